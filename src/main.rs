@@ -1,0 +1,2 @@
+//! The `tokenbus` program.
+fn main() {}

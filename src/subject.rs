@@ -1,0 +1,516 @@
+//! Every subject, stream, bucket and key name: built, parsed and validated here and nowhere else.
+//!
+//! Under `ms.integration.oauth`, five or six tokens are facts, seven are commands, eight are the
+//! clock. Names hold no dot, star, angle bracket or space, so no caller can widen a subject.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Stream of connection and config records.
+pub const OAUTH: &str = "OAUTH";
+/// Work queue of commands.
+pub const OAUTH_COMMANDS: &str = "OAUTH_COMMANDS";
+/// Scheduled refreshes, and those that are due.
+pub const OAUTH_SCHEDULE: &str = "OAUTH_SCHEDULE";
+/// Commands given up.
+pub const OAUTH_DEAD: &str = "OAUTH_DEAD";
+/// Audit events.
+pub const OAUTH_EVENTS: &str = "OAUTH_EVENTS";
+
+/// Bucket of stored connections, key `<account>.<integration>.<name>`.
+pub const CONNECTIONS: &str = "oauth_connections";
+/// Bucket of configs in force, key `<integration>`.
+pub const CONFIGS: &str = "oauth_configs";
+/// Bucket of pending logins, key `<hash of state>.<account>`.
+pub const STATES: &str = "oauth_states";
+/// Bucket of API keys, key `<key id>`.
+pub const API_KEYS: &str = "oauth_api_keys";
+/// Bucket of what a start has to know, key [`META_KEYS`].
+pub const META: &str = "oauth_meta";
+/// Key in [`META`]: the ids of the sealing keys in use.
+pub const META_KEYS: &str = "keys";
+
+/// What the stream `OAUTH` takes in.
+pub const RECORDS_IN: &str = "oauth.record.>";
+/// What the stream `OAUTH` stores records as.
+pub const RECORDS_STORED: &str = "ms.integration.oauth.>";
+/// The stored connection records, sent out again once they are committed.
+pub const TOKENS: &str = "ms.integration.oauth.*.*.*";
+/// All commands.
+pub const COMMANDS: &str = "ms.integration.oauth.*.*.*.*";
+/// All schedules.
+pub const SCHEDULES: &str = "ms.integration.oauth.*.*.*.refresh.*";
+/// All dead letters.
+pub const DEAD_LETTERS: &str = "oauth.dead.>";
+/// All events.
+pub const EVENTS: &str = "ms.oauth.*.event.*.*.*";
+/// All calls of the edge.
+pub const EDGE_CALLS: &str = "oauth.edge.*";
+
+const ROOT: &str = "ms.integration.oauth";
+const CONFIG: &str = "config";
+
+/// A name that does not fit; the text says which form is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not an account's public key.
+    #[error("account must be the public nkey of a NATS account: 56 characters beginning with A, with a valid checksum")]
+    Account,
+    /// Not an integration id.
+    #[error(
+        "integration_id must be 1 to 64 letters, digits, `_` or `-`, begin with a letter or digit, and not begin with `oauth-`"
+    )]
+    Integration,
+    /// Not a connection id.
+    #[error("connection_id must be 1 to 64 letters, digits, `_` or `-`, and begin with a letter or digit")]
+    Connection,
+    /// Not a subject of that kind.
+    #[error("not a subject of this service")]
+    Subject,
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= 64
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn is_account(text: &str) -> bool {
+    text.len() == 56
+        && text.starts_with('A')
+        && nkeys::KeyPair::from_public_key(text).is_ok_and(|key| key.key_pair_type() == nkeys::KeyPairType::Account)
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $error:expr, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Checks the form.
+            ///
+            /// # Errors
+            /// When the text does not have it.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok(Self(text.to_owned())) } else { Err($error) }
+            }
+
+            /// The text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::parse(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+name!(
+    /// A NATS account's public nkey (`A…`, 56 characters; prefix, checksum and key type checked).
+    Account, NameError::Account, is_account
+);
+name!(
+    /// An OAuth provider as configured here (`slack`).
+    Integration, NameError::Integration, |text| is_name(text) && !text.starts_with("oauth-")
+);
+name!(
+    /// What one account calls its connection at one integration (`workspace1`).
+    ConnectionName, NameError::Connection, is_name
+);
+
+/// What a worker is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// Exchange an authorization code (connection).
+    Exchange,
+    /// Refresh the access token (connection).
+    Refresh,
+    /// Revoke and delete (connection).
+    Revoke,
+    /// Create or replace (config).
+    Put,
+    /// Delete (config).
+    Delete,
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Exchange, Self::Refresh, Self::Revoke, Self::Put, Self::Delete];
+
+    /// The last token of the command's subject.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Refresh => "refresh",
+            Self::Revoke => "revoke",
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Whether it is about a config, not a connection.
+    #[must_use]
+    pub fn is_config(self) -> bool {
+        matches!(self, Self::Put | Self::Delete)
+    }
+
+    /// The subjects that this verb's consumer takes; no two verbs overlap.
+    #[must_use]
+    pub fn filter(self) -> String {
+        if self.is_config() {
+            format!("{ROOT}.{CONFIG}.*.*.{}", self.as_str())
+        } else {
+            format!("{ROOT}.*.*.*.{}", self.as_str())
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == text)
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which connection: what one account holds at one integration under one name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConnectionKey {
+    /// Whose it is.
+    pub account: Account,
+    /// At which provider.
+    pub integration: Integration,
+    /// Under which name.
+    pub name: ConnectionName,
+}
+
+impl ConnectionKey {
+    fn path(&self) -> String {
+        let Self { account, integration, name } = self;
+        format!("{account}.{integration}.{name}")
+    }
+
+    /// The token subject: where the record is stored and what nodes subscribe to.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        format!("{ROOT}.{}", self.path())
+    }
+
+    /// Where the worker publishes the record.
+    #[must_use]
+    pub fn record_subject(&self) -> String {
+        format!("oauth.record.{}", self.path())
+    }
+
+    /// The key in [`CONNECTIONS`].
+    #[must_use]
+    pub fn kv_key(&self) -> String {
+        self.path()
+    }
+
+    /// Where a scheduled refresh is published.
+    #[must_use]
+    pub fn schedule_at(&self) -> String {
+        format!("{ROOT}.{}.refresh.at", self.path())
+    }
+
+    /// Where the server puts it once it is due.
+    #[must_use]
+    pub fn schedule_due(&self) -> String {
+        format!("{ROOT}.{}.refresh.due", self.path())
+    }
+
+    /// Takes a key of [`CONNECTIONS`] apart.
+    ///
+    /// # Errors
+    /// [`NameError`] naming the part that does not fit.
+    pub fn parse_kv_key(key: &str) -> Result<Self, NameError> {
+        let [account, integration, name] = tokens(key)?;
+        Self::of(account, integration, name)
+    }
+
+    fn of(account: &str, integration: &str, name: &str) -> Result<Self, NameError> {
+        Ok(Self {
+            account: Account::parse(account)?,
+            integration: Integration::parse(integration)?,
+            name: ConnectionName::parse(name)?,
+        })
+    }
+}
+
+/// What a command is about, with who sent it: the seven tokens of its subject.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CommandSubject {
+    /// The account it is sent for: the connection's, or the admin's.
+    pub account: Account,
+    /// The integration.
+    pub integration: Integration,
+    /// The connection; none when the command is about the config.
+    pub name: Option<ConnectionName>,
+    /// What to do.
+    pub verb: Verb,
+}
+
+impl CommandSubject {
+    /// A command about a connection.
+    #[must_use]
+    pub fn connection(key: &ConnectionKey, verb: Verb) -> Self {
+        let ConnectionKey { account, integration, name } = key.clone();
+        Self { account, integration, name: Some(name), verb }
+    }
+
+    /// A command about a config, by an admin's account.
+    #[must_use]
+    pub fn config(integration: Integration, account: Account, verb: Verb) -> Self {
+        Self { account, integration, name: None, verb }
+    }
+
+    /// Takes a subject apart.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is no command's subject.
+    pub fn parse(subject: &str) -> Result<Self, NameError> {
+        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
+        let [first, second, third, verb] = tokens(path)?;
+        let verb = Verb::parse(verb).ok_or(NameError::Subject)?;
+        match (first == CONFIG, verb.is_config()) {
+            (true, true) => Ok(Self::config(Integration::parse(second)?, Account::parse(third)?, verb)),
+            (false, false) => Ok(Self::connection(&ConnectionKey::of(first, second, third)?, verb)),
+            _ => Err(NameError::Subject),
+        }
+    }
+
+    /// The connection, when it is about one.
+    #[must_use]
+    pub fn key(&self) -> Option<ConnectionKey> {
+        let Self { account, integration, name, verb: _ } = self.clone();
+        name.map(|name| ConnectionKey { account, integration, name })
+    }
+
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        let Self { account, integration, name, verb } = self;
+        match name {
+            Some(name) => format!("{ROOT}.{account}.{integration}.{name}.{verb}"),
+            None => format!("{ROOT}.{CONFIG}.{integration}.{account}.{verb}"),
+        }
+    }
+
+    /// Where it goes when it is given up.
+    #[must_use]
+    pub fn dead_subject(&self) -> String {
+        let Self { account, integration, name, verb } = self;
+        format!("oauth.dead.{verb}.{account}.{integration}.{}", name_or_blank(name.as_ref()))
+    }
+
+    /// Where an event about it goes (`<name>` is `_` for configs).
+    #[must_use]
+    pub fn event_subject(&self, event: &str) -> String {
+        let Self { account, integration, name, verb: _ } = self;
+        format!("ms.oauth.{account}.event.{integration}.{}.{event}", name_or_blank(name.as_ref()))
+    }
+}
+
+impl fmt::Display for CommandSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.subject())
+    }
+}
+
+fn name_or_blank(name: Option<&ConnectionName>) -> &str {
+    name.map_or("_", ConnectionName::as_str)
+}
+
+/// Where a command goes that cannot even be told apart by its subject.
+pub const DEAD_UNKNOWN: &str = "oauth.dead.unknown._._._";
+
+/// Where a config's record is stored.
+#[must_use]
+pub fn config_subject(integration: &Integration) -> String {
+    format!("{ROOT}.{CONFIG}.{integration}")
+}
+
+/// Where the worker publishes a config's record.
+#[must_use]
+pub fn config_record_subject(integration: &Integration) -> String {
+    format!("oauth.record.{CONFIG}.{integration}")
+}
+
+/// The key of a pending login in [`STATES`].
+#[must_use]
+pub fn state_key(state_hash: &str, account: &Account) -> String {
+    format!("{state_hash}.{account}")
+}
+
+/// The filter that finds a pending login whoever's it is.
+#[must_use]
+pub fn state_key_of_any(state_hash: &str) -> String {
+    format!("{state_hash}.*")
+}
+
+/// The subject of a key in a bucket, as the server stores it.
+#[must_use]
+pub fn kv_subject(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// The stream behind a bucket.
+#[must_use]
+pub fn kv_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The filter of one account's connections in [`CONNECTIONS`], at one integration or all.
+#[must_use]
+pub fn connections_of(account: &Account, integration: Option<&Integration>) -> String {
+    let integration = integration.map_or("*", Integration::as_str);
+    kv_subject(CONNECTIONS, &format!("{account}.{integration}.*"))
+}
+
+/// The subject of one of the edge's calls.
+#[must_use]
+pub fn edge_call(call: &str) -> String {
+    format!("oauth.edge.{call}")
+}
+
+/// The name of the edge's call that a subject asks for.
+#[must_use]
+pub fn parse_edge_call(subject: &str) -> Option<&str> {
+    subject.strip_prefix("oauth.edge.").filter(|call| !call.contains('.'))
+}
+
+/// Where the answer to a command goes.
+#[must_use]
+pub fn reply(edge_id: &str, id: &str) -> String {
+    format!("oauth.reply.{edge_id}.{id}")
+}
+
+/// Where all answers to one edge go.
+#[must_use]
+pub fn replies_to(edge_id: &str) -> String {
+    reply(edge_id, "*")
+}
+
+/// The id in a reply subject of exactly our form: two ids of 128 bits in base64url. Any other form
+/// is refused, so that nobody can have an answer land elsewhere.
+#[must_use]
+pub fn parse_reply(subject: &str) -> Option<&str> {
+    let is_id =
+        |text: &str| text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+    let (edge_id, id) = subject.strip_prefix("oauth.reply.")?.split_once('.')?;
+    (is_id(edge_id) && is_id(id)).then_some(id)
+}
+
+fn tokens<const N: usize>(path: &str) -> Result<[&str; N], NameError> {
+    let parts: Vec<&str> = path.split('.').collect();
+    parts.try_into().map_err(|_| NameError::Subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+
+    fn key() -> ConnectionKey {
+        ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.slack.workspace1")).unwrap()
+    }
+
+    #[test]
+    fn a_connection_has_its_subjects() {
+        assert_eq!(key().subject(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1"));
+        assert_eq!(key().record_subject(), format!("oauth.record.{ACCOUNT}.slack.workspace1"));
+        assert_eq!(key().schedule_at(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1.refresh.at"));
+    }
+
+    #[test]
+    fn a_command_comes_back_from_its_subject() {
+        let exchange = CommandSubject::connection(&key(), Verb::Exchange);
+        let put = CommandSubject::config(key().integration, key().account, Verb::Put);
+        for command in [exchange, put] {
+            assert_eq!(CommandSubject::parse(&command.subject()), Ok(command));
+        }
+    }
+
+    #[test]
+    fn e4_names_that_could_widen_a_subject_are_refused() {
+        for name in ["", ".", "*", ">", "a.b", "a b", "a/b", "a*", ">a", "-a", "_a", "ä", "a\n", "a\0", &"a".repeat(65)]
+        {
+            assert_eq!(ConnectionName::parse(name), Err(NameError::Connection), "{name:?}");
+            assert_eq!(Integration::parse(name), Err(NameError::Integration), "{name:?}");
+        }
+        assert_eq!(Integration::parse("oauth-x"), Err(NameError::Integration));
+        assert!(ConnectionName::parse("oauth-x").is_ok());
+        assert!(ConnectionName::parse(&"a".repeat(64)).is_ok());
+    }
+
+    #[test]
+    fn accounts_are_checked_by_type_and_checksum() {
+        assert!(Account::parse(ACCOUNT).is_ok());
+        let user = nkeys::KeyPair::new_user().public_key();
+        let flipped = ACCOUNT.replace('7', "6");
+        for account in ["", "A", &user, &flipped, &ACCOUNT.to_lowercase(), "*"] {
+            assert_eq!(Account::parse(account), Err(NameError::Account), "{account}");
+        }
+    }
+
+    #[test]
+    fn foreign_subjects_are_no_commands() {
+        let config_with_exchange = format!("ms.integration.oauth.config.slack.{ACCOUNT}.exchange");
+        let connection_with_put = format!("ms.integration.oauth.{ACCOUNT}.slack.w.put");
+        let token = key().subject();
+        for subject in [&config_with_exchange, &connection_with_put, &token, "ms.integration.oauth", "a.b.c.d.e.f.g"] {
+            assert!(CommandSubject::parse(subject).is_err(), "{subject}");
+        }
+    }
+
+    #[test]
+    fn e6_only_our_reply_subjects_are_answered() {
+        let id = "a".repeat(22);
+        assert_eq!(parse_reply(&reply(&id, &id)), Some(id.as_str()));
+        for subject in [
+            "",
+            "oauth.record.x.y.z",
+            "$KV.oauth_configs.slack",
+            "oauth.reply.*.*",
+            "oauth.reply.a.b",
+            &reply(&id, &format!("{id}.x")),
+        ] {
+            assert_eq!(parse_reply(subject), None, "{subject}");
+        }
+    }
+}

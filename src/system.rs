@@ -1,0 +1,27 @@
+//! The clock and the random generator: their one home. Everything else takes time and randomness
+//! as arguments.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+
+/// The time now.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
+pub fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Bytes of the operating system's generator, through a cryptographic one seeded by it.
+#[must_use]
+pub fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes);
+    bytes
+}
+
+/// A new id of 128 bits, base64url, 22 characters.
+#[must_use]
+pub fn random_id() -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(random::<16>())
+}
