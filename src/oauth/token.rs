@@ -1,0 +1,13 @@
+//! The token endpoint (RFC 6749 §3.2): requests to it and what comes back.
+
+mod answer;
+mod assertion;
+mod request;
+
+pub use self::answer::{TokenError, TokenSet, parse_answer};
+pub use self::assertion::client_assertion;
+pub(crate) use self::assertion::signing_key;
+pub use self::request::{
+    ClientAuth, CodeGrant, RefreshGrant, Request, RequestError, Revocation, TokenHint, exchange_request,
+    refresh_request, revocation_request,
+};

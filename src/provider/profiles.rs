@@ -1,0 +1,41 @@
+//! Ready settings for known providers, compiled in from `config/providers`.
+
+use serde_json::Value;
+
+use crate::integration::with_profile;
+
+macro_rules! profiles {
+    ($($name:literal),* $(,)?) => {
+        const PROFILES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../config/providers/", $name, ".toml")))),*];
+    };
+}
+
+profiles!["github", "gitlab", "google", "hubspot", "microsoft", "notion", "slack", "xero"];
+
+/// The names of all profiles.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PROFILES.iter().map(|(name, _)| *name)
+}
+
+/// A profile as JSON, to be merged by [`crate::integration::with_profile`].
+#[must_use]
+pub fn profile(name: &str) -> Option<Value> {
+    let (_, text) = PROFILES.iter().find(|(known, _)| *known == name)?;
+    toml::from_str(text).ok()
+}
+
+/// A profile that is not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("provider must be one of: {0}")]
+pub struct UnknownProfile(String);
+
+/// Fills in the fields of the profile that the body names as `provider`; given fields win.
+///
+/// # Errors
+/// [`UnknownProfile`] listing those there are.
+pub fn apply(body: Value) -> Result<Value, UnknownProfile> {
+    let Some(name) = body.get("provider").and_then(Value::as_str) else { return Ok(body) };
+    let profile = profile(name).ok_or_else(|| UnknownProfile(names().collect::<Vec<_>>().join(", ")))?;
+    Ok(with_profile(body, &profile))
+}
