@@ -1,0 +1,207 @@
+//! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
+//! about credentials.
+
+mod callback;
+mod configs;
+mod connections;
+mod error;
+mod health;
+mod metrics;
+mod openapi;
+mod page;
+mod reply;
+mod request;
+mod route;
+mod server;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use hyper::body::Body;
+use hyper::header::HeaderMap;
+use hyper::{Method, Request};
+
+use crate::bus::{Bus, Caller};
+use crate::secret::Secret;
+
+use error::HttpError;
+pub use metrics::Metrics;
+pub use openapi::DOCUMENT as OPENAPI;
+use reply::Reply;
+use request::{Asked, Query};
+pub use route::Served;
+use route::{Found, Operation, Routes};
+pub use server::{Drain, Limits, run};
+
+/// Label of what matches no route.
+const UNROUTED: &str = "unrouted";
+
+/// The edge behind one listener.
+#[derive(Debug)]
+pub struct Edge {
+    bus: Arc<Bus>,
+    metrics: Metrics,
+    routes: Routes,
+}
+
+/// The table of routes contradicts itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the routes contradict each other")]
+pub struct RouteError(#[from] matchit::InsertError);
+
+/// What the log and the metrics say of a request: never its path or query, which hold secrets.
+#[derive(Debug, Clone, Copy)]
+struct Label {
+    route: &'static str,
+    method: &'static str,
+}
+
+impl Edge {
+    /// An edge that serves these routes.
+    ///
+    /// # Errors
+    /// When the table of routes contradicts itself.
+    pub fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
+        Ok(Self { bus, metrics, routes: Routes::new(served)? })
+    }
+
+    /// Answers one request, whatever it is; logs and counts it.
+    async fn answer<B>(&self, request: Request<B>, limits: &Limits) -> Reply
+    where
+        B: Body,
+        B::Data: Buf,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let began = Instant::now();
+        let in_flight = self.metrics.in_flight();
+        let request_id = request::request_id(request.headers());
+        let mut label = Label { route: UNROUTED, method: method_label(request.method()) };
+        let mut reply = match self.found(&request, limits, &mut label) {
+            Ok((found, operation)) => self.run(operation, found, request, limits, &request_id).await,
+            Err(error) => error.answer(false).json(),
+        };
+        reply::seal_headers(&mut reply, &request_id);
+        let status = reply.status().as_u16();
+        let Label { route, method } = label;
+        self.metrics.request(route, method, status);
+        drop(in_flight);
+        let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(method, route, status, ms, request_id, "request");
+        reply
+    }
+
+    fn found<B>(
+        &self,
+        request: &Request<B>,
+        limits: &Limits,
+        label: &mut Label,
+    ) -> Result<(Found, Operation), HttpError> {
+        let found = self.routes.find(request.uri().path())?;
+        label.route = found.row.pattern;
+        let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+        if uri > limits.uri {
+            return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
+        }
+        if size(request.headers()) > limits.headers {
+            return Err(HttpError::HeadersTooLarge(limits.headers));
+        }
+        let operation = found.row.operation(request.method())?;
+        Ok((found, operation))
+    }
+
+    async fn run<B>(
+        &self,
+        operation: Operation,
+        found: Found,
+        request: Request<B>,
+        limits: &Limits,
+        request_id: &str,
+    ) -> Reply
+    where
+        B: Body,
+        B::Data: Buf,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
+        let work = async {
+            let asked = asked(operation, found, head, request_id)?;
+            let body = request::body(body, limits.body, limits.body_timeout);
+            self.reply(asked, body, html).await
+        };
+        let done = tokio::time::timeout(limits.request_timeout, work).await.unwrap_or(Err(HttpError::Timeout));
+        let reply = done.unwrap_or_else(|error| {
+            let answer = error.answer(operation.missing_is_404());
+            if operation.is_for_browsers() { callback::failed(&answer, None, html) } else { answer.json() }
+        });
+        if operation == Operation::Callback {
+            self.metrics.callback(reply.status().as_u16());
+        }
+        reply
+    }
+
+    /// Does what is asked; only one operation reads the body.
+    async fn reply<F>(&self, asked: Asked, body: F, html: bool) -> Result<Reply, HttpError>
+    where
+        F: Future<Output = Result<Bytes, HttpError>>,
+    {
+        let bus = &self.bus;
+        match asked.operation {
+            Operation::Callback => Ok(callback::finish(bus, asked, html).await),
+            Operation::Start => callback::start(bus, asked).await,
+            Operation::ListConfigs => configs::list(bus, asked).await,
+            Operation::GetConfig => configs::get(bus, asked).await,
+            Operation::PutConfig => configs::put(bus, asked, body.await?).await,
+            Operation::DeleteConfig => configs::delete(bus, asked).await,
+            Operation::Login => connections::login(bus, asked).await,
+            Operation::ListConnections => connections::list(bus, asked).await,
+            Operation::Token => connections::token(bus, asked).await,
+            Operation::Refresh => connections::refresh(bus, asked).await,
+            Operation::Revoke => connections::revoke(bus, asked).await,
+            Operation::Health => health::alive(&asked),
+            Operation::Ready => health::ready(bus, &asked).await,
+            Operation::Metrics => health::metrics(&self.metrics, &asked),
+            Operation::OpenApi => openapi::document(&asked),
+        }
+    }
+}
+
+/// Takes a request apart. A browser that only guesses is turned away before anything is asked.
+fn asked(
+    operation: Operation,
+    found: Found,
+    head: hyper::http::request::Parts,
+    request_id: &str,
+) -> Result<Asked, HttpError> {
+    let headers = head.headers;
+    if operation.is_for_browsers() && request::is_prefetch(&headers) {
+        return Err(HttpError::bad("links of a login are not for prefetching"));
+    }
+    let credential = if operation == Operation::Callback {
+        request::credential_beside(&headers)?
+    } else if operation.is_open() || operation == Operation::Start {
+        None
+    } else {
+        Some(request::credential(&headers)?)
+    };
+    let raw_query = head.uri.query().unwrap_or_default();
+    let query = Query::parse(raw_query)?;
+    let traceparent = request::traceparent(&headers);
+    let caller = Caller { credential, traceparent, request_id: request_id.to_owned() };
+    Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, caller })
+}
+
+/// Bytes of the headers as HTTP/1.1 would write them.
+fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
+}
+
+/// The method when it is a known one; anybody can make up others.
+fn method_label(method: &Method) -> &'static str {
+    let known = ["GET", "PUT", "DELETE", "HEAD", "POST", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+    known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Why a request is not answered as asked, and the one place that makes a status of it.
+
+use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
+
+use super::reply::{self, Reply};
+use crate::bus::BusError;
+use crate::subject::NameError;
+
+/// Seconds after which to ask again when nobody said how long.
+const RETRY_AFTER: u64 = 2;
+
+/// Why a request is not answered as asked. The text goes to the caller.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HttpError {
+    #[error("{0}")]
+    BadRequest(String),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("{0}")]
+    Unauthorized(&'static str),
+    #[error("there is nothing at this path")]
+    NoRoute,
+    #[error("this path takes {0} only")]
+    Method(String),
+    #[error("the body is larger than {0} bytes")]
+    BodyTooLarge(usize),
+    #[error("the headers are larger than {0} bytes")]
+    HeadersTooLarge(usize),
+    #[error("the answer did not come in time")]
+    Timeout,
+    #[error("a worker's answer could not be read")]
+    Unreadable,
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// What the caller sees of an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) error: String,
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl HttpError {
+    pub(super) fn bad(text: impl Into<String>) -> Self {
+        Self::BadRequest(text.into())
+    }
+
+    /// The status and what goes with it. On most routes an unknown integration or connection is
+    /// a 400, as their documented codes want it; `missing_is_404` is set on the others.
+    pub(super) fn answer(&self, missing_is_404: bool) -> Answer {
+        let (status, header) = match self {
+            Self::BadRequest(_) | Self::Name(_) => (StatusCode::BAD_REQUEST, None),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, Some(challenge())),
+            Self::NoRoute => (StatusCode::NOT_FOUND, None),
+            Self::Method(allow) => {
+                (StatusCode::METHOD_NOT_ALLOWED, HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)))
+            }
+            Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
+            Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            Self::Timeout | Self::Bus(BusError::Deadline) => (StatusCode::GATEWAY_TIMEOUT, None),
+            Self::Unreadable => (StatusCode::BAD_GATEWAY, None),
+            Self::Bus(BusError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(None))),
+            Self::Bus(BusError::Refused { status, error: _, retry_after: after }) => match status {
+                401 | 403 => (StatusCode::UNAUTHORIZED, Some(challenge())),
+                404 if missing_is_404 => (StatusCode::NOT_FOUND, None),
+                413 => (StatusCode::PAYLOAD_TOO_LARGE, None),
+                429 => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(*after))),
+                400..=499 => (StatusCode::BAD_REQUEST, None),
+                503 => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(*after))),
+                504 => (StatusCode::GATEWAY_TIMEOUT, None),
+                _ => (StatusCode::BAD_GATEWAY, None),
+            },
+        };
+        Answer { status, error: self.to_string(), header }
+    }
+}
+
+impl Answer {
+    /// The answer in JSON: `{"error": text}`.
+    pub(super) fn json(&self) -> Reply {
+        let body = serde_json::json!({ "error": self.error }).to_string();
+        self.with(reply::json(self.status, body))
+    }
+
+    /// Adds the header that belongs to the status.
+    pub(super) fn with(&self, mut reply: Reply) -> Reply {
+        if let Some((name, value)) = &self.header {
+            reply.headers_mut().insert(name.clone(), value.clone());
+        }
+        reply
+    }
+}
+
+fn challenge() -> (HeaderName, HeaderValue) {
+    (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+}
+
+fn retry_after(seconds: Option<u64>) -> (HeaderName, HeaderValue) {
+    (header::RETRY_AFTER, HeaderValue::from(seconds.unwrap_or(RETRY_AFTER)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, missing_is_404: bool, expected: u16) {
+        let error = HttpError::Bus(BusError::Refused { status, error: "no".to_owned(), retry_after: Some(7) });
+        assert_eq!(error.answer(missing_is_404).status.as_u16(), expected);
+    }
+
+    #[test]
+    fn a_workers_status_becomes_one_of_the_documented() {
+        for status in [400, 401, 413, 429, 502, 503, 504] {
+            check(status, false, status);
+        }
+        check(404, true, 404);
+        check(404, false, 400);
+        check(403, true, 401);
+        check(409, true, 400);
+        check(500, true, 502);
+        check(200, true, 502);
+    }
+
+    #[test]
+    fn waiting_times_and_challenges_go_with_their_status() {
+        let busy = BusError::Refused { status: 429, error: "slow down".to_owned(), retry_after: Some(7) };
+        assert_eq!(HttpError::Bus(busy).answer(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
+        let away = HttpError::Bus(BusError::Unavailable).answer(false);
+        assert_eq!(away.header, Some((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))));
+        assert_eq!(HttpError::Unauthorized("who?").answer(false).header, Some(challenge()));
+    }
+}

@@ -1,0 +1,29 @@
+//! Whether it lives, whether it can work, and what it counted.
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::error::HttpError;
+use super::metrics::Metrics;
+use super::reply::{self, Reply};
+use super::request::Asked;
+use crate::bus::Bus;
+
+pub(super) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
+    asked.query.end()?;
+    Ok(reply::json(StatusCode::OK, r#"{"status":"alive"}"#))
+}
+
+pub(super) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> {
+    asked.query.end()?;
+    Ok(match bus.ready().await {
+        Ok(()) => reply::json(StatusCode::OK, r#"{"status":"ready"}"#),
+        Err(reason) => reply::json(StatusCode::SERVICE_UNAVAILABLE, json!({ "error": reason }).to_string()),
+    })
+}
+
+pub(super) fn metrics(metrics: &Metrics, asked: &Asked) -> Result<Reply, HttpError> {
+    asked.query.end()?;
+    let text = metrics.encode().map_err(|_| HttpError::Unreadable)?;
+    Ok(reply::of_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+}

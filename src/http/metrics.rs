@@ -1,0 +1,127 @@
+//! What is counted. Labels come from fixed sets alone: route patterns, methods of the table, codes.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The registry of the whole process; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    requests: Family<Request, Counter>,
+    callbacks: Family<Callback, Counter>,
+    in_flight: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    route: &'static str,
+    method: &'static str,
+    code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Callback {
+    outcome: &'static str,
+}
+
+/// Counts a request as in flight until it is dropped.
+#[derive(Debug)]
+pub(super) struct InFlight(Gauge);
+
+impl Metrics {
+    /// A registry that holds the edge's own metrics; names begin with `tokenbus_`.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("tokenbus");
+        let requests = Family::default();
+        registry.register("http_requests", "HTTP requests answered", requests.clone());
+        let callbacks = Family::default();
+        registry.register("callbacks", "Providers' callbacks by how they ended", callbacks.clone());
+        let in_flight = Gauge::default();
+        registry.register("http_requests_in_flight", "HTTP requests being answered", in_flight.clone());
+        Self { registry: Arc::new(Mutex::new(registry)), requests, callbacks, in_flight }
+    }
+
+    /// Lets others register what they count.
+    pub fn register(&self, with: impl FnOnce(&mut Registry)) {
+        with(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Everything in the `OpenMetrics` text format.
+    ///
+    /// # Errors
+    /// When one of the metrics can't be written.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+
+    pub(super) fn in_flight(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    pub(super) fn request(&self, route: &'static str, method: &'static str, code: u16) {
+        self.requests.get_or_create(&Request { route, method, code }).inc();
+    }
+
+    pub(super) fn callback(&self, code: u16) {
+        let outcome = match code {
+            200 => "connected",
+            401 => "unauthorized",
+            429 => "limited",
+            400..=499 => "refused",
+            503 => "unavailable",
+            504 => "deadline",
+            _ => "failed",
+        };
+        self.callbacks.get_or_create(&Callback { outcome }).inc();
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_route_and_code_and_takes_others_in() {
+        let metrics = Metrics::new();
+        let theirs = Counter::<u64>::default();
+        metrics.register(|registry| registry.register("refreshes", "Refreshes", theirs.clone()));
+        theirs.inc();
+        metrics.request("/healthz", "GET", 200);
+        metrics.callback(502);
+        let busy = metrics.in_flight();
+        let text = metrics.encode().unwrap();
+        for line in [
+            r#"tokenbus_http_requests_total{route="/healthz",method="GET",code="200"} 1"#,
+            r#"tokenbus_callbacks_total{outcome="failed"} 1"#,
+            "tokenbus_http_requests_in_flight 1",
+            "tokenbus_refreshes_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
+        }
+        drop(busy);
+        assert!(metrics.encode().unwrap().contains("tokenbus_http_requests_in_flight 0"));
+    }
+}

@@ -1,0 +1,259 @@
+//! What a request holds: query, credential, ids, body. Read and bounded, never judged.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body;
+use hyper::header::{self, HeaderMap, HeaderName};
+use serde_json::{Map, Value};
+
+use super::error::HttpError;
+use super::reply::REQUEST_ID;
+use super::route::{Operation, PathNames};
+use crate::bus::{Caller, Credential};
+use crate::secret::Secret;
+use crate::system;
+
+/// Longest value of a query parameter. Providers' codes reach two KiB.
+const MAX_VALUE: usize = 4096;
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const COOKIE_PREFIX: &str = "__Host-tokenbus-";
+
+/// A request, taken apart.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) operation: Operation,
+    pub(super) names: PathNames,
+    pub(super) query: Query,
+    pub(super) raw_query: Secret,
+    pub(super) headers: HeaderMap,
+    pub(super) caller: Caller,
+}
+
+/// The query's parameters, each there once.
+#[derive(Debug)]
+pub(super) struct Query(BTreeMap<String, Secret>);
+
+impl Query {
+    pub(super) fn parse(raw: &str) -> Result<Self, HttpError> {
+        let mut parameters = BTreeMap::new();
+        for (name, value) in url::form_urlencoded::parse(raw.as_bytes()) {
+            if value.len() > MAX_VALUE {
+                return Err(HttpError::bad(format!("parameter {} is longer than {MAX_VALUE} bytes", short(&name))));
+            }
+            let doubled = format!("parameter {} is given twice", short(&name));
+            if parameters.insert(name.into_owned(), Secret::new(value)).is_some() {
+                return Err(HttpError::bad(doubled));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// Takes a parameter out.
+    pub(super) fn take(&mut self, name: &str) -> Option<Secret> {
+        self.0.remove(name)
+    }
+
+    /// Takes a parameter out that has to be there.
+    pub(super) fn need(&mut self, name: &str) -> Result<Secret, HttpError> {
+        let value = self.take(name).filter(|value| !value.is_empty());
+        value.ok_or_else(|| HttpError::bad(format!("parameter {name} is missing")))
+    }
+
+    /// Moves a parameter into a call's body as it is.
+    pub(super) fn pass(&mut self, name: &str, body: &mut Map<String, Value>) {
+        if let Some(value) = self.take(name) {
+            body.insert(name.to_owned(), value.expose().into());
+        }
+    }
+
+    /// Takes a whole number out that lies between two bounds.
+    pub(super) fn number<N>(&mut self, name: &str, least: N, most: N) -> Result<Option<N>, HttpError>
+    where
+        N: Copy + FromStr + PartialOrd + Display,
+    {
+        let Some(text) = self.take(name) else { return Ok(None) };
+        let digits = text.expose().bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.expose().parse().ok().filter(|number| digits && (&least..=&most).contains(&number));
+        let wrong = || HttpError::bad(format!("{name} must be a whole number from {least} to {most}"));
+        number.map(Some).ok_or_else(wrong)
+    }
+
+    /// Takes all parameters out whose names begin so, without that beginning.
+    pub(super) fn take_all(&mut self, prefix: &str) -> Map<String, Value> {
+        let (taken, left): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
+        self.0 = left;
+        let strip = |name: String| name.strip_prefix(prefix).unwrap_or_default().to_owned();
+        taken.into_iter().map(|(name, value)| (strip(name), value.expose().into())).collect()
+    }
+
+    /// Refuses what is left.
+    pub(super) fn end(&self) -> Result<(), HttpError> {
+        let left: Vec<String> = self.0.keys().take(8).map(|name| short(name)).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(HttpError::bad(format!("unknown parameter {}", left.join(", "))))
+    }
+}
+
+/// A name for an error's text, cut to a sane length.
+fn short(name: &str) -> String {
+    format!("`{}`", name.chars().take(64).collect::<String>())
+}
+
+/// The request's id: the one that came if it is sane, else a new one.
+pub(super) fn request_id(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=64).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    };
+    let came = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane);
+    came.map_or_else(system::random_id, str::to_owned)
+}
+
+/// The W3C trace context when it has the form of version 00 or may be read as such.
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex =
+        |part: &str, length| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let nonzero = |part: &str| part.bytes().any(|byte| byte != b'0');
+    let valid = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && nonzero(trace)
+        && hex(parent, 16)
+        && nonzero(parent)
+        && hex(flags, 2)
+        && (version != "00" || parts.next().is_none());
+    (valid && text.len() <= 128).then(|| text.to_owned())
+}
+
+/// The one credential that came.
+pub(super) fn credential(headers: &HeaderMap) -> Result<Credential, HttpError> {
+    let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
+    match (authorization, key) {
+        (Some(_), Some(_)) => Err(HttpError::bad("both Authorization and X-Api-Key came; send one of them")),
+        (Some(authorization), None) => {
+            bearer(authorization).ok_or(HttpError::Unauthorized("Authorization must be `Bearer` followed by a token"))
+        }
+        (None, Some(key)) => api_key(key).ok_or(HttpError::Unauthorized("X-Api-Key is empty")),
+        (None, None) => Err(HttpError::Unauthorized("send Authorization: Bearer or X-Api-Key")),
+    }
+}
+
+/// A credential that came beside the one in the link. A browser may add a scheme of its own for
+/// whatever stands in front of us; such a one is no business of ours.
+pub(super) fn credential_beside(headers: &HeaderMap) -> Result<Option<Credential>, HttpError> {
+    let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
+    Ok(authorization.and_then(bearer).or_else(|| key.and_then(api_key)))
+}
+
+fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, HttpError> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(HttpError::bad(format!("header {name} is given twice")));
+    }
+    value.to_str().map(Some).map_err(|_| HttpError::bad(format!("header {name} is not plain text")))
+}
+
+fn bearer(authorization: &str) -> Option<Credential> {
+    let (scheme, token) = authorization.trim().split_once(' ')?;
+    let scheme = ["Bearer", "NATS"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme))?;
+    let token = token.trim();
+    (!token.is_empty()).then(|| Credential::new(Secret::new(format!("{scheme} {token}"))))
+}
+
+fn api_key(key: &str) -> Option<Credential> {
+    let key = key.trim();
+    (!key.is_empty()).then(|| Credential::new(Secret::new(format!("X-Api-Key {key}"))))
+}
+
+/// The cookies that bind logins to this browser.
+pub(super) fn login_cookies(headers: &HeaderMap) -> Vec<(String, Secret)> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .filter(|(name, _)| name.starts_with(COOKIE_PREFIX))
+        .map(|(name, value)| (name.to_owned(), Secret::new(value)))
+        .collect()
+}
+
+/// Whether a name and value make a cookie of ours.
+pub(super) fn is_login_cookie(name: &str, value: &str) -> bool {
+    let plain =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+    name.strip_prefix(COOKIE_PREFIX).is_some_and(|rest| !rest.is_empty() && plain(rest)) && plain(value)
+}
+
+/// Whether a browser only guesses that somebody will want to come here.
+pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
+    ["sec-purpose", "purpose", "x-purpose", "x-moz"].into_iter().any(|name| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values
+            .map(str::to_ascii_lowercase)
+            .any(|value| ["prefetch", "prerender", "preview"].into_iter().any(|purpose| value.contains(purpose)))
+    })
+}
+
+/// Whether the caller would rather have HTML than JSON.
+pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let accept = accept.join(",");
+    quality(&accept, "text/html", &["text/html"]) > quality(&accept, "application/json", &["application/*", "*/*"])
+}
+
+/// How much a media type is wanted, in thousandths: its own entry counts, else the first of the ranges.
+fn quality(accept: &str, media_type: &str, ranges: &[&str]) -> u16 {
+    let entries: Vec<(&str, u16)> = accept.split(',').map(entry).collect();
+    let of = |wanted: &str| entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, q)| *q);
+    of(media_type).or_else(|| ranges.iter().find_map(|range| of(range))).unwrap_or(0)
+}
+
+fn entry(text: &str) -> (&str, u16) {
+    let mut parts = text.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+    (name, weight.map_or(1000, thousandths))
+}
+
+/// A weight of RFC 9110 (`0.8`) in thousandths; anything else is no wish at all.
+fn thousandths(weight: &str) -> u16 {
+    let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
+    match whole {
+        "1" => 1000,
+        "0" => format!("{fraction:0<3}").get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Reads a body that is small and comes in time.
+pub(super) async fn body<B>(body: B, most: usize, within: Duration) -> Result<Bytes, HttpError>
+where
+    B: Body,
+    B::Data: Buf,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if body.size_hint().lower() > most as u64 {
+        return Err(HttpError::BodyTooLarge(most));
+    }
+    match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(HttpError::BodyTooLarge(most)),
+        Ok(Err(_)) => Err(HttpError::bad("the body could not be read")),
+        Err(_) => Err(HttpError::bad("the body did not come in time")),
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/request.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+//! Which path and method mean which operation.
+
+use hyper::Method;
+use matchit::{InsertError, Router};
+
+use super::error::HttpError;
+use crate::subject::{ConnectionName, Integration};
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operation {
+    Callback,
+    Start,
+    ListConfigs,
+    GetConfig,
+    PutConfig,
+    DeleteConfig,
+    Login,
+    ListConnections,
+    Token,
+    Refresh,
+    Revoke,
+    Health,
+    Ready,
+    Metrics,
+    OpenApi,
+}
+
+impl Operation {
+    /// Whether an unknown integration or connection is a 404 here, not a 400.
+    pub(super) fn missing_is_404(self) -> bool {
+        matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke)
+    }
+
+    /// Whether a browser comes here by a link, with no credential but what the link holds.
+    pub(super) fn is_for_browsers(self) -> bool {
+        matches!(self, Self::Callback | Self::Start)
+    }
+
+    /// Whether it is open to everyone.
+    pub(super) fn is_open(self) -> bool {
+        matches!(self, Self::Health | Self::Ready | Self::Metrics | Self::OpenApi)
+    }
+}
+
+/// Which of the routes a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// All of them.
+    All,
+    /// All but `/metrics`, which has its own listener.
+    WithoutMetrics,
+    /// `/metrics`, `/healthz` and `/readyz` alone.
+    MetricsOnly,
+}
+
+impl Served {
+    fn includes(self, operation: Operation) -> bool {
+        let health = matches!(operation, Operation::Health | Operation::Ready);
+        match self {
+            Self::All => true,
+            Self::WithoutMetrics => operation != Operation::Metrics,
+            Self::MetricsOnly => health || operation == Operation::Metrics,
+        }
+    }
+}
+
+/// A path with its methods.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) pattern: &'static str,
+    pub(super) methods: &'static [(Method, Operation)],
+}
+
+/// All routes. HEAD is nowhere among them: it must not use up a state, and nobody needs it here.
+pub(super) static TABLE: &[Row] = &[
+    Row { pattern: "/hub/integrations/oauth-callback", methods: &[(Method::GET, Operation::Callback)] },
+    Row { pattern: "/hub/integrations/oauth-start", methods: &[(Method::GET, Operation::Start)] },
+    Row { pattern: "/hub/integrations/oauth-config", methods: &[(Method::GET, Operation::ListConfigs)] },
+    Row { pattern: "/hub/integrations/oauth-config/{integration_id}", methods: &[(Method::GET, Operation::GetConfig)] },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-config",
+        methods: &[
+            (Method::GET, Operation::GetConfig),
+            (Method::PUT, Operation::PutConfig),
+            (Method::DELETE, Operation::DeleteConfig),
+        ],
+    },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-login/{connection_id}",
+        methods: &[(Method::GET, Operation::Login)],
+    },
+    Row { pattern: "/hub/integrations/oauth-connections", methods: &[(Method::GET, Operation::ListConnections)] },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-connections",
+        methods: &[(Method::GET, Operation::ListConnections)],
+    },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-token/{connection_id}",
+        methods: &[(Method::GET, Operation::Token)],
+    },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-refresh-token/{connection_id}",
+        methods: &[(Method::GET, Operation::Refresh)],
+    },
+    Row {
+        pattern: "/hub/integrations/{integration_id}/oauth-connections/{connection_id}",
+        methods: &[(Method::DELETE, Operation::Revoke)],
+    },
+    Row { pattern: "/healthz", methods: &[(Method::GET, Operation::Health)] },
+    Row { pattern: "/readyz", methods: &[(Method::GET, Operation::Ready)] },
+    Row { pattern: "/metrics", methods: &[(Method::GET, Operation::Metrics)] },
+    Row { pattern: "/openapi.json", methods: &[(Method::GET, Operation::OpenApi)] },
+];
+
+/// The routes of one listener.
+#[derive(Debug)]
+pub(super) struct Routes(Router<&'static Row>);
+
+/// The names in a path, as they came: percent-encoded and unchecked.
+#[derive(Debug, Default)]
+pub(super) struct PathNames {
+    integration: Option<String>,
+    connection: Option<String>,
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) row: &'static Row,
+    pub(super) names: PathNames,
+}
+
+impl Routes {
+    pub(super) fn new(served: Served) -> Result<Self, InsertError> {
+        let mut router = Router::new();
+        for row in TABLE.iter().filter(|row| row.methods.iter().any(|(_, operation)| served.includes(*operation))) {
+            router.insert(row.pattern, row)?;
+        }
+        Ok(Self(router))
+    }
+
+    pub(super) fn find(&self, path: &str) -> Result<Found, HttpError> {
+        let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
+        let name = |name| matched.params.get(name).map(str::to_owned);
+        let names = PathNames { integration: name("integration_id"), connection: name("connection_id") };
+        Ok(Found { row: matched.value, names })
+    }
+}
+
+impl Row {
+    pub(super) fn operation(&self, method: &Method) -> Result<Operation, HttpError> {
+        let found = self.methods.iter().find(|(taken, _)| taken == method);
+        found.map(|(_, operation)| *operation).ok_or_else(|| {
+            let methods: Vec<&str> = self.methods.iter().map(|(method, _)| method.as_str()).collect();
+            HttpError::Method(methods.join(", "))
+        })
+    }
+}
+
+impl PathNames {
+    /// Whether the path names an integration.
+    pub(super) fn has_integration(&self) -> bool {
+        self.integration.is_some()
+    }
+
+    pub(super) fn integration(&self) -> Result<Integration, HttpError> {
+        Ok(Integration::parse(&decoded(self.integration.as_deref()))?)
+    }
+
+    pub(super) fn connection(&self) -> Result<ConnectionName, HttpError> {
+        Ok(ConnectionName::parse(&decoded(self.connection.as_deref()))?)
+    }
+}
+
+/// Undoes percent-encoding; what can't be undone is empty, which is no name.
+fn decoded(segment: Option<&str>) -> String {
+    let mut bytes = segment.unwrap_or_default().bytes();
+    let hex = |bytes: &mut std::str::Bytes<'_>| {
+        let digit = char::from(bytes.next()?).to_digit(16)?;
+        u8::try_from(digit).ok()
+    };
+    let mut plain = Vec::new();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let (Some(high), Some(low)) = (hex(&mut bytes), hex(&mut bytes)) else { return String::new() };
+        plain.push(high << 4 | low);
+    }
+    String::from_utf8(plain).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(served: Served, path: &str, expected: Option<&str>) {
+        let found = Routes::new(served).unwrap().find(path);
+        assert_eq!(found.ok().map(|found| found.row.pattern), expected, "{path}");
+    }
+
+    #[test]
+    fn fixed_paths_win_over_names() {
+        let all = |path, expected| check(Served::All, path, expected);
+        all("/hub/integrations/oauth-config", Some("/hub/integrations/oauth-config"));
+        all("/hub/integrations/oauth-config/slack", Some("/hub/integrations/oauth-config/{integration_id}"));
+        all("/hub/integrations/slack/oauth-config", Some("/hub/integrations/{integration_id}/oauth-config"));
+        all("/hub/integrations/oauth-connections", Some("/hub/integrations/oauth-connections"));
+        all("/hub/integrations/slack/oauth-connections", Some("/hub/integrations/{integration_id}/oauth-connections"));
+        all("/hub/integrations/oauth-callback", Some("/hub/integrations/oauth-callback"));
+        all("/hub/integrations/oauth-callback/", None);
+        all("/hub/integrations//oauth-config", None);
+        all("/", None);
+    }
+
+    #[test]
+    fn metrics_can_have_their_own_listener() {
+        check(Served::WithoutMetrics, "/metrics", None);
+        check(Served::WithoutMetrics, "/openapi.json", Some("/openapi.json"));
+        check(Served::MetricsOnly, "/metrics", Some("/metrics"));
+        check(Served::MetricsOnly, "/healthz", Some("/healthz"));
+        check(Served::MetricsOnly, "/hub/integrations/oauth-config", None);
+    }
+
+    #[test]
+    fn names_are_decoded_then_checked() {
+        let name = |text: &str| {
+            PathNames { integration: Some(text.to_owned()), connection: None }.integration().ok().map(String::from)
+        };
+        assert_eq!(name("sl%61ck").as_deref(), Some("slack"));
+        for bad in ["%", "%6", "%zz", "a%2Eb", "a%2Fb", "%ff", "a%00", "%2A", "a+b", "oauth-config"] {
+            assert_eq!(name(bad), None, "{bad}");
+        }
+    }
+}

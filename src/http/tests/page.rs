@@ -1,0 +1,70 @@
+use http_body_util::BodyExt as _;
+
+use super::*;
+
+const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+
+fn owner(return_to: Option<&str>) -> StateOwner {
+    serde_json::from_value(json!({
+        "account": ACCOUNT, "integration_id": "slack", "connection_id": "workspace1",
+        "return_to": return_to, "seal_to": "X",
+    }))
+    .unwrap()
+}
+
+async fn shown(status: u16, outcome: Outcome<'_>, owner: Option<&StateOwner>) -> (String, String) {
+    let reply = reply(StatusCode::from_u16(status).unwrap(), &outcome, owner);
+    let policy = reply.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
+    let body = reply.into_body().collect().await.unwrap().to_bytes();
+    (policy, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn b9_without_return_to_there_is_no_script() {
+    let (policy, html) = shown(200, Outcome::Connected, Some(&owner(None))).await;
+    assert!(html.contains("<h1>slack is connected</h1>") && html.contains("You can close this window"));
+    assert!(!html.contains("<script") && !policy.contains("script-src") && !html.contains("data-message"));
+    assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"));
+    assert!(policy.contains("frame-ancestors 'none'"));
+}
+
+#[tokio::test]
+async fn b9_the_message_goes_to_the_exact_origin() {
+    let owner = owner(Some("https://app.example.com:8443/done?x=1&y=\"2\"#here"));
+    let (policy, html) = shown(200, Outcome::Connected, Some(&owner)).await;
+    assert!(policy.contains("script-src 'sha256-"));
+    assert!(html.contains(r#"data-origin="https://app.example.com:8443""#));
+    assert!(html.contains(r#"href="https://app.example.com:8443/done?x=1&amp;y=%222%22#here""#));
+    assert!(html.contains("Back to app.example.com:8443</a>"));
+    for part in ["&quot;type&quot;:&quot;tokenbus&quot;", "&quot;status&quot;:&quot;connected&quot;"] {
+        assert!(html.contains(part), "{part} not in {html}");
+    }
+    assert!(!html.contains("&quot;error&quot;"));
+}
+
+#[tokio::test]
+async fn b6_what_a_provider_said_is_escaped_everywhere() {
+    let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
+    let (_, html) = shown(400, Outcome::Failed(said), Some(&owner(Some("https://app.example.com/")))).await;
+    assert_eq!(html.matches("<script>").count(), 1, "only our own script");
+    assert!(!html.contains("alert(1)</script>") && !html.contains("<a href='"));
+    assert!(html.contains("&quot;status&quot;:&quot;error&quot;"));
+    assert!(html.contains("&lt;/script&gt;"));
+}
+
+#[tokio::test]
+async fn b8_odd_places_to_return_to_are_dropped() {
+    for odd in ["//x.example", "\\\\x.example", "javascript:alert(1)", "https://a@x.example/", "data:text/html,x", "x"]
+    {
+        let (_, html) = shown(200, Outcome::Connected, Some(&owner(Some(odd)))).await;
+        assert!(!html.contains("href=") && !html.contains("<script"), "{odd}");
+    }
+}
+
+#[tokio::test]
+async fn each_failure_says_what_to_do() {
+    for status in [400, 401, 429, 502, 503, 504] {
+        let (_, html) = shown(status, Outcome::Failed("because"), None).await;
+        assert!(html.contains("<h1>The login did not succeed</h1>") && html.contains("because"), "{status}");
+    }
+}
