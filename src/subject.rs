@@ -37,6 +37,8 @@ pub const RECORDS_IN: &str = "oauth.record.>";
 pub const RECORDS_STORED: &str = "ms.integration.oauth.>";
 /// The stored connection records, sent out again once they are committed.
 pub const TOKENS: &str = "ms.integration.oauth.*.*.*";
+/// Where they are sent out: the same subject, each star in its place.
+pub const TOKENS_OUT: &str = "ms.integration.oauth.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}";
 /// All commands.
 pub const COMMANDS: &str = "ms.integration.oauth.*.*.*.*";
 /// All schedules.
@@ -398,7 +400,7 @@ pub fn kv_stream(bucket: &str) -> String {
 #[must_use]
 pub fn connections_of(account: &Account, integration: Option<&Integration>) -> String {
     let integration = integration.map_or("*", Integration::as_str);
-    kv_subject(CONNECTIONS, &format!("{account}.{integration}.*"))
+    format!("{account}.{integration}.*")
 }
 
 /// The subject of one of the edge's calls.

@@ -1,0 +1,214 @@
+//! Calls: questions answered at once from what is kept. Every one is judged by its credential.
+
+mod list;
+mod login;
+
+use std::sync::Arc;
+
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{HeaderMap, Message};
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, debug, error, info_span, warn};
+
+use crate::auth::{self, AuthError, Caller};
+use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
+use crate::login::state_hash;
+use crate::nats::{NatsError, header, topology};
+use crate::secret::Secret;
+use crate::store::{FoundLogin, StoreError};
+use crate::subject::{self, ConnectionKey, ConnectionName, Integration};
+use crate::worker::Service;
+
+/// Calls worked on at once by one process.
+const CONCURRENCY: usize = 1_024;
+/// Of those who serve calls, one gets each.
+const QUEUE: &str = "tokenbus";
+
+/// Why a call gets no answer but an error.
+enum CallError {
+    /// The caller's fault, with a status and a text.
+    Refused(u16, String),
+    /// Not the caller's fault.
+    Store(StoreError),
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<AuthError> for CallError {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Away(error) => Self::Store(error.into()),
+            AuthError::Missing | AuthError::Invalid => Self::Refused(401, error.to_string()),
+        }
+    }
+}
+
+fn bad_request(error: impl std::fmt::Display) -> CallError {
+    CallError::Refused(400, error.to_string())
+}
+
+/// Serves the edge's calls until told to stop, then ends those under way.
+///
+/// # Errors
+/// When the subscription is refused or ends.
+pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let mut calls = service.store.nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
+    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => break,
+            message = calls.next() => message.ok_or("subscription to calls ended")?,
+        };
+        let place = Arc::clone(&places).acquire_owned().await?;
+        let service = Arc::clone(&service);
+        running.spawn(async move {
+            answer(&service, message).await;
+            drop(place);
+        });
+    }
+    calls.unsubscribe().await?;
+    running.close();
+    drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
+    Ok(())
+}
+
+async fn answer(service: &Service, message: Message) {
+    let Some(reply) = message.reply.clone() else { return };
+    let empty = HeaderMap::new();
+    let headers = message.headers.as_ref().unwrap_or(&empty);
+    let call = subject::parse_edge_call(&message.subject).unwrap_or_default();
+    let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
+    let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
+    let credential = credential.map(|text| Credential(Secret::new(text)));
+    let span = info_span!("call", call, traceparent);
+    let answer = match dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await {
+        Ok(body) => Answer::ok(body),
+        Err(CallError::Refused(status, text)) => Answer::error(status, &text),
+        Err(CallError::Store(StoreError::Nats(error @ NatsError::Away(_)))) => {
+            span.in_scope(|| warn!("{error}"));
+            Answer::error(503, "the message bus is not available; try again")
+        }
+        Err(CallError::Store(error)) => {
+            span.in_scope(|| error!("{error}"));
+            Answer::error(502, "what is stored cannot be read; an operator finds the reason in the worker's log")
+        }
+    };
+    span.in_scope(|| debug!(status = answer.status, "answered"));
+    let sent = service.store.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
+    if let Err(error) = sent {
+        warn!("answer to a call not sent: {error}");
+    }
+}
+
+fn error_headers(answer: &Answer) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if answer.status != 200 {
+        headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
+        headers.insert(NATS_SERVICE_ERROR, answer.body.get("error").and_then(Value::as_str).unwrap_or_default());
+    }
+    headers
+}
+
+async fn dispatch(
+    service: &Service,
+    call: &str,
+    credential: Option<&Credential>,
+    body: &[u8],
+) -> Result<Value, CallError> {
+    match call {
+        "ready" => return ready(service).await,
+        "state" => return state(service, parse(body)?).await,
+        _ => {}
+    }
+    let caller = auth::authenticate(&service.store.nats, credential.ok_or(AuthError::Missing)?).await?;
+    match call {
+        "whoami" => Ok(whoami(service, &caller)),
+        "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
+        "configs" => list::configs(service, parse(body)?).await,
+        "login" => login::begin(service, &caller, parse(body)?).await,
+        "token" => token(service, caller, parse(body)?).await,
+        "list" => list::connections(service, &caller, parse(body)?).await,
+        _ => Err(CallError::Refused(404, "no such call".to_owned())),
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
+    serde_json::from_slice(body).map_err(bad_request)
+}
+
+async fn ready(service: &Service) -> Result<Value, CallError> {
+    topology::check_reachable(&service.store.nats).await.map_err(StoreError::from)?;
+    Ok(json!({ "ready": true }))
+}
+
+fn whoami(service: &Service, caller: &Caller) -> Value {
+    json!({
+        "account": caller.account,
+        "role": caller.role,
+        "admin": caller.is_admin(&service.config.auth.admin_accounts),
+        "seal_to": service.store.keyring.seal_to(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateQuestion {
+    state: Secret,
+}
+
+/// Whose login a state belongs to. The state is the credential.
+async fn state(service: &Service, question: StateQuestion) -> Result<Value, CallError> {
+    match service.store.login(&state_hash(&question.state)).await? {
+        FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
+            "account": account,
+            "integration_id": login.integration,
+            "connection_id": login.name,
+            "return_to": login.return_to,
+            "seal_to": service.store.keyring.seal_to(),
+        })),
+        FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(
+            401,
+            "this login is unknown, has expired or was used already; start it again".to_owned(),
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigQuestion {
+    integration_id: Integration,
+}
+
+async fn config(service: &Service, question: &ConfigQuestion) -> Result<Value, CallError> {
+    let stored = service.store.stored_config(&question.integration_id).await?.ok_or_else(no_config)?;
+    Ok(json!(stored.config.basic()))
+}
+
+fn no_config() -> CallError {
+    CallError::Refused(404, "no config of that integration_id".to_owned())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TokenQuestion {
+    integration_id: Integration,
+    connection_id: ConnectionName,
+}
+
+async fn token(service: &Service, caller: Caller, question: TokenQuestion) -> Result<Value, CallError> {
+    let TokenQuestion { integration_id: integration, connection_id: name } = question;
+    let key = ConnectionKey { account: caller.account, integration, name };
+    match service.store.connection(&key).await? {
+        Some(connection) => Ok(json!(connection)),
+        None => Err(CallError::Refused(404, "no connection of that integration_id and connection_id".to_owned())),
+    }
+}

@@ -1,0 +1,361 @@
+//! The edge's way to the bus: calls that are answered at once, and commands through the work queue.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::client::Request;
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::command::{
+    self, Answer, Cookie, Envelope, HEADER_CREDENTIAL, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work,
+};
+use crate::login::state_hash;
+use crate::nats::{self, Nats, NatsError, header};
+use crate::seal;
+use crate::secret::Secret;
+use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::system;
+
+/// What came as proof of who is calling; travels in `Oauth-Credential` or sealed in a command.
+/// Never judged here. Text form: `Bearer <jwt>`, `NATS <jwt>` or `X-Api-Key <key>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential(Secret);
+
+impl Credential {
+    /// Takes the text form in.
+    #[must_use]
+    pub fn new(text: Secret) -> Self {
+        Self(text)
+    }
+
+    /// The text form in clear, for the header or the sealed command alone.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+/// Who is calling, unjudged, and what ties the call to logs and traces.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The proof, when one came.
+    pub credential: Option<Credential>,
+    /// W3C trace context, of valid form.
+    pub traceparent: Option<String>,
+    /// Id of the HTTP request.
+    pub request_id: String,
+}
+
+/// Whose login a state belongs to: the answer to the call `state`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StateOwner {
+    /// The account that asked for the login.
+    pub account: Account,
+    /// The integration it is for.
+    pub integration_id: Integration,
+    /// The connection it makes.
+    pub connection_id: ConnectionName,
+    /// Where the person came from, as the allow-list accepted it.
+    pub return_to: Option<String>,
+    /// Public curve key of the workers.
+    pub seal_to: String,
+}
+
+/// What a worker is asked to do. All that is secret in it leaves sealed to `seal_to`.
+#[derive(Debug)]
+pub enum Command {
+    /// Exchange what the provider sent to the callback for a token.
+    Exchange {
+        /// The callback's state.
+        state: Secret,
+        /// The callback's whole raw query.
+        query: Secret,
+        /// Whose login it is.
+        owner: StateOwner,
+        /// The `__Host-tokenbus-*` cookies that came along, for logins bound to a browser.
+        cookies: Vec<(String, Secret)>,
+    },
+    /// Create or replace an integration's config.
+    Put {
+        /// The integration of the path.
+        integration: Integration,
+        /// The admin's account.
+        account: Account,
+        /// Public curve key of the workers.
+        seal_to: String,
+        /// The config as it came.
+        body: Bytes,
+    },
+    /// Delete an integration's config.
+    Delete {
+        /// The integration of the path.
+        integration: Integration,
+        /// The admin's account.
+        account: Account,
+        /// Public curve key of the workers.
+        seal_to: String,
+    },
+    /// Revoke and delete a connection.
+    Revoke {
+        /// Which connection.
+        key: ConnectionKey,
+        /// Public curve key of the workers.
+        seal_to: String,
+    },
+}
+
+/// Why there is no answer to pass on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BusError {
+    /// The worker's own answer.
+    #[error("{error}")]
+    Refused {
+        /// HTTP status that the worker chose.
+        status: u16,
+        /// Its text, without any secret.
+        error: String,
+        /// Seconds to wait before asking again.
+        retry_after: Option<u64>,
+    },
+    /// NATS or the workers are away.
+    #[error("the message bus is not available")]
+    Unavailable,
+    /// The command is accepted and still running.
+    #[error("accepted and still running; look again in a moment")]
+    Deadline,
+}
+
+/// How long a caller's command stays on the queue when no worker takes it: as long as a code lives at most
+/// (RFC 6749 §4.1.2).
+const COMMAND_TTL: Duration = Duration::from_secs(600);
+/// How long a call may take.
+const CALL: Duration = Duration::from_secs(5);
+/// Seconds after which to try again when the bus is away or occupied.
+const RETRY_AFTER: u64 = 2;
+/// Answers that may wait to be handed out.
+const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
+const USED: &str = "this login is unknown, has expired or was used already; start it again";
+
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
+
+/// The connection to the bus.
+pub struct Bus {
+    nats: Nats,
+    id: String,
+    waiting: Waiting,
+    deadline: Duration,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Bus {
+    /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Bus::receive`] runs.
+    #[must_use]
+    pub fn new(nats: Nats, deadline: Duration) -> Self {
+        Self { nats, id: system::random_id(), waiting: Waiting::default(), deadline }
+    }
+
+    /// A bus without a server, on which everything is unavailable.
+    #[cfg(test)]
+    pub(crate) async fn nowhere() -> Self {
+        let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
+        settings.url = "nats://127.0.0.1:1".to_owned();
+        let nats = Nats::connect(&settings, "test", nats::Patience::Forever).await.expect("nothing to wait for");
+        Self::new(nats, Duration::from_secs(1))
+    }
+
+    /// Hands answers to those who wait for them, for as long as it is polled.
+    ///
+    /// # Errors
+    /// When the subscription is refused or ends.
+    pub async fn receive(&self) -> Result<(), async_nats::Error> {
+        let mut answers = self.nats.client().subscribe(subject::replies_to(&self.id)).await?;
+        while let Some(message) = answers.next().await {
+            let waiter = subject::parse_reply(&message.subject).and_then(|id| self.waiting().remove(id));
+            match (waiter, serde_json::from_slice(&message.payload)) {
+                (Some(waiter), Ok(answer)) => drop(waiter.send(answer)),
+                (Some(_), Err(_)) => warn!("unreadable answer to a command"),
+                (None, _) => {}
+            }
+        }
+        Err("subscription to answers ended".into())
+    }
+
+    /// A call `oauth.edge.<call>`: JSON in, JSON out.
+    ///
+    /// # Errors
+    /// The worker's refusal, or that there is no worker to ask.
+    pub async fn call(&self, call: &'static str, caller: &Caller, body: &Value) -> Result<Bytes, BusError> {
+        let mut headers = HeaderMap::new();
+        if let Some(credential) = &caller.credential {
+            headers.insert(HEADER_CREDENTIAL, credential.expose());
+        }
+        if let Some(traceparent) = &caller.traceparent {
+            headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
+        }
+        let request = Request::new().headers(headers).payload(body.to_string().into()).timeout(Some(CALL));
+        let answer = self.nats.request(&subject::edge_call(call), request).await.map_err(|_| BusError::Unavailable)?;
+        let empty = HeaderMap::new();
+        let headers = answer.headers.as_ref().unwrap_or(&empty);
+        match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
+            Ok(status) => Err(BusError::Refused {
+                status,
+                error: header(headers, NATS_SERVICE_ERROR).to_owned(),
+                retry_after: None,
+            }),
+            Err(_) => Ok(answer.payload),
+        }
+    }
+
+    /// A command through the work queue; waits for its answer until the deadline.
+    ///
+    /// # Errors
+    /// The worker's refusal, that it could not be queued, or that the deadline passed.
+    pub async fn command(&self, command: Command, caller: &Caller) -> Result<Bytes, BusError> {
+        let deadline = Instant::now() + self.deadline;
+        let outgoing = Outgoing::seal(command, caller)?;
+        let answer = self.expect_answer(&outgoing.id);
+        let mut headers = outgoing.headers.clone();
+        headers.insert(HEADER_REPLY, subject::reply(&self.id, &outgoing.id));
+        self.enqueue(&outgoing, &headers, deadline).await?;
+        match tokio::time::timeout_at(deadline, answer.receiver).await {
+            Ok(Ok(Answer { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
+            Ok(Ok(Answer { status, body, retry_after })) => {
+                let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
+                Err(BusError::Refused { status, error, retry_after })
+            }
+            Ok(Err(_)) | Err(_) => Err(BusError::Deadline),
+        }
+    }
+
+    /// Whether calls and commands can be sent.
+    ///
+    /// # Errors
+    /// The reason why not, for people.
+    pub async fn ready(&self) -> Result<(), String> {
+        if !self.nats.is_connected() {
+            return Err("not connected to NATS".to_owned());
+        }
+        let nobody = Caller { credential: None, traceparent: None, request_id: String::new() };
+        match self.call("ready", &nobody, &Value::Null).await {
+            Ok(_) => Ok(()),
+            Err(BusError::Refused { error, .. }) => Err(error),
+            Err(BusError::Unavailable | BusError::Deadline) => Err("no worker answers".to_owned()),
+        }
+    }
+
+    /// Puts a command on the queue; while its place there is taken, tries again until the deadline.
+    async fn enqueue(&self, outgoing: &Outgoing, headers: &HeaderMap, deadline: Instant) -> Result<(), BusError> {
+        let mut pause = Duration::from_millis(20);
+        loop {
+            match self.nats.publish(&outgoing.subject, headers.clone(), outgoing.payload.clone()).await {
+                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, USED, None)),
+                Ok(_) => return Ok(()),
+                Err(NatsError::InFlight) => return Err(refused(401, USED, None)),
+                Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
+                Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
+                Err(error) => {
+                    warn!("command not queued: {error}");
+                    return Err(BusError::Unavailable);
+                }
+            }
+            pause = (pause * 2).min(Duration::from_millis(500));
+        }
+    }
+
+    fn expect_answer(&self, id: &str) -> Expected {
+        let (sender, receiver) = oneshot::channel();
+        self.waiting().insert(id.to_owned(), sender);
+        Expected { receiver, _forget: Forget { waiting: Arc::clone(&self.waiting), id: id.to_owned() } }
+    }
+
+    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that somebody waits for, forgotten when nobody does any more.
+struct Expected {
+    receiver: oneshot::Receiver<Answer>,
+    _forget: Forget,
+}
+
+struct Forget {
+    waiting: Waiting,
+    id: String,
+}
+
+impl Drop for Forget {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+/// A command as it goes out: sealed, so that not even its sender can read it back.
+struct Outgoing {
+    id: String,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+impl Outgoing {
+    fn seal(command: Command, caller: &Caller) -> Result<Self, BusError> {
+        let id = system::random_id();
+        let credential =
+            caller.credential.as_ref().map(|credential| command::Credential(Secret::new(credential.expose())));
+        let needed = || refused(401, "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`", None);
+        let (subject, seal_to, message_id, work) = match command {
+            Command::Exchange { state, query, owner, cookies } => {
+                let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } =
+                    owner;
+                let key = ConnectionKey { account, integration, name };
+                let cookies = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
+                let work = Work::Exchange { query, cookies, credential };
+                (CommandSubject::connection(&key, Verb::Exchange), seal_to, state_hash(&state), work)
+            }
+            Command::Put { integration, account, seal_to, body } => {
+                let config =
+                    std::str::from_utf8(&body).map_err(|_| refused(400, "the body must be a JSON object", None))?;
+                let work = Work::Put { credential: credential.ok_or_else(needed)?, config: Secret::new(config) };
+                (CommandSubject::config(integration, account, Verb::Put), seal_to, id.clone(), work)
+            }
+            Command::Delete { integration, account, seal_to } => {
+                let work = Work::Delete { credential: credential.ok_or_else(needed)? };
+                (CommandSubject::config(integration, account, Verb::Delete), seal_to, id.clone(), work)
+            }
+            Command::Revoke { .. } => return Err(refused(400, "this version does not delete connections yet", None)),
+        };
+        let subject = subject.subject();
+        let order = Order { subject: subject.clone(), id: id.clone(), work };
+        let order = serde_json::to_string(&order).map(Secret::new).map_err(|_| BusError::Unavailable)?;
+        let (sealed, sender) =
+            seal::seal_order(&seal_to, order.expose().as_bytes()).map_err(|_| BusError::Unavailable)?;
+        let envelope = Envelope { v: command::VERSION, id: id.clone(), sealed };
+        let payload = serde_json::to_vec(&envelope).map_err(|_| BusError::Unavailable)?.into();
+        let mut headers = nats::headers(Some(&message_id));
+        headers.insert(HEADER_SENDER, sender);
+        headers.insert(async_nats::header::NATS_MESSAGE_TTL, COMMAND_TTL.as_secs().to_string());
+        if let Some(traceparent) = &caller.traceparent {
+            headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
+        }
+        Ok(Self { id, subject, headers, payload })
+    }
+}
+
+fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BusError {
+    BusError::Refused { status, error: error.to_owned(), retry_after }
+}

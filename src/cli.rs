@@ -1,0 +1,82 @@
+//! The program's commands.
+
+mod api_keys;
+mod dead;
+mod keys;
+mod serve;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::demo;
+use crate::nats::topology::{self, Sizes};
+use crate::nats::{Nats, Patience};
+use crate::telemetry;
+
+/// OAuth connections on a message bus.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Settings file, read over the defaults; the environment (`TOKENBUS_NATS__URL=…`) wins over both.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway, workers, or both.
+    Serve(serve::Options),
+    /// Declare all streams and buckets; change replicas and ages of existing ones to the settings.
+    Setup,
+    /// Make API keys.
+    #[command(subcommand)]
+    ApiKeys(api_keys::Command),
+    /// Make the keyring that seals what is stored.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Look at commands that were given up.
+    #[command(subcommand)]
+    Dead(dead::Command),
+    /// Print the gateway's `OpenAPI` document.
+    Openapi,
+    /// Start everything on this machine and walk one login from end to end.
+    Demo(demo::Options),
+}
+
+/// Carries the command out.
+///
+/// # Errors
+/// What went wrong, for people.
+pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = config::load(arguments.config.as_deref()).context("settings")?;
+    telemetry::start(&config.log).context("settings")?;
+    match arguments.command {
+        Command::Serve(options) => serve::run(config, options).await,
+        Command::Setup => setup(&config).await,
+        Command::ApiKeys(command) => api_keys::run(&config, command).await,
+        Command::Keys(command) => keys::run(&config, command),
+        Command::Dead(command) => dead::run(&config, command).await,
+        Command::Openapi => {
+            println!("{}", crate::http::OPENAPI);
+            Ok(())
+        }
+        Command::Demo(options) => demo::run(options).await,
+    }
+}
+
+async fn setup(config: &Config) -> anyhow::Result<()> {
+    let nats = connect(config).await?;
+    topology::set_up(&nats, Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }).await?;
+    println!("all streams and buckets are as they must be");
+    Ok(())
+}
+
+/// Connects once: a person waits for the answer.
+async fn connect(config: &Config) -> anyhow::Result<Nats> {
+    Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
+}

@@ -1,0 +1,79 @@
+//! `dead`: commands that were given up.
+
+use anyhow::bail;
+use clap::Subcommand;
+use comfy_table::{Table, presets};
+
+use crate::config::Config;
+use crate::nats::command::{self as queue, Buried};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show them.
+    List {
+        /// Print JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say how one can be done after all. What is sealed in a command is not kept with its dead letter, so whoever
+    /// sent it has to send it again.
+    Retry {
+        /// Its number in the list.
+        number: u64,
+    },
+    /// Forget one.
+    Drop {
+        /// Its number in the list.
+        number: u64,
+    },
+}
+
+pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
+    let nats = super::connect(config).await?;
+    match command {
+        Command::List { json: true } => {
+            for Buried { number, letter } in queue::buried(&nats).await? {
+                println!("{}", serde_json::json!({ "number": number, "letter": letter }));
+            }
+        }
+        Command::List { json: false } => print_table(&queue::buried(&nats).await?),
+        Command::Retry { number } => {
+            let Some(buried) = queue::buried(&nats).await?.into_iter().find(|buried| buried.number == number) else {
+                bail!("no dead letter has the number {number}; see `tokenbus dead list`");
+            };
+            bail!("{}", advice(&buried));
+        }
+        Command::Drop { number } => {
+            queue::forget(&nats, number).await?;
+            println!("dead letter {number} dropped");
+        }
+    }
+    Ok(())
+}
+
+fn advice(buried: &Buried) -> String {
+    let subject = &buried.letter.subject;
+    match subject.rsplit('.').next() {
+        Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
+        Some("put" | "delete") => format!("{subject}: its content was sealed and is not kept; send the request again"),
+        _ => format!("{subject}: this cannot be sent again from here"),
+    }
+}
+
+fn print_table(buried: &[Buried]) {
+    if buried.is_empty() {
+        return println!("no dead letters");
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
+    for Buried { number, letter } in buried {
+        table.add_row([
+            number.to_string(),
+            letter.time.strftime("%F %TZ").to_string(),
+            letter.delivered.to_string(),
+            letter.subject.clone(),
+            letter.reason.clone(),
+        ]);
+    }
+    println!("{table}");
+}

@@ -1,0 +1,132 @@
+//! A connection: what travels as its record, what is stored of it, and what callers see.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::integration::IssuedAt;
+use crate::oauth::token::TokenSet;
+use crate::secret::{self, Secret};
+
+/// Whether a connection can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Holds a token.
+    Active,
+    /// The provider takes its tokens no more: somebody has to log in again.
+    NeedsReauthorization,
+    /// Deleted by its owner.
+    Revoked,
+}
+
+/// A connection as HTTP callers and nodes see it (`OauthConnection`). Its record's body is the same without
+/// `refresh_token`, `sequence` and `modified`, which the record gets by being stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OauthConnection {
+    /// The access token (RFC 6749 §1.4).
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
+    pub access_token: Option<Secret>,
+    /// As the provider wrote it, `Bearer` when it named none (RFC 6749 §7.1).
+    pub token_type: String,
+    /// The refresh token (RFC 6749 §1.5).
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
+    pub refresh_token: Option<Secret>,
+    /// When the access token ends; none when the provider names no lifetime.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339_micros")]
+    pub expiry: Option<Timestamp>,
+    /// Lifetime in seconds as the provider gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_in: Option<i64>,
+    /// Stream sequence of the record; 0 before it is stored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
+    /// The token subject.
+    pub subject: String,
+    /// Unix seconds of the record; 0 before it is stored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub modified: u64,
+    /// Whether it can be used.
+    pub status: Status,
+    /// The scope that was granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// What else the provider sent and the config asked to keep.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+}
+
+/// A connection as it lies in the bucket: secrets sealed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoredConnection {
+    /// The connection; `access_token` and `refresh_token` hold sealed forms.
+    #[serde(flatten)]
+    pub connection: OauthConnection,
+    /// Where its tokens were issued.
+    pub issued_at: IssuedAt,
+}
+
+/// What a record's `Oauth-Sealed-Refresh` header holds once opened: what step 5 of a callback needs beside the body.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedPart {
+    /// The refresh token.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
+    pub refresh_token: Option<Secret>,
+    /// Where the tokens were issued.
+    pub issued_at: IssuedAt,
+}
+
+impl OauthConnection {
+    /// An active connection of what a token endpoint answered.
+    #[must_use]
+    pub fn issued(subject: String, tokens: TokenSet) -> Self {
+        let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, metadata } = tokens;
+        Self {
+            access_token: Some(access_token),
+            token_type,
+            refresh_token,
+            expiry,
+            expires_in,
+            sequence: 0,
+            subject,
+            modified: 0,
+            status: Status::Active,
+            scope,
+            metadata,
+        }
+    }
+}
+
+fn optional_in_clear<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => secret::in_clear(secret, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// RFC 3339 with six fraction digits and a numeric offset: `2025-06-01T12:00:00.000000+00:00`.
+mod rfc3339_micros {
+    use jiff::Timestamp;
+    use jiff::fmt::temporal::DateTimePrinter;
+    use jiff::tz::Offset;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => serializer.serialize_str(&PRINTER.timestamp_with_offset_to_string(time, Offset::UTC)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+        Option::<Timestamp>::deserialize(deserializer)
+    }
+}

@@ -1,0 +1,77 @@
+//! Audit events: who, what, when. No secret in them.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::subject::CommandSubject;
+
+/// What happened; the last token of the event's subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// A login began.
+    LoginStarted,
+    /// A login ended in a stored connection.
+    Connected,
+    /// A login ended without one.
+    ExchangeFailed,
+    /// A config was put in force.
+    ConfigPut,
+    /// A config was deleted.
+    ConfigDeleted,
+}
+
+impl EventKind {
+    /// As in the subject.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LoginStarted => "login_started",
+            Self::Connected => "connected",
+            Self::ExchangeFailed => "exchange_failed",
+            Self::ConfigPut => "config_put",
+            Self::ConfigDeleted => "config_deleted",
+        }
+    }
+}
+
+/// An event's body.
+#[derive(Debug, Serialize)]
+pub struct Event<'a> {
+    /// What happened.
+    pub event: EventKind,
+    /// Whose connection or config it is about.
+    pub account: &'a str,
+    /// At which integration.
+    pub integration_id: &'a str,
+    /// Which connection; none for a config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_id: Option<&'a str>,
+    /// Who did it: a credential's id, `browser` for a callback.
+    pub actor: &'a str,
+    /// Why it failed, from a fixed list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'a str>,
+    /// Sequence of the record it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u64>,
+    /// When.
+    pub time: Timestamp,
+}
+
+impl<'a> Event<'a> {
+    /// An event about what a command is about.
+    #[must_use]
+    pub fn about(subject: &'a CommandSubject, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+        Self {
+            event,
+            account: subject.account.as_str(),
+            integration_id: subject.integration.as_str(),
+            connection_id: subject.name.as_ref().map(crate::subject::ConnectionName::as_str),
+            actor,
+            reason: None,
+            sequence: None,
+            time,
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! A pending login: what is kept between the authorization request and the provider's answer.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use url::Url;
+
+use crate::integration::IssuedAt;
+use crate::secret::Secret;
+use crate::subject::{ConnectionName, Integration};
+
+/// What the bucket keeps of a login; its key holds the state's hash and the account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PendingLogin {
+    /// At which provider.
+    pub integration: Integration,
+    /// Under which name the connection will be stored.
+    pub name: ConnectionName,
+    /// The PKCE verifier (RFC 7636 §4.1), sealed; none with `pkce = off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_verifier: Option<String>,
+    /// Where the browser goes afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_to: Option<Url>,
+    /// The redirect URI of the authorization request: the token request repeats it.
+    pub redirect_url: String,
+    /// The token endpoint and client the code is meant for: it is sent nowhere else.
+    pub issued_at: IssuedAt,
+}
+
+/// A new `state` of 256 random bits (RFC 6749 §10.12), base64url, 43 characters.
+#[must_use]
+pub fn state_from(random: &[u8; 32]) -> Secret {
+    Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
+}
+
+/// What stands for a state everywhere but in the browser: base64url(SHA-256(state)).
+#[must_use]
+pub fn state_hash(state: &Secret) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(state.expose().as_bytes()))
+}
+
+/// Where a login may return to: the URL, when its origin is exactly one of those allowed.
+///
+/// # Errors
+/// [`ReturnError`] for anything else.
+pub fn return_to(wanted: &str, allowed: &[Url]) -> Result<Url, ReturnError> {
+    let url = Url::parse(wanted).map_err(|_| ReturnError)?;
+    let is_plain = matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
+    // What a browser would read differently from us is refused: backslashes, control characters, a missing host.
+    let is_clean = wanted.starts_with(&format!("{}://", url.scheme()))
+        && !wanted.contains(['\\', '@'])
+        && !wanted.chars().any(char::is_control);
+    let is_allowed = allowed.iter().any(|origin| origin.origin() == url.origin());
+    if is_plain && is_clean && is_allowed { Ok(url) } else { Err(ReturnError) }
+}
+
+/// A return address that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("return_to must be a URL whose origin is listed in `oauth.return_to`")]
+pub struct ReturnError;
+
+/// Variables of a login, as they come with the call.
+pub type Variables = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a1_state_is_opaque_and_never_the_same() {
+        let states: std::collections::HashSet<String> =
+            (0..10_000).map(|_| state_from(&crate::system::random()).expose().to_owned()).collect();
+        assert_eq!(states.len(), 10_000);
+        assert!(states.iter().all(|state| state.len() == 43));
+    }
+
+    #[test]
+    fn b8_return_to_is_of_an_allowed_origin_to_the_letter() {
+        let allowed = [Url::parse("https://app.example").unwrap()];
+        #[track_caller]
+        fn check(wanted: &str, allowed: &[Url], expected: bool) {
+            assert_eq!(return_to(wanted, allowed).is_ok(), expected, "{wanted}");
+        }
+        check("https://app.example", &allowed, true);
+        check("https://app.example/done?x=1", &allowed, true);
+        for wanted in [
+            "",
+            "/done",
+            "//app.example",
+            "\\\\app.example",
+            "https:\\\\app.example",
+            "javascript:alert(1)",
+            "https://app.example.evil.test",
+            "https://app.example@evil.test",
+            "https://evil.test/https://app.example",
+            "https://app.example:8443/",
+            "http://app.example",
+            "https://user:pw@app.example/",
+            "https:app.example",
+            "https://app.example\t.evil.test",
+            "data:text/html,x",
+            "https://\\app.example",
+            " https://app.example",
+        ] {
+            check(wanted, &allowed, false);
+        }
+        check("https://app.example", &[], false);
+    }
+}

@@ -1,0 +1,120 @@
+//! The work queue: pulled by verb, acked with confirmation, buried with a reason.
+
+use std::time::Duration;
+
+use async_nats::client::Request;
+use async_nats::jetstream::consumer::{Consumer, pull, push};
+use async_nats::jetstream::{AckKind, Message};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Nats, NatsError, headers, topology};
+use crate::subject::{CommandSubject, DEAD_UNKNOWN, OAUTH_COMMANDS, OAUTH_DEAD, Verb};
+
+/// Why a command was given up. Holds nothing of its content.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The subject it was sent to.
+    pub subject: String,
+    /// Its id, when it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// How often it was delivered.
+    pub delivered: i64,
+    /// When it was given up.
+    pub time: Timestamp,
+}
+
+/// Makes a verb's consumer, or leaves it as it is.
+///
+/// # Errors
+/// [`NatsError`] when the server refuses.
+pub async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> {
+    let created = nats.jetstream.create_consumer_on_stream(topology::consumer(verb), OAUTH_COMMANDS).await;
+    created.map(drop).map_err(|error| NatsError::Refused { code: 0, description: format!("consumer {verb}: {error}") })
+}
+
+/// Asks for up to `most` commands; the batch ends when they came or the time is over.
+///
+/// # Errors
+/// [`NatsError`] when the server gives no answer.
+pub async fn pull(nats: &Nats, verb: Verb, most: usize, expires: Duration) -> Result<pull::Batch, NatsError> {
+    nats.connected()?;
+    let consumer: Consumer<pull::Config> = nats
+        .jetstream
+        .get_consumer_from_stream(verb.as_str(), OAUTH_COMMANDS)
+        .await
+        .map_err(|_| NatsError::Away("no answer about a consumer"))?;
+    let batch = consumer.batch().max_messages(most).expires(expires).heartbeat(Duration::from_secs(1)).messages().await;
+    batch.map_err(|_| NatsError::Away("no answer to a pull"))
+}
+
+/// Acks and waits for the server's word that it was heard; no word means that the consumer is gone.
+///
+/// # Errors
+/// [`NatsError`] when there is no confirmation.
+pub async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Result<(), NatsError> {
+    let reply = message.reply.as_ref().ok_or(NatsError::Unreadable)?;
+    nats.request(reply, Request::new().payload(kind.into())).await.map(drop)
+}
+
+/// Stores a dead letter, once for each message.
+///
+/// # Errors
+/// [`NatsError`] when it was not stored.
+pub async fn bury(
+    nats: &Nats,
+    message: &Message,
+    command_id: Option<&str>,
+    reason: &str,
+    time: Timestamp,
+) -> Result<(), NatsError> {
+    let info = message.info().map_err(|_| NatsError::Unreadable)?;
+    let letter = DeadLetter {
+        subject: message.subject.to_string(),
+        command_id: command_id.map(str::to_owned),
+        reason: reason.to_owned(),
+        delivered: info.delivered,
+        time,
+    };
+    let to = CommandSubject::parse(&message.subject)
+        .map_or_else(|_| DEAD_UNKNOWN.to_owned(), |subject| subject.dead_subject());
+    let message_id = format!("{}.{}", info.stream, info.stream_sequence);
+    let body = serde_json::to_vec(&letter).map_err(|_| NatsError::Unreadable)?;
+    nats.publish(&to, headers(Some(&message_id)), body.into()).await.map(drop)
+}
+
+/// A dead letter with its place.
+#[derive(Debug, Clone)]
+pub struct Buried {
+    /// Its sequence in the stream.
+    pub number: u64,
+    /// The letter.
+    pub letter: DeadLetter,
+}
+
+/// All dead letters, oldest first.
+///
+/// # Errors
+/// [`NatsError`] when the server gives no answer.
+pub async fn buried(nats: &Nats) -> Result<Vec<Buried>, NatsError> {
+    let config = push::OrderedConfig { deliver_subject: nats.client.new_inbox(), ..push::OrderedConfig::default() };
+    let messages = nats.collect(OAUTH_DEAD, config).await?;
+    let read = |message: Message| {
+        let number = message.info().ok()?.stream_sequence;
+        serde_json::from_slice(&message.payload).ok().map(|letter| Buried { number, letter })
+    };
+    Ok(messages.into_iter().filter_map(read).collect())
+}
+
+/// Forgets a dead letter.
+///
+/// # Errors
+/// [`NatsError`] when there is none of that number or the server gives no answer.
+pub async fn forget(nats: &Nats, number: u64) -> Result<(), NatsError> {
+    let stream = nats.jetstream.get_stream_no_info(OAUTH_DEAD).await.map_err(|_| NatsError::Unreadable)?;
+    let deleted = stream.delete_message(number).await;
+    deleted.map(drop).map_err(|error| NatsError::Refused { code: 0, description: error.to_string() })
+}

@@ -1,0 +1,66 @@
+//! Records: written with the sequence they replace, and believed only once read back from the leader.
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
+use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
+
+use super::{Nats, NatsError, header};
+use crate::command::HEADER_COMMAND;
+use crate::subject::OAUTH;
+
+/// A record to be written.
+pub struct NewRecord {
+    /// Where it is published.
+    pub publish_to: String,
+    /// Where the stream keeps it.
+    pub subject: String,
+    /// Id of the command it is the work of.
+    pub command_id: String,
+    /// The sequence it replaces, 0 when there must be none.
+    pub replaces: u64,
+    /// Further headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// What became of a record.
+pub enum Written {
+    /// It is the newest of its subject.
+    Stored(StreamMessage),
+    /// Another writer's record is there instead.
+    Superseded,
+}
+
+/// The newest record of a subject.
+///
+/// # Errors
+/// [`NatsError`] when the server gives no answer.
+pub async fn last(nats: &Nats, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
+    nats.last(OAUTH, subject).await
+}
+
+/// Whether a record is the work of that command.
+#[must_use]
+pub fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
+    header(&record.headers, HEADER_COMMAND) == command_id
+}
+
+/// Writes a record. Its id decides, not the answer: a publish that got no answer may have been stored, and its
+/// repetition is then refused because of itself.
+///
+/// # Errors
+/// [`NatsError`] when the outcome is not known.
+pub async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError> {
+    let NewRecord { publish_to, subject, command_id, replaces, mut headers, body } = record;
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
+    headers.insert(HEADER_COMMAND, command_id.as_str());
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
+    match nats.publish(&publish_to, headers, body).await {
+        Ok(_) | Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
+        Err(error) => return Err(error),
+    }
+    let newest = last(nats, &subject).await?;
+    Ok(newest.filter(|record| is_work_of(record, &command_id)).map_or(Written::Superseded, Written::Stored))
+}

@@ -1,0 +1,303 @@
+//! Streams and buckets, every option written out, declared so that repeating it changes nothing.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
+use async_nats::jetstream::context::GetStreamErrorKind;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
+use serde_json::Value;
+use tracing::info;
+
+use super::{Nats, NatsError};
+use crate::subject::{self, Verb};
+
+/// Oldest server that will do: below it, schedules were lost.
+const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
+/// Oldest JetStream API that will do: message schedules, TTLs and transforms with republish.
+const API_FLOOR: u64 = 4;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const TWO_MINUTES: Duration = Duration::from_secs(120);
+
+/// How long a worker may be silent about a command before another one gets it.
+pub const ACK_WAIT: Duration = Duration::from_secs(5);
+
+/// What may differ between installations.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Replicas of each stream and bucket.
+    pub replicas: usize,
+    /// How long a pending login is kept.
+    pub login_ttl: Duration,
+}
+
+/// Why the streams are not as they must be.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// The server is too old.
+    #[error("nats-server {found} is too old: {wanted} or newer is needed")]
+    TooOld {
+        /// Its version.
+        found: String,
+        /// What is needed.
+        wanted: &'static str,
+    },
+    /// JetStream is off, or this user may not use it.
+    #[error("no JetStream for this user: switch it on at the server, or check the user's permissions")]
+    NoJetStream,
+    /// An existing stream differs in a way that cannot be changed without loss.
+    #[error("stream {stream} exists with `{field}` = {found}, wanted {wanted}; delete or rename it, then start again")]
+    Incompatible {
+        /// Its name.
+        stream: String,
+        /// The option.
+        field: String,
+        /// What it is.
+        found: String,
+        /// What it must be.
+        wanted: String,
+    },
+    /// The server refused.
+    #[error("cannot declare stream {stream}: {reason}")]
+    Refused {
+        /// Its name.
+        stream: String,
+        /// The server's words.
+        reason: String,
+    },
+    /// The server is away.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+/// Declares all streams and buckets. Existing ones are compared, never changed.
+///
+/// # Errors
+/// [`TopologyError`] naming the stream and the option that differs.
+pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+    check_server(nats).await?;
+    for wanted in streams(sizes) {
+        declare_stream(nats, wanted, false).await?;
+    }
+    Ok(())
+}
+
+/// As [`declare`], and changes replicas and ages of what exists.
+///
+/// # Errors
+/// As [`declare`].
+pub async fn set_up(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+    check_server(nats).await?;
+    for wanted in streams(sizes) {
+        declare_stream(nats, wanted, true).await?;
+    }
+    Ok(())
+}
+
+/// Whether all streams can be reached.
+///
+/// # Errors
+/// [`NatsError`] naming none: the first one that cannot be read.
+pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
+    nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
+}
+
+async fn check_server(nats: &Nats) -> Result<(), TopologyError> {
+    let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
+    let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
+    let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
+    let level = account.pointer("/api/level").and_then(Value::as_u64).unwrap_or(0);
+    let version = nats.client().server_info().version;
+    let numbers: Vec<u64> = version.split(['.', '-']).filter_map(|part| part.parse().ok()).collect();
+    let is_new_enough =
+        matches!(numbers.as_slice(), [major, minor, patch, ..] if (*major, *minor, *patch) >= VERSION_FLOOR);
+    if level >= API_FLOOR && is_new_enough {
+        Ok(())
+    } else {
+        Err(TopologyError::TooOld { found: version, wanted: "2.14.5" })
+    }
+}
+
+async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<(), TopologyError> {
+    let refused = |error: &dyn std::fmt::Display| TopologyError::Refused {
+        stream: wanted.name.clone(),
+        reason: error.to_string(),
+    };
+    let found = match nats.jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => stream.cached_info().config.clone(),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => {
+                nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&error))?;
+                info!("created stream {}", wanted.name);
+                return Ok(());
+            }
+            _ => return Err(refused(&error)),
+        },
+    };
+    compare(&wanted, &found)?;
+    let resized = wanted.num_replicas != found.num_replicas || wanted.max_age != found.max_age;
+    if resized && may_resize {
+        let (num_replicas, max_age) = (wanted.num_replicas, wanted.max_age);
+        nats.jetstream
+            .update_stream(Config { num_replicas, max_age, ..found })
+            .await
+            .map_err(|error| refused(&error))?;
+        info!("changed replicas or age of stream {}", wanted.name);
+    }
+    Ok(())
+}
+
+/// Every option that we write out must be the same, but for those that `setup` may change.
+fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyError> {
+    let as_object = |config: &Config| match serde_json::to_value(config) {
+        Ok(Value::Object(object)) => object,
+        _ => serde_json::Map::new(),
+    };
+    let found = as_object(found);
+    for (field, value) in as_object(wanted) {
+        let there = found.get(&field).unwrap_or(&Value::Null);
+        let may_differ = matches!(field.as_str(), "num_replicas" | "max_age" | "metadata" | "description");
+        if !may_differ && *there != value {
+            let (found, wanted_value) = (there.to_string(), value.to_string());
+            return Err(TopologyError::Incompatible {
+                stream: wanted.name.clone(),
+                field,
+                found,
+                wanted: wanted_value,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn streams(sizes: Sizes) -> Vec<Config> {
+    let Sizes { replicas, login_ttl } = sizes;
+    let mut all = vec![records(), commands(), schedule(), dead_letters(), events()];
+    for (bucket, max_age) in [
+        (subject::CONNECTIONS, Duration::ZERO),
+        (subject::CONFIGS, Duration::ZERO),
+        (subject::STATES, login_ttl),
+        (subject::API_KEYS, Duration::ZERO),
+        (subject::META, Duration::ZERO),
+    ] {
+        all.push(bucket_stream(bucket, max_age));
+    }
+    all.into_iter().map(|config| Config { num_replicas: replicas, ..config }).collect()
+}
+
+/// What all have in common: on disk, no limit on their size but the disk's, nothing the client library would choose.
+fn base(name: &str, subjects: &str) -> Config {
+    Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        storage: StorageType::File,
+        max_messages: -1,
+        max_messages_per_subject: -1,
+        max_bytes: -1,
+        max_message_size: -1,
+        max_consumers: -1,
+        duplicate_window: TWO_MINUTES,
+        ..Config::default()
+    }
+}
+
+fn records() -> Config {
+    let transform =
+        SubjectTransform { source: subject::RECORDS_IN.to_owned(), destination: subject::RECORDS_STORED.to_owned() };
+    let republish = Republish {
+        source: subject::TOKENS.to_owned(),
+        destination: subject::TOKENS_OUT.to_owned(),
+        headers_only: false,
+    };
+    Config {
+        description: Some("records: the newest of each connection and config".to_owned()),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_messages_per_subject: 1,
+        subject_transform: Some(transform),
+        republish: Some(republish),
+        allow_direct: true,
+        ..base(subject::OAUTH, subject::RECORDS_IN)
+    }
+}
+
+fn commands() -> Config {
+    Config {
+        description: Some("work for the workers, at most one of each kind for a connection or config".to_owned()),
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::New,
+        discard_new_per_subject: true,
+        max_messages_per_subject: 1,
+        allow_message_ttl: true,
+        ..base(subject::OAUTH_COMMANDS, subject::COMMANDS)
+    }
+}
+
+fn schedule() -> Config {
+    Config {
+        description: Some("when each connection is refreshed next".to_owned()),
+        retention: RetentionPolicy::WorkQueue,
+        discard: DiscardPolicy::Old,
+        max_messages_per_subject: 1,
+        allow_message_schedules: true,
+        allow_message_ttl: true,
+        allow_rollup: true,
+        ..base(subject::OAUTH_SCHEDULE, subject::SCHEDULES)
+    }
+}
+
+fn dead_letters() -> Config {
+    Config {
+        description: Some("commands given up, with the reason".to_owned()),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_age: 30 * DAY,
+        allow_direct: true,
+        ..base(subject::OAUTH_DEAD, subject::DEAD_LETTERS)
+    }
+}
+
+fn events() -> Config {
+    Config {
+        description: Some("audit log".to_owned()),
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::Old,
+        max_age: 30 * DAY,
+        allow_direct: true,
+        ..base(subject::OAUTH_EVENTS, subject::EVENTS)
+    }
+}
+
+/// A KV bucket with a history of one, as `nats kv` knows it.
+fn bucket_stream(bucket: &str, max_age: Duration) -> Config {
+    let duplicate_window = if max_age.is_zero() { TWO_MINUTES } else { TWO_MINUTES.min(max_age) };
+    Config {
+        retention: RetentionPolicy::Limits,
+        discard: DiscardPolicy::New,
+        max_messages_per_subject: 1,
+        max_age,
+        duplicate_window,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        ..base(&subject::kv_stream(bucket), &subject::kv_subject(bucket, ">"))
+    }
+}
+
+/// The one durable consumer of a verb: a backlog of one verb never delays another.
+#[must_use]
+pub fn consumer(verb: Verb) -> pull::Config {
+    pull::Config {
+        durable_name: Some(verb.as_str().to_owned()),
+        description: Some(format!("workers that {verb}")),
+        deliver_policy: DeliverPolicy::All,
+        replay_policy: ReplayPolicy::Instant,
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        // Unlimited here: a message that the server gave up would block its subject for ever. Workers count.
+        max_deliver: -1,
+        max_ack_pending: 10_000,
+        filter_subject: verb.filter(),
+        ..pull::Config::default()
+    }
+}

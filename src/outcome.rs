@@ -1,0 +1,49 @@
+//! What becomes of a command, and how long to wait before it is tried again.
+
+use std::time::Duration;
+
+use crate::command::Answer;
+
+/// Deliveries after which a command is given up.
+pub const MAX_DELIVERIES: i64 = 12;
+const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+const BACKOFF_CAP: Duration = Duration::from_secs(30);
+
+/// What happens next with a command. Each ends in exactly one confirmed ack.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done, well or badly: answer, then ack.
+    Done(Answer),
+    /// Something is away: deliver it again after this long.
+    Retry(Duration, String),
+    /// No retry mends it: dead letter, answer, terminate.
+    Reject(String),
+}
+
+/// How long to wait before delivery number `delivered + 1`: doubled each time, capped, with the jitter (0 to 1)
+/// taking away up to half, so that what failed together does not come back together.
+#[must_use]
+pub fn backoff(delivered: i64, jitter: f64) -> Duration {
+    let doublings = u32::try_from(delivered.clamp(1, 16) - 1).unwrap_or(0);
+    let full = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_CAP);
+    full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_grows_to_its_cap() {
+        #[track_caller]
+        fn check(delivered: i64, jitter: f64, milliseconds: u128) {
+            assert_eq!(backoff(delivered, jitter).as_millis(), milliseconds);
+        }
+        check(i64::MIN, 0.0, 500);
+        check(1, 0.0, 500);
+        check(1, 1.0, 250);
+        check(2, 0.0, 1_000);
+        check(7, 0.0, 30_000);
+        check(i64::MAX, 0.0, 30_000);
+    }
+}

@@ -1,0 +1,431 @@
+//! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
+use serde::{Deserialize, Serialize};
+
+use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
+use crate::connection::{OauthConnection, SealedPart, StoredConnection};
+use crate::integration::IntegrationOauthConfig;
+use crate::login::PendingLogin;
+use crate::nats::{Nats, NatsError, bucket, header};
+use crate::seal::{Keyring, Place, SealError};
+use crate::secret::Secret;
+use crate::subject::{self, Account, CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH, STATES};
+use crate::system;
+
+/// Why something could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The bus.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// Sealing.
+    #[error("{what}: {source}")]
+    Seal {
+        /// Bucket and key.
+        what: String,
+        /// Why.
+        source: SealError,
+    },
+    /// What is stored is not of the known form.
+    #[error("{0} holds something that is not of the known form")]
+    Unreadable(String),
+    /// Stored values need keys that are not there.
+    #[error(
+        "stored values are sealed with key `{0}`, which is not in the keyring; add it to the file of `secrets.keys_file`"
+    )]
+    MissingKey(String),
+}
+
+/// A config as it is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoredConfig {
+    /// The config; secrets sealed.
+    pub config: IntegrationOauthConfig<String>,
+    /// Stream sequence of its record.
+    pub sequence: u64,
+    /// Unix seconds of its record.
+    pub modified: u64,
+}
+
+/// A pending login as it was found.
+pub enum FoundLogin {
+    /// No such state: never there, or expired.
+    Unknown,
+    /// Consumed by the command with this id, in the attempt with this message id.
+    Used {
+        /// The command.
+        command_id: String,
+        /// The attempt.
+        attempt: String,
+    },
+    /// Waiting for its callback.
+    Pending {
+        /// Whose it is.
+        account: Account,
+        /// What was kept.
+        login: PendingLogin,
+        /// What its consumption replaces.
+        revision: u64,
+    },
+}
+
+/// The buckets with the keys to them.
+#[derive(Clone)]
+pub struct Store {
+    /// The bus.
+    pub nats: Nats,
+    /// The keys.
+    pub keyring: Arc<Keyring>,
+}
+
+impl Store {
+    /// Checks that the keyring opens what is stored, and notes down the sealing key before it is used.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingKey`] naming a key in use that is not in the keyring.
+    pub async fn claim_keys(&self) -> Result<(), StoreError> {
+        loop {
+            let entry = bucket::get(&self.nats, META, META_KEYS).await?;
+            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
+            let mut used: Vec<String> = match entry.and_then(|entry| entry.value) {
+                Some(value) => parse(META, META_KEYS, &value)?,
+                None => Vec::new(),
+            };
+            if let Some(missing) = used.iter().find(|id| !self.keyring.key_ids().any(|known| known == id.as_str())) {
+                return Err(StoreError::MissingKey(missing.clone()));
+            }
+            let sealing = self.keyring.key_ids().next().unwrap_or_default().to_owned();
+            if used.contains(&sealing) {
+                return Ok(());
+            }
+            used.push(sealing);
+            match bucket::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
+                Err(NatsError::WrongLastSequence) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    /// The config in force, as kept.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored_config(&self, integration: &Integration) -> Result<Option<StoredConfig>, StoreError> {
+        let entry = bucket::get(&self.nats, CONFIGS, integration.as_str()).await?;
+        entry.and_then(|entry| entry.value).map(|value| parse(CONFIGS, integration.as_str(), &value)).transpose()
+    }
+
+    /// The config in force, opened.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn config(&self, integration: &Integration) -> Result<Option<IntegrationOauthConfig>, StoreError> {
+        let Some(StoredConfig { config, sequence, modified: _ }) = self.stored_config(integration).await? else {
+            return Ok(None);
+        };
+        self.open_config(CONFIGS, integration.as_str(), sequence, config).map(Some)
+    }
+
+    /// Opens a config's secrets at their place.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn open_config(
+        &self,
+        bucket: &str,
+        key: &str,
+        sequence: u64,
+        config: IntegrationOauthConfig<String>,
+    ) -> Result<IntegrationOauthConfig, StoreError> {
+        let bound_to = bound_to(&config);
+        config.map_secrets(|field, sealed| {
+            let place = Place { bucket, key, field, sequence, bound_to: &bound_to };
+            if sealed.is_empty() {
+                Ok(Secret::default())
+            } else {
+                self.keyring.open(place, &sealed).map_err(seal_error(bucket, key))
+            }
+        })
+    }
+
+    /// Seals a config's secrets for their place; an empty secret stays empty.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn seal_config(
+        &self,
+        bucket: &str,
+        key: &str,
+        sequence: u64,
+        config: IntegrationOauthConfig,
+    ) -> Result<IntegrationOauthConfig<String>, StoreError> {
+        let bound_to = bound_to(&config);
+        config.map_secrets(|field, secret| {
+            let place = Place { bucket, key, field, sequence, bound_to: &bound_to };
+            if secret.is_empty() {
+                Ok(String::new())
+            } else {
+                self.keyring.seal(place, &secret).map_err(seal_error(bucket, key))
+            }
+        })
+    }
+
+    /// A connection with its secrets opened.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<OauthConnection>, StoreError> {
+        let kv_key = key.kv_key();
+        let Some(value) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
+            return Ok(None);
+        };
+        let StoredConnection { mut connection, issued_at: _ } = parse(CONNECTIONS, &kv_key, &value)?;
+        for (field, secret) in
+            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
+        {
+            if let Some(sealed) = secret.take() {
+                let place = connection_place(&kv_key, field, connection.sequence);
+                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, &kv_key))?);
+            }
+        }
+        Ok(Some(connection))
+    }
+
+    /// Stores a connection unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+        let kv_key = key.kv_key();
+        let sequence = stored.connection.sequence;
+        let value = json(&self.seal_connection(&kv_key, stored)?)?;
+        self.replace_older(CONNECTIONS, &kv_key, sequence, Some(value)).await
+    }
+
+    /// Puts a config in force unless a newer one is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_config(&self, config: IntegrationOauthConfig, record: &StreamMessage) -> Result<(), StoreError> {
+        let key = config.integration_id.to_string();
+        let config = self.seal_config(CONFIGS, &key, record.sequence, config)?;
+        let stored = StoredConfig { config, sequence: record.sequence, modified: modified(record) };
+        self.replace_older(CONFIGS, &key, record.sequence, Some(json(&stored)?)).await
+    }
+
+    /// Deletes a config unless a newer one is in force. The mark keeps the sequence, so that an older config that
+    /// comes late does not bring it back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
+        self.replace_older(CONFIGS, integration.as_str(), sequence, None).await
+    }
+
+    async fn replace_older(
+        &self,
+        bucket: &str,
+        key: &str,
+        sequence: u64,
+        value: Option<bytes::Bytes>,
+    ) -> Result<(), StoreError> {
+        loop {
+            let entry = bucket::get(&self.nats, bucket, key).await?;
+            let replaces = entry.as_ref().map_or(0, |entry| entry.revision);
+            let there: Newest = match &entry {
+                Some(entry) if !entry.payload.is_empty() => parse(bucket, key, &entry.payload)?,
+                _ => Newest { sequence: 0 },
+            };
+            if there.sequence >= sequence {
+                return Ok(());
+            }
+            let written = match &value {
+                Some(value) => bucket::put(&self.nats, bucket, key, value.clone(), replaces).await,
+                None => {
+                    let at = bucket::At { bucket, key, replaces };
+                    bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
+                }
+            };
+            match written {
+                Err(NatsError::WrongLastSequence) => {}
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    fn seal_connection(&self, kv_key: &str, mut stored: StoredConnection) -> Result<StoredConnection, StoreError> {
+        let connection = &mut stored.connection;
+        for (field, secret) in
+            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
+        {
+            if let Some(clear) = secret.take() {
+                let place = connection_place(kv_key, field, connection.sequence);
+                *secret = Some(Secret::new(self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, kv_key))?));
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Seals what a connection's record carries beside its body.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn seal_part(&self, key: &ConnectionKey, command_id: &str, part: &SealedPart) -> Result<String, StoreError> {
+        let text = serde_json::to_string(part).map(Secret::new).map_err(|_| StoreError::Unreadable(key.subject()))?;
+        self.keyring.seal(record_place(&key.subject(), command_id), &text).map_err(seal_error(OAUTH, &key.subject()))
+    }
+
+    /// The whole connection of a stored record.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn connection_of(&self, key: &ConnectionKey, record: &StreamMessage) -> Result<StoredConnection, StoreError> {
+        let subject = key.subject();
+        let mut connection: OauthConnection = parse(OAUTH, &subject, &record.payload)?;
+        let place = record_place(&subject, header(&record.headers, HEADER_COMMAND));
+        let opened = self
+            .keyring
+            .open(place, header(&record.headers, HEADER_SEALED_REFRESH))
+            .map_err(seal_error(OAUTH, &subject))?;
+        let SealedPart { refresh_token, issued_at } = parse(OAUTH, &subject, opened.expose().as_bytes())?;
+        connection.refresh_token = refresh_token;
+        connection.sequence = record.sequence;
+        connection.modified = modified(record);
+        Ok(StoredConnection { connection, issued_at })
+    }
+
+    /// Keeps a new login until its callback.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_login(&self, state_hash: &str, account: &Account, login: &PendingLogin) -> Result<(), StoreError> {
+        Ok(bucket::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0)
+            .await
+            .map(drop)?)
+    }
+
+    /// Finds a login by its state's hash.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {
+        let Some(entry) = bucket::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
+            return Ok(FoundLogin::Unknown);
+        };
+        let Some(value) = entry.value else {
+            let text = |name| header(&entry.headers, name).to_owned();
+            return Ok(FoundLogin::Used {
+                command_id: text(HEADER_COMMAND),
+                attempt: text(&async_nats::header::NATS_MESSAGE_ID.to_string()),
+            });
+        };
+        let account = entry.key.rsplit('.').next().and_then(|account| Account::parse(account).ok());
+        let account = account.ok_or_else(|| StoreError::Unreadable(format!("{STATES}/{state_hash}")))?;
+        Ok(FoundLogin::Pending { account, login: parse(STATES, state_hash, &value)?, revision: entry.revision })
+    }
+
+    /// Consumes a login: the mark that the attempt to exchange its code began. Gives whether this attempt made it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the outcome is not known.
+    pub async fn consume_login(
+        &self,
+        state_hash: &str,
+        account: &Account,
+        revision: u64,
+        command_id: &str,
+    ) -> Result<Consumed, StoreError> {
+        let attempt = system::random_id();
+        let mut headers: HeaderMap = crate::nats::headers(Some(&attempt));
+        headers.insert(HEADER_COMMAND, command_id);
+        let key = subject::state_key(state_hash, account);
+        let at = bucket::At { bucket: STATES, key: &key, replaces: revision };
+        match bucket::delete(&self.nats, at, headers, bytes::Bytes::new()).await {
+            Ok(_) => return Ok(Consumed::ByThisAttempt),
+            Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(match self.login(state_hash).await? {
+            FoundLogin::Used { attempt: by, .. } if by == attempt => Consumed::ByThisAttempt,
+            FoundLogin::Used { command_id: by, .. } if by == command_id => Consumed::ByThisCommand,
+            FoundLogin::Used { .. } | FoundLogin::Unknown | FoundLogin::Pending { .. } => Consumed::ByAnother,
+        })
+    }
+
+    /// Seals a PKCE verifier for its login.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn seal_verifier(&self, state_hash: &str, verifier: &Secret) -> Result<String, StoreError> {
+        self.keyring.seal(verifier_place(state_hash), verifier).map_err(seal_error(STATES, state_hash))
+    }
+
+    /// Opens a login's PKCE verifier.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
+        self.keyring.open(verifier_place(state_hash), sealed).map_err(seal_error(STATES, state_hash))
+    }
+}
+
+/// What every entry that follows a record says of it.
+#[derive(Serialize, Deserialize)]
+struct Newest {
+    sequence: u64,
+}
+
+/// Who consumed a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumed {
+    /// This attempt: the code may be sent, once.
+    ByThisAttempt,
+    /// An earlier delivery of the same command: the code may have been sent.
+    ByThisCommand,
+    /// Another callback.
+    ByAnother,
+}
+
+/// Unix seconds of a record.
+#[must_use]
+pub fn modified(record: &StreamMessage) -> u64 {
+    u64::try_from(record.time.unix_timestamp()).unwrap_or(0)
+}
+
+/// A value as JSON.
+///
+/// # Errors
+/// [`StoreError::Unreadable`] for a value that has no JSON form, which none of ours is.
+pub fn json(value: &impl Serialize) -> Result<bytes::Bytes, StoreError> {
+    serde_json::to_vec(value).map(Into::into).map_err(|_| StoreError::Unreadable("a value to be stored".to_owned()))
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(bucket: &str, key: &str, value: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|_| StoreError::Unreadable(format!("{bucket}/{key}")))
+}
+
+fn seal_error(bucket: &str, key: &str) -> impl Fn(SealError) -> StoreError {
+    let what = format!("{bucket}/{key}");
+    move |source| StoreError::Seal { what: what.clone(), source }
+}
+
+fn bound_to<T>(config: &IntegrationOauthConfig<T>) -> String {
+    format!("{} {}", config.token_url, config.client_id)
+}
+
+fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {
+    Place { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
+}
+
+fn record_place<'a>(subject: &'a str, command_id: &'a str) -> Place<'a> {
+    Place { bucket: OAUTH, key: subject, field: HEADER_SEALED_REFRESH, sequence: 0, bound_to: command_id }
+}
+
+fn verifier_place(state_hash: &str) -> Place<'_> {
+    Place { bucket: STATES, key: state_hash, field: "code_verifier", sequence: 0, bound_to: "" }
+}

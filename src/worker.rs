@@ -1,0 +1,240 @@
+//! Workers: take commands off the queue and end each in exactly one confirmed ack.
+
+mod configure;
+mod exchange;
+mod job;
+mod measures;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::StreamExt as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, error, info, warn};
+
+use self::job::Job;
+pub use self::measures::Measures;
+use crate::command::{Answer, Work};
+use crate::config::Config;
+use crate::nats::topology::{self, TopologyError};
+use crate::nats::{NatsError, command as queue};
+use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
+use crate::provider;
+use crate::store::{Store, StoreError};
+use crate::subject::Verb;
+use crate::system;
+
+/// How often the server hears that a command is still worked on; well below the ack wait.
+const PROGRESS: Duration = Duration::from_secs(2);
+/// How long one request for commands stays open at the server.
+const PULL: Duration = Duration::from_secs(10);
+
+/// Verbs that have a consumer.
+const VERBS: [Verb; 3] = [Verb::Exchange, Verb::Put, Verb::Delete];
+
+/// What all workers of a process share.
+pub struct Service {
+    /// What is kept.
+    pub store: Store,
+    /// The way to providers.
+    pub provider: provider::Client,
+    /// Settings.
+    pub config: Config,
+    /// Counters.
+    pub measures: Measures,
+}
+
+/// Works until told to stop; then takes no more commands and waits for those under way.
+pub async fn run(service: Arc<Service>, stop: CancellationToken) {
+    let tasks = TaskTracker::new();
+    for verb in VERBS {
+        tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
+    }
+    tasks.close();
+    tasks.wait().await;
+}
+
+async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
+    let running = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(service.config.worker.concurrency));
+    while !stop.is_cancelled() {
+        let taken = tokio::select! {
+            () = stop.cancelled() => break,
+            taken = take(&service, verb, &places, &running) => taken,
+        };
+        if let Err(error) = taken {
+            warn!(%verb, "cannot take commands: {error}; trying again");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+    running.close();
+    if tokio::time::timeout(service.config.worker.drain, running.wait()).await.is_err() {
+        warn!(%verb, "stopped with commands under way; other workers will get them");
+    }
+}
+
+/// One pull: as many commands as there are free places.
+async fn take(
+    service: &Arc<Service>,
+    verb: Verb,
+    places: &Arc<Semaphore>,
+    running: &TaskTracker,
+) -> Result<(), NatsError> {
+    let Ok(first) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
+    let free = places.available_permits() + 1;
+    drop(first);
+    let mut batch = queue::pull(&service.store.nats, verb, free, PULL).await?;
+    while let Some(message) = batch.next().await {
+        let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
+        let service = Arc::clone(service);
+        running.spawn(async move {
+            process(&service, message).await;
+            drop(place);
+        });
+    }
+    Ok(())
+}
+
+async fn process(service: &Service, message: Message) {
+    let delivered = message.info().map_or(1, |info| info.delivered);
+    let (job, work) = match Job::parse(&service.store.keyring, &message) {
+        Ok(parsed) => parsed,
+        Err(reason) => return reject(service, &message, None, &reason).await,
+    };
+    if delivered > 1 {
+        service.measures.redelivered.inc();
+    }
+    service.measures.running.inc();
+    let span = job.span(delivered);
+    async {
+        let outcome = tokio::select! {
+            outcome = carry_out(service, &job, work, delivered) => outcome,
+            never = keep_alive(&message) => match never {},
+        };
+        conclude(service, &message, &job, outcome).await;
+    }
+    .instrument(span)
+    .await;
+    service.measures.running.dec();
+}
+
+async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> Outcome {
+    if delivered > MAX_DELIVERIES {
+        return Outcome::Reject("delivered too often".to_owned());
+    }
+    let done = match work {
+        Work::Exchange { query, cookies: _, credential } => {
+            exchange::run(service, job, &query, credential.as_ref()).await
+        }
+        Work::Put { credential, config } => configure::put(service, job, &credential, &config).await,
+        Work::Delete { credential } => configure::delete(service, job, &credential).await,
+    };
+    match done {
+        Ok(answer) => Outcome::Done(answer),
+        Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
+        Err(error) => {
+            Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
+        }
+    }
+}
+
+/// Errors that time alone does not mend.
+fn is_lasting(error: &StoreError) -> bool {
+    match error {
+        StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
+        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) => false,
+    }
+}
+
+async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outcome) {
+    let nats = &service.store.nats;
+    match outcome {
+        Outcome::Done(answer) => {
+            info!(status = answer.status, "done");
+            job.answer(nats, &answer).await;
+            fail::fail_point!("before_ack");
+            confirm(nats, message, AckKind::Ack).await;
+        }
+        Outcome::Retry(delay, reason) => {
+            warn!("put back for {delay:?}: {reason}");
+            confirm(nats, message, AckKind::Nak(Some(delay))).await;
+        }
+        Outcome::Reject(reason) => reject(service, message, Some(job), &reason).await,
+    }
+}
+
+/// Gives a command up: a dead letter first, then the answer, then the end.
+async fn reject(service: &Service, message: &Message, job: Option<&Job>, reason: &str) {
+    let nats = &service.store.nats;
+    error!(subject = %message.subject, "command given up: {reason}");
+    if let Err(error) = queue::bury(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await {
+        warn!("no dead letter could be stored: {error}; the command stays on the queue");
+        return confirm(nats, message, AckKind::Nak(Some(Duration::from_secs(1)))).await;
+    }
+    if let Some(job) = job {
+        job.answer(
+            nats,
+            &Answer::error(502, "the command was given up; an operator finds it with `tokenbus dead list`"),
+        )
+        .await;
+    }
+    confirm(nats, message, AckKind::Term).await;
+}
+
+async fn confirm(nats: &crate::nats::Nats, message: &Message, kind: AckKind) {
+    if let Err(error) = queue::confirm(nats, message, kind).await {
+        warn!("ack not confirmed: {error}; the command may come again");
+    }
+}
+
+async fn keep_alive(message: &Message) -> std::convert::Infallible {
+    loop {
+        tokio::time::sleep(PROGRESS).await;
+        if let Err(error) = message.ack_with(AckKind::Progress).await {
+            warn!("cannot say that the command is worked on: {error}");
+        }
+    }
+}
+
+/// Why workers cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// Streams or buckets.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// What is kept, or a consumer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Calls cannot be served.
+    #[error("calls: {0}")]
+    Calls(String),
+}
+
+impl PrepareError {
+    /// Whether time alone does not mend it.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. }) => true,
+            Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_)) | Self::Calls(_) => true,
+            Self::Topology(_) | Self::Store(_) => false,
+        }
+    }
+}
+
+/// Declares the streams, claims the keys and makes the consumers.
+///
+/// # Errors
+/// [`PrepareError`], which knows whether to try again.
+pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
+    let sizes = topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
+    topology::declare(&store.nats, sizes).await?;
+    for verb in VERBS {
+        queue::declare_consumer(&store.nats, verb).await.map_err(StoreError::from)?;
+    }
+    Ok(store.claim_keys().await?)
+}

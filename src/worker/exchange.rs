@@ -1,0 +1,282 @@
+//! `exchange`: a provider's answer to an authorization request becomes a stored connection.
+//!
+//! The order is the contract: consume the login, send the code, write the record, store, tell, schedule, answer, ack.
+//! A code is sent by the attempt that consumed the login and by no other, so never twice.
+
+use std::time::Instant;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
+use fail::fail_point;
+use tracing::{info, warn};
+
+use super::Service;
+use super::job::Job;
+use crate::auth;
+use crate::command::{Answer, Credential, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use crate::connection::{OauthConnection, SealedPart};
+use crate::event::{Event, EventKind};
+use crate::integration::IntegrationOauthConfig;
+use crate::login::{self, PendingLogin};
+use crate::nats::record::{self, NewRecord, Written};
+use crate::oauth::{callback, token};
+use crate::secret::Secret;
+use crate::store::{Consumed, FoundLogin, StoreError, json};
+use crate::subject::ConnectionKey;
+use crate::system;
+
+const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
+
+pub(super) async fn run(
+    service: &Service,
+    job: &Job,
+    query: &Secret,
+    credential: Option<&Credential>,
+) -> Result<Answer, StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+    let newest = record::last(&service.store.nats, &key.subject()).await?;
+    if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
+        info!(sequence = record.sequence, "record is there already; going on behind it");
+        return finish(service, job, &key, record).await;
+    }
+    let state = match callback::state(query.expose()) {
+        Ok(state) => state,
+        Err(error) => return Ok(Answer::error(400, &error.to_string())),
+    };
+    let hash = login::state_hash(&state);
+    let (login, revision) = match service.store.login(&hash).await? {
+        FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
+        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(service, job).await,
+        FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
+            return Ok(Answer::error(401, UNKNOWN_STATE));
+        }
+    };
+    if let Some(refusal) = foreign(service, &key, credential).await? {
+        return Ok(refusal);
+    }
+    let attempt = Attempt {
+        service,
+        job,
+        key: &key,
+        hash: &hash,
+        login: &login,
+        replaces: newest.map_or(0, |record| record.sequence),
+    };
+    attempt.run(query, revision).await
+}
+
+fn of(account: &crate::subject::Account, login: &PendingLogin) -> ConnectionKey {
+    ConnectionKey { account: account.clone(), integration: login.integration.clone(), name: login.name.clone() }
+}
+
+/// A credential that came with the callback must be of the login's account.
+async fn foreign(
+    service: &Service,
+    key: &ConnectionKey,
+    credential: Option<&Credential>,
+) -> Result<Option<Answer>, StoreError> {
+    let Some(credential) = credential else { return Ok(None) };
+    match auth::authenticate(&service.store.nats, credential).await {
+        Ok(caller) if caller.account == key.account => Ok(None),
+        Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
+        Err(auth::AuthError::Away(error)) => Err(error.into()),
+        Err(error) => Ok(Some(Answer::error(401, &error.to_string()))),
+    }
+}
+
+/// One attempt at one login, with all it was begun with.
+struct Attempt<'a> {
+    service: &'a Service,
+    job: &'a Job,
+    key: &'a ConnectionKey,
+    hash: &'a str,
+    login: &'a PendingLogin,
+    /// Sequence of the record that the new one replaces.
+    replaces: u64,
+}
+
+impl Attempt<'_> {
+    async fn run(&self, query: &Secret, revision: u64) -> Result<Answer, StoreError> {
+        let store = &self.service.store;
+        let config = match store.config(&self.login.integration).await? {
+            Some(config) if self.is_meant_for(&config) => config,
+            _ => {
+                return self
+                    .refuse(
+                        revision,
+                        400,
+                        "config_changed",
+                        "the integration's config changed during the login; start it again",
+                    )
+                    .await;
+            }
+        };
+        let answer = match callback::Answer::parse(query.expose(), &config) {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Answer::error(400, &error.to_string())),
+        };
+        if let Err(error) = answer.check_issuer(&config) {
+            return self.refuse(revision, 400, "issuer_mismatch", &error.to_string()).await;
+        }
+        let code = match &answer.result {
+            Ok(code) => code,
+            Err(code) => return self.refuse(revision, 400, code.as_str(), code.as_str()).await,
+        };
+        if let Some(ended) = self.consume(revision).await? {
+            return Ok(ended);
+        }
+        fail_point!("after_mark");
+        let mut tokens = match self.request_tokens(&config, code).await? {
+            Ok(tokens) => tokens,
+            Err(refusal) => return failed(self.service, self.job, &refusal).await,
+        };
+        fail_point!("after_request");
+        tokens.metadata.extend(answer.kept);
+        let Some(record) = self.write(tokens).await? else {
+            let refusal =
+                Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");
+            return failed(self.service, self.job, &refusal).await;
+        };
+        fail_point!("after_record");
+        finish(self.service, self.job, self.key, &record).await
+    }
+
+    fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {
+        config.issued(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
+    }
+
+    /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
+    async fn consume(&self, revision: u64) -> Result<Option<Answer>, StoreError> {
+        match self.service.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
+            Consumed::ByThisAttempt => Ok(None),
+            Consumed::ByThisCommand => interrupted(self.service, self.job).await.map(Some),
+            Consumed::ByAnother => Ok(Some(Answer::error(401, UNKNOWN_STATE))),
+        }
+    }
+
+    /// Ends a login that never gets as far as a token request.
+    async fn refuse(&self, revision: u64, status: u16, reason: &str, text: &str) -> Result<Answer, StoreError> {
+        if let Some(ended) = self.consume(revision).await? {
+            return Ok(ended);
+        }
+        failed(self.service, self.job, &Refusal::new(status, reason, text)).await
+    }
+
+    /// Sends the code: once, but again with the next client secret after an explicit `invalid_client`, which spends
+    /// no code.
+    async fn request_tokens(
+        &self,
+        config: &IntegrationOauthConfig,
+        code: &Secret,
+    ) -> Result<Result<token::TokenSet, Refusal>, StoreError> {
+        let verifier = self
+            .login
+            .sealed_verifier
+            .as_deref()
+            .map(|sealed| self.service.store.open_verifier(self.hash, sealed))
+            .transpose()?;
+        let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables: &self.login.issued_at.variables };
+        let mut refused = Refusal::new(502, "invalid_client", "invalid_client");
+        for attempt in 0.. {
+            let request =
+                match token::ClientAuth::of(config, attempt, grant.variables, system::now(), &system::random_id()) {
+                    Ok(Some(auth)) => token::exchange_request(config, &grant, &auth),
+                    Ok(None) => break,
+                    Err(error) => Err(error),
+                };
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => return Ok(Err(Refusal::new(502, "client_authentication", &error.to_string()))),
+            };
+            let began = Instant::now();
+            let sent = self.service.provider.send(request).await;
+            self.service.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
+            let answer = match sent {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Err(Refusal::new(502, "provider_unreachable", &error.to_string()))),
+            };
+            match token::parse_answer(
+                answer.status,
+                answer.content_type.as_deref(),
+                &answer.body,
+                config,
+                system::now(),
+            ) {
+                Ok(tokens) => return Ok(Ok(tokens)),
+                Err(error) => {
+                    refused = Refusal::new(error.reply_status(), error.reason(), &error.to_string());
+                    if !error.retry_with_next_secret() {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Err(refused))
+    }
+
+    async fn write(&self, tokens: token::TokenSet) -> Result<Option<StreamMessage>, StoreError> {
+        let store = &self.service.store;
+        let mut connection = OauthConnection::issued(self.key.subject(), tokens);
+        let part =
+            SealedPart { refresh_token: connection.refresh_token.take(), issued_at: self.login.issued_at.clone() };
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_SEALED_REFRESH, store.seal_part(self.key, &self.job.id, &part)?);
+        headers.insert(HEADER_STATUS, "active");
+        let record = NewRecord {
+            publish_to: self.key.record_subject(),
+            subject: self.key.subject(),
+            command_id: self.job.id.clone(),
+            replaces: self.replaces,
+            headers,
+            body: json(&connection)?,
+        };
+        match record::write(&store.nats, record).await? {
+            Written::Stored(record) => Ok(Some(record)),
+            Written::Superseded => Ok(None),
+        }
+    }
+}
+
+/// Everything behind the record. Each step may be repeated: it starts from the record alone.
+async fn finish(
+    service: &Service,
+    job: &Job,
+    key: &ConnectionKey,
+    record: &StreamMessage,
+) -> Result<Answer, StoreError> {
+    let stored = service.store.connection_of(key, record)?;
+    let body = serde_json::to_value(&stored.connection).map_err(|_| StoreError::Unreadable(key.subject()))?;
+    service.store.put_connection(key, stored).await?;
+    fail_point!("after_kv");
+    let mut event = Event::about(&job.subject, EventKind::Connected, "browser", system::now());
+    event.sequence = Some(record.sequence);
+    job.tell(&service.store.nats, &event).await?;
+    fail_point!("after_event");
+    Ok(Answer::ok(body))
+}
+
+/// An earlier delivery of this command consumed the login and left no record: the code may be spent.
+async fn interrupted(service: &Service, job: &Job) -> Result<Answer, StoreError> {
+    let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
+    failed(service, job, &Refusal::new(502, "exchange_interrupted", text)).await
+}
+
+struct Refusal {
+    status: u16,
+    reason: String,
+    text: String,
+}
+
+impl Refusal {
+    fn new(status: u16, reason: &str, text: &str) -> Self {
+        Self { status, reason: reason.to_owned(), text: text.to_owned() }
+    }
+}
+
+async fn failed(service: &Service, job: &Job, refusal: &Refusal) -> Result<Answer, StoreError> {
+    warn!(reason = refusal.reason, "login failed");
+    let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
+    event.reason = Some(&refusal.reason);
+    job.tell(&service.store.nats, &event).await?;
+    Ok(Answer::error(refusal.status, &refusal.text))
+}

@@ -1,0 +1,58 @@
+//! A command taken off the queue: what it is about, where its answer goes, and the order once opened.
+
+use async_nats::jetstream::Message;
+use tracing::{Span, info_span, warn};
+
+use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work};
+use crate::event::Event;
+use crate::nats::{self, Nats};
+use crate::seal::Keyring;
+use crate::store::{StoreError, json};
+use crate::subject::{self, CommandSubject};
+
+/// A command under way.
+pub(super) struct Job {
+    /// What it is about.
+    pub(super) subject: CommandSubject,
+    /// Its id.
+    pub(super) id: String,
+    reply: Option<String>,
+    traceparent: String,
+}
+
+impl Job {
+    /// Reads a message. Errors are texts for the dead letter, without anything of the content.
+    pub(super) fn parse(keyring: &Keyring, message: &Message) -> Result<(Self, Work), String> {
+        let subject = CommandSubject::parse(&message.subject).map_err(|error| error.to_string())?;
+        let envelope = Envelope::parse(&message.payload).map_err(|error| error.to_string())?;
+        let header = |name| message.headers.as_ref().map_or("", |headers| nats::header(headers, name));
+        let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed).map_err(|error| error.to_string())?;
+        let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
+        let reply = subject::parse_reply(header(HEADER_REPLY)).map(|_| header(HEADER_REPLY).to_owned());
+        let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
+        Ok((Self { subject, id: envelope.id, reply, traceparent }, work))
+    }
+
+    pub(super) fn span(&self, delivered: i64) -> Span {
+        let CommandSubject { account, integration, name, verb } = &self.subject;
+        let name = name.as_ref().map_or("_", subject::ConnectionName::as_str);
+        info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
+    }
+
+    /// Sends the answer to whoever waits for it, if the reply subject has our form. It can be lost: whoever waits
+    /// has a deadline.
+    pub(super) async fn answer(&self, nats: &Nats, answer: &Answer) {
+        let (Some(reply), Ok(body)) = (&self.reply, json(answer)) else { return };
+        if let Err(error) = nats.send(reply.clone(), async_nats::HeaderMap::new(), body).await {
+            warn!("answer not sent: {error}");
+        }
+    }
+
+    /// Leaves an event in the audit log, once for this command.
+    pub(super) async fn tell(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
+        let name = event.event.as_str();
+        let message_id = format!("{}.{name}", self.id);
+        nats.publish(&self.subject.event_subject(name), nats::headers(Some(&message_id)), json(event)?).await?;
+        Ok(())
+    }
+}

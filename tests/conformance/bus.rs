@@ -1,0 +1,12 @@
+//! The bus that the program runs on here is the one that the project ships.
+
+use crate::support::nats::Nats;
+
+#[tokio::test]
+async fn the_shipped_server_config_starts_and_lets_its_users_in() {
+    let nats = Nats::start().await;
+    assert!(nats.store().exists());
+    for user in ["worker", "operator", "admin", "edge", "demo"] {
+        nats.connect(user).await.flush().await.expect("the connection stands");
+    }
+}

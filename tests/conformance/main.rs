@@ -1,0 +1,18 @@
+//! tokenbus against a real authorization server, with and without a browser.
+//!
+//! Run with `cargo test --test conformance`; plain `cargo test` leaves it out, since it needs node and npm. The first
+//! run installs the server's packages (`tests/provider/install`). Chromium is used where it is or can be installed;
+//! elsewhere the tests that need it say that they were skipped.
+
+// `cfg(test)` is what clippy knows tests by, their helpers included.
+#[cfg(test)]
+mod browser;
+#[cfg(test)]
+mod bus;
+#[cfg(test)]
+mod parts;
+#[cfg(test)]
+mod provider_alone;
+#[cfg(test)]
+#[path = "../support/support.rs"]
+mod support;

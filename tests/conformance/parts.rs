@@ -1,0 +1,8 @@
+//! What the suite's tests stand on.
+
+pub(crate) mod chromium;
+pub(crate) mod client;
+pub(crate) mod install;
+pub(crate) mod landing;
+pub(crate) mod provider;
+pub(crate) mod visitor;

@@ -1,0 +1,33 @@
+//! The main job, from the config to the token on its subject.
+
+use futures_util::StreamExt;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::{INTEGRATION, World};
+
+#[tokio::test]
+async fn a_callback_becomes_a_token_on_its_subject() {
+    let world = World::with(Provider::generous().await).await;
+    let tenant = world.tokenbus.nats.connect("demo").await;
+    let mut tokens = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
+    tenant.flush().await.unwrap();
+
+    let (status, connection) = world.connect("workspace1").await;
+    assert_eq!(status, StatusCode::OK, "{connection}");
+    let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.workspace1");
+    assert_eq!(connection["subject"], subject);
+    assert_eq!((&connection["access_token"], &connection["refresh_token"]), (&"at-0".into(), &"rt-0".into()));
+
+    let pushed = tokens.next().await.unwrap();
+    let body: Value = serde_json::from_slice(&pushed.payload).unwrap();
+    assert_eq!(body["access_token"], "at-0");
+    assert!(body.get("refresh_token").is_none(), "{body}");
+    let sequence = pushed.headers.as_ref().unwrap().get("Nats-Sequence").unwrap().as_str().to_owned();
+    assert_eq!(connection["sequence"].to_string(), sequence);
+
+    let (status, read) = world.read("workspace1").await;
+    assert_eq!((status, &read), (StatusCode::OK, &connection));
+}

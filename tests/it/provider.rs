@@ -1,0 +1,135 @@
+//! A provider that answers whatever a test wants, and remembers what it was asked.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// A request that the provider got.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) path: String,
+    pub(crate) authorization: Option<String>,
+    pub(crate) content_type: String,
+    pub(crate) body: String,
+}
+
+impl Asked {
+    /// The fields of a form body.
+    pub(crate) fn form(&self) -> HashMap<String, String> {
+        url::form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
+    }
+}
+
+/// What it answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Said {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: String,
+    /// How long it thinks before.
+    pub(crate) after: Duration,
+}
+
+impl Said {
+    pub(crate) fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, "application/json", body.to_string())
+    }
+
+    pub(crate) fn new(status: u16, content_type: &str, body: impl Into<String>) -> Self {
+        let headers = vec![("content-type", content_type.to_owned())];
+        Self { status, headers, body: body.into(), after: Duration::ZERO }
+    }
+
+    pub(crate) fn after(self, after: Duration) -> Self {
+        Self { after, ..self }
+    }
+
+    /// A token answer with the number of the request in it.
+    pub(crate) fn tokens(number: usize) -> Self {
+        let body = json!({
+            "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"),
+            "token_type": "Bearer", "expires_in": 3600, "scope": "read",
+        });
+        Self::json(200, &body)
+    }
+}
+
+type Script = dyn Fn(usize, &Asked) -> Said + Send + Sync;
+
+/// The provider; ends when dropped.
+pub(crate) struct Provider {
+    /// Its address: `http://127.0.0.1:<port>`.
+    pub(crate) url: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Provider {
+    /// A provider whose answers `script` gives: of how many requests there were before, and the request.
+    pub(crate) async fn start(script: impl Fn(usize, &Asked) -> Said + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
+        let (asked, script): (Arc<Mutex<Vec<Asked>>>, Arc<Script>) = (Arc::default(), Arc::new(script));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, Arc::clone(&asked), script));
+        Self { url, asked, _tasks: tasks }
+    }
+
+    /// A provider that always issues tokens, `at-0`, `at-1` and so on.
+    pub(crate) async fn generous() -> Self {
+        Self::start(|number, _| Said::tokens(number)).await
+    }
+
+    /// What it was asked so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().expect("no test panics with the lock").clone()
+    }
+}
+
+async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, script: Arc<Script>) {
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (asked, script) = (Arc::clone(&asked), Arc::clone(&script));
+        let service = service_fn(move |request| answer(request, Arc::clone(&asked), Arc::clone(&script)));
+        connections.spawn(async move {
+            // A client may hang up in the middle: that is its business.
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    script: Arc<Script>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let (authorization, content_type) = (header("authorization"), header("content-type").unwrap_or_default());
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let question = Asked { path, authorization, content_type, body: String::from_utf8_lossy(&body).into_owned() };
+    let number = {
+        let mut asked = asked.lock().expect("no test panics with the lock");
+        asked.push(question.clone());
+        asked.len() - 1
+    };
+    let said = script(number, &question);
+    tokio::time::sleep(said.after).await;
+    let mut response = Response::builder().status(said.status);
+    for (name, value) in said.headers {
+        response = response.header(name, value);
+    }
+    Ok(response.body(Full::new(said.body.into())).expect("a script makes valid answers"))
+}

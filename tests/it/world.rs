@@ -1,0 +1,67 @@
+//! One test's world: a bus, tokenbus on it, and a provider.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::provider::Provider;
+use crate::support::tokenbus::Tokenbus;
+
+/// The integration that most tests use.
+pub(crate) const INTEGRATION: &str = "odd";
+
+pub(crate) struct World {
+    pub(crate) tokenbus: Tokenbus,
+    pub(crate) provider: Provider,
+}
+
+/// A login under way: what the browser would send next.
+pub(crate) struct Login {
+    pub(crate) oauth_url: Url,
+    pub(crate) state: String,
+}
+
+impl World {
+    /// A world in which the integration is configured.
+    pub(crate) async fn with(provider: Provider) -> Self {
+        let world = Self { tokenbus: Tokenbus::start().await, provider };
+        world.tokenbus.configure(&world.config()).await;
+        world
+    }
+
+    /// The integration's config.
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "integration_id": INTEGRATION, "name": "Odd", "scopes": "read,write", "client_id": "client",
+            "client_secret": "canary-client-secret",
+            "auth_url": format!("{}/authorize", self.provider.url),
+            "token_url": format!("{}/token", self.provider.url),
+            "redirect_url": self.tokenbus.callback(),
+        })
+    }
+
+    /// Begins a login.
+    pub(crate) async fn login(&self, connection: &str) -> Login {
+        let oauth_url = self.tokenbus.login(INTEGRATION, connection).await;
+        let state = oauth_url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
+        Login { oauth_url, state: state.expect("an authorization request has a state") }
+    }
+
+    /// The callback that the provider would send the browser to.
+    pub(crate) fn callback(&self, query: &[(&str, &str)]) -> Url {
+        let mut url: Url = self.tokenbus.callback().parse().expect("a callback is a URL");
+        url.query_pairs_mut().extend_pairs(query);
+        url
+    }
+
+    /// Begins a login and comes back with a code.
+    pub(crate) async fn connect(&self, connection: &str) -> (StatusCode, Value) {
+        let login = self.login(connection).await;
+        self.tokenbus.arrive(&self.callback(&[("code", "canary-code"), ("state", &login.state)])).await
+    }
+
+    /// The connection as the gateway reads it.
+    pub(crate) async fn read(&self, connection: &str) -> (StatusCode, Value) {
+        self.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/{connection}")).await
+    }
+}

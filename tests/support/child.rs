@@ -1,0 +1,68 @@
+//! Programs that the tests start: killed on drop, and when the test dies without dropping anything.
+
+use std::path::Path;
+use std::process::{Command as Blocking, Stdio};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// How long a program may take from its start to the line that tests wait for.
+const START: Duration = Duration::from_mins(1);
+
+/// A running program, with what it prints.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    name: String,
+}
+
+impl Running {
+    /// Starts `program`; `prepare` adds arguments and environment. Its standard error goes to the file `log`.
+    pub(crate) fn start(program: &Path, log: &Path, prepare: impl FnOnce(&mut Command)) -> Self {
+        let name = program.display().to_string();
+        let errors = std::fs::File::create(log).expect("a log file for the program");
+        let mut command = dies_with_us(program);
+        prepare(&mut command);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("starting {name}: {error}"));
+        let stdout = child.stdout.take().expect("stdout is piped");
+        Self { child, lines: BufReader::new(stdout).lines(), name }
+    }
+
+    /// What `find` makes of the first line of standard output that it accepts.
+    pub(crate) async fn line<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> T {
+        let search = async {
+            while let Some(line) = self.lines.next_line().await.expect("the program prints text") {
+                if let Some(found) = find(&line) {
+                    return found;
+                }
+            }
+            panic!("{} ended without the line that the test waits for", self.name)
+        };
+        timeout(START, search).await.unwrap_or_else(|_| panic!("{} prints nothing that helps", self.name))
+    }
+
+    /// Ends the program at once, without a word to it: SIGKILL.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("the program was running");
+    }
+}
+
+/// `setpriv` sets the signal that the kernel sends when the thread that started the program is gone, then becomes the
+/// program. Where it is missing, dropping has to do.
+fn dies_with_us(program: &Path) -> Command {
+    let known = Blocking::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if known.is_ok_and(|status| status.success()) {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}

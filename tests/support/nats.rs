@@ -1,0 +1,95 @@
+//! A real nats-server on the configuration that the project ships.
+
+use super::child::Running;
+use super::root;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+/// A running server with its accounts, a store of its own and a port of its own.
+pub(crate) struct Nats {
+    /// Its client URL.
+    pub(crate) url: String,
+    secrets: HashMap<String, String>,
+    _process: Running,
+    folder: TempDir,
+}
+
+impl Nats {
+    pub(crate) async fn start() -> Self {
+        static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let secrets = generate(folder.path());
+        let process = Running::start(Path::new(&*SERVER), &folder.path().join("log"), |command| {
+            command.envs(&secrets).arg("-c").arg(root().join("nats/local.conf"));
+            command
+                .args(["-p", "-1", "--ports_file_dir"])
+                .arg(folder.path())
+                .arg("-sd")
+                .arg(folder.path().join("store"));
+        });
+        let url = ports(folder.path()).await;
+        Self { url, secrets, _process: process, folder }
+    }
+
+    /// The password of a user of `nats/accounts.conf` or `nats/tenants.conf`.
+    pub(crate) fn password(&self, user: &str) -> &str {
+        let name = format!("NATS_{}_PASSWORD", user.to_uppercase());
+        self.secrets.get(&name).unwrap_or_else(|| panic!("nats/generate-local makes no {name}"))
+    }
+
+    /// A connection as that user.
+    pub(crate) async fn connect(&self, user: &str) -> async_nats::Client {
+        async_nats::ConnectOptions::with_user_and_password(user.to_owned(), self.password(user).to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .connect(&self.url)
+            .await
+            .expect("the server lets its users in")
+    }
+
+    /// Where the server keeps its streams.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+}
+
+/// The secrets that `nats/generate-local` makes in `folder`.
+fn generate(folder: &Path) -> HashMap<String, String> {
+    let file = output(Command::new(root().join("nats/generate-local")).arg(folder));
+    let text = std::fs::read_to_string(file).expect("a file of secrets");
+    let settings = text.lines().filter_map(|line| line.split_once('='));
+    settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The client URL, from the file that the server writes once it listens.
+async fn ports(folder: &Path) -> String {
+    let poll = async {
+        loop {
+            let files = std::fs::read_dir(folder).expect("the folder is there").flatten().map(|entry| entry.path());
+            let text = files.filter(|path| path.extension().is_some_and(|it| it == "ports"));
+            let found = text.filter_map(|path| serde_json::from_slice::<Ports>(&std::fs::read(path).ok()?).ok());
+            if let Some(url) = found.flat_map(|ports| ports.nats).next() {
+                return url;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), poll).await.expect("nats-server listens; nats/bring-nats says which one it is")
+}
+
+/// What a script prints, without the line's end.
+fn output(command: &mut Command) -> String {
+    let output = command.stderr(std::process::Stdio::inherit()).output().expect("bash runs the script");
+    assert!(output.status.success(), "{command:?} failed; what it said is above");
+    String::from_utf8(output.stdout).expect("a script prints text").trim_end().to_owned()
+}
+
+#[derive(Deserialize)]
+struct Ports {
+    nats: Vec<String>,
+}

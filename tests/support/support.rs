@@ -1,0 +1,12 @@
+//! What tests of all suites stand on: real servers and the program itself, as processes.
+
+pub(crate) mod child;
+pub(crate) mod nats;
+pub(crate) mod tokenbus;
+
+use std::path::Path;
+
+/// The project's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

@@ -1,0 +1,148 @@
+//! The program itself, on a real nats-server.
+
+use super::child::Running;
+use super::nats::Nats;
+use reqwest::{Method, Response, StatusCode};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::process::Command;
+use url::Url;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tokenbus");
+
+/// The tenant that `nats/tenants.conf` ships, with the user `demo`. Its admin key may write configs.
+pub(crate) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+
+/// `tokenbus serve`, edge and worker in one process, with its bus.
+pub(crate) struct Tokenbus {
+    /// Where it listens.
+    pub(crate) url: Url,
+    /// The bus.
+    pub(crate) nats: Nats,
+    /// An API key of [`ACCOUNT`] with the role `admin`.
+    pub(crate) admin_key: String,
+    /// An API key of [`ACCOUNT`] without a role.
+    pub(crate) key: String,
+    settings: HashMap<String, String>,
+    http: reqwest::Client,
+    process: Running,
+    folder: TempDir,
+}
+
+impl Tokenbus {
+    /// Starts a bus, declares what is on it, makes the keys, and serves.
+    pub(crate) async fn start() -> Self {
+        let nats = Nats::start().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let keys_file = folder.path().join("keys");
+        let settings = settings(&nats, "worker", &keys_file);
+        let as_admin = self::settings(&nats, "admin", &keys_file);
+
+        let keys = keys_file.to_str().expect("a path of plain letters");
+        run(&as_admin, &["keys", "generate", "--out", keys]).await;
+        run(&as_admin, &["setup"]).await;
+        let admin_key = api_key(&as_admin, &["--role", "admin"]).await;
+        let key = api_key(&as_admin, &[]).await;
+
+        let (process, url) = serve(&settings, folder.path()).await;
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        Self { url, nats, admin_key, key, settings, http, process, folder }
+    }
+
+    /// Ends the program with SIGKILL and starts it again on the same bus. Its address is another one then.
+    pub(crate) async fn crash_and_restart(&mut self) {
+        self.process.kill().await;
+        (self.process, self.url) = serve(&self.settings, self.folder.path()).await;
+    }
+
+    /// The redirect URI of this program at its present address.
+    pub(crate) fn callback(&self) -> String {
+        self.endpoint("hub/integrations/oauth-callback").into()
+    }
+
+    /// A URL of its HTTP interface.
+    pub(crate) fn endpoint(&self, path: &str) -> Url {
+        self.url.join(path).expect("a path makes a URL")
+    }
+
+    /// Puts an integration's config, as an admin.
+    pub(crate) async fn configure(&self, config: &Value) {
+        let integration = config["integration_id"].as_str().expect("a config names its integration");
+        let url = self.endpoint(&format!("hub/integrations/{integration}/oauth-config"));
+        let answer = self.http.put(url).header("x-api-key", &self.admin_key).json(config).send().await;
+        let (status, body) = read(answer.expect("tokenbus answers")).await;
+        assert_eq!((status, &body["message"]), (StatusCode::OK, &Value::from("success")), "{body}");
+    }
+
+    /// The authorization URL of a login.
+    pub(crate) async fn login(&self, integration: &str, connection: &str) -> Url {
+        let (status, body) = self.call(Method::GET, &format!("{integration}/oauth-login/{connection}")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let url = body["oauth_url"].as_str().expect("a login answers with a URL");
+        Url::parse(url).expect("the URL is one")
+    }
+
+    /// The answer to a call below `/hub/integrations/`, with the key that has no role.
+    pub(crate) async fn call(&self, method: Method, path: &str) -> (StatusCode, Value) {
+        let url = self.endpoint(&format!("hub/integrations/{path}"));
+        let answer = self.http.request(method, url).header("x-api-key", &self.key).send().await;
+        read(answer.expect("tokenbus answers")).await
+    }
+
+    /// The answer to the callback that a provider sent the browser to. The state is the only credential.
+    pub(crate) async fn arrive(&self, callback: &Url) -> (StatusCode, Value) {
+        let answer = self.http.get(callback.clone()).header("accept", "application/json").send().await;
+        read(answer.expect("tokenbus answers")).await
+    }
+}
+
+async fn serve(settings: &HashMap<String, String>, folder: &Path) -> (Running, Url) {
+    let mut process = Running::start(Path::new(PROGRAM), &folder.join("log"), |command| {
+        command.envs(settings).args(["serve", "--role", "all"]);
+    });
+    let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
+    (process, url)
+}
+
+fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<String, String> {
+    let password = nats.password(user);
+    let keys_file = keys_file.display().to_string();
+    let admins = format!("[\"{ACCOUNT}\"]");
+    let pairs = [
+        ("NATS__URL", nats.url.as_str()),
+        ("NATS__USER", user),
+        ("NATS__PASSWORD", password),
+        ("HTTP__LISTEN", "127.0.0.1:0"),
+        ("OAUTH__ALLOW_INSECURE_URLS", "true"),
+        ("OAUTH__ALLOWED_HOSTS", "[\"127.0.0.1\"]"),
+        ("AUTH__ADMIN_ACCOUNTS", &admins),
+        ("SECRETS__KEYS_FILE", &keys_file),
+        ("REFRESH__MIN_INTERVAL", "1s"),
+    ];
+    pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
+}
+
+async fn api_key(settings: &HashMap<String, String>, more: &[&str]) -> String {
+    let arguments = [&["api-keys", "create", "--account", ACCOUNT, "--json"], more].concat();
+    let printed = run(settings, &arguments).await;
+    let made: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
+    made["key"].as_str().expect("a key is in `key`").to_owned()
+}
+
+/// What one of the program's commands prints; it must succeed.
+async fn run(settings: &HashMap<String, String>, arguments: &[&str]) -> String {
+    let output = Command::new(PROGRAM).args(arguments).envs(settings).kill_on_drop(true).output().await;
+    let output = output.expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "tokenbus {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("the program prints text")
+}
+
+async fn read(answer: Response) -> (StatusCode, Value) {
+    let status = answer.status();
+    let text = answer.text().await.expect("a whole answer");
+    let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}, not JSON ({error}): {text}"));
+    (status, body)
+}
