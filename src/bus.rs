@@ -136,12 +136,11 @@ pub enum BusError {
 
 /// How long a caller's command stays on the queue when no worker takes it: as long as a code lives at most
 /// (RFC 6749 §4.1.2).
-const COMMAND_TTL: Duration = Duration::from_secs(600);
+const COMMAND_TTL: Duration = Duration::from_mins(10);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(5);
 /// Seconds after which to try again when the bus is away or occupied.
 const RETRY_AFTER: u64 = 2;
-/// Answers that may wait to be handed out.
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
 const USED: &str = "this login is unknown, has expired or was used already; start it again";
 

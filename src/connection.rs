@@ -98,6 +98,7 @@ impl OauthConnection {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde passes a reference")]
 fn optional_in_clear<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
     match secret {
         Some(secret) => secret::in_clear(secret, serializer),
@@ -119,6 +120,7 @@ mod rfc3339_micros {
 
     const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
 
+    #[expect(clippy::ref_option, reason = "serde passes a reference")]
     pub(super) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
             Some(time) => serializer.serialize_str(&PRINTER.timestamp_with_offset_to_string(time, Offset::UTC)),

@@ -280,23 +280,18 @@ pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
     let given = |path: &std::path::Path| !path.as_os_str().is_empty();
-    let mut options = ConnectOptions::new();
-    match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
-        (false, false, false) => {}
-        (true, false, false) => {
-            options = options.user_and_password(settings.user.clone(), settings.password.expose().to_owned())
-        }
+    let options = ConnectOptions::new();
+    let options = match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
+        (false, false, false) => options,
+        (true, false, false) => options.user_and_password(settings.user.clone(), settings.password.expose().to_owned()),
         (false, true, false) => {
-            options =
-                options.credentials(&read(&settings.creds).await?).map_err(|source| file(&settings.creds, source))?
+            let text = read(&settings.creds).await?;
+            options.credentials(&text).map_err(|source| file(&settings.creds, source))?
         }
-        (false, false, true) => options = options.nkey(read(&settings.nkey).await?.trim().to_owned()),
+        (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
         _ => return Err(ConnectError::Setting("give one of `nats.user`, `nats.creds`, `nats.nkey`")),
-    }
-    if given(&settings.ca) {
-        options = options.add_root_certificates(settings.ca.clone());
-    }
-    Ok(options)
+    };
+    Ok(if given(&settings.ca) { options.add_root_certificates(settings.ca.clone()) } else { options })
 }
 
 async fn read(path: &std::path::Path) -> Result<String, ConnectError> {

@@ -1,20 +1,21 @@
 //! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
 
+mod login;
+
 use std::sync::Arc;
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::login::PendingLogin;
 use crate::nats::{Nats, NatsError, bucket, header};
 use crate::seal::{Keyring, Place, SealError};
 use crate::secret::Secret;
-use crate::subject::{self, Account, CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH, STATES};
-use crate::system;
+use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH};
+
+pub use self::login::{Consumed, FoundLogin};
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -50,28 +51,6 @@ pub struct StoredConfig {
     pub sequence: u64,
     /// Unix seconds of its record.
     pub modified: u64,
-}
-
-/// A pending login as it was found.
-pub enum FoundLogin {
-    /// No such state: never there, or expired.
-    Unknown,
-    /// Consumed by the command with this id, in the attempt with this message id.
-    Used {
-        /// The command.
-        command_id: String,
-        /// The attempt.
-        attempt: String,
-    },
-    /// Waiting for its callback.
-    Pending {
-        /// Whose it is.
-        account: Account,
-        /// What was kept.
-        login: PendingLogin,
-        /// What its consumption replaces.
-        revision: u64,
-    },
 }
 
 /// The buckets with the keys to them.
@@ -244,12 +223,11 @@ impl Store {
             if there.sequence >= sequence {
                 return Ok(());
             }
-            let written = match &value {
-                Some(value) => bucket::put(&self.nats, bucket, key, value.clone(), replaces).await,
-                None => {
-                    let at = bucket::At { bucket, key, replaces };
-                    bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
-                }
+            let written = if let Some(value) = &value {
+                bucket::put(&self.nats, bucket, key, value.clone(), replaces).await
+            } else {
+                let at = bucket::At { bucket, key, replaces };
+                bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
             };
             match written {
                 Err(NatsError::WrongLastSequence) => {}
@@ -298,97 +276,12 @@ impl Store {
         connection.modified = modified(record);
         Ok(StoredConnection { connection, issued_at })
     }
-
-    /// Keeps a new login until its callback.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_login(&self, state_hash: &str, account: &Account, login: &PendingLogin) -> Result<(), StoreError> {
-        Ok(bucket::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0)
-            .await
-            .map(drop)?)
-    }
-
-    /// Finds a login by its state's hash.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {
-        let Some(entry) = bucket::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
-            return Ok(FoundLogin::Unknown);
-        };
-        let Some(value) = entry.value else {
-            let text = |name| header(&entry.headers, name).to_owned();
-            return Ok(FoundLogin::Used {
-                command_id: text(HEADER_COMMAND),
-                attempt: text(&async_nats::header::NATS_MESSAGE_ID.to_string()),
-            });
-        };
-        let account = entry.key.rsplit('.').next().and_then(|account| Account::parse(account).ok());
-        let account = account.ok_or_else(|| StoreError::Unreadable(format!("{STATES}/{state_hash}")))?;
-        Ok(FoundLogin::Pending { account, login: parse(STATES, state_hash, &value)?, revision: entry.revision })
-    }
-
-    /// Consumes a login: the mark that the attempt to exchange its code began. Gives whether this attempt made it.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the outcome is not known.
-    pub async fn consume_login(
-        &self,
-        state_hash: &str,
-        account: &Account,
-        revision: u64,
-        command_id: &str,
-    ) -> Result<Consumed, StoreError> {
-        let attempt = system::random_id();
-        let mut headers: HeaderMap = crate::nats::headers(Some(&attempt));
-        headers.insert(HEADER_COMMAND, command_id);
-        let key = subject::state_key(state_hash, account);
-        let at = bucket::At { bucket: STATES, key: &key, replaces: revision };
-        match bucket::delete(&self.nats, at, headers, bytes::Bytes::new()).await {
-            Ok(_) => return Ok(Consumed::ByThisAttempt),
-            Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(match self.login(state_hash).await? {
-            FoundLogin::Used { attempt: by, .. } if by == attempt => Consumed::ByThisAttempt,
-            FoundLogin::Used { command_id: by, .. } if by == command_id => Consumed::ByThisCommand,
-            FoundLogin::Used { .. } | FoundLogin::Unknown | FoundLogin::Pending { .. } => Consumed::ByAnother,
-        })
-    }
-
-    /// Seals a PKCE verifier for its login.
-    ///
-    /// # Errors
-    /// [`StoreError::Seal`].
-    pub fn seal_verifier(&self, state_hash: &str, verifier: &Secret) -> Result<String, StoreError> {
-        self.keyring.seal(verifier_place(state_hash), verifier).map_err(seal_error(STATES, state_hash))
-    }
-
-    /// Opens a login's PKCE verifier.
-    ///
-    /// # Errors
-    /// [`StoreError::Seal`].
-    pub fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
-        self.keyring.open(verifier_place(state_hash), sealed).map_err(seal_error(STATES, state_hash))
-    }
 }
 
 /// What every entry that follows a record says of it.
 #[derive(Serialize, Deserialize)]
 struct Newest {
     sequence: u64,
-}
-
-/// Who consumed a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consumed {
-    /// This attempt: the code may be sent, once.
-    ByThisAttempt,
-    /// An earlier delivery of the same command: the code may have been sent.
-    ByThisCommand,
-    /// Another callback.
-    ByAnother,
 }
 
 /// Unix seconds of a record.
@@ -424,8 +317,4 @@ fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a
 
 fn record_place<'a>(subject: &'a str, command_id: &'a str) -> Place<'a> {
     Place { bucket: OAUTH, key: subject, field: HEADER_SEALED_REFRESH, sequence: 0, bound_to: command_id }
-}
-
-fn verifier_place(state_hash: &str) -> Place<'_> {
-    Place { bucket: STATES, key: state_hash, field: "code_verifier", sequence: 0, bound_to: "" }
 }

@@ -3,9 +3,13 @@
 //! Under `ms.integration.oauth`, five or six tokens are facts, seven are commands, eight are the
 //! clock. Names hold no dot, star, angle bracket or space, so no caller can widen a subject.
 
+mod name;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::name::{Account, ConnectionName, Integration, NameError};
 
 /// Stream of connection and config records.
 pub const OAUTH: &str = "OAUTH";
@@ -52,102 +56,6 @@ pub const EDGE_CALLS: &str = "oauth.edge.*";
 
 const ROOT: &str = "ms.integration.oauth";
 const CONFIG: &str = "config";
-
-/// A name that does not fit; the text says which form is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NameError {
-    /// Not an account's public key.
-    #[error("account must be the public nkey of a NATS account: 56 characters beginning with A, with a valid checksum")]
-    Account,
-    /// Not an integration id.
-    #[error(
-        "integration_id must be 1 to 64 letters, digits, `_` or `-`, begin with a letter or digit, and not begin with `oauth-`"
-    )]
-    Integration,
-    /// Not a connection id.
-    #[error("connection_id must be 1 to 64 letters, digits, `_` or `-`, and begin with a letter or digit")]
-    Connection,
-    /// Not a subject of that kind.
-    #[error("not a subject of this service")]
-    Subject,
-}
-
-fn is_name(text: &str) -> bool {
-    text.len() <= 64
-        && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
-}
-
-fn is_account(text: &str) -> bool {
-    text.len() == 56
-        && text.starts_with('A')
-        && nkeys::KeyPair::from_public_key(text).is_ok_and(|key| key.key_pair_type() == nkeys::KeyPairType::Account)
-}
-
-macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $error:expr, $valid:expr) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// Checks the form.
-            ///
-            /// # Errors
-            /// When the text does not have it.
-            pub fn parse(text: &str) -> Result<Self, NameError> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(text) { Ok(Self(text.to_owned())) } else { Err($error) }
-            }
-
-            /// The text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = NameError;
-            fn try_from(text: String) -> Result<Self, NameError> {
-                Self::parse(&text)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = NameError;
-            fn from_str(text: &str) -> Result<Self, NameError> {
-                Self::parse(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-    };
-}
-
-name!(
-    /// A NATS account's public nkey (`A…`, 56 characters; prefix, checksum and key type checked).
-    Account, NameError::Account, is_account
-);
-name!(
-    /// An OAuth provider as configured here (`slack`).
-    Integration, NameError::Integration, |text| is_name(text) && !text.starts_with("oauth-")
-);
-name!(
-    /// What one account calls its connection at one integration (`workspace1`).
-    ConnectionName, NameError::Connection, is_name
-);
 
 /// What a worker is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -443,76 +351,4 @@ fn tokens<const N: usize>(path: &str) -> Result<[&str; N], NameError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-
-    fn key() -> ConnectionKey {
-        ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.slack.workspace1")).unwrap()
-    }
-
-    #[test]
-    fn a_connection_has_its_subjects() {
-        assert_eq!(key().subject(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1"));
-        assert_eq!(key().record_subject(), format!("oauth.record.{ACCOUNT}.slack.workspace1"));
-        assert_eq!(key().schedule_at(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1.refresh.at"));
-    }
-
-    #[test]
-    fn a_command_comes_back_from_its_subject() {
-        let exchange = CommandSubject::connection(&key(), Verb::Exchange);
-        let put = CommandSubject::config(key().integration, key().account, Verb::Put);
-        for command in [exchange, put] {
-            assert_eq!(CommandSubject::parse(&command.subject()), Ok(command));
-        }
-    }
-
-    #[test]
-    fn e4_names_that_could_widen_a_subject_are_refused() {
-        for name in ["", ".", "*", ">", "a.b", "a b", "a/b", "a*", ">a", "-a", "_a", "ä", "a\n", "a\0", &"a".repeat(65)]
-        {
-            assert_eq!(ConnectionName::parse(name), Err(NameError::Connection), "{name:?}");
-            assert_eq!(Integration::parse(name), Err(NameError::Integration), "{name:?}");
-        }
-        assert_eq!(Integration::parse("oauth-x"), Err(NameError::Integration));
-        assert!(ConnectionName::parse("oauth-x").is_ok());
-        assert!(ConnectionName::parse(&"a".repeat(64)).is_ok());
-    }
-
-    #[test]
-    fn accounts_are_checked_by_type_and_checksum() {
-        assert!(Account::parse(ACCOUNT).is_ok());
-        let user = nkeys::KeyPair::new_user().public_key();
-        let flipped = ACCOUNT.replace('7', "6");
-        for account in ["", "A", &user, &flipped, &ACCOUNT.to_lowercase(), "*"] {
-            assert_eq!(Account::parse(account), Err(NameError::Account), "{account}");
-        }
-    }
-
-    #[test]
-    fn foreign_subjects_are_no_commands() {
-        let config_with_exchange = format!("ms.integration.oauth.config.slack.{ACCOUNT}.exchange");
-        let connection_with_put = format!("ms.integration.oauth.{ACCOUNT}.slack.w.put");
-        let token = key().subject();
-        for subject in [&config_with_exchange, &connection_with_put, &token, "ms.integration.oauth", "a.b.c.d.e.f.g"] {
-            assert!(CommandSubject::parse(subject).is_err(), "{subject}");
-        }
-    }
-
-    #[test]
-    fn e6_only_our_reply_subjects_are_answered() {
-        let id = "a".repeat(22);
-        assert_eq!(parse_reply(&reply(&id, &id)), Some(id.as_str()));
-        for subject in [
-            "",
-            "oauth.record.x.y.z",
-            "$KV.oauth_configs.slack",
-            "oauth.reply.*.*",
-            "oauth.reply.a.b",
-            &reply(&id, &format!("{id}.x")),
-        ] {
-            assert_eq!(parse_reply(subject), None, "{subject}");
-        }
-    }
-}
+mod tests;

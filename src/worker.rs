@@ -219,8 +219,9 @@ impl PrepareError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. }) => true,
-            Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_)) | Self::Calls(_) => true,
+            Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. })
+            | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
+            | Self::Calls(_) => true,
             Self::Topology(_) | Self::Store(_) => false,
         }
     }

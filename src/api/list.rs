@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{CallError, bad_request};
 use crate::auth::Caller;
@@ -76,13 +76,14 @@ where
             break;
         }
     }
-    let mut body = json!({ "results": results, "results_total": keys.len() });
+    let mut body =
+        Map::from_iter([("results".to_owned(), json!(results)), ("results_total".to_owned(), json!(keys.len()))]);
     if start + taken < keys.len()
         && let Some(last) = taken.checked_sub(1).and_then(|last| wanted.get(last))
     {
-        body["next_cursor"] = json!(BASE64_URL_SAFE_NO_PAD.encode(last.as_bytes()));
+        body.insert("next_cursor".to_owned(), json!(BASE64_URL_SAFE_NO_PAD.encode(last.as_bytes())));
     }
-    Ok(body)
+    Ok(Value::Object(body))
 }
 
 fn read_cursor(cursor: &str) -> Result<String, CallError> {

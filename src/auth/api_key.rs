@@ -55,7 +55,7 @@ pub struct NewKey {
 /// [`NatsError`] when it could not be stored.
 pub async fn create(nats: &Nats, key: NewKey) -> Result<(Secret, String), NatsError> {
     let NewKey { account, role, name, lifetime } = key;
-    let id: String = system::random::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);
     let secret = Secret::new(BASE64_URL_SAFE_NO_PAD.encode(system::random::<32>()));
     let created = system::now();
     let expires = created.saturating_add(lifetime).unwrap_or(Timestamp::MAX);

@@ -131,7 +131,7 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
     // A command may take the whole deadline; its answer still has to get through.
     let request_timeout = config.http.deadline + Duration::from_secs(5);
     let Http { max_connections: connections, drain, .. } = config.http;
-    let limits = Limits { connections, drain, request_timeout, ..Limits::default() };
+    let limits = Limits { connections, request_timeout, drain, ..Limits::default() };
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {
         let (done, stop) = (done.clone(), stop.clone());

@@ -15,8 +15,8 @@ use crate::subject::{self, Verb};
 const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
 /// Oldest JetStream API that will do: message schedules, TTLs and transforms with republish.
 const API_FLOOR: u64 = 4;
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const TWO_MINUTES: Duration = Duration::from_secs(120);
+const DAY: Duration = Duration::from_hours(24);
+const TWO_MINUTES: Duration = Duration::from_mins(2);
 
 /// How long a worker may be silent about a command before another one gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(5);
@@ -130,7 +130,10 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
                 info!("created stream {}", wanted.name);
                 return Ok(());
             }
-            _ => return Err(refused(&error)),
+            GetStreamErrorKind::EmptyName
+            | GetStreamErrorKind::Request
+            | GetStreamErrorKind::InvalidStreamName
+            | GetStreamErrorKind::JetStream(_) => return Err(refused(&error)),
         },
     };
     compare(&wanted, &found)?;
