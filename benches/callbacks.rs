@@ -1,0 +1,83 @@
+//! How many callbacks a second one edge and one worker carry, and what they add to the provider's own time; beside it,
+//! in the same run, what JetStream alone writes on this machine. `cargo bench --bench callbacks`.
+
+#[path = "../tests/it/provider.rs"]
+mod provider;
+#[path = "../tests/support/support.rs"]
+mod support;
+#[path = "../tests/it/world.rs"]
+mod world;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use provider::Provider;
+use reqwest::StatusCode;
+use support::nats::Nats;
+use tokio::task::JoinSet;
+use url::Url;
+use world::World;
+
+const CLIENTS: usize = 16;
+const CALLBACKS: usize = 2_000;
+const WRITES: usize = 20_000;
+
+#[tokio::main]
+async fn main() {
+    let world = World::with(Provider::generous().await).await;
+    let mut callbacks = Vec::with_capacity(CALLBACKS);
+    for number in 0..CALLBACKS {
+        let login = world.login(&format!("bench{number}")).await;
+        callbacks.push(world.callback(&[("code", "code"), ("state", &login.state)]));
+    }
+    let (elapsed, mut latencies) = carry(callbacks).await;
+    latencies.sort_unstable();
+    let at = |share: f64| latencies[((CALLBACKS - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+    println!("callbacks, {CLIENTS} clients: {:.0} a second", CALLBACKS as f64 / elapsed.as_secs_f64());
+    println!("added latency: p50 {:.1} ms, p99 {:.1} ms (the provider answers at once)", at(0.5), at(0.99));
+    let (writes, sizes) = (write_alone(&world.tokenbus.nats).await, WRITES);
+    println!("JetStream alone, {CLIENTS} clients: {writes:.0} writes a second ({sizes} messages of 512 bytes, synced)");
+    println!("one callback is worth {:.1} such writes", writes * elapsed.as_secs_f64() / CALLBACKS as f64);
+}
+
+/// Sends all callbacks, as many at once as there are clients.
+async fn carry(callbacks: Vec<Url>) -> (Duration, Vec<Duration>) {
+    let (callbacks, next) = (Arc::new(callbacks), Arc::new(AtomicUsize::new(0)));
+    let mut clients = JoinSet::new();
+    let began = Instant::now();
+    for _ in 0..CLIENTS {
+        let (callbacks, next) = (Arc::clone(&callbacks), Arc::clone(&next));
+        clients.spawn(async move {
+            let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+            let mut latencies = Vec::new();
+            while let Some(callback) = callbacks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let sent = Instant::now();
+                let answer = http.get(callback.clone()).send().await.expect("tokenbus answers");
+                assert_eq!(answer.status(), StatusCode::OK);
+                latencies.push(sent.elapsed());
+            }
+            latencies
+        });
+    }
+    let latencies = clients.join_all().await.concat();
+    (began.elapsed(), latencies)
+}
+
+/// Writes a second into a stream, one by one in each client, as the worker writes.
+async fn write_alone(nats: &Nats) -> f64 {
+    let mut clients = JoinSet::new();
+    let began = Instant::now();
+    for client in 0..CLIENTS {
+        let connection = nats.connect("worker").await;
+        clients.spawn(async move {
+            let jetstream = async_nats::jetstream::new(connection);
+            for _ in 0..WRITES / CLIENTS {
+                let subject = format!("oauth.dead.bench.a.b.{client}");
+                jetstream.publish(subject, vec![0; 512].into()).await.expect("sent").await.expect("stored");
+            }
+        });
+    }
+    clients.join_all().await;
+    WRITES as f64 / began.elapsed().as_secs_f64()
+}
