@@ -1,6 +1,160 @@
-//! demo
+//! `demo`: starts everything on this machine and walks one login from end to end, at an authorization server of its
+//! own. With `--stay` everything stays up to look around.
+
+mod client;
+mod endpoints;
+mod grants;
+mod process;
+mod provider;
+mod screen;
+mod stack;
+mod steps;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use client::{Gateway, LOGIN};
+use endpoints::KnownClient;
+use provider::{Provider, Setting};
+use screen::Screen;
+use stack::{ACCOUNT, Stack};
+use steps::{CALLBACK, Walk};
+
+use crate::secret::Secret;
+use crate::system;
+
+/// Seconds an access token of the demo provider lives: an hour; or, for who stays to watch it being refreshed, two
+/// minutes.
+const LIFETIME: u32 = 3600;
+const LIFETIME_TO_WATCH: u32 = 120;
+
+/// What to start and for how long.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
-pub async fn run(_: Options) -> anyhow::Result<()> {
+pub struct Options {
+    /// The nats-server to run (`nats/bring-nats` prints one).
+    #[arg(long, value_name = "FILE")]
+    pub nats_server: PathBuf,
+    /// Its configuration.
+    #[arg(long, value_name = "FILE", default_value = "nats/local.conf")]
+    pub nats_config: PathBuf,
+    /// Keep everything up until Ctrl-C, and say how to look around.
+    #[arg(long)]
+    pub stay: bool,
+}
+
+/// Starts everything, walks the login, and stops everything, whatever happens.
+///
+/// # Errors
+/// What did not start or did not hold.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let screen = Screen::new();
+    let mut stack = Stack::new()?;
+    let ended = tokio::select! {
+        ended = walk(&options, &mut stack, &screen) => ended.map(|()| true),
+        () = signals.any() => Ok(false),
+    };
+    if ended.is_err() {
+        eprint!("\n{}", stack.logs());
+    }
+    stack.stop().await;
+    match ended {
+        Ok(is_whole) if is_whole || options.stay => Ok(()),
+        Ok(_) => bail!("interrupted; everything is stopped"),
+        Err(error) => Err(error.context("demo")),
+    }
+}
+
+async fn walk(options: &Options, stack: &mut Stack, screen: &Screen) -> anyhow::Result<()> {
+    screen.title("Starting");
+    let start = Instant::now();
+    let gateway = stack.start(options).await?;
+    let client = KnownClient {
+        id: "tokenbus-demo".to_owned(),
+        secret: Secret::new(system::random_id()),
+        redirect_uri: format!("{}{CALLBACK}", gateway.url),
+    };
+    let expires_in = if options.stay { LIFETIME_TO_WATCH } else { LIFETIME };
+    let provider = Provider::start(Setting { client: client.clone(), expires_in, gateway: gateway.clone() }).await?;
+    for (name, pid) in stack.running() {
+        let place = match name {
+            "nats-server" => stack.nats_url.as_str(),
+            "edge" => gateway.url.as_str(),
+            _ => "",
+        };
+        screen.field(name, format!("process {pid:<8} {place}"));
+    }
+    screen.field("demo provider", format!("in this process  {}", provider.url));
+    screen.check(true, &format!("ready after {} ms", start.elapsed().as_millis()))?;
+
+    let steps = Walk { stack, gateway: &gateway, provider: &provider, client: (&client.id, &client.secret), screen };
+    let took = steps.all().await?;
+    screen.summary(&format!(
+        "Every step held. The callback took {} ms, from the browser's request to the stored connection.",
+        took.as_millis()
+    ));
+    if options.stay {
+        say_how_to_look_around(screen, stack, &gateway, &provider);
+        stay(stack).await?;
+    }
     Ok(())
+}
+
+fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, provider: &Provider) {
+    let Gateway { url, api_key, browser: _ } = gateway;
+    let (key, nats_url) = (api_key.expose(), &stack.nats_url);
+    let nats = |user: &str| {
+        format!("nats -s {nats_url} --user {user} --password {} --inbox-prefix _INBOX_{user}", stack.password(user))
+    };
+    let (demo, operator) = (nats("demo"), nats("operator"));
+    let curl = format!("curl -s -H 'X-Api-Key: {key}'");
+    let connections = "/hub/integrations/oauth-connections";
+    let (token, refresh) =
+        ("/hub/integrations/demo/oauth-token/workspace1", "/hub/integrations/demo/oauth-refresh-token/workspace1");
+    screen.title("Everything stays up until Ctrl-C. Log in with a browser, as often as you like:");
+    screen.say(format!("\n  {}/start", provider.url));
+    screen.title("Ask the gateway:");
+    for path in [connections, token, refresh, LOGIN] {
+        screen.say(format!("  {curl} {url}{path}"));
+    }
+    screen.title(
+        "Look at the bus (`nats/bring-nats-cli` prints where a nats CLI is); the token is refreshed each minute:",
+    );
+    screen.say(format!("  {demo} sub --headers-only 'ms.integration.oauth.{ACCOUNT}.*.*'"));
+    screen.say(format!("  {demo} sub 'ms.integration.oauth.{ACCOUNT}.*.*'"));
+    screen.say(format!("  {demo} sub 'ms.oauth.{ACCOUNT}.event.*.*.*'"));
+    screen.say(format!("  {operator} kv ls oauth_connections"));
+    screen.say(format!("  {operator} kv get oauth_connections {ACCOUNT}.demo.workspace1"));
+    screen.say(format!("  {operator} stream ls"));
+}
+
+/// Waits for ever, unless one of the processes ends by itself.
+async fn stay(stack: &mut Stack) -> anyhow::Result<()> {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stack.must_run()?;
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+        Ok(Self([interrupt?, terminate?, hangup?]))
+    }
+
+    async fn any(&mut self) {
+        let Self([interrupt, terminate, hangup]) = self;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
 }

@@ -1,0 +1,116 @@
+//! What the demo prints: steps, aligned values with their secrets shortened, and a mark for each assertion that held.
+
+use std::fmt::Display;
+use std::io::{IsTerminal as _, Write as _};
+
+use anyhow::bail;
+use serde_json::Value;
+use url::Url;
+
+use crate::config;
+
+/// Width of the labels.
+const LABEL: usize = 16;
+
+/// Standard output.
+pub(super) struct Screen {
+    is_coloured: bool,
+}
+
+impl Screen {
+    /// Coloured on a terminal, unless `NO_COLOR` is set.
+    pub(super) fn new() -> Self {
+        let is_unwanted = config::env("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self { is_coloured: std::io::stdout().is_terminal() && !is_unwanted }
+    }
+
+    fn paint(&self, code: &str, text: impl Display) -> String {
+        if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
+    }
+
+    /// A line as it is. Who closes standard output doesn't want to read it.
+    pub(super) fn say(&self, text: impl Display) {
+        let _ = writeln!(std::io::stdout().lock(), "{text}");
+    }
+
+    /// Begins a step.
+    pub(super) fn title(&self, text: &str) {
+        self.say(format!("\n{}", self.paint("1", text)));
+    }
+
+    /// A labelled value.
+    pub(super) fn field(&self, label: &str, value: impl Display) {
+        self.say(format!("    {} {value}", self.paint("2", format!("{label:<LABEL$}"))));
+    }
+
+    /// A request's first line.
+    pub(super) fn request(&self, method: &str, url: impl Display) {
+        self.say(format!("  {} {}", self.paint("36", "→"), self.paint("36", format!("{method} {url}"))));
+    }
+
+    /// The fields of a JSON object, one a line.
+    pub(super) fn object(&self, value: &Value) {
+        for (name, value) in value.as_object().into_iter().flatten() {
+            let value = match value {
+                Value::String(text) if matches!(name.as_str(), "access_token" | "refresh_token") => short(text),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            self.field(name, value);
+        }
+    }
+
+    /// An assertion: a mark when it held.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub(super) fn check(&self, held: bool, what: &str) -> anyhow::Result<()> {
+        if held {
+            self.say(format!("  {} {what}", self.paint("32", "✓")));
+            return Ok(());
+        }
+        self.say(format!("  {} {what}", self.paint("31", "✗")));
+        bail!("did not hold: {what}")
+    }
+
+    /// The last word.
+    pub(super) fn summary(&self, text: &str) {
+        self.say(format!("\n{}", self.paint("1;32", text)));
+    }
+}
+
+/// A secret's first six characters. Of a sealed value, the key's id and as much of what follows.
+pub(super) fn short(secret: &str) -> String {
+    let start = |text: &str| text.chars().take(6).collect::<String>();
+    match secret.strip_prefix("v1.").and_then(|rest| rest.split_once('.')) {
+        Some((key, sealed)) => format!("v1.{key}.{}…", start(sealed)),
+        None => format!("{}…", start(secret)),
+    }
+}
+
+/// A URL whose parameters that must stay between those concerned are shortened.
+pub(super) fn short_url(url: &Url) -> String {
+    let mut shown = url.clone();
+    shown.set_query(None);
+    let parameters: Vec<String> = url
+        .query_pairs()
+        .map(|(name, value)| match &*name {
+            "state" | "code" | "code_challenge" => format!("{name}={}", short(&value)),
+            _ => format!("{name}={value}"),
+        })
+        .collect();
+    if parameters.is_empty() { shown.into() } else { format!("{shown}?{}", parameters.join("&")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_shortened() {
+        assert_eq!(short("at-0123456789"), "at-012…");
+        assert_eq!(short("v1.k1.abcdefghij"), "v1.k1.abcdef…");
+        let url = Url::parse("http://127.0.0.1:1/cb?code=0123456789&state=abcdefghij&scope=a").unwrap();
+        assert_eq!(short_url(&url), "http://127.0.0.1:1/cb?code=012345…&state=abcdef…&scope=a");
+    }
+}

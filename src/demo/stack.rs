@@ -1,0 +1,212 @@
+//! What the demo starts: nats-server, a worker and a gateway as processes of their own, on free ports, in one folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use tokio::process::Command;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Options;
+use super::client::{Browser, Gateway};
+use super::process::{Child, Folder};
+use crate::config;
+use crate::nats::{Nats, Patience};
+use crate::secret::Secret;
+use crate::system;
+
+/// The tenant that `nats/tenants.conf` holds.
+pub(super) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+/// How long anything may take to start.
+const START: Duration = Duration::from_secs(30);
+/// Pause between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(20);
+const USERS: [&str; 5] = ["worker", "operator", "admin", "edge", "demo"];
+
+/// The processes, in the order they were started.
+pub(super) struct Stack {
+    /// Where the bus is.
+    pub(super) nats_url: String,
+    children: Vec<Child>,
+    passwords: BTreeMap<&'static str, Secret>,
+    folder: Folder,
+}
+
+impl Stack {
+    /// Nothing started yet.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        let passwords = USERS.into_iter().map(|user| (user, random("pw"))).collect();
+        Ok(Self { nats_url: String::new(), children: Vec::new(), passwords, folder: Folder::new()? })
+    }
+
+    /// Starts everything and waits until the gateway says that a login would work.
+    pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<Gateway> {
+        self.start_nats(options).await?;
+        self.command("worker", &["keys", "generate"]).await?;
+        self.command("worker", &["setup"]).await?;
+        let arguments = ["api-keys", "create", "--account", ACCOUNT, "--role", "admin", "--name", "demo", "--json"];
+        let made = self.command("admin", &arguments).await?;
+        let api_key = parse_api_key(&made).context("`api-keys create` printed no key")?;
+        self.serve("worker")?;
+        self.serve("edge")?;
+        let edge = self.children.last_mut().context("no gateway")?;
+        let line = edge.line().await?;
+        let url = line.strip_prefix("listening on ").context("the gateway did not say where it listens")?.to_owned();
+        let gateway = Gateway { browser: Browser::new()?, url, api_key };
+        self.until_ready(&gateway).await?;
+        Ok(gateway)
+    }
+
+    async fn start_nats(&mut self, options: &Options) -> anyhow::Result<()> {
+        let mut command = Command::new(&options.nats_server);
+        command.arg("-c").arg(&options.nats_config).args(["-p", "-1", "-sd"]).arg(self.folder.path().join("store"));
+        command.arg("--ports_file_dir").arg(self.folder.path());
+        command.env("NATS_JETSTREAM_KEY", random("js").expose());
+        for (user, password) in &self.passwords {
+            command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password.expose());
+        }
+        self.children.push(Child::start_kept("nats-server", &command, &self.folder)?);
+        let end = Instant::now() + START;
+        loop {
+            if let Some(url) = ports_file(self.folder.path()) {
+                self.nats_url = url;
+                return Ok(());
+            }
+            self.must_run()?;
+            if Instant::now() > end {
+                bail!("nats-server does not say where it listens");
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// A command of this program as that user of the bus, with the demo's settings and no others.
+    fn program(&self, user: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(std::env::current_exe().context("this program's own path")?);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("TOKENBUS_") {
+                command.env_remove(name);
+            }
+        }
+        let admins = format!("[{ACCOUNT}]");
+        command
+            .env("TOKENBUS_NATS__URL", &self.nats_url)
+            .env("TOKENBUS_NATS__USER", user)
+            .env("TOKENBUS_NATS__PASSWORD", self.password(user))
+            .env("TOKENBUS_SECRETS__KEYS_FILE", self.folder.path().join("keys"))
+            .env("TOKENBUS_HTTP__LISTEN", "127.0.0.1:0")
+            .env("TOKENBUS_HTTP__DRAIN", "2s")
+            .env("TOKENBUS_WORKER__DRAIN", "2s")
+            .env("TOKENBUS_OAUTH__ALLOW_INSECURE_URLS", "true")
+            .env("TOKENBUS_OAUTH__ALLOWED_HOSTS", "[\"127.0.0.1\"]")
+            .env("TOKENBUS_AUTH__ADMIN_ACCOUNTS", admins)
+            .env("TOKENBUS_LOG__FILTER", "warn");
+        Ok(command)
+    }
+
+    /// Runs a command to its end and gives what it printed.
+    async fn command(&self, user: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+        let mut command = self.program(user)?;
+        let what = format!("`tokenbus {}`", arguments.join(" "));
+        command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
+        let output = timeout(START, command.output()).await.with_context(|| format!("{what} takes too long"))??;
+        if !output.status.success() {
+            bail!("{what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+        }
+        Ok(output.stdout)
+    }
+
+    fn serve(&mut self, role: &'static str) -> anyhow::Result<()> {
+        let mut command = self.program(role)?;
+        command.args(["serve", "--role", role, "--exit-with-stdin"]);
+        self.children.push(Child::start(role, command, &self.folder)?);
+        Ok(())
+    }
+
+    async fn until_ready(&mut self, gateway: &Gateway) -> anyhow::Result<()> {
+        let end = Instant::now() + START;
+        loop {
+            let got = gateway.browser.get(&format!("{}/readyz", gateway.url), "application/json").await;
+            if got.as_ref().is_ok_and(|got| got.status.is_success()) {
+                return Ok(());
+            }
+            self.must_run()?;
+            if Instant::now() > end {
+                bail!("not ready: {}", got.map_or_else(|error| error.to_string(), |got| got.body.to_string()));
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// A user's password.
+    pub(super) fn password(&self, user: &str) -> &str {
+        self.passwords.get(user).map_or("", Secret::expose)
+    }
+
+    /// A connection of our own to the bus.
+    pub(super) async fn connect(&self, user: &str) -> anyhow::Result<Nats> {
+        let settings = config::Nats {
+            url: self.nats_url.clone(),
+            user: user.to_owned(),
+            password: Secret::new(self.password(user)),
+            creds: PathBuf::new(),
+            nkey: PathBuf::new(),
+            ca: PathBuf::new(),
+            replicas: 1,
+            inbox_prefix: String::new(),
+        };
+        Nats::connect(&settings, "tokenbus demo", Patience::Once).await.with_context(|| format!("as {user}"))
+    }
+
+    /// What runs, by name and process id.
+    pub(super) fn running(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.children.iter().map(|child| (child.name, child.pid()))
+    }
+
+    /// # Errors
+    /// When one of the processes has ended.
+    pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
+        self.children.iter_mut().try_for_each(Child::must_run)
+    }
+
+    /// The ends of the processes' logs, where there is anything in them.
+    pub(super) fn logs(&self) -> String {
+        let tails = self.children.iter().map(|child| (child.name, child.tail())).filter(|(_, tail)| !tail.is_empty());
+        tails.map(|(name, tail)| format!("--- the end of the log of {name}\n{tail}\n")).collect()
+    }
+
+    /// Stops everything, the last one started first.
+    pub(super) async fn stop(&mut self) {
+        while let Some(mut child) = self.children.pop() {
+            child.stop().await;
+        }
+    }
+}
+
+/// nats-server reads an unquoted value as its config language does, where `12e3` is a number: begin with a letter.
+fn random(prefix: &str) -> Secret {
+    let hex: String = system::random::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
+    Secret::new(format!("{prefix}_{hex}"))
+}
+
+fn parse_api_key(printed: &[u8]) -> Option<Secret> {
+    #[derive(Deserialize)]
+    struct Made {
+        key: Secret,
+    }
+    serde_json::from_slice(printed).ok().map(|made: Made| made.key)
+}
+
+/// The client URL in the server's ports file, once it is there and whole.
+fn ports_file(folder: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Ports {
+        nats: Vec<String>,
+    }
+    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
+    let ports: Ports = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    ports.nats.into_iter().next()
+}
