@@ -8,6 +8,7 @@ mod measures;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::StreamExt as _;
 use tokio::sync::Semaphore;
@@ -31,6 +32,9 @@ use crate::system;
 const PROGRESS: Duration = Duration::from_secs(2);
 /// How long one request for commands stays open at the server.
 const PULL: Duration = Duration::from_secs(10);
+
+/// Pause before commands are asked for again while the bus is away.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Verbs that have a consumer.
 const VERBS: [Verb; 3] = [Verb::Exchange, Verb::Put, Verb::Delete];
@@ -61,14 +65,12 @@ async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
     let running = TaskTracker::new();
     let places = Arc::new(Semaphore::new(service.config.worker.concurrency));
     while !stop.is_cancelled() {
-        let taken = tokio::select! {
+        let ended = tokio::select! {
             () = stop.cancelled() => break,
-            taken = take(&service, verb, &places, &running) => taken,
+            ended = take_all(&service, verb, &places, &running) => ended,
         };
-        if let Err(error) = taken {
-            warn!(%verb, "cannot take commands: {error}; trying again");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        warn!(%verb, "cannot take commands: {ended}; trying again");
+        tokio::time::sleep(AGAIN).await;
     }
     running.close();
     if tokio::time::timeout(service.config.worker.drain, running.wait()).await.is_err() {
@@ -76,17 +78,28 @@ async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
     }
 }
 
-/// One pull: as many commands as there are free places.
+/// Pull after pull, each for as many commands as there are free places, until one fails.
+async fn take_all(service: &Arc<Service>, verb: Verb, places: &Arc<Semaphore>, running: &TaskTracker) -> NatsError {
+    let consumer = match queue::consumer(&service.store.nats, verb).await {
+        Ok(consumer) => consumer,
+        Err(error) => return error,
+    };
+    loop {
+        if let Err(error) = take(service, &consumer, places, running).await {
+            return error;
+        }
+    }
+}
+
 async fn take(
     service: &Arc<Service>,
-    verb: Verb,
+    consumer: &PullConsumer,
     places: &Arc<Semaphore>,
     running: &TaskTracker,
 ) -> Result<(), NatsError> {
-    let Ok(first) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
-    let free = places.available_permits() + 1;
-    drop(first);
-    let mut batch = queue::pull(&service.store.nats, verb, free, PULL).await?;
+    // A command that is delivered while there is no place for it would only grow old here.
+    drop(places.acquire().await);
+    let mut batch = queue::pull(consumer, places.available_permits().max(1), PULL).await?;
     while let Some(message) = batch.next().await {
         let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };

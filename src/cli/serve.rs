@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{info, warn};
 
 use crate::bus::Bus;
 use crate::config::{Config, Http};
@@ -99,7 +99,7 @@ async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, Pr
     loop {
         match worker::prepare(&service.store, &service.config).await {
             Ok(()) => return Ok(true),
-            Err(error) if !error.is_lasting() => error!("not ready: {error}; trying again"),
+            Err(error) if !error.is_lasting() => warn!("not ready: {error}; trying again"),
             Err(error) => return Err(error),
         }
         tokio::select! {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::client::Request;
-use async_nats::jetstream::consumer::{Consumer, pull, push};
+use async_nats::jetstream::consumer::{PullConsumer, pull, push};
 use async_nats::jetstream::{AckKind, Message};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -36,19 +36,24 @@ pub async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> 
     created.map(drop).map_err(|error| NatsError::Refused { code: 0, description: format!("consumer {verb}: {error}") })
 }
 
+/// Finds a verb's consumer.
+///
+/// # Errors
+/// [`NatsError`] when there is none or the server gives no answer.
+pub async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError> {
+    nats.connected()?;
+    let found = nats.jetstream.get_consumer_from_stream(verb.as_str(), OAUTH_COMMANDS).await;
+    found.map_err(|_| NatsError::Away("no answer about a consumer"))
+}
+
 /// Asks for up to `most` commands; the batch ends when they came or the time is over.
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn pull(nats: &Nats, verb: Verb, most: usize, expires: Duration) -> Result<pull::Batch, NatsError> {
-    nats.connected()?;
-    let consumer: Consumer<pull::Config> = nats
-        .jetstream
-        .get_consumer_from_stream(verb.as_str(), OAUTH_COMMANDS)
-        .await
-        .map_err(|_| NatsError::Away("no answer about a consumer"))?;
-    let batch = consumer.batch().max_messages(most).expires(expires).heartbeat(Duration::from_secs(1)).messages().await;
-    batch.map_err(|_| NatsError::Away("no answer to a pull"))
+pub async fn pull(consumer: &PullConsumer, most: usize, expires: Duration) -> Result<pull::Batch, NatsError> {
+    // Without heartbeats a pull that the server forgot, having been restarted, would be waited for to its end.
+    let batch = consumer.batch().max_messages(most).expires(expires).heartbeat(Duration::from_secs(1));
+    batch.messages().await.map_err(|_| NatsError::Away("no answer to a pull"))
 }
 
 /// Acks and waits for the server's word that it was heard; no word means that the consumer is gone.
