@@ -12,6 +12,8 @@ BRING_NATS = TOKENBUS_CACHE='$(TOKENBUS_CACHE)' nats/bring-nats
 # A plain assignment, so that a failing script ends the recipe.
 WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SERVER="$$nats_server";
 
+QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
+
 .PHONY: help nats build run demo test conformance chaos bench fmt lint doc ci cargo
 
 help: ## list the targets
@@ -25,10 +27,10 @@ build: cargo ## build the program for release
 
 # The dev profile: built in a fraction of the time of the release build, and quick enough to watch.
 run: cargo ## start everything, walk a login, and stay up to look around
-	@$(WITH_NATS) exec $(CARGO) run -- demo --stay --nats-server "$$NATS_SERVER"
+	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --stay --nats-server "$$NATS_SERVER"
 
 demo: cargo ## start everything, walk a login from end to end, and stop
-	@$(WITH_NATS) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
+	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
 test: cargo ## run all tests that need nothing but nats-server
 	@$(WITH_NATS) $(CARGO) test --features failpoints

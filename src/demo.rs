@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use client::{Gateway, LOGIN};
 use endpoints::KnownClient;
 use provider::{Provider, Setting};
-use screen::Screen;
+use screen::{Screen, say};
 use stack::{ACCOUNT, Stack};
 use steps::{CALLBACK, Walk};
 
@@ -85,9 +85,9 @@ async fn walk(options: &Options, stack: &mut Stack, screen: &Screen) -> anyhow::
             "edge" => gateway.url.as_str(),
             _ => "",
         };
-        screen.field(name, format!("process {pid:<8} {place}"));
+        screen.field(name, format!("process {pid:<7} {place}").trim_end());
     }
-    screen.field("demo provider", format!("in this process  {}", provider.url));
+    screen.field("demo provider", format!("in this one     {}", provider.url));
     screen.check(true, &format!("ready after {} ms", start.elapsed().as_millis()))?;
 
     let steps = Walk { stack, gateway: &gateway, provider: &provider, client: (&client.id, &client.secret), screen };
@@ -115,20 +115,20 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     let (token, refresh) =
         ("/hub/integrations/demo/oauth-token/workspace1", "/hub/integrations/demo/oauth-refresh-token/workspace1");
     screen.title("Everything stays up until Ctrl-C. Log in with a browser, as often as you like:");
-    screen.say(format!("\n  {}/start", provider.url));
+    say(format!("\n  {}/start", provider.url));
     screen.title("Ask the gateway:");
     for path in [connections, token, refresh, LOGIN] {
-        screen.say(format!("  {curl} {url}{path}"));
+        say(format!("  {curl} {url}{path}"));
     }
     screen.title(
         "Look at the bus (`nats/bring-nats-cli` prints where a nats CLI is); the token is refreshed each minute:",
     );
-    screen.say(format!("  {demo} sub --headers-only 'ms.integration.oauth.{ACCOUNT}.*.*'"));
-    screen.say(format!("  {demo} sub 'ms.integration.oauth.{ACCOUNT}.*.*'"));
-    screen.say(format!("  {demo} sub 'ms.oauth.{ACCOUNT}.event.*.*.*'"));
-    screen.say(format!("  {operator} kv ls oauth_connections"));
-    screen.say(format!("  {operator} kv get oauth_connections {ACCOUNT}.demo.workspace1"));
-    screen.say(format!("  {operator} stream ls"));
+    say(format!("  {demo} sub --headers-only 'ms.integration.oauth.{ACCOUNT}.*.*'"));
+    say(format!("  {demo} sub 'ms.integration.oauth.{ACCOUNT}.*.*'"));
+    say(format!("  {demo} sub 'ms.oauth.{ACCOUNT}.event.*.*.*'"));
+    say(format!("  {operator} kv ls oauth_connections"));
+    say(format!("  {operator} kv get oauth_connections {ACCOUNT}.demo.workspace1"));
+    say(format!("  {operator} stream ls"));
 }
 
 /// Waits for ever, unless one of the processes ends by itself.

@@ -181,11 +181,10 @@ fn fresh(kind: &str) -> Secret {
 }
 
 fn login_page(parameters: &Parameters) -> String {
-    let fields: String = parameters
-        .0
-        .iter()
-        .map(|(name, value)| format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value)))
-        .collect();
+    let field = |(name, value): (&String, &String)| {
+        format!("<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value))
+    };
+    let fields = parameters.0.iter().map(field).collect::<Vec<_>>().concat();
     page(&format!(
         "<p><b>{}</b> asks for: <code>{}</code></p><form method=\"post\" action=\"/authorize\">{fields}\
          <button name=\"decision\" value=\"allow\">Allow</button> <button name=\"decision\" value=\"deny\">Deny</button></form>",

@@ -31,7 +31,7 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_BODY: usize = 16 * 1024;
 /// Time for a request's head, and for the whole of a connection.
 const HEAD: Duration = Duration::from_secs(5);
-const CONNECTION: Duration = Duration::from_secs(60);
+const CONNECTION: Duration = Duration::from_mins(1);
 
 /// The running server; it ends when dropped.
 pub(super) struct Provider {

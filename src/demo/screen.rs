@@ -10,7 +10,7 @@ use url::Url;
 use crate::config;
 
 /// Width of the labels.
-const LABEL: usize = 16;
+const LABEL: usize = 21;
 
 /// Standard output.
 pub(super) struct Screen {
@@ -28,35 +28,25 @@ impl Screen {
         if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// A line as it is. Who closes standard output doesn't want to read it.
-    pub(super) fn say(&self, text: impl Display) {
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
-    }
-
     /// Begins a step.
     pub(super) fn title(&self, text: &str) {
-        self.say(format!("\n{}", self.paint("1", text)));
+        say(format!("\n{}", self.paint("1", text)));
     }
 
     /// A labelled value.
     pub(super) fn field(&self, label: &str, value: impl Display) {
-        self.say(format!("    {} {value}", self.paint("2", format!("{label:<LABEL$}"))));
+        say(format!("    {} {value}", self.paint("2", format!("{label:<LABEL$}"))));
     }
 
     /// A request's first line.
     pub(super) fn request(&self, method: &str, url: impl Display) {
-        self.say(format!("  {} {}", self.paint("36", "→"), self.paint("36", format!("{method} {url}"))));
+        say(format!("  {} {}", self.paint("36", "→"), self.paint("36", format!("{method} {url}"))));
     }
 
     /// The fields of a JSON object, one a line.
     pub(super) fn object(&self, value: &Value) {
         for (name, value) in value.as_object().into_iter().flatten() {
-            let value = match value {
-                Value::String(text) if matches!(name.as_str(), "access_token" | "refresh_token") => short(text),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            self.field(name, value);
+            self.field(name, shown(name, value));
         }
     }
 
@@ -66,16 +56,30 @@ impl Screen {
     /// When it did not.
     pub(super) fn check(&self, held: bool, what: &str) -> anyhow::Result<()> {
         if held {
-            self.say(format!("  {} {what}", self.paint("32", "✓")));
+            say(format!("  {} {what}", self.paint("32", "✓")));
             return Ok(());
         }
-        self.say(format!("  {} {what}", self.paint("31", "✗")));
+        say(format!("  {} {what}", self.paint("31", "✗")));
         bail!("did not hold: {what}")
     }
 
     /// The last word.
     pub(super) fn summary(&self, text: &str) {
-        self.say(format!("\n{}", self.paint("1;32", text)));
+        say(format!("\n{}", self.paint("1;32", text)));
+    }
+}
+
+/// Prints a line as it is. Who closes standard output doesn't want to read it.
+pub(super) fn say(text: impl Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A JSON value as people read it: text without quotes; of a token, its start.
+pub(super) fn shown(name: &str, value: &Value) -> String {
+    match (value.as_str(), name) {
+        (Some(text), "access_token" | "refresh_token") => short(text),
+        (Some(text), _) => text.to_owned(),
+        (None, _) => value.to_string(),
     }
 }
 

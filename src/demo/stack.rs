@@ -174,7 +174,8 @@ impl Stack {
     /// The ends of the processes' logs, where there is anything in them.
     pub(super) fn logs(&self) -> String {
         let tails = self.children.iter().map(|child| (child.name, child.tail())).filter(|(_, tail)| !tail.is_empty());
-        tails.map(|(name, tail)| format!("--- the end of the log of {name}\n{tail}\n")).collect()
+        let shown = tails.map(|(name, tail)| format!("--- the end of the log of {name}\n{tail}\n"));
+        shown.collect::<Vec<_>>().concat()
     }
 
     /// Stops everything, the last one started first.
@@ -187,8 +188,7 @@ impl Stack {
 
 /// nats-server reads an unquoted value as its config language does, where `12e3` is a number: begin with a letter.
 fn random(prefix: &str) -> Secret {
-    let hex: String = system::random::<32>().iter().map(|byte| format!("{byte:02x}")).collect();
-    Secret::new(format!("{prefix}_{hex}"))
+    Secret::new(format!("{prefix}_{:032x}", u128::from_ne_bytes(system::random())))
 }
 
 fn parse_api_key(printed: &[u8]) -> Option<Secret> {

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::client::{Gateway, Got, LOGIN};
 use super::provider::Provider;
-use super::screen::{Screen, short, short_url};
+use super::screen::{Screen, short, short_url, shown};
 use super::stack::{ACCOUNT, Stack};
 use crate::nats::{bucket, header};
 use crate::secret::Secret;
@@ -124,7 +124,7 @@ impl Walk<'_> {
 
     async fn allow(&self, oauth_url: &Url) -> anyhow::Result<Url> {
         self.screen.title("4  They log in at the provider and allow it");
-        self.screen.request("GET", short_url(oauth_url));
+        self.screen.request("GET", format!("{}/authorize?… (the oauth_url)", self.provider.url));
         let page = self.gateway.browser.get(oauth_url.as_str(), ANY).await?;
         self.screen.check(page.status == StatusCode::OK, &format!("{} the login page", page.status.as_u16()))?;
         let form = format!("{}&decision=allow", oauth_url.query().unwrap_or_default());
@@ -223,12 +223,7 @@ impl Walk<'_> {
         self.screen.request("GET", TOKEN);
         let Got { status, body, .. } = self.gateway.call(Method::GET, TOKEN, None).await?;
         for name in ["sequence", "expiry", "access_token"] {
-            let value = body.get(name).map(|value| match value {
-                Value::String(text) if name == "access_token" => short(text),
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            });
-            self.screen.field(name, value.unwrap_or_default());
+            self.screen.field(name, body.get(name).map_or_else(String::new, |value| shown(name, value)));
         }
         self.screen.check(status == StatusCode::OK, "200")?;
         self.screen.check(body == *connection, "the same connection, field by field")
