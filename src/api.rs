@@ -93,7 +93,7 @@ async fn answer(service: &Service, message: Message) {
     let answer = match dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
-        Err(CallError::Store(StoreError::Nats(error @ NatsError::Away(_)))) => {
+        Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
             span.in_scope(|| warn!("{error}"));
             Answer::error(503, "the message bus is not available; try again")
         }

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use async_nats::HeaderMap;
 use async_nats::client::Request;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -137,6 +137,9 @@ pub enum BusError {
 /// How long a caller's command stays on the queue when no worker takes it: as long as a code lives at most
 /// (RFC 6749 §4.1.2).
 const COMMAND_TTL: Duration = Duration::from_mins(10);
+/// How long a call waits for somebody to answer it, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_millis(50);
 /// How long a call may take.
 const CALL: Duration = Duration::from_secs(5);
 /// Seconds after which to try again when the bus is away or occupied.
@@ -205,8 +208,7 @@ impl Bus {
         if let Some(traceparent) = &caller.traceparent {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
-        let request = Request::new().headers(headers).payload(body.to_string().into()).timeout(Some(CALL));
-        let answer = self.nats.request(&subject::edge_call(call), request).await.map_err(|_| BusError::Unavailable)?;
+        let answer = self.ask(call, &headers, body).await.map_err(|_| BusError::Unavailable)?;
         let empty = HeaderMap::new();
         let headers = answer.headers.as_ref().unwrap_or(&empty);
         match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
@@ -253,6 +255,18 @@ impl Bus {
             Ok(_) => Ok(()),
             Err(BusError::Refused { error, .. }) => Err(error),
             Err(BusError::Unavailable | BusError::Deadline) => Err("no worker answers".to_owned()),
+        }
+    }
+
+    /// Asks the workers. When nobody is there, waits a moment: workers come and go.
+    async fn ask(&self, call: &str, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let request = Request::new().headers(headers.clone()).payload(body.to_string().into()).timeout(Some(CALL));
+            match self.nats.request(&subject::edge_call(call), request).await {
+                Err(NatsError::NotSent(_)) if Instant::now() < patience => tokio::time::sleep(AGAIN).await,
+                answer => return answer,
+            }
         }
     }
 

@@ -65,9 +65,12 @@ pub enum ConnectError {
 /// Why a request to the server came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum NatsError {
-    /// Not connected, no answer in time, or nobody there to answer.
+    /// No answer in time: what was asked may have happened.
     #[error("NATS is away: {0}")]
     Away(&'static str),
+    /// Not connected, or nobody there to answer: what was asked has not happened.
+    #[error("NATS is away: {0}")]
+    NotSent(&'static str),
     /// The expected last sequence is not the last one (10071, 10164).
     #[error("another writer was first")]
     WrongLastSequence,
@@ -231,7 +234,7 @@ impl Nats {
     pub async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
         self.connected()?;
         self.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => NatsError::Away("nobody answers on that subject"),
+            RequestErrorKind::NoResponders => NatsError::NotSent("nobody answers on that subject"),
             RequestErrorKind::TimedOut => NatsError::Away("no answer in time"),
             RequestErrorKind::MaxPayloadExceeded => {
                 refused(10_054, "message is larger than the server takes".to_owned())
@@ -257,7 +260,7 @@ impl Nats {
     }
 
     fn connected(&self) -> Result<(), NatsError> {
-        if self.is_connected() { Ok(()) } else { Err(NatsError::Away("not connected")) }
+        if self.is_connected() { Ok(()) } else { Err(NatsError::NotSent("not connected")) }
     }
 }
 
