@@ -53,7 +53,11 @@ enum Command {
 /// # Errors
 /// What went wrong, for people.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = config::load(arguments.config.as_deref()).context("settings")?;
+    let mut config = config::load(arguments.config.as_deref()).context("settings")?;
+    if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
+        // What a person asked for is printed; of the rest only what went wrong.
+        "warn".clone_into(&mut config.log.filter);
+    }
     telemetry::start(&config.log).context("settings")?;
     match arguments.command {
         Command::Serve(options) => serve::run(config, options).await,

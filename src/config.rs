@@ -178,7 +178,9 @@ pub fn load(file: Option<&Path>) -> Result<Config, Box<figment::Error>> {
     if let Some(file) = file {
         figment = figment.merge(Toml::file_exact(file));
     }
-    figment.merge(Env::prefixed("TOKENBUS_").split("__")).extract().map_err(Box::new)
+    // Other programs' variables may begin alike; a setting's has a section.
+    let environment = Env::prefixed("TOKENBUS_").filter(|name| name.as_str().contains("__")).split("__");
+    figment.merge(environment).extract().map_err(Box::new)
 }
 
 /// The folder for files the project makes by itself when nothing else is said, and the value of any other variable
