@@ -122,6 +122,7 @@ impl Attempt<'_> {
             Ok(code) => code,
             Err(code) => return self.refuse(revision, 400, code.as_str(), code.as_str()).await,
         };
+        fail_point!("before_mark");
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }

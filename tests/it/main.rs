@@ -3,10 +3,15 @@
 // `cfg(test)` is what clippy knows tests by, their helpers included.
 #[cfg(test)]
 mod e2e;
+#[cfg(all(test, feature = "failpoints"))]
+#[path = "../support/fleet.rs"]
+mod fleet;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
 #[path = "../support/support.rs"]
 mod support;
+#[cfg(all(test, feature = "failpoints"))]
+mod worker_crash;
 #[cfg(test)]
 mod world;
