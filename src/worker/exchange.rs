@@ -233,7 +233,7 @@ impl Attempt<'_> {
         };
         match record::write(&store.nats, record).await? {
             Written::Stored(record) => Ok(Some(record)),
-            Written::Superseded => Ok(None),
+            Written::Replaced { .. } | Written::Superseded => Ok(None),
         }
     }
 }
