@@ -100,7 +100,16 @@ impl Fleet {
 
     /// Another worker, which will kill itself at that place. Ready, and so is the edge.
     pub(crate) async fn worker_dying_at(&self, place: &str) -> Worker {
-        let worker = self.worker_with(&[("FAIL_KILL_AT", place)]);
+        self.worker_failing("FAIL_KILL_AT", place).await
+    }
+
+    /// Another worker, which will stand still at that place. Ready, and so is the edge.
+    pub(crate) async fn worker_stopping_at(&self, place: &str) -> Worker {
+        self.worker_failing("FAIL_STOP_AT", place).await
+    }
+
+    async fn worker_failing(&self, how: &str, place: &str) -> Worker {
+        let worker = self.worker_with(&[(how, place)]);
         worker.ready().await;
         self.ready().await;
         worker
@@ -321,6 +330,13 @@ impl OwnEdge {
     pub(crate) async fn owner(&self, state: &str) -> StateOwner {
         let answer = self.bus.call("state", &nobody(), &json!({ "state": state })).await.expect("a worker answers");
         serde_json::from_slice(&answer).expect("an owner")
+    }
+
+    /// The workers' public curve key, as they tell it to this caller.
+    pub(crate) async fn seal_to(&self, caller: &Caller) -> String {
+        let answer = self.bus.call("whoami", caller, &json!({})).await.expect("a worker answers");
+        let who: Value = serde_json::from_slice(&answer).expect("JSON");
+        who["seal_to"].as_str().expect("the key is in `seal_to`").to_owned()
     }
 }
 
