@@ -209,6 +209,8 @@ impl Nats {
     /// [`NatsError`] when the server gives no answer.
     async fn collect(&self, stream: &str, config: push::OrderedConfig) -> Result<Vec<jetstream::Message>, NatsError> {
         self.connected()?;
+        // Without a name the stream's is the last token of the request, and permissions cannot be told apart by it.
+        let config = push::OrderedConfig { name: Some(system::random_id()), ..config };
         let away = || NatsError::Away("no answer to a list");
         let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|_| away())?;
         let consumer = stream.create_consumer(config).await.map_err(|_| away())?;

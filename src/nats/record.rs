@@ -29,6 +29,11 @@ pub struct NewRecord {
 pub enum Written {
     /// It is the newest of its subject.
     Stored(StreamMessage),
+    /// It was stored, and another writer's record has replaced it since.
+    Replaced {
+        /// Its sequence.
+        sequence: u64,
+    },
     /// Another writer's record is there instead.
     Superseded,
 }
@@ -57,10 +62,15 @@ pub async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError>
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
-    match nats.publish(&publish_to, headers, body).await {
-        Ok(_) | Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
+    let stored = match nats.publish(&publish_to, headers, body).await {
+        Ok(ack) => Some(ack.sequence),
+        Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
         Err(error) => return Err(error),
-    }
-    let newest = last(nats, &subject).await?;
-    Ok(newest.filter(|record| is_work_of(record, &command_id)).map_or(Written::Superseded, Written::Stored))
+    };
+    let newest = last(nats, &subject).await?.filter(|record| is_work_of(record, &command_id));
+    Ok(match (newest, stored) {
+        (Some(record), _) => Written::Stored(record),
+        (None, Some(sequence)) => Written::Replaced { sequence },
+        (None, None) => Written::Superseded,
+    })
 }

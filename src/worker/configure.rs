@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
+use fail::fail_point;
 use serde_json::json;
 
 use super::Service;
@@ -19,6 +20,9 @@ use crate::subject::{self, OAUTH};
 use crate::system;
 
 const DELETED: &str = "deleted";
+/// Tries to write a record while other admins write the same config.
+const TRIES: u32 = 8;
+const OVERTAKEN: &str = "superseded: the config was changed again while this request was under way";
 
 pub(super) async fn put(
     service: &Service,
@@ -36,9 +40,15 @@ pub(super) async fn put(
     };
     let subject = subject::config_subject(&job.subject.integration);
     let sealed = service.store.seal_config(OAUTH, &subject, 0, config.clone())?;
-    let record = write(service, job, HeaderMap::new(), to_json(&sealed)?).await?;
-    service.store.put_config(config, &record).await?;
-    done(service, job, EventKind::ConfigPut, &actor, record.sequence).await
+    let sequence = match write(service, job, HeaderMap::new(), to_json(&sealed)?).await? {
+        Write::InForce(record) => {
+            service.store.put_config(config, &record).await?;
+            record.sequence
+        }
+        Write::Replaced { sequence } => sequence,
+        Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
+    };
+    done(service, job, EventKind::ConfigPut, &actor, sequence).await
 }
 
 pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential) -> Result<Answer, StoreError> {
@@ -54,9 +64,15 @@ pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential
     }
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_STATUS, DELETED);
-    let record = write(service, job, headers, "{}".into()).await?;
-    service.store.delete_config(&job.subject.integration, record.sequence).await?;
-    done(service, job, EventKind::ConfigDeleted, &actor, record.sequence).await
+    let sequence = match write(service, job, headers, "{}".into()).await? {
+        Write::InForce(record) => {
+            service.store.delete_config(&job.subject.integration, record.sequence).await?;
+            record.sequence
+        }
+        Write::Replaced { sequence } => sequence,
+        Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
+    };
+    done(service, job, EventKind::ConfigDeleted, &actor, sequence).await
 }
 
 /// Who asks, if an admin of the account that the subject names.
@@ -82,31 +98,48 @@ fn parse(service: &Service, job: &Job, body: &Secret) -> Result<IntegrationOauth
     integration::parse_value(value, &job.subject.integration, &rules).map_err(|error| error.to_string())
 }
 
-/// Writes the record in place of whatever is newest: the last to be asked for wins.
-async fn write(
-    service: &Service,
-    job: &Job,
-    headers: HeaderMap,
-    body: bytes::Bytes,
-) -> Result<StreamMessage, StoreError> {
+/// What became of a config's record.
+enum Write {
+    /// It is the newest.
+    InForce(StreamMessage),
+    /// It was, and a newer one has replaced it since.
+    Replaced {
+        /// Its sequence.
+        sequence: u64,
+    },
+    /// This is a repetition of the command, and a newer one has been carried out in the meantime.
+    Overtaken,
+}
+
+/// Writes the record in place of whatever is newest: of those under way at once, the last to write wins. A command
+/// that comes again must not undo what was asked for after it.
+async fn write(service: &Service, job: &Job, headers: HeaderMap, body: bytes::Bytes) -> Result<Write, StoreError> {
     let (nats, integration) = (&service.store.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
-    let newest = record::last(nats, &subject).await?;
-    if let Some(record) = newest.clone().filter(|record| record::is_work_of(record, &job.id)) {
-        return Ok(record);
+    for _ in 0..TRIES {
+        let newest = record::last(nats, &subject).await?;
+        match newest.clone() {
+            Some(record) if record::is_work_of(&record, &job.id) => return Ok(Write::InForce(record)),
+            Some(record) if job.is_overtaken_by(&record) => return Ok(Write::Overtaken),
+            Some(_) | None => {}
+        }
+        fail_point!("before_config_record");
+        let record = NewRecord {
+            publish_to: subject::config_record_subject(integration),
+            subject: subject.clone(),
+            command_id: job.id.clone(),
+            replaces: newest.map_or(0, |record| record.sequence),
+            headers: headers.clone(),
+            body: body.clone(),
+        };
+        match record::write(nats, record).await? {
+            Written::Stored(record) => return Ok(Write::InForce(record)),
+            Written::Replaced { sequence } => return Ok(Write::Replaced { sequence }),
+            // Another admin was first: once more, in place of that one.
+            Written::Superseded => {}
+        }
     }
-    let record = NewRecord {
-        publish_to: subject::config_record_subject(integration),
-        subject,
-        command_id: job.id.clone(),
-        replaces: newest.map_or(0, |record| record.sequence),
-        headers,
-        body,
-    };
-    match record::write(nats, record).await? {
-        Written::Stored(record) => Ok(record),
-        Written::Superseded => Err(NatsError::WrongLastSequence.into()),
-    }
+    Err(NatsError::WrongLastSequence.into())
 }
 
 async fn done(service: &Service, job: &Job, kind: EventKind, actor: &str, sequence: u64) -> Result<Answer, StoreError> {

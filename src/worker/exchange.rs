@@ -122,6 +122,7 @@ impl Attempt<'_> {
             Ok(code) => code,
             Err(code) => return self.refuse(revision, 400, code.as_str(), code.as_str()).await,
         };
+        fail_point!("before_mark");
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }
@@ -232,7 +233,7 @@ impl Attempt<'_> {
         };
         match record::write(&store.nats, record).await? {
             Written::Stored(record) => Ok(Some(record)),
-            Written::Superseded => Ok(None),
+            Written::Replaced { .. } | Written::Superseded => Ok(None),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! A command taken off the queue: what it is about, where its answer goes, and the order once opened.
 
 use async_nats::jetstream::Message;
+use async_nats::jetstream::message::StreamMessage;
 use tracing::{Span, info_span, warn};
 
 use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work};
 use crate::event::Event;
-use crate::nats::{self, Nats};
+use crate::nats::{self, Nats, record};
 use crate::seal::Keyring;
 use crate::store::{StoreError, json};
 use crate::subject::{self, CommandSubject};
@@ -16,6 +17,8 @@ pub(super) struct Job {
     pub(super) subject: CommandSubject,
     /// Its id.
     pub(super) id: String,
+    /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
+    repeats: Option<i128>,
     reply: Option<String>,
     traceparent: String,
 }
@@ -30,7 +33,15 @@ impl Job {
         let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
         let reply = subject::parse_reply(header(HEADER_REPLY)).map(|_| header(HEADER_REPLY).to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
-        Ok((Self { subject, id: envelope.id, reply, traceparent }, work))
+        let info = message.info().ok().filter(|info| info.delivered > 1);
+        let repeats = info.map(|info| info.published.unix_timestamp_nanos());
+        Ok((Self { subject, id: envelope.id, repeats, reply, traceparent }, work))
+    }
+
+    /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
+    pub(super) fn is_overtaken_by(&self, newest: &StreamMessage) -> bool {
+        self.repeats.is_some_and(|queued| newest.time.unix_timestamp_nanos() > queued)
+            && !record::is_work_of(newest, &self.id)
     }
 
     pub(super) fn span(&self, delivered: i64) -> Span {

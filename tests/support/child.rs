@@ -1,7 +1,7 @@
 //! Programs that the tests start: killed on drop, and when the test dies without dropping anything.
 
 use std::path::Path;
-use std::process::{Command as Blocking, Stdio};
+use std::process::{Command as Blocking, ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -48,10 +48,26 @@ impl Running {
         timeout(START, search).await.unwrap_or_else(|_| panic!("{} prints nothing that helps", self.name))
     }
 
+    /// Its process id, for as long as nobody has waited for its end.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("the program was not waited for")
+    }
+
+    /// Waits for it to end by itself or by somebody's signal.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        timeout(START, self.child.wait()).await.expect("the program ends").expect("the program was running")
+    }
+
     /// Ends the program at once, without a word to it: SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("the program was running");
     }
+}
+
+/// Sends a signal to a process, by its name without `SIG`. Blocks for as long as `kill` takes.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let sent = Blocking::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
+    assert!(sent.is_ok_and(|status| status.success()), "SIG{name} reaches process {pid}");
 }
 
 /// `setpriv` sets the signal that the kernel sends when the thread that started the program is gone, then becomes the

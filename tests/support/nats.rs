@@ -16,7 +16,8 @@ pub(crate) struct Nats {
     /// Its client URL.
     pub(crate) url: String,
     secrets: HashMap<String, String>,
-    _process: Running,
+    server: &'static str,
+    process: Running,
     folder: TempDir,
 }
 
@@ -25,16 +26,28 @@ impl Nats {
         static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
         let folder = tempfile::tempdir().expect("a temporary folder");
         let secrets = generate(folder.path());
-        let process = Running::start(Path::new(&*SERVER), &folder.path().join("log"), |command| {
-            command.envs(&secrets).arg("-c").arg(root().join("nats/local.conf"));
-            command
-                .args(["-p", "-1", "--ports_file_dir"])
-                .arg(folder.path())
-                .arg("-sd")
-                .arg(folder.path().join("store"));
-        });
+        let process = serve(&SERVER, folder.path(), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, _process: process, folder }
+        Self { url, secrets, server: &SERVER, process, folder }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits until it has been killed, then starts it again on the same store and port, and waits until it answers.
+    pub(crate) async fn restart_once_killed(&mut self) {
+        self.process.ended().await;
+        let address = self.url.trim_start_matches("nats://").to_owned();
+        let (_, port) = address.rsplit_once(':').expect("the URL names a port");
+        self.process = serve(self.server, self.folder.path(), &self.secrets, port);
+        let poll = async {
+            while tokio::net::TcpStream::connect(&address).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), poll).await.expect("nats-server listens again");
     }
 
     /// The password of a user of `nats/accounts.conf` or `nats/tenants.conf`.
@@ -56,6 +69,13 @@ impl Nats {
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
+}
+
+fn serve(server: &str, folder: &Path, secrets: &HashMap<String, String>, port: &str) -> Running {
+    Running::start(Path::new(server), &folder.join("log"), |command| {
+        command.envs(secrets).arg("-c").arg(root().join("nats/local.conf"));
+        command.args(["-p", port, "--ports_file_dir"]).arg(folder).arg("-sd").arg(folder.join("store"));
+    })
 }
 
 /// The secrets that `nats/generate-local` makes in `folder`.

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use url::Url;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_tokenbus");
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tokenbus");
 
 /// The tenant that `nats/tenants.conf` ships, with the user `demo`. Its admin key may write configs.
 pub(crate) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
@@ -106,7 +107,8 @@ async fn serve(settings: &HashMap<String, String>, folder: &Path) -> (Running, U
     (process, url)
 }
 
-fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<String, String> {
+/// Settings of a process that connects as `user`.
+pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<String, String> {
     let password = nats.password(user);
     let keys_file = keys_file.display().to_string();
     let admins = format!("[\"{ACCOUNT}\"]");
@@ -132,7 +134,7 @@ async fn api_key(settings: &HashMap<String, String>, more: &[&str]) -> String {
 }
 
 /// What one of the program's commands prints; it must succeed.
-async fn run(settings: &HashMap<String, String>, arguments: &[&str]) -> String {
+pub(crate) async fn run(settings: &HashMap<String, String>, arguments: &[&str]) -> String {
     let output = Command::new(PROGRAM).args(arguments).envs(settings).kill_on_drop(true).output().await;
     let output = output.expect("the program starts");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -140,7 +142,8 @@ async fn run(settings: &HashMap<String, String>, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("the program prints text")
 }
 
-async fn read(answer: Response) -> (StatusCode, Value) {
+/// Status and JSON body of an answer.
+pub(crate) async fn read(answer: Response) -> (StatusCode, Value) {
     let status = answer.status();
     let text = answer.text().await.expect("a whole answer");
     let body = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{status}, not JSON ({error}): {text}"));

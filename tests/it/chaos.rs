@@ -1,0 +1,117 @@
+//! Workers that die at random places while many logins run. However it goes: no code is sent twice, and whoever was
+//! told of a connection finds it stored.
+//!
+//! `CHAOS_ROUNDS` asks for more rounds than the one of an ordinary run, `CHAOS_SEED` for those of an earlier run.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokenbus::config::env;
+use tokio::time::timeout;
+
+use crate::fleet::{Fleet, INTEGRATION, Worker};
+use crate::provider::{Provider, Said};
+
+const PLACES: [&str; 7] =
+    ["before_mark", "after_mark", "after_request", "after_record", "after_kv", "after_event", "before_ack"];
+const LOGINS: usize = 30;
+/// Two logins at once for each connection.
+const CONNECTIONS: usize = LOGINS / 2;
+/// Workers that die in a round.
+const DEATHS: usize = 4;
+
+struct Login {
+    connection: String,
+    code: String,
+    status: StatusCode,
+    body: Value,
+}
+
+#[tokio::test]
+async fn b3_workers_dying_at_random_send_no_code_twice_and_lose_no_connection() {
+    let number = |name: &str| env(name).and_then(|text| text.parse::<u64>().ok());
+    let seed = number("CHAOS_SEED").unwrap_or_else(rand::random);
+    println!("CHAOS_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..number("CHAOS_ROUNDS").unwrap_or(1) {
+        round(&mut random).await;
+    }
+}
+
+async fn round(random: &mut StdRng) {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(50))).await;
+    let (fleet, _reliable) = Fleet::configured(&provider.url).await;
+    let dooms: Vec<&str> = (0..DEATHS).map(|_| PLACES[random.random_range(0..PLACES.len())]).collect();
+    println!("places: {dooms:?}");
+    let states = join_all((0..LOGINS).map(async |number| fleet.login(&connection(number)).await)).await;
+    let mut doomed = doomed_worker(&fleet, dooms[0]).await;
+    let logins = join_all(states.into_iter().enumerate().map(|(number, state)| arrive(&fleet, number, state)));
+    let deaths = async {
+        for place in &dooms[1..] {
+            // It may get no command any more: then there is nothing left to die for.
+            if timeout(Duration::from_secs(5), doomed.ended()).await.is_err() {
+                break;
+            }
+            doomed = doomed_worker(&fleet, place).await;
+        }
+    };
+    let (logins, ()) = tokio::join!(logins, deaths);
+    fleet.idle().await;
+    check(&fleet, &provider, &logins).await;
+}
+
+fn connection(number: usize) -> String {
+    format!("c{}", number % CONNECTIONS)
+}
+
+async fn doomed_worker(fleet: &Fleet, place: &str) -> Worker {
+    let worker = fleet.worker_with(&[("FAIL_KILL_AT", place)]);
+    worker.ready().await;
+    worker
+}
+
+async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {
+    let code = format!("code-{number}");
+    let (mut status, mut body) = fleet.arrive(&state, &code).await;
+    // The call that asks whose state it is went to a worker that died: the browser's person tries again.
+    while status == StatusCode::SERVICE_UNAVAILABLE {
+        (status, body) = fleet.arrive(&state, &code).await;
+    }
+    Login { connection: connection(number), code, status, body }
+}
+
+async fn check(fleet: &Fleet, provider: &Provider, logins: &[Login]) {
+    let mut requests: HashMap<String, usize> = HashMap::new();
+    for asked in provider.asked() {
+        *requests.entry(asked.form()["code"].clone()).or_default() += 1;
+    }
+    let mut ended: HashMap<u16, usize> = HashMap::new();
+    for Login { connection, code, status, body } in logins {
+        *ended.entry(status.as_u16()).or_default() += 1;
+        let sent = requests.get(code).copied().unwrap_or(0);
+        assert!(sent <= 1, "{code} was sent {sent} times");
+        match status.as_u16() {
+            200 => {
+                let (stored, _) = fleet.stored(connection).await;
+                let stored = stored.and_then(|stored| stored["sequence"].as_u64());
+                assert!(stored >= body["sequence"].as_u64(), "{connection}: {stored:?}, {body}");
+                assert_eq!(sent, 1, "{code}");
+            }
+            502 => assert!(body["error"].as_str().unwrap().contains("exchange_interrupted"), "{code}: {body}"),
+            504 => {}
+            _ => panic!("{code}: {status} {body}"),
+        }
+    }
+    println!("answers by status: {ended:?}");
+    assert!(ended.contains_key(&200), "nothing went through");
+    for number in 0..CONNECTIONS {
+        let (stored, _) = fleet.stored(&connection(number)).await;
+        let (newest, _) = fleet.record(&Fleet::path(&connection(number))).await;
+        assert_eq!(stored.and_then(|stored| stored["sequence"].as_u64()), newest, "{INTEGRATION}/c{number}");
+    }
+}

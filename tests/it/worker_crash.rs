@@ -1,0 +1,318 @@
+//! Workers that die, or are stopped, in the middle of an exchange: what the caller hears, what is stored, and that no
+//! code is sent twice.
+
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokenbus::bus::{Command, StateOwner};
+use tokenbus::secret::Secret;
+
+use crate::fleet::{Fleet, eventually, nobody};
+use crate::provider::{Provider, Said};
+use crate::support::child::signal;
+
+const NAME: &str = "workspace1";
+const CODE: &str = "canary-code";
+
+/// What is to be seen once everything is over.
+struct Ending {
+    place: &'static str,
+    status: StatusCode,
+    body: Value,
+    token_requests: usize,
+    events: Vec<Value>,
+    stored: Option<Value>,
+    kv_writes: u64,
+    newest_record: Option<u64>,
+    records: u64,
+}
+
+/// A login whose worker dies at that place; another one takes over.
+async fn dies_at(place: &'static str) -> Ending {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let mut first = fleet.worker_dying_at(place).await;
+    let state = fleet.login(NAME).await;
+    let takeover = async {
+        assert!(!first.ended().await.success(), "{place}");
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    ending(place, status, body, &fleet, &provider).await
+}
+
+async fn ending(place: &'static str, status: StatusCode, body: Value, fleet: &Fleet, provider: &Provider) -> Ending {
+    fleet.idle().await;
+    let (stored, kv_writes) = fleet.stored(NAME).await;
+    let (newest_record, records) = fleet.record(&Fleet::path(NAME)).await;
+    let (token_requests, events) = (provider.asked().len(), fleet.events().await);
+    Ending { place, status, body, token_requests, events, stored, kv_writes, newest_record, records }
+}
+
+impl Ending {
+    /// The attempt had begun and left no record.
+    #[track_caller]
+    fn is_interrupted(&self, token_requests: usize) {
+        let Self { place, status, body, events, .. } = self;
+        assert_eq!(*status, StatusCode::BAD_GATEWAY, "{place}: {body}");
+        assert!(body["error"].as_str().is_some_and(|text| text.contains("exchange_interrupted")), "{place}: {body}");
+        assert_eq!(self.token_requests, token_requests, "{place}");
+        assert_eq!(events.len(), 1, "{place}: {events:?}");
+        assert_eq!(events[0]["event"], "exchange_failed", "{place}");
+        assert_eq!(events[0]["reason"], "exchange_interrupted", "{place}");
+        assert_eq!((&self.stored, self.kv_writes, self.newest_record), (&None, 0, None), "{place}");
+    }
+
+    /// It went through, once.
+    #[track_caller]
+    fn is_connected(&self) {
+        let Self { place, status, body, events, .. } = self;
+        assert_eq!(*status, StatusCode::OK, "{place}: {body}");
+        assert_eq!(self.token_requests, 1, "{place}");
+        assert_eq!(body["access_token"], "at-0", "{place}");
+        assert_eq!(events.len(), 1, "{place}: {events:?}");
+        assert_eq!((&events[0]["event"], &events[0]["sequence"]), (&json!("connected"), &body["sequence"]), "{place}");
+        // The config's record is the stream's first, the connection's the second and last.
+        assert_eq!((self.newest_record, self.records, &body["sequence"]), (Some(2), 2, &json!(2)), "{place}");
+        let stored = self.stored.as_ref().expect("the connection is stored");
+        assert_eq!((&stored["sequence"], self.kv_writes), (&body["sequence"], 1), "{place}");
+    }
+}
+
+#[tokio::test]
+async fn b3_a_worker_dead_between_mark_and_record_interrupts_the_exchange() {
+    let check = async |place, token_requests| dies_at(place).await.is_interrupted(token_requests);
+    tokio::join!(check("after_mark", 0), check("after_request", 1));
+}
+
+#[tokio::test]
+async fn a_worker_dead_behind_the_record_is_carried_on_for() {
+    let endings = join_all(["after_record", "after_kv", "after_event", "before_ack"].map(dies_at)).await;
+    endings.iter().for_each(Ending::is_connected);
+}
+
+#[tokio::test]
+async fn a_worker_dead_before_the_mark_loses_nothing() {
+    dies_at("before_mark").await.is_connected();
+}
+
+#[tokio::test]
+async fn a_command_that_no_worker_saw_waits_for_one() {
+    let provider = Provider::generous().await;
+    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
+    let state = fleet.login(NAME).await;
+    let edge = fleet.own_edge().await;
+    let owner = edge.owner(&state).await;
+    worker.kill().await;
+    let late = async {
+        let jetstream = fleet.jetstream("admin").await;
+        eventually("the command is queued", async || {
+            jetstream.get_stream("OAUTH_COMMANDS").await.is_ok_and(|stream| stream.cached_info().state.messages == 1)
+        })
+        .await;
+        fleet.worker().await
+    };
+    let command = exchange(&state, "canary-code", owner);
+    let caller = nobody();
+    let (answer, _late) = tokio::join!(edge.bus.command(command, &caller), late);
+    let body = serde_json::from_slice(&answer.expect("the late worker connects")).unwrap();
+    ending("queued", StatusCode::OK, body, &fleet, &provider).await.is_connected();
+}
+
+#[tokio::test]
+async fn b3_a_worker_killed_by_the_request_it_sent_leaves_the_older_connection_alone() {
+    let victim = Arc::new(AtomicU32::new(0));
+    let provider = Provider::start({
+        let victim = Arc::clone(&victim);
+        move |number, _| {
+            if number == 0 {
+                return Said::tokens(number);
+            }
+            signal(victim.load(Ordering::SeqCst), "KILL");
+            Said::tokens(number).after(Duration::from_mins(1))
+        }
+    })
+    .await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    victim.store(first.pid(), Ordering::SeqCst);
+    let state = fleet.login(NAME).await;
+    let (status, older) = fleet.arrive(&state, "older-code").await;
+    assert_eq!(status, StatusCode::OK, "{older}");
+    fleet.idle().await;
+    let stored_before = fleet.stored(NAME).await;
+
+    let state = fleet.login(NAME).await;
+    let takeover = async {
+        first.ended().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
+    assert!(body["error"].as_str().unwrap().contains("exchange_interrupted"), "{body}");
+    fleet.idle().await;
+    assert_eq!(fleet.stored(NAME).await, stored_before);
+    assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, older["sequence"].as_u64());
+    let codes: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    assert_eq!(codes, ["older-code", CODE]);
+    let events = fleet.events().await;
+    assert_eq!(events.len(), 2, "{events:?}");
+    assert_eq!(events[1]["reason"], "exchange_interrupted");
+    let (status, read) = fleet.get(&format!("odd/oauth-token/{NAME}")).await;
+    assert_eq!((status, read), (StatusCode::OK, older));
+}
+
+fn exchange(state: &str, code: &str, owner: StateOwner) -> Command {
+    let query = Secret::new(format!("code={code}&state={state}"));
+    Command::Exchange { state: Secret::new(state), query, owner, cookies: Vec::new() }
+}
+
+/// A login whose worker stands still at that place until another one has ended it.
+async fn stopped_at(place: &'static str) {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let first = fleet.worker_stopping_at(place).await;
+    let state = fleet.login(NAME).await;
+    let takeover = async {
+        first.stopped().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{place}: {body}");
+    fleet.idle().await;
+    assert_eq!(fleet.stored(NAME).await.0, None, "{place}");
+
+    // What the first worker gets is not thrown away: nobody wrote a record since. It comes whole, as after a 504.
+    first.signal("CONT");
+    eventually("the late connection is told of", async || fleet.events().await.len() == 2).await;
+    let events = fleet.events().await;
+    assert_eq!(events[0]["reason"], "exchange_interrupted", "{place}");
+    assert_eq!(events[1]["event"], "connected", "{place}");
+    let (stored, writes) = fleet.stored(NAME).await;
+    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
+    assert_eq!((stored.unwrap()["sequence"].as_u64(), writes), (newest, 1), "{place}");
+    assert_eq!(provider.asked().len(), 1, "{place}");
+}
+
+#[tokio::test]
+async fn b3_a_worker_stopped_on_its_way_to_the_record_comes_late_but_whole() {
+    tokio::join!(stopped_at("after_mark"), stopped_at("after_request"));
+}
+
+#[tokio::test]
+async fn d3_a_stopped_worker_never_overwrites_a_newer_login() {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let first = fleet.worker_stopping_at("after_request").await;
+    let edge = fleet.own_edge().await;
+    // Both logins begin before: calls would go to the stopped worker, too.
+    let (old, new) = (fleet.login(NAME).await, fleet.login(NAME).await);
+    let owner = edge.owner(&new).await;
+    let takeover = async {
+        first.stopped().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&old, "old-code"), takeover);
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
+    let newer = edge.bus.command(exchange(&new, "new-code", owner), &nobody()).await.expect("the second one connects");
+    let newer: Value = serde_json::from_slice(&newer).unwrap();
+    assert_eq!(newer["access_token"], "at-1");
+
+    first.signal("CONT");
+    eventually("the late one is refused", async || first.log().contains("superseded")).await;
+    fleet.idle().await;
+    let reasons: Vec<Value> = fleet.events().await.iter().map(|event| event["reason"].clone()).collect();
+    assert_eq!(reasons, [json!("exchange_interrupted"), Value::Null]);
+    let (stored, writes) = fleet.stored(NAME).await;
+    assert_eq!((&stored.unwrap()["sequence"], writes), (&newer["sequence"], 1));
+    assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newer["sequence"].as_u64());
+    assert_eq!(provider.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn a_slow_provider_holds_its_command_with_one_worker() {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_secs(8))).await;
+    let (fleet, _first) = Fleet::configured(&provider.url).await;
+    let _second = fleet.worker().await;
+    let state = fleet.login(NAME).await;
+    let (status, body) = fleet.arrive(&state, CODE).await;
+    ending("slow", status, body, &fleet, &provider).await.is_connected();
+    assert_eq!(fleet.deliveries("exchange").await.0, 1);
+}
+
+/// A provider that sends SIGTERM to `victim` when it is asked, and answers two seconds later.
+async fn terminating_provider(victim: &Arc<AtomicU32>) -> Provider {
+    let victim = Arc::clone(victim);
+    Provider::start(move |number, _| {
+        signal(victim.load(Ordering::SeqCst), "TERM");
+        Said::tokens(number).after(Duration::from_secs(2))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_worker_told_to_stop_ends_what_it_began() {
+    let victim = Arc::default();
+    let provider = terminating_provider(&victim).await;
+    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
+    victim.store(worker.pid(), Ordering::SeqCst);
+    let state = fleet.login(NAME).await;
+    let ((status, body), ended): (_, ExitStatus) = tokio::join!(fleet.arrive(&state, CODE), worker.ended());
+    assert!(ended.success(), "{ended}\n{}", worker.log());
+    ending("worker told to stop", status, body, &fleet, &provider).await.is_connected();
+}
+
+#[tokio::test]
+async fn an_edge_told_to_stop_waits_for_the_answers_it_owes() {
+    let victim = Arc::default();
+    let provider = terminating_provider(&victim).await;
+    let (mut fleet, _worker) = Fleet::configured(&provider.url).await;
+    victim.store(fleet.edge_pid(), Ordering::SeqCst);
+    let state = fleet.login(NAME).await;
+    let (status, body) = fleet.arrive(&state, CODE).await;
+    assert!(fleet.edge_ended().await.success());
+    ending("edge told to stop", status, body, &fleet, &provider).await.is_connected();
+}
+
+#[tokio::test]
+async fn a_bus_killed_during_an_exchange_comes_back_to_workers_that_go_on() {
+    let victim = Arc::new(AtomicU32::new(0));
+    let provider = Provider::start({
+        let victim = Arc::clone(&victim);
+        move |number, _| {
+            if number == 0 {
+                signal(victim.load(Ordering::SeqCst), "KILL");
+            }
+            Said::tokens(number)
+        }
+    })
+    .await;
+    let (mut fleet, _worker) = Fleet::configured(&provider.url).await;
+    victim.store(fleet.nats.pid(), Ordering::SeqCst);
+    let state = fleet.login(NAME).await;
+    let arrived = fleet.arrive(&state, CODE);
+    let ((status, body), ()) = tokio::join!(arrived, fleet.nats.restart_once_killed());
+    let is_allowed = matches!(status.as_u16(), 200 | 502 | 503 | 504);
+    assert!(is_allowed, "{status}: {body}");
+    fleet.ready().await;
+    fleet.idle().await;
+    let codes: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    assert_eq!(codes, [CODE]);
+    let (stored, _) = fleet.stored(NAME).await;
+    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
+    assert_eq!(stored.and_then(|stored| stored["sequence"].as_u64()), newest);
+    if status == StatusCode::OK {
+        assert_eq!(body["sequence"].as_u64(), newest);
+    }
+
+    let state = fleet.login(NAME).await;
+    let (status, body) = fleet.arrive(&state, "next-code").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}

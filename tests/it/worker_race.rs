@@ -1,0 +1,132 @@
+//! Many at once: callbacks with one state, logins of one connection, admins at one config.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokenbus::bus::{Caller, Command, Credential};
+use tokenbus::secret::Secret;
+use tokenbus::subject::{Account, Integration};
+
+use crate::fleet::{Fleet, INTEGRATION};
+use crate::provider::{Provider, Said};
+use crate::support::tokenbus::ACCOUNT;
+
+const NAME: &str = "workspace1";
+
+#[tokio::test]
+async fn b2_parallel_callbacks_exchange_once() {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
+    let (fleet, _first) = Fleet::configured(&provider.url).await;
+    let _second = fleet.worker().await;
+    let state = fleet.login(NAME).await;
+    let answers = join_all((0..200).map(|_| fleet.arrive(&state, "canary-code"))).await;
+    let (connected, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == StatusCode::OK);
+    assert_eq!(connected.len(), 1);
+    let other = refused.iter().find(|(status, _)| *status != StatusCode::UNAUTHORIZED);
+    assert!(other.is_none(), "{other:?}");
+    assert_eq!(provider.asked().len(), 1);
+    fleet.idle().await;
+    assert_eq!(fleet.events().await.len(), 1);
+    assert_eq!(fleet.stored(NAME).await.1, 1);
+}
+
+#[tokio::test]
+async fn parallel_logins_of_one_connection_end_one_after_the_other() {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(100))).await;
+    let (fleet, _first) = Fleet::configured(&provider.url).await;
+    let _second = fleet.worker().await;
+    let states = join_all((0..8).map(|_| fleet.login(NAME))).await;
+    let codes: Vec<String> = (0..states.len()).map(|number| format!("code-{number}")).collect();
+    let answers = join_all(states.iter().zip(&codes).map(|(state, code)| fleet.arrive(state, code))).await;
+    let mut sequences = HashSet::new();
+    for (status, body) in &answers {
+        match status.as_u16() {
+            200 => assert!(sequences.insert(body["sequence"].as_u64().unwrap()), "{body}"),
+            503 => assert!(body["error"].as_str().unwrap().contains("another command"), "{body}"),
+            status => panic!("{status}: {body}"),
+        }
+    }
+    fleet.idle().await;
+    let newest = sequences.iter().max().copied();
+    assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newest);
+    assert_eq!(fleet.stored(NAME).await.0.unwrap()["sequence"].as_u64(), newest);
+    let sent: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    assert_eq!(sent.len(), sequences.len(), "{sent:?}");
+    assert_eq!(sent.iter().collect::<HashSet<_>>().len(), sent.len(), "{sent:?}");
+}
+
+fn named(fleet: &Fleet, name: &str) -> Value {
+    let mut config = fleet.config();
+    config["name"] = json!(name);
+    config
+}
+
+#[tokio::test]
+async fn parallel_puts_all_succeed_and_the_newest_record_is_in_force() {
+    let (fleet, _first) = Fleet::configured("http://127.0.0.1:9").await;
+    let _second = fleet.worker().await;
+    for round in 0..5 {
+        let names: Vec<String> = (0..6).map(|number| format!("{round}-{number}")).collect();
+        let puts = names
+            .iter()
+            .enumerate()
+            .map(async |(number, name)| fleet.put(&fleet.admin_keys[number % 2], &named(&fleet, name)).await);
+        for (status, body) in join_all(puts).await {
+            assert_eq!(status, StatusCode::OK, "{body}");
+        }
+        let stored = fleet.stored_config().await;
+        let newest = fleet.record(&format!("config.{INTEGRATION}")).await;
+        assert_eq!(stored["sequence"].as_u64(), newest.0);
+        assert!(names.contains(&stored["config"]["name"].as_str().unwrap().to_owned()), "{stored}");
+    }
+}
+
+/// A command whose worker dies before the record, then a newer put by another account; the old one comes again.
+async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integration, String) -> Command) {
+    let (fleet, mut configurer) = Fleet::configured("http://127.0.0.1:9").await;
+    configurer.kill().await;
+    let mut first = fleet.worker_dying_at("before_config_record").await;
+    let edge = fleet.own_edge().await;
+    let callers = fleet.admin_keys.clone().map(|key| Caller {
+        credential: Some(Credential::new(Secret::new(format!("X-Api-Key {key}")))),
+        traceparent: None,
+        request_id: "test".to_owned(),
+    });
+    let seal_to = edge.seal_to(&callers[0]).await;
+    let integration = Integration::parse(INTEGRATION).unwrap();
+    let old = old(&fleet, Account::parse(ACCOUNT).unwrap(), integration.clone(), seal_to.clone());
+    let body = named(&fleet, "Newer").to_string().into();
+    let newer = Command::Put { integration, account: Account::parse(&fleet.other_account).unwrap(), seal_to, body };
+
+    let takeover = async {
+        first.ended().await;
+        let (newer, second) = tokio::join!(edge.bus.command(newer, &callers[1]), fleet.worker());
+        newer.expect("the newer put succeeds");
+        second
+    };
+    let (old, _second) = tokio::join!(edge.bus.command(old, &callers[0]), takeover);
+    let refusal = old.expect_err("the older command comes too late").to_string();
+    assert!(refusal.contains("superseded"), "{refusal}");
+    fleet.idle().await;
+    let stored = fleet.stored_config().await;
+    assert_eq!(stored["config"]["name"], "Newer");
+    assert_eq!(stored["sequence"].as_u64(), fleet.record(&format!("config.{INTEGRATION}")).await.0);
+}
+
+#[tokio::test]
+async fn d3_an_old_put_that_comes_again_does_not_undo_a_newer_one() {
+    comes_again_after_a_newer_put(|fleet, account, integration, seal_to| {
+        let body = named(fleet, "Older").to_string().into();
+        Command::Put { integration, account, seal_to, body }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn d3_an_old_delete_that_comes_again_does_not_undo_a_newer_put() {
+    comes_again_after_a_newer_put(|_, account, integration, seal_to| Command::Delete { integration, account, seal_to })
+        .await;
+}

@@ -1,0 +1,380 @@
+//! Edge and workers as separate processes, each with its own NATS user, to be killed, stopped and brought back.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokenbus::bus::{Bus, Caller, StateOwner};
+use tokenbus::nats::{Nats as Connection, Patience};
+use tokenbus::secret::Secret;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+use crate::support::child::{Running, signal};
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, read, run, settings};
+
+/// The integration that the tests use.
+pub(crate) const INTEGRATION: &str = "odd";
+/// How long something may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A bus, an edge and the way to more workers.
+pub(crate) struct Fleet {
+    pub(crate) nats: Nats,
+    /// Another account whose key may write configs, too.
+    pub(crate) other_account: String,
+    /// API keys with the role `admin`: of the usual account, and of the other one.
+    pub(crate) admin_keys: [String; 2],
+    url: Url,
+    edge: Running,
+    http: reqwest::Client,
+    settings: HashMap<String, String>,
+    provider_url: String,
+    folder: TempDir,
+    started: Cell<usize>,
+}
+
+/// A process that works.
+pub(crate) struct Worker {
+    process: Running,
+    log: PathBuf,
+}
+
+/// An edge within the test, for commands that no HTTP request makes.
+pub(crate) struct OwnEdge {
+    pub(crate) bus: Arc<Bus>,
+    _receives: JoinSet<()>,
+}
+
+impl Fleet {
+    /// A bus and an edge, without a worker.
+    pub(crate) async fn start(provider_url: &str) -> Self {
+        let nats = Nats::start().await;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let keys_file = folder.path().join("keys");
+        let other_account = nkeys::KeyPair::new_account().public_key();
+        let mut settings = settings(&nats, "worker", &keys_file);
+        let admins = json!([ACCOUNT, other_account]).to_string();
+        settings.insert("TOKENBUS_AUTH__ADMIN_ACCOUNTS".to_owned(), admins);
+        let as_admin = as_user(&settings, &nats, "admin");
+        run(&as_admin, &["keys", "generate", "--out", keys_file.to_str().expect("a plain path")]).await;
+        run(&as_admin, &["setup"]).await;
+        let admin_keys = [admin_key(&as_admin, ACCOUNT).await, admin_key(&as_admin, &other_account).await];
+
+        let mut as_edge = as_user(&settings, &nats, "edge");
+        as_edge.remove("TOKENBUS_SECRETS__KEYS_FILE");
+        let mut edge = Running::start(Path::new(PROGRAM), &folder.path().join("edge.log"), |command| {
+            command.envs(&as_edge).args(["serve", "--role", "edge"]);
+        });
+        let url = edge.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let provider_url = provider_url.to_owned();
+        let started = Cell::new(0);
+        Self { nats, other_account, admin_keys, url, edge, http, settings, provider_url, folder, started }
+    }
+
+    /// A bus, an edge, and the worker that put the provider's config in force.
+    pub(crate) async fn configured(provider_url: &str) -> (Self, Worker) {
+        let fleet = Self::start(provider_url).await;
+        let worker = fleet.worker().await;
+        let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        (fleet, worker)
+    }
+
+    /// Another worker, ready.
+    pub(crate) async fn worker(&self) -> Worker {
+        let worker = self.worker_with(&[]);
+        worker.ready().await;
+        worker
+    }
+
+    /// Another worker, which will kill itself at that place. Ready, and so is the edge.
+    pub(crate) async fn worker_dying_at(&self, place: &str) -> Worker {
+        self.worker_failing("FAIL_KILL_AT", place).await
+    }
+
+    /// Another worker, which will stand still at that place. Ready, and so is the edge.
+    pub(crate) async fn worker_stopping_at(&self, place: &str) -> Worker {
+        self.worker_failing("FAIL_STOP_AT", place).await
+    }
+
+    async fn worker_failing(&self, how: &str, place: &str) -> Worker {
+        let worker = self.worker_with(&[(how, place)]);
+        worker.ready().await;
+        self.ready().await;
+        worker
+    }
+
+    /// Starts another worker.
+    pub(crate) fn worker_with(&self, environment: &[(&str, &str)]) -> Worker {
+        let number = self.started.replace(self.started.get() + 1);
+        let log = self.folder.path().join(format!("worker{number}.log"));
+        let process = Running::start(Path::new(PROGRAM), &log, |command| {
+            command.envs(&self.settings).envs(environment.iter().copied()).args(["serve", "--role", "worker"]);
+        });
+        Worker { process, log }
+    }
+
+    /// The edge's process id.
+    pub(crate) fn edge_pid(&self) -> u32 {
+        self.edge.pid()
+    }
+
+    /// How the edge ended.
+    pub(crate) async fn edge_ended(&mut self) -> ExitStatus {
+        self.edge.ended().await
+    }
+
+    /// Waits until the edge finds the bus and a worker there.
+    pub(crate) async fn ready(&self) {
+        eventually("the edge is ready", async || {
+            let answer = self.http.get(self.endpoint("readyz")).send().await;
+            answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
+        })
+        .await;
+    }
+
+    /// The integration's config.
+    pub(crate) fn config(&self) -> Value {
+        json!({
+            "integration_id": INTEGRATION, "name": "Odd", "scopes": "read,write", "client_id": "client",
+            "client_secret": "canary-client-secret",
+            "auth_url": format!("{}/authorize", self.provider_url),
+            "token_url": format!("{}/token", self.provider_url),
+            "redirect_url": self.endpoint("hub/integrations/oauth-callback"),
+        })
+    }
+
+    /// Puts the integration's config with that key.
+    pub(crate) async fn put(&self, key: &str, config: &Value) -> (StatusCode, Value) {
+        let url = self.endpoint(&format!("hub/integrations/{INTEGRATION}/oauth-config"));
+        read(self.http.put(url).header("x-api-key", key).json(config).send().await.expect("the edge answers")).await
+    }
+
+    /// A call with the usual key.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let url = self.endpoint(&format!("hub/integrations/{path}"));
+        let answer = self.http.get(url).header("x-api-key", &self.admin_keys[0]).send().await;
+        read(answer.expect("the edge answers")).await
+    }
+
+    /// Begins a login; gives its state.
+    pub(crate) async fn login(&self, connection: &str) -> String {
+        let (status, body) = self.get(&format!("{INTEGRATION}/oauth-login/{connection}")).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        state_of(&body)
+    }
+
+    /// The browser comes back from the provider.
+    pub(crate) fn arrive(&self, state: &str, code: &str) -> impl Future<Output = (StatusCode, Value)> + Send + use<> {
+        let url = self.endpoint("hub/integrations/oauth-callback");
+        let query = [("code", code), ("state", state)];
+        let url = Url::parse_with_params(url.as_str(), query).expect("a callback is a URL");
+        let request = self.http.get(url).header("accept", "application/json");
+        async move { read(request.send().await.expect("the edge answers")).await }
+    }
+
+    /// An edge within the test.
+    pub(crate) async fn own_edge(&self) -> OwnEdge {
+        let mut settings = tokenbus::config::load(None).expect("the defaults are whole").nats;
+        self.nats.url.clone_into(&mut settings.url);
+        "edge".clone_into(&mut settings.user);
+        settings.password = Secret::new(self.nats.password("edge"));
+        let connection = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
+        let bus = Arc::new(Bus::new(connection, Duration::from_secs(20)));
+        let mut receives = JoinSet::new();
+        let receiving = Arc::clone(&bus);
+        receives.spawn(async move { drop(receiving.receive().await) });
+        OwnEdge { bus, _receives: receives }
+    }
+
+    /// `tokenbus` with these arguments, as the NATS user `admin`; it must succeed.
+    pub(crate) async fn cli(&self, arguments: &[&str]) -> String {
+        run(&as_user(&self.settings, &self.nats, "admin"), arguments).await
+    }
+
+    /// The same, whatever comes of it: exit code and what it says.
+    pub(crate) async fn cli_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let settings = as_user(&self.settings, &self.nats, "admin");
+        let output = tokio::process::Command::new(PROGRAM).args(arguments).envs(&settings).output().await;
+        let output = output.expect("the program starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
+    /// Waits until no command is queued or under way.
+    pub(crate) async fn idle(&self) {
+        let admin = self.jetstream("admin").await;
+        eventually("the queue is empty", async || {
+            let stream = admin.get_stream("OAUTH_COMMANDS").await;
+            stream.is_ok_and(|stream| stream.cached_info().state.messages == 0)
+        })
+        .await;
+    }
+
+    /// How often the consumer of that verb handed a command out, and how many messages it came to.
+    pub(crate) async fn deliveries(&self, verb: &str) -> (u64, u64) {
+        let admin = self.jetstream("admin").await;
+        let info = admin.get_stream_no_info("OAUTH_COMMANDS").await.expect("a name");
+        let info = info.consumer_info(verb).await.expect("the verb has a consumer");
+        (info.delivered.consumer_sequence, info.ack_floor.stream_sequence)
+    }
+
+    /// Audit events, oldest first, without those of the name `login_started` and `config_put`.
+    pub(crate) async fn events(&self) -> Vec<Value> {
+        let mut events = self.messages("OAUTH_EVENTS").await;
+        events.retain(|event| event["event"] != "login_started" && event["event"] != "config_put");
+        events
+    }
+
+    /// The connection in the bucket, and how often the bucket was written.
+    pub(crate) async fn stored(&self, connection: &str) -> (Option<Value>, u64) {
+        let key = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{connection}");
+        let stream = self.jetstream("admin").await.get_stream("KV_oauth_connections").await.expect("the bucket");
+        let found = stream.get_last_raw_message_by_subject(&key).await.ok();
+        let value = found.and_then(|message| serde_json::from_slice(&message.payload).ok());
+        (value, stream.cached_info().state.last_sequence)
+    }
+
+    /// The config in force.
+    pub(crate) async fn stored_config(&self) -> Value {
+        let stream = self.jetstream("admin").await.get_stream("KV_oauth_configs").await.expect("the bucket");
+        let found = stream.get_last_raw_message_by_subject(&format!("$KV.oauth_configs.{INTEGRATION}")).await;
+        serde_json::from_slice(&found.expect("a config is in force").payload).expect("a config is JSON")
+    }
+
+    /// Sequences of the newest record of a subject below `ms.integration.oauth.`, and of the stream's newest.
+    pub(crate) async fn record(&self, path: &str) -> (Option<u64>, u64) {
+        let stream = self.jetstream("worker").await.get_stream("OAUTH").await.expect("the stream");
+        let found = stream.get_last_raw_message_by_subject(&format!("ms.integration.oauth.{path}")).await.ok();
+        (found.map(|message| message.sequence), stream.cached_info().state.last_sequence)
+    }
+
+    /// The path of a connection's record.
+    pub(crate) fn path(connection: &str) -> String {
+        format!("{ACCOUNT}.{INTEGRATION}.{connection}")
+    }
+
+    pub(crate) async fn jetstream(&self, user: &str) -> jetstream::Context {
+        jetstream::new(self.nats.connect(user).await)
+    }
+
+    async fn messages(&self, stream: &str) -> Vec<Value> {
+        let stream = self.jetstream("admin").await.get_stream(stream).await.expect("the stream");
+        let mut found = Vec::new();
+        for sequence in 1..=stream.cached_info().state.last_sequence {
+            let message = stream.get_raw_message(sequence).await.expect("nothing is deleted from it");
+            found.push(serde_json::from_slice(&message.payload).expect("JSON"));
+        }
+        found
+    }
+
+    fn endpoint(&self, path: &str) -> Url {
+        self.url.join(path).expect("a path makes a URL")
+    }
+}
+
+impl Worker {
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) {
+        eventually("the worker is ready", async || self.log().contains("ready for commands and calls")).await;
+    }
+
+    /// Ends it with SIGKILL.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        self.process.ended().await
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits until it stands still after SIGSTOP.
+    pub(crate) async fn stopped(&self) {
+        let path = format!("/proc/{}/stat", self.pid());
+        eventually("the worker is stopped", async || {
+            let stat = std::fs::read_to_string(&path).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+        })
+        .await;
+    }
+}
+
+impl OwnEdge {
+    /// Whose login a state belongs to.
+    pub(crate) async fn owner(&self, state: &str) -> StateOwner {
+        let answer = self.bus.call("state", &nobody(), &json!({ "state": state })).await.expect("a worker answers");
+        serde_json::from_slice(&answer).expect("an owner")
+    }
+
+    /// The workers' public curve key, as they tell it to this caller.
+    pub(crate) async fn seal_to(&self, caller: &Caller) -> String {
+        let answer = self.bus.call("whoami", caller, &json!({})).await.expect("a worker answers");
+        let who: Value = serde_json::from_slice(&answer).expect("JSON");
+        who["seal_to"].as_str().expect("the key is in `seal_to`").to_owned()
+    }
+}
+
+/// A caller without a credential.
+pub(crate) fn nobody() -> Caller {
+    Caller { credential: None, traceparent: None, request_id: "test".to_owned() }
+}
+
+/// The state in the answer to a login.
+pub(crate) fn state_of(login: &Value) -> String {
+    let url = login["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a login answers with a URL");
+    let state = url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
+    state.expect("an authorization request has a state")
+}
+
+/// Asks again and again until it is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let asked_from = std::panic::Location::caller();
+    async move {
+        let poll = async {
+            while !is_so().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("{asked_from}: waited in vain: {what}"));
+    }
+}
+
+fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
+    let mut settings = settings.clone();
+    settings.insert("TOKENBUS_NATS__USER".to_owned(), user.to_owned());
+    settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), nats.password(user).to_owned());
+    settings
+}
+
+async fn admin_key(settings: &HashMap<String, String>, account: &str) -> String {
+    let printed = run(settings, &["api-keys", "create", "--account", account, "--json", "--role", "admin"]).await;
+    let made: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
+    made["key"].as_str().expect("a key is in `key`").to_owned()
+}
