@@ -6,3 +6,4 @@ pub(crate) mod install;
 pub(crate) mod landing;
 pub(crate) mod provider;
 pub(crate) mod visitor;
+pub(crate) mod world;
