@@ -10,6 +10,8 @@ mod browser;
 #[cfg(test)]
 mod bus;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod flow;
 #[cfg(test)]
 mod parts;
