@@ -1,6 +1,8 @@
 //! How many callbacks a second one edge and one worker carry, and what they add to the provider's own time; beside it,
 //! in the same run, what JetStream alone writes on this machine. `cargo bench --bench callbacks`.
 
+#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+
 #[path = "../tests/it/provider.rs"]
 mod provider;
 #[path = "../tests/support/support.rs"]

@@ -5,6 +5,14 @@ use crate::parts::client::{CLIENT, VERIFIER, authorization_url_to, exchange_at, 
 use crate::parts::landing::Landing;
 use crate::parts::provider::Provider;
 use crate::parts::visitor::{Consent, query};
+use crate::parts::world::{CONNECTION, INTEGRATION, World, text};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+/// How long a message between windows may take.
+const MESSAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn chromium_walks_a_login() {
@@ -30,4 +38,156 @@ async fn chromium_walks_a_refusal() {
     let found = query(&browser.walk(&start, &landing.url, Consent::Deny).await);
     assert_eq!(found["error"], "access_denied");
     browser.close().await;
+}
+
+#[tokio::test]
+async fn a_popup_tells_its_opener_that_it_is_connected() {
+    let Some(browser) = Browser::open().await else { return };
+    let application = Landing::open().await;
+    let world = world(&application).await;
+    browser.page.goto(&application.url).await.expect("the application's page");
+    let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
+    browser.answer(Consent::Allow).await;
+    browser.arrive(&world.tokenbus.callback()).await;
+
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
+    browser.picture("connected").await;
+    assert_no_token_in(&browser.page.source().await.expect("a page has a source"), &world).await;
+
+    browser.show(&windows.opener).await;
+    let expected = json!({
+        "type": "tokenbus", "status": "connected", "integration_id": INTEGRATION, "connection_id": CONNECTION,
+    });
+    assert_eq!(heard(&browser).await, [json!({ "origin": gateway(&world), "data": expected })]);
+
+    browser.show(&windows.popup).await;
+    let back = browser.page.find(fantoccini::Locator::Css("a")).await.expect("a link back");
+    back.click().await.expect("a link can be followed");
+    browser.arrive(&application.url).await;
+    assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_popup_tells_its_opener_that_it_was_denied() {
+    let Some(browser) = Browser::open().await else { return };
+    let application = Landing::open().await;
+    let world = world(&application).await;
+    browser.page.goto(&application.url).await.expect("the application's page");
+    let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
+    browser.answer(Consent::Deny).await;
+    browser.arrive(&world.tokenbus.callback()).await;
+
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is not connected"));
+    assert_eq!(browser.text(".detail").await, "access_denied");
+    browser.picture("denied").await;
+
+    browser.show(&windows.opener).await;
+    let expected = json!({
+        "type": "tokenbus", "status": "error", "integration_id": INTEGRATION, "connection_id": CONNECTION,
+        "error": "access_denied",
+    });
+    assert_eq!(heard(&browser).await, [json!({ "origin": gateway(&world), "data": expected })]);
+    assert_eq!(world.token_requests().await, []);
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn b9_an_opener_of_another_origin_hears_nothing() {
+    let Some(browser) = Browser::open().await else { return };
+    let (application, other) = (Landing::open().await, Landing::open().await);
+    let world = world(&application).await;
+    browser.page.goto(&other.url).await.expect("the other's page");
+    let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
+    browser.answer(Consent::Allow).await;
+    browser.arrive(&world.tokenbus.callback()).await;
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+
+    // Chromium tells the console of a message that it did not deliver.
+    let console = browser.console(&gateway(&world)).await.join("\n");
+    assert!(console.contains("postMessage") && console.contains(&other.origin), "{console}");
+    browser.show(&windows.opener).await;
+    let own = "postMessage('mine')";
+    browser.page.execute(own, vec![]).await.expect("a message to itself");
+    assert_eq!(heard(&browser).await, [json!({ "origin": other.origin, "data": "mine" })]);
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn b9_without_return_to_nobody_hears_anything() {
+    let Some(browser) = Browser::open().await else { return };
+    let application = Landing::open().await;
+    let world = world(&application).await;
+    browser.page.goto(&application.url).await.expect("the application's page");
+    let windows = browser.open_popup(&login(&world, None).await).await;
+    browser.answer(Consent::Allow).await;
+    browser.arrive(&world.tokenbus.callback()).await;
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("main p").await, "You can close this window.");
+    browser.picture("connected-without-return").await;
+    assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
+
+    browser.show(&windows.opener).await;
+    browser.page.execute("postMessage('mine')", vec![]).await.expect("a message to itself");
+    assert_eq!(heard(&browser).await, [json!({ "origin": application.origin, "data": "mine" })]);
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn the_page_works_without_scripts() {
+    let Some(browser) = Browser::without_scripts().await else { return };
+    let application = Landing::open().await;
+    let world = world(&application).await;
+    browser.page.goto(&application.url).await.expect("the application's page");
+    browser.text("html:not(.scripts)").await;
+
+    let start = login(&world, Some(&application)).await.parse().expect("a URL");
+    let callback = browser.walk(&start, &world.tokenbus.callback(), Consent::Allow).await;
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
+    assert_no_token_in(&browser.page.source().await.expect("a page has a source"), &world).await;
+
+    browser.page.goto(callback.as_str()).await.expect("the same page again");
+    assert_eq!(browser.text("h1").await, "The login did not succeed");
+    browser.picture("used").await;
+    browser.close().await;
+}
+
+async fn world(application: &Landing) -> World {
+    World::start_with(&[("OAUTH__RETURN_TO", &format!("[\"{}\"]", application.origin))]).await
+}
+
+/// The authorization URL of a login that returns to `application`.
+async fn login(world: &World, application: Option<&Landing>) -> String {
+    let query = application.map_or(String::new(), |application| format!("?return_to={}", application.url));
+    let path = format!("{INTEGRATION}/oauth-login/{CONNECTION}{query}");
+    let (status, body) = world.tokenbus.call(Method::GET, &path).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    text(&body, "oauth_url").to_owned()
+}
+
+fn gateway(world: &World) -> String {
+    world.tokenbus.url.origin().ascii_serialization()
+}
+
+/// The messages that the application's page has got, once there is one.
+async fn heard(browser: &Browser) -> Vec<Value> {
+    let poll = async {
+        loop {
+            let heard = browser.page.execute("return heard", vec![]).await.expect("the page keeps its messages");
+            match heard.as_array() {
+                Some(messages) if !messages.is_empty() => return messages.clone(),
+                _ => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(MESSAGE, poll).await.expect("a message comes")
+}
+
+async fn assert_no_token_in(page: &str, world: &World) {
+    let (_, connection) = world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/{CONNECTION}")).await;
+    for field in ["access_token", "refresh_token"] {
+        assert!(!page.contains(text(&connection, field)), "{field} is on the page");
+    }
 }

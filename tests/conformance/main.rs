@@ -10,6 +10,10 @@ mod browser;
 #[cfg(test)]
 mod bus;
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod flow;
+#[cfg(test)]
 mod parts;
 #[cfg(test)]
 mod provider_alone;

@@ -4,5 +4,7 @@ pub(crate) mod chromium;
 pub(crate) mod client;
 pub(crate) mod install;
 pub(crate) mod landing;
+pub(crate) mod nats_cli;
 pub(crate) mod provider;
 pub(crate) mod visitor;
+pub(crate) mod world;

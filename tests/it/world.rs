@@ -24,7 +24,7 @@ pub(crate) struct Login {
 impl World {
     /// A world in which the integration is configured.
     pub(crate) async fn with(provider: Provider) -> Self {
-        let world = Self { tokenbus: Tokenbus::start().await, provider };
+        let world = Self { tokenbus: Tokenbus::start(&[]).await, provider };
         world.tokenbus.configure(&world.config()).await;
         world
     }

@@ -6,8 +6,10 @@ use reqwest::{Method, Response, StatusCode};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 /// The program.
@@ -33,12 +35,14 @@ pub(crate) struct Tokenbus {
 }
 
 impl Tokenbus {
-    /// Starts a bus, declares what is on it, makes the keys, and serves.
-    pub(crate) async fn start() -> Self {
+    /// Starts a bus, declares what is on it, makes the keys, and serves. Further settings are named as in the
+    /// environment, without `TOKENBUS_`.
+    pub(crate) async fn start(more: &[(&str, &str)]) -> Self {
         let nats = Nats::start().await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
-        let settings = settings(&nats, "worker", &keys_file);
+        let mut settings = settings(&nats, "worker", &keys_file);
+        settings.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
         let as_admin = self::settings(&nats, "admin", &keys_file);
 
         let keys = keys_file.to_str().expect("a path of plain letters");
@@ -104,7 +108,20 @@ async fn serve(settings: &HashMap<String, String>, folder: &Path) -> (Running, U
         command.envs(settings).args(["serve", "--role", "all"]);
     });
     let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
+    ready(&url).await;
     (process, url)
+}
+
+/// Waits for the worker: the gateway listens before it, and answers 503 until then.
+async fn ready(url: &Url) {
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let readiness = url.join("readyz").expect("a path makes a URL");
+    let poll = async {
+        while http.get(readiness.clone()).send().await.expect("tokenbus answers").status() != StatusCode::OK {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), poll).await.expect("tokenbus gets ready; its log says why not");
 }
 
 /// Settings of a process that connects as `user`.

@@ -3,9 +3,11 @@
 use super::install;
 use super::visitor::Consent;
 use crate::support::child::Running;
+use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -25,6 +27,15 @@ pub(crate) struct Browser {
 impl Browser {
     /// A new browser, or `None` (and a line that says so) where there is no Chromium.
     pub(crate) async fn open() -> Option<Self> {
+        Self::start(&[]).await
+    }
+
+    /// The same with JavaScript switched off.
+    pub(crate) async fn without_scripts() -> Option<Self> {
+        Self::start(&["--blink-settings=scriptEnabled=false"]).await
+    }
+
+    async fn start(more: &[&str]) -> Option<Self> {
         if !install::chromium() {
             return None;
         }
@@ -34,7 +45,7 @@ impl Browser {
         });
         let port = driver.line(chosen_port).await;
         let page = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities(&folder.path().join("profile")))
+            .capabilities(capabilities(&folder.path().join("profile"), more))
             .connect(&format!("http://127.0.0.1:{port}"))
             .await
             .expect("chromedriver starts Chromium");
@@ -45,6 +56,50 @@ impl Browser {
     /// that page's whole URL.
     pub(crate) async fn walk(&self, start: &Url, callback: &str, consent: Consent) -> Url {
         self.page.goto(start.as_str()).await.expect("the provider's first page");
+        self.answer(consent).await;
+        self.arrive(callback).await
+    }
+
+    /// Opens `url` in a second window, which belongs to the page in the first, and goes there.
+    pub(crate) async fn open_popup(&self, url: &str) -> Popup {
+        let opener = self.page.window().await.expect("a window");
+        let script = "window.open(arguments[0], 'login', 'popup,width=520,height=680')";
+        self.page.execute(script, vec![url.into()]).await.expect("the page opens a window");
+        let windows = self.page.windows().await.expect("the windows");
+        let popup = windows.into_iter().find(|window| *window != opener).expect("a second window");
+        self.page.switch_to_window(popup.clone()).await.expect("the second window is there");
+        Popup { opener, popup }
+    }
+
+    /// Goes to a window.
+    pub(crate) async fn show(&self, window: &WindowHandle) {
+        self.page.switch_to_window(window.clone()).await.expect("the window is there");
+    }
+
+    /// The text of the one element that `css` finds, once it is there.
+    pub(crate) async fn text(&self, css: &str) -> String {
+        let element = self.page.wait().at_most(PAGE).for_element(Locator::Css(css)).await.expect("the element");
+        element.text().await.expect("an element has text")
+    }
+
+    /// Saves what the window shows as `<name>.png` in the folder that `SCREENSHOT_DIR` names, if it does.
+    pub(crate) async fn picture(&self, name: &str) {
+        let Some(folder) = std::env::var_os("SCREENSHOT_DIR") else { return };
+        let picture = self.page.screenshot().await.expect("a picture of the window");
+        std::fs::create_dir_all(&folder).expect("a folder for pictures");
+        std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).expect("the picture is saved");
+    }
+
+    /// What the consoles said of pages at `origin`.
+    pub(crate) async fn console(&self, origin: &str) -> Vec<String> {
+        let entries = self.page.issue_cmd(ConsoleLog).await.expect("chromedriver keeps the console");
+        let entries = entries.as_array().cloned().expect("a list of entries");
+        let messages = entries.iter().filter_map(|entry| entry["message"].as_str());
+        messages.filter(|message| message.starts_with(origin)).map(str::to_owned).collect()
+    }
+
+    /// Fills in the provider's forms.
+    pub(crate) async fn answer(&self, consent: Consent) {
         self.fill("login", "alice").await;
         self.fill("password", "correct horse").await;
         self.press("login").await;
@@ -53,7 +108,6 @@ impl Browser {
             Consent::Deny => "deny",
         })
         .await;
-        self.arrive(callback).await
     }
 
     /// Waits for a page whose URL begins with `prefix`.
@@ -88,15 +142,35 @@ impl Browser {
     }
 }
 
+/// A window that another one opened.
+pub(crate) struct Popup {
+    pub(crate) opener: WindowHandle,
+    pub(crate) popup: WindowHandle,
+}
+
+/// chromedriver's own command for the console's entries.
+#[derive(Debug)]
+struct ConsoleLog;
+
+impl WebDriverCompatibleCommand for ConsoleLog {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(json!({ "type": "browser" }).to_string()))
+    }
+}
+
 /// The first line names the port that was asked for, 0; a later one the port that it became.
 fn chosen_port(line: &str) -> Option<u16> {
     line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }
 
 /// Over the pipe Chromium ends with its driver, however that ends. Nothing here calls home.
-fn capabilities(profile: &Path) -> fantoccini::wd::Capabilities {
+fn capabilities(profile: &Path, more: &[&str]) -> fantoccini::wd::Capabilities {
     let profile = format!("--user-data-dir={}", profile.display());
-    let arguments = [
+    let mut arguments = vec![
         "--headless=new",
         "--remote-debugging-pipe",
         "--no-sandbox",
@@ -107,8 +181,14 @@ fn capabilities(profile: &Path) -> fantoccini::wd::Capabilities {
         "--disable-background-networking",
         "--disable-component-update",
         "--disable-sync",
+        "--window-size=900,700",
         &profile,
     ];
-    let wanted = json!({ "browserName": "chrome", "goog:chromeOptions": { "args": arguments } });
+    arguments.extend(more);
+    let wanted: Value = json!({
+        "browserName": "chrome",
+        "goog:chromeOptions": { "args": arguments },
+        "goog:loggingPrefs": { "browser": "ALL" },
+    });
     wanted.as_object().cloned().expect("an object")
 }

@@ -1,11 +1,18 @@
-//! A page for the browser to land on where a test has no tokenbus.
+//! A page of the suite's own: where a browser lands when a test has no tokenbus, and an application that opens logins.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+/// Keeps the messages that it is sent, and shows by a class of its own that scripts run.
+const PAGE: &str = "<!doctype html><title>An application</title><script>\
+    document.documentElement.className = 'scripts';\
+    const heard = []; onmessage = ({ origin, data }) => heard.push({ origin, data })</script>";
+
 /// Answers every request with the same small page, until dropped.
 pub(crate) struct Landing {
+    /// Its origin.
+    pub(crate) origin: String,
     /// The URL of the page.
     pub(crate) url: String,
     _tasks: JoinSet<()>,
@@ -15,7 +22,7 @@ impl Landing {
     /// Listens on a loopback port of its own.
     pub(crate) async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}/callback", listener.local_addr().expect("a listener has an address"));
+        let origin = format!("http://{}", listener.local_addr().expect("a listener has an address"));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut answers = JoinSet::new();
@@ -23,7 +30,7 @@ impl Landing {
                 answers.spawn(answer(stream));
             }
         });
-        Self { url, _tasks: tasks }
+        Self { url: format!("{origin}/callback"), origin, _tasks: tasks }
     }
 }
 
@@ -31,7 +38,7 @@ async fn answer(mut stream: TcpStream) {
     let mut request = [0; 8192];
     // A browser opens connections that it may never use; whatever it sends, the answer is the same.
     if stream.read(&mut request).await.is_ok_and(|length| length > 0) {
-        let page = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\nConnection: close\r\n\r\nlanded";
-        let _ = stream.write_all(page.as_bytes()).await;
+        let head = format!("Content-Type: text/html\r\nContent-Length: {}\r\nConnection: close", PAGE.len());
+        let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{PAGE}").as_bytes()).await;
     }
 }

@@ -1,0 +1,117 @@
+//! What people see with the `nats` CLI.
+
+use crate::parts::nats_cli::NatsCli;
+use crate::parts::world::{CONNECTION, INTEGRATION, World, text, token_subject};
+use crate::support::root;
+use crate::support::tokenbus::ACCOUNT;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// As `nats/README.md` says it.
+const OPERATOR: &str = r#"nats --user operator --password "$NATS_OPERATOR_PASSWORD" --inbox-prefix _INBOX_operator"#;
+const DEMO: &str = r#"nats --user demo --password "$NATS_DEMO_PASSWORD""#;
+
+#[tokio::test]
+async fn an_operator_looks_at_a_connection() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    let connection = world.connect(CONNECTION).await;
+    let key = format!("{ACCOUNT}.{INTEGRATION}.{CONNECTION}");
+
+    let listed = cli.prints(&format!("{OPERATOR} kv ls oauth_connections")).await;
+    assert_eq!(listed.trim(), key);
+
+    let printed = cli.prints(&format!("{OPERATOR} kv get oauth_connections {key} --raw")).await;
+    let stored: Value = serde_json::from_str(&printed).expect("the value is JSON");
+    for field in ["sequence", "subject", "modified", "status"] {
+        assert_eq!(stored[field], connection[field], "{field}");
+    }
+    for field in ["access_token", "refresh_token"] {
+        assert!(text(&stored, field).starts_with("v1."), "{field} is not sealed");
+        assert!(!printed.contains(text(&connection, field)), "{field} is in clear");
+    }
+
+    let config = cli.prints(&format!("{OPERATOR} kv get oauth_configs {INTEGRATION} --raw")).await;
+    let config: Value = serde_json::from_str(&config).expect("the value is JSON");
+    assert!(text(&config["config"], "client_secret").starts_with("v1."), "the client's secret is not sealed");
+}
+
+#[tokio::test]
+async fn an_operator_looks_at_the_streams() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    world.connect(CONNECTION).await;
+
+    let shown = cli.prints(&format!("{OPERATOR} stream info OAUTH")).await;
+    assert!(shown.contains("Information for Stream OAUTH"), "{shown}");
+    let state = cli.prints(&format!("{OPERATOR} stream info OAUTH --json")).await;
+    let state: Value = serde_json::from_str(&state).expect("the state is JSON");
+    assert_eq!(state["state"]["messages"], 2, "one config and one connection");
+
+    let listed = cli.prints(&format!("{OPERATOR} stream ls --names")).await;
+    for stream in ["OAUTH", "OAUTH_COMMANDS", "OAUTH_DEAD", "OAUTH_EVENTS", "OAUTH_SCHEDULE"] {
+        assert!(listed.lines().any(|line| line.trim() == stream), "{stream} is not in {listed}");
+    }
+    let events = cli.prints(&format!("{OPERATOR} stream subjects OAUTH_EVENTS --names")).await;
+    let event = format!("ms.oauth.{ACCOUNT}.event.{INTEGRATION}.{CONNECTION}.connected");
+    assert!(events.contains(&event), "{event} is not in {events}");
+}
+
+/// What a message of `OAUTH` holds is the token itself.
+#[tokio::test]
+async fn e4_an_operator_reads_no_record() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    let connection = world.connect(CONNECTION).await;
+    let subject = token_subject(CONNECTION);
+    for line in [format!("stream get OAUTH --last-for {subject}"), format!("sub {subject} --last --count 1")] {
+        let (succeeded, printed) = cli.tries(&format!("{OPERATOR} --timeout 1s {line}")).await;
+        assert!(!succeeded, "{line}: {printed}");
+        assert!(!printed.contains(text(&connection, "access_token")), "{line} shows the token");
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_receives_its_token() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    let mut subscriber = cli.start(&format!("{DEMO} sub '{}' ready", token_subject("*")));
+    let tenant = world.tokenbus.nats.connect("demo").await;
+    let knock = async {
+        loop {
+            tenant.publish("ready", "".into()).await.expect("the bus is there");
+            tenant.flush().await.expect("the bus is there");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // Its second subscription stands, so the first does.
+    tokio::select! {
+        () = subscriber.line(|line| line.contains(r#"Received on "ready""#).then_some(())) => {}
+        () = knock => {}
+    }
+
+    let connection = world.connect(CONNECTION).await;
+    let received = format!(r#"Received on "{}""#, token_subject(CONNECTION));
+    subscriber.line(|line| line.contains(&received).then_some(())).await;
+    let sequence = subscriber.line(|line| line.strip_prefix("Nats-Sequence: ").map(str::to_owned)).await;
+    assert_eq!(sequence, connection["sequence"].to_string());
+    let body = subscriber.line(|line| serde_json::from_str::<Value>(line).ok().filter(Value::is_object)).await;
+    assert_eq!(text(&body, "access_token"), text(&connection, "access_token"));
+    assert!(body.get("refresh_token").is_none(), "a push with a refresh token");
+}
+
+/// The command lines that stand by themselves in the bus's README.
+#[tokio::test]
+async fn the_readmes_command_lines_hold() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    world.connect(CONNECTION).await;
+    let readme = std::fs::read_to_string(root().join("nats/README.md")).expect("a README");
+    let lines: Vec<_> = readme.lines().filter_map(|line| line.strip_prefix("    nats ")).collect();
+    assert!(!lines.is_empty(), "no command line in nats/README.md");
+    for line in lines {
+        let printed = cli.prints(&format!("nats {line}")).await;
+        assert!(printed.contains(CONNECTION), "{line}: {printed}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The `nats` CLI as a person at a shell has it.
+
+use super::install;
+use crate::support::child::Running;
+use crate::support::nats::Nats;
+use std::path::Path;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// The CLI with a home of its own, so that nobody's contexts are used, and with the bus's address and passwords in the
+/// environment.
+pub(crate) struct NatsCli<'a> {
+    nats: &'a Nats,
+    home: TempDir,
+}
+
+impl<'a> NatsCli<'a> {
+    /// The CLI on `nats`, or `None` (and a line that says so) where it cannot be had.
+    pub(crate) fn on(nats: &'a Nats) -> Option<Self> {
+        let program = install::nats_cli()?;
+        let home = tempfile::tempdir().expect("a temporary folder");
+        std::os::unix::fs::symlink(program, home.path().join("nats")).expect("a name for the program");
+        Some(Self { nats, home })
+    }
+
+    /// What a command line prints; it must succeed.
+    pub(crate) async fn prints(&self, line: &str) -> String {
+        let (succeeded, printed) = self.tries(line).await;
+        assert!(succeeded, "{line}: {printed}");
+        printed
+    }
+
+    /// Whether a command line succeeds, and what it prints, errors included.
+    pub(crate) async fn tries(&self, line: &str) -> (bool, String) {
+        let mut command = Command::new("bash");
+        self.prepare(&mut command, line);
+        let output = command.kill_on_drop(true).output().await.expect("bash starts");
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(printed).expect("the CLI prints text"))
+    }
+
+    /// Starts a command line that goes on running.
+    pub(crate) fn start(&self, line: &str) -> Running {
+        Running::start(Path::new("bash"), &self.home.path().join("log"), |command| {
+            self.prepare(command, &format!("exec {line}"));
+        })
+    }
+
+    fn prepare(&self, command: &mut Command, line: &str) {
+        let path = std::env::var("PATH").expect("a PATH");
+        command.arg("-c").arg(line).env("PATH", format!("{}:{path}", self.home.path().display()));
+        command.env("HOME", self.home.path()).env("XDG_CONFIG_HOME", self.home.path());
+        command.env_remove("NATS_CONTEXT").env("NATS_URL", &self.nats.url);
+        for user in ["worker", "operator", "admin", "edge", "demo"] {
+            command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), self.nats.password(user));
+        }
+    }
+}
