@@ -2,6 +2,12 @@
 //! in the same run, what JetStream alone writes on this machine. `cargo bench --bench callbacks`.
 
 #![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot go on says so and ends"
+)]
 
 #[path = "../tests/it/provider.rs"]
 mod provider;
@@ -21,26 +27,30 @@ use tokio::task::JoinSet;
 use url::Url;
 use world::World;
 
-const CLIENTS: usize = 16;
-const CALLBACKS: usize = 2_000;
-const WRITES: usize = 20_000;
+const CLIENTS: u32 = 16;
+const CALLBACKS: u32 = 2_000;
+const WRITES: u32 = 20_000;
 
 #[tokio::main]
 async fn main() {
     let world = World::with(Provider::generous().await).await;
-    let mut callbacks = Vec::with_capacity(CALLBACKS);
+    let mut callbacks = Vec::new();
     for number in 0..CALLBACKS {
         let login = world.login(&format!("bench{number}")).await;
         callbacks.push(world.callback(&[("code", "code"), ("state", &login.state)]));
     }
     let (elapsed, mut latencies) = carry(callbacks).await;
     latencies.sort_unstable();
-    let at = |share: f64| latencies[((CALLBACKS - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-    println!("callbacks, {CLIENTS} clients: {:.0} a second", CALLBACKS as f64 / elapsed.as_secs_f64());
-    println!("added latency: p50 {:.1} ms, p99 {:.1} ms (the provider answers at once)", at(0.5), at(0.99));
-    let (writes, sizes) = (write_alone(&world.tokenbus.nats).await, WRITES);
-    println!("JetStream alone, {CLIENTS} clients: {writes:.0} writes a second ({sizes} messages of 512 bytes, synced)");
-    println!("one callback is worth {:.1} such writes", writes * elapsed.as_secs_f64() / CALLBACKS as f64);
+    let quantile = |hundredth: usize| {
+        let latency = latencies.get((latencies.len() - 1) * hundredth / 100).expect("there are callbacks");
+        latency.as_secs_f64() * 1e3
+    };
+    let callbacks = f64::from(CALLBACKS) / elapsed.as_secs_f64();
+    let writes = write_alone(&world.tokenbus.nats).await;
+    println!("callbacks, {CLIENTS} clients: {callbacks:.0} a second");
+    println!("added latency: p50 {:.1} ms, p99 {:.1} ms (the provider answers at once)", quantile(50), quantile(99));
+    println!("JetStream alone, {CLIENTS} clients: {writes:.0} writes a second (512 bytes, synced)");
+    println!("ratio: one callback for {:.1} writes", writes / callbacks);
 }
 
 /// Sends all callbacks, as many at once as there are clients.
@@ -81,5 +91,5 @@ async fn write_alone(nats: &Nats) -> f64 {
         });
     }
     clients.join_all().await;
-    WRITES as f64 / began.elapsed().as_secs_f64()
+    f64::from(WRITES) / began.elapsed().as_secs_f64()
 }

@@ -118,7 +118,7 @@ async fn answer(
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (authorization, content_type) = (header("authorization"), header("content-type").unwrap_or_default());
     let path = request.uri().path().to_owned();
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let question = Asked { path, authorization, content_type, body: String::from_utf8_lossy(&body).into_owned() };
     let number = {
         let mut asked = asked.lock().expect("no test panics with the lock");
