@@ -36,8 +36,7 @@ pub(super) async fn run(
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     let newest = record::last(&service.store.nats, &key.subject()).await?;
     if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
-        info!(sequence = record.sequence, "record is there already; going on behind it");
-        return finish(service, job, &key, record).await;
+        return go_on(service, job, &key, record).await;
     }
     let state = match callback::state(query.expose()) {
         Ok(state) => state,
@@ -46,7 +45,7 @@ pub(super) async fn run(
     let hash = login::state_hash(&state);
     let (login, revision) = match service.store.login(&hash).await? {
         FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
-        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(service, job).await,
+        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(service, job, &key).await,
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Answer::error(401, UNKNOWN_STATE));
         }
@@ -150,7 +149,7 @@ impl Attempt<'_> {
     async fn consume(&self, revision: u64) -> Result<Option<Answer>, StoreError> {
         match self.service.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
             Consumed::ByThisAttempt => Ok(None),
-            Consumed::ByThisCommand => interrupted(self.service, self.job).await.map(Some),
+            Consumed::ByThisCommand => interrupted(self.service, self.job, self.key).await.map(Some),
             Consumed::ByAnother => Ok(Some(Answer::error(401, UNKNOWN_STATE))),
         }
     }
@@ -256,8 +255,24 @@ async fn finish(
     Ok(Answer::ok(body))
 }
 
-/// An earlier delivery of this command consumed the login and left no record: the code may be spent.
-async fn interrupted(service: &Service, job: &Job) -> Result<Answer, StoreError> {
+/// Goes on behind the record that another delivery of this command wrote.
+async fn go_on(
+    service: &Service,
+    job: &Job,
+    key: &ConnectionKey,
+    record: &StreamMessage,
+) -> Result<Answer, StoreError> {
+    info!(sequence = record.sequence, "record is there already; going on behind it");
+    finish(service, job, key, record).await
+}
+
+/// Another delivery of this command consumed the login. Unless there is a record by now, the code may be spent.
+async fn interrupted(service: &Service, job: &Job, key: &ConnectionKey) -> Result<Answer, StoreError> {
+    // This delivery may be the older one, held up while the newer one did it all.
+    let newest = record::last(&service.store.nats, &key.subject()).await?;
+    if let Some(record) = newest.filter(|record| record::is_work_of(record, &job.id)) {
+        return go_on(service, job, key, &record).await;
+    }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
     failed(service, job, &Refusal::new(502, "exchange_interrupted", text)).await
 }

@@ -24,6 +24,10 @@ const LOGINS: usize = 30;
 const CONNECTIONS: usize = LOGINS / 2;
 /// Workers that die in a round.
 const DEATHS: usize = 4;
+/// How many of them there are at once, beside the one that lives.
+const WAVE: usize = 2;
+/// How long a wave has to die: what the dead held comes again after five seconds.
+const DYING: Duration = Duration::from_secs(6);
 
 struct Login {
     connection: String,
@@ -49,15 +53,13 @@ async fn round(random: &mut StdRng) {
     let dooms: Vec<&str> = (0..DEATHS).map(|_| PLACES[random.random_range(0..PLACES.len())]).collect();
     println!("places: {dooms:?}");
     let states = join_all((0..LOGINS).map(async |number| fleet.login(&connection(number)).await)).await;
-    let mut doomed = doomed_worker(&fleet, dooms[0]).await;
+    let mut doomed = doomed_workers(&fleet, &dooms[..WAVE]).await;
     let logins = join_all(states.into_iter().enumerate().map(|(number, state)| arrive(&fleet, number, state)));
     let deaths = async {
-        for place in &dooms[1..] {
-            // It may get no command any more: then there is nothing left to die for.
-            if timeout(Duration::from_secs(5), doomed.ended()).await.is_err() {
-                break;
-            }
-            doomed = doomed_worker(&fleet, place).await;
+        for wave in dooms[WAVE..].chunks(WAVE) {
+            // One that gets no command any more has nothing to die of.
+            join_all(doomed.iter_mut().map(|worker| timeout(DYING, worker.ended()))).await;
+            doomed = doomed_workers(&fleet, wave).await;
         }
     };
     let (logins, ()) = tokio::join!(logins, deaths);
@@ -69,10 +71,10 @@ fn connection(number: usize) -> String {
     format!("c{}", number % CONNECTIONS)
 }
 
-async fn doomed_worker(fleet: &Fleet, place: &str) -> Worker {
-    let worker = fleet.worker_with(&[("FAIL_KILL_AT", place)]);
-    worker.ready().await;
-    worker
+async fn doomed_workers(fleet: &Fleet, places: &[&str]) -> Vec<Worker> {
+    let workers: Vec<Worker> = places.iter().map(|place| fleet.worker_with(&[("FAIL_KILL_AT", place)])).collect();
+    join_all(workers.iter().map(Worker::ready)).await;
+    workers
 }
 
 async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -15,6 +16,7 @@ use tokenbus::secret::Secret;
 use crate::fleet::{Fleet, eventually, nobody};
 use crate::provider::{Provider, Said};
 use crate::support::child::signal;
+use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 const CODE: &str = "canary-code";
@@ -206,12 +208,35 @@ async fn b3_a_worker_stopped_on_its_way_to_the_record_comes_late_but_whole() {
 }
 
 #[tokio::test]
-async fn d3_a_stopped_worker_never_overwrites_a_newer_login() {
+async fn a_worker_stopped_before_the_mark_finds_its_work_done() {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let mut first = fleet.worker_stopping_at("before_mark").await;
+    let state = fleet.login(NAME).await;
+    let takeover = async {
+        first.stopped().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    fleet.idle().await;
+    first.signal("CONT");
+    eventually("the first worker ends its delivery", async || first.log().contains("going on behind it")).await;
+    first.signal("TERM");
+    assert!(first.ended().await.success());
+    ending("stopped before the mark", status, body, &fleet, &provider).await.is_connected();
+}
+
+#[tokio::test]
+async fn d3_e8_a_stopped_worker_neither_overwrites_nor_pushes() {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
     configurer.kill().await;
     let first = fleet.worker_stopping_at("after_request").await;
     let edge = fleet.own_edge().await;
+    let tenant = fleet.nats.connect("demo").await;
+    let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
+    tenant.flush().await.unwrap();
     // Both logins begin before: calls would go to the stopped worker, too.
     let (old, new) = (fleet.login(NAME).await, fleet.login(NAME).await);
     let owner = edge.owner(&new).await;
@@ -234,6 +259,13 @@ async fn d3_a_stopped_worker_never_overwrites_a_newer_login() {
     assert_eq!((&stored.unwrap()["sequence"], writes), (&newer["sequence"], 1));
     assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newer["sequence"].as_u64());
     assert_eq!(provider.asked().len(), 2);
+
+    // Behind all that was pushed, a message of the tenant to itself.
+    let last = format!("ms.integration.oauth.{ACCOUNT}.odd.last");
+    tenant.publish(last.clone(), "".into()).await.unwrap();
+    let token: Value = serde_json::from_slice(&pushed.next().await.unwrap().payload).unwrap();
+    assert_eq!(token["access_token"], "at-1");
+    assert_eq!(pushed.next().await.unwrap().subject.as_str(), last);
 }
 
 #[tokio::test]
