@@ -72,11 +72,7 @@ fn html(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>, o
         Outcome::Connected => {
             ("connected", TICK, format!("{} is connected", integration.unwrap_or("It")), "You can close this window.")
         }
-        Outcome::Failed(_) => {
-            let title =
-                integration.map_or("The login did not succeed".to_owned(), |name| format!("{name} is not connected"));
-            ("error", WARNING, title, advice(status))
-        }
+        Outcome::Failed(_) => ("error", WARNING, failure(status, integration), advice(status)),
     };
     let title = escape(&title);
     let detail = match outcome {
@@ -98,11 +94,21 @@ fn html(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>, o
     )
 }
 
+/// What failed, as far as is known: behind a link that was used already, there may well be a connection.
+fn failure(status: StatusCode, integration: Option<&str>) -> String {
+    match (status, integration) {
+        (StatusCode::UNAUTHORIZED, _) => "This login link is not valid".to_owned(),
+        (StatusCode::GATEWAY_TIMEOUT, Some(name)) => format!("{name} is not connected yet"),
+        (_, Some(name)) => format!("{name} is not connected"),
+        (_, None) => "The login did not succeed".to_owned(),
+    }
+}
+
 /// What a person can do about it.
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => {
-            "This login link is no longer valid: it was used already, it is too old, or it belongs to another browser. Go back to where you came from and connect again."
+            "It was used already, it is too old, or it belongs to another browser. If you connected with it, all is well; if not, go back to where you came from and connect again."
         }
         400 => {
             "The login was refused or given up. Nothing was stored. Go back to where you came from and connect again."

@@ -149,7 +149,7 @@ async fn the_page_works_without_scripts() {
     assert_no_token_in(&browser.page.source().await.expect("a page has a source"), &world).await;
 
     browser.page.goto(callback.as_str()).await.expect("the same page again");
-    assert_eq!(browser.text("h1").await, "The login did not succeed");
+    assert_eq!(browser.text("h1").await, "This login link is not valid");
     browser.picture("used").await;
     browser.close().await;
 }

@@ -63,8 +63,16 @@ async fn b8_odd_places_to_return_to_are_dropped() {
 
 #[tokio::test]
 async fn each_failure_says_what_to_do() {
-    for status in [400, 401, 429, 502, 503, 504] {
+    for status in [400, 429, 502, 503, 504] {
         let (_, html) = shown(status, Outcome::Failed("because"), None).await;
         assert!(html.contains("<h1>The login did not succeed</h1>") && html.contains("because"), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_used_link_does_not_deny_the_connection_made_with_it() {
+    for owner in [None, Some(&owner(None))] {
+        let (_, html) = shown(401, Outcome::Failed("used"), owner).await;
+        assert!(html.contains("<h1>This login link is not valid</h1>") && html.contains("all is well"), "{html}");
     }
 }

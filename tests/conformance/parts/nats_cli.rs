@@ -47,8 +47,7 @@ impl<'a> NatsCli<'a> {
     }
 
     fn prepare(&self, command: &mut Command, line: &str) {
-        let path = std::env::var("PATH").expect("a PATH");
-        command.arg("-c").arg(line).env("PATH", format!("{}:{path}", self.home.path().display()));
+        command.arg("-c").arg(format!(r#"PATH="$HOME:$PATH"; {line}"#));
         command.env("HOME", self.home.path()).env("XDG_CONFIG_HOME", self.home.path());
         command.env_remove("NATS_CONTEXT").env("NATS_URL", &self.nats.url);
         for user in ["worker", "operator", "admin", "edge", "demo"] {
