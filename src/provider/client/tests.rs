@@ -148,7 +148,7 @@ async fn b3_what_found_no_connection_was_not_sent() {
     // A listener that never speaks TLS.
     let (port, _server) = serve(|stream, _| async move {
         let _stream = stream;
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })
     .await;
     let short = Settings { connect_timeout: Duration::from_millis(300), ..settings(true) };
