@@ -1,6 +1,7 @@
 //! An integration's OAuth settings: what an admin puts, checked, and what may be shown of it.
 
 mod check;
+mod choice;
 mod template;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use url::Url;
 
 pub use self::check::{parse, parse_value};
+pub use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
 pub use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
@@ -164,94 +166,6 @@ fn none<T>() -> Option<T> {
     None
 }
 
-/// What stands between scopes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ScopeSeparator {
-    /// A space (RFC 6749 §3.3).
-    #[default]
-    #[serde(rename = " ")]
-    Space,
-    /// A comma.
-    #[serde(rename = ",")]
-    Comma,
-    /// A plus sign.
-    #[serde(rename = "+")]
-    Plus,
-}
-
-impl ScopeSeparator {
-    /// The character.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Space => " ",
-            Self::Comma => ",",
-            Self::Plus => "+",
-        }
-    }
-}
-
-/// Whether the code is bound to a verifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Pkce {
-    /// With a SHA-256 challenge (RFC 7636 §4.2).
-    #[default]
-    S256,
-    /// Not at all, for providers that refuse the parameters.
-    #[serde(rename = "off")]
-    Off,
-}
-
-/// How the client authenticates (RFC 7591 §2's names).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenAuthMethod {
-    /// Id and secret in the body.
-    #[default]
-    ClientSecretPost,
-    /// Id and secret as HTTP Basic.
-    ClientSecretBasic,
-    /// A signed assertion (RFC 7523 §2.2).
-    PrivateKeyJwt,
-    /// A public client: the id alone.
-    None,
-}
-
-/// How a request's body is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyFormat {
-    /// `application/x-www-form-urlencoded` (RFC 6749 appendix B).
-    #[default]
-    Form,
-    /// A JSON object of strings.
-    Json,
-}
-
-/// What `expires_in` counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ExpiresInUnit {
-    /// Seconds (RFC 6749 §5.1).
-    #[default]
-    #[serde(rename = "s")]
-    Seconds,
-    /// Milliseconds.
-    #[serde(rename = "ms")]
-    Milliseconds,
-}
-
-/// How a client assertion is signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum KeyAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    #[default]
-    RS256,
-    /// ECDSA on P-256 with SHA-256.
-    ES256,
-    /// Ed25519.
-    EdDSA,
-}
-
 /// A hole in the URLs that each login fills.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -281,6 +195,9 @@ pub struct OauthConfigBasic {
 pub struct IssuedAt {
     /// The token endpoint, variables filled in.
     pub token_url: String,
+    /// Where its tokens are refreshed, when not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_url: Option<String>,
     /// The client that asked.
     pub client_id: String,
     /// What the login filled in.
@@ -338,14 +255,14 @@ impl<T> IntegrationOauthConfig<T> {
     pub fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
         let variables = self.fill_variables(values)?;
         let token_url = expand(&self.token_url, &self.variables, &variables)?;
-        Ok(IssuedAt { token_url, client_id: self.client_id.clone(), variables })
+        let refresh_url = self.refresh_url.as_ref().map(|url| expand(url, &self.variables, &variables)).transpose()?;
+        Ok(IssuedAt { token_url, refresh_url, client_id: self.client_id.clone(), variables })
     }
 
-    /// Whether a grant came from this config's token endpoint and client.
+    /// Whether a grant came from this config's endpoints and client.
     #[must_use]
     pub fn issued(&self, grant: &IssuedAt) -> bool {
-        self.client_id == grant.client_id
-            && expand(&self.token_url, &self.variables, &grant.variables).is_ok_and(|url| url == grant.token_url)
+        self.issued_at(&grant.variables).is_ok_and(|ours| ours == *grant)
     }
 
     /// What any account may see.

@@ -1,7 +1,11 @@
+use proptest::prelude::*;
+use serde_json::json;
+
 use super::*;
+use crate::subject::ConnectionName;
 
 pub(crate) fn body() -> Value {
-    serde_json::json!({
+    json!({
         "integration_id": "acme", "name": "Acme", "scopes": "a, b,a", "client_id": "id",
         "client_secret": "canary-secret", "auth_url": "https://acme.example/auth?x=1",
         "token_url": "https://acme.example/token", "redirect_url": "https://hub.example/cb",
@@ -9,46 +13,334 @@ pub(crate) fn body() -> Value {
 }
 
 pub(crate) fn config(more: &Value) -> Result<IntegrationOauthConfig, ConfigError> {
-    let id = Integration::parse("acme").unwrap();
-    parse_value(with_profile(more.clone(), &body()), &id, &UrlRules::default())
+    config_by(more, UrlRules::default())
+}
+
+fn config_by(more: &Value, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
+    parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), &rules)
+}
+
+/// Refused by the field's name, and nothing of a value is in the text.
+#[track_caller]
+fn check(more: &Value, field: &str) {
+    let error = config(more).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{field} must be ")), "{field} {more}: {error}");
+    assert!(!error.contains("canary"), "{error}");
+}
+
+const REQUIRED: [&str; 8] =
+    ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
+
+#[test]
+fn a4_required_fields_are_there_and_texts() {
+    for field in REQUIRED {
+        let mut missing = body();
+        missing.as_object_mut().unwrap().remove(field);
+        let error = parse_value(missing, &Integration::parse("acme").unwrap(), &UrlRules::default()).unwrap_err();
+        assert_eq!(error.to_string(), format!("missing field: {field}"));
+        for value in [json!(null), json!(1), json!(["canary"]), json!({"canary": "canary"})] {
+            check(&json!({field: value}), field);
+        }
+    }
+    for field in ["integration_id", "name", "client_id", "auth_url", "token_url", "redirect_url"] {
+        for value in ["", " ", "canary\n", "\u{0}canary"] {
+            check(&json!({field: value}), field);
+        }
+    }
+    check(&json!({"integration_id": "other-canary"}), "integration_id");
+    check(&json!({"integration_id": "oauth-canary"}), "integration_id");
+    check(&json!({"integration_id": "acme.canary"}), "integration_id");
 }
 
 #[test]
-fn a4_what_is_wrong_is_refused_by_field_without_its_value() {
-    for (more, field) in [
-        (serde_json::json!({"canary": 1}), "canary"),
-        (serde_json::json!({"client_secret": 1}), "client_secret"),
-        (serde_json::json!({"pkce": "canary"}), "pkce"),
-        (serde_json::json!({"integration_id": "other"}), "integration_id"),
-        (serde_json::json!({"auth_params": {"state": "canary"}}), "auth_params.state"),
-        (serde_json::json!({"auth_params": {"code_challenge_x": "1"}}), "auth_params.code_challenge_x"),
-        (serde_json::json!({"token_url": "http://acme.example/canary"}), "token_url"),
-        (serde_json::json!({"token_url": "https://u@acme.example/"}), "token_url"),
-        (serde_json::json!({"token_url": "https://acme.example/#x"}), "token_url"),
-        (serde_json::json!({"token_url": "https://${v}.example/"}), "token_url"),
-        (serde_json::json!({"token_auth_method": "private_key_jwt"}), "client_key"),
-    ] {
-        let error = config(&more).unwrap_err().to_string();
-        assert!(error.contains(field), "{more}: {error}");
-        assert!(field == "canary" || !error.contains("canary"), "{error}");
+fn a4_optional_fields_have_their_type_and_choice() {
+    let texts = [
+        "provider",
+        "refresh_url",
+        "revocation_url",
+        "token_response_path",
+        "code_param",
+        "issuer",
+        "client_key",
+        "client_key_id",
+        "client_assertion_aud",
+    ];
+    let choices =
+        ["scope_separator", "pkce", "token_auth_method", "token_body_format", "expires_in_unit", "client_key_alg"];
+    let lists = ["metadata_paths", "callback_metadata", "client_secrets"];
+    let maps = ["auth_params", "token_params", "refresh_params", "param_names", "variables"];
+    for field in texts.iter().chain(&choices).chain(&lists).chain(&maps).chain(&["default_expires_in"]) {
+        assert!(config(&json!({ *field: null })).is_ok(), "{field}: null is absent");
+        let right = (texts.contains(field) || choices.contains(field), lists.contains(field), maps.contains(field));
+        for (value, fits) in
+            [(json!("canary"), right.0), (json!(["canary"]), right.1), (json!({"a": "canary"}), right.2)]
+        {
+            if !fits {
+                check(&json!({ *field: value }), field);
+            }
+        }
+        for value in
+            [json!(true), json!(1.5), json!(-1), json!([["canary"]]), json!({"a": ["canary"]}), json!({"a": 1})]
+        {
+            check(&json!({ *field: value }), field);
+        }
     }
+    for field in choices {
+        for value in ["", "canary", "s256", "RS512", "client_secret_jwt", "S256 "] {
+            check(&json!({field: value}), field);
+        }
+    }
+    for value in [json!(0), json!(316_224_001_u64), json!(u64::MAX), json!("60")] {
+        check(&json!({"default_expires_in": value}), "default_expires_in");
+    }
+    let many: Vec<_> = (0..33).map(|index| format!("p{index}")).collect();
+    check(&json!({"metadata_paths": many}), "metadata_paths");
+    check(
+        &json!({"auth_params": many.iter().map(|name| (name.clone(), json!("canary"))).collect::<serde_json::Map<_, _>>()}),
+        "auth_params",
+    );
+    check(&json!({"client_secrets": ["canary1", "canary2", "canary3", "canary4", "canary5"]}), "client_secrets");
+    check(&json!({"client_secrets": ["canary", ""]}), "client_secrets");
+}
+
+#[test]
+fn a4_unknown_fields_are_named_in_print() {
+    let error = config(&json!({"pkce_": "canary", "a\n<b>": "canary"})).unwrap_err().to_string();
+    assert_eq!(error, "unknown field: a<b>, pkce_");
+    let long = "x".repeat(10_000);
+    assert!(config(&json!({ long: 1 })).unwrap_err().to_string().len() < 100);
+    let id = Integration::parse("acme").unwrap();
+    for text in ["", "[]", "null", "\"canary\"", "{\"canary\"", "{\"canary\": canary}"] {
+        let error = parse(text.as_bytes(), &id, &UrlRules::default()).unwrap_err();
+        assert_eq!(error, ConfigError::NotAnObject, "{text}");
+    }
+    assert!(parse(body().to_string().as_bytes(), &id, &UrlRules::default()).is_ok());
+    let large = format!("{}{}", body(), " ".repeat(64 * 1024));
+    assert_eq!(parse(large.as_bytes(), &id, &UrlRules::default()).unwrap_err(), ConfigError::NotAnObject);
+}
+
+#[test]
+fn c1_urls_are_https_or_http_on_loopback_where_allowed() {
+    for field in ["auth_url", "token_url", "redirect_url", "refresh_url", "revocation_url"] {
+        for url in [
+            "http://acme.example/canary",
+            "http://localhost/canary",
+            "https://canary@acme.example/",
+            "https://u:canary@acme.example/",
+            "https://acme.example/#canary",
+            "https://acme.example/#",
+            "/canary",
+            "canary",
+            "//acme.example/canary",
+            "javascript:canary()",
+            "https://",
+            "https:// canary",
+            "ftp://acme.example/canary",
+            "https://canary.${v}/",
+            "https://acme.example/${canary}",
+            "https://acme.example/canary\u{202e}",
+        ] {
+            check(&json!({field: url}), field);
+        }
+        check(&json!({field: format!("https://acme.example/{}", "canary".repeat(400))}), field);
+        for (url, fits) in [
+            ("http://localhost:1/x", true),
+            ("http://127.9.9.9/x", true),
+            ("http://[::1]:80/x", true),
+            ("http://acme.example/x", false),
+            ("http://localhost.evil.example/x", false),
+            ("http://10.0.0.1/x", false),
+        ] {
+            let rules = UrlRules { allow_insecure_urls: true };
+            assert_eq!(config_by(&json!({field: url}), rules).is_ok(), fits, "{field} {url}");
+        }
+    }
+}
+
+#[test]
+fn a4_reserved_parameters_stay_ours() {
+    for (field, url) in [("auth_params", "auth_url"), ("token_params", "token_url"), ("refresh_params", "refresh_url")]
+    {
+        for name in [
+            "client_id",
+            "client_secret",
+            "redirect_uri",
+            "response_type",
+            "state",
+            "State",
+            "code",
+            "code_verifier",
+            "code_challenge",
+            "code_challenge_method",
+            "CODE_CHALLENGE_X",
+            "grant_type",
+            "refresh_token",
+            "client_assertion",
+            "client_assertion_type",
+        ] {
+            check(&json!({field: {name: "canary"}}), &format!("{field}.{name}"));
+            check(&json!({url: format!("https://acme.example/?{name}=canary")}), url);
+        }
+        for name in ["", "a b", "a=b", "ü", &"x".repeat(65)] {
+            assert!(
+                config(&json!({field: {name: "canary"}})).is_err_and(|e| !e.to_string().contains("canary")),
+                "{name}"
+            );
+        }
+        check(&json!({field: {"a": "canary".repeat(200)}}), &format!("{field}.a"));
+        check(&json!({field: {"own": "canary"}, "param_names": {"client_id": "own"}}), &format!("{field}.own"));
+        assert!(config(&json!({field: {"audience": "x", "a[b]": "y"}})).is_ok());
+    }
+    for name in ["scope", "request", "request_uri"] {
+        check(&json!({"auth_params": {name: "canary"}}), &format!("auth_params.{name}"));
+    }
+    check(&json!({"auth_url": "https://acme.example/?cl%69ent_id=canary"}), "auth_url");
+}
+
+#[test]
+fn a4_renames_are_of_known_parameters_to_free_names() {
+    for (names, field) in [
+        (json!({"state": "canary"}), "param_names.state"),
+        (json!({"other": "canary"}), "param_names.other"),
+        (json!({"client_id": "state"}), "param_names.client_id"),
+        (json!({"client_id": "client_assertion"}), "param_names.client_id"),
+        (json!({"client_id": "token"}), "param_names.client_id"),
+        (json!({"client_id": "canary canary"}), "param_names.client_id"),
+        (json!({"client_id": ""}), "param_names.client_id"),
+        (json!({"client_id": "scope"}), "param_names"),
+        (json!({"client_id": "canary", "scope": "canary"}), "param_names"),
+    ] {
+        check(&json!({"param_names": names}), field);
+    }
+    assert!(config(&json!({"param_names": {"client_id": "scope", "scope": "client_id"}})).is_ok());
+    for code in ["state", "error", "iss", "", "canary canary"] {
+        check(&json!({"code_param": code}), "code_param");
+    }
+}
+
+#[test]
+fn f1_tokens_and_codes_are_not_kept_as_metadata() {
+    for path in [
+        "access_token",
+        "authed_user.access_token",
+        "a.refresh_token",
+        "id_token",
+        "client_secret",
+        "",
+        "canary.",
+        "a..canary",
+    ] {
+        check(&json!({"metadata_paths": ["ok", path]}), "metadata_paths");
+    }
+    for name in ["code", "state", "canary canary", ""] {
+        check(&json!({"callback_metadata": ["ok", name]}), "callback_metadata");
+    }
+    check(&json!({"code_param": "auth_code", "callback_metadata": ["auth_code"]}), "callback_metadata");
+    check(&json!({"token_response_path": "canary..a"}), "token_response_path");
+}
+
+#[test]
+fn c4_authentication_has_what_it_needs() {
+    check(&json!({"token_auth_method": "client_secret_basic", "client_secret": ""}), "client_secret");
+    check(&json!({"token_auth_method": "private_key_jwt"}), "client_key");
+    check(&json!({"client_key": "canary"}), "client_key");
+    check(&json!({"client_key": "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----\n"}), "client_key");
+    check(&json!({"client_secret": "canary".repeat(700)}), "client_secret");
+    let shown = format!("{:?}", config(&json!({"client_secrets": ["canary-2"]})).unwrap());
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[test]
+fn c7_variables_are_named_patterned_and_used() {
+    let with = |name: &str, variable: Value| json!({"token_url": "https://acme.example/${v}", "variables": {"v": {"pattern": "[a-z]+"}, name: variable}});
+    for (name, variable, field) in [
+        ("v", json!({"pattern": "("}), "variables.v"),
+        ("v", json!({"pattern": "canary)|(canary"}), "variables.v"),
+        ("v", json!({"pattern": "(a{1000}){1000}"}), "variables.v"),
+        ("v", json!({"pattern": "canary".repeat(50)}), "variables.v"),
+        ("v", json!({"pattern": "[a-z]+", "default": "CANARY"}), "variables.v"),
+        ("v", json!({"pattern": ".*", "default": "canary/x"}), "variables.v"),
+        ("w", json!({"pattern": "canary"}), "variables.w"),
+        ("1w", json!({"pattern": "canary"}), "variables.1w"),
+        ("v", json!({"default": "canary"}), "variables"),
+        ("v", json!({"pattern": 1}), "variables"),
+        ("v", json!({"pattern": "a", "canary": "b"}), "variables"),
+    ] {
+        check(&with(name, variable), field);
+    }
+    check(&json!({"token_url": "https://acme.example/${v}"}), "token_url");
+    assert!(config(&with("v", json!({"pattern": "[a-z]+", "default": "x"}))).is_ok());
 }
 
 #[test]
 fn c7_variables_change_their_own_place_only() {
-    let variables =
-        serde_json::json!({"variables": {"v": {"pattern": ".*"}}, "token_url": "https://${v}.acme.example/t"});
-    let host = config(&variables).unwrap();
-    let path = config(&serde_json::json!({
-        "variables": {"v": {"pattern": ".*"}}, "token_url": "https://acme.example/a/${v}/t"
-    }))
-    .unwrap();
-    for value in ["evil.com/", "evil.com#", "a@b", "a:1", "..", ".", "", "a\\b", "%2e%2e", "a?b"] {
-        let values = BTreeMap::from([("v".to_owned(), value.to_owned())]);
-        assert!(host.token_endpoint(&values).is_err(), "host {value}");
-        assert!(path.token_endpoint(&values).is_err(), "path {value}");
+    let at = |url: &str| config(&json!({"variables": {"v": {"pattern": "(?s).*"}}, "token_url": url})).unwrap();
+    let (host, path) = (at("https://${v}.acme.example:8443/t"), at("https://acme.example/a/${v}/t"));
+    let filled = |value: &str| BTreeMap::from([("v".to_owned(), value.to_owned())]);
+    for value in ["evil.com/", "evil.com#", "a@b", "a:1", "..", ".", "", "a\\b", "%2e%2e", "a?b", "a\nb", "a\0b"] {
+        for config in [&host, &path] {
+            let error = config.token_endpoint(&filled(value)).unwrap_err();
+            assert!(matches!(error, ConfigError::Variable { .. }), "{value}");
+        }
     }
-    let values = BTreeMap::from([("v".to_owned(), "shop".to_owned())]);
-    assert_eq!(host.token_endpoint(&values).unwrap().as_str(), "https://shop.acme.example/t");
-    assert_eq!(path.token_endpoint(&values).unwrap().as_str(), "https://acme.example/a/shop/t");
+    for value in ["-a", "a-", "a b", "ü", "a..b", "xn--", &"a".repeat(64)] {
+        assert!(host.token_endpoint(&filled(value)).is_err(), "{value}");
+    }
+    assert_eq!(host.token_endpoint(&filled("shop")).unwrap().as_str(), "https://shop.acme.example:8443/t");
+    assert_eq!(path.token_endpoint(&filled("ü x")).unwrap().as_str(), "https://acme.example/a/%C3%BC%20x/t");
+    assert!(host.token_endpoint(&BTreeMap::new()).is_err());
+    let other = BTreeMap::from([("v".to_owned(), "a".to_owned()), ("canary".to_owned(), "canary".to_owned())]);
+    assert!(!host.token_endpoint(&other).unwrap_err().to_string().contains("canary"));
+}
+
+#[test]
+fn a4_what_is_kept_reads_back_and_shows_little() {
+    let config =
+        config(&json!({"scopes": "a,b", "client_secrets": ["canary-2"], "issuer": "https://acme.example"})).unwrap();
+    let clear = config
+        .clone()
+        .map_secrets(|field, secret: Secret| Ok::<_, ()>(format!("{field}={}", secret.expose())))
+        .unwrap();
+    assert_eq!(
+        (clear.client_secret.as_str(), clear.client_secrets[0].as_str()),
+        ("client_secret=canary-secret", "client_secrets.0=canary-2")
+    );
+    let stored: IntegrationOauthConfig<String> = serde_json::from_value(serde_json::to_value(&clear).unwrap()).unwrap();
+    assert_eq!(stored, clear);
+    let basic = serde_json::to_string(&config.basic()).unwrap();
+    assert!(!basic.contains("canary") && !basic.contains("https"), "{basic}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn e4_names_hold_nothing_that_a_subject_minds(name in prop_oneof![".{0,70}", "[a-zA-Z0-9_-]{0,70}", "canary[.*> ]{1,3}"]) {
+        for parsed in [Integration::parse(&name).map(|name| name.to_string()), ConnectionName::parse(&name).map(|name| name.to_string())] {
+            match parsed {
+                Ok(parsed) => {
+                    prop_assert_eq!(&parsed, &name);
+                    prop_assert!((1..=64).contains(&name.len()));
+                    prop_assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-'));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains("canary")),
+            }
+        }
+    }
+
+    #[test]
+    fn a4_no_value_panics_or_is_repeated(field in 0_usize..32, text in ".{0,20}") {
+        let fields = ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url",
+            "provider", "scope_separator", "pkce", "token_auth_method", "token_body_format", "auth_params", "token_params",
+            "refresh_params", "param_names", "refresh_url", "revocation_url", "token_response_path", "metadata_paths",
+            "callback_metadata", "code_param", "default_expires_in", "expires_in_unit", "issuer", "client_key",
+            "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets"];
+        let value = format!("canary{text}");
+        for value in [json!(value), json!([value]), json!({"a": value}), json!({"a": {"pattern": value}})] {
+            if let Err(error) = config(&json!({fields[field]: value})) {
+                let text = error.to_string();
+                prop_assert!(!text.contains("canary"), "{}", text);
+            }
+        }
+    }
 }

@@ -58,3 +58,6 @@ pub fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationParams<'
 fn encode(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,8 +71,10 @@ impl Answer {
     /// [`CallbackError`] when a parameter is doubled or over-long, or it is no answer at all.
     pub fn parse<T>(raw_query: &str, config: &IntegrationOauthConfig<T>) -> Result<Self, CallbackError> {
         state(raw_query)?;
-        for name in ["error_description", "error_uri"] {
-            single(raw_query, name)?;
+        for name in ["error", "error_description", "error_uri", "iss"] {
+            if single(raw_query, name)?.is_some_and(|value| value.len() > MAX_OTHER) {
+                return Err(CallbackError::TooLong);
+            }
         }
         let code = single(raw_query, &config.code_param)?.map(Secret::new);
         let error = single(raw_query, "error")?;
@@ -92,9 +94,6 @@ impl Answer {
                 }
                 kept.insert(name.clone(), Value::String(value));
             }
-        }
-        if iss.as_ref().is_some_and(|iss| iss.len() > MAX_OTHER) {
-            return Err(CallbackError::TooLong);
         }
         Ok(Self { result, iss, kept })
     }
@@ -117,3 +116,6 @@ fn single(raw_query: &str, name: &str) -> Result<Option<String>, CallbackError> 
     let value = values.next().map(|(_, value)| value.into_owned());
     if values.next().is_some() { Err(CallbackError::Doubled) } else { Ok(value.filter(|value| !value.is_empty())) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,3 +193,6 @@ fn judge(error: &reqwest::Error) -> Error {
         (false, false) => Error::Protocol,
     }
 }
+
+#[cfg(test)]
+mod tests;

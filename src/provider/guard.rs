@@ -8,9 +8,10 @@ use url::{Host, Url};
 /// Whom the client may talk to.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    /// Hosts that may have private addresses, names or literal addresses.
+    /// Hosts that may have private addresses, names or literal addresses. This opens addresses, never
+    /// `http`.
     pub allowed_hosts: Vec<String>,
-    /// Opens `http` and loopback addresses for loopback hosts and for `allowed_hosts`.
+    /// Opens `http` for loopback hosts alone, and loopback addresses for them and for `allowed_hosts`.
     pub allow_insecure_urls: bool,
 }
 
@@ -73,13 +74,19 @@ fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.')
 }
 
-/// Addresses that no list opens: nobody's host, and cloud metadata among the link-local ones.
+/// Addresses that no list opens: nobody's host, cloud metadata among the link-local ones, and forms
+/// that hide another address.
 fn is_never(ip: IpAddr) -> bool {
-    let link_local = match ip {
+    let closed = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || embeds_v4(ip),
     };
-    link_local || ip.is_unspecified() || ip.is_multicast()
+    closed || ip.is_unspecified() || ip.is_multicast()
+}
+
+/// IPv4-compatible, NAT64, Teredo and 6to4 addresses; mapped ones are judged as what they map.
+fn embeds_v4(ip: Ipv6Addr) -> bool {
+    matches!(ip.segments(), [0, 0, 0, 0, 0, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
 }
 
 /// Whether an address is one of the public internet's, embedded addresses included.
@@ -138,3 +145,6 @@ impl Resolve for Guard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

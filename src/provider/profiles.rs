@@ -39,3 +39,6 @@ pub fn apply(body: Value) -> Result<Value, UnknownProfile> {
     let profile = profile(name).ok_or_else(|| UnknownProfile(names().collect::<Vec<_>>().join(", ")))?;
     Ok(with_profile(body, &profile))
 }
+
+#[cfg(test)]
+mod tests;

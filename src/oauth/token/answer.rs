@@ -57,12 +57,14 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The HTTP status for whoever waits.
+    /// The HTTP status for whoever waits: 400 where another login may help, 502 where the provider or
+    /// the integration is at fault.
     #[must_use]
     pub fn reply_status(&self) -> u16 {
         match self {
-            Self::Oauth(code) if code.kind() != ErrorKind::InvalidClient => 400,
-            Self::Oauth(_) | Self::RateLimited | Self::ServerError(_) | Self::Unreadable | Self::TooLarge => 502,
+            Self::Oauth(code) if !blames_caller(*code) => 502,
+            Self::Oauth(_) => 400,
+            Self::RateLimited | Self::ServerError(_) | Self::Unreadable | Self::TooLarge => 502,
         }
     }
 
@@ -94,6 +96,11 @@ impl TokenError {
             Self::TooLarge => false,
         }
     }
+}
+
+/// Neither the provider's own failure nor a client that it refuses.
+fn blames_caller(code: ErrorCode) -> bool {
+    !matches!(code.kind(), ErrorKind::InvalidClient | ErrorKind::Temporary) && code != ErrorCode::UnauthorizedClient
 }
 
 /// Judges an answer: success is 2xx with a non-empty `access_token`, no `error` and no
@@ -160,8 +167,12 @@ fn read(content_type: Option<&str>, body: &[u8]) -> Option<Value> {
     }
 }
 
-/// A form, if it has what makes it an answer. A parameter that comes twice makes it none.
+/// A form, if it has what makes it an answer. A parameter that comes twice makes it none, and so
+/// does a character that no form has: a page may well link to `?a=1&access_token=x`.
 fn form(body: &str) -> Option<Value> {
+    if !body.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"')) {
+        return None;
+    }
     let mut fields = Map::new();
     for (name, value) in form_urlencoded::parse(body.as_bytes()) {
         if fields.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
@@ -240,3 +251,6 @@ fn lifetime(value: &Value, unit: ExpiresInUnit) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "between zero and ten years; the fraction goes")]
     sane.then_some((seconds as i64).max(1))
 }
+
+#[cfg(test)]
+mod tests;

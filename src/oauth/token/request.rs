@@ -238,3 +238,6 @@ fn basic(client_id: &str, secret: &Secret) -> Secret {
     let pair = Secret::new(format!("{}:{}", encode(client_id), encode(secret.expose())));
     Secret::new(format!("Basic {}", BASE64_STANDARD.encode(pair.expose())))
 }
+
+#[cfg(test)]
+mod tests;

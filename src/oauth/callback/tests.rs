@@ -1,0 +1,121 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::integration::tests::config;
+
+#[track_caller]
+fn check(query: &str, expected: Result<&str, &str>) {
+    check_with(&json!({}), query, expected);
+}
+
+/// The code, or the error's text or code.
+#[track_caller]
+fn check_with(more: &Value, query: &str, expected: Result<&str, &str>) {
+    let found = match Answer::parse(query, &config(more).unwrap()) {
+        Ok(Answer { result: Ok(code), .. }) => Ok(code.expose().to_owned()),
+        Ok(Answer { result: Err(code), .. }) => Err(code.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    assert_eq!(found.as_deref().map_err(String::as_str), expected, "{}", query.get(..80).unwrap_or(query));
+}
+
+#[test]
+fn b7_state_is_single_and_short() {
+    for (query, expected) in [
+        ("state=abc&code=x", Ok("abc")),
+        ("code=x&state=a%62c", Ok("abc")),
+        ("", Err(CallbackError::StateMissing)),
+        ("state", Err(CallbackError::StateMissing)),
+        ("state=", Err(CallbackError::StateMissing)),
+        ("State=abc", Err(CallbackError::StateMissing)),
+        ("state=a&state=a", Err(CallbackError::Doubled)),
+        ("state=a&st%61te=a", Err(CallbackError::Doubled)),
+        ("state=a&state=", Err(CallbackError::Doubled)),
+    ] {
+        assert_eq!(state(query).as_ref().map(Secret::expose), expected.as_ref().copied(), "{query}");
+    }
+    assert!(state(&format!("state={}", "s".repeat(64))).is_ok());
+    assert_eq!(state(&format!("state={}", "s".repeat(65))), Err(CallbackError::StateTooLong));
+    assert_eq!(state(&format!("state=a&x={}", "x".repeat(MAX_QUERY))), Err(CallbackError::QueryTooLong));
+}
+
+#[test]
+fn b7_an_answer_is_a_code_or_an_error_once() {
+    check("state=s&code=c", Ok("c"));
+    check("state=s&code=a%2Fb+c", Ok("a/b c"));
+    check("state=s&code=c&error=", Ok("c"));
+    check("state=s&code=c&other=1&other=2", Ok("c"));
+    check("code=c", Err("state is missing"));
+    check("state=s&code=c&error=access_denied", Err("the callback has both a code and an error"));
+    check("state=s", Err("the callback has neither a code nor an error"));
+    check("state=s&code=", Err("the callback has neither a code nor an error"));
+    for name in ["code", "error", "error_description", "error_uri", "iss"] {
+        check(&format!("state=s&{name}=a&{name}=a"), Err("a parameter of the callback is doubled"));
+    }
+    let long = |name: &str, length: usize| format!("state=s&{name}={}", "x".repeat(length));
+    assert!(Answer::parse(&long("code", MAX_CODE), &config(&json!({})).unwrap()).is_ok());
+    check(&long("code", MAX_CODE + 1), Err("the code is longer than 4096 characters"));
+    for name in ["error", "error_description", "error_uri", "iss"] {
+        check(&long(name, MAX_OTHER + 1), Err("a parameter of the callback is too long"));
+    }
+}
+
+#[test]
+fn b6_errors_come_from_a_fixed_list() {
+    check("state=s&error=access_denied&error_description=canary", Err("access_denied"));
+    check("state=s&error=user_cancelled_login", Err("access_denied"));
+    check("state=s&error=%3Cscript%3E", Err("unknown_error"));
+    check("state=s&error=canary", Err("unknown_error"));
+}
+
+#[test]
+fn b7_code_param_and_kept_parameters() {
+    let more = json!({"code_param": "auth_code", "callback_metadata": ["realmId", "absent"]});
+    check_with(&more, "state=s&auth_code=c", Ok("c"));
+    check_with(&more, "state=s&code=c", Err("the callback has neither a code nor an error"));
+    check_with(&more, "state=s&auth_code=c&realmId=1&realmId=2", Err("a parameter of the callback is doubled"));
+    let long = format!("state=s&auth_code=c&realmId={}", "1".repeat(MAX_OTHER + 1));
+    check_with(&more, &long, Err("a parameter of the callback is too long"));
+    let answer = Answer::parse("state=s&auth_code=c&realmId=4%2B2&other=x", &config(&more).unwrap()).unwrap();
+    assert_eq!(Value::Object(answer.kept), json!({"realmId": "4+2"}));
+}
+
+#[test]
+fn b5_issuer_is_demanded_when_configured() {
+    let with = json!({"issuer": "https://issuer.example"});
+    for (more, query, fits) in [
+        (&with, "state=s&code=c&iss=https%3A%2F%2Fissuer.example", true),
+        (&with, "state=s&code=c", false),
+        (&with, "state=s&code=c&iss=", false),
+        (&with, "state=s&code=c&iss=https%3A%2F%2Fissuer.example%2F", false),
+        (&with, "state=s&code=c&iss=https%3A%2F%2FISSUER.example", false),
+        (&with, "state=s&error=access_denied", false),
+        (&with, "state=s&error=access_denied&iss=https%3A%2F%2Fevil.example", false),
+        (&with, "state=s&error=access_denied&iss=https%3A%2F%2Fissuer.example", true),
+        (&json!({}), "state=s&code=c&iss=anything", true),
+        (&json!({}), "state=s&code=c", true),
+    ] {
+        let config = config(more).unwrap();
+        let judged = Answer::parse(query, &config).unwrap().check_issuer(&config);
+        assert_eq!(judged.is_ok(), fits, "{query}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn b7_no_query_panics_or_is_repeated(
+        query in prop_oneof![".{0,100}", "((state|code|error|iss)=canary%?[0-9a-f&=]{0,6}&){0,5}"],
+    ) {
+        let config = config(&json!({"issuer": "https://issuer.example"})).unwrap();
+        match Answer::parse(&query, &config) {
+            Ok(answer) => {
+                prop_assert!(answer.result.as_ref().map_or(true, |code| !code.is_empty() && code.expose().len() <= MAX_CODE));
+                prop_assert!(answer.check_issuer(&config).is_err());
+            }
+            Err(error) => prop_assert!(!error.to_string().contains("canary")),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::integration::tests::config;
+
+const JSON: Option<&str> = Some("application/json");
+const FORM: Option<&str> = Some("application/x-www-form-urlencoded; charset=utf-8");
+const HTML: Option<&str> = Some("text/html");
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_750_000_000).unwrap()
+}
+
+fn answer(more: &Value, status: u16, kind: Option<&str>, body: &str) -> Result<TokenSet, TokenError> {
+    parse_answer(status, kind, body.as_bytes(), &config(more).unwrap(), now())
+}
+
+/// The access token, or the reason for none.
+#[track_caller]
+fn check(status: u16, kind: Option<&str>, body: &str, expected: Result<&str, &str>) {
+    let found = answer(&json!({}), status, kind, body);
+    let found = found.as_ref().map(|tokens| tokens.access_token.expose()).map_err(TokenError::reason);
+    assert_eq!(found, expected, "{status} {kind:?} {body}");
+}
+
+#[test]
+fn c5_success_is_a_token_and_nothing_against_it() {
+    check(200, JSON, r#"{"access_token":"a"}"#, Ok("a"));
+    check(201, None, "\u{feff} {\"access_token\":\"a\"} \n", Ok("a"));
+    check(200, JSON, r#"{"access_token":"a","error":null,"ok":true}"#, Ok("a"));
+    check(200, JSON, r#"{"access_token":"a","error":""}"#, Ok("a"));
+    // GitHub refuses with 200 and a form, Slack with 200 and `ok`.
+    check(200, FORM, "error=bad_verification_code&error_description=The+code", Err("invalid_grant"));
+    check(200, FORM, "access_token=a&error=incorrect_client_credentials", Err("invalid_client"));
+    check(200, JSON, r#"{"ok":false,"error":"invalid_code"}"#, Err("invalid_grant"));
+    check(200, JSON, r#"{"ok":false,"access_token":"a"}"#, Err("unknown_error"));
+    check(200, JSON, r#"{"ok":false,"error":"","access_token":"a"}"#, Err("unknown_error"));
+    check(200, JSON, r#"{"access_token":"a","error":{"code":"invalid_grant"}}"#, Err("invalid_grant"));
+    check(400, JSON, r#"{"error":{"type":"invalid_client"}}"#, Err("invalid_client"));
+    check(200, JSON, r#"{"access_token":"a","error":["x"]}"#, Err("unknown_error"));
+    check(400, JSON, r#"{"error":"<script>"}"#, Err("unknown_error"));
+    // A token with another status is none.
+    check(302, JSON, r#"{"access_token":"a"}"#, Err("unreadable_answer"));
+    check(400, JSON, r#"{"access_token":"a"}"#, Err("unreadable_answer"));
+    check(500, JSON, r#"{"access_token":"a"}"#, Err("provider_error"));
+    check(503, JSON, r#"{"error":"invalid_grant"}"#, Err("provider_error"));
+    check(429, JSON, r#"{"error":"invalid_grant"}"#, Err("rate_limited"));
+    for body in ["", "{}", "[]", "null", "\"a\"", "{", r#"{"access_token":""}"#, r#"{"access_token":null}"#] {
+        check(200, JSON, body, Err("unreadable_answer"));
+    }
+    check(200, JSON, r#"{"access_token":1}"#, Err("unreadable_answer"));
+    check(200, JSON, r#"{"access_token":"a\nb"}"#, Err("unreadable_answer"));
+}
+
+#[test]
+fn c5_mislabelled_bodies_parse() {
+    check(200, FORM, r#"{"access_token":"a"}"#, Ok("a"));
+    check(200, HTML, r#"{"access_token":"a"}"#, Ok("a"));
+    check(200, JSON, "access_token=a%20b&token_type=bearer", Ok("a b"));
+    check(200, HTML, "access_token=a", Ok("a"));
+    check(200, FORM, "access_token=a&access_token=b", Err("unreadable_answer"));
+    check(200, FORM, "hello=world", Err("unreadable_answer"));
+    check(200, HTML, "<html>502</html>", Err("unreadable_answer"));
+    check(200, HTML, "<a href=\"/x?a=1&access_token=b&c=d\">", Err("unreadable_answer"));
+    check(200, JSON, "{\"a\":\"1&access_token=b", Err("unreadable_answer"));
+}
+
+#[test]
+fn c3_bodies_and_tokens_are_bounded() {
+    let body = |name: &str, length: usize| {
+        let mut body = json!({"access_token": "a"});
+        body[name] = Value::from("t".repeat(length));
+        body.to_string()
+    };
+    for (name, max) in [("access_token", MAX_ACCESS_TOKEN), ("refresh_token", MAX_REFRESH_TOKEN)] {
+        assert!(answer(&json!({}), 200, JSON, &body(name, max)).is_ok(), "{name}");
+        check(200, JSON, &body(name, max + 1), Err("answer_too_large"));
+    }
+    check(200, JSON, &body("other", MAX_BODY), Err("answer_too_large"));
+    let long = answer(&json!({}), 200, JSON, &body("token_type", MAX_TOKEN_TYPE + 1)).unwrap();
+    assert_eq!(long.token_type, "Bearer");
+    assert_eq!(answer(&json!({}), 200, JSON, &body("scope", MAX_SCOPE + 1)).unwrap().scope, None);
+}
+
+#[test]
+fn c6_expires_in_is_sane_or_none() {
+    #[track_caller]
+    fn check(more: &Value, expires_in: &str, expected: Option<i64>) {
+        let body = format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#);
+        let tokens = answer(more, 200, JSON, &body).unwrap();
+        assert_eq!(tokens.expires_in, expected, "{expires_in}");
+        let expiry = expected.map(|seconds| Timestamp::from_second(1_750_000_000 + seconds).unwrap());
+        assert_eq!(tokens.expiry, expiry, "{expires_in}");
+    }
+    let none = json!({});
+    for (text, expected) in [
+        ("3600", 3600),
+        ("\"3600\"", 3600),
+        ("\" 3600 \"", 3600),
+        ("3600.9", 3600),
+        ("0.2", 1),
+        ("1e3", 1000),
+        ("316224000", 316_224_000),
+    ] {
+        check(&none, text, Some(expected));
+    }
+    for text in [
+        "null",
+        "0",
+        "-0.0",
+        "-1",
+        "\"-1\"",
+        "316224001",
+        "18446744073709551615",
+        "-9223372036854775808",
+        "1e308",
+        "99999999999999999999999999",
+        "\"inf\"",
+        "\"NaN\"",
+        "\"soon\"",
+        "\"\"",
+        "true",
+        "[3600]",
+        "{}",
+    ] {
+        check(&none, text, None);
+        check(&json!({"default_expires_in": 60}), text, Some(60));
+    }
+    let millis = json!({"expires_in_unit": "ms"});
+    check(&millis, "3600000", Some(3600));
+    check(&millis, "\"1\"", Some(1));
+    check(&millis, "9999999999999999", None);
+    let late =
+        parse_answer(200, JSON, br#"{"access_token":"a","expires_in":60}"#, &config(&none).unwrap(), Timestamp::MAX);
+    let late = late.unwrap();
+    assert_eq!((late.expires_in, late.expiry), (None, None));
+}
+
+#[test]
+fn d2_an_empty_refresh_token_is_none() {
+    for (value, expected) in [("\"r\"", Some("r")), ("\"\"", None), ("null", None)] {
+        let body = format!(r#"{{"access_token":"a","refresh_token":{value}}}"#);
+        let tokens = answer(&json!({}), 200, JSON, &body).unwrap();
+        assert_eq!(tokens.refresh_token.as_ref().map(Secret::expose), expected, "{value}");
+    }
+    check(200, JSON, r#"{"access_token":"a","refresh_token":7}"#, Err("unreadable_answer"));
+}
+
+#[test]
+fn c5_the_token_object_may_sit_deeper() {
+    let user =
+        json!({"token_response_path": "authed_user", "metadata_paths": ["team.id", "authed_user.id", "team", "no"]});
+    let body = r#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1","access_token":"u","scope":["a","b"]},
+        "access_token":"bot"}"#;
+    let tokens = answer(&user, 200, JSON, body).unwrap();
+    assert_eq!(tokens.access_token.expose(), "u");
+    assert_eq!(tokens.scope.as_deref(), Some("a b"));
+    assert_eq!(Value::Object(tokens.metadata), json!({"team.id": "T1", "authed_user.id": "U1"}));
+    for (body, reason) in [
+        (r#"{"access_token":"bot"}"#, "unreadable_answer"),
+        (r#"{"authed_user":"u"}"#, "unreadable_answer"),
+        (r#"{"authed_user":{"error":"invalid_grant","access_token":"u"}}"#, "invalid_grant"),
+        (r#"{"ok":false,"error":"bad_client_secret","authed_user":{"access_token":"u"}}"#, "invalid_client"),
+    ] {
+        assert_eq!(answer(&user, 200, JSON, body).unwrap_err().reason(), reason, "{body}");
+    }
+}
+
+#[test]
+fn f1_metadata_keeps_plain_and_small_values_only() {
+    let more = json!({"metadata_paths": ["a", "b", "c", "d", "e", "f"]});
+    let long = "x".repeat(MAX_METADATA + 1);
+    let body = json!({"access_token": "t", "a": 1, "b": ["x", true], "c": {"token": "x"}, "d": [{"token": "x"}],
+        "e": null, "f": long});
+    let tokens = answer(&more, 200, JSON, &body.to_string()).unwrap();
+    assert_eq!(Value::Object(tokens.metadata), json!({"a": 1, "b": ["x", true]}));
+}
+
+#[test]
+fn c5_blame_decides_the_status() {
+    for (code, status) in [
+        ("invalid_grant", 400),
+        ("access_denied", 400),
+        ("invalid_scope", 400),
+        ("anything", 400),
+        ("invalid_client", 502),
+        ("unauthorized_client", 502),
+        ("server_error", 502),
+        ("temporarily_unavailable", 502),
+    ] {
+        let error = answer(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
+        assert_eq!(error.reply_status(), status, "{code}");
+        assert_eq!(error.retry_with_next_secret(), code == "invalid_client", "{code}");
+    }
+    for error in [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge] {
+        assert_eq!(error.reply_status(), 502, "{error}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn c5_no_answer_panics_or_is_repeated(
+        status in 100_u16..600,
+        kind in proptest::option::of(prop_oneof![Just("application/json"), Just("x-www-form-urlencoded"), Just("text/html")]),
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let config = config(&json!({"token_response_path": "a.b"})).unwrap();
+        prop_assert!(parse_answer(status, kind, &body, &config, now()).is_err());
+    }
+
+    #[test]
+    fn c6_no_expires_in_panics(text in "[-+0-9.eE]{1,12}", number in any::<f64>(), now in -100_000_000_000_i64..200_000_000_000) {
+        let config = config(&json!({})).unwrap();
+        let now = Timestamp::from_second(now).unwrap();
+        for value in [Value::from(text), Value::from(number)] {
+            let body = json!({"access_token": "a", "expires_in": value}).to_string();
+            let tokens = parse_answer(200, None, body.as_bytes(), &config, now).unwrap();
+            prop_assert_eq!(tokens.expires_in.is_some(), tokens.expiry.is_some());
+            prop_assert!(tokens.expiry.is_none_or(|expiry| expiry > now));
+        }
+    }
+
+    #[test]
+    fn f1_error_texts_hold_nothing_of_the_answer(canary in "canary[a-z]{8}") {
+        for body in [json!({"error": canary, "error_description": canary}), json!({"error": {"code": canary}})] {
+            let error = answer(&json!({}), 400, JSON, &body.to_string()).unwrap_err();
+            let text = format!("{error} {error:?} {}", error.reason());
+            prop_assert!(!text.contains(&canary));
+        }
+    }
+}

@@ -1,0 +1,242 @@
+use std::collections::HashMap;
+
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use rcgen::KeyPair;
+use serde_json::json;
+
+use super::*;
+use crate::integration::ConfigError;
+use crate::integration::tests::config;
+
+const VERIFIER: &str = "verifier";
+
+fn now() -> Timestamp {
+    Timestamp::from_second(1_750_000_000).unwrap()
+}
+
+fn auth(config: &IntegrationOauthConfig, attempt: usize) -> Option<ClientAuth> {
+    ClientAuth::of(config, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
+}
+
+fn exchange(config: &IntegrationOauthConfig) -> Request {
+    let (code, verifier) = (Secret::new("c/o d+e"), Secret::new(VERIFIER));
+    let grant = CodeGrant { code: &code, verifier: Some(&verifier), variables: &BTreeMap::new() };
+    exchange_request(config, &grant, &auth(config, 0).unwrap()).unwrap()
+}
+
+fn fields(request: &Request) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(request.body.expose().as_bytes()) {
+        assert!(found.insert(name.clone().into_owned(), value.into_owned()).is_none(), "{name} is doubled");
+    }
+    found
+}
+
+fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.expose())
+}
+
+/// The body's fields beside code, redirect URI and verifier, as `name=value` joined by spaces.
+#[track_caller]
+fn check(more: &Value, authorization: Option<&str>, expected: &str) {
+    let request = exchange(&config(more).unwrap());
+    assert_eq!(request.content_type, "application/x-www-form-urlencoded");
+    assert_eq!(header(&request, "accept"), Some("application/json"));
+    assert_eq!(header(&request, "authorization"), authorization, "{more}");
+    let mut found = fields(&request);
+    for (name, value) in [("code", "c/o d+e"), ("redirect_uri", "https://hub.example/cb"), ("code_verifier", VERIFIER)]
+    {
+        assert_eq!(found.remove(name).as_deref(), Some(value));
+    }
+    assert_eq!(found.remove("grant_type").as_deref(), Some("authorization_code"));
+    let found: Vec<_> = found.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(found.join(" "), expected, "{more}");
+}
+
+#[test]
+fn c4_one_client_authentication_per_request() {
+    check(&json!({}), None, "client_id=id client_secret=canary-secret");
+    check(&json!({"client_secret": ""}), None, "client_id=id");
+    check(&json!({"token_auth_method": "none"}), None, "client_id=id");
+    check(&json!({"token_auth_method": "client_secret_basic"}), Some("Basic aWQ6Y2FuYXJ5LXNlY3JldA=="), "");
+    check(
+        &json!({"token_params": {"audience": "x y", "resource": "https://r.example"}}),
+        None,
+        "audience=x y client_id=id client_secret=canary-secret resource=https://r.example",
+    );
+}
+
+#[test]
+fn c4_basic_encodes_id_and_secret_first() {
+    for (id, secret, pair) in [
+        ("id", "secret", "id:secret"),
+        ("a:b", "c:d", "a%3Ab:c%3Ad"),
+        ("100%", "a b", "100%25:a+b"),
+        ("a+b", "p/w=&?", "a%2Bb:p%2Fw%3D%26%3F"),
+        ("ü", "日本", "%C3%BC:%E6%97%A5%E6%9C%AC"),
+        ("-._*~", "-._*~", "-._*%7E:-._*%7E"),
+    ] {
+        let more = json!({"token_auth_method": "client_secret_basic", "client_id": id, "client_secret": secret});
+        let request = exchange(&config(&more).unwrap());
+        let expected = format!("Basic {}", BASE64_STANDARD.encode(pair));
+        assert_eq!(header(&request, "authorization"), Some(expected.as_str()), "{id}");
+        assert!(!fields(&request).contains_key("client_id"), "{id}");
+        assert!(!format!("{request:?}").contains(pair));
+    }
+}
+
+#[test]
+fn a3_redirect_uri_is_the_same_in_both_requests() {
+    for redirect in ["https://hub.example", "https://HUB.example:443/a/../b?x=%41&y=1+2"] {
+        let request = exchange(&config(&json!({"redirect_url": redirect})).unwrap());
+        assert_eq!(fields(&request)["redirect_uri"], redirect);
+    }
+}
+
+#[test]
+fn c4_json_bodies_and_renamed_parameters() {
+    let more =
+        json!({"token_body_format": "json", "token_params": {"x": "1"}, "token_auth_method": "client_secret_basic"});
+    let request = exchange(&config(&more).unwrap());
+    assert_eq!(request.content_type, "application/json");
+    let body: Value = serde_json::from_str(request.body.expose()).unwrap();
+    let expected = json!({"grant_type": "authorization_code", "code": "c/o d+e", "code_verifier": VERIFIER,
+        "redirect_uri": "https://hub.example/cb", "x": "1"});
+    assert_eq!(body, expected);
+
+    let names = json!({"param_names": {"client_id": "client_key", "code": "auth_code", "grant_type": "type"}});
+    let found = fields(&exchange(&config(&names).unwrap()));
+    assert_eq!(
+        found.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["auth_code", "client_key", "client_secret", "code_verifier", "redirect_uri", "type"]
+    );
+}
+
+#[test]
+fn c4_secrets_rotate_one_at_a_time() {
+    #[track_caller]
+    fn check(more: &Value, expected: &[&str]) {
+        let config = config(more).unwrap();
+        let ways = (0..).map_while(|attempt| auth(&config, attempt)).take(9);
+        let found: Vec<_> = ways
+            .map(|way| match way {
+                ClientAuth::Public => "public".to_owned(),
+                ClientAuth::Post(secret) => format!("post {}", secret.expose()),
+                ClientAuth::Basic(secret) => format!("basic {}", secret.expose()),
+                ClientAuth::Assertion(_) => "assertion".to_owned(),
+            })
+            .collect();
+        assert_eq!(found, expected, "{more}");
+    }
+    let pem = KeyPair::generate().unwrap().serialize_pem();
+    check(&json!({}), &["post canary-secret"]);
+    check(&json!({"client_secrets": ["b", "c"]}), &["post canary-secret", "post b", "post c"]);
+    check(&json!({"client_secret": ""}), &["public"]);
+    check(
+        &json!({"token_auth_method": "client_secret_basic", "client_secrets": ["b"]}),
+        &["basic canary-secret", "basic b"],
+    );
+    check(&json!({"token_auth_method": "none", "client_secrets": ["b"]}), &["public"]);
+    check(
+        &json!({"token_auth_method": "private_key_jwt", "client_key": pem, "client_key_alg": "ES256",
+        "client_secrets": ["b"]}),
+        &["assertion"],
+    );
+}
+
+#[test]
+fn c4_private_key_jwt_verifies_with_the_public_key() {
+    #[track_caller]
+    fn check(alg: &str, key: &KeyPair, algorithm: Algorithm, public: &DecodingKey) {
+        let more = json!({"token_auth_method": "private_key_jwt", "client_key": key.serialize_pem(),
+            "client_key_alg": alg, "client_key_id": "k1"});
+        let request = exchange(&config(&more).unwrap());
+        assert_eq!(header(&request, "authorization"), None);
+        let found = fields(&request);
+        assert!(!found.contains_key("client_secret"));
+        assert_eq!(found["client_assertion_type"], ASSERTION_TYPE);
+        let mut rules = Validation::new(algorithm);
+        rules.validate_exp = false;
+        rules.set_audience(&["https://acme.example/token"]);
+        let token = jsonwebtoken::decode::<Value>(&found["client_assertion"], public, &rules).unwrap();
+        assert_eq!(token.header.kid.as_deref(), Some("k1"));
+        let expected = json!({"iss": "id", "sub": "id", "aud": "https://acme.example/token", "jti": "jti-1",
+            "iat": 1_750_000_000, "exp": 1_750_000_060});
+        assert_eq!(token.claims, expected);
+        let other = json!({"client_key": key.serialize_pem(), "client_key_alg": if alg == "RS256" { "ES256" } else { "RS256" }});
+        assert!(config(&other).unwrap_err().to_string().starts_with("client_key must be"));
+    }
+    let keys: HashMap<_, _> = [
+        ("RS256", &rcgen::PKCS_RSA_SHA256),
+        ("ES256", &rcgen::PKCS_ECDSA_P256_SHA256),
+        ("EdDSA", &rcgen::PKCS_ED25519),
+    ]
+    .map(|(name, algorithm)| (name, KeyPair::generate_for(algorithm).unwrap()))
+    .into();
+    let public = |alg: &str| keys[alg].public_key_pem();
+    check("RS256", &keys["RS256"], Algorithm::RS256, &DecodingKey::from_rsa_pem(public("RS256").as_bytes()).unwrap());
+    check("ES256", &keys["ES256"], Algorithm::ES256, &DecodingKey::from_ec_pem(public("ES256").as_bytes()).unwrap());
+    check("EdDSA", &keys["EdDSA"], Algorithm::EdDSA, &DecodingKey::from_ed_pem(public("EdDSA").as_bytes()).unwrap());
+}
+
+#[test]
+fn d8_a_token_goes_where_it_was_issued_or_nowhere() {
+    let secret = Secret::new("r");
+    let at = |more: &Value| config(more).unwrap().issued_at(&BTreeMap::new()).unwrap();
+    let variable = |default: &str| json!({"token_url": "https://${v}.acme.example/t", "variables": {"v": {"pattern": "[a-z]+", "default": default}}});
+    for (issued, now, fits) in [
+        (json!({}), json!({}), true),
+        (json!({}), json!({"client_secret": "new", "scopes": "c", "auth_url": "https://other.example/a"}), true),
+        (json!({}), json!({"client_id": "other"}), false),
+        (json!({}), json!({"token_url": "https://acme.example/token2"}), false),
+        (json!({}), json!({"refresh_url": "https://evil.example/r"}), false),
+        (json!({"refresh_url": "https://acme.example/r"}), json!({"refresh_url": "https://acme.example/r"}), true),
+        (json!({"refresh_url": "https://acme.example/r"}), json!({"refresh_url": "https://evil.example/r"}), false),
+        (variable("one"), variable("two"), true),
+        (variable("one"), json!({"token_url": "https://one.acme.example/t"}), false),
+    ] {
+        let (issued_at, config) = (at(&issued), config(&now).unwrap());
+        let grant = RefreshGrant { refresh_token: &secret, issued_at: &issued_at };
+        let refresh = refresh_request(&config, &grant, &ClientAuth::Public);
+        assert_eq!(refresh.is_ok(), fits, "{issued} {now}");
+        let Ok(refresh) = refresh else {
+            assert_eq!(refresh.unwrap_err(), RequestError::IssuedElsewhere);
+            continue;
+        };
+        let place = issued_at.refresh_url.as_ref().unwrap_or(&issued_at.token_url);
+        assert_eq!(refresh.url.as_str(), place, "{issued} {now}");
+        assert_eq!(fields(&refresh).into_values().collect::<Vec<_>>(), ["id", "refresh_token", "r"]);
+    }
+}
+
+#[test]
+fn d8_a_revocation_needs_an_endpoint_and_the_same_place() {
+    let token = Secret::new("t");
+    let with = config(&json!({"revocation_url": "https://acme.example/revoke"})).unwrap();
+    let issued_at = with.issued_at(&BTreeMap::new()).unwrap();
+    let revocation = Revocation { token: &token, hint: TokenHint::RefreshToken, issued_at: &issued_at };
+    let request = revocation_request(&with, &revocation, &auth(&with, 0).unwrap()).unwrap().unwrap();
+    assert_eq!(request.url.as_str(), "https://acme.example/revoke");
+    assert_eq!(request.body.expose(), "token=t&token_type_hint=refresh_token&client_id=id&client_secret=canary-secret");
+    let without = config(&json!({})).unwrap();
+    assert!(revocation_request(&without, &revocation, &ClientAuth::Public).unwrap().is_none());
+    let other = config(&json!({"revocation_url": "https://acme.example/revoke", "client_id": "other"})).unwrap();
+    assert!(matches!(revocation_request(&other, &revocation, &ClientAuth::Public), Err(RequestError::IssuedElsewhere)));
+}
+
+#[test]
+fn c7_a_code_goes_to_the_login_s_own_endpoint() {
+    let config =
+        config(&json!({"token_url": "https://${v}.acme.example/t", "variables": {"v": {"pattern": ".*"}}})).unwrap();
+    let code = Secret::new("c");
+    for (value, expected) in [("one", Some("https://one.acme.example/t")), ("evil.example/", None), ("", None)] {
+        let variables = BTreeMap::from([("v".to_owned(), value.to_owned())]);
+        let grant = CodeGrant { code: &code, verifier: None, variables: &variables };
+        let request = exchange_request(&config, &grant, &ClientAuth::Public);
+        assert!(
+            request.as_ref().is_ok_and(|_| true)
+                || matches!(request, Err(RequestError::Config(ConfigError::Variable { .. })))
+        );
+        assert_eq!(request.ok().map(|request| request.url.to_string()).as_deref(), expected, "{value}");
+    }
+}

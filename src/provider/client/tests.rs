@@ -1,0 +1,218 @@
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use super::*;
+use crate::secret::Secret;
+
+const CANARY: &str = "canary";
+
+fn settings(insecure: bool) -> Settings {
+    let guard = Guard { allowed_hosts: Vec::new(), allow_insecure_urls: insecure };
+    Settings {
+        guard,
+        connect_timeout: Duration::from_secs(20),
+        total_timeout: Duration::from_secs(20),
+        ..Settings::default()
+    }
+}
+
+fn request(url: &str) -> Request {
+    Request {
+        url: Url::parse(url).unwrap(),
+        headers: vec![("authorization", Secret::new(format!("Basic {CANARY}")))],
+        content_type: "application/x-www-form-urlencoded",
+        body: Secret::new(format!("code={CANARY}")),
+    }
+}
+
+async fn send(settings: &Settings, url: &str) -> Result<Answer, Error> {
+    Client::new(settings).unwrap().send(request(url)).await
+}
+
+/// What went wrong, after a look at what its text tells.
+#[track_caller]
+fn refused(result: Result<Answer, Error>) -> Error {
+    let error = result.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains(CANARY) && !text.contains("127.0.0.1"), "{text}");
+    error
+}
+
+async fn answer(request: hyper::Request<Incoming>, port: u16) -> Result<hyper::Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    let reply = hyper::Response::builder().header("content-type", "text/html");
+    let reply = match parts.uri.path() {
+        "/redirect" => reply.status(307).header("location", format!("http://127.0.0.1:{port}/html")).body(Bytes::new()),
+        "/html" => reply.status(502).header("retry-after", "999999999").body("<html>sorry</html>".into()),
+        "/date" => reply.header("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT").body(Bytes::new()),
+        "/large" => reply.body(vec![b'x'; 300 * 1024].into()),
+        "/full" => reply.body(vec![b'x'; MAX_BODY].into()),
+        "/echo" => reply.body(format!("{} {:?}", String::from_utf8_lossy(&body), parts.headers).into()),
+        _ => std::future::pending().await,
+    };
+    Ok(reply.unwrap().map(Full::new))
+}
+
+async fn http(stream: impl AsyncRead + AsyncWrite + Unpin, port: u16) {
+    let service = service_fn(move |request| answer(request, port));
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+/// A server on loopback; it ends with the set.
+async fn serve<F: Future<Output = ()> + Send + 'static>(
+    handle: impl Fn(TcpStream, u16) -> F + Send + 'static,
+) -> (u16, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(handle(stream, port));
+        }
+    });
+    (port, server)
+}
+
+#[tokio::test]
+async fn c3_an_answer_comes_back_as_it_is() {
+    let (port, _server) = serve(http).await;
+    let settings = settings(true);
+    for host in ["127.0.0.1", "localhost"] {
+        let answer = send(&settings, &format!("http://{host}:{port}/html")).await.unwrap();
+        assert_eq!((answer.status, &answer.body[..]), (502, &b"<html>sorry</html>"[..]));
+        assert_eq!(answer.content_type.as_deref(), Some("text/html"));
+        assert_eq!(answer.retry_after, Some(Duration::from_secs(MAX_RETRY_AFTER)));
+        assert!(!format!("{answer:?}").contains("sorry"));
+    }
+    let dated = send(&settings, &format!("http://127.0.0.1:{port}/date")).await.unwrap();
+    assert_eq!(dated.retry_after, None);
+    let echo = send(&settings, &format!("http://127.0.0.1:{port}/echo")).await.unwrap();
+    let text = String::from_utf8_lossy(&echo.body).into_owned();
+    assert!(text.starts_with("code=canary {") && text.contains("Basic canary") && text.contains("tokenbus/"), "{text}");
+}
+
+#[tokio::test]
+async fn c3_redirects_are_not_followed() {
+    let (port, _server) = serve(http).await;
+    let answer = send(&settings(true), &format!("http://127.0.0.1:{port}/redirect")).await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (307, 0));
+}
+
+#[tokio::test]
+async fn c3_answers_are_bounded_in_size_and_time() {
+    let (port, _server) = serve(http).await;
+    let url = |path: &str| format!("http://127.0.0.1:{port}/{path}?q={CANARY}");
+    assert_eq!(send(&settings(true), &url("full")).await.unwrap().body.len(), MAX_BODY);
+    let large = refused(send(&settings(true), &url("large")).await);
+    assert_eq!((large, large.sent()), (Error::TooLarge, true));
+    let short = Settings { total_timeout: Duration::from_millis(300), ..settings(true) };
+    let slow = refused(send(&short, &url("never")).await);
+    assert_eq!((slow, slow.sent()), (Error::Timeout { connected: true }, true));
+}
+
+#[tokio::test]
+async fn b3_what_broke_off_may_have_been_sent() {
+    for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", "hello\r\n\r\n"] {
+        let (port, _server) = serve(move |mut stream: TcpStream, _| async move {
+            let mut buffer = [0; 1024];
+            let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut buffer).await;
+            let _ = stream.write_all(bytes.as_bytes()).await;
+        })
+        .await;
+        let error = refused(send(&settings(true), &format!("http://127.0.0.1:{port}/?q={CANARY}")).await);
+        assert_eq!((error, error.sent()), (Error::Protocol, true), "{bytes}");
+    }
+}
+
+#[tokio::test]
+async fn b3_what_found_no_connection_was_not_sent() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let error = refused(send(&settings(true), &format!("http://127.0.0.1:{closed}/?q={CANARY}")).await);
+    assert_eq!((error, error.sent()), (Error::Connect, false));
+    // A listener that never speaks TLS.
+    let (port, _server) = serve(|stream, _| async move {
+        let _stream = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let short = Settings { connect_timeout: Duration::from_millis(300), ..settings(true) };
+    let error = refused(send(&short, &format!("https://localhost:{port}/")).await);
+    assert_eq!((error, error.sent()), (Error::Timeout { connected: false }, false));
+}
+
+#[tokio::test]
+async fn c2_a_name_with_a_private_address_is_refused_before_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for (url, refusal) in [
+        (format!("https://localhost:{port}/?q={CANARY}"), Refusal::Address),
+        (format!("https://127.0.0.1:{port}/"), Refusal::Address),
+        (format!("https://[::ffff:127.0.0.1]:{port}/"), Refusal::Address),
+        (format!("http://localhost:{port}/"), Refusal::Scheme),
+    ] {
+        let error = refused(send(&settings(false), &url).await);
+        assert_eq!((error, error.sent()), (Error::Refused(refusal), false), "{url}");
+    }
+    assert!(listener.accept().now_or_never().is_none(), "nobody came");
+}
+
+/// An authority's certificate and a server's TLS settings for `localhost`.
+fn authority() -> (String, TlsAcceptor) {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = params.self_signed(&ca_key).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
+    (ca, TlsAcceptor::from(Arc::new(config)))
+}
+
+#[tokio::test]
+async fn c1_https_is_verified_against_known_authorities() {
+    let (ca, acceptor) = authority();
+    let (other, _) = authority();
+    let (port, _server) = serve(move |stream, port| {
+        let acceptor = acceptor.clone();
+        async move {
+            if let Ok(stream) = acceptor.accept(stream).await {
+                http(stream, port).await;
+            }
+        }
+    })
+    .await;
+    let url = format!("https://localhost:{port}/echo");
+    let with = |pem: Option<&str>| Settings { extra_ca_pem: pem.map(str::to_owned), ..settings(true) };
+    assert_eq!(send(&with(Some(&ca)), &url).await.unwrap().status, 200);
+    for (pem, url) in
+        [(None, &url), (Some(other.as_str()), &url), (Some(&ca), &format!("https://127.0.0.1:{port}/echo"))]
+    {
+        let error = refused(send(&with(pem), url).await);
+        assert_eq!((error, error.sent()), (Error::Connect, false), "{url}");
+    }
+}
+
+#[test]
+fn c1_unusable_settings_make_no_client() {
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let error = Client::new(&Settings { extra_ca_pem: Some(broken.to_owned()), ..Settings::default() }).unwrap_err();
+    assert_eq!((error, error.sent()), (Error::Setup, false));
+}

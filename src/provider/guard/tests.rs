@@ -1,0 +1,121 @@
+use super::*;
+
+fn guard(allowed: &[&str], insecure: bool) -> Guard {
+    Guard { allowed_hosts: allowed.iter().map(|&host| host.to_owned()).collect(), allow_insecure_urls: insecure }
+}
+
+#[track_caller]
+fn check(address: &str, expected: bool) {
+    assert_eq!(is_public(address.parse().unwrap()), expected, "{address}");
+}
+
+const SPECIAL_V4: &str = "0.0.0.0 0.1.2.3 10.0.0.0 10.255.255.255 100.64.0.0 100.127.255.255 127.0.0.1 127.255.255.255 \
+    169.254.0.1 169.254.169.254 172.16.0.0 172.31.255.255 192.0.0.1 192.0.2.1 192.88.99.1 192.168.0.0 \
+    192.168.255.255 198.18.0.0 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 \
+    240.0.0.1 255.255.255.255";
+const SPECIAL_V6: &str = ":: ::1 ::8.8.8.8 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 64:ff9b:1::1 100::1 fc00::1 fd00:ec2::254 \
+    fdff:ffff::1 fe80::1 febf::1 fec0::1 ff02::1 ff0e::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 \
+    2001:10::1 2001:20::1 2001:db8::1 2002:7f00:1:: 2002:808:808:: 2620:4f:8000::1 3fff::1 3fff:fff::1 \
+    4000::1 5f00::1";
+const PUBLIC: &str = "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0 \
+    169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.167.255.255 192.169.0.0 198.17.255.255 \
+    198.20.0.0 223.255.255.255 2001:200::1 2001:4860:4860::8888 2606:4700::1 2a00:1450::1 3ffe::1";
+
+#[test]
+fn c2_special_addresses_are_not_public() {
+    for address in SPECIAL_V4.split(' ') {
+        check(address, false);
+        check(&format!("::ffff:{address}"), false);
+        check(&format!("::{address}"), false);
+        check(&format!("64:ff9b::{address}"), false);
+    }
+    for address in SPECIAL_V6.split(' ') {
+        check(address, false);
+    }
+    for address in PUBLIC.split(' ') {
+        check(address, true);
+    }
+}
+
+#[test]
+fn c2_lists_open_private_addresses_and_loopback_needs_more() {
+    let (none, open) = (guard(&[], false), guard(&[], true));
+    let (listed, both) = (guard(&["idp.internal", "10.0.0.1"], false), guard(&["idp.internal"], true));
+    for (guard, host, address, expected) in [
+        (&none, "acme.example", "8.8.8.8", true),
+        (&none, "acme.example", "10.0.0.1", false),
+        (&none, "localhost", "127.0.0.1", false),
+        (&open, "localhost", "127.0.0.1", true),
+        (&open, "LOCALHOST.", "::1", true),
+        (&open, "127.0.0.1", "127.0.0.1", true),
+        (&open, "[::1]", "::1", true),
+        (&open, "[::ffff:127.0.0.1]", "::ffff:127.0.0.1", true),
+        (&open, "acme.example", "127.0.0.1", false),
+        (&open, "acme.example", "10.0.0.1", false),
+        (&listed, "idp.internal", "10.0.0.1", true),
+        (&listed, "IDP.internal.", "fd00::1", true),
+        (&listed, "10.0.0.1", "10.0.0.1", true),
+        (&listed, "x.idp.internal", "10.0.0.1", false),
+        (&listed, "idp.internal", "127.0.0.1", false),
+        (&listed, "idp.internal", "::ffff:127.0.0.1", false),
+        (&both, "idp.internal", "127.0.0.1", true),
+        (&both, "idp.internal", "::1", true),
+        // Whatever the list says.
+        (&both, "idp.internal", "169.254.169.254", false),
+        (&both, "idp.internal", "::ffff:169.254.169.254", false),
+        (&both, "idp.internal", "64:ff9b::169.254.169.254", false),
+        (&both, "idp.internal", "64:ff9b::127.0.0.1", false),
+        (&both, "idp.internal", "2002:7f00:1::", false),
+        (&both, "idp.internal", "2001::1", false),
+        (&both, "idp.internal", "::127.0.0.1", false),
+        (&both, "idp.internal", "fe80::1", false),
+        (&both, "idp.internal", "0.0.0.0", false),
+        (&both, "idp.internal", "::", false),
+        (&both, "idp.internal", "255.255.255.255", false),
+        (&both, "idp.internal", "ff02::1", false),
+    ] {
+        assert_eq!(guard.allows(host, address.parse().unwrap()), expected, "{host} {address} {guard:?}");
+    }
+}
+
+#[test]
+fn c2_urls_are_judged_in_whatever_form_the_address_has() {
+    let (none, listed, open) = (guard(&[], false), guard(&["10.0.0.1"], true), guard(&[], true));
+    for (guard, url, expected) in [
+        (&none, "https://acme.example/", Ok(())),
+        (&none, "https://8.8.8.8/", Ok(())),
+        (&none, "https://127.0.0.1/", Err(Refusal::Address)),
+        (&none, "https://0x7f.1/", Err(Refusal::Address)),
+        (&none, "https://2130706433/", Err(Refusal::Address)),
+        (&none, "https://0177.0.0.1/", Err(Refusal::Address)),
+        (&none, "https://127.1/", Err(Refusal::Address)),
+        (&none, "https://0/", Err(Refusal::Address)),
+        (&none, "https://%31%32%37.0.0.1/", Err(Refusal::Address)),
+        (&none, "https://１２７.0.0.1/", Err(Refusal::Address)),
+        (&none, "https://127.0.0.1./", Err(Refusal::Address)),
+        (&none, "https://[::1]/", Err(Refusal::Address)),
+        (&none, "https://[::ffff:127.0.0.1]/", Err(Refusal::Address)),
+        (&none, "https://[::ffff:a9fe:a9fe]/", Err(Refusal::Address)),
+        (&none, "https://[64:ff9b::7f00:1]/", Err(Refusal::Address)),
+        (&none, "https://[2002:7f00:1::]/", Err(Refusal::Address)),
+        (&none, "https://169.254.169.254/", Err(Refusal::Address)),
+        (&none, "https://u@acme.example/", Err(Refusal::Form)),
+        (&none, "https://:p@acme.example/", Err(Refusal::Form)),
+        (&none, "data:text/plain,x", Err(Refusal::Form)),
+        (&none, "ftp://acme.example/", Err(Refusal::Scheme)),
+        (&none, "http://acme.example/", Err(Refusal::Scheme)),
+        (&none, "http://127.0.0.1/", Err(Refusal::Scheme)),
+        (&open, "http://127.0.0.1:8080/", Ok(())),
+        (&open, "http://localhost/", Ok(())),
+        (&open, "http://[::1]/", Ok(())),
+        (&open, "http://acme.example/", Err(Refusal::Scheme)),
+        (&open, "http://localhost.acme.example/", Err(Refusal::Scheme)),
+        (&open, "ftp://localhost/", Err(Refusal::Scheme)),
+        (&open, "https://10.0.0.1/", Err(Refusal::Address)),
+        (&listed, "https://10.0.0.1/", Ok(())),
+        (&listed, "http://10.0.0.1/", Err(Refusal::Scheme)),
+        (&listed, "https://169.254.169.254/", Err(Refusal::Address)),
+    ] {
+        assert_eq!(guard.check_url(&Url::parse(url).unwrap()), expected, "{url} {guard:?}");
+    }
+}
