@@ -81,7 +81,10 @@ async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {
     let code = format!("code-{number}");
     let (mut status, mut body) = fleet.arrive(&state, &code).await;
     // The call that asks whose state it is went to a worker that died: the browser's person tries again.
-    while status == StatusCode::SERVICE_UNAVAILABLE {
+    for _ in 0..2 {
+        if status != StatusCode::SERVICE_UNAVAILABLE {
+            break;
+        }
         (status, body) = fleet.arrive(&state, &code).await;
     }
     Login { connection: connection(number), code, status, body }

@@ -1,11 +1,13 @@
 //! tokenbus on real nats-servers, one for each test, with a provider that answers whatever a test wants.
 
 // `cfg(test)` is what clippy knows tests by, their helpers included.
-#[cfg(all(test, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod e2e;
-#[cfg(all(test, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[cfg(test)]
@@ -13,11 +15,14 @@ mod provider;
 #[cfg(test)]
 #[path = "../support/support.rs"]
 mod support;
-#[cfg(all(test, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod worker_crash;
-#[cfg(all(test, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod worker_queue;
-#[cfg(all(test, feature = "failpoints"))]
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod worker_race;
 #[cfg(test)]
 mod world;

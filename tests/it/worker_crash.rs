@@ -276,7 +276,7 @@ async fn a_slow_provider_holds_its_command_with_one_worker() {
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, CODE).await;
     ending("slow", status, body, &fleet, &provider).await.is_connected();
-    assert_eq!(fleet.deliveries("exchange").await.0, 1);
+    assert_eq!(fleet.deliveries("exchange").await, 1);
 }
 
 /// A provider that sends SIGTERM to `victim` when it is asked, and answers two seconds later.

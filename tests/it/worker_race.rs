@@ -38,9 +38,9 @@ async fn parallel_logins_of_one_connection_end_one_after_the_other() {
     let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(100))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let _second = fleet.worker().await;
-    let states = join_all((0..8).map(|_| fleet.login(NAME))).await;
-    let codes: Vec<String> = (0..states.len()).map(|number| format!("code-{number}")).collect();
-    let answers = join_all(states.iter().zip(&codes).map(|(state, code)| fleet.arrive(state, code))).await;
+    let logins = join_all((0..8).map(|_| fleet.login(NAME))).await;
+    let codes: Vec<String> = (0..logins.len()).map(|number| format!("code-{number}")).collect();
+    let answers = join_all(logins.iter().zip(&codes).map(|(state, code)| fleet.arrive(state, code))).await;
     let mut sequences = HashSet::new();
     for (status, body) in &answers {
         match status.as_u16() {
