@@ -165,3 +165,15 @@ async fn b8_return_to_is_of_a_listed_origin() {
         assert_eq!(answer.status, status, "{wanted}: {}", answer.text);
     }
 }
+
+#[tokio::test]
+async fn connections_outlive_the_program() {
+    let mut world = world().await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let before = world.read("one").await;
+    let pending = world.login("two").await.state;
+    world.tokenbus.crash_and_restart().await;
+    assert_eq!(world.read("one").await, before);
+    let (status, body) = world.tokenbus.arrive(&world.callback(&[("code", "c"), ("state", &pending)])).await;
+    assert_eq!(status.as_u16(), 200, "{body}");
+}
