@@ -150,7 +150,6 @@ async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, 
         command.envs(settings).args(["serve", "--role", "all"]);
     });
     let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
-    ready(&url).await;
     (process, url)
 }
 
