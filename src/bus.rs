@@ -238,6 +238,7 @@ impl Bus {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
                 Err(BusError::Refused { status, error, retry_after })
             }
+            Ok(Err(_)) | Err(_) if !self.nats.is_connected() => Err(BusError::Unavailable),
             Ok(Err(_)) | Err(_) => Err(BusError::Deadline),
         }
     }
@@ -336,9 +337,10 @@ impl Outgoing {
                 let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } =
                     owner;
                 let key = ConnectionKey { account, integration, name };
-                let cookies = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
+                let cookies: Vec<Cookie> = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
+                let message_id = callback_id(&state, &query, credential.as_ref(), &cookies);
                 let work = Work::Exchange { query, cookies, credential };
-                (CommandSubject::connection(&key, Verb::Exchange), seal_to, state_hash(&state), work)
+                (CommandSubject::connection(&key, Verb::Exchange), seal_to, message_id, work)
             }
             Command::Put { integration, account, seal_to, body } => {
                 let config =
@@ -367,6 +369,15 @@ impl Outgoing {
         }
         Ok(Self { id, subject, headers, payload })
     }
+}
+
+/// The same callback again is a duplicate; one that differs in anything is not. So a callback that is refused without
+/// using the login up, for want of a code or with a foreign credential, does not keep the right one out.
+fn callback_id(state: &Secret, query: &Secret, credential: Option<&command::Credential>, cookies: &[Cookie]) -> String {
+    let credential = credential.map_or("", |credential| credential.0.expose());
+    let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
+    let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
+    state_hash(&Secret::new(parts.join("\n")))
 }
 
 fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BusError {

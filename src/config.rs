@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn the_defaults_are_whole() {
         let config = parse("").unwrap();
-        assert_eq!(config.oauth.login_ttl, Duration::from_secs(600));
+        assert_eq!(config.oauth.login_ttl, Duration::from_mins(10));
         assert!(!config.oauth.allow_insecure_urls);
         assert_eq!(config.nats.inbox_prefix(), "_INBOX");
     }

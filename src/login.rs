@@ -81,11 +81,11 @@ mod tests {
 
     #[test]
     fn b8_return_to_is_of_an_allowed_origin_to_the_letter() {
-        let allowed = [Url::parse("https://app.example").unwrap()];
         #[track_caller]
         fn check(wanted: &str, allowed: &[Url], expected: bool) {
             assert_eq!(return_to(wanted, allowed).is_ok(), expected, "{wanted}");
         }
+        let allowed = [Url::parse("https://app.example").unwrap()];
         check("https://app.example", &allowed, true);
         check("https://app.example/done?x=1", &allowed, true);
         for wanted in [

@@ -31,7 +31,7 @@ use crate::system;
 /// How often the server hears that a command is still worked on; well below the ack wait.
 const PROGRESS: Duration = Duration::from_secs(2);
 /// How long one request for commands stays open at the server.
-const PULL: Duration = Duration::from_secs(10);
+const PULL: Duration = Duration::from_secs(5);
 
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use super::screen::{Screen, short, short_url, shown};
 use super::stack::{ACCOUNT, Stack};
 use crate::nats::{bucket, header};
 use crate::secret::Secret;
-use crate::subject::{CONNECTIONS, ConnectionKey};
+use crate::subject::{CONNECTIONS, ConnectionKey, TOKENS};
 
 const CONFIG: &str = "/hub/integrations/demo/oauth-config";
 const TOKEN: &str = "/hub/integrations/demo/oauth-token/workspace1";
@@ -63,7 +63,7 @@ impl Walk<'_> {
     }
 
     async fn subscribe(&self) -> anyhow::Result<Subscriber> {
-        let subject = format!("ms.integration.oauth.{ACCOUNT}.*.*");
+        let subject = TOKENS.replacen('*', ACCOUNT, 1);
         self.screen.title("1  A workflow node of the tenant subscribes to its token subject");
         self.screen.field("nats user", "demo (the tenant's own account)");
         self.screen.field("subject", &subject);

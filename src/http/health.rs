@@ -1,13 +1,12 @@
 //! Whether it lives, whether it can work, and what it counted.
 
 use hyper::StatusCode;
-use serde_json::json;
 
 use super::error::HttpError;
 use super::metrics::Metrics;
 use super::reply::{self, Reply};
 use super::request::Asked;
-use crate::bus::Bus;
+use crate::bus::{Bus, BusError};
 
 pub(super) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
@@ -16,10 +15,10 @@ pub(super) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
 
 pub(super) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
-    Ok(match bus.ready().await {
-        Ok(()) => reply::json(StatusCode::OK, r#"{"status":"ready"}"#),
-        Err(reason) => reply::json(StatusCode::SERVICE_UNAVAILABLE, json!({ "error": reason }).to_string()),
-    })
+    match bus.ready().await {
+        Ok(()) => Ok(reply::json(StatusCode::OK, r#"{"status":"ready"}"#)),
+        Err(error) => Err(BusError::Refused { status: 503, error, retry_after: None }.into()),
+    }
 }
 
 pub(super) fn metrics(metrics: &Metrics, asked: &Asked) -> Result<Reply, HttpError> {

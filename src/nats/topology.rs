@@ -137,11 +137,13 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
         },
     };
     compare(&wanted, &found)?;
-    let resized = wanted.num_replicas != found.num_replicas || wanted.max_age != found.max_age;
+    // The duplicate window follows the age: the server takes none that is longer.
+    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window);
+    let resized = of(&wanted) != of(&found);
     if resized && may_resize {
-        let (num_replicas, max_age) = (wanted.num_replicas, wanted.max_age);
+        let (num_replicas, max_age, duplicate_window) = of(&wanted);
         nats.jetstream
-            .update_stream(Config { num_replicas, max_age, ..found })
+            .update_stream(Config { num_replicas, max_age, duplicate_window, ..found })
             .await
             .map_err(|error| refused(&error))?;
         info!("changed replicas or age of stream {}", wanted.name);
@@ -158,7 +160,8 @@ fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyError> {
     let found = as_object(found);
     for (field, value) in as_object(wanted) {
         let there = found.get(&field).unwrap_or(&Value::Null);
-        let may_differ = matches!(field.as_str(), "num_replicas" | "max_age" | "metadata" | "description");
+        let may_differ =
+            matches!(field.as_str(), "num_replicas" | "max_age" | "duplicate_window" | "metadata" | "description");
         if !may_differ && *there != value {
             let (found, wanted_value) = (there.to_string(), value.to_string());
             return Err(TopologyError::Incompatible {

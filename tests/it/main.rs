@@ -1,6 +1,12 @@
 //! tokenbus on real nats-servers, one for each test, with a provider that answers whatever a test wants.
+//!
+//! Tests that kill workers at named places need the feature `failpoints`: `cargo test --features failpoints`.
 
 // `cfg(test)` is what clippy knows tests by, their helpers included.
+#[cfg(test)]
+mod ask;
+#[cfg(test)]
+mod bus;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod chaos;
@@ -11,10 +17,30 @@ mod e2e;
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[cfg(test)]
+mod http_callback;
+#[cfg(test)]
+mod http_config;
+#[cfg(test)]
+mod http_connections;
+#[cfg(test)]
+mod http_health;
+#[cfg(test)]
+mod nats_permissions;
+#[cfg(test)]
+mod nats_records;
+#[cfg(test)]
+mod nats_topology;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 #[path = "../support/support.rs"]
 mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod wire;
+#[cfg(test)]
+mod worker_answers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod worker_crash;

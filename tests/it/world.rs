@@ -24,7 +24,12 @@ pub(crate) struct Login {
 impl World {
     /// A world in which the integration is configured.
     pub(crate) async fn with(provider: Provider) -> Self {
-        let world = Self { tokenbus: Tokenbus::start(&[]).await, provider };
+        Self::with_settings(provider, &[]).await
+    }
+
+    /// The same with further settings, named as in the environment without `TOKENBUS_`.
+    pub(crate) async fn with_settings(provider: Provider, more: &[(&str, &str)]) -> Self {
+        let world = Self { tokenbus: Tokenbus::start(more).await, provider };
         world.tokenbus.configure(&world.config()).await;
         world
     }
@@ -43,8 +48,8 @@ impl World {
     /// Begins a login.
     pub(crate) async fn login(&self, connection: &str) -> Login {
         let oauth_url = self.tokenbus.login(INTEGRATION, connection).await;
-        let state = oauth_url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
-        Login { oauth_url, state: state.expect("an authorization request has a state") }
+        let state = parameter(&oauth_url, "state");
+        Login { oauth_url, state }
     }
 
     /// The callback that the provider would send the browser to.
@@ -64,4 +69,16 @@ impl World {
     pub(crate) async fn read(&self, connection: &str) -> (StatusCode, Value) {
         self.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/{connection}")).await
     }
+}
+
+/// The state of an authorization URL as a login answers it.
+pub(crate) fn state_of(oauth_url: &Value) -> String {
+    let url = oauth_url.as_str().and_then(|url| Url::parse(url).ok());
+    parameter(&url.unwrap_or_else(|| panic!("no URL: {oauth_url}")), "state")
+}
+
+/// A parameter of an authorization URL.
+pub(crate) fn parameter(url: &Url, name: &str) -> String {
+    let found = url.query_pairs().find(|(found, _)| found == name).map(|(_, value)| value.into_owned());
+    found.unwrap_or_else(|| panic!("no {name} in the authorization URL"))
 }

@@ -36,6 +36,11 @@ impl Nats {
         self.process.pid()
     }
 
+    /// Ends it with SIGKILL.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
     /// Waits until it has been killed, then starts it again on the same store and port, and waits until it answers.
     pub(crate) async fn restart_once_killed(&mut self) {
         self.process.ended().await;

@@ -2,7 +2,7 @@
 
 use super::child::Running;
 use super::nats::Nats;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,6 +29,7 @@ pub(crate) struct Tokenbus {
     /// An API key of [`ACCOUNT`] without a role.
     pub(crate) key: String,
     settings: HashMap<String, String>,
+    as_admin: HashMap<String, String>,
     http: reqwest::Client,
     process: Running,
     folder: TempDir,
@@ -41,25 +42,59 @@ impl Tokenbus {
         let nats = Nats::start().await;
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
-        let mut settings = settings(&nats, "worker", &keys_file);
-        settings.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
-        let as_admin = self::settings(&nats, "admin", &keys_file);
+        let [settings, as_admin] = ["worker", "admin"].map(|user| {
+            let mut settings = settings(&nats, user, &keys_file);
+            settings.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
+            settings
+        });
 
         let keys = keys_file.to_str().expect("a path of plain letters");
         run(&as_admin, &["keys", "generate", "--out", keys]).await;
         run(&as_admin, &["setup"]).await;
-        let admin_key = api_key(&as_admin, &["--role", "admin"]).await;
-        let key = api_key(&as_admin, &[]).await;
+        let admin_key = api_key(&as_admin, ACCOUNT, "admin").await;
+        let key = api_key(&as_admin, ACCOUNT, "member").await;
 
         let (process, url) = serve(&settings, folder.path()).await;
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        Self { url, nats, admin_key, key, settings, http, process, folder }
+        Self { url, nats, admin_key, key, settings, as_admin, http, process, folder }
     }
 
     /// Ends the program with SIGKILL and starts it again on the same bus. Its address is another one then.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.process.kill().await;
         (self.process, self.url) = serve(&self.settings, self.folder.path()).await;
+    }
+
+    /// Ends the program with SIGKILL and the bus with it, then starts the program alone.
+    pub(crate) async fn restart_without_nats(&mut self) {
+        self.process.kill().await;
+        self.nats.kill().await;
+        (self.process, self.url) = listen(&self.settings, self.folder.path()).await;
+    }
+
+    /// Waits until it can work.
+    pub(crate) async fn ready(&self) {
+        ready(&self.url).await;
+    }
+
+    /// An API key of any account.
+    pub(crate) async fn api_key(&self, account: &str, role: &str) -> String {
+        api_key(&self.as_admin, account, role).await
+    }
+
+    /// What one of the program's commands prints, with the settings of an admin.
+    pub(crate) async fn tool(&self, arguments: &[&str]) -> String {
+        run(&self.as_admin, arguments).await
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).expect("a log file")
+    }
+
+    /// A request without a credential.
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, self.endpoint(path))
     }
 
     /// The redirect URI of this program at its present address.
@@ -104,11 +139,17 @@ impl Tokenbus {
 }
 
 async fn serve(settings: &HashMap<String, String>, folder: &Path) -> (Running, Url) {
+    let (process, url) = listen(settings, folder).await;
+    ready(&url).await;
+    (process, url)
+}
+
+/// Starts the program and waits no longer than until it listens.
+async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, Url) {
     let mut process = Running::start(Path::new(PROGRAM), &folder.join("log"), |command| {
         command.envs(settings).args(["serve", "--role", "all"]);
     });
     let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
-    ready(&url).await;
     (process, url)
 }
 
@@ -143,8 +184,8 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
     pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
 }
 
-async fn api_key(settings: &HashMap<String, String>, more: &[&str]) -> String {
-    let arguments = [&["api-keys", "create", "--account", ACCOUNT, "--json"], more].concat();
+async fn api_key(settings: &HashMap<String, String>, account: &str, role: &str) -> String {
+    let arguments = ["api-keys", "create", "--account", account, "--role", role, "--json"];
     let printed = run(settings, &arguments).await;
     let made: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
     made["key"].as_str().expect("a key is in `key`").to_owned()

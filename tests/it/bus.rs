@@ -1,0 +1,65 @@
+//! What lies on the bus, read as the workers' user.
+
+use async_nats::Client;
+use async_nats::client::Request;
+use async_nats::jetstream::{self, stream};
+use serde_json::{Value, json};
+
+use crate::support::nats::Nats;
+
+/// The workers' user, looking at what is stored.
+pub(crate) struct Bus {
+    pub(crate) client: Client,
+    jetstream: jetstream::Context,
+}
+
+impl Bus {
+    pub(crate) async fn of(nats: &Nats) -> Self {
+        let client = nats.connect("worker").await;
+        Self { jetstream: jetstream::new(client.clone()), client }
+    }
+
+    /// Everything that a stream holds, oldest first: subject, headers and body.
+    pub(crate) async fn messages(&self, name: &str) -> Vec<jetstream::message::StreamMessage> {
+        let stream = self.jetstream.get_stream(name).await.expect("the stream is there");
+        let state = &stream.cached_info().state;
+        let mut found = Vec::new();
+        for sequence in state.first_sequence..=state.last_sequence {
+            // A sequence whose message was replaced is empty.
+            found.extend(stream.get_raw_message(sequence).await);
+        }
+        found
+    }
+
+    /// The bodies of the events of that name, oldest first.
+    pub(crate) async fn events(&self, name: &str) -> Vec<Value> {
+        let end = format!(".{name}");
+        let messages = self.messages("OAUTH_EVENTS").await;
+        let events = messages.into_iter().filter(|message| message.subject.ends_with(&end));
+        events.map(|message| serde_json::from_slice(&message.payload).expect("an event is JSON")).collect()
+    }
+
+    /// The sequence of the newest message of a stream.
+    pub(crate) async fn last_sequence(&self, name: &str) -> u64 {
+        self.info(name).await.state.last_sequence
+    }
+
+    /// How a stream is and what is in it.
+    pub(crate) async fn info(&self, name: &str) -> stream::Info {
+        self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
+    }
+
+    /// Publishes a record in place of the one with that sequence; the server's answer.
+    pub(crate) async fn record(&self, subject: &str, id: &str, replaces: u64, token: &str) -> Value {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(async_nats::header::NATS_MESSAGE_ID, id);
+        headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
+        let request = Request::new().headers(headers).payload(json!({ "access_token": token }).to_string().into());
+        let answer = self.client.send_request(subject.to_owned(), request).await.expect("JetStream answers");
+        serde_json::from_slice(&answer.payload).expect("JetStream answers in JSON")
+    }
+}
+
+/// All buckets.
+pub(crate) const BUCKETS: [&str; 5] =
+    ["KV_oauth_connections", "KV_oauth_configs", "KV_oauth_states", "KV_oauth_api_keys", "KV_oauth_meta"];

@@ -1,0 +1,113 @@
+//! Alive, ready, counted and described; and the bus going away and coming back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::ask::{ask, with_query};
+use crate::bus::Bus;
+use crate::provider::{Asked, Provider, Said};
+use crate::world::World;
+
+#[tokio::test]
+async fn a_gateway_without_a_bus_lives_and_is_ready_once_the_bus_is_there() {
+    let mut world = World::with(Provider::generous().await).await;
+    world.tokenbus.restart_without_nats().await;
+    let tokenbus = &world.tokenbus;
+    let alive = ask(tokenbus.request(Method::GET, "healthz")).await;
+    assert_eq!(alive.status, 200, "{}", alive.text);
+    let callback = "hub/integrations/oauth-callback?code=c&state=s";
+    for path in ["readyz", "hub/integrations/oauth-connections", callback] {
+        let answer = ask(tokenbus.request(Method::GET, path).header("x-api-key", &tokenbus.key)).await;
+        assert_eq!(answer.status, 503, "{path}: {}", answer.text);
+        let seconds: u32 = answer.header("retry-after").parse().expect("seconds to wait");
+        assert!(seconds > 0 && !answer.error().is_empty(), "{path}");
+    }
+    world.tokenbus.nats.restart_once_killed().await;
+    world.tokenbus.ready().await;
+    assert_eq!(world.tokenbus.call(Method::GET, "odd/oauth-config").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_bus_killed_during_a_login_leaves_what_was_stored() {
+    let reached = Arc::new(Notify::new());
+    let said = Arc::clone(&reached);
+    let script = move |number, asked: &Asked| {
+        if asked.form().get("code").is_some_and(|code| code == "late") {
+            said.notify_one();
+            return Said::tokens(number).after(Duration::from_secs(1));
+        }
+        Said::tokens(number)
+    };
+    let mut world = World::with_settings(Provider::start(script).await, &[("HTTP__DEADLINE", "3s")]).await;
+    assert_eq!(world.connect("kept").await.0, 200);
+    let before = world.tokenbus.call(Method::GET, "oauth-connections").await;
+
+    let login = world.login("kept").await;
+    let query = [("code", "late"), ("state", login.state.as_str())];
+    let callback = world.tokenbus.request(Method::GET, &with_query("hub/integrations/oauth-callback", &query));
+    let mut waiting = JoinSet::new();
+    waiting.spawn(ask(callback));
+    reached.notified().await;
+    world.tokenbus.nats.kill().await;
+    let answer = waiting.join_next().await.expect("there is one").expect("the request ends");
+    assert_eq!((answer.status, answer.header("retry-after").is_empty()), (503, false), "{}", answer.text);
+    let list = world.tokenbus.request(Method::GET, "hub/integrations/oauth-connections");
+    let answer = ask(list.header("x-api-key", &world.tokenbus.key)).await;
+    assert_eq!((answer.status, answer.header("retry-after").is_empty()), (503, false), "{}", answer.text);
+
+    world.tokenbus.nats.restart_once_killed().await;
+    world.tokenbus.ready().await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let ended = async {
+        while bus.info("OAUTH_COMMANDS").await.state.messages > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(40), ended).await.expect("the command ends");
+    let failed = bus.events("exchange_failed").await;
+    assert_eq!(failed.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), ["exchange_interrupted"]);
+    assert_eq!(world.tokenbus.call(Method::GET, "oauth-connections").await, before);
+    assert_eq!(world.provider.asked().len(), 2, "the code was sent once");
+    assert_eq!(world.connect("kept").await.0, 200, "the next login works");
+}
+
+#[tokio::test]
+async fn metrics_have_the_promised_families_and_bounded_labels() {
+    let world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("canary-name").await.0, 200);
+    ask(world.tokenbus.request(Method::GET, "canary-path")).await;
+    ask(world.tokenbus.request(Method::GET, "hub/integrations/oauth-callback?state=canary&code=canary")).await;
+    let answer = ask(world.tokenbus.request(Method::GET, "metrics")).await;
+    assert!(answer.header("content-type").starts_with("application/openmetrics-text"));
+    for line in [
+        "tokenbus_http_requests_total{route=\"/hub/integrations/oauth-callback\",method=\"GET\",code=\"200\"} 1",
+        "tokenbus_http_requests_total{route=\"/hub/integrations/oauth-callback\",method=\"GET\",code=\"401\"} 1",
+        "tokenbus_http_requests_total{route=\"unrouted\",method=\"GET\",code=\"404\"} 1",
+        "tokenbus_callbacks_total{outcome=\"connected\"} 1",
+        "tokenbus_callbacks_total{outcome=\"unauthorized\"} 1",
+        "tokenbus_provider_seconds_count 1",
+        "tokenbus_commands_redelivered_total 0",
+    ] {
+        assert!(answer.text.lines().any(|found| found == line), "`{line}` is not in\n{}", answer.text);
+    }
+    for family in ["tokenbus_commands_running ", "tokenbus_publish_seconds_count "] {
+        assert!(answer.text.lines().any(|found| found.starts_with(family)), "no {family}in\n{}", answer.text);
+    }
+    assert!(!answer.text.contains("canary"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn the_description_served_is_the_one_that_the_program_prints() {
+    let world = World::with(Provider::generous().await).await;
+    let served = ask(world.tokenbus.request(Method::GET, "openapi.json")).await;
+    assert_eq!((served.status, served.header("content-type")), (200, "application/json"));
+    let printed: Value = serde_json::from_str(&world.tokenbus.tool(&["openapi"]).await).expect("it prints JSON");
+    assert_eq!(served.json(), printed);
+    assert!(printed["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{printed}");
+}

@@ -1,0 +1,68 @@
+//! Streams and buckets: declared once, compared afterwards.
+
+use std::collections::HashMap;
+
+use async_nats::jetstream::{self, stream};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::bus::{BUCKETS, Bus};
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, run, settings};
+
+const STREAMS: [&str; 5] = ["OAUTH", "OAUTH_COMMANDS", "OAUTH_SCHEDULE", "OAUTH_DEAD", "OAUTH_EVENTS"];
+
+/// A bus with nothing on it, and the settings of its admin.
+async fn empty() -> (Nats, HashMap<String, String>, TempDir) {
+    let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a temporary folder"));
+    let settings = settings(&nats, "admin", &folder.path().join("keys"));
+    (nats, settings, folder)
+}
+
+async fn configs(bus: &Bus) -> Vec<stream::Config> {
+    let mut all = Vec::new();
+    for name in STREAMS.into_iter().chain(BUCKETS) {
+        all.push(bus.info(name).await.config);
+    }
+    all
+}
+
+#[tokio::test]
+async fn setup_can_be_repeated_and_changes_nothing() {
+    let (nats, settings, _folder) = empty().await;
+    let bus = Bus::of(&nats).await;
+    run(&settings, &["setup"]).await;
+    let declared = configs(&bus).await;
+    run(&settings, &["setup"]).await;
+    assert_eq!(configs(&bus).await, declared);
+}
+
+#[tokio::test]
+async fn setup_changes_the_age_of_pending_logins() {
+    let (nats, mut settings, _folder) = empty().await;
+    let bus = Bus::of(&nats).await;
+    run(&settings, &["setup"]).await;
+    for seconds in [30, 3_600] {
+        settings.insert("TOKENBUS_OAUTH__LOGIN_TTL".to_owned(), format!("{seconds}s"));
+        run(&settings, &["setup"]).await;
+        assert_eq!(bus.info("KV_oauth_states").await.config.max_age.as_secs(), seconds);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_does_not_fit_is_named_and_left_as_it_is() {
+    let (nats, settings, _folder) = empty().await;
+    let bus = Bus::of(&nats).await;
+    run(&settings, &["setup"]).await;
+    let theirs = stream::Config { max_messages: 7, ..bus.info("OAUTH_EVENTS").await.config };
+    let jetstream = jetstream::new(nats.connect("admin").await);
+    jetstream.update_stream(theirs).await.expect("the admin may change streams");
+    let before = bus.info("OAUTH_EVENTS").await.config;
+
+    let output = Command::new(PROGRAM).arg("setup").envs(&settings).kill_on_drop(true).output().await;
+    let output = output.expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("OAUTH_EVENTS") && errors.contains("`max_msgs` = 7"), "{errors}");
+    assert_eq!(bus.info("OAUTH_EVENTS").await.config, before);
+}

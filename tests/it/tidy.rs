@@ -1,0 +1,93 @@
+//! What the sources and the documents keep to.
+
+use std::collections::BTreeSet;
+use std::fs::read_to_string;
+use std::path::{Path, PathBuf};
+
+use crate::support::root;
+
+const MOST_LINES: usize = 400;
+
+/// All files of Rust below that folder of the project, with their text.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("the folder is there").flatten() {
+            let path = entry.path();
+            if path.is_dir() && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                found.push((path.clone(), read_to_string(&path).expect("sources are text")));
+            }
+        }
+    }
+    assert!(!found.is_empty());
+    found
+}
+
+fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
+    ["src", "tests"].into_iter().flat_map(sources)
+}
+
+#[test]
+fn files_are_short() {
+    let long = all_sources().map(|(path, text)| (path, text.lines().count())).filter(|(_, lines)| *lines > MOST_LINES);
+    assert_eq!(long.collect::<Vec<_>>(), [], "files of more than {MOST_LINES} lines");
+}
+
+#[test]
+fn nothing_is_left_for_later_or_left_out() {
+    // Put together here, so that this file does not find itself.
+    let marks = [["TO", "DO"], ["FIX", "ME"], ["to", "do!("], ["#[ig", "nore"], ["unimpl", "emented!("]];
+    for (path, text) in all_sources() {
+        for mark in marks.map(|parts| parts.concat()) {
+            assert!(!text.contains(&mark), "{mark} in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn subjects_are_spelled_out_in_one_place() {
+    let home = [root().join("src/subject.rs"), root().join("src/subject")];
+    for (path, text) in sources("src") {
+        if home.iter().any(|home| path.starts_with(home)) {
+            continue;
+        }
+        for start in
+            ["\"ms.integration", "\"ms.oauth", "\"oauth.record", "\"oauth.edge", "\"oauth.dead", "\"oauth.reply"]
+        {
+            assert!(!text.contains(start), "{start} in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    let documented = documented(&root().join("docs/configuration.md"));
+    let defaults: toml::Table =
+        read_to_string(root().join("config/default.toml")).expect("the defaults").parse().expect("they are TOML");
+    let mut settings = BTreeSet::new();
+    for (section, keys) in &defaults {
+        for (key, value) in keys.as_table().expect("a section has keys") {
+            settings.insert((format!("{section}.{key}"), value.to_string()));
+        }
+    }
+    assert_eq!(documented, settings);
+}
+
+/// The keys and defaults of the tables of that document: `| `key` | `default` | …`, below `## section`.
+fn documented(path: &Path) -> BTreeSet<(String, String)> {
+    let text = read_to_string(path).expect("docs/configuration.md");
+    let (mut section, mut found) = (String::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.trim_matches('`').to_owned();
+        }
+        let mut cells = line.split('|').map(str::trim).skip(1);
+        let (Some(key), Some(default)) = (cells.next(), cells.next()) else { continue };
+        if let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`')) {
+            found.insert((format!("{section}.{key}"), default.trim_matches('`').to_owned()));
+        }
+    }
+    found
+}

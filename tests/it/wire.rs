@@ -1,0 +1,56 @@
+//! The NATS protocol by hand: what a client library would not let a user try, and what the server says to it.
+
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+use crate::support::nats::Nats;
+
+/// A connection as one of the users.
+pub(crate) struct Wire(BufReader<TcpStream>);
+
+impl Wire {
+    pub(crate) async fn connect(nats: &Nats, user: &str) -> Self {
+        let stream = TcpStream::connect(nats.url.trim_start_matches("nats://")).await.expect("the server listens");
+        let mut wire = Self(BufReader::new(stream));
+        let options = json!({
+            "user": user, "pass": nats.password(user), "verbose": false, "pedantic": false, "headers": true,
+            "no_responders": true, "lang": "test", "version": "0", "protocol": 1,
+        });
+        let said = wire.say(&format!("CONNECT {options}\r\n")).await;
+        assert!(!said.iter().any(|line| line.starts_with("-ERR")), "{said:?}");
+        wire
+    }
+
+    /// Says something; gives all that the server has said until it had taken notice.
+    pub(crate) async fn say(&mut self, text: &str) -> Vec<String> {
+        self.0.write_all(format!("{text}PING\r\n").as_bytes()).await.expect("the server reads");
+        let mut said = Vec::new();
+        loop {
+            let mut line = String::new();
+            let read = self.0.read_line(&mut line).await.expect("the server writes text");
+            assert!(read > 0, "the server hung up after {said:?}");
+            if line.trim_end() == "PONG" {
+                return said;
+            }
+            said.push(line.trim_end().to_owned());
+        }
+    }
+
+    /// Whether the server lets this user publish there.
+    pub(crate) async fn may_publish(&mut self, subject: &str) -> bool {
+        self.is_fine(&format!("PUB {subject} 0\r\n\r\n")).await
+    }
+
+    /// Whether the server lets this user subscribe there.
+    pub(crate) async fn may_subscribe(&mut self, subject: &str) -> bool {
+        let is_fine = self.is_fine(&format!("SUB {subject} 9\r\n")).await;
+        self.say("UNSUB 9\r\n").await;
+        is_fine
+    }
+
+    async fn is_fine(&mut self, text: &str) -> bool {
+        let said = self.say(text).await;
+        !said.iter().any(|line| line.starts_with("-ERR 'Permissions Violation"))
+    }
+}
