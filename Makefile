@@ -50,6 +50,7 @@ fmt: cargo ## format the code
 lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --test conformance --all-features -- -D warnings
 	@if $(CARGO) deny --version >/dev/null 2>&1; then set -x; $(CARGO) deny check; \
 	else echo 'lint: cargo-deny is not installed, dependencies were not checked (cargo install cargo-deny)' >&2; fi
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps

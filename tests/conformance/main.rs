@@ -18,5 +18,6 @@ mod parts;
 #[cfg(test)]
 mod provider_alone;
 #[cfg(test)]
+#[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../support/support.rs"]
 mod support;
