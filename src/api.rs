@@ -1,9 +1,11 @@
 //! Calls: questions answered at once from what is kept. Every one is judged by its credential.
 
+mod change;
 mod list;
 mod login;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message};
@@ -17,11 +19,13 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::auth::{self, AuthError, Caller};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
+use crate::connection::Status;
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, ConnectionKey, ConnectionName, Integration};
+use crate::system;
 use crate::worker::Service;
 
 /// Calls worked on at once by one process.
@@ -135,7 +139,12 @@ async fn dispatch(
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
         "configs" => list::configs(service, parse(body)?).await,
         "login" => login::begin(service, &caller, parse(body)?).await,
-        "token" => token(service, caller, parse(body)?).await,
+        "token" => token(service, &caller, &parse(body)?).await,
+        "refresh" => {
+            let question: ConnectionQuestion = parse(body)?;
+            change::refresh(service, &caller, &question.key(&caller), question.refresh_token.as_ref()).await
+        }
+        "delete" => change::delete(service, &caller, &parse::<ConnectionQuestion>(body)?.key(&caller)).await,
         "list" => list::connections(service, &caller, parse(body)?).await,
         _ => Err(CallError::Refused(404, "no such call".to_owned())),
     }
@@ -199,16 +208,49 @@ fn no_config() -> CallError {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenQuestion {
+struct ConnectionQuestion {
     integration_id: Integration,
     connection_id: ConnectionName,
+    /// Seconds that the token has to be good for.
+    #[serde(default)]
+    min_valid: Option<u32>,
+    #[serde(default)]
+    refresh_token: Option<Secret>,
 }
 
-async fn token(service: &Service, caller: Caller, question: TokenQuestion) -> Result<Value, CallError> {
-    let TokenQuestion { integration_id: integration, connection_id: name } = question;
-    let key = ConnectionKey { account: caller.account, integration, name };
-    match service.store.connection(&key).await? {
-        Some(connection) => Ok(json!(connection)),
-        None => Err(CallError::Refused(404, "no connection of that integration_id and connection_id".to_owned())),
+impl ConnectionQuestion {
+    fn key(&self, caller: &Caller) -> ConnectionKey {
+        let (integration, name) = (self.integration_id.clone(), self.connection_id.clone());
+        ConnectionKey { account: caller.account.clone(), integration, name }
     }
+}
+
+/// The connection, refreshed first when it ends soon. While a refresh fails, the old token is served as long as it is
+/// good.
+async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion) -> Result<Value, CallError> {
+    let key = question.key(caller);
+    let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
+    let (now, min_valid) = (system::now(), question.min_valid.map(|seconds| Duration::from_secs(seconds.into())));
+    let can_refresh = connection.status == Status::Active && connection.refresh_token.is_some();
+    if !can_refresh || !connection.is_near_expiry(now, min_valid) {
+        return Ok(json!(connection));
+    }
+    match change::refresh(service, caller, &key, None).await {
+        Err(CallError::Refused(..)) => {
+            // As it is now: with the old token while that is good, or with a status that says why not.
+            let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
+            let is_good =
+                connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
+            if is_good {
+                Ok(json!(connection))
+            } else {
+                Err(CallError::Refused(502, "the token has ended and cannot be refreshed at the moment".to_owned()))
+            }
+        }
+        refreshed => refreshed,
+    }
+}
+
+fn no_connection() -> CallError {
+    CallError::Refused(404, "no connection of that integration_id and connection_id".to_owned())
 }

@@ -1,29 +1,23 @@
 //! The edge's way to the bus: calls that are answered at once, and commands through the work queue.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::client::Request;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::command::{
-    self, Answer, Cookie, Envelope, HEADER_CREDENTIAL, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work,
-};
+use crate::command::{self, Answer, Cookie, HEADER_CREDENTIAL, HEADER_TRACEPARENT, Work};
 use crate::login::state_hash;
-use crate::nats::{self, Nats, NatsError, header};
+use crate::nats::outgoing::{Outgoing, Replies};
+use crate::nats::{Nats, NatsError, header};
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
-use crate::system;
 
 /// What came as proof of who is calling; travels in `Oauth-Credential` or sealed in a command.
 /// Never judged here. Text form: `Bearer <jwt>`, `NATS <jwt>` or `X-Api-Key <key>`.
@@ -104,13 +98,6 @@ pub enum Command {
         /// Public curve key of the workers.
         seal_to: String,
     },
-    /// Revoke and delete a connection.
-    Revoke {
-        /// Which connection.
-        key: ConnectionKey,
-        /// Public curve key of the workers.
-        seal_to: String,
-    },
 }
 
 /// Why there is no answer to pass on.
@@ -140,26 +127,23 @@ const COMMAND_TTL: Duration = Duration::from_mins(10);
 /// How long a call waits for somebody to answer it, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
-/// How long a call may take.
+/// How long a call may take that only reads.
 const CALL: Duration = Duration::from_secs(5);
 /// Seconds after which to try again when the bus is away or occupied.
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
 const USED: &str = "this login is unknown, has expired or was used already; start it again";
 
-type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
-
 /// The connection to the bus.
 pub struct Bus {
     nats: Nats,
-    id: String,
-    waiting: Waiting,
+    replies: Replies,
     deadline: Duration,
 }
 
 impl std::fmt::Debug for Bus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bus").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Bus").finish_non_exhaustive()
     }
 }
 
@@ -167,7 +151,7 @@ impl Bus {
     /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Bus::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, deadline: Duration) -> Self {
-        Self { nats, id: system::random_id(), waiting: Waiting::default(), deadline }
+        Self { nats, replies: Replies::new(), deadline }
     }
 
     /// A bus without a server, on which everything is unavailable.
@@ -175,7 +159,7 @@ impl Bus {
     pub(crate) async fn nowhere() -> Self {
         let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
         settings.url = "nats://127.0.0.1:1".to_owned();
-        let nats = Nats::connect(&settings, "test", nats::Patience::Forever).await.expect("nothing to wait for");
+        let nats = Nats::connect(&settings, "test", crate::nats::Patience::Forever).await.expect("nothing to wait for");
         Self::new(nats, Duration::from_secs(1))
     }
 
@@ -184,16 +168,7 @@ impl Bus {
     /// # Errors
     /// When the subscription is refused or ends.
     pub async fn receive(&self) -> Result<(), async_nats::Error> {
-        let mut answers = self.nats.client().subscribe(subject::replies_to(&self.id)).await?;
-        while let Some(message) = answers.next().await {
-            let waiter = subject::parse_reply(&message.subject).and_then(|id| self.waiting().remove(id));
-            match (waiter, serde_json::from_slice(&message.payload)) {
-                (Some(waiter), Ok(answer)) => drop(waiter.send(answer)),
-                (Some(_), Err(_)) => warn!("unreadable answer to a command"),
-                (None, _) => {}
-            }
-        }
-        Err("subscription to answers ended".into())
+        self.replies.receive(&self.nats).await
     }
 
     /// A call `oauth.edge.<call>`: JSON in, JSON out.
@@ -227,19 +202,17 @@ impl Bus {
     /// The worker's refusal, that it could not be queued, or that the deadline passed.
     pub async fn command(&self, command: Command, caller: &Caller) -> Result<Bytes, BusError> {
         let deadline = Instant::now() + self.deadline;
-        let outgoing = Outgoing::seal(command, caller)?;
-        let answer = self.expect_answer(&outgoing.id);
-        let mut headers = outgoing.headers.clone();
-        headers.insert(HEADER_REPLY, subject::reply(&self.id, &outgoing.id));
-        self.enqueue(&outgoing, &headers, deadline).await?;
-        match tokio::time::timeout_at(deadline, answer.receiver).await {
-            Ok(Ok(Answer { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
-            Ok(Ok(Answer { status, body, retry_after })) => {
+        let outgoing = seal(command, caller)?;
+        let mut answer = self.replies.expect(&outgoing.id);
+        self.enqueue(&outgoing, deadline).await?;
+        match tokio::time::timeout_at(deadline, answer.arrival()).await {
+            Ok(Some(Answer { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
+            Ok(Some(Answer { status, body, retry_after })) => {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
                 Err(BusError::Refused { status, error, retry_after })
             }
-            Ok(Err(_)) | Err(_) if !self.nats.is_connected() => Err(BusError::Unavailable),
-            Ok(Err(_)) | Err(_) => Err(BusError::Deadline),
+            Ok(None) | Err(_) if !self.nats.is_connected() => Err(BusError::Unavailable),
+            Ok(None) | Err(_) => Err(BusError::Deadline),
         }
     }
 
@@ -259,11 +232,19 @@ impl Bus {
         }
     }
 
+    /// Some calls become commands, which may take as long as commands do.
+    fn time_for(&self, call: &str) -> Duration {
+        if matches!(call, "token" | "refresh" | "delete") { self.deadline } else { CALL }
+    }
+
     /// Asks the workers. When nobody is there, waits a moment: workers come and go.
     async fn ask(&self, call: &str, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
         let patience = Instant::now() + PATIENCE;
         loop {
-            let request = Request::new().headers(headers.clone()).payload(body.to_string().into()).timeout(Some(CALL));
+            let request = Request::new()
+                .headers(headers.clone())
+                .payload(body.to_string().into())
+                .timeout(Some(self.time_for(call)));
             match self.nats.request(&subject::edge_call(call), request).await {
                 Err(NatsError::NotSent(_)) if Instant::now() < patience => tokio::time::sleep(AGAIN).await,
                 answer => return answer,
@@ -272,10 +253,10 @@ impl Bus {
     }
 
     /// Puts a command on the queue; while its place there is taken, tries again until the deadline.
-    async fn enqueue(&self, outgoing: &Outgoing, headers: &HeaderMap, deadline: Instant) -> Result<(), BusError> {
+    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<(), BusError> {
         let mut pause = Duration::from_millis(20);
         loop {
-            match self.nats.publish(&outgoing.subject, headers.clone(), outgoing.payload.clone()).await {
+            match outgoing.publish(&self.nats, Some(&self.replies)).await {
                 Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, USED, None)),
                 Ok(_) => return Ok(()),
                 Err(NatsError::InFlight) => return Err(refused(401, USED, None)),
@@ -289,86 +270,42 @@ impl Bus {
             pause = (pause * 2).min(Duration::from_millis(500));
         }
     }
-
-    fn expect_answer(&self, id: &str) -> Expected {
-        let (sender, receiver) = oneshot::channel();
-        self.waiting().insert(id.to_owned(), sender);
-        Expected { receiver, _forget: Forget { waiting: Arc::clone(&self.waiting), id: id.to_owned() } }
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Answer>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// An answer that somebody waits for, forgotten when nobody does any more.
-struct Expected {
-    receiver: oneshot::Receiver<Answer>,
-    _forget: Forget,
-}
-
-struct Forget {
-    waiting: Waiting,
-    id: String,
-}
-
-impl Drop for Forget {
-    fn drop(&mut self) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
-    }
 }
 
 /// A command as it goes out: sealed, so that not even its sender can read it back.
-struct Outgoing {
-    id: String,
-    subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
-}
-
-impl Outgoing {
-    fn seal(command: Command, caller: &Caller) -> Result<Self, BusError> {
-        let id = system::random_id();
-        let credential =
-            caller.credential.as_ref().map(|credential| command::Credential(Secret::new(credential.expose())));
-        let needed = || refused(401, "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`", None);
-        let (subject, seal_to, message_id, work) = match command {
-            Command::Exchange { state, query, owner, cookies } => {
-                let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } =
-                    owner;
-                let key = ConnectionKey { account, integration, name };
-                let cookies: Vec<Cookie> = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
-                let message_id = callback_id(&state, &query, credential.as_ref(), &cookies);
-                let work = Work::Exchange { query, cookies, credential };
-                (CommandSubject::connection(&key, Verb::Exchange), seal_to, message_id, work)
-            }
-            Command::Put { integration, account, seal_to, body } => {
-                let config =
-                    std::str::from_utf8(&body).map_err(|_| refused(400, "the body must be a JSON object", None))?;
-                let work = Work::Put { credential: credential.ok_or_else(needed)?, config: Secret::new(config) };
-                (CommandSubject::config(integration, account, Verb::Put), seal_to, id.clone(), work)
-            }
-            Command::Delete { integration, account, seal_to } => {
-                let work = Work::Delete { credential: credential.ok_or_else(needed)? };
-                (CommandSubject::config(integration, account, Verb::Delete), seal_to, id.clone(), work)
-            }
-            Command::Revoke { .. } => return Err(refused(400, "this version does not delete connections yet", None)),
-        };
-        let subject = subject.subject();
-        let order = Order { subject: subject.clone(), id: id.clone(), work };
-        let order = serde_json::to_string(&order).map(Secret::new).map_err(|_| BusError::Unavailable)?;
-        let (sealed, sender) =
-            seal::seal_order(&seal_to, order.expose().as_bytes()).map_err(|_| BusError::Unavailable)?;
-        let envelope = Envelope { v: command::VERSION, id: id.clone(), sealed };
-        let payload = serde_json::to_vec(&envelope).map_err(|_| BusError::Unavailable)?.into();
-        let mut headers = nats::headers(Some(&message_id));
-        headers.insert(HEADER_SENDER, sender);
-        headers.insert(async_nats::header::NATS_MESSAGE_TTL, COMMAND_TTL.as_secs().to_string());
-        if let Some(traceparent) = &caller.traceparent {
-            headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
+fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
+    let credential = caller.credential.as_ref().map(|credential| command::Credential(Secret::new(credential.expose())));
+    let needed = || refused(401, "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`", None);
+    let (subject, seal_to, message_id, work) = match command {
+        Command::Exchange { state, query, owner, cookies } => {
+            let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
+            let key = ConnectionKey { account, integration, name };
+            let cookies: Vec<Cookie> = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
+            let message_id = callback_id(&state, &query, credential.as_ref(), &cookies);
+            let work = Work::Exchange { query, cookies, credential };
+            (CommandSubject::connection(&key, Verb::Exchange), seal_to, Some(message_id), work)
         }
-        Ok(Self { id, subject, headers, payload })
+        Command::Put { integration, account, seal_to, body } => {
+            let config =
+                std::str::from_utf8(&body).map_err(|_| refused(400, "the body must be a JSON object", None))?;
+            let work = Work::Put { credential: credential.ok_or_else(needed)?, config: Secret::new(config) };
+            (CommandSubject::config(integration, account, Verb::Put), seal_to, None, work)
+        }
+        Command::Delete { integration, account, seal_to } => {
+            let work = Work::Delete { credential: credential.ok_or_else(needed)? };
+            (CommandSubject::config(integration, account, Verb::Delete), seal_to, None, work)
+        }
+    };
+    let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))
+        .map_err(|_| BusError::Unavailable)?
+        .with_ttl(COMMAND_TTL);
+    if let Some(message_id) = message_id {
+        outgoing = outgoing.with_message_id(&message_id);
     }
+    if let Some(traceparent) = &caller.traceparent {
+        outgoing = outgoing.with_header(HEADER_TRACEPARENT, traceparent);
+    }
+    Ok(outgoing)
 }
 
 /// The same callback again is a duplicate; one that differs in anything is not. So a callback that is refused without

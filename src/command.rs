@@ -72,6 +72,18 @@ pub enum Work {
         #[serde(serialize_with = "secret::in_clear")]
         config: Secret,
     },
+    /// A connection to be refreshed. Believed only when a worker sealed it.
+    Refresh {
+        /// Whose wish it is; none when it was due.
+        actor: Option<String>,
+        /// The sequence it is meant for: a newer one needs nothing.
+        sequence: u64,
+    },
+    /// A connection to be revoked and deleted. Believed only when a worker sealed it.
+    Revoke {
+        /// Whose wish it is.
+        actor: String,
+    },
     /// A config to be deleted.
     Delete {
         /// Whose wish it is.
@@ -85,6 +97,8 @@ impl Work {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Exchange { .. } => Verb::Exchange,
+            Self::Refresh { .. } => Verb::Refresh,
+            Self::Revoke { .. } => Verb::Revoke,
             Self::Put { .. } => Verb::Put,
             Self::Delete { .. } => Verb::Delete,
         }

@@ -147,6 +147,9 @@ pub struct Refresh {
     /// A record younger than this answers whoever asks for a refresh.
     #[serde(deserialize_with = "duration")]
     pub min_interval: Duration,
+    /// How often connections that lost their schedule are looked for.
+    #[serde(deserialize_with = "duration")]
+    pub repair_interval: Duration,
 }
 
 /// Section `log`.

@@ -1,6 +1,8 @@
 //! A connection: what travels as its record, what is stored of it, and what callers see.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -18,6 +20,18 @@ pub enum Status {
     NeedsReauthorization,
     /// Deleted by its owner.
     Revoked,
+}
+
+impl Status {
+    /// As on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::NeedsReauthorization => "needs_reauthorization",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// A connection as HTTP callers and nodes see it (`OauthConnection`). Its record's body is the same without
@@ -64,6 +78,9 @@ pub struct StoredConnection {
     pub connection: OauthConnection,
     /// Where its tokens were issued.
     pub issued_at: IssuedAt,
+    /// The last refresh, if it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_failure: Option<RefreshFailure>,
 }
 
 /// What a record's `Oauth-Sealed-Refresh` header holds once opened: what step 5 of a callback needs beside the body.
@@ -96,6 +113,53 @@ impl OauthConnection {
             metadata,
         }
     }
+}
+
+impl OauthConnection {
+    /// When it is refreshed next: before its expiry by a margin, the jitter (0 to 1) making it earlier by at most a
+    /// tenth of that, never before a second from now. None without a refresh token or an expiry.
+    #[must_use]
+    pub fn refresh_at(&self, now: Timestamp, jitter: f64) -> Option<Timestamp> {
+        let (expiry, _) = self.expiry.zip(self.refresh_token.as_ref()).filter(|_| self.status == Status::Active)?;
+        let margin = self.margin();
+        let earlier = margin + margin.mul_f64(0.1 * jitter.clamp(0.0, 1.0));
+        let soonest = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
+        Some(expiry.checked_sub(earlier).unwrap_or(soonest).max(soonest))
+    }
+
+    /// Whether the access token ends within half the margin, or before `min_valid` is over.
+    #[must_use]
+    pub fn is_near_expiry(&self, now: Timestamp, min_valid: Option<Duration>) -> bool {
+        let needed = min_valid.unwrap_or_else(|| self.margin() / 2);
+        self.expiry.is_some_and(|expiry| expiry.checked_sub(needed).unwrap_or(Timestamp::MIN) <= now)
+    }
+
+    /// Whether its record is younger than that.
+    #[must_use]
+    pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
+        let modified = i64::try_from(self.modified).unwrap_or(i64::MAX);
+        now.as_second().saturating_sub(modified) < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
+    }
+
+    /// A minute or a tenth of the lifetime, whichever is longer, but at most half the lifetime.
+    fn margin(&self) -> Duration {
+        let lifetime =
+            self.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+        Duration::from_mins(1).max(lifetime / 10).min(lifetime / 2)
+    }
+}
+
+/// A refresh that failed, as the bucket remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshFailure {
+    /// How often in a row.
+    pub count: u32,
+    /// When.
+    pub time: Timestamp,
+    /// The HTTP status for whoever waits.
+    pub status: u16,
+    /// Why, from a fixed list.
+    pub reason: String,
 }
 
 #[expect(clippy::ref_option, reason = "serde passes a reference")]
@@ -132,3 +196,6 @@ mod rfc3339_micros {
         Option::<Timestamp>::deserialize(deserializer)
     }
 }
+
+#[cfg(test)]
+mod tests;

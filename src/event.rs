@@ -15,6 +15,14 @@ pub enum EventKind {
     Connected,
     /// A login ended without one.
     ExchangeFailed,
+    /// A connection got a new access token.
+    Refreshed,
+    /// A refresh failed; it is tried again.
+    RefreshFailed,
+    /// The provider takes the connection's tokens no more.
+    NeedsReauthorization,
+    /// A connection was deleted.
+    Revoked,
     /// A config was put in force.
     ConfigPut,
     /// A config was deleted.
@@ -29,6 +37,10 @@ impl EventKind {
             Self::LoginStarted => "login_started",
             Self::Connected => "connected",
             Self::ExchangeFailed => "exchange_failed",
+            Self::Refreshed => "refreshed",
+            Self::RefreshFailed => "refresh_failed",
+            Self::NeedsReauthorization => "needs_reauthorization",
+            Self::Revoked => "revoked",
             Self::ConfigPut => "config_put",
             Self::ConfigDeleted => "config_deleted",
         }

@@ -2,7 +2,9 @@
 
 pub mod bucket;
 pub mod command;
+pub mod outgoing;
 pub mod record;
+pub mod schedule;
 pub mod topology;
 
 use std::time::{Duration, Instant};

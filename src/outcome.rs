@@ -8,6 +8,8 @@ use crate::command::Answer;
 pub const MAX_DELIVERIES: i64 = 12;
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
+const REFRESH_FIRST: Duration = Duration::from_secs(10);
+const REFRESH_CAP: Duration = Duration::from_mins(30);
 
 /// What happens next with a command. Each ends in exactly one confirmed ack.
 #[derive(Debug)]
@@ -26,6 +28,15 @@ pub enum Outcome {
 pub fn backoff(delivered: i64, jitter: f64) -> Duration {
     let doublings = u32::try_from(delivered.clamp(1, 16) - 1).unwrap_or(0);
     let full = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_CAP);
+    full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+}
+
+/// How long to wait before a refresh is tried again after so many failures in a row: from ten seconds to about twenty
+/// minutes, with the same jitter.
+#[must_use]
+pub fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
+    let doublings = failures.clamp(1, 8) - 1;
+    let full = REFRESH_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(REFRESH_CAP);
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 

@@ -198,6 +198,15 @@ impl Keyring {
         String::from_utf8(opened).map(Secret::new).map_err(|_| SealError::Forged)
     }
 
+    /// Seals an order to the workers as one of them. Gives the sealed order and the sender's public key.
+    ///
+    /// # Errors
+    /// [`SealError::Form`] when the curve key cannot seal.
+    pub fn seal_own_order(&self, order: &[u8]) -> Result<(String, String), SealError> {
+        let sealed = self.curve.seal(order, &self.curve).map_err(|_| SealError::Form)?;
+        Ok((BASE64_URL_SAFE_NO_PAD.encode(sealed), self.seal_to()))
+    }
+
     /// Opens what a sender sealed to the workers.
     ///
     /// # Errors

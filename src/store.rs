@@ -8,7 +8,7 @@ use async_nats::jetstream::message::StreamMessage;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
-use crate::connection::{OauthConnection, SealedPart, StoredConnection};
+use crate::connection::{OauthConnection, RefreshFailure, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::{Nats, NatsError, bucket, header};
 use crate::seal::{Keyring, Place, SealError};
@@ -159,11 +159,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn connection(&self, key: &ConnectionKey) -> Result<Option<OauthConnection>, StoreError> {
+        Ok(self.stored_connection(key).await?.map(|stored| stored.connection))
+    }
+
+    /// A connection with its secrets opened, and what only workers need of it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
         let kv_key = key.kv_key();
         let Some(value) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
             return Ok(None);
         };
-        let StoredConnection { mut connection, issued_at: _ } = parse(CONNECTIONS, &kv_key, &value)?;
+        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
+        let connection = &mut stored.connection;
         for (field, secret) in
             [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
         {
@@ -172,7 +181,41 @@ impl Store {
                 *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, &kv_key))?);
             }
         }
-        Ok(Some(connection))
+        Ok(Some(stored))
+    }
+
+    /// Notes down that a refresh of this connection failed, unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_failure(
+        &self,
+        key: &ConnectionKey,
+        sequence: u64,
+        failure: &RefreshFailure,
+    ) -> Result<(), StoreError> {
+        let kv_key = key.kv_key();
+        let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? else { return Ok(()) };
+        let Some(value) = entry.value else { return Ok(()) };
+        // Still sealed: the note needs no key.
+        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
+        if stored.connection.sequence != sequence {
+            return Ok(());
+        }
+        stored.refresh_failure = Some(failure.clone());
+        match bucket::put(&self.nats, CONNECTIONS, &kv_key, json(&stored)?, entry.revision).await {
+            // Whoever was faster knows better.
+            Ok(_) | Err(NatsError::WrongLastSequence) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes a connection unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
+        self.replace_older(CONNECTIONS, &key.kv_key(), sequence, None).await
     }
 
     /// Stores a connection unless a newer one is there.
@@ -274,7 +317,7 @@ impl Store {
         connection.refresh_token = refresh_token;
         connection.sequence = record.sequence;
         connection.modified = modified(record);
-        Ok(StoredConnection { connection, issued_at })
+        Ok(StoredConnection { connection, issued_at, refresh_failure: None })
     }
 }
 

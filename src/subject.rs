@@ -47,6 +47,8 @@ pub const TOKENS_OUT: &str = "ms.integration.oauth.{{wildcard(1)}}.{{wildcard(2)
 pub const COMMANDS: &str = "ms.integration.oauth.*.*.*.*";
 /// All schedules.
 pub const SCHEDULES: &str = "ms.integration.oauth.*.*.*.refresh.*";
+/// All schedules that are due.
+pub const SCHEDULES_DUE: &str = "ms.integration.oauth.*.*.*.refresh.due";
 /// All dead letters.
 pub const DEAD_LETTERS: &str = "oauth.dead.>";
 /// All events.
@@ -161,6 +163,15 @@ impl ConnectionKey {
     #[must_use]
     pub fn schedule_due(&self) -> String {
         format!("{ROOT}.{}.refresh.due", self.path())
+    }
+
+    /// Takes the subject of a due refresh apart.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is none.
+    pub fn parse_due(subject: &str) -> Result<Self, NameError> {
+        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
+        Self::parse_kv_key(path.strip_suffix(".refresh.due").ok_or(NameError::Subject)?)
     }
 
     /// Takes a key of [`CONNECTIONS`] apart.

@@ -20,6 +20,12 @@ pub fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// A random share from 0 to 1.
+#[must_use]
+pub fn random_share() -> f64 {
+    f64::from(u32::from_be_bytes(random())) / f64::from(u32::MAX)
+}
+
 /// A new id of 128 bits, base64url, 22 characters.
 #[must_use]
 pub fn random_id() -> String {

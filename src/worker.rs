@@ -1,9 +1,14 @@
 //! Workers: take commands off the queue and end each in exactly one confirmed ack.
 
 mod configure;
+mod due;
 mod exchange;
 mod job;
 mod measures;
+mod refresh;
+mod revoke;
+mod settle;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +25,8 @@ use self::job::Job;
 pub use self::measures::Measures;
 use crate::command::{Answer, Work};
 use crate::config::Config;
+use crate::connection::{OauthConnection, Status};
+use crate::nats::outgoing::Replies;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
@@ -36,9 +43,6 @@ const PULL: Duration = Duration::from_secs(5);
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Verbs that have a consumer.
-const VERBS: [Verb; 3] = [Verb::Exchange, Verb::Put, Verb::Delete];
-
 /// What all workers of a process share.
 pub struct Service {
     /// What is kept.
@@ -49,14 +53,30 @@ pub struct Service {
     pub config: Config,
     /// Counters.
     pub measures: Measures,
+    /// Answers to the commands that calls become.
+    pub replies: Replies,
+}
+
+/// The connection without anything to use it with.
+fn reauthorize(connection: OauthConnection) -> OauthConnection {
+    OauthConnection {
+        access_token: None,
+        refresh_token: None,
+        expiry: None,
+        expires_in: None,
+        status: Status::NeedsReauthorization,
+        ..connection
+    }
 }
 
 /// Works until told to stop; then takes no more commands and waits for those under way.
 pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
-    for verb in VERBS {
+    for verb in Verb::ALL {
         tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
     }
+    tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
+    tasks.spawn(due::repair(service, stop));
     tasks.close();
     tasks.wait().await;
 }
@@ -143,6 +163,11 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         Work::Exchange { query, cookies: _, credential } => {
             exchange::run(service, job, &query, credential.as_ref()).await
         }
+        Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
+            return Outcome::Reject("only workers may send this".to_owned());
+        }
+        Work::Refresh { actor, sequence } => refresh::run(service, job, actor.as_deref(), sequence).await,
+        Work::Revoke { actor } => revoke::run(service, job, &actor).await,
         Work::Put { credential, config } => configure::put(service, job, &credential, &config).await,
         Work::Delete { credential } => configure::delete(service, job, &credential).await,
     };
@@ -247,7 +272,7 @@ impl PrepareError {
 pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
     let sizes = topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     topology::declare(&store.nats, sizes).await?;
-    for verb in VERBS {
+    for verb in Verb::ALL {
         queue::declare_consumer(&store.nats, verb).await.map_err(StoreError::from)?;
     }
     Ok(store.claim_keys().await?)

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::bus::Bus;
 use crate::config::{Config, Http};
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
+use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience};
 use crate::seal::Keyring;
 use crate::shutdown::Tasks;
@@ -80,16 +81,23 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let service = Arc::new(Service { store, provider, config: config.clone(), measures });
+    let service = Arc::new(Service { store, provider, config: config.clone(), measures, replies: Replies::new() });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {
             return Ok(());
         }
         info!("ready for commands and calls");
-        let calls = api::serve(Arc::clone(&service), stop.clone());
-        let (served, ()) = tokio::join!(calls, worker::run(service, stop));
-        served.map_err(|error| PrepareError::Calls(error.to_string()))
+        let (replies, nats) = (service.replies.clone(), service.store.nats.clone());
+        let work = async {
+            let calls = api::serve(Arc::clone(&service), stop.clone());
+            tokio::join!(calls, worker::run(Arc::clone(&service), stop)).0
+        };
+        let ended = tokio::select! {
+            ended = work => ended,
+            ended = replies.receive(&nats) => ended,
+        };
+        ended.map_err(|error| PrepareError::Calls(error.to_string()))
     });
     Ok(())
 }

@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::configs::{Whoami, answer, page, whoami};
+use super::configs::{answer, page};
 use super::error::HttpError;
-use super::reply::{self, Reply};
+use super::reply::Reply;
 use super::request::Asked;
-use crate::bus::{Bus, Command};
-use crate::subject::ConnectionKey;
+use crate::bus::Bus;
 
 /// Longest remaining lifetime that a caller may ask of a token: a day, in seconds.
 const MAX_MIN_VALID: u32 = 86_400;
@@ -57,12 +56,9 @@ pub(super) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError
 }
 
 pub(super) async fn revoke(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
-    let (integration, name) = (asked.names.integration()?, asked.names.connection()?);
+    let body = named(&asked)?;
     asked.query.end()?;
-    let Whoami { account, admin: _, seal_to } = whoami(bus, &asked.caller).await?;
-    let key = ConnectionKey { account, integration, name };
-    bus.command(Command::Revoke { key, seal_to }, &asked.caller).await?;
-    Ok(reply::success())
+    answer(bus, "delete", &asked.caller, body).await
 }
 
 /// The body of a call about the connection in the path.

@@ -1,9 +1,12 @@
 //! Records: written with the sequence they replace, and believed only once read back from the leader.
 
+use std::time::{Duration, Instant};
+
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
+use tracing::warn;
 
 use super::{Nats, NatsError, header};
 use crate::command::HEADER_COMMAND;
@@ -24,6 +27,10 @@ pub struct NewRecord {
     /// Its body.
     pub body: Bytes,
 }
+
+/// How long a record is tried to be written while the bus is away: what a provider issued exists nowhere else.
+const PATIENCE: Duration = Duration::from_secs(30);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What became of a record.
 pub enum Written {
@@ -62,15 +69,35 @@ pub async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError>
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
-    let stored = match nats.publish(&publish_to, headers, body).await {
-        Ok(ack) => Some(ack.sequence),
-        Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
-        Err(error) => return Err(error),
+    let deadline = Instant::now() + PATIENCE;
+    let (newest, stored) = loop {
+        match try_write(nats, &publish_to, &subject, &headers, &body).await {
+            Err(NatsError::Away(reason) | NatsError::NotSent(reason)) if Instant::now() < deadline => {
+                warn!("record not confirmed: {reason}; trying again");
+                tokio::time::sleep(AGAIN).await;
+            }
+            tried => break tried?,
+        }
     };
-    let newest = last(nats, &subject).await?.filter(|record| is_work_of(record, &command_id));
-    Ok(match (newest, stored) {
+    Ok(match (newest.filter(|record| is_work_of(record, &command_id)), stored) {
         (Some(record), _) => Written::Stored(record),
         (None, Some(sequence)) => Written::Replaced { sequence },
         (None, None) => Written::Superseded,
     })
+}
+
+/// One try: the newest record behind it, and the sequence the server gave when it said that it stored this one.
+async fn try_write(
+    nats: &Nats,
+    publish_to: &str,
+    subject: &str,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<(Option<StreamMessage>, Option<u64>), NatsError> {
+    let stored = match nats.publish(publish_to, headers.clone(), body.clone()).await {
+        Ok(ack) => Some(ack.sequence).filter(|_| !ack.duplicate),
+        Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
+        Err(error) => return Err(error),
+    };
+    Ok((last(nats, subject).await?, stored))
 }

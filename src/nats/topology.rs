@@ -290,6 +290,17 @@ fn bucket_stream(bucket: &str, max_age: Duration) -> Config {
     }
 }
 
+/// The one durable consumer of refreshes that are due.
+#[must_use]
+pub fn due_consumer() -> pull::Config {
+    pull::Config {
+        durable_name: Some("due".to_owned()),
+        description: Some("workers that queue refreshes".to_owned()),
+        filter_subject: subject::SCHEDULES_DUE.to_owned(),
+        ..consumer(Verb::Refresh)
+    }
+}
+
 /// The one durable consumer of a verb: a backlog of one verb never delays another.
 #[must_use]
 pub fn consumer(verb: Verb) -> pull::Config {

@@ -3,25 +3,22 @@
 //! The order is the contract: consume the login, send the code, write the record, store, tell, schedule, answer, ack.
 //! A code is sent by the attempt that consumed the login and by no other, so never twice.
 
-use std::time::Instant;
-
-use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use tracing::{info, warn};
 
-use super::Service;
 use super::job::Job;
+use super::{Service, settle, tokens};
 use crate::auth;
-use crate::command::{Answer, Credential, HEADER_SEALED_REFRESH, HEADER_STATUS};
-use crate::connection::{OauthConnection, SealedPart};
+use crate::command::{Answer, Credential};
+use crate::connection::OauthConnection;
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin};
-use crate::nats::record::{self, NewRecord, Written};
+use crate::nats::record;
 use crate::oauth::{callback, token};
 use crate::secret::Secret;
-use crate::store::{Consumed, FoundLogin, StoreError, json};
+use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
 use crate::system;
 
@@ -132,7 +129,8 @@ impl Attempt<'_> {
         };
         fail_point!("after_request");
         tokens.metadata.extend(answer.kept);
-        let Some(record) = self.write(tokens).await? else {
+        let issued = (OauthConnection::issued(self.key.subject(), tokens), self.login.issued_at.clone());
+        let Some(record) = settle::write(self.service, self.job, self.key, issued, self.replaces).await? else {
             let refusal =
                 Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");
             return failed(self.service, self.job, &refusal).await;
@@ -162,97 +160,30 @@ impl Attempt<'_> {
         failed(self.service, self.job, &Refusal::new(status, reason, text)).await
     }
 
-    /// Sends the code: once, but again with the next client secret after an explicit `invalid_client`, which spends
-    /// no code.
+    /// Sends the code, once.
     async fn request_tokens(
         &self,
         config: &IntegrationOauthConfig,
         code: &Secret,
     ) -> Result<Result<token::TokenSet, Refusal>, StoreError> {
-        let verifier = self
-            .login
-            .sealed_verifier
-            .as_deref()
-            .map(|sealed| self.service.store.open_verifier(self.hash, sealed))
-            .transpose()?;
+        let sealed = self.login.sealed_verifier.as_deref();
+        let verifier = sealed.map(|sealed| self.service.store.open_verifier(self.hash, sealed)).transpose()?;
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables: &self.login.issued_at.variables };
-        let mut refused = Refusal::new(502, "invalid_client", "invalid_client");
-        for attempt in 0.. {
-            let request =
-                match token::ClientAuth::of(config, attempt, grant.variables, system::now(), &system::random_id()) {
-                    Ok(Some(auth)) => token::exchange_request(config, &grant, &auth),
-                    Ok(None) => break,
-                    Err(error) => Err(error),
-                };
-            let request = match request {
-                Ok(request) => request,
-                Err(error) => return Ok(Err(Refusal::new(502, "client_authentication", &error.to_string()))),
-            };
-            let began = Instant::now();
-            let sent = self.service.provider.send(request).await;
-            self.service.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
-            let answer = match sent {
-                Ok(answer) => answer,
-                Err(error) => return Ok(Err(Refusal::new(502, "provider_unreachable", &error.to_string()))),
-            };
-            match token::parse_answer(
-                answer.status,
-                answer.content_type.as_deref(),
-                &answer.body,
-                config,
-                system::now(),
-            ) {
-                Ok(tokens) => return Ok(Ok(tokens)),
-                Err(error) => {
-                    refused = Refusal::new(error.reply_status(), error.reason(), &error.to_string());
-                    if !error.retry_with_next_secret() {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(Err(refused))
-    }
-
-    async fn write(&self, tokens: token::TokenSet) -> Result<Option<StreamMessage>, StoreError> {
-        let store = &self.service.store;
-        let mut connection = OauthConnection::issued(self.key.subject(), tokens);
-        let part =
-            SealedPart { refresh_token: connection.refresh_token.take(), issued_at: self.login.issued_at.clone() };
-        let mut headers = HeaderMap::new();
-        headers.insert(HEADER_SEALED_REFRESH, store.seal_part(self.key, &self.job.id, &part)?);
-        headers.insert(HEADER_STATUS, "active");
-        let record = NewRecord {
-            publish_to: self.key.record_subject(),
-            subject: self.key.subject(),
-            command_id: self.job.id.clone(),
-            replaces: self.replaces,
-            headers,
-            body: json(&connection)?,
-        };
-        match record::write(&store.nats, record).await? {
-            Written::Stored(record) => Ok(Some(record)),
-            Written::Replaced { .. } | Written::Superseded => Ok(None),
-        }
+        let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
+        let asked = tokens::ask(self.service, config, grant.variables, build).await;
+        Ok(asked.map_err(|error| Refusal::new(error.status(), error.reason(), &error.to_string())))
     }
 }
 
-/// Everything behind the record. Each step may be repeated: it starts from the record alone.
+/// Everything behind the record.
 async fn finish(
     service: &Service,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<Answer, StoreError> {
-    let stored = service.store.connection_of(key, record)?;
-    let body = serde_json::to_value(&stored.connection).map_err(|_| StoreError::Unreadable(key.subject()))?;
-    service.store.put_connection(key, stored).await?;
-    fail_point!("after_kv");
-    let mut event = Event::about(&job.subject, EventKind::Connected, "browser", system::now());
-    event.sequence = Some(record.sequence);
-    job.tell(&service.store.nats, &event).await?;
-    fail_point!("after_event");
-    Ok(Answer::ok(body))
+    let connection = settle::settle(service, job, key, record, (EventKind::Connected, "browser", None)).await?;
+    settle::answer(&connection)
 }
 
 /// Goes on behind the record that another delivery of this command wrote.

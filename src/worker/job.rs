@@ -17,6 +17,8 @@ pub(super) struct Job {
     pub(super) subject: CommandSubject,
     /// Its id.
     pub(super) id: String,
+    /// Whether a worker sent it: nobody else can seal with the workers' own key.
+    pub(super) from_worker: bool,
     /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
     repeats: Option<i128>,
     reply: Option<String>,
@@ -35,7 +37,8 @@ impl Job {
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
         let info = message.info().ok().filter(|info| info.delivered > 1);
         let repeats = info.map(|info| info.published.unix_timestamp_nanos());
-        Ok((Self { subject, id: envelope.id, repeats, reply, traceparent }, work))
+        let from_worker = header(HEADER_SENDER) == keyring.seal_to();
+        Ok((Self { subject, id: envelope.id, from_worker, repeats, reply, traceparent }, work))
     }
 
     /// Whether this is a repetition that comes too late: another's record was written since the command was queued.

@@ -44,6 +44,12 @@ impl Bus {
         self.info(name).await.state.last_sequence
     }
 
+    /// Takes the messages of a subject out of a stream.
+    pub(crate) async fn purge(&self, name: &str, subject: &str) {
+        let stream = self.jetstream.get_stream(name).await.expect("the stream is there");
+        stream.purge().filter(subject).await.expect("the stream can be purged");
+    }
+
     /// How a stream is and what is in it.
     pub(crate) async fn info(&self, name: &str) -> stream::Info {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()

@@ -51,4 +51,6 @@ mod worker_queue;
 #[cfg(test)]
 mod worker_race;
 #[cfg(test)]
+mod worker_refresh;
+#[cfg(test)]
 mod world;

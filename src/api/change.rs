@@ -1,0 +1,90 @@
+//! `refresh` and `delete`: calls that become commands, and wait for them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::{CallError, no_connection};
+use crate::auth::Caller;
+use crate::command::{Answer, Work};
+use crate::connection::Status;
+use crate::nats::NatsError;
+use crate::nats::outgoing::Outgoing;
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::system;
+use crate::worker::Service;
+
+/// How often the queue's place for a command is tried while it is taken.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// A new token: the one of a refresh already under way, or of one of our own.
+pub(super) async fn refresh(
+    service: &Service,
+    caller: &Caller,
+    key: &ConnectionKey,
+    given: Option<&Secret>,
+) -> Result<Value, CallError> {
+    let before = service.store.connection(key).await?.ok_or_else(no_connection)?;
+    if let Some(given) = given
+        && before.refresh_token.as_ref() != Some(given)
+    {
+        return Err(CallError::Refused(400, "refresh_token is not the one that is stored".to_owned()));
+    }
+    if before.status == Status::Active
+        && before.is_younger_than(service.config.refresh.min_interval, system::now())
+        && before.refresh_token.is_some()
+    {
+        return Ok(serde_json::json!(before));
+    }
+    let work = Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence };
+    let subject = CommandSubject::connection(key, Verb::Refresh);
+    order(service, &subject, work, Some((key, before.sequence))).await
+}
+
+/// Deletes a connection.
+pub(super) async fn delete(service: &Service, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
+    service.store.connection(key).await?.ok_or_else(no_connection)?;
+    let work = Work::Revoke { actor: caller.actor.clone() };
+    order(service, &CommandSubject::connection(key, Verb::Revoke), work, None).await
+}
+
+/// Sends a command and waits for its answer. While another one has its place, looks whether that has done the work.
+async fn order(
+    service: &Service,
+    subject: &CommandSubject,
+    work: Work,
+    wants_newer: Option<(&ConnectionKey, u64)>,
+) -> Result<Value, CallError> {
+    let deadline = Instant::now() + service.config.http.deadline;
+    let command = Outgoing::seal(subject, work, |order| service.store.keyring.seal_own_order(order));
+    let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
+    let mut answer = service.replies.expect(&command.id);
+    loop {
+        match command.publish(&service.store.nats, Some(&service.replies)).await {
+            Ok(_) => break,
+            Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            Err(NatsError::Occupied) => return Err(still_running()),
+            Err(error) => return Err(StoreError::from(error).into()),
+        }
+        if let Some((key, sequence)) = wants_newer
+            && let Some(newer) = service.store.connection(key).await?.filter(|newer| newer.sequence > sequence)
+        {
+            return Ok(serde_json::json!(newer));
+        }
+    }
+    match tokio::time::timeout_at(deadline, answer.arrival()).await {
+        Ok(Some(Answer { status: 200, body, .. })) => Ok(body),
+        Ok(Some(Answer { status, body, .. })) => {
+            let text = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason");
+            Err(CallError::Refused(status, text.to_owned()))
+        }
+        Ok(None) | Err(_) => Err(still_running()),
+    }
+}
+
+fn still_running() -> CallError {
+    CallError::Refused(504, "accepted and still running; look again in a moment".to_owned())
+}

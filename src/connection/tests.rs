@@ -1,0 +1,60 @@
+use super::*;
+
+fn connection(lifetime: i64) -> OauthConnection {
+    OauthConnection {
+        access_token: Some(Secret::new("at")),
+        token_type: "Bearer".to_owned(),
+        refresh_token: Some(Secret::new("rt")),
+        expiry: Some(Timestamp::from_second(1_000_000 + lifetime).unwrap()),
+        expires_in: Some(lifetime),
+        sequence: 1,
+        subject: String::new(),
+        modified: 1_000_000,
+        status: Status::Active,
+        scope: None,
+        metadata: Map::new(),
+    }
+}
+
+#[test]
+fn d7_refreshes_are_due_before_expiry_and_never_in_the_past() {
+    #[track_caller]
+    fn check(lifetime: i64, jitter: f64, seconds_after_issue: i64) {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let due = connection(lifetime).refresh_at(now, jitter).unwrap();
+        assert_eq!(due.as_second() - 1_000_000, seconds_after_issue, "{lifetime} s, jitter {jitter}");
+    }
+    check(3600, 0.0, 3240); // a tenth is more than a minute
+    check(3600, 1.0, 3204);
+    check(600, 0.0, 540);
+    check(300, 0.0, 240); // a minute
+    check(60, 0.0, 30); // half the lifetime
+    check(2, 0.0, 1);
+    check(1, 1.0, 1); // not at once, not in the past
+    check(-5, 0.0, 1);
+}
+
+#[test]
+fn what_cannot_be_refreshed_has_no_due_time() {
+    let now = Timestamp::from_second(1_000_000).unwrap();
+    let without_token = OauthConnection { refresh_token: None, ..connection(60) };
+    let without_expiry = OauthConnection { expiry: None, ..connection(60) };
+    let spent = OauthConnection { status: Status::NeedsReauthorization, ..connection(60) };
+    for connection in [without_token, without_expiry, spent] {
+        assert_eq!(connection.refresh_at(now, 0.0), None);
+    }
+}
+
+#[test]
+fn near_expiry_is_half_the_margin_or_what_the_caller_needs() {
+    #[track_caller]
+    fn check(seconds_before_expiry: i64, min_valid: Option<u64>, expected: bool) {
+        let now = Timestamp::from_second(1_003_600 - seconds_before_expiry).unwrap();
+        assert_eq!(connection(3600).is_near_expiry(now, min_valid.map(Duration::from_secs)), expected);
+    }
+    check(181, None, false);
+    check(180, None, true);
+    check(-10, None, true);
+    check(600, Some(599), false);
+    check(600, Some(601), true);
+}

@@ -1,0 +1,153 @@
+//! Commands on their way out, and whoever waits for their answers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_MESSAGE_ID, NATS_MESSAGE_TTL};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::{Nats, NatsError, PubAck};
+use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use crate::seal::SealError;
+use crate::secret::Secret;
+use crate::subject::{self, CommandSubject};
+use crate::system;
+
+/// A sealed command.
+pub struct Outgoing {
+    /// Its id.
+    pub id: String,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
+impl Outgoing {
+    /// Seals the work for its subject; `seal` gives the sealed order and the sender's public key.
+    ///
+    /// # Errors
+    /// As `seal`.
+    pub fn seal(
+        subject: &CommandSubject,
+        work: Work,
+        seal: impl FnOnce(&[u8]) -> Result<(String, String), SealError>,
+    ) -> Result<Self, SealError> {
+        let (id, subject) = (system::random_id(), subject.subject());
+        let order = Order { subject: subject.clone(), id: id.clone(), work };
+        let order = serde_json::to_string(&order).map(Secret::new).map_err(|_| SealError::Form)?;
+        let (sealed, sender) = seal(order.expose().as_bytes())?;
+        let envelope = Envelope { v: VERSION, id: id.clone(), sealed };
+        let payload = serde_json::to_vec(&envelope).map_err(|_| SealError::Form)?.into();
+        let mut headers = super::headers(Some(&id));
+        headers.insert(HEADER_SENDER, sender);
+        Ok(Self { id, subject, headers, payload })
+    }
+
+    /// The same, dropped by the server when no worker took it for that long.
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        self.with_header(NATS_MESSAGE_TTL.as_ref(), &ttl.as_secs().to_string())
+    }
+
+    /// The same, stored once under that message id.
+    #[must_use]
+    pub fn with_message_id(self, id: &str) -> Self {
+        self.with_header(NATS_MESSAGE_ID.as_ref(), id)
+    }
+
+    /// The same with a header more.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Puts it on the queue; the answer goes to `replies`.
+    ///
+    /// # Errors
+    /// [`NatsError::Occupied`] while another command has its place.
+    pub async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
+        let mut headers = self.headers.clone();
+        if let Some(replies) = replies {
+            headers.insert(HEADER_REPLY, subject::reply(&replies.id, &self.id));
+        }
+        nats.publish(&self.subject, headers, self.payload.clone()).await
+    }
+}
+
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
+
+/// Answers to one process, handed to whoever waits for each.
+#[derive(Clone)]
+pub struct Replies {
+    id: String,
+    waiting: Waiting,
+}
+
+impl Default for Replies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Replies {
+    /// Replies under an id of their own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { id: system::random_id(), waiting: Waiting::default() }
+    }
+
+    /// Hands out answers for as long as it is polled.
+    ///
+    /// # Errors
+    /// When the subscription is refused or ends.
+    pub async fn receive(&self, nats: &Nats) -> Result<(), async_nats::Error> {
+        let mut answers = nats.client().subscribe(subject::replies_to(&self.id)).await?;
+        while let Some(message) = answers.next().await {
+            let waiter = subject::parse_reply(&message.subject).and_then(|id| lock(&self.waiting).remove(id));
+            match (waiter, serde_json::from_slice(&message.payload)) {
+                (Some(waiter), Ok(answer)) => drop(waiter.send(answer)),
+                (Some(_), Err(_)) => warn!("unreadable answer to a command"),
+                (None, _) => {}
+            }
+        }
+        Err("subscription to answers ended".into())
+    }
+
+    /// Waits for the answer to a command; forgotten when dropped.
+    #[must_use]
+    pub fn expect(&self, id: &str) -> Expected {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.waiting).insert(id.to_owned(), sender);
+        Expected { receiver, waiting: Arc::clone(&self.waiting), id: id.to_owned() }
+    }
+}
+
+/// An answer that somebody waits for.
+pub struct Expected {
+    receiver: oneshot::Receiver<Answer>,
+    waiting: Waiting,
+    id: String,
+}
+
+impl Expected {
+    /// The answer once it is there.
+    pub async fn arrival(&mut self) -> Option<Answer> {
+        (&mut self.receiver).await.ok()
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        lock(&self.waiting).remove(&self.id);
+    }
+}
+
+fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Answer>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}

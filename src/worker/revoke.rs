@@ -1,0 +1,83 @@
+//! `revoke`: a connection is revoked at the provider (RFC 7009), as far as it lets us, and deleted here in any case.
+
+use fail::fail_point;
+use serde_json::json;
+use tracing::warn;
+
+use super::job::Job;
+use super::{Service, reauthorize, settle};
+use crate::command::Answer;
+use crate::connection::{OauthConnection, Status, StoredConnection};
+use crate::event::EventKind;
+use crate::integration::IssuedAt;
+use crate::nats::record;
+use crate::oauth::token::{self, ClientAuth, Revocation, TokenHint};
+use crate::store::StoreError;
+use crate::subject::ConnectionKey;
+use crate::system;
+
+const INTERRUPTED: &str = "revocation_unknown";
+
+pub(super) async fn run(service: &Service, job: &Job, actor: &str) -> Result<Answer, StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+    let newest = record::last(&service.store.nats, &key.subject()).await?;
+    if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
+        settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(INTERRUPTED))).await?;
+        return Ok(done());
+    }
+    let Some(stored) = service.store.stored_connection(&key).await? else {
+        return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+    };
+    let StoredConnection { connection, issued_at, refresh_failure: _ } = stored;
+    let outcome = tell_provider(service, &key, &connection, &issued_at).await?;
+    fail_point!("after_revocation");
+    let revoked = OauthConnection { status: Status::Revoked, ..reauthorize(connection) };
+    let replaces = newest.map_or(0, |record| record.sequence);
+    let Some(record) = settle::write(service, job, &key, (revoked, issued_at), replaces).await? else {
+        return Ok(Answer::error(400, "the connection changed while it was being deleted; try again"));
+    };
+    settle::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
+    Ok(done())
+}
+
+fn done() -> Answer {
+    Answer::ok(json!({ "message": "success" }))
+}
+
+/// Revokes the refresh token, or the access token where there is none. What the provider makes of it is for the audit
+/// log: it keeps no connection alive here.
+async fn tell_provider(
+    service: &Service,
+    key: &ConnectionKey,
+    connection: &OauthConnection,
+    issued_at: &IssuedAt,
+) -> Result<&'static str, StoreError> {
+    let Some(config) = service.store.config(&key.integration).await? else { return Ok("no_config") };
+    let (token, hint) = match (&connection.refresh_token, &connection.access_token) {
+        (Some(token), _) => (token, TokenHint::RefreshToken),
+        (None, Some(token)) => (token, TokenHint::AccessToken),
+        (None, None) => return Ok("no_token"),
+    };
+    let auth = ClientAuth::of(&config, 0, &issued_at.variables, system::now(), &system::random_id());
+    let revocation = Revocation { token, hint, issued_at };
+    let request = match auth {
+        Ok(Some(auth)) => token::revocation_request(&config, &revocation, &auth),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    Ok(match request {
+        Ok(Some(request)) => match service.provider.send(request).await {
+            Ok(answer) if (200..300).contains(&answer.status) => "revoked_at_provider",
+            Ok(answer) => {
+                warn!(status = answer.status, "the provider did not revoke the token");
+                "refused_by_provider"
+            }
+            Err(error) => {
+                warn!("the provider could not be asked to revoke the token: {error}");
+                "provider_unreachable"
+            }
+        },
+        Ok(None) => "no_revocation_url",
+        Err(_) => "config_changed",
+    })
+}

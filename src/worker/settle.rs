@@ -1,0 +1,91 @@
+//! A connection's new state: written as a record, then settled everywhere else from the record alone.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
+use fail::fail_point;
+
+use super::Service;
+use super::job::Job;
+use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
+use crate::event::{Event, EventKind};
+use crate::integration::IssuedAt;
+use crate::nats::record::{self, NewRecord, Written};
+use crate::nats::schedule::{self, Due};
+use crate::store::{StoreError, json};
+use crate::subject::ConnectionKey;
+use crate::system;
+
+/// Writes the record in place of the one with the given sequence. Gives nothing when another writer was first.
+pub(super) async fn write(
+    service: &Service,
+    job: &Job,
+    key: &ConnectionKey,
+    (mut connection, issued_at): (OauthConnection, IssuedAt),
+    replaces: u64,
+) -> Result<Option<StreamMessage>, StoreError> {
+    let store = &service.store;
+    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at };
+    (connection.sequence, connection.modified) = (0, 0);
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER_SEALED_REFRESH, store.seal_part(key, &job.id, &part)?);
+    headers.insert(HEADER_STATUS, connection.status.as_str());
+    let record = NewRecord {
+        publish_to: key.record_subject(),
+        subject: key.subject(),
+        command_id: job.id.clone(),
+        replaces,
+        headers,
+        body: json(&connection)?,
+    };
+    match record::write(&store.nats, record).await? {
+        Written::Stored(record) => Ok(Some(record)),
+        Written::Replaced { .. } | Written::Superseded => Ok(None),
+    }
+}
+
+/// Everything behind the record: KV, event, schedule. Each may be repeated. Gives the connection.
+pub(super) async fn settle(
+    service: &Service,
+    job: &Job,
+    key: &ConnectionKey,
+    record: &StreamMessage,
+    (kind, actor, reason): (EventKind, &str, Option<&str>),
+) -> Result<OauthConnection, StoreError> {
+    let stored = service.store.connection_of(key, record)?;
+    let connection = stored.connection.clone();
+    keep(service, key, stored).await?;
+    fail_point!("after_kv");
+    let mut event = Event::about(&job.subject, kind, actor, system::now());
+    (event.sequence, event.reason) = (Some(record.sequence), reason);
+    job.tell(&service.store.nats, &event).await?;
+    fail_point!("after_event");
+    plan(service, key, &connection).await?;
+    Ok(connection)
+}
+
+async fn keep(service: &Service, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+    match stored.connection.status {
+        Status::Revoked => service.store.delete_connection(key, stored.connection.sequence).await,
+        Status::Active | Status::NeedsReauthorization => service.store.put_connection(key, stored).await,
+    }
+}
+
+/// Sets the connection's next refresh, or forgets it where there is none.
+pub(super) async fn plan(
+    service: &Service,
+    key: &ConnectionKey,
+    connection: &OauthConnection,
+) -> Result<(), StoreError> {
+    let nats = &service.store.nats;
+    match connection.refresh_at(system::now(), system::random_share()) {
+        Some(at) => Ok(schedule::set(nats, key, at, Due { sequence: connection.sequence }).await?),
+        None => Ok(schedule::cancel(nats, key).await?),
+    }
+}
+
+/// The answer that shows a connection.
+pub(super) fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
+    let body = serde_json::to_value(connection).map_err(|_| StoreError::Unreadable(connection.subject.clone()))?;
+    Ok(Answer::ok(body))
+}

@@ -1,0 +1,75 @@
+//! Asks a token endpoint, with each of the client's secrets in turn when one is refused.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::Service;
+use crate::integration::IntegrationOauthConfig;
+use crate::oauth::token::{self, ClientAuth, Request, RequestError, TokenError, TokenSet};
+use crate::provider;
+use crate::system;
+
+/// Why there are no tokens.
+pub(super) enum NoTokens {
+    /// The request could not be made: the config does not fit.
+    Request(RequestError),
+    /// No answer.
+    Unreachable(provider::Error),
+    /// An answer without tokens, and how long it asks to wait.
+    Refused(TokenError, Option<Duration>),
+}
+
+impl NoTokens {
+    /// The HTTP status for whoever waits.
+    pub(super) fn status(&self) -> u16 {
+        match self {
+            Self::Request(_) | Self::Unreachable(_) => 502,
+            Self::Refused(error, _) => error.reply_status(),
+        }
+    }
+
+    /// Its name in events, from a fixed list.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "client_authentication",
+            Self::Unreachable(_) => "provider_unreachable",
+            Self::Refused(error, _) => error.reason(),
+        }
+    }
+}
+
+impl std::fmt::Display for NoTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Request(error) => error.fmt(f),
+            Self::Unreachable(error) => error.fmt(f),
+            Self::Refused(error, _) => error.fmt(f),
+        }
+    }
+}
+
+/// Sends the request that `build` makes of each way to authenticate, until one is not refused for the client's sake:
+/// such a refusal spends neither code nor refresh token.
+pub(super) async fn ask(
+    service: &Service,
+    config: &IntegrationOauthConfig,
+    variables: &BTreeMap<String, String>,
+    build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
+) -> Result<TokenSet, NoTokens> {
+    let mut refused = NoTokens::Request(RequestError::ClientKey);
+    for attempt in 0.. {
+        let auth = ClientAuth::of(config, attempt, variables, system::now(), &system::random_id());
+        let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
+        let began = Instant::now();
+        let sent = service.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
+        service.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
+        let answer = sent.map_err(NoTokens::Unreachable)?;
+        let content_type = answer.content_type.as_deref();
+        match token::parse_answer(answer.status, content_type, &answer.body, config, system::now()) {
+            Ok(tokens) => return Ok(tokens),
+            Err(error) if error.retry_with_next_secret() => refused = NoTokens::Refused(error, answer.retry_after),
+            Err(error) => return Err(NoTokens::Refused(error, answer.retry_after)),
+        }
+    }
+    Err(refused)
+}

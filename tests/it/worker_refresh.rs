@@ -1,0 +1,228 @@
+//! Tokens that stay alive: refreshed when due, when asked, and no more once the provider refuses.
+
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::bus::Bus;
+use crate::provider::{Asked, Provider, Said};
+use crate::support::tokenbus::{ACCOUNT, Tokenbus};
+use crate::world::{INTEGRATION, World};
+
+/// How long something may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A token answer with the number of the request in it, good for so many seconds.
+fn tokens(number: usize, seconds: i64) -> Said {
+    let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
+    Said::json(200, &body)
+}
+
+fn is_refresh(asked: &Asked) -> bool {
+    asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
+}
+
+/// A provider that issues tokens for an hour, and answers refreshes as it is told.
+async fn provider(refreshed: impl Fn(usize) -> Said + Send + Sync + 'static) -> Provider {
+    Provider::start(move |number, asked| if is_refresh(asked) { refreshed(number) } else { tokens(number, 3600) }).await
+}
+
+/// A world with a connection that is just old enough to be refreshed again.
+async fn connected(provider: Provider) -> World {
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "3s")]).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    sleep(Duration::from_millis(3_100)).await;
+    world
+}
+
+async fn refresh(world: &World) -> (StatusCode, Value) {
+    world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-refresh-token/w")).await
+}
+
+async fn pushes(world: &World) -> Subscriber {
+    let tenant = world.tokenbus.nats.connect("demo").await;
+    let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
+    tenant.flush().await.unwrap();
+    pushes
+}
+
+async fn next(pushes: &mut Subscriber) -> Value {
+    let message = timeout(PATIENCE, pushes.next()).await.expect("a push arrives").expect("the subscription stands");
+    serde_json::from_slice(&message.payload).expect("a push is JSON")
+}
+
+#[tokio::test]
+async fn d7_short_lived_tokens_are_refreshed_by_the_servers_clock() {
+    let world = World::with(Provider::start(|number, _| tokens(number, 4)).await).await;
+    let mut subscriber = pushes(&world).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    for number in 0..3 {
+        let pushed = next(&mut subscriber).await;
+        assert_eq!((&pushed["access_token"], &pushed["status"]), (&json!(format!("at-{number}")), &json!("active")));
+        assert!(pushed.get("refresh_token").is_none(), "{pushed}");
+    }
+    let asked = world.provider.asked();
+    assert!(asked.len() <= 4, "half the lifetime lies between two refreshes");
+    for (number, asked) in asked.iter().enumerate().skip(1) {
+        assert_eq!(asked.form()["refresh_token"], format!("rt-{}", number - 1), "the rotated one is used");
+    }
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let refreshed = &bus.events("refreshed").await[0];
+    assert_eq!((&refreshed["actor"], &refreshed["connection_id"]), (&json!("schedule"), &json!("w")));
+}
+
+#[tokio::test]
+async fn d1_many_refreshes_at_once_are_one_token_request() {
+    let slow = |number| tokens(number, 3600).after(Duration::from_millis(300));
+    let world = connected(provider(slow).await).await;
+    let answers = join_all((0..50).map(|_| refresh(&world))).await;
+    for (status, body) in &answers {
+        assert_eq!(
+            (*status, &body["access_token"], &body["sequence"]),
+            (StatusCode::OK, &json!("at-1"), &answers[0].1["sequence"])
+        );
+    }
+    assert_eq!(world.provider.asked().len(), 2, "one exchange, one refresh");
+    let (_, again) = refresh(&world).await;
+    assert_eq!(again["sequence"], answers[0].1["sequence"], "a young record is the answer");
+}
+
+#[tokio::test]
+async fn a_refresh_token_that_is_named_must_be_the_stored_one() {
+    let world = connected(provider(|number| tokens(number, 3600)).await).await;
+    let path = |token: &str| format!("{INTEGRATION}/oauth-refresh-token/w?refresh_token={token}");
+    let (status, body) = world.tokenbus.call(Method::GET, &path("rt-9")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert_eq!(world.provider.asked().len(), 1);
+    let (status, body) = world.tokenbus.call(Method::GET, &path("rt-0")).await;
+    assert_eq!((status, &body["refresh_token"]), (StatusCode::OK, &json!("rt-1")));
+}
+
+#[tokio::test]
+async fn d2_an_absent_or_empty_refresh_token_keeps_the_old_one() {
+    for kept in [json!({ "access_token": "new" }), json!({ "access_token": "new", "refresh_token": "" })] {
+        let world = connected(provider(move |_| Said::json(200, &kept)).await).await;
+        let (status, body) = refresh(&world).await;
+        assert_eq!(
+            (status, &body["access_token"], &body["refresh_token"]),
+            (StatusCode::OK, &json!("new"), &json!("rt-0"))
+        );
+        assert_eq!(body["scope"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn d4_invalid_grant_needs_reauthorization_and_is_asked_no_more() {
+    let refused = |_| Said::json(400, &json!({ "error": "invalid_grant", "error_description": "canary" }));
+    let world = connected(provider(refused).await).await;
+    let mut subscriber = pushes(&world).await;
+    let (status, body) = refresh(&world).await;
+    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_grant")));
+    let pushed = next(&mut subscriber).await;
+    assert_eq!(pushed["status"], "needs_reauthorization");
+    assert!(pushed.get("access_token").is_none(), "{pushed}");
+
+    let (status, body) = world.read("w").await;
+    assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("needs_reauthorization")));
+    assert!(body.get("access_token").is_none() && body.get("refresh_token").is_none(), "{body}");
+    assert_eq!(refresh(&world).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(world.provider.asked().len(), 2, "no more requests");
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    assert_eq!(bus.events("needs_reauthorization").await[0]["reason"], "invalid_grant");
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0, "nothing is due any more");
+    assert_eq!(world.connect("w").await.1["status"], "active", "a new login mends it");
+}
+
+#[tokio::test]
+async fn d4_invalid_client_blames_the_integration_and_keeps_the_connection() {
+    let world = connected(provider(|_| Said::json(401, &json!({ "error": "invalid_client" }))).await).await;
+    assert_eq!(refresh(&world).await.0, StatusCode::BAD_GATEWAY);
+    let (_, body) = world.read("w").await;
+    assert_eq!((&body["status"], &body["access_token"]), (&json!("active"), &json!("at-0")));
+}
+
+#[tokio::test]
+async fn d5_a_failing_provider_is_asked_again_later_and_the_old_token_served() {
+    let world = connected(provider(|_| Said::new(503, "text/html", "<h1>down</h1>")).await).await;
+    let answers = join_all((0..5).map(|_| refresh(&world))).await;
+    assert!(answers.iter().all(|(status, _)| *status == StatusCode::BAD_GATEWAY), "{answers:?}");
+    assert_eq!(world.provider.asked().len(), 2, "its failure is the answer to all who waited");
+    let path = format!("{INTEGRATION}/oauth-token/w?min_valid=86400");
+    let (status, body) = world.tokenbus.call(Method::GET, &path).await;
+    assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-0")));
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    assert_eq!(bus.events("refresh_failed").await[0]["reason"], "provider_error");
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "it is tried again");
+    assert_eq!(bus.info("OAUTH_COMMANDS").await.state.messages, 0, "and waits in no queue");
+}
+
+#[tokio::test]
+async fn d8_no_refresh_with_another_client_than_the_token_was_issued_to() {
+    let world = connected(provider(|number| tokens(number, 3600)).await).await;
+    let mut config = world.config();
+    config["client_id"] = "another".into();
+    world.tokenbus.configure(&config).await;
+    let (status, body) = refresh(&world).await;
+    assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("config_changed")));
+    assert_eq!(world.provider.asked().len(), 1, "nothing was sent");
+    assert_eq!(world.read("w").await.1["status"], "needs_reauthorization");
+}
+
+#[tokio::test]
+async fn a_read_refreshes_first_what_ends_soon() {
+    let world = connected(provider(|number| tokens(number, 3600)).await).await;
+    assert_eq!(world.read("w").await.1["access_token"], "at-0");
+    let (_, body) = world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/w?min_valid=3700")).await;
+    assert_eq!(body["access_token"], "at-1");
+}
+
+#[tokio::test]
+async fn g1_deleting_revokes_at_the_provider_and_here_whatever_the_provider_says() {
+    for status in [200, 500] {
+        let provider = Provider::start(move |number, asked| match asked.path.as_str() {
+            "/revoke" => Said::new(status, "text/plain", ""),
+            _ => tokens(number, 3600),
+        });
+        let world = World { provider: provider.await, tokenbus: Tokenbus::start(&[]).await };
+        let mut config = world.config();
+        config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+        world.tokenbus.configure(&config).await;
+        assert_eq!(world.connect("w").await.0, StatusCode::OK);
+        let mut subscriber = pushes(&world).await;
+        let path = format!("{INTEGRATION}/oauth-connections/w");
+        assert_eq!(world.tokenbus.call(Method::DELETE, &path).await, (StatusCode::OK, json!({ "message": "success" })));
+
+        let revocation = world.provider.asked()[1].form();
+        assert_eq!((revocation["token"].as_str(), revocation["token_type_hint"].as_str()), ("rt-0", "refresh_token"));
+        let pushed = next(&mut subscriber).await;
+        assert_eq!((&pushed["status"], pushed.get("access_token")), (&json!("revoked"), None));
+        assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);
+        assert_eq!(world.tokenbus.call(Method::GET, "oauth-connections").await.1["results_total"], 0);
+        assert_eq!(world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::NOT_FOUND);
+        let bus = Bus::of(&world.tokenbus.nats).await;
+        assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0);
+        let outcome = if status == 200 { "revoked_at_provider" } else { "refused_by_provider" };
+        assert_eq!(bus.events("revoked").await[0]["reason"], outcome);
+        assert_eq!(world.connect("w").await.0, StatusCode::OK, "a new login begins anew");
+    }
+}
+
+#[tokio::test]
+async fn d9_a_lost_schedule_is_found_and_set_again() {
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    bus.purge("OAUTH_SCHEDULE", &format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at")).await;
+    let back = async {
+        while bus.info("OAUTH_SCHEDULE").await.state.messages == 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, back).await.expect("the repair pass finds it");
+}
