@@ -19,7 +19,12 @@ pub fn arm() {
         drop(armed);
     }
     if let Some(place) = config::env("FAIL_STOP_AT") {
-        let armed = fail::cfg_callback(place, move || drop(signal("-STOP")));
+        let armed = fail::cfg_callback(place, move || {
+            let stopped = signal("-STOP");
+            // The signal may reach another thread first; this one waits for it here.
+            std::thread::sleep(Duration::from_millis(500));
+            drop(stopped);
+        });
         drop(armed);
     }
 }
