@@ -1,9 +1,10 @@
 //! The main job, from the config to the token on its subject.
 
 use futures_util::StreamExt;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
+use crate::ask::ask;
 use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::{INTEGRATION, World};
@@ -30,4 +31,20 @@ async fn a_callback_becomes_a_token_on_its_subject() {
 
     let (status, read) = world.read("workspace1").await;
     assert_eq!((status, &read), (StatusCode::OK, &connection));
+}
+
+#[tokio::test]
+async fn a_trace_goes_from_the_request_to_the_workers_log() {
+    let world = World::with(Provider::generous().await).await;
+    let login = world.login("workspace1").await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let callback = world.callback(&[("code", "canary-code"), ("state", &login.state)]);
+    let path = format!("hub/integrations/oauth-callback?{}", callback.query().unwrap());
+    let answer = ask(world.tokenbus.request(Method::GET, &path).header("traceparent", trace)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert!(!answer.header("x-request-id").is_empty());
+    let log = world.tokenbus.log();
+    let line = log.lines().find(|line| line.contains("exchange") && line.contains("done")).expect("the worker logs it");
+    assert!(line.contains(trace), "{line}");
+    assert!(!log.contains("canary-code") && !log.contains(&login.state), "no secret in the log");
 }
