@@ -172,6 +172,9 @@ fn whoami(service: &Service, caller: &Caller) -> Value {
 #[serde(deny_unknown_fields)]
 struct StateQuestion {
     state: Secret,
+    /// The command that asks, once it has one: to itself a login that it has used is not used.
+    #[serde(default)]
+    command_id: Option<String>,
 }
 
 /// Whose login a state belongs to. The state is the credential.
@@ -184,6 +187,9 @@ async fn state(service: &Service, question: StateQuestion) -> Result<Value, Call
             "return_to": login.return_to,
             "seal_to": service.store.keyring.seal_to(),
         })),
+        FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
+            Ok(json!({ "command_id": command_id }))
+        }
         FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(
             401,
             "this login is unknown, has expired or was used already; start it again".to_owned(),

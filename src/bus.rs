@@ -129,6 +129,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long a call may take that only reads.
 const CALL: Duration = Duration::from_secs(5);
+/// How often a command that may be another's looks whether it is.
+const LOOK: Duration = Duration::from_millis(500);
 /// Seconds after which to try again when the bus is away or occupied.
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
@@ -150,8 +152,8 @@ impl std::fmt::Debug for Bus {
 impl Bus {
     /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Bus::receive`] runs.
     #[must_use]
-    pub fn new(nats: Nats, deadline: Duration) -> Self {
-        Self { nats, replies: Replies::new(), deadline }
+    pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
+        Self { nats, replies, deadline }
     }
 
     /// A bus without a server, on which everything is unavailable.
@@ -160,7 +162,7 @@ impl Bus {
         let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
         settings.url = "nats://127.0.0.1:1".to_owned();
         let nats = Nats::connect(&settings, "test", crate::nats::Patience::Forever).await.expect("nothing to wait for");
-        Self::new(nats, Duration::from_secs(1))
+        Self::new(nats, Replies::new(), Duration::from_secs(1))
     }
 
     /// Hands answers to those who wait for them, for as long as it is polled.
@@ -202,17 +204,28 @@ impl Bus {
     /// The worker's refusal, that it could not be queued, or that the deadline passed.
     pub async fn command(&self, command: Command, caller: &Caller) -> Result<Bytes, BusError> {
         let deadline = Instant::now() + self.deadline;
+        let state = if let Command::Exchange { state, .. } = &command { Some(state.clone()) } else { None };
         let outgoing = seal(command, caller)?;
         let mut answer = self.replies.expect(&outgoing.id);
-        self.enqueue(&outgoing, deadline).await?;
-        match tokio::time::timeout_at(deadline, answer.arrival()).await {
+        let is_ours = self.enqueue(&outgoing, deadline).await?;
+        let arrival = async {
+            match state.filter(|_| !is_ours) {
+                None => Ok(answer.arrival().await),
+                Some(state) => tokio::select! {
+                    answer = answer.arrival() => Ok(answer),
+                    lost = self.lost_to_another(&state, &outgoing.id) => Err(lost),
+                },
+            }
+        };
+        match tokio::time::timeout_at(deadline, arrival).await.unwrap_or(Ok(None)) {
+            Err(lost) => Err(lost),
             Ok(Some(Answer { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
             Ok(Some(Answer { status, body, retry_after })) => {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
                 Err(BusError::Refused { status, error, retry_after })
             }
-            Ok(None) | Err(_) if !self.nats.is_connected() => Err(BusError::Unavailable),
-            Ok(None) | Err(_) => Err(BusError::Deadline),
+            Ok(None) if !self.nats.is_connected() => Err(BusError::Unavailable),
+            Ok(None) => Err(BusError::Deadline),
         }
     }
 
@@ -252,13 +265,26 @@ impl Bus {
         }
     }
 
-    /// Puts a command on the queue; while its place there is taken, tries again until the deadline.
-    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<(), BusError> {
+    /// Ends once a login turns out to have been used by another command than this one.
+    async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BusError {
+        let nobody = Caller { credential: None, traceparent: None, request_id: String::new() };
+        let question = serde_json::json!({ "state": state.expose(), "command_id": command_id });
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if let Err(refused @ BusError::Refused { status: 401, .. }) = self.call("state", &nobody, &question).await {
+                return refused;
+            }
+        }
+    }
+
+    /// Puts a command on the queue; while its place there is taken, tries again until the deadline. Gives whether it
+    /// is surely this command that is there: one that was sent again may have met its own likeness from elsewhere.
+    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<bool, BusError> {
         let mut pause = Duration::from_millis(20);
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
                 Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, USED, None)),
-                Ok(_) => return Ok(()),
+                Ok(ack) => return Ok(!ack.duplicate),
                 Err(NatsError::InFlight) => return Err(refused(401, USED, None)),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
                 Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
@@ -267,7 +293,7 @@ impl Bus {
                     return Err(BusError::Unavailable);
                 }
             }
-            pause = (pause * 2).min(Duration::from_millis(500));
+            pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
 }

@@ -171,8 +171,7 @@ impl Envelope {
     /// [`Malformed`] for anything but a known envelope.
     pub fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let envelope: Self = serde_json::from_slice(payload).map_err(|_| Malformed::Envelope)?;
-        let is_id =
-            envelope.id.len() == 22 && envelope.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let is_id = crate::subject::is_id(&envelope.id);
         match (envelope.v, is_id) {
             (VERSION, true) => Ok(envelope),
             (VERSION, false) => Err(Malformed::Envelope),

@@ -83,6 +83,9 @@ pub struct Http {
     /// Own address for metrics.
     #[serde(deserialize_with = "optional")]
     pub metrics_listen: Option<SocketAddr>,
+    /// What answers to its commands are addressed to, or empty.
+    #[serde(deserialize_with = "edge_id")]
+    pub edge_id: String,
     /// Connections open at once.
     pub max_connections: usize,
     /// How long a caller waits for a command's answer.
@@ -210,6 +213,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
             .ok_or_else(|| de::Error::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
     };
     if duration.is_zero() { Err(de::Error::custom("must be longer than nothing")) } else { Ok(duration) }
+}
+
+fn edge_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let id = String::deserialize(deserializer)?;
+    let fits = id.is_empty() || crate::subject::is_id(&id);
+    if fits { Ok(id) } else { Err(de::Error::custom("must be 22 letters, digits, `_` or `-`")) }
 }
 
 fn optional<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>

@@ -127,7 +127,7 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     say(format!("  {demo} sub 'ms.integration.oauth.{ACCOUNT}.*.*'"));
     say(format!("  {demo} sub 'ms.oauth.{ACCOUNT}.event.*.*.*'"));
     say(format!("  {operator} kv ls oauth_connections"));
-    say(format!("  {operator} kv get oauth_connections {ACCOUNT}.demo.workspace1"));
+    say(format!("  {operator} kv get --raw oauth_connections {ACCOUNT}.demo.workspace1"));
     say(format!("  {operator} stream ls"));
 }
 

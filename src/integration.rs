@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-pub use self::check::{parse, parse_value};
+pub use self::check::{parse, parse_value, read_json};
 pub use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
 pub use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
@@ -30,6 +30,16 @@ pub enum ConfigError {
     /// Not a JSON object, or too large for one.
     #[error("the config must be a JSON object of at most 64 KiB")]
     NotAnObject,
+    /// Not JSON, or with a field twice; and where.
+    #[error("the body is not JSON: {what} at line {line}, column {column}")]
+    Json {
+        /// What is wrong.
+        what: &'static str,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+    },
     /// Fields that no config has.
     #[error("unknown field: {}", .0.join(", "))]
     Unknown(Vec<String>),

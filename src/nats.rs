@@ -128,6 +128,7 @@ impl Nats {
             .ping_interval(PING)
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(TRY))
+            .reconnect_delay_callback(reconnect_delay)
             .event_callback(|event| async move { log_event(&event) });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
         let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
@@ -309,6 +310,12 @@ fn file(path: &std::path::Path, source: std::io::Error) -> ConnectError {
     ConnectError::File { path: path.display().to_string(), source }
 }
 
+/// A tenth of a second, doubled with each try, up to five seconds.
+fn reconnect_delay(tries: usize) -> Duration {
+    let doublings = u32::try_from(tries.min(6)).unwrap_or(0);
+    (Duration::from_millis(100) * 2_u32.pow(doublings)).min(Duration::from_secs(5))
+}
+
 fn log_event(event: &Event) {
     match event {
         Event::Connected => info!("connected to NATS"),
@@ -317,7 +324,7 @@ fn log_event(event: &Event) {
         Event::Draining | Event::Closed => info!("connection to NATS closed"),
         Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
         Event::ServerError(error) => error!("NATS: {error}"),
-        Event::ClientError(error) => warn!("NATS: {error}"),
+        Event::ClientError(error) => warn!("no connection to NATS: {error}; trying again"),
     }
 }
 

@@ -350,10 +350,14 @@ pub fn replies_to(edge_id: &str) -> String {
 /// is refused, so that nobody can have an answer land elsewhere.
 #[must_use]
 pub fn parse_reply(subject: &str) -> Option<&str> {
-    let is_id =
-        |text: &str| text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     let (edge_id, id) = subject.strip_prefix("oauth.reply.")?.split_once('.')?;
     (is_id(edge_id) && is_id(id)).then_some(id)
+}
+
+/// Whether a text has the form of our ids: 128 bits in base64url, 22 characters.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn tokens<const N: usize>(path: &str) -> Result<[&str; N], NameError> {

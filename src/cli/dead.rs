@@ -39,16 +39,23 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
         Command::List { json: false } => print_table(&queue::buried(&nats).await?),
         Command::Retry { number } => {
             let Some(buried) = queue::buried(&nats).await?.into_iter().find(|buried| buried.number == number) else {
-                bail!("no dead letter has the number {number}; see `tokenbus dead list`");
+                bail!("{}", unknown(number));
             };
             bail!("{}", advice(&buried));
         }
         Command::Drop { number } => {
+            if !queue::buried(&nats).await?.iter().any(|buried| buried.number == number) {
+                bail!("{}", unknown(number));
+            }
             queue::forget(&nats, number).await?;
             println!("dead letter {number} dropped");
         }
     }
     Ok(())
+}
+
+fn unknown(number: u64) -> String {
+    format!("no dead letter has the number {number}; see `tokenbus dead list`")
 }
 
 fn advice(buried: &Buried) -> String {

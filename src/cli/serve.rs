@@ -58,7 +58,9 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     if role != Role::Edge {
         start_workers(&config, &nats, &metrics, &tasks)?;
     }
-    let bus = Arc::new(Bus::new(nats, config.http.deadline));
+    let edge_id = config.http.edge_id.clone();
+    let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
+    let bus = Arc::new(Bus::new(nats, replies, config.http.deadline));
     if let Some(address) = config.http.metrics_listen {
         let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;

@@ -3,7 +3,9 @@
 //! Fields are looked at one by one before serde sees them: its messages repeat values.
 
 mod params;
+mod strict;
 
+use serde_json::error::Category;
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
@@ -84,11 +86,26 @@ pub fn parse(
     path_id: &Integration,
     rules: &UrlRules,
 ) -> Result<IntegrationOauthConfig<Secret>, ConfigError> {
+    parse_value(read_json(body)?, path_id, rules)
+}
+
+/// Reads JSON in which no field stands twice.
+///
+/// # Errors
+/// [`ConfigError`] saying where it is not.
+pub fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
     if body.len() > MAX_BODY {
         return Err(ConfigError::NotAnObject);
     }
-    let value = serde_json::from_slice(body).map_err(|_| ConfigError::NotAnObject)?;
-    parse_value(value, path_id, rules)
+    let read = serde_json::from_slice(body).map(|strict::Strict(value)| value);
+    read.map_err(|error| {
+        let what = match error.classify() {
+            Category::Data => "a field that stood there before",
+            Category::Eof => "the end, too early,",
+            Category::Syntax | Category::Io => "something else",
+        };
+        ConfigError::Json { what, line: error.line(), column: error.column() }
+    })
 }
 
 /// The same from JSON already read, such as one with a profile filled in.

@@ -96,10 +96,16 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// Replies under an id of their own.
+    /// Replies under a new random id.
     #[must_use]
     pub fn new() -> Self {
-        Self { id: system::random_id(), waiting: Waiting::default() }
+        Self::to(system::random_id())
+    }
+
+    /// Replies under this id.
+    #[must_use]
+    pub fn to(id: String) -> Self {
+        Self { id, waiting: Waiting::default() }
     }
 
     /// Hands out answers for as long as it is polled.

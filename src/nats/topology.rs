@@ -18,6 +18,12 @@ const API_FLOOR: u64 = 4;
 const DAY: Duration = Duration::from_hours(24);
 const TWO_MINUTES: Duration = Duration::from_mins(2);
 
+/// Largest command: a config of 64 KiB, sealed and in base64, with room to spare.
+const COMMAND_BYTES: i32 = 256 * 1024;
+/// Dead letters kept, and the largest: they hold no content.
+const DEAD_LETTERS: i64 = 100_000;
+const DEAD_LETTER_BYTES: i32 = 8 * 1024;
+
 /// How long a worker may be silent about a command before another one gets it.
 pub const ACK_WAIT: Duration = Duration::from_secs(5);
 
@@ -234,6 +240,7 @@ fn commands() -> Config {
         discard_new_per_subject: true,
         max_messages_per_subject: 1,
         allow_message_ttl: true,
+        max_message_size: COMMAND_BYTES,
         ..base(subject::OAUTH_COMMANDS, subject::COMMANDS)
     }
 }
@@ -257,6 +264,8 @@ fn dead_letters() -> Config {
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
         max_age: 30 * DAY,
+        max_messages: DEAD_LETTERS,
+        max_message_size: DEAD_LETTER_BYTES,
         allow_direct: true,
         ..base(subject::OAUTH_DEAD, subject::DEAD_LETTERS)
     }

@@ -93,7 +93,7 @@ async fn admin(service: &Service, job: &Job, credential: &Credential) -> Result<
 
 fn parse(service: &Service, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, String> {
     let rules = UrlRules { allow_insecure_urls: service.config.oauth.allow_insecure_urls };
-    let value = serde_json::from_str(body.expose()).map_err(|_| "the body must be a JSON object".to_owned())?;
+    let value = integration::read_json(body.expose().as_bytes()).map_err(|error| error.to_string())?;
     let value = profiles::apply(value).map_err(|error| error.to_string())?;
     integration::parse_value(value, &job.subject.integration, &rules).map_err(|error| error.to_string())
 }

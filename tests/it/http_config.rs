@@ -243,3 +243,19 @@ async fn expired(tokenbus: &Tokenbus) -> String {
     ack.await.expect("the bucket takes it");
     key
 }
+
+#[tokio::test]
+async fn a_config_with_a_field_twice_is_refused() {
+    let world = World::with(Provider::generous().await).await;
+    let config = world.config().to_string();
+    let twice = [
+        config.replacen('{', r#"{"client_id":"another","#, 1),
+        config.replacen('{', r#"{"auth_params":{"a":"1","a":"2"},"#, 1),
+    ];
+    for body in twice {
+        let put = world.tokenbus.request(Method::PUT, &format!("hub/integrations/{INTEGRATION}/oauth-config"));
+        let answer = ask(put.header("x-api-key", &world.tokenbus.admin_key).body(body)).await;
+        assert_eq!(answer.status, 400, "{}", answer.text);
+        assert!(answer.error().contains("stood there before at line 1"), "{}", answer.text);
+    }
+}

@@ -25,6 +25,8 @@ mod http_connections;
 #[cfg(test)]
 mod http_health;
 #[cfg(test)]
+mod hygiene;
+#[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]
 mod nats_records;

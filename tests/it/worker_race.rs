@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use tokenbus::bus::{Caller, Command, Credential};
 use tokenbus::secret::Secret;
 use tokenbus::subject::{Account, Integration};
+use tokio::time::sleep;
 
 use crate::fleet::{Fleet, INTEGRATION};
 use crate::provider::{Provider, Said};
+use crate::support::child::signal;
 use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
@@ -31,6 +33,25 @@ async fn b2_parallel_callbacks_exchange_once() {
     fleet.idle().await;
     assert_eq!(fleet.events().await.len(), 1);
     assert_eq!(fleet.stored(NAME).await.1, 1);
+}
+
+#[tokio::test]
+async fn b2_a_bus_that_stalls_leaves_nobody_waiting_for_another_ones_answer() {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
+    let (fleet, _first) = Fleet::configured(&provider.url).await;
+    let state = fleet.login(NAME).await;
+    let callbacks = join_all((0..60).map(|_| fleet.arrive(&state, "canary-code")));
+    let stall = async {
+        signal(fleet.nats.pid(), "STOP");
+        // Longer than a publish waits for its answer, so that all of them are sent again.
+        sleep(Duration::from_secs(2)).await;
+        signal(fleet.nats.pid(), "CONT");
+    };
+    let (answers, ()) = tokio::join!(callbacks, stall);
+    assert!(answers.iter().all(|(status, _)| *status != StatusCode::GATEWAY_TIMEOUT), "{answers:?}");
+    assert!(answers.iter().filter(|(status, _)| *status == StatusCode::OK).count() <= 1, "{answers:?}");
+    fleet.idle().await;
+    assert!(provider.asked().len() <= 1);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenbus::bus::{Bus, Caller, StateOwner};
+use tokenbus::nats::outgoing::Replies;
 use tokenbus::nats::{Nats as Connection, Patience};
 use tokenbus::secret::Secret;
 use tokio::task::JoinSet;
@@ -191,7 +192,7 @@ impl Fleet {
         "edge".clone_into(&mut settings.user);
         settings.password = Secret::new(self.nats.password("edge"));
         let connection = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
-        let bus = Arc::new(Bus::new(connection, Duration::from_secs(20)));
+        let bus = Arc::new(Bus::new(connection, Replies::new(), Duration::from_secs(20)));
         let mut receives = JoinSet::new();
         let receiving = Arc::clone(&bus);
         receives.spawn(async move { drop(receiving.receive().await) });
