@@ -57,6 +57,13 @@ struct Label {
     method: &'static str,
 }
 
+/// What ties a request to logs: of the gateway, and of the worker, which knows it by its `traceparent`.
+#[derive(Debug, Clone, Copy)]
+struct Trace<'a> {
+    request_id: &'a str,
+    traceparent: &'a str,
+}
+
 impl Edge {
     /// An edge that serves these routes.
     ///
@@ -76,9 +83,11 @@ impl Edge {
         let began = Instant::now();
         let in_flight = self.metrics.in_flight();
         let request_id = request::request_id(request.headers());
+        let traceparent = request::traceparent(request.headers()).unwrap_or_else(request::new_traceparent);
+        let trace = Trace { request_id: &request_id, traceparent: &traceparent };
         let mut label = Label { route: UNROUTED, method: method_label(request.method()) };
         let mut reply = match self.found(&request, limits, &mut label) {
-            Ok((found, operation)) => self.run(operation, found, request, limits, &request_id).await,
+            Ok((found, operation)) => self.run(operation, found, request, limits, trace).await,
             Err(error) => error.answer(false).json(),
         };
         reply::seal_headers(&mut reply, &request_id);
@@ -87,7 +96,7 @@ impl Edge {
         self.metrics.request(route, method, status);
         drop(in_flight);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(method, route, status, ms, request_id, "request");
+        tracing::info!(method, route, status, ms, request_id, traceparent, "request");
         reply
     }
 
@@ -116,7 +125,7 @@ impl Edge {
         found: Found,
         request: Request<B>,
         limits: &Limits,
-        request_id: &str,
+        trace: Trace<'_>,
     ) -> Reply
     where
         B: Body,
@@ -126,7 +135,7 @@ impl Edge {
         let (head, body) = request.into_parts();
         let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
         let work = async {
-            let asked = asked(operation, found, head, request_id)?;
+            let asked = asked(operation, found, head, trace)?;
             let body = request::body(body, limits.body, limits.body_timeout);
             self.reply(asked, body, html).await
         };
@@ -172,7 +181,7 @@ fn asked(
     operation: Operation,
     found: Found,
     head: hyper::http::request::Parts,
-    request_id: &str,
+    trace: Trace<'_>,
 ) -> Result<Asked, HttpError> {
     let headers = head.headers;
     if operation.is_for_browsers() && request::is_prefetch(&headers) {
@@ -187,8 +196,8 @@ fn asked(
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let traceparent = request::traceparent(&headers);
-    let caller = Caller { credential, traceparent, request_id: request_id.to_owned() };
+    let Trace { request_id, traceparent } = trace;
+    let caller = Caller { credential, traceparent: Some(traceparent.to_owned()), request_id: request_id.to_owned() };
     Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, caller })
 }
 

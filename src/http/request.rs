@@ -117,6 +117,12 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
     came.map_or_else(system::random_id, str::to_owned)
 }
 
+/// A new trace (W3C Trace Context): version 00, 16 random bytes, 8 random bytes, sampled.
+pub(super) fn new_traceparent() -> String {
+    let (trace, parent) = (u128::from_be_bytes(system::random()), u64::from_be_bytes(system::random()));
+    format!("00-{trace:032x}-{parent:016x}-01")
+}
+
 /// The W3C trace context when it has the form of version 00 or may be read as such.
 pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
