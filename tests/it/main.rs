@@ -27,6 +27,8 @@ mod http_health;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+mod nats_cluster;
+#[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]
 mod nats_records;

@@ -18,17 +18,47 @@ pub(crate) struct Nats {
     secrets: HashMap<String, String>,
     server: &'static str,
     process: Running,
+    others: Vec<Running>,
     folder: TempDir,
 }
 
 impl Nats {
     pub(crate) async fn start() -> Self {
-        static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
+        let server = binary();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let secrets = generate(folder.path());
-        let process = serve(&SERVER, folder.path(), &secrets, "-1");
+        let process = serve(server, folder.path(), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, server: &SERVER, process, folder }
+        Self { url, secrets, server, process, others: Vec::new(), folder }
+    }
+
+    /// A cluster of three, on the ports given for clients and for routes. [`Nats::kill`] kills its first node.
+    pub(crate) async fn cluster(clients: [u16; 3], routes: [u16; 3]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (secrets, server) = (generate(folder.path()), binary());
+        let all = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        let mut nodes = (1..).zip(clients.into_iter().zip(routes)).map(|(number, (client, route))| {
+            let own = folder.path().join(format!("node{number}"));
+            std::fs::create_dir(&own).expect("a folder for the node");
+            Running::start(Path::new(server), &own.join("log"), |command| {
+                command.envs(&secrets).arg("-c").arg(root().join(format!("nats/cluster/node{number}.conf")));
+                command.args(["-p", &client.to_string(), "--cluster", &format!("nats://127.0.0.1:{route}")]);
+                command.args(["--routes", &all, "-sd"]).arg(own.join("store"));
+            })
+        });
+        let process = nodes.next().expect("there are three");
+        let others = nodes.collect();
+        for port in clients {
+            let address = format!("127.0.0.1:{port}");
+            timeout(Duration::from_secs(30), listening(&address)).await.expect("every node listens");
+        }
+        let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        Self { url, secrets, server, process, others, folder }
+    }
+
+    /// How many more nodes there are.
+    pub(crate) fn others(&self) -> usize {
+        self.others.len()
     }
 
     /// Its process id.
@@ -47,12 +77,7 @@ impl Nats {
         let address = self.url.trim_start_matches("nats://").to_owned();
         let (_, port) = address.rsplit_once(':').expect("the URL names a port");
         self.process = serve(self.server, self.folder.path(), &self.secrets, port);
-        let poll = async {
-            while tokio::net::TcpStream::connect(&address).await.is_err() {
-                sleep(Duration::from_millis(10)).await;
-            }
-        };
-        timeout(Duration::from_secs(30), poll).await.expect("nats-server listens again");
+        timeout(Duration::from_secs(30), listening(&address)).await.expect("nats-server listens again");
     }
 
     /// The password of a user of `nats/accounts.conf` or `nats/tenants.conf`.
@@ -65,7 +90,7 @@ impl Nats {
     pub(crate) async fn connect(&self, user: &str) -> async_nats::Client {
         async_nats::ConnectOptions::with_user_and_password(user.to_owned(), self.password(user).to_owned())
             .custom_inbox_prefix(format!("_INBOX_{user}"))
-            .connect(&self.url)
+            .connect(self.url.split(',').collect::<Vec<_>>())
             .await
             .expect("the server lets its users in")
     }
@@ -73,6 +98,18 @@ impl Nats {
     /// Where the server keeps its streams.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
+    }
+}
+
+/// The server's binary, brought once a run.
+fn binary() -> &'static str {
+    static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
+    &SERVER
+}
+
+async fn listening(address: &str) {
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -39,7 +39,11 @@ impl Tokenbus {
     /// Starts a bus, declares what is on it, makes the keys, and serves. Further settings are named as in the
     /// environment, without `TOKENBUS_`.
     pub(crate) async fn start(more: &[(&str, &str)]) -> Self {
-        let nats = Nats::start().await;
+        Self::start_on(Nats::start().await, more).await
+    }
+
+    /// The same on a bus that is there already.
+    pub(crate) async fn start_on(nats: Nats, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
         let [settings, as_admin] = ["worker", "admin"].map(|user| {
@@ -122,6 +126,13 @@ impl Tokenbus {
         assert_eq!(status, StatusCode::OK, "{body}");
         let url = body["oauth_url"].as_str().expect("a login answers with a URL");
         Url::parse(url).expect("the URL is one")
+    }
+
+    /// The status of a read below `/hub/integrations/`, whatever it is.
+    pub(crate) async fn get(&self, path: &str) -> StatusCode {
+        let url = self.endpoint(&format!("hub/integrations/{path}"));
+        let answer = self.http.get(url).header("x-api-key", &self.key).send().await;
+        answer.expect("tokenbus answers").status()
     }
 
     /// The answer to a call below `/hub/integrations/`, with the key that has no role.
