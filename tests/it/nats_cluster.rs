@@ -15,7 +15,7 @@ use crate::support::tokenbus::Tokenbus;
 use crate::world::World;
 
 /// How long a cluster may take to agree on a leader, and to go on without a node.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ports that are free at this moment.
 fn free_ports<const N: usize>() -> [u16; N] {
