@@ -31,7 +31,7 @@ pub enum ConfigError {
     #[error("the config must be a JSON object of at most 64 KiB")]
     NotAnObject,
     /// Not JSON, or with a field twice; and where.
-    #[error("the body is not JSON: {what} at line {line}, column {column}")]
+    #[error("the body cannot be read: {what} (line {line}, column {column})")]
     Json {
         /// What is wrong.
         what: &'static str,

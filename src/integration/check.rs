@@ -100,9 +100,9 @@ pub fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
     let read = serde_json::from_slice(body).map(|strict::Strict(value)| value);
     read.map_err(|error| {
         let what = match error.classify() {
-            Category::Data => "a field that stood there before",
-            Category::Eof => "the end, too early,",
-            Category::Syntax | Category::Io => "something else",
+            Category::Data => "a field stands there a second time",
+            Category::Eof => "it ends too early",
+            Category::Syntax | Category::Io => "it is not JSON",
         };
         ConfigError::Json { what, line: error.line(), column: error.column() }
     })

@@ -110,9 +110,17 @@ fn a4_unknown_fields_are_named_in_print() {
     let long = "x".repeat(10_000);
     assert!(config(&json!({ long: 1 })).unwrap_err().to_string().len() < 100);
     let id = Integration::parse("acme").unwrap();
-    for text in ["", "[]", "null", "\"canary\"", "{\"canary\"", "{\"canary\": canary}"] {
+    for (text, expected) in [
+        ("[]", "the config must be a JSON object of at most 64 KiB"),
+        ("null", "the config must be a JSON object of at most 64 KiB"),
+        ("\"canary\"", "the config must be a JSON object of at most 64 KiB"),
+        ("", "the body cannot be read: it ends too early (line 1, column 0)"),
+        ("{\"canary\"", "the body cannot be read: it ends too early (line 1, column 9)"),
+        ("{\"canary\": canary}", "the body cannot be read: it is not JSON (line 1, column 12)"),
+        ("{\"a\": 1,\n\"a\": 2}", "the body cannot be read: a field stands there a second time (line 2, column 7)"),
+    ] {
         let error = parse(text.as_bytes(), &id, &UrlRules::default()).unwrap_err();
-        assert_eq!(error, ConfigError::NotAnObject, "{text}");
+        assert_eq!(error.to_string(), expected, "{text}");
     }
     assert!(parse(body().to_string().as_bytes(), &id, &UrlRules::default()).is_ok());
     let large = format!("{}{}", body(), " ".repeat(64 * 1024));
