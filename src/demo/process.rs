@@ -166,8 +166,16 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such store >&2; exit 3"]);
         let mut kept = Child::start_kept("program", &command, &folder).unwrap();
-        let status = timeout(STOP, kept.process.wait()).await.unwrap().unwrap();
-        assert_eq!(status.code(), Some(3));
+        // Not by `wait`: that closes standard input, which tells the keeper to clear up.
+        let ended = async {
+            loop {
+                if let Some(status) = kept.process.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert_eq!(timeout(STOP, ended).await.unwrap().code(), Some(3));
         assert_eq!(kept.tail(), "no such store");
         assert!(kept.must_run().unwrap_err().to_string().contains("ended by itself"));
     }
