@@ -131,6 +131,13 @@ async fn dispatch(
     match call {
         "ready" => return ready(service).await,
         "state" => return state(service, parse(body)?).await,
+        // No login gives out tickets yet.
+        "start" => {
+            return Err(CallError::Refused(
+                401,
+                "this link is unknown or has expired; start the login again".to_owned(),
+            ));
+        }
         _ => {}
     }
     let caller = auth::authenticate(&service.store.nats, credential.ok_or(AuthError::Missing)?).await?;

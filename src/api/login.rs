@@ -25,11 +25,16 @@ pub(super) struct Question {
     #[serde(default)]
     return_to: Option<String>,
     #[serde(default)]
+    bind: Option<String>,
+    #[serde(default)]
     variables: Variables,
 }
 
 pub(super) async fn begin(service: &Service, caller: &Caller, question: Question) -> Result<Value, CallError> {
-    let Question { integration_id: integration, connection_id: name, scopes, return_to, variables } = question;
+    let Question { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } = question;
+    if bind.is_some() {
+        return Err(bad_request("this version cannot bind a login to a browser yet; leave `bind` out"));
+    }
     let config = service.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;

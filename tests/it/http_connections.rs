@@ -177,3 +177,12 @@ async fn connections_outlive_the_program() {
     let (status, body) = world.tokenbus.arrive(&world.callback(&[("code", "c"), ("state", &pending)])).await;
     assert_eq!(status.as_u16(), 200, "{body}");
 }
+
+#[tokio::test]
+async fn a_login_that_cannot_be_bound_to_its_browser_is_not_begun() {
+    let world = World::with(Provider::generous().await).await;
+    let answer = get(&world.tokenbus, &world.tokenbus.key, "odd/oauth-login/w?bind=browser").await;
+    answer.is_refused(400, "this version cannot bind a login to a browser yet; leave `bind` out");
+    let answer = ask(world.tokenbus.request(Method::GET, "hub/integrations/oauth-start?ticket=canary")).await;
+    assert_eq!(answer.status, 401, "{}", answer.text);
+}
