@@ -83,6 +83,8 @@ pub enum Work {
     Revoke {
         /// Whose wish it is.
         actor: String,
+        /// Id of the command that made the connection: one that a later login made is left alone.
+        login_id: String,
     },
     /// A config to be deleted.
     Delete {

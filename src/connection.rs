@@ -78,6 +78,9 @@ pub struct StoredConnection {
     pub connection: OauthConnection,
     /// Where its tokens were issued.
     pub issued_at: IssuedAt,
+    /// Id of the command that made it: refreshes keep it, another login brings another.
+    #[serde(default)]
+    pub login_id: String,
     /// The last refresh, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_failure: Option<RefreshFailure>,
@@ -92,6 +95,9 @@ pub struct SealedPart {
     pub refresh_token: Option<Secret>,
     /// Where the tokens were issued.
     pub issued_at: IssuedAt,
+    /// Id of the command that made the connection.
+    #[serde(default)]
+    pub login_id: String,
 }
 
 impl OauthConnection {
@@ -154,8 +160,8 @@ impl OauthConnection {
 pub struct RefreshFailure {
     /// How often in a row.
     pub count: u32,
-    /// When.
-    pub time: Timestamp,
+    /// Until when this failure is the answer to whoever asks.
+    pub until: Timestamp,
     /// The HTTP status for whoever waits.
     pub status: u16,
     /// Why, from a fixed list.

@@ -31,6 +31,9 @@ pub enum StoreError {
         /// Why.
         source: SealError,
     },
+    /// Another delivery of the same command may still be at it.
+    #[error("another delivery of this command may still be at it")]
+    Held(std::time::Duration),
     /// What is stored is not of the known form.
     #[error("{0} holds something that is not of the known form")]
     Unreadable(String),
@@ -313,11 +316,11 @@ impl Store {
             .keyring
             .open(place, header(&record.headers, HEADER_SEALED_REFRESH))
             .map_err(seal_error(OAUTH, &subject))?;
-        let SealedPart { refresh_token, issued_at } = parse(OAUTH, &subject, opened.expose().as_bytes())?;
+        let SealedPart { refresh_token, issued_at, login_id } = parse(OAUTH, &subject, opened.expose().as_bytes())?;
         connection.refresh_token = refresh_token;
         connection.sequence = record.sequence;
         connection.modified = modified(record);
-        Ok(StoredConnection { connection, issued_at, refresh_failure: None })
+        Ok(StoredConnection { connection, issued_at, login_id, refresh_failure: None })
     }
 }
 

@@ -167,12 +167,13 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
             return Outcome::Reject("only workers may send this".to_owned());
         }
         Work::Refresh { actor, sequence } => refresh::run(service, job, actor.as_deref(), sequence).await,
-        Work::Revoke { actor } => revoke::run(service, job, &actor).await,
+        Work::Revoke { actor, login_id } => revoke::run(service, job, &actor, &login_id).await,
         Work::Put { credential, config } => configure::put(service, job, &credential, &config).await,
         Work::Delete { credential } => configure::delete(service, job, &credential).await,
     };
     match done {
         Ok(answer) => Outcome::Done(answer),
+        Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => {
             Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
@@ -184,7 +185,7 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
 fn is_lasting(error: &StoreError) -> bool {
     match error {
         StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
-        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) => false,
+        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) | StoreError::Held(_) => false,
     }
 }
 

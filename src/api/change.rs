@@ -46,8 +46,8 @@ pub(super) async fn refresh(
 
 /// Deletes a connection.
 pub(super) async fn delete(service: &Service, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
-    service.store.connection(key).await?.ok_or_else(no_connection)?;
-    let work = Work::Revoke { actor: caller.actor.clone() };
+    let stored = service.store.stored_connection(key).await?.ok_or_else(no_connection)?;
+    let work = Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id };
     order(service, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 

@@ -11,7 +11,7 @@ use super::job::Job;
 use super::{Service, settle, tokens};
 use crate::auth;
 use crate::command::{Answer, Credential};
-use crate::connection::OauthConnection;
+use crate::connection::{OauthConnection, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin};
@@ -129,7 +129,12 @@ impl Attempt<'_> {
         };
         fail_point!("after_request");
         tokens.metadata.extend(answer.kept);
-        let issued = (OauthConnection::issued(self.key.subject(), tokens), self.login.issued_at.clone());
+        let issued = StoredConnection {
+            connection: OauthConnection::issued(self.key.subject(), tokens),
+            issued_at: self.login.issued_at.clone(),
+            login_id: self.job.id.clone(),
+            refresh_failure: None,
+        };
         let Some(record) = settle::write(self.service, self.job, self.key, issued, self.replaces).await? else {
             let refusal =
                 Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");

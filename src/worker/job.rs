@@ -21,6 +21,7 @@ pub(super) struct Job {
     pub(super) from_worker: bool,
     /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
     repeats: Option<i128>,
+    delivered: i64,
     reply: Option<String>,
     traceparent: String,
 }
@@ -35,16 +36,22 @@ impl Job {
         let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
         let reply = subject::parse_reply(header(HEADER_REPLY)).map(|_| header(HEADER_REPLY).to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
+        let delivered = message.info().map_or(1, |info| info.delivered);
         let info = message.info().ok().filter(|info| info.delivered > 1);
         let repeats = info.map(|info| info.published.unix_timestamp_nanos());
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
-        Ok((Self { subject, id: envelope.id, from_worker, repeats, reply, traceparent }, work))
+        Ok((Self { subject, id: envelope.id, from_worker, repeats, delivered, reply, traceparent }, work))
     }
 
     /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
     pub(super) fn is_overtaken_by(&self, newest: &StreamMessage) -> bool {
         self.repeats.is_some_and(|queued| newest.time.unix_timestamp_nanos() > queued)
             && !record::is_work_of(newest, &self.id)
+    }
+
+    /// Whether this is the first time that it comes again.
+    pub(super) fn is_first_repetition(&self) -> bool {
+        self.delivered == 2
     }
 
     pub(super) fn span(&self, delivered: i64) -> Span {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::job::Job;
@@ -17,7 +17,7 @@ use super::{Service, reauthorize};
 use crate::command::Answer;
 use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
-use crate::integration::{IntegrationOauthConfig, IssuedAt};
+use crate::integration::IntegrationOauthConfig;
 use crate::nats::record;
 use crate::nats::schedule::{self, Due};
 use crate::oauth::error::ErrorKind;
@@ -27,6 +27,10 @@ use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
 
+/// How long a refresh that comes again is held back, once. A refresh token must not be sent twice, and whoever had the
+/// command before may not be dead but cut off from the bus: it still waits for the provider, or for its record to be
+/// written.
+const HOLD: Duration = Duration::from_secs(15);
 /// What the audit log calls the clock.
 const CLOCK: &str = "schedule";
 
@@ -43,6 +47,9 @@ pub(super) async fn run(
         info!(sequence = record.sequence, "record is there already; going on behind it");
         return go_on(service, job, &key, record, actor_name).await;
     }
+    if job.is_first_repetition() {
+        return Err(StoreError::Held(HOLD));
+    }
     let Some(stored) = current(service, &key, newest.as_ref()).await? else {
         return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
     };
@@ -55,7 +62,7 @@ pub(super) async fn run(
 }
 
 /// The connection as it is kept, after whatever its record says and KV does not yet.
-async fn current(
+pub(super) async fn current(
     service: &Service,
     key: &ConnectionKey,
     newest: Option<&StreamMessage>,
@@ -95,7 +102,7 @@ struct Refresh<'a> {
 impl Refresh<'_> {
     /// The answer when nothing has to be asked of the provider.
     fn is_needless(&self, stored: &StoredConnection, asked: bool, sequence: u64) -> Result<Option<Answer>, StoreError> {
-        let StoredConnection { connection, issued_at: _, refresh_failure } = stored;
+        let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.service.config.refresh.min_interval);
         if connection.status != Status::Active {
             return Ok(Some(Answer::error(400, "the connection needs reauthorization: log in again")));
@@ -110,31 +117,26 @@ impl Refresh<'_> {
         if connection.sequence > sequence || (asked && connection.is_younger_than(min_interval, now)) {
             return settle::answer(connection).map(Some);
         }
-        let is_recent = |failure: &&RefreshFailure| now.duration_since(failure.time).unsigned_abs() < min_interval;
-        let failed = refresh_failure.as_ref().filter(|failure| asked && is_recent(failure));
+        let failed = refresh_failure.as_ref().filter(|failure| asked && now < failure.until);
         Ok(failed.map(|failure| Answer::error(failure.status, &failure.reason)))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {
-        let StoredConnection { connection, issued_at, refresh_failure } = stored;
-        let failures = refresh_failure.map_or(0, |failure| failure.count);
         let Some(config) = self.service.store.config(&self.key.integration).await? else {
-            return self.pause(&connection).await;
+            return self.pause(&stored.connection).await;
         };
-        let Some(refresh_token) = &connection.refresh_token else { return settle::answer(&connection) };
-        let grant = RefreshGrant { refresh_token, issued_at: &issued_at };
+        let Some(refresh_token) = &stored.connection.refresh_token else { return settle::answer(&stored.connection) };
+        let grant = RefreshGrant { refresh_token, issued_at: &stored.issued_at };
         match self.ask(&config, &grant).await {
             Ok(tokens) => {
                 fail_point!("after_refresh");
-                self.replace(connection, issued_at, tokens).await
+                self.replace(stored, tokens).await
             }
-            Err(NoTokens::Request(RequestError::IssuedElsewhere)) => {
-                self.give_up(connection, issued_at, "config_changed").await
-            }
+            Err(NoTokens::Request(RequestError::IssuedElsewhere)) => self.give_up(stored, "config_changed").await,
             Err(NoTokens::Refused(TokenError::Oauth(code), _)) if code.kind() == ErrorKind::InvalidGrant => {
-                self.give_up(connection, issued_at, code.as_str()).await
+                self.give_up(stored, code.as_str()).await
             }
-            Err(error) => self.put_off(&connection, failures, &error).await,
+            Err(error) => self.put_off(&stored, &error).await,
         }
     }
 
@@ -144,29 +146,27 @@ impl Refresh<'_> {
     }
 
     /// The new state: a rotated refresh token replaces the old one, an absent one keeps it.
-    async fn replace(&self, old: OauthConnection, issued_at: IssuedAt, tokens: TokenSet) -> Result<Answer, StoreError> {
+    async fn replace(&self, stored: StoredConnection, tokens: TokenSet) -> Result<Answer, StoreError> {
+        let old = stored.connection;
         let mut new = OauthConnection::issued(self.key.subject(), tokens);
         new.refresh_token = new.refresh_token.or(old.refresh_token);
         new.scope = new.scope.or(old.scope);
         let kept = old.metadata.into_iter().filter(|(name, _)| !new.metadata.contains_key(name)).collect::<Vec<_>>();
         new.metadata.extend(kept);
-        let Some(record) = settle::write(self.service, self.job, self.key, (new, issued_at), self.replaces).await?
-        else {
+        let new = StoredConnection { connection: new, ..stored };
+        let Some(record) = settle::write(self.service, self.job, self.key, new, self.replaces).await? else {
             return self.newer().await;
         };
         fail_point!("after_refresh_record");
-        settle::answer(
-            &settle::settle(self.service, self.job, self.key, &record, (EventKind::Refreshed, self.actor, None))
-                .await?,
-        )
+        let told = (EventKind::Refreshed, self.actor, None);
+        settle::answer(&settle::settle(self.service, self.job, self.key, &record, told).await?)
     }
 
     /// The provider takes the refresh token no more. If another writer has brought a new one since, that one counts.
-    async fn give_up(&self, old: OauthConnection, issued_at: IssuedAt, reason: &str) -> Result<Answer, StoreError> {
+    async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<Answer, StoreError> {
         warn!(reason, "connection needs reauthorization");
-        let spent = reauthorize(old);
-        let Some(record) = settle::write(self.service, self.job, self.key, (spent, issued_at), self.replaces).await?
-        else {
+        let spent = StoredConnection { connection: reauthorize(stored.connection), ..stored };
+        let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
         };
         let told = (EventKind::NeedsReauthorization, self.actor, Some(reason));
@@ -183,21 +183,20 @@ impl Refresh<'_> {
         }
     }
 
-    /// Tries again later, as a new schedule: a waiting retry holds no place in any queue.
-    async fn put_off(
-        &self,
-        connection: &OauthConnection,
-        failures: u32,
-        error: &NoTokens,
-    ) -> Result<Answer, StoreError> {
-        let (now, count) = (system::now(), failures.saturating_add(1));
+    /// Tries again later, as a new schedule: a waiting retry holds no place in any queue. What callers ask for in
+    /// between makes the wait no longer.
+    async fn put_off(&self, stored: &StoredConnection, error: &NoTokens) -> Result<Answer, StoreError> {
+        let (now, connection) = (system::now(), &stored.connection);
+        let failures = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
+        let count = if self.actor == CLOCK { failures.saturating_add(1) } else { failures.max(1) };
         let asked_to_wait = match error {
-            NoTokens::Refused(_, retry_after) => *retry_after,
-            NoTokens::Request(_) | NoTokens::Unreachable(_) => None,
+            NoTokens::Refused(_, retry_after) => retry_after.unwrap_or_default(),
+            NoTokens::Request(_) | NoTokens::Unreachable(_) => Duration::ZERO,
         };
-        let wait = backoff_refresh(count, system::random_share()).max(asked_to_wait.unwrap_or_default());
+        let wait = backoff_refresh(count, system::random_share()).max(asked_to_wait);
         warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
-        let failure = RefreshFailure { count, time: now, status: error.status(), reason: error.reason().to_owned() };
+        let until = later(now, self.service.config.refresh.min_interval.max(asked_to_wait));
+        let failure = RefreshFailure { count, until, status: error.status(), reason: error.reason().to_owned() };
         self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
         self.tell_failure(error.reason()).await?;
@@ -212,8 +211,7 @@ impl Refresh<'_> {
     }
 
     async fn again_in(&self, connection: &OauthConnection, wait: Duration) -> Result<(), StoreError> {
-        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::from_mins(15));
-        let at = system::now().saturating_add(wait).unwrap_or(jiff::Timestamp::MAX);
+        let at = later(system::now(), wait);
         let due = Due { sequence: connection.sequence };
         Ok(schedule::set(&self.service.store.nats, self.key, at, due).await?)
     }
@@ -223,4 +221,8 @@ impl Refresh<'_> {
         event.reason = Some(reason);
         self.job.tell(&self.service.store.nats, &event).await
     }
+}
+
+fn later(now: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }

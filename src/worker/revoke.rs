@@ -5,9 +5,10 @@ use serde_json::json;
 use tracing::warn;
 
 use super::job::Job;
+use super::refresh::current;
 use super::{Service, reauthorize, settle};
 use crate::command::Answer;
-use crate::connection::{OauthConnection, Status, StoredConnection};
+use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::integration::IssuedAt;
 use crate::nats::record;
@@ -16,28 +17,34 @@ use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
 
+/// The outcome when a worker died between deleting here and hearing from the provider.
 const INTERRUPTED: &str = "revocation_unknown";
+/// Tries to be first while refreshes write the same record.
+const TRIES: u32 = 8;
 
-pub(super) async fn run(service: &Service, job: &Job, actor: &str) -> Result<Answer, StoreError> {
+pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &str) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
-    let newest = record::last(&service.store.nats, &key.subject()).await?;
-    if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
-        settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(INTERRUPTED))).await?;
+    for _ in 0..TRIES {
+        let newest = record::last(&service.store.nats, &key.subject()).await?;
+        if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
+            settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(INTERRUPTED))).await?;
+            return Ok(done());
+        }
+        let stored = current(service, &key, newest.as_ref()).await?;
+        let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
+            return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+        };
+        // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
+        let mut revoked = stored.clone();
+        revoked.connection = OauthConnection { status: Status::Revoked, ..reauthorize(revoked.connection) };
+        let replaces = newest.map_or(0, |record| record.sequence);
+        let Some(record) = settle::write(service, job, &key, revoked, replaces).await? else { continue };
+        fail_point!("after_revocation");
+        let outcome = tell_provider(service, &key, &stored.connection, &stored.issued_at).await?;
+        settle::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
         return Ok(done());
     }
-    let Some(stored) = service.store.stored_connection(&key).await? else {
-        return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
-    };
-    let StoredConnection { connection, issued_at, refresh_failure: _ } = stored;
-    let outcome = tell_provider(service, &key, &connection, &issued_at).await?;
-    fail_point!("after_revocation");
-    let revoked = OauthConnection { status: Status::Revoked, ..reauthorize(connection) };
-    let replaces = newest.map_or(0, |record| record.sequence);
-    let Some(record) = settle::write(service, job, &key, (revoked, issued_at), replaces).await? else {
-        return Ok(Answer::error(400, "the connection changed while it was being deleted; try again"));
-    };
-    settle::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
-    Ok(done())
+    Ok(Answer::error(400, "the connection keeps changing while it is being deleted; try again"))
 }
 
 fn done() -> Answer {

@@ -9,7 +9,6 @@ use super::job::Job;
 use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
 use crate::event::{Event, EventKind};
-use crate::integration::IssuedAt;
 use crate::nats::record::{self, NewRecord, Written};
 use crate::nats::schedule::{self, Due};
 use crate::store::{StoreError, json};
@@ -21,11 +20,12 @@ pub(super) async fn write(
     service: &Service,
     job: &Job,
     key: &ConnectionKey,
-    (mut connection, issued_at): (OauthConnection, IssuedAt),
+    stored: StoredConnection,
     replaces: u64,
 ) -> Result<Option<StreamMessage>, StoreError> {
     let store = &service.store;
-    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at };
+    let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _ } = stored;
+    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id };
     (connection.sequence, connection.modified) = (0, 0);
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_SEALED_REFRESH, store.seal_part(key, &job.id, &part)?);

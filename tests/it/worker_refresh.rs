@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::bus::Bus;
 use crate::provider::{Asked, Provider, Said};
+use crate::support::child::signal;
 use crate::support::tokenbus::{ACCOUNT, Tokenbus};
 use crate::world::{INTEGRATION, World};
 
@@ -225,4 +226,51 @@ async fn d9_a_lost_schedule_is_found_and_set_again() {
         }
     };
     timeout(PATIENCE, back).await.expect("the repair pass finds it");
+}
+
+/// Waits until the provider was asked so often.
+async fn asked(world: &World, times: usize) {
+    let asked = async {
+        while world.provider.asked().len() < times {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("the provider is asked");
+}
+
+#[tokio::test]
+async fn d1_a_bus_that_is_away_during_a_refresh_makes_no_second_request() {
+    let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
+    let world = connected(provider(slow).await).await;
+    let away = async {
+        asked(&world, 2).await;
+        signal(world.tokenbus.nats.pid(), "STOP");
+        // Longer than the ack wait: the command is delivered again.
+        sleep(Duration::from_secs(7)).await;
+        signal(world.tokenbus.nats.pid(), "CONT");
+    };
+    tokio::join!(refresh(&world), away);
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let ended = async {
+        while bus.info("OAUTH_COMMANDS").await.state.messages > 0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("the command ends");
+    assert_eq!(world.provider.asked().len(), 2, "one exchange, one refresh");
+    let (_, body) = world.read("w").await;
+    assert_eq!((&body["access_token"], &body["refresh_token"]), (&json!("at-1"), &json!("rt-1")));
+}
+
+#[tokio::test]
+async fn g1_deleting_during_a_refresh_leaves_no_connection() {
+    let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
+    let world = connected(provider(slow).await).await;
+    let delete = async {
+        asked(&world, 2).await;
+        world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await
+    };
+    let ((refreshed, body), (deleted, _)) = tokio::join!(refresh(&world), delete);
+    assert_eq!((refreshed, deleted), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
+    assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);
 }
