@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
-use crate::auth::{self, AuthError, Caller};
+use crate::auth::{AuthError, Caller};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
 use crate::connection::Status;
 use crate::login::state_hash;
@@ -140,7 +140,7 @@ async fn dispatch(
         }
         _ => {}
     }
-    let caller = auth::authenticate(&service.store.nats, credential.ok_or(AuthError::Missing)?).await?;
+    let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?).await?;
     match call {
         "whoami" => Ok(whoami(service, &caller)),
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,

@@ -53,12 +53,26 @@ pub enum AuthError {
 }
 
 /// Finds out who is calling.
-///
-/// # Errors
-/// [`AuthError`].
-pub async fn authenticate(nats: &Nats, credential: &Credential) -> Result<Caller, AuthError> {
-    match credential.0.expose().split_once(' ') {
-        Some(("X-Api-Key", key)) => api_key::authenticate(nats, key, system::now()).await,
-        _ => Err(AuthError::Invalid),
+#[derive(Clone)]
+pub struct Authenticator {
+    nats: Nats,
+}
+
+impl Authenticator {
+    /// One that knows what is on this bus.
+    #[must_use]
+    pub fn new(nats: Nats) -> Self {
+        Self { nats }
+    }
+
+    /// Finds out who is calling.
+    ///
+    /// # Errors
+    /// [`AuthError`].
+    pub async fn authenticate(&self, credential: &Credential) -> Result<Caller, AuthError> {
+        match credential.0.expose().split_once(' ') {
+            Some(("X-Api-Key", key)) => api_key::authenticate(&self.nats, key, system::now()).await,
+            _ => Err(AuthError::Invalid),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod bucket;
 pub mod command;
+mod connect;
 pub mod outgoing;
 pub mod record;
 pub mod schedule;
@@ -9,21 +10,21 @@ pub mod topology;
 
 use std::time::{Duration, Instant};
 
+pub use self::connect::ConnectError;
+use self::connect::{log_event, options, reconnect_delay};
+use crate::config;
+use crate::system;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::push;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, jetstream};
+use async_nats::{Client, HeaderMap, Message, jetstream};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
-use tracing::{error, info, warn};
-
-use crate::config;
-use crate::system;
 
 /// How long one try of a request may take. The client's own default of 5 s would use up half of a command's time.
 const TRY: Duration = Duration::from_millis(1_500);
@@ -38,30 +39,6 @@ pub struct Nats {
     client: Client,
     jetstream: jetstream::Context,
     publish_seconds: Histogram,
-}
-
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// A setting does not fit.
-    #[error("{0}")]
-    Setting(&'static str),
-    /// A file of credentials cannot be read.
-    #[error("cannot read {path}: {source}")]
-    File {
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The server cannot be reached, or refuses.
-    #[error("cannot connect to NATS at {url}: {source}")]
-    Connect {
-        /// Where.
-        url: String,
-        /// Why.
-        source: async_nats::ConnectError,
-    },
 }
 
 /// Why a request to the server came to nothing.
@@ -284,48 +261,6 @@ pub fn headers(message_id: Option<&str>) -> HeaderMap {
 #[must_use]
 pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.as_str())
-}
-
-async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
-    let given = |path: &std::path::Path| !path.as_os_str().is_empty();
-    let options = ConnectOptions::new();
-    let options = match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
-        (false, false, false) => options,
-        (true, false, false) => options.user_and_password(settings.user.clone(), settings.password.expose().to_owned()),
-        (false, true, false) => {
-            let text = read(&settings.creds).await?;
-            options.credentials(&text).map_err(|source| file(&settings.creds, source))?
-        }
-        (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
-        _ => return Err(ConnectError::Setting("give one of `nats.user`, `nats.creds`, `nats.nkey`")),
-    };
-    Ok(if given(&settings.ca) { options.add_root_certificates(settings.ca.clone()) } else { options })
-}
-
-async fn read(path: &std::path::Path) -> Result<String, ConnectError> {
-    tokio::fs::read_to_string(path).await.map_err(|source| file(path, source))
-}
-
-fn file(path: &std::path::Path, source: std::io::Error) -> ConnectError {
-    ConnectError::File { path: path.display().to_string(), source }
-}
-
-/// A tenth of a second, doubled with each try, up to five seconds.
-fn reconnect_delay(tries: usize) -> Duration {
-    let doublings = u32::try_from(tries.min(6)).unwrap_or(0);
-    (Duration::from_millis(100) * 2_u32.pow(doublings)).min(Duration::from_secs(5))
-}
-
-fn log_event(event: &Event) {
-    match event {
-        Event::Connected => info!("connected to NATS"),
-        Event::Disconnected => warn!("NATS is away; trying again until it is back"),
-        Event::LameDuckMode => info!("the NATS server is about to stop; moving to another one"),
-        Event::Draining | Event::Closed => info!("connection to NATS closed"),
-        Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
-        Event::ServerError(error) => error!("NATS: {error}"),
-        Event::ClientError(error) => warn!("no connection to NATS: {error}; trying again"),
-    }
 }
 
 fn parse_ack(payload: &[u8]) -> Result<PubAck, NatsError> {

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 use self::job::Job;
 pub use self::measures::Measures;
+use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
 use crate::config::Config;
 use crate::connection::{OauthConnection, Status};
@@ -49,6 +50,8 @@ pub struct Service {
     pub store: Store,
     /// The way to providers.
     pub provider: provider::Client,
+    /// Who is calling.
+    pub auth: Authenticator,
     /// Settings.
     pub config: Config,
     /// Counters.

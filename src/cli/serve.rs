@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::{Config, Http};
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
@@ -83,7 +84,8 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let service = Arc::new(Service { store, provider, config: config.clone(), measures, replies: Replies::new() });
+    let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
+    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {

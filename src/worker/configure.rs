@@ -77,7 +77,7 @@ pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential
 
 /// Who asks, if an admin of the account that the subject names.
 async fn admin(service: &Service, job: &Job, credential: &Credential) -> Result<Result<String, Answer>, StoreError> {
-    match auth::authenticate(&service.store.nats, credential).await {
+    match service.auth.authenticate(credential).await {
         Ok(caller) if caller.account != job.subject.account => {
             Ok(Err(Answer::error(401, "the credential is of another account")))
         }

@@ -72,7 +72,7 @@ async fn foreign(
     credential: Option<&Credential>,
 ) -> Result<Option<Answer>, StoreError> {
     let Some(credential) = credential else { return Ok(None) };
-    match auth::authenticate(&service.store.nats, credential).await {
+    match service.auth.authenticate(credential).await {
         Ok(caller) if caller.account == key.account => Ok(None),
         Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
