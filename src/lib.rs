@@ -13,6 +13,7 @@ pub mod integration;
 pub mod login;
 pub mod oauth;
 pub mod outcome;
+pub mod webhook;
 
 // Edges: each touches one outside thing.
 pub mod config;

@@ -6,6 +6,10 @@ use crate::command::Answer;
 
 /// Deliveries after which a command is given up.
 pub const MAX_DELIVERIES: i64 = 12;
+/// Deliveries of an event after which its webhook is given up: about ten hours.
+pub const MAX_WEBHOOK_DELIVERIES: i64 = 16;
+const WEBHOOK_FIRST: Duration = Duration::from_secs(5);
+const WEBHOOK_CAP: Duration = Duration::from_hours(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
@@ -40,6 +44,15 @@ pub fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
+/// How long to wait before a webhook is tried again: from five seconds, four times as long each time, up to an hour,
+/// with the same jitter.
+#[must_use]
+pub fn backoff_webhook(delivered: i64, jitter: f64) -> Duration {
+    let steps = u32::try_from(delivered.clamp(1, 8) - 1).unwrap_or(0);
+    let full = WEBHOOK_FIRST.saturating_mul(4_u32.saturating_pow(steps)).min(WEBHOOK_CAP);
+    full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +69,13 @@ mod tests {
         check(2, 0.0, 1_000);
         check(7, 0.0, 30_000);
         check(i64::MAX, 0.0, 30_000);
+    }
+
+    #[test]
+    fn a_webhook_is_tried_for_about_ten_hours() {
+        let waits = (1..MAX_WEBHOOK_DELIVERIES).map(|delivered| backoff_webhook(delivered, 0.0).as_secs());
+        let waits: Vec<u64> = waits.collect();
+        assert_eq!(waits[..6], [5, 20, 80, 320, 1_280, 3_600]);
+        assert!((9 * 3_600..11 * 3_600).contains(&waits.iter().sum::<u64>()));
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::command::CommandSubject;
+pub use self::command::{CommandSubject, dead};
 pub use self::name::{Account, ConnectionName, Integration, NameError};
 
 /// Stream of connection and config records.
@@ -194,8 +194,11 @@ impl ConnectionKey {
     }
 }
 
-/// Where a command goes that cannot even be told apart by its subject.
-pub const DEAD_UNKNOWN: &str = "oauth.dead.unknown._._._";
+/// All events of that kind.
+#[must_use]
+pub fn events_of_kind(event: &str) -> String {
+    format!("ms.oauth.*.event.*.*.{event}")
+}
 
 /// Where a config's record is stored.
 #[must_use]

@@ -9,6 +9,7 @@ mod refresh;
 mod revoke;
 mod settle;
 mod tokens;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::provider;
 use crate::store::{Store, StoreError};
 use crate::subject::Verb;
 use crate::system;
+use crate::webhook::Webhook;
 
 /// How often the server hears that a command is still worked on; well below the ack wait.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -52,6 +54,8 @@ pub struct Service {
     pub provider: provider::Client,
     /// Who is calling.
     pub auth: Authenticator,
+    /// Where chosen events go.
+    pub webhook: Option<Arc<Webhook>>,
     /// Settings.
     pub config: Config,
     /// Counters.
@@ -77,6 +81,9 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     for verb in Verb::ALL {
         tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
+    }
+    if let Some(webhook) = &service.webhook {
+        tasks.spawn(webhooks::run(Arc::clone(&service), Arc::clone(webhook), stop.clone()));
     }
     tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
     tasks.spawn(due::repair(service, stop));

@@ -63,6 +63,9 @@ fn advice(buried: &Buried) -> String {
     match subject.rsplit('.').next() {
         Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
         Some("put" | "delete") => format!("{subject}: its content was sealed and is not kept; send the request again"),
+        Some(_) if buried.letter.reason.starts_with("webhook:") => {
+            format!("{subject}: its receiver did not take it in ten hours; the event is still in `OAUTH_EVENTS`")
+        }
         _ => format!("{subject}: this cannot be sent again from here"),
     }
 }

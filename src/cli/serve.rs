@@ -13,13 +13,14 @@ use tracing::{info, warn};
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::config::{Config, Http};
+use crate::config::{Config, Http, Webhooks};
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience};
 use crate::seal::Keyring;
 use crate::shutdown::Tasks;
 use crate::store::Store;
+use crate::webhook::Webhook;
 use crate::worker::{self, PrepareError, Service};
 use crate::{api, provider};
 
@@ -84,8 +85,8 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
-    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
+    let (auth, replies, webhook) = (Authenticator::new(nats.clone()), Replies::new(), webhook(config)?);
+    let service = Arc::new(Service { store, provider, auth, webhook, config: config.clone(), measures, replies });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {
@@ -121,6 +122,20 @@ async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, Pr
     }
 }
 
+fn webhook(config: &Config) -> anyhow::Result<Option<Arc<Webhook>>> {
+    let Webhooks { url, secret, events: _ } = &config.webhooks;
+    let Some(url) = url else { return Ok(None) };
+    guard(config).check_url(url).context("webhooks.url")?;
+    Ok(Some(Arc::new(Webhook::new(url.clone(), secret)?)))
+}
+
+fn guard(config: &Config) -> provider::Guard {
+    provider::Guard {
+        allowed_hosts: config.oauth.allowed_hosts.clone(),
+        allow_insecure_urls: config.oauth.allow_insecure_urls,
+    }
+}
+
 fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
     let ca = &config.oauth.ca;
     let extra_ca_pem = if ca.as_os_str().is_empty() {
@@ -128,11 +143,12 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
     } else {
         Some(std::fs::read_to_string(ca).with_context(|| format!("oauth.ca: {}", ca.display()))?)
     };
-    let guard = provider::Guard {
-        allowed_hosts: config.oauth.allowed_hosts.clone(),
-        allow_insecure_urls: config.oauth.allow_insecure_urls,
-    };
-    Ok(provider::Settings { guard, extra_ca_pem, proxy: config.oauth.proxy.clone(), ..provider::Settings::default() })
+    Ok(provider::Settings {
+        guard: guard(config),
+        extra_ca_pem,
+        proxy: config.oauth.proxy.clone(),
+        ..provider::Settings::default()
+    })
 }
 
 async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::form;
+use crate::event::EventKind;
 use crate::secret::Secret;
 use crate::subject::Account;
 
@@ -29,6 +30,8 @@ pub struct Config {
     pub worker: Worker,
     /// Refreshing.
     pub refresh: Refresh,
+    /// Where events go.
+    pub webhooks: Webhooks,
     /// Logging.
     pub log: Log,
 }
@@ -149,6 +152,19 @@ pub struct Refresh {
     /// How often connections that lost their schedule are looked for.
     #[serde(deserialize_with = "form::duration")]
     pub repair_interval: Duration,
+}
+
+/// Section `webhooks`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webhooks {
+    /// Where events are sent to.
+    #[serde(deserialize_with = "form::optional")]
+    pub url: Option<Url>,
+    /// What signs them: `whsec_<base64>`.
+    pub secret: Secret,
+    /// Which events.
+    pub events: Vec<EventKind>,
 }
 
 /// Section `log`.

@@ -9,7 +9,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Nats, NatsError, headers, topology};
-use crate::subject::{CommandSubject, DEAD_UNKNOWN, OAUTH_COMMANDS, OAUTH_DEAD, Verb};
+use crate::event::EventKind;
+use crate::subject::{self, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 
 /// Why a command was given up. Holds nothing of its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +35,16 @@ pub struct DeadLetter {
 pub async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> {
     let created = nats.jetstream.create_consumer_on_stream(topology::consumer(verb), OAUTH_COMMANDS).await;
     created.map(drop).map_err(|error| NatsError::Refused { code: 0, description: format!("consumer {verb}: {error}") })
+}
+
+/// Makes the consumer of the events that go to the webhook, or finds it; its choice of events follows.
+///
+/// # Errors
+/// [`NatsError`] when the server refuses.
+pub async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullConsumer, NatsError> {
+    nats.connected()?;
+    let made = nats.jetstream.create_consumer_on_stream(topology::webhook_consumer(events), OAUTH_EVENTS).await;
+    made.map_err(|error| NatsError::Refused { code: 0, description: format!("consumer webhook: {error}") })
 }
 
 /// Finds a verb's consumer.
@@ -85,8 +96,7 @@ pub async fn bury(
         delivered: info.delivered,
         time,
     };
-    let to = CommandSubject::parse(&message.subject)
-        .map_or_else(|_| DEAD_UNKNOWN.to_owned(), |subject| subject.dead_subject());
+    let to = subject::dead(&message.subject);
     let message_id = format!("{}.{}", info.stream, info.stream_sequence);
     let body = serde_json::to_vec(&letter).map_err(|_| NatsError::Unreadable)?;
     nats.publish(&to, headers(Some(&message_id)), body.into()).await.map(drop)

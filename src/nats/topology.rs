@@ -9,6 +9,7 @@ use serde_json::Value;
 use tracing::info;
 
 use super::{Nats, NatsError};
+use crate::event::EventKind;
 use crate::subject::{self, Verb};
 
 /// Oldest server that will do: below it, schedules were lost.
@@ -306,6 +307,22 @@ pub fn due_consumer() -> pull::Config {
         durable_name: Some("due".to_owned()),
         description: Some("workers that queue refreshes".to_owned()),
         filter_subject: subject::SCHEDULES_DUE.to_owned(),
+        ..consumer(Verb::Refresh)
+    }
+}
+
+/// The one durable consumer of the events that go to the webhook.
+#[must_use]
+pub fn webhook_consumer(events: &[EventKind]) -> pull::Config {
+    pull::Config {
+        durable_name: Some("webhook".to_owned()),
+        description: Some("workers that send events to the webhook".to_owned()),
+        // What was before there was a webhook is nobody's business.
+        deliver_policy: DeliverPolicy::New,
+        // The receiver has ten seconds, and what it does not take comes again after much longer.
+        ack_wait: Duration::from_secs(30),
+        filter_subject: String::new(),
+        filter_subjects: events.iter().map(|event| subject::events_of_kind(event.as_str())).collect(),
         ..consumer(Verb::Refresh)
     }
 }

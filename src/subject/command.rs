@@ -87,3 +87,17 @@ impl fmt::Display for CommandSubject {
 fn name_or_blank(name: Option<&ConnectionName>) -> &str {
     name.map_or("_", ConnectionName::as_str)
 }
+
+/// Where a message goes that is given up: a command, or an event that a webhook did not take.
+#[must_use]
+pub fn dead(subject: &str) -> String {
+    if let Ok(command) = CommandSubject::parse(subject) {
+        return command.dead_subject();
+    }
+    match tokens::<7>(subject) {
+        Ok(["ms", "oauth", account, "event", integration, name, _]) => {
+            format!("oauth.dead.webhook.{account}.{integration}.{name}")
+        }
+        _ => "oauth.dead.unknown._._._".to_owned(),
+    }
+}

@@ -11,6 +11,8 @@ pub struct Measures {
     pub(super) running: Gauge,
     pub(super) redelivered: Counter,
     pub(super) provider_seconds: Histogram,
+    pub(super) webhooks_sent: Counter,
+    pub(super) webhooks_failed: Counter,
 }
 
 impl Default for Measures {
@@ -19,6 +21,8 @@ impl Default for Measures {
             running: Gauge::default(),
             redelivered: Counter::default(),
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            webhooks_sent: Counter::default(),
+            webhooks_failed: Counter::default(),
         }
     }
 }
@@ -33,5 +37,7 @@ impl Measures {
             "Time from a request to a provider to its answer",
             self.provider_seconds.clone(),
         );
+        registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
+        registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());
     }
 }

@@ -42,6 +42,8 @@ mod support;
 #[cfg(test)]
 mod tidy;
 #[cfg(test)]
+mod webhooks;
+#[cfg(test)]
 mod wire;
 #[cfg(test)]
 mod worker_answers;

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 pub(crate) struct Asked {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
+    pub(crate) headers: HashMap<String, String>,
     pub(crate) content_type: String,
     pub(crate) body: String,
 }
@@ -115,11 +116,15 @@ async fn answer(
     asked: Arc<Mutex<Vec<Asked>>>,
     script: Arc<Script>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let (authorization, content_type) = (header("authorization"), header("content-type").unwrap_or_default());
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: HashMap<String, String> =
+        request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    let authorization = headers.get("authorization").cloned();
+    let content_type = headers.get("content-type").cloned().unwrap_or_default();
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    let question = Asked { path, authorization, content_type, body: String::from_utf8_lossy(&body).into_owned() };
+    let body = String::from_utf8_lossy(&body).into_owned();
+    let question = Asked { path, authorization, headers, content_type, body };
     let number = {
         let mut asked = asked.lock().expect("no test panics with the lock");
         asked.push(question.clone());

@@ -1,0 +1,104 @@
+//! Webhooks: an event as a signed POST. Names and signature are those of Standard Webhooks: HMAC-SHA256 over
+//! `<id>.<timestamp>.<body>`, base64, behind `v1,`.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use jiff::Timestamp;
+use sha2::Sha256;
+use url::Url;
+use zeroize::Zeroizing;
+
+use crate::oauth::token::Request;
+use crate::secret::Secret;
+
+const PREFIX: &str = "whsec_";
+/// Bytes of a secret, as Standard Webhooks has them.
+const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// Where events go, and what signs them.
+pub struct Webhook {
+    url: Url,
+    key: Zeroizing<Vec<u8>>,
+}
+
+/// Why there can be no webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    /// The secret has not the known form.
+    #[error(
+        "webhooks.secret must be `whsec_` and 24 to 64 random bytes in base64 (`openssl rand -base64 32` makes the latter)"
+    )]
+    Secret,
+}
+
+impl Webhook {
+    /// A webhook at that URL.
+    ///
+    /// # Errors
+    /// [`WebhookError`] when the secret has not the known form.
+    pub fn new(url: Url, secret: &Secret) -> Result<Self, WebhookError> {
+        let text = secret.expose().strip_prefix(PREFIX).ok_or(WebhookError::Secret)?;
+        let key = BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| WebhookError::Secret)?;
+        if SECRET_BYTES.contains(&key.len()) { Ok(Self { url, key }) } else { Err(WebhookError::Secret) }
+    }
+
+    /// The POST of an event. Its id stays the same however often it is sent: receivers tell repetitions by it.
+    #[must_use]
+    pub fn request(&self, id: &str, now: Timestamp, body: &str) -> Request {
+        // A dot would let the id run into the timestamp.
+        let (id, timestamp) = (id.replace('.', "_"), now.as_second().to_string());
+        let signature = self.signature(&format!("{id}.{timestamp}.{body}"));
+        Request {
+            url: self.url.clone(),
+            headers: vec![
+                ("webhook-id", Secret::new(id)),
+                ("webhook-timestamp", Secret::new(timestamp)),
+                ("webhook-signature", Secret::new(signature)),
+            ],
+            content_type: "application/json",
+            body: Secret::new(body),
+        }
+    }
+
+    fn signature(&self, signed: &str) -> String {
+        // HMAC takes keys of every length.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
+        mac.update(signed.as_bytes());
+        format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook(secret: &str) -> Result<Webhook, WebhookError> {
+        Webhook::new("https://receiver.example/hook".parse().unwrap(), &Secret::new(secret))
+    }
+
+    /// The signature that Standard Webhooks prints in its own tests.
+    #[test]
+    fn signs_as_the_standard_does() {
+        let webhook = webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let now = Timestamp::from_second(1_614_265_330).unwrap();
+        let request = webhook.request("msg_p5jXN8AQM9LWM0D4loKWxJek", now, r#"{"test": 2432232314}"#);
+        let header = |name| request.headers.iter().find(|(known, _)| *known == name).unwrap().1.expose().to_owned();
+        assert_eq!(header("webhook-signature"), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+        assert_eq!(header("webhook-timestamp"), "1614265330");
+    }
+
+    #[test]
+    fn an_id_holds_no_dot() {
+        let webhook = webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let request = webhook.request("a.refreshed", Timestamp::UNIX_EPOCH, "{}");
+        assert_eq!(request.headers[0].1.expose(), "a_refreshed");
+    }
+
+    #[test]
+    fn weak_secrets_are_refused() {
+        for secret in ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64"] {
+            assert_eq!(webhook(secret).err(), Some(WebhookError::Secret), "{secret}");
+        }
+    }
+}

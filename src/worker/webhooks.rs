@@ -1,0 +1,106 @@
+//! Events go out to the webhook: taken from the audit log by one durable consumer, sent until the receiver takes them.
+
+use std::sync::Arc;
+
+use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{AckKind, Message};
+use futures_util::StreamExt as _;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::{AGAIN, PULL, Service};
+use crate::nats::{NatsError, command as queue, header};
+use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
+use crate::system;
+use crate::webhook::Webhook;
+
+/// Events sent at once by one process.
+const CONCURRENCY: usize = 16;
+
+/// Sends events until told to stop.
+pub(super) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
+    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            () = stop.cancelled() => break,
+            ended = take_all(&service, &webhook, &places, &running) => ended,
+        };
+        warn!("cannot take events for the webhook: {ended}; trying again");
+        tokio::time::sleep(AGAIN).await;
+    }
+    running.close();
+    drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
+}
+
+async fn take_all(
+    service: &Arc<Service>,
+    webhook: &Arc<Webhook>,
+    places: &Arc<Semaphore>,
+    running: &TaskTracker,
+) -> NatsError {
+    let consumer = match queue::webhook_consumer(&service.store.nats, &service.config.webhooks.events).await {
+        Ok(consumer) => consumer,
+        Err(error) => return error,
+    };
+    loop {
+        if let Err(error) = take(service, webhook, &consumer, (places, running)).await {
+            return error;
+        }
+    }
+}
+
+async fn take(
+    service: &Arc<Service>,
+    webhook: &Arc<Webhook>,
+    consumer: &PullConsumer,
+    (places, running): (&Arc<Semaphore>, &TaskTracker),
+) -> Result<(), NatsError> {
+    drop(places.acquire().await);
+    let mut batch = queue::pull(consumer, places.available_permits().max(1), PULL).await?;
+    while let Some(message) = batch.next().await {
+        let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
+        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
+        let (service, webhook) = (Arc::clone(service), Arc::clone(webhook));
+        running.spawn(async move {
+            deliver(&service, &webhook, &message).await;
+            drop(place);
+        });
+    }
+    Ok(())
+}
+
+async fn deliver(service: &Service, webhook: &Webhook, message: &Message) {
+    let nats = &service.store.nats;
+    let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
+    let body = String::from_utf8_lossy(&message.payload);
+    let delivered = message.info().map_or(1, |info| info.delivered);
+    let reason = match service.provider.send(webhook.request(id, system::now(), &body)).await {
+        Ok(answer) if (200..300).contains(&answer.status) => {
+            service.measures.webhooks_sent.inc();
+            debug!(subject = %message.subject, "the webhook took an event");
+            return confirm(service, message, AckKind::Ack).await;
+        }
+        Ok(answer) => format!("the receiver answered {}", answer.status),
+        Err(error) => format!("the receiver was not reached: {error}"),
+    };
+    service.measures.webhooks_failed.inc();
+    if delivered < MAX_WEBHOOK_DELIVERIES {
+        let wait = backoff_webhook(delivered, system::random_share());
+        warn!(subject = %message.subject, delivered, "webhook: {reason}; trying again in {wait:?}");
+        return confirm(service, message, AckKind::Nak(Some(wait))).await;
+    }
+    warn!(subject = %message.subject, delivered, "webhook: {reason}; given up");
+    match queue::bury(nats, message, None, &format!("webhook: {reason}"), system::now()).await {
+        Ok(()) => confirm(service, message, AckKind::Term).await,
+        Err(error) => warn!("no dead letter could be stored: {error}; the event comes again"),
+    }
+}
+
+async fn confirm(service: &Service, message: &Message, kind: AckKind) {
+    if let Err(error) = queue::confirm(&service.store.nats, message, kind).await {
+        warn!("ack not confirmed: {error}; the receiver may get the event twice");
+    }
+}
