@@ -49,6 +49,7 @@ enum Role {
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
+    tasks.hear_hangups().context("SIGHUP")?;
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
