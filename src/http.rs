@@ -1,10 +1,12 @@
 //! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
 //! about credentials.
 
+mod address;
 mod callback;
 mod configs;
 mod connections;
 mod error;
+mod gate;
 mod health;
 mod metrics;
 mod openapi;
@@ -13,19 +15,24 @@ mod reply;
 mod request;
 mod route;
 mod server;
+mod tls;
 
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use hyper::body::Body;
 use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use hyper::{Method, Request};
+use tokio::time::Instant;
 
 use crate::bus::{Bus, Caller};
 use crate::secret::Secret;
 
 use error::HttpError;
+use gate::Gate;
+pub use gate::Rate;
 pub use metrics::Metrics;
 pub use openapi::DOCUMENT as OPENAPI;
 use reply::Reply;
@@ -33,7 +40,10 @@ use request::{Asked, Query};
 pub use route::Served;
 use route::{Found, Operation, Routes};
 pub use server::{Drain, Limits, run};
+pub use tls::{Certificates, LOOK, TlsError};
 
+/// Bytes of a refused body that are read all the same.
+const DRAIN: usize = 1024 * 1024;
 /// Label of what matches no route.
 const UNROUTED: &str = "unrouted";
 
@@ -64,6 +74,17 @@ struct Trace<'a> {
     traceparent: &'a str,
 }
 
+/// What surrounds a request: who sent it, and what it is held to.
+#[derive(Debug, Clone, Copy)]
+struct Visit<'a> {
+    limits: &'a Limits,
+    gate: &'a Gate,
+    client: IpAddr,
+    trace: Trace<'a>,
+    /// By when its body has to be there.
+    body_by: Instant,
+}
+
 impl Edge {
     /// An edge that serves these routes.
     ///
@@ -73,74 +94,65 @@ impl Edge {
         Ok(Self { bus, metrics, routes: Routes::new(served)? })
     }
 
-    /// Answers one request, whatever it is; logs and counts it.
-    async fn answer<B>(&self, request: Request<B>, limits: &Limits) -> Reply
+    /// Answers one request of that peer, whatever it is; logs and counts it.
+    async fn answer<B>(&self, request: Request<B>, peer: IpAddr, limits: &Limits, gate: &Gate) -> Reply
     where
-        B: Body,
+        B: Body + Unpin,
         B::Data: Buf,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let began = Instant::now();
         let in_flight = self.metrics.in_flight();
-        let request_id = request::request_id(request.headers());
-        let traceparent = request::traceparent(request.headers()).unwrap_or_else(request::new_traceparent);
+        let (head, mut body) = request.into_parts();
+        let request_id = request::request_id(&head.headers);
+        let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
         let trace = Trace { request_id: &request_id, traceparent: &traceparent };
-        let mut label = Label { route: UNROUTED, method: method_label(request.method()) };
-        let mut reply = match self.found(&request, limits, &mut label) {
-            Ok((found, operation)) => self.run(operation, found, request, limits, trace).await,
-            Err(error) => error.answer(false).json(),
+        let client = gate.client(peer, &head.headers);
+        let visit = Visit { limits, gate, client, trace, body_by: began + limits.body_timeout };
+        let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
+        let mut reply = match self.found(&head, limits, &mut label) {
+            Ok((found, operation)) => self.run(operation, found, head, &mut body, visit).await,
+            Err(error) => gate.admit_address(client).err().unwrap_or(error).answer(false).json(),
         };
+        request::drain(&mut body, DRAIN, visit.body_by).await;
         reply::seal_headers(&mut reply, &request_id);
         let status = reply.status().as_u16();
         let Label { route, method } = label;
         self.metrics.request(route, method, status);
         drop(in_flight);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(method, route, status, ms, request_id, traceparent, "request");
+        tracing::info!(method, route, status, ms, %client, request_id, traceparent, "request");
         reply
     }
 
-    fn found<B>(
-        &self,
-        request: &Request<B>,
-        limits: &Limits,
-        label: &mut Label,
-    ) -> Result<(Found, Operation), HttpError> {
-        let found = self.routes.find(request.uri().path())?;
+    fn found(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found, Operation), HttpError> {
+        let found = self.routes.find(head.uri.path())?;
         label.route = found.row.pattern;
-        let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+        let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri > limits.uri {
             return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
         }
-        if size(request.headers()) > limits.headers {
+        if size(&head.headers) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));
         }
-        let operation = found.row.operation(request.method())?;
+        let operation = found.row.operation(&head.method)?;
         Ok((found, operation))
     }
 
-    async fn run<B>(
-        &self,
-        operation: Operation,
-        found: Found,
-        request: Request<B>,
-        limits: &Limits,
-        trace: Trace<'_>,
-    ) -> Reply
+    async fn run<B>(&self, operation: Operation, found: Found, head: Parts, body: &mut B, visit: Visit<'_>) -> Reply
     where
-        B: Body,
+        B: Body + Unpin,
         B::Data: Buf,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = request.into_parts();
         let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
         let work = async {
-            let asked = asked(operation, found, head, trace)?;
-            let body = request::body(body, limits.body, limits.body_timeout);
+            let asked = asked(operation, found, head, visit)?;
+            let body = request::body(body, visit.limits.body, visit.body_by);
             self.reply(asked, body, html).await
         };
-        let done = tokio::time::timeout(limits.request_timeout, work).await.unwrap_or(Err(HttpError::Timeout));
-        let reply = done.unwrap_or_else(|error| {
+        let done = tokio::time::timeout(visit.limits.request_timeout, work).await;
+        let reply = done.unwrap_or(Err(HttpError::Timeout)).unwrap_or_else(|error| {
             let answer = error.answer(operation.missing_is_404());
             if operation.is_for_browsers() { callback::failed(&answer, None, html) } else { answer.json() }
         });
@@ -176,14 +188,12 @@ impl Edge {
     }
 }
 
-/// Takes a request apart. A browser that only guesses is turned away before anything is asked.
-fn asked(
-    operation: Operation,
-    found: Found,
-    head: hyper::http::request::Parts,
-    trace: Trace<'_>,
-) -> Result<Asked, HttpError> {
+/// Takes a request apart and counts it. A browser that only guesses is turned away before anything is asked.
+fn asked(operation: Operation, found: Found, head: Parts, visit: Visit<'_>) -> Result<Asked, HttpError> {
     let headers = head.headers;
+    if !operation.is_watched() {
+        visit.gate.admit_address(visit.client)?;
+    }
     if operation.is_for_browsers() && request::is_prefetch(&headers) {
         return Err(HttpError::bad("links of a login are not for prefetching"));
     }
@@ -192,11 +202,13 @@ fn asked(
     } else if operation.is_open() || operation == Operation::Start {
         None
     } else {
-        Some(request::credential(&headers)?)
+        let credential = request::credential(&headers)?;
+        visit.gate.admit_credential(&credential)?;
+        Some(credential)
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let Trace { request_id, traceparent } = trace;
+    let Trace { request_id, traceparent } = visit.trace;
     let caller = Caller { credential, traceparent: Some(traceparent.to_owned()), request_id: request_id.to_owned() };
     Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, caller })
 }

@@ -1,9 +1,11 @@
-//! Two-step shutdown: stop taking, drain with a deadline, drop. A task that ends by itself is a crash.
+//! Two-step shutdown: stop taking, drain with a deadline, drop. A task that ends by itself is a crash. SIGHUP stops
+//! nothing: whoever reads files subscribes to it.
 
 use std::future::Future;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
@@ -14,6 +16,7 @@ pub struct Tasks {
     stop: CancellationToken,
     failed: CancellationToken,
     tracker: TaskTracker,
+    reload: watch::Sender<u64>,
 }
 
 impl Tasks {
@@ -21,6 +24,28 @@ impl Tasks {
     #[must_use]
     pub fn stop(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// Changes with each SIGHUP: files are to be read again.
+    #[must_use]
+    pub fn reload(&self) -> watch::Receiver<u64> {
+        self.reload.subscribe()
+    }
+
+    /// From here on SIGHUP is heard and ends nothing. Call it before anything that may take long.
+    ///
+    /// # Errors
+    /// When the system takes no handler.
+    pub fn hear_hangups(&self) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (stop, reload) = (self.stop.clone(), self.reload.clone());
+        self.tracker.spawn(async move {
+            while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
+                info!("SIGHUP: reading files again");
+                reload.send_modify(|times| *times += 1);
+            }
+        });
+        Ok(())
     }
 
     /// Starts a task that runs until [`Tasks::stop`]. If it ends before, or with an error, the process stops.

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::{Config, Http, Webhooks};
-use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
+use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience};
 use crate::seal::Keyring;
@@ -50,6 +50,7 @@ enum Role {
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
+    tasks.hear_hangups().context("SIGHUP")?;
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -67,7 +68,8 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
         let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;
         info!("metrics on http://{}/metrics", listener.local_addr()?);
-        listen_until_stopped(&tasks, "metrics", http::run(listener, Arc::new(edge), Limits::default(), tasks.stop()));
+        let run = http::run(listener, Arc::new(edge), Limits::default(), None, tasks.stop());
+        listen_until_stopped(&tasks, "metrics", run);
     }
     if role != Role::Worker {
         start_edge(&config, bus, metrics, &tasks).await?;
@@ -154,12 +156,11 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
 async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
     let edge = Arc::new(Edge::new(Arc::clone(&bus), metrics, served)?);
+    let tls = certificates(&config.http, tasks).await?;
     let listener = listen(config.http.listen, "http.listen").await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    // A command may take the whole deadline; its answer still has to get through.
-    let request_timeout = config.http.deadline + Duration::from_secs(5);
-    let Http { max_connections: connections, drain, .. } = config.http;
-    let limits = Limits { connections, request_timeout, drain, ..Limits::default() };
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    println!("listening on {scheme}://{}", listener.local_addr()?);
+    let limits = limits(&config.http);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {
         let (done, stop) = (done.clone(), stop.clone());
@@ -173,12 +174,37 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
         }
     });
     listen_until_stopped(tasks, "gateway", async move {
-        let drained = http::run(listener, edge, limits, stop).await;
+        let drained = http::run(listener, edge, limits, tls, stop).await;
         // Requests under way waited for their answers; only now nobody does.
         done.cancel();
         drained
     });
     Ok(())
+}
+
+/// The gateway's certificate, kept as new as its files.
+async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<Arc<Certificates>>> {
+    let loaded = Certificates::load(&settings.tls_cert, &settings.tls_key).await?;
+    let Some(tls) = loaded.map(Arc::new) else { return Ok(None) };
+    let (kept, reload, stop) = (Arc::clone(&tls), tasks.reload(), tasks.stop());
+    tasks.spawn("certificates", async move {
+        kept.keep_current(http::LOOK, reload, stop).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+    Ok(Some(tls))
+}
+
+fn limits(settings: &Http) -> Limits {
+    Limits {
+        connections: settings.max_connections,
+        // A command may take the whole deadline; its answer still has to get through.
+        request_timeout: settings.deadline + Duration::from_secs(5),
+        drain: settings.drain,
+        address_rate: Rate { per_second: settings.address_rate, burst: settings.address_burst },
+        credential_rate: Rate { per_second: settings.credential_rate, burst: settings.credential_burst },
+        trusted_proxies: settings.trusted_proxies.clone(),
+        ..Limits::default()
+    }
 }
 
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {

@@ -1,7 +1,9 @@
 //! The forms that settings are written in.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -35,4 +37,13 @@ where
 {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(de::Error::custom) }
+}
+
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let read = |text: String| {
+        let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        let wrong = |_| de::Error::custom(format!("`{text}` is neither an address nor a network such as `10.0.0.0/8`"));
+        network.map(|network: IpNet| network.trunc()).map_err(wrong)
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 use url::Url;
 
@@ -52,6 +53,10 @@ pub struct Nats {
     pub nkey: PathBuf,
     /// File with root certificates, or empty.
     pub ca: PathBuf,
+    /// File with the certificate that this process shows, or empty.
+    pub client_cert: PathBuf,
+    /// File with its private key, or empty.
+    pub client_key: PathBuf,
     /// Replicas of each stream and bucket.
     pub replicas: usize,
     /// First token of this process's inboxes, or empty for the default.
@@ -85,6 +90,21 @@ pub struct Http {
     /// What answers to its commands are addressed to, or empty.
     #[serde(deserialize_with = "form::edge_id")]
     pub edge_id: String,
+    /// File with the certificate chain, or empty for plain HTTP.
+    pub tls_cert: PathBuf,
+    /// File with its private key.
+    pub tls_key: PathBuf,
+    /// Peers whose word about a client's address counts.
+    #[serde(deserialize_with = "form::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Requests of one address a second.
+    pub address_rate: u32,
+    /// Requests of one address at once.
+    pub address_burst: u32,
+    /// Requests with one credential a second.
+    pub credential_rate: u32,
+    /// Requests with one credential at once.
+    pub credential_burst: u32,
     /// Connections open at once.
     pub max_connections: usize,
     /// How long a caller waits for a command's answer.

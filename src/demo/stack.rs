@@ -154,6 +154,8 @@ impl Stack {
             creds: PathBuf::new(),
             nkey: PathBuf::new(),
             ca: PathBuf::new(),
+            client_cert: PathBuf::new(),
+            client_key: PathBuf::new(),
             replicas: 1,
             inbox_prefix: String::new(),
         };

@@ -27,6 +27,8 @@ pub(super) enum HttpError {
     BodyTooLarge(usize),
     #[error("the headers are larger than {0} bytes")]
     HeadersTooLarge(usize),
+    #[error("too many requests from this {whose}; try again in {seconds} s")]
+    Limited { whose: &'static str, seconds: u64 },
     #[error("the answer did not come in time")]
     Timeout,
     #[error("a worker's answer could not be read")]
@@ -60,6 +62,7 @@ impl HttpError {
             }
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(Some(*seconds)))),
             Self::Timeout | Self::Bus(BusError::Deadline) => (StatusCode::GATEWAY_TIMEOUT, None),
             Self::Unreadable => (StatusCode::BAD_GATEWAY, None),
             Self::Bus(BusError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(None))),
@@ -71,7 +74,8 @@ impl HttpError {
                 400..=499 => (StatusCode::BAD_REQUEST, None),
                 503 => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(*after))),
                 504 => (StatusCode::GATEWAY_TIMEOUT, None),
-                _ => (StatusCode::BAD_GATEWAY, None),
+                // A provider may have said when it wants to be asked again.
+                _ => (StatusCode::BAD_GATEWAY, after.map(|after| retry_after(Some(after)))),
             },
         };
         Answer { status, error: self.to_string(), header }
@@ -131,6 +135,13 @@ mod tests {
         assert_eq!(HttpError::Bus(busy).answer(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
         let away = HttpError::Bus(BusError::Unavailable).answer(false);
         assert_eq!(away.header, Some((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))));
+        let limited = HttpError::Limited { whose: "address", seconds: 3 }.answer(false);
+        assert_eq!((limited.status.as_u16(), limited.header), (429, Some((header::RETRY_AFTER, HeaderValue::from(3)))));
+        for after in [Some(7), None] {
+            let broken = BusError::Refused { status: 502, error: "later".to_owned(), retry_after: after };
+            let expected = after.map(|after| (header::RETRY_AFTER, HeaderValue::from(after)));
+            assert_eq!(HttpError::Bus(broken).answer(false).header, expected);
+        }
         assert_eq!(HttpError::Unauthorized("who?").answer(false).header, Some(challenge()));
     }
 }

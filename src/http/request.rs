@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderName};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::error::HttpError;
 use super::reply::REQUEST_ID;
@@ -243,21 +243,38 @@ fn thousandths(weight: &str) -> u16 {
 }
 
 /// Reads a body that is small and comes in time.
-pub(super) async fn body<B>(body: B, most: usize, within: Duration) -> Result<Bytes, HttpError>
+pub(super) async fn body<B>(body: &mut B, most: usize, deadline: Instant) -> Result<Bytes, HttpError>
 where
-    B: Body,
+    B: Body + Unpin,
     B::Data: Buf,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if body.size_hint().lower() > most as u64 {
         return Err(HttpError::BodyTooLarge(most));
     }
-    match tokio::time::timeout(within, Limited::new(body, most).collect()).await {
+    match tokio::time::timeout_at(deadline, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(HttpError::BodyTooLarge(most)),
         Ok(Err(_)) => Err(HttpError::bad("the body could not be read")),
         Err(_) => Err(HttpError::bad("the body did not come in time")),
     }
+}
+
+/// Reads on behind what was refused, up to a bound and within the body's time: a client that is cut off while it still
+/// sends may never see the answer.
+pub(super) async fn drain<B: Body + Unpin>(body: &mut B, most: usize, deadline: Instant) {
+    if body.is_end_stream() || body.size_hint().lower() > most as u64 {
+        return;
+    }
+    let reading = async {
+        let mut left = most;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Buf::remaining)) else { return };
+            left = rest;
+        }
+    };
+    // Whatever is not there by then is not waited for.
+    let _ = tokio::time::timeout_at(deadline, reading).await;
 }
 
 #[cfg(test)]

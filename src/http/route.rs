@@ -37,6 +37,11 @@ impl Operation {
         matches!(self, Self::Callback | Self::Start)
     }
 
+    /// Whether whatever watches over the process comes here all the time: no limit of requests holds.
+    pub(super) fn is_watched(self) -> bool {
+        matches!(self, Self::Health | Self::Ready | Self::Metrics)
+    }
+
     /// Whether it is open to everyone.
     pub(super) fn is_open(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics | Self::OpenApi)

@@ -1,33 +1,43 @@
 //! The listener: takes connections in, bounds everything about them, and drains on shutdown.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Edge;
+use super::gate::Gate;
+use super::{Certificates, Edge, Rate};
 
 /// Pause after the operating system refused to hand over a connection: it is out of descriptors,
 /// and asking again at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where we do TLS ourselves, browsers are to come back with TLS only (RFC 6797), for a year. Behind a proxy that does it
+/// this is the proxy's to say; of other names of the domain we know nothing.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// How much of everything the edge takes.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Connections open at once; further ones wait in the listener's backlog.
     pub connections: usize,
-    /// Time for a request's head to arrive, counted from the connection's beginning as well.
+    /// Time for a request's head to arrive, counted from the connection's beginning as well, TLS handshake included.
     pub header_timeout: Duration,
     /// Time that a connection may stay open without a request in flight.
     pub idle_timeout: Duration,
@@ -43,6 +53,12 @@ pub struct Limits {
     pub body: usize,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
+    /// Requests of one client address.
+    pub address_rate: Rate,
+    /// Requests with one credential.
+    pub credential_rate: Rate,
+    /// Peers whose word about a client's address counts.
+    pub trusted_proxies: Vec<IpNet>,
     /// Time for requests in flight to end after shutdown began.
     pub drain: Duration,
 }
@@ -59,6 +75,9 @@ impl Default for Limits {
             uri: 8 * 1024,
             body: 64 * 1024,
             streams: 64,
+            address_rate: Rate { per_second: 200, burst: 1000 },
+            credential_rate: Rate { per_second: 100, burst: 500 },
+            trusted_proxies: Vec::new(),
             drain: Duration::from_secs(25),
         }
     }
@@ -80,22 +99,37 @@ struct Activity(Mutex<(usize, Instant)>);
 /// A request in flight until it is dropped.
 struct Busy(Arc<Activity>);
 
-/// Serves until shutdown, then lets what is in flight end within the limit.
-pub async fn run(listener: TcpListener, edge: Arc<Edge>, limits: Limits, shutdown: CancellationToken) -> Drain {
-    let limits = Arc::new(limits);
-    let permits = Arc::new(Semaphore::new(limits.connections));
+/// What the connections of a listener share.
+struct Listener {
+    edge: Arc<Edge>,
+    limits: Limits,
+    gate: Gate,
+    tls: Option<Arc<Certificates>>,
+    shutdown: CancellationToken,
+}
+
+/// Serves until shutdown, with TLS where there is a certificate, then lets what is in flight end within the limit.
+pub async fn run(
+    listener: TcpListener,
+    edge: Arc<Edge>,
+    limits: Limits,
+    tls: Option<Arc<Certificates>>,
+    shutdown: CancellationToken,
+) -> Drain {
+    let (permits, drain) = (Arc::new(Semaphore::new(limits.connections)), limits.drain);
+    let gate = Gate::new(limits.trusted_proxies.clone(), limits.address_rate, limits.credential_rate);
+    let shared = Arc::new(Listener { edge, limits, gate, tls, shutdown: shutdown.clone() });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
-    while let Some((stream, permit)) = accept(&listener, &permits, &shutdown).await {
-        let (edge, limits) = (Arc::clone(&edge), Arc::clone(&limits));
-        let (shutdown, cut) = (shutdown.clone(), cut.clone());
+    while let Some((stream, peer, permit)) = accept(&listener, &permits, &shutdown).await {
+        let (shared, cut) = (Arc::clone(&shared), cut.clone());
         tracker.spawn(async move {
-            cut.run_until_cancelled(serve(stream, edge, limits, shutdown)).await;
+            cut.run_until_cancelled(shared.take(stream, peer)).await;
             drop(permit);
         });
     }
     drop(listener);
     tracker.close();
-    if tokio::time::timeout(limits.drain, tracker.wait()).await.is_ok() {
+    if tokio::time::timeout(drain, tracker.wait()).await.is_ok() {
         return Drain::Complete;
     }
     tracing::warn!(connections = tracker.len(), "connections cut at the end of the drain");
@@ -104,7 +138,7 @@ pub async fn run(listener: TcpListener, edge: Arc<Edge>, limits: Limits, shutdow
     Drain::Cut
 }
 
-type Accepted = (TcpStream, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit);
 
 /// The next connection, taken only when there is room for it; none once shutdown began.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &CancellationToken) -> Option<Accepted> {
@@ -112,7 +146,7 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &Can
         let permit = Arc::clone(permits).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => return Some((stream, permit)),
+                Ok((stream, peer)) => return Some((stream, peer.ip(), permit)),
                 Err(error) => {
                     tracing::warn!(%error, "no connection accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -123,33 +157,57 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &Can
     shutdown.run_until_cancelled(next).await.flatten()
 }
 
-/// Serves one connection. Beside hyper's own limits it is closed when no request is in flight for
-/// too long: neither a slow first byte, nor half an HTTP/2 preface, nor pings keep it open.
-async fn serve(stream: TcpStream, edge: Arc<Edge>, limits: Arc<Limits>, shutdown: CancellationToken) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY not set");
-    }
-    let activity = Arc::new(Activity::new());
-    let (idle, longest) = (Arc::clone(&activity), Arc::clone(&limits));
-    let builder = builder(&limits);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (edge, limits, busy) = (Arc::clone(&edge), Arc::clone(&limits), Activity::begin(&activity));
-        async move {
-            let reply = edge.answer(request, &limits).await;
-            drop(busy);
-            Ok::<_, Infallible>(reply)
+impl Listener {
+    /// Takes one connection in: the handshake, where there is one, counts as a part of the first request's head.
+    async fn take(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY not set");
         }
-    });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    tokio::select! {
-        ended = connection.as_mut() => return log_end(ended.err()),
-        () = shutdown.cancelled() => {}
-        () = idle.ended(&longest) => {}
+        let activity = Arc::new(Activity::new());
+        let Some(tls) = &self.tls else { return self.serve(stream, peer, activity).await };
+        let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+        let made = tokio::select! {
+            made = tokio::time::timeout(self.limits.header_timeout, handshake) => made,
+            () = self.shutdown.cancelled() => return,
+        };
+        match made {
+            Ok(Ok(stream)) => self.serve(stream, peer, activity).await,
+            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
+            Err(_) => tracing::debug!("TLS handshake took too long"),
+        }
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        ended = connection => log_end(ended.err()),
-        () = idle.ended(&longest) => {}
+
+    /// Serves one connection. Beside hyper's own limits it is closed when no request is in flight for too long:
+    /// neither a slow first byte, nor half an HTTP/2 preface, nor pings keep it open.
+    async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, activity: Arc<Activity>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (idle, shared) = (Arc::clone(&activity), Arc::clone(self));
+        let builder = builder(&self.limits);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shared, busy) = (Arc::clone(&shared), Activity::begin(&activity));
+            async move {
+                let Listener { edge, limits, gate, tls, .. } = &*shared;
+                let mut reply = edge.answer(request, peer, limits, gate).await;
+                if tls.is_some() {
+                    reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+                }
+                drop(busy);
+                Ok::<_, Infallible>(reply)
+            }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => return log_end(ended.err()),
+            () = self.shutdown.cancelled() => {}
+            () = idle.ended(&self.limits) => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            ended = connection => log_end(ended.err()),
+            () = idle.ended(&self.limits) => {}
+        }
     }
 }
 

@@ -10,7 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 
+mod cut;
+
 const CALLBACK: &str = "/hub/integrations/oauth-callback?state=s&code=c";
+
+/// How long something may take that has to happen.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Running {
     address: std::net::SocketAddr,
@@ -19,13 +24,17 @@ struct Running {
     ended: JoinHandle<Drain>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test itself waits for the task")]
 async fn start(limits: Limits) -> Running {
+    start_with(limits, None).await
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test itself waits for the task")]
+async fn start_with(limits: Limits, tls: Option<Arc<Certificates>>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, shutdown) = (Metrics::new(), CancellationToken::new());
     let edge = Edge::new(Arc::new(Bus::nowhere().await), metrics.clone(), Served::All).unwrap();
-    let ended = tokio::spawn(run(listener, Arc::new(edge), limits, shutdown.clone()));
+    let ended = tokio::spawn(run(listener, Arc::new(edge), limits, tls, shutdown.clone()));
     Running { address, metrics, shutdown, ended }
 }
 
@@ -121,49 +130,6 @@ async fn the_callback_speaks_html_to_browsers_with_the_same_status() {
     let answer = ask(&running, "GET", CALLBACK, "accept: text/html,*/*;q=0.8\r\n").await;
     expect(&answer, 503, &["text/html", "retry-after: ", "vary: Accept", "reload this page"]);
     expect(&ask(&running, "GET", CALLBACK, "accept: */*\r\n").await, 503, &["application/json", "vary: Accept"]);
-}
-
-#[tokio::test]
-async fn big_heads_and_bodies_are_refused() {
-    let running = start(Limits::default()).await;
-    let big = format!("x-big: {}\r\n", "a".repeat(17 * 1024));
-    expect(&ask(&running, "GET", "/healthz", &big).await, 431, &["headers are larger", "no-store"]);
-    let put = format!("{KEY}content-length: 65537\r\n");
-    expect(&ask(&running, "PUT", "/hub/integrations/slack/oauth-config", &put).await, 413, &["larger than 65536"]);
-    let chunk = format!("{:x}\r\n{}\r\n", 65537, "a".repeat(65537));
-    let put = format!(
-        "PUT /hub/integrations/slack/oauth-config HTTP/1.1\r\nhost: x\r\n{KEY}transfer-encoding: chunked\r\n\r\n{chunk}"
-    );
-    expect(&raw(&running, put.as_bytes()).await, 413, &[]);
-}
-
-#[tokio::test]
-async fn slow_clients_are_cut() {
-    let short = Duration::from_millis(200);
-    let limits = Limits { header_timeout: short, idle_timeout: short, body_timeout: short, ..Limits::default() };
-    let running = start(limits).await;
-    for beginning in ["", "P", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nhost:"]
-    {
-        let answer = raw(&running, beginning.as_bytes());
-        assert!(tokio::time::timeout(Duration::from_secs(10), answer).await.is_ok(), "{beginning:?} was kept open");
-    }
-    let put = format!(
-        "PUT /hub/integrations/slack/oauth-config HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{KEY}content-length: 9\r\n\r\n{{"
-    );
-    expect(&raw(&running, put.as_bytes()).await, 400, &["did not come in time"]);
-}
-
-#[tokio::test]
-async fn connections_above_the_limit_wait() {
-    let running = start(Limits { connections: 1, ..Limits::default() }).await;
-    let mut first = TcpStream::connect(running.address).await.unwrap();
-    first.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    assert_ne!(first.read(&mut [0; 1024]).await.unwrap(), 0);
-    let second = ask(&running, "GET", "/healthz", "");
-    tokio::pin!(second);
-    assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
-    drop(first);
-    expect(&second.await, 200, &[]);
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! How to connect: credentials, certificates, and what happens while the server is away.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::{error, info, warn};
 
 use crate::config;
@@ -32,7 +35,7 @@ pub enum ConnectError {
 }
 
 pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
-    let given = |path: &std::path::Path| !path.as_os_str().is_empty();
+    let given = |path: &Path| !path.as_os_str().is_empty();
     let options = ConnectOptions::new();
     let options = match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
         (false, false, false) => options,
@@ -44,14 +47,50 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
         (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
         _ => return Err(ConnectError::Setting("give one of `nats.user`, `nats.creds`, `nats.nkey`")),
     };
-    Ok(if given(&settings.ca) { options.add_root_certificates(settings.ca.clone()) } else { options })
+    certificates(options, settings).await
 }
 
-async fn read(path: &std::path::Path) -> Result<String, ConnectError> {
+/// TLS, as far as settings name something of it. Files are read here first: the client reads them while it connects, and
+/// would try for ever with a broken one.
+async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
+    let given = |path: &Path| !path.as_os_str().is_empty();
+    // Named, because a second provider anywhere among the dependencies leaves rustls without a default. Whoever was
+    // first has named one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut options = options;
+    if given(&settings.ca) {
+        let pem = read(&settings.ca).await?;
+        let authorities = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        if authorities.map_or(true, |found| found.is_empty()) {
+            return Err(ConnectError::Setting("`nats.ca` holds no PEM certificate"));
+        }
+        // Who names an authority wants to know the server: without this it could say that it speaks no TLS.
+        options = options.add_root_certificates(settings.ca.clone()).require_tls(true);
+    }
+    match (given(&settings.client_cert), given(&settings.client_key)) {
+        (false, false) => Ok(options),
+        (true, true) => {
+            let (cert, key) = (read(&settings.client_cert).await?, read(&settings.client_key).await?);
+            if CertificateDer::from_pem_slice(cert.as_bytes()).is_err() {
+                return Err(ConnectError::Setting("`nats.client_cert` holds no PEM certificate"));
+            }
+            if PrivateKeyDer::from_pem_slice(key.as_bytes()).is_err() {
+                return Err(ConnectError::Setting("`nats.client_key` holds no PEM private key"));
+            }
+            let (cert, key) = (settings.client_cert.clone(), settings.client_key.clone());
+            Ok(options.add_client_certificate(cert, key).require_tls(true))
+        }
+        (true, false) | (false, true) => {
+            Err(ConnectError::Setting("`nats.client_cert` and `nats.client_key` go together: give both, or neither"))
+        }
+    }
+}
+
+async fn read(path: &Path) -> Result<String, ConnectError> {
     tokio::fs::read_to_string(path).await.map_err(|source| file(path, source))
 }
 
-fn file(path: &std::path::Path, source: std::io::Error) -> ConnectError {
+fn file(path: &Path, source: std::io::Error) -> ConnectError {
     ConnectError::File { path: path.display().to_string(), source }
 }
 

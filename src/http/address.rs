@@ -1,0 +1,73 @@
+//! Whose request it is when a proxy stands between: `Forwarded` (RFC 7239) and `X-Forwarded-For`, believed only as far
+//! as trusted proxies wrote them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hyper::header::{self, HeaderMap, HeaderName};
+use ipnet::IpNet;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The right-most address that is not a trusted proxy's: what stands left of it, anybody may have written. Where the
+/// headers say nothing, cannot be read that far, or contradict each other, the peer's. A proxy adds to one of the two
+/// headers and passes the other one on as it came, so a lone header that a client made up would count otherwise.
+pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let peer = peer.to_canonical();
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    if !is_trusted(peer) {
+        return peer;
+    }
+    let found = |name: &HeaderName, read: fn(&str) -> Option<IpAddr>| {
+        headers.contains_key(name).then(|| walk(headers, name, read, is_trusted).unwrap_or(peer))
+    };
+    match (found(&header::FORWARDED, forwarded_for), found(&X_FORWARDED_FOR, node)) {
+        (Some(one), Some(other)) if one != other => peer,
+        (Some(address), _) | (None, Some(address)) => address,
+        (None, None) => peer,
+    }
+}
+
+/// Goes from the right to the first address that no trusted proxy has; the left-most when all have one. `None` when an
+/// entry on the way cannot be read.
+fn walk(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    read: fn(&str) -> Option<IpAddr>,
+    is_trusted: impl Fn(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    let lines = headers.get_all(name).iter().rev();
+    // Byte by byte: whatever a client wrote in front must not make the rest unreadable.
+    let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    let mut last = None;
+    for entry in entries {
+        let address = read(std::str::from_utf8(entry).ok()?.trim())?;
+        if !is_trusted(address) {
+            return Some(address);
+        }
+        last = Some(address);
+    }
+    last
+}
+
+/// The address of an element such as `for="[2001:db8::1]:4711";proto=https`. An obfuscated or unknown one has none.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let mut values = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim());
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
+}
+
+/// An address, alone or with a port; IPv6 with a port is in brackets.
+fn node(text: &str) -> Option<IpAddr> {
+    if let Some(rest) = text.strip_prefix('[') {
+        let (address, port) = rest.split_once(']')?;
+        let plain = port.is_empty() || port.starts_with(':');
+        return address.parse::<Ipv6Addr>().ok().filter(|_| plain).map(|ip| IpAddr::V6(ip).to_canonical());
+    }
+    let with_port = || text.split_once(':').and_then(|(address, _)| address.parse::<Ipv4Addr>().ok()).map(IpAddr::V4);
+    text.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+#[path = "tests/address.rs"]
+mod tests;

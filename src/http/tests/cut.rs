@@ -1,0 +1,212 @@
+//! What is cut off, and what is counted.
+
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+
+const PUT: &str = "PUT /hub/integrations/slack/oauth-config HTTP/1.1\r\nhost: x\r\nx-api-key: tb_1_2\r\n";
+/// Refused behind the credential, before anything is asked.
+const QUICK: &str = "/hub/integrations/oauth-config?limit=0";
+
+/// A callback that is refused as quickly.
+const STATELESS: &str = "/hub/integrations/oauth-callback";
+
+fn rate(per_second: u32, burst: u32) -> Rate {
+    Rate { per_second, burst }
+}
+
+/// Asks until it is too much, which at one request a second is soon.
+async fn until_limited(running: &Running, path: &str, headers: &str) -> String {
+    for _ in 0..1000 {
+        let answer = ask(running, "GET", path, headers).await;
+        if answer.starts_with("HTTP/1.1 429 ") {
+            return answer;
+        }
+    }
+    panic!("{path} is never too much with {headers}");
+}
+
+#[tokio::test]
+async fn b7_big_heads_are_refused() {
+    let running = start(Limits::default()).await;
+    let big = format!("x-big: {}\r\n", "a".repeat(17 * 1024));
+    expect(&ask(&running, "GET", "/healthz", &big).await, 431, &["headers are larger", "no-store"]);
+    let long = format!("/healthz?{}", "a".repeat(8192));
+    expect(&ask(&running, "GET", &long, "").await, 400, &["the URI is longer"]);
+    // Beyond what a head of our own may hold hyper answers, or hangs up.
+    for bytes in
+        [format!("GET /{} HTTP/1.1\r\n", "a".repeat(70_000)), format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(70_000))]
+    {
+        let answer = tokio::time::timeout(PATIENCE, raw(&running, bytes.as_bytes())).await.expect("it is cut");
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn b7_big_bodies_are_refused_and_the_answer_arrives() {
+    let running = start(Limits::default()).await;
+    // Declared and never sent; declared and sent; sent in chunks, just too much and much too much.
+    let declared = format!("{PUT}content-length: {}\r\n\r\n", DRAIN + 1);
+    expect(&raw(&running, declared.as_bytes()).await, 413, &["larger than 65536"]);
+    for length in [65_537, DRAIN / 2] {
+        let whole = format!("{PUT}connection: close\r\ncontent-length: {length}\r\n\r\n{}", "a".repeat(length));
+        expect(&raw(&running, whole.as_bytes()).await, 413, &["larger than 65536"]);
+        let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "a".repeat(length));
+        let chunked = format!("{PUT}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
+        expect(&raw(&running, chunked.as_bytes()).await, 413, &["larger than 65536"]);
+        assert_eq!(http2_put(&running, length).await, StatusCode::PAYLOAD_TOO_LARGE, "{length}");
+    }
+}
+
+/// The answer to a PUT over HTTP/2 that is sent to its end, whatever comes back meanwhile.
+async fn http2_put(running: &Running, length: usize) -> StatusCode {
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'a'; length]));
+    let request = Request::put("http://x/hub/integrations/slack/oauth-config").header("x-api-key", "tb_1_2");
+    let answer = async move { sender.send_request(request.body(body).unwrap()).await.unwrap().status() };
+    tokio::join!(answer, connection).0
+}
+
+#[tokio::test]
+async fn g3_slow_clients_are_cut() {
+    let short = Duration::from_millis(200);
+    let limits = Limits { header_timeout: short, idle_timeout: short, body_timeout: short, ..Limits::default() };
+    let running = start(limits).await;
+    for beginning in ["", "P", "PRI * HTTP/2.0\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HTTP/1.1\r\nhost:"]
+    {
+        let answer = raw(&running, beginning.as_bytes());
+        assert!(tokio::time::timeout(PATIENCE, answer).await.is_ok(), "{beginning:?} was kept open");
+    }
+    let put = format!("{PUT}connection: close\r\ncontent-length: 9\r\n\r\n{{");
+    expect(&raw(&running, put.as_bytes()).await, 400, &["did not come in time"]);
+}
+
+/// A byte now and then, for as long as the other side takes them.
+async fn drip(running: &Running, beginning: &str) -> String {
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (mut from, mut to) = stream.into_split();
+    to.write_all(beginning.as_bytes()).await.unwrap();
+    let dripping = async {
+        while to.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let mut answer = Vec::new();
+    let reading = async { drop(from.read_to_end(&mut answer).await) };
+    tokio::select! {
+        () = reading => {}
+        () = dripping => {}
+        () = tokio::time::sleep(PATIENCE) => panic!("{beginning:?} was taken byte by byte"),
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn g3_heads_and_bodies_that_drip_are_cut() {
+    let short = Duration::from_millis(300);
+    let running = start(Limits { header_timeout: short, body_timeout: short, ..Limits::default() }).await;
+    for beginning in ["", "GET /", "GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: "] {
+        drip(&running, beginning).await;
+    }
+    let body = format!("{PUT}connection: close\r\ncontent-length: 60000\r\n\r\n");
+    let answer = drip(&running, &body).await;
+    assert!(answer.is_empty() || answer.contains("did not come in time"), "{answer}");
+}
+
+#[tokio::test]
+async fn g3_connections_above_the_limit_wait() {
+    let running = start(Limits { connections: 1, ..Limits::default() }).await;
+    let mut first = TcpStream::connect(running.address).await.unwrap();
+    first.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    assert_ne!(first.read(&mut [0; 1024]).await.unwrap(), 0);
+    let second = ask(&running, "GET", "/healthz", "");
+    tokio::pin!(second);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut second).await.is_err());
+    drop(first);
+    expect(&second.await, 200, &[]);
+}
+
+#[tokio::test]
+async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
+    let files = tls::tests::Files::new();
+    let cert = files.renew();
+    let limits = Limits { connections: 1, header_timeout: Duration::from_millis(300), ..Limits::default() };
+    let running = start_with(limits, Some(Arc::new(files.load().await))).await;
+    // The beginning of a record that would hold a ClientHello; then nothing, and nothing at all.
+    for beginning in [&b"\x16\x03\x01\x02\x00"[..], b""] {
+        let mut first = TcpStream::connect(running.address).await.unwrap();
+        first.write_all(beginning).await.unwrap();
+        let mut second = tls::tests::connect(running.address, &cert).await;
+        // There is room for it only because the first one is gone.
+        let closed = tokio::time::timeout(PATIENCE, first.read(&mut [0; 1024])).await.expect("it is cut");
+        assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+        second.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = second.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer);
+        expect(&answer, 200, &["strict-transport-security: max-age=31536000\r\n"]);
+    }
+    let plain = ask(&running, "GET", "/healthz", "").await;
+    assert!(!plain.contains("HTTP/1.1 200"), "plain HTTP on a TLS port: {plain}");
+}
+
+#[tokio::test]
+async fn g3_an_address_that_asks_too_often_is_told_when_to_come_back() {
+    let running = start(Limits { address_rate: rate(1, 3), ..Limits::default() }).await;
+    for path in ["/nowhere", QUICK, STATELESS] {
+        let answer = until_limited(&running, path, KEY).await;
+        expect(
+            &answer,
+            429,
+            &["retry-after: 1\r\n", r#"{"error":"too many requests from this address; try again in 1 s"}"#],
+        );
+    }
+    let answer = until_limited(&running, STATELESS, "accept: text/html\r\n").await;
+    expect(&answer, 429, &["retry-after: 1\r\n", "text/html"]);
+    // Whoever watches over the process is not counted.
+    for path in ["/healthz", "/metrics"] {
+        for _ in 0..10 {
+            expect(&ask(&running, "GET", path, "").await, 200, &[]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn g3_a_credential_that_asks_too_often_is_limited_by_itself() {
+    let limits = Limits { address_rate: rate(0, 0), credential_rate: rate(1, 3), ..Limits::default() };
+    let running = start(limits).await;
+    expect(&until_limited(&running, QUICK, KEY).await, 429, &["retry-after: 1\r\n", "from this credential"]);
+    expect(&ask(&running, "GET", QUICK, "x-api-key: another\r\n").await, 400, &[]);
+    expect(&ask(&running, "GET", QUICK, "authorization: Bearer tb_1_2\r\n").await, 400, &[]);
+    for _ in 0..10 {
+        // The state is the credential of a callback; a key beside it is not what is counted.
+        expect(&ask(&running, "GET", STATELESS, KEY).await, 400, &["state is missing"]);
+    }
+}
+
+#[tokio::test]
+async fn g3_the_client_behind_a_trusted_proxy_is_limited_not_the_proxy() {
+    let trusted = vec!["127.0.0.0/8".parse().unwrap()];
+    let running = start(Limits { address_rate: rate(1, 2), trusted_proxies: trusted, ..Limits::default() }).await;
+    until_limited(&running, "/nowhere", "x-forwarded-for: 192.0.2.1\r\n").await;
+    expect(&ask(&running, "GET", "/nowhere", "x-forwarded-for: 192.0.2.2\r\n").await, 404, &[]);
+    // What the client wrote in front of its own address changes nothing.
+    for spoofed in 0..250 {
+        let headers = format!("x-forwarded-for: 198.51.100.{spoofed}, 192.0.2.1\r\n");
+        if ask(&running, "GET", "/nowhere", &headers).await.starts_with("HTTP/1.1 429 ") {
+            break;
+        }
+        assert_ne!(spoofed, 249, "each spoofed address has an allowance of its own");
+    }
+    // Without trust nobody's word counts.
+    let running = start(Limits { address_rate: rate(1, 2), ..Limits::default() }).await;
+    for spoofed in 0..250 {
+        let headers = format!("x-forwarded-for: 198.51.100.{spoofed}\r\n");
+        if ask(&running, "GET", "/nowhere", &headers).await.starts_with("HTTP/1.1 429 ") {
+            return;
+        }
+    }
+    panic!("each made-up address has an allowance of its own");
+}
