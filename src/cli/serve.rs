@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::{Config, Http};
+use crate::event::Reads;
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience};
@@ -85,7 +86,8 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
     let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
-    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
+    let (config, reads) = (config.clone(), Reads::default());
+    let service = Arc::new(Service { store, provider, auth, config, measures, replies, reads });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {
