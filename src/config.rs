@@ -8,7 +8,9 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
-pub use self::section::{Auth, Cli, Config, Events, Http, Log, LogFormat, Nats, Oauth, ReadEvents, Refresh, Secrets, Worker};
+pub use self::section::{
+    Auth, Cli, Config, Events, Http, Log, LogFormat, Nats, Oauth, ReadEvents, Refresh, Secrets, Worker,
+};
 
 /// Every key with its default and what it means.
 pub const DEFAULT: &str = include_str!("../config/default.toml");

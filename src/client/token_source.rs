@@ -180,8 +180,7 @@ impl Keeper {
 
     /// Keeps a state if it is newer. Gives whether it is.
     fn keep(&mut self, connection: OauthConnection) -> bool {
-        let is_newer =
-            self.sender.borrow().as_ref().is_none_or(|current| current.sequence < connection.sequence);
+        let is_newer = self.sender.borrow().as_ref().is_none_or(|current| current.sequence < connection.sequence);
         if is_newer {
             debug!(sequence = connection.sequence, "a newer state of the connection");
             (self.pause, self.missing_since) = (PAUSE.0, None);
@@ -214,13 +213,8 @@ impl Keeper {
         if self.missing_since.replace(current.sequence) != Some(current.sequence) {
             return self.later();
         }
-        let ended = OauthConnection {
-            access_token: None,
-            expiry: None,
-            expires_in: None,
-            status: Status::Revoked,
-            ..current
-        };
+        let ended =
+            OauthConnection { access_token: None, expiry: None, expires_in: None, status: Status::Revoked, ..current };
         self.sender.send_replace(Some(ended));
         idle()
     }
