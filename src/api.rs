@@ -1,8 +1,11 @@
-//! Calls: questions answered at once from what is kept. Every one is judged by its credential.
+//! Calls: questions answered at once from what is kept. The edge's are judged by the credential that came with them,
+//! nodes' by the account in their subject; what both may ask is one implementation.
 
 mod change;
 mod list;
 mod login;
+mod nodes;
+mod reads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +18,16 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, debug, error, info_span, warn};
+use tracing::{Instrument as _, Span, debug, error, info_span, warn};
 
 use crate::auth::{AuthError, Caller};
-use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
+use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::Status;
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
-use crate::subject::{self, ConnectionKey, ConnectionName, Integration};
+use crate::subject::{self, ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
 use crate::worker::Service;
 
@@ -32,6 +35,8 @@ use crate::worker::Service;
 const CONCURRENCY: usize = 1_024;
 /// Of those who serve calls, one gets each.
 const QUEUE: &str = "tokenbus";
+/// How long to wait before asking again when the bus was away.
+const RETRY_AFTER: u64 = 2;
 
 /// Why a call gets no answer but an error.
 enum CallError {
@@ -60,11 +65,23 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
     CallError::Refused(400, error.to_string())
 }
 
-/// Serves the edge's calls until told to stop, then ends those under way.
+/// Serves all calls until told to stop, then ends those under way and writes down what was read.
 ///
 /// # Errors
-/// When the subscription is refused or ends.
+/// When a subscription is refused or ends.
 pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let edge = serve_edge(Arc::clone(&service), stop.clone());
+    let nodes = nodes::serve(Arc::clone(&service), stop.clone());
+    let sums = async {
+        reads::run(&service, stop).await;
+        Ok(())
+    };
+    let ended = tokio::try_join!(edge, nodes, sums);
+    reads::flush(&service).await;
+    ended.map(drop)
+}
+
+async fn serve_edge(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let mut calls = service.store.nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
     let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     loop {
@@ -94,12 +111,23 @@ async fn answer(service: &Service, message: Message) {
     let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
     let credential = credential.map(|text| Credential(Secret::new(text)));
     let span = info_span!("call", call, traceparent);
-    let answer = match dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await {
+    let done = dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
+    let answer = told(&span, done);
+    let sent = service.store.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
+    if let Err(error) = sent {
+        warn!("answer to a call not sent: {error}");
+    }
+}
+
+/// What the caller is told; the rest goes to the log.
+fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
+    let answer = match done {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
         Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
             span.in_scope(|| warn!("{error}"));
-            Answer::error(503, "the message bus is not available; try again")
+            let away = Answer::error(503, "the message bus is not available; try again");
+            Answer { retry_after: Some(RETRY_AFTER), ..away }
         }
         Err(CallError::Store(error)) => {
             span.in_scope(|| error!("{error}"));
@@ -107,19 +135,25 @@ async fn answer(service: &Service, message: Message) {
         }
     };
     span.in_scope(|| debug!(status = answer.status, "answered"));
-    let sent = service.store.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
-    if let Err(error) = sent {
-        warn!("answer to a call not sent: {error}");
-    }
+    answer
 }
 
 fn error_headers(answer: &Answer) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if answer.status != 200 {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
-        headers.insert(NATS_SERVICE_ERROR, answer.body.get("error").and_then(Value::as_str).unwrap_or_default());
+        headers.insert(NATS_SERVICE_ERROR, error_text(&answer.body));
+    }
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
     }
     headers
+}
+
+/// The error in an answer's body, fit for a header: it may name what a caller wrote, and a header has no line breaks.
+fn error_text(body: &Value) -> String {
+    let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
+    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 async fn dispatch(
@@ -145,16 +179,27 @@ async fn dispatch(
         "whoami" => Ok(whoami(service, &caller)),
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
         "configs" => list::configs(service, parse(body)?).await,
-        "login" => login::begin(service, &caller, parse(body)?).await,
-        "token" => token(service, &caller, &parse(body)?).await,
-        "refresh" => {
-            let question: ConnectionQuestion = parse(body)?;
-            change::refresh(service, &caller, &question.key(&caller), question.refresh_token.as_ref()).await
+        _ => {
+            let call = NodeCall::parse(call).ok_or_else(|| CallError::Refused(404, "no such call".to_owned()))?;
+            carry_out(service, &caller, call, body).await
         }
-        "delete" => change::delete(service, &caller, &parse::<ConnectionQuestion>(body)?.key(&caller)).await,
-        "list" => list::connections(service, &caller, parse(body)?).await,
-        _ => Err(CallError::Refused(404, "no such call".to_owned())),
     }
+}
+
+/// What nodes and the edge may ask alike. Whatever token goes out is counted here.
+async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+    let answer = match call {
+        NodeCall::Login => login::begin(service, caller, parse(body)?).await,
+        NodeCall::Token => token(service, caller, &parse(body)?).await,
+        NodeCall::Refresh => {
+            let question: ConnectionQuestion = parse(body)?;
+            change::refresh(service, caller, &question.key(caller), question.refresh_token.as_ref()).await
+        }
+        NodeCall::Delete => change::delete(service, caller, &parse::<ConnectionQuestion>(body)?.key(caller)).await,
+        NodeCall::List => list::connections(service, caller, parse(body)?).await,
+    }?;
+    reads::count(service, caller, &answer).await?;
+    Ok(answer)
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {

@@ -1,6 +1,8 @@
 //! The program's commands.
 
 mod api_keys;
+mod configs;
+mod connections;
 mod dead;
 mod keys;
 mod serve;
@@ -39,6 +41,10 @@ enum Command {
     /// Make the keyring that seals what is stored.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Make and look at integrations' configs.
+    Config(configs::Options),
+    /// Look after an account's connections.
+    Connections(connections::Options),
     /// Look at commands that were given up.
     #[command(subcommand)]
     Dead(dead::Command),
@@ -57,6 +63,10 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
         // What a person asked for is printed; of the rest only what went wrong.
         "warn".clone_into(&mut config.log.filter);
+        if matches!(arguments.command, Command::Config(_) | Command::Connections(_)) {
+            // These say by themselves what the server refuses.
+            "warn,tokenbus::nats=off".clone_into(&mut config.log.filter);
+        }
     }
     telemetry::start(&config.log).context("settings")?;
     match arguments.command {
@@ -64,6 +74,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Setup => setup(&config).await,
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command),
+        Command::Config(options) => configs::run(&config, options).await,
+        Command::Connections(options) => connections::run(&config, options).await,
         Command::Dead(command) => dead::run(&config, command).await,
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);

@@ -8,7 +8,9 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
-pub use self::section::{Auth, Config, Http, Log, LogFormat, Nats, Oauth, Refresh, Secrets, Webhooks, Worker};
+pub use self::section::{
+    Auth, Cli, Config, Events, Http, Log, LogFormat, Nats, Oauth, ReadEvents, Refresh, Secrets, Webhooks, Worker,
+};
 
 /// Every key with its default and what it means.
 pub const DEFAULT: &str = include_str!("../config/default.toml");

@@ -140,6 +140,13 @@ impl OauthConnection {
         self.expiry.is_some_and(|expiry| expiry.checked_sub(needed).unwrap_or(Timestamp::MIN) <= now)
     }
 
+    /// From when on it is near its expiry: within half the margin. None when it has no token or does not expire.
+    #[must_use]
+    pub fn near_expiry_at(&self) -> Option<Timestamp> {
+        let (expiry, _) = self.expiry.zip(self.access_token.as_ref())?;
+        expiry.checked_sub(self.margin() / 2).ok()
+    }
+
     /// Whether its record is younger than that.
     #[must_use]
     pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {

@@ -1,5 +1,9 @@
 //! Audit events: who, what, when. No secret in them.
 
+mod reads;
+
+pub use self::reads::{Reads, Tally};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +27,8 @@ pub enum EventKind {
     NeedsReauthorization,
     /// A connection was deleted.
     Revoked,
+    /// Access tokens were handed out.
+    Read,
     /// A config was put in force.
     ConfigPut,
     /// A config was deleted.
@@ -41,6 +47,7 @@ impl EventKind {
             Self::RefreshFailed => "refresh_failed",
             Self::NeedsReauthorization => "needs_reauthorization",
             Self::Revoked => "revoked",
+            Self::Read => "read",
             Self::ConfigPut => "config_put",
             Self::ConfigDeleted => "config_deleted",
         }
@@ -67,6 +74,9 @@ pub struct Event<'a> {
     /// Sequence of the record it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
+    /// How often, where several reads are summed up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
     /// When.
     pub time: Timestamp,
 }
@@ -83,6 +93,7 @@ impl<'a> Event<'a> {
             actor,
             reason: None,
             sequence: None,
+            count: None,
             time,
         }
     }

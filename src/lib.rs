@@ -34,6 +34,9 @@ pub mod auth;
 pub mod api;
 pub mod worker;
 
+// For nodes and for people: the calls of the bus, from the other side.
+pub mod client;
+
 // The program.
 pub mod cli;
 pub mod demo;

@@ -19,12 +19,13 @@ use async_nats::connection::State;
 use async_nats::jetstream::consumer::push;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
-use async_nats::{Client, HeaderMap, Message, jetstream};
+use async_nats::{Client, Event, HeaderMap, Message, jetstream};
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 /// How long one try of a request may take. The client's own default of 5 s would use up half of a command's time.
 const TRY: Duration = Duration::from_millis(1_500);
@@ -39,6 +40,7 @@ pub struct Nats {
     client: Client,
     jetstream: jetstream::Context,
     publish_seconds: Histogram,
+    refusals: watch::Receiver<String>,
 }
 
 /// Why a request to the server came to nothing.
@@ -98,6 +100,7 @@ impl Nats {
     /// # Errors
     /// [`ConnectError`]; with [`Patience::Forever`] only for settings and files.
     pub async fn connect(settings: &config::Nats, name: &str, patience: Patience) -> Result<Self, ConnectError> {
+        let (refused, refusals) = watch::channel(String::new());
         let options = options(settings)
             .await?
             .name(name)
@@ -106,7 +109,13 @@ impl Nats {
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(TRY))
             .reconnect_delay_callback(reconnect_delay)
-            .event_callback(|event| async move { log_event(&event) });
+            .event_callback(move |event| {
+                log_event(&event);
+                if let Event::ServerError(error) = event {
+                    refused.send_replace(error.to_string());
+                }
+                std::future::ready(())
+            });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
         let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
         if servers.iter().any(|server| server.contains('@')) {
@@ -121,7 +130,16 @@ impl Nats {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(TRY);
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
-        Ok(Self { client, jetstream, publish_seconds })
+        Ok(Self { client, jetstream, publish_seconds, refusals })
+    }
+
+    /// Waits until the server refuses something that has no answer of its own: a subject that this user may not use.
+    pub async fn refusal(&self) -> String {
+        let mut refusals = self.refusals.clone();
+        match refusals.wait_for(|refusal| !refusal.is_empty()).await.map(|refusal| refusal.clone()) {
+            Ok(refusal) => refusal,
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Shows what is measured.

@@ -3,6 +3,7 @@
 //! Under `ms.integration.oauth`, five or six tokens are facts, seven are commands, eight are the
 //! clock. Names hold no dot, star, angle bracket or space, so no caller can widen a subject.
 
+mod call;
 mod command;
 mod name;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::call::{NodeCall, events_about, events_of, tokens_of};
 pub use self::command::{CommandSubject, dead};
 pub use self::name::{Account, ConnectionName, Integration, NameError};
 
@@ -55,6 +57,8 @@ pub const SCHEDULES_DUE: &str = "ms.integration.oauth.*.*.*.refresh.due";
 pub const DEAD_LETTERS: &str = "oauth.dead.>";
 /// All events.
 pub const EVENTS: &str = "ms.oauth.*.event.*.*.*";
+/// What answers to the program's own commands are addressed to, in place of an edge's id.
+pub const ADMIN_EDGE: &str = "admin";
 /// All calls of the edge.
 pub const EDGE_CALLS: &str = "oauth.edge.*";
 
@@ -176,16 +180,29 @@ impl ConnectionKey {
         Self::parse_kv_key(path.strip_suffix(".refresh.due").ok_or(NameError::Subject)?)
     }
 
+    /// Takes a token subject apart.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is none.
+    pub fn parse_subject(subject: &str) -> Result<Self, NameError> {
+        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
+        Self::parse_kv_key(path)
+    }
+
     /// Takes a key of [`CONNECTIONS`] apart.
     ///
     /// # Errors
     /// [`NameError`] naming the part that does not fit.
     pub fn parse_kv_key(key: &str) -> Result<Self, NameError> {
         let [account, integration, name] = tokens(key)?;
-        Self::of(account, integration, name)
+        Self::parse(account, integration, name)
     }
 
-    fn of(account: &str, integration: &str, name: &str) -> Result<Self, NameError> {
+    /// Checks the form of the three names.
+    ///
+    /// # Errors
+    /// [`NameError`] naming the part that does not fit.
+    pub fn parse(account: &str, integration: &str, name: &str) -> Result<Self, NameError> {
         Ok(Self {
             account: Account::parse(account)?,
             integration: Integration::parse(integration)?,
@@ -267,12 +284,12 @@ pub fn replies_to(edge_id: &str) -> String {
     reply(edge_id, "*")
 }
 
-/// The id in a reply subject of exactly our form: two ids of 128 bits in base64url. Any other form
+/// The id in a reply subject of exactly our form: two ids of 128 bits in base64url, or [`ADMIN_EDGE`] and one. Any other form
 /// is refused, so that nobody can have an answer land elsewhere.
 #[must_use]
 pub fn parse_reply(subject: &str) -> Option<&str> {
     let (edge_id, id) = subject.strip_prefix("oauth.reply.")?.split_once('.')?;
-    (is_id(edge_id) && is_id(id)).then_some(id)
+    ((is_id(edge_id) || edge_id == ADMIN_EDGE) && is_id(id)).then_some(id)
 }
 
 /// Whether a text has the form of our ids: 128 bits in base64url, 22 characters.

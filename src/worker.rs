@@ -28,6 +28,7 @@ use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
 use crate::config::Config;
 use crate::connection::{OauthConnection, Status};
+use crate::event::Reads;
 use crate::nats::outgoing::Replies;
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
@@ -62,6 +63,8 @@ pub struct Service {
     pub measures: Measures,
     /// Answers to the commands that calls become.
     pub replies: Replies,
+    /// Reads that are not written down yet.
+    pub reads: Reads,
 }
 
 /// The connection without anything to use it with.

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::config::{Config, Http, Webhooks};
+use crate::event::Reads;
 use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience};
@@ -87,8 +88,16 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let (auth, replies, webhook) = (Authenticator::new(nats.clone()), Replies::new(), webhook(config)?);
-    let service = Arc::new(Service { store, provider, auth, webhook, config: config.clone(), measures, replies });
+    let service = Arc::new(Service {
+        store,
+        provider,
+        auth: Authenticator::new(nats.clone()),
+        webhook: webhook(config)?,
+        config: config.clone(),
+        measures,
+        replies: Replies::new(),
+        reads: Reads::default(),
+    });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {

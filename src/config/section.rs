@@ -33,6 +33,10 @@ pub struct Config {
     pub refresh: Refresh,
     /// Where events go.
     pub webhooks: Webhooks,
+    /// Audit events.
+    pub events: Events,
+    /// The program's own commands.
+    pub cli: Cli,
     /// Logging.
     pub log: Log,
 }
@@ -185,6 +189,38 @@ pub struct Webhooks {
     pub secret: Secret,
     /// Which events.
     pub events: Vec<EventKind>,
+}
+
+/// Section `events`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// Which events reads leave.
+    pub reads: ReadEvents,
+    /// How often sums of reads are written down.
+    #[serde(deserialize_with = "form::duration")]
+    pub reads_interval: Duration,
+}
+
+/// Which events reads leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadEvents {
+    /// One for each connection and reader, with their number, now and then.
+    Summary,
+    /// One each, stored before the token goes out.
+    All,
+}
+
+/// Section `cli`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cli {
+    /// Whose connections `tokenbus connections` is about.
+    #[serde(deserialize_with = "form::optional")]
+    pub account: Option<Account>,
+    /// The API key that `tokenbus config` sends, or empty.
+    pub api_key: Secret,
 }
 
 /// Section `log`.

@@ -41,7 +41,7 @@ impl CommandSubject {
         let verb = Verb::parse(verb).ok_or(NameError::Subject)?;
         match (first == CONFIG, verb.is_config()) {
             (true, true) => Ok(Self::config(Integration::parse(second)?, Account::parse(third)?, verb)),
-            (false, false) => Ok(Self::connection(&ConnectionKey::of(first, second, third)?, verb)),
+            (false, false) => Ok(Self::connection(&ConnectionKey::parse(first, second, third)?, verb)),
             _ => Err(NameError::Subject),
         }
     }

@@ -1,0 +1,157 @@
+//! The calls of nodes: the NATS micro service `tokenbus`. The account stands in the subject, and the bus lets nobody
+//! else publish there.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Request, Service as Micro, ServiceExt as _, error};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument as _, info_span, warn};
+
+use super::{CONCURRENCY, QUEUE, carry_out, told};
+use crate::auth::{Caller, Role};
+use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
+use crate::nats::header;
+use crate::subject::NodeCall;
+use crate::worker::Service;
+
+/// Name of the micro service.
+const NAME: &str = "tokenbus";
+
+/// Serves nodes' calls until told to stop, then ends those under way.
+///
+/// # Errors
+/// When a subscription is refused or ends.
+pub(super) async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let builder = service.store.nats.client().service_builder();
+    let builder = builder.description("OAuth connections: access tokens for nodes").queue_group(QUEUE);
+    let micro = builder.start(NAME, env!("CARGO_PKG_VERSION")).await?;
+    let mut calls = Vec::new();
+    for call in NodeCall::ALL {
+        let endpoint = endpoint(&micro, call).await?;
+        calls.push(endpoint.map(move |request| (call, request)));
+    }
+    let mut calls = stream::select_all(calls);
+    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    let take = async |call, request| {
+        let place = Arc::clone(&places).acquire_owned().await?;
+        let service = Arc::clone(&service);
+        running.spawn(async move {
+            answer(&service, call, request).await;
+            drop(place);
+        });
+        Ok::<(), async_nats::Error>(())
+    };
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            next = calls.next() => {
+                let (call, request) = next.ok_or("subscriptions to calls ended")?;
+                take(call, request).await?;
+            }
+        }
+    }
+    micro.stop().await?;
+    let rest = async {
+        while let Some((call, request)) = calls.next().await {
+            take(call, request).await?;
+        }
+        running.close();
+        running.wait().await;
+        Ok::<(), async_nats::Error>(())
+    };
+    tokio::time::timeout(service.config.worker.drain, rest).await.unwrap_or(Ok(()))
+}
+
+async fn endpoint(micro: &Micro, call: NodeCall) -> Result<Endpoint, async_nats::Error> {
+    micro.endpoint_builder().name(call.as_str()).add(call.filter()).await
+}
+
+async fn answer(service: &Service, call: NodeCall, request: Request) {
+    if request.message.reply.is_none() {
+        return;
+    }
+    let empty = HeaderMap::new();
+    let headers = request.message.headers.as_ref().unwrap_or(&empty);
+    let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
+    let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
+    let done = async {
+        let account = call.account_of(&request.message.subject).map_err(super::bad_request)?;
+        let actor = format!("node:{account}");
+        let caller = Caller { account, role: Role::Member, actor };
+        let payload = &request.message.payload;
+        // Nothing said is nothing asked for in particular.
+        let body: &[u8] = if payload.is_empty() { b"{}" } else { payload };
+        carry_out(service, &caller, call, body).await
+    };
+    let done = done.instrument(span.clone()).await;
+    let (answer, headers) = for_nodes(told(&span, done));
+    if let Err(error) = request.respond_with_headers(answer, headers).await {
+        warn!("answer to a node's call not sent: {error}");
+    }
+}
+
+/// The answer as a micro service gives it, without what nodes never get.
+fn for_nodes(answer: Answer) -> (Result<Bytes, error::Error>, HeaderMap) {
+    let Answer { status, mut body, retry_after } = answer;
+    let mut headers = HeaderMap::new();
+    if let Some(seconds) = retry_after {
+        headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
+    }
+    if status == 200 {
+        without_refresh_tokens(&mut body);
+        return (Ok(body.to_string().into()), headers);
+    }
+    (Err(error::Error { status: super::error_text(&body), code: status.into() }), headers)
+}
+
+/// Takes the refresh token out of a connection, or out of each of a page.
+fn without_refresh_tokens(body: &mut Value) {
+    if let Some(connection) = body.as_object_mut() {
+        connection.remove("refresh_token");
+    }
+    for connection in body.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
+        without_refresh_tokens(connection);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn no_answer_to_a_node_holds_a_refresh_token() {
+        #[track_caller]
+        fn check(body: Value, expected: &Value) {
+            let (answer, _) = for_nodes(Answer::ok(body));
+            let body: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+            assert_eq!(&body, expected);
+        }
+        let connection = json!({ "access_token": "at", "refresh_token": "rt", "sequence": 1 });
+        let shown = json!({ "access_token": "at", "sequence": 1 });
+        check(connection.clone(), &shown);
+        check(
+            json!({ "results": [connection.clone(), connection], "results_total": 2 }),
+            &json!({ "results": [shown.clone(), shown], "results_total": 2 }),
+        );
+    }
+
+    #[test]
+    fn an_error_fits_into_a_header_whatever_the_caller_wrote() {
+        let (answer, headers) = for_nodes(Answer {
+            retry_after: Some(7),
+            ..Answer::error(400, "unknown field `a\r\nNats-Service-Error-Code: 200`")
+        });
+        let error = answer.unwrap_err();
+        assert_eq!((error.status.as_str(), error.code), ("unknown field `a  Nats-Service-Error-Code: 200`", 400));
+        assert_eq!(header(&headers, "Retry-After"), "7");
+    }
+}

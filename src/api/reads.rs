@@ -1,0 +1,75 @@
+//! Reads: whoever is handed an access token leaves an event, of his own or in a sum.
+
+use futures_util::{StreamExt as _, stream};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::auth::Caller;
+use crate::config::ReadEvents;
+use crate::event::{Event, EventKind, Tally};
+use crate::nats;
+use crate::store::{self, StoreError};
+use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::system;
+use crate::worker::Service;
+
+/// Events on their way at once.
+const AT_ONCE: usize = 32;
+
+/// Counts every access token in an answer that is about to go out. What has to have its own event has it before.
+pub(super) async fn count(service: &Service, caller: &Caller, answer: &Value) -> Result<(), StoreError> {
+    let handed_out = match answer.get("results") {
+        Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| read(caller, entry)).collect(),
+        None => Vec::from_iter(read(caller, answer)),
+    };
+    let at_once: Vec<Tally> = match service.config.events.reads {
+        ReadEvents::All => handed_out,
+        ReadEvents::Summary => handed_out.into_iter().filter_map(|read| service.reads.add(read)).collect(),
+    };
+    let mut told = stream::iter(at_once).map(|read| async move { tell(service, &read).await }).buffered(AT_ONCE);
+    while let Some(told) = told.next().await {
+        told?;
+    }
+    Ok(())
+}
+
+fn read(caller: &Caller, connection: &Value) -> Option<Tally> {
+    connection.get("access_token")?;
+    let key = ConnectionKey::parse_subject(connection.get("subject")?.as_str()?).ok()?;
+    let sequence = connection.get("sequence").and_then(Value::as_u64).unwrap_or_default();
+    Some(Tally { key, actor: caller.actor.clone(), count: 1, sequence })
+}
+
+/// Writes the sums down again and again until told to stop.
+pub(super) async fn run(service: &Service, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(service.config.events.reads_interval) => flush(service).await,
+        }
+    }
+}
+
+/// Writes the sums down. Those that cannot be written now go on.
+pub(super) async fn flush(service: &Service) {
+    let sums = stream::iter(service.reads.take());
+    let told = sums.map(|sum| async move { (tell(service, &sum).await, sum) });
+    let mut told = std::pin::pin!(told.buffer_unordered(AT_ONCE));
+    while let Some((told, sum)) = told.next().await {
+        let Err(error) = told else { continue };
+        let lost = service.reads.add(sum).map_or(0, |sum| sum.count);
+        warn!(lost, "an event about reads is not stored: {error}");
+    }
+}
+
+async fn tell(service: &Service, read: &Tally) -> Result<(), StoreError> {
+    let Tally { key, actor, count, sequence } = read;
+    // Of the subject only the names go into an event's.
+    let subject = CommandSubject::connection(key, Verb::Refresh);
+    let mut event = Event::about(&subject, EventKind::Read, actor, system::now());
+    (event.count, event.sequence) = (Some(*count), Some(*sequence));
+    let to = subject.event_subject(event.event.as_str());
+    service.store.nats.publish(&to, nats::headers(None), store::json(&event)?).await?;
+    Ok(())
+}

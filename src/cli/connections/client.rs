@@ -1,0 +1,59 @@
+//! Calls for people: what goes wrong is said so that they know what to do.
+
+use anyhow::{Context as _, bail};
+use async_nats::Subscriber;
+use serde_json::{Map, Value, json};
+
+use super::PAGE;
+use crate::client::{self, CallError};
+use crate::nats::Nats;
+use crate::subject::{Account, Integration, NodeCall};
+
+/// The calls of one account.
+pub(super) struct Calls {
+    pub(super) nats: Nats,
+    pub(super) account: Account,
+}
+
+impl Calls {
+    pub(super) async fn call(&self, call: NodeCall, question: Map<String, Value>) -> anyhow::Result<Value> {
+        let question = Value::Object(question);
+        let answer = tokio::select! {
+            answer = client::call(self.nats.client(), &self.account, call, &question) => answer,
+            refusal = self.nats.refusal() => bail!(
+                "this NATS user may not call `{}` for {}: {refusal}", call.as_str(), self.account
+            ),
+        };
+        match answer {
+            Ok(answer) => serde_json::from_slice(&answer).context("the answer is not JSON"),
+            Err(error @ CallError::NoWorker) => {
+                bail!("{error}: is a worker running, and is the NATS user of account {} or `admin`?", self.account)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All connections, page after page.
+    pub(super) async fn list(&self, integration: Option<&Integration>) -> anyhow::Result<Vec<Value>> {
+        let (mut found, mut cursor) = (Vec::new(), None);
+        loop {
+            let mut question = Map::from_iter([("limit".to_owned(), json!(PAGE))]);
+            question.extend(integration.map(|it| ("integration_id".to_owned(), json!(it))));
+            question.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
+            let mut page = self.call(NodeCall::List, question).await?;
+            if let Some(Value::Array(results)) = page.get_mut("results").map(Value::take) {
+                found.extend(results);
+            }
+            match page.get_mut("next_cursor").map(Value::take) {
+                Some(next) => cursor = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    pub(super) async fn subscribe(&self, subject: String) -> anyhow::Result<Subscriber> {
+        let subscriber = self.nats.client().subscribe(subject).await?;
+        self.nats.client().flush().await?;
+        Ok(subscriber)
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections as people see them. Tokens are shown to whoever asks for them in so many words.
+
+use std::io::Write as _;
+
+use comfy_table::{Table, presets};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::subject::ConnectionKey;
+use crate::system;
+
+/// How one connection is printed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    pub(super) json: bool,
+    pub(super) show_token: bool,
+}
+
+impl Shown {
+    pub(super) fn connection(self, connection: &Value) -> anyhow::Result<()> {
+        let mut connection = connection.clone();
+        if let Some(token) = connection.get_mut("access_token").filter(|_| !self.show_token) {
+            *token = "[redacted]".into();
+        }
+        if self.json {
+            return say(&connection.to_string());
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        for (name, value) in connection.as_object().into_iter().flatten() {
+            let shown = match (name.as_str(), value) {
+                ("expiry", value) => format!("{} ({})", text(value), ends(Some(value))),
+                ("modified", value) => value
+                    .as_i64()
+                    .and_then(|at| Timestamp::from_second(at).ok())
+                    .map_or_else(|| value.to_string(), |at| format!("{at} ({})", ago(at))),
+                (_, value) => text(value),
+            };
+            table.add_row([name.clone(), shown]);
+        }
+        say(&trimmed(&table))
+    }
+}
+
+/// All connections, a line each.
+pub(super) fn table(connections: &[Value]) -> String {
+    if connections.is_empty() {
+        return "no connections".to_owned();
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "INTEGRATION",
+        "CONNECTION",
+        "STATUS",
+        "ENDS",
+        "CHANGED",
+        "SEQUENCE",
+    ]);
+    for connection in connections {
+        let (integration, name) = names(connection);
+        let changed = connection.get("modified").and_then(Value::as_i64).and_then(|at| Timestamp::from_second(at).ok());
+        table.add_row([
+            integration,
+            name,
+            connection.get("status").map(text).unwrap_or_default(),
+            ends(connection.get("expiry")),
+            changed.map(ago).unwrap_or_default(),
+            connection.get("sequence").map(text).unwrap_or_default(),
+        ]);
+    }
+    trimmed(&table)
+}
+
+/// Integration and name, from the token subject.
+pub(super) fn names(connection: &Value) -> (String, String) {
+    let subject = connection.get("subject").and_then(Value::as_str).unwrap_or_default();
+    match ConnectionKey::parse_subject(subject) {
+        Ok(key) => (key.integration.to_string(), key.name.to_string()),
+        Err(_) => (subject.to_owned(), String::new()),
+    }
+}
+
+fn ends(expiry: Option<&Value>) -> String {
+    let expiry = expiry.and_then(Value::as_str).and_then(|text| text.parse().ok());
+    expiry.map_or_else(|| "–".to_owned(), |expiry| left(expiry, system::now()))
+}
+
+/// How long until then: `in 59 min`, `ended 3 s ago`.
+pub(super) fn left(expiry: Timestamp, now: Timestamp) -> String {
+    let left = expiry.duration_since(now);
+    if left.is_positive() { format!("in {}", rough(left)) } else { format!("ended {} ago", rough(-left)) }
+}
+
+fn ago(at: Timestamp) -> String {
+    format!("{} ago", rough(system::now().duration_since(at)))
+}
+
+/// A length of time in its two largest units at most.
+fn rough(time: SignedDuration) -> String {
+    let seconds = time.as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+pub(in crate::cli) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+pub(in crate::cli) fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Prints a line, at once.
+pub(in crate::cli) fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_left_are_said_in_few_words() {
+        #[track_caller]
+        fn check(seconds: i64, expected: &str) {
+            let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+            assert_eq!(left(now + SignedDuration::from_secs(seconds), now), expected);
+        }
+        check(1, "in 1 s");
+        check(119, "in 119 s");
+        check(3_540, "in 59 min");
+        check(7_200 + 61, "in 2 h 1 min");
+        check(8 * 86_400 + 3_600, "in 8 d 1 h");
+        check(0, "ended 0 s ago");
+        check(-180, "ended 3 min ago");
+    }
+
+    #[test]
+    fn names_stand_in_the_subject() {
+        let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+        let key = ConnectionKey::parse(account, "slack", "one").unwrap();
+        let connection = serde_json::json!({ "subject": key.subject() });
+        assert_eq!(names(&connection), ("slack".to_owned(), "one".to_owned()));
+    }
+}

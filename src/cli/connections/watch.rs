@@ -1,0 +1,202 @@
+//! `connections watch`: what expires, is refreshed and fails, as it happens.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anyhow::bail;
+use async_nats::{Message, Subscriber};
+use comfy_table::{Table, presets};
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::client::Calls;
+use super::show::{self, say};
+use crate::client::pushed;
+use crate::connection::OauthConnection;
+use crate::event::EventKind;
+use crate::subject::{self, Integration};
+use crate::system;
+
+/// Lines of the table; the rest is counted.
+const ROWS: usize = 40;
+/// How often times left are drawn anew.
+const REDRAW: Duration = Duration::from_secs(1);
+/// Clears the terminal, its cursor at the top.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// What is known of one connection.
+#[derive(Debug, Default)]
+struct Row {
+    status: &'static str,
+    expiry: Option<Timestamp>,
+    sequence: u64,
+    last: String,
+}
+
+/// All of them, by integration and name.
+#[derive(Debug, Default)]
+struct View(BTreeMap<(String, String), Row>);
+
+pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: bool) -> anyhow::Result<()> {
+    let wanted = |name: &str| integration.is_none_or(|integration| integration.as_str() == name);
+    let mut events = calls.subscribe(subject::events_of(&calls.account)).await?;
+    let mut pushes = calls.subscribe(subject::tokens_of(&calls.account)).await?;
+    let mut view = View::default();
+    for connection in calls.list(integration).await? {
+        view.is(serde_json::from_value(connection)?);
+    }
+    let is_drawn = !json && std::io::stdout().is_terminal();
+    if !is_drawn {
+        eprintln!("watching {} connections of {}", view.0.len(), calls.account);
+    }
+    let mut redraw = tokio::time::interval(REDRAW);
+    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            // A push comes before the event that tells of it.
+            biased;
+            _ = &mut interrupted => return Ok(()),
+            refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
+            push = next(&mut pushes) => {
+                if let Some(connection) = pushed(&push?) {
+                    view.is(connection);
+                }
+            }
+            event = next(&mut events) => {
+                let Ok(event) = serde_json::from_slice::<Value>(&event?.payload) else { continue };
+                if !wanted(field(&event, "integration_id")) {
+                    continue;
+                }
+                view.happened(&event);
+                if json {
+                    say(&event.to_string())?;
+                } else if !is_drawn {
+                    say(&view.line(&event))?;
+                }
+            }
+            _ = redraw.tick(), if is_drawn => {
+                say(&format!("{CLEAR}{}", view.table(&calls.account.to_string(), system::now())))?;
+            }
+        }
+    }
+}
+
+async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
+    messages.next().await.ok_or_else(|| anyhow::anyhow!("the connection to NATS ended"))
+}
+
+fn field<'a>(event: &'a Value, name: &str) -> &'a str {
+    event.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn key(event: &Value) -> (String, String) {
+    (field(event, "integration_id").to_owned(), field(event, "connection_id").to_owned())
+}
+
+impl View {
+    /// A connection's state.
+    fn is(&mut self, connection: OauthConnection) {
+        let key = show::names(&serde_json::json!({ "subject": connection.subject }));
+        let row = self.0.entry(key).or_default();
+        if connection.sequence >= row.sequence {
+            (row.status, row.expiry, row.sequence) =
+                (connection.status.as_str(), connection.expiry, connection.sequence);
+        }
+    }
+
+    /// An event. Reads are no news about a connection.
+    fn happened(&mut self, event: &Value) {
+        let name = field(event, "event");
+        if event.get("connection_id").is_none() || name == EventKind::Read.as_str() {
+            return;
+        }
+        let row = self.0.entry(key(event)).or_default();
+        let time: Option<Timestamp> = field(event, "time").parse().ok();
+        let time = time.map(|time| time.strftime("%T").to_string()).unwrap_or_default();
+        row.last = format!("{time} {name} {}", field(event, "reason")).trim_end().to_owned();
+    }
+
+    fn line(&self, event: &Value) -> String {
+        let (integration, name) = key(event);
+        let mut line = format!("{} {:<22} {integration}", field(event, "time"), field(event, "event"));
+        if !name.is_empty() {
+            line = format!("{line}/{name}");
+        }
+        line = format!("{line} by {}", field(event, "actor"));
+        if let Some(count) = event.get("count") {
+            line = format!("{line}, {count} times");
+        }
+        if !field(event, "reason").is_empty() {
+            line = format!("{line}: {}", field(event, "reason"));
+        }
+        match self.0.get(&(integration, name)).and_then(|row| row.expiry) {
+            Some(expiry) => format!("{line}, ends {}", show::left(expiry, system::now())),
+            None => line,
+        }
+    }
+
+    /// What ends soonest comes first; what does not end comes last.
+    fn table(&self, account: &str, now: Timestamp) -> String {
+        let mut rows: Vec<_> = self.0.iter().collect();
+        rows.sort_by_key(|(_, row)| (row.expiry.is_none(), row.expiry));
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header([
+            "INTEGRATION",
+            "CONNECTION",
+            "STATUS",
+            "ENDS",
+            "LAST EVENT (UTC)",
+        ]);
+        for ((integration, name), row) in rows.iter().take(ROWS) {
+            let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::left(expiry, now));
+            table.add_row([integration.as_str(), name, row.status, &ends, &row.last]);
+        }
+        let more = match rows.len().saturating_sub(ROWS) {
+            0 => String::new(),
+            more => format!("\n… and {more} more"),
+        };
+        format!("{} connections of {account}; Ctrl-C ends\n\n{}{more}", rows.len(), show::trimmed(&table))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+
+    fn connection(name: &str, sequence: u64, expiry: Option<&str>) -> OauthConnection {
+        let subject = subject::ConnectionKey::parse(ACCOUNT, "odd", name).unwrap().subject();
+        let mut value = json!({ "token_type": "Bearer", "sequence": sequence, "subject": subject, "status": "active" });
+        if let Some(expiry) = expiry {
+            value["expiry"] = json!(expiry);
+        }
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_ends_soonest_comes_first_with_its_last_event() {
+        let mut view = View::default();
+        view.is(connection("forever", 1, None));
+        view.is(connection("late", 2, Some("2026-01-01T14:00:00Z")));
+        view.is(connection("soon", 4, Some("2026-01-01T12:01:00Z")));
+        view.is(connection("soon", 3, Some("2026-01-01T18:00:00Z")));
+        let about = |event: &str| {
+            json!({
+                "event": event, "integration_id": "odd", "connection_id": "soon", "actor": "schedule",
+                "reason": "invalid_client", "time": "2026-01-01T11:59:59Z",
+            })
+        };
+        view.happened(&about("refresh_failed"));
+        view.happened(&about("read"));
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let lines: Vec<Vec<&str>> = table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
+        let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
+        assert_eq!(lines[0], expected);
+        assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
+    }
+}
