@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use crate::auth::{AuthError, Caller};
-use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
+use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::Status;
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
@@ -39,6 +39,8 @@ enum CallError {
     Refused(u16, String),
     /// Not the caller's fault.
     Store(StoreError),
+    /// A refusal as it is.
+    Answered(Answer),
 }
 
 impl From<StoreError> for CallError {
@@ -97,6 +99,7 @@ async fn answer(service: &Service, message: Message) {
     let answer = match dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
+        Err(CallError::Answered(answer)) => answer,
         Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
             span.in_scope(|| warn!("{error}"));
             Answer::error(503, "the message bus is not available; try again")
@@ -118,6 +121,9 @@ fn error_headers(answer: &Answer) -> HeaderMap {
     if answer.status != 200 {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
         headers.insert(NATS_SERVICE_ERROR, answer.body.get("error").and_then(Value::as_str).unwrap_or_default());
+        if let Some(seconds) = answer.retry_after {
+            headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
+        }
     }
     headers
 }
@@ -249,7 +255,7 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
         return Ok(json!(connection));
     }
     match change::refresh(service, caller, &key, None).await {
-        Err(CallError::Refused(..)) => {
+        Err(CallError::Refused(..) | CallError::Answered(_)) => {
             // As it is now: with the old token while that is good, or with a status that says why not.
             let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
             let is_good =
