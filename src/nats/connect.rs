@@ -148,9 +148,9 @@ pub(super) async fn log_event(event: &Event, probe: &Probe) {
         Event::Draining | Event::Closed => info!("connection to NATS closed"),
         Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
         Event::ServerError(error) => error!("NATS: {error}"),
-        Event::ClientError(error) => match probe.reason().await {
-            Some(reason) => warn!("no connection to NATS: {reason}; trying again"),
-            None => warn!("no connection to NATS: {error}; trying again"),
-        },
+        Event::ClientError(error) => {
+            let reason = probe.reason().await.unwrap_or_else(|| error.to_string());
+            warn!("no connection to NATS: {reason}; trying again");
+        }
     }
 }

@@ -90,10 +90,7 @@ fn is_never(ip: IpAddr) -> bool {
 
 /// IPv4-compatible, translated (RFC 2765), NAT64, Teredo and 6to4 addresses; mapped ones are judged as what they map.
 fn embeds_v4(ip: Ipv6Addr) -> bool {
-    matches!(
-        ip.segments(),
-        [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..]
-    )
+    matches!(ip.segments(), [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
 }
 
 /// Whether an address is one of the public internet's, embedded addresses included.

@@ -56,9 +56,7 @@ async fn eventually(mut happens: impl AsyncFnMut() -> bool, otherwise: impl Fn()
             sleep(Duration::from_millis(20)).await;
         }
     };
-    if timeout(PATIENCE, polling).await.is_err() {
-        panic!("{}", otherwise());
-    }
+    assert!(timeout(PATIENCE, polling).await.is_ok(), "{}", otherwise());
 }
 
 fn folder() -> TempDir {
