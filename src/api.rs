@@ -44,6 +44,8 @@ enum CallError {
     Refused(u16, String),
     /// Not the caller's fault.
     Store(StoreError),
+    /// A refusal as it is.
+    Answered(Answer),
 }
 
 impl From<StoreError> for CallError {
@@ -124,6 +126,7 @@ fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
     let answer = match done {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
+        Err(CallError::Answered(answer)) => answer,
         Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
             span.in_scope(|| warn!("{error}"));
             let away = Answer::error(503, "the message bus is not available; try again");
@@ -294,7 +297,7 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
         return Ok(json!(connection));
     }
     match change::refresh(service, caller, &key, None).await {
-        Err(CallError::Refused(..)) => {
+        Err(CallError::Refused(..) | CallError::Answered(_)) => {
             // As it is now: with the old token while that is good, or with a status that says why not.
             let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
             let is_good =

@@ -1,5 +1,7 @@
 //! What travels on the work queue: an envelope that anyone may see, and the order sealed inside it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -148,6 +150,12 @@ impl Answer {
     #[must_use]
     pub fn error(status: u16, text: &str) -> Self {
         Self { status, body: serde_json::json!({ "error": text }), retry_after: None }
+    }
+
+    /// The same, with the time to wait before asking again.
+    #[must_use]
+    pub fn after(self, wait: Option<Duration>) -> Self {
+        Self { retry_after: wait.map(|wait| wait.as_secs().max(1)), ..self }
     }
 }
 

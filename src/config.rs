@@ -71,6 +71,26 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_is_said_in_plain_words() {
+        #[track_caller]
+        fn check(text: &str, expected: &str) {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("canary"), "{error}");
+        }
+        check("http.listen = \"localhost\"", "`localhost` is no address with a port such as `127.0.0.1:8080`");
+        check("http.metrics_listen = \"9090\"", "`9090` is no address with a port");
+        check("http.max_connections = 0", "must be at least 1");
+        check("http.trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor a network");
+        check("http.trusted_proxies = [\"proxy.example\"]", "`proxy.example` is neither an address nor a network");
+        check("http.address_rate = -1", "http.address_rate");
+        check("oauth.proxy = \"proxy:3128\"", "must be a URL such as `http://proxy.corp.example:3128`");
+        check("oauth.proxy = \"socks5://u:canary@proxy:3128\"", "must be a URL such as");
+        let config = parse("http.trusted_proxies = [\"10.1.2.3/8\", \"::1\", \"192.0.2.1\"]").unwrap();
+        let networks = config.http.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    }
+
+    #[test]
     fn unknown_keys_are_named() {
         let error = parse("[nats]\nurll = \"x\"").unwrap_err().to_string();
         assert!(error.contains("urll"), "{error}");

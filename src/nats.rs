@@ -8,10 +8,11 @@ pub mod record;
 pub mod schedule;
 pub mod topology;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::connect::ConnectError;
-use self::connect::{log_event, options, reconnect_delay};
+use self::connect::{Probe, log_event, options, reconnect_delay};
 use crate::config;
 use crate::system;
 use async_nats::client::{Request, RequestErrorKind};
@@ -108,23 +109,24 @@ impl Nats {
             .ping_interval(PING)
             .connection_timeout(Duration::from_secs(5))
             .request_timeout(Some(TRY))
-            .reconnect_delay_callback(reconnect_delay)
-            .event_callback(move |event| {
-                log_event(&event);
-                if let Event::ServerError(error) = event {
-                    refused.send_replace(error.to_string());
-                }
-                std::future::ready(())
-            });
-        let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
-        let servers: Vec<&str> = settings.url.split(',').map(str::trim).collect();
+            .reconnect_delay_callback(reconnect_delay);
+        let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();
         if servers.iter().any(|server| server.contains('@')) {
             return Err(ConnectError::Setting(
                 "nats.url must not hold a user or password; set `nats.user` and `nats.password`",
             ));
         }
+        let probe = Arc::new(Probe::new(options.clone(), servers.clone()));
+        let options = options.event_callback(move |event| {
+            if let Event::ServerError(error) = &event {
+                refused.send_replace(error.to_string());
+            }
+            let probe = Arc::clone(&probe);
+            async move { log_event(&event, &probe).await }
+        });
+        let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
         let client = options
-            .connect(servers)
+            .connect(&servers[..])
             .await
             .map_err(|source| ConnectError::Connect { url: settings.url.clone(), source })?;
         let mut jetstream = jetstream::new(client.clone());

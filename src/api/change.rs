@@ -77,10 +77,7 @@ async fn order(
     }
     match tokio::time::timeout_at(deadline, answer.arrival()).await {
         Ok(Some(Answer { status: 200, body, .. })) => Ok(body),
-        Ok(Some(Answer { status, body, .. })) => {
-            let text = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason");
-            Err(CallError::Refused(status, text.to_owned()))
-        }
+        Ok(Some(refusal)) => Err(CallError::Answered(refusal)),
         Ok(None) | Err(_) => Err(still_running()),
     }
 }

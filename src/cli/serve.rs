@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -152,7 +154,10 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
     let extra_ca_pem = if ca.as_os_str().is_empty() {
         None
     } else {
-        Some(std::fs::read_to_string(ca).with_context(|| format!("oauth.ca: {}", ca.display()))?)
+        let pem = std::fs::read_to_string(ca).with_context(|| format!("oauth.ca: cannot read {}", ca.display()))?;
+        let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        anyhow::ensure!(found.is_ok_and(|found| !found.is_empty()), "oauth.ca: no PEM certificate in {}", ca.display());
+        Some(pem)
     };
     Ok(provider::Settings {
         guard: guard(config),

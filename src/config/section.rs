@@ -84,12 +84,13 @@ impl Nats {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     /// Address of the gateway.
+    #[serde(deserialize_with = "form::address")]
     pub listen: SocketAddr,
     /// How browsers reach it.
     #[serde(deserialize_with = "form::optional")]
     pub public_url: Option<Url>,
     /// Own address for metrics.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::optional_address")]
     pub metrics_listen: Option<SocketAddr>,
     /// What answers to its commands are addressed to, or empty.
     #[serde(deserialize_with = "form::edge_id")]
@@ -110,6 +111,7 @@ pub struct Http {
     /// Requests with one credential at once.
     pub credential_burst: u32,
     /// Connections open at once.
+    #[serde(deserialize_with = "form::count")]
     pub max_connections: usize,
     /// How long a caller waits for a command's answer.
     #[serde(deserialize_with = "form::duration")]
@@ -133,7 +135,7 @@ pub struct Oauth {
     #[serde(deserialize_with = "form::duration")]
     pub login_ttl: Duration,
     /// Proxy for calls to providers.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::proxy")]
     pub proxy: Option<Url>,
     /// File with further root certificates, or empty.
     pub ca: PathBuf,

@@ -121,7 +121,7 @@ impl Pair {
     }
 
     fn digest(&self) -> Digest {
-        let parts = [&self.cert[..], &self.key[..]].map(|part| Sha256::digest(part));
+        let parts = [&self.cert[..], &self.key[..]].map(Sha256::digest);
         Sha256::digest(parts.concat()).into()
     }
 

@@ -1,14 +1,21 @@
 //! How to connect: credentials, certificates, and what happens while the server is away.
 
 use std::path::Path;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::{ConnectOptions, Event};
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::config;
+
+/// How often at most the reason of a failure is looked for.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +23,9 @@ pub enum ConnectError {
     /// A setting does not fit.
     #[error("{0}")]
     Setting(&'static str),
+    /// The certificate and key of this process do not go together.
+    #[error("`nats.client_cert` and `nats.client_key`: {0}")]
+    Pair(rustls::Error),
     /// A file of credentials cannot be read.
     #[error("cannot read {path}: {source}")]
     File {
@@ -56,7 +66,7 @@ async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Resul
     let given = |path: &Path| !path.as_os_str().is_empty();
     // Named, because a second provider anywhere among the dependencies leaves rustls without a default. Whoever was
     // first has named one already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _ = aws_lc_rs::default_provider().install_default();
     let mut options = options;
     if given(&settings.ca) {
         let pem = read(&settings.ca).await?;
@@ -71,12 +81,12 @@ async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Resul
         (false, false) => Ok(options),
         (true, true) => {
             let (cert, key) = (read(&settings.client_cert).await?, read(&settings.client_key).await?);
-            if CertificateDer::from_pem_slice(cert.as_bytes()).is_err() {
-                return Err(ConnectError::Setting("`nats.client_cert` holds no PEM certificate"));
-            }
-            if PrivateKeyDer::from_pem_slice(key.as_bytes()).is_err() {
-                return Err(ConnectError::Setting("`nats.client_key` holds no PEM private key"));
-            }
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
+                .map_err(|_| ConnectError::Setting("`nats.client_key` holds no PEM private key"))?;
+            let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<Vec<_>, _>>();
+            let chain = chain.ok().filter(|chain| !chain.is_empty());
+            let chain = chain.ok_or(ConnectError::Setting("`nats.client_cert` holds no PEM certificate"))?;
+            CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(ConnectError::Pair)?;
             let (cert, key) = (settings.client_cert.clone(), settings.client_key.clone());
             Ok(options.add_client_certificate(cert, key).require_tls(true))
         }
@@ -100,7 +110,37 @@ pub(super) fn reconnect_delay(tries: usize) -> Duration {
     (Duration::from_millis(100) * 2_u32.pow(doublings)).min(Duration::from_secs(5))
 }
 
-pub(super) fn log_event(event: &Event) {
+/// Looks for the reason of a failed connection: the client's events name no more than its kind.
+pub(super) struct Probe {
+    options: ConnectOptions,
+    servers: Vec<String>,
+    looked: Mutex<Option<Instant>>,
+    tasks: TaskTracker,
+}
+
+impl Probe {
+    pub(super) fn new(options: ConnectOptions, servers: Vec<String>) -> Self {
+        Self { options, servers, looked: Mutex::default(), tasks: TaskTracker::new() }
+    }
+
+    /// The reason, found by one more try; not more often than once a minute.
+    async fn reason(&self) -> Option<String> {
+        let is_due = |looked: Option<Instant>| looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if !is_due(*looked) {
+                return None;
+            }
+            *looked = Some(Instant::now());
+        }
+        let (options, servers) = (self.options.clone(), self.servers.clone());
+        // A task of its own, because what the client calls back must be `Sync`, and connecting is not.
+        let tried = self.tasks.spawn(async move { options.connect(&servers[..]).await.err().map(|it| it.to_string()) });
+        tried.await.ok().flatten()
+    }
+}
+
+pub(super) async fn log_event(event: &Event, probe: &Probe) {
     match event {
         Event::Connected => info!("connected to NATS"),
         Event::Disconnected => warn!("NATS is away; trying again until it is back"),
@@ -108,6 +148,9 @@ pub(super) fn log_event(event: &Event) {
         Event::Draining | Event::Closed => info!("connection to NATS closed"),
         Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
         Event::ServerError(error) => error!("NATS: {error}"),
-        Event::ClientError(error) => warn!("no connection to NATS: {error}; trying again"),
+        Event::ClientError(error) => {
+            let reason = probe.reason().await.unwrap_or_else(|| error.to_string());
+            warn!("no connection to NATS: {reason}; trying again");
+        }
     }
 }

@@ -5,12 +5,15 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Proxy, Response, redirect};
 use url::Url;
 
-use super::guard::{Guard, Refusal};
+use super::guard::{Guard, Lookup, Refusal, Resolver, system_lookup};
 use crate::oauth::token::Request;
+use crate::system;
 
 const MAX_BODY: usize = 256 * 1024;
 const POOL_IDLE: Duration = Duration::from_mins(1);
@@ -51,7 +54,7 @@ pub struct Answer {
     pub status: u16,
     /// As sent.
     pub content_type: Option<String>,
-    /// How long to wait, when given in seconds; at most a day.
+    /// How long to wait, when the provider says so; at most a day.
     pub retry_after: Option<Duration>,
     /// At most 256 KiB.
     pub body: Bytes,
@@ -115,7 +118,12 @@ impl Client {
     /// # Errors
     /// [`Error::Setup`] when the certificates or the proxy are unusable.
     pub fn new(settings: &Settings) -> Result<Self, Error> {
+        Self::with_lookup(settings, system_lookup())
+    }
+
+    fn with_lookup(settings: &Settings, lookup: Lookup) -> Result<Self, Error> {
         let Settings { guard, connect_timeout, total_timeout, extra_ca_pem, proxy } = settings;
+        let proxy_host = proxy.as_ref().and_then(Url::host_str).map(str::to_owned);
         let mut builder = reqwest::Client::builder()
             .https_only(!guard.allow_insecure_urls)
             .redirect(redirect::Policy::none())
@@ -129,7 +137,7 @@ impl Client {
             .pool_idle_timeout(POOL_IDLE)
             .pool_max_idle_per_host(POOL_PER_HOST)
             .user_agent(concat!("tokenbus/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(guard.clone());
+            .dns_resolver(Resolver { guard: guard.clone(), proxy: proxy_host, lookup });
         if let Some(pem) = extra_ca_pem {
             let authorities = Certificate::from_pem_bundle(pem.as_bytes()).map_err(|_| Error::Setup)?;
             builder = builder.tls_certs_merge(authorities);
@@ -163,8 +171,7 @@ async fn read(mut response: Response) -> Result<Answer, Error> {
     let status = response.status().as_u16();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let content_type = header(CONTENT_TYPE);
-    let seconds = header(RETRY_AFTER).and_then(|text| text.trim().parse::<u64>().ok());
-    let retry_after = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
+    let retry_after = header(RETRY_AFTER).and_then(|text| wait(text.trim(), system::now()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| judge_body(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -173,6 +180,15 @@ async fn read(mut response: Response) -> Result<Answer, Error> {
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status, content_type, retry_after, body: body.freeze() })
+}
+
+/// How long `Retry-After` says to wait, in seconds or as a date (RFC 9110 §10.2.3); a date that is over is no wait.
+fn wait(text: &str, now: Timestamp) -> Option<Duration> {
+    let seconds = text.parse().ok().or_else(|| {
+        let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        Some(u64::try_from(date.as_second().saturating_sub(now.as_second())).unwrap_or(0))
+    })?;
+    Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER)))
 }
 
 fn judge_body(error: &reqwest::Error) -> Error {

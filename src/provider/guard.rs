@@ -1,7 +1,11 @@
 //! Which hosts may be talked to: names are resolved once, and only judged addresses are handed on.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
@@ -84,9 +88,9 @@ fn is_never(ip: IpAddr) -> bool {
     closed || ip.is_unspecified() || ip.is_multicast()
 }
 
-/// IPv4-compatible, NAT64, Teredo and 6to4 addresses; mapped ones are judged as what they map.
+/// IPv4-compatible, translated (RFC 2765), NAT64, Teredo and 6to4 addresses; mapped ones are judged as what they map.
 fn embeds_v4(ip: Ipv6Addr) -> bool {
-    matches!(ip.segments(), [0, 0, 0, 0, 0, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
+    matches!(ip.segments(), [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
 }
 
 /// Whether an address is one of the public internet's, embedded addresses included.
@@ -129,19 +133,35 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     (0x2000..=0x3fff).contains(&a) && !special
 }
 
-/// Resolves each name once; whatever is not allowed is left out, so that the address connected to
-/// is the address judged.
-impl Resolve for Guard {
+/// How a name becomes addresses.
+pub(super) type Lookup = Arc<dyn Fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+/// Asks the system's resolver.
+pub(super) fn system_lookup() -> Lookup {
+    Arc::new(|host| async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) }.boxed())
+}
+
+/// Resolves each name once for a connection; whatever is not allowed is left out, so that the address connected to is
+/// the address judged.
+pub(super) struct Resolver {
+    pub(super) guard: Guard,
+    /// The configured proxy, which is where all connections go and may be anywhere.
+    pub(super) proxy: Option<String>,
+    pub(super) lookup: Lookup,
+}
+
+impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let guard = self.clone();
+        let (guard, host) = (self.guard.clone(), name.as_str().to_owned());
+        let is_proxy = self.proxy.as_ref().is_some_and(|proxy| bare(proxy).eq_ignore_ascii_case(bare(&host)));
+        let found = (self.lookup)(host.clone());
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found = tokio::net::lookup_host((host.as_str(), 0)).await.map_err(|_| Refusal::Resolution)?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| guard.allows(&host, address.ip())).collect();
-            if allowed.is_empty() {
+            let mut found = found.await.map_err(|_| Refusal::Resolution)?;
+            found.retain(|address| is_proxy || guard.allows(&host, address.ip()));
+            if found.is_empty() {
                 return Err(Refusal::Address.into());
             }
-            Ok::<Addrs, _>(Box::new(allowed.into_iter()))
+            Ok::<Addrs, _>(Box::new(found.into_iter()))
         })
     }
 }

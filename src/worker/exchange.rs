@@ -3,6 +3,8 @@
 //! The order is the contract: consume the login, send the code, write the record, store, tell, schedule, answer, ack.
 //! A code is sent by the attempt that consumed the login and by no other, so never twice.
 
+use std::time::Duration;
+
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use tracing::{info, warn};
@@ -176,7 +178,10 @@ impl Attempt<'_> {
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables: &self.login.issued_at.variables };
         let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
         let asked = tokens::ask(self.service, config, grant.variables, build).await;
-        Ok(asked.map_err(|error| Refusal::new(error.status(), error.reason(), &error.to_string())))
+        Ok(asked.map_err(|error| {
+            let retry_after = error.retry_after();
+            Refusal { retry_after, ..Refusal::new(error.status(), error.reason(), &error.to_string()) }
+        }))
     }
 }
 
@@ -217,11 +222,12 @@ struct Refusal {
     status: u16,
     reason: String,
     text: String,
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     fn new(status: u16, reason: &str, text: &str) -> Self {
-        Self { status, reason: reason.to_owned(), text: text.to_owned() }
+        Self { status, reason: reason.to_owned(), text: text.to_owned(), retry_after: None }
     }
 }
 
@@ -230,5 +236,5 @@ async fn failed(service: &Service, job: &Job, refusal: &Refusal) -> Result<Answe
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
     event.reason = Some(&refusal.reason);
     job.tell(&service.store.nats, &event).await?;
-    Ok(Answer::error(refusal.status, &refusal.text))
+    Ok(Answer::error(refusal.status, &refusal.text).after(refusal.retry_after))
 }

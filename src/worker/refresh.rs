@@ -118,7 +118,8 @@ impl Refresh<'_> {
             return settle::answer(connection).map(Some);
         }
         let failed = refresh_failure.as_ref().filter(|failure| asked && now < failure.until);
-        Ok(failed.map(|failure| Answer::error(failure.status, &failure.reason)))
+        let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).ok();
+        Ok(failed.map(|failure| Answer::error(failure.status, &failure.reason).after(wait(failure.until))))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {
@@ -189,10 +190,7 @@ impl Refresh<'_> {
         let (now, connection) = (system::now(), &stored.connection);
         let failures = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
         let count = if self.actor == CLOCK { failures.saturating_add(1) } else { failures.max(1) };
-        let asked_to_wait = match error {
-            NoTokens::Refused(_, retry_after) => retry_after.unwrap_or_default(),
-            NoTokens::Request(_) | NoTokens::Unreachable(_) => Duration::ZERO,
-        };
+        let asked_to_wait = error.retry_after().unwrap_or_default();
         let wait = backoff_refresh(count, system::random_share()).max(asked_to_wait);
         warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
         let until = later(now, self.service.config.refresh.min_interval.max(asked_to_wait));
@@ -200,7 +198,7 @@ impl Refresh<'_> {
         self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
         self.tell_failure(error.reason()).await?;
-        Ok(Answer::error(error.status(), &error.to_string()))
+        Ok(Answer::error(error.status(), &error.to_string()).after(error.retry_after()))
     }
 
     /// Without a config nothing can be refreshed, but the config may come back.

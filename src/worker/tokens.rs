@@ -28,6 +28,14 @@ impl NoTokens {
         }
     }
 
+    /// How long the provider asks to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Request(_) | Self::Unreachable(_) => None,
+            Self::Refused(_, retry_after) => *retry_after,
+        }
+    }
+
     /// Its name in events, from a fixed list.
     pub(super) fn reason(&self) -> &'static str {
         match self {

@@ -12,6 +12,8 @@ mod bus;
 mod chaos;
 #[cfg(test)]
 mod e2e;
+#[cfg(test)]
+mod edge;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[path = "../support/fleet.rs"]
@@ -33,7 +35,12 @@ mod nats_permissions;
 #[cfg(test)]
 mod nats_records;
 #[cfg(test)]
+mod nats_tls;
+#[cfg(test)]
 mod nats_topology;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod outgoing;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]

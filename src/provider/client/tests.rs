@@ -1,6 +1,8 @@
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt as _;
 use http_body_util::{BodyExt as _, Full};
@@ -59,7 +61,7 @@ async fn answer(request: hyper::Request<Incoming>, port: u16) -> Result<hyper::R
     let reply = match parts.uri.path() {
         "/redirect" => reply.status(307).header("location", format!("http://127.0.0.1:{port}/html")).body(Bytes::new()),
         "/html" => reply.status(502).header("retry-after", "999999999").body("<html>sorry</html>".into()),
-        "/date" => reply.header("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT").body(Bytes::new()),
+        "/date" => reply.header("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT").body(Bytes::new()),
         "/large" => reply.body(vec![b'x'; 300 * 1024].into()),
         "/full" => reply.body(vec![b'x'; MAX_BODY].into()),
         "/echo" => reply.body(format!("{} {:?}", String::from_utf8_lossy(&body), parts.headers).into()),
@@ -101,7 +103,7 @@ async fn c3_an_answer_comes_back_as_it_is() {
         assert!(!format!("{answer:?}").contains("sorry"));
     }
     let dated = send(&settings, &format!("http://127.0.0.1:{port}/date")).await.unwrap();
-    assert_eq!(dated.retry_after, None);
+    assert_eq!(dated.retry_after, Some(Duration::ZERO));
     let echo = send(&settings, &format!("http://127.0.0.1:{port}/echo")).await.unwrap();
     let text = String::from_utf8_lossy(&echo.body).into_owned();
     assert!(text.starts_with("code=canary {") && text.contains("Basic canary") && text.contains("tokenbus/"), "{text}");
@@ -172,25 +174,130 @@ async fn c2_a_name_with_a_private_address_is_refused_before_a_connection() {
     assert!(listener.accept().now_or_never().is_none(), "nobody came");
 }
 
-/// An authority's certificate and a server's TLS settings for `localhost`.
-fn authority() -> (String, TlsAcceptor) {
+#[tokio::test]
+async fn c3_an_answer_that_drips_is_cut() {
+    let (port, _server) = serve(|mut stream: TcpStream, _| async move {
+        let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1024]).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n").await;
+        while stream.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let short = Settings { total_timeout: Duration::from_millis(300), ..settings(true) };
+    let error = refused(send(&short, &format!("http://127.0.0.1:{port}/?q={CANARY}")).await);
+    assert_eq!(error, Error::Timeout { connected: true });
+}
+
+#[test]
+fn c3_waits_are_seconds_or_dates() {
+    let now: Timestamp = "2026-10-21T07:28:00Z".parse().unwrap();
+    for (text, seconds) in [
+        ("0", Some(0)),
+        ("120", Some(120)),
+        ("999999999", Some(MAX_RETRY_AFTER)),
+        ("Wed, 21 Oct 2026 07:28:30 GMT", Some(30)),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", Some(0)),
+        ("Thu, 21 Oct 2100 07:28:00 GMT", Some(MAX_RETRY_AFTER)),
+        ("-1", None),
+        ("1.5", None),
+        ("soon", None),
+        ("99999999999999999999", None),
+        ("Wed, 41 Oct 2026 07:28:00 GMT", None),
+        ("", None),
+    ] {
+        assert_eq!(wait(text, now), seconds.map(Duration::from_secs), "{text}");
+    }
+}
+
+/// A resolver that answers with these addresses, one after the other, and how often it was asked.
+fn changing(addresses: &'static [&'static str]) -> (Lookup, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let lookup: Lookup = Arc::new(move |_| {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        let address = addresses[number.min(addresses.len() - 1)];
+        async move { Ok(vec![SocketAddr::new(address.parse().unwrap(), 0)]) }.boxed()
+    });
+    (lookup, asked)
+}
+
+#[tokio::test]
+async fn c2_the_address_judged_is_the_address_connected_to() {
+    let (port, _server) = serve(http).await;
+    let guard = Guard { allowed_hosts: vec!["rebind.example".to_owned()], allow_insecure_urls: true };
+    let (ca, acceptor) = authority(&["rebind.example"], 2100);
+    let (tls_port, _tls_server) = serve_tls(acceptor).await;
+    let settings = Settings { guard, extra_ca_pem: Some(ca), ..settings(true) };
+    for later in ["169.254.169.254", "64:ff9b::a00:1", "::ffff:169.254.169.254", "2002:a00:1::", "0.0.0.0"] {
+        let (lookup, asked) = changing(Box::leak(vec!["127.0.0.1", later].into_boxed_slice()));
+        let client = Client::with_lookup(&settings, lookup).unwrap();
+        let url = format!("https://rebind.example:{tls_port}/echo?q={CANARY}");
+        assert_eq!(client.send(request(&url)).await.unwrap().status, 200);
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "one look-up for one connection");
+        // Another port needs another connection, so another look-up, which is judged again.
+        let url = format!("https://rebind.example:{port}/echo?q={CANARY}");
+        let error = refused(client.send(request(&url)).await);
+        assert_eq!((error, asked.load(Ordering::SeqCst)), (Error::Refused(Refusal::Address), 2), "{later}");
+    }
+}
+
+#[tokio::test]
+async fn c2_of_several_addresses_only_public_ones_are_tried() {
+    let (port, server) = serve(http).await;
+    let lookup: Lookup = Arc::new(|_| {
+        let addresses = ["127.0.0.1", "10.0.0.1", "::1", "::ffff:127.0.0.1"];
+        async move { Ok(addresses.map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).to_vec()) }.boxed()
+    });
+    let client = Client::with_lookup(&settings(false), lookup).unwrap();
+    let error = refused(client.send(request(&format!("https://acme.example:{port}/?q={CANARY}"))).await);
+    assert_eq!((error, error.sent()), (Error::Refused(Refusal::Address), false));
+    drop(server);
+}
+
+#[tokio::test]
+async fn c2_the_configured_proxy_may_have_a_private_address_and_is_asked_by_name() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Url::parse(&format!("http://proxy.corp.example:{}", listener.local_addr().unwrap().port())).unwrap();
+    let settings = Settings { proxy: Some(proxy), ..settings(false) };
+    let (lookup, asked) = changing(&["127.0.0.1"]);
+    let client = Client::with_lookup(&settings, lookup).unwrap();
+    let proxied = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut said = [0; 1024];
+        let length = tokio::io::AsyncReadExt::read(&mut stream, &mut said).await.unwrap();
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    };
+    let url = format!("https://acme.example/?q={CANARY}");
+    let (said, result) = tokio::join!(proxied, client.send(request(&url)));
+    assert!(said.starts_with("CONNECT acme.example:443 HTTP/1.1\r\n") && !said.contains(CANARY), "{said}");
+    refused(result);
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "the provider's name is the proxy's to resolve");
+    // What is refused as it stands goes to no proxy.
+    for url in ["https://127.0.0.1/", "https://169.254.169.254/", "http://acme.example/"] {
+        assert!(matches!(client.send(request(url)).await, Err(Error::Refused(_))), "{url}");
+    }
+}
+
+/// An authority's certificate, and a server's TLS settings for these names until that year.
+fn authority(names: &[&str], until: i32) -> (String, TlsAcceptor) {
     let ca_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).unwrap().pem();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let mut leaf = CertificateParams::new(names).unwrap();
+    leaf.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    leaf.not_after = rcgen::date_time_ymd(until, 1, 1);
     let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![leaf.der().clone()], key).unwrap();
     (ca, TlsAcceptor::from(Arc::new(config)))
 }
 
-#[tokio::test]
-async fn c1_https_is_verified_against_known_authorities() {
-    let (ca, acceptor) = authority();
-    let (other, _) = authority();
-    let (port, _server) = serve(move |stream, port| {
+async fn serve_tls(acceptor: TlsAcceptor) -> (u16, JoinSet<()>) {
+    serve(move |stream, port| {
         let acceptor = acceptor.clone();
         async move {
             if let Ok(stream) = acceptor.accept(stream).await {
@@ -198,15 +305,35 @@ async fn c1_https_is_verified_against_known_authorities() {
             }
         }
     })
-    .await;
-    let url = format!("https://localhost:{port}/echo");
+    .await
+}
+
+#[tokio::test]
+async fn c1_https_is_verified_against_known_authorities() {
     let with = |pem: Option<&str>| Settings { extra_ca_pem: pem.map(str::to_owned), ..settings(true) };
-    assert_eq!(send(&with(Some(&ca)), &url).await.unwrap().status, 200);
-    for (pem, url) in
-        [(None, &url), (Some(other.as_str()), &url), (Some(&ca), &format!("https://127.0.0.1:{port}/echo"))]
-    {
-        let error = refused(send(&with(pem), url).await);
-        assert_eq!((error, error.sent()), (Error::Connect, false), "{url}");
+    let (other, _) = authority(&["localhost"], 2100);
+    for (names, until, trusted, expected) in [
+        (&["localhost"][..], 2100, true, true),
+        (&["localhost"], 2100, false, false),
+        (&["localhost"], 2001, true, false),
+        (&["other.example"], 2100, true, false),
+        (&["*.localhost"], 2100, true, false),
+        (&[], 2100, true, false),
+    ] {
+        let (ca, acceptor) = authority(names, until);
+        let (port, _server) = serve_tls(acceptor).await;
+        let url = format!("https://localhost:{port}/echo");
+        let answer = send(&with(trusted.then_some(&ca)), &url).await;
+        if expected {
+            assert_eq!(answer.unwrap().status, 200);
+            // The right authority, another name of the same host; another authority.
+            for (pem, url) in [(&ca, format!("https://127.0.0.1:{port}/echo")), (&other, url)] {
+                assert_eq!(refused(send(&with(Some(pem)), &url).await), Error::Connect, "{url}");
+            }
+        } else {
+            let error = refused(answer);
+            assert_eq!((error, error.sent()), (Error::Connect, false), "{names:?} until {until}");
+        }
     }
 }
 
