@@ -40,13 +40,13 @@ async fn has(source: &mut TokenSource, expected: &str) -> OauthConnection {
     timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the source never has {expected}"))
 }
 
-/// Asks until the token is old enough to be refreshed, then gives the new one.
-async fn refresh(world: &World) -> Value {
-    let (_, before) = world.read("one").await;
+/// Asks until the bus is there and the token old enough to be refreshed, then gives the new one.
+async fn refresh(world: &World, source: &TokenSource) -> Value {
+    let before = source.current().map(|current| current.sequence);
     let wait = async {
         loop {
             let (_, after) = world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-refresh-token/one")).await;
-            if after["sequence"].as_u64() > before["sequence"].as_u64() {
+            if after["sequence"].as_u64() > before {
                 return after;
             }
             sleep(Duration::from_millis(50)).await;
@@ -66,7 +66,7 @@ async fn a_source_waits_for_the_login_gets_every_token_and_ends_when_dropped() {
     assert_eq!(Some(first.modified), connected.1["modified"].as_u64());
     assert!(first.refresh_token.is_none());
 
-    let refreshed = refresh(&world).await;
+    let refreshed = refresh(&world, &source).await;
     let current = has(&mut source, "at-1").await;
     assert_eq!(Some(current.sequence), refreshed["sequence"].as_u64());
 
@@ -105,7 +105,7 @@ async fn a_source_outlives_the_bus() {
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     assert_eq!(source.current().as_ref().map(token), Some("at-0"), "kept while the bus was away");
-    refresh(&world).await;
+    refresh(&world, &source).await;
     has(&mut source, "at-1").await;
 }
 
@@ -165,7 +165,7 @@ async fn a_push_that_was_missed_is_made_up_for_after_the_next_connect() {
     })
     .await
     .expect("the client notices");
-    refresh(&world).await;
+    refresh(&world, &source).await;
     assert_eq!(source.current().as_ref().map(token), Some("at-0"));
     cable.mend();
     has(&mut source, "at-1").await;
@@ -182,7 +182,8 @@ async fn the_example_prints_each_new_state() {
         let mut line = async || timeout(PATIENCE, lines.recv()).await.expect("a line").unwrap();
         let first = line().await;
         assert!(first.ends_with(": active, a token of 4 characters"), "{first}");
-        let refreshed = refresh(&world).await;
+        let other = TokenSource::open(world.tokenbus.nats.connect("demo").await, key()).await.unwrap();
+        let refreshed = refresh(&world, &other).await;
         assert_eq!(line().await, format!("sequence {}: active, a token of 4 characters", refreshed["sequence"]));
     };
     tokio::select! {
