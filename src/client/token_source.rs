@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Pauses between questions that bring nothing new: doubled from the first to the last.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How long nothing is asked when there is nothing to wait for.
-const IDLE: Duration = Duration::from_secs(24 * 3600);
+const IDLE: Duration = Duration::from_hours(24);
 
 /// Why there is no connection to keep.
 #[derive(Debug, thiserror::Error)]

@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod nodes;
+#[cfg(test)]
 mod parts;
 #[cfg(test)]
 mod provider_alone;

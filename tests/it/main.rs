@@ -11,6 +11,10 @@ mod bus;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod cli_config;
+#[cfg(test)]
+mod cli_connections;
+#[cfg(test)]
 mod e2e;
 #[cfg(test)]
 mod edge;
@@ -42,12 +46,25 @@ mod nats_topology;
 #[cfg(test)]
 mod outgoing;
 #[cfg(test)]
+mod nodes;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod nodes_shutdown;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 #[path = "../support/support.rs"]
 mod support;
 #[cfg(test)]
 mod tidy;
+#[cfg(test)]
+mod token_source;
+#[cfg(test)]
+#[expect(dead_code, reason = "its main is for people")]
+#[path = "../../examples/token_source.rs"]
+mod token_source_example;
+#[cfg(test)]
+mod token_source_scripted;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]

@@ -45,7 +45,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     let mut pushes = calls.subscribe(subject::tokens_of(&calls.account)).await?;
     let mut view = View::default();
     for connection in calls.list(integration).await? {
-        view.is(serde_json::from_value(connection)?);
+        view.is(&serde_json::from_value(connection)?);
     }
     let is_drawn = !json && std::io::stdout().is_terminal();
     if !is_drawn {
@@ -61,7 +61,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
                 if let Some(connection) = pushed(&push?) {
-                    view.is(connection);
+                    view.is(&connection);
                 }
             }
             event = next(&mut events) => {
@@ -97,7 +97,7 @@ fn key(event: &Value) -> (String, String) {
 
 impl View {
     /// A connection's state.
-    fn is(&mut self, connection: OauthConnection) {
+    fn is(&mut self, connection: &OauthConnection) {
         let key = show::names(&serde_json::json!({ "subject": connection.subject }));
         let row = self.0.entry(key).or_default();
         if connection.sequence >= row.sequence {
@@ -115,7 +115,7 @@ impl View {
         let row = self.0.entry(key(event)).or_default();
         let time: Option<Timestamp> = field(event, "time").parse().ok();
         let time = time.map(|time| time.strftime("%T").to_string()).unwrap_or_default();
-        row.last = format!("{time} {name} {}", field(event, "reason")).trim_end().to_owned();
+        row.last = [time.as_str(), name, field(event, "reason")].join(" ");
     }
 
     fn line(&self, event: &Value) -> String {
@@ -181,10 +181,10 @@ mod tests {
     #[test]
     fn what_ends_soonest_comes_first_with_its_last_event() {
         let mut view = View::default();
-        view.is(connection("forever", 1, None));
-        view.is(connection("late", 2, Some("2026-01-01T14:00:00Z")));
-        view.is(connection("soon", 4, Some("2026-01-01T12:01:00Z")));
-        view.is(connection("soon", 3, Some("2026-01-01T18:00:00Z")));
+        view.is(&connection("forever", 1, None));
+        view.is(&connection("late", 2, Some("2026-01-01T14:00:00Z")));
+        view.is(&connection("soon", 4, Some("2026-01-01T12:01:00Z")));
+        view.is(&connection("soon", 3, Some("2026-01-01T18:00:00Z")));
         let about = |event: &str| {
             json!({
                 "event": event, "integration_id": "odd", "connection_id": "soon", "actor": "schedule",

@@ -1,4 +1,4 @@
-//! `tests/provider/install` and `nats/bring-nats-cli`, once a run.
+//! `tests/provider/install`, `nats/bring-nats-cli` and `examples/bring-python`, once a run.
 
 use crate::support::root;
 use std::io::Write;
@@ -28,19 +28,34 @@ pub(crate) fn chromium() -> bool {
 
 /// The `nats` CLI; `None`, and a line that says so, where there is none and nothing to build it with.
 pub(crate) fn nats_cli() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| {
-        let mut script = Command::new(root().join("nats/bring-nats-cli"));
-        let output = script.stderr(Stdio::inherit()).output().expect("bash runs nats/bring-nats-cli");
-        let printed = String::from_utf8(output.stdout).expect("a path is text");
-        (output.status.code(), printed.trim_end().into())
-    });
-    match &*BROUGHT {
+    static BROUGHT: LazyLock<Brought> = LazyLock::new(|| bring("nats/bring-nats-cli"));
+    usable(&BROUGHT, "no Go to build the nats CLI")
+}
+
+/// A Python that has nats-py; `None`, and a line that says so, where there is none and it cannot be made.
+pub(crate) fn python() -> Option<&'static Path> {
+    static BROUGHT: LazyLock<Brought> = LazyLock::new(|| bring("examples/bring-python"));
+    usable(&BROUGHT, "no Python with venv, or nats-py cannot be fetched")
+}
+
+/// Exit code of a script that brings something, and the path that it printed.
+type Brought = (Option<i32>, PathBuf);
+
+fn bring(script: &str) -> Brought {
+    let mut command = Command::new(root().join(script));
+    let output = command.stderr(Stdio::inherit()).output().expect("bash runs the script");
+    let printed = String::from_utf8(output.stdout).expect("a path is text");
+    (output.status.code(), printed.trim_end().into())
+}
+
+fn usable(brought: &'static Brought, why_not: &str) -> Option<&'static Path> {
+    match brought {
         (Some(0), path) => Some(path),
         (Some(3), _) => {
-            skipped("no Go to build the nats CLI");
+            skipped(why_not);
             None
         }
-        (other, _) => panic!("nats/bring-nats-cli failed: {other:?}; what it said is above"),
+        (other, _) => panic!("it cannot be brought: {other:?}; what the script said is above"),
     }
 }
 

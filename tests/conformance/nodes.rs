@@ -1,0 +1,90 @@
+//! Nodes' side of the bus with other people's tools: nats-py and the `nats` CLI.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+use crate::parts::install;
+use crate::parts::nats_cli::NatsCli;
+use crate::parts::world::{CONNECTION, INTEGRATION, World};
+use crate::support::child::Running;
+use crate::support::root;
+use crate::support::tokenbus::ACCOUNT;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Refreshes once the token is old enough; gives the new sequence.
+async fn refresh(world: &World, before: u64) -> u64 {
+    let wait = async {
+        loop {
+            let path = format!("{INTEGRATION}/oauth-refresh-token/{CONNECTION}");
+            let (status, body) = world.tokenbus.call(reqwest::Method::GET, &path).await;
+            // A bus that has just come back may need a moment.
+            assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{body}");
+            match body["sequence"].as_u64() {
+                Some(sequence) if sequence > before => return sequence,
+                _ => sleep(Duration::from_millis(50)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| {
+        panic!(
+            "never refreshed: {}",
+            std::fs::read_to_string(world.tokenbus.nats.store().parent().unwrap().join("log")).unwrap()
+        )
+    })
+}
+
+fn sequence(line: &str) -> Option<u64> {
+    let (sequence, rest) = line.strip_prefix("sequence ")?.split_once(": ")?;
+    rest.starts_with("active, a token of ").then(|| sequence.parse().ok())?
+}
+
+#[tokio::test]
+async fn the_python_example_prints_the_token_that_is_there_and_each_new_one() {
+    let Some(python) = install::python() else { return };
+    let mut world = World::start().await;
+    let connection = world.connect(CONNECTION).await;
+    let first = connection["sequence"].as_u64().expect("a stored connection");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut node = Running::start(python, &folder.path().join("log"), |command| {
+        command.arg(root().join("examples/node.py")).args([ACCOUNT, INTEGRATION, CONNECTION]);
+        let nats = &world.tokenbus.nats;
+        command.env("NATS_URL", &nats.url).env("NATS_USER", "demo").env("NATS_PASSWORD", nats.password("demo"));
+    });
+    assert_eq!(node.line(sequence).await, first);
+    let second = refresh(&world, first).await;
+    assert_eq!(node.line(sequence).await, second);
+    // Its subscription outlives the bus.
+    world.tokenbus.nats.kill().await;
+    world.tokenbus.nats.restart_once_killed().await;
+    world.tokenbus.ready().await;
+    let third = refresh(&world, second).await;
+    assert_eq!(node.line(sequence).await, third);
+}
+
+#[tokio::test]
+async fn an_operator_finds_and_counts_the_service() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    world.connect(CONNECTION).await;
+    let question = serde_json::json!({ "integration_id": INTEGRATION, "connection_id": CONNECTION });
+    let demo = r#"nats --user demo --password "$NATS_DEMO_PASSWORD""#;
+    let answer = cli.prints(&format!("{demo} request --raw ms.oauth.{ACCOUNT}.token '{question}'")).await;
+    let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
+    assert_eq!(answer["status"], "active");
+    assert!(answer.get("refresh_token").is_none());
+
+    let operator = r#"nats --user operator --password "$NATS_OPERATOR_PASSWORD" --inbox-prefix _INBOX_operator"#;
+    let listed = cli.prints(&format!("{operator} micro ls")).await;
+    assert!(listed.contains("tokenbus") && listed.contains(env!("CARGO_PKG_VERSION")), "{listed}");
+    let shown = cli.prints(&format!("{operator} micro info tokenbus")).await;
+    assert!(shown.contains("ms.oauth.*.token") && shown.contains("ms.oauth.*.delete"), "{shown}");
+    let counted = cli.prints(&format!("{operator} micro stats tokenbus --json")).await;
+    let stats: Value = serde_json::from_str(&counted).unwrap_or_else(|error| panic!("{error}: {counted}"));
+    let all = stats.as_array().and_then(|all| all.first()).unwrap_or(&stats);
+    let endpoints = all["endpoints"].as_array();
+    let token = endpoints.and_then(|all| all.iter().find(|it| it["name"] == "token"));
+    assert_eq!(token.unwrap_or_else(|| panic!("{counted}"))["num_requests"], 1, "{counted}");
+}

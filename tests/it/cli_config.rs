@@ -1,0 +1,61 @@
+//! `tokenbus config`, as the NATS user `admin` runs it with an API key.
+
+use serde_json::json;
+
+use crate::cli_connections::tokenbus;
+use crate::provider::Provider;
+use crate::support::tokenbus::Tokenbus;
+use crate::world::World;
+
+async fn config(tokenbus_: &Tokenbus, key: &str, arguments: &[&str]) -> crate::cli_connections::Ran {
+    tokenbus(&tokenbus_.nats, "admin", &[&["config", "--api-key", key], arguments].concat()).await
+}
+
+#[tokio::test]
+async fn configs_are_put_shown_and_deleted_from_the_command_line() {
+    let world = World { tokenbus: Tokenbus::start(&[]).await, provider: Provider::generous().await };
+    let bus = &world.tokenbus;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("odd.json");
+    std::fs::write(&file, world.config().to_string()).unwrap();
+    let file = file.to_str().unwrap();
+
+    assert_eq!(config(bus, &bus.key, &["list"]).await.out, "no configs\n");
+    config(bus, &bus.key, &["put", file]).await.fails(1, "only admins");
+    let put = config(bus, &bus.admin_key, &["put", file]).await;
+    assert_eq!((put.code, put.out.as_str()), (Some(0), "the config of odd is in force\n"), "{}", put.errors);
+    assert_eq!(world.connect("one").await.0, 200, "it works");
+
+    let get = config(bus, &bus.key, &["get", "odd", "--json"]).await;
+    assert!(!get.out.contains("canary"), "{}", get.out);
+    assert_eq!((&get.json()[0]["name"], &get.json()[0]["scopes"]), (&json!("Odd"), &json!("read,write")));
+    let list = config(bus, &bus.key, &["list"]).await;
+    let lines: Vec<Vec<&str>> = list.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines, [["INTEGRATION", "NAME", "SCOPES"], ["odd", "Odd", "read,write"]]);
+
+    config(bus, &bus.key, &["delete", "odd"]).await.fails(1, "only admins");
+    let deleted = config(bus, &bus.admin_key, &["delete", "odd"]).await;
+    assert_eq!((deleted.code, deleted.out.as_str()), (Some(0), "the config of odd is deleted\n"), "{}", deleted.errors);
+    config(bus, &bus.key, &["get", "odd"]).await.fails(1, "no config of that");
+    config(bus, &bus.admin_key, &["delete", "odd"]).await.fails(1, "no config of that");
+}
+
+#[tokio::test]
+async fn what_cannot_be_a_config_or_a_key_is_refused_in_words_that_help() {
+    let world = World { tokenbus: Tokenbus::start(&[]).await, provider: Provider::generous().await };
+    let bus = &world.tokenbus;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.json");
+    let path = file.to_str().unwrap();
+    config(bus, &bus.admin_key, &["put", path]).await.fails(1, "No such file");
+    std::fs::write(&file, "{}").unwrap();
+    config(bus, &bus.admin_key, &["put", path]).await.fails(1, "integration_id");
+    let mut wrong = world.config();
+    wrong["client_secret"] = json!(7);
+    std::fs::write(&file, wrong.to_string()).unwrap();
+    config(bus, &bus.admin_key, &["put", path]).await.fails(1, "client_secret");
+    config(bus, "tb_wrong", &["list"]).await.fails(1, "not valid");
+    tokenbus(&bus.nats, "admin", &["config", "list"]).await.fails(1, "an API key is needed");
+    tokenbus(&bus.nats, "demo", &["config", "--api-key", &bus.key, "list"]).await.fails(1, "no worker answers");
+    tokenbus(&bus.nats, "operator", &["config", "--api-key", &bus.key, "list"]).await.fails(1, "`admin` may");
+}
