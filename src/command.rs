@@ -21,6 +21,13 @@ pub const HEADER_SENDER: &str = "Oauth-Sender";
 pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
 /// Header: a record's status.
 pub const HEADER_STATUS: &str = "Oauth-Status";
+/// Header of a stored connection: whether there is anything to refresh, [`REFRESH_NONE`] or [`REFRESH_PAUSED`]; none
+/// when there is. So the repair pass needs to read headers only.
+pub const HEADER_REFRESH: &str = "Oauth-Refresh";
+/// [`HEADER_REFRESH`]: no lifetime, no refresh token, or not active.
+pub const REFRESH_NONE: &str = "none";
+/// [`HEADER_REFRESH`]: the integration has no config at the moment.
+pub const REFRESH_PAUSED: &str = "paused";
 /// Header: the trace that a message belongs to (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
@@ -78,6 +85,9 @@ pub enum Work {
         actor: Option<String>,
         /// The sequence it is meant for: a newer one needs nothing.
         sequence: u64,
+        /// Whether its turn at the integration was booked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        booked: bool,
     },
     /// A connection to be revoked and deleted. Believed only when a worker sealed it.
     Revoke {

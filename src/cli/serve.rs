@@ -85,7 +85,8 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
     let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
-    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
+    let refreshing = worker::Refreshing::new(&config.refresh);
+    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies, refreshing });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {
