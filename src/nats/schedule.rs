@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::PullConsumer;
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -28,11 +29,20 @@ pub struct Due {
 /// # Errors
 /// [`NatsError`] when it could not be set.
 pub async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
+    let (subject, headers, body) = message(key, at, due)?;
+    nats.publish(&subject, headers, body).await.map(drop)
+}
+
+/// The message that sets a schedule.
+///
+/// # Errors
+/// [`NatsError::Unreadable`] for a value that has no JSON form, which none has.
+pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(String, HeaderMap, Bytes), NatsError> {
     let mut headers = headers(None);
     headers.insert(SCHEDULE, format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
     headers.insert(TARGET, key.schedule_due());
     let body = serde_json::to_vec(&due).map_err(|_| NatsError::Unreadable)?;
-    nats.publish(&key.schedule_at(), headers, Bytes::from(body)).await.map(drop)
+    Ok((key.schedule_at(), headers, Bytes::from(body)))
 }
 
 /// Forgets a connection's schedule.

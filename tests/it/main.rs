@@ -14,6 +14,7 @@ mod chaos;
 mod e2e;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+#[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod nats_topology;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+#[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]
 mod support;
 #[cfg(test)]
