@@ -22,7 +22,7 @@ use tracing::{Instrument as _, Span, debug, error, info_span, warn};
 
 use crate::auth::{AuthError, Caller};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
-use crate::connection::Status;
+use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
 use crate::secret::Secret;
@@ -37,6 +37,8 @@ const CONCURRENCY: usize = 1_024;
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
 const RETRY_AFTER: u64 = 2;
+/// How long the end of a subscription is waited for.
+const UNSUBSCRIBE: Duration = Duration::from_secs(1);
 
 /// Why a call gets no answer but an error.
 enum CallError {
@@ -98,7 +100,8 @@ async fn serve_edge(service: Arc<Service>, stop: CancellationToken) -> Result<()
             drop(place);
         });
     }
-    calls.unsubscribe().await?;
+    // While the bus is away, nothing says that this is ever sent.
+    drop(tokio::time::timeout(UNSUBSCRIBE, calls.unsubscribe()).await);
     running.close();
     drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
     Ok(())
@@ -290,16 +293,17 @@ impl ConnectionQuestion {
 /// good.
 async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion) -> Result<Value, CallError> {
     let key = question.key(caller);
-    let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
-    let (now, min_valid) = (system::now(), question.min_valid.map(|seconds| Duration::from_secs(seconds.into())));
-    let can_refresh = connection.status == Status::Active && connection.refresh_token.is_some();
-    if !can_refresh || !connection.is_near_expiry(now, min_valid) {
+    let connection = read(service, &key).await?;
+    let usual = service.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));
+    let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(usual);
+    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
+    if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(system::now(), min_valid) {
         return Ok(json!(connection));
     }
     match change::refresh(service, caller, &key, None).await {
         Err(CallError::Refused(..) | CallError::Answered(_)) => {
             // As it is now: with the old token while that is good, or with a status that says why not.
-            let connection = service.store.connection(&key).await?.ok_or_else(no_connection)?;
+            let connection = read(service, &key).await?;
             let is_good =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
             if is_good {
@@ -309,6 +313,26 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
             }
         }
         refreshed => refreshed,
+    }
+}
+
+/// The connection, which says so when it is not refreshed because its integration has no config.
+async fn read(service: &Service, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
+    let store = &service.store;
+    let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
+    let mut connection = connection?.ok_or_else(no_connection)?;
+    explain(&mut connection, config?);
+    Ok(connection)
+}
+
+fn explain(connection: &mut OauthConnection, has_config: bool) {
+    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
+    if connection.is_kept_alive() && has_config == is_paused {
+        connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
+    }
+    // Nobody can bring a new one: then it is as with a connection that needs reauthorization.
+    if !has_config && connection.expiry.is_some_and(|expiry| expiry <= system::now()) {
+        connection.access_token = None;
     }
 }
 

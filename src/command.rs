@@ -25,6 +25,13 @@ pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
 pub const HEADER_STATUS: &str = "Oauth-Status";
 /// Header of an answer to a call: seconds after which to ask again.
 pub const HEADER_RETRY_AFTER: &str = "Retry-After";
+/// Header of a stored connection: whether there is anything to refresh, [`REFRESH_NONE`] or [`REFRESH_PAUSED`]; none
+/// when there is. So the repair pass needs to read headers only.
+pub const HEADER_REFRESH: &str = "Oauth-Refresh";
+/// [`HEADER_REFRESH`]: no lifetime, no refresh token, or not active.
+pub const REFRESH_NONE: &str = "none";
+/// [`HEADER_REFRESH`]: the integration has no config at the moment.
+pub const REFRESH_PAUSED: &str = "paused";
 /// Header: the trace that a message belongs to (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
@@ -82,6 +89,9 @@ pub enum Work {
         actor: Option<String>,
         /// The sequence it is meant for: a newer one needs nothing.
         sequence: u64,
+        /// Whether its turn at the integration was booked.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        booked: bool,
     },
     /// A connection to be revoked and deleted. Believed only when a worker sealed it.
     Revoke {

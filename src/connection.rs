@@ -10,6 +10,9 @@ use crate::integration::IssuedAt;
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
 
+/// Why a connection is not refreshed when its integration has no config at the moment.
+pub const NO_CONFIG: &str = "no_config";
+
 /// Whether a connection can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -62,6 +65,9 @@ pub struct OauthConnection {
     pub modified: u64,
     /// Whether it can be used.
     pub status: Status,
+    /// Why it is not refreshed as it should be, from a fixed list; none when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
     /// The scope that was granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
@@ -115,6 +121,7 @@ impl OauthConnection {
             subject,
             modified: 0,
             status: Status::Active,
+            status_reason: None,
             scope,
             metadata,
         }
@@ -131,6 +138,19 @@ impl OauthConnection {
         let earlier = margin + margin.mul_f64(0.1 * jitter.clamp(0.0, 1.0));
         let soonest = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
         Some(expiry.checked_sub(earlier).unwrap_or(soonest).max(soonest))
+    }
+
+    /// Whether it is refreshed at all: active, with a lifetime and a refresh token.
+    #[must_use]
+    pub fn is_kept_alive(&self) -> bool {
+        self.status == Status::Active && self.expiry.is_some() && self.refresh_token.is_some()
+    }
+
+    /// How long a token has to be good for when its reader does not say: `wish`, but no more than half its lifetime,
+    /// or every read would refresh it.
+    #[must_use]
+    pub fn min_valid_default(&self, wish: Duration) -> Duration {
+        wish.min(self.lifetime() / 2)
     }
 
     /// Whether the access token ends within half the margin, or before `min_valid` is over.
@@ -156,9 +176,12 @@ impl OauthConnection {
 
     /// A minute or a tenth of the lifetime, whichever is longer, but at most half the lifetime.
     fn margin(&self) -> Duration {
-        let lifetime =
-            self.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs);
+        let lifetime = self.lifetime();
         Duration::from_mins(1).max(lifetime / 10).min(lifetime / 2)
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs)
     }
 }
 

@@ -3,8 +3,10 @@
 pub mod bucket;
 pub mod command;
 mod connect;
+pub mod direct;
 pub mod outgoing;
 pub mod record;
+pub mod scan;
 pub mod schedule;
 pub mod topology;
 
@@ -243,6 +245,13 @@ impl Nats {
             }
             RequestErrorKind::InvalidSubject | RequestErrorKind::Other => NatsError::Away("request failed"),
         })
+    }
+
+    /// Asks, and has the answers go to an inbox that somebody listens at.
+    async fn ask_at(&self, subject: String, inbox: String, request: Request) -> Result<(), NatsError> {
+        self.connected()?;
+        let sent = self.client.publish_with_reply(subject, inbox, request.payload.unwrap_or_default()).await;
+        sent.map_err(|_| NatsError::Away("publish failed"))
     }
 
     /// Sends without waiting for an answer, after all that was sent before.

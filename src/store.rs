@@ -1,20 +1,23 @@
 //! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
 
+mod connection;
 mod login;
 
 use std::sync::Arc;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
-use crate::connection::{OauthConnection, RefreshFailure, SealedPart, StoredConnection};
+use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::{Nats, NatsError, bucket, header};
 use crate::seal::{Keyring, Place, SealError};
 use crate::secret::Secret;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH};
 
+pub use self::connection::ConnectionPage;
 pub use self::login::{Consumed, FoundLogin};
 
 /// Why something could not be read or written.
@@ -102,6 +105,15 @@ impl Store {
         entry.and_then(|entry| entry.value).map(|value| parse(CONFIGS, integration.as_str(), &value)).transpose()
     }
 
+    /// Whether there is a config in force.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_config(&self, integration: &Integration) -> Result<bool, StoreError> {
+        let entry = bucket::get(&self.nats, CONFIGS, integration.as_str()).await?;
+        Ok(entry.is_some_and(|entry| entry.value.is_some()))
+    }
+
     /// The config in force, opened.
     ///
     /// # Errors
@@ -174,62 +186,7 @@ impl Store {
         let Some(value) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
             return Ok(None);
         };
-        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
-            if let Some(sealed) = secret.take() {
-                let place = connection_place(&kv_key, field, connection.sequence);
-                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, &kv_key))?);
-            }
-        }
-        Ok(Some(stored))
-    }
-
-    /// Notes down that a refresh of this connection failed, unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_failure(
-        &self,
-        key: &ConnectionKey,
-        sequence: u64,
-        failure: &RefreshFailure,
-    ) -> Result<(), StoreError> {
-        let kv_key = key.kv_key();
-        let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? else { return Ok(()) };
-        let Some(value) = entry.value else { return Ok(()) };
-        // Still sealed: the note needs no key.
-        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
-        if stored.connection.sequence != sequence {
-            return Ok(());
-        }
-        stored.refresh_failure = Some(failure.clone());
-        match bucket::put(&self.nats, CONNECTIONS, &kv_key, json(&stored)?, entry.revision).await {
-            // Whoever was faster knows better.
-            Ok(_) | Err(NatsError::WrongLastSequence) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Deletes a connection unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
-        self.replace_older(CONNECTIONS, &key.kv_key(), sequence, None).await
-    }
-
-    /// Stores a connection unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
-        let kv_key = key.kv_key();
-        let sequence = stored.connection.sequence;
-        let value = json(&self.seal_connection(&kv_key, stored)?)?;
-        self.replace_older(CONNECTIONS, &kv_key, sequence, Some(value)).await
+        self.open_connection(&kv_key, &value).map(Some)
     }
 
     /// Puts a config in force unless a newer one is.
@@ -240,7 +197,7 @@ impl Store {
         let key = config.integration_id.to_string();
         let config = self.seal_config(CONFIGS, &key, record.sequence, config)?;
         let stored = StoredConfig { config, sequence: record.sequence, modified: modified(record) };
-        self.replace_older(CONFIGS, &key, record.sequence, Some(json(&stored)?)).await
+        self.replace_older(CONFIGS, &key, record.sequence, Some((HeaderMap::new(), json(&stored)?))).await.map(drop)
     }
 
     /// Deletes a config unless a newer one is in force. The mark keeps the sequence, so that an older config that
@@ -249,16 +206,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
-        self.replace_older(CONFIGS, integration.as_str(), sequence, None).await
+        self.replace_older(CONFIGS, integration.as_str(), sequence, None).await.map(drop)
     }
 
+    /// Writes unless something as new is there. Gives whether there was nothing before.
     async fn replace_older(
         &self,
         bucket: &str,
         key: &str,
         sequence: u64,
-        value: Option<bytes::Bytes>,
-    ) -> Result<(), StoreError> {
+        value: Option<(HeaderMap, bytes::Bytes)>,
+    ) -> Result<bool, StoreError> {
         loop {
             let entry = bucket::get(&self.nats, bucket, key).await?;
             let replaces = entry.as_ref().map_or(0, |entry| entry.revision);
@@ -267,32 +225,23 @@ impl Store {
                 _ => Newest { sequence: 0 },
             };
             if there.sequence >= sequence {
-                return Ok(());
+                return Ok(false);
             }
-            let written = if let Some(value) = &value {
-                bucket::put(&self.nats, bucket, key, value.clone(), replaces).await
+            let at = bucket::At { bucket, key, replaces };
+            let written = if let Some((headers, value)) = &value {
+                let mut all = crate::nats::headers(None);
+                headers
+                    .iter()
+                    .for_each(|(name, values)| values.iter().for_each(|value| all.append(name.clone(), value.clone())));
+                bucket::put_with(&self.nats, at, all, value.clone()).await
             } else {
-                let at = bucket::At { bucket, key, replaces };
                 bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
             };
             match written {
                 Err(NatsError::WrongLastSequence) => {}
-                other => return Ok(other.map(drop)?),
+                other => return Ok(other.map(|_| replaces == 0)?),
             }
         }
-    }
-
-    fn seal_connection(&self, kv_key: &str, mut stored: StoredConnection) -> Result<StoredConnection, StoreError> {
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
-            if let Some(clear) = secret.take() {
-                let place = connection_place(kv_key, field, connection.sequence);
-                *secret = Some(Secret::new(self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, kv_key))?));
-            }
-        }
-        Ok(stored)
     }
 
     /// Seals what a connection's record carries beside its body.
@@ -355,10 +304,6 @@ fn seal_error(bucket: &str, key: &str) -> impl Fn(SealError) -> StoreError {
 
 fn bound_to<T>(config: &IntegrationOauthConfig<T>) -> String {
     format!("{} {}", config.token_url, config.client_id)
-}
-
-fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {
-    Place { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
 }
 
 fn record_place<'a>(subject: &'a str, command_id: &'a str) -> Place<'a> {

@@ -38,6 +38,8 @@ pub const API_KEYS: &str = "oauth_api_keys";
 pub const META: &str = "oauth_meta";
 /// Key in [`META`]: the ids of the sealing keys in use.
 pub const META_KEYS: &str = "keys";
+/// Key in [`META`]: when the last repair pass began.
+pub const META_REPAIR: &str = "repair";
 
 /// What the stream `OAUTH` takes in.
 pub const RECORDS_IN: &str = "oauth.record.>";
@@ -258,6 +260,18 @@ pub fn kv_stream(bucket: &str) -> String {
 pub fn connections_of(account: &Account, integration: Option<&Integration>) -> String {
     let integration = integration.map_or("*", Integration::as_str);
     format!("{account}.{integration}.*")
+}
+
+/// The filter of all accounts' connections at one integration in [`CONNECTIONS`].
+#[must_use]
+pub fn connections_at(integration: &Integration) -> String {
+    format!("*.{integration}.*")
+}
+
+/// Where several messages of a stream are asked for at once.
+#[must_use]
+pub fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
 }
 
 /// The subject of one of the edge's calls.

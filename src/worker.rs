@@ -4,8 +4,10 @@ mod configure;
 mod due;
 mod exchange;
 mod job;
+mod lane;
 mod measures;
 mod refresh;
+mod repair;
 mod revoke;
 mod settle;
 mod tokens;
@@ -23,10 +25,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, info, warn};
 
 use self::job::Job;
+use self::lane::Lanes;
 pub use self::measures::Measures;
+use self::repair::Resumed;
 use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::connection::{OauthConnection, Status};
 use crate::event::Reads;
 use crate::nats::outgoing::Replies;
@@ -65,16 +69,33 @@ pub struct Service {
     pub replies: Replies,
     /// Reads that are not written down yet.
     pub reads: Reads,
+    /// Who is refreshed when.
+    pub refreshing: Refreshing,
 }
 
-/// The connection without anything to use it with.
-fn reauthorize(connection: OauthConnection) -> OauthConnection {
+/// What the refreshes of a process share.
+pub struct Refreshing {
+    lanes: Lanes,
+    resumed: Resumed,
+}
+
+impl Refreshing {
+    /// With nobody in line.
+    #[must_use]
+    pub fn new(settings: &config::Refresh) -> Self {
+        Self { lanes: Lanes::new(settings.concurrency, settings.rate), resumed: Resumed::default() }
+    }
+}
+
+/// The connection without anything to use it with, and why.
+fn without_tokens(connection: OauthConnection, status: Status, reason: Option<&str>) -> OauthConnection {
     OauthConnection {
         access_token: None,
         refresh_token: None,
         expiry: None,
         expires_in: None,
-        status: Status::NeedsReauthorization,
+        status,
+        status_reason: reason.map(str::to_owned),
         ..connection
     }
 }
@@ -89,7 +110,7 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
         tasks.spawn(webhooks::run(Arc::clone(&service), Arc::clone(webhook), stop.clone()));
     }
     tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(due::repair(service, stop));
+    tasks.spawn(repair::run(service, stop));
     tasks.close();
     tasks.wait().await;
 }
@@ -179,7 +200,9 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());
         }
-        Work::Refresh { actor, sequence } => refresh::run(service, job, actor.as_deref(), sequence).await,
+        Work::Refresh { actor, sequence, booked } => {
+            refresh::run(service, job, &refresh::Trigger { actor, sequence, booked }).await
+        }
         Work::Revoke { actor, login_id } => revoke::run(service, job, &actor, &login_id).await,
         Work::Put { credential, config } => configure::put(service, job, &credential, &config).await,
         Work::Delete { credential } => configure::delete(service, job, &credential).await,
@@ -223,7 +246,13 @@ async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outc
 async fn reject(service: &Service, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &service.store.nats;
     error!(subject = %message.subject, "command given up: {reason}");
-    if let Err(error) = queue::bury(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await {
+    let lasting = async {
+        if let Some(job) = job.filter(|job| job.subject.verb == Verb::Refresh && job.from_worker) {
+            refresh::given_up(service, job).await?;
+        }
+        Ok(queue::bury(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await?)
+    };
+    if let Err(error) = lasting.await as Result<(), StoreError> {
         warn!("no dead letter could be stored: {error}; the command stays on the queue");
         return confirm(nats, message, AckKind::Nak(Some(Duration::from_secs(1)))).await;
     }

@@ -19,6 +19,7 @@ use crate::worker::Service;
 
 /// How often the queue's place for a command is tried while it is taken.
 const AGAIN: Duration = Duration::from_millis(50);
+const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
 /// A new token: the one of a refresh already under way, or of one of our own.
 pub(super) async fn refresh(
@@ -39,7 +40,7 @@ pub(super) async fn refresh(
     {
         return Ok(serde_json::json!(before));
     }
-    let work = Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence };
+    let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, booked: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
     order(service, &subject, work, Some((key, before.sequence))).await
 }
@@ -47,24 +48,49 @@ pub(super) async fn refresh(
 /// Deletes a connection.
 pub(super) async fn delete(service: &Service, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
     let stored = service.store.stored_connection(key).await?.ok_or_else(no_connection)?;
-    let work = Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id };
+    let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
     order(service, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 
-/// Sends a command and waits for its answer. While another one has its place, looks whether that has done the work.
+/// Sends a command and waits for its answer; sends another when the answer is to come again, as it is while the
+/// integration is full. While another command has its place, looks whether that has done the work.
 async fn order(
     service: &Service,
     subject: &CommandSubject,
-    work: Work,
+    work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
     let deadline = Instant::now() + service.config.http.deadline;
-    let command = Outgoing::seal(subject, work, |order| service.store.keyring.seal_own_order(order));
-    let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
-    let mut answer = service.replies.expect(&command.id);
+    loop {
+        let command = Outgoing::seal(subject, work(), |order| service.store.keyring.seal_own_order(order));
+        let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
+        let mut answer = service.replies.expect(&command.id);
+        if let Some(newer) = enqueue(service, &command, wants_newer, deadline).await? {
+            return Ok(newer);
+        }
+        match tokio::time::timeout_at(deadline, answer.arrival()).await {
+            Ok(Some(Answer { status: 200, body, .. })) => return Ok(body),
+            Ok(Some(Answer { status: 503, retry_after: Some(seconds), .. }))
+                if Instant::now() + Duration::from_secs(seconds) < deadline =>
+            {
+                tokio::time::sleep(Duration::from_secs(seconds)).await;
+            }
+            Ok(Some(refusal)) => return Err(CallError::Answered(refusal)),
+            Ok(None) | Err(_) => return Err(still_running()),
+        }
+    }
+}
+
+/// Puts a command on the queue, or finds that nothing is left to do: then this is the newer connection.
+async fn enqueue(
+    service: &Service,
+    command: &Outgoing,
+    wants_newer: Option<(&ConnectionKey, u64)>,
+    deadline: Instant,
+) -> Result<Option<Value>, CallError> {
     loop {
         match command.publish(&service.store.nats, Some(&service.replies)).await {
-            Ok(_) => break,
+            Ok(_) => return Ok(None),
             Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
             Err(NatsError::Occupied) => return Err(still_running()),
             Err(error) => return Err(StoreError::from(error).into()),
@@ -72,13 +98,12 @@ async fn order(
         if let Some((key, sequence)) = wants_newer
             && let Some(newer) = service.store.connection(key).await?.filter(|newer| newer.sequence > sequence)
         {
-            return Ok(serde_json::json!(newer));
+            if newer.status == Status::Active {
+                return Ok(Some(serde_json::json!(newer)));
+            }
+            let reason = newer.status_reason.unwrap_or_else(|| NEEDS_LOGIN.to_owned());
+            return Err(CallError::Refused(400, reason));
         }
-    }
-    match tokio::time::timeout_at(deadline, answer.arrival()).await {
-        Ok(Some(Answer { status: 200, body, .. })) => Ok(body),
-        Ok(Some(refusal)) => Err(CallError::Answered(refusal)),
-        Ok(None) | Err(_) => Err(still_running()),
     }
 }
 

@@ -1,5 +1,6 @@
-//! Lists, page by page. A page reads its own entries and, of all others, nothing but their keys.
+//! Lists, page by page. A page of connections reads its own entries and no others; of configs there are few.
 
+use std::collections::HashMap;
 use std::future::Future;
 
 use base64::Engine as _;
@@ -8,11 +9,11 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CallError, bad_request};
+use super::{CallError, bad_request, explain};
 use crate::auth::Caller;
 use crate::nats::bucket;
-use crate::store::StoreError;
-use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration};
+use crate::store::{ConnectionPage, StoreError};
+use crate::subject::{self, CONFIGS, Integration};
 use crate::worker::Service;
 
 const LIMIT_DEFAULT: usize = 100;
@@ -21,6 +22,7 @@ const LIMIT_MOST: usize = 1_000;
 const PAGE_BYTES: usize = 512 * 1024;
 /// Entries read at once.
 const READ_AHEAD: usize = 32;
+const CURSOR: &str = "cursor must be one that a page gave as next_cursor";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,14 +44,41 @@ pub(super) async fn configs(service: &Service, page: Page) -> Result<Value, Call
     .await
 }
 
+/// Connections in the order in which they were last changed, so that whoever goes on from page to page misses none: one
+/// that is refreshed meanwhile comes again at the end.
 pub(super) async fn connections(service: &Service, caller: &Caller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
-    let keys = bucket::keys(&service.store.nats, CONNECTIONS, &filter).await.map_err(StoreError::from)?;
-    cut(&page, &keys, |key: String| async move {
-        let Ok(key) = ConnectionKey::parse_kv_key(&key) else { return Ok(None) };
-        Ok(service.store.connection(&key).await?.map(|connection| json!(connection)))
-    })
-    .await
+    let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
+    let after = after.map_err(|_| bad_request(CURSOR))?;
+    // What is stored is larger than what is shown, and this is a bound for the worst case.
+    let most = (page.limit()?, u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX));
+    let ConnectionPage { connections, total, more } = service.store.connections(&filter, after, most).await?;
+    let (mut results, mut size, mut last, many) = (Vec::new(), 0, after, connections.len());
+    let mut configs = HashMap::new();
+    for (place, key, mut connection) in connections {
+        let has_config = match configs.get(&key.integration) {
+            Some(has_config) => *has_config,
+            None => service.store.has_config(&key.integration).await?,
+        };
+        configs.insert(key.integration, has_config);
+        explain(&mut connection, has_config);
+        let entry = json!(connection);
+        (size, last) = (size + entry.to_string().len(), place);
+        results.push(entry);
+        if size >= PAGE_BYTES {
+            break;
+        }
+    }
+    let next = (more || results.len() < many).then(|| last.to_string());
+    Ok(body(results, total, next.as_deref()))
+}
+
+impl Page {
+    fn limit(&self) -> Result<usize, CallError> {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        let fits = (1..=LIMIT_MOST).contains(&limit);
+        fits.then_some(limit).ok_or_else(|| bad_request("limit must be 1 to 1000"))
+    }
 }
 
 /// One page of the sorted keys, each read by `read`.
@@ -58,15 +87,12 @@ where
     F: Fn(String) -> R,
     R: Future<Output = Result<Option<Value>, StoreError>>,
 {
-    let limit = page.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MOST).contains(&limit) {
-        return Err(bad_request("limit must be 1 to 1000"));
-    }
+    let limit = page.limit()?;
     let after = page.cursor.as_deref().map(read_cursor).transpose()?;
     let start = after.map_or(0, |after| keys.partition_point(|key| *key <= after));
     let wanted: Vec<String> = keys.iter().skip(start).take(limit).cloned().collect();
     let mut entries = std::pin::pin!(stream::iter(wanted.clone()).map(read).buffered(READ_AHEAD));
-    let (mut results, mut size, mut taken) = (Vec::new(), 0, 0);
+    let (mut results, mut size, mut taken) = (Vec::new(), 0, 0_usize);
     while let Some(entry) = entries.next().await {
         taken += 1;
         let Some(entry) = entry? else { continue };
@@ -76,17 +102,21 @@ where
             break;
         }
     }
+    let last = taken.checked_sub(1).and_then(|last| wanted.get(last));
+    let next = last.filter(|_| start + taken < keys.len());
+    Ok(body(results, u64::try_from(keys.len()).unwrap_or(u64::MAX), next.map(String::as_str)))
+}
+
+fn body(results: Vec<Value>, total: u64, next: Option<&str>) -> Value {
     let mut body =
-        Map::from_iter([("results".to_owned(), json!(results)), ("results_total".to_owned(), json!(keys.len()))]);
-    if start + taken < keys.len()
-        && let Some(last) = taken.checked_sub(1).and_then(|last| wanted.get(last))
-    {
-        body.insert("next_cursor".to_owned(), json!(BASE64_URL_SAFE_NO_PAD.encode(last.as_bytes())));
+        Map::from_iter([("results".to_owned(), Value::Array(results)), ("results_total".to_owned(), json!(total))]);
+    if let Some(next) = next {
+        body.insert("next_cursor".to_owned(), json!(BASE64_URL_SAFE_NO_PAD.encode(next.as_bytes())));
     }
-    Ok(Value::Object(body))
+    Value::Object(body)
 }
 
 fn read_cursor(cursor: &str) -> Result<String, CallError> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    bytes.ok_or_else(|| bad_request("cursor must be one that a page gave as next_cursor"))
+    bytes.ok_or_else(|| bad_request(CURSOR))
 }

@@ -99,6 +99,7 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
         measures,
         replies: Replies::new(),
         reads: Reads::default(),
+        refreshing: worker::Refreshing::new(&config.refresh),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {

@@ -25,6 +25,20 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     if duration.is_zero() { Err(de::Error::custom("must be longer than nothing")) } else { Ok(duration) }
 }
 
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Form {
+        Seconds(u64),
+        Text(String),
+    }
+    match Form::deserialize(deserializer)? {
+        Form::Text(text) if text.is_empty() => Ok(None),
+        Form::Text(text) => duration(de::value::StringDeserializer::<D::Error>::new(text)).map(Some),
+        Form::Seconds(seconds) => duration(de::value::U64Deserializer::<D::Error>::new(seconds)).map(Some),
+    }
+}
+
 pub(super) fn edge_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
     let fits = id.is_empty() || crate::subject::is_id(&id);

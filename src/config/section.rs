@@ -175,6 +175,13 @@ pub struct Refresh {
     /// A record younger than this answers whoever asks for a refresh.
     #[serde(deserialize_with = "form::duration")]
     pub min_interval: Duration,
+    /// How long a token has to be good for when its reader does not say.
+    #[serde(deserialize_with = "form::optional_duration")]
+    pub min_valid: Option<Duration>,
+    /// Refreshes at one integration at once.
+    pub concurrency: usize,
+    /// Refreshes at one integration a second.
+    pub rate: u32,
     /// How often connections that lost their schedule are looked for.
     #[serde(deserialize_with = "form::duration")]
     pub repair_interval: Duration,

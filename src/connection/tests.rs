@@ -11,6 +11,7 @@ fn connection(lifetime: i64) -> OauthConnection {
         subject: String::new(),
         modified: 1_000_000,
         status: Status::Active,
+        status_reason: None,
         scope: None,
         metadata: Map::new(),
     }
@@ -57,4 +58,12 @@ fn near_expiry_is_half_the_margin_or_what_the_caller_needs() {
     check(-10, None, true);
     check(600, Some(599), false);
     check(600, Some(601), true);
+}
+
+#[test]
+fn the_usual_min_valid_never_asks_for_more_than_half_the_lifetime() {
+    for (lifetime, wish, seconds) in [(3600, 60, 60), (60, 60, 30), (1, 60, 0), (-5, 60, 0)] {
+        let needed = connection(lifetime).min_valid_default(Duration::from_secs(wish));
+        assert_eq!(needed.as_secs(), seconds, "{lifetime} s");
+    }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{Nats, NatsError, header};
 use crate::subject::{kv_stream, kv_subject};
 
-const OPERATION: &str = "KV-Operation";
+pub(super) const OPERATION: &str = "KV-Operation";
 const DELETE: &str = "DEL";
 
 /// What a bucket holds under a key.
@@ -33,12 +33,14 @@ pub struct Entry {
 /// [`NatsError`] when the server gives no answer.
 pub async fn get(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Entry>, NatsError> {
     let message = nats.last(&kv_stream(bucket), &kv_subject(bucket, key)).await?;
-    Ok(message.map(|message| {
-        let is_value = header(&message.headers, OPERATION).is_empty();
-        let key = message.subject.strip_prefix(&kv_subject(bucket, "")).unwrap_or_default().to_owned();
-        let value = is_value.then(|| message.payload.clone());
-        Entry { key, revision: message.sequence, value, payload: message.payload, headers: message.headers }
-    }))
+    Ok(message.map(|message| entry(bucket, &message.subject, message.sequence, (message.headers, message.payload))))
+}
+
+/// The entry that a stored message is.
+pub(super) fn entry(bucket: &str, subject: &str, revision: u64, (headers, payload): (HeaderMap, Bytes)) -> Entry {
+    let key = subject.strip_prefix(&kv_subject(bucket, "")).unwrap_or_default().to_owned();
+    let value = header(&headers, OPERATION).is_empty().then(|| payload.clone());
+    Entry { key, revision, value, payload, headers }
 }
 
 /// Writes a key in place of the given revision (0: there must be none).
@@ -47,6 +49,26 @@ pub async fn get(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Entry>, 
 /// [`NatsError::WrongLastSequence`] when the revision is not the newest.
 pub async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u64) -> Result<u64, NatsError> {
     write(nats, bucket, key, super::headers(None), value, replaces).await
+}
+
+/// The same with headers that stay with the value.
+///
+/// # Errors
+/// As [`put`].
+pub async fn put_with(nats: &Nats, at: At<'_>, headers: HeaderMap, value: Bytes) -> Result<u64, NatsError> {
+    write(nats, at.bucket, at.key, headers, value, at.replaces).await
+}
+
+/// Takes a key out without a trace, unless it was written since the given revision.
+///
+/// # Errors
+/// [`NatsError`] when the server gives no answer.
+pub async fn purge(nats: &Nats, at: At<'_>) -> Result<(), NatsError> {
+    nats.connected()?;
+    let away = || NatsError::Away("no answer to a purge");
+    let stream = nats.jetstream.get_stream_no_info(kv_stream(at.bucket)).await.map_err(|_| away())?;
+    let purged = stream.purge().filter(kv_subject(at.bucket, at.key)).sequence(at.replaces + 1).await;
+    purged.map(drop).map_err(|_| away())
 }
 
 /// Marks a key as deleted in place of the given revision. The mark keeps headers and body.

@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::PullConsumer;
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Nats, NatsError, headers, topology};
-use crate::subject::{ConnectionKey, OAUTH_SCHEDULE, SCHEDULES};
+use super::{Nats, NatsError, direct, headers, topology};
+use crate::subject::{ConnectionKey, OAUTH_SCHEDULE};
 
 const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
@@ -19,6 +19,9 @@ const TARGET: &str = "Nats-Schedule-Target";
 pub struct Due {
     /// Sequence of the record that it was set for.
     pub sequence: u64,
+    /// Whether its turn at the integration was booked: it stood in line before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub booked: bool,
 }
 
 /// Has a connection's refresh come up at that time, in place of whatever was set before.
@@ -26,11 +29,20 @@ pub struct Due {
 /// # Errors
 /// [`NatsError`] when it could not be set.
 pub async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
+    let (subject, headers, body) = message(key, at, due)?;
+    nats.publish(&subject, headers, body).await.map(drop)
+}
+
+/// The message that sets a schedule.
+///
+/// # Errors
+/// [`NatsError::Unreadable`] for a value that has no JSON form, which none has.
+pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(String, HeaderMap, Bytes), NatsError> {
     let mut headers = headers(None);
     headers.insert(SCHEDULE, format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
     headers.insert(TARGET, key.schedule_due());
     let body = serde_json::to_vec(&due).map_err(|_| NatsError::Unreadable)?;
-    nats.publish(&key.schedule_at(), headers, Bytes::from(body)).await.map(drop)
+    Ok((key.schedule_at(), headers, Bytes::from(body)))
 }
 
 /// Forgets a connection's schedule.
@@ -46,16 +58,19 @@ pub async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
     Ok(())
 }
 
-/// Subjects of all schedules, set or due. Asked of the stream's state: a work queue lets nobody but workers read it.
+/// Of these connections, those that have neither a schedule nor a due refresh; at most half of
+/// [`direct::MOST_SUBJECTS`] of them.
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn subjects(nats: &Nats) -> Result<HashSet<String>, NatsError> {
-    nats.connected()?;
-    let away = || NatsError::Away("no answer about the schedule");
-    let stream = nats.jetstream.get_stream_no_info(OAUTH_SCHEDULE).await.map_err(|_| away())?;
-    let counts = stream.info_with_subjects(SCHEDULES).await.map_err(|_| away())?;
-    counts.map_ok(|(subject, _)| subject).try_collect().await.map_err(|_| away())
+pub async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<ConnectionKey>, NatsError> {
+    if keys.is_empty() {
+        return Ok(keys);
+    }
+    let subjects = keys.iter().flat_map(|key| [key.schedule_at(), key.schedule_due()]).collect();
+    let present: HashSet<String> = direct::present(nats, OAUTH_SCHEDULE, subjects).await?.into_iter().collect();
+    let has = |key: &ConnectionKey| present.contains(&key.schedule_at()) || present.contains(&key.schedule_due());
+    Ok(keys.into_iter().filter(|key| !has(key)).collect())
 }
 
 /// Makes the consumer of what is due, or finds it.

@@ -255,6 +255,8 @@ fn schedule() -> Config {
         allow_message_schedules: true,
         allow_message_ttl: true,
         allow_rollup: true,
+        // The repair pass asks after many schedules at once.
+        allow_direct: true,
         ..base(subject::OAUTH_SCHEDULE, subject::SCHEDULES)
     }
 }

@@ -40,9 +40,13 @@ pub(super) async fn put(
     };
     let subject = subject::config_subject(&job.subject.integration);
     let sealed = service.store.seal_config(OAUTH, &subject, 0, config.clone())?;
+    let was_there = service.store.stored_config(&job.subject.integration).await?.is_some();
     let sequence = match write(service, job, HeaderMap::new(), to_json(&sealed)?).await? {
         Write::InForce(record) => {
             service.store.put_config(config, &record).await?;
+            if !was_there {
+                service.refreshing.resumed.add(job.subject.integration.clone());
+            }
             record.sequence
         }
         Write::Replaced { sequence } => sequence,

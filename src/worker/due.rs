@@ -1,26 +1,26 @@
-//! Refreshes that are due become commands; connections that lost their schedule get one again.
+//! Refreshes that are due become commands, in the order in which they came up.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::{AGAIN, PULL, Service, settle};
+use super::{AGAIN, PULL, Service};
 use crate::command::Work;
 use crate::nats::outgoing::Outgoing;
 use crate::nats::schedule::{self, Due};
-use crate::nats::{NatsError, bucket, command as queue};
+use crate::nats::{NatsError, command as queue};
 use crate::store::StoreError;
-use crate::subject::{CONNECTIONS, CommandSubject, ConnectionKey, Verb};
+use crate::subject::{CommandSubject, ConnectionKey, Verb};
 
 /// Due refreshes taken at once.
-const BATCH: usize = 64;
-/// Pause of the repair pass between two connections.
-const PACE: Duration = Duration::from_millis(2);
+const BATCH: usize = 256;
+/// Of those, on their way to the queue at once. They leave in the order in which they came.
+const AT_ONCE: usize = 32;
 
 /// Turns due refreshes into commands until told to stop.
 pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
@@ -47,24 +47,33 @@ async fn take_all(service: &Service) -> NatsError {
 }
 
 async fn take(service: &Service, consumer: &PullConsumer) -> Result<(), NatsError> {
-    let mut batch = queue::pull(consumer, BATCH, PULL).await?;
-    while let Some(message) = batch.next().await {
-        let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
-        let kind = match enqueue(service, &message).await {
-            // Queued, or queued already: that refresh will do.
-            Ok(()) | Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Ack,
-            Err(StoreError::Unreadable(what)) => {
-                warn!("a due refresh cannot be read: {what}");
-                AckKind::Term
-            }
-            Err(error) => {
-                warn!("a due refresh could not be queued: {error}");
-                AckKind::Nak(Some(AGAIN))
-            }
-        };
-        queue::confirm(&service.store.nats, &message, kind).await?;
+    let mut chunks = queue::pull(consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
+    while let Some(chunk) = chunks.next().await {
+        let mut handed_on = Vec::new();
+        for message in chunk {
+            handed_on.push(hand_on(service, message.map_err(|_| NatsError::Away("the pull ended early"))?));
+        }
+        for done in join_all(handed_on).await {
+            done?;
+        }
     }
     Ok(())
+}
+
+async fn hand_on(service: &Service, message: Message) -> Result<(), NatsError> {
+    let kind = match enqueue(service, &message).await {
+        // Queued, or queued already: that refresh will do.
+        Ok(()) | Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Ack,
+        Err(StoreError::Unreadable(what)) => {
+            warn!("a due refresh cannot be read: {what}");
+            AckKind::Term
+        }
+        Err(error) => {
+            warn!("a due refresh could not be queued: {error}");
+            AckKind::Nak(Some(AGAIN))
+        }
+    };
+    queue::confirm(&service.store.nats, &message, kind).await
 }
 
 async fn enqueue(service: &Service, message: &Message) -> Result<(), StoreError> {
@@ -72,42 +81,9 @@ async fn enqueue(service: &Service, message: &Message) -> Result<(), StoreError>
     let key = ConnectionKey::parse_due(&message.subject).map_err(|_| unreadable())?;
     let due: Due = serde_json::from_slice(&message.payload).map_err(|_| unreadable())?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
-    let work = Work::Refresh { actor: None, sequence: due.sequence };
+    let work = Work::Refresh { actor: None, sequence: due.sequence, booked: due.booked };
     let command = Outgoing::seal(&subject, work, |order| service.store.keyring.seal_own_order(order));
     let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
     command.publish(&service.store.nats, None).await?;
     Ok(())
-}
-
-/// Finds connections without a schedule now and then, in case one was lost.
-pub(super) async fn repair(service: Arc<Service>, stop: CancellationToken) {
-    let every = service.config.refresh.repair_interval;
-    // Workers that started together do not look together.
-    let mut pause = every.mul_f64(crate::system::random_share());
-    while tokio::time::timeout(pause, stop.cancelled()).await.is_err() {
-        match repair_once(&service).await {
-            Ok(0) => {}
-            Ok(found) => info!("{found} connections had lost their schedule"),
-            Err(error) => warn!("repair pass ended early: {error}"),
-        }
-        pause = every;
-    }
-}
-
-async fn repair_once(service: &Service) -> Result<usize, StoreError> {
-    let nats = &service.store.nats;
-    let (keys, scheduled) = (bucket::keys(nats, CONNECTIONS, ">").await?, schedule::subjects(nats).await?);
-    let mut repaired = 0;
-    for key in keys.iter().filter_map(|key| ConnectionKey::parse_kv_key(key).ok()) {
-        if scheduled.contains(&key.schedule_at()) || scheduled.contains(&key.schedule_due()) {
-            continue;
-        }
-        tokio::time::sleep(PACE).await;
-        let Some(connection) = service.store.connection(&key).await? else { continue };
-        if connection.refresh_at(crate::system::now(), 0.0).is_some() {
-            settle::plan(service, &key, &connection).await?;
-            repaired += 1;
-        }
-    }
-    Ok(repaired)
 }

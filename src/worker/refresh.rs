@@ -3,7 +3,7 @@
 //! At most one at a time: the queue holds one refresh of a connection. A refresh token may be spent by being sent, so
 //! the record is written with patience, and only after it is anything else done.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
@@ -11,11 +11,12 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::job::Job;
+use super::lane::{Place, Ticket};
 use super::settle;
 use super::tokens::{self, NoTokens};
-use super::{Service, reauthorize};
+use super::{Service, without_tokens};
 use crate::command::Answer;
-use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::record;
@@ -34,15 +35,26 @@ const HOLD: Duration = Duration::from_secs(15);
 /// What the audit log calls the clock.
 const CLOCK: &str = "schedule";
 
-pub(super) async fn run(
-    service: &Service,
-    job: &Job,
-    actor: Option<&str>,
-    sequence: u64,
-) -> Result<Answer, StoreError> {
+/// How long a connection without a config waits before it is looked at again, if nobody says that the config is back.
+const PAUSE: Duration = Duration::from_mins(15);
+/// Failures in a row that a refresh given up counts for.
+const GIVEN_UP: u32 = 8;
+
+/// What set a refresh off.
+pub(super) struct Trigger {
+    /// Whose wish it is; none when it was due.
+    pub(super) actor: Option<String>,
+    /// The sequence it is meant for.
+    pub(super) sequence: u64,
+    /// Whether its turn was booked.
+    pub(super) booked: bool,
+}
+
+pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+    // From the leader: with the bus away nothing is sent, for nothing could be kept.
     let newest = record::last(&service.store.nats, &key.subject()).await?;
-    let actor_name = actor.unwrap_or(CLOCK);
+    let actor_name = trigger.actor.as_deref().unwrap_or(CLOCK);
     if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "record is there already; going on behind it");
         return go_on(service, job, &key, record, actor_name).await;
@@ -53,12 +65,24 @@ pub(super) async fn run(
     let Some(stored) = current(service, &key, newest.as_ref()).await? else {
         return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
     };
-    let refresh =
-        Refresh { service, job, key: &key, actor: actor_name, replaces: newest.map_or(0, |record| record.sequence) };
-    if let Some(answer) = refresh.is_needless(&stored, actor.is_some(), sequence)? {
+    let replaces = newest.map_or(0, |record| record.sequence);
+    let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces };
+    if let Some(answer) = refresh.is_needless(&stored)? {
         return Ok(answer);
     }
     refresh.run(stored).await
+}
+
+/// A refresh that was delivered too often: it is due again later, and an event says so.
+pub(super) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(()) };
+    if let Some(record) = record::last(&service.store.nats, &key.subject()).await? {
+        let at = later(system::now(), backoff_refresh(GIVEN_UP, system::random_share()));
+        schedule::set(&service.store.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
+    }
+    let mut event = Event::about(&job.subject, EventKind::RefreshFailed, CLOCK, system::now());
+    event.reason = Some("given_up");
+    job.tell(&service.store.nats, &event).await
 }
 
 /// The connection as it is kept, after whatever its record says and KV does not yet.
@@ -73,6 +97,7 @@ pub(super) async fn current(
     let Some(record) = behind else { return Ok(stored) };
     let newer = service.store.connection_of(key, record)?;
     if newer.connection.status == Status::Revoked {
+        service.store.delete_connection(key, record.sequence).await?;
         return Ok(None);
     }
     service.store.put_connection(key, newer.clone()).await?;
@@ -86,9 +111,22 @@ async fn go_on(
     record: &StreamMessage,
     actor: &str,
 ) -> Result<Answer, StoreError> {
-    let status = service.store.connection_of(key, record)?.connection.status;
+    let OauthConnection { status, status_reason, .. } = service.store.connection_of(key, record)?.connection;
     let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
-    settle::answer(&settle::settle(service, job, key, record, (kind, actor, None)).await?)
+    let connection = settle::settle(service, job, key, record, (kind, actor, status_reason.as_deref())).await?;
+    answer(&connection)
+}
+
+/// The answer that shows a connection, if it is one that a refresh may end in.
+fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
+    match connection.status {
+        Status::Active => settle::answer(connection),
+        Status::NeedsReauthorization => {
+            let reason = connection.status_reason.as_deref();
+            Ok(Answer::error(400, reason.unwrap_or("the connection needs reauthorization: log in again")))
+        }
+        Status::Revoked => Ok(Answer::error(404, "the connection was deleted")),
+    }
 }
 
 struct Refresh<'a> {
@@ -96,12 +134,14 @@ struct Refresh<'a> {
     job: &'a Job,
     key: &'a ConnectionKey,
     actor: &'a str,
+    trigger: &'a Trigger,
     replaces: u64,
 }
 
 impl Refresh<'_> {
     /// The answer when nothing has to be asked of the provider.
-    fn is_needless(&self, stored: &StoredConnection, asked: bool, sequence: u64) -> Result<Option<Answer>, StoreError> {
+    fn is_needless(&self, stored: &StoredConnection) -> Result<Option<Answer>, StoreError> {
+        let (asked, sequence) = (self.trigger.actor.is_some(), self.trigger.sequence);
         let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.service.config.refresh.min_interval);
         if connection.status != Status::Active {
@@ -124,11 +164,18 @@ impl Refresh<'_> {
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {
         let Some(config) = self.service.store.config(&self.key.integration).await? else {
-            return self.pause(&stored.connection).await;
+            return self.pause(&stored).await;
+        };
+        let place = match self.enter() {
+            Ok(place) => place,
+            Err(wait) => return self.stand_back(&stored.connection, wait).await,
         };
         let Some(refresh_token) = &stored.connection.refresh_token else { return settle::answer(&stored.connection) };
         let grant = RefreshGrant { refresh_token, issued_at: &stored.issued_at };
-        match self.ask(&config, &grant).await {
+        fail_point!("before_refresh");
+        let answered = self.ask(&config, &grant).await;
+        drop(place);
+        match answered {
             Ok(tokens) => {
                 fail_point!("after_refresh");
                 self.replace(stored, tokens).await
@@ -144,6 +191,25 @@ impl Refresh<'_> {
     async fn ask(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
         let build = |auth: &token::ClientAuth| token::refresh_request(config, grant, auth);
         tokens::ask(self.service, config, &grant.issued_at.variables, build).await
+    }
+
+    fn enter(&self) -> Result<Place, Duration> {
+        let ticket = match (&self.trigger.actor, self.trigger.booked) {
+            (Some(_), _) => Ticket::Asked,
+            (None, true) => Ticket::Booked,
+            (None, false) => Ticket::New,
+        };
+        self.service.refreshing.lanes.enter(&self.key.integration, ticket, Instant::now())
+    }
+
+    /// Leaves the queue until its turn. Whoever waits asks again; the schedule is there for it already.
+    async fn stand_back(&self, connection: &OauthConnection, wait: Duration) -> Result<Answer, StoreError> {
+        if self.trigger.actor.is_none() {
+            let due = Due { sequence: connection.sequence, booked: true };
+            schedule::set(&self.service.store.nats, self.key, later(system::now(), wait), due).await?;
+        }
+        let full = Answer::error(503, "the integration has as many refreshes under way as it may; try again");
+        Ok(Answer { retry_after: Some(wait.as_secs().max(1)), ..full })
     }
 
     /// The new state: a rotated refresh token replaces the old one, an absent one keeps it.
@@ -163,10 +229,13 @@ impl Refresh<'_> {
         settle::answer(&settle::settle(self.service, self.job, self.key, &record, told).await?)
     }
 
-    /// The provider takes the refresh token no more. If another writer has brought a new one since, that one counts.
+    /// The provider takes the refresh token no more. The record is read again by being replaced: if another writer has
+    /// brought a new one since, that one is the answer, for its tokens were issued a moment ago. Sending its refresh
+    /// token, too, would gain nothing.
     async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<Answer, StoreError> {
         warn!(reason, "connection needs reauthorization");
-        let spent = StoredConnection { connection: reauthorize(stored.connection), ..stored };
+        let connection = without_tokens(stored.connection, Status::NeedsReauthorization, Some(reason));
+        let spent = StoredConnection { connection, ..stored };
         let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
         };
@@ -179,7 +248,7 @@ impl Refresh<'_> {
     async fn newer(&self) -> Result<Answer, StoreError> {
         let newest = record::last(&self.service.store.nats, &self.key.subject()).await?;
         match current(self.service, self.key, newest.as_ref()).await? {
-            Some(stored) => settle::answer(&stored.connection),
+            Some(stored) => answer(&stored.connection),
             None => Ok(Answer::error(404, "the connection was deleted")),
         }
     }
@@ -201,16 +270,24 @@ impl Refresh<'_> {
         Ok(Answer::error(error.status(), &error.to_string()).after(error.retry_after()))
     }
 
-    /// Without a config nothing can be refreshed, but the config may come back.
-    async fn pause(&self, connection: &OauthConnection) -> Result<Answer, StoreError> {
-        self.again_in(connection, Duration::from_mins(15)).await?;
-        self.tell_failure("no_config").await?;
-        Ok(Answer::error(400, "the integration has no config any more; the connection is not refreshed"))
+    /// Without a config nothing can be refreshed, but the config may come back. One event says so, not one each time.
+    async fn pause(&self, stored: &StoredConnection) -> Result<Answer, StoreError> {
+        let text = "the integration has no config any more; the connection is not refreshed";
+        let is_news = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
+        let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
+        if is_news {
+            self.service.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
+        }
+        self.again_in(&stored.connection, PAUSE).await?;
+        if is_news {
+            self.tell_failure(NO_CONFIG).await?;
+        }
+        Ok(Answer::error(400, text))
     }
 
     async fn again_in(&self, connection: &OauthConnection, wait: Duration) -> Result<(), StoreError> {
         let at = later(system::now(), wait);
-        let due = Due { sequence: connection.sequence };
+        let due = Due { sequence: connection.sequence, booked: false };
         Ok(schedule::set(&self.service.store.nats, self.key, at, due).await?)
     }
 

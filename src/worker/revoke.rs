@@ -6,11 +6,11 @@ use tracing::warn;
 
 use super::job::Job;
 use super::refresh::current;
-use super::{Service, reauthorize, settle};
+use super::{Service, settle, without_tokens};
 use crate::command::Answer;
-use crate::connection::{OauthConnection, Status};
+use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
-use crate::integration::IssuedAt;
+use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::nats::record;
 use crate::oauth::token::{self, ClientAuth, Revocation, TokenHint};
 use crate::store::StoreError;
@@ -19,6 +19,8 @@ use crate::system;
 
 /// The outcome when a worker died between deleting here and hearing from the provider.
 const INTERRUPTED: &str = "revocation_unknown";
+/// The outcome that one hopes for.
+const REVOKED: &str = "revoked_at_provider";
 /// Tries to be first while refreshes write the same record.
 const TRIES: u32 = 8;
 
@@ -36,7 +38,7 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
-        revoked.connection = OauthConnection { status: Status::Revoked, ..reauthorize(revoked.connection) };
+        revoked.connection = without_tokens(revoked.connection, Status::Revoked, None);
         let replaces = newest.map_or(0, |record| record.sequence);
         let Some(record) = settle::write(service, job, &key, revoked, replaces).await? else { continue };
         fail_point!("after_revocation");
@@ -51,40 +53,58 @@ fn done() -> Answer {
     Answer::ok(json!({ "message": "success" }))
 }
 
-/// Revokes the refresh token, or the access token where there is none. What the provider makes of it is for the audit
-/// log: it keeps no connection alive here.
+/// Revokes the refresh token, which ends the grant, then the access token, which some providers leave alone otherwise
+/// (RFC 7009 §2.1). What the provider makes of it is for the audit log: it keeps no connection alive here.
 async fn tell_provider(
     service: &Service,
     key: &ConnectionKey,
     connection: &OauthConnection,
     issued_at: &IssuedAt,
 ) -> Result<&'static str, StoreError> {
-    let Some(config) = service.store.config(&key.integration).await? else { return Ok("no_config") };
-    let (token, hint) = match (&connection.refresh_token, &connection.access_token) {
-        (Some(token), _) => (token, TokenHint::RefreshToken),
-        (None, Some(token)) => (token, TokenHint::AccessToken),
-        (None, None) => return Ok("no_token"),
-    };
-    let auth = ClientAuth::of(&config, 0, &issued_at.variables, system::now(), &system::random_id());
-    let revocation = Revocation { token, hint, issued_at };
-    let request = match auth {
-        Ok(Some(auth)) => token::revocation_request(&config, &revocation, &auth),
-        Ok(None) => Ok(None),
-        Err(error) => Err(error),
-    };
-    Ok(match request {
-        Ok(Some(request)) => match service.provider.send(request).await {
-            Ok(answer) if (200..300).contains(&answer.status) => "revoked_at_provider",
+    let Some(config) = service.store.config(&key.integration).await? else { return Ok(NO_CONFIG) };
+    let refresh_token = connection.refresh_token.as_ref().map(|token| (token, TokenHint::RefreshToken));
+    let access_token = connection.access_token.as_ref().map(|token| (token, TokenHint::AccessToken));
+    let mut outcome = "no_token";
+    for (token, hint) in refresh_token.into_iter().chain(access_token) {
+        let told = revoke(service, &config, &Revocation { token, hint, issued_at }).await;
+        if outcome == "no_token" {
+            outcome = told;
+        }
+        // Whoever does not hear the first will not hear the second, and somebody waits.
+        if told != REVOKED {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// Asks the provider, with each of the client's secrets in turn while the client itself is refused.
+async fn revoke(service: &Service, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> &'static str {
+    for attempt in 0.. {
+        let variables = &revocation.issued_at.variables;
+        let auth = match ClientAuth::of(config, attempt, variables, system::now(), &system::random_id()) {
+            Ok(Some(auth)) => auth,
+            Ok(None) => break,
+            Err(_) => return "config_changed",
+        };
+        let request = match token::revocation_request(config, revocation, &auth) {
+            Ok(Some(request)) => request,
+            Ok(None) => return "no_revocation_url",
+            Err(_) => return "config_changed",
+        };
+        match service.provider.send(request).await {
+            Ok(answer) if (200..300).contains(&answer.status) => return REVOKED,
             Ok(answer) => {
                 warn!(status = answer.status, "the provider did not revoke the token");
-                "refused_by_provider"
+                if answer.status != 401 {
+                    break;
+                }
             }
             Err(error) => {
                 warn!("the provider could not be asked to revoke the token: {error}");
-                "provider_unreachable"
+                return "provider_unreachable";
             }
-        },
-        Ok(None) => "no_revocation_url",
-        Err(_) => "config_changed",
-    })
+        }
+    }
+    "refused_by_provider"
 }

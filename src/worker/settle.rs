@@ -79,7 +79,7 @@ pub(super) async fn plan(
 ) -> Result<(), StoreError> {
     let nats = &service.store.nats;
     match connection.refresh_at(system::now(), system::random_share()) {
-        Some(at) => Ok(schedule::set(nats, key, at, Due { sequence: connection.sequence }).await?),
+        Some(at) => Ok(schedule::set(nats, key, at, Due { sequence: connection.sequence, booked: false }).await?),
         None => Ok(schedule::cancel(nats, key).await?),
     }
 }

@@ -20,6 +20,7 @@ mod e2e;
 mod edge;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+#[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[cfg(test)]
@@ -53,6 +54,7 @@ mod nodes_shutdown;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]
+#[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]
 mod support;
 #[cfg(test)]

@@ -59,7 +59,11 @@ pub(crate) struct OwnEdge {
 impl Fleet {
     /// A bus and an edge, without a worker.
     pub(crate) async fn start(provider_url: &str) -> Self {
-        let nats = Nats::start().await;
+        Self::start_on(Nats::start().await, provider_url).await
+    }
+
+    /// The same on a bus that is there already.
+    pub(crate) async fn start_on(nats: Nats, provider_url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
         let other_account = nkeys::KeyPair::new_account().public_key();
@@ -85,11 +89,21 @@ impl Fleet {
 
     /// A bus, an edge, and the worker that put the provider's config in force.
     pub(crate) async fn configured(provider_url: &str) -> (Self, Worker) {
-        let fleet = Self::start(provider_url).await;
+        Self::start(provider_url).await.configure().await
+    }
+
+    /// The same with the worker that put the provider's config in force.
+    pub(crate) async fn configure(self) -> (Self, Worker) {
+        let fleet = self;
         let worker = fleet.worker().await;
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         (fleet, worker)
+    }
+
+    /// A setting of the workers, by its name in the environment.
+    pub(crate) fn setting(&self, name: &str) -> &str {
+        self.settings.get(name).map_or("", String::as_str)
     }
 
     /// Another worker, ready.
@@ -164,8 +178,13 @@ impl Fleet {
 
     /// A call with the usual key.
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.get_as(&self.admin_keys[0], path).await
+    }
+
+    /// A call with that key.
+    pub(crate) async fn get_as(&self, key: &str, path: &str) -> (StatusCode, Value) {
         let url = self.endpoint(&format!("hub/integrations/{path}"));
-        let answer = self.http.get(url).header("x-api-key", &self.admin_keys[0]).send().await;
+        let answer = self.http.get(url).header("x-api-key", key).send().await;
         read(answer.expect("the edge answers")).await
     }
 

@@ -24,10 +24,25 @@ pub(crate) struct Nats {
 
 impl Nats {
     pub(crate) async fn start() -> Self {
-        let server = binary();
+        Self::with(tempfile::tempdir().expect("a temporary folder"), &root().join("nats/local.conf")).await
+    }
+
+    /// The same, but a write is answered before the disk has it: for benches that fill a store first.
+    pub(crate) async fn start_unsynced() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
+        for name in ["local.conf", "server.conf", "accounts.conf", "tenants.conf"] {
+            let text = std::fs::read_to_string(root().join("nats").join(name)).expect("the project's own file");
+            let text = text.replace("sync_interval: always", "sync_interval: 2m");
+            std::fs::write(folder.path().join(name), text).expect("a file in the folder");
+        }
+        let config = folder.path().join("local.conf");
+        Self::with(folder, &config).await
+    }
+
+    async fn with(folder: TempDir, config: &Path) -> Self {
+        let server = binary();
         let secrets = generate(folder.path());
-        let process = serve(server, folder.path(), &secrets, "-1");
+        let process = serve(server, config, (folder.path(), "-1"), &secrets);
         let url = ports(folder.path()).await;
         Self { url, secrets, server, process, others: Vec::new(), folder }
     }
@@ -76,7 +91,7 @@ impl Nats {
         self.process.ended().await;
         let address = self.url.trim_start_matches("nats://").to_owned();
         let (_, port) = address.rsplit_once(':').expect("the URL names a port");
-        self.process = serve(self.server, self.folder.path(), &self.secrets, port);
+        self.process = serve(self.server, &root().join("nats/local.conf"), (self.folder.path(), port), &self.secrets);
         timeout(Duration::from_secs(30), listening(&address)).await.expect("nats-server listens again");
     }
 
@@ -113,9 +128,9 @@ async fn listening(address: &str) {
     }
 }
 
-fn serve(server: &str, folder: &Path, secrets: &HashMap<String, String>, port: &str) -> Running {
+fn serve(server: &str, config: &Path, (folder, port): (&Path, &str), secrets: &HashMap<String, String>) -> Running {
     Running::start(Path::new(server), &folder.join("log"), |command| {
-        command.envs(secrets).arg("-c").arg(root().join("nats/local.conf"));
+        command.envs(secrets).arg("-c").arg(config);
         command.args(["-p", port, "--ports_file_dir"]).arg(folder).arg("-sd").arg(folder.join("store"));
     })
 }

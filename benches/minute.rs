@@ -1,0 +1,105 @@
+//! Ten thousand connections that expire within one minute, three workers, a provider that takes 50 ms: how many are
+//! refreshed before their expiry, how often, and how early. `cargo bench --bench minute`.
+
+#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so and ends")]
+#![expect(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "figures for people")]
+
+#[path = "../tests/support/fleet.rs"]
+mod fleet;
+#[path = "../tests/it/provider.rs"]
+mod provider;
+#[path = "parts/seed.rs"]
+mod seed;
+#[path = "../tests/support/support.rs"]
+mod support;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use fleet::{Fleet, INTEGRATION, eventually};
+use provider::{Provider, Said};
+use seed::Seed;
+use serde_json::json;
+use support::tokenbus::ACCOUNT;
+use tokenbus::config::env;
+use tokenbus::subject::ConnectionKey;
+
+/// Connections; `MINUTE` asks for another number.
+const CONNECTIONS: usize = 10_000;
+/// What all tokens have to live while they are made: so that the first is due only when the last is there.
+const LIFETIME: i64 = 240;
+
+#[tokio::main]
+async fn main() {
+    let many = env("MINUTE").and_then(|text| text.parse().ok()).unwrap_or(CONNECTIONS);
+    let refreshed: Arc<Mutex<HashMap<usize, Vec<Instant>>>> = Arc::default();
+    let provider = Provider::start({
+        let refreshed = Arc::clone(&refreshed);
+        move |_, asked| {
+            let token = asked.form().remove("refresh_token").expect("nothing but refreshes");
+            let number = token.trim_start_matches('0').parse().unwrap_or(0);
+            refreshed.lock().expect("nobody panics with it").entry(number).or_default().push(Instant::now());
+            let body = json!({ "access_token": "new", "refresh_token": "next", "expires_in": 86_400 });
+            Said::json(200, &body).after(Duration::from_millis(50))
+        }
+    })
+    .await;
+    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
+    worker.kill().await;
+    let expiries = seed(&fleet, &provider.url, many).await;
+    let workers = [fleet.worker().await, fleet.worker().await, fleet.worker().await];
+    eventually_all(&refreshed, many).await;
+    fleet.idle().await;
+    report(&refreshed.lock().expect("nobody panics with it"), &expiries);
+    drop(workers);
+}
+
+/// Makes the connections, with expiries spread over a minute; gives when each expires.
+async fn seed(fleet: &Fleet, provider_url: &str, many: usize) -> Vec<Instant> {
+    let (mut seed, began) = (Seed::on(fleet, provider_url).await, Instant::now());
+    let mut expiries = Vec::new();
+    for number in 0..many {
+        let spread = i64::try_from(number * 60 / many).expect("a minute");
+        let lifetime = LIFETIME + spread - i64::try_from(began.elapsed().as_secs()).expect("not that long");
+        let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.{INTEGRATION}.c{number}")).expect("a key");
+        expiries.push(Instant::now() + Duration::from_secs(lifetime.unsigned_abs()));
+        seed.connection(&key, (lifetime, number)).await;
+    }
+    let took = began.elapsed().as_secs_f64();
+    println!("{many} connections made in {took:.1} s; they expire within one minute");
+    expiries
+}
+
+async fn eventually_all(refreshed: &Mutex<HashMap<usize, Vec<Instant>>>, many: usize) {
+    let deadline = Instant::now() + Duration::from_mins(10);
+    while refreshed.lock().expect("nobody panics with it").len() < many && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eventually("the count stands", async || true).await;
+}
+
+fn report(refreshed: &HashMap<usize, Vec<Instant>>, expiries: &[Instant]) {
+    let once = refreshed.values().filter(|times| times.len() == 1).count();
+    let mut before: Vec<f64> = Vec::new();
+    let mut late = 0;
+    for (number, expiry) in expiries.iter().enumerate() {
+        match refreshed.get(&number).and_then(|times| times.first()) {
+            Some(time) if time < expiry => before.push((*expiry - *time).as_secs_f64()),
+            Some(_) | None => late += 1,
+        }
+    }
+    before.sort_by(f64::total_cmp);
+    let times = refreshed.values().flatten();
+    let took = times.clone().max().zip(times.min()).map_or(0.0, |(last, first)| (*last - *first).as_secs_f64());
+    println!("refreshed once: {once} of {}; late or never: {late}", expiries.len());
+    println!("token requests: {} within {took:.1} s", refreshed.values().map(Vec::len).sum::<usize>());
+    if let (Some(least), Some(most)) = (before.first(), before.last()) {
+        println!(
+            "before the expiry: {least:.1} s at least, {:.1} s p50, {most:.1} s at most",
+            before[before.len() / 2]
+        );
+    }
+    assert_eq!((once, late), (expiries.len(), 0), "each is refreshed once, before its expiry");
+}

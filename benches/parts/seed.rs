@@ -1,0 +1,115 @@
+//! Connections put where the worker keeps them, by the worker's own code.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use tokenbus::command::{HEADER_COMMAND, HEADER_REFRESH, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use tokenbus::connection::{OauthConnection, SealedPart, StoredConnection};
+use tokenbus::integration::IssuedAt;
+use tokenbus::nats::{Nats, Patience, schedule};
+use tokenbus::oauth::token::TokenSet;
+use tokenbus::seal::Keyring;
+use tokenbus::secret::Secret;
+use tokenbus::store::Store;
+use tokenbus::subject::{CONNECTIONS, ConnectionKey, kv_subject};
+use tokenbus::system;
+
+use crate::fleet::Fleet;
+
+/// After so many messages without an answer, one with.
+const UNANSWERED: usize = 200;
+
+/// Writes connections.
+pub(crate) struct Seed {
+    store: Store,
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+    token_url: String,
+    records: u64,
+    written: usize,
+}
+
+impl Seed {
+    /// On a fleet's bus, with its keys, for its provider.
+    pub(crate) async fn on(fleet: &Fleet, provider_url: &str) -> Self {
+        let mut settings = tokenbus::config::load(None).expect("the defaults are whole").nats;
+        fleet.nats.url.clone_into(&mut settings.url);
+        "worker".clone_into(&mut settings.user);
+        settings.password = Secret::new(fleet.nats.password("worker"));
+        let nats = Nats::connect(&settings, "seed", Patience::Once).await.expect("the bus is there");
+        let keys = Path::new(fleet.setting("TOKENBUS_SECRETS__KEYS_FILE"));
+        let store = Store { nats, keyring: Arc::new(Keyring::load(keys).expect("the keyring")) };
+        let client = fleet.nats.connect("worker").await;
+        let jetstream = jetstream::new(client.clone());
+        let mut stream = jetstream.get_stream("OAUTH").await.expect("the stream");
+        let records = stream.info().await.expect("its state").state.last_sequence;
+        Self { store, client, jetstream, token_url: format!("{provider_url}/token"), records, written: 0 }
+    }
+
+    /// One connection: its record, its entry in the bucket, its schedule. In this order and by one writer, so that the
+    /// record's sequence is known before its answer.
+    pub(crate) async fn connection(&mut self, key: &ConnectionKey, (lifetime, number): (i64, usize)) {
+        let now = system::now();
+        let connection = OauthConnection::issued(key.subject(), tokens(now, lifetime, number));
+        let issued_at = IssuedAt {
+            token_url: self.token_url.clone(),
+            refresh_url: None,
+            client_id: "client".to_owned(),
+            variables: std::collections::BTreeMap::new(),
+        };
+        let login_id = system::random_id();
+        let mut record = connection.clone();
+        let part = SealedPart {
+            refresh_token: record.refresh_token.take(),
+            issued_at: issued_at.clone(),
+            login_id: login_id.clone(),
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_SEALED_REFRESH, self.store.seal_part(key, &login_id, &part).expect("sealed"));
+        headers.insert(HEADER_COMMAND, login_id.as_str());
+        headers.insert(HEADER_STATUS, "active");
+        let body = serde_json::to_vec(&record).expect("JSON").into();
+        self.records += 1;
+        let sequence = self.write(key.record_subject(), headers, body).await;
+        assert!(sequence.is_none_or(|sequence| sequence == self.records), "nobody else writes records");
+
+        let mut stored = StoredConnection { connection, issued_at, login_id, refresh_failure: None };
+        stored.connection.sequence = self.records;
+        stored.connection.modified = u64::try_from(now.as_second()).expect("after 1970");
+        let due_at = stored.connection.refresh_at(now, system::random_share()).expect("it has a lifetime");
+        let (headers, value) = self.store.sealed_connection(key, stored).expect("sealed");
+        assert!(headers.get(HEADER_REFRESH).is_none(), "it is kept alive");
+        self.write(kv_subject(CONNECTIONS, &key.kv_key()), headers, value).await;
+        let due = schedule::Due { sequence: self.records, booked: false };
+        let (subject, headers, body) = schedule::message(key, due_at, due).expect("a schedule");
+        self.write(subject, headers, body).await;
+    }
+
+    async fn write(&mut self, subject: String, headers: HeaderMap, body: Bytes) -> Option<u64> {
+        self.written += 1;
+        if self.written.is_multiple_of(UNANSWERED) {
+            let answer = self.jetstream.publish_with_headers(subject, headers, body).await.expect("sent");
+            Some(answer.await.expect("stored").sequence).filter(|_| self.written % 3 == 1)
+        } else {
+            self.client.publish_with_headers(subject, headers, body).await.expect("sent");
+            None
+        }
+    }
+}
+
+/// Tokens as large as real ones: a JWT of 800 characters and a refresh token of 100.
+fn tokens(now: Timestamp, lifetime: i64, number: usize) -> TokenSet {
+    TokenSet {
+        access_token: Secret::new(format!("{number:0>800}")),
+        token_type: "Bearer".to_owned(),
+        refresh_token: Some(Secret::new(format!("{number:0>100}"))),
+        expires_in: Some(lifetime),
+        expiry: now.checked_add(SignedDuration::from_secs(lifetime)).ok(),
+        scope: Some("read write".to_owned()),
+        metadata: serde_json::Map::new(),
+    }
+}

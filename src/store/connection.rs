@@ -1,0 +1,176 @@
+//! Connections in their bucket: opened, sealed, noted about, taken out.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+
+use super::{Newest, Store, StoreError, json, parse, seal_error};
+use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
+use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::nats::{NatsError, bucket, direct, record};
+use crate::seal::Place;
+use crate::secret::Secret;
+use crate::subject::{CONNECTIONS, ConnectionKey};
+
+/// A page of connections.
+pub struct ConnectionPage {
+    /// Each with its place in the bucket and its key.
+    pub connections: Vec<(u64, ConnectionKey, OauthConnection)>,
+    /// How many there are in all.
+    pub total: u64,
+    /// Whether there are more behind the last.
+    pub more: bool,
+}
+
+impl Store {
+    /// Connections whose keys match, in the order in which they were last changed, from behind that place on; at most
+    /// `limit`, and about as many bytes as given.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn connections(
+        &self,
+        filter: &str,
+        after: u64,
+        most: (usize, u64),
+    ) -> Result<ConnectionPage, StoreError> {
+        let page = direct::page(&self.nats, CONNECTIONS, filter, after, most).await?;
+        let mut connections = Vec::new();
+        for entry in page.entries {
+            let stored = self.open_connection(&entry.key, &entry.payload)?;
+            let key = ConnectionKey::parse_kv_key(&entry.key);
+            let key = key.map_err(|_| StoreError::Unreadable(format!("{CONNECTIONS}/{}", entry.key)))?;
+            connections.push((entry.revision, key, stored.connection));
+        }
+        Ok(ConnectionPage { connections, total: page.total, more: page.more })
+    }
+
+    pub(super) fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
+        let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, value)?;
+        let connection = &mut stored.connection;
+        for (field, secret) in
+            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
+        {
+            if let Some(sealed) = secret.take() {
+                let place = connection_place(kv_key, field, connection.sequence);
+                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
+            }
+        }
+        if let Some(failure) = &stored.refresh_failure {
+            connection.status_reason = Some(failure.reason.clone());
+        }
+        Ok(stored)
+    }
+
+    /// A connection as the bucket keeps it: headers and value.
+    ///
+    /// # Errors
+    /// [`StoreError::Seal`].
+    pub fn sealed_connection(
+        &self,
+        key: &ConnectionKey,
+        mut stored: StoredConnection,
+    ) -> Result<(HeaderMap, Bytes), StoreError> {
+        let (kv_key, headers) = (key.kv_key(), mark(&stored));
+        let connection = &mut stored.connection;
+        for (field, secret) in
+            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
+        {
+            if let Some(clear) = secret.take() {
+                let place = connection_place(&kv_key, field, connection.sequence);
+                let sealed = self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, &kv_key))?;
+                *secret = Some(Secret::new(sealed));
+            }
+        }
+        Ok((headers, json(&stored)?))
+    }
+
+    /// Stores a connection unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+        let sequence = stored.connection.sequence;
+        let value = self.sealed_connection(key, stored)?;
+        if !self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Some(value)).await? {
+            return Ok(());
+        }
+        // Nothing was there: either it is new, or it was deleted while this write was held up.
+        match self.tombstone(key).await? {
+            Some(deleted) if deleted > sequence => self.delete_connection(key, deleted).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Sequence of the record that says that this connection was deleted, if that is its newest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn tombstone(&self, key: &ConnectionKey) -> Result<Option<u64>, StoreError> {
+        let Some(newest) = record::last(&self.nats, &key.subject()).await? else { return Ok(None) };
+        let connection: OauthConnection = parse(crate::subject::OAUTH, &key.subject(), &newest.payload)?;
+        Ok((connection.status == Status::Revoked).then_some(newest.sequence))
+    }
+
+    /// Takes a connection out of the bucket unless a newer one is there. Its record stays and says that it is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
+        let kv_key = key.kv_key();
+        while let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? {
+            let there: Newest = parse(CONNECTIONS, &kv_key, &entry.payload)?;
+            if there.sequence > sequence {
+                return Ok(());
+            }
+            let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
+            bucket::purge(&self.nats, at).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes down that a refresh of this connection failed, unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_failure(
+        &self,
+        key: &ConnectionKey,
+        sequence: u64,
+        failure: &RefreshFailure,
+    ) -> Result<(), StoreError> {
+        let kv_key = key.kv_key();
+        let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? else { return Ok(()) };
+        let Some(value) = entry.value else { return Ok(()) };
+        // Still sealed: the note needs no key.
+        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
+        if stored.connection.sequence != sequence {
+            return Ok(());
+        }
+        stored.refresh_failure = Some(failure.clone());
+        let mut headers = crate::nats::headers(None);
+        if let Some(value) = mark(&stored).get(HEADER_REFRESH) {
+            headers.insert(HEADER_REFRESH, value.clone());
+        }
+        let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
+        match bucket::put_with(&self.nats, at, headers, json(&stored)?).await {
+            // Whoever was faster knows better.
+            Ok(_) | Err(NatsError::WrongLastSequence) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// What the repair pass has to know of a connection, in a header.
+fn mark(stored: &StoredConnection) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if !stored.connection.is_kept_alive() {
+        headers.insert(HEADER_REFRESH, REFRESH_NONE);
+    } else if stored.refresh_failure.as_ref().is_some_and(|failure| failure.reason == NO_CONFIG) {
+        headers.insert(HEADER_REFRESH, REFRESH_PAUSED);
+    }
+    headers
+}
+
+fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {
+    Place { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
+}

@@ -1,0 +1,151 @@
+//! Connections that lost their schedule get one again, and those that paused for want of a config go on.
+//!
+//! A pass sees keys and headers only, a chunk at a time, and takes its time: it is for what should not happen.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Service, settle};
+use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
+use crate::nats::scan::{Scan, Seen};
+use crate::nats::{NatsError, bucket, direct, schedule};
+use crate::store::{StoreError, json};
+use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
+use crate::system;
+
+/// Keys looked at together: each has two subjects in the schedule.
+const CHUNK: usize = direct::MOST_SUBJECTS / 2;
+/// Pause between two chunks.
+const PACE: Duration = Duration::from_millis(200);
+/// Pause behind each connection that was mended.
+const PACE_EACH: Duration = Duration::from_millis(2);
+
+/// Integrations whose config came back: their connections go on at once.
+#[derive(Default)]
+pub(super) struct Resumed {
+    integrations: Mutex<Vec<Integration>>,
+    news: Notify,
+}
+
+impl Resumed {
+    pub(super) fn add(&self, integration: Integration) {
+        self.integrations.lock().unwrap_or_else(PoisonError::into_inner).push(integration);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> Vec<Integration> {
+        std::mem::take(&mut *self.integrations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// When the last pass began: one at a time is enough, whoever's it is.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    begun: Timestamp,
+}
+
+/// Looks now and then, and when a config comes back, until told to stop.
+pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        never = look(&service) => match never {},
+    }
+}
+
+async fn look(service: &Service) -> std::convert::Infallible {
+    let every = service.config.refresh.repair_interval;
+    // Workers that started together do not look together.
+    let mut pause = every.mul_f64(system::random_share());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {
+                pause = every;
+                match pass(service, every).await {
+                    Ok(0) => {}
+                    Ok(found) => info!("{found} connections had lost their schedule"),
+                    Err(error) => warn!("repair pass ended early: {error}"),
+                }
+            }
+            () = service.refreshing.resumed.news.notified() => {
+                for integration in service.refreshing.resumed.take() {
+                    match resume(service, &integration).await {
+                        Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
+                        Err(error) => warn!(%integration, "connections go on later: {error}"),
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn pass(service: &Service, every: Duration) -> Result<usize, StoreError> {
+    if !claim(service, every).await? {
+        return Ok(0);
+    }
+    let nats = &service.store.nats;
+    let mut scan = Scan::start(nats, CONNECTIONS, ">", HEADER_REFRESH).await?;
+    let mut repaired = 0;
+    while let Some(seen) = scan.next(CHUNK).await? {
+        let due = seen.iter().filter(|seen| seen.mark != REFRESH_NONE).filter_map(key).collect();
+        for key in schedule::without(nats, due).await? {
+            repaired += usize::from(mend(service, &key).await?);
+            tokio::time::sleep(PACE_EACH).await;
+        }
+        tokio::time::sleep(PACE).await;
+    }
+    Ok(repaired)
+}
+
+fn key(seen: &Seen) -> Option<ConnectionKey> {
+    ConnectionKey::parse_kv_key(&seen.key).ok()
+}
+
+/// Makes this worker's the next pass, unless one began lately.
+async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
+    let nats = &service.store.nats;
+    let entry = bucket::get(nats, META, META_REPAIR).await?;
+    let mark: Option<Mark> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
+    let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
+    if mark.is_some_and(|mark| now.duration_since(mark.begun) < lately) {
+        return Ok(false);
+    }
+    let replaces = entry.map_or(0, |entry| entry.revision);
+    match bucket::put(nats, META, META_REPAIR, json(&Mark { begun: now })?, replaces).await {
+        Ok(_) => Ok(true),
+        Err(NatsError::WrongLastSequence) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets a connection's schedule, or takes the connection out if it was deleted and a write came too late for that.
+async fn mend(service: &Service, key: &ConnectionKey) -> Result<bool, StoreError> {
+    let Some(connection) = service.store.connection(key).await? else { return Ok(false) };
+    if let Some(deleted) = service.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
+        service.store.delete_connection(key, deleted).await?;
+        return Ok(true);
+    }
+    if connection.is_kept_alive() {
+        settle::plan(service, key, &connection).await?;
+    }
+    Ok(connection.is_kept_alive())
+}
+
+/// Sets the schedules of an integration's paused connections.
+async fn resume(service: &Service, integration: &Integration) -> Result<usize, StoreError> {
+    let filter = connections_at(integration);
+    let mut scan = Scan::start(&service.store.nats, CONNECTIONS, &filter, HEADER_REFRESH).await?;
+    let mut resumed = 0;
+    while let Some(seen) = scan.next(CHUNK).await? {
+        for key in seen.iter().filter(|seen| seen.mark == REFRESH_PAUSED).filter_map(key) {
+            resumed += usize::from(mend(service, &key).await?);
+            tokio::time::sleep(PACE_EACH).await;
+        }
+    }
+    Ok(resumed)
+}
