@@ -4,6 +4,7 @@ mod api_keys;
 mod dead;
 mod keys;
 mod serve;
+mod sign;
 
 use std::path::PathBuf;
 
@@ -42,6 +43,8 @@ enum Command {
     /// Look at commands that were given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Print the headers of a request that a NATS user signs, for curl.
+    Sign(sign::Options),
     /// Print the gateway's `OpenAPI` document.
     Openapi,
     /// Start everything on this machine and walk one login from end to end.
@@ -65,6 +68,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command),
         Command::Dead(command) => dead::run(&config, command).await,
+        Command::Sign(options) => sign::run(&options),
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);
             Ok(())

@@ -8,7 +8,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
-pub use self::section::{Auth, Config, Http, Log, LogFormat, Nats, Oauth, Refresh, Secrets, Worker};
+pub use self::section::{Auth, Config, Http, Jwt, Log, LogFormat, Nats, NatsJwt, Oauth, Refresh, Secrets, Worker};
 
 /// Every key with its default and what it means.
 pub const DEFAULT: &str = include_str!("../config/default.toml");

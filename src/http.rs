@@ -29,7 +29,7 @@ use error::HttpError;
 pub use metrics::Metrics;
 pub use openapi::DOCUMENT as OPENAPI;
 use reply::Reply;
-use request::{Asked, Query};
+use request::{Asked, Query, Seen};
 pub use route::Served;
 use route::{Found, Operation, Routes};
 pub use server::{Drain, Limits, run};
@@ -135,9 +135,14 @@ impl Edge {
         let (head, body) = request.into_parts();
         let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
         let work = async {
-            let asked = asked(operation, found, head, trace)?;
+            let mut asked = asked(operation, found, head, trace)?;
             let body = request::body(body, limits.body, limits.body_timeout);
-            self.reply(asked, body, html).await
+            let Some(signed) = asked.caller.credential.take_if(|credential| credential.is_signed()) else {
+                return self.reply(asked, body, html).await;
+            };
+            let body = body.await?;
+            asked.caller.credential = Some(signed.over(&body));
+            self.reply(asked, std::future::ready(Ok(body)), html).await
         };
         let done = tokio::time::timeout(limits.request_timeout, work).await.unwrap_or(Err(HttpError::Timeout));
         let reply = done.unwrap_or_else(|error| {
@@ -184,15 +189,17 @@ fn asked(
     trace: Trace<'_>,
 ) -> Result<Asked, HttpError> {
     let headers = head.headers;
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let seen = Seen { method: head.method.as_str(), target };
     if operation.is_for_browsers() && request::is_prefetch(&headers) {
         return Err(HttpError::bad("links of a login are not for prefetching"));
     }
     let credential = if operation == Operation::Callback {
-        request::credential_beside(&headers)?
+        request::credential_beside(&headers, seen)?
     } else if operation.is_open() || operation == Operation::Start {
         None
     } else {
-        Some(request::credential(&headers)?)
+        Some(request::credential(&headers, seen)?)
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;

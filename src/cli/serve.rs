@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
+use crate::auth::bearer::Bearers;
 use crate::bus::Bus;
 use crate::config::{Config, Http};
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
@@ -57,7 +58,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
     if role != Role::Edge {
-        start_workers(&config, &nats, &metrics, &tasks)?;
+        start_workers(&config, &nats, &metrics, &tasks).await?;
     }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
@@ -78,13 +79,13 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     }
 }
 
-fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets.keys_file)?;
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
+    let (auth, replies) = (Authenticator::new(nats.clone(), Bearers::connect(config, &provider).await?), Replies::new());
     let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
