@@ -28,14 +28,8 @@ const MOST_KEYS: usize = 100;
 /// Shortest RSA modulus: 2048 bits.
 const RSA_BYTES: usize = 256;
 
-const RSA: &[Algorithm] = &[
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-];
+const RSA: &[Algorithm] =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// A key with the algorithms that it may be used with. A token only chooses among these.
 #[derive(Debug)]

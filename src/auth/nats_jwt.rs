@@ -43,9 +43,7 @@ impl User {
     /// # Errors
     /// [`Refusal::Signature`].
     pub fn signed(&self, text: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        key(&self.key, &KeyPairType::User)
-            .and_then(|key| key.verify(text, signature).ok())
-            .ok_or(Refusal::Signature)
+        key(&self.key, &KeyPairType::User).and_then(|key| key.verify(text, signature).ok()).ok_or(Refusal::Signature)
     }
 }
 

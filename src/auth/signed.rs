@@ -201,7 +201,8 @@ mod tests {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
         let subject = |verb| CommandSubject::config(Integration::parse("slack").unwrap(), account.clone(), verb);
         let path = "/hub/integrations/slack/oauth-config";
-        let put = |method, path, signed: &[u8]| fits_command(&request(method, path, signed), &subject(Verb::Put), b"{}");
+        let put =
+            |method, path, signed: &[u8]| fits_command(&request(method, path, signed), &subject(Verb::Put), b"{}");
         assert!(put("PUT", path, b"{}"));
         assert!(!put("PUT", path, b"{ }"));
         assert!(!put("DELETE", path, b"{}"));

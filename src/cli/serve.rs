@@ -85,7 +85,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let (auth, replies) = (Authenticator::new(nats.clone(), Bearers::connect(config, &provider).await?), Replies::new());
+    let (auth, replies) =
+        (Authenticator::new(nats.clone(), Bearers::connect(config, &provider).await?), Replies::new());
     let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {

@@ -69,7 +69,8 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
         (HEADER_SIGNATURE, BASE64_URL_SAFE_NO_PAD.encode(signature)),
     ];
     if *json {
-        let headers: serde_json::Map<_, _> = headers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
+        let headers: serde_json::Map<_, _> =
+            headers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
         println!("{}", serde_json::Value::Object(headers));
     } else {
         for (name, value) in headers {

@@ -1,10 +1,16 @@
 //! Requests with every part in the test's hand, and answers with every part to look at.
 
+use std::time::Duration;
+
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
+use tokio::time::{sleep, timeout};
 
 use crate::support::tokenbus::Tokenbus;
+
+/// How long something may take that has to happen.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer, whole.
 pub(crate) struct Answered {
@@ -73,4 +79,18 @@ pub(crate) fn new_account() -> String {
 pub(crate) fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     format!("{path}?{query}")
+}
+
+/// Asks again and again until it is so.
+#[track_caller]
+pub(crate) fn eventually(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
+    let asked_from = std::panic::Location::caller();
+    async move {
+        let poll = async {
+            while !is_so().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("{asked_from}: waited in vain: {what}"));
+    }
 }

@@ -27,6 +27,16 @@ mod http_health;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+#[path = "../support/issuer.rs"]
+mod issuer;
+#[cfg(test)]
+mod jwt_nats;
+#[cfg(test)]
+mod jwt_ordinary;
+#[cfg(test)]
+#[path = "../support/mint.rs"]
+mod mint;
+#[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
 mod nats_permissions;
@@ -34,6 +44,8 @@ mod nats_permissions;
 mod nats_records;
 #[cfg(test)]
 mod nats_topology;
+#[cfg(test)]
+mod operator_mode;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]

@@ -102,7 +102,7 @@ impl Nats {
 }
 
 /// The server's binary, brought once a run.
-fn binary() -> &'static str {
+pub(crate) fn binary() -> &'static str {
     static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
     &SERVER
 }
@@ -129,7 +129,7 @@ fn generate(folder: &Path) -> HashMap<String, String> {
 }
 
 /// The client URL, from the file that the server writes once it listens.
-async fn ports(folder: &Path) -> String {
+pub(crate) async fn ports(folder: &Path) -> String {
     let poll = async {
         loop {
             let files = std::fs::read_dir(folder).expect("the folder is there").flatten().map(|entry| entry.path());

@@ -1,4 +1,3 @@
-use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{EncodingKey, Header};
 use proptest::prelude::*;
 use serde_json::json;
@@ -7,47 +6,13 @@ use super::super::token::MAX_TOKEN;
 use super::*;
 use crate::secret::Secret;
 
+#[path = "../../../tests/support/issuer.rs"]
+mod issuer;
+use issuer::{Signer, signer};
+
 const NOW: i64 = 1_800_000_000;
 const SECRET_TEXT: &str = "0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-
-/// A key to sign with, and the same for others to check by.
-struct Signer {
-    id: &'static str,
-    algorithm: Algorithm,
-    key: EncodingKey,
-    public: Value,
-}
-
-fn signer(id: &'static str, algorithm: Algorithm) -> Signer {
-    let made = match algorithm {
-        Algorithm::ES256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-        Algorithm::ES384 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-        Algorithm::EdDSA => rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519),
-        _ => rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
-    };
-    let pem = made.unwrap().serialize_pem();
-    let key = match algorithm {
-        Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(pem.as_bytes()),
-        Algorithm::EdDSA => EncodingKey::from_ed_pem(pem.as_bytes()),
-        _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
-    };
-    let key = key.unwrap();
-    let mut public = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).unwrap()).unwrap();
-    public["kid"] = json!(id);
-    Signer { id, algorithm, key, public }
-}
-
-impl Signer {
-    fn sign(&self, claims: &Value) -> String {
-        self.sign_as(Some(self.id), claims)
-    }
-
-    fn sign_as(&self, id: Option<&str>, claims: &Value) -> String {
-        let header = Header { kid: id.map(str::to_owned), ..Header::new(self.algorithm) };
-        jsonwebtoken::encode(&header, claims, &self.key).unwrap()
-    }
-}
 
 fn set(keys: &[Value]) -> Keys {
     Keys::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
@@ -136,12 +101,16 @@ fn a_key_must_be_known_and_meant_for_signatures() {
         public[field] = value;
         assert_eq!(verify(&one.sign(&claims()), &set(&[public])).unwrap_err(), Refusal::Key, "{field}");
     }
-    let secret = json!({ "kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "kid": "one", "alg": "HS256" });
+    let secret =
+        json!({ "kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "kid": "one", "alg": "HS256" });
     let hmac = EncodingKey::from_secret(SECRET_TEXT.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &hmac).unwrap();
     assert_eq!(verify(&jwt, &set(&[secret])).unwrap_err(), Refusal::Key);
     let short = json!({ "kty": "RSA", "n": "AQAB".repeat(32), "e": "AQAB", "kid": "one" });
-    assert_eq!(set(&[short, json!(7), json!({}), json!({ "kty": "new" })]).find(None, Algorithm::RS256).err(), Some(Refusal::Key));
+    assert_eq!(
+        set(&[short, json!(7), json!({}), json!({ "kty": "new" })]).find(None, Algorithm::RS256).err(),
+        Some(Refusal::Key)
+    );
 }
 
 #[test]
@@ -151,7 +120,11 @@ fn claims_must_be_there_and_fit() {
     let check = |field: &str, value: Value, expected: Option<Refusal>| {
         let mut claims = claims();
         let fields = claims.as_object_mut().unwrap();
-        if value.is_null() { fields.remove(field) } else { fields.insert(field.to_owned(), value) };
+        if value.is_null() {
+            fields.remove(field)
+        } else {
+            fields.insert(field.to_owned(), value)
+        };
         assert_eq!(verify(&signer.sign(&claims), &keys).err(), expected, "{claims}");
     };
     check("exp", Value::Null, Some(Refusal::Expired));
