@@ -16,6 +16,9 @@ mod e2e;
 #[cfg(test)]
 #[path = "../support/fleet.rs"]
 mod fleet;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod hostile_edge;
 #[cfg(test)]
 mod http_callback;
 #[cfg(test)]

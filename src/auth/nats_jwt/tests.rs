@@ -37,7 +37,7 @@ impl Tenant {
 
     /// The account's JWT as the operator signs it.
     fn jwt(&self, more: &Value) -> String {
-        let template = json!({ "bearer_token": true, "pub": { "allow": ["ms.oauth.*.list"] } });
+        let template = json!({ "bearer_token": true, "pub": { "allow": ["node.oauth.*.list"] } });
         let scope = json!({ "kind": "user_scope", "key": self.scoped.public_key(), "template": template });
         let mut all = json!({ "signing_keys": [self.signing.public_key(), scope] });
         all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -72,7 +72,7 @@ fn a_user_is_its_accounts_whoever_of_it_signed() {
     assert!(!tenant.user(&json!({}), &tenant.account, &json!({})).unwrap().is_bearer);
     assert!(!tenant.user(&json!({}), &tenant.signing, &tenant.of_account()).unwrap().is_bearer);
     let scoped = tenant.user(&json!({}), &tenant.scoped, &tenant.of_account()).unwrap();
-    assert!(scoped.is_bearer && scoped.may_publish("ms.oauth.A.list") && !scoped.may_publish("ms.oauth.A.token"));
+    assert!(scoped.is_bearer && scoped.may_publish("node.oauth.A.list") && !scoped.may_publish("node.oauth.A.token"));
 }
 
 #[test]
@@ -170,17 +170,17 @@ fn a_user_may_do_here_what_it_may_do_on_the_bus() {
     let tenant = Tenant::new();
     let check = |account: Value, user: Value, expected: bool| {
         let user = tenant.user(&account, &tenant.account, &json!({ "nats": user })).unwrap();
-        assert_eq!(user.may_publish("ms.oauth.A.token"), expected, "{account} {user:?}");
+        assert_eq!(user.may_publish("node.oauth.A.token"), expected, "{account} {user:?}");
     };
     let defaults = json!({ "default_permissions": { "pub": { "allow": ["public.>"] } } });
     check(json!({}), json!({}), true);
     check(json!({}), json!({ "pub": { "allow": ["public.>"] } }), false);
-    check(json!({}), json!({ "pub": { "allow": ["ms.oauth.A.*"] } }), true);
-    check(json!({}), json!({ "pub": { "allow": [">"], "deny": ["ms.oauth.>"] } }), false);
-    check(json!({}), json!({ "pub": { "deny": ["ms.oauth.A"] } }), true);
-    check(json!({}), json!({ "pub": { "deny": ["ms.oauth.A.token.*"] } }), true);
-    check(json!({}), json!({ "pub": { "allow": ["ms.oauth.{{name()}}.token"] } }), false);
-    check(json!({}), json!({ "pub": { "deny": ["ms.{{name()}}"] } }), false);
+    check(json!({}), json!({ "pub": { "allow": ["node.oauth.A.*"] } }), true);
+    check(json!({}), json!({ "pub": { "allow": [">"], "deny": ["node.oauth.>"] } }), false);
+    check(json!({}), json!({ "pub": { "deny": ["node.oauth.A"] } }), true);
+    check(json!({}), json!({ "pub": { "deny": ["node.oauth.A.token.*"] } }), true);
+    check(json!({}), json!({ "pub": { "allow": ["node.oauth.{{name()}}.token"] } }), false);
+    check(json!({}), json!({ "pub": { "deny": ["node.{{name()}}"] } }), false);
     check(defaults.clone(), json!({}), false);
     check(defaults, json!({ "sub": { "allow": ["x"] } }), true);
 }
