@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, debug, error, info_span, warn};
 
-use crate::auth::{AuthError, Caller};
+use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::login::state_hash;
@@ -60,6 +60,7 @@ impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Away(error) => Self::Store(error.into()),
+            AuthError::NoKeys => Self::Refused(503, error.to_string()),
             AuthError::Missing | AuthError::Invalid => Self::Refused(401, error.to_string()),
         }
     }
@@ -180,7 +181,8 @@ async fn dispatch(
         }
         _ => {}
     }
-    let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?).await?;
+    let purpose = Purpose::Call { name: call, body };
+    let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
     match call {
         "whoami" => Ok(whoami(service, &caller)),
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,

@@ -1,12 +1,26 @@
 //! Whose credential this is. Asked by workers for every call and command; nobody else judges.
 
+pub mod account;
 pub mod api_key;
+pub mod bearer;
+pub mod cache;
+pub mod jwks;
+pub mod jwt;
+pub mod nats_jwt;
+mod signed;
+pub mod token;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use serde::{Deserialize, Serialize};
 
+use self::bearer::Bearers;
 use crate::command::Credential;
 use crate::nats::{Nats, NatsError};
-use crate::subject::Account;
+use crate::signed::SCHEME;
+use crate::subject::{Account, CommandSubject};
 use crate::system;
 
 /// What a credential may do beside reading its own account's connections.
@@ -26,7 +40,7 @@ pub struct Caller {
     pub account: Account,
     /// What it may do.
     pub role: Role,
-    /// What the audit log calls it (`key:<id>`).
+    /// What the audit log calls it (`key:<id>`, `user:<U…>`, `jwt:<sub>`).
     pub actor: String,
 }
 
@@ -50,28 +64,58 @@ pub enum AuthError {
     /// It cannot be checked now.
     #[error(transparent)]
     Away(#[from] NatsError),
+    /// It cannot be checked now, for want of its issuer's keys.
+    #[error("the credential cannot be checked now: its issuer's keys are away; try again")]
+    NoKeys,
+}
+
+/// What a credential came with. A signed request has to be the very one that asks for it.
+#[derive(Clone, Copy)]
+pub enum Purpose<'a> {
+    /// A call of the gateway.
+    Call {
+        /// Its name.
+        name: &'a str,
+        /// Its body.
+        body: &'a [u8],
+    },
+    /// A command from the queue.
+    Command {
+        /// What it is about.
+        subject: &'a CommandSubject,
+        /// Its id.
+        id: &'a str,
+        /// When it was queued.
+        queued: Timestamp,
+        /// What it brings: a config as it came, a callback's query, nothing.
+        content: &'a [u8],
+    },
 }
 
 /// Finds out who is calling.
 #[derive(Clone)]
 pub struct Authenticator {
     nats: Nats,
+    bearers: Arc<Bearers>,
 }
 
 impl Authenticator {
-    /// One that knows what is on this bus.
+    /// One that knows what is on this bus, and JWTs.
     #[must_use]
-    pub fn new(nats: Nats) -> Self {
-        Self { nats }
+    pub fn new(nats: Nats, bearers: Bearers) -> Self {
+        Self { nats, bearers: Arc::new(bearers) }
     }
 
     /// Finds out who is calling.
     ///
     /// # Errors
     /// [`AuthError`].
-    pub async fn authenticate(&self, credential: &Credential) -> Result<Caller, AuthError> {
+    pub async fn authenticate(&self, credential: &Credential, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
+        let now = system::now();
         match credential.0.expose().split_once(' ') {
-            Some(("X-Api-Key", key)) => api_key::authenticate(&self.nats, key, system::now()).await,
+            Some(("X-Api-Key", key)) => api_key::authenticate(&self.nats, key, now).await,
+            Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await,
+            Some((SCHEME, text)) => self.bearers.signed(&self.nats, text, purpose, now).await,
             _ => Err(AuthError::Invalid),
         }
     }

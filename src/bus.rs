@@ -17,10 +17,12 @@ use crate::nats::outgoing::{Outgoing, Replies};
 use crate::nats::{Nats, NatsError, header};
 use crate::seal;
 use crate::secret::Secret;
+use crate::signed::{self, SCHEME};
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 
 /// What came as proof of who is calling; travels in `Oauth-Credential` or sealed in a command.
-/// Never judged here. Text form: `Bearer <jwt>`, `NATS <jwt>` or `X-Api-Key <key>`.
+/// Never judged here. Text form: `Bearer <jwt>`, `X-Api-Key <key>`,
+/// or `NATS <jwt> <timestamp> <nonce> <signature> <method> <path?query> <hash of the body>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential(Secret);
 
@@ -29,6 +31,26 @@ impl Credential {
     #[must_use]
     pub fn new(text: Secret) -> Self {
         Self(text)
+    }
+
+    /// Whether it is a signed request's, which has to say what the body was.
+    #[must_use]
+    pub fn is_signed(&self) -> bool {
+        self.expose().split_once(' ').is_some_and(|(scheme, _)| scheme == SCHEME)
+    }
+
+    /// The same, saying what the body was.
+    #[must_use]
+    pub fn over(&self, body: &[u8]) -> Self {
+        Self(Secret::new(format!("{} {}", self.expose(), signed::hash(body))))
+    }
+
+    /// What requests with it are counted by: of a signed request, whose signature is another each time, the JWT alone.
+    #[must_use]
+    pub fn counted_by(&self) -> &str {
+        let text = self.expose();
+        let end = if self.is_signed() { text.match_indices(' ').nth(1).map(|(at, _)| at) } else { None };
+        end.and_then(|end| text.get(..end)).unwrap_or(text)
     }
 
     /// The text form in clear, for the header or the sealed command alone.

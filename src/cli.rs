@@ -6,6 +6,7 @@ mod connections;
 mod dead;
 mod keys;
 mod serve;
+mod sign;
 
 use std::path::PathBuf;
 
@@ -48,6 +49,8 @@ enum Command {
     /// Look at commands that were given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Print the headers of a request that a NATS user signs, for curl.
+    Sign(sign::Options),
     /// Print the gateway's `OpenAPI` document.
     Openapi,
     /// Start everything on this machine and walk one login from end to end.
@@ -77,6 +80,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Config(options) => configs::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
         Command::Dead(command) => dead::run(&config, command).await,
+        Command::Sign(options) => sign::run(&options),
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);
             Ok(())

@@ -9,7 +9,8 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
 pub use self::section::{
-    Auth, Cli, Config, Events, Http, Log, LogFormat, Nats, Oauth, ReadEvents, Refresh, Secrets, Webhooks, Worker,
+    Auth, Cli, Config, Events, Http, Jwt, Log, LogFormat, Nats, NatsJwt, Oauth, ReadEvents, Refresh, Secrets, Webhooks,
+    Worker,
 };
 
 /// Every key with its default and what it means.

@@ -36,7 +36,7 @@ pub use gate::Rate;
 pub use metrics::Metrics;
 pub use openapi::DOCUMENT as OPENAPI;
 use reply::Reply;
-use request::{Asked, Query};
+use request::{Asked, Query, Seen};
 pub use route::Served;
 use route::{Found, Operation, Routes};
 pub use server::{Drain, Limits, run};
@@ -147,9 +147,14 @@ impl Edge {
     {
         let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
         let work = async {
-            let asked = asked(operation, found, head, visit)?;
+            let mut asked = asked(operation, found, head, visit)?;
             let body = request::body(body, visit.limits.body, visit.body_by);
-            self.reply(asked, body, html).await
+            let Some(signed) = asked.caller.credential.take_if(|credential| credential.is_signed()) else {
+                return self.reply(asked, body, html).await;
+            };
+            let body = body.await?;
+            asked.caller.credential = Some(signed.over(&body));
+            self.reply(asked, std::future::ready(Ok(body)), html).await
         };
         let done = tokio::time::timeout(visit.limits.request_timeout, work).await;
         let reply = done.unwrap_or(Err(HttpError::Timeout)).unwrap_or_else(|error| {
@@ -194,15 +199,17 @@ fn asked(operation: Operation, found: Found, head: Parts, visit: Visit<'_>) -> R
     if !operation.is_watched() {
         visit.gate.admit_address(visit.client)?;
     }
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let seen = Seen { method: head.method.as_str(), target };
     if operation.is_for_browsers() && request::is_prefetch(&headers) {
         return Err(HttpError::bad("links of a login are not for prefetching"));
     }
     let credential = if operation == Operation::Callback {
-        request::credential_beside(&headers)?
+        request::credential_beside(&headers, seen)?
     } else if operation.is_open() || operation == Operation::Start {
         None
     } else {
-        let credential = request::credential(&headers)?;
+        let credential = request::credential(&headers, seen)?;
         visit.gate.admit_credential(&credential)?;
         Some(credential)
     };

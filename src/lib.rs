@@ -6,6 +6,7 @@
 // Core: plain values; no async, no IO, no clock, no randomness of its own.
 pub mod subject;
 pub mod secret;
+pub mod signed;
 pub mod command;
 pub mod connection;
 pub mod event;

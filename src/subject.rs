@@ -34,6 +34,8 @@ pub const CONFIGS: &str = "oauth_configs";
 pub const STATES: &str = "oauth_states";
 /// Bucket of API keys, key `<key id>`.
 pub const API_KEYS: &str = "oauth_api_keys";
+/// Bucket of the nonces of signed requests, key = hash of user and nonce.
+pub const NONCES: &str = "oauth_nonces";
 /// Bucket of what a start has to know, key [`META_KEYS`].
 pub const META: &str = "oauth_meta";
 /// Key in [`META`]: the ids of the sealing keys in use.
@@ -278,6 +280,18 @@ pub fn direct_get(stream: &str) -> String {
 #[must_use]
 pub fn edge_call(call: &str) -> String {
     format!("oauth.edge.{call}")
+}
+
+/// Where the server's resolver is asked for an account's JWT, in the system account.
+#[must_use]
+pub fn account_claims(account: &Account) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP")
+}
+
+/// Where an account's own users make a call on the bus.
+#[must_use]
+pub fn node_call(account: &Account, call: &str) -> String {
+    format!("ms.oauth.{account}.{call}")
 }
 
 /// The name of the edge's call that a subject asks for.

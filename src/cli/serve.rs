@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::Authenticator;
+use crate::auth::bearer::Bearers;
 use crate::bus::Bus;
 use crate::config::{Config, Http, Webhooks};
 use crate::event::Reads;
@@ -62,7 +63,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
     if role != Role::Edge {
-        start_workers(&config, &nats, &metrics, &tasks)?;
+        start_workers(&config, &nats, &metrics, &tasks).await?;
     }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
@@ -84,16 +85,17 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     }
 }
 
-fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets.keys_file)?;
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
+    let bearers = Bearers::connect(config, &provider).await?;
     let service = Arc::new(Service {
         store,
         provider,
-        auth: Authenticator::new(nats.clone()),
+        auth: Authenticator::new(nats.clone(), bearers),
         webhook: webhook(config)?,
         config: config.clone(),
         measures,

@@ -147,6 +147,51 @@ pub struct Oauth {
 pub struct Auth {
     /// Accounts that may change configs.
     pub admin_accounts: Vec<Account>,
+    /// How long a valid JWT and an account's JWT are remembered.
+    #[serde(deserialize_with = "form::duration")]
+    pub cache_ttl: Duration,
+    /// JWTs of NATS users.
+    pub nats: NatsJwt,
+    /// Ordinary JWTs.
+    pub jwt: Jwt,
+}
+
+/// Section `auth.nats`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsJwt {
+    /// Identity and signing keys of the operators that are trusted.
+    pub operators: Vec<String>,
+    /// Folder of accounts' JWTs, or empty.
+    pub accounts_dir: PathBuf,
+    /// User of the system account, or empty.
+    pub system_user: String,
+    /// Its password.
+    pub system_password: Secret,
+    /// Its credentials file, or empty.
+    pub system_creds: PathBuf,
+}
+
+/// Section `auth.jwt`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jwt {
+    /// Who issues them, or empty.
+    pub issuer: String,
+    /// Whom they are meant for.
+    pub audience: String,
+    /// Where the issuer's keys are.
+    #[serde(deserialize_with = "form::optional")]
+    pub jwks_url: Option<Url>,
+    /// Shared secret for HS256, or empty.
+    pub secret: Secret,
+    /// The claim with the account.
+    pub account_claim: String,
+    /// The claim with the role.
+    pub role_claim: String,
+    /// How far clocks may differ.
+    #[serde(deserialize_with = "form::duration")]
+    pub leeway: Duration,
 }
 
 /// Section `secrets`.

@@ -9,7 +9,7 @@ use super::error::{Answer, HttpError};
 use super::page::{self, Outcome};
 use super::reply::{self, Reply};
 use super::request::{self, Asked};
-use crate::bus::{Bus, Command, StateOwner};
+use crate::bus::{Bus, Caller, Command, StateOwner};
 use crate::secret::Secret;
 
 /// Longest state that is looked up; ours are far shorter.
@@ -71,7 +71,9 @@ async fn owner(bus: &Bus, asked: &mut Asked) -> Result<(Secret, StateOwner), Htt
     if state.expose().len() > MAX_STATE {
         return Err(HttpError::bad(format!("state is longer than {MAX_STATE} bytes")));
     }
-    let answer = bus.call("state", &asked.caller, &json!({ "state": state.expose() })).await?;
+    // The state is the credential; another one travels sealed in the command alone.
+    let nobody = Caller { credential: None, ..asked.caller.clone() };
+    let answer = bus.call("state", &nobody, &json!({ "state": state.expose() })).await?;
     let owner = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
     Ok((state, owner))
 }

@@ -58,7 +58,7 @@ impl Gate {
     /// Counts a request with that credential.
     pub(super) fn admit_credential(&self, credential: &Credential) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "credential", seconds };
-        self.credentials.admit(credential.expose()).map_err(limited)
+        self.credentials.admit(credential.counted_by()).map_err(limited)
     }
 }
 

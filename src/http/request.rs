@@ -16,6 +16,7 @@ use super::reply::REQUEST_ID;
 use super::route::{Operation, PathNames};
 use crate::bus::{Caller, Credential};
 use crate::secret::Secret;
+use crate::signed::{HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME};
 use crate::system;
 
 /// Longest value of a query parameter. Providers' codes reach two KiB.
@@ -32,6 +33,14 @@ pub(super) struct Asked {
     pub(super) raw_query: Secret,
     pub(super) headers: HeaderMap,
     pub(super) caller: Caller,
+}
+
+/// What a signed request has to be about.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) method: &'a str,
+    /// Path and query.
+    pub(super) target: &'a str,
 }
 
 /// The query's parameters, each there once.
@@ -143,12 +152,13 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The one credential that came.
-pub(super) fn credential(headers: &HeaderMap) -> Result<Credential, HttpError> {
+pub(super) fn credential(headers: &HeaderMap, seen: Seen<'_>) -> Result<Credential, HttpError> {
     let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
     match (authorization, key) {
         (Some(_), Some(_)) => Err(HttpError::bad("both Authorization and X-Api-Key came; send one of them")),
         (Some(authorization), None) => {
-            bearer(authorization).ok_or(HttpError::Unauthorized("Authorization must be `Bearer` followed by a token"))
+            let wrong = HttpError::Unauthorized("Authorization must be `Bearer` followed by a token");
+            proof(headers, authorization, seen)?.ok_or(wrong)
         }
         (None, Some(key)) => api_key(key).ok_or(HttpError::Unauthorized("X-Api-Key is empty")),
         (None, None) => Err(HttpError::Unauthorized("send Authorization: Bearer or X-Api-Key")),
@@ -157,9 +167,10 @@ pub(super) fn credential(headers: &HeaderMap) -> Result<Credential, HttpError> {
 
 /// A credential that came beside the one in the link. A browser may add a scheme of its own for
 /// whatever stands in front of us; such a one is no business of ours.
-pub(super) fn credential_beside(headers: &HeaderMap) -> Result<Option<Credential>, HttpError> {
+pub(super) fn credential_beside(headers: &HeaderMap, seen: Seen<'_>) -> Result<Option<Credential>, HttpError> {
     let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
-    Ok(authorization.and_then(bearer).or_else(|| key.and_then(api_key)))
+    let proof = authorization.map(|authorization| proof(headers, authorization, seen)).transpose()?.flatten();
+    Ok(proof.or_else(|| key.and_then(api_key)))
 }
 
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, HttpError> {
@@ -171,11 +182,32 @@ fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>,
     value.to_str().map(Some).map_err(|_| HttpError::bad(format!("header {name} is not plain text")))
 }
 
-fn bearer(authorization: &str) -> Option<Credential> {
-    let (scheme, token) = authorization.trim().split_once(' ')?;
-    let scheme = ["Bearer", "NATS"].into_iter().find(|known| known.eq_ignore_ascii_case(scheme))?;
+/// What `Authorization` holds, with what else a signed request brings; none when the scheme is none of ours.
+fn proof(headers: &HeaderMap, authorization: &str, seen: Seen<'_>) -> Result<Option<Credential>, HttpError> {
+    let Some((scheme, token)) = authorization.trim().split_once(' ') else { return Ok(None) };
     let token = token.trim();
-    (!token.is_empty()).then(|| Credential::new(Secret::new(format!("{scheme} {token}"))))
+    if token.is_empty() {
+        return Ok(None);
+    }
+    if scheme.eq_ignore_ascii_case("Bearer") {
+        return Ok(Some(Credential::new(Secret::new(format!("Bearer {token}")))));
+    }
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return Ok(None);
+    }
+    let mut parts = vec![SCHEME, token];
+    for name in [HEADER_TIMESTAMP, HEADER_NONCE, HEADER_SIGNATURE] {
+        let value = one(headers, &HeaderName::from_static(name))?.unwrap_or_default();
+        if value.is_empty() || value.contains(' ') {
+            return Err(HttpError::Unauthorized(
+                "Authorization: NATS needs X-Nats-Timestamp, X-Nats-Nonce and X-Nats-Signature",
+            ));
+        }
+        parts.push(value);
+    }
+    let Seen { method, target } = seen;
+    parts.extend([method, target]);
+    Ok(Some(Credential::new(Secret::new(parts.join(" ")))))
 }
 
 fn api_key(key: &str) -> Option<Credential> {

@@ -17,6 +17,8 @@ const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
 /// Oldest JetStream API that will do: message schedules, TTLs and transforms with republish.
 const API_FLOOR: u64 = 4;
 const DAY: Duration = Duration::from_hours(24);
+/// How long the nonce of a signed request is remembered: longer than one may lie on the queue before it is judged.
+const NONCE_TTL: Duration = Duration::from_mins(15);
 const TWO_MINUTES: Duration = Duration::from_mins(2);
 
 /// Largest command: a config of 64 KiB, sealed and in base64, with room to spare.
@@ -190,6 +192,7 @@ fn streams(sizes: Sizes) -> Vec<Config> {
         (subject::CONFIGS, Duration::ZERO),
         (subject::STATES, login_ttl),
         (subject::API_KEYS, Duration::ZERO),
+        (subject::NONCES, NONCE_TTL),
         (subject::META, Duration::ZERO),
     ] {
         all.push(bucket_stream(bucket, max_age));

@@ -105,7 +105,7 @@ impl Error {
     }
 }
 
-/// Talks to token and revocation endpoints. Cheap to clone; clones share connections.
+/// Talks to token, revocation and key endpoints. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -164,6 +164,15 @@ impl Client {
         }
         let response = builder.send().await.map_err(|error| judge(&error))?;
         read(response).await
+    }
+
+    /// Fetches a public document, under the same rules.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get(&self, url: Url) -> Result<Answer, Error> {
+        self.guard.check_url(&url).map_err(Error::Refused)?;
+        read(self.http.get(url).send().await.map_err(|error| judge(&error))?).await
     }
 }
 

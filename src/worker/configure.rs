@@ -30,7 +30,7 @@ pub(super) async fn put(
     credential: &Credential,
     body: &Secret,
 ) -> Result<Answer, StoreError> {
-    let actor = match admin(service, job, credential).await? {
+    let actor = match admin(service, job, credential, body.expose().as_bytes()).await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
@@ -56,7 +56,7 @@ pub(super) async fn put(
 }
 
 pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential) -> Result<Answer, StoreError> {
-    let actor = match admin(service, job, credential).await? {
+    let actor = match admin(service, job, credential, b"").await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
@@ -80,8 +80,13 @@ pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential
 }
 
 /// Who asks, if an admin of the account that the subject names.
-async fn admin(service: &Service, job: &Job, credential: &Credential) -> Result<Result<String, Answer>, StoreError> {
-    match service.auth.authenticate(credential).await {
+async fn admin(
+    service: &Service,
+    job: &Job,
+    credential: &Credential,
+    content: &[u8],
+) -> Result<Result<String, Answer>, StoreError> {
+    match service.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
             Ok(Err(Answer::error(401, "the credential is of another account")))
         }
@@ -91,6 +96,7 @@ async fn admin(service: &Service, job: &Job, credential: &Credential) -> Result<
             "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`",
         ))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
+        Err(error @ auth::AuthError::NoKeys) => Ok(Err(Answer::error(503, &error.to_string()))),
         Err(error) => Ok(Err(Answer::error(401, &error.to_string()))),
     }
 }

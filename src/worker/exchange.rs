@@ -49,7 +49,7 @@ pub(super) async fn run(
             return Ok(Answer::error(401, UNKNOWN_STATE));
         }
     };
-    if let Some(refusal) = foreign(service, &key, credential).await? {
+    if let Some(refusal) = foreign(service, job, query, credential).await? {
         return Ok(refusal);
     }
     let attempt = Attempt {
@@ -70,14 +70,16 @@ fn of(account: &crate::subject::Account, login: &PendingLogin) -> ConnectionKey 
 /// A credential that came with the callback must be of the login's account.
 async fn foreign(
     service: &Service,
-    key: &ConnectionKey,
+    job: &Job,
+    query: &Secret,
     credential: Option<&Credential>,
 ) -> Result<Option<Answer>, StoreError> {
     let Some(credential) = credential else { return Ok(None) };
-    match service.auth.authenticate(credential).await {
-        Ok(caller) if caller.account == key.account => Ok(None),
+    match service.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
+        Ok(caller) if caller.account == job.subject.account => Ok(None),
         Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
+        Err(error @ auth::AuthError::NoKeys) => Ok(Some(Answer::error(503, &error.to_string()))),
         Err(error) => Ok(Some(Answer::error(401, &error.to_string()))),
     }
 }

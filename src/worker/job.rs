@@ -2,8 +2,10 @@
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::message::StreamMessage;
+use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
 
+use crate::auth::Purpose;
 use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work};
 use crate::event::Event;
 use crate::nats::{self, Nats, record};
@@ -21,6 +23,7 @@ pub(super) struct Job {
     pub(super) from_worker: bool,
     /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
     repeats: Option<i128>,
+    queued: Timestamp,
     delivered: i64,
     reply: Option<String>,
     traceparent: String,
@@ -37,16 +40,23 @@ impl Job {
         let reply = subject::parse_reply(header(HEADER_REPLY)).map(|_| header(HEADER_REPLY).to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
         let delivered = message.info().map_or(1, |info| info.delivered);
+        let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
+        let queued = Timestamp::from_nanosecond(published).map_err(|error| error.to_string())?;
         let info = message.info().ok().filter(|info| info.delivered > 1);
         let repeats = info.map(|info| info.published.unix_timestamp_nanos());
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
-        Ok((Self { subject, id: envelope.id, from_worker, repeats, delivered, reply, traceparent }, work))
+        Ok((Self { subject, id: envelope.id, from_worker, repeats, queued, delivered, reply, traceparent }, work))
     }
 
     /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
     pub(super) fn is_overtaken_by(&self, newest: &StreamMessage) -> bool {
         self.repeats.is_some_and(|queued| newest.time.unix_timestamp_nanos() > queued)
             && !record::is_work_of(newest, &self.id)
+    }
+
+    /// What a credential in it has to be for.
+    pub(super) fn purpose<'a>(&'a self, content: &'a [u8]) -> Purpose<'a> {
+        Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
     }
 
     /// Whether this is the first time that it comes again.

@@ -67,5 +67,11 @@ impl Bus {
 }
 
 /// All buckets.
-pub(crate) const BUCKETS: [&str; 5] =
-    ["KV_oauth_connections", "KV_oauth_configs", "KV_oauth_states", "KV_oauth_api_keys", "KV_oauth_meta"];
+pub(crate) const BUCKETS: [&str; 6] = [
+    "KV_oauth_connections",
+    "KV_oauth_configs",
+    "KV_oauth_states",
+    "KV_oauth_api_keys",
+    "KV_oauth_nonces",
+    "KV_oauth_meta",
+];

@@ -23,6 +23,9 @@ mod edge;
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod hostile_edge;
 #[cfg(test)]
 mod http_callback;
 #[cfg(test)]
@@ -34,6 +37,16 @@ mod http_health;
 #[cfg(test)]
 mod hygiene;
 #[cfg(test)]
+#[path = "../support/issuer.rs"]
+mod issuer;
+#[cfg(test)]
+mod jwt_nats;
+#[cfg(test)]
+mod jwt_ordinary;
+#[cfg(test)]
+#[path = "../support/mint.rs"]
+mod mint;
+#[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
 mod nats_permissions;
@@ -43,14 +56,16 @@ mod nats_records;
 mod nats_tls;
 #[cfg(test)]
 mod nats_topology;
-#[cfg(feature = "failpoints")]
-#[cfg(test)]
-mod outgoing;
 #[cfg(test)]
 mod nodes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod nodes_shutdown;
+#[cfg(test)]
+mod operator_mode;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod outgoing;
 #[cfg(test)]
 mod provider;
 #[cfg(test)]

@@ -66,13 +66,16 @@ fn every_setting_is_documented_with_its_default() {
     let documented = documented(&root().join("docs/configuration.md"));
     let defaults: toml::Table =
         read_to_string(root().join("config/default.toml")).expect("the defaults").parse().expect("they are TOML");
-    let mut settings = BTreeSet::new();
-    for (section, keys) in &defaults {
-        for (key, value) in keys.as_table().expect("a section has keys") {
-            settings.insert((format!("{section}.{key}"), value.to_string()));
-        }
-    }
-    assert_eq!(documented, settings);
+    assert_eq!(documented, settings("", &defaults));
+}
+
+/// The keys of a table and of those within it, with their values.
+fn settings(section: &str, table: &toml::Table) -> BTreeSet<(String, String)> {
+    let within = |(key, value): (&String, &toml::Value)| match value.as_table() {
+        Some(table) => settings(&format!("{section}{key}."), table),
+        None => BTreeSet::from([(format!("{section}{key}"), value.to_string())]),
+    };
+    table.iter().flat_map(within).collect()
 }
 
 /// The keys and defaults of the tables of that document: `| `key` | `default` | …`, below `## section`.

@@ -16,17 +16,15 @@ use tokenbus::nats::outgoing::Replies;
 use tokenbus::nats::{Nats as Connection, Patience};
 use tokenbus::secret::Secret;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::support::child::{Running, signal};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, read, run, settings};
+pub(crate) use crate::support::wait::eventually;
 
 /// The integration that the tests use.
 pub(crate) const INTEGRATION: &str = "odd";
-/// How long something may take that has to happen.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A bus, an edge and the way to more workers.
 pub(crate) struct Fleet {
@@ -370,20 +368,6 @@ fn state_of(login: &Value) -> String {
     let url = login["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a login answers with a URL");
     let state = url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
     state.expect("an authorization request has a state")
-}
-
-/// Asks again and again until it is so.
-#[track_caller]
-pub(crate) fn eventually(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
-    let asked_from = std::panic::Location::caller();
-    async move {
-        let poll = async {
-            while !is_so().await {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("{asked_from}: waited in vain: {what}"));
-    }
 }
 
 fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {

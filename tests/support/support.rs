@@ -3,6 +3,7 @@
 pub(crate) mod child;
 pub(crate) mod nats;
 pub(crate) mod tokenbus;
+pub(crate) mod wait;
 
 use std::path::Path;
 

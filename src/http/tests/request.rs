@@ -47,14 +47,20 @@ fn variables_are_taken_by_their_prefix() {
 
 #[track_caller]
 fn check_credential(lines: &[(&'static str, &str)], expected: Result<&str, u16>) {
-    let got = credential(&headers(lines)).map_err(|error| error.answer(false).status.as_u16());
+    let seen = Seen { method: "GET", target: "/x?y=1" };
+    let got = credential(&headers(lines), seen).map_err(|error| error.answer(false).status.as_u16());
     assert_eq!(got.as_ref().map(Credential::expose).map_err(|status| *status), expected);
 }
 
 #[test]
 fn one_credential_is_taken_and_not_judged() {
     check_credential(&[("authorization", "bearer a.b.c")], Ok("Bearer a.b.c"));
-    check_credential(&[("authorization", "NATS a.b.c")], Ok("NATS a.b.c"));
+    check_credential(&[("authorization", "NATS a.b.c")], Err(401));
+    let signed = [("authorization", "nats a.b.c"), ("x-nats-timestamp", "7"), ("x-nats-nonce", "n")];
+    check_credential(&signed, Err(401));
+    check_credential(&[&signed[..], &[("x-nats-signature", "s")]].concat(), Ok("NATS a.b.c 7 n s GET /x?y=1"));
+    check_credential(&[&signed[..], &[("x-nats-signature", "s t")]].concat(), Err(401));
+    check_credential(&[&signed[..], &[("x-nats-signature", "s"), ("x-nats-nonce", "o")]].concat(), Err(400));
     check_credential(&[("x-api-key", "tb_1_2")], Ok("X-Api-Key tb_1_2"));
     check_credential(&[], Err(401));
     check_credential(&[("authorization", "Basic eDp5")], Err(401));
@@ -66,7 +72,8 @@ fn one_credential_is_taken_and_not_judged() {
 
 #[test]
 fn f1_a_credential_prints_redacted() {
-    let credential = credential(&headers(&[("x-api-key", "tb_1_2")])).unwrap();
+    let seen = Seen { method: "GET", target: "/" };
+    let credential = credential(&headers(&[("x-api-key", "tb_1_2")]), seen).unwrap();
     assert!(!format!("{credential:?}").contains("tb_1_2"));
 }
 

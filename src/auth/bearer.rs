@@ -1,0 +1,164 @@
+//! JWTs of both kinds, as bearers and behind signed requests: the token's own header says which kind it is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tracing::info;
+
+use super::account::Accounts;
+use super::cache::{Proven, Verified};
+use super::jwt::Verifier;
+use super::nats_jwt::{self, User};
+use super::token::{MAX_TOKEN, Refusal, Token};
+use super::{AuthError, Caller, Purpose, Role, signed};
+use crate::config;
+use crate::nats::{ConnectError, Nats, Patience};
+use crate::provider;
+use crate::signed::SignedRequest;
+use crate::subject;
+
+/// Why JWTs cannot be judged as the settings say.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A setting is missing or does not fit.
+    #[error("settings: {0}")]
+    Setting(&'static str),
+    /// The system account cannot be connected to.
+    #[error("auth.nats: {0}")]
+    Connect(#[from] ConnectError),
+}
+
+/// Judges JWTs.
+pub struct Bearers {
+    accounts: Option<Accounts>,
+    ordinary: Option<Verifier>,
+    verified: Verified,
+}
+
+impl Bearers {
+    /// As the settings say; connects to the system account if they name one.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub async fn connect(config: &config::Config, client: &provider::Client) -> Result<Self, SetupError> {
+        let config::Auth { cache_ttl, nats: settings, jwt, .. } = &config.auth;
+        let resolver = resolver(config).await?;
+        let folder = given(&settings.accounts_dir).then(|| settings.accounts_dir.clone());
+        let accounts = match (settings.operators.is_empty(), folder.is_some() || resolver.is_some()) {
+            (true, false) => None,
+            (false, true) => Some(Accounts::new(settings.operators.clone(), folder, resolver, *cache_ttl)),
+            (true, true) => return Err(SetupError::Setting("auth.nats needs `operators`")),
+            (false, false) => {
+                let need = "auth.nats needs `accounts_dir`, `system_creds`, or `system_user` and `system_password`";
+                return Err(SetupError::Setting(need));
+            }
+        };
+        if settings.operators.iter().any(|key| !is_operator(key)) {
+            return Err(SetupError::Setting("auth.nats.operators must be public keys of operators (O…)"));
+        }
+        let ordinary = Verifier::new(jwt, client).map_err(SetupError::Setting)?;
+        Ok(Self { accounts, ordinary, verified: Verified::new(*cache_ttl) })
+    }
+
+    /// Whose JWT this is, if it alone is proof enough.
+    pub(super) async fn bearer(&self, jwt: &str, purpose: Purpose<'_>, now: Timestamp) -> Result<Caller, AuthError> {
+        match self.proven(jwt, now).await? {
+            Proven::User(user) if !user.is_bearer => Err(refused(Refusal::NotBearer)),
+            Proven::User(user) => caller(&user, purpose),
+            Proven::Caller(caller) => Ok(Caller::clone(&caller)),
+        }
+    }
+
+    /// Whose signed request this is: text form behind the scheme.
+    pub(super) async fn signed(
+        &self,
+        nats: &Nats,
+        text: &str,
+        purpose: Purpose<'_>,
+        now: Timestamp,
+    ) -> Result<Caller, AuthError> {
+        let (request, signature) = SignedRequest::parse(text).ok_or_else(|| refused(Refusal::Form))?;
+        let Proven::User(user) = self.proven(request.jwt.expose(), now).await? else {
+            return Err(refused(Refusal::Form));
+        };
+        signed::check(&request, &signature, &user, purpose, now).map_err(refused)?;
+        let caller = caller(&user, purpose)?;
+        signed::use_up(nats, &request, &user, purpose).await?.map_err(refused)?;
+        Ok(caller)
+    }
+
+    /// Whose JWT this is, remembered for a while.
+    async fn proven(&self, jwt: &str, now: Timestamp) -> Result<Proven, AuthError> {
+        if let Some(proven) = self.verified.get(jwt, now) {
+            return Ok(proven);
+        }
+        let token = Token::parse(jwt, MAX_TOKEN).map_err(refused)?;
+        let (proven, until) = if token.alg == nats_jwt::ALGORITHM {
+            let (user, until) = self.user(&token, now).await?;
+            (Proven::User(Arc::new(user)), until)
+        } else {
+            let verifier = self.ordinary.as_ref().ok_or_else(|| refused(Refusal::NotConfigured))?;
+            let valid = verifier.verify(&token, now).await.map_err(|_| AuthError::NoKeys)?;
+            let (caller, until) = valid.map_err(refused)?;
+            (Proven::Caller(Arc::new(caller)), until)
+        };
+        self.verified.put(jwt, proven.clone(), until, now);
+        Ok(proven)
+    }
+
+    async fn user(&self, token: &Token<'_>, now: Timestamp) -> Result<(User, Timestamp), AuthError> {
+        let accounts = self.accounts.as_ref().ok_or_else(|| refused(Refusal::NotConfigured))?;
+        let account = nats_jwt::account_of(token).map_err(refused)?;
+        let (jwt, until) = accounts.get(&account, now).await?.map_err(refused)?;
+        let user = jwt.user(token, now).map_err(refused)?;
+        // No longer than the account's JWT is gone by, so that a revocation in a newer one is heard of.
+        let until = user.expires.map_or(until, |expires| expires.min(until));
+        Ok((user, until))
+    }
+}
+
+/// A user as a caller. It may call here what it may call on the bus; it is never an admin.
+fn caller(user: &User, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
+    let call = match purpose {
+        // Says nothing but who it is.
+        Purpose::Call { name: "whoami", .. } => None,
+        Purpose::Call { name, .. } => Some(name),
+        Purpose::Command { subject, .. } if subject.verb.is_config() => None,
+        Purpose::Command { .. } => Some("login"),
+    };
+    if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call))) {
+        return Err(refused(Refusal::Permission));
+    }
+    Ok(Caller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
+}
+
+/// Why is for the log alone: whoever tries credentials learns nothing from the answer.
+fn refused(reason: Refusal) -> AuthError {
+    info!(%reason, "credential refused");
+    AuthError::Invalid
+}
+
+async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
+    let auth = &config.auth.nats;
+    if auth.system_user.is_empty() && !given(&auth.system_creds) {
+        return Ok(None);
+    }
+    let settings = config::Nats {
+        user: auth.system_user.clone(),
+        password: auth.system_password.clone(),
+        creds: auth.system_creds.clone(),
+        nkey: std::path::PathBuf::new(),
+        inbox_prefix: String::new(),
+        ..config.nats.clone()
+    };
+    Ok(Some(Nats::connect(&settings, "tokenbus accounts", Patience::Forever).await?))
+}
+
+fn given(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+fn is_operator(key: &str) -> bool {
+    nkeys::KeyPair::from_public_key(key).is_ok_and(|key| key.key_pair_type() == nkeys::KeyPairType::Operator)
+}

@@ -1,0 +1,217 @@
+use nkeys::KeyPair;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::token::MAX_TOKEN;
+use super::*;
+
+#[expect(dead_code, reason = "some of it is for tests with a server")]
+#[path = "../../../tests/support/mint.rs"]
+mod mint;
+
+/// Between the `iat` of what `mint` makes and the ends that the tests choose.
+const NOW: i64 = 1_800_000_000;
+
+struct Tenant {
+    operator: KeyPair,
+    account: KeyPair,
+    signing: KeyPair,
+    scoped: KeyPair,
+    user: KeyPair,
+}
+
+impl Tenant {
+    fn new() -> Self {
+        Self {
+            operator: KeyPair::new_operator(),
+            account: KeyPair::new_account(),
+            signing: KeyPair::new_account(),
+            scoped: KeyPair::new_account(),
+            user: KeyPair::new_user(),
+        }
+    }
+
+    fn id(&self) -> Account {
+        Account::parse(&self.account.public_key()).unwrap()
+    }
+
+    /// The account's JWT as the operator signs it.
+    fn jwt(&self, more: &Value) -> String {
+        let template = json!({ "bearer_token": true, "pub": { "allow": ["node.oauth.*.list"] } });
+        let scope = json!({ "kind": "user_scope", "key": self.scoped.public_key(), "template": template });
+        let mut all = json!({ "signing_keys": [self.signing.public_key(), scope] });
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        mint::account(&self.operator, &self.account, &all)
+    }
+
+    fn judged(&self, more: &Value) -> AccountJwt {
+        AccountJwt::verify(&self.jwt(more), &self.id(), &[self.operator.public_key()], now()).unwrap()
+    }
+
+    /// What comes of a user's JWT with these claims over the usual ones.
+    fn user(&self, account: &Value, issuer: &KeyPair, claims: &Value) -> Result<User, Refusal> {
+        let jwt = mint::user(issuer, &self.user, claims);
+        self.judged(account).user(&Token::parse(&jwt, MAX_TOKEN)?, now())
+    }
+
+    fn of_account(&self) -> Value {
+        json!({ "nats": { "issuer_account": self.account.public_key() } })
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+#[test]
+fn a_user_is_its_accounts_whoever_of_it_signed() {
+    let tenant = Tenant::new();
+    let user = tenant.user(&json!({}), &tenant.account, &json!({ "nats": { "bearer_token": true } })).unwrap();
+    assert_eq!((user.account.as_str(), user.is_bearer), (tenant.account.public_key().as_str(), true));
+    assert_eq!(user.key, tenant.user.public_key());
+    assert!(!tenant.user(&json!({}), &tenant.account, &json!({})).unwrap().is_bearer);
+    assert!(!tenant.user(&json!({}), &tenant.signing, &tenant.of_account()).unwrap().is_bearer);
+    let scoped = tenant.user(&json!({}), &tenant.scoped, &tenant.of_account()).unwrap();
+    assert!(scoped.is_bearer && scoped.may_publish("node.oauth.A.list") && !scoped.may_publish("node.oauth.A.token"));
+}
+
+#[test]
+fn a_user_is_refused_whose_jwt_is_not_in_order() {
+    let tenant = Tenant::new();
+    let check = |issuer: &KeyPair, claims: Value, expected: Refusal| {
+        assert_eq!(tenant.user(&json!({}), issuer, &claims).unwrap_err(), expected, "{claims}");
+    };
+    let (account, stranger) = (&tenant.account, KeyPair::new_account());
+    check(account, json!({ "exp": NOW }), Refusal::Expired);
+    check(account, json!({ "nbf": NOW + 1 }), Refusal::NotYetValid);
+    check(account, json!({ "sub": stranger.public_key() }), Refusal::Subject);
+    check(account, json!({ "sub": "U" }), Refusal::Subject);
+    check(account, json!({ "nats": { "version": 1 } }), Refusal::Form);
+    check(account, json!({ "nats": { "type": "account" } }), Refusal::Form);
+    check(account, json!({ "nats": { "issuer_account": stranger.public_key() } }), Refusal::Issuer);
+    check(account, json!({ "nats": { "src": ["10.0.0.0/8"] } }), Refusal::Restricted);
+    check(account, json!({ "nats": { "times": [{ "start": "08:00:00", "end": "09:00:00" }] } }), Refusal::Restricted);
+    check(account, json!({ "nats": { "allowed_connection_types": ["MQTT"] } }), Refusal::Restricted);
+    check(&stranger, json!({}), Refusal::Issuer);
+    check(&stranger, tenant.of_account(), Refusal::Issuer);
+    check(&stranger, json!({ "iss": account.public_key() }), Refusal::Signature);
+    check(&tenant.signing, json!({}), Refusal::Issuer);
+    check(&tenant.operator, tenant.of_account(), Refusal::Issuer);
+    check(&tenant.user, tenant.of_account(), Refusal::Issuer);
+    let mut own = tenant.of_account();
+    own["nats"]["bearer_token"] = json!(true);
+    check(&tenant.scoped, own, Refusal::Scope);
+    let mut own = tenant.of_account();
+    own["nats"]["pub"] = json!({ "allow": [">"] });
+    check(&tenant.scoped, own, Refusal::Scope);
+}
+
+#[test]
+fn no_other_algorithm_is_taken_from_the_header() {
+    let tenant = Tenant::new();
+    for alg in ["ed25519", "none", "EdDSA", "HS256", "", "ED25519-NKEY"] {
+        let claims = mint::user_claims(&tenant.account, &tenant.user, &json!({}));
+        let jwt = mint::sign_as(&tenant.account, &json!({ "typ": "JWT", "alg": alg }), &claims);
+        let token = Token::parse(&jwt, MAX_TOKEN).unwrap();
+        assert_eq!(tenant.judged(&json!({})).user(&token, now()).unwrap_err(), Refusal::Form, "{alg}");
+    }
+}
+
+#[test]
+fn the_accounts_jwt_revokes_and_forbids() {
+    let tenant = Tenant::new();
+    let key = tenant.user.public_key();
+    let check = |account: Value, claims: Value, expected: Option<Refusal>| {
+        assert_eq!(tenant.user(&account, &tenant.account, &claims).err(), expected, "{account} {claims}");
+    };
+    let issued = 1_700_000_000;
+    check(json!({ "revocations": { &key: issued } }), json!({}), Some(Refusal::Revoked));
+    check(json!({ "revocations": { &key: issued - 1 } }), json!({}), None);
+    check(json!({ "revocations": { "*": issued } }), json!({}), Some(Refusal::Revoked));
+    check(json!({ "revocations": { "*": issued } }), json!({ "iat": issued + 1 }), None);
+    check(json!({ "revocations": { "*": 1 } }), json!({ "iat": null }), Some(Refusal::Revoked));
+    let no_bearers = json!({ "limits": { "disallow_bearer": true } });
+    check(no_bearers.clone(), json!({ "nats": { "bearer_token": true } }), Some(Refusal::BearersDisallowed));
+    check(no_bearers, json!({}), None);
+}
+
+#[test]
+fn an_account_is_believed_only_through_a_trusted_operator() {
+    let tenant = Tenant::new();
+    let (operators, other) = ([tenant.operator.public_key()], KeyPair::new_operator());
+    let check = |text: String, expected: Refusal| {
+        assert_eq!(AccountJwt::verify(&text, &tenant.id(), &operators, now()).unwrap_err(), expected, "{text}");
+    };
+    let claims = |more: Value| {
+        let mut claims = mint::account_claims(&tenant.operator, &tenant.account, &json!({}));
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    check(mint::account(&other, &tenant.account, &json!({})), Refusal::Operator);
+    check(mint::account(&tenant.account, &tenant.account, &json!({})), Refusal::Operator);
+    check(mint::account(&tenant.operator, &KeyPair::new_account(), &json!({})), Refusal::UnknownAccount);
+    check(mint::sign(&other, &claims(json!({}))), Refusal::Signature);
+    check(mint::sign(&tenant.operator, &claims(json!({ "exp": NOW }))), Refusal::Expired);
+    check(mint::sign(&tenant.operator, &claims(json!({ "nbf": NOW + 1 }))), Refusal::NotYetValid);
+    check(mint::user(&tenant.operator, &tenant.user, &json!({ "sub": tenant.account.public_key() })), Refusal::Form);
+    check(String::new(), Refusal::Form);
+    let both = [other.public_key(), tenant.operator.public_key()];
+    assert!(AccountJwt::verify(&tenant.jwt(&json!({})), &tenant.id(), &both, now()).is_ok());
+    // A user outlives its account's JWT no more than its own.
+    let ending = mint::sign(&tenant.operator, &claims(json!({ "exp": NOW + 60 })));
+    let account = AccountJwt::verify(&ending, &tenant.id(), &operators, now()).unwrap();
+    let jwt = mint::user(&tenant.account, &tenant.user, &json!({ "exp": NOW + 90 }));
+    let user = account.user(&Token::parse(&jwt, MAX_TOKEN).unwrap(), now()).unwrap();
+    assert_eq!(user.expires.map(Timestamp::as_second), Some(NOW + 60));
+}
+
+#[test]
+fn a_user_may_do_here_what_it_may_do_on_the_bus() {
+    let tenant = Tenant::new();
+    let check = |account: Value, user: Value, expected: bool| {
+        let user = tenant.user(&account, &tenant.account, &json!({ "nats": user })).unwrap();
+        assert_eq!(user.may_publish("node.oauth.A.token"), expected, "{account} {user:?}");
+    };
+    let defaults = json!({ "default_permissions": { "pub": { "allow": ["public.>"] } } });
+    check(json!({}), json!({}), true);
+    check(json!({}), json!({ "pub": { "allow": ["public.>"] } }), false);
+    check(json!({}), json!({ "pub": { "allow": ["node.oauth.A.*"] } }), true);
+    check(json!({}), json!({ "pub": { "allow": [">"], "deny": ["node.oauth.>"] } }), false);
+    check(json!({}), json!({ "pub": { "deny": ["node.oauth.A"] } }), true);
+    check(json!({}), json!({ "pub": { "deny": ["node.oauth.A.token.*"] } }), true);
+    check(json!({}), json!({ "pub": { "allow": ["node.oauth.{{name()}}.token"] } }), false);
+    check(json!({}), json!({ "pub": { "deny": ["node.{{name()}}"] } }), false);
+    check(defaults.clone(), json!({}), false);
+    check(defaults, json!({ "sub": { "allow": ["x"] } }), true);
+}
+
+#[test]
+fn a_signature_of_another_key_or_text_is_none() {
+    let tenant = Tenant::new();
+    let user = tenant.user(&json!({}), &tenant.account, &json!({})).unwrap();
+    let signature = tenant.user.sign(b"text").unwrap();
+    assert!(user.signed(b"text", &signature).is_ok());
+    assert!(user.signed(b"other", &signature).is_err());
+    assert!(user.signed(b"text", &signature[1..]).is_err());
+    assert!(user.signed(b"text", &tenant.account.sign(b"text").unwrap()).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn no_claims_make_it_panic(name in "[a-z_]{1,12}", number in any::<f64>(), text in ".{0,40}", place in 0..4) {
+        let tenant = Tenant::new();
+        let value = [json!(number), json!(text), json!([text]), json!({ &name: number })][place as usize].clone();
+        for field in ["iss", "sub", "iat", "exp", "nbf", "nats", name.as_str()] {
+            let _ = tenant.user(&json!({}), &tenant.account, &json!({ field: value }));
+            let mut claims = mint::account_claims(&tenant.operator, &tenant.account, &json!({}));
+            claims[field] = value.clone();
+            let jwt = mint::sign(&tenant.operator, &claims);
+            let _ = AccountJwt::verify(&jwt, &tenant.id(), &[tenant.operator.public_key()], now());
+        }
+        for field in ["signing_keys", "revocations", "limits", "default_permissions", "version"] {
+            let jwt = mint::account(&tenant.operator, &tenant.account, &json!({ field: value }));
+            let _ = AccountJwt::verify(&jwt, &tenant.id(), &[tenant.operator.public_key()], now());
+        }
+    }
+}

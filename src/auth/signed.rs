@@ -1,0 +1,218 @@
+//! Whether a signed request is the very one that it came with, in its time, and for the first time.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use super::Purpose;
+use super::nats_jwt::User;
+use super::token::Refusal;
+use crate::nats::{Nats, NatsError, bucket};
+use crate::signed::{self, SignedRequest};
+use crate::subject::{CommandSubject, NONCES, Verb};
+use crate::system;
+
+/// How far the time of signing may be off.
+const WINDOW: i64 = 60;
+/// How old a command may be that a signed request vouches for. Nonces are kept for longer than this and the window,
+/// so that none is forgotten before the command that brings it a second time is too old.
+const MOST_QUEUED: SignedDuration = SignedDuration::from_mins(10);
+const HUB: &str = "/hub/integrations/";
+const CALLBACK: &str = "/hub/integrations/oauth-callback";
+
+/// Checks signature, time and purpose.
+pub(super) fn check(
+    request: &SignedRequest,
+    signature: &[u8],
+    user: &User,
+    purpose: Purpose<'_>,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    let came = match purpose {
+        Purpose::Call { .. } => now,
+        Purpose::Command { queued, .. } => queued,
+    };
+    if came.as_second().saturating_sub(request.timestamp).saturating_abs() > WINDOW {
+        return Err(Refusal::Timestamp);
+    }
+    if now.duration_since(came) > MOST_QUEUED {
+        return Err(Refusal::Timestamp);
+    }
+    user.signed(request.text().expose().as_bytes(), signature)?;
+    let fits = match purpose {
+        Purpose::Call { name, body } => fits_call(request, name, body).unwrap_or(false),
+        Purpose::Command { subject, content, .. } => fits_command(request, subject, content),
+    };
+    if fits { Ok(()) } else { Err(Refusal::Misused) }
+}
+
+/// Whether a path and query say just what a call's body says, so that nobody on the way made another call of it.
+fn fits_call(request: &SignedRequest, call: &str, body: &[u8]) -> Option<bool> {
+    let (path, query) = request.path_and_query();
+    let segments: Vec<&str> = path.strip_prefix(HUB)?.split('/').collect();
+    let names = match (call, request.method.as_str(), segments.as_slice()) {
+        ("configs", "GET", ["oauth-config"]) | ("list", "GET", ["oauth-connections"]) => (None, None),
+        // The gateway asks who it is before it sends the command, which is judged again.
+        ("whoami", "PUT" | "DELETE", [_, "oauth-config"]) => (None, None),
+        ("config", "GET", ["oauth-config", integration] | [integration, "oauth-config"])
+        | ("list", "GET", [integration, "oauth-connections"]) => (Some(*integration), None),
+        ("login", "GET", [integration, "oauth-login", connection])
+        | ("token", "GET", [integration, "oauth-token", connection])
+        | ("refresh", "GET", [integration, "oauth-refresh-token", connection])
+        | ("delete", "DELETE", [integration, "oauth-connections", connection]) => {
+            (Some(*integration), Some(*connection))
+        }
+        _ => return None,
+    };
+    let mut wanted = BTreeMap::new();
+    let named = [("integration_id", names.0), ("connection_id", names.1)];
+    let named = named.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.to_owned())));
+    for (field, value) in named.chain(url::form_urlencoded::parse(query.as_bytes()).into_owned()) {
+        if wanted.insert(field, value).is_some() {
+            return None;
+        }
+    }
+    let mut asked = flat(&serde_json::from_slice(body).ok()?)?;
+    if !wanted.contains_key("limit") {
+        // The gateway's own, where the caller names none.
+        asked.remove("limit");
+    }
+    Some(asked == wanted)
+}
+
+/// The fields of a call's body as the query's parameters that they come from.
+fn flat(body: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
+    let mut fields = BTreeMap::new();
+    for (name, value) in body {
+        match value {
+            Value::Object(variables) if name == "variables" => {
+                for (name, value) in variables {
+                    fields.insert(format!("var.{name}"), value.as_str()?.to_owned());
+                }
+            }
+            Value::String(text) => drop(fields.insert(name.clone(), text.clone())),
+            Value::Number(number) => drop(fields.insert(name.clone(), number.to_string())),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+        }
+    }
+    Some(fields)
+}
+
+fn fits_command(request: &SignedRequest, subject: &CommandSubject, content: &[u8]) -> bool {
+    let (path, query) = request.path_and_query();
+    let config = format!("{HUB}{}/oauth-config", subject.integration);
+    match subject.verb {
+        Verb::Put => {
+            (request.method.as_str(), path, query) == ("PUT", &config, "") && request.body_hash == signed::hash(content)
+        }
+        Verb::Delete => (request.method.as_str(), path, query) == ("DELETE", &config, ""),
+        Verb::Exchange => (request.method.as_str(), path, query.as_bytes()) == ("GET", CALLBACK, content),
+        // Workers send these themselves, without a credential.
+        Verb::Refresh | Verb::Revoke => false,
+    }
+}
+
+/// Uses a request's nonce up, once over all workers. A command that is delivered again is no replay.
+pub(super) async fn use_up(
+    nats: &Nats,
+    request: &SignedRequest,
+    user: &User,
+    purpose: Purpose<'_>,
+) -> Result<Result<(), Refusal>, NatsError> {
+    let owner = match purpose {
+        // Comes before a command, which will use it up.
+        Purpose::Call { name: "whoami", .. } => return Ok(Ok(())),
+        Purpose::Call { .. } => system::random_id(),
+        Purpose::Command { id, .. } => id.to_owned(),
+    };
+    let key = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{}\n{}", user.key, request.nonce)));
+    match bucket::put(nats, NONCES, &key, owner.clone().into(), 0).await {
+        Ok(_) => Ok(Ok(())),
+        Err(NatsError::WrongLastSequence) => {
+            let used = bucket::get(nats, NONCES, &key).await?;
+            let is_ours = used.is_some_and(|entry| entry.payload == owner.as_bytes());
+            Ok(if is_ours { Ok(()) } else { Err(Refusal::Replayed) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::subject::{Account, Integration};
+
+    fn request(method: &str, target: &str, body: &[u8]) -> SignedRequest {
+        SignedRequest {
+            jwt: Secret::new("j.w.t"),
+            timestamp: 0,
+            nonce: "n".repeat(16),
+            method: method.to_owned(),
+            target: Secret::new(target),
+            body_hash: signed::hash(body),
+        }
+    }
+
+    #[test]
+    fn e9_a_signed_request_fits_its_own_call_alone() {
+        #[track_caller]
+        fn check(signed: &str, call: &str, body: &str, expected: bool) {
+            let (method, target) = signed.split_once(' ').unwrap();
+            let fits = fits_call(&request(method, target, b""), call, body.as_bytes()).unwrap_or(false);
+            assert_eq!(fits, expected, "{signed} as {call} {body}");
+        }
+        let slack = r#"{"integration_id":"slack","connection_id":"one"}"#;
+        check("GET /hub/integrations/slack/oauth-token/one", "token", slack, true);
+        check("GET /hub/integrations/slack/oauth-token/one", "refresh", slack, false);
+        check("GET /hub/integrations/slack/oauth-token/one", "delete", slack, false);
+        check("DELETE /hub/integrations/slack/oauth-token/one", "token", slack, false);
+        check("GET /hub/integrations/slack/oauth-token/two", "token", slack, false);
+        check("GET /hub/integrations/github/oauth-token/one", "token", slack, false);
+        check("GET /elsewhere/slack/oauth-token/one", "token", slack, false);
+        check("GET /hub/integrations/slack/oauth-token/one/", "token", slack, false);
+        check("GET /hub/integrations/slack/oauth-token/one?min_valid=60", "token", slack, false);
+        let valid = r#"{"integration_id":"slack","connection_id":"one","min_valid":60}"#;
+        check("GET /hub/integrations/slack/oauth-token/one?min_valid=60", "token", valid, true);
+        check("GET /hub/integrations/slack/oauth-token/one", "token", valid, false);
+        check("DELETE /hub/integrations/slack/oauth-connections/one", "delete", slack, true);
+        check("GET /hub/integrations/oauth-connections", "list", r#"{"limit":100}"#, true);
+        check("GET /hub/integrations/oauth-connections?limit=5", "list", r#"{"limit":100}"#, false);
+        check("GET /hub/integrations/slack/oauth-connections", "list", r#"{"limit":100}"#, false);
+        check("GET /hub/integrations/slack/oauth-config", "config", r#"{"integration_id":"slack"}"#, true);
+        check("GET /hub/integrations/oauth-config/slack", "config", r#"{"integration_id":"slack"}"#, true);
+        check("GET /hub/integrations/slack/oauth-config", "whoami", "{}", false);
+        check("PUT /hub/integrations/slack/oauth-config", "whoami", "{}", true);
+        let login = r#"{"integration_id":"s","connection_id":"o","scopes":"a,b","variables":{"shop":"x y"}}"#;
+        check("GET /hub/integrations/s/oauth-login/o?scopes=a%2Cb&var.shop=x+y", "login", login, true);
+        check("GET /hub/integrations/s/oauth-login/o?scopes=a&var.shop=x+y", "login", login, false);
+        check("GET /hub/integrations/s/oauth-login/o?scopes=a%2Cb&var.shop=z", "login", login, false);
+        check("GET /hub/integrations/s/oauth-login/o?connection_id=o&scopes=a%2Cb&var.shop=x+y", "login", login, false);
+        check("GET /hub/integrations/s/oauth-login/o", "login", "[]", false);
+        check("GET /hub/integrations/s/oauth-login/o", "unheard-of", "{}", false);
+    }
+
+    #[test]
+    fn e9_a_signed_request_fits_its_own_command_alone() {
+        let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
+        let subject = |verb| CommandSubject::config(Integration::parse("slack").unwrap(), account.clone(), verb);
+        let path = "/hub/integrations/slack/oauth-config";
+        let put =
+            |method, path, signed: &[u8]| fits_command(&request(method, path, signed), &subject(Verb::Put), b"{}");
+        assert!(put("PUT", path, b"{}"));
+        assert!(!put("PUT", path, b"{ }"));
+        assert!(!put("DELETE", path, b"{}"));
+        assert!(!put("PUT", "/hub/integrations/github/oauth-config", b"{}"));
+        assert!(!put("PUT", "/hub/integrations/slack/oauth-config?x=1", b"{}"));
+        assert!(fits_command(&request("DELETE", path, b""), &subject(Verb::Delete), b""));
+        assert!(!fits_command(&request("PUT", path, b""), &subject(Verb::Delete), b""));
+        let exchange = |target| fits_command(&request("GET", target, b""), &subject(Verb::Exchange), b"code=c&state=s");
+        assert!(exchange("/hub/integrations/oauth-callback?code=c&state=s"));
+        assert!(!exchange("/hub/integrations/oauth-callback?code=d&state=s"));
+        assert!(!fits_command(&request("GET", path, b""), &subject(Verb::Refresh), b""));
+    }
+}

@@ -1,0 +1,313 @@
+//! An edge that belongs to an attacker: it has the edge's NATS user and all that passes through it, and no more.
+
+use async_nats::HeaderMap;
+use async_nats::client::Request;
+use futures_util::StreamExt as _;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+use tokenbus::command::{Answer, Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use tokenbus::secret::Secret;
+use tokenbus::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use tokenbus::{seal, system};
+
+use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
+use crate::jwt_nats::{Tenants, bearer, request, sign};
+use crate::mint;
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::wire::Wire;
+
+/// The attacker's edge, and a bus with two workers.
+struct World {
+    fleet: Fleet,
+    tenants: Tenants,
+    client: async_nats::Client,
+    answers: async_nats::Subscriber,
+    id: String,
+    seal_to: String,
+    _provider: Provider,
+    _workers: [Worker; 2],
+}
+
+impl World {
+    async fn start() -> Self {
+        let provider = Provider::generous().await;
+        let (fleet, tenants) = (Fleet::start(&provider.url).await, Tenants::new());
+        let settings = tenants.settings().map(|(name, value)| (format!("TOKENBUS_{name}"), value));
+        let settings = settings.each_ref().map(|(name, value)| (name.as_str(), value.as_str()));
+        let workers = [fleet.worker_with(&settings), fleet.worker_with(&settings)];
+        for worker in &workers {
+            worker.ready().await;
+        }
+        fleet.ready().await;
+        assert_eq!(fleet.put(&fleet.admin_keys[0], &fleet.config()).await.0, 200);
+        let state = fleet.login("one").await;
+        assert_eq!(fleet.arrive(&state, "code").await.0, 200);
+
+        let client = fleet.nats.connect("edge").await;
+        let id = system::random_id();
+        let answers = client.subscribe(format!("oauth.reply.{id}.*")).await.unwrap();
+        client.flush().await.unwrap();
+        let mut world = Self {
+            fleet,
+            tenants,
+            client,
+            answers,
+            id,
+            seal_to: String::new(),
+            _provider: provider,
+            _workers: workers,
+        };
+        let (status, who) = world.call("whoami", Some(&world.key(0)), &json!({})).await;
+        assert_eq!(status, 200, "{who}");
+        who["seal_to"].as_str().unwrap().clone_into(&mut world.seal_to);
+        world
+    }
+
+    /// An admin's API key as the text that travels: of the usual account, or of the other one.
+    fn key(&self, number: usize) -> String {
+        format!("X-Api-Key {}", self.fleet.admin_keys[number])
+    }
+
+    /// Status and body of the answer to a call.
+    async fn call(&self, call: &str, credential: Option<&str>, body: &Value) -> (u16, Value) {
+        let mut headers = HeaderMap::new();
+        if let Some(credential) = credential {
+            headers.insert("Oauth-Credential", credential);
+        }
+        let request = Request::new().headers(headers).payload(body.to_string().into());
+        let answer = self.client.send_request(format!("oauth.edge.{call}"), request).await.expect("a worker answers");
+        let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
+        let status = code.map_or(200, |code| code.as_str().parse().unwrap());
+        (status, serde_json::from_slice(&answer.payload).unwrap())
+    }
+
+    /// A command sealed to the workers for that subject.
+    fn seal(&self, subject: &CommandSubject, work: Work) -> (String, Envelope) {
+        let (id, subject) = (system::random_id(), subject.subject());
+        let order = serde_json::to_vec(&Order { subject, id: id.clone(), work }).unwrap();
+        let (sealed, sender) = seal::seal_order(&self.seal_to, &order).unwrap();
+        (sender, Envelope { v: VERSION, id, sealed })
+    }
+
+    /// Puts a command on the queue as that user.
+    async fn send(&self, client: &async_nats::Client, subject: &str, (sender, envelope): &(String, Envelope)) {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_SENDER, sender.as_str());
+        headers.insert(HEADER_REPLY, format!("oauth.reply.{}.{}", self.id, envelope.id));
+        let payload = serde_json::to_vec(envelope).unwrap();
+        let request = Request::new().headers(headers).payload(payload.into());
+        let ack = client.send_request(subject.to_owned(), request).await.expect("JetStream answers");
+        let ack: Value = serde_json::from_slice(&ack.payload).unwrap();
+        assert!(ack.get("error").is_none(), "{ack}");
+    }
+
+    /// The answer to a command for that subject.
+    async fn command(&mut self, subject: &CommandSubject, work: Work) -> Answer {
+        let sealed = self.seal(subject, work);
+        self.send(&self.client, &subject.subject(), &sealed).await;
+        let answer = tokio::time::timeout(std::time::Duration::from_mins(1), self.answers.next()).await;
+        serde_json::from_slice(&answer.expect("an answer comes").unwrap().payload).unwrap()
+    }
+
+    /// Waits for that many dead letters; their reasons.
+    async fn given_up(&self, count: usize) -> Vec<String> {
+        let list = async || self.fleet.cli(&["dead", "list", "--json"]).await;
+        eventually("the commands are given up", async || list().await.lines().count() == count).await;
+        let letters = list().await;
+        let read = |line: &str| serde_json::from_str::<Value>(line).unwrap()["letter"]["reason"].to_string();
+        letters.lines().map(read).collect()
+    }
+
+    fn config_put(&self, credential: &str) -> Work {
+        let config = Secret::new(self.fleet.config().to_string().replace("\"Odd\"", "\"Stolen\""));
+        Work::Put { credential: Credential(Secret::new(credential)), config }
+    }
+}
+
+fn config_subject(account: &str, verb: Verb) -> CommandSubject {
+    CommandSubject::config(Integration::parse(INTEGRATION).unwrap(), Account::parse(account).unwrap(), verb)
+}
+
+fn connection(name: &str) -> ConnectionKey {
+    ConnectionKey {
+        account: Account::parse(ACCOUNT).unwrap(),
+        integration: Integration::parse(INTEGRATION).unwrap(),
+        name: ConnectionName::parse(name).unwrap(),
+    }
+}
+
+/// What travels of a signed request.
+fn signed(user: &KeyPair, jwt: &str, method: &str, target: &str) -> String {
+    let request = request(jwt, method, target);
+    let headers = sign(user, &request);
+    let values: Vec<&str> = headers.iter().map(|(_, value)| value.as_str()).collect();
+    [&values[..], &[method, target, request.body_hash.as_str()]].concat().join(" ")
+}
+
+#[tokio::test]
+async fn e9_calls_with_forged_or_foreign_credentials_get_nothing() {
+    let world = World::start().await;
+    let one = json!({ "integration_id": INTEGRATION, "connection_id": "one" });
+    assert_eq!(world.call("token", Some(&world.key(0)), &one).await.0, 200);
+    let account = world.tenants.account(&json!({}));
+    let own = bearer(&account);
+    let victim = json!({ "nats": { "bearer_token": true, "issuer_account": ACCOUNT } });
+    let forged = mint::user(&account, &KeyPair::new_user(), &victim);
+    let (head, _) = own.rsplit_once('.').unwrap();
+    let key = &world.fleet.admin_keys[0];
+    let end = if key.ends_with('A') { "B" } else { "A" };
+    for credential in [
+        None,
+        Some(String::new()),
+        Some(format!("X-Api-Key {}{end}", &key[..key.len() - 1])),
+        Some(key.clone()),
+        Some(format!("Bearer {key}")),
+        Some(format!("Bearer {forged}")),
+        Some(format!("Bearer {head}.{}", "A".repeat(86))),
+        Some(format!("NATS {own}")),
+        Some(format!("Account {ACCOUNT}")),
+    ] {
+        for call in ["whoami", "token", "refresh", "delete", "list", "login", "config", "configs"] {
+            let (status, body) = world.call(call, credential.as_deref(), &one).await;
+            assert_eq!(status, 401, "{call} {credential:?}: {body}");
+        }
+    }
+    // A credential that did come by is good for its own account alone, whatever the call says.
+    for credential in [format!("Bearer {own}"), world.key(1)] {
+        for call in ["token", "refresh", "delete"] {
+            assert_eq!(world.call(call, Some(&credential), &one).await.0, 404, "{call}");
+        }
+        let of_another = json!({ "integration_id": INTEGRATION, "connection_id": "one", "account": ACCOUNT });
+        assert_eq!(world.call("token", Some(&credential), &of_another).await.0, 400);
+        let (_, list) = world.call("list", Some(&credential), &json!({})).await;
+        assert_eq!(list["results_total"], 0, "{list}");
+    }
+    assert_eq!(world.fleet.stored("one").await.0.unwrap()["status"], "active");
+}
+
+#[tokio::test]
+async fn e9_a_captured_signed_request_is_good_once_and_for_nothing_else() {
+    let mut world = World::start().await;
+    let (account, user) = (world.tenants.account(&json!({})), KeyPair::new_user());
+    let jwt = mint::user(&account, &user, &json!({}));
+    let target = format!("/hub/integrations/{INTEGRATION}/oauth-token/one");
+    let one = json!({ "integration_id": INTEGRATION, "connection_id": "one" });
+    let captured = signed(&user, &jwt, "GET", &target);
+    for (call, body) in [
+        ("token", json!({ "integration_id": INTEGRATION, "connection_id": "two" })),
+        ("token", json!({ "integration_id": "other", "connection_id": "one" })),
+        ("token", json!({ "integration_id": INTEGRATION, "connection_id": "one", "min_valid": 86400 })),
+        ("refresh", one.clone()),
+        ("delete", one.clone()),
+        ("login", one.clone()),
+        ("list", json!({ "limit": 100 })),
+        ("whoami", json!({})),
+    ] {
+        let (status, body) = world.call(call, Some(&captured), &body).await;
+        assert_eq!(status, 401, "{call}: {body}");
+    }
+    // Nor does the edge change what it hands on.
+    for changed in [
+        captured.replace("oauth-token/one", "oauth-token/two"),
+        captured.replace(" GET ", " DELETE "),
+        captured.replacen("NATS ", "Bearer ", 1),
+        captured.rsplit_once(' ').unwrap().0.to_owned(),
+    ] {
+        assert_eq!(world.call("token", Some(&changed), &one).await.0, 401, "{changed}");
+    }
+    // In a command of its own making.
+    let credential = Credential(Secret::new(captured.as_str()));
+    let subject = config_subject(&account.public_key(), Verb::Delete);
+    let answer = world.command(&subject, Work::Delete { credential }).await;
+    assert_eq!(answer.status, 401, "{:?}", answer.body);
+
+    assert_eq!(world.call("token", Some(&captured), &one).await.0, 404, "the request itself still works");
+    for _ in 0..8 {
+        assert_eq!(world.call("token", Some(&captured), &one).await.0, 401, "a worker took it again");
+    }
+}
+
+#[tokio::test]
+async fn e9_a_config_is_changed_by_its_admins_credential_alone() {
+    let mut world = World::start().await;
+    let account = world.tenants.account(&json!({}));
+    let (config, bearer) = (world.fleet.stored_config().await, format!("Bearer {}", bearer(&account)));
+    let user = KeyPair::new_user();
+    let jwt = mint::user(&account, &user, &json!({}));
+    let target = format!("/hub/integrations/{INTEGRATION}/oauth-config");
+    let deletion = signed(&user, &jwt, "DELETE", &target);
+    let (other, own) = (world.fleet.other_account.clone(), account.public_key());
+    for (subject_account, credential) in [
+        (ACCOUNT, String::new()),
+        (ACCOUNT, "X-Api-Key tb_0123456789ab_x".to_owned()),
+        (ACCOUNT, bearer.clone()),
+        // An admin, but of another account than the subject says; a member of the very account.
+        (ACCOUNT, world.key(1)),
+        (other.as_str(), world.key(0)),
+        (own.as_str(), bearer),
+        (own.as_str(), deletion),
+    ] {
+        for verb in [Verb::Put, Verb::Delete] {
+            let work = match verb {
+                Verb::Put => world.config_put(&credential),
+                _ => Work::Delete { credential: Credential(Secret::new(credential.as_str())) },
+            };
+            let answer = world.command(&config_subject(subject_account, verb), work).await;
+            assert_eq!(answer.status, 401, "{verb} {subject_account}: {:?}", answer.body);
+        }
+    }
+    assert_eq!(world.fleet.stored_config().await, config);
+}
+
+#[tokio::test]
+async fn e9_a_captured_command_works_nowhere_else() {
+    let world = World::start().await;
+    let config = world.fleet.stored_config().await;
+    // As if an admin's command had passed through, sealed: all that its sender has of it is this.
+    let captured = world.seal(&config_subject(ACCOUNT, Verb::Put), world.config_put(&world.key(0)));
+    let elsewhere =
+        CommandSubject::config(Integration::parse("elsewhere").unwrap(), Account::parse(ACCOUNT).unwrap(), Verb::Put);
+    for subject in [
+        elsewhere.subject(),
+        config_subject(&world.fleet.other_account, Verb::Put).subject(),
+        config_subject(ACCOUNT, Verb::Delete).subject(),
+        CommandSubject::connection(&connection("one"), Verb::Exchange).subject(),
+    ] {
+        world.send(&world.client, &subject, &captured).await;
+    }
+    // Under another id, and as if the workers had sent it.
+    let (sender, envelope) = captured;
+    let renamed = Envelope { id: system::random_id(), ..envelope.clone() };
+    world.send(&world.client, &config_subject(ACCOUNT, Verb::Put).subject(), &(sender, renamed)).await;
+    world.given_up(5).await;
+    let subject = config_subject(ACCOUNT, Verb::Put).subject();
+    world.send(&world.client, &subject, &(world.seal_to.clone(), envelope)).await;
+    let reasons = world.given_up(6).await;
+    assert_eq!(
+        reasons.iter().filter(|reason| reason.contains("another subject, id or verb")).count(),
+        5,
+        "{reasons:?}"
+    );
+    assert_eq!(world.fleet.stored_config().await, config);
+}
+
+#[tokio::test]
+async fn e9_refreshes_and_revocations_are_the_workers_own() {
+    let world = World::start().await;
+    let mut wire = Wire::connect(&world.fleet.nats, "edge").await;
+    let admin = world.fleet.nats.connect("admin").await;
+    for verb in [Verb::Refresh, Verb::Revoke] {
+        let subject = CommandSubject::connection(&connection("one"), verb);
+        assert!(!wire.may_publish(&subject.subject()).await, "the edge may publish {subject}");
+        // Even from somebody who may put it there, nobody believes it.
+        let work = match verb {
+            Verb::Refresh => Work::Refresh { actor: None, sequence: 1, booked: false },
+            _ => Work::Revoke { actor: "user:x".to_owned(), login_id: "x".to_owned() },
+        };
+        world.send(&admin, &subject.subject(), &world.seal(&subject, work)).await;
+    }
+    let reasons = world.given_up(2).await;
+    assert!(reasons.iter().all(|reason| reason.contains("only workers may send this")), "{reasons:?}");
+    assert_eq!(world.fleet.stored("one").await.0.unwrap()["status"], "active");
+}

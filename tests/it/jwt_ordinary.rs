@@ -1,0 +1,180 @@
+//! Ordinary JWTs as bearers: whose they are, which are refused, and what becomes of the issuer's keys.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::ask::{Answered, ask, new_account};
+use crate::issuer::{Signer, signer};
+use crate::provider::{Provider, Said};
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::World;
+
+const ISSUER: &str = "https://sso.example";
+const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
+const REFUSED: &str = "the credential is not valid or has expired";
+
+/// The issuer's keys as it gives them out; none is an error.
+type Published = Arc<Mutex<Option<Vec<Value>>>>;
+
+/// A world that knows an issuer.
+async fn world(published: &Published) -> World {
+    let published = Arc::clone(published);
+    let provider = Provider::start(move |number, asked| match asked.path.as_str() {
+        "/jwks" => match published.lock().unwrap().as_ref() {
+            Some(keys) => Said::json(200, &json!({ "keys": keys })),
+            None => Said::json(500, &json!({})),
+        },
+        _ => Said::tokens(number),
+    })
+    .await;
+    let url = format!("{}/jwks", provider.url);
+    let settings = [
+        ("AUTH__JWT__ISSUER", ISSUER),
+        ("AUTH__JWT__AUDIENCE", "tokenbus"),
+        ("AUTH__JWT__JWKS_URL", &url),
+        ("AUTH__JWT__SECRET", SECRET),
+    ];
+    World::with_settings(provider, &settings).await
+}
+
+fn published(signers: &[&Signer]) -> Published {
+    Arc::new(Mutex::new(Some(signers.iter().map(|signer| signer.public.clone()).collect())))
+}
+
+fn claims(account: &str) -> Value {
+    let now = jiff::Timestamp::now().as_second();
+    json!({ "iss": ISSUER, "aud": ["tokenbus"], "sub": "ada", "exp": now + 300, "account": account })
+}
+
+async fn list(world: &World, jwt: &str) -> Answered {
+    let request = world.tokenbus.request(Method::GET, "hub/integrations/oauth-connections");
+    ask(request.header("authorization", format!("Bearer {jwt}"))).await
+}
+
+#[tokio::test]
+async fn every_kind_of_key_vouches_for_its_callers_own_account() {
+    let signers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA].map(|it| signer("k", it));
+    let signers: Vec<Signer> =
+        signers.into_iter().zip(["r", "e", "d"]).map(|(signer, id)| renamed(signer, id)).collect();
+    let world = world(&published(&signers.iter().collect::<Vec<_>>())).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let hmac = EncodingKey::from_secret(SECRET.as_bytes());
+    let of = |account: &str| {
+        let claims = claims(account);
+        let mut jwts: Vec<String> = signers.iter().map(|signer| signer.sign(&claims)).collect();
+        jwts.push(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &hmac).unwrap());
+        jwts
+    };
+    for (account, connections) in [(ACCOUNT, 1), (&new_account(), 0)] {
+        for jwt in of(account) {
+            let answer = list(&world, &jwt).await;
+            assert_eq!((answer.status, &answer.json()["results_total"]), (200, &json!(connections)), "{jwt}");
+        }
+    }
+}
+
+fn renamed(signer: Signer, id: &'static str) -> Signer {
+    let mut public = signer.public.clone();
+    public["kid"] = json!(id);
+    Signer { id, public, ..signer }
+}
+
+#[tokio::test]
+async fn what_is_not_in_order_is_401_whatever_it_is() {
+    let (rsa, stranger) = (signer("k", Algorithm::RS256), signer("k", Algorithm::RS256));
+    let world = world(&published(&[&rsa])).await;
+    assert_eq!(list(&world, &rsa.sign(&claims(ACCOUNT))).await.status, 200);
+    let now = jiff::Timestamp::now().as_second();
+    let with = |field: &str, value: Value| {
+        let mut claims = claims(ACCOUNT);
+        if value.is_null() {
+            claims.as_object_mut().unwrap().remove(field)
+        } else {
+            claims.as_object_mut().unwrap().insert(field.to_owned(), value)
+        };
+        rsa.sign(&claims)
+    };
+    // The public key as a shared secret, and no signature at all.
+    let confused = EncodingKey::from_secret(rsa.public["n"].as_str().unwrap().as_bytes());
+    let header = Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::HS256) };
+    let good = rsa.sign(&claims(ACCOUNT));
+    let (_, rest) = good.split_once('.').unwrap();
+    for (case, jwt) in [
+        ("confusion", jsonwebtoken::encode(&header, &claims(ACCOUNT), &confused).unwrap()),
+        ("none", format!("eyJhbGciOiJub25lIn0.{}.", rest.split_once('.').unwrap().0)),
+        ("none, signed", format!("eyJhbGciOiJub25lIiwia2lkIjoiayJ9.{rest}")),
+        ("another key of that id", stranger.sign(&claims(ACCOUNT))),
+        ("unknown key id", rsa.sign_as(Some("other"), &claims(ACCOUNT))),
+        ("expired", with("exp", json!(now - 31))),
+        ("no expiry", with("exp", Value::Null)),
+        ("not yet valid", with("nbf", json!(now + 300))),
+        ("another issuer", with("iss", json!("https://sso.example.org"))),
+        ("another audience", with("aud", json!("other"))),
+        ("no account", with("account", Value::Null)),
+        ("no account's key", with("account", json!("*"))),
+        ("cut", good[..good.len() - 4].to_owned()),
+        ("a NATS user's, without that being configured", "eyJhbGciOiJlZDI1NTE5LW5rZXkifQ.e30.AAAA".to_owned()),
+    ] {
+        let answer = list(&world, &jwt).await;
+        assert_eq!((answer.status, answer.error().as_str()), (401, REFUSED), "{case}");
+    }
+    let log = world.tokenbus.log();
+    assert!(log.contains("its signature does not fit") && !log.contains(rest), "{log}");
+}
+
+#[tokio::test]
+async fn a_role_counts_for_listed_accounts_alone() {
+    let signer = signer("k", Algorithm::ES256);
+    let world = world(&published(&[&signer])).await;
+    let put = async |account: &str, role: &str, name: &str| {
+        let mut claims = claims(account);
+        claims["role"] = json!([role]);
+        let mut config = world.config();
+        config["name"] = json!(name);
+        let request = world.tokenbus.request(Method::PUT, "hub/integrations/odd/oauth-config").json(&config);
+        ask(request.header("authorization", format!("Bearer {}", signer.sign(&claims)))).await
+    };
+    put(&new_account(), "admin", "Theirs").await.is_refused(401, "only admins");
+    put(ACCOUNT, "member", "Theirs").await.is_refused(401, "only admins");
+    let done = put(ACCOUNT, "admin", "Ours").await;
+    assert_eq!(done.status, 200, "{}", done.text);
+    let config = crate::ask::get(&world.tokenbus, &world.tokenbus.key, "odd/oauth-config").await;
+    assert_eq!(config.json()["name"], "Ours");
+    let events = crate::bus::Bus::of(&world.tokenbus.nats).await.events("config_put").await;
+    assert_eq!(events.last().unwrap()["actor"], "jwt:ada", "{events:?}");
+}
+
+#[tokio::test]
+async fn a_new_key_is_found_and_made_up_ones_are_not_asked_for_again_and_again() {
+    let (old, new) = (signer("old", Algorithm::ES256), signer("new", Algorithm::ES256));
+    let published = published(&[&old]);
+    let world = world(&published).await;
+    assert_eq!(list(&world, &old.sign(&claims(ACCOUNT))).await.status, 200);
+    *published.lock().unwrap() = Some(vec![new.public.clone()]);
+    let began = std::time::Instant::now();
+    let jwt = new.sign(&claims(ACCOUNT));
+    while list(&world, &jwt).await.status != 200 {
+        assert!(began.elapsed() < Duration::from_mins(1), "the new key is never found");
+        for made_up in 0..20 {
+            let jwt = new.sign_as(Some(&format!("made-up-{made_up}")), &claims(ACCOUNT));
+            assert_eq!(list(&world, &jwt).await.status, 401);
+        }
+    }
+    let fetched = world.provider.asked().iter().filter(|asked| asked.path == "/jwks").count();
+    let most = 2 + began.elapsed().as_secs() / 10;
+    assert!(fetched as u64 <= most, "{fetched} fetches, {most} would do");
+}
+
+#[tokio::test]
+async fn without_the_issuers_keys_nobody_is_let_in_and_nobody_is_blamed() {
+    let signer = signer("k", Algorithm::ES256);
+    let world = world(&Arc::new(Mutex::new(None))).await;
+    list(&world, &signer.sign(&claims(ACCOUNT))).await.is_refused(503, "cannot be checked now");
+    let hmac = EncodingKey::from_secret(SECRET.as_bytes());
+    let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(ACCOUNT), &hmac).unwrap();
+    assert_eq!(list(&world, &jwt).await.status, 200);
+}

@@ -1,0 +1,141 @@
+//! A server in operator mode with its full resolver: everything of tokenbus runs on it with JWTs.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use nkeys::KeyPair;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use url::Url;
+
+use crate::ask::{Answered, ask};
+use crate::mint;
+use crate::support::child::Running;
+use crate::support::nats::{binary, ports};
+use crate::support::tokenbus::{PROGRAM, run};
+use crate::support::wait::eventually;
+
+/// Operator, accounts, server and program.
+struct World {
+    operator: KeyPair,
+    system: KeyPair,
+    tenant: KeyPair,
+    nats: String,
+    url: Url,
+    http: reqwest::Client,
+    folder: TempDir,
+    _server: Running,
+    _program: Running,
+}
+
+impl World {
+    async fn start() -> Self {
+        let (operator, folder) = (KeyPair::new_operator(), tempfile::tempdir().unwrap());
+        let [system, oauth, tenant] = [(); 3].map(|()| KeyPair::new_account());
+        let server = server(&operator, &system, &oauth, folder.path());
+        let nats = ports(folder.path()).await;
+        let [worker, resolver] = [(&oauth, "worker"), (&system, "system")].map(|(account, name)| {
+            let user = KeyPair::new_user();
+            file(folder.path(), name, &mint::creds(&mint::user(account, &user, &json!({})), &user))
+        });
+        let keys = folder.path().join("keys").to_str().unwrap().to_owned();
+        let operators = format!("[\"{}\"]", operator.public_key());
+        let settings: HashMap<String, String> = [
+            ("NATS__URL", nats.as_str()),
+            ("NATS__CREDS", &worker),
+            ("HTTP__LISTEN", "127.0.0.1:0"),
+            ("SECRETS__KEYS_FILE", &keys),
+            ("AUTH__NATS__OPERATORS", &operators),
+            ("AUTH__NATS__SYSTEM_CREDS", &resolver),
+            ("AUTH__CACHE_TTL", "1s"),
+        ]
+        .map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned()))
+        .into();
+        run(&settings, &["keys", "generate", "--out", &keys]).await;
+        let mut program = Running::start(Path::new(PROGRAM), &folder.path().join("program.log"), |command| {
+            command.envs(&settings).args(["serve", "--role", "all"]);
+        });
+        let url = program.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let world = Self { operator, system, tenant, nats, url, http, folder, _server: server, _program: program };
+        world.push(&json!({})).await;
+        let ready = async || world.get("readyz", "").await.status == 200;
+        eventually("the program is ready", ready).await;
+        world
+    }
+
+    /// Gives the server a new JWT of the tenant, as `nsc push` does.
+    async fn push(&self, more: &Value) {
+        let creds = std::fs::read_to_string(self.folder.path().join("system")).unwrap();
+        let options = async_nats::ConnectOptions::with_credentials(&creds).unwrap();
+        let client = options.connect(&self.nats).await.unwrap();
+        let jwt = mint::account(&self.operator, &self.tenant, more);
+        let answer = client.request("$SYS.REQ.CLAIMS.UPDATE", jwt.into()).await.unwrap();
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
+        assert_eq!(answer["data"]["code"], 200, "{answer}");
+    }
+
+    async fn get(&self, path: &str, jwt: &str) -> Answered {
+        let request = self.http.request(Method::GET, self.url.join(path).unwrap());
+        ask(request.header("authorization", format!("Bearer {jwt}"))).await
+    }
+
+    async fn list(&self, jwt: &str) -> Answered {
+        self.get("hub/integrations/oauth-connections", jwt).await
+    }
+}
+
+fn file(folder: &Path, name: &str, text: &str) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn server(operator: &KeyPair, system: &KeyPair, oauth: &KeyPair, folder: &Path) -> Running {
+    let store = json!({ "limits": { "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 } });
+    let preload = [(system, json!({})), (oauth, store)]
+        .map(|(account, more)| format!("  {}: {}\n", account.public_key(), mint::account(operator, account, &more)));
+    let own = file(folder, "operator", &mint::operator(operator, system));
+    let [resolved, stored] = ["resolver", "store"].map(|name| folder.join(name).display().to_string());
+    let text = format!(
+        "server_name: operated\nhost: 127.0.0.1\noperator: \"{own}\"\nsystem_account: {}\n\
+         resolver {{ type: full, dir: \"{resolved}\" }}\nresolver_preload {{\n{}}}\njetstream {{ store_dir: \"{stored}\" }}\n",
+        system.public_key(),
+        preload.concat(),
+    );
+    let config = file(folder, "server.conf", &text);
+    Running::start(Path::new(binary()), &folder.join("server.log"), |command| {
+        command.args(["-c", &config, "-p", "-1", "--ports_file_dir"]).arg(folder);
+    })
+}
+
+#[tokio::test]
+async fn a_bearer_is_judged_by_its_accounts_jwt_from_the_servers_resolver() {
+    let world = World::start().await;
+    let (user, signing) = (KeyPair::new_user(), KeyPair::new_account());
+    let jwt = mint::user(&world.tenant, &user, &json!({ "nats": { "bearer_token": true } }));
+    let answer = world.list(&jwt).await;
+    assert_eq!((answer.status, &answer.json()["results_total"]), (200, &json!(0)), "{}", answer.text);
+    // The resolver knows nobody of that name; the system account has no connections here, but is one of the operator's.
+    let bearer = json!({ "nats": { "bearer_token": true } });
+    let unknown = mint::user(&KeyPair::new_account(), &user, &bearer);
+    assert_eq!(world.list(&unknown).await.status, 401);
+    assert_eq!(world.list(&mint::user(&world.system, &user, &bearer)).await.status, 200);
+
+    // A signing key comes with a newer JWT of the account.
+    let of_account = json!({ "nats": { "bearer_token": true, "issuer_account": world.tenant.public_key() } });
+    let signed = mint::user(&signing, &user, &of_account);
+    assert_eq!(world.list(&signed).await.status, 401);
+    world.push(&json!({ "signing_keys": [signing.public_key()] })).await;
+    eventually("the signing key is known", async || world.list(&signed).await.status == 200).await;
+
+    // And so does a revocation.
+    let revoked = json!({ "revocations": { user.public_key(): jiff::Timestamp::now().as_second() } });
+    assert_eq!(world.list(&jwt).await.status, 200);
+    world.push(&revoked).await;
+    eventually("the user is revoked", async || world.list(&jwt).await.status == 401).await;
+    assert_eq!(world.list(&signed).await.status, 401);
+    let other = mint::user(&world.tenant, &KeyPair::new_user(), &bearer);
+    assert_eq!(world.list(&other).await.status, 200);
+}
