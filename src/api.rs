@@ -1,8 +1,10 @@
 //! Calls: questions answered at once from what is kept. Every one is judged by its credential.
 
 mod change;
+mod keys;
 mod list;
 mod login;
+mod pending;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug, error, info_span, warn};
 
+pub use self::pending::PendingLogins;
 use crate::auth::{AuthError, Caller};
-use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_TRACEPARENT};
+use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::Status;
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
@@ -37,6 +40,8 @@ const QUEUE: &str = "tokenbus";
 enum CallError {
     /// The caller's fault, with a status and a text.
     Refused(u16, String),
+    /// Too much of something; the seconds until it may be asked for again.
+    Later(u16, String, u64),
     /// Not the caller's fault.
     Store(StoreError),
 }
@@ -50,6 +55,7 @@ impl From<StoreError> for CallError {
 impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
         match error {
+            AuthError::Limited(seconds) => Self::Later(429, error.to_string(), seconds),
             AuthError::Away(error) => Self::Store(error.into()),
             AuthError::Missing | AuthError::Invalid => Self::Refused(401, error.to_string()),
         }
@@ -97,6 +103,9 @@ async fn answer(service: &Service, message: Message) {
     let answer = match dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
+        Err(CallError::Later(status, text, seconds)) => {
+            Answer { retry_after: Some(seconds), ..Answer::error(status, &text) }
+        }
         Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
             span.in_scope(|| warn!("{error}"));
             Answer::error(503, "the message bus is not available; try again")
@@ -119,6 +128,9 @@ fn error_headers(answer: &Answer) -> HeaderMap {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
         headers.insert(NATS_SERVICE_ERROR, answer.body.get("error").and_then(Value::as_str).unwrap_or_default());
     }
+    if let Some(seconds) = answer.retry_after {
+        headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
+    }
     headers
 }
 
@@ -131,16 +143,11 @@ async fn dispatch(
     match call {
         "ready" => return ready(service).await,
         "state" => return state(service, parse(body)?).await,
-        // No login gives out tickets yet.
-        "start" => {
-            return Err(CallError::Refused(
-                401,
-                "this link is unknown or has expired; start the login again".to_owned(),
-            ));
-        }
+        "start" => return login::start(service, parse(body)?).await,
         _ => {}
     }
     let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?).await?;
+    service.auth.admit(&caller)?;
     match call {
         "whoami" => Ok(whoami(service, &caller)),
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
@@ -153,6 +160,9 @@ async fn dispatch(
         }
         "delete" => change::delete(service, &caller, &parse::<ConnectionQuestion>(body)?.key(&caller)).await,
         "list" => list::connections(service, &caller, parse(body)?).await,
+        "keys" => keys::list(service, &caller, &parse(body)?).await,
+        "keys-create" => keys::create(service, &caller, parse(body)?).await,
+        "keys-revoke" => keys::revoke(service, &caller, &parse(body)?).await,
         _ => Err(CallError::Refused(404, "no such call".to_owned())),
     }
 }

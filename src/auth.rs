@@ -47,6 +47,9 @@ pub enum AuthError {
     /// The credential is not valid: unknown, wrong, expired or revoked. Which of these is not told.
     #[error("the credential is not valid or has expired")]
     Invalid,
+    /// It has made as many requests as it may; seconds until the next one.
+    #[error("too many requests with this credential; try again in {0} s")]
+    Limited(u64),
     /// It cannot be checked now.
     #[error(transparent)]
     Away(#[from] NatsError),
@@ -55,14 +58,14 @@ pub enum AuthError {
 /// Finds out who is calling.
 #[derive(Clone)]
 pub struct Authenticator {
-    nats: Nats,
+    keys: api_key::Keys,
 }
 
 impl Authenticator {
     /// One that knows what is on this bus.
     #[must_use]
     pub fn new(nats: Nats) -> Self {
-        Self { nats }
+        Self { keys: api_key::Keys::new(nats) }
     }
 
     /// Finds out who is calling.
@@ -71,8 +74,20 @@ impl Authenticator {
     /// [`AuthError`].
     pub async fn authenticate(&self, credential: &Credential) -> Result<Caller, AuthError> {
         match credential.0.expose().split_once(' ') {
-            Some(("X-Api-Key", key)) => api_key::authenticate(&self.nats, key, system::now()).await,
+            Some(("X-Api-Key", key)) => self.keys.authenticate(key, system::now()).await,
             _ => Err(AuthError::Invalid),
         }
+    }
+    /// Counts a request of a proven caller.
+    ///
+    /// # Errors
+    /// [`AuthError::Limited`].
+    pub fn admit(&self, caller: &Caller) -> Result<(), AuthError> {
+        self.keys.admit(&caller.actor).map_err(|wait| AuthError::Limited(wait.as_secs() + 1))
+    }
+
+    /// Hears of changed credentials, for as long as it is polled.
+    pub async fn watch(&self) -> std::convert::Infallible {
+        self.keys.watch().await
     }
 }

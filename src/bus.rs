@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::command::{self, Answer, Cookie, HEADER_CREDENTIAL, HEADER_TRACEPARENT, Work};
+use crate::command::{self, Answer, Cookie, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work};
 use crate::login::state_hash;
 use crate::nats::outgoing::{Outgoing, Replies};
 use crate::nats::{Nats, NatsError, header};
@@ -192,7 +192,7 @@ impl Bus {
             Ok(status) => Err(BusError::Refused {
                 status,
                 error: header(headers, NATS_SERVICE_ERROR).to_owned(),
-                retry_after: None,
+                retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
             }),
             Err(_) => Ok(answer.payload),
         }

@@ -21,6 +21,8 @@ pub const HEADER_SENDER: &str = "Oauth-Sender";
 pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
 /// Header: a record's status.
 pub const HEADER_STATUS: &str = "Oauth-Status";
+/// Header: seconds after which to try again, with the answer to a call.
+pub const HEADER_RETRY_AFTER: &str = "Retry-After";
 /// Header: the trace that a message belongs to (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 

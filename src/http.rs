@@ -1,6 +1,7 @@
 //! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
 //! about credentials.
 
+mod api_keys;
 mod callback;
 mod configs;
 mod connections;
@@ -21,6 +22,7 @@ use bytes::{Buf, Bytes};
 use hyper::body::Body;
 use hyper::header::HeaderMap;
 use hyper::{Method, Request};
+use url::Url;
 
 use crate::bus::{Bus, Caller};
 use crate::secret::Secret;
@@ -43,6 +45,7 @@ pub struct Edge {
     bus: Arc<Bus>,
     metrics: Metrics,
     routes: Routes,
+    public_url: Option<Url>,
 }
 
 /// The table of routes contradicts itself.
@@ -70,7 +73,13 @@ impl Edge {
     /// # Errors
     /// When the table of routes contradicts itself.
     pub fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
-        Ok(Self { bus, metrics, routes: Routes::new(served)? })
+        Ok(Self { bus, metrics, routes: Routes::new(served)?, public_url: None })
+    }
+
+    /// The same, with how browsers reach it: the beginning of the links that it makes itself.
+    #[must_use]
+    pub fn at(self, public_url: Url) -> Self {
+        Self { public_url: Some(public_url), ..self }
     }
 
     /// Answers one request, whatever it is; logs and counts it.
@@ -150,7 +159,7 @@ impl Edge {
         reply
     }
 
-    /// Does what is asked; only one operation reads the body.
+    /// Does what is asked; only two operations read the body.
     async fn reply<F>(&self, asked: Asked, body: F, html: bool) -> Result<Reply, HttpError>
     where
         F: Future<Output = Result<Bytes, HttpError>>,
@@ -163,11 +172,14 @@ impl Edge {
             Operation::GetConfig => configs::get(bus, asked).await,
             Operation::PutConfig => configs::put(bus, asked, body.await?).await,
             Operation::DeleteConfig => configs::delete(bus, asked).await,
-            Operation::Login => connections::login(bus, asked).await,
+            Operation::Login => connections::login(bus, self.public_url.as_ref(), asked).await,
             Operation::ListConnections => connections::list(bus, asked).await,
             Operation::Token => connections::token(bus, asked).await,
             Operation::Refresh => connections::refresh(bus, asked).await,
             Operation::Revoke => connections::revoke(bus, asked).await,
+            Operation::ListKeys => api_keys::list(bus, asked).await,
+            Operation::CreateKey => api_keys::create(bus, asked, body.await?).await,
+            Operation::RevokeKey => api_keys::revoke(bus, asked).await,
             Operation::Health => health::alive(&asked),
             Operation::Ready => health::ready(bus, &asked).await,
             Operation::Metrics => health::metrics(&self.metrics, &asked),

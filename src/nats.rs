@@ -241,6 +241,12 @@ impl Nats {
         self.client.connection_state() == State::Connected
     }
 
+    /// How often a connection was made: another number means another connection.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn connected(&self) -> Result<(), NatsError> {
         if self.is_connected() { Ok(()) } else { Err(NatsError::NotSent("not connected")) }
     }

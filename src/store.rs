@@ -1,6 +1,7 @@
 //! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
 
 mod login;
+mod ticket;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::secret::Secret;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH};
 
 pub use self::login::{Consumed, FoundLogin};
+pub use self::ticket::Start;
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -23,6 +23,7 @@ use tracing::{Instrument as _, error, info, warn};
 
 use self::job::Job;
 pub use self::measures::Measures;
+use crate::api::PendingLogins;
 use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
 use crate::config::Config;
@@ -58,6 +59,8 @@ pub struct Service {
     pub measures: Measures,
     /// Answers to the commands that calls become.
     pub replies: Replies,
+    /// Logins under way.
+    pub pending: PendingLogins,
 }
 
 /// The connection without anything to use it with.
@@ -163,8 +166,8 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         return Outcome::Reject("delivered too often".to_owned());
     }
     let done = match work {
-        Work::Exchange { query, cookies: _, credential } => {
-            exchange::run(service, job, &query, credential.as_ref()).await
+        Work::Exchange { query, cookies, credential } => {
+            exchange::run(service, job, &query, (credential.as_ref(), &cookies)).await
         }
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());

@@ -53,7 +53,7 @@ pub(super) async fn connections(service: &Service, caller: &Caller, page: Page) 
 }
 
 /// One page of the sorted keys, each read by `read`.
-async fn cut<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
+pub(super) async fn cut<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
 where
     F: Fn(String) -> R,
     R: Future<Output = Result<Option<Value>, StoreError>>,

@@ -85,7 +85,15 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
     let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
-    let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
+    let service = Arc::new(Service {
+        store,
+        provider,
+        auth,
+        config: config.clone(),
+        measures,
+        replies,
+        pending: api::PendingLogins::default(),
+    });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !prepare(&service, &stop).await? {
@@ -100,6 +108,7 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
         let ended = tokio::select! {
             ended = work => ended,
             ended = replies.receive(&nats) => ended,
+            never = service.auth.watch() => match never {},
         };
         ended.map_err(|error| PrepareError::Calls(error.to_string()))
     });
@@ -137,9 +146,12 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
 
 async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
-    let edge = Arc::new(Edge::new(Arc::clone(&bus), metrics, served)?);
+    let edge = Edge::new(Arc::clone(&bus), metrics, served)?;
     let listener = listen(config.http.listen, "http.listen").await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    let own_url = format!("http://{}", listener.local_addr()?);
+    let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
+    let edge = Arc::new(edge.at(public_url));
+    println!("listening on {own_url}");
     // A command may take the whole deadline; its answer still has to get through.
     let request_timeout = config.http.deadline + Duration::from_secs(5);
     let Http { max_connections: connections, drain, .. } = config.http;

@@ -3,6 +3,9 @@
 //! Tests that kill workers at named places need the feature `failpoints`: `cargo test --features failpoints`.
 
 // `cfg(test)` is what clippy knows tests by, their helpers included.
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod api_keys;
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
@@ -16,6 +19,8 @@ mod e2e;
 #[cfg(test)]
 #[path = "../support/fleet.rs"]
 mod fleet;
+#[cfg(test)]
+mod http_bound;
 #[cfg(test)]
 mod http_callback;
 #[cfg(test)]
@@ -48,6 +53,9 @@ mod worker_answers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod worker_crash;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod worker_keys;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod worker_queue;
