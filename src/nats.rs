@@ -183,7 +183,7 @@ impl Nats {
         }
     }
 
-    /// All messages that a consumer finds at this moment.
+    /// All messages that a consumer finds at this moment. Those that are replaced or expire meanwhile may be missing.
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
@@ -199,7 +199,9 @@ impl Nats {
             return Ok(found);
         }
         let mut messages = consumer.messages().await.map_err(|_| away())?;
-        while let Some(message) = messages.try_next().await.map_err(|_| away())? {
+        // The last one may have expired or been replaced by nothing: then there is nothing to wait for.
+        while let Ok(next) = tokio::time::timeout(TRY, messages.try_next()).await {
+            let Some(message) = next.map_err(|_| away())? else { break };
             let is_last = message.info().is_ok_and(|info| info.pending == 0);
             found.push(message);
             if is_last {

@@ -144,7 +144,6 @@ pub async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKe
             keys.push(ListedKey::of(&id, stored));
         }
     }
-    keys.sort_by(|one, other| one.id.cmp(&other.id));
     Ok(keys)
 }
 

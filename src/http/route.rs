@@ -32,10 +32,7 @@ pub(super) enum Operation {
 impl Operation {
     /// Whether an unknown integration, connection or key is a 404 here, not a 400.
     pub(super) fn missing_is_404(self) -> bool {
-        matches!(
-            self,
-            Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey
-        )
+        matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey)
     }
 
     /// Whether a browser comes here by a link, with no credential but what the link holds.
@@ -155,7 +152,8 @@ impl Routes {
     pub(super) fn find(&self, path: &str) -> Result<Found, HttpError> {
         let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
-        let names = PathNames { integration: name("integration_id"), connection: name("connection_id"), key: name("key_id") };
+        let names =
+            PathNames { integration: name("integration_id"), connection: name("connection_id"), key: name("key_id") };
         Ok(Found { row: matched.value, names })
     }
 }
@@ -245,7 +243,10 @@ mod tests {
     #[test]
     fn names_are_decoded_then_checked() {
         let name = |text: &str| {
-            PathNames { integration: Some(text.to_owned()), ..PathNames::default() }.integration().ok().map(String::from)
+            PathNames { integration: Some(text.to_owned()), ..PathNames::default() }
+                .integration()
+                .ok()
+                .map(String::from)
         };
         assert_eq!(name("sl%61ck").as_deref(), Some("slack"));
         for bad in ["%", "%6", "%zz", "a%2Eb", "a%2Fb", "%ff", "a%00", "%2A", "a+b", "oauth-config"] {

@@ -2,6 +2,7 @@
 //!
 //! Entries are plain messages of the bucket's stream: that is how they carry headers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -18,6 +19,8 @@ use crate::system;
 
 const OPERATION: &str = "KV-Operation";
 const DELETE: &str = "DEL";
+/// Scans for a list. All but the first see only what was written during the one before.
+const SCANS: u32 = 20;
 /// How often the server says that it goes on telling of changes; after two silences it is not believed to.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -94,12 +97,10 @@ async fn write(
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
 pub async fn keys(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<String>, NatsError> {
-    let mut keys: Vec<String> = newest(nats, bucket, filter, true).await?.into_iter().map(|(key, _)| key).collect();
-    keys.sort_unstable();
-    Ok(keys)
+    Ok(newest(nats, bucket, filter, true).await?.into_iter().map(|(key, _)| key).collect())
 }
 
-/// The keys that match a filter with their values, without those marked as deleted.
+/// The keys that match a filter with their values, sorted, without those marked as deleted.
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
@@ -107,28 +108,36 @@ pub async fn values(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<(Stri
     newest(nats, bucket, filter, false).await
 }
 
+/// The newest entry of each key. What is written during a scan may be missing in it, so each scan is followed by one
+/// of what is newer than what it saw, until there is nothing.
 async fn newest(
     nats: &Nats,
     bucket: &str,
     filter: &str,
     headers_only: bool,
 ) -> Result<Vec<(String, Bytes)>, NatsError> {
-    let newest = push::OrderedConfig {
-        deliver_subject: nats.client.new_inbox(),
-        filter_subject: kv_subject(bucket, filter),
-        headers_only,
-        deliver_policy: DeliverPolicy::LastPerSubject,
-        ..push::OrderedConfig::default()
-    };
     let prefix = kv_subject(bucket, "");
-    let mut found = Vec::new();
-    for message in nats.collect(&kv_stream(bucket), newest).await? {
-        let is_value = message.headers.as_ref().is_none_or(|headers| header(headers, OPERATION).is_empty());
-        if let (true, Some(key)) = (is_value, message.subject.strip_prefix(&prefix)) {
-            found.push((key.to_owned(), message.payload.clone()));
+    let (mut found, mut deliver_policy) = (BTreeMap::new(), DeliverPolicy::LastPerSubject);
+    for _ in 0..SCANS {
+        let config = push::OrderedConfig {
+            deliver_subject: nats.client.new_inbox(),
+            filter_subject: kv_subject(bucket, filter),
+            headers_only,
+            deliver_policy,
+            ..push::OrderedConfig::default()
+        };
+        let messages = nats.collect(&kv_stream(bucket), config).await?;
+        let last = messages.last().and_then(|message| message.info().ok()).map(|info| info.stream_sequence);
+        for message in messages {
+            let is_value = message.headers.as_ref().is_none_or(|headers| header(headers, OPERATION).is_empty());
+            if let Some(key) = message.subject.strip_prefix(&prefix) {
+                found.insert(key.to_owned(), is_value.then(|| message.payload.clone()));
+            }
         }
+        let Some(last) = last else { break };
+        deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: last + 1 };
     }
-    Ok(found)
+    Ok(found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 /// How many keys match a filter, those marked as deleted among them. The server counts; nothing is read.

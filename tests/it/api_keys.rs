@@ -241,8 +241,7 @@ async fn the_note_of_its_last_use_does_not_revive_a_revoked_key() {
     for _ in 0..20 {
         let (id, key) = made(tokenbus, admin, json!({})).await;
         let path = format!("/{id}");
-        let (_, answer) =
-            tokio::join!(is_valid(tokenbus, &key), at_keys(tokenbus, Method::DELETE, admin, &path, None));
+        let (_, answer) = tokio::join!(is_valid(tokenbus, &key), at_keys(tokenbus, Method::DELETE, admin, &path, None));
         assert_eq!(answer.status, 200, "{}", answer.text);
         revoked.push(key);
     }
@@ -255,5 +254,33 @@ async fn the_note_of_its_last_use_does_not_revive_a_revoked_key() {
     for key in revoked {
         assert!(!list.contains(id_of(&key)), "{list}");
         eventually("a revoked key is refused", async || !is_valid(tokenbus, &key).await).await;
+    }
+}
+
+#[tokio::test]
+async fn lists_are_whole_although_what_they_show_is_being_written() {
+    let world = world().await;
+    let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
+    for _ in 0..3 {
+        made(tokenbus, admin, json!({})).await;
+    }
+    let before = Bus::of(&tokenbus.nats).await.messages("KV_oauth_api_keys").await;
+    let writer = async_nats::jetstream::new(tokenbus.nats.connect("worker").await);
+    let write = async {
+        loop {
+            for entry in &before {
+                let ack = writer.publish(entry.subject.clone(), entry.payload.clone()).await.expect("the bus is there");
+                ack.await.expect("the bucket takes it");
+            }
+        }
+    };
+    let read = async {
+        for _ in 0..50 {
+            assert_eq!(listed(tokenbus, admin).await["results_total"], 5);
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        never = write => never,
     }
 }

@@ -69,7 +69,8 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
     let made = made(&fleet, &[]).await;
     let key = text(&made, "key");
     known_to_all(&fleet, key, &[&worker]).await;
-    eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used")).await;
+    eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used"))
+        .await;
     let asked = async || {
         let admin = fleet.jetstream("admin").await;
         admin.query_account().await.expect("the account's numbers").requests.total
