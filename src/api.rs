@@ -2,9 +2,11 @@
 //! nodes' by the account in their subject; what both may ask is one implementation.
 
 mod change;
+mod keys;
 mod list;
 mod login;
 mod nodes;
+mod pending;
 mod reads;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, debug, error, info_span, warn};
 
+pub use self::pending::PendingLogins;
 use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
@@ -50,6 +53,11 @@ enum CallError {
     Answered(Answer),
 }
 
+/// Too much of something, and the seconds until it may be asked for again.
+fn too_many(text: &str, seconds: u64) -> CallError {
+    CallError::Answered(Answer { retry_after: Some(seconds), ..Answer::error(429, text) })
+}
+
 impl From<StoreError> for CallError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -59,6 +67,7 @@ impl From<StoreError> for CallError {
 impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
         match error {
+            AuthError::Limited(seconds) => too_many(&error.to_string(), seconds),
             AuthError::Away(error) => Self::Store(error.into()),
             AuthError::NoKeys => Self::Refused(503, error.to_string()),
             AuthError::Missing | AuthError::Invalid => Self::Refused(401, error.to_string()),
@@ -172,21 +181,19 @@ async fn dispatch(
     match call {
         "ready" => return ready(service).await,
         "state" => return state(service, parse(body)?).await,
-        // No login gives out tickets yet.
-        "start" => {
-            return Err(CallError::Refused(
-                401,
-                "this link is unknown or has expired; start the login again".to_owned(),
-            ));
-        }
+        "start" => return login::start(service, parse(body)?).await,
         _ => {}
     }
     let purpose = Purpose::Call { name: call, body };
     let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
+    service.auth.admit(&caller)?;
     match call {
         "whoami" => Ok(whoami(service, &caller)),
         "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
         "configs" => list::configs(service, parse(body)?).await,
+        "keys" => keys::list(service, &caller, &parse(body)?).await,
+        "keys-create" => keys::create(service, &caller, parse(body)?).await,
+        "keys-revoke" => keys::revoke(service, &caller, &parse(body)?).await,
         _ => {
             let call = NodeCall::parse(call).ok_or_else(|| CallError::Refused(404, "no such call".to_owned()))?;
             carry_out(service, &caller, call, body).await

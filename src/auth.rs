@@ -61,6 +61,9 @@ pub enum AuthError {
     /// The credential is not valid: unknown, wrong, expired or revoked. Which of these is not told.
     #[error("the credential is not valid or has expired")]
     Invalid,
+    /// It has made as many requests as it may; seconds until the next one.
+    #[error("too many requests with this credential; try again in {0} s")]
+    Limited(u64),
     /// It cannot be checked now.
     #[error(transparent)]
     Away(#[from] NatsError),
@@ -96,6 +99,7 @@ pub enum Purpose<'a> {
 #[derive(Clone)]
 pub struct Authenticator {
     nats: Nats,
+    keys: api_key::Keys,
     bearers: Arc<Bearers>,
 }
 
@@ -103,7 +107,7 @@ impl Authenticator {
     /// One that knows what is on this bus, and JWTs.
     #[must_use]
     pub fn new(nats: Nats, bearers: Bearers) -> Self {
-        Self { nats, bearers: Arc::new(bearers) }
+        Self { keys: api_key::Keys::new(nats.clone()), nats, bearers: Arc::new(bearers) }
     }
 
     /// Finds out who is calling.
@@ -113,10 +117,23 @@ impl Authenticator {
     pub async fn authenticate(&self, credential: &Credential, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
         let now = system::now();
         match credential.0.expose().split_once(' ') {
-            Some(("X-Api-Key", key)) => api_key::authenticate(&self.nats, key, now).await,
+            Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
             Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await,
             Some((SCHEME, text)) => self.bearers.signed(&self.nats, text, purpose, now).await,
             _ => Err(AuthError::Invalid),
         }
+    }
+
+    /// Counts a request of a proven caller.
+    ///
+    /// # Errors
+    /// [`AuthError::Limited`].
+    pub fn admit(&self, caller: &Caller) -> Result<(), AuthError> {
+        self.keys.admit(&caller.actor).map_err(|wait| AuthError::Limited(wait.as_secs() + 1))
+    }
+
+    /// Hears of changed credentials, for as long as it is polled.
+    pub async fn watch(&self) -> std::convert::Infallible {
+        self.keys.watch().await
     }
 }

@@ -36,7 +36,7 @@ enum Command {
     Serve(serve::Options),
     /// Declare all streams and buckets; change replicas and ages of existing ones to the settings.
     Setup,
-    /// Make API keys.
+    /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
     /// Make the keyring that seals what is stored.

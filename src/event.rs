@@ -7,7 +7,7 @@ pub use self::reads::{Reads, Tally};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::subject::CommandSubject;
+use crate::subject::{Account, CommandSubject};
 
 /// What happened; the last token of the event's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +33,10 @@ pub enum EventKind {
     ConfigPut,
     /// A config was deleted.
     ConfigDeleted,
+    /// An API key was made.
+    ApiKeyCreated,
+    /// An API key was revoked.
+    ApiKeyRevoked,
 }
 
 impl EventKind {
@@ -50,6 +54,8 @@ impl EventKind {
             Self::Read => "read",
             Self::ConfigPut => "config_put",
             Self::ConfigDeleted => "config_deleted",
+            Self::ApiKeyCreated => "api_key_created",
+            Self::ApiKeyRevoked => "api_key_revoked",
         }
     }
 }
@@ -59,14 +65,18 @@ impl EventKind {
 pub struct Event<'a> {
     /// What happened.
     pub event: EventKind,
-    /// Whose connection or config it is about.
+    /// Whose connection, config or key it is about.
     pub account: &'a str,
-    /// At which integration.
-    pub integration_id: &'a str,
-    /// Which connection; none for a config.
+    /// At which integration; none for a key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integration_id: Option<&'a str>,
+    /// Which connection; none for a config or a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<&'a str>,
-    /// Who did it: a credential's id, `browser` for a callback.
+    /// Which API key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<&'a str>,
+    /// Who did it: a credential's id, `browser` for a callback, `cli` for the program's own commands.
     pub actor: &'a str,
     /// Why it failed, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -88,8 +98,26 @@ impl<'a> Event<'a> {
         Self {
             event,
             account: subject.account.as_str(),
-            integration_id: subject.integration.as_str(),
+            integration_id: Some(subject.integration.as_str()),
             connection_id: subject.name.as_ref().map(crate::subject::ConnectionName::as_str),
+            key_id: None,
+            actor,
+            reason: None,
+            sequence: None,
+            count: None,
+            time,
+        }
+    }
+
+    /// An event about an API key.
+    #[must_use]
+    pub fn about_key(account: &'a Account, id: &'a str, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+        Self {
+            event,
+            account: account.as_str(),
+            integration_id: None,
+            connection_id: None,
+            key_id: Some(id),
             actor,
             reason: None,
             sequence: None,

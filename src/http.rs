@@ -2,6 +2,7 @@
 //! about credentials.
 
 mod address;
+mod api_keys;
 mod callback;
 mod configs;
 mod connections;
@@ -26,6 +27,7 @@ use hyper::header::HeaderMap;
 use hyper::http::request::Parts;
 use hyper::{Method, Request};
 use tokio::time::Instant;
+use url::Url;
 
 use crate::bus::{Bus, Caller};
 use crate::secret::Secret;
@@ -53,6 +55,7 @@ pub struct Edge {
     bus: Arc<Bus>,
     metrics: Metrics,
     routes: Routes,
+    public_url: Option<Url>,
 }
 
 /// The table of routes contradicts itself.
@@ -91,7 +94,13 @@ impl Edge {
     /// # Errors
     /// When the table of routes contradicts itself.
     pub fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
-        Ok(Self { bus, metrics, routes: Routes::new(served)? })
+        Ok(Self { bus, metrics, routes: Routes::new(served)?, public_url: None })
+    }
+
+    /// The same, with how browsers reach it: the beginning of the links that it makes itself.
+    #[must_use]
+    pub fn at(self, public_url: Url) -> Self {
+        Self { public_url: Some(public_url), ..self }
     }
 
     /// Answers one request of that peer, whatever it is; logs and counts it.
@@ -167,7 +176,7 @@ impl Edge {
         reply
     }
 
-    /// Does what is asked; only one operation reads the body.
+    /// Does what is asked; only two operations read the body.
     async fn reply<F>(&self, asked: Asked, body: F, html: bool) -> Result<Reply, HttpError>
     where
         F: Future<Output = Result<Bytes, HttpError>>,
@@ -180,11 +189,14 @@ impl Edge {
             Operation::GetConfig => configs::get(bus, asked).await,
             Operation::PutConfig => configs::put(bus, asked, body.await?).await,
             Operation::DeleteConfig => configs::delete(bus, asked).await,
-            Operation::Login => connections::login(bus, asked).await,
+            Operation::Login => connections::login(bus, self.public_url.as_ref(), asked).await,
             Operation::ListConnections => connections::list(bus, asked).await,
             Operation::Token => connections::token(bus, asked).await,
             Operation::Refresh => connections::refresh(bus, asked).await,
             Operation::Revoke => connections::revoke(bus, asked).await,
+            Operation::ListKeys => api_keys::list(bus, asked).await,
+            Operation::CreateKey => api_keys::create(bus, asked, body.await?).await,
+            Operation::RevokeKey => api_keys::revoke(bus, asked).await,
             Operation::Health => health::alive(&asked),
             Operation::Ready => health::ready(bus, &asked).await,
             Operation::Metrics => health::metrics(&self.metrics, &asked),

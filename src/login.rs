@@ -6,11 +6,16 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use url::Url;
 
+use crate::command::Cookie;
 use crate::integration::IssuedAt;
 use crate::secret::Secret;
 use crate::subject::{ConnectionName, Integration};
+
+/// How the names of the cookies begin that bind logins to browsers (RFC 6265bis, §4.1.3.2: this host's alone).
+pub const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
 /// What the bucket keeps of a login; its key holds the state's hash and the account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,9 +35,30 @@ pub struct PendingLogin {
     pub redirect_url: String,
     /// The token endpoint and client the code is meant for: it is sent nowhere else.
     pub issued_at: IssuedAt,
+    /// Hash of the cookie that the callback has to bring, when the login is bound to its browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_hash: Option<String>,
 }
 
-/// A new `state` of 256 random bits (RFC 6749 §10.12), base64url, 43 characters.
+impl PendingLogin {
+    /// Whether these are cookies of the browser that it is bound to, or it is bound to none.
+    #[must_use]
+    pub fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
+        let Some(expected) = &self.cookie_hash else { return true };
+        let name = cookie_name(state_hash);
+        cookies.iter().any(|cookie| {
+            cookie.name == name && bool::from(hash_of(&cookie.value).as_bytes().ct_eq(expected.as_bytes()))
+        })
+    }
+}
+
+/// Name of the cookie that binds a login to its browser: one for each login.
+#[must_use]
+pub fn cookie_name(state_hash: &str) -> String {
+    format!("{COOKIE_PREFIX}{}", state_hash.get(..22).unwrap_or(state_hash))
+}
+
+/// A new `state` of 256 random bits (RFC 6749 §10.12), base64url, 43 characters. So are tickets and cookies made.
 #[must_use]
 pub fn state_from(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
@@ -41,7 +67,13 @@ pub fn state_from(random: &[u8; 32]) -> Secret {
 /// What stands for a state everywhere but in the browser: base64url(SHA-256(state)).
 #[must_use]
 pub fn state_hash(state: &Secret) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(state.expose().as_bytes()))
+    hash_of(state)
+}
+
+/// What stands for a ticket or a cookie everywhere but in the browser: base64url(SHA-256(value)).
+#[must_use]
+pub fn hash_of(value: &Secret) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))
 }
 
 /// Where a login may return to: the URL, when its origin is exactly one of those allowed.

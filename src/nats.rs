@@ -205,7 +205,7 @@ impl Nats {
         }
     }
 
-    /// All messages that a consumer finds at this moment.
+    /// All messages that a consumer finds at this moment. Those that are replaced or expire meanwhile may be missing.
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
@@ -221,7 +221,9 @@ impl Nats {
             return Ok(found);
         }
         let mut messages = consumer.messages().await.map_err(|_| away())?;
-        while let Some(message) = messages.try_next().await.map_err(|_| away())? {
+        // The last one may have expired or been replaced by nothing: then there is nothing to wait for.
+        while let Ok(next) = tokio::time::timeout(TRY, messages.try_next()).await {
+            let Some(message) = next.map_err(|_| away())? else { break };
             let is_last = message.info().is_ok_and(|info| info.pending == 0);
             found.push(message);
             if is_last {
@@ -268,6 +270,12 @@ impl Nats {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// How often a connection was made: another number means another connection.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     fn connected(&self) -> Result<(), NatsError> {

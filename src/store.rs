@@ -2,6 +2,7 @@
 
 mod connection;
 mod login;
+mod ticket;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, MET
 
 pub use self::connection::ConnectionPage;
 pub use self::login::{Consumed, FoundLogin};
+pub use self::ticket::Start;
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]

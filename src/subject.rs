@@ -30,7 +30,8 @@ pub const OAUTH_EVENTS: &str = "OAUTH_EVENTS";
 pub const CONNECTIONS: &str = "oauth_connections";
 /// Bucket of configs in force, key `<integration>`.
 pub const CONFIGS: &str = "oauth_configs";
-/// Bucket of pending logins, key `<hash of state>.<account>`.
+/// Bucket of pending logins, key `<hash of state>.<account>`; and of their start tickets,
+/// key `<hash of ticket>.<account>.start`.
 pub const STATES: &str = "oauth_states";
 /// Bucket of API keys, key `<key id>`.
 pub const API_KEYS: &str = "oauth_api_keys";
@@ -245,6 +246,30 @@ pub fn state_key_of_any(state_hash: &str) -> String {
     format!("{state_hash}.*")
 }
 
+/// The filter of one account's pending logins in [`STATES`].
+#[must_use]
+pub fn states_of(account: &Account) -> String {
+    format!("*.{account}")
+}
+
+/// The key of a start ticket in [`STATES`]: one token longer than a login's, so that neither is taken for the other.
+#[must_use]
+pub fn ticket_key(ticket_hash: &str, account: &Account) -> String {
+    format!("{ticket_hash}.{account}.start")
+}
+
+/// The filter that finds a start ticket whoever's it is.
+#[must_use]
+pub fn ticket_key_of_any(ticket_hash: &str) -> String {
+    format!("{ticket_hash}.*.start")
+}
+
+/// Where an event goes that is about an account itself, not one of its connections or configs.
+#[must_use]
+pub fn account_event(account: &Account, event: &str) -> String {
+    format!("ms.oauth.{account}.event._._.{event}")
+}
+
 /// The subject of a key in a bucket, as the server stores it.
 #[must_use]
 pub fn kv_subject(bucket: &str, key: &str) -> String {
@@ -255,6 +280,12 @@ pub fn kv_subject(bucket: &str, key: &str) -> String {
 #[must_use]
 pub fn kv_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
+}
+
+/// Where JetStream is asked about a stream.
+#[must_use]
+pub fn stream_info(stream: &str) -> String {
+    format!("$JS.API.STREAM.INFO.{stream}")
 }
 
 /// The filter of one account's connections in [`CONNECTIONS`], at one integration or all.

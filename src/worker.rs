@@ -28,6 +28,7 @@ use self::job::Job;
 use self::lane::Lanes;
 pub use self::measures::Measures;
 use self::repair::Resumed;
+use crate::api::PendingLogins;
 use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
 use crate::config::{self, Config};
@@ -71,6 +72,8 @@ pub struct Service {
     pub reads: Reads,
     /// Who is refreshed when.
     pub refreshing: Refreshing,
+    /// Logins under way.
+    pub pending: PendingLogins,
 }
 
 /// What the refreshes of a process share.
@@ -194,8 +197,8 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         return Outcome::Reject("delivered too often".to_owned());
     }
     let done = match work {
-        Work::Exchange { query, cookies: _, credential } => {
-            exchange::run(service, job, &query, credential.as_ref()).await
+        Work::Exchange { query, cookies, credential } => {
+            exchange::run(service, job, &query, (credential.as_ref(), &cookies)).await
         }
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());

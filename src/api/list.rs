@@ -82,7 +82,7 @@ impl Page {
 }
 
 /// One page of the sorted keys, each read by `read`.
-async fn cut<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
+pub(super) async fn cut<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
 where
     F: Fn(String) -> R,
     R: Future<Output = Result<Option<Value>, StoreError>>,

@@ -1,4 +1,5 @@
-//! `login`: an authorization request (RFC 6749 §4.1.1) and what is kept until its answer.
+//! `login`: an authorization request (RFC 6749 §4.1.1) and what is kept until its answer. `start`: the way to it
+//! from a one-time link.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,7 +11,8 @@ use crate::integration::Pkce;
 use crate::login::{self, PendingLogin, Variables};
 use crate::nats;
 use crate::oauth::{authorization, pkce};
-use crate::store;
+use crate::secret::Secret;
+use crate::store::{self, Start};
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::system;
 use crate::worker::Service;
@@ -25,16 +27,27 @@ pub(super) struct Question {
     #[serde(default)]
     return_to: Option<String>,
     #[serde(default)]
-    bind: Option<String>,
+    bind: Option<Bind>,
     #[serde(default)]
     variables: Variables,
 }
 
+/// What a login is bound to.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Bind {
+    /// The browser that opens its start link.
+    Browser,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ticket {
+    ticket: Secret,
+}
+
 pub(super) async fn begin(service: &Service, caller: &Caller, question: Question) -> Result<Value, CallError> {
     let Question { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } = question;
-    if bind.is_some() {
-        return Err(bad_request("this version cannot bind a login to a browser yet; leave `bind` out"));
-    }
     let config = service.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;
@@ -43,6 +56,8 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
         .transpose()
         .map_err(bad_request)?;
 
+    let (nats, most) = (&service.store.nats, service.config.oauth.max_pending_logins);
+    service.pending.admit(nats, &caller.account, most).await?;
     let state = login::state_from(&system::random());
     let hash = login::state_hash(&state);
     let verifier = (config.pkce == Pkce::S256).then(|| pkce::verifier(&system::random()));
@@ -54,6 +69,7 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
     };
     let oauth_url = authorization::url(&config, &params).map_err(bad_request)?;
 
+    let cookie = bind.map(|Bind::Browser| login::state_from(&system::random()));
     let sealed_verifier = verifier.map(|verifier| service.store.seal_verifier(&hash, &verifier)).transpose()?;
     let key = ConnectionKey { account: caller.account.clone(), integration: integration.clone(), name: name.clone() };
     let login = PendingLogin {
@@ -63,10 +79,27 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
         return_to,
         redirect_url: config.redirect_url.clone(),
         issued_at,
+        cookie_hash: cookie.as_ref().map(login::hash_of),
     };
     service.store.put_login(&hash, &caller.account, &login).await?;
     tell(service, &key, caller, &hash).await?;
-    Ok(json!({ "oauth_url": oauth_url }))
+    let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
+    // The gateway makes the link: it knows how browsers reach it.
+    let ticket = login::state_from(&system::random());
+    let start = Start { oauth_url: Secret::new(oauth_url), cookie_name: login::cookie_name(&hash), cookie_value };
+    service.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
+    Ok(json!({ "ticket": ticket.expose() }))
+}
+
+/// Where a ticket leads, once, and the cookie that goes with it. The ticket is the credential.
+pub(super) async fn start(service: &Service, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
+    let text = "this link is unknown, has expired or was used already; start the login again";
+    let start = service.store.take_ticket(&login::hash_of(&ticket)).await?;
+    let start = start.ok_or_else(|| CallError::Refused(401, text.to_owned()))?;
+    let Start { oauth_url, cookie_name, cookie_value } = &start;
+    let max_age = service.config.oauth.login_ttl.as_secs();
+    let cookie = json!({ "name": cookie_name, "value": cookie_value.expose(), "max_age": max_age });
+    Ok(json!({ "oauth_url": oauth_url.expose(), "cookie": cookie }))
 }
 
 async fn tell(service: &Service, key: &ConnectionKey, caller: &Caller, hash: &str) -> Result<(), CallError> {

@@ -1,17 +1,30 @@
 //! API keys: `tb_<id>_<secret>`. The secret has 256 random bits, so the bucket keeps a plain hash of it.
+//!
+//! A revoked key's entry becomes a deletion marker: it is in no list any more, and its event says who revoked it.
+
+mod cache;
+
+use std::num::NonZeroU32;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
 
-use super::{AuthError, Caller, Role};
-use crate::nats::{Nats, NatsError, bucket};
+pub use self::cache::Keys;
+use super::Role;
+use crate::event::{Event, EventKind};
+use crate::nats::{self, Nats, NatsError, bucket};
 use crate::secret::Secret;
-use crate::subject::{API_KEYS, Account};
+use crate::subject::{self, API_KEYS, Account};
 use crate::system;
+
+/// Days that a key lives when nothing else is said.
+pub const EXPIRES_DAYS: u16 = 90;
+/// Longest name of a key, in bytes.
+const MAX_NAME: usize = 128;
+const ID_LENGTH: usize = 12;
 
 /// A lifetime in days.
 #[must_use]
@@ -35,9 +48,39 @@ pub struct StoredKey {
     pub created: Timestamp,
     /// When it ends.
     pub expires: Timestamp,
+    /// Requests a second at each worker; none: as many as come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<NonZeroU32>,
+    /// When it was used, to the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+}
+
+/// What people see of a key: all but the hash.
+#[derive(Debug, Clone, Serialize)]
+pub struct ListedKey {
+    /// Its id, the middle part of the key.
+    pub id: String,
+    /// The account it acts for.
+    pub account: Account,
+    /// What it may do.
+    pub role: Role,
+    /// What people call it.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Requests a second at each worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<NonZeroU32>,
+    /// When it was used, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
 }
 
 /// What a new key is for.
+#[derive(Debug, Clone)]
 pub struct NewKey {
     /// The account it acts for.
     pub account: Account,
@@ -47,47 +90,117 @@ pub struct NewKey {
     pub name: String,
     /// How long it lives.
     pub lifetime: SignedDuration,
+    /// Requests a second at each worker.
+    pub rate_limit: Option<NonZeroU32>,
 }
 
-/// Makes a key and stores its hash. Gives the key itself, which nobody can read again, and its id.
+/// Why no key was made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A name that does not do in a list.
+    #[error("name must be at most {MAX_NAME} bytes, without control characters")]
+    Name,
+    /// It could not be stored.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+}
+
+impl ListedKey {
+    fn of(id: &str, stored: StoredKey) -> Self {
+        let StoredKey { hash: _, account, role, name, created, expires, rate_limit, last_used } = stored;
+        Self { id: id.to_owned(), account, role, name, created, expires, rate_limit, last_used }
+    }
+}
+
+/// Makes a key and stores its hash. Gives the key itself, which nobody can read again, and what is shown of it.
 ///
 /// # Errors
-/// [`NatsError`] when it could not be stored.
-pub async fn create(nats: &Nats, key: NewKey) -> Result<(Secret, String), NatsError> {
-    let NewKey { account, role, name, lifetime } = key;
+/// [`CreateError`].
+pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
+    let NewKey { account, role, name, lifetime, rate_limit } = key;
+    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(CreateError::Name);
+    }
     let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);
     let secret = Secret::new(BASE64_URL_SAFE_NO_PAD.encode(system::random::<32>()));
     let created = system::now();
     let expires = created.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
-    let stored = StoredKey { hash: hash(secret.expose()), account, role, name, created, expires };
-    let value = serde_json::to_vec(&stored).map_err(|_| NatsError::Unreadable)?;
-    bucket::put(nats, API_KEYS, &id, value.into(), 0).await?;
-    Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), id))
+    let hash = hash(secret.expose());
+    let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
+    bucket::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
+    tell(nats, EventKind::ApiKeyCreated, &stored.account, &id, actor).await?;
+    Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
 }
 
-/// Checks a key: the same work is done whether the id is known or not.
+/// The keys of one account, or of all, in the order of their ids. Expired ones are among them, revoked ones are not.
 ///
 /// # Errors
-/// [`AuthError::Invalid`] for anything but a known key within its lifetime.
-pub async fn authenticate(nats: &Nats, key: &str, now: Timestamp) -> Result<Caller, AuthError> {
-    let (id, secret) = parse(key).ok_or(AuthError::Invalid)?;
-    let entry = bucket::get(nats, API_KEYS, id).await?;
-    let stored: Option<StoredKey> =
-        entry.and_then(|entry| entry.value).and_then(|value| serde_json::from_slice(&value).ok());
-    let expected = stored.as_ref().map_or("", |stored| stored.hash.as_str());
-    let is_same: bool = hash(secret).as_bytes().ct_eq(expected.as_bytes()).into();
-    match stored {
-        Some(stored) if is_same && now < stored.expires => {
-            Ok(Caller { account: stored.account, role: stored.role, actor: format!("key:{id}") })
+/// [`NatsError`] when they could not be read.
+pub async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
+    let mut keys = Vec::new();
+    for (id, value) in bucket::values(nats, API_KEYS, ">").await? {
+        let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
+        if account.is_none_or(|account| *account == stored.account) {
+            keys.push(ListedKey::of(&id, stored));
         }
-        _ => Err(AuthError::Invalid),
     }
+    Ok(keys)
+}
+
+/// Revokes a key of that account, or of any. Gives the account, or nothing when there is no such key.
+///
+/// # Errors
+/// [`NatsError`] when it could not be revoked; asking again does no harm.
+pub async fn revoke(
+    nats: &Nats,
+    id: &str,
+    account: Option<&Account>,
+    actor: &str,
+) -> Result<Option<Account>, NatsError> {
+    if !is_id(id) {
+        return Ok(None);
+    }
+    loop {
+        let Some(entry) = bucket::get(nats, API_KEYS, id).await? else { return Ok(None) };
+        let Some(value) = entry.value else { return Ok(None) };
+        let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
+        if account.is_some_and(|account| *account != stored.account) {
+            return Ok(None);
+        }
+        let at = bucket::At { bucket: API_KEYS, key: id, replaces: entry.revision };
+        match bucket::delete(nats, at, nats::headers(None), bytes::Bytes::new()).await {
+            Ok(_) => {
+                tell(nats, EventKind::ApiKeyRevoked, &stored.account, id, actor).await?;
+                return Ok(Some(stored.account));
+            }
+            // Somebody noted down that it was used: once more, in place of that.
+            Err(NatsError::WrongLastSequence) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Leaves an event about a key.
+async fn tell(nats: &Nats, kind: EventKind, account: &Account, id: &str, actor: &str) -> Result<(), NatsError> {
+    let name = kind.as_str();
+    let event = Event::about_key(account, id, kind, actor, system::now());
+    let headers = nats::headers(Some(&format!("{id}.{name}")));
+    nats.publish(&subject::account_event(account, name), headers, to_json(&event)?).await.map(drop)
+}
+
+fn to_json(value: &impl Serialize) -> Result<bytes::Bytes, NatsError> {
+    serde_json::to_vec(value).map(Into::into).map_err(|_| NatsError::Unreadable)
 }
 
 fn parse(key: &str) -> Option<(&str, &str)> {
     let (id, secret) = key.strip_prefix("tb_")?.split_once('_')?;
-    let is_id = id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit());
-    (is_id && secret.len() == 43).then_some((id, secret))
+    (is_id(id) && secret.len() == 43).then_some((id, secret))
+}
+
+/// Whether a text has the form of a key's id.
+#[must_use]
+pub fn is_id(text: &str) -> bool {
+    text.len() == ID_LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn hash(secret: &str) -> String {

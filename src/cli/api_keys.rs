@@ -1,12 +1,21 @@
 //! `api-keys`: credentials for callers of the gateway.
 
+use std::num::NonZeroU32;
+
+use anyhow::bail;
 use clap::Subcommand;
+use comfy_table::{Table, presets};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::auth::Role;
-use crate::auth::api_key::{self, NewKey};
+use crate::auth::api_key::{self, EXPIRES_DAYS, ListedKey, NewKey};
 use crate::config::Config;
 use crate::subject::Account;
+use crate::system;
+
+/// Who the audit log says it was.
+const ACTOR: &str = "cli";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -15,40 +24,123 @@ pub(super) enum Command {
         /// The account that the key acts for (`A…`).
         #[arg(long)]
         account: Account,
-        /// `admin` may change configs, if the account is listed in `auth.admin_accounts`, too.
+        /// `admin` may change configs and keys, if the account is listed in `auth.admin_accounts`, too.
         #[arg(long, value_enum, default_value = "member")]
         role: Role,
         /// What people call the key.
         #[arg(long, default_value = "")]
         name: String,
         /// Days until it ends.
-        #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(long, value_name = "DAYS", default_value_t = EXPIRES_DAYS, value_parser = clap::value_parser!(u16).range(1..))]
         expires: u16,
+        /// Requests a second that each worker takes with it; more are refused with 429.
+        #[arg(long, value_name = "N")]
+        rate_limit: Option<NonZeroU32>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Show the keys that were not revoked, expired ones, too.
+    List {
+        /// Of this account only.
+        #[arg(long)]
+        account: Option<Account>,
+        /// Print JSON, one object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// End a key, at once and everywhere. It is in no list any more.
+    Revoke {
+        /// Its id: the part between the underscores, as in the list.
+        id: String,
+    },
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
-    let Command::Create { account, role, name, expires, json } = command;
+    match command {
+        Command::Create { account, role, name, expires, rate_limit, json } => {
+            let lifetime = api_key::days(expires);
+            create(config, NewKey { account, role, name, lifetime, rate_limit }, (expires, json)).await
+        }
+        Command::List { account, json } => list(config, account.as_ref(), json).await,
+        Command::Revoke { id } => revoke(config, &id).await,
+    }
+}
+
+async fn create(config: &Config, new: NewKey, (expires_days, as_json): (u16, bool)) -> anyhow::Result<()> {
     let nats = super::connect(config).await?;
-    let lifetime = api_key::days(expires);
-    let listed = config.auth.admin_accounts.contains(&account);
-    let (key, id) = api_key::create(&nats, NewKey { account: account.clone(), role, name, lifetime }).await?;
-    if json {
-        println!(
-            "{}",
-            json!({ "id": id, "key": key.expose(), "account": account, "role": role, "expires_days": expires })
-        );
+    let may_be_admin = config.auth.admin_accounts.contains(&new.account);
+    let (key, ListedKey { id, account, role, rate_limit, .. }) = api_key::create(&nats, new, ACTOR).await?;
+    if as_json {
+        let key = key.expose();
+        let mut made = json!({ "id": id, "key": key, "account": account, "role": role, "expires_days": expires_days });
+        if let (Some(limit), Some(fields)) = (rate_limit, made.as_object_mut()) {
+            fields.insert("rate_limit".to_owned(), limit.get().into());
+        }
+        println!("{made}");
         return Ok(());
     }
     println!("{}", key.expose());
     eprintln!(
-        "Key {id} for account {account}, good for {expires} days. It is shown this once; send it as `X-Api-Key`."
+        "Key {id} for account {account}, good for {expires_days} days. It is shown this once; send it as `X-Api-Key`."
     );
-    if role == Role::Admin && !listed {
+    if role == Role::Admin && !may_be_admin {
         eprintln!("To change configs with it, the workers' `auth.admin_accounts` must list the account.");
+    }
+    Ok(())
+}
+
+async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyhow::Result<()> {
+    let mut keys = api_key::list(&super::connect(config).await?, account).await?;
+    keys.sort_by_key(|key| key.created);
+    if as_json {
+        for key in keys {
+            println!("{}", json!(key));
+        }
+        return Ok(());
+    }
+    if keys.is_empty() {
+        println!("no API keys; `tokenbus api-keys create --account A…` makes one");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    let header = ["ID", "NAME", "ROLE", "ACCOUNT", "CREATED", "EXPIRES", "LAST USED", "LIMIT"];
+    table.load_style(presets::NOTHING).set_header(header);
+    for key in keys {
+        table.add_row(row(key, system::now()));
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn row(key: ListedKey, now: Timestamp) -> [String; 8] {
+    let ListedKey { id, account, role, name, created, expires, rate_limit, last_used } = key;
+    let day = |time: Timestamp| time.strftime("%F").to_string();
+    let role = match role {
+        Role::Admin => "admin",
+        Role::Member => "member",
+    };
+    [
+        id,
+        name,
+        role.to_owned(),
+        account.to_string(),
+        day(created),
+        if expires <= now { format!("{}, expired", day(expires)) } else { day(expires) },
+        last_used.map_or_else(|| "never".to_owned(), |time| time.strftime("%F %H:%MZ").to_string()),
+        rate_limit.map_or_else(String::new, |limit| format!("{limit}/s")),
+    ]
+}
+
+async fn revoke(config: &Config, id: &str) -> anyhow::Result<()> {
+    if !api_key::is_id(id) {
+        // What came may be a whole key: it is not repeated.
+        bail!("that is no key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
+    }
+    let nats = super::connect(config).await?;
+    match api_key::revoke(&nats, id, None, ACTOR).await? {
+        Some(account) => println!("key {id} of account {account} revoked"),
+        None => bail!("no API key has the id {id}, or it was revoked before; see `tokenbus api-keys list`"),
     }
     Ok(())
 }

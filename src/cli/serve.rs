@@ -102,6 +102,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         replies: Replies::new(),
         reads: Reads::default(),
         refreshing: worker::Refreshing::new(&config.refresh),
+        pending: api::PendingLogins::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
@@ -117,6 +118,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         let ended = tokio::select! {
             ended = work => ended,
             ended = replies.receive(&nats) => ended,
+            never = service.auth.watch() => match never {},
         };
         ended.map_err(|error| PrepareError::Calls(error.to_string()))
     });
@@ -172,11 +174,14 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
 
 async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
-    let edge = Arc::new(Edge::new(Arc::clone(&bus), metrics, served)?);
+    let edge = Edge::new(Arc::clone(&bus), metrics, served)?;
     let tls = certificates(&config.http, tasks).await?;
     let listener = listen(config.http.listen, "http.listen").await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    println!("listening on {scheme}://{}", listener.local_addr()?);
+    let own_url = format!("{scheme}://{}", listener.local_addr()?);
+    let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
+    let edge = Arc::new(edge.at(public_url));
+    println!("listening on {own_url}");
     let limits = limits(&config.http);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {

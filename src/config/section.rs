@@ -134,6 +134,8 @@ pub struct Oauth {
     /// How long a login may take.
     #[serde(deserialize_with = "form::duration")]
     pub login_ttl: Duration,
+    /// Logins of one account that may be pending at once.
+    pub max_pending_logins: u64,
     /// Proxy for calls to providers.
     #[serde(deserialize_with = "form::proxy")]
     pub proxy: Option<Url>,

@@ -25,6 +25,8 @@ struct Started {
 struct Cookie {
     name: String,
     value: Secret,
+    /// Seconds that it is kept: as long as the login may take.
+    max_age: u64,
 }
 
 /// Sends a browser on to the provider with the cookie that the callback then demands.
@@ -36,12 +38,12 @@ pub(super) async fn start(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpErro
     redirect(&started).ok_or(HttpError::Unreadable)
 }
 
-fn redirect(Started { oauth_url, cookie: Cookie { name, value } }: &Started) -> Option<Reply> {
+fn redirect(Started { oauth_url, cookie: Cookie { name, value, max_age } }: &Started) -> Option<Reply> {
     let url = url::Url::parse(oauth_url.expose()).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
     if !request::is_login_cookie(name, value.expose()) {
         return None;
     }
-    let cookie = format!("{name}={}; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax", value.expose());
+    let cookie = format!("{name}={}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax", value.expose());
     let mut reply = Response::default();
     *reply.status_mut() = StatusCode::SEE_OTHER;
     reply.headers_mut().insert(header::LOCATION, HeaderValue::from_str(url.as_str()).ok()?);
@@ -98,7 +100,7 @@ mod tests {
 
     #[track_caller]
     fn check(url: &str, name: &str, value: &str, expected: bool) {
-        let cookie = Cookie { name: name.to_owned(), value: Secret::new(value) };
+        let cookie = Cookie { name: name.to_owned(), value: Secret::new(value), max_age: 600 };
         let reply = redirect(&Started { oauth_url: Secret::new(url), cookie });
         assert_eq!(reply.is_some(), expected, "{url} {name} {value}");
     }
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn b4_the_cookie_is_kept_from_scripts_and_other_sites() {
-        let cookie = Cookie { name: "__Host-tokenbus-f".to_owned(), value: Secret::new("v") };
+        let cookie = Cookie { name: "__Host-tokenbus-f".to_owned(), value: Secret::new("v"), max_age: 600 };
         let reply = redirect(&Started { oauth_url: Secret::new("https://p.example/a?state=s"), cookie }).unwrap();
         assert_eq!(reply.status(), StatusCode::SEE_OTHER);
         assert_eq!(reply.headers()[header::LOCATION], "https://p.example/a?state=s");

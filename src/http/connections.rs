@@ -1,17 +1,30 @@
 //! The routes of connections: login, token, refresh, list, delete.
 
-use serde_json::{Map, Value};
+use hyper::StatusCode;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::configs::{answer, page};
 use super::error::HttpError;
-use super::reply::Reply;
+use super::reply::{self, Reply};
 use super::request::Asked;
 use crate::bus::Bus;
+use crate::secret::Secret;
 
 /// Longest remaining lifetime that a caller may ask of a token: a day, in seconds.
 const MAX_MIN_VALID: u32 = 86_400;
 
-pub(super) async fn login(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+/// What a worker answers to `login`: where to go, or a ticket to that.
+#[derive(Deserialize)]
+struct Begun {
+    #[serde(default)]
+    oauth_url: Option<Secret>,
+    #[serde(default)]
+    ticket: Option<Secret>,
+}
+
+pub(super) async fn login(bus: &Bus, public_url: Option<&Url>, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     let query = &mut asked.query;
     query.pass("scopes", &mut body);
@@ -27,7 +40,17 @@ pub(super) async fn login(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpErro
     if !variables.is_empty() {
         body.insert("variables".to_owned(), variables.into());
     }
-    answer(bus, "login", &asked.caller, body).await
+    let answered = bus.call("login", &asked.caller, &Value::Object(body)).await?;
+    let Begun { oauth_url, ticket } = serde_json::from_slice(&answered).map_err(|_| HttpError::Unreadable)?;
+    let oauth_url = oauth_url.or_else(|| Some(start_link(public_url?, &ticket?)));
+    let oauth_url = oauth_url.ok_or(HttpError::Unreadable)?;
+    Ok(reply::json(StatusCode::OK, json!({ "oauth_url": oauth_url.expose() }).to_string()))
+}
+
+/// The one-time link to the start of a bound login. Its host is the one of the settings, whatever `Host` says.
+fn start_link(public_url: &Url, ticket: &Secret) -> Secret {
+    let base = public_url.as_str().trim_end_matches('/');
+    Secret::new(format!("{base}/hub/integrations/oauth-start?ticket={}", ticket.expose()))
 }
 
 pub(super) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {

@@ -15,6 +15,7 @@ use super::error::HttpError;
 use super::reply::REQUEST_ID;
 use super::route::{Operation, PathNames};
 use crate::bus::{Caller, Credential};
+use crate::login::COOKIE_PREFIX;
 use crate::secret::Secret;
 use crate::signed::{HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME};
 use crate::system;
@@ -22,7 +23,6 @@ use crate::system;
 /// Longest value of a query parameter. Providers' codes reach two KiB.
 const MAX_VALUE: usize = 4096;
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
-const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
 /// A request, taken apart.
 #[derive(Debug)]

@@ -20,6 +20,9 @@ pub(super) enum Operation {
     Token,
     Refresh,
     Revoke,
+    ListKeys,
+    CreateKey,
+    RevokeKey,
     Health,
     Ready,
     Metrics,
@@ -27,9 +30,9 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    /// Whether an unknown integration or connection is a 404 here, not a 400.
+    /// Whether an unknown integration, connection or key is a 404 here, not a 400.
     pub(super) fn missing_is_404(self) -> bool {
-        matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke)
+        matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey)
     }
 
     /// Whether a browser comes here by a link, with no credential but what the link holds.
@@ -112,6 +115,11 @@ pub(super) static TABLE: &[Row] = &[
         pattern: "/hub/integrations/{integration_id}/oauth-connections/{connection_id}",
         methods: &[(Method::DELETE, Operation::Revoke)],
     },
+    Row {
+        pattern: "/hub/api-keys",
+        methods: &[(Method::GET, Operation::ListKeys), (Method::POST, Operation::CreateKey)],
+    },
+    Row { pattern: "/hub/api-keys/{key_id}", methods: &[(Method::DELETE, Operation::RevokeKey)] },
     Row { pattern: "/healthz", methods: &[(Method::GET, Operation::Health)] },
     Row { pattern: "/readyz", methods: &[(Method::GET, Operation::Ready)] },
     Row { pattern: "/metrics", methods: &[(Method::GET, Operation::Metrics)] },
@@ -127,6 +135,7 @@ pub(super) struct Routes(Router<&'static Row>);
 pub(super) struct PathNames {
     integration: Option<String>,
     connection: Option<String>,
+    key: Option<String>,
 }
 
 /// Where a path leads.
@@ -148,7 +157,8 @@ impl Routes {
     pub(super) fn find(&self, path: &str) -> Result<Found, HttpError> {
         let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
-        let names = PathNames { integration: name("integration_id"), connection: name("connection_id") };
+        let names =
+            PathNames { integration: name("integration_id"), connection: name("connection_id"), key: name("key_id") };
         Ok(Found { row: matched.value, names })
     }
 }
@@ -175,6 +185,11 @@ impl PathNames {
 
     pub(super) fn connection(&self) -> Result<ConnectionName, HttpError> {
         Ok(ConnectionName::parse(&decoded(self.connection.as_deref()))?)
+    }
+
+    /// The key's id as it was meant; one of another form is one that no worker knows.
+    pub(super) fn key(&self) -> String {
+        decoded(self.key.as_deref())
     }
 }
 
@@ -233,7 +248,10 @@ mod tests {
     #[test]
     fn names_are_decoded_then_checked() {
         let name = |text: &str| {
-            PathNames { integration: Some(text.to_owned()), connection: None }.integration().ok().map(String::from)
+            PathNames { integration: Some(text.to_owned()), ..PathNames::default() }
+                .integration()
+                .ok()
+                .map(String::from)
         };
         assert_eq!(name("sl%61ck").as_deref(), Some("slack"));
         for bad in ["%", "%6", "%zz", "a%2Eb", "a%2Fb", "%ff", "a%00", "%2A", "a+b", "oauth-config"] {

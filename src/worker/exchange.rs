@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::job::Job;
 use super::{Service, settle, tokens};
 use crate::auth;
-use crate::command::{Answer, Credential};
+use crate::command::{Answer, Cookie, Credential};
 use crate::connection::{OauthConnection, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
@@ -25,12 +25,13 @@ use crate::subject::ConnectionKey;
 use crate::system;
 
 const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
+const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
 pub(super) async fn run(
     service: &Service,
     job: &Job,
     query: &Secret,
-    credential: Option<&Credential>,
+    (credential, cookies): (Option<&Credential>, &[Cookie]),
 ) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     let newest = record::last(&service.store.nats, &key.subject()).await?;
@@ -51,6 +52,9 @@ pub(super) async fn run(
     };
     if let Some(refusal) = foreign(service, job, query, credential).await? {
         return Ok(refusal);
+    }
+    if !login.is_of_browser(&hash, cookies) {
+        return Ok(Answer::error(401, FOREIGN_BROWSER));
     }
     let attempt = Attempt {
         service,

@@ -4,7 +4,7 @@ use crate::parts::chromium::Browser;
 use crate::parts::client::{CLIENT, VERIFIER, authorization_url_to, exchange_at, metadata_to};
 use crate::parts::landing::Landing;
 use crate::parts::provider::Provider;
-use crate::parts::visitor::{Consent, query};
+use crate::parts::visitor::{self, Consent, query};
 use crate::parts::world::{CONNECTION, INTEGRATION, World, text};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -154,6 +154,38 @@ async fn the_page_works_without_scripts() {
     browser.close().await;
 }
 
+#[tokio::test]
+async fn b4_chromium_keeps_the_cookie_of_a_bound_login() {
+    let Some(browser) = Browser::open().await else { return };
+    let world = World::start().await;
+    let link = login_at(&world, "?bind=browser").await;
+    assert!(link.starts_with(&gateway(&world)), "{link}");
+    browser.walk(&link.parse().expect("a URL"), &world.tokenbus.callback(), Consent::Allow).await;
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+
+    browser.page.goto(&link).await.expect("the same link again");
+    assert_eq!(browser.text("h1").await, "This login link is not valid");
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn b4_a_callback_of_another_browsers_login_connects_nothing() {
+    let Some(browser) = Browser::open().await else { return };
+    let world = World::start().await;
+    let link = login_at(&world, "?bind=browser").await;
+    // Somebody else starts the login and consents, then has this browser come to the callback.
+    let theirs = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
+    let started = theirs.expect("an HTTP client").get(&link).send().await.expect("the gateway answers");
+    let start = started.headers()["location"].to_str().expect("a location is text").parse().expect("a URL");
+    let callback = visitor::walk(start, &world.tokenbus.callback(), Consent::Allow).await;
+
+    browser.page.goto(callback.as_str()).await.expect("the callback's page");
+    assert_eq!(browser.text("h1").await, "This login link is not valid");
+    assert!(browser.text(".detail").await.contains("another browser"));
+    assert_eq!(world.token_requests().await, []);
+    browser.close().await;
+}
+
 async fn world(application: &Landing) -> World {
     World::start_with(&[("OAUTH__RETURN_TO", &format!("[\"{}\"]", application.origin))]).await
 }
@@ -161,6 +193,11 @@ async fn world(application: &Landing) -> World {
 /// The authorization URL of a login that returns to `application`.
 async fn login(world: &World, application: Option<&Landing>) -> String {
     let query = application.map_or(String::new(), |application| format!("?return_to={}", application.url));
+    login_at(world, &query).await
+}
+
+/// Where a login with that query leads.
+async fn login_at(world: &World, query: &str) -> String {
     let path = format!("{INTEGRATION}/oauth-login/{CONNECTION}{query}");
     let (status, body) = world.tokenbus.call(Method::GET, &path).await;
     assert_eq!(status, StatusCode::OK, "{body}");

@@ -179,10 +179,31 @@ async fn connections_outlive_the_program() {
 }
 
 #[tokio::test]
-async fn a_login_that_cannot_be_bound_to_its_browser_is_not_begun() {
-    let world = World::with(Provider::generous().await).await;
-    let answer = get(&world.tokenbus, &world.tokenbus.key, "odd/oauth-login/w?bind=browser").await;
-    answer.is_refused(400, "this version cannot bind a login to a browser yet; leave `bind` out");
-    let answer = ask(world.tokenbus.request(Method::GET, "hub/integrations/oauth-start?ticket=canary")).await;
-    assert_eq!(answer.status, 401, "{}", answer.text);
+async fn g3_pending_logins_are_bounded() {
+    let settings = [("OAUTH__MAX_PENDING_LOGINS", "3")];
+    let world = World::with_settings(Provider::generous().await, &settings).await;
+    let (tokenbus, mut states) = (&world.tokenbus, Vec::new());
+    // A login that has ended takes no place.
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(world.connect(name).await.0, 200, "{name}");
+    }
+    for name in ["e", "f"] {
+        states.push(world.login(name).await.state);
+    }
+    let bound = get(tokenbus, &tokenbus.key, "odd/oauth-login/g?bind=browser").await;
+    assert_eq!(bound.status, 200, "{}", bound.text);
+    let one_more = get(tokenbus, &tokenbus.key, "odd/oauth-login/h").await;
+    one_more.is_refused(429, "3 logins of this account are pending");
+    assert!(one_more.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
+    assert_eq!(get(tokenbus, &tokenbus.admin_key, "odd/oauth-login/h").await.status, 429);
+
+    let foreign = tokenbus.api_key(&new_account(), "member").await;
+    assert_eq!(get(tokenbus, &foreign, "odd/oauth-login/h").await.status, 200);
+
+    let done = world.callback(&[("code", "c"), ("state", &states[0])]);
+    assert_eq!(tokenbus.arrive(&done).await.0, 200);
+    let again = async { while get(tokenbus, &tokenbus.key, "odd/oauth-login/h").await.status != 200 {} };
+    tokio::time::timeout(std::time::Duration::from_mins(1), again).await.expect("a place is free");
+    let full = async { while get(tokenbus, &tokenbus.key, "odd/oauth-login/h").await.status != 429 {} };
+    tokio::time::timeout(std::time::Duration::from_mins(1), full).await.expect("and taken");
 }

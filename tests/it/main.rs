@@ -3,6 +3,9 @@
 //! Tests that kill workers at named places need the feature `failpoints`: `cargo test --features failpoints`.
 
 // `cfg(test)` is what clippy knows tests by, their helpers included.
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod api_keys;
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
@@ -26,6 +29,8 @@ mod fleet;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod hostile_edge;
+#[cfg(test)]
+mod http_bound;
 #[cfg(test)]
 mod http_callback;
 #[cfg(test)]
@@ -91,6 +96,9 @@ mod worker_answers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod worker_crash;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod worker_keys;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod worker_queue;

@@ -186,6 +186,21 @@ impl Fleet {
         read(answer.expect("the edge answers")).await
     }
 
+    /// The status of a list of connections with that key.
+    pub(crate) async fn list_with(&self, key: &str) -> u16 {
+        self.status_of("hub/integrations/oauth-connections", key).await
+    }
+
+    /// The status of a read of a connection that is not there, with that key.
+    pub(crate) async fn token_with(&self, key: &str) -> u16 {
+        self.status_of(&format!("hub/integrations/{INTEGRATION}/oauth-token/none"), key).await
+    }
+
+    async fn status_of(&self, path: &str, key: &str) -> u16 {
+        let answer = self.http.get(self.endpoint(path)).header("x-api-key", key).send().await;
+        answer.expect("the edge answers").status().as_u16()
+    }
+
     /// Begins a login; gives its state.
     pub(crate) async fn login(&self, connection: &str) -> String {
         let (status, body) = self.get(&format!("{INTEGRATION}/oauth-login/{connection}")).await;
@@ -247,10 +262,11 @@ impl Fleet {
         info.delivered.consumer_sequence
     }
 
-    /// Audit events, oldest first, without those of the name `login_started` and `config_put`.
+    /// Audit events, oldest first, without those of what tests begin with: logins, configs, API keys.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let mut events = self.messages("OAUTH_EVENTS").await;
-        events.retain(|event| event["event"] != "login_started" && event["event"] != "config_put");
+        let of_beginnings = ["login_started", "config_put", "api_key_created"];
+        events.retain(|event| !of_beginnings.iter().any(|name| event["event"] == *name));
         events
     }
 

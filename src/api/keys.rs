@@ -1,0 +1,90 @@
+//! `keys`, `keys-create`, `keys-revoke`: an admin's calls about its own account's API keys.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::list::{self, Page};
+use super::{CallError, bad_request};
+use crate::auth::api_key::{self, CreateError, NewKey};
+use crate::auth::{Caller, Role};
+use crate::store::StoreError;
+use crate::worker::Service;
+
+/// Longest life of a key that can be asked for, in days.
+const MAX_DAYS: u16 = 3_650;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    #[serde(default)]
+    name: String,
+    #[serde(default = "member")]
+    role: Role,
+    #[serde(default = "expires_days")]
+    expires_days: u16,
+    #[serde(default)]
+    rate_limit: Option<NonZeroU32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    key_id: String,
+}
+
+fn member() -> Role {
+    Role::Member
+}
+
+fn expires_days() -> u16 {
+    api_key::EXPIRES_DAYS
+}
+
+pub(super) async fn list(service: &Service, caller: &Caller, page: &Page) -> Result<Value, CallError> {
+    admin(service, caller)?;
+    let keys = api_key::list(&service.store.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
+    let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
+    let ids: Vec<String> = entries.keys().cloned().collect();
+    list::cut(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
+}
+
+pub(super) async fn create(service: &Service, caller: &Caller, wanted: Wanted) -> Result<Value, CallError> {
+    admin(service, caller)?;
+    let Wanted { name, role, expires_days, rate_limit } = wanted;
+    if !(1..=MAX_DAYS).contains(&expires_days) {
+        return Err(bad_request(format!("expires_days must be 1 to {MAX_DAYS}")));
+    }
+    let lifetime = api_key::days(expires_days);
+    let new = NewKey { account: caller.account.clone(), role, name, lifetime, rate_limit };
+    let (key, listed) = match api_key::create(&service.store.nats, new, &caller.actor).await {
+        Ok(made) => made,
+        Err(error @ CreateError::Name) => return Err(bad_request(error)),
+        Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
+    };
+    let mut body = json!(listed);
+    if let Some(fields) = body.as_object_mut() {
+        // The one time that it is shown.
+        fields.insert("key".to_owned(), key.expose().into());
+    }
+    Ok(body)
+}
+
+pub(super) async fn revoke(service: &Service, caller: &Caller, named: &Named) -> Result<Value, CallError> {
+    admin(service, caller)?;
+    let (nats, account) = (&service.store.nats, Some(&caller.account));
+    match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
+        Some(_) => Ok(json!({ "message": "success" })),
+        None => Err(CallError::Refused(404, "no API key of that id".to_owned())),
+    }
+}
+
+fn admin(service: &Service, caller: &Caller) -> Result<(), CallError> {
+    if caller.is_admin(&service.config.auth.admin_accounts) {
+        return Ok(());
+    }
+    let text = "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`";
+    Err(CallError::Refused(401, text.to_owned()))
+}

@@ -1,0 +1,86 @@
+//! How many logins of an account may be pending at once.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::{CallError, too_many};
+use crate::nats::{Nats, NatsError, bucket};
+use crate::store::StoreError;
+use crate::subject::{self, Account, STATES};
+
+/// How long a count is believed. Between two, each process adds what it begins itself.
+const COUNTED_FOR: Duration = Duration::from_secs(1);
+/// Accounts whose counts are kept.
+const ACCOUNTS: u64 = 10_000;
+/// Seconds after which to try again: logins end all the time, each at the latest after `oauth.login_ttl`.
+const RETRY_AFTER: u64 = 10;
+
+/// The pending logins of each account, counted by the server.
+pub struct PendingLogins(Cache<Account, Arc<Counted>>);
+
+struct Counted {
+    found: u64,
+    begun_since: AtomicU64,
+}
+
+impl Default for PendingLogins {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(ACCOUNTS).time_to_live(COUNTED_FOR).build())
+    }
+}
+
+impl PendingLogins {
+    /// Takes a place for one more, of at most `most`.
+    pub(super) async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<(), CallError> {
+        if let Some(counted) = self.0.get(account) {
+            match counted.take_place(most) {
+                Ok(()) => return Ok(()),
+                Err(Full::Counted) => return Err(refusal(most)),
+                Err(Full::Perhaps) => {}
+            }
+        }
+        let found = count(nats, account, most).await.map_err(StoreError::from)?;
+        let counted = Arc::new(Counted { found, begun_since: AtomicU64::new(0) });
+        self.0.insert(account.clone(), Arc::clone(&counted));
+        counted.take_place(most).map_err(|_| refusal(most))
+    }
+}
+
+/// Why there is no place.
+enum Full {
+    /// The server counted as many.
+    Counted,
+    /// With those that were begun since; of which some may have ended.
+    Perhaps,
+}
+
+impl Counted {
+    fn take_place(&self, most: u64) -> Result<(), Full> {
+        let one_more = |begun: u64| (self.found + begun < most).then_some(begun + 1);
+        match self.begun_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
+            Ok(_) => Ok(()),
+            Err(0) => Err(Full::Counted),
+            Err(_) => Err(Full::Perhaps),
+        }
+    }
+}
+
+fn refusal(most: u64) -> CallError {
+    let text = format!(
+        "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
+         finish some, or try again later"
+    );
+    too_many(&text, RETRY_AFTER)
+}
+
+/// The server's count holds the marks of logins that ended, too. Only when that is too many are those told apart.
+async fn count(nats: &Nats, account: &Account, most: u64) -> Result<u64, NatsError> {
+    let filter = subject::states_of(account);
+    match bucket::count(nats, STATES, &filter).await? {
+        all if all < most => Ok(all),
+        _ => bucket::keys(nats, STATES, &filter).await.map(|keys| keys.len() as u64),
+    }
+}

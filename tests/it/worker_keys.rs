@@ -1,0 +1,132 @@
+//! API keys in several workers' memories, and on the command line.
+
+use serde_json::Value;
+
+use crate::fleet::{Fleet, Worker, eventually};
+use crate::support::tokenbus::ACCOUNT;
+
+const LOUD: (&str, &str) = ("TOKENBUS_LOG__FILTER", "tokenbus=debug");
+
+/// A fleet without a provider: nobody logs in.
+async fn fleet() -> Fleet {
+    Fleet::start("http://127.0.0.1:1").await
+}
+
+async fn loud_worker(fleet: &Fleet) -> Worker {
+    let worker = fleet.worker_with(&[LOUD]);
+    worker.ready().await;
+    eventually("it watches API keys", async || worker.log().contains("watching API keys")).await;
+    worker
+}
+
+/// A new key of the fleet's account.
+async fn made(fleet: &Fleet, more: &[&str]) -> Value {
+    let arguments = [&["api-keys", "create", "--account", ACCOUNT, "--json"], more].concat();
+    serde_json::from_str(&fleet.cli(&arguments).await).expect("a key in JSON")
+}
+
+fn text<'a>(made: &'a Value, field: &str) -> &'a str {
+    made[field].as_str().unwrap_or_else(|| panic!("no {field} in {made}"))
+}
+
+/// Uses a key until each of the workers has seen it.
+async fn known_to_all(fleet: &Fleet, key: &str, workers: &[&Worker]) {
+    let answered = |worker: &&Worker| worker.log().matches("answered").count();
+    let before: Vec<usize> = workers.iter().map(answered).collect();
+    eventually("every worker has seen the key", async || {
+        assert_eq!(fleet.list_with(key).await, 200);
+        workers.iter().map(answered).zip(&before).all(|(now, before)| now > *before)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revoked_key_is_refused_by_every_worker() {
+    let fleet = fleet().await;
+    let (one, two) = (loud_worker(&fleet).await, loud_worker(&fleet).await);
+    fleet.ready().await;
+    let made = made(&fleet, &[]).await;
+    known_to_all(&fleet, text(&made, "key"), &[&one, &two]).await;
+
+    let printed = fleet.cli(&["api-keys", "revoke", text(&made, "id")]).await;
+    assert!(printed.contains("revoked"), "{printed}");
+    eventually("nobody takes the key any more", async || {
+        for _ in 0..30 {
+            if fleet.list_with(text(&made, "key")).await != 401 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_known_key_is_verified_without_asking_the_bus() {
+    let fleet = fleet().await;
+    let worker = loud_worker(&fleet).await;
+    fleet.ready().await;
+    let made = made(&fleet, &[]).await;
+    let key = text(&made, "key");
+    known_to_all(&fleet, key, &[&worker]).await;
+    eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used"))
+        .await;
+    let asked = async || {
+        let admin = fleet.jetstream("admin").await;
+        admin.query_account().await.expect("the account's numbers").requests.total
+    };
+    fleet.token_with(key).await;
+    let before = asked().await;
+    for _ in 0..50 {
+        assert_eq!(fleet.token_with(key).await, 404);
+    }
+    // One read each is the connection's that is not there.
+    let asked = asked().await - before;
+    assert!(asked < 80, "{asked} requests to JetStream for 50 calls");
+}
+
+#[tokio::test]
+async fn keys_revoked_after_the_bus_was_away_are_refused() {
+    let mut fleet = fleet().await;
+    let worker = loud_worker(&fleet).await;
+    fleet.ready().await;
+    let made = made(&fleet, &[]).await;
+    known_to_all(&fleet, text(&made, "key"), &[&worker]).await;
+    fleet.nats.kill().await;
+    fleet.nats.restart_once_killed().await;
+    fleet.ready().await;
+    known_to_all(&fleet, text(&made, "key"), &[&worker]).await;
+    fleet.cli(&["api-keys", "revoke", text(&made, "id")]).await;
+    eventually("the key is refused", async || fleet.list_with(text(&made, "key")).await == 401).await;
+    eventually("it watches again", async || worker.log().matches("watching API keys").count() > 1).await;
+}
+
+#[tokio::test]
+async fn keys_are_listed_and_revoked_on_the_command_line() {
+    let fleet = fleet().await;
+    let made = made(&fleet, &["--name", "billing", "--rate-limit", "50"]).await;
+    let (id, key) = (text(&made, "id"), text(&made, "key"));
+    assert_eq!(made["rate_limit"], 50);
+    let table = fleet.cli(&["api-keys", "list"]).await;
+    let row = table.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{table}"));
+    for part in ["billing", "member", ACCOUNT, "never", "50/s"] {
+        assert!(row.contains(part), "{part}: {row}");
+    }
+    let secret = key.rsplit('_').next().unwrap();
+    assert!(!table.contains(secret), "{table}");
+    let lines = fleet.cli(&["api-keys", "list", "--account", &fleet.other_account, "--json"]).await;
+    let keys: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(keys.len(), 1, "{lines}");
+    assert_eq!((&keys[0]["account"], &keys[0]["role"]), (&Value::from(fleet.other_account.as_str()), &"admin".into()));
+    assert!(keys[0].get("hash").is_none(), "{lines}");
+
+    fleet.cli(&["api-keys", "revoke", id]).await;
+    assert!(!fleet.cli(&["api-keys", "list"]).await.contains(id));
+    for wrong in [id, "ffffffffffff", "x", key] {
+        let (code, error) = fleet.cli_failing(&["api-keys", "revoke", wrong]).await;
+        assert_eq!(code, Some(1), "{error}");
+        assert!(error.contains("tokenbus api-keys list") && !error.contains(secret), "{error}");
+    }
+    let (code, error) = fleet.cli_failing(&["api-keys", "create", "--account", ACCOUNT, "--rate-limit", "0"]).await;
+    assert_eq!(code, Some(2), "{error}");
+}
