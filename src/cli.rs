@@ -2,6 +2,7 @@
 
 mod api_keys;
 mod dead;
+mod doctor;
 mod keys;
 mod serve;
 
@@ -42,6 +43,8 @@ enum Command {
     /// Look at commands that were given up.
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Check settings, permissions, streams and keys, and say what to do where something is wrong.
+    Doctor(doctor::Options),
     /// Print the gateway's `OpenAPI` document.
     Openapi,
     /// Start everything on this machine and walk one login from end to end.
@@ -53,7 +56,11 @@ enum Command {
 /// # Errors
 /// What went wrong, for people.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut config = config::load(arguments.config.as_deref()).context("settings")?;
+    let loaded = config::load(arguments.config.as_deref());
+    if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
+        return doctor::unreadable_settings(options, error);
+    }
+    let mut config = loaded.context("settings")?;
     if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
         // What a person asked for is printed; of the rest only what went wrong.
         "warn".clone_into(&mut config.log.filter);
@@ -65,6 +72,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Keys(command) => keys::run(&config, command),
         Command::Dead(command) => dead::run(&config, command).await,
+        Command::Doctor(options) => doctor::run(&config, options).await,
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);
             Ok(())
@@ -83,4 +91,14 @@ async fn setup(config: &Config) -> anyhow::Result<()> {
 /// Connects once: a person waits for the answer.
 async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
+}
+
+/// The error and its causes, each said once: some say their cause themselves.
+#[must_use]
+pub fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        earlier if earlier.contains(&cause) => said,
+        earlier => format!("{earlier}: {cause}"),
+    })
 }

@@ -4,6 +4,7 @@ pub mod bucket;
 pub mod command;
 mod connect;
 pub mod outgoing;
+pub mod permissions;
 pub mod record;
 pub mod schedule;
 pub mod topology;

@@ -5,6 +5,9 @@
 
 mod command;
 mod name;
+pub mod pattern;
+pub mod permission;
+mod reply;
 
 use std::fmt;
 
@@ -12,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::command::CommandSubject;
 pub use self::name::{Account, ConnectionName, Integration, NameError};
+pub use self::reply::{Waiter, parse_reply};
 
 /// Stream of connection and config records.
 pub const OAUTH: &str = "OAUTH";
@@ -250,26 +254,6 @@ pub fn edge_call(call: &str) -> String {
 #[must_use]
 pub fn parse_edge_call(subject: &str) -> Option<&str> {
     subject.strip_prefix("oauth.edge.").filter(|call| !call.contains('.'))
-}
-
-/// Where the answer to a command goes.
-#[must_use]
-pub fn reply(edge_id: &str, id: &str) -> String {
-    format!("oauth.reply.{edge_id}.{id}")
-}
-
-/// Where all answers to one edge go.
-#[must_use]
-pub fn replies_to(edge_id: &str) -> String {
-    reply(edge_id, "*")
-}
-
-/// The id in a reply subject of exactly our form: two ids of 128 bits in base64url. Any other form
-/// is refused, so that nobody can have an answer land elsewhere.
-#[must_use]
-pub fn parse_reply(subject: &str) -> Option<&str> {
-    let (edge_id, id) = subject.strip_prefix("oauth.reply.")?.split_once('.')?;
-    (is_id(edge_id) && is_id(id)).then_some(id)
 }
 
 /// Whether a text has the form of our ids: 128 bits in base64url, 22 characters.

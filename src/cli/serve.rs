@@ -16,10 +16,11 @@ use crate::bus::Bus;
 use crate::config::{Config, Http};
 use crate::http::{self, Drain, Edge, Limits, Metrics, Served};
 use crate::nats::outgoing::Replies;
-use crate::nats::{Nats, Patience};
+use crate::nats::{Nats, Patience, permissions};
 use crate::seal::Keyring;
 use crate::shutdown::Tasks;
 use crate::store::Store;
+use crate::subject::permission;
 use crate::worker::{self, PrepareError, Service};
 use crate::{api, provider};
 
@@ -61,6 +62,10 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
+    if role != Role::Worker {
+        let needed = permission::needed_by_edge(&config.nats.inbox_prefix(), replies.waiter());
+        tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
+    }
     let bus = Arc::new(Bus::new(nats, replies, config.http.deadline));
     if let Some(address) = config.http.metrics_listen {
         let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
@@ -84,7 +89,7 @@ fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks)
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();
     metrics.register(|registry| measures.register(registry));
-    let (auth, replies) = (Authenticator::new(nats.clone()), Replies::new());
+    let (auth, replies) = (Authenticator::new(nats.clone()), Replies::to_worker());
     let service = Arc::new(Service { store, provider, auth, config: config.clone(), measures, replies });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {

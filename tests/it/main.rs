@@ -11,6 +11,8 @@ mod bus;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod e2e;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -28,6 +30,10 @@ mod http_health;
 mod hygiene;
 #[cfg(test)]
 mod nats_cluster;
+#[cfg(test)]
+mod nats_operator;
+#[cfg(test)]
+mod nats_own_permissions;
 #[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]

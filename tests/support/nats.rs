@@ -17,6 +17,7 @@ pub(crate) struct Nats {
     pub(crate) url: String,
     secrets: HashMap<String, String>,
     server: &'static str,
+    config: PathBuf,
     process: Running,
     others: Vec<Running>,
     folder: TempDir,
@@ -27,9 +28,32 @@ impl Nats {
         let server = binary();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let secrets = generate(folder.path());
-        let process = serve(server, folder.path(), &secrets, "-1");
+        Self::on(server, root().join("nats/local.conf"), secrets, folder).await
+    }
+
+    /// A server on a copy of the configuration in which each of these pieces of `accounts.conf` stands as its second.
+    /// The users named besides get a password.
+    pub(crate) async fn edited(edits: &[(&str, &str)], users: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut secrets = generate(folder.path());
+        for user in users {
+            secrets.insert(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}"));
+        }
+        for file in ["local.conf", "server.conf", "accounts.conf", "tenants.conf"] {
+            let mut text = std::fs::read_to_string(root().join("nats").join(file)).expect("a shipped file");
+            for (from, to) in edits.iter().filter(|_| file == "accounts.conf") {
+                assert!(text.contains(from), "nats/accounts.conf has no {from}");
+                text = text.replace(from, to);
+            }
+            std::fs::write(folder.path().join(file), text).expect("the folder can be written");
+        }
+        Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
+    }
+
+    async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
+        let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, server, process, others: Vec::new(), folder }
+        Self { url, secrets, server, config, process, others: Vec::new(), folder }
     }
 
     /// A cluster of three, on the ports given for clients and for routes. [`Nats::kill`] kills its first node.
@@ -53,7 +77,8 @@ impl Nats {
             timeout(Duration::from_secs(30), listening(&address)).await.expect("every node listens");
         }
         let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
-        Self { url, secrets, server, process, others, folder }
+        let config = root().join("nats/local.conf");
+        Self { url, secrets, server, config, process, others, folder }
     }
 
     /// How many more nodes there are.
@@ -76,11 +101,11 @@ impl Nats {
         self.process.ended().await;
         let address = self.url.trim_start_matches("nats://").to_owned();
         let (_, port) = address.rsplit_once(':').expect("the URL names a port");
-        self.process = serve(self.server, self.folder.path(), &self.secrets, port);
+        self.process = serve(self.server, (&self.config, self.folder.path()), &self.secrets, port);
         timeout(Duration::from_secs(30), listening(&address)).await.expect("nats-server listens again");
     }
 
-    /// The password of a user of `nats/accounts.conf` or `nats/tenants.conf`.
+    /// The password of a user.
     pub(crate) fn password(&self, user: &str) -> &str {
         let name = format!("NATS_{}_PASSWORD", user.to_uppercase());
         self.secrets.get(&name).unwrap_or_else(|| panic!("nats/generate-local makes no {name}"))
@@ -113,9 +138,9 @@ async fn listening(address: &str) {
     }
 }
 
-fn serve(server: &str, folder: &Path, secrets: &HashMap<String, String>, port: &str) -> Running {
+fn serve(server: &str, (config, folder): (&Path, &Path), secrets: &HashMap<String, String>, port: &str) -> Running {
     Running::start(Path::new(server), &folder.join("log"), |command| {
-        command.envs(secrets).arg("-c").arg(root().join("nats/local.conf"));
+        command.envs(secrets).arg("-c").arg(config);
         command.args(["-p", port, "--ports_file_dir"]).arg(folder).arg("-sd").arg(folder.join("store"));
     })
 }
