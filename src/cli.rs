@@ -4,6 +4,7 @@ mod api_keys;
 mod configs;
 mod connections;
 mod dead;
+mod doctor;
 mod keys;
 mod serve;
 mod sign;
@@ -51,6 +52,8 @@ enum Command {
     Dead(dead::Command),
     /// Print the headers of a request that a NATS user signs, for curl.
     Sign(sign::Options),
+    /// Check settings, permissions, streams and keys, and say what to do where something is wrong.
+    Doctor(doctor::Options),
     /// Print the gateway's `OpenAPI` document.
     Openapi,
     /// Start everything on this machine and walk one login from end to end.
@@ -62,7 +65,11 @@ enum Command {
 /// # Errors
 /// What went wrong, for people.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let mut config = config::load(arguments.config.as_deref()).context("settings")?;
+    let loaded = config::load(arguments.config.as_deref());
+    if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
+        return doctor::unreadable_settings(options, error);
+    }
+    let mut config = loaded.context("settings")?;
     if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
         // What a person asked for is printed; of the rest only what went wrong.
         "warn".clone_into(&mut config.log.filter);
@@ -81,6 +88,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Connections(options) => connections::run(&config, options).await,
         Command::Dead(command) => dead::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
+        Command::Doctor(options) => doctor::run(&config, options).await,
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);
             Ok(())
@@ -99,4 +107,14 @@ async fn setup(config: &Config) -> anyhow::Result<()> {
 /// Connects once: a person waits for the answer.
 async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
+}
+
+/// The error and its causes, each said once: some say their cause themselves.
+#[must_use]
+pub fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+        "" => cause,
+        earlier if earlier.contains(&cause) => said,
+        earlier => format!("{earlier}: {cause}"),
+    })
 }

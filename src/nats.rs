@@ -5,6 +5,7 @@ pub mod command;
 mod connect;
 pub mod direct;
 pub mod outgoing;
+pub mod permissions;
 pub mod record;
 pub mod scan;
 pub mod schedule;

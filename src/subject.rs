@@ -6,6 +6,9 @@
 mod call;
 mod command;
 mod name;
+pub mod pattern;
+pub mod permission;
+mod reply;
 
 use std::fmt;
 
@@ -14,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::call::{NodeCall, events_about, events_of, tokens_of};
 pub use self::command::{CommandSubject, dead};
 pub use self::name::{Account, ConnectionName, Integration, NameError};
+pub use self::reply::{Waiter, parse_reply};
 
 /// Stream of connection and config records.
 pub const OAUTH: &str = "OAUTH";
@@ -329,26 +333,6 @@ pub fn node_call(account: &Account, call: &str) -> String {
 #[must_use]
 pub fn parse_edge_call(subject: &str) -> Option<&str> {
     subject.strip_prefix("oauth.edge.").filter(|call| !call.contains('.'))
-}
-
-/// Where the answer to a command goes.
-#[must_use]
-pub fn reply(edge_id: &str, id: &str) -> String {
-    format!("oauth.reply.{edge_id}.{id}")
-}
-
-/// Where all answers to one edge go.
-#[must_use]
-pub fn replies_to(edge_id: &str) -> String {
-    reply(edge_id, "*")
-}
-
-/// The id in a reply subject of exactly our form: two ids of 128 bits in base64url, or [`ADMIN_EDGE`] and one. Any other form
-/// is refused, so that nobody can have an answer land elsewhere.
-#[must_use]
-pub fn parse_reply(subject: &str) -> Option<&str> {
-    let (edge_id, id) = subject.strip_prefix("oauth.reply.")?.split_once('.')?;
-    ((is_id(edge_id) || edge_id == ADMIN_EDGE) && is_id(id)).then_some(id)
 }
 
 /// Whether a text has the form of our ids: 128 bits in base64url, 22 characters.

@@ -35,12 +35,13 @@ use crate::config::{self, Config};
 use crate::connection::{OauthConnection, Status};
 use crate::event::Reads;
 use crate::nats::outgoing::Replies;
+use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::provider;
 use crate::store::{Store, StoreError};
-use crate::subject::Verb;
+use crate::subject::{Verb, permission};
 use crate::system;
 use crate::webhook::Webhook;
 
@@ -287,6 +288,9 @@ async fn keep_alive(message: &Message) -> std::convert::Infallible {
 /// Why workers cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// Something that the bus would refuse.
+    #[error(transparent)]
+    Permission(#[from] PermissionError),
     /// Streams or buckets.
     #[error(transparent)]
     Topology(#[from] TopologyError),
@@ -305,17 +309,19 @@ impl PrepareError {
         match self {
             Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. })
             | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
+            | Self::Permission(PermissionError::Missing { .. })
             | Self::Calls(_) => true,
-            Self::Topology(_) | Self::Store(_) => false,
+            Self::Topology(_) | Self::Store(_) | Self::Permission(PermissionError::Away(_)) => false,
         }
     }
 }
 
-/// Declares the streams, claims the keys and makes the consumers.
+/// Checks permissions, declares the streams, claims the keys and makes the consumers.
 ///
 /// # Errors
 /// [`PrepareError`], which knows whether to try again.
 pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
+    permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
     let sizes = topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     topology::declare(&store.nats, sizes).await?;
     for verb in Verb::ALL {

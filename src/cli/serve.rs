@@ -20,10 +20,11 @@ use crate::config::{Config, Http, Webhooks};
 use crate::event::Reads;
 use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
 use crate::nats::outgoing::Replies;
-use crate::nats::{Nats, Patience};
+use crate::nats::{Nats, Patience, permissions};
 use crate::seal::Keyring;
 use crate::shutdown::Tasks;
 use crate::store::Store;
+use crate::subject::permission;
 use crate::webhook::Webhook;
 use crate::worker::{self, PrepareError, Service};
 use crate::{api, provider};
@@ -67,6 +68,10 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
+    if role != Role::Worker {
+        let needed = permission::needed_by_edge(&config.nats.inbox_prefix(), replies.waiter());
+        tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
+    }
     let bus = Arc::new(Bus::new(nats, replies, config.http.deadline));
     if let Some(address) = config.http.metrics_listen {
         let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
@@ -99,7 +104,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         webhook: webhook(config)?,
         config: config.clone(),
         measures,
-        replies: Replies::new(),
+        replies: Replies::to_worker(),
         reads: Reads::default(),
         refreshing: worker::Refreshing::new(&config.refresh),
         pending: api::PendingLogins::default(),

@@ -15,7 +15,7 @@ use super::{Nats, NatsError, PubAck};
 use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
 use crate::seal::SealError;
 use crate::secret::Secret;
-use crate::subject::{self, CommandSubject};
+use crate::subject::{self, CommandSubject, Waiter};
 use crate::system;
 
 /// A sealed command.
@@ -74,7 +74,7 @@ impl Outgoing {
     pub async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
         let mut headers = self.headers.clone();
         if let Some(replies) = replies {
-            headers.insert(HEADER_REPLY, subject::reply(&replies.id, &self.id));
+            headers.insert(HEADER_REPLY, replies.waiter.reply(&self.id));
         }
         nats.publish(&self.subject, headers, self.payload.clone()).await
     }
@@ -85,7 +85,7 @@ type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
 /// Answers to one process, handed to whoever waits for each.
 #[derive(Clone)]
 pub struct Replies {
-    id: String,
+    waiter: Waiter,
     waiting: Waiting,
 }
 
@@ -96,16 +96,28 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// Replies under a new random id.
+    /// Replies to a gateway under a new random id.
     #[must_use]
     pub fn new() -> Self {
         Self::to(system::random_id())
     }
 
-    /// Replies under this id.
+    /// Replies to the gateway of this id.
     #[must_use]
     pub fn to(id: String) -> Self {
-        Self { id, waiting: Waiting::default() }
+        Self { waiter: Waiter::Edge(id), waiting: Waiting::default() }
+    }
+
+    /// Replies to a worker, which no gateway hears.
+    #[must_use]
+    pub fn to_worker() -> Self {
+        Self { waiter: Waiter::Worker(system::random_id()), waiting: Waiting::default() }
+    }
+
+    /// Who waits.
+    #[must_use]
+    pub fn waiter(&self) -> &Waiter {
+        &self.waiter
     }
 
     /// Hands out answers for as long as it is polled.
@@ -113,9 +125,11 @@ impl Replies {
     /// # Errors
     /// When the subscription is refused or ends.
     pub async fn receive(&self, nats: &Nats) -> Result<(), async_nats::Error> {
-        let mut answers = nats.client().subscribe(subject::replies_to(&self.id)).await?;
+        let mut answers = nats.client().subscribe(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
-            let waiter = subject::parse_reply(&message.subject).and_then(|id| lock(&self.waiting).remove(id));
+            let of_worker = matches!(self.waiter, Waiter::Worker(_));
+            let waiter =
+                subject::parse_reply(&message.subject, of_worker).and_then(|id| lock(&self.waiting).remove(id));
             match (waiter, serde_json::from_slice(&message.payload)) {
                 (Some(waiter), Ok(answer)) => drop(waiter.send(answer)),
                 (Some(_), Err(_)) => warn!("unreadable answer to a command"),

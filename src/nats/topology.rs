@@ -65,8 +65,17 @@ pub enum TopologyError {
         /// What it must be.
         wanted: String,
     },
+    /// There is no such stream.
+    #[error("stream {0} is missing; `tokenbus setup` or a worker's start makes it")]
+    Absent(String),
+    /// An option that `setup` changes is not as the settings say.
+    #[error("stream {stream} has other replicas or another age than the settings say; `tokenbus setup` changes them")]
+    Resizable {
+        /// Its name.
+        stream: String,
+    },
     /// The server refused.
-    #[error("cannot declare stream {stream}: {reason}")]
+    #[error("stream {stream}: {reason}")]
     Refused {
         /// Its name.
         stream: String,
@@ -76,6 +85,15 @@ pub enum TopologyError {
     /// The server is away.
     #[error(transparent)]
     Nats(#[from] NatsError),
+}
+
+/// What the server is.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Its version.
+    pub version: String,
+    /// Level of its JetStream API.
+    pub api_level: u64,
 }
 
 /// Declares all streams and buckets. Existing ones are compared, never changed.
@@ -102,6 +120,23 @@ pub async fn set_up(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     Ok(())
 }
 
+/// Each stream's name with what is wrong with it. Changes nothing.
+pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), TopologyError>)> {
+    let mut found = Vec::new();
+    for wanted in streams(sizes) {
+        let looked_at = match find(nats, &wanted).await {
+            Ok(Some(there)) => match compare(&wanted, &there) {
+                Ok(()) if is_resized(&wanted, &there) => Err(TopologyError::Resizable { stream: wanted.name.clone() }),
+                compared => compared,
+            },
+            Ok(None) => Err(TopologyError::Absent(wanted.name.clone())),
+            Err(error) => Err(error),
+        };
+        found.push((wanted.name, looked_at));
+    }
+    found
+}
+
 /// Whether all streams can be reached.
 ///
 /// # Errors
@@ -110,7 +145,11 @@ pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
     nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
 }
 
-async fn check_server(nats: &Nats) -> Result<(), TopologyError> {
+/// Whether the server will do.
+///
+/// # Errors
+/// [`TopologyError::NoJetStream`], [`TopologyError::TooOld`], or that it is away.
+pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
     let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
     let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
     let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
@@ -120,44 +159,51 @@ async fn check_server(nats: &Nats) -> Result<(), TopologyError> {
     let is_new_enough =
         matches!(numbers.as_slice(), [major, minor, patch, ..] if (*major, *minor, *patch) >= VERSION_FLOOR);
     if level >= API_FLOOR && is_new_enough {
-        Ok(())
+        Ok(Server { version, api_level: level })
     } else {
         Err(TopologyError::TooOld { found: version, wanted: "2.14.5" })
     }
 }
 
 async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<(), TopologyError> {
-    let refused = |error: &dyn std::fmt::Display| TopologyError::Refused {
-        stream: wanted.name.clone(),
-        reason: error.to_string(),
-    };
-    let found = match nats.jetstream.get_stream(&wanted.name).await {
-        Ok(stream) => stream.cached_info().config.clone(),
-        Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => {
-                nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&error))?;
-                info!("created stream {}", wanted.name);
-                return Ok(());
-            }
-            GetStreamErrorKind::EmptyName
-            | GetStreamErrorKind::Request
-            | GetStreamErrorKind::InvalidStreamName
-            | GetStreamErrorKind::JetStream(_) => return Err(refused(&error)),
-        },
+    let Some(found) = find(nats, &wanted).await? else {
+        nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted, &error))?;
+        info!("created stream {}", wanted.name);
+        return Ok(());
     };
     compare(&wanted, &found)?;
-    // The duplicate window follows the age: the server takes none that is longer.
-    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window);
-    let resized = of(&wanted) != of(&found);
-    if resized && may_resize {
-        let (num_replicas, max_age, duplicate_window) = of(&wanted);
+    if may_resize && is_resized(&wanted, &found) {
+        let Config { num_replicas, max_age, duplicate_window, .. } = wanted;
         nats.jetstream
             .update_stream(Config { num_replicas, max_age, duplicate_window, ..found })
             .await
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| refused(&wanted, &error))?;
         info!("changed replicas or age of stream {}", wanted.name);
     }
     Ok(())
+}
+
+async fn find(nats: &Nats, wanted: &Config) -> Result<Option<Config>, TopologyError> {
+    match nats.jetstream.get_stream(&wanted.name).await {
+        Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
+        Err(error) => match error.kind() {
+            GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => Ok(None),
+            GetStreamErrorKind::EmptyName
+            | GetStreamErrorKind::Request
+            | GetStreamErrorKind::InvalidStreamName
+            | GetStreamErrorKind::JetStream(_) => Err(refused(wanted, &error)),
+        },
+    }
+}
+
+fn refused(wanted: &Config, error: &dyn std::fmt::Display) -> TopologyError {
+    TopologyError::Refused { stream: wanted.name.clone(), reason: error.to_string() }
+}
+
+/// The duplicate window follows the age: the server takes none that is longer.
+fn is_resized(wanted: &Config, found: &Config) -> bool {
+    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window);
+    of(wanted) != of(found)
 }
 
 /// Every option that we write out must be the same, but for those that `setup` may change.

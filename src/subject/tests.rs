@@ -56,15 +56,28 @@ fn foreign_subjects_are_no_commands() {
 #[test]
 fn e6_only_our_reply_subjects_are_answered() {
     let id = "a".repeat(22);
-    assert_eq!(parse_reply(&reply(&id, &id)), Some(id.as_str()));
+    let (edge, worker) = (Waiter::Edge(id.clone()).reply(&id), Waiter::Worker(id.clone()).reply(&id));
+    assert_eq!(parse_reply(&edge, false), Some(id.as_str()));
+    assert_eq!(parse_reply(&worker, true), Some(id.as_str()));
+    // A gateway's command is not answered to a worker, nor the other way round.
+    assert_eq!(parse_reply(&worker, false), None);
+    assert_eq!(parse_reply(&edge, true), None);
     for subject in [
         "",
         "oauth.record.x.y.z",
         "$KV.oauth_configs.slack",
+        "oauth.reply",
         "oauth.reply.*.*",
         "oauth.reply.a.b",
-        &reply(&id, &format!("{id}.x")),
+        "oauth.reply.worker.a.b",
+        "oauth.reply.worker.>",
+        "oauth.replyworker.a.b",
+        &format!("{edge}.x"),
+        &format!("{worker}.x"),
+        &format!("oauth.reply.worker.{id}"),
+        &format!("oauth.reply.edge.{id}.{id}"),
+        &format!("oauth.reply.{id}. {}", "a".repeat(21)),
     ] {
-        assert_eq!(parse_reply(subject), None, "{subject}");
+        assert_eq!((parse_reply(subject, false), parse_reply(subject, true)), (None, None), "{subject}");
     }
 }

@@ -37,14 +37,15 @@ impl Job {
         let header = |name| message.headers.as_ref().map_or("", |headers| nats::header(headers, name));
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed).map_err(|error| error.to_string())?;
         let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
-        let reply = subject::parse_reply(header(HEADER_REPLY)).map(|_| header(HEADER_REPLY).to_owned());
+        let from_worker = header(HEADER_SENDER) == keyring.seal_to();
+        let reply = header(HEADER_REPLY);
+        let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
         let delivered = message.info().map_or(1, |info| info.delivered);
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
         let queued = Timestamp::from_nanosecond(published).map_err(|error| error.to_string())?;
         let info = message.info().ok().filter(|info| info.delivered > 1);
         let repeats = info.map(|info| info.published.unix_timestamp_nanos());
-        let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         Ok((Self { subject, id: envelope.id, from_worker, repeats, queued, delivered, reply, traceparent }, work))
     }
 

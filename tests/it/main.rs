@@ -18,6 +18,8 @@ mod cli_config;
 #[cfg(test)]
 mod cli_connections;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod e2e;
 #[cfg(test)]
 mod edge;
@@ -53,6 +55,10 @@ mod jwt_ordinary;
 mod mint;
 #[cfg(test)]
 mod nats_cluster;
+#[cfg(test)]
+mod nats_operator;
+#[cfg(test)]
+mod nats_own_permissions;
 #[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]

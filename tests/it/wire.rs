@@ -49,6 +49,16 @@ impl Wire {
         is_fine
     }
 
+    /// Sends a request; gives what the server refuses, and whether an answer came.
+    pub(crate) async fn asks(&mut self, subject: &str, payload: &str, reply: &str) -> (Option<String>, bool) {
+        let said =
+            self.say(&format!("SUB {reply} 8\r\nPUB {subject} {reply} {}\r\n{payload}\r\n", payload.len())).await;
+        let more = self.say("UNSUB 8\r\n").await;
+        let all: Vec<String> = said.into_iter().chain(more).collect();
+        let refused = all.iter().find(|line| line.starts_with("-ERR 'Permissions Violation")).cloned();
+        (refused, all.iter().any(|line| line.starts_with("MSG ") || line.starts_with("HMSG ")))
+    }
+
     async fn is_fine(&mut self, text: &str) -> bool {
         let said = self.say(text).await;
         !said.iter().any(|line| line.starts_with("-ERR 'Permissions Violation"))

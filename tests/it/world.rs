@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::provider::Provider;
+use crate::support::nats::Nats;
 use crate::support::tokenbus::Tokenbus;
 
 /// The integration that most tests use.
@@ -30,6 +31,13 @@ impl World {
     /// The same with further settings, named as in the environment without `TOKENBUS_`.
     pub(crate) async fn with_settings(provider: Provider, more: &[(&str, &str)]) -> Self {
         let world = Self { tokenbus: Tokenbus::start(more).await, provider };
+        world.tokenbus.configure(&world.config()).await;
+        world
+    }
+
+    /// The same on a bus that is there already.
+    pub(crate) async fn on(nats: Nats, provider: Provider) -> Self {
+        let world = Self { tokenbus: Tokenbus::start_on(nats, &[]).await, provider };
         world.tokenbus.configure(&world.config()).await;
         world
     }

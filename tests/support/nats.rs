@@ -17,6 +17,7 @@ pub(crate) struct Nats {
     pub(crate) url: String,
     secrets: HashMap<String, String>,
     server: &'static str,
+    config: PathBuf,
     process: Running,
     others: Vec<Running>,
     folder: TempDir,
@@ -24,27 +25,41 @@ pub(crate) struct Nats {
 
 impl Nats {
     pub(crate) async fn start() -> Self {
-        Self::with(tempfile::tempdir().expect("a temporary folder"), &root().join("nats/local.conf")).await
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let secrets = generate(folder.path());
+        Self::on(binary(), root().join("nats/local.conf"), secrets, folder).await
     }
 
     /// The same, but a write is answered before the disk has it: for benches that fill a store first.
     pub(crate) async fn start_unsynced() -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for name in ["local.conf", "server.conf", "accounts.conf", "tenants.conf"] {
-            let text = std::fs::read_to_string(root().join("nats").join(name)).expect("the project's own file");
-            let text = text.replace("sync_interval: always", "sync_interval: 2m");
-            std::fs::write(folder.path().join(name), text).expect("a file in the folder");
-        }
-        let config = folder.path().join("local.conf");
-        Self::with(folder, &config).await
+        Self::edited(&[("sync_interval: always", "sync_interval: 2m")], &[]).await
     }
 
-    async fn with(folder: TempDir, config: &Path) -> Self {
-        let server = binary();
-        let secrets = generate(folder.path());
-        let process = serve(server, config, (folder.path(), "-1"), &secrets);
+    /// A server on a copy of the configuration in which each of these pieces stands as its second. The users named
+    /// besides get a password.
+    pub(crate) async fn edited(edits: &[(&str, &str)], users: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut secrets = generate(folder.path());
+        for user in users {
+            secrets.insert(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}"));
+        }
+        let files = ["local.conf", "server.conf", "accounts.conf", "tenants.conf"];
+        let read = |file| std::fs::read_to_string(root().join("nats").join(file)).expect("a shipped file");
+        let mut texts = files.map(read);
+        for (from, to) in edits {
+            assert!(texts.iter().any(|text| text.contains(from)), "no file of nats/ has {from}");
+            texts = texts.map(|text| text.replace(from, to));
+        }
+        for (file, text) in files.iter().zip(texts) {
+            std::fs::write(folder.path().join(file), text).expect("the folder can be written");
+        }
+        Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
+    }
+
+    async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
+        let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, server, process, others: Vec::new(), folder }
+        Self { url, secrets, server, config, process, others: Vec::new(), folder }
     }
 
     /// A cluster of three, on the ports given for clients and for routes. [`Nats::kill`] kills its first node.
@@ -68,7 +83,8 @@ impl Nats {
             timeout(Duration::from_secs(30), listening(&address)).await.expect("every node listens");
         }
         let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
-        Self { url, secrets, server, process, others, folder }
+        let config = root().join("nats/local.conf");
+        Self { url, secrets, server, config, process, others, folder }
     }
 
     /// How many more nodes there are.
@@ -91,11 +107,11 @@ impl Nats {
         self.process.ended().await;
         let address = self.url.trim_start_matches("nats://").to_owned();
         let (_, port) = address.rsplit_once(':').expect("the URL names a port");
-        self.process = serve(self.server, &root().join("nats/local.conf"), (self.folder.path(), port), &self.secrets);
+        self.process = serve(self.server, (&self.config, self.folder.path()), &self.secrets, port);
         timeout(Duration::from_secs(30), listening(&address)).await.expect("nats-server listens again");
     }
 
-    /// The password of a user of `nats/accounts.conf` or `nats/tenants.conf`.
+    /// The password of a user.
     pub(crate) fn password(&self, user: &str) -> &str {
         let name = format!("NATS_{}_PASSWORD", user.to_uppercase());
         self.secrets.get(&name).unwrap_or_else(|| panic!("nats/generate-local makes no {name}"))
@@ -128,7 +144,7 @@ async fn listening(address: &str) {
     }
 }
 
-fn serve(server: &str, config: &Path, (folder, port): (&Path, &str), secrets: &HashMap<String, String>) -> Running {
+fn serve(server: &str, (config, folder): (&Path, &Path), secrets: &HashMap<String, String>, port: &str) -> Running {
     Running::start(Path::new(server), &folder.join("log"), |command| {
         command.envs(secrets).arg("-c").arg(config);
         command.args(["-p", port, "--ports_file_dir"]).arg(folder).arg("-sd").arg(folder.join("store"));

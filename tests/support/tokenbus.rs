@@ -91,6 +91,11 @@ impl Tokenbus {
         run(&self.as_admin, arguments).await
     }
 
+    /// The keyring's file.
+    pub(crate) fn keys_file(&self) -> std::path::PathBuf {
+        self.folder.path().join("keys")
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("a log file")

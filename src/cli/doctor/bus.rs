@@ -1,0 +1,186 @@
+//! The bus: server, permissions, streams, workers, clock.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::Role;
+use super::keyring;
+use super::report::{Check, Report};
+use crate::bus::Bus;
+use crate::config::Config;
+use crate::nats::outgoing::Replies;
+use crate::nats::permissions::{self, OwnUser};
+use crate::nats::topology::{self, Server, Sizes, TopologyError};
+use crate::nats::{Nats, NatsError, Patience};
+use crate::seal::Keyring;
+use crate::subject::Waiter;
+use crate::subject::permission::{self, Act, Permission, USER_INFO};
+
+/// A clock that is further off makes credentials and refreshes come too early or too late.
+const CLOCK: SignedDuration = SignedDuration::from_secs(2);
+/// How long a worker may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>, report: &mut Report) {
+    let nats = match Nats::connect(&config.nats, "tokenbus doctor", Patience::Once).await {
+        Ok(nats) => nats,
+        Err(error) => {
+            let check = Check::failed("NATS", crate::cli::in_full(&error.into()));
+            return report
+                .add(check.fix("start it, or correct `nats.url`, `nats.user`, `nats.password`, `nats.creds`"));
+        }
+    };
+    report.add(server(config, &nats));
+    report.add(on_the_way(config, &nats));
+    match permissions::own_user(&nats).await {
+        Ok(Some(own)) => {
+            report.add(permissions_of(&own, needed(config, role)));
+            report.add(no_more_than_needed(&own, role));
+            report.add(clock(&own));
+        }
+        answer => report.add(unknown_user(answer.err())),
+    }
+    if role.sees_streams() {
+        report.add(jetstream(topology::check_server(&nats).await));
+        let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
+        report.add(streams(topology::inspect(&nats, sizes).await));
+        report.add(Check::skipped(
+            "at rest",
+            "the server does not tell users how it stores: compare `cipher` and `sync_interval` with nats/server.conf",
+        ));
+    }
+    if let Some(keyring) = keyring {
+        report.add(keyring::compare(&nats, keyring).await);
+    }
+    if role.calls_workers() {
+        report.add(workers(nats).await);
+    }
+}
+
+fn server(config: &Config, nats: &Nats) -> Check {
+    let version = nats.client().server_info().version;
+    Check::fine("NATS", format!("nats-server {version} at {}", config.nats.url))
+}
+
+fn on_the_way(config: &Config, nats: &Nats) -> Check {
+    const CHECK: &str = "on the way";
+    let is_here = |server: &str| {
+        let host = server.trim().split_once("://").map_or(server.trim(), |(_, host)| host);
+        ["127.", "localhost", "[::1]"].iter().any(|start| host.starts_with(start))
+    };
+    if config.nats.url.split(',').all(|server| server.trim().starts_with("tls://"))
+        || nats.client().server_info().tls_required
+    {
+        return Check::fine(CHECK, "TLS");
+    }
+    if config.nats.url.split(',').all(is_here) {
+        return Check::fine(CHECK, "no TLS, but nothing leaves this machine");
+    }
+    Check::warning(CHECK, "tokens travel to NATS in clear")
+        .fix("configure `tls` at the server, then `tls://…` in `nats.url` and, for an authority of your own, `nats.ca`")
+}
+
+fn needed(config: &Config, role: Role) -> Vec<Permission> {
+    let inbox = config.nats.inbox_prefix();
+    let edge_id = Some(config.http.edge_id.as_str()).filter(|id| !id.is_empty()).unwrap_or("*");
+    let edge = permission::needed_by_edge(&inbox, &Waiter::Edge(edge_id.to_owned()));
+    match role {
+        Role::All => [permission::needed_by_worker(&inbox), edge].concat(),
+        Role::Edge => edge,
+        Role::Worker => permission::needed_by_worker(&inbox),
+        Role::Operator => permission::needed_by_operator(&inbox),
+        Role::Admin => permission::needed_by_admin(&inbox),
+    }
+}
+
+fn permissions_of(own: &OwnUser, needed: Vec<Permission>) -> Check {
+    const CHECK: &str = "permissions";
+    let whose = format!("user `{}` of account `{}`", own.user, own.account);
+    let missing = own.missing(needed);
+    if missing.is_empty() {
+        return Check::fine(CHECK, format!("{whose} may do all that is needed"));
+    }
+    let mut check = Check::failed(CHECK, format!("{whose} may not"));
+    for permission in &missing {
+        check = check.and(format!("  {permission}"));
+    }
+    for (act, list) in [(Act::Publish, "publish"), (Act::Subscribe, "subscribe")] {
+        let subjects = missing.iter().filter(|permission| permission.act == act);
+        let subjects: Vec<String> = subjects.map(|permission| format!("\"{}\"", permission.subject)).collect();
+        if !subjects.is_empty() {
+            check = check.fix(format!("add to the user's `{list}: {{ allow: [ … ] }}`: {}", subjects.join(", ")));
+        }
+    }
+    check.fix("if it is the wrong user, correct `nats.user`; nats/accounts.conf has all of them")
+}
+
+fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
+    const CHECK: &str = "no more";
+    let forbidden = match role {
+        Role::Edge => permission::forbidden_to_edge(),
+        Role::Operator => permission::forbidden_to_operator(),
+        Role::All | Role::Worker | Role::Admin => {
+            return Check::skipped(CHECK, "whoever has this user's password has everything: guard it");
+        }
+    };
+    let excess = own.excess(forbidden);
+    if excess.is_empty() {
+        return Check::fine(CHECK, "and nothing that it should not");
+    }
+    let mut check = Check::warning(CHECK, "but it may, at least in part");
+    for permission in excess {
+        check = check.and(format!("  {permission}"));
+    }
+    check.fix("narrow the user's permissions as in nats/accounts.conf; in an account of its own this does less harm")
+}
+
+fn unknown_user(error: Option<NatsError>) -> Check {
+    let found = error.map_or("the server gives no answer".to_owned(), |error| error.to_string());
+    Check::warning("permissions", format!("cannot be checked: {found}"))
+        .fix(format!("let the user publish `{USER_INFO}`"))
+        .fix("let it subscribe to its inbox (`nats.inbox_prefix`, or `_INBOX_<user>`): without it no answer arrives")
+}
+
+fn clock(own: &OwnUser) -> Check {
+    let seconds = own.clock_ahead.as_secs_f64();
+    if own.clock_ahead.abs() <= CLOCK {
+        return Check::fine("clock", format!("as the server's, {:.1} s apart at most", seconds.abs()));
+    }
+    Check::failed("clock", format!("the server's clock is {seconds:+.1} s off this one's"))
+        .fix("set both by NTP: credentials and refreshes go by the clock")
+}
+
+fn jetstream(server: Result<Server, TopologyError>) -> Check {
+    match server {
+        Ok(Server { api_level, .. }) => Check::fine("JetStream", format!("enabled, API level {api_level}")),
+        Err(error) => {
+            let fix = match error {
+                TopologyError::TooOld { .. } => "update nats-server; `nats/bring-nats` brings one",
+                _ => "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf",
+            };
+            Check::failed("JetStream", error.to_string()).fix(fix)
+        }
+    }
+}
+
+fn streams(found: Vec<(String, Result<(), TopologyError>)>) -> Check {
+    const CHECK: &str = "streams";
+    let all = found.len();
+    let wrong: Vec<TopologyError> = found.into_iter().filter_map(|(_, result)| result.err()).collect();
+    if wrong.is_empty() {
+        return Check::fine(CHECK, format!("all {all} streams and buckets as declared"));
+    }
+    let mut check = Check::failed(CHECK, format!("{} of {all} streams and buckets are not as declared", wrong.len()));
+    for error in wrong {
+        check = check.and(format!("  {error}"));
+    }
+    check
+}
+
+async fn workers(nats: Nats) -> Check {
+    match Bus::new(nats, Replies::new(), ANSWER).ready().await {
+        Ok(()) => Check::fine("workers", "answer"),
+        Err(reason) => Check::failed("workers", reason).fix("start one: `tokenbus serve --role worker`"),
+    }
+}

@@ -1,0 +1,49 @@
+//! The keyring: is it readable, and does it hold the keys that are in use?
+
+use super::report::{Check, Report};
+use crate::config::Config;
+use crate::nats::{Nats, bucket};
+use crate::seal::Keyring;
+use crate::subject::{META, META_KEYS};
+
+pub(super) fn load(config: &Config, report: &mut Report) -> Option<Keyring> {
+    match Keyring::load(&config.secrets.keys_file) {
+        Ok(keyring) => {
+            report.add(Check::fine("keyring", format!("readable; its keys: {}", ids(&keyring).join(", "))));
+            Some(keyring)
+        }
+        Err(error) => {
+            report.add(
+                Check::failed("keyring", error.to_string())
+                    .fix("give this worker the keyring of the other workers; the very first one makes it with `tokenbus keys generate`"),
+            );
+            None
+        }
+    }
+}
+
+/// Whether all keys are there that something stored was sealed with.
+pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
+    const CHECK: &str = "keys in use";
+    let entry = match bucket::get(nats, META, META_KEYS).await {
+        Ok(entry) => entry,
+        Err(error) => return Check::failed(CHECK, format!("`{META}` cannot be read: {error}")),
+    };
+    let Some(value) = entry.and_then(|entry| entry.value) else {
+        return Check::fine(CHECK, "none yet");
+    };
+    let Ok(used) = serde_json::from_slice::<Vec<String>>(&value) else {
+        return Check::failed(CHECK, format!("`{META_KEYS}` in `{META}` is no list of key ids"));
+    };
+    let known = ids(keyring);
+    let missing: Vec<&str> = used.iter().map(String::as_str).filter(|id| !known.contains(id)).collect();
+    if missing.is_empty() {
+        return Check::fine(CHECK, format!("{}: all in the keyring", used.join(", ")));
+    }
+    Check::failed(CHECK, format!("not in the keyring: {}", missing.join(", ")))
+        .fix("add these keys to the keyring: what they sealed opens with nothing else")
+}
+
+fn ids(keyring: &Keyring) -> Vec<&str> {
+    keyring.key_ids().collect()
+}

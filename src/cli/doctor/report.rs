@@ -1,0 +1,164 @@
+//! A list of checks, for people and as JSON.
+
+use std::fmt;
+use std::io::IsTerminal as _;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::config;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    /// Works, but is not as it should be.
+    Warning,
+    Failed,
+    /// Cannot be found out from here.
+    Skipped,
+}
+
+impl Status {
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Ok => "✓",
+            Self::Warning => "!",
+            Self::Failed => "✗",
+            Self::Skipped => "–",
+        }
+    }
+
+    /// Its colour, by SGR number.
+    fn colour(self) -> u8 {
+        match self {
+            Self::Ok => 32,
+            Self::Warning => 33,
+            Self::Failed => 31,
+            Self::Skipped => 2,
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Check {
+    check: &'static str,
+    status: Status,
+    /// What was found, the most important line first.
+    found: Vec<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fix: Vec<String>,
+}
+
+impl Check {
+    fn new(check: &'static str, status: Status, found: impl Into<String>) -> Self {
+        Self { check, status, found: vec![found.into()], fix: Vec::new() }
+    }
+
+    pub(super) fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Status::Ok, found)
+    }
+
+    pub(super) fn warning(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Status::Warning, found)
+    }
+
+    pub(super) fn failed(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Status::Failed, found)
+    }
+
+    pub(super) fn skipped(check: &'static str, found: impl Into<String>) -> Self {
+        Self::new(check, Status::Skipped, found)
+    }
+
+    /// The same with a line more of what was found.
+    pub(super) fn and(mut self, found: impl Into<String>) -> Self {
+        self.found.push(found.into());
+        self
+    }
+
+    /// The same with what to do.
+    pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
+        self.fix.push(fix.into());
+        self
+    }
+}
+
+/// All that was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Report(Vec<Check>);
+
+impl Report {
+    pub(super) fn add(&mut self, check: Check) {
+        self.0.push(check);
+    }
+
+    pub(super) fn failures(&self) -> usize {
+        self.count(Status::Failed)
+    }
+
+    fn count(&self, status: Status) -> usize {
+        self.0.iter().filter(|check| check.status == status).count()
+    }
+
+    pub(super) fn as_json(&self) -> Value {
+        json!({ "ok": self.failures() == 0, "checks": self.0 })
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, colours: bool) -> fmt::Result {
+        let paint = |code: u8, text: &str| if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let width = self.0.iter().map(|check| check.check.chars().count()).max().unwrap_or_default();
+        let indent = " ".repeat(width + 4);
+        for Check { check, status, found, fix } in &self.0 {
+            write!(f, "{} {check:width$}  ", paint(status.colour(), status.mark()))?;
+            writeln!(f, "{}", found.join(&format!("\n{indent}")))?;
+            for fix in fix {
+                writeln!(f, "{indent}{}", paint(1, &format!("→ {fix}")))?;
+            }
+        }
+        let (failures, warnings) = (self.failures(), self.count(Status::Warning));
+        let all = self.0.len();
+        let (colour, verdict) = match (failures, warnings) {
+            (0, 0) => (Status::Ok.colour(), "all is well".to_owned()),
+            (0, warnings) => (Status::Warning.colour(), format!("nothing is broken; warnings: {warnings}")),
+            (failures, _) => (Status::Failed.colour(), format!("{failures} of {all} checks failed")),
+        };
+        writeln!(f, "\n{}", paint(colour, &verdict))
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wanted = config::env("NO_COLOR").is_none_or(|value| value.is_empty());
+        self.write(f, wanted && std::io::stdout().is_terminal())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Painted<'a>(&'a Report);
+
+    impl fmt::Display for Painted<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.write(f, true)
+        }
+    }
+
+    #[test]
+    fn a_report_is_a_list_with_what_to_do() {
+        let mut report = Report::default();
+        report.add(Check::fine("settings", "readable"));
+        report.add(Check::failed("NATS", "away").and("since noon").fix("start it"));
+        assert_eq!(
+            report.to_string(),
+            "✓ settings  readable\n✗ NATS      away\n            since noon\n            → start it\n\n1 of 2 checks failed\n"
+        );
+        assert_eq!(report.as_json()["ok"], false);
+        assert_eq!(report.as_json()["checks"][1]["fix"][0], "start it");
+        assert!(Painted(&report).to_string().starts_with("\x1b[32m✓\x1b[0m settings"));
+    }
+}

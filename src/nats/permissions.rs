@@ -1,0 +1,223 @@
+//! What this connection may do, as the server says it, against what its part of the program needs.
+
+use std::time::Duration;
+
+use async_nats::client::Request;
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{Nats, NatsError};
+use crate::subject::permission::{Act, Permission, Rules, USER_INFO};
+use crate::system;
+
+/// Pause before the server is asked again while it is away.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Why a process does not have what it needs.
+#[derive(Debug, thiserror::Error)]
+pub enum PermissionError {
+    /// The server would refuse something that it will have to do.
+    #[error(
+        "NATS user `{user}` of account `{account}` may not {}; add what is missing to the user's permissions in the \
+             server's configuration (`nats/accounts.conf` shows all that is needed), then start again",
+        list(missing)
+    )]
+    Missing {
+        /// The user's name or key.
+        user: String,
+        /// The account's name or key.
+        account: String,
+        /// What the server would refuse.
+        missing: Vec<Permission>,
+    },
+    /// The server is away.
+    #[error(transparent)]
+    Away(#[from] NatsError),
+}
+
+fn list(missing: &[Permission]) -> String {
+    missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What the server says about a connection's user.
+#[derive(Debug, Clone)]
+pub struct OwnUser {
+    /// Its name or key.
+    pub user: String,
+    /// Its account's name or key.
+    pub account: String,
+    /// How far the server's clock is ahead of ours, as well as one question can tell.
+    pub clock_ahead: SignedDuration,
+    publish: Rules,
+    subscribe: Rules,
+}
+
+impl OwnUser {
+    /// Which of these the server would refuse, in whole or in part.
+    #[must_use]
+    pub fn missing(&self, needed: Vec<Permission>) -> Vec<Permission> {
+        let is_missing = |permission: &Permission| !self.rules(permission.act).allow_all_of(&permission.subject);
+        needed.into_iter().filter(is_missing).collect()
+    }
+
+    /// Which of these the server would allow, in whole or in part.
+    #[must_use]
+    pub fn excess(&self, forbidden: Vec<Permission>) -> Vec<Permission> {
+        let is_excess = |permission: &Permission| self.rules(permission.act).allow_some_of(&permission.subject);
+        forbidden.into_iter().filter(is_excess).collect()
+    }
+
+    fn rules(&self, act: Act) -> &Rules {
+        match act {
+            Act::Publish => &self.publish,
+            Act::Subscribe => &self.subscribe,
+        }
+    }
+}
+
+/// Asks the server who we are and what we may do. None: it gives no answer, though it is there.
+///
+/// # Errors
+/// [`NatsError`] when the server is away.
+pub async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
+    let asked = system::now();
+    let answer = match nats.request(USER_INFO, Request::new().payload("".into())).await {
+        Ok(answer) => answer,
+        Err(_) if nats.is_connected() => return Ok(None),
+        Err(away) => return Err(away),
+    };
+    Ok(parse(&answer.payload, asked, system::now()))
+}
+
+/// Whether the connection has what is needed. What cannot be found out is warned of, and is no error.
+///
+/// # Errors
+/// [`PermissionError`].
+pub async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), PermissionError> {
+    let Some(own) = own_user(nats).await? else {
+        warn!("permissions at NATS cannot be checked: let this user publish `{USER_INFO}`");
+        return Ok(());
+    };
+    let missing = own.missing(needed);
+    let OwnUser { user, account, .. } = own;
+    if missing.is_empty() {
+        info!("user `{user}` of account `{account}` may do all that is needed at NATS");
+        return Ok(());
+    }
+    Err(PermissionError::Missing { user, account, missing })
+}
+
+/// [`check`] as a task: waits for the server, however long it is away, and ends in good order only with `stop`.
+///
+/// # Errors
+/// [`PermissionError::Missing`].
+pub async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
+    loop {
+        let pause = match check(&nats, needed.clone()).await {
+            Ok(()) => break,
+            Err(missing @ PermissionError::Missing { .. }) => return Err(missing),
+            Err(PermissionError::Away(_)) => tokio::time::sleep(AGAIN),
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = pause => {}
+        }
+    }
+    stop.cancelled().await;
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    server: Server,
+    data: User,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    time: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct User {
+    user: String,
+    account: String,
+    #[serde(default)]
+    user_name: String,
+    #[serde(default)]
+    account_name: String,
+    #[serde(default)]
+    permissions: Permissions,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Permissions {
+    publish: Option<Listed>,
+    subscribe: Option<Listed>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Listed {
+    allow: Option<Vec<String>>,
+    deny: Option<Vec<String>>,
+}
+
+impl From<Option<Listed>> for Rules {
+    fn from(listed: Option<Listed>) -> Self {
+        let Listed { allow, deny } = listed.unwrap_or_default();
+        Self { allow: allow.unwrap_or_default(), deny: deny.unwrap_or_default() }
+    }
+}
+
+fn parse(payload: &[u8], asked: Timestamp, answered: Timestamp) -> Option<OwnUser> {
+    let Answer { server, data } = serde_json::from_slice(payload).ok()?;
+    let User { user, account, user_name, account_name, permissions } = data;
+    let named = |name: String, key: String| if name.is_empty() { key } else { name };
+    // The answer was written somewhere between question and arrival: only what lies outside of that is a difference.
+    let clock_ahead = if server.time > answered {
+        server.time.duration_since(answered)
+    } else if server.time < asked {
+        server.time.duration_since(asked)
+    } else {
+        SignedDuration::ZERO
+    };
+    Some(OwnUser {
+        user: named(user_name, user),
+        account: named(account_name, account),
+        clock_ahead,
+        publish: permissions.publish.into(),
+        subscribe: permissions.subscribe.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_servers_answer_is_read_with_and_without_permissions() {
+        let (asked, answered) = (at("2026-01-01T12:00:00Z"), at("2026-01-01T12:00:01Z"));
+        let text = r#"{"server":{"name":"s","time":"2026-01-01T12:00:00.5Z"},"data":{"user":"edge","account":"EDGE",
+            "permissions":{"publish":{"allow":["a.*"]},"subscribe":{"deny":["b.>"]}}}}"#;
+        let own = parse(text.as_bytes(), asked, answered).unwrap();
+        assert_eq!((own.user.as_str(), own.account.as_str(), own.clock_ahead), ("edge", "EDGE", SignedDuration::ZERO));
+        assert_eq!(own.publish, Rules { allow: vec!["a.*".to_owned()], deny: Vec::new() });
+        assert_eq!(own.subscribe, Rules { allow: Vec::new(), deny: vec!["b.>".to_owned()] });
+
+        let text = r#"{"server":{"time":"2026-01-01T12:00:11Z"},"data":{"user":"UABC","account":"AABC",
+            "user_name":"w","account_name":"OAUTH"}}"#;
+        let own = parse(text.as_bytes(), asked, answered).unwrap();
+        assert_eq!((own.user.as_str(), own.account.as_str()), ("w", "OAUTH"));
+        assert_eq!(own.clock_ahead, SignedDuration::from_secs(10));
+        assert!(own.publish.allow_all_of(">"));
+        assert!(parse(b"{}", asked, answered).is_none());
+    }
+}

@@ -1,0 +1,114 @@
+//! `tokenbus doctor`: what it finds, what it advises, and how it ends.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::bus::Bus;
+use crate::nats_operator::ROOT;
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, Tokenbus, run, settings};
+
+/// Exit code, standard output and standard error of `tokenbus doctor` with these arguments.
+async fn doctor(settings: &HashMap<String, String>, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(PROGRAM);
+    let output = command.arg("doctor").args(arguments).envs(settings).output().await.expect("the program starts");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+/// The status of each check, by name.
+async fn statuses(settings: &HashMap<String, String>, role: &str) -> (Option<i32>, HashMap<String, String>, Value) {
+    let (code, printed, errors) = doctor(settings, &["--role", role, "--json"]).await;
+    let report: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed} {errors}"));
+    assert_eq!(report["ok"], code == Some(0), "{report}");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let checks = report["checks"].as_array().expect("a list");
+    let found = checks.iter().map(|check| (text(&check["check"]), text(&check["status"]))).collect();
+    (code, found, report)
+}
+
+#[tokio::test]
+async fn all_is_well_where_all_is_well() {
+    let tokenbus = Tokenbus::start(&[]).await;
+    for (user, role) in
+        [("worker", "all"), ("worker", "worker"), ("edge", "edge"), ("operator", "operator"), ("admin", "admin")]
+    {
+        let settings = settings(&tokenbus.nats, user, &tokenbus.keys_file());
+        let (code, found, report) = statuses(&settings, role).await;
+        assert_eq!(code, Some(0), "{user} as {role}: {report}");
+        assert!(!found.values().any(|status| status == "failed" || status == "warning"), "{role}: {report}");
+        assert_eq!(found.contains_key("keyring"), user == "worker", "{report}");
+        assert_eq!(found.contains_key("streams"), user != "edge", "{report}");
+        let (code, printed, errors) = doctor(&settings, &["--role", role]).await;
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{printed}");
+        assert!(printed.ends_with("all is well\n") && !printed.contains('\x1b'), "{printed}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_named_with_what_to_do() {
+    let nats = Nats::edited(&[ROOT], &["root"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    let settings = settings(&nats, "worker", &keys);
+
+    // Nothing has been set up.
+    let (code, found, report) = statuses(&settings, "worker").await;
+    assert_eq!((code, found["keyring"].as_str(), found["streams"].as_str()), (Some(1), "failed", "failed"), "{report}");
+    assert!(report.to_string().contains("tokenbus keys generate") && report.to_string().contains("tokenbus setup"));
+    let (code, _, report) = statuses(&self::settings(&nats, "edge", &keys), "edge").await;
+    assert_eq!(code, Some(1));
+    assert!(report.to_string().contains("no worker answers"), "{report}");
+
+    // One stream differs, and one key is in use that nobody here has.
+    run(&settings, &["keys", "generate", "--out", keys.to_str().unwrap()]).await;
+    let root = async_nats::jetstream::new(nats.connect("root").await);
+    let other = json!({ "name": "OAUTH_DEAD", "subjects": ["oauth.dead.>"], "max_msgs": 7 });
+    root.client().request("$JS.API.STREAM.CREATE.OAUTH_DEAD", other.to_string().into()).await.unwrap();
+    let (code, found, report) = statuses(&settings, "worker").await;
+    assert_eq!((code, found["streams"].as_str(), found["keyring"].as_str()), (Some(1), "failed", "ok"), "{report}");
+    assert!(report.to_string().contains("stream OAUTH_DEAD exists with"), "{report}");
+}
+
+#[tokio::test]
+async fn e2_a_missing_key_and_other_replicas_are_found() {
+    let tokenbus = Tokenbus::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let others = folder.path().join("others");
+    let mut settings = settings(&tokenbus.nats, "worker", &others);
+    run(&settings, &["keys", "generate", "--out", others.to_str().unwrap()]).await;
+    settings.insert("TOKENBUS_NATS__REPLICAS".to_owned(), "3".to_owned());
+    let bus = Bus::of(&tokenbus.nats).await;
+    let entry = bus.messages("KV_oauth_meta").await.pop().expect("the keys in use");
+    let used: Vec<String> = serde_json::from_slice(&entry.payload).unwrap();
+    let (code, found, report) = statuses(&settings, "worker").await;
+    assert_eq!((code, found["keys in use"].as_str(), found["streams"].as_str()), (Some(1), "failed", "failed"));
+    assert!(report.to_string().contains(&used[0]) && report.to_string().contains("other replicas"), "{report}");
+}
+
+#[tokio::test]
+async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[nats]\nurll = \"x\"\n").unwrap();
+    let none = HashMap::new();
+    let (code, printed, _) = doctor(&none, &["--config", file.path().to_str().unwrap()]).await;
+    assert_eq!(code, Some(1));
+    assert!(printed.starts_with("✗ settings") && printed.contains("urll"), "{printed}");
+
+    let away = HashMap::from([("TOKENBUS_NATS__URL".to_owned(), "nats://127.0.0.1:1".to_owned())]);
+    let (code, printed, _) = doctor(&away, &["--role", "edge"]).await;
+    assert_eq!(code, Some(1));
+    assert!(printed.contains("✗ NATS") && printed.contains("→ start it"), "{printed}");
+}
+
+/// A gateway with a worker's user would do harm when taken over.
+#[tokio::test]
+async fn e9_a_gateway_with_too_much_is_told() {
+    let tokenbus = Tokenbus::start(&[]).await;
+    let (code, found, report) = statuses(&settings(&tokenbus.nats, "worker", Path::new("none")), "edge").await;
+    assert_eq!((code, found["no more"].as_str()), (Some(0), "warning"), "{report}");
+    assert!(report.to_string().contains("$JS.API.>"), "{report}");
+}
