@@ -108,6 +108,7 @@ impl Edge {
     ) -> Result<(Found, Operation), HttpError> {
         let found = self.routes.find(request.uri().path())?;
         label.route = found.row.pattern;
+        let operation = found.row.operation(request.method())?;
         let uri = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri > limits.uri {
             return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
@@ -115,7 +116,6 @@ impl Edge {
         if size(request.headers()) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));
         }
-        let operation = found.row.operation(request.method())?;
         Ok((found, operation))
     }
 

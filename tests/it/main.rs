@@ -7,9 +7,13 @@
 mod ask;
 #[cfg(test)]
 mod bus;
+#[cfg(test)]
+mod canary;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod checklist;
 #[cfg(test)]
 mod e2e;
 #[cfg(feature = "failpoints")]
@@ -25,7 +29,9 @@ mod http_connections;
 #[cfg(test)]
 mod http_health;
 #[cfg(test)]
-mod hygiene;
+mod http_login;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `tests/provider/install` and `nats/bring-nats-cli`, once a run.
+//! `tests/provider/install`, `nats/bring-nats-cli` and `tests/openapi/bring-schemathesis`, once a run.
 
 use crate::support::root;
 use std::io::Write;
@@ -28,19 +28,32 @@ pub(crate) fn chromium() -> bool {
 
 /// The `nats` CLI; `None`, and a line that says so, where there is none and nothing to build it with.
 pub(crate) fn nats_cli() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| {
-        let mut script = Command::new(root().join("nats/bring-nats-cli"));
-        let output = script.stderr(Stdio::inherit()).output().expect("bash runs nats/bring-nats-cli");
-        let printed = String::from_utf8(output.stdout).expect("a path is text");
-        (output.status.code(), printed.trim_end().into())
-    });
-    match &*BROUGHT {
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("nats/bring-nats-cli"));
+    found(&BROUGHT, "no Go to build the nats CLI")
+}
+
+/// schemathesis; `None`, and a line that says so, where it cannot be had.
+pub(crate) fn schemathesis() -> Option<&'static Path> {
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("tests/openapi/bring-schemathesis"));
+    found(&BROUGHT, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
+}
+
+/// How a script that brings a program ended, and the path that it printed.
+fn brought(script: &str) -> (Option<i32>, PathBuf) {
+    let output = Command::new(root().join(script)).stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{script} does not start: {error}"));
+    let printed = String::from_utf8(output.stdout).expect("a path is text");
+    (output.status.code(), printed.trim_end().into())
+}
+
+fn found(brought: &'static (Option<i32>, PathBuf), why_not: &str) -> Option<&'static Path> {
+    match brought {
         (Some(0), path) => Some(path),
         (Some(3), _) => {
-            skipped("no Go to build the nats CLI");
+            skipped(why_not);
             None
         }
-        (other, _) => panic!("nats/bring-nats-cli failed: {other:?}; what it said is above"),
+        (other, _) => panic!("a script that brings a program failed: {other:?}; what it said is above"),
     }
 }
 
