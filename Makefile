@@ -35,8 +35,8 @@ demo: cargo ## start everything, walk a login from end to end, and stop
 test: cargo ## run all tests that need nothing but nats-server
 	@$(WITH_NATS) $(CARGO) test --features failpoints
 
-conformance: cargo ## run the tests against a real authorization server (needs node and npm)
-	@$(WITH_NATS) $(CARGO) test --test conformance
+conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
+	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --test conformance
 
 chaos: cargo ## run the tests that kill and delay workers and servers
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test it chaos
@@ -51,8 +51,7 @@ lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --test conformance --all-features -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then set -x; $(CARGO) deny check; \
-	else echo 'lint: cargo-deny is not installed, dependencies were not checked (cargo install cargo-deny)' >&2; fi
+	@CARGO='$(CARGO)' .ci/check-dependencies
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 
 doc: cargo ## build the documentation of the code

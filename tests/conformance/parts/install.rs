@@ -40,7 +40,12 @@ pub(crate) fn schemathesis() -> Option<&'static Path> {
 
 /// How a script that brings a program ended, and the path that it printed.
 fn brought(script: &str) -> (Option<i32>, PathBuf) {
-    let output = Command::new(root().join(script)).stderr(Stdio::inherit()).output();
+    let mut command = Command::new(root().join(script));
+    // `make` hands it on under this name: of those that begin with TOKENBUS_, the program takes every one for a setting.
+    if let Some(cache) = std::env::var_os("CACHE") {
+        command.env("TOKENBUS_CACHE", cache);
+    }
+    let output = command.stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("{script} does not start: {error}"));
     let printed = String::from_utf8(output.stdout).expect("a path is text");
     (output.status.code(), printed.trim_end().into())
