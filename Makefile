@@ -32,8 +32,11 @@ run: cargo ## start everything, walk a login, and stay up to look around
 demo: cargo ## start everything, walk a login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
+# Tests mostly wait, for servers and for clocks: two of them a core at once take half the time.
+TWO_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))}";
+
 test: cargo ## run all tests that need nothing but nats-server
-	@$(WITH_NATS) $(CARGO) test --features failpoints
+	@$(WITH_NATS) $(TWO_A_CORE) $(CARGO) test --features failpoints
 
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
 	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --test conformance
