@@ -32,7 +32,7 @@ run: cargo ## start everything, walk a login, and stay up to look around
 demo: cargo ## start everything, walk a login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
-# Tests mostly wait, for servers and for clocks: two of them a core at once take half the time.
+# Tests mostly wait, for servers and for clocks: so two of them run on each core.
 TWO_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))}";
 
 test: cargo ## run all tests that need nothing but nats-server

@@ -1,4 +1,4 @@
-//! The part of WebDriver (W3C) that the tests need.
+//! The part of `WebDriver` (W3C) that the tests need.
 
 use std::time::Duration;
 
