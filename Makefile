@@ -32,11 +32,14 @@ run: cargo ## start everything, walk a login, and stay up to look around
 demo: cargo ## start everything, walk a login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
-test: cargo ## run all tests that need nothing but nats-server
-	@$(WITH_NATS) $(CARGO) test --features failpoints
+# Tests mostly wait, for servers and for clocks: so two of them run on each core.
+TWO_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))}";
 
-conformance: cargo ## run the tests against a real authorization server (needs node and npm)
-	@$(WITH_NATS) $(CARGO) test --test conformance
+test: cargo ## run all tests that need nothing but nats-server
+	@$(WITH_NATS) $(TWO_A_CORE) $(CARGO) test --features failpoints
+
+conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
+	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --test conformance
 
 chaos: cargo ## run the tests that kill and delay workers and servers
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test it chaos
@@ -51,8 +54,7 @@ lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --test conformance --all-features -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then set -x; $(CARGO) deny check; \
-	else echo 'lint: cargo-deny is not installed, dependencies were not checked (cargo install cargo-deny)' >&2; fi
+	@CARGO='$(CARGO)' .ci/check-dependencies
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 
 doc: cargo ## build the documentation of the code

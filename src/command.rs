@@ -213,3 +213,6 @@ impl Order {
         if fits { Ok(order.work) } else { Err(Malformed::Misplaced) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,6 +137,7 @@ impl Edge {
     fn found(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found, Operation), HttpError> {
         let found = self.routes.find(head.uri.path())?;
         label.route = found.row.pattern;
+        let operation = found.row.operation(&head.method)?;
         let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri > limits.uri {
             return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
@@ -144,7 +145,6 @@ impl Edge {
         if size(&head.headers) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));
         }
-        let operation = found.row.operation(&head.method)?;
         Ok((found, operation))
     }
 

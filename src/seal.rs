@@ -337,3 +337,7 @@ mod tests {
         assert!(Keyring::generate(&path).is_err());
     }
 }
+
+#[cfg(test)]
+#[path = "seal/forms.rs"]
+mod forms;

@@ -120,3 +120,6 @@ fn read_cursor(cursor: &str) -> Result<String, CallError> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(cursor).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     bytes.ok_or_else(|| bad_request(CURSOR))
 }
+
+#[cfg(test)]
+mod tests;

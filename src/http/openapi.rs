@@ -29,7 +29,7 @@ mod tests {
 
     /// The codes that an operation can answer with when it is routed.
     fn codes(operation: Operation) -> BTreeSet<&'static str> {
-        let mut codes = BTreeSet::from(["200", "400", "405"]);
+        let mut codes = BTreeSet::from(["200", "400", "405", "431"]);
         if !operation.is_open() {
             codes.extend(["401", "413", "429", "502", "503", "504"]);
         }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
@@ -79,5 +81,72 @@ fn e6_only_our_reply_subjects_are_answered() {
         &format!("oauth.reply.{id}. {}", "a".repeat(21)),
     ] {
         assert_eq!((parse_reply(subject, false), parse_reply(subject, true)), (None, None), "{subject}");
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9][A-Za-z0-9_-]{0,63}".prop_filter("that is for routes", |name| !name.starts_with("oauth-"))
+}
+
+/// Texts that look like subjects of this service, and texts that do not.
+fn text() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        Just(ACCOUNT.to_owned()),
+        Just("config".to_owned()),
+        Just("refresh".to_owned()),
+        "exchange|put|delete|revoke|due|at",
+        "[a-zA-Z0-9_*> -]{0,8}",
+    ];
+    let subject = proptest::collection::vec(part, 0..7).prop_map(|parts| format!("{ROOT}.{}", parts.join(".")));
+    prop_oneof![subject, ".{0,80}", "oauth\\.(reply|edge)\\.[a-zA-Z0-9_.*>-]{0,50}"]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn e4_subjects_come_back_and_no_name_widens_one(integration in name(), connection in name(), verb in 0_usize..5) {
+        let verb = Verb::ALL[verb];
+        let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.{integration}.{connection}")).unwrap();
+        let command = if verb.is_config() {
+            CommandSubject::config(key.integration.clone(), key.account.clone(), verb)
+        } else {
+            CommandSubject::connection(&key, verb)
+        };
+        prop_assert_eq!(CommandSubject::parse(&command.subject()), Ok(command.clone()));
+        prop_assert_eq!(ConnectionKey::parse_kv_key(&key.kv_key()), Ok(key.clone()));
+        prop_assert_eq!(ConnectionKey::parse_due(&key.schedule_due()), Ok(key.clone()));
+        for (subject, tokens) in [
+            (key.subject(), 6),
+            (key.record_subject(), 5),
+            (key.schedule_at(), 8),
+            (command.subject(), 7),
+            (command.dead_subject(), 6),
+            (command.event_subject("connected"), 7),
+            (config_subject(&key.integration), 5),
+        ] {
+            prop_assert_eq!(subject.split('.').count(), tokens, "{}", subject);
+            prop_assert!(subject.split('.').all(|token| !token.is_empty() && !token.contains(['*', '>', ' '])), "{}", subject);
+        }
+    }
+
+    #[test]
+    fn e4_what_is_read_from_a_subject_is_all_that_it_says(text in text()) {
+        if let Ok(command) = CommandSubject::parse(&text) {
+            prop_assert_eq!(command.subject(), text.as_str());
+        }
+        if let Ok(key) = ConnectionKey::parse_due(&text) {
+            prop_assert_eq!(key.schedule_due(), text.as_str());
+        }
+        if let Ok(key) = ConnectionKey::parse_kv_key(&text) {
+            prop_assert_eq!(key.kv_key(), text.as_str());
+        }
+        for (from_worker, tokens) in [(false, 4), (true, 5)] {
+            if let Some(id) = parse_reply(&text, from_worker) {
+                prop_assert_eq!(text.split('.').count(), tokens);
+                prop_assert!(is_id(id));
+            }
+        }
+        prop_assert!(parse_edge_call(&text).is_none_or(|call| edge_call(call) == text && !call.contains('.')));
     }
 }

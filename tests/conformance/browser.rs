@@ -45,7 +45,7 @@ async fn a_popup_tells_its_opener_that_it_is_connected() {
     let Some(browser) = Browser::open().await else { return };
     let application = Landing::open().await;
     let world = world(&application).await;
-    browser.page.goto(&application.url).await.expect("the application's page");
+    browser.page.goto(&application.url).await;
     let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
@@ -53,7 +53,7 @@ async fn a_popup_tells_its_opener_that_it_is_connected() {
     assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
     assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
     browser.picture("connected").await;
-    assert_no_token_in(&browser.page.source().await.expect("a page has a source"), &world).await;
+    assert_no_token_in(&browser.page.source().await, &world).await;
 
     browser.show(&windows.opener).await;
     let expected = json!({
@@ -62,8 +62,7 @@ async fn a_popup_tells_its_opener_that_it_is_connected() {
     assert_eq!(heard(&browser).await, [json!({ "origin": gateway(&world), "data": expected })]);
 
     browser.show(&windows.popup).await;
-    let back = browser.page.find(fantoccini::Locator::Css("a")).await.expect("a link back");
-    back.click().await.expect("a link can be followed");
+    browser.page.element("a").await.click().await;
     browser.arrive(&application.url).await;
     assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
     browser.close().await;
@@ -74,7 +73,7 @@ async fn a_popup_tells_its_opener_that_it_was_denied() {
     let Some(browser) = Browser::open().await else { return };
     let application = Landing::open().await;
     let world = world(&application).await;
-    browser.page.goto(&application.url).await.expect("the application's page");
+    browser.page.goto(&application.url).await;
     let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
     browser.answer(Consent::Deny).await;
     browser.arrive(&world.tokenbus.callback()).await;
@@ -98,7 +97,7 @@ async fn b9_an_opener_of_another_origin_hears_nothing() {
     let Some(browser) = Browser::open().await else { return };
     let (application, other) = (Landing::open().await, Landing::open().await);
     let world = world(&application).await;
-    browser.page.goto(&other.url).await.expect("the other's page");
+    browser.page.goto(&other.url).await;
     let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
@@ -109,7 +108,7 @@ async fn b9_an_opener_of_another_origin_hears_nothing() {
     assert!(console.contains("postMessage") && console.contains(&other.origin), "{console}");
     browser.show(&windows.opener).await;
     let own = "postMessage('mine')";
-    browser.page.execute(own, vec![]).await.expect("a message to itself");
+    browser.page.execute(own, &[]).await;
     assert_eq!(heard(&browser).await, [json!({ "origin": other.origin, "data": "mine" })]);
     browser.close().await;
 }
@@ -119,7 +118,7 @@ async fn b9_without_return_to_nobody_hears_anything() {
     let Some(browser) = Browser::open().await else { return };
     let application = Landing::open().await;
     let world = world(&application).await;
-    browser.page.goto(&application.url).await.expect("the application's page");
+    browser.page.goto(&application.url).await;
     let windows = browser.open_popup(&login(&world, None).await).await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
@@ -129,7 +128,7 @@ async fn b9_without_return_to_nobody_hears_anything() {
     assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
 
     browser.show(&windows.opener).await;
-    browser.page.execute("postMessage('mine')", vec![]).await.expect("a message to itself");
+    browser.page.execute("postMessage('mine')", &[]).await;
     assert_eq!(heard(&browser).await, [json!({ "origin": application.origin, "data": "mine" })]);
     browser.close().await;
 }
@@ -139,16 +138,16 @@ async fn the_page_works_without_scripts() {
     let Some(browser) = Browser::without_scripts().await else { return };
     let application = Landing::open().await;
     let world = world(&application).await;
-    browser.page.goto(&application.url).await.expect("the application's page");
+    browser.page.goto(&application.url).await;
     browser.text("html:not(.scripts)").await;
 
     let start = login(&world, Some(&application)).await.parse().expect("a URL");
     let callback = browser.walk(&start, &world.tokenbus.callback(), Consent::Allow).await;
     assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
     assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
-    assert_no_token_in(&browser.page.source().await.expect("a page has a source"), &world).await;
+    assert_no_token_in(&browser.page.source().await, &world).await;
 
-    browser.page.goto(callback.as_str()).await.expect("the same page again");
+    browser.page.goto(callback.as_str()).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");
     browser.picture("used").await;
     browser.close().await;
@@ -163,7 +162,7 @@ async fn b4_chromium_keeps_the_cookie_of_a_bound_login() {
     browser.walk(&link.parse().expect("a URL"), &world.tokenbus.callback(), Consent::Allow).await;
     assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
 
-    browser.page.goto(&link).await.expect("the same link again");
+    browser.page.goto(&link).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");
     browser.close().await;
 }
@@ -179,7 +178,7 @@ async fn b4_a_callback_of_another_browsers_login_connects_nothing() {
     let start = started.headers()["location"].to_str().expect("a location is text").parse().expect("a URL");
     let callback = visitor::walk(start, &world.tokenbus.callback(), Consent::Allow).await;
 
-    browser.page.goto(callback.as_str()).await.expect("the callback's page");
+    browser.page.goto(callback.as_str()).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");
     assert!(browser.text(".detail").await.contains("another browser"));
     assert_eq!(world.token_requests().await, []);
@@ -212,7 +211,7 @@ fn gateway(world: &World) -> String {
 async fn heard(browser: &Browser) -> Vec<Value> {
     let poll = async {
         loop {
-            let heard = browser.page.execute("return heard", vec![]).await.expect("the page keeps its messages");
+            let heard = browser.page.execute("return heard", &[]).await;
             match heard.as_array() {
                 Some(messages) if !messages.is_empty() => return messages.clone(),
                 _ => sleep(Duration::from_millis(20)).await,

@@ -16,9 +16,15 @@ mod flow;
 #[cfg(test)]
 mod nodes;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod parts;
 #[cfg(test)]
 mod provider_alone;
+#[cfg(test)]
+#[expect(dead_code, reason = "the other suite uses more of it")]
+#[path = "../it/provider.rs"]
+mod scripted;
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../support/support.rs"]

@@ -7,4 +7,5 @@ pub(crate) mod landing;
 pub(crate) mod nats_cli;
 pub(crate) mod provider;
 pub(crate) mod visitor;
+pub(crate) mod webdriver;
 pub(crate) mod world;

@@ -10,9 +10,13 @@ mod api_keys;
 mod ask;
 #[cfg(test)]
 mod bus;
+#[cfg(test)]
+mod canary;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod checklist;
 #[cfg(test)]
 mod cli_config;
 #[cfg(test)]
@@ -42,7 +46,7 @@ mod http_connections;
 #[cfg(test)]
 mod http_health;
 #[cfg(test)]
-mod hygiene;
+mod http_login;
 #[cfg(test)]
 #[path = "../support/issuer.rs"]
 mod issuer;
@@ -50,6 +54,8 @@ mod issuer;
 mod jwt_nats;
 #[cfg(test)]
 mod jwt_ordinary;
+#[cfg(test)]
+mod marks;
 #[cfg(test)]
 #[path = "../support/mint.rs"]
 mod mint;

@@ -9,7 +9,7 @@ use crate::support::root;
 const MOST_LINES: usize = 400;
 
 /// All files of Rust below that folder of the project, with their text.
-fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let (mut found, mut folders) = (Vec::new(), vec![root().join(folder)]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("the folder is there").flatten() {
@@ -57,6 +57,24 @@ fn subjects_are_spelled_out_in_one_place() {
             ["\"ms.integration", "\"ms.oauth", "\"oauth.record", "\"oauth.edge", "\"oauth.dead", "\"oauth.reply"]
         {
             assert!(!text.contains(start), "{start} in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn f3_secrets_are_compared_in_constant_time() {
+    // `Secret` itself compares so; what takes the text out of it must not compare that.
+    let eq = "self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()";
+    assert!(read_to_string(root().join("src/secret.rs")).expect("it is there").contains(eq));
+    let key = read_to_string(root().join("src/auth/api_key.rs")).expect("it is there");
+    assert!(key.contains(".ct_eq("), "an API key's hash is compared otherwise");
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| !path.ends_with("tests.rs")) {
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
+            let compared = [".expose() ==", ".expose() !=", "== hash", "!= hash", ".hash ==", ".hash !="];
+            // One word of a query that is no secret.
+            let is_word = line.contains("!= \"browser\"");
+            assert!(is_word || compared.iter().all(|by| !line.contains(by)), "{}: {line}", path.display());
         }
     }
 }

@@ -22,7 +22,7 @@ const NAME: &str = "workspace1";
 async fn b2_parallel_callbacks_exchange_once() {
     let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
-    let _second = fleet.worker().await;
+    let (_second, _third) = tokio::join!(fleet.worker(), fleet.worker());
     let state = fleet.login(NAME).await;
     let answers = join_all((0..200).map(|_| fleet.arrive(&state, "canary-code"))).await;
     let (connected, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, _)| *status == StatusCode::OK);
@@ -31,6 +31,7 @@ async fn b2_parallel_callbacks_exchange_once() {
     assert!(other.is_none(), "{other:?}");
     assert_eq!(provider.asked().len(), 1);
     fleet.idle().await;
+    assert_eq!(fleet.deliveries("exchange").await, 1);
     assert_eq!(fleet.events().await.len(), 1);
     assert_eq!(fleet.stored(NAME).await.1, 1);
 }

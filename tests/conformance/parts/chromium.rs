@@ -2,24 +2,16 @@
 
 use super::install;
 use super::visitor::Consent;
+use super::webdriver::{Page, Window};
 use crate::support::child::Running;
-use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
-use reqwest::Method;
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
 use url::Url;
-
-/// How long a page may take.
-const PAGE: Duration = Duration::from_secs(30);
 
 /// A browser with a profile of its own. End it with [`Browser::close`].
 pub(crate) struct Browser {
-    pub(crate) page: Client,
+    pub(crate) page: Page,
     _driver: Running,
     _folder: TempDir,
 }
@@ -44,56 +36,49 @@ impl Browser {
             command.arg("--port=0");
         });
         let port = driver.line(chosen_port).await;
-        let page = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities(&folder.path().join("profile"), more))
-            .connect(&format!("http://127.0.0.1:{port}"))
-            .await
-            .expect("chromedriver starts Chromium");
+        let page = Page::start(port, capabilities(&folder.path().join("profile"), more)).await;
         Some(Self { page, _driver: driver, _folder: folder })
     }
 
     /// Goes from `start`, the authorization URL, through the provider's forms to the page at `callback`, and returns
     /// that page's whole URL.
     pub(crate) async fn walk(&self, start: &Url, callback: &str, consent: Consent) -> Url {
-        self.page.goto(start.as_str()).await.expect("the provider's first page");
+        self.page.goto(start.as_str()).await;
         self.answer(consent).await;
         self.arrive(callback).await
     }
 
     /// Opens `url` in a second window, which belongs to the page in the first, and goes there.
     pub(crate) async fn open_popup(&self, url: &str) -> Popup {
-        let opener = self.page.window().await.expect("a window");
+        let opener = self.page.window().await;
         let script = "window.open(arguments[0], 'login', 'popup,width=520,height=680')";
-        self.page.execute(script, vec![url.into()]).await.expect("the page opens a window");
-        let windows = self.page.windows().await.expect("the windows");
-        let popup = windows.into_iter().find(|window| *window != opener).expect("a second window");
-        self.page.switch_to_window(popup.clone()).await.expect("the second window is there");
+        self.page.execute(script, &[url]).await;
+        let popup = self.page.windows().await.into_iter().find(|window| *window != opener).expect("a second window");
+        self.page.switch_to(&popup).await;
         Popup { opener, popup }
     }
 
     /// Goes to a window.
-    pub(crate) async fn show(&self, window: &WindowHandle) {
-        self.page.switch_to_window(window.clone()).await.expect("the window is there");
+    pub(crate) async fn show(&self, window: &Window) {
+        self.page.switch_to(window).await;
     }
 
     /// The text of the one element that `css` finds, once it is there.
     pub(crate) async fn text(&self, css: &str) -> String {
-        let element = self.page.wait().at_most(PAGE).for_element(Locator::Css(css)).await.expect("the element");
-        element.text().await.expect("an element has text")
+        self.page.element(css).await.text().await
     }
 
     /// Saves what the window shows as `<name>.png` in the folder that `SCREENSHOT_DIR` names, if it does.
     pub(crate) async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("SCREENSHOT_DIR") else { return };
-        let picture = self.page.screenshot().await.expect("a picture of the window");
+        let picture = self.page.screenshot().await;
         std::fs::create_dir_all(&folder).expect("a folder for pictures");
         std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).expect("the picture is saved");
     }
 
     /// What the consoles said of pages at `origin`.
     pub(crate) async fn console(&self, origin: &str) -> Vec<String> {
-        let entries = self.page.issue_cmd(ConsoleLog).await.expect("chromedriver keeps the console");
-        let entries = entries.as_array().cloned().expect("a list of entries");
+        let entries = self.page.console().await;
         let messages = entries.iter().filter_map(|entry| entry["message"].as_str());
         messages.filter(|message| message.starts_with(origin)).map(str::to_owned).collect()
     }
@@ -112,54 +97,27 @@ impl Browser {
 
     /// Waits for a page whose URL begins with `prefix`.
     pub(crate) async fn arrive(&self, prefix: &str) -> Url {
-        let poll = async {
-            loop {
-                let here = self.page.current_url().await.expect("a page has a URL");
-                if here.as_str().starts_with(prefix) {
-                    return here;
-                }
-                sleep(Duration::from_millis(50)).await;
-            }
-        };
-        timeout(PAGE, poll).await.unwrap_or_else(|_| panic!("the browser never came to {prefix}"))
+        self.page.arrive(prefix).await
     }
 
     /// Ends browser and driver.
     pub(crate) async fn close(self) {
-        self.page.close().await.expect("Chromium ends");
+        self.page.close().await;
     }
 
     async fn fill(&self, field: &str, value: &str) {
-        let field = format!("input[name={field}]");
-        let element = self.page.wait().at_most(PAGE).for_element(Locator::Css(&field)).await.expect("the field");
-        element.send_keys(value).await.expect("the field takes text");
+        self.page.element(&format!("input[name={field}]")).await.type_in(value).await;
     }
 
     async fn press(&self, decision: &str) {
-        let button = format!("button[value={decision}]");
-        let element = self.page.wait().at_most(PAGE).for_element(Locator::Css(&button)).await.expect("the button");
-        element.click().await.expect("the button can be pressed");
+        self.page.element(&format!("button[value={decision}]")).await.click().await;
     }
 }
 
 /// A window that another one opened.
 pub(crate) struct Popup {
-    pub(crate) opener: WindowHandle,
-    pub(crate) popup: WindowHandle,
-}
-
-/// chromedriver's own command for the console's entries.
-#[derive(Debug)]
-struct ConsoleLog;
-
-impl WebDriverCompatibleCommand for ConsoleLog {
-    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
-        base.join(&format!("session/{}/se/log", session.unwrap_or_default()))
-    }
-
-    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(json!({ "type": "browser" }).to_string()))
-    }
+    pub(crate) opener: Window,
+    pub(crate) popup: Window,
 }
 
 /// The first line names the port that was asked for, 0; a later one the port that it became.
@@ -168,7 +126,7 @@ fn chosen_port(line: &str) -> Option<u16> {
 }
 
 /// Over the pipe Chromium ends with its driver, however that ends. Nothing here calls home.
-fn capabilities(profile: &Path, more: &[&str]) -> fantoccini::wd::Capabilities {
+fn capabilities(profile: &Path, more: &[&str]) -> Value {
     let profile = format!("--user-data-dir={}", profile.display());
     let mut arguments = vec![
         "--headless=new",
@@ -185,10 +143,9 @@ fn capabilities(profile: &Path, more: &[&str]) -> fantoccini::wd::Capabilities {
         &profile,
     ];
     arguments.extend(more);
-    let wanted: Value = json!({
+    json!({
         "browserName": "chrome",
         "goog:chromeOptions": { "args": arguments },
         "goog:loggingPrefs": { "browser": "ALL" },
-    });
-    wanted.as_object().cloned().expect("an object")
+    })
 }

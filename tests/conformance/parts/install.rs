@@ -1,4 +1,4 @@
-//! `tests/provider/install`, `nats/bring-nats-cli` and `examples/bring-python`, once a run.
+//! `tests/provider/install` and the scripts that bring the `nats` CLI, nats-py and schemathesis, once a run.
 
 use crate::support::root;
 use std::io::Write;
@@ -28,34 +28,43 @@ pub(crate) fn chromium() -> bool {
 
 /// The `nats` CLI; `None`, and a line that says so, where there is none and nothing to build it with.
 pub(crate) fn nats_cli() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<Brought> = LazyLock::new(|| bring("nats/bring-nats-cli"));
-    usable(&BROUGHT, "no Go to build the nats CLI")
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("nats/bring-nats-cli"));
+    found(&BROUGHT, "no Go to build the nats CLI")
 }
 
 /// A Python that has nats-py; `None`, and a line that says so, where there is none and it cannot be made.
 pub(crate) fn python() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<Brought> = LazyLock::new(|| bring("examples/bring-python"));
-    usable(&BROUGHT, "no Python with venv, or nats-py cannot be fetched")
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("examples/bring-python"));
+    found(&BROUGHT, "no Python with venv, or nats-py cannot be fetched")
 }
 
-/// Exit code of a script that brings something, and the path that it printed.
-type Brought = (Option<i32>, PathBuf);
+/// schemathesis; `None`, and a line that says so, where it cannot be had.
+pub(crate) fn schemathesis() -> Option<&'static Path> {
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("tests/openapi/bring-schemathesis"));
+    found(&BROUGHT, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
+}
 
-fn bring(script: &str) -> Brought {
+/// How a script that brings a program ended, and the path that it printed.
+fn brought(script: &str) -> (Option<i32>, PathBuf) {
     let mut command = Command::new(root().join(script));
-    let output = command.stderr(Stdio::inherit()).output().expect("bash runs the script");
+    // `make` hands it on under this name: of those that begin with TOKENBUS_, the program takes every one for a setting.
+    if let Some(cache) = std::env::var_os("CACHE") {
+        command.env("TOKENBUS_CACHE", cache);
+    }
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{script} does not start: {error}"));
     let printed = String::from_utf8(output.stdout).expect("a path is text");
     (output.status.code(), printed.trim_end().into())
 }
 
-fn usable(brought: &'static Brought, why_not: &str) -> Option<&'static Path> {
+fn found(brought: &'static (Option<i32>, PathBuf), why_not: &str) -> Option<&'static Path> {
     match brought {
         (Some(0), path) => Some(path),
         (Some(3), _) => {
             skipped(why_not);
             None
         }
-        (other, _) => panic!("it cannot be brought: {other:?}; what the script said is above"),
+        (other, _) => panic!("a script that brings a program failed: {other:?}; what it said is above"),
     }
 }
 

@@ -198,6 +198,23 @@ fn c5_blame_decides_the_status() {
     }
 }
 
+fn field() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["access_token", "refresh_token", "expires_in", "token_type", "scope", "error", "ok", "x"])
+}
+
+fn shape() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,20}".prop_map(Value::from),
+        "[0-9.e+-]{1,12}".prop_map(Value::from),
+        proptest::collection::vec(".{0,5}", 0..3).prop_map(Value::from),
+        ".{0,5}".prop_map(|key| json!({ key: "x" })),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -209,6 +226,28 @@ proptest! {
     ) {
         let config = config(&json!({"token_response_path": "a.b"})).unwrap();
         prop_assert!(parse_answer(status, kind, &body, &config, now()).is_err());
+    }
+
+    #[test]
+    fn c5_an_answer_of_any_shape_is_tokens_with_a_sane_expiry_or_an_error(
+        kind in proptest::option::of(".{0,40}"),
+        fields in proptest::collection::vec((field(), shape()), 0..6),
+        status in prop_oneof![Just(200_u16), 100_u16..600],
+        form in any::<bool>(),
+    ) {
+        let body = if form {
+            let pairs = fields.iter().map(|(name, value)| (*name, value.as_str().map_or(value.to_string(), str::to_owned)));
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
+        } else {
+            Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).to_string()
+        };
+        if let Ok(tokens) = parse_answer(status, kind.as_deref(), body.as_bytes(), &config(&json!({})).unwrap(), now()) {
+            prop_assert!((200..300).contains(&status));
+            prop_assert!(!tokens.access_token.is_empty() && !tokens.access_token.expose().contains(char::is_control));
+            prop_assert!(tokens.refresh_token.is_none_or(|token| !token.is_empty()));
+            prop_assert!(tokens.expires_in.is_none_or(|seconds| (1..=MAX_LIFETIME).contains(&seconds)));
+            prop_assert_eq!(tokens.expires_in.map(SignedDuration::from_secs), tokens.expiry.map(|expiry| expiry.duration_since(now())));
+        }
     }
 
     #[test]

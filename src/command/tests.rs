@@ -1,0 +1,64 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::subject::ConnectionKey;
+
+const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+
+fn subject(name: &str) -> CommandSubject {
+    let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.slack.{name}")).unwrap();
+    CommandSubject::connection(&key, Verb::Exchange)
+}
+
+fn exchange(query: &str) -> Work {
+    Work::Exchange { query: Secret::new(query), cookies: Vec::new(), credential: None }
+}
+
+/// Bytes, JSON, and envelopes that are nearly right.
+fn payload() -> impl Strategy<Value = Vec<u8>> {
+    let near = ("[0-9]{1,3}|null|\"1\"", "[A-Za-z0-9_.-]{21,23}", ".{0,20}", "|,\"more\":1").prop_map(
+        |(v, id, sealed, more)| {
+            format!("{{\"v\":{v},\"id\":\"{id}\",\"sealed\":{}{more}}}", serde_json::json!(sealed)).into_bytes()
+        },
+    );
+    prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..100),
+        near,
+        "[\\[\\]{}\",:0-9a-z]{0,60}".prop_map(String::into_bytes)
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn e9_no_payload_panics_and_only_our_envelopes_are_read(payload in payload()) {
+        if let Ok(Envelope { v, id, sealed: _ }) = Envelope::parse(&payload) {
+            prop_assert_eq!(v, VERSION);
+            prop_assert!(crate::subject::is_id(&id));
+        }
+        prop_assert!(Order::parse(&payload, &subject("one"), "a").is_err());
+    }
+
+    #[test]
+    fn e9_an_order_is_read_in_its_own_place_alone(query in ".{0,40}", id in "[a-z]{22}", other in "[a-z]{22}") {
+        let order = Order { subject: subject("one").subject(), id: id.clone(), work: exchange(&query) };
+        let opened = serde_json::to_vec(&order).unwrap();
+        let read = Order::parse(&opened, &subject("one"), &id).unwrap();
+        let read = if let Work::Exchange { query, .. } = read { query } else { Secret::default() };
+        prop_assert_eq!(read.expose(), query.as_str());
+        prop_assert_eq!(Order::parse(&opened, &subject("two"), &id).unwrap_err(), Malformed::Misplaced);
+        let put = CommandSubject { verb: Verb::Put, name: None, ..subject("one") };
+        prop_assert_eq!(Order::parse(&opened, &put, &id).unwrap_err(), Malformed::Misplaced);
+        prop_assert!(id == other || Order::parse(&opened, &subject("one"), &other).is_err());
+    }
+}
+
+#[test]
+fn f1_an_order_prints_without_what_is_in_it() {
+    let credential = Some(Credential(Secret::new("Bearer canary")));
+    let cookies = vec![Cookie { name: "__Host-tokenbus-a".to_owned(), value: Secret::new("canary") }];
+    let work = Work::Exchange { query: Secret::new("code=canary"), cookies, credential };
+    let order = Order { subject: subject("one").subject(), id: "id".to_owned(), work };
+    assert!(!format!("{order:?}").contains("canary"));
+}

@@ -1,0 +1,135 @@
+//! A provider of many moods, and requests whose refusals are kept to be looked at.
+
+use std::sync::{Arc, Mutex};
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
+
+use crate::ask::{Answered, ask};
+use crate::marks::Marks;
+use crate::provider::{Asked, Provider, Said};
+use crate::world::{World, state_of};
+
+pub(crate) const CODE: &str = "canary-code/+1";
+pub(crate) const ACCESS: &str = "canary-access-token/+2";
+pub(crate) const REFRESH: &str = "canary-refresh-token/+3";
+pub(crate) const SECRET: &str = "canary-client-secret/+4";
+pub(crate) const BASIC: &str = "canary-basic-secret/+5";
+pub(crate) const NEXT: &str = "canary-next-secret/+6";
+/// Values that no flow accepts.
+pub(crate) const STRANGE: [(&str, &str); 6] = [
+    ("strange key", "tb_0123456789ab_canary-strange-key-of-43-characters-as-they-are"),
+    ("malformed key", "tb_canary-malformed-key"),
+    ("strange token", "eyJhbGciOiJub25lIn0.canary-strange-claims.canary-strange-signature"),
+    ("strange state", "canary-strange-state-of-nobody"),
+    ("strange cookie", "canary-strange-cookie"),
+    ("strange ticket", "canary-strange-ticket"),
+];
+/// How the provider answers, and the status that a login ends with then.
+pub(crate) const MODES: [(&str, u16); 8] = [
+    ("tokens", 200),
+    ("garbage", 502),
+    ("broken", 502),
+    ("huge", 502),
+    ("echo", 400),
+    ("named", 400),
+    ("client", 502),
+    ("page", 502),
+];
+
+/// The provider repeats whatever it was sent and issued, in every way that an answer can be wrong.
+fn said(mode: &str, asked: &Asked) -> Said {
+    let Asked { path: _, authorization, headers: _, content_type: _, body } = asked;
+    let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
+    match mode {
+        "garbage" => Said::new(200, "application/json", format!("{{\"access_token\": \"{ACCESS}\", {all}")),
+        "broken" => Said::json(500, &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "error": all })),
+        "huge" => Said::json(200, &json!({ "access_token": ACCESS, "more": all.repeat(2_000) })),
+        "echo" => Said::json(400, &json!({ "error": "invalid_grant", "error_description": all, "error_uri": all })),
+        "named" => Said::json(400, &json!({ "error": ACCESS, "error_description": all })),
+        "client" => Said::json(401, &json!({ "error": "invalid_client", "error_description": all })),
+        "page" => Said::new(200, "text/html", format!("<html><title>{all}</title></html>")),
+        _ => Said::json(
+            200,
+            &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "expires_in": 3600, "id_token": all }),
+        ),
+    }
+}
+
+/// The world with its provider's mood, and all answers that must not show a secret.
+pub(crate) struct Flows {
+    pub(crate) world: World,
+    pub(crate) shown: Vec<u8>,
+    /// States and whatever else came up on the way.
+    pub(crate) marks: Marks,
+    mode: Arc<Mutex<&'static str>>,
+}
+
+impl Flows {
+    pub(crate) async fn start() -> Self {
+        let mode = Arc::new(Mutex::new("tokens"));
+        let mood = Arc::clone(&mode);
+        let provider = Provider::start(move |_, asked| said(*mood.lock().unwrap(), asked)).await;
+        let settings = [
+            ("LOG__FILTER", "trace"),
+            ("REFRESH__MIN_INTERVAL", "1ms"),
+            ("OAUTH__RETURN_TO", "[\"https://app.example\"]"),
+        ];
+        let world = World::with_settings(provider, &settings).await;
+        Self { world, shown: Vec::new(), marks: Marks::default(), mode }
+    }
+
+    pub(crate) fn is(&self, mode: &'static str) {
+        *self.mode.lock().unwrap() = mode;
+    }
+
+    /// Sends a request; what comes back is looked at unless it is a success in JSON, which may well hold a token.
+    pub(crate) async fn ask(&mut self, request: RequestBuilder) -> Answered {
+        let answer = ask(request).await;
+        if answer.status >= 400 || answer.header("content-type").starts_with("text/html") {
+            self.shown.extend(format!("{:?}\n{}\n", answer.headers, answer.text).into_bytes());
+        }
+        answer
+    }
+
+    pub(crate) fn with_key(&self, method: Method, path: &str) -> RequestBuilder {
+        let tokenbus = &self.world.tokenbus;
+        tokenbus.request(method, &format!("hub/integrations/{path}")).header("x-api-key", &tokenbus.key)
+    }
+
+    pub(crate) async fn get(&mut self, path: &str, status: u16) -> Answered {
+        let request = self.with_key(Method::GET, path);
+        let answer = self.ask(request).await;
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        answer
+    }
+
+    pub(crate) async fn put(&mut self, integration: &str, config: &Value) -> u16 {
+        let path = format!("hub/integrations/{integration}/oauth-config");
+        let tokenbus = &self.world.tokenbus;
+        let request = tokenbus.request(Method::PUT, &path).header("x-api-key", &tokenbus.admin_key).json(config);
+        self.ask(request).await.status
+    }
+
+    /// Begins a login; its state is one more secret.
+    pub(crate) async fn login(&mut self, path: &str) -> String {
+        let body = self.get(path, 200).await.json();
+        let state = state_of(&body["oauth_url"]);
+        self.marks.add("state", &state);
+        state
+    }
+
+    pub(crate) fn callback(&self, query: &[(&str, &str)], html: bool) -> RequestBuilder {
+        let mut path = "hub/integrations/oauth-callback?".to_owned();
+        path.push_str(&url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish());
+        let accept = if html { "text/html" } else { "application/json" };
+        self.world.tokenbus.request(Method::GET, &path).header("accept", accept)
+    }
+
+    pub(crate) async fn connect(&mut self, integration: &str, connection: &str, html: bool) -> u16 {
+        let path = format!("{integration}/oauth-login/{connection}?return_to=https://app.example/done");
+        let state = self.login(&path).await;
+        let request = self.callback(&[("code", CODE), ("state", &state), ("session_state", CODE)], html);
+        self.ask(request).await.status
+    }
+}

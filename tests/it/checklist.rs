@@ -1,0 +1,114 @@
+//! The map of `docs/security.md`: each line of the checklist, and the tests that hold it.
+//!
+//! A test belongs to the lines that its name begins with (`d3_e8_…` to D3 and E8). `UPDATE=1 cargo test --features
+//! failpoints --test it checklist` writes the map anew; tests of other names stay in it where they exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{read_to_string, write};
+
+use crate::support::root;
+use crate::tidy::sources;
+
+/// How many lines each part of the checklist has.
+const PARTS: [(char, usize); 7] = [('A', 4), ('B', 9), ('C', 7), ('D', 9), ('E', 9), ('F', 5), ('G', 3)];
+/// Lines that no test holds yet. A test for one of them takes it out of here.
+const NOT_YET: [&str; 4] = ["D6", "E7", "F4", "G3"];
+const DOCUMENT: &str = "docs/security.md";
+
+fn lines() -> Vec<String> {
+    PARTS.into_iter().flat_map(|(part, most)| (1..=most).map(move |number| format!("{part}{number}"))).collect()
+}
+
+/// The names of all tests, those of the library, the program and both suites.
+fn tests() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, text) in ["src", "tests"].into_iter().flat_map(sources) {
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+            match function.and_then(|rest| rest.split_once('(')) {
+                Some((name, _)) if is_test => {
+                    names.insert(name.to_owned());
+                    is_test = false;
+                }
+                Some(_) => is_test = false,
+                None => is_test = is_test || line == "#[test]" || line.starts_with("#[tokio::test"),
+            }
+        }
+    }
+    names
+}
+
+/// The lines that a test's name begins with.
+fn lines_of(test: &str) -> Vec<String> {
+    let known = lines();
+    test.split('_').map(str::to_uppercase).take_while(|part| known.contains(part)).collect()
+}
+
+/// The rows of the map: a line's number, what it says, and the tests behind it.
+fn rows(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let mut rows = BTreeMap::new();
+    for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let cells: Vec<&str> = row.trim_end_matches(" |").split(" | ").collect();
+        let [number, says, tests] = cells[..] else { continue };
+        if lines().iter().any(|known| known == number) {
+            let tests = tests.split(", ").map(|test| test.trim_matches('`').to_owned()).filter(|test| test != "–");
+            let before = rows.insert(number.to_owned(), (says.to_owned(), tests.collect()));
+            assert!(before.is_none(), "{number} is twice in {DOCUMENT}");
+        }
+    }
+    rows
+}
+
+fn row(number: &str, says: &str, tests: &BTreeSet<String>) -> String {
+    let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
+    let tests = if tests.is_empty() { "–".to_owned() } else { tests.join(", ") };
+    format!("| {number} | {says} | {tests} |")
+}
+
+/// The document as it has to be.
+fn mended(text: &str, tests: &BTreeSet<String>) -> String {
+    let rows = rows(text);
+    let mut mended: Vec<String> = text.lines().map(str::to_owned).collect();
+    for (number, (says, named)) in &rows {
+        let mut held_by: BTreeSet<String> = named.intersection(tests).cloned().collect();
+        held_by.extend(tests.iter().filter(|test| lines_of(test).contains(number)).cloned());
+        let begin = format!("| {number} | ");
+        if let Some(line) = mended.iter_mut().find(|line| line.starts_with(&begin)) {
+            *line = row(number, says, &held_by);
+        }
+    }
+    mended.join("\n") + "\n"
+}
+
+#[test]
+fn every_line_of_the_checklist_is_mapped_to_its_tests() {
+    let path = root().join(DOCUMENT);
+    let text = read_to_string(&path).expect("the document");
+    let (tests, rows) = (tests(), rows(&text));
+    let missing: Vec<String> = lines().into_iter().filter(|line| !rows.contains_key(line)).collect();
+    assert!(missing.is_empty(), "lines without a row in {DOCUMENT}: {missing:?}");
+
+    let mended = mended(&text, &tests);
+    if std::env::var_os("UPDATE").is_some() {
+        write(&path, &mended).expect("the document can be written");
+    } else {
+        let old: Vec<&str> = text.lines().collect();
+        let changed: Vec<&str> = mended.lines().filter(|line| !old.contains(line)).collect();
+        assert!(changed.is_empty(), "in {DOCUMENT} put (UPDATE=1 does it):\n{}", changed.join("\n"));
+    }
+    let unheld = mended.lines().filter_map(|line| line.strip_suffix(" | – |")?.strip_prefix("| ")?.get(..2));
+    assert_eq!(unheld.collect::<Vec<_>>(), NOT_YET, "lines that no test holds, and those in NOT_YET");
+}
+
+#[test]
+fn the_map_finds_what_is_wrong_with_it() {
+    let tests: BTreeSet<String> = ["a1_one", "a1_b2_two", "c1_three", "other"].map(str::to_owned).into();
+    let text = "| A1 | says | `a1_gone`, `other` |\n| B2 | that | – |\n| C1 | x | `c1_three` |\n| none | of | ours |\n";
+    let expected = "| A1 | says | `a1_b2_two`, `a1_one`, `other` |\n| B2 | that | `a1_b2_two` |\n| C1 | x | `c1_three` |\n\
+                    | none | of | ours |\n";
+    assert_eq!(mended(text, &tests), expected);
+    assert_eq!(lines_of("d3_e8_a_stopped_worker"), ["D3", "E8"]);
+    assert_eq!(lines_of("a9_no_line"), [""; 0]);
+    assert!(self::tests().contains("the_map_finds_what_is_wrong_with_it"));
+}
