@@ -188,6 +188,35 @@ async fn g3_an_address_that_asks_too_often_is_told_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn g3_two_hundred_callbacks_at_once_are_let_through() {
+    let running = Arc::new(start(Limits::default()).await);
+    let mut browsers = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let running = Arc::clone(&running);
+        browsers.spawn(async move { ask(&running, "GET", STATELESS, "").await });
+    }
+    for answer in browsers.join_all().await {
+        expect(&answer, 400, &["state is missing"]);
+    }
+}
+
+#[tokio::test]
+async fn b9_refusals_carry_the_headers_of_every_answer() {
+    let running = start(Limits { address_rate: rate(1, 10), ..Limits::default() }).await;
+    let refused = [
+        (404, ask(&running, "GET", "/nowhere", "").await),
+        (405, ask(&running, "POST", "/hub/integrations/oauth-config", KEY).await),
+        (413, raw(&running, format!("{PUT}content-length: {}\r\n\r\n", DRAIN + 1).as_bytes()).await),
+        (429, until_limited(&running, STATELESS, "accept: text/html\r\n").await),
+        (429, until_limited(&running, QUICK, KEY).await),
+    ];
+    for (status, answer) in refused {
+        let headers = ["cache-control: no-store", "referrer-policy: no-referrer", "nosniff", "frame-ancestors 'none'"];
+        expect(&answer, status, &headers);
+    }
+}
+
+#[tokio::test]
 async fn g3_a_credential_that_asks_too_often_is_limited_by_itself() {
     let limits = Limits { address_rate: rate(0, 0), credential_rate: rate(1, 3), ..Limits::default() };
     let running = start(limits).await;
