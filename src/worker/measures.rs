@@ -41,3 +41,23 @@ impl Measures {
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn f5_nothing_that_workers_count_has_labels_of_its_own() {
+        let (mut registry, measures) = (Registry::default(), Measures::default());
+        measures.register(&mut registry);
+        measures.provider_seconds.observe(1.0);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let labels = text.lines().filter_map(|line| line.split_once('{')).map(|(_, labels)| labels);
+        let mut labels = labels.peekable();
+        assert!(labels.peek().is_some(), "a histogram has buckets:\n{text}");
+        for label in labels {
+            assert!(label.starts_with("le=\"") && !label.contains(','), "{label}");
+        }
+    }
+}

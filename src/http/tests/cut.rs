@@ -1,5 +1,8 @@
 //! What is cut off, and what is counted.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::StreamExt as _;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::*;
@@ -54,19 +57,29 @@ async fn b7_big_bodies_are_refused_and_the_answer_arrives() {
         let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "a".repeat(length));
         let chunked = format!("{PUT}connection: close\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
         expect(&raw(&running, chunked.as_bytes()).await, 413, &["larger than 65536"]);
-        assert_eq!(http2_put(&running, length).await, StatusCode::PAYLOAD_TOO_LARGE, "{length}");
+        assert_eq!(http2_put(&running, length).await, (StatusCode::PAYLOAD_TOO_LARGE, length));
     }
 }
 
-/// The answer to a PUT over HTTP/2 that is sent to its end, whatever comes back meanwhile.
-async fn http2_put(running: &Running, length: usize) -> StatusCode {
+/// The answer to a PUT over HTTP/2, and how much of its body was taken. Some clients see no answer before they have sent
+/// it all.
+async fn http2_put(running: &Running, length: usize) -> (StatusCode, usize) {
     let stream = TcpStream::connect(running.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    let body = http_body_util::Full::new(bytes::Bytes::from(vec![b'a'; length]));
+    let taken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&taken);
+    let whole = bytes::Bytes::from(vec![b'a'; length]);
+    let parts: Vec<bytes::Bytes> = whole.chunks(16 * 1024).map(bytes::Bytes::copy_from_slice).collect();
+    let parts = futures_util::stream::iter(parts).map(move |part| {
+        counter.fetch_add(part.len(), Ordering::SeqCst);
+        Ok::<_, std::convert::Infallible>(hyper::body::Frame::data(part))
+    });
+    let body = http_body_util::StreamBody::new(parts);
     let request = Request::put("http://x/hub/integrations/slack/oauth-config").header("x-api-key", "tb_1_2");
     let answer = async move { sender.send_request(request.body(body).unwrap()).await.unwrap().status() };
-    tokio::join!(answer, connection).0
+    let (status, _) = tokio::join!(answer, connection);
+    (status, taken.load(Ordering::SeqCst))
 }
 
 #[tokio::test]
@@ -138,7 +151,8 @@ async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
     for beginning in [&b"\x16\x03\x01\x02\x00"[..], b""] {
         let mut first = TcpStream::connect(running.address).await.unwrap();
         first.write_all(beginning).await.unwrap();
-        let mut second = tls::tests::connect(running.address, &cert).await;
+        let second = tls::tests::connect(running.address, &cert);
+        let mut second = tokio::time::timeout(PATIENCE, second).await.expect("the first one is cut");
         // There is room for it only because the first one is gone.
         let closed = tokio::time::timeout(PATIENCE, first.read(&mut [0; 1024])).await.expect("it is cut");
         assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
@@ -170,6 +184,35 @@ async fn g3_an_address_that_asks_too_often_is_told_when_to_come_back() {
         for _ in 0..10 {
             expect(&ask(&running, "GET", path, "").await, 200, &[]);
         }
+    }
+}
+
+#[tokio::test]
+async fn g3_two_hundred_callbacks_at_once_are_let_through() {
+    let running = Arc::new(start(Limits::default()).await);
+    let mut browsers = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let running = Arc::clone(&running);
+        browsers.spawn(async move { ask(&running, "GET", STATELESS, "").await });
+    }
+    for answer in browsers.join_all().await {
+        expect(&answer, 400, &["state is missing"]);
+    }
+}
+
+#[tokio::test]
+async fn b9_refusals_carry_the_headers_of_every_answer() {
+    let running = start(Limits { address_rate: rate(1, 10), ..Limits::default() }).await;
+    let refused = [
+        (404, ask(&running, "GET", "/nowhere", "").await),
+        (405, ask(&running, "POST", "/hub/integrations/oauth-config", KEY).await),
+        (413, raw(&running, format!("{PUT}content-length: {}\r\n\r\n", DRAIN + 1).as_bytes()).await),
+        (429, until_limited(&running, STATELESS, "accept: text/html\r\n").await),
+        (429, until_limited(&running, QUICK, KEY).await),
+    ];
+    for (status, answer) in refused {
+        let headers = ["cache-control: no-store", "referrer-policy: no-referrer", "nosniff", "frame-ancestors 'none'"];
+        expect(&answer, status, &headers);
     }
 }
 

@@ -268,10 +268,13 @@ async fn c2_the_configured_proxy_may_have_a_private_address_and_is_asked_by_name
         let length = tokio::io::AsyncReadExt::read(&mut stream, &mut said).await.unwrap();
         String::from_utf8_lossy(&said[..length]).into_owned()
     };
-    let url = format!("https://acme.example/?q={CANARY}");
-    let (said, result) = tokio::join!(proxied, client.send(request(&url)));
+    let mut sending = std::pin::pin!(client.send(request(&format!("https://acme.example/?q={CANARY}"))));
+    let said = tokio::select! {
+        said = proxied => said,
+        early = &mut sending => panic!("nobody asked the proxy: {early:?}"),
+    };
     assert!(said.starts_with("CONNECT acme.example:443 HTTP/1.1\r\n") && !said.contains(CANARY), "{said}");
-    refused(result);
+    refused(sending.await);
     assert_eq!(asked.load(Ordering::SeqCst), 1, "the provider's name is the proxy's to resolve");
     // What is refused as it stands goes to no proxy.
     for url in ["https://127.0.0.1/", "https://169.254.169.254/", "http://acme.example/"] {
