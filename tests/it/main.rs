@@ -33,6 +33,8 @@ mod hygiene;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
+mod nats_lost;
+#[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]
 mod nats_records;
