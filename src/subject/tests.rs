@@ -57,7 +57,10 @@ fn foreign_subjects_are_no_commands() {
 fn e6_only_our_reply_subjects_are_answered() {
     let id = "a".repeat(22);
     assert_eq!(parse_reply(&reply(&id, &id)), Some(id.as_str()));
+    assert_eq!(parse_reply(&reply(ADMIN_EDGE, &id)), Some(id.as_str()));
     for subject in [
+        "oauth.reply.admin.*",
+        &reply("operator", &id),
         "",
         "oauth.record.x.y.z",
         "$KV.oauth_configs.slack",
@@ -66,5 +69,27 @@ fn e6_only_our_reply_subjects_are_answered() {
         &reply(&id, &format!("{id}.x")),
     ] {
         assert_eq!(parse_reply(subject), None, "{subject}");
+    }
+}
+
+#[test]
+fn e4_a_nodes_call_carries_its_account() {
+    let account = Account::parse(ACCOUNT).unwrap();
+    for call in NodeCall::ALL {
+        assert_eq!(call.account_of(&call.subject(&account)), Ok(account.clone()));
+        assert_eq!(NodeCall::parse(call.as_str()), Some(call));
+    }
+    for subject in [
+        "",
+        "ms.oauth.*.token",
+        "ms.oauth.>",
+        &format!("ms.oauth.{ACCOUNT}.list"),
+        &format!("ms.oauth.{ACCOUNT}.token.x"),
+    ] {
+        assert!(NodeCall::Token.account_of(subject).is_err(), "{subject}");
+    }
+    assert_eq!(ConnectionKey::parse_subject(&key().subject()), Ok(key()));
+    for subject in [key().kv_key(), key().schedule_at(), config_subject(&key().integration)] {
+        assert!(ConnectionKey::parse_subject(&subject).is_err(), "{subject}");
     }
 }
