@@ -27,8 +27,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde_json::Value;
 
-pub(crate) use self::token_source::pushed;
 pub use self::token_source::{TokenSource, TokenSourceError};
+pub(crate) use self::token_source::{connects, pushed};
 use crate::command::HEADER_RETRY_AFTER;
 use crate::subject::{Account, NodeCall};
 

@@ -129,11 +129,20 @@ async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
         };
         warn!(%verb, "cannot take commands: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
+        if let Err(error) = mend(&service).await {
+            warn!("the queues are not there: {error}");
+        }
     }
     running.close();
     if tokio::time::timeout(service.config.worker.drain, running.wait()).await.is_err() {
         warn!(%verb, "stopped with commands under way; other workers will get them");
     }
+}
+
+/// Makes sure that the queues are there.
+async fn mend(service: &Service) -> Result<(), PrepareError> {
+    topology::declare_queues(&service.store.nats, sizes(&service.config)).await?;
+    Ok(declare_consumers(&service.store.nats).await?)
 }
 
 /// Pull after pull, each for as many commands as there are free places, until one fails.
@@ -322,10 +331,18 @@ impl PrepareError {
 /// [`PrepareError`], which knows whether to try again.
 pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
     permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
-    let sizes = topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
-    topology::declare(&store.nats, sizes).await?;
-    for verb in Verb::ALL {
-        queue::declare_consumer(&store.nats, verb).await.map_err(StoreError::from)?;
-    }
+    topology::declare(&store.nats, sizes(config)).await?;
+    declare_consumers(&store.nats).await?;
     Ok(store.claim_keys().await?)
+}
+
+fn sizes(config: &Config) -> topology::Sizes {
+    topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }
+}
+
+async fn declare_consumers(nats: &crate::nats::Nats) -> Result<(), StoreError> {
+    for verb in Verb::ALL {
+        queue::declare_consumer(nats, verb).await?;
+    }
+    Ok(())
 }

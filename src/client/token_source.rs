@@ -110,7 +110,7 @@ fn is_good(connection: &OauthConnection, now: Timestamp) -> bool {
 }
 
 /// How often the client has connected so far.
-fn connects(client: &Client) -> u64 {
+pub(crate) fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 

@@ -137,6 +137,19 @@ pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), Topol
     found
 }
 
+/// Makes the two queues again if the server has lost them, which is what it does with a stream that it cannot restore
+/// after being killed. What they held comes again: from callers, from the clock, from the repair pass. No other stream
+/// may be replaced by an empty one.
+///
+/// # Errors
+/// As [`declare`].
+pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
+        declare_stream(nats, wanted, false).await?;
+    }
+    Ok(())
+}
+
 /// Whether all streams can be reached.
 ///
 /// # Errors

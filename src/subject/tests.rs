@@ -61,10 +61,14 @@ fn e6_only_our_reply_subjects_are_answered() {
     let (edge, worker) = (Waiter::Edge(id.clone()).reply(&id), Waiter::Worker(id.clone()).reply(&id));
     assert_eq!(parse_reply(&edge, false), Some(id.as_str()));
     assert_eq!(parse_reply(&worker, true), Some(id.as_str()));
+    assert_eq!(parse_reply(&Waiter::Edge(ADMIN_EDGE.to_owned()).reply(&id), false), Some(id.as_str()));
     // A gateway's command is not answered to a worker, nor the other way round.
     assert_eq!(parse_reply(&worker, false), None);
     assert_eq!(parse_reply(&edge, true), None);
     for subject in [
+        "oauth.reply.admin.*",
+        &Waiter::Edge("operator".to_owned()).reply(&id),
+        &Waiter::Worker(ADMIN_EDGE.to_owned()).reply(&id),
         "",
         "oauth.record.x.y.z",
         "$KV.oauth_configs.slack",
@@ -148,5 +152,27 @@ proptest! {
             }
         }
         prop_assert!(parse_edge_call(&text).is_none_or(|call| edge_call(call) == text && !call.contains('.')));
+    }
+}
+
+#[test]
+fn e4_a_nodes_call_carries_its_account() {
+    let account = Account::parse(ACCOUNT).unwrap();
+    for call in NodeCall::ALL {
+        assert_eq!(call.account_of(&call.subject(&account)), Ok(account.clone()));
+        assert_eq!(NodeCall::parse(call.as_str()), Some(call));
+    }
+    for subject in [
+        "",
+        "ms.oauth.*.token",
+        "ms.oauth.>",
+        &format!("ms.oauth.{ACCOUNT}.list"),
+        &format!("ms.oauth.{ACCOUNT}.token.x"),
+    ] {
+        assert!(NodeCall::Token.account_of(subject).is_err(), "{subject}");
+    }
+    assert_eq!(ConnectionKey::parse_subject(&key().subject()), Ok(key()));
+    for subject in [key().kv_key(), key().schedule_at(), config_subject(&key().integration)] {
+        assert!(ConnectionKey::parse_subject(&subject).is_err(), "{subject}");
     }
 }

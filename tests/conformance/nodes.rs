@@ -12,7 +12,7 @@ use crate::support::child::Running;
 use crate::support::root;
 use crate::support::tokenbus::ACCOUNT;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Refreshes once the token is old enough; gives the new sequence.
 async fn refresh(world: &World, before: u64) -> u64 {
@@ -28,12 +28,7 @@ async fn refresh(world: &World, before: u64) -> u64 {
             }
         }
     };
-    timeout(PATIENCE, wait).await.unwrap_or_else(|_| {
-        panic!(
-            "never refreshed: {}",
-            std::fs::read_to_string(world.tokenbus.nats.store().parent().unwrap().join("log")).unwrap()
-        )
-    })
+    timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never refreshed: {}", world.tokenbus.log()))
 }
 
 fn sequence(line: &str) -> Option<u64> {

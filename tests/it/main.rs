@@ -62,6 +62,8 @@ mod mint;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
+mod nats_lost;
+#[cfg(test)]
 mod nats_operator;
 #[cfg(test)]
 mod nats_own_permissions;

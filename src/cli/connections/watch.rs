@@ -9,12 +9,13 @@ use async_nats::{Message, Subscriber};
 use comfy_table::{Table, presets};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::client::Calls;
 use super::show::{self, say};
-use crate::client::pushed;
-use crate::connection::OauthConnection;
+use crate::client::{connects, pushed};
+use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::subject::{self, Integration};
 use crate::system;
@@ -44,14 +45,12 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     let mut events = calls.subscribe(subject::events_of(&calls.account)).await?;
     let mut pushes = calls.subscribe(subject::tokens_of(&calls.account)).await?;
     let mut view = View::default();
-    for connection in calls.list(integration).await? {
-        view.is(&serde_json::from_value(connection)?);
-    }
+    view.are(calls.list(integration).await?)?;
     let is_drawn = !json && std::io::stdout().is_terminal();
     if !is_drawn {
-        eprintln!("watching {} connections of {}", view.0.len(), calls.account);
+        eprintln!("watching the connections of {}: {}", calls.account, view.0.len());
     }
-    let mut redraw = tokio::time::interval(REDRAW);
+    let (mut redraw, mut connected) = (tokio::time::interval(REDRAW), connects(calls.nats.client()));
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
@@ -60,7 +59,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             _ = &mut interrupted => return Ok(()),
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
-                if let Some(connection) = pushed(&push?) {
+                if let Some(connection) = pushed(&push?).filter(|it| wanted(&names(it).0)) {
                     view.is(&connection);
                 }
             }
@@ -76,8 +75,16 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                     say(&view.line(&event))?;
                 }
             }
-            _ = redraw.tick(), if is_drawn => {
-                say(&format!("{CLEAR}{}", view.table(&calls.account.to_string(), system::now())))?;
+            _ = redraw.tick() => {
+                if is_drawn {
+                    say(&format!("{CLEAR}{}", view.table(&calls.account.to_string(), system::now())))?;
+                }
+                let now = connects(calls.nats.client());
+                // What happened while the bus was away was missed; while no worker is there, it is tried again.
+                if now != connected && let Ok(Ok(connections)) = timeout(REDRAW, calls.list(integration)).await {
+                    connected = now;
+                    view.are(connections)?;
+                }
             }
         }
     }
@@ -95,11 +102,22 @@ fn key(event: &Value) -> (String, String) {
     (field(event, "integration_id").to_owned(), field(event, "connection_id").to_owned())
 }
 
+/// Integration and name.
+fn names(connection: &OauthConnection) -> (String, String) {
+    show::names(&json!({ "subject": connection.subject }))
+}
+
 impl View {
+    fn are(&mut self, connections: Vec<Value>) -> anyhow::Result<()> {
+        for connection in connections {
+            self.is(&serde_json::from_value(connection)?);
+        }
+        Ok(())
+    }
+
     /// A connection's state.
     fn is(&mut self, connection: &OauthConnection) {
-        let key = show::names(&serde_json::json!({ "subject": connection.subject }));
-        let row = self.0.entry(key).or_default();
+        let row = self.0.entry(names(connection)).or_default();
         if connection.sequence >= row.sequence {
             (row.status, row.expiry, row.sequence) =
                 (connection.status.as_str(), connection.expiry, connection.sequence);
@@ -120,7 +138,9 @@ impl View {
 
     fn line(&self, event: &Value) -> String {
         let (integration, name) = key(event);
-        let mut line = format!("{} {:<22} {integration}", field(event, "time"), field(event, "event"));
+        let time: Option<Timestamp> = field(event, "time").parse().ok();
+        let time = time.map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default();
+        let mut line = format!("{time} {:<22} {integration}", field(event, "event"));
         if !name.is_empty() {
             line = format!("{line}/{name}");
         }
@@ -137,10 +157,11 @@ impl View {
         }
     }
 
-    /// What ends soonest comes first; what does not end comes last.
+    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last.
     fn table(&self, account: &str, now: Timestamp) -> String {
         let mut rows: Vec<_> = self.0.iter().collect();
-        rows.sort_by_key(|(_, row)| (row.expiry.is_none(), row.expiry));
+        let is_fine = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
+        rows.sort_by_key(|(_, row)| (is_fine(row), row.expiry.is_none(), row.expiry));
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header([
             "INTEGRATION",
@@ -157,14 +178,12 @@ impl View {
             0 => String::new(),
             more => format!("\n… and {more} more"),
         };
-        format!("{} connections of {account}; Ctrl-C ends\n\n{}{more}", rows.len(), show::trimmed(&table))
+        format!("Connections of {account}: {}. Ctrl-C ends.\n\n{}{more}", rows.len(), show::trimmed(&table))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
@@ -198,5 +217,10 @@ mod tests {
         let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
+
+        view.is(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
+        assert_eq!(first[1..3], ["forever", "needs_reauthorization"]);
     }
 }

@@ -1,0 +1,30 @@
+//! A server that was killed and could not restore a stream afterwards.
+
+use reqwest::StatusCode;
+
+use crate::provider::Provider;
+use crate::world::World;
+
+#[tokio::test]
+async fn d9_a_queue_that_the_server_lost_is_made_again() {
+    let mut world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let nats = &mut world.tokenbus.nats;
+    nats.kill().await;
+    for queue in ["OAUTH_COMMANDS", "OAUTH_SCHEDULE"] {
+        let folder = nats.store().join("jetstream/OAUTH/streams").join(queue);
+        std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    }
+    nats.restart_once_killed().await;
+    world.tokenbus.ready().await;
+    // A login is a command, and leaves a schedule.
+    let connected = async {
+        while world.connect("two").await.0 != StatusCode::OK {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), connected).await.expect("the queues are there again");
+    let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1);
+    assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
+}
