@@ -268,9 +268,9 @@ async fn lists_are_whole_although_what_they_show_is_being_written() {
     let writer = async_nats::jetstream::new(tokenbus.nats.connect("worker").await);
     let write = async {
         loop {
-            for entry in &before {
-                let ack = writer.publish(entry.subject.clone(), entry.payload.clone()).await.expect("the bus is there");
-                ack.await.expect("the bucket takes it");
+            let all = before.iter().map(|entry| writer.publish(entry.subject.clone(), entry.payload.clone()));
+            for ack in join_all(all).await {
+                ack.expect("the bus is there").await.expect("the bucket takes it");
             }
         }
     };

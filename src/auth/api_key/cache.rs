@@ -167,6 +167,7 @@ impl Keys {
         {
             return Ok(Some(kept));
         }
+        debug!(id, "reading an API key");
         let Some(entry) = bucket::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
         let key = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
         let Some(key) = key else { return Ok(None) };
