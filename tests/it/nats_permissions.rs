@@ -313,3 +313,13 @@ async fn e3_the_servers_files_hold_no_secret_in_clear() {
     }
     assert!(looked_at > 4096, "{looked_at}");
 }
+
+#[tokio::test]
+async fn g2_the_admins_tool_leaves_events_of_keys_and_no_others() {
+    let nats = Nats::start().await;
+    let mut admin = Wire::connect(&nats, "admin").await;
+    assert!(admin.may_publish("ms.oauth.A.event._._.api_key_revoked").await);
+    for subject in ["ms.oauth.A.event.odd.one.connected", "ms.oauth.A.event.odd._.config_put"] {
+        assert!(!admin.may_publish(subject).await, "the admin may publish {subject}");
+    }
+}
