@@ -133,7 +133,7 @@ async fn e3_no_bucket_event_or_header_holds_a_secret_in_clear() {
     let pending = world.login("two").await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     let verifier = world.provider.asked()[0].form()["code_verifier"].clone();
-    let keys = [&world.tokenbus.key, &world.tokenbus.admin_key].map(|key| key.rsplit_once('_').unwrap().1);
+    let keys = [&world.tokenbus.key, &world.tokenbus.admin_key].map(|key| key.splitn(3, '_').nth(2).unwrap());
     let secrets = ["at-0", "rt-0", "canary-client-secret", "canary-code", &verifier, &pending.state, keys[0], keys[1]];
     let mut looked_at = 0;
     for stream in BUCKETS.into_iter().chain(["OAUTH_EVENTS", "OAUTH_DEAD", "OAUTH_COMMANDS", "OAUTH"]) {
