@@ -33,7 +33,8 @@ const WRITES: u32 = 20_000;
 
 #[tokio::main]
 async fn main() {
-    let world = World::with(Provider::generous().await).await;
+    let many = [("OAUTH__MAX_PENDING_LOGINS", "10000")];
+    let world = World::with_settings(Provider::generous().await, &many).await;
     let mut callbacks = Vec::new();
     for number in 0..CALLBACKS {
         let login = world.login(&format!("bench{number}")).await;
