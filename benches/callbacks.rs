@@ -33,7 +33,8 @@ const WRITES: u32 = 20_000;
 
 #[tokio::main]
 async fn main() {
-    let unlimited = [("HTTP__ADDRESS_RATE", "0"), ("HTTP__CREDENTIAL_RATE", "0")];
+    let unlimited =
+        [("HTTP__ADDRESS_RATE", "0"), ("HTTP__CREDENTIAL_RATE", "0"), ("OAUTH__MAX_PENDING_LOGINS", "10000")];
     let world = World::with_settings(Provider::generous().await, &unlimited).await;
     let mut callbacks = Vec::new();
     for number in 0..CALLBACKS {

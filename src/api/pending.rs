@@ -39,13 +39,13 @@ impl PendingLogins {
             match counted.take_place(most) {
                 Ok(()) => return Ok(()),
                 Err(Full::Counted) => return Err(refusal(most)),
-                Err(Full::Perhaps) => {}
+                Err(Full::Perhaps) => self.0.invalidate(account),
             }
         }
         let found = count(nats, account, most).await.map_err(StoreError::from)?;
-        let counted = Arc::new(Counted { found, begun_since: AtomicU64::new(0) });
-        self.0.insert(account.clone(), Arc::clone(&counted));
-        counted.take_place(most).map_err(|_| refusal(most))
+        // Of those who counted at once, all go on with one count.
+        let counted = || Arc::new(Counted { found, begun_since: AtomicU64::new(0) });
+        self.0.get_with_by_ref(account, counted).take_place(most).map_err(|_| refusal(most))
     }
 }
 

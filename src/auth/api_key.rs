@@ -22,7 +22,7 @@ use crate::system;
 
 /// Days that a key lives when nothing else is said.
 pub const EXPIRES_DAYS: u16 = 90;
-/// Longest name of a key, in bytes.
+/// Longest name of a key, in characters.
 const MAX_NAME: usize = 128;
 const ID_LENGTH: usize = 12;
 
@@ -98,7 +98,7 @@ pub struct NewKey {
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// A name that does not do in a list.
-    #[error("name must be at most {MAX_NAME} bytes, without control characters")]
+    #[error("name must be at most {MAX_NAME} characters, without control characters")]
     Name,
     /// It could not be stored.
     #[error(transparent)]
@@ -118,7 +118,7 @@ impl ListedKey {
 /// [`CreateError`].
 pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
     let NewKey { account, role, name, lifetime, rate_limit } = key;
-    if name.len() > MAX_NAME || name.chars().any(char::is_control) {
+    if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(CreateError::Name);
     }
     let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);

@@ -104,31 +104,37 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
         return Ok(());
     }
     let mut table = Table::new();
-    let header = ["ID", "NAME", "ROLE", "ACCOUNT", "CREATED", "EXPIRES", "LAST USED", "LIMIT"];
-    table.load_style(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING);
+    // The account is wide, and known when it was asked for.
+    let cells = |mut cells: Vec<String>| {
+        cells.truncate(if account.is_some() { 7 } else { 8 });
+        cells
+    };
+    let header = ["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "LIMIT", "ACCOUNT"];
+    table.set_header(cells(header.map(str::to_owned).to_vec()));
     for key in keys {
-        table.add_row(row(key, system::now()));
+        table.add_row(cells(row(key, system::now())));
     }
     println!("{table}");
     Ok(())
 }
 
-fn row(key: ListedKey, now: Timestamp) -> [String; 8] {
+fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
     let ListedKey { id, account, role, name, created, expires, rate_limit, last_used } = key;
     let day = |time: Timestamp| time.strftime("%F").to_string();
     let role = match role {
         Role::Admin => "admin",
         Role::Member => "member",
     };
-    [
+    vec![
         id,
         name,
         role.to_owned(),
-        account.to_string(),
         day(created),
         if expires <= now { format!("{}, expired", day(expires)) } else { day(expires) },
         last_used.map_or_else(|| "never".to_owned(), |time| time.strftime("%F %H:%MZ").to_string()),
         rate_limit.map_or_else(String::new, |limit| format!("{limit}/s")),
+        account.to_string(),
     ]
 }
 

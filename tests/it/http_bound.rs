@@ -142,8 +142,8 @@ async fn b4_the_link_is_made_from_the_settings_and_never_from_host() {
 }
 
 #[tokio::test]
-async fn b4_neither_url_nor_ticket_nor_cookie_lies_in_the_bucket_in_clear() {
-    let world = World::of_browsers().await;
+async fn b4_f1_neither_url_nor_ticket_nor_cookie_is_in_the_bucket_or_the_log() {
+    let world = World::with_settings(Provider::generous().await, &[("LOG__FILTER", "trace")]).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     let link = world.bound("one").await;
     let pending = bus.messages("KV_oauth_states").await;
@@ -152,6 +152,12 @@ async fn b4_neither_url_nor_ticket_nor_cookie_lies_in_the_bucket_in_clear() {
     let (_, cookie) = started.cookie.split_once('=').expect("a name and a value");
     let secrets = [started.state.as_str(), cookie, &parameter(&link, "ticket"), "authorize"];
     assert_eq!((pending.len(), used.len()), (2, 2));
+    assert_eq!(world.come_with(&started.state, &started.cookie).await.status, 200);
+    let log = world.tokenbus.log();
+    assert!(log.contains("oauth-start"), "{log}");
+    for secret in &secrets[..3] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
     for message in pending.iter().chain(&used) {
         let text = format!("{} {:?} {:?}", message.subject, message.headers, message.payload);
         for secret in secrets {

@@ -261,3 +261,13 @@ async fn e9_the_workers_themselves_cannot_publish_a_token_or_delete_a_stream() {
         assert!(!worker.may_publish(subject).await, "the worker may publish {subject}");
     }
 }
+
+#[tokio::test]
+async fn g2_the_admins_tool_leaves_events_of_keys_and_no_others() {
+    let nats = Nats::start().await;
+    let mut admin = Wire::connect(&nats, "admin").await;
+    assert!(admin.may_publish("ms.oauth.A.event._._.api_key_revoked").await);
+    for subject in ["ms.oauth.A.event.odd.one.connected", "ms.oauth.A.event.odd._.config_put"] {
+        assert!(!admin.may_publish(subject).await, "the admin may publish {subject}");
+    }
+}

@@ -71,18 +71,15 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
     known_to_all(&fleet, key, &[&worker]).await;
     eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used"))
         .await;
-    let asked = async || {
-        let admin = fleet.jetstream("admin").await;
-        admin.query_account().await.expect("the account's numbers").requests.total
-    };
-    fleet.token_with(key).await;
-    let before = asked().await;
+    fleet.list_with(key).await;
+    let reads = || worker.log().matches("reading an API key").count();
+    let before = reads();
     for _ in 0..50 {
-        assert_eq!(fleet.token_with(key).await, 404);
+        assert_eq!(fleet.list_with(key).await, 200);
     }
-    // One read each is the connection's that is not there.
-    let asked = asked().await - before;
-    assert!(asked < 80, "{asked} requests to JetStream for 50 calls");
+    // What is kept lasts a minute, which may end in between.
+    let reads = reads() - before;
+    assert!(before > 0 && reads < 5, "{reads} reads for 50 calls");
 }
 
 #[tokio::test]
@@ -112,7 +109,7 @@ async fn keys_are_listed_and_revoked_on_the_command_line() {
     for part in ["billing", "member", ACCOUNT, "never", "50/s"] {
         assert!(row.contains(part), "{part}: {row}");
     }
-    let secret = key.rsplit('_').next().unwrap();
+    let secret = key.splitn(3, '_').nth(2).unwrap();
     assert!(!table.contains(secret), "{table}");
     let lines = fleet.cli(&["api-keys", "list", "--account", &fleet.other_account, "--json"]).await;
     let keys: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

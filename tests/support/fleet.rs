@@ -188,17 +188,8 @@ impl Fleet {
 
     /// The status of a list of connections with that key.
     pub(crate) async fn list_with(&self, key: &str) -> u16 {
-        self.status_of("hub/integrations/oauth-connections", key).await
-    }
-
-    /// The status of a read of a connection that is not there, with that key.
-    pub(crate) async fn token_with(&self, key: &str) -> u16 {
-        self.status_of(&format!("hub/integrations/{INTEGRATION}/oauth-token/none"), key).await
-    }
-
-    async fn status_of(&self, path: &str, key: &str) -> u16 {
-        let answer = self.http.get(self.endpoint(path)).header("x-api-key", key).send().await;
-        answer.expect("the edge answers").status().as_u16()
+        let answer = self.http.get(self.endpoint("hub/integrations/oauth-connections")).header("x-api-key", key).send();
+        answer.await.expect("the edge answers").status().as_u16()
     }
 
     /// Begins a login; gives its state.

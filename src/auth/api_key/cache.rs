@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{StoredKey, hash, parse, to_json};
 use crate::auth::{AuthError, Caller};
@@ -118,14 +118,16 @@ impl Keys {
 
     /// Watches the bucket and notes down uses, for as long as it is polled.
     pub async fn watch(&self) -> Infallible {
-        let mut to_note = self.0.to_note.lock().await;
+        let (mut to_note, mut is_news) = (self.0.to_note.lock().await, true);
         loop {
             let ended = tokio::select! {
                 ended = self.follow() => ended,
                 never = self.note_down(&mut to_note) => match never {},
             };
-            self.lock().on = None;
-            debug!("API keys are not watched: {ended}; beginning again");
+            is_news |= self.lock().on.take().is_some();
+            if std::mem::take(&mut is_news) {
+                warn!("API keys are not watched, each is read when it is used: {ended}; beginning again");
+            }
             tokio::time::sleep(AGAIN).await;
         }
     }
@@ -167,6 +169,7 @@ impl Keys {
         {
             return Ok(Some(kept));
         }
+        debug!(id, "reading an API key");
         let Some(entry) = bucket::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
         let key = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
         let Some(key) = key else { return Ok(None) };
