@@ -183,7 +183,7 @@ pub fn forbidden_to_edge() -> Vec<Permission> {
     [
         subscribe(
             "tokens, commands and calls of all",
-            ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.>"],
+            ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.*.*"],
         ),
         subscribe("what is written into buckets", ["$KV.>"]),
         publish("to write records or tokens", ["oauth.record.>", "ms.integration.oauth.*.*.*"]),

@@ -39,6 +39,8 @@ mod nats_permissions;
 #[cfg(test)]
 mod nats_records;
 #[cfg(test)]
+mod nats_tenant;
+#[cfg(test)]
 mod nats_topology;
 #[cfg(test)]
 mod provider;

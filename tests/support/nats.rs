@@ -120,6 +120,11 @@ impl Nats {
             .expect("the server lets its users in")
     }
 
+    /// Waits until the server has taken in all that this client said so far.
+    pub(crate) async fn heard(client: &async_nats::Client) {
+        client.request("$SYS.REQ.USER.INFO", "".into()).await.expect("the server says who we are");
+    }
+
     /// Where the server keeps its streams.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
