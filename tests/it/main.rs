@@ -31,6 +31,8 @@ mod hygiene;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
+mod nats_jwt_mode;
+#[cfg(test)]
 mod nats_operator;
 #[cfg(test)]
 mod nats_own_permissions;

@@ -50,6 +50,14 @@ impl Nats {
         Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
     }
 
+    /// A server on that configuration, whose users have no passwords.
+    pub(crate) async fn configured(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("server.conf");
+        std::fs::write(&path, config).expect("the folder can be written");
+        Self::on(binary(), path, HashMap::new(), folder).await
+    }
+
     async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
         let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;

@@ -155,9 +155,10 @@ fn jetstream(server: Result<Server, TopologyError>) -> Check {
     match server {
         Ok(Server { api_level, .. }) => Check::fine("JetStream", format!("enabled, API level {api_level}")),
         Err(error) => {
-            let fix = match error {
-                TopologyError::TooOld { .. } => "update nats-server; `nats/bring-nats` brings one",
-                _ => "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf",
+            let fix = if matches!(error, TopologyError::TooOld { .. }) {
+                "update nats-server; `nats/bring-nats` brings one"
+            } else {
+                "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf"
             };
             Check::failed("JetStream", error.to_string()).fix(fix)
         }
