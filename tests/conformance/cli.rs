@@ -74,7 +74,6 @@ async fn an_operator_looks_everywhere_and_changes_nothing() {
         "stream info OAUTH_COMMANDS",
         "stream info KV_oauth_states",
         "stream get OAUTH_EVENTS 1",
-        "stream view OAUTH_EVENTS 10",
         "consumer ls OAUTH_COMMANDS",
         "consumer info OAUTH_COMMANDS exchange",
         "consumer report OAUTH_COMMANDS",
