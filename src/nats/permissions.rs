@@ -132,7 +132,7 @@ pub async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken)
 #[derive(Deserialize)]
 struct Answer {
     server: Server,
-    data: User,
+    data: Described,
 }
 
 #[derive(Deserialize)]
@@ -141,11 +141,12 @@ struct Server {
 }
 
 #[derive(Deserialize)]
-struct User {
-    user: String,
+struct Described {
+    #[serde(rename = "user")]
+    id: String,
     account: String,
-    #[serde(default)]
-    user_name: String,
+    #[serde(default, rename = "user_name")]
+    name: String,
     #[serde(default)]
     account_name: String,
     #[serde(default)]
@@ -175,7 +176,7 @@ impl From<Option<Listed>> for Rules {
 
 fn parse(payload: &[u8], asked: Timestamp, answered: Timestamp) -> Option<OwnUser> {
     let Answer { server, data } = serde_json::from_slice(payload).ok()?;
-    let User { user, account, user_name, account_name, permissions } = data;
+    let Described { id, account, name, account_name, permissions } = data;
     let named = |name: String, key: String| if name.is_empty() { key } else { name };
     // The answer was written somewhere between question and arrival: only what lies outside of that is a difference.
     let clock_ahead = if server.time > answered {
@@ -186,7 +187,7 @@ fn parse(payload: &[u8], asked: Timestamp, answered: Timestamp) -> Option<OwnUse
         SignedDuration::ZERO
     };
     Some(OwnUser {
-        user: named(user_name, user),
+        user: named(name, id),
         account: named(account_name, account),
         clock_ahead,
         publish: permissions.publish.into(),

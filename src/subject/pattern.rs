@@ -7,10 +7,9 @@ pub fn covers(outer: &str, inner: &str) -> bool {
     loop {
         match (outer.next(), inner.next()) {
             (None, None) | (Some(">"), Some(_)) => return true,
-            (Some(_), Some(">")) | (None, Some(_)) | (Some(_), None) => return false,
-            (Some("*"), Some(_)) => {}
+            (Some("*"), Some(inner)) if inner != ">" => {}
             (Some(outer), Some(inner)) if outer == inner => {}
-            (Some(_), Some(_)) => return false,
+            _ => return false,
         }
     }
 }
@@ -22,10 +21,9 @@ pub fn overlap(one: &str, other: &str) -> bool {
     loop {
         match (one.next(), other.next()) {
             (None, None) | (Some(">"), Some(_)) | (Some(_), Some(">")) => return true,
-            (None, Some(_)) | (Some(_), None) => return false,
             (Some("*"), Some(_)) | (Some(_), Some("*")) => {}
             (Some(one), Some(other)) if one == other => {}
-            (Some(_), Some(_)) => return false,
+            _ => return false,
         }
     }
 }

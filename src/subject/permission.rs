@@ -93,7 +93,7 @@ fn everybody(inbox_prefix: &str) -> Vec<Permission> {
 #[must_use]
 pub fn needed_by_edge(inbox_prefix: &str, waiter: &Waiter) -> Vec<Permission> {
     let exchange = format!("ms.integration.oauth.*.*.*.{}", Verb::Exchange);
-    let configs = [Verb::Put, Verb::Delete].map(|verb| verb.filter());
+    let configs = [Verb::Put, Verb::Delete].map(Verb::filter);
     [
         everybody(inbox_prefix),
         publish("to call workers", [EDGE_CALLS]),
@@ -183,7 +183,7 @@ pub fn forbidden_to_edge() -> Vec<Permission> {
     [
         subscribe(
             "tokens, commands and calls of all",
-            ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.>"],
+            ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.*.*"],
         ),
         subscribe("what is written into buckets", ["$KV.>"]),
         publish("to write records or tokens", ["oauth.record.>", "ms.integration.oauth.*.*.*"]),

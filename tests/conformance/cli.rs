@@ -58,6 +58,51 @@ async fn an_operator_looks_at_the_streams() {
     assert!(events.contains(&event), "{event} is not in {events}");
 }
 
+/// What the documents name for looking around, and what they say is refused.
+#[tokio::test]
+async fn an_operator_looks_everywhere_and_changes_nothing() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    world.connect(CONNECTION).await;
+    for line in [
+        "kv ls",
+        "kv info oauth_connections",
+        "kv status oauth_configs",
+        "kv get oauth_meta keys --raw",
+        "stream report",
+        "stream state OAUTH",
+        "stream info OAUTH_COMMANDS",
+        "stream info KV_oauth_states",
+        "stream get OAUTH_EVENTS 1",
+        "consumer ls OAUTH_COMMANDS",
+        "consumer info OAUTH_COMMANDS exchange",
+        "consumer report OAUTH_COMMANDS",
+        "account info",
+    ] {
+        let printed = cli.prints(&format!("{OPERATOR} {line}")).await;
+        assert!(!printed.trim().is_empty(), "{line}");
+    }
+    let key = format!("{ACCOUNT}.{INTEGRATION}.{CONNECTION}");
+    for line in [
+        format!("kv put oauth_connections {key} x"),
+        format!("kv del oauth_connections {key} --force"),
+        format!("kv purge oauth_connections {key} --force"),
+        "kv get oauth_api_keys x".to_owned(),
+        "kv ls oauth_states".to_owned(),
+        "kv add mine".to_owned(),
+        "stream purge OAUTH --force".to_owned(),
+        "stream rm OAUTH_EVENTS --force".to_owned(),
+        "stream rmm OAUTH_EVENTS 1 --force".to_owned(),
+        "consumer rm OAUTH_COMMANDS exchange --force".to_owned(),
+        "consumer next OAUTH_COMMANDS exchange".to_owned(),
+    ] {
+        let (succeeded, printed) = cli.tries(&format!("{OPERATOR} --timeout 1s {line}")).await;
+        assert!(!succeeded, "{line}: {printed}");
+    }
+    let still = cli.prints(&format!("{OPERATOR} kv ls oauth_connections")).await;
+    assert_eq!(still.trim(), key);
+}
+
 /// What a message of `OAUTH` holds is the token itself.
 #[tokio::test]
 async fn e4_an_operator_reads_no_record() {

@@ -55,6 +55,12 @@ impl Bus {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
     }
 
+    /// When a consumer was made.
+    pub(crate) async fn consumer(&self, stream: &str, name: &str) -> String {
+        let stream = self.jetstream.get_stream_no_info(stream).await.expect("a stream's name");
+        stream.consumer_info(name).await.expect("the consumer is there").created.to_string()
+    }
+
     /// Publishes a record in place of the one with that sequence; the server's answer.
     pub(crate) async fn record(&self, subject: &str, id: &str, replaces: u64, token: &str) -> Value {
         let mut headers = async_nats::HeaderMap::new();

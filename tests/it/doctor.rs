@@ -109,6 +109,6 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
 async fn e9_a_gateway_with_too_much_is_told() {
     let tokenbus = Tokenbus::start(&[]).await;
     let (code, found, report) = statuses(&settings(&tokenbus.nats, "worker", Path::new("none")), "edge").await;
-    assert_eq!((code, found["no more"].as_str()), (Some(0), "warning"), "{report}");
+    assert_eq!((code, found["limits"].as_str()), (Some(0), "warning"), "{report}");
     assert!(report.to_string().contains("$JS.API.>"), "{report}");
 }

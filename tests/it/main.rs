@@ -62,6 +62,8 @@ mod mint;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
+mod nats_jwt_mode;
+#[cfg(test)]
 mod nats_lost;
 #[cfg(test)]
 mod nats_operator;
@@ -71,6 +73,8 @@ mod nats_own_permissions;
 mod nats_permissions;
 #[cfg(test)]
 mod nats_records;
+#[cfg(test)]
+mod nats_tenant;
 #[cfg(test)]
 mod nats_tls;
 #[cfg(test)]

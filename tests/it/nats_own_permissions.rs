@@ -68,12 +68,12 @@ async fn e6_what_workers_answer_each_other_no_edge_hears() {
     for (nats, is_open) in [(&nats, false), (&open, true)] {
         edge = if is_open { nats.connect("edge").await } else { edge };
         let worker = if is_open { nats.connect("worker").await } else { worker.clone() };
-        let mut heard = edge.subscribe(if is_open { ">" } else { "oauth.reply.*.*" }).await.unwrap();
-        edge.flush().await.unwrap();
+        let mut heard = edge.subscribe(if is_open { "oauth.>" } else { "oauth.reply.*.*" }).await.unwrap();
+        Nats::heard(&edge).await;
         let id = "a".repeat(22);
         worker.publish(format!("oauth.reply.worker.{id}.{id}"), "inner".into()).await.unwrap();
         worker.publish(format!("oauth.reply.{id}.{id}"), "outer".into()).await.unwrap();
-        worker.flush().await.unwrap();
+        Nats::heard(&worker).await;
         let first = futures_util::StreamExt::next(&mut heard).await.expect("the outer one comes");
         assert_eq!(first.payload.as_ref(), b"outer", "{}", first.subject);
     }

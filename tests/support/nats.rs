@@ -56,6 +56,14 @@ impl Nats {
         Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
     }
 
+    /// A server on that configuration, whose users have no passwords.
+    pub(crate) async fn configured(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("server.conf");
+        std::fs::write(&path, config).expect("the folder can be written");
+        Self::on(binary(), path, HashMap::new(), folder).await
+    }
+
     async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
         let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;
@@ -124,6 +132,11 @@ impl Nats {
             .connect(self.url.split(',').collect::<Vec<_>>())
             .await
             .expect("the server lets its users in")
+    }
+
+    /// Waits until the server has taken in all that this client said so far.
+    pub(crate) async fn heard(client: &async_nats::Client) {
+        client.request("$SYS.REQ.USER.INFO", "".into()).await.expect("the server says who we are");
     }
 
     /// Where the server keeps its streams.

@@ -19,6 +19,8 @@ use crate::subject::permission::{self, Act, Permission, USER_INFO};
 
 /// A clock that is further off makes credentials and refreshes come too early or too late.
 const CLOCK: SignedDuration = SignedDuration::from_secs(2);
+/// More missing permissions than this are another role's user.
+const SHOWN: usize = 10;
 /// How long a worker may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -102,8 +104,12 @@ fn permissions_of(own: &OwnUser, needed: Vec<Permission>) -> Check {
         return Check::fine(CHECK, format!("{whose} may do all that is needed"));
     }
     let mut check = Check::failed(CHECK, format!("{whose} may not"));
-    for permission in &missing {
+    for permission in missing.iter().take(SHOWN) {
         check = check.and(format!("  {permission}"));
+    }
+    if missing.len() > SHOWN {
+        let wrong = "this looks like another role's user: correct `nats.user`; nats/accounts.conf has all of them";
+        return check.and(format!("  and {} more", missing.len() - SHOWN)).fix(wrong);
     }
     for (act, list) in [(Act::Publish, "publish"), (Act::Subscribe, "subscribe")] {
         let subjects = missing.iter().filter(|permission| permission.act == act);
@@ -112,11 +118,11 @@ fn permissions_of(own: &OwnUser, needed: Vec<Permission>) -> Check {
             check = check.fix(format!("add to the user's `{list}: {{ allow: [ … ] }}`: {}", subjects.join(", ")));
         }
     }
-    check.fix("if it is the wrong user, correct `nats.user`; nats/accounts.conf has all of them")
+    check
 }
 
 fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
-    const CHECK: &str = "no more";
+    const CHECK: &str = "limits";
     let forbidden = match role {
         Role::Edge => permission::forbidden_to_edge(),
         Role::Operator => permission::forbidden_to_operator(),
@@ -126,9 +132,9 @@ fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
     };
     let excess = own.excess(forbidden);
     if excess.is_empty() {
-        return Check::fine(CHECK, "and nothing that it should not");
+        return Check::fine(CHECK, "the user may do nothing that it should not");
     }
-    let mut check = Check::warning(CHECK, "but it may, at least in part");
+    let mut check = Check::warning(CHECK, "the user may also, at least in part,");
     for permission in excess {
         check = check.and(format!("  {permission}"));
     }
@@ -155,9 +161,10 @@ fn jetstream(server: Result<Server, TopologyError>) -> Check {
     match server {
         Ok(Server { api_level, .. }) => Check::fine("JetStream", format!("enabled, API level {api_level}")),
         Err(error) => {
-            let fix = match error {
-                TopologyError::TooOld { .. } => "update nats-server; `nats/bring-nats` brings one",
-                _ => "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf",
+            let fix = if matches!(error, TopologyError::TooOld { .. }) {
+                "update nats-server; `nats/bring-nats` brings one"
+            } else {
+                "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf"
             };
             Check::failed("JetStream", error.to_string()).fix(fix)
         }

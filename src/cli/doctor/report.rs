@@ -43,7 +43,8 @@ impl Status {
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Check {
-    check: &'static str,
+    #[serde(rename = "check")]
+    name: &'static str,
     status: Status,
     /// What was found, the most important line first.
     found: Vec<String>,
@@ -53,8 +54,8 @@ pub(super) struct Check {
 }
 
 impl Check {
-    fn new(check: &'static str, status: Status, found: impl Into<String>) -> Self {
-        Self { check, status, found: vec![found.into()], fix: Vec::new() }
+    fn new(name: &'static str, status: Status, found: impl Into<String>) -> Self {
+        Self { name, status, found: vec![found.into()], fix: Vec::new() }
     }
 
     pub(super) fn fine(check: &'static str, found: impl Into<String>) -> Self {
@@ -109,10 +110,10 @@ impl Report {
 
     fn write(&self, f: &mut fmt::Formatter<'_>, colours: bool) -> fmt::Result {
         let paint = |code: u8, text: &str| if colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
-        let width = self.0.iter().map(|check| check.check.chars().count()).max().unwrap_or_default();
+        let width = self.0.iter().map(|check| check.name.chars().count()).max().unwrap_or_default();
         let indent = " ".repeat(width + 4);
-        for Check { check, status, found, fix } in &self.0 {
-            write!(f, "{} {check:width$}  ", paint(status.colour(), status.mark()))?;
+        for Check { name, status, found, fix } in &self.0 {
+            write!(f, "{} {name:width$}  ", paint(status.colour(), status.mark()))?;
             writeln!(f, "{}", found.join(&format!("\n{indent}")))?;
             for fix in fix {
                 writeln!(f, "{indent}{}", paint(1, &format!("→ {fix}")))?;
