@@ -2,7 +2,7 @@
 //! it has, and a request's signature. `cargo bench --bench credentials`.
 
 #![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
-#![expect(clippy::expect_used, reason = "a bench that cannot go on says so and ends")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
 
 #[path = "../tests/support/issuer.rs"]
 mod issuer;
