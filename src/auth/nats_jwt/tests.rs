@@ -197,7 +197,7 @@ fn a_signature_of_another_key_or_text_is_none() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
     fn no_claims_make_it_panic(name in "[a-z_]{1,12}", number in any::<f64>(), text in ".{0,40}", place in 0_usize..4) {
         let tenant = Tenant::new();
