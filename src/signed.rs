@@ -132,7 +132,7 @@ nonce-of-16-char";
         }
         let empty = hash(b"");
         check(&format!("j.w.t 1700000000 nonce-of-16-char AAAA GET /x?y={empty} {empty}"), true);
-        check(&format!("j.w.t 1700000000 nonce-of-16-char AAAA GET /x"), false);
+        check("j.w.t 1700000000 nonce-of-16-char AAAA GET /x", false);
         check(&format!("j.w.t +1 nonce-of-16-char AAAA GET /x {empty}"), false);
         check(&format!("j.w.t 1 short AAAA GET /x {empty}"), false);
         check(&format!("j.w.t 1 nonce-of-16-char A*AA GET /x {empty}"), false);

@@ -61,9 +61,9 @@ impl Accounts {
     }
 
     async fn read(&self, account: &Account, now: Timestamp) -> Result<Known, NatsError> {
-        let text = match self.from_folder(account).await {
+        let text = match self.read_file(account).await {
             Some(text) => Some(text),
-            None => self.from_resolver(account).await?,
+            None => self.ask_resolver(account).await?,
         };
         let judged = text.ok_or(Refusal::UnknownAccount).and_then(|text| {
             let judged = AccountJwt::verify(&text, account, &self.operators, now);
@@ -78,7 +78,7 @@ impl Accounts {
         Ok(known)
     }
 
-    async fn from_folder(&self, account: &Account) -> Option<String> {
+    async fn read_file(&self, account: &Account) -> Option<String> {
         let path = self.folder.as_ref()?.join(format!("{account}.jwt"));
         let size = tokio::fs::metadata(&path).await.ok()?.len();
         if size > MAX_ACCOUNT as u64 {
@@ -88,7 +88,7 @@ impl Accounts {
         tokio::fs::read_to_string(&path).await.ok()
     }
 
-    async fn from_resolver(&self, account: &Account) -> Result<Option<String>, NatsError> {
+    async fn ask_resolver(&self, account: &Account) -> Result<Option<String>, NatsError> {
         let Some(nats) = &self.resolver else { return Ok(None) };
         let answer = nats.request(&subject::account_claims(account), Request::new()).await?;
         Ok(std::str::from_utf8(&answer.payload).ok().filter(|text| !text.is_empty()).map(str::to_owned))

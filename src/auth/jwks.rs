@@ -36,7 +36,7 @@ const RSA: &[Algorithm] =
 pub struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    public: DecodingKey,
 }
 
 impl Key {
@@ -48,7 +48,7 @@ impl Key {
         if !self.algorithms.contains(&algorithm) {
             return Err(Refusal::Algorithm);
         }
-        match jsonwebtoken::crypto::verify(signature, text, &self.key, algorithm) {
+        match jsonwebtoken::crypto::verify(signature, text, &self.public, algorithm) {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(Refusal::Signature),
         }
@@ -63,8 +63,8 @@ impl Keys {
     /// The one key of a shared secret: for HS256, whatever key id a token names.
     #[must_use]
     pub fn secret(secret: &Secret) -> Self {
-        let key = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self(vec![Key { id: None, algorithms: vec![Algorithm::HS256], key }])
+        let public = DecodingKey::from_secret(secret.expose().as_bytes());
+        Self(vec![Key { id: None, algorithms: vec![Algorithm::HS256], public }])
     }
 
     /// Reads a set. Keys of unknown kinds, for encryption or of shared secrets are passed over.
@@ -89,9 +89,8 @@ impl Keys {
         let mut fitting = self.0.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            (Some(_), Some(_)) => Err(Refusal::Key),
             (None, _) if self.0.iter().any(|key| named(&key)) => Err(Refusal::Algorithm),
-            (None, _) => Err(Refusal::Key),
+            (None, _) | (Some(_), Some(_)) => Err(Refusal::Key),
         }
     }
 }
@@ -100,13 +99,7 @@ fn read(value: Value) -> Option<Key> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let is_for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && jwk.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-    let fitting = match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => RSA,
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[Algorithm::ES256],
-        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => &[Algorithm::ES384],
-        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
-        _ => &[][..],
-    };
+    let fitting = fitting(&jwk.algorithm);
     let algorithms: Vec<Algorithm> = match jwk.common.key_algorithm {
         None => fitting.to_vec(),
         Some(named) => {
@@ -114,15 +107,30 @@ fn read(value: Value) -> Option<Key> {
             fitting.iter().copied().filter(|algorithm| *algorithm == named).collect()
         }
     };
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    let is_strong = match key.kind() {
+    let public = DecodingKey::from_jwk(&jwk).ok()?;
+    let is_strong = match public.kind() {
         jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } => {
             n.iter().skip_while(|byte| **byte == 0).count() >= RSA_BYTES
         }
         jsonwebtoken::DecodingKeyKind::SecretOrDer(_) => true,
     };
     let is_usable = is_for_signatures && is_strong && !algorithms.is_empty();
-    is_usable.then_some(Key { id: jwk.common.key_id, algorithms, key })
+    is_usable.then_some(Key { id: jwk.common.key_id, algorithms, public })
+}
+
+/// The algorithms that a key of that form can be for.
+fn fitting(key: &AlgorithmParameters) -> &'static [Algorithm] {
+    match key {
+        AlgorithmParameters::RSA(_) => RSA,
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[Algorithm::ES256],
+        AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P384 => &[Algorithm::ES384],
+        AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => &[Algorithm::EdDSA],
+        AlgorithmParameters::EllipticCurve(_)
+        | AlgorithmParameters::OctetKeyPair(_)
+        | AlgorithmParameters::OctetKey(_)
+        | AlgorithmParameters::Other(_)
+        | _ => &[],
+    }
 }
 
 /// The keys of a URL.

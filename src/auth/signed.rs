@@ -54,10 +54,11 @@ pub(super) fn check(
 fn fits_call(request: &SignedRequest, call: &str, body: &[u8]) -> Option<bool> {
     let (path, query) = request.path_and_query();
     let segments: Vec<&str> = path.strip_prefix(HUB)?.split('/').collect();
-    let names = match (call, request.method.as_str(), segments.as_slice()) {
-        ("configs", "GET", ["oauth-config"]) | ("list", "GET", ["oauth-connections"]) => (None, None),
-        // The gateway asks who it is before it sends the command, which is judged again.
-        ("whoami", "PUT" | "DELETE", [_, "oauth-config"]) => (None, None),
+    let (integration, connection) = match (call, request.method.as_str(), segments.as_slice()) {
+        // The gateway asks `whoami` before it sends a config's command, which is judged again.
+        ("configs", "GET", ["oauth-config"])
+        | ("list", "GET", ["oauth-connections"])
+        | ("whoami", "PUT" | "DELETE", [_, "oauth-config"]) => (None, None),
         ("config", "GET", ["oauth-config", integration] | [integration, "oauth-config"])
         | ("list", "GET", [integration, "oauth-connections"]) => (Some(*integration), None),
         ("login", "GET", [integration, "oauth-login", connection])
@@ -69,7 +70,7 @@ fn fits_call(request: &SignedRequest, call: &str, body: &[u8]) -> Option<bool> {
         _ => return None,
     };
     let mut wanted = BTreeMap::new();
-    let named = [("integration_id", names.0), ("connection_id", names.1)];
+    let named = [("integration_id", integration), ("connection_id", connection)];
     let named = named.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.to_owned())));
     for (field, value) in named.chain(url::form_urlencoded::parse(query.as_bytes()).into_owned()) {
         if wanted.insert(field, value).is_some() {
@@ -133,8 +134,8 @@ pub(super) async fn use_up(
     match bucket::put(nats, NONCES, &key, owner.clone().into(), 0).await {
         Ok(_) => Ok(Ok(())),
         Err(NatsError::WrongLastSequence) => {
-            let used = bucket::get(nats, NONCES, &key).await?;
-            let is_ours = used.is_some_and(|entry| entry.payload == owner.as_bytes());
+            let there = bucket::get(nats, NONCES, &key).await?;
+            let is_ours = there.is_some_and(|entry| entry.payload == owner.as_bytes());
             Ok(if is_ours { Ok(()) } else { Err(Refusal::Replayed) })
         }
         Err(error) => Err(error),

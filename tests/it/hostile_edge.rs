@@ -249,9 +249,10 @@ async fn e9_a_config_is_changed_by_its_admins_credential_alone() {
         (own.as_str(), deletion),
     ] {
         for verb in [Verb::Put, Verb::Delete] {
-            let work = match verb {
-                Verb::Put => world.config_put(&credential),
-                _ => Work::Delete { credential: Credential(Secret::new(credential.as_str())) },
+            let work = if verb == Verb::Put {
+                world.config_put(&credential)
+            } else {
+                Work::Delete { credential: Credential(Secret::new(credential.as_str())) }
             };
             let answer = world.command(&config_subject(subject_account, verb), work).await;
             assert_eq!(answer.status, 401, "{verb} {subject_account}: {:?}", answer.body);
@@ -301,9 +302,10 @@ async fn e9_refreshes_and_revocations_are_the_workers_own() {
         let subject = CommandSubject::connection(&connection("one"), verb);
         assert!(!wire.may_publish(&subject.subject()).await, "the edge may publish {subject}");
         // Even from somebody who may put it there, nobody believes it.
-        let work = match verb {
-            Verb::Refresh => Work::Refresh { actor: None, sequence: 1, booked: false },
-            _ => Work::Revoke { actor: "user:x".to_owned(), login_id: "x".to_owned() },
+        let work = if verb == Verb::Refresh {
+            Work::Refresh { actor: None, sequence: 1, booked: false }
+        } else {
+            Work::Revoke { actor: "user:x".to_owned(), login_id: "x".to_owned() }
         };
         world.send(&admin, &subject.subject(), &world.seal(&subject, work)).await;
     }

@@ -20,15 +20,18 @@ pub(crate) fn signer(id: &'static str, algorithm: Algorithm) -> Signer {
     if algorithm == Algorithm::EdDSA {
         return edwards(id);
     }
-    let made = match algorithm {
-        Algorithm::ES256 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
-        Algorithm::ES384 => rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-        _ => rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
+    let curve =
+        [(Algorithm::ES256, &rcgen::PKCS_ECDSA_P256_SHA256), (Algorithm::ES384, &rcgen::PKCS_ECDSA_P384_SHA384)]
+            .into_iter()
+            .find_map(|(of, curve)| (of == algorithm).then_some(curve));
+    let made = match curve {
+        Some(curve) => rcgen::KeyPair::generate_for(curve),
+        None => rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048),
     };
     let pem = made.expect("a key pair").serialize_pem();
-    let key = match algorithm {
-        Algorithm::ES256 | Algorithm::ES384 => EncodingKey::from_ec_pem(pem.as_bytes()),
-        _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
+    let key = match curve {
+        Some(_) => EncodingKey::from_ec_pem(pem.as_bytes()),
+        None => EncodingKey::from_rsa_pem(pem.as_bytes()),
     };
     let key = key.expect("a key to sign with");
     let public = serde_json::to_value(Jwk::from_encoding_key(&key, algorithm).expect("a public key"));

@@ -21,7 +21,7 @@ pub(crate) fn sign_as(key: &KeyPair, header: &Value, claims: &Value) -> String {
 /// An operator's own JWT.
 pub(crate) fn operator(key: &KeyPair, system_account: &KeyPair) -> String {
     let nats = json!({ "type": "operator", "version": 2, "system_account": system_account.public_key() });
-    sign(key, &claims(key, key, "operator", nats))
+    sign(key, &claims(key, key, "operator", &nats))
 }
 
 /// An account's claims; `more` goes over what stands in `nats`.
@@ -31,7 +31,7 @@ pub(crate) fn account_claims(operator: &KeyPair, account: &KeyPair, more: &Value
     });
     let mut nats = json!({ "type": "account", "version": 2, "limits": open });
     merge(&mut nats, more);
-    claims(operator, account, "account", nats)
+    claims(operator, account, "account", &nats)
 }
 
 /// An account's JWT.
@@ -42,7 +42,7 @@ pub(crate) fn account(operator: &KeyPair, account: &KeyPair, more: &Value) -> St
 /// A user's claims; `more` goes over all of them.
 pub(crate) fn user_claims(issuer: &KeyPair, user: &KeyPair, more: &Value) -> Value {
     let nats = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
-    let mut claims = claims(issuer, user, "user", nats);
+    let mut claims = claims(issuer, user, "user", &nats);
     merge(&mut claims, more);
     claims
 }
@@ -61,7 +61,7 @@ pub(crate) fn creds(jwt: &str, user: &KeyPair) -> String {
     )
 }
 
-fn claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: Value) -> Value {
+fn claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: &Value) -> Value {
     let (issuer, subject) = (issuer.public_key(), subject.public_key());
     json!({ "jti": "J", "iat": 1_700_000_000, "iss": issuer, "sub": subject, "name": name, "nats": nats })
 }

@@ -14,7 +14,7 @@ const NOW: i64 = 1_800_000_000;
 const SECRET_TEXT: &str = "0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
 
-fn set(keys: &[Value]) -> Keys {
+fn set(keys: &[&Value]) -> Keys {
     Keys::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
 }
 
@@ -42,11 +42,11 @@ fn every_algorithm_that_is_named_is_taken_by_its_own_key_alone() {
     let signers = algorithms.map(|algorithm| signer("k", algorithm));
     for signer in &signers {
         let jwt = signer.sign(&claims());
-        let (caller, until) = verify(&jwt, &set(&[signer.public.clone()])).unwrap();
+        let (caller, until) = verify(&jwt, &set(&[&signer.public])).unwrap();
         assert_eq!((caller.account.as_str(), caller.role, caller.actor.as_str()), (ACCOUNT, Role::Member, "jwt:ada"));
         assert_eq!(until.as_second(), NOW + 90);
         for other in signers.iter().filter(|other| other.algorithm != signer.algorithm) {
-            assert!(verify(&jwt, &set(&[other.public.clone()])).is_err(), "{:?}", other.algorithm);
+            assert!(verify(&jwt, &set(&[&other.public])).is_err(), "{:?}", other.algorithm);
         }
         assert!(verify(&jwt, &Keys::secret(&Secret::new(SECRET_TEXT))).is_err());
     }
@@ -61,7 +61,7 @@ fn every_algorithm_that_is_named_is_taken_by_its_own_key_alone() {
 #[test]
 fn the_algorithm_is_the_keys_and_never_the_tokens() {
     let rsa = signer("k", Algorithm::RS256);
-    let keys = set(&[rsa.public.clone()]);
+    let keys = set(&[&rsa.public]);
     // The public key as a shared secret, in each form that a library could take it in.
     let forms = [rsa.public["n"].to_string(), rsa.public.to_string(), json!({ "keys": [rsa.public] }).to_string()];
     for form in &forms {
@@ -81,34 +81,34 @@ fn the_algorithm_is_the_keys_and_never_the_tokens() {
     }
     // The key is for RS256 only, as it says itself; without saying so, for its whole family.
     let other = Signer { algorithm: Algorithm::RS384, ..signer("k", Algorithm::RS256) };
-    assert_eq!(verify(&other.sign(&claims()), &set(&[other.public.clone()])).unwrap_err(), Refusal::Algorithm);
+    assert_eq!(verify(&other.sign(&claims()), &set(&[&other.public])).unwrap_err(), Refusal::Algorithm);
     let mut open = other.public.clone();
     open.as_object_mut().unwrap().remove("alg");
-    assert!(verify(&other.sign(&claims()), &set(&[open])).is_ok());
+    assert!(verify(&other.sign(&claims()), &set(&[&open])).is_ok());
 }
 
 #[test]
 fn a_key_must_be_known_and_meant_for_signatures() {
     let (one, two) = (signer("one", Algorithm::ES256), signer("two", Algorithm::ES256));
-    let keys = set(&[one.public.clone(), two.public.clone()]);
+    let keys = set(&[&one.public, &two.public]);
     assert!(verify(&two.sign(&claims()), &keys).is_ok());
     assert_eq!(verify(&one.sign_as(Some("two"), &claims()), &keys).unwrap_err(), Refusal::Signature);
     assert_eq!(verify(&one.sign_as(Some("three"), &claims()), &keys).unwrap_err(), Refusal::Key);
     assert_eq!(verify(&one.sign_as(None, &claims()), &keys).unwrap_err(), Refusal::Key);
-    assert!(verify(&one.sign_as(None, &claims()), &set(&[one.public.clone()])).is_ok());
+    assert!(verify(&one.sign_as(None, &claims()), &set(&[&one.public])).is_ok());
     for (field, value) in [("use", json!("enc")), ("key_ops", json!(["sign"])), ("alg", json!("RS256"))] {
         let mut public = one.public.clone();
         public[field] = value;
-        assert_eq!(verify(&one.sign(&claims()), &set(&[public])).unwrap_err(), Refusal::Key, "{field}");
+        assert_eq!(verify(&one.sign(&claims()), &set(&[&public])).unwrap_err(), Refusal::Key, "{field}");
     }
     let secret =
         json!({ "kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "kid": "one", "alg": "HS256" });
     let hmac = EncodingKey::from_secret(SECRET_TEXT.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &hmac).unwrap();
-    assert_eq!(verify(&jwt, &set(&[secret])).unwrap_err(), Refusal::Key);
+    assert_eq!(verify(&jwt, &set(&[&secret])).unwrap_err(), Refusal::Key);
     let short = json!({ "kty": "RSA", "n": "AQAB".repeat(32), "e": "AQAB", "kid": "one" });
     assert_eq!(
-        set(&[short, json!(7), json!({}), json!({ "kty": "new" })]).find(None, Algorithm::RS256).err(),
+        set(&[&short, &json!(7), &json!({}), &json!({ "kty": "new" })]).find(None, Algorithm::RS256).err(),
         Some(Refusal::Key)
     );
 }
@@ -116,7 +116,7 @@ fn a_key_must_be_known_and_meant_for_signatures() {
 #[test]
 fn claims_must_be_there_and_fit() {
     let signer = signer("k", Algorithm::ES256);
-    let keys = set(&[signer.public.clone()]);
+    let keys = set(&[&signer.public]);
     let check = |field: &str, value: Value, expected: Option<Refusal>| {
         let mut claims = claims();
         let fields = claims.as_object_mut().unwrap();
@@ -201,6 +201,8 @@ proptest! {
             }
         }
         let _ = Keys::parse(body.as_bytes());
-        let _ = set(&[json!({ "kty": "RSA", "n": text, "e": text }), json!({ "kty": "EC", "crv": "P-256", "x": text, "y": text })]);
+        let rsa = json!({ "kty": "RSA", "n": text, "e": text });
+        let curve = json!({ "kty": "EC", "crv": "P-256", "x": text, "y": text });
+        let _ = set(&[&rsa, &curve]);
     }
 }

@@ -1,0 +1,105 @@
+//! How long a worker takes to judge a credential, in one thread: JWTs of each kind that it has not seen before, one that
+//! it has, and a request's signature. `cargo bench --bench credentials`.
+
+#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
+
+#[path = "../tests/support/issuer.rs"]
+mod issuer;
+#[path = "../tests/support/mint.rs"]
+mod mint;
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use nkeys::KeyPair;
+use serde_json::json;
+use tokenbus::auth::cache::{Proven, Verified};
+use tokenbus::auth::jwks::Keys;
+use tokenbus::auth::jwt::Rules;
+use tokenbus::auth::nats_jwt::AccountJwt;
+use tokenbus::auth::token::{MAX_TOKEN, Token};
+use tokenbus::secret::Secret;
+use tokenbus::signed::{self, SignedRequest};
+use tokenbus::subject::Account;
+use tokenbus::system;
+
+const ROUNDS: usize = 2_000;
+const ISSUER: &str = "https://sso.example";
+
+fn main() {
+    let now = system::now();
+    let account = KeyPair::new_account();
+    nats(&account, now);
+    for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
+        let signer = issuer::signer("k", algorithm);
+        let set = json!({ "keys": [signer.public] }).to_string();
+        let keys = Keys::parse(set.as_bytes()).expect("a set of keys");
+        ordinary(&format!("{algorithm:?}"), &signer.sign(&claims(&account, now)), &keys, now);
+    }
+    let secret = "a-secret-of-thirty-two-bytes-or-more";
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(&account, now), &key).expect("a JWT");
+    ordinary("HS256", &jwt, &Keys::secret(&Secret::new(secret)), now);
+}
+
+/// A user's JWT, afresh and remembered, and what the user signs.
+fn nats(key: &KeyPair, now: Timestamp) {
+    let (operator, user) = (KeyPair::new_operator(), KeyPair::new_user());
+    let id = Account::parse(&key.public_key()).expect("an account");
+    let jwt = mint::account(&operator, key, &json!({}));
+    let account = AccountJwt::verify(&jwt, &id, &[operator.public_key()], now).expect("an account's JWT");
+    let jwt = mint::user(key, &user, &json!({ "nats": { "bearer_token": true } }));
+    let judge = || account.user(&Token::parse(&jwt, MAX_TOKEN).expect("a JWT"), now).expect("a user");
+    show("NATS user JWT", &judge);
+
+    let verified = Verified::new(Duration::from_mins(1));
+    let proven = judge();
+    verified.put(&jwt, Proven::User(Arc::new(proven.clone())), Timestamp::MAX, now);
+    show("any JWT, remembered", &|| verified.get(&jwt, now).expect("it is remembered"));
+
+    let request = SignedRequest {
+        jwt: Secret::new(jwt.as_str()),
+        timestamp: now.as_second(),
+        nonce: system::random_id(),
+        method: "GET".to_owned(),
+        target: Secret::new("/hub/integrations/slack/oauth-token/workspace1"),
+        body_hash: signed::hash(b""),
+    };
+    let signature = user.sign(request.text().expose().as_bytes()).expect("a signature");
+    show("a request's signature", &|| proven.signed(request.text().expose().as_bytes(), &signature).expect("it fits"));
+}
+
+fn ordinary(name: &str, jwt: &str, keys: &Keys, now: Timestamp) {
+    let rules = Rules {
+        issuer: ISSUER.to_owned(),
+        audience: "tokenbus".to_owned(),
+        account_claim: "account".to_owned(),
+        role_claim: "role".to_owned(),
+        leeway: Duration::from_secs(30),
+    };
+    let judge = || rules.verify(&Token::parse(jwt, MAX_TOKEN).expect("a JWT"), keys, now).expect("it is valid");
+    show(name, &judge);
+}
+
+fn claims(account: &KeyPair, now: Timestamp) -> serde_json::Value {
+    let (account, end) = (account.public_key(), now.as_second() + 3600);
+    json!({ "iss": ISSUER, "aud": "tokenbus", "sub": "ada", "exp": end, "account": account, "role": "admin" })
+}
+
+/// The median of many rounds.
+fn show<T>(name: &str, judge: &dyn Fn() -> T) {
+    let mut times: Vec<Duration> = (0..ROUNDS)
+        .map(|_| {
+            let began = Instant::now();
+            black_box(judge());
+            began.elapsed()
+        })
+        .collect();
+    times.sort_unstable();
+    let median = times.get(ROUNDS / 2).copied().unwrap_or_default();
+    println!("{name}: {:.1} µs", median.as_secs_f64() * 1e6);
+}
