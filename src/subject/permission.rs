@@ -5,14 +5,14 @@ use std::fmt;
 
 use super::pattern::{covers, overlap};
 use super::{
-    API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, META, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD,
+    API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD,
     OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, Waiter, kv_stream, kv_subject,
 };
 
 /// What a connection asks the server about itself.
 pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
-const BUCKETS: [&str; 5] = [CONNECTIONS, CONFIGS, STATES, API_KEYS, META];
+const BUCKETS: [&str; 6] = [CONNECTIONS, CONFIGS, STATES, API_KEYS, META, NONCES];
 const STREAMS: [&str; 5] = [OAUTH, OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_DEAD, OAUTH_EVENTS];
 
 /// A thing that a user may do with subjects.
