@@ -4,6 +4,7 @@ mod api_keys;
 mod dead;
 mod keys;
 mod serve;
+mod setup;
 
 use std::path::PathBuf;
 
@@ -12,7 +13,6 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::demo;
-use crate::nats::topology::{self, Sizes};
 use crate::nats::{Nats, Patience};
 use crate::telemetry;
 
@@ -32,11 +32,11 @@ enum Command {
     /// Run the gateway, workers, or both.
     Serve(serve::Options),
     /// Declare all streams and buckets; change replicas and ages of existing ones to the settings.
-    Setup,
+    Setup(setup::Options),
     /// Make API keys.
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
-    /// Make the keyring that seals what is stored.
+    /// Make and change the keyring that seals what is stored.
     #[command(subcommand)]
     Keys(keys::Command),
     /// Look at commands that were given up.
@@ -61,9 +61,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::start(&config.log).context("settings")?;
     match arguments.command {
         Command::Serve(options) => serve::run(config, options).await,
-        Command::Setup => setup(&config).await,
+        Command::Setup(options) => setup::run(&config, options).await,
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
-        Command::Keys(command) => keys::run(&config, command),
+        Command::Keys(command) => keys::run(&config, command).await,
         Command::Dead(command) => dead::run(&config, command).await,
         Command::Openapi => {
             println!("{}", crate::http::OPENAPI);
@@ -71,13 +71,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Demo(options) => demo::run(options).await,
     }
-}
-
-async fn setup(config: &Config) -> anyhow::Result<()> {
-    let nats = connect(config).await?;
-    topology::set_up(&nats, Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }).await?;
-    println!("all streams and buckets are as they must be");
-    Ok(())
 }
 
 /// Connects once: a person waits for the answer.

@@ -4,8 +4,11 @@ pub mod bucket;
 pub mod command;
 mod connect;
 pub mod outgoing;
+mod poll;
 pub mod record;
+pub mod scan;
 pub mod schedule;
+pub mod sequence;
 pub mod topology;
 
 use std::time::{Duration, Instant};

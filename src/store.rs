@@ -1,6 +1,8 @@
 //! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
 
+mod keys;
 mod login;
+mod rotate;
 
 use std::sync::Arc;
 
@@ -8,14 +10,16 @@ use async_nats::jetstream::message::StreamMessage;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
-use crate::connection::{OauthConnection, RefreshFailure, SealedPart, StoredConnection};
+use crate::connection::{OauthConnection, RefreshFailure, SealedPart, Status, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::nats::{Nats, NatsError, bucket, header};
-use crate::seal::{Keyring, Place, SealError};
+use crate::nats::sequence::Backwards;
+use crate::nats::{Nats, NatsError, bucket, header, scan};
+use crate::seal::{Keyring, KeyringError, Place, SealError};
 use crate::secret::Secret;
-use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH};
+use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
 pub use self::login::{Consumed, FoundLogin};
+pub use self::rotate::{RotateError, Rotated, Step, WorkerKeys, rotate, spare};
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +43,15 @@ pub enum StoreError {
     Unreadable(String),
     /// Stored values need keys that are not there.
     #[error(
-        "stored values are sealed with key `{0}`, which is not in the keyring; add it to the file of `secrets.keys_file`"
+        "stored values are sealed with key `{0}`, which is not in the keyring: put it back there behind the others, then start again; without it they cannot be opened"
     )]
     MissingKey(String),
+    /// The keyring cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Sequences would go backwards.
+    #[error(transparent)]
+    Backwards(#[from] Backwards),
 }
 
 /// A config as it is kept.
@@ -66,33 +76,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Checks that the keyring opens what is stored, and notes down the sealing key before it is used.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingKey`] naming a key in use that is not in the keyring.
-    pub async fn claim_keys(&self) -> Result<(), StoreError> {
-        loop {
-            let entry = bucket::get(&self.nats, META, META_KEYS).await?;
-            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
-            let mut used: Vec<String> = match entry.and_then(|entry| entry.value) {
-                Some(value) => parse(META, META_KEYS, &value)?,
-                None => Vec::new(),
-            };
-            if let Some(missing) = used.iter().find(|id| !self.keyring.key_ids().any(|known| known == id.as_str())) {
-                return Err(StoreError::MissingKey(missing.clone()));
-            }
-            let sealing = self.keyring.key_ids().next().unwrap_or_default().to_owned();
-            if used.contains(&sealing) {
-                return Ok(());
-            }
-            used.push(sealing);
-            match bucket::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
-                Err(NatsError::WrongLastSequence) => {}
-                other => return Ok(other.map(drop)?),
-            }
-        }
-    }
-
     /// The config in force, as kept.
     ///
     /// # Errors
@@ -174,17 +157,18 @@ impl Store {
         let Some(value) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
             return Ok(None);
         };
-        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
+        self.open_connection(&kv_key, parse(CONNECTIONS, &kv_key, &value)?).map(Some)
+    }
+
+    fn open_connection(&self, kv_key: &str, mut stored: StoredConnection) -> Result<StoredConnection, StoreError> {
+        let sequence = stored.connection.sequence;
+        for (field, secret) in connection_secrets(&mut stored.connection) {
             if let Some(sealed) = secret.take() {
-                let place = connection_place(&kv_key, field, connection.sequence);
-                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, &kv_key))?);
+                let place = connection_place(kv_key, field, sequence);
+                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
             }
         }
-        Ok(Some(stored))
+        Ok(stored)
     }
 
     /// Notes down that a refresh of this connection failed, unless a newer one is there.
@@ -219,6 +203,17 @@ impl Store {
     /// [`StoreError`].
     pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
         self.replace_older(CONNECTIONS, &key.kv_key(), sequence, None).await
+    }
+
+    /// Stores a connection, or deletes it if that is what its record says, unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+        match stored.connection.status {
+            Status::Revoked => self.delete_connection(key, stored.connection.sequence).await,
+            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored).await,
+        }
     }
 
     /// Stores a connection unless a newer one is there.
@@ -266,6 +261,9 @@ impl Store {
                 Some(entry) if !entry.payload.is_empty() => parse(bucket, key, &entry.payload)?,
                 _ => Newest { sequence: 0 },
             };
+            if there.sequence > sequence {
+                self.check_newer(there.sequence).await?;
+            }
             if there.sequence >= sequence {
                 return Ok(());
             }
@@ -282,13 +280,18 @@ impl Store {
         }
     }
 
+    /// Something newer is there than what was to be written. That is nothing to pass over in silence when the stream
+    /// has given out no such sequence.
+    async fn check_newer(&self, highest: u64) -> Result<(), StoreError> {
+        let ends = scan::state(&self.nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
+        if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }
+    }
+
     fn seal_connection(&self, kv_key: &str, mut stored: StoredConnection) -> Result<StoredConnection, StoreError> {
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
+        let sequence = stored.connection.sequence;
+        for (field, secret) in connection_secrets(&mut stored.connection) {
             if let Some(clear) = secret.take() {
-                let place = connection_place(kv_key, field, connection.sequence);
+                let place = connection_place(kv_key, field, sequence);
                 *secret = Some(Secret::new(self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, kv_key))?));
             }
         }
@@ -355,6 +358,10 @@ fn seal_error(bucket: &str, key: &str) -> impl Fn(SealError) -> StoreError {
 
 fn bound_to<T>(config: &IntegrationOauthConfig<T>) -> String {
     format!("{} {}", config.token_url, config.client_id)
+}
+
+fn connection_secrets(connection: &mut OauthConnection) -> [(&'static str, &mut Option<Secret>); 2] {
+    [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
 }
 
 fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {

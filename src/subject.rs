@@ -32,10 +32,12 @@ pub const CONFIGS: &str = "oauth_configs";
 pub const STATES: &str = "oauth_states";
 /// Bucket of API keys, key `<key id>`.
 pub const API_KEYS: &str = "oauth_api_keys";
-/// Bucket of what a start has to know, key [`META_KEYS`].
+/// Bucket of what a start has to know, keys [`META_KEYS`] and [`META_MARKS`].
 pub const META: &str = "oauth_meta";
 /// Key in [`META`]: the ids of the sealing keys in use.
 pub const META_KEYS: &str = "keys";
+/// Key in [`META`]: up to where the buckets' highest sequence is known.
+pub const META_MARKS: &str = "marks";
 
 /// What the stream `OAUTH` takes in.
 pub const RECORDS_IN: &str = "oauth.record.>";
@@ -57,6 +59,9 @@ pub const DEAD_LETTERS: &str = "oauth.dead.>";
 pub const EVENTS: &str = "ms.oauth.*.event.*.*.*";
 /// All calls of the edge.
 pub const EDGE_CALLS: &str = "oauth.edge.*";
+
+/// Where all workers say which sealing keys they hold.
+pub const WORKER_KEYS: &str = "oauth.worker.keys";
 
 const ROOT: &str = "ms.integration.oauth";
 const CONFIG: &str = "config";
@@ -167,6 +172,15 @@ impl ConnectionKey {
         format!("{ROOT}.{}.refresh.due", self.path())
     }
 
+    /// Takes a token subject apart.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is none.
+    pub fn parse_subject(subject: &str) -> Result<Self, NameError> {
+        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
+        Self::parse_kv_key(path)
+    }
+
     /// Takes the subject of a due refresh apart.
     ///
     /// # Errors
@@ -201,6 +215,13 @@ pub const DEAD_UNKNOWN: &str = "oauth.dead.unknown._._._";
 #[must_use]
 pub fn config_subject(integration: &Integration) -> String {
     format!("{ROOT}.{CONFIG}.{integration}")
+}
+
+/// The integration whose config's record is stored there.
+#[must_use]
+pub fn parse_config_subject(subject: &str) -> Option<Integration> {
+    let path = subject.strip_prefix(ROOT)?.strip_prefix('.')?;
+    Integration::parse(path.strip_prefix(CONFIG)?.strip_prefix('.')?).ok()
 }
 
 /// Where the worker publishes a config's record.

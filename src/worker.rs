@@ -9,6 +9,7 @@ mod refresh;
 mod revoke;
 mod settle;
 mod tokens;
+mod upkeep;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +80,8 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
         tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
     }
     tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(due::repair(service, stop));
+    tasks.spawn(due::repair(Arc::clone(&service), stop.clone()));
+    tasks.spawn(upkeep::run(service, stop));
     tasks.close();
     tasks.wait().await;
 }
@@ -188,7 +190,13 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
 fn is_lasting(error: &StoreError) -> bool {
     match error {
         StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
-        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) | StoreError::Held(_) => false,
+        // A key that is missing may come, and a value may be sealed anew.
+        StoreError::Nats(_)
+        | StoreError::Seal { .. }
+        | StoreError::MissingKey(_)
+        | StoreError::Keyring(_)
+        | StoreError::Backwards(_)
+        | StoreError::Held(_) => false,
     }
 }
 
@@ -261,7 +269,9 @@ impl PrepareError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. })
+            Self::Topology(
+                TopologyError::Incompatible { .. } | TopologyError::TooOld { .. } | TopologyError::Backwards(_),
+            )
             | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
             | Self::Calls(_) => true,
             Self::Topology(_) | Self::Store(_) => false,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -49,6 +50,8 @@ enum Role {
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
+    // From here on SIGHUP asks for files to be read again; it ends no process, not even one that is not ready yet.
+    drop(signal(SignalKind::hangup())?);
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -57,7 +60,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
     if role != Role::Edge {
-        start_workers(&config, &nats, &metrics, &tasks)?;
+        start_workers(&config, &nats, &metrics, &tasks).await?;
     }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
@@ -78,8 +81,8 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     }
 }
 
-fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
-    let keyring = Keyring::load(&config.secrets.keys_file)?;
+async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+    let keyring = Keyring::load(&config.secrets).await?;
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();

@@ -41,6 +41,16 @@ pub async fn get(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Entry>, 
     }))
 }
 
+/// A message of a bucket's stream as the entry it is; none when it belongs to another bucket.
+#[must_use]
+pub fn entry(bucket: &str, revision: u64, message: async_nats::jetstream::Message) -> Option<Entry> {
+    let message = message.message;
+    let key = message.subject.strip_prefix(&kv_subject(bucket, ""))?.to_owned();
+    let (payload, headers) = (message.payload, message.headers.unwrap_or_default());
+    let value = header(&headers, OPERATION).is_empty().then(|| payload.clone());
+    Some(Entry { key, revision, value, payload, headers })
+}
+
 /// Writes a key in place of the given revision (0: there must be none).
 ///
 /// # Errors

@@ -8,6 +8,8 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionP
 use serde_json::Value;
 use tracing::info;
 
+use super::scan::{self, State};
+use super::sequence::{self, Backwards, SequenceError};
 use super::{Nats, NatsError};
 use crate::subject::{self, Verb};
 
@@ -73,6 +75,30 @@ pub enum TopologyError {
     /// The server is away.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// Sequences would go backwards.
+    #[error(transparent)]
+    Backwards(#[from] Backwards),
+    /// The sequence to go on with does not do.
+    #[error("{0}")]
+    FirstSequence(String),
+}
+
+impl From<SequenceError> for TopologyError {
+    fn from(error: SequenceError) -> Self {
+        match error {
+            SequenceError::Backwards(error) => Self::Backwards(error),
+            SequenceError::Nats(error) => Self::Nats(error),
+        }
+    }
+}
+
+/// Where `OAUTH` is to go on.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstSequence {
+    /// The next sequence that it gives out.
+    pub sequence: u64,
+    /// Whether the records it holds may be dropped for that.
+    pub drop_records: bool,
 }
 
 /// Declares all streams and buckets. Existing ones are compared, never changed.
@@ -81,22 +107,57 @@ pub enum TopologyError {
 /// [`TopologyError`] naming the stream and the option that differs.
 pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     check_server(nats).await?;
+    // Before `OAUTH` is made, which would begin at 1.
+    sequence::check(nats).await?;
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, false).await?;
     }
     Ok(())
 }
 
-/// As [`declare`], and changes replicas and ages of what exists.
+/// As [`declare`], and changes replicas and ages of what exists, and the sequence that `OAUTH` goes on with.
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn set_up(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
     check_server(nats).await?;
+    if let Some(first) = first {
+        go_on_with(nats, sizes, first).await?;
+    }
+    sequence::check(nats).await?;
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, true).await?;
     }
     Ok(())
+}
+
+/// Has `OAUTH` go on with that sequence, above all that were given out before.
+async fn go_on_with(nats: &Nats, sizes: Sizes, first: FirstSequence) -> Result<(), TopologyError> {
+    let FirstSequence { sequence, drop_records } = first;
+    let refused = |text: String| Err(TopologyError::FirstSequence(text));
+    let highest = sequence::highest(nats).await?;
+    if sequence <= highest {
+        return refused(format!("a stored connection or config has sequence {highest}; name a higher one"));
+    }
+    let failed = |error: &dyn std::fmt::Display| TopologyError::Refused {
+        stream: subject::OAUTH.to_owned(),
+        reason: error.to_string(),
+    };
+    let Some(State { last_sequence, messages, .. }) = scan::state(nats, subject::OAUTH).await? else {
+        let config = Config { first_sequence: Some(sequence), num_replicas: sizes.replicas, ..records() };
+        return nats.jetstream.create_stream(config).await.map(drop).map_err(|error| failed(&error));
+    };
+    if last_sequence.saturating_add(1) >= sequence {
+        return Ok(());
+    }
+    if messages > 0 && !drop_records {
+        return refused(format!(
+            "OAUTH holds {messages} records, which have to go for that: add --drop-records, if none of them is newer than what is stored"
+        ));
+    }
+    // With a sequence, a purge drops what is below it; a stream that ends below it goes on there.
+    let stream = nats.jetstream.get_stream_no_info(subject::OAUTH).await.map_err(|error| failed(&error))?;
+    stream.purge().sequence(sequence).await.map(drop).map_err(|error| failed(&error))
 }
 
 /// Whether all streams can be reached.

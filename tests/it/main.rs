@@ -36,6 +36,15 @@ mod nats_records;
 mod nats_topology;
 #[cfg(test)]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod seal_rotate;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod seal_start;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod sequences;
 #[cfg(test)]
 #[path = "../support/support.rs"]
 mod support;

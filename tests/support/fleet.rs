@@ -38,7 +38,8 @@ pub(crate) struct Fleet {
     url: Url,
     edge: Running,
     http: reqwest::Client,
-    settings: HashMap<String, String>,
+    /// Settings of a worker.
+    pub(crate) settings: HashMap<String, String>,
     provider_url: String,
     folder: TempDir,
     started: Cell<usize>,
@@ -367,7 +368,7 @@ pub(crate) fn eventually(what: &str, is_so: impl AsyncFn() -> bool) -> impl Futu
     }
 }
 
-fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
+pub(crate) fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
     let mut settings = settings.clone();
     settings.insert("TOKENBUS_NATS__USER".to_owned(), user.to_owned());
     settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), nats.password(user).to_owned());
