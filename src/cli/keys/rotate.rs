@@ -24,7 +24,14 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
             bar.set_message("");
         }
         Step::Done => bar.inc(1),
-        Step::Waits(what) => bar.set_message(format!("waiting for {what}")),
+        Step::Waits(what) => {
+            let said = format!("waiting for {what}");
+            // Without a bar, once.
+            if bar.is_hidden() && bar.message() != said {
+                eprintln!("{said}");
+            }
+            bar.set_message(said);
+        }
     };
     let rotated = store::rotate(&store, &tell).await;
     bar.finish_and_clear();
