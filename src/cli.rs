@@ -7,6 +7,7 @@ mod dead;
 mod doctor;
 mod keys;
 mod serve;
+mod setup;
 mod sign;
 
 use std::path::PathBuf;
@@ -16,7 +17,6 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::demo;
-use crate::nats::topology::{self, Sizes};
 use crate::nats::{Nats, Patience};
 use crate::telemetry;
 
@@ -36,11 +36,11 @@ enum Command {
     /// Run the gateway, workers, or both.
     Serve(serve::Options),
     /// Declare all streams and buckets; change replicas and ages of existing ones to the settings.
-    Setup,
+    Setup(setup::Options),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
-    /// Make the keyring that seals what is stored.
+    /// Make and change the keyring that seals what is stored.
     #[command(subcommand)]
     Keys(keys::Command),
     /// Make and look at integrations' configs.
@@ -81,11 +81,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     telemetry::start(&config.log).context("settings")?;
     match arguments.command {
         Command::Serve(options) => serve::run(config, options).await,
-        Command::Setup => setup(&config).await,
+        Command::Setup(options) => setup::run(&config, options).await,
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
-        Command::Keys(command) => keys::run(&config, command),
         Command::Config(options) => configs::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
+        Command::Keys(command) => keys::run(&config, command).await,
         Command::Dead(command) => dead::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
@@ -95,13 +95,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Demo(options) => demo::run(options).await,
     }
-}
-
-async fn setup(config: &Config) -> anyhow::Result<()> {
-    let nats = connect(config).await?;
-    topology::set_up(&nats, Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }).await?;
-    println!("all streams and buckets are as they must be");
-    Ok(())
 }
 
 /// Connects once: a person waits for the answer.

@@ -6,10 +6,13 @@ mod connect;
 pub mod direct;
 pub mod outgoing;
 pub mod permissions;
+mod poll;
 pub mod record;
 pub mod scan;
 pub mod schedule;
+pub mod sequence;
 pub mod topology;
+pub mod walk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -291,6 +294,16 @@ pub fn headers(message_id: Option<&str>) -> HeaderMap {
     match message_id {
         Some(id) => headers.insert(async_nats::header::NATS_MESSAGE_ID, id),
         None => headers.insert(async_nats::header::NATS_MESSAGE_ID, system::random_id()),
+    }
+    headers
+}
+
+/// Headers with a fresh message id, and these.
+#[must_use]
+pub fn headers_with(more: &HeaderMap) -> HeaderMap {
+    let mut headers = headers(None);
+    for (name, values) in more.iter() {
+        values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
     }
     headers
 }

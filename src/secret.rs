@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serializer};
 use subtle::ConstantTimeEq as _;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 /// A token, client secret, code, verifier or key in clear. Printing shows `[redacted]`;
 /// there is no `Serialize`, so a field that really has to leave in clear says so with
@@ -30,6 +30,9 @@ impl Secret {
         self.0.is_empty()
     }
 }
+
+/// By its one field, which does it.
+impl ZeroizeOnDrop for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,6 +78,14 @@ mod tests {
         let secret = Secret::new("xoxb-1");
         assert_eq!(format!("{secret} {secret:?}"), "[redacted] [redacted]");
         assert_eq!(secret.expose(), "xoxb-1");
+    }
+
+    #[test]
+    fn f4_what_is_inside_is_wiped_when_dropped() {
+        fn is_wiped<T: ZeroizeOnDrop>(_: &T) {}
+        // The field itself, whatever the type says of itself.
+        let Secret(inside) = &Secret::new("xoxb-1");
+        is_wiped(inside);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What is kept: configs, connections and pending logins, sealed on the way in and opened on the way out.
 
 mod connection;
+mod keys;
 mod login;
+mod rotate;
 mod ticket;
 
 use std::sync::Arc;
@@ -13,13 +15,15 @@ use serde::{Deserialize, Serialize};
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::nats::{Nats, NatsError, bucket, header};
-use crate::seal::{Keyring, Place, SealError};
+use crate::nats::sequence::Backwards;
+use crate::nats::{Nats, NatsError, bucket, header, walk};
+use crate::seal::{Keyring, KeyringError, Place, SealError};
 use crate::secret::Secret;
-use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, META, META_KEYS, OAUTH};
+use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
 pub use self::connection::ConnectionPage;
 pub use self::login::{Consumed, FoundLogin};
+pub use self::rotate::{RotateError, Rotated, Step, WorkerKeys, rotate, spare};
 pub use self::ticket::Start;
 
 /// Why something could not be read or written.
@@ -44,9 +48,15 @@ pub enum StoreError {
     Unreadable(String),
     /// Stored values need keys that are not there.
     #[error(
-        "stored values are sealed with key `{0}`, which is not in the keyring; add it to the file of `secrets.keys_file`"
+        "stored values are sealed with key `{0}`, which is not in the keyring: put it back there behind the others, then start again; without it they cannot be opened"
     )]
     MissingKey(String),
+    /// The keyring cannot be read.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Sequences would go backwards.
+    #[error(transparent)]
+    Backwards(#[from] Backwards),
 }
 
 /// A config as it is kept.
@@ -71,33 +81,6 @@ pub struct Store {
 }
 
 impl Store {
-    /// Checks that the keyring opens what is stored, and notes down the sealing key before it is used.
-    ///
-    /// # Errors
-    /// [`StoreError::MissingKey`] naming a key in use that is not in the keyring.
-    pub async fn claim_keys(&self) -> Result<(), StoreError> {
-        loop {
-            let entry = bucket::get(&self.nats, META, META_KEYS).await?;
-            let revision = entry.as_ref().map_or(0, |entry| entry.revision);
-            let mut used: Vec<String> = match entry.and_then(|entry| entry.value) {
-                Some(value) => parse(META, META_KEYS, &value)?,
-                None => Vec::new(),
-            };
-            if let Some(missing) = used.iter().find(|id| !self.keyring.key_ids().any(|known| known == id.as_str())) {
-                return Err(StoreError::MissingKey(missing.clone()));
-            }
-            let sealing = self.keyring.key_ids().next().unwrap_or_default().to_owned();
-            if used.contains(&sealing) {
-                return Ok(());
-            }
-            used.push(sealing);
-            match bucket::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
-                Err(NatsError::WrongLastSequence) => {}
-                other => return Ok(other.map(drop)?),
-            }
-        }
-    }
-
     /// The config in force, as kept.
     ///
     /// # Errors
@@ -226,16 +209,15 @@ impl Store {
                 Some(entry) if !entry.payload.is_empty() => parse(bucket, key, &entry.payload)?,
                 _ => Newest { sequence: 0 },
             };
+            if there.sequence > sequence {
+                self.check_newer(there.sequence).await?;
+            }
             if there.sequence >= sequence {
                 return Ok(false);
             }
             let at = bucket::At { bucket, key, replaces };
             let written = if let Some((headers, value)) = &value {
-                let mut all = crate::nats::headers(None);
-                headers
-                    .iter()
-                    .for_each(|(name, values)| values.iter().for_each(|value| all.append(name.clone(), value.clone())));
-                bucket::put_with(&self.nats, at, all, value.clone()).await
+                bucket::put_with(&self.nats, at, crate::nats::headers_with(headers), value.clone()).await
             } else {
                 bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
             };
@@ -244,6 +226,13 @@ impl Store {
                 other => return Ok(other.map(|_| replaces == 0)?),
             }
         }
+    }
+
+    /// Something newer is there than what was to be written. That is nothing to pass over in silence when the stream
+    /// has given out no such sequence.
+    async fn check_newer(&self, highest: u64) -> Result<(), StoreError> {
+        let ends = walk::state(&self.nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
+        if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }
     }
 
     /// Seals what a connection's record carries beside its body.

@@ -41,10 +41,12 @@ pub const STATES: &str = "oauth_states";
 pub const API_KEYS: &str = "oauth_api_keys";
 /// Bucket of the nonces of signed requests, key = hash of user and nonce.
 pub const NONCES: &str = "oauth_nonces";
-/// Bucket of what a start has to know, key [`META_KEYS`].
+/// Bucket of what a start has to know, keys [`META_KEYS`], [`META_MARKS`] and [`META_REPAIR`].
 pub const META: &str = "oauth_meta";
 /// Key in [`META`]: the ids of the sealing keys in use.
 pub const META_KEYS: &str = "keys";
+/// Key in [`META`]: up to where the buckets' highest sequence is known.
+pub const META_MARKS: &str = "marks";
 /// Key in [`META`]: when the last repair pass began.
 pub const META_REPAIR: &str = "repair";
 
@@ -70,6 +72,9 @@ pub const EVENTS: &str = "ms.oauth.*.event.*.*.*";
 pub const ADMIN_EDGE: &str = "admin";
 /// All calls of the edge.
 pub const EDGE_CALLS: &str = "oauth.edge.*";
+
+/// Where all workers say which sealing keys they hold.
+pub const WORKER_KEYS: &str = "oauth.worker.keys";
 
 const ROOT: &str = "ms.integration.oauth";
 const CONFIG: &str = "config";
@@ -180,15 +185,6 @@ impl ConnectionKey {
         format!("{ROOT}.{}.refresh.due", self.path())
     }
 
-    /// Takes the subject of a due refresh apart.
-    ///
-    /// # Errors
-    /// [`NameError`] when it is none.
-    pub fn parse_due(subject: &str) -> Result<Self, NameError> {
-        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
-        Self::parse_kv_key(path.strip_suffix(".refresh.due").ok_or(NameError::Subject)?)
-    }
-
     /// Takes a token subject apart.
     ///
     /// # Errors
@@ -196,6 +192,15 @@ impl ConnectionKey {
     pub fn parse_subject(subject: &str) -> Result<Self, NameError> {
         let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
         Self::parse_kv_key(path)
+    }
+
+    /// Takes the subject of a due refresh apart.
+    ///
+    /// # Errors
+    /// [`NameError`] when it is none.
+    pub fn parse_due(subject: &str) -> Result<Self, NameError> {
+        let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
+        Self::parse_kv_key(path.strip_suffix(".refresh.due").ok_or(NameError::Subject)?)
     }
 
     /// Takes a key of [`CONNECTIONS`] apart.
@@ -230,6 +235,13 @@ pub fn events_of_kind(event: &str) -> String {
 #[must_use]
 pub fn config_subject(integration: &Integration) -> String {
     format!("{ROOT}.{CONFIG}.{integration}")
+}
+
+/// The integration whose config's record is stored there.
+#[must_use]
+pub fn parse_config_subject(subject: &str) -> Option<Integration> {
+    let path = subject.strip_prefix(ROOT)?.strip_prefix('.')?;
+    Integration::parse(path.strip_prefix(CONFIG)?.strip_prefix('.')?).ok()
 }
 
 /// Where the worker publishes a config's record.

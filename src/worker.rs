@@ -11,6 +11,7 @@ mod repair;
 mod revoke;
 mod settle;
 mod tokens;
+mod upkeep;
 mod webhooks;
 
 use std::sync::Arc;
@@ -114,7 +115,8 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
         tasks.spawn(webhooks::run(Arc::clone(&service), Arc::clone(webhook), stop.clone()));
     }
     tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(repair::run(service, stop));
+    tasks.spawn(repair::run(Arc::clone(&service), stop.clone()));
+    tasks.spawn(upkeep::run(service, stop));
     tasks.close();
     tasks.wait().await;
 }
@@ -234,7 +236,13 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
 fn is_lasting(error: &StoreError) -> bool {
     match error {
         StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
-        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) | StoreError::Held(_) => false,
+        // A key that is missing may come, and a value may be sealed anew.
+        StoreError::Nats(_)
+        | StoreError::Seal { .. }
+        | StoreError::MissingKey(_)
+        | StoreError::Keyring(_)
+        | StoreError::Backwards(_)
+        | StoreError::Held(_) => false,
     }
 }
 
@@ -316,7 +324,9 @@ impl PrepareError {
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
-            Self::Topology(TopologyError::Incompatible { .. } | TopologyError::TooOld { .. })
+            Self::Topology(
+                TopologyError::Incompatible { .. } | TopologyError::TooOld { .. } | TopologyError::Backwards(_),
+            )
             | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
             | Self::Permission(PermissionError::Missing { .. })
             | Self::Calls(_) => true,

@@ -1,6 +1,5 @@
 //! Connections put where the worker keeps them, by the worker's own code.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
@@ -36,13 +35,15 @@ pub(crate) struct Seed {
 impl Seed {
     /// On a fleet's bus, with its keys, for its provider.
     pub(crate) async fn on(fleet: &Fleet, provider_url: &str) -> Self {
-        let mut settings = tokenbus::config::load(None).expect("the defaults are whole").nats;
+        let mut config = tokenbus::config::load(None).expect("the defaults are whole");
+        config.secrets.keys_file = fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").into();
+        let mut settings = config.nats;
         fleet.nats.url.clone_into(&mut settings.url);
         "worker".clone_into(&mut settings.user);
         settings.password = Secret::new(fleet.nats.password("worker"));
         let nats = Nats::connect(&settings, "seed", Patience::Once).await.expect("the bus is there");
-        let keys = Path::new(fleet.setting("TOKENBUS_SECRETS__KEYS_FILE"));
-        let store = Store { nats, keyring: Arc::new(Keyring::load(keys).expect("the keyring")) };
+        let keyring = Keyring::load(&config.secrets).await.expect("the keyring");
+        let store = Store { nats, keyring: Arc::new(keyring) };
         let client = fleet.nats.connect("worker").await;
         let jetstream = jetstream::new(client.clone());
         let mut stream = jetstream.get_stream("OAUTH").await.expect("the stream");

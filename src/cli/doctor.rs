@@ -62,7 +62,7 @@ pub(super) fn unreadable_settings(options: &Options, error: &figment::Error) -> 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     report.add(Check::fine("settings", "readable, every key known"));
-    let keyring = options.role.has_keys().then(|| keyring::load(config, &mut report)).flatten();
+    let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await } else { None };
     bus::check(config, options.role, keyring.as_ref(), &mut report).await;
     finish(&report, &options)
 }

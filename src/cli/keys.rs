@@ -1,12 +1,15 @@
-//! `keys`: the keyring's file.
+//! `keys`: the keyring's file, and what is sealed with its keys.
+
+mod rotate;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde_json::json;
 
 use crate::config::Config;
-use crate::seal::Keyring;
+use crate::seal;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -16,20 +19,73 @@ pub(super) enum Command {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
+    /// Put a new key behind the others of a keyring's file: it opens, and seals nothing until it is promoted.
+    Add {
+        #[command(flatten)]
+        file: Keys,
+    },
+    /// Put a key before the others of a keyring's file: it seals from then on. All workers must have the key by then.
+    Promote {
+        /// Its id.
+        id: String,
+        #[command(flatten)]
+        file: Keys,
+    },
+    /// Seal everything that is stored with the first key of the keyring, while workers run. Needs the workers' settings.
+    Rotate {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-pub(super) fn run(config: &Config, command: Command) -> anyhow::Result<()> {
-    let Command::Generate { out } = command;
-    let path = out.unwrap_or_else(|| config.secrets.keys_file.clone());
-    if path.as_os_str().is_empty() {
-        bail!("say where: `--out FILE`, or set `secrets.keys_file`");
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    /// The file; without it, the one of `secrets.keys_file`.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Generate { out } => {
+            let path = path(config, out, "--out")?;
+            let id = seal::generate(&path)
+                .context("an existing keyring is never overwritten: what it sealed would be lost")?;
+            println!("{}: key {id} made; every worker needs this file, nobody else does", path.display());
+        }
+        Command::Add { file: Keys { file, json } } => {
+            let path = path(config, file, "--file")?;
+            let id = seal::add(&path)?;
+            if json {
+                println!("{}", json!({ "id": id }));
+            } else {
+                println!("{}: key {id} added", path.display());
+                println!("give the file to all workers, then: tokenbus keys promote {id}");
+            }
+        }
+        Command::Promote { id, file: Keys { file, json } } => {
+            let path = path(config, file, "--file")?;
+            let changed = seal::promote(&path, &id)?;
+            if json {
+                println!("{}", json!({ "id": id, "changed": changed }));
+            } else {
+                println!("{}: key {id} seals", path.display());
+                println!("give the file to all workers, then: tokenbus keys rotate");
+            }
+        }
+        Command::Rotate { json } => rotate::run(config, json).await?,
     }
-    let keyring =
-        Keyring::generate(&path).context("an existing keyring is never overwritten: what it sealed would be lost")?;
-    println!(
-        "{}: key {} made; every worker needs this file, nobody else does",
-        path.display(),
-        keyring.key_ids().next().unwrap_or("?")
-    );
     Ok(())
+}
+
+fn path(config: &Config, named: Option<PathBuf>, option: &str) -> anyhow::Result<PathBuf> {
+    let path = named.unwrap_or_else(|| config.secrets.keys_file.clone());
+    if path.as_os_str().is_empty() {
+        bail!("say where: `{option} FILE`, or set `secrets.keys_file`");
+    }
+    Ok(path)
 }

@@ -91,7 +91,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
 }
 
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
-    let keyring = Keyring::load(&config.secrets.keys_file)?;
+    let keyring = Keyring::load(&config.secrets).await?;
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = worker::Measures::default();

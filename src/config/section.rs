@@ -202,6 +202,10 @@ pub struct Jwt {
 pub struct Secrets {
     /// The keyring's file, or empty.
     pub keys_file: PathBuf,
+    /// The keyring itself, or empty.
+    pub keys: Secret,
+    /// A program that prints the keyring, and its arguments; or empty.
+    pub keys_command: Vec<String>,
 }
 
 /// Section `worker`.

@@ -54,6 +54,13 @@ pub(super) fn entry(bucket: &str, subject: &str, revision: u64, (headers, payloa
     Entry { key, revision, value, payload, headers }
 }
 
+/// A message of a bucket's stream as the entry it is.
+#[must_use]
+pub fn entry_of(bucket: &str, revision: u64, message: async_nats::jetstream::Message) -> Entry {
+    let message = message.message;
+    entry(bucket, &message.subject, revision, (message.headers.unwrap_or_default(), message.payload))
+}
+
 /// Writes a key in place of the given revision (0: there must be none).
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! Streams and buckets, every option written out, declared so that repeating it changes nothing.
 
+mod first;
+
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
@@ -8,6 +10,8 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionP
 use serde_json::Value;
 use tracing::info;
 
+pub use self::first::FirstSequence;
+use super::sequence::{self, Backwards, SequenceError};
 use super::{Nats, NatsError};
 use crate::event::EventKind;
 use crate::subject::{self, Verb};
@@ -85,6 +89,21 @@ pub enum TopologyError {
     /// The server is away.
     #[error(transparent)]
     Nats(#[from] NatsError),
+    /// Sequences would go backwards.
+    #[error(transparent)]
+    Backwards(#[from] Backwards),
+    /// The sequence to go on with does not do.
+    #[error("{0}")]
+    FirstSequence(String),
+}
+
+impl From<SequenceError> for TopologyError {
+    fn from(error: SequenceError) -> Self {
+        match error {
+            SequenceError::Backwards(error) => Self::Backwards(error),
+            SequenceError::Nats(error) => Self::Nats(error),
+        }
+    }
 }
 
 /// What the server is.
@@ -102,18 +121,24 @@ pub struct Server {
 /// [`TopologyError`] naming the stream and the option that differs.
 pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     check_server(nats).await?;
+    // Before `OAUTH` is made, which would begin at 1.
+    sequence::check(nats).await?;
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, false).await?;
     }
     Ok(())
 }
 
-/// As [`declare`], and changes replicas and ages of what exists.
+/// As [`declare`], and changes replicas and ages of what exists, and the sequence that `OAUTH` goes on with.
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn set_up(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
     check_server(nats).await?;
+    if let Some(first) = first {
+        first::go_on_with(nats, sizes, first).await?;
+    }
+    sequence::check(nats).await?;
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, true).await?;
     }

@@ -45,18 +45,24 @@ impl Store {
     }
 
     pub(super) fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
-        let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, value)?;
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
+        let mut stored = self.open_secrets(kv_key, parse(CONNECTIONS, kv_key, value)?)?;
+        if let Some(failure) = &stored.refresh_failure {
+            stored.connection.status_reason = Some(failure.reason.clone());
+        }
+        Ok(stored)
+    }
+
+    pub(super) fn open_secrets(
+        &self,
+        kv_key: &str,
+        mut stored: StoredConnection,
+    ) -> Result<StoredConnection, StoreError> {
+        let sequence = stored.connection.sequence;
+        for (field, secret) in secrets(&mut stored.connection) {
             if let Some(sealed) = secret.take() {
-                let place = connection_place(kv_key, field, connection.sequence);
+                let place = connection_place(kv_key, field, sequence);
                 *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
             }
-        }
-        if let Some(failure) = &stored.refresh_failure {
-            connection.status_reason = Some(failure.reason.clone());
         }
         Ok(stored)
     }
@@ -70,18 +76,26 @@ impl Store {
         key: &ConnectionKey,
         mut stored: StoredConnection,
     ) -> Result<(HeaderMap, Bytes), StoreError> {
-        let (kv_key, headers) = (key.kv_key(), mark(&stored));
-        let connection = &mut stored.connection;
-        for (field, secret) in
-            [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
-        {
+        let (kv_key, headers, sequence) = (key.kv_key(), mark(&stored), stored.connection.sequence);
+        for (field, secret) in secrets(&mut stored.connection) {
             if let Some(clear) = secret.take() {
-                let place = connection_place(&kv_key, field, connection.sequence);
+                let place = connection_place(&kv_key, field, sequence);
                 let sealed = self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, &kv_key))?;
                 *secret = Some(Secret::new(sealed));
             }
         }
         Ok((headers, json(&stored)?))
+    }
+
+    /// Stores a connection, or takes it out if that is what its record says, unless a newer one is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+        match stored.connection.status {
+            Status::Revoked => self.delete_connection(key, stored.connection.sequence).await,
+            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored).await,
+        }
     }
 
     /// Stores a connection unless a newer one is there.
@@ -169,6 +183,11 @@ fn mark(stored: &StoredConnection) -> HeaderMap {
         headers.insert(HEADER_REFRESH, REFRESH_PAUSED);
     }
     headers
+}
+
+/// What of a connection is sealed, by field.
+pub(super) fn secrets(connection: &mut OauthConnection) -> [(&'static str, &mut Option<Secret>); 2] {
+    [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
 }
 
 fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {

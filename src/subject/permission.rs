@@ -6,7 +6,7 @@ use std::fmt;
 use super::pattern::{covers, overlap};
 use super::{
     API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD,
-    OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, Waiter, kv_stream, kv_subject,
+    OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter, kv_stream, kv_subject,
 };
 
 /// What a connection asks the server about itself.
@@ -129,10 +129,14 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
         publish("to take schedules back", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
+        publish("to take deleted connections out", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
+        publish("to read pages", [format!("$JS.API.DIRECT.GET.{}", kv_stream(CONNECTIONS))]),
+        publish("to ask other workers what they seal with", [WORKER_KEYS]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list what is stored", ["$JS.FC.>"]),
         subscribe("the gateways' calls", [EDGE_CALLS]),
         subscribe("the nodes' calls", ["ms.oauth.*.*", "$SRV.>"]),
+        subscribe("what other workers ask", [WORKER_KEYS]),
         subscribe("answers to its own commands", [Waiter::Worker("*".to_owned()).replies()]),
     ]
     .concat()
@@ -171,6 +175,8 @@ pub fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
         publish("to keep API keys and key ids", [API_KEYS, META].map(|bucket| kv_subject(bucket, ">"))),
         publish("to read API keys", [format!("$JS.API.STREAM.MSG.GET.{}", kv_stream(API_KEYS))]),
         publish("to drop dead letters", [format!("$JS.API.STREAM.MSG.DELETE.{OAUTH_DEAD}")]),
+        publish("to have records go on with a higher sequence", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
+        publish("to leave events of API keys", ["ms.oauth.*.event._._.*"]),
         publish("to call workers", [EDGE_CALLS, "ms.oauth.*.*"]),
         publish("to send commands", [COMMANDS]),
     ]

@@ -126,12 +126,15 @@ impl Attempt<'_> {
             Ok(code) => code,
             Err(code) => return self.refuse(revision, 400, code.as_str(), code.as_str()).await,
         };
+        // Before the mark: what cannot be opened at the moment can be tried again, a consumed login cannot.
+        let sealed = self.login.sealed_verifier.as_deref();
+        let verifier = sealed.map(|sealed| store.open_verifier(self.hash, sealed)).transpose()?;
         fail_point!("before_mark");
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }
         fail_point!("after_mark");
-        let mut tokens = match self.request_tokens(&config, code).await? {
+        let mut tokens = match self.request_tokens(&config, code, verifier.as_ref()).await {
             Ok(tokens) => tokens,
             Err(refusal) => return failed(self.service, self.job, &refusal).await,
         };
@@ -178,16 +181,15 @@ impl Attempt<'_> {
         &self,
         config: &IntegrationOauthConfig,
         code: &Secret,
-    ) -> Result<Result<token::TokenSet, Refusal>, StoreError> {
-        let sealed = self.login.sealed_verifier.as_deref();
-        let verifier = sealed.map(|sealed| self.service.store.open_verifier(self.hash, sealed)).transpose()?;
-        let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables: &self.login.issued_at.variables };
+        verifier: Option<&Secret>,
+    ) -> Result<token::TokenSet, Refusal> {
+        let grant = token::CodeGrant { code, verifier, variables: &self.login.issued_at.variables };
         let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
         let asked = tokens::ask(self.service, config, grant.variables, build).await;
-        Ok(asked.map_err(|error| {
+        asked.map_err(|error| {
             let retry_after = error.retry_after();
             Refusal { retry_after, ..Refusal::new(error.status(), error.reason(), &error.to_string()) }
-        }))
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use fail::fail_point;
 use super::Service;
 use super::job::Job;
 use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
-use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
+use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::nats::record::{self, NewRecord, Written};
 use crate::nats::schedule::{self, Due};
@@ -54,7 +54,7 @@ pub(super) async fn settle(
 ) -> Result<OauthConnection, StoreError> {
     let stored = service.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
-    keep(service, key, stored).await?;
+    service.store.keep_connection(key, stored).await?;
     fail_point!("after_kv");
     let mut event = Event::about(&job.subject, kind, actor, system::now());
     (event.sequence, event.reason) = (Some(record.sequence), reason);
@@ -62,13 +62,6 @@ pub(super) async fn settle(
     fail_point!("after_event");
     plan(service, key, &connection).await?;
     Ok(connection)
-}
-
-async fn keep(service: &Service, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
-    match stored.connection.status {
-        Status::Revoked => service.store.delete_connection(key, stored.connection.sequence).await,
-        Status::Active | Status::NeedsReauthorization => service.store.put_connection(key, stored).await,
-    }
 }
 
 /// Sets the connection's next refresh, or forgets it where there is none.

@@ -91,6 +91,15 @@ mod operator_mode;
 mod outgoing;
 #[cfg(test)]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod seal_rotate;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod seal_start;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod sequences;
 #[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]

@@ -36,7 +36,8 @@ pub(crate) struct Fleet {
     url: Url,
     edge: Running,
     http: reqwest::Client,
-    settings: HashMap<String, String>,
+    /// Settings of a worker.
+    pub(crate) settings: HashMap<String, String>,
     provider_url: String,
     folder: TempDir,
     started: Cell<usize>,
@@ -377,7 +378,7 @@ fn state_of(login: &Value) -> String {
     state.expect("an authorization request has a state")
 }
 
-fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
+pub(crate) fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
     let mut settings = settings.clone();
     settings.insert("TOKENBUS_NATS__USER".to_owned(), user.to_owned());
     settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), nats.password(user).to_owned());

@@ -6,10 +6,10 @@ use crate::nats::{Nats, bucket};
 use crate::seal::Keyring;
 use crate::subject::{META, META_KEYS};
 
-pub(super) fn load(config: &Config, report: &mut Report) -> Option<Keyring> {
-    match Keyring::load(&config.secrets.keys_file) {
+pub(super) async fn load(config: &Config, report: &mut Report) -> Option<Keyring> {
+    match Keyring::load(&config.secrets).await {
         Ok(keyring) => {
-            report.add(Check::fine("keyring", format!("readable; its keys: {}", ids(&keyring).join(", "))));
+            report.add(Check::fine("keyring", format!("readable; its keys: {}", keyring.key_ids().join(", "))));
             Some(keyring)
         }
         Err(error) => {
@@ -35,15 +35,11 @@ pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
     let Ok(used) = serde_json::from_slice::<Vec<String>>(&value) else {
         return Check::failed(CHECK, format!("`{META_KEYS}` in `{META}` is no list of key ids"));
     };
-    let known = ids(keyring);
-    let missing: Vec<&str> = used.iter().map(String::as_str).filter(|id| !known.contains(id)).collect();
+    let known = keyring.key_ids();
+    let missing: Vec<&str> = used.iter().filter(|id| !known.contains(id)).map(String::as_str).collect();
     if missing.is_empty() {
         return Check::fine(CHECK, format!("{}: all in the keyring", used.join(", ")));
     }
     Check::failed(CHECK, format!("not in the keyring: {}", missing.join(", ")))
         .fix("add these keys to the keyring: what they sealed opens with nothing else")
-}
-
-fn ids(keyring: &Keyring) -> Vec<&str> {
-    keyring.key_ids().collect()
 }

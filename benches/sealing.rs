@@ -1,0 +1,44 @@
+//! What it costs to seal a token of 1 KiB for its place at rest, and to open it again. `cargo bench --bench sealing`.
+
+#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use tokenbus::config;
+use tokenbus::seal::{Keyring, Place, generate};
+use tokenbus::secret::Secret;
+
+const ROUNDS: usize = 200;
+const VALUES: u32 = 500;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys_file = folder.path().join("keys");
+    generate(&keys_file).expect("a keyring");
+    let secrets = config::Secrets { keys_file, keys: Secret::default(), keys_command: Vec::new() };
+    let keyring = runtime.block_on(Keyring::load(&secrets)).expect("a keyring");
+
+    let token = Secret::new("x".repeat(1024));
+    let key = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D.slack.workspace1";
+    let place = Place { bucket: "oauth_connections", key, field: "access_token", sequence: 1_234_567, bound_to: "" };
+    let sealed = keyring.seal(place, &token).expect("it seals");
+    let seal = median(|| drop(black_box(keyring.seal(black_box(place), &token).expect("it seals"))));
+    let open = median(|| drop(black_box(keyring.open(black_box(place), &sealed).expect("it opens"))));
+    println!("seal 1 KiB: {seal:.0} ns a value");
+    println!("open 1 KiB: {open:.0} ns a value");
+}
+
+/// Nanoseconds of one call: the median of many rounds.
+fn median(call: impl Fn()) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let began = Instant::now();
+            (0..VALUES).for_each(|_| call());
+            began.elapsed().as_secs_f64() * 1e9 / f64::from(VALUES)
+        })
+        .collect();
+    rounds.sort_unstable_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}

@@ -1,0 +1,58 @@
+//! `keys rotate`: everything stored is sealed with the first key.
+
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use crate::config::Config;
+use crate::seal::Keyring;
+use crate::store::{self, Rotated, Step, Store};
+
+/// Hidden by itself where standard error is no terminal.
+const BAR: &str = "{prefix:22} {wide_bar} {pos}/{len} {per_sec} {eta} {msg}";
+
+pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
+    let keyring = Keyring::load(&config.secrets).await?;
+    let store = Store { nats: super::super::connect(config).await?, keyring: Arc::new(keyring) };
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);
+    let tell = |step: Step<'_>| match step {
+        Step::Begins(stream, messages) => {
+            bar.reset();
+            bar.set_length(messages);
+            bar.set_prefix(stream.to_owned());
+            bar.set_message("");
+        }
+        Step::Done => bar.inc(1),
+        Step::Waits(what) => {
+            let said = format!("waiting for {what}");
+            // Without a bar, once.
+            if bar.is_hidden() && bar.message() != said {
+                eprintln!("{said}");
+            }
+            bar.set_message(said);
+        }
+    };
+    let rotated = store::rotate(&store, &tell).await;
+    bar.finish_and_clear();
+    let rotated = rotated?;
+    let (used, _) = store.keys_in_use().await?;
+    let spare: Vec<String> = store::spare(&store.keyring.key_ids(), &used).into_iter().collect();
+    let Rotated { sealing, resealed, caught_up, retired } = rotated;
+    if json {
+        println!(
+            "{}",
+            json!({ "sealing": sealing, "resealed": resealed, "caught_up": caught_up, "retired": retired, "spare": spare })
+        );
+        return Ok(());
+    }
+    if retired.is_empty() && resealed == 0 {
+        println!("nothing to do: all that is stored is sealed with key {sealing}");
+    } else {
+        println!("{resealed} entries sealed anew with key {sealing}");
+    }
+    if !spare.is_empty() {
+        println!("may be taken out of the keyring: {}", spare.join(", "));
+    }
+    Ok(())
+}

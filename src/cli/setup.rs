@@ -1,0 +1,27 @@
+//! `setup`: streams and buckets.
+
+use clap::Args;
+
+use crate::config::Config;
+use crate::nats::topology::{self, FirstSequence, Sizes};
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Have the stream `OAUTH`, restored alone or made anew, go on with this sequence. A start that is refused for that
+    /// reason says which one.
+    #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(u64).range(2..))]
+    first_seq: Option<u64>,
+    /// Drop the records that `OAUTH` holds for that. What the buckets hold stays; a record newer than that is lost.
+    #[arg(long, requires = "first_seq")]
+    drop_records: bool,
+}
+
+pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
+    let Options { first_seq, drop_records } = options;
+    let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
+    let nats = super::connect(config).await?;
+    let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
+    topology::set_up(&nats, sizes, first).await?;
+    println!("all streams and buckets are as they must be");
+    Ok(())
+}

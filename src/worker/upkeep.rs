@@ -1,0 +1,83 @@
+//! What a worker looks after beside its commands: the keyring, which may change while it runs, and the marks that make
+//! the next start quick.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{AGAIN, Service};
+use crate::nats::{NatsError, sequence};
+use crate::store::{StoreError, WorkerKeys, json};
+use crate::subject::WORKER_KEYS;
+
+/// How often the keyring's file is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Looks between two at the marks.
+const LOOKS_PER_MARK: u32 = 12;
+
+/// Looks after them until told to stop.
+pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            () = stop.cancelled() => break,
+            ended = look_after(&service) => ended,
+        };
+        warn!("cannot look after the keyring: {ended}; trying again");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn look_after(service: &Service) -> StoreError {
+    let (nats, keyring) = (&service.store.nats, &service.store.keyring);
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return NatsError::NotSent("no signals").into() };
+    let Ok(mut questions) = nats.client().subscribe(WORKER_KEYS).await else {
+        return NatsError::NotSent("a subscription was refused").into();
+    };
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = 0_u32;
+    loop {
+        tokio::select! {
+            _ = hangups.recv() => take_up(service, true).await,
+            _ = ticks.tick() => {
+                looks = looks.wrapping_add(1);
+                if keyring.is_file() {
+                    take_up(service, false).await;
+                }
+                if looks.is_multiple_of(LOOKS_PER_MARK) && let Err(error) = sequence::keep_marked(nats).await {
+                    warn!("the marks could not be looked at: {error}");
+                }
+            }
+            question = questions.next() => {
+                let Some(question) = question else { return NatsError::Away("a subscription ended").into() };
+                let keys = WorkerKeys { worker: name(), keys: keyring.key_ids() };
+                let (Some(reply), Ok(body)) = (question.reply, json(&keys)) else { continue };
+                if let Err(error) = nats.send(reply.to_string(), async_nats::HeaderMap::new(), body).await {
+                    warn!("answer not sent: {error}");
+                }
+            }
+        }
+    }
+}
+
+async fn take_up(service: &Service, was_asked: bool) {
+    match service.store.take_up_keys().await {
+        Ok(Some(sealing)) => info!(sealing, keys = ?service.store.keyring.key_ids(), "keyring taken up"),
+        Ok(None) if was_asked => info!(sealing = ?service.store.keyring.key_ids().first(), "keyring as before"),
+        Ok(None) => {}
+        // Nothing to say about the keyring; whoever waits for the bus says so.
+        Err(StoreError::Nats(NatsError::Away(_) | NatsError::NotSent(_))) if !was_asked => {}
+        Err(error) => error!("keyring not taken up, going on with the one from before: {error}"),
+    }
+}
+
+/// How people find this process.
+fn name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}@{}", std::process::id(), host.trim())
+}

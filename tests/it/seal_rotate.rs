@@ -1,0 +1,264 @@
+//! Keys that are changed under load: added, promoted, and everything stored sealed anew.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use async_nats::jetstream;
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::fleet::{Fleet, Worker, eventually};
+use crate::provider::Provider;
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, run};
+
+const NAMES: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
+
+/// A fleet with connections, its keyring, and who keeps the provider.
+struct Ring {
+    fleet: Fleet,
+    worker: Worker,
+    /// The key that everything is sealed with.
+    old: String,
+    _provider: Provider,
+}
+
+impl Ring {
+    async fn start() -> Self {
+        let provider = Provider::generous().await;
+        let (fleet, worker) = Fleet::configured(&provider.url).await;
+        for name in NAMES {
+            connect(&fleet, name).await;
+        }
+        let old = in_use(&fleet).await.remove(0);
+        Self { fleet, worker, old, _provider: provider }
+    }
+
+    /// Adds a key and has it seal; gives its id.
+    async fn promote(&self) -> String {
+        let added: Value = serde_json::from_str(&self.keys(&["add", "--json"]).await).unwrap();
+        let new = added["id"].as_str().unwrap();
+        assert_eq!(in_use(&self.fleet).await, [self.old.as_str()], "a key that only opens is not in use");
+        self.keys(&["promote", new]).await;
+        new.to_owned()
+    }
+
+    async fn keys(&self, arguments: &[&str]) -> String {
+        run(&self.fleet.settings, &[&["keys"], arguments].concat()).await
+    }
+
+    async fn rotate(&self) -> Value {
+        serde_json::from_str(&self.keys(&["rotate", "--json"]).await).unwrap()
+    }
+
+    /// A rotation that goes on beside the test.
+    fn rotating(&self, environment: &[(&str, &str)]) -> Child {
+        let mut command = Command::new(PROGRAM);
+        command.args(["keys", "rotate", "--json"]).envs(&self.fleet.settings).envs(environment.iter().copied());
+        command.stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn().expect("the program starts")
+    }
+
+    /// Everything is sealed with that key and noted to be so, and is what it was.
+    async fn is_sealed_with(&self, key: &str) {
+        assert_eq!(sealed_with(&self.fleet).await, BTreeSet::from([key.to_owned()]));
+        assert_eq!(in_use(&self.fleet).await, [key]);
+        for name in NAMES {
+            let (status, body) = self.fleet.get(&format!("odd/oauth-token/{name}")).await;
+            assert_eq!((status, &body["sequence"]), (StatusCode::OK, &stored(&self.fleet, name).await["sequence"]));
+        }
+    }
+
+    /// Takes a key out of the keyring's file.
+    fn drop_key(&self, id: &str) {
+        let path = keys_file(&self.fleet);
+        let mut keys: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
+        keys["key"].as_array_mut().unwrap().retain(|key| key["id"].as_str() != Some(id));
+        std::fs::write(&path, keys.to_string()).unwrap();
+    }
+}
+
+fn keys_file(fleet: &Fleet) -> PathBuf {
+    PathBuf::from(&fleet.settings["TOKENBUS_SECRETS__KEYS_FILE"])
+}
+
+async fn connect(fleet: &Fleet, name: &str) -> Value {
+    let state = fleet.login(name).await;
+    let (status, body) = fleet.arrive(&state, "code").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    body
+}
+
+async fn stored(fleet: &Fleet, name: &str) -> Value {
+    fleet.stored(name).await.0.expect("it is stored")
+}
+
+async fn reads(fleet: &Fleet) -> Vec<(StatusCode, Value)> {
+    let mut all = Vec::new();
+    for name in NAMES {
+        all.push(fleet.get(&format!("odd/oauth-token/{name}")).await);
+    }
+    all
+}
+
+/// The newest entries of a bucket.
+async fn entries(fleet: &Fleet, bucket: &str) -> Vec<jetstream::message::StreamMessage> {
+    let stream = fleet.jetstream("worker").await.get_stream(bucket).await.unwrap();
+    let state = &stream.cached_info().state;
+    let mut found = Vec::new();
+    for sequence in state.first_sequence..=state.last_sequence {
+        found.extend(stream.get_raw_message(sequence).await);
+    }
+    found
+}
+
+/// The keys noted to be in use.
+async fn in_use(fleet: &Fleet) -> Vec<String> {
+    let all = entries(fleet, "KV_oauth_meta").await;
+    let keys = all.into_iter().find(|message| message.subject.ends_with(".keys")).expect("a note of the keys");
+    serde_json::from_slice(&keys.payload).unwrap()
+}
+
+/// The keys that sealed what is stored.
+async fn sealed_with(fleet: &Fleet) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for bucket in ["KV_oauth_connections", "KV_oauth_configs"] {
+        for message in entries(fleet, bucket).await {
+            let text = String::from_utf8(message.payload.to_vec()).unwrap();
+            found.extend(text.split("\"v1.").skip(1).map(|rest| rest.split('.').next().unwrap().to_owned()));
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn e2_rotation_seals_everything_anew_and_changes_nothing_else() {
+    let ring = Ring::start().await;
+    let fleet = &ring.fleet;
+    let before = reads(fleet).await;
+    let records = fleet.record(&Fleet::path("w0")).await.1;
+    let tenant = fleet.nats.connect("demo").await;
+    let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
+    tenant.flush().await.unwrap();
+
+    let new = ring.promote().await;
+    let rotated = ring.rotate().await;
+    let expected = json!({
+        "sealing": new, "resealed": NAMES.len() + 1, "caught_up": 0, "retired": [ring.old], "spare": [ring.old],
+    });
+    assert_eq!(rotated, expected);
+    ring.is_sealed_with(&new).await;
+    let after = reads(fleet).await;
+    assert_eq!(after, before);
+    assert_eq!(fleet.record(&Fleet::path("w0")).await.1, records, "no record was written");
+    let last = format!("ms.integration.oauth.{ACCOUNT}.odd.last");
+    tenant.publish(last.clone(), "".into()).await.unwrap();
+    assert_eq!(pushed.next().await.unwrap().subject.as_str(), last, "nothing was pushed");
+
+    // Again: nothing is written.
+    let writes = fleet.stored("w0").await.1;
+    assert!(ring.keys(&["rotate"]).await.starts_with("nothing to do: "));
+    assert_eq!(fleet.stored("w0").await.1, writes);
+
+    // What is spare can go; workers and a new worker go on without it.
+    ring.drop_key(&ring.old);
+    eventually("the keyring is taken up", async || ring.worker.log().matches("keyring taken up").count() > 1).await;
+    let _second = fleet.worker().await;
+    connect(fleet, "w0").await;
+    ring.is_sealed_with(&new).await;
+}
+
+#[tokio::test]
+async fn e2_rotation_lets_newer_writes_win() {
+    let ring = Ring::start().await;
+    let _second = ring.fleet.worker().await;
+    let new = ring.promote().await;
+    let (fleet, mut rotating) = (&ring.fleet, ring.rotating(&[]));
+    let mut logins = 0;
+    // Two workers of which each takes the new key up when it looks, while the rotation waits for both, then runs.
+    while rotating.try_wait().unwrap().is_none() {
+        let sequences = join_all(NAMES.map(|name| connect(fleet, name))).await;
+        for (name, body) in NAMES.into_iter().zip(sequences) {
+            assert_eq!(stored(fleet, name).await["sequence"], body["sequence"], "{name}");
+        }
+        logins += 1;
+    }
+    assert!(rotating.wait().await.unwrap().success());
+    assert!(logins > 1);
+    ring.is_sealed_with(&new).await;
+    for name in NAMES {
+        let newest = fleet.record(&Fleet::path(name)).await.0;
+        assert_eq!(stored(fleet, name).await["sequence"].as_u64(), newest, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn e2_a_rotation_that_was_killed_is_begun_again() {
+    let killed_at = async |place: &str| {
+        let ring = Ring::start().await;
+        let new = ring.promote().await;
+        let status = ring.rotating(&[("FAIL_KILL_AT", place)]).wait().await.unwrap();
+        assert!(!status.success(), "{place}");
+        let retired = place == "after_retire";
+        let noted = if retired { vec![new.clone()] } else { vec![ring.old.clone(), new.clone()] };
+        assert_eq!(in_use(&ring.fleet).await, noted, "{place}");
+        let rotated = ring.rotate().await;
+        assert_eq!(rotated["retired"], if retired { json!([]) } else { json!([ring.old]) }, "{place}");
+        ring.is_sealed_with(&new).await;
+    };
+    tokio::join!(killed_at("before_reseal"), killed_at("after_reseal"));
+    tokio::join!(killed_at("before_retire"), killed_at("after_retire"));
+}
+
+#[tokio::test]
+async fn e2_an_older_key_stays_in_use_while_a_login_needs_it() {
+    let ring = Ring::start().await;
+    let fleet = &ring.fleet;
+    let state = fleet.login("w0").await;
+    let new = ring.promote().await;
+    let mut rotating = ring.rotating(&[]);
+    eventually("everything else is sealed anew", async || sealed_with(fleet).await == BTreeSet::from([new.clone()]))
+        .await;
+    assert!(rotating.try_wait().unwrap().is_none());
+    assert_eq!(in_use(fleet).await, [ring.old.clone(), new.clone()]);
+    let (status, body) = fleet.arrive(&state, "code").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let output = rotating.wait_with_output().await.unwrap();
+    let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rotated["retired"], json!([ring.old]));
+    ring.is_sealed_with(&new).await;
+}
+
+#[tokio::test]
+async fn e2_an_entry_behind_its_record_catches_up_before_the_older_key_goes() {
+    let ring = Ring::start().await;
+    let fleet = &ring.fleet;
+    let behind = stored(fleet, "w0").await;
+    let newer = connect(fleet, "w0").await;
+    // As if the worker had died behind the record, and the command had been given up.
+    let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.w0");
+    fleet.jetstream("worker").await.publish(key, behind.to_string().into()).await.unwrap().await.unwrap();
+    let new = ring.promote().await;
+    let rotated = ring.rotate().await;
+    assert_eq!((&rotated["caught_up"], &rotated["retired"]), (&json!(1), &json!([ring.old])));
+    assert_eq!(stored(fleet, "w0").await["sequence"], newer["sequence"]);
+    ring.is_sealed_with(&new).await;
+}
+
+#[tokio::test]
+async fn e2_one_entry_that_does_not_open_keeps_its_key_in_use_and_holds_up_no_other() {
+    let ring = Ring::start().await;
+    let fleet = &ring.fleet;
+    let (mut one, other) = (stored(fleet, "w0").await, stored(fleet, "w1").await);
+    one["access_token"] = other["access_token"].clone();
+    let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.w0");
+    fleet.jetstream("worker").await.publish(key, one.to_string().into()).await.unwrap().await.unwrap();
+    let new = ring.promote().await;
+    let output = Command::new(PROGRAM).args(["keys", "rotate"]).envs(&fleet.settings).output().await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains(&format!("oauth_connections/{ACCOUNT}.odd.w0")), "{errors}");
+    assert_eq!(in_use(fleet).await, [ring.old.clone(), new.clone()]);
+    assert_eq!(sealed_with(fleet).await, BTreeSet::from([ring.old.clone(), new]));
+}

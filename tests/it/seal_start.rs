@@ -1,0 +1,139 @@
+//! Sealed values in the wrong place, and keyrings that lack a key.
+
+use std::path::Path;
+
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::bus::Bus;
+use crate::fleet::{Fleet, eventually};
+use crate::provider::Provider;
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, run};
+use crate::world::{World, state_of};
+
+/// Exit code and standard error of a worker that ends by itself.
+async fn serve(fleet: &Fleet, environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--role", "worker"]).envs(&fleet.settings).envs(environment.iter().copied());
+    let output = command.kill_on_drop(true).output();
+    let output = tokio::time::timeout(std::time::Duration::from_mins(1), output).await;
+    let output = output.expect("it ends by itself").expect("the program starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn e1_sealed_values_changed_by_hand_give_an_error_and_no_token() {
+    let world = World::with(Provider::generous().await).await;
+    let mut entries = Vec::new();
+    for name in ["one", "two"] {
+        assert_eq!(world.connect(name).await.0, StatusCode::OK);
+        entries.push((name, entry(&world, name).await));
+    }
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    // The whole entry under the other's key; one's token in the other's place; a token in the place of a refresh token.
+    let (one, two) = (entries[0].1.clone(), entries[1].1.clone());
+    let (mut with_others, mut crossed) = (one.clone(), one.clone());
+    with_others["access_token"] = two["access_token"].clone();
+    crossed["refresh_token"] = one["access_token"].clone();
+    for value in [&two, &with_others, &crossed] {
+        let subject = format!("$KV.oauth_connections.{ACCOUNT}.odd.one");
+        bus.client.request(subject, value.to_string().into()).await.expect("JetStream answers");
+        let (status, body) = world.read("one").await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
+        assert!(!body.to_string().contains("at-") && !body.to_string().contains("rt-"), "{body}");
+    }
+    let what = format!("oauth_connections/{ACCOUNT}.odd.one: sealed value does not open");
+    assert_eq!(world.tokenbus.log().matches(&what).count(), 3, "{}", world.tokenbus.log());
+    assert_eq!(world.read("two").await.0, StatusCode::OK);
+}
+
+async fn entry(world: &World, name: &str) -> Value {
+    let end = format!(".odd.{name}");
+    let all = Bus::of(&world.tokenbus.nats).await.messages("KV_oauth_connections").await;
+    let entry = all.into_iter().find(|message| message.subject.ends_with(&end)).expect("it is stored");
+    serde_json::from_slice(&entry.payload).unwrap()
+}
+
+#[tokio::test]
+async fn e2_start_is_refused_without_a_key_in_use_and_names_it() {
+    let provider = Provider::generous().await;
+    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
+    worker.kill().await;
+    let own = Path::new(&fleet.settings["TOKENBUS_SECRETS__KEYS_FILE"]);
+    let id = key_id(own);
+    let other = own.with_extension("other");
+    let other = other.to_str().unwrap();
+    run(&fleet.settings, &["keys", "generate", "--out", other]).await;
+    let (code, errors) = serve(&fleet, &[("TOKENBUS_SECRETS__KEYS_FILE", other)]).await;
+    assert_eq!(code, Some(1), "{errors}");
+    let named = format!("stored values are sealed with key `{id}`, which is not in the keyring: put it back there");
+    assert!(errors.contains(&named), "{errors}");
+
+    // No keyring, two of them, and one from the environment.
+    let (code, errors) = serve(&fleet, &[("TOKENBUS_SECRETS__KEYS_FILE", "")]).await;
+    assert!(code == Some(1) && errors.contains("no keyring: "), "{errors}");
+    let text = std::fs::read_to_string(own).unwrap();
+    let (code, errors) = serve(&fleet, &[("TOKENBUS_SECRETS__KEYS", &text)]).await;
+    assert!(code == Some(1) && errors.contains("`secrets.keys_file` and `secrets.keys` are both set"), "{errors}");
+    let command = format!("[cat, \"{}\"]", own.display());
+    for (name, value) in [("TOKENBUS_SECRETS__KEYS", &text), ("TOKENBUS_SECRETS__KEYS_COMMAND", &command)] {
+        let worker = fleet.worker_with(&[("TOKENBUS_SECRETS__KEYS_FILE", ""), (name, value)]);
+        worker.ready().await;
+    }
+}
+
+fn key_id(path: &Path) -> String {
+    let keys: toml::Table = std::fs::read_to_string(path).unwrap().parse().unwrap();
+    keys["key"][0]["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let own = Path::new(&fleet.settings["TOKENBUS_SECRETS__KEYS_FILE"]);
+    let copy = own.with_extension("copy");
+    std::fs::copy(own, &copy).unwrap();
+    let late = fleet.worker_with(&[("TOKENBUS_SECRETS__KEYS_FILE", copy.to_str().unwrap())]);
+    late.ready().await;
+
+    // The first worker goes on to a key that the other one does not have, and is told so by a signal.
+    let id = run(&fleet.settings, &["keys", "add", "--json"]).await;
+    let id: Value = serde_json::from_str(&id).unwrap();
+    let id = id["id"].as_str().unwrap();
+    run(&fleet.settings, &["keys", "promote", id]).await;
+    first.signal("HUP");
+    eventually("the keyring is taken up", async || first.log().contains("keyring taken up")).await;
+    // Whichever worker takes it, seals it with its own key; until it was the first one.
+    eventually("the config is sealed with the new key", async || {
+        let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let sealed = fleet.stored_config().await["config"]["client_secret"].clone();
+        sealed.as_str().and_then(|sealed| sealed.split('.').nth(1)) == Some(id)
+    })
+    .await;
+    let begun = std::cell::Cell::new(String::new());
+    eventually("the first one begins a login", async || {
+        let (status, body) = fleet.get("odd/oauth-login/w").await;
+        if status == StatusCode::OK {
+            begun.set(state_of(&body["oauth_url"]));
+        }
+        status == StatusCode::OK
+    })
+    .await;
+    let state = begun.take();
+    first.kill().await;
+
+    let arrives = fleet.arrive(&state, "code");
+    let comes = async {
+        let missing = format!("sealed with key `{id}`, which is not in the keyring");
+        let is_put_back = |line: &str| line.contains("put back for") && line.contains(&missing);
+        eventually("the command is put back", async || late.log().lines().any(is_put_back)).await;
+        std::fs::copy(own, &copy).unwrap();
+    };
+    let ((status, body), ()) = tokio::join!(arrives, comes);
+    assert_eq!(status, StatusCode::OK, "{body}\n{}", late.log());
+    assert_eq!(provider.asked().len(), 1);
+    assert!(fleet.events().await.iter().all(|event| event["event"] == "connected"));
+}
