@@ -199,6 +199,7 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
     };
     match done {
         Ok(answer) => Outcome::Done(answer),
+        Err(StoreError::Lost) => Outcome::Lost,
         Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => {
@@ -212,6 +213,7 @@ fn is_lasting(error: &StoreError) -> bool {
     match error {
         StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
         StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) | StoreError::Held(_) => false,
+        StoreError::Lost => false,
     }
 }
 
@@ -224,6 +226,7 @@ async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outc
             fail::fail_point!("before_ack");
             confirm(nats, message, AckKind::Ack).await;
         }
+        Outcome::Lost => warn!("took too long; the command is no longer this worker's"),
         Outcome::Retry(delay, reason) => {
             warn!("put back for {delay:?}: {reason}");
             confirm(nats, message, AckKind::Nak(Some(delay))).await;

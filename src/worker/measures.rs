@@ -11,6 +11,7 @@ pub struct Measures {
     pub(super) running: Gauge,
     pub(super) redelivered: Counter,
     pub(super) provider_seconds: Histogram,
+    pub(super) refresh_window_seconds: Histogram,
 }
 
 impl Default for Measures {
@@ -19,6 +20,7 @@ impl Default for Measures {
             running: Gauge::default(),
             redelivered: Counter::default(),
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            refresh_window_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
         }
     }
 }
@@ -32,6 +34,11 @@ impl Measures {
             "provider_seconds",
             "Time from a request to a provider to its answer",
             self.provider_seconds.clone(),
+        );
+        registry.register(
+            "refresh_window_seconds",
+            "Time from sending a refresh token to the stored record: a crash in between may cost the grant",
+            self.refresh_window_seconds.clone(),
         );
     }
 }

@@ -37,6 +37,11 @@ mod nats_records;
 mod nats_topology;
 #[cfg(test)]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod refresh_crash;
+#[cfg(test)]
+mod refresh_rules;
 #[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]
