@@ -143,7 +143,7 @@ async fn take(
 ) -> Result<(), NatsError> {
     // A command that is delivered while there is no place for it would only grow old here.
     drop(places.acquire().await);
-    let mut batch = queue::pull(consumer, places.available_permits().max(1), PULL).await?;
+    let mut batch = queue::pull(&service.store.nats, consumer, places.available_permits().max(1), PULL).await?;
     while let Some(message) = batch.next().await {
         let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };

@@ -5,12 +5,15 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Proxy, Response, redirect};
 use url::Url;
 
 use super::guard::{Guard, Refusal};
 use crate::oauth::token::Request;
+use crate::system;
 
 const MAX_BODY: usize = 256 * 1024;
 const POOL_IDLE: Duration = Duration::from_mins(1);
@@ -51,7 +54,7 @@ pub struct Answer {
     pub status: u16,
     /// As sent.
     pub content_type: Option<String>,
-    /// How long to wait, when given in seconds; at most a day.
+    /// How long the answer asks to wait; at most a day.
     pub retry_after: Option<Duration>,
     /// At most 256 KiB.
     pub body: Bytes,
@@ -163,8 +166,7 @@ async fn read(mut response: Response) -> Result<Answer, Error> {
     let status = response.status().as_u16();
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let content_type = header(CONTENT_TYPE);
-    let seconds = header(RETRY_AFTER).and_then(|text| text.trim().parse::<u64>().ok());
-    let retry_after = seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
+    let retry_after = header(RETRY_AFTER).and_then(|text| wait(text.trim(), system::now()));
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| judge_body(&error))? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -173,6 +175,15 @@ async fn read(mut response: Response) -> Result<Answer, Error> {
         body.extend_from_slice(&chunk);
     }
     Ok(Answer { status, content_type, retry_after, body: body.freeze() })
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds or a date.
+fn wait(text: &str, now: Timestamp) -> Option<Duration> {
+    let seconds = text.parse::<u64>().ok().or_else(|| {
+        let date = rfc2822::parse(text).ok()?.timestamp();
+        Some(u64::try_from(date.duration_since(now).as_secs()).unwrap_or(0))
+    });
+    seconds.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)))
 }
 
 fn judge_body(error: &reqwest::Error) -> Error {

@@ -29,6 +29,8 @@ async fn d2_a_rotating_grant_outlives_twenty_workers() {
         while doomed.process.is_alive() {
             due(&fleet, last).await;
             last = newer(&fleet, last).await;
+            // What the dead one left is ended first: another refresh would find its place taken.
+            fleet.idle().await;
         }
         doomed.ended().await;
         kills += 1;

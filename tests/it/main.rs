@@ -63,5 +63,8 @@ mod worker_queue;
 mod worker_race;
 #[cfg(test)]
 mod worker_refresh;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod worker_stop;
 #[cfg(test)]
 mod world;

@@ -50,12 +50,16 @@ async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
 
 /// Has the connection come up as due, as its schedule would some time.
 async fn due(fleet: &Fleet) {
-    let sequence = fleet.stored(NAME).await.0.expect("it is stored")["sequence"].clone();
+    due_of(fleet, NAME).await;
+}
+
+async fn due_of(fleet: &Fleet, name: &str) {
+    let sequence = fleet.stored(name).await.0.expect("it is stored")["sequence"].clone();
     let jetstream = fleet.jetstream("worker").await;
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Nats-Schedule", "@at 2000-01-01T00:00:00Z");
-    headers.insert("Nats-Schedule-Target", format!("ms.integration.oauth.{}.refresh.due", Fleet::path(NAME)));
-    let subject = format!("ms.integration.oauth.{}.refresh.at", Fleet::path(NAME));
+    headers.insert("Nats-Schedule-Target", format!("ms.integration.oauth.{}.refresh.due", Fleet::path(name)));
+    let subject = format!("ms.integration.oauth.{}.refresh.at", Fleet::path(name));
     let body = json!({ "sequence": sequence }).to_string();
     jetstream.publish_with_headers(subject, headers, body.into()).await.unwrap().await.unwrap();
 }
@@ -194,6 +198,34 @@ async fn d1_fifty_refreshes_over_three_workers_are_one_token_request() {
     }
     println!("50 refreshes over three workers: {} token request", refreshes(&provider));
     assert_eq!(refreshes(&provider), 1);
+}
+
+#[tokio::test]
+async fn d9_what_came_up_without_workers_is_refreshed_in_the_order_of_its_time() {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let names = ["e", "b", "d", "a", "c"];
+    for name in names {
+        let state = fleet.login(name).await;
+        assert_eq!(fleet.arrive(&state, name).await.0, StatusCode::OK);
+    }
+    fleet.idle().await;
+    first.kill().await;
+    let jetstream = fleet.jetstream("worker").await;
+    let stream = async || jetstream.get_stream("OAUTH_SCHEDULE").await.unwrap().cached_info().state.clone();
+    let last = stream().await.last_sequence;
+    let sorted = ["a", "b", "c", "d", "e"];
+    for (number, name) in (1..).zip(sorted) {
+        due_of(&fleet, name).await;
+        // Each comes up before the next is set.
+        eventually("it comes up", async || stream().await.last_sequence == last + 2 * number).await;
+    }
+    let _worker = fleet.worker_with(&[("TOKENBUS_WORKER__CONCURRENCY", "1")]);
+    eventually("all are refreshed", async || refreshes(&provider) == sorted.len()).await;
+    let refreshed = provider.asked().into_iter().filter_map(|asked| asked.form().remove("refresh_token"));
+    let order: Vec<String> = refreshed.collect();
+    let expected = sorted.map(|name| names.iter().position(|it| *it == name).map(|number| format!("rt-{number}")));
+    assert_eq!(order, expected.map(Option::unwrap));
 }
 
 fn now() -> u64 {
