@@ -212,8 +212,11 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
 fn is_lasting(error: &StoreError) -> bool {
     match error {
         StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
-        StoreError::Nats(_) | StoreError::Seal { .. } | StoreError::MissingKey(_) | StoreError::Held(_) => false,
-        StoreError::Lost => false,
+        StoreError::Nats(_)
+        | StoreError::Seal { .. }
+        | StoreError::MissingKey(_)
+        | StoreError::Held(_)
+        | StoreError::Lost => false,
     }
 }
 
