@@ -39,10 +39,10 @@ test: cargo ## run all tests that need nothing but nats-server
 	@$(WITH_NATS) $(TWO_A_CORE) $(CARGO) test --features failpoints
 
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
-	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --test conformance
+	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --features failpoints --test conformance -- --nocapture
 
 chaos: cargo ## run the tests that kill and delay workers and servers
-	@$(WITH_NATS) $(CARGO) test --features failpoints --test it chaos
+	@$(WITH_NATS) $(CARGO) test --features failpoints --test it -- chaos crash --nocapture
 
 bench: cargo ## run the benchmarks
 	@$(WITH_NATS) $(CARGO) bench

@@ -15,9 +15,11 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
 const REFRESH_CAP: Duration = Duration::from_mins(30);
 
-/// What happens next with a command. Each ends in exactly one confirmed ack.
+/// What happens next with a command. Each ends in exactly one confirmed ack, unless it is another worker's by now.
 #[derive(Debug)]
 pub enum Outcome {
+    /// It took so long that the server has given it to another worker: not a word about it.
+    Lost,
     /// It is done, well or badly: answer, then ack.
     Done(Answer),
     /// Something is away: deliver it again after this long.

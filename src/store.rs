@@ -43,6 +43,9 @@ pub enum StoreError {
     /// Another delivery of the same command may still be at it.
     #[error("another delivery of this command may still be at it")]
     Held(std::time::Duration),
+    /// This delivery took so long that another worker has the command by now.
+    #[error("the command is no longer this worker's")]
+    Lost,
     /// What is stored is not of the known form.
     #[error("{0} holds something that is not of the known form")]
     Unreadable(String),

@@ -168,7 +168,7 @@ async fn take(
 ) -> Result<(), NatsError> {
     // A command that is delivered while there is no place for it would only grow old here.
     drop(places.acquire().await);
-    let mut batch = queue::pull(consumer, places.available_permits().max(1), PULL).await?;
+    let mut batch = queue::pull(&service.store.nats, consumer, places.available_permits().max(1), PULL).await?;
     while let Some(message) = batch.next().await {
         let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
@@ -224,6 +224,7 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
     };
     match done {
         Ok(answer) => Outcome::Done(answer),
+        Err(StoreError::Lost) => Outcome::Lost,
         Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => {
@@ -242,7 +243,8 @@ fn is_lasting(error: &StoreError) -> bool {
         | StoreError::MissingKey(_)
         | StoreError::Keyring(_)
         | StoreError::Backwards(_)
-        | StoreError::Held(_) => false,
+        | StoreError::Held(_)
+        | StoreError::Lost => false,
     }
 }
 
@@ -255,6 +257,7 @@ async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outc
             fail::fail_point!("before_ack");
             confirm(nats, message, AckKind::Ack).await;
         }
+        Outcome::Lost => warn!("took too long; the command is no longer this worker's"),
         Outcome::Retry(delay, reason) => {
             warn!("put back for {delay:?}: {reason}");
             confirm(nats, message, AckKind::Nak(Some(delay))).await;

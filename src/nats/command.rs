@@ -61,7 +61,14 @@ pub async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn pull(consumer: &PullConsumer, most: usize, expires: Duration) -> Result<pull::Batch, NatsError> {
+pub async fn pull(
+    nats: &Nats,
+    consumer: &PullConsumer,
+    most: usize,
+    expires: Duration,
+) -> Result<pull::Batch, NatsError> {
+    // Without a server it would be kept for later, and then take commands for somebody who has long stopped listening.
+    nats.connected()?;
     // No heartbeats: in async-nats 0.51 a batch that has seen one is not woken by the messages behind it, and they wait
     // for its end. Without them a pull that a restarted server has forgotten is waited for instead, so pulls are short.
     let batch = consumer.batch().max_messages(most).expires(expires);

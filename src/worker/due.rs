@@ -47,7 +47,7 @@ async fn take_all(service: &Service) -> NatsError {
 }
 
 async fn take(service: &Service, consumer: &PullConsumer) -> Result<(), NatsError> {
-    let mut chunks = queue::pull(consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
+    let mut chunks = queue::pull(&service.store.nats, consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
     while let Some(chunk) = chunks.next().await {
         let mut handed_on = Vec::new();
         for message in chunk {

@@ -20,7 +20,7 @@ const FARTHEST: Duration = Duration::from_mins(10);
 pub(super) struct Lanes {
     concurrency: usize,
     gap: Duration,
-    lanes: Mutex<HashMap<Integration, Lane>>,
+    by_integration: Mutex<HashMap<Integration, Lane>>,
 }
 
 struct Lane {
@@ -57,13 +57,13 @@ impl Lanes {
     /// Lines with so many places and so many turns a second for each integration.
     pub(super) fn new(concurrency: usize, rate: u32) -> Self {
         let gap = Duration::from_secs(1) / rate.max(1);
-        Self { concurrency: concurrency.max(1), gap, lanes: Mutex::default() }
+        Self { concurrency: concurrency.max(1), gap, by_integration: Mutex::default() }
     }
 
     /// A place, or how long to stay away.
     pub(super) fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
         let (places, line) = {
-            let mut lanes = lock(&self.lanes);
+            let mut lanes = lock(&self.by_integration);
             let lane = lanes.entry(integration.clone()).or_insert_with(|| Lane {
                 places: Arc::new(Semaphore::new(self.concurrency)),
                 line: Arc::new(Mutex::new(Line { next: now, took: Duration::ZERO })),

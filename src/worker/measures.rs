@@ -13,6 +13,7 @@ pub struct Measures {
     pub(super) provider_seconds: Histogram,
     pub(super) webhooks_sent: Counter,
     pub(super) webhooks_failed: Counter,
+    pub(super) refresh_window_seconds: Histogram,
 }
 
 impl Default for Measures {
@@ -23,6 +24,7 @@ impl Default for Measures {
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             webhooks_sent: Counter::default(),
             webhooks_failed: Counter::default(),
+            refresh_window_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
         }
     }
 }
@@ -36,6 +38,11 @@ impl Measures {
             "provider_seconds",
             "Time from a request to a provider to its answer",
             self.provider_seconds.clone(),
+        );
+        registry.register(
+            "refresh_window_seconds",
+            "Time from sending a refresh token to the stored record: a crash in between may cost the grant",
+            self.refresh_window_seconds.clone(),
         );
         registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());

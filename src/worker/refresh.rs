@@ -19,8 +19,8 @@ use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
-use crate::nats::record;
 use crate::nats::schedule::{self, Due};
+use crate::nats::{record, topology};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
 use crate::outcome::backoff_refresh;
@@ -52,6 +52,7 @@ pub(super) struct Trigger {
 
 pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+    let began = Instant::now();
     // From the leader: with the bus away nothing is sent, for nothing could be kept.
     let newest = record::last(&service.store.nats, &key.subject()).await?;
     let actor_name = trigger.actor.as_deref().unwrap_or(CLOCK);
@@ -66,7 +67,7 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
         return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
-    let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces };
+    let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces, began };
     if let Some(answer) = refresh.is_needless(&stored)? {
         return Ok(answer);
     }
@@ -104,6 +105,7 @@ pub(super) async fn current(
     Ok(Some(newer))
 }
 
+/// Everything behind the record, as the record says: it may be another delivery's of the same command.
 async fn go_on(
     service: &Service,
     job: &Job,
@@ -136,6 +138,8 @@ struct Refresh<'a> {
     actor: &'a str,
     trigger: &'a Trigger,
     replaces: u64,
+    /// When the record was read that it replaces.
+    began: Instant,
 }
 
 impl Refresh<'_> {
@@ -173,12 +177,17 @@ impl Refresh<'_> {
         let Some(refresh_token) = &stored.connection.refresh_token else { return settle::answer(&stored.connection) };
         let grant = RefreshGrant { refresh_token, issued_at: &stored.issued_at };
         fail_point!("before_refresh");
+        // Who stood still that long holds the command no more, and a refresh token is not to be sent twice.
+        if self.began.elapsed() > topology::ACK_WAIT {
+            return Err(StoreError::Lost);
+        }
+        let sent = Instant::now();
         let answered = self.ask(&config, &grant).await;
         drop(place);
         match answered {
             Ok(tokens) => {
                 fail_point!("after_refresh");
-                self.replace(stored, tokens).await
+                self.replace(stored, tokens, sent).await
             }
             Err(NoTokens::Request(RequestError::IssuedElsewhere)) => self.give_up(stored, "config_changed").await,
             Err(NoTokens::Refused(TokenError::Oauth(code), _)) if code.kind() == ErrorKind::InvalidGrant => {
@@ -213,7 +222,7 @@ impl Refresh<'_> {
     }
 
     /// The new state: a rotated refresh token replaces the old one, an absent one keeps it.
-    async fn replace(&self, stored: StoredConnection, tokens: TokenSet) -> Result<Answer, StoreError> {
+    async fn replace(&self, stored: StoredConnection, tokens: TokenSet, sent: Instant) -> Result<Answer, StoreError> {
         let old = stored.connection;
         let mut new = OauthConnection::issued(self.key.subject(), tokens);
         new.refresh_token = new.refresh_token.or(old.refresh_token);
@@ -224,9 +233,9 @@ impl Refresh<'_> {
         let Some(record) = settle::write(self.service, self.job, self.key, new, self.replaces).await? else {
             return self.newer().await;
         };
+        self.service.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
         fail_point!("after_refresh_record");
-        let told = (EventKind::Refreshed, self.actor, None);
-        settle::answer(&settle::settle(self.service, self.job, self.key, &record, told).await?)
+        go_on(self.service, self.job, self.key, &record, self.actor).await
     }
 
     /// The provider takes the refresh token no more. The record is read again by being replaced: if another writer has
@@ -239,9 +248,7 @@ impl Refresh<'_> {
         let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
         };
-        let told = (EventKind::NeedsReauthorization, self.actor, Some(reason));
-        settle::settle(self.service, self.job, self.key, &record, told).await?;
-        Ok(Answer::error(400, reason))
+        go_on(self.service, self.job, self.key, &record, self.actor).await
     }
 
     /// What another writer has brought meanwhile.

@@ -59,7 +59,7 @@ async fn take(
     (places, running): (&Arc<Semaphore>, &TaskTracker),
 ) -> Result<(), NatsError> {
     drop(places.acquire().await);
-    let mut batch = queue::pull(consumer, places.available_permits().max(1), PULL).await?;
+    let mut batch = queue::pull(&service.store.nats, consumer, places.available_permits().max(1), PULL).await?;
     while let Some(message) = batch.next().await {
         let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
         let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };

@@ -11,6 +11,11 @@ mod browser;
 mod bus;
 #[cfg(test)]
 mod cli;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[expect(dead_code, reason = "the other suite uses more of it")]
+#[path = "../support/fleet.rs"]
+mod fleet;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
@@ -21,6 +26,9 @@ mod openapi;
 mod parts;
 #[cfg(test)]
 mod provider_alone;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod rotation;
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../it/provider.rs"]

@@ -50,6 +50,18 @@ impl Bus {
         stream.purge().filter(subject).await.expect("the stream can be purged");
     }
 
+    /// Lets a stream hold so many messages and no more; -1 for any number.
+    pub(crate) async fn limit(&self, name: &str, most: i64) {
+        let config = stream::Config { max_messages: most, ..self.info(name).await.config };
+        self.jetstream.update_stream(config).await.expect("the stream can be changed");
+    }
+
+    /// Puts a message on a subject of a stream.
+    pub(crate) async fn fill(&self, name: &str, subject: &str) {
+        let ack = self.jetstream.publish(subject.to_owned(), "x".into()).await.expect("sent").await;
+        assert_eq!(ack.expect("stored").stream, name);
+    }
+
     /// How a stream is and what is in it.
     pub(crate) async fn info(&self, name: &str) -> stream::Info {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()

@@ -93,6 +93,11 @@ mod outgoing;
 mod provider;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod refresh_crash;
+#[cfg(test)]
+mod refresh_rules;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod seal_rotate;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -134,5 +139,8 @@ mod worker_queue;
 mod worker_race;
 #[cfg(test)]
 mod worker_refresh;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod worker_stop;
 #[cfg(test)]
 mod world;

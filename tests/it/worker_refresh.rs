@@ -200,6 +200,10 @@ async fn g1_deleting_revokes_at_the_provider_and_here_whatever_the_provider_says
 
         let revocation = world.provider.asked()[1].form();
         assert_eq!((revocation["token"].as_str(), revocation["token_type_hint"].as_str()), ("rt-0", "refresh_token"));
+        let asked = world.provider.asked();
+        let second = asked.get(2).map(|asked| asked.form()["token_type_hint"].clone());
+        let expected = (status == 200).then_some("access_token");
+        assert_eq!(second.as_deref(), expected, "then the access token, unless nobody listens");
         let pushed = next(&mut subscriber).await;
         assert_eq!((&pushed["status"], pushed.get("access_token")), (&json!("revoked"), None));
         assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);

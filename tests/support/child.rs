@@ -53,6 +53,11 @@ impl Running {
         self.child.id().expect("the program was not waited for")
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
     /// Waits for it to end by itself or by somebody's signal.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(START, self.child.wait()).await.expect("the program ends").expect("the program was running")

@@ -45,7 +45,7 @@ pub(crate) struct Fleet {
 
 /// A process that works.
 pub(crate) struct Worker {
-    process: Running,
+    pub(crate) process: Running,
     log: PathBuf,
 }
 

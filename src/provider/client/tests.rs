@@ -346,3 +346,18 @@ fn c1_unusable_settings_make_no_client() {
     let error = Client::new(&Settings { extra_ca_pem: Some(broken.to_owned()), ..Settings::default() }).unwrap_err();
     assert_eq!((error, error.sent()), (Error::Setup, false));
 }
+
+#[test]
+fn d5_retry_after_is_seconds_or_a_date() {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    for (text, seconds) in [
+        ("120", Some(120)),
+        ("Thu, 01 Jan 2026 00:02:00 GMT", Some(120)),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", Some(0)),
+        ("99999999", Some(86_400)),
+        ("soon", None),
+        ("-1", None),
+    ] {
+        assert_eq!(wait(text, now).map(|wait| wait.as_secs()), seconds, "{text}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Workers that die, or stand still for longer than the ack wait, at each place of a refresh: nobody ends up with an
+//! older token, and a connection needs reauthorization only when the provider says so.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::Subscriber;
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, Worker, eventually};
+use crate::provider::{Asked, Provider, Said};
+use crate::support::child::signal;
+use crate::support::tokenbus::ACCOUNT;
+
+const NAME: &str = "workspace1";
+
+/// A provider that takes each refresh token once, as strict ones do.
+async fn strict() -> Provider {
+    let spent: Mutex<HashSet<String>> = Mutex::default();
+    Provider::start(move |number, asked| match asked.form().remove("refresh_token") {
+        Some(token) if !spent.lock().unwrap().insert(token.clone()) => {
+            Said::json(400, &json!({ "error": "invalid_grant" }))
+        }
+        _ => Said::tokens(number),
+    })
+    .await
+}
+
+fn refreshes(provider: &Provider) -> usize {
+    provider.asked().iter().filter(|asked: &&Asked| asked.form().contains_key("refresh_token")).count()
+}
+
+/// A connection, made by a worker that is gone, and what its subscribers hear.
+async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let state = fleet.login(NAME).await;
+    assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
+    fleet.idle().await;
+    first.kill().await;
+    let tenant = fleet.nats.connect("demo").await;
+    let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
+    tenant.flush().await.unwrap();
+    (fleet, pushes)
+}
+
+/// Has the connection come up as due, as its schedule would some time.
+async fn due(fleet: &Fleet) {
+    due_of(fleet, NAME).await;
+}
+
+async fn due_of(fleet: &Fleet, name: &str) {
+    let sequence = fleet.stored(name).await.0.expect("it is stored")["sequence"].clone();
+    let jetstream = fleet.jetstream("worker").await;
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Schedule", "@at 2000-01-01T00:00:00Z");
+    headers.insert("Nats-Schedule-Target", format!("ms.integration.oauth.{}.refresh.due", Fleet::path(name)));
+    let subject = format!("ms.integration.oauth.{}.refresh.at", Fleet::path(name));
+    let body = json!({ "sequence": sequence }).to_string();
+    jetstream.publish_with_headers(subject, headers, body.into()).await.unwrap().await.unwrap();
+}
+
+/// Sequences that were pushed, in order; they may only grow.
+fn pushed(pushes: &mut Subscriber) -> Vec<u64> {
+    let mut sequences = Vec::new();
+    while let Some(Some(message)) = pushes.next().now_or_never() {
+        let sequence = message.headers.as_ref().and_then(|headers| headers.get("Nats-Sequence"));
+        sequences.push(sequence.expect("a record has one").as_str().parse().unwrap());
+    }
+    assert!(sequences.is_sorted_by(|a, b| a < b), "{sequences:?}");
+    sequences
+}
+
+struct Ending {
+    stored: Value,
+    requests: usize,
+    refreshed: usize,
+    reauthorized: usize,
+}
+
+async fn ending(fleet: &Fleet, pushes: &mut Subscriber, provider: &Provider) -> Ending {
+    fleet.idle().await;
+    let (stored, _) = fleet.stored(NAME).await;
+    let stored = stored.expect("the connection is stored");
+    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
+    assert_eq!(stored["sequence"].as_u64(), newest, "KV is as new as the record");
+    assert!(pushed(pushes).iter().max().copied() <= newest);
+    let events = fleet.events().await;
+    let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    let (refreshed, reauthorized) = (count("refreshed"), count("needs_reauthorization"));
+    Ending { stored, requests: refreshes(provider), refreshed, reauthorized }
+}
+
+async fn dies_at(place: &'static str) -> Ending {
+    let provider = strict().await;
+    let (fleet, mut pushes) = connected(&provider).await;
+    let mut doomed = fleet.worker_dying_at(place).await;
+    due(&fleet).await;
+    assert!(!doomed.ended().await.success(), "{place}");
+    let _second = fleet.worker().await;
+    ending(&fleet, &mut pushes, &provider).await
+}
+
+#[tokio::test]
+async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
+    let places = ["before_refresh", "after_refresh_record", "after_kv", "after_event", "before_ack"];
+    for (place, ending) in places.iter().zip(join_all(places.map(dies_at)).await) {
+        assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");
+        assert_eq!(ending.stored["status"], "active", "{place}");
+    }
+}
+
+#[tokio::test]
+async fn d4_a_worker_dead_inside_the_window_ends_in_one_retry_and_no_loop() {
+    let ending = dies_at("after_refresh").await;
+    assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1));
+    assert_eq!(ending.stored["status"], "needs_reauthorization");
+    assert_eq!(ending.stored["status_reason"], "invalid_grant");
+}
+
+#[tokio::test]
+async fn d2_a_worker_dead_while_the_provider_works_is_followed_by_one_that_asks_again() {
+    let victim = Arc::new(AtomicU32::new(0));
+    let provider = Provider::start({
+        let victim = Arc::clone(&victim);
+        move |number, asked| {
+            if asked.form().contains_key("refresh_token") {
+                let pid = victim.swap(0, Ordering::SeqCst);
+                if pid > 0 {
+                    signal(pid, "KILL");
+                }
+            }
+            Said::tokens(number)
+        }
+    })
+    .await;
+    let (fleet, mut pushes) = connected(&provider).await;
+    let mut first = fleet.worker().await;
+    victim.store(first.pid(), Ordering::SeqCst);
+    due(&fleet).await;
+    first.ended().await;
+    let _second = fleet.worker().await;
+    let ending = ending(&fleet, &mut pushes, &provider).await;
+    // A provider that takes its refresh tokens more than once forgives it.
+    assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
+}
+
+/// A worker that stands still at that place until another one has ended its refresh, and then goes on.
+async fn stops_at(place: &'static str) -> Ending {
+    let provider = strict().await;
+    let (fleet, mut pushes) = connected(&provider).await;
+    let stopped = fleet.worker_stopping_at(place).await;
+    due(&fleet).await;
+    stopped.stopped().await;
+    let second: Worker = fleet.worker().await;
+    fleet.idle().await;
+    stopped.signal("CONT");
+    let went_on =
+        |log: &str| ["done", "no longer this worker's", "ack not confirmed"].iter().any(|end| log.contains(end));
+    eventually("the first one goes on", async || went_on(&stopped.log())).await;
+    drop(second);
+    ending(&fleet, &mut pushes, &provider).await
+}
+
+#[tokio::test]
+async fn d3_a_worker_that_stood_still_brings_no_older_token_back() {
+    let places = ["before_refresh", "after_refresh_record", "after_kv", "after_event", "before_ack"];
+    for (place, ending) in places.iter().zip(join_all(places.map(stops_at)).await) {
+        assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");
+        assert_eq!(ending.stored["status"], "active", "{place}");
+    }
+}
+
+#[tokio::test]
+async fn d3_a_worker_that_stood_still_inside_the_window_overwrites_nothing() {
+    let ending = stops_at("after_refresh").await;
+    assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1), "the provider said so");
+    assert_eq!(ending.stored["status"], "needs_reauthorization");
+}
+
+#[tokio::test]
+async fn d1_fifty_refreshes_over_three_workers_are_one_token_request() {
+    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(300))).await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let _workers = [fleet.worker().await, fleet.worker().await, fleet.worker().await];
+    fleet.ready().await;
+    // A record younger than `refresh.min_interval` would be the answer.
+    let old = async || fleet.stored(NAME).await.0.is_some_and(|it| it["modified"].as_u64().unwrap() + 2 <= now());
+    eventually("the token is old enough", old).await;
+    let path = format!("odd/oauth-refresh-token/{NAME}");
+    let answers = join_all((0..50).map(|_| fleet.get(&path))).await;
+    for (status, body) in &answers {
+        assert_eq!((*status, &body["sequence"]), (StatusCode::OK, &answers[0].1["sequence"]), "{body}");
+    }
+    println!("50 refreshes over three workers: {} token request", refreshes(&provider));
+    assert_eq!(refreshes(&provider), 1);
+}
+
+#[tokio::test]
+async fn d9_what_came_up_without_workers_is_refreshed_in_the_order_of_its_time() {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let names = ["e", "b", "d", "a", "c"];
+    for name in names {
+        let state = fleet.login(name).await;
+        assert_eq!(fleet.arrive(&state, name).await.0, StatusCode::OK);
+    }
+    fleet.idle().await;
+    first.kill().await;
+    let jetstream = fleet.jetstream("worker").await;
+    let stream = async || jetstream.get_stream("OAUTH_SCHEDULE").await.unwrap().cached_info().state.clone();
+    let last = stream().await.last_sequence;
+    let sorted = ["a", "b", "c", "d", "e"];
+    for (number, name) in (1..).zip(sorted) {
+        due_of(&fleet, name).await;
+        // Each comes up before the next is set.
+        eventually("it comes up", async || stream().await.last_sequence == last + 2 * number).await;
+    }
+    let _worker = fleet.worker_with(&[("TOKENBUS_WORKER__CONCURRENCY", "1")]);
+    eventually("all are refreshed", async || refreshes(&provider) == sorted.len()).await;
+    let refreshed = provider.asked().into_iter().filter_map(|asked| asked.form().remove("refresh_token"));
+    let order: Vec<String> = refreshed.collect();
+    let expected = sorted.map(|name| names.iter().position(|it| *it == name).map(|number| format!("rt-{number}")));
+    assert_eq!(order, expected.map(Option::unwrap));
+}
+
+fn now() -> u64 {
+    u64::try_from(tokenbus::system::now().as_second()).unwrap()
+}

@@ -1,0 +1,188 @@
+//! What holds a refresh up, and what brings it back: lost schedules, full queues, absent buses and configs, providers
+//! that are down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+
+use crate::bus::Bus;
+use crate::provider::{Asked, Provider, Said};
+use crate::support::child::signal;
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::{INTEGRATION, World, parameter};
+
+/// Asks again and again until it is so.
+async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
+    let poll = async {
+        while !is_so().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_mins(1), poll).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
+/// A token answer that is good for so many seconds.
+fn tokens(number: usize, seconds: i64) -> Said {
+    let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
+    Said::json(200, &body)
+}
+
+fn is_refresh(asked: &Asked) -> bool {
+    asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
+}
+
+async fn connect(world: &World) {
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+}
+
+async fn read(world: &World, query: &str) -> (StatusCode, Value) {
+    world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/w{query}")).await
+}
+
+async fn configure(world: &World, method: Method) -> StatusCode {
+    let path = format!("hub/integrations/{INTEGRATION}/oauth-config");
+    let request = world.tokenbus.request(method, &path).header("x-api-key", &world.tokenbus.admin_key);
+    request.json(&world.config()).send().await.expect("tokenbus answers").status()
+}
+
+#[tokio::test]
+async fn a_connection_without_its_config_stays_readable_says_why_and_goes_on_when_it_is_back() {
+    let world = World::with(Provider::start(|number, _| tokens(number, 8)).await).await;
+    connect(&world).await;
+    assert_eq!(configure(&world, Method::DELETE).await, StatusCode::OK);
+    let (status, body) = read(&world, "").await;
+    assert_eq!(
+        (status, &body["status"], &body["status_reason"]),
+        (StatusCode::OK, &json!("active"), &json!("no_config"))
+    );
+    assert_eq!(body["access_token"], "at-0");
+    let list = world.tokenbus.call(Method::GET, "oauth-connections").await.1;
+    assert_eq!(list["results"][0]["status_reason"], "no_config", "{list}");
+
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    eventually("the refresh pauses", async || !bus.events("refresh_failed").await.is_empty()).await;
+    assert_eq!(bus.events("refresh_failed").await[0]["reason"], "no_config");
+    eventually("the token ends", async || read(&world, "").await.1.get("access_token").is_none()).await;
+    assert_eq!(world.provider.asked().len(), 1, "nobody asks the provider meanwhile");
+
+    assert_eq!(configure(&world, Method::PUT).await, StatusCode::OK);
+    eventually("it is refreshed at once", async || world.provider.asked().len() > 1).await;
+    eventually("all is well", async || read(&world, "").await.1.get("status_reason").is_none()).await;
+    assert!(read(&world, "").await.1["access_token"].is_string());
+}
+
+#[tokio::test]
+async fn the_usual_min_valid_is_a_setting_and_each_read_may_ask_for_more() {
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world =
+        World::with_settings(provider, &[("REFRESH__MIN_VALID", "50m"), ("REFRESH__MIN_INTERVAL", "900ms")]).await;
+    connect(&world).await;
+    // At most half the lifetime counts, or each read would refresh.
+    assert_eq!(read(&world, "").await.1["access_token"], "at-0");
+    assert_eq!(read(&world, "?min_valid=3500").await.1["access_token"], "at-0");
+    eventually("a read asks for more", async || read(&world, "?min_valid=3599").await.1["access_token"] == "at-1")
+        .await;
+}
+
+#[tokio::test]
+async fn d6_no_refresh_is_started_while_nats_is_away() {
+    let world = World::with(Provider::start(|number, _| tokens(number, 6)).await).await;
+    connect(&world).await;
+    signal(world.tokenbus.nats.pid(), "STOP");
+    let before = world.provider.asked().len();
+    // Past the time at which it is due, and past the expiry.
+    sleep(Duration::from_secs(7)).await;
+    assert_eq!(world.provider.asked().len(), before);
+    signal(world.tokenbus.nats.pid(), "CONT");
+    eventually("it is refreshed afterwards", async || world.provider.asked().len() > before).await;
+}
+
+#[tokio::test]
+async fn d9_a_full_queue_takes_the_refresh_once_there_is_room() {
+    let world = World::with(Provider::start(|number, _| tokens(number, 4)).await).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    bus.limit("OAUTH_COMMANDS", 1).await;
+    connect(&world).await;
+    let other = format!("ms.integration.oauth.config.{INTEGRATION}.{ACCOUNT}.none");
+    bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
+    eventually("it is turned away", async || world.tokenbus.log().contains("could not be queued")).await;
+    assert_eq!(world.provider.asked().len(), 1);
+    bus.limit("OAUTH_COMMANDS", -1).await;
+    eventually("it is refreshed", async || world.provider.asked().len() > 1).await;
+}
+
+#[tokio::test]
+async fn d9_a_refresh_given_up_is_due_again_and_an_event_says_so() {
+    let world = World::with(Provider::start(|number, _| tokens(number, 6)).await).await;
+    connect(&world).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let key = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.w");
+    bus.client.request(key, "not JSON".into()).await.expect("stored");
+    eventually("it is given up", async || !bus.events("refresh_failed").await.is_empty()).await;
+    assert_eq!(bus.events("refresh_failed").await[0]["reason"], "given_up");
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "there is a new schedule");
+    eventually("the queue has its place again", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
+    assert_eq!(world.provider.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn d9_the_repair_pass_takes_out_what_a_late_write_brought_back() {
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
+    connect(&world).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let key = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.w");
+    let stored = bus.messages("KV_oauth_connections").await.pop().expect("the entry");
+    let path = format!("{INTEGRATION}/oauth-connections/w");
+    assert_eq!(world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::OK);
+    assert_eq!(bus.info("KV_oauth_connections").await.state.messages, 0, "nothing is left of it");
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0);
+    bus.client.request(key, stored.payload).await.expect("stored");
+    eventually("it is gone again", async || bus.info("KV_oauth_connections").await.state.messages == 0).await;
+    assert_eq!(read(&world, "").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn d5_one_provider_that_is_down_does_not_hold_up_another() {
+    let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let dead = Provider::start({
+        let most = Arc::clone(&most);
+        move |number, asked| {
+            if !is_refresh(asked) {
+                return tokens(number, 24);
+            }
+            most.fetch_max(waiting.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let waiting = Arc::clone(&waiting);
+            // Longer than a request to a provider may take.
+            std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(9_500));
+                waiting.fetch_sub(1, Ordering::SeqCst);
+            });
+            tokens(number, 24).after(Duration::from_mins(1))
+        }
+    })
+    .await;
+    let good = Provider::start(|number, asked| tokens(number, if is_refresh(asked) { 3600 } else { 24 })).await;
+    let settings = [("WORKER__CONCURRENCY", "4"), ("REFRESH__CONCURRENCY", "2")];
+    let world = World::with_settings(dead, &settings).await;
+    let mut config = world.config();
+    config["integration_id"] = json!("good");
+    config["token_url"] = json!(format!("{}/token", good.url));
+    world.tokenbus.configure(&config).await;
+    for number in 0..16 {
+        assert_eq!(world.connect(&format!("d{number}")).await.0, StatusCode::OK);
+    }
+    for number in 0..4 {
+        let state = parameter(&world.tokenbus.login("good", &format!("g{number}")).await, "state");
+        let callback = world.callback(&[("code", "c"), ("state", &state)]);
+        assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
+    }
+    eventually("the good one's are refreshed", async || good.asked().len() == 8).await;
+    let asked = world.provider.asked().iter().filter(|asked| is_refresh(asked)).count();
+    assert!(asked < 16, "the dead one's are not all through yet: {asked}");
+    assert!(most.load(Ordering::SeqCst) <= 2, "two at once, not {}", most.load(Ordering::SeqCst));
+}

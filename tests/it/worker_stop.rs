@@ -1,0 +1,32 @@
+//! A worker that is told to stop while the bus is away ends all the same.
+
+use crate::fleet::{Fleet, eventually};
+use crate::provider::Provider;
+use crate::support::child::signal;
+
+/// A worker in the middle of a repair pass, whose bus goes away by that signal, and then itself by SIGTERM.
+async fn ends_without_its_bus(how: &str) {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    for name in ["a", "b", "c"] {
+        let state = fleet.login(name).await;
+        assert_eq!(fleet.arrive(&state, "code").await.0, 200);
+    }
+    first.kill().await;
+    let mut worker = fleet.worker_with(&[("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s")]);
+    worker.ready().await;
+    signal(fleet.nats.pid(), how);
+    let is_missed = |log: &str| log.contains("cannot take commands") && log.contains("repair pass ended early");
+    eventually("the worker misses its bus", async || is_missed(&worker.log())).await;
+    worker.signal("TERM");
+    let ended = worker.ended().await;
+    if how == "STOP" {
+        signal(fleet.nats.pid(), "CONT");
+    }
+    assert!(ended.success(), "{how}: {ended}\n{}", worker.log());
+}
+
+#[tokio::test]
+async fn a_worker_told_to_stop_without_its_bus_ends() {
+    tokio::join!(ends_without_its_bus("KILL"), ends_without_its_bus("STOP"));
+}
