@@ -5,7 +5,7 @@
 
 #![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so and ends")]
-#![expect(clippy::indexing_slicing, clippy::cast_precision_loss, reason = "figures for people")]
+#![expect(clippy::indexing_slicing, reason = "figures for people")]
 
 #[path = "../tests/support/fleet.rs"]
 mod fleet;
