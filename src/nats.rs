@@ -303,7 +303,9 @@ pub fn headers(message_id: Option<&str>) -> HeaderMap {
 pub fn headers_with(more: &HeaderMap) -> HeaderMap {
     let mut headers = headers(None);
     for (name, values) in more.iter() {
-        values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+        for value in values {
+            headers.append(name.clone(), value.clone());
+        }
     }
     headers
 }

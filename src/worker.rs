@@ -6,6 +6,7 @@ mod exchange;
 mod job;
 mod lane;
 mod measures;
+mod places;
 mod refresh;
 mod repair;
 mod revoke;
@@ -17,10 +18,7 @@ mod webhooks;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
-use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, info, warn};
@@ -28,6 +26,7 @@ use tracing::{Instrument as _, error, info, warn};
 use self::job::Job;
 use self::lane::Lanes;
 pub use self::measures::Measures;
+use self::places::Places;
 use self::repair::Resumed;
 use crate::api::PendingLogins;
 use crate::auth::Authenticator;
@@ -122,12 +121,11 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
 }
 
 async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
-    let running = TaskTracker::new();
-    let places = Arc::new(Semaphore::new(service.config.worker.concurrency));
+    let places = Places::new(service.config.worker.concurrency);
     while !stop.is_cancelled() {
         let ended = tokio::select! {
             () = stop.cancelled() => break,
-            ended = take_all(&service, verb, &places, &running) => ended,
+            ended = take_all(&service, verb, &places) => ended,
         };
         warn!(%verb, "cannot take commands: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
@@ -135,8 +133,7 @@ async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
             warn!("the queues are not there: {error}");
         }
     }
-    running.close();
-    if tokio::time::timeout(service.config.worker.drain, running.wait()).await.is_err() {
+    if !places.drain(service.config.worker.drain).await {
         warn!(%verb, "stopped with commands under way; other workers will get them");
     }
 }
@@ -147,38 +144,22 @@ async fn mend(service: &Service) -> Result<(), PrepareError> {
     Ok(declare_consumers(&service.store.nats).await?)
 }
 
-/// Pull after pull, each for as many commands as there are free places, until one fails.
-async fn take_all(service: &Arc<Service>, verb: Verb, places: &Arc<Semaphore>, running: &TaskTracker) -> NatsError {
-    let consumer = match queue::consumer(&service.store.nats, verb).await {
+/// Pull after pull until one fails.
+async fn take_all(service: &Arc<Service>, verb: Verb, places: &Places) -> NatsError {
+    let nats = &service.store.nats;
+    let consumer = match queue::consumer(nats, verb).await {
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
+    let handle = |message| {
+        let service = Arc::clone(service);
+        async move { process(&service, message).await }
+    };
     loop {
-        if let Err(error) = take(service, &consumer, places, running).await {
+        if let Err(error) = places.take(nats, &consumer, handle).await {
             return error;
         }
     }
-}
-
-async fn take(
-    service: &Arc<Service>,
-    consumer: &PullConsumer,
-    places: &Arc<Semaphore>,
-    running: &TaskTracker,
-) -> Result<(), NatsError> {
-    // A command that is delivered while there is no place for it would only grow old here.
-    drop(places.acquire().await);
-    let mut batch = queue::pull(&service.store.nats, consumer, places.available_permits().max(1), PULL).await?;
-    while let Some(message) = batch.next().await {
-        let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
-        let service = Arc::clone(service);
-        running.spawn(async move {
-            process(&service, message).await;
-            drop(place);
-        });
-    }
-    Ok(())
 }
 
 async fn process(service: &Service, message: Message) {

@@ -1,20 +1,20 @@
 //! Streams and buckets, every option written out, declared so that repeating it changes nothing.
 
+mod consumer;
 mod first;
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
 use serde_json::Value;
 use tracing::info;
 
+pub use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub use self::first::FirstSequence;
 use super::sequence::{self, Backwards, SequenceError};
 use super::{Nats, NatsError};
-use crate::event::EventKind;
-use crate::subject::{self, Verb};
+use crate::subject;
 
 /// Oldest server that will do: below it, schedules were lost.
 const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
@@ -30,9 +30,6 @@ const COMMAND_BYTES: i32 = 256 * 1024;
 /// Dead letters kept, and the largest: they hold no content.
 const DEAD_LETTERS: i64 = 100_000;
 const DEAD_LETTER_BYTES: i32 = 8 * 1024;
-
-/// How long a worker may be silent about a command before another one gets it.
-pub const ACK_WAIT: Duration = Duration::from_secs(5);
 
 /// What may differ between installations.
 #[derive(Debug, Clone, Copy)]
@@ -386,50 +383,5 @@ fn bucket_stream(bucket: &str, max_age: Duration) -> Config {
         allow_direct: true,
         allow_message_ttl: true,
         ..base(&subject::kv_stream(bucket), &subject::kv_subject(bucket, ">"))
-    }
-}
-
-/// The one durable consumer of refreshes that are due.
-#[must_use]
-pub fn due_consumer() -> pull::Config {
-    pull::Config {
-        durable_name: Some("due".to_owned()),
-        description: Some("workers that queue refreshes".to_owned()),
-        filter_subject: subject::SCHEDULES_DUE.to_owned(),
-        ..consumer(Verb::Refresh)
-    }
-}
-
-/// The one durable consumer of the events that go to the webhook.
-#[must_use]
-pub fn webhook_consumer(events: &[EventKind]) -> pull::Config {
-    pull::Config {
-        durable_name: Some("webhook".to_owned()),
-        description: Some("workers that send events to the webhook".to_owned()),
-        // What was before there was a webhook is nobody's business.
-        deliver_policy: DeliverPolicy::New,
-        // The receiver has ten seconds, and what it does not take comes again after much longer.
-        ack_wait: Duration::from_secs(30),
-        filter_subject: String::new(),
-        filter_subjects: events.iter().map(|event| subject::events_of_kind(event.as_str())).collect(),
-        ..consumer(Verb::Refresh)
-    }
-}
-
-/// The one durable consumer of a verb: a backlog of one verb never delays another.
-#[must_use]
-pub fn consumer(verb: Verb) -> pull::Config {
-    pull::Config {
-        durable_name: Some(verb.as_str().to_owned()),
-        description: Some(format!("workers that {verb}")),
-        deliver_policy: DeliverPolicy::All,
-        replay_policy: ReplayPolicy::Instant,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        // Unlimited here: a message that the server gave up would block its subject for ever. Workers count.
-        max_deliver: -1,
-        max_ack_pending: 10_000,
-        filter_subject: verb.filter(),
-        ..pull::Config::default()
     }
 }

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
-use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::{AGAIN, PULL, Service};
+use super::places::Places;
+use super::{AGAIN, Service};
 use crate::nats::{NatsError, command as queue, header};
 use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
 use crate::system;
@@ -22,54 +19,35 @@ const CONCURRENCY: usize = 16;
 
 /// Sends events until told to stop.
 pub(super) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
-    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    let places = Places::new(CONCURRENCY);
     while !stop.is_cancelled() {
         let ended = tokio::select! {
             () = stop.cancelled() => break,
-            ended = take_all(&service, &webhook, &places, &running) => ended,
+            ended = take_all(&service, &webhook, &places) => ended,
         };
         warn!("cannot take events for the webhook: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
     }
-    running.close();
-    drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
+    if !places.drain(service.config.worker.drain).await {
+        warn!("stopped with webhooks under way; they are sent again");
+    }
 }
 
-async fn take_all(
-    service: &Arc<Service>,
-    webhook: &Arc<Webhook>,
-    places: &Arc<Semaphore>,
-    running: &TaskTracker,
-) -> NatsError {
-    let consumer = match queue::webhook_consumer(&service.store.nats, &service.config.webhooks.events).await {
+async fn take_all(service: &Arc<Service>, webhook: &Arc<Webhook>, places: &Places) -> NatsError {
+    let nats = &service.store.nats;
+    let consumer = match queue::webhook_consumer(nats, &service.config.webhooks.events).await {
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
+    let handle = |message| {
+        let (service, webhook) = (Arc::clone(service), Arc::clone(webhook));
+        async move { deliver(&service, &webhook, &message).await }
+    };
     loop {
-        if let Err(error) = take(service, webhook, &consumer, (places, running)).await {
+        if let Err(error) = places.take(nats, &consumer, handle).await {
             return error;
         }
     }
-}
-
-async fn take(
-    service: &Arc<Service>,
-    webhook: &Arc<Webhook>,
-    consumer: &PullConsumer,
-    (places, running): (&Arc<Semaphore>, &TaskTracker),
-) -> Result<(), NatsError> {
-    drop(places.acquire().await);
-    let mut batch = queue::pull(&service.store.nats, consumer, places.available_permits().max(1), PULL).await?;
-    while let Some(message) = batch.next().await {
-        let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
-        let Ok(place) = Arc::clone(places).acquire_owned().await else { return Ok(()) };
-        let (service, webhook) = (Arc::clone(service), Arc::clone(webhook));
-        running.spawn(async move {
-            deliver(&service, &webhook, &message).await;
-            drop(place);
-        });
-    }
-    Ok(())
 }
 
 async fn deliver(service: &Service, webhook: &Webhook, message: &Message) {

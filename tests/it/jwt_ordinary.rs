@@ -37,6 +37,9 @@ async fn world(published: &Published) -> World {
         ("AUTH__JWT__AUDIENCE", "tokenbus"),
         ("AUTH__JWT__JWKS_URL", &url),
         ("AUTH__JWT__SECRET", SECRET),
+        // Some tests ask until something happens.
+        ("HTTP__ADDRESS_RATE", "0"),
+        ("HTTP__CREDENTIAL_RATE", "0"),
     ];
     World::with_settings(provider, &settings).await
 }

@@ -34,7 +34,7 @@ proptest! {
                 prop_assert!(limit.as_ref().map_or(true, |limit| limit.is_none_or(|limit| (1..=1000).contains(&limit))));
                 prop_assert!(limit.map_or_else(|error| !error.to_string().contains("canary"), |_| true));
                 let state = query.need("state").map(|state| state.is_empty());
-                prop_assert!(state.unwrap_or(false) || !names.is_empty() || raw.is_empty());
+                prop_assert!(state.map_or(true, |is_empty| !is_empty), "what is needed is never empty");
             }
             Err(error) => {
                 prop_assert!(unique.len() < names.len());
