@@ -6,7 +6,6 @@ mod keys;
 mod list;
 mod login;
 mod nodes;
-mod pending;
 mod reads;
 
 use std::sync::Arc;
@@ -22,17 +21,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, Span, debug, error, info_span, warn};
 
-pub use self::pending::PendingLogins;
 use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::login::state_hash;
 use crate::nats::{NatsError, header, topology};
 use crate::secret::Secret;
+use crate::service::Service;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
-use crate::worker::Service;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;

@@ -32,6 +32,7 @@ pub mod http;
 // The worker: what is kept, who asks, and the order of things.
 pub mod store;
 pub mod auth;
+pub mod service;
 pub mod api;
 pub mod worker;
 

@@ -4,8 +4,6 @@ mod configure;
 mod due;
 mod exchange;
 mod job;
-mod lane;
-mod measures;
 mod places;
 mod refresh;
 mod repair;
@@ -24,26 +22,18 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, info, warn};
 
 use self::job::Job;
-use self::lane::Lanes;
-pub use self::measures::Measures;
 use self::places::Places;
-use self::repair::Resumed;
-use crate::api::PendingLogins;
-use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::connection::{OauthConnection, Status};
-use crate::event::Reads;
-use crate::nats::outgoing::Replies;
 use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
-use crate::provider;
+use crate::service::Service;
 use crate::store::{Store, StoreError};
 use crate::subject::{Verb, permission};
 use crate::system;
-use crate::webhook::Webhook;
 
 /// How often the server hears that a command is still worked on; well below the ack wait.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -52,44 +42,6 @@ const PULL: Duration = Duration::from_secs(5);
 
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// What all workers of a process share.
-pub struct Service {
-    /// What is kept.
-    pub store: Store,
-    /// The way to providers.
-    pub provider: provider::Client,
-    /// Who is calling.
-    pub auth: Authenticator,
-    /// Where chosen events go.
-    pub webhook: Option<Arc<Webhook>>,
-    /// Settings.
-    pub config: Config,
-    /// Counters.
-    pub measures: Measures,
-    /// Answers to the commands that calls become.
-    pub replies: Replies,
-    /// Reads that are not written down yet.
-    pub reads: Reads,
-    /// Who is refreshed when.
-    pub refreshing: Refreshing,
-    /// Logins under way.
-    pub pending: PendingLogins,
-}
-
-/// What the refreshes of a process share.
-pub struct Refreshing {
-    lanes: Lanes,
-    resumed: Resumed,
-}
-
-impl Refreshing {
-    /// With nobody in line.
-    #[must_use]
-    pub fn new(settings: &config::Refresh) -> Self {
-        Self { lanes: Lanes::new(settings.concurrency, settings.rate), resumed: Resumed::default() }
-    }
-}
 
 /// The connection without anything to use it with, and why.
 fn without_tokens(connection: OauthConnection, status: Status, reason: Option<&str>) -> OauthConnection {

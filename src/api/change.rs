@@ -12,10 +12,10 @@ use crate::connection::Status;
 use crate::nats::NatsError;
 use crate::nats::outgoing::Outgoing;
 use crate::secret::Secret;
+use crate::service::Service;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
-use crate::worker::Service;
 
 /// How often the queue's place for a command is tried while it is taken.
 const AGAIN: Duration = Duration::from_millis(50);

@@ -10,8 +10,8 @@ use super::list::{self, Page};
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
 use crate::auth::{Caller, Role};
+use crate::service::Service;
 use crate::store::StoreError;
-use crate::worker::Service;
 
 /// Longest life of a key that can be asked for, in days.
 const MAX_DAYS: u16 = 3_650;

@@ -12,9 +12,9 @@ use serde_json::{Map, Value, json};
 use super::{CallError, bad_request, explain};
 use crate::auth::Caller;
 use crate::nats::bucket;
+use crate::service::Service;
 use crate::store::{ConnectionPage, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
-use crate::worker::Service;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MOST: usize = 1_000;

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{CallError, bad_request, no_config};
+use super::{CallError, bad_request, no_config, too_many};
 use crate::auth::Caller;
 use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
@@ -12,10 +12,14 @@ use crate::login::{self, PendingLogin, Variables};
 use crate::nats;
 use crate::oauth::{authorization, pkce};
 use crate::secret::Secret;
-use crate::store::{self, Start};
+use crate::service::Service;
+use crate::store::{self, Start, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::system;
-use crate::worker::Service;
+
+/// Seconds after which to try again while too many logins are pending: they end all the time, each at the latest after
+/// `oauth.login_ttl`.
+const RETRY_AFTER: u64 = 10;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,7 +61,13 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
         .map_err(bad_request)?;
 
     let (nats, most) = (&service.store.nats, service.config.oauth.max_pending_logins);
-    service.pending.admit(nats, &caller.account, most).await?;
+    if !service.pending.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
+        let text = format!(
+            "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
+             finish some, or try again later"
+        );
+        return Err(too_many(&text, RETRY_AFTER));
+    }
     let state = login::state_from(&system::random());
     let hash = login::state_hash(&state);
     let verifier = (config.pkce == Pkce::S256).then(|| pkce::verifier(&system::random()));

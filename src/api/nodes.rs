@@ -18,8 +18,8 @@ use super::{CONCURRENCY, QUEUE, carry_out, told};
 use crate::auth::{Caller, Role};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::nats::header;
+use crate::service::Service;
 use crate::subject::NodeCall;
-use crate::worker::Service;
 
 /// Name of the micro service.
 const NAME: &str = "tokenbus";

@@ -9,10 +9,10 @@ use crate::auth::Caller;
 use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
 use crate::nats;
+use crate::service::Service;
 use crate::store::{self, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
-use crate::worker::Service;
 
 /// Events on their way at once.
 const AT_ONCE: usize = 32;

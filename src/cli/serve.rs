@@ -22,11 +22,12 @@ use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience, permissions};
 use crate::seal::Keyring;
+use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service};
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::permission;
 use crate::webhook::Webhook;
-use crate::worker::{self, PrepareError, Service};
+use crate::worker::{self, PrepareError};
 use crate::{api, provider};
 
 /// Pause before streams are looked at again while the bus is away.
@@ -94,7 +95,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     let keyring = Keyring::load(&config.secrets).await?;
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
-    let measures = worker::Measures::default();
+    let measures = Measures::default();
     metrics.register(|registry| measures.register(registry));
     let bearers = Bearers::connect(config, &provider).await?;
     let service = Arc::new(Service {
@@ -106,8 +107,9 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         measures,
         replies: Replies::to_worker(),
         reads: Reads::default(),
-        refreshing: worker::Refreshing::new(&config.refresh),
-        pending: api::PendingLogins::default(),
+        lanes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
+        resumed: Resumed::default(),
+        pending: PendingLogins::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {

@@ -45,7 +45,7 @@ pub(super) async fn put(
         Write::InForce(record) => {
             service.store.put_config(config, &record).await?;
             if !was_there {
-                service.refreshing.resumed.add(job.subject.integration.clone());
+                service.resumed.add(job.subject.integration.clone());
             }
             record.sequence
         }

@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::job::Job;
-use super::lane::{Place, Ticket};
 use super::settle;
 use super::tokens::{self, NoTokens};
 use super::{Service, without_tokens};
@@ -24,6 +23,7 @@ use crate::nats::{record, topology};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
 use crate::outcome::backoff_refresh;
+use crate::service::lane::{Place, Ticket};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
@@ -208,7 +208,7 @@ impl Refresh<'_> {
             (None, true) => Ticket::Booked,
             (None, false) => Ticket::New,
         };
-        self.service.refreshing.lanes.enter(&self.key.integration, ticket, Instant::now())
+        self.service.lanes.enter(&self.key.integration, ticket, Instant::now())
     }
 
     /// Leaves the queue until its turn. Whoever waits asks again; the schedule is there for it already.

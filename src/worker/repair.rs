@@ -2,12 +2,11 @@
 //!
 //! A pass sees keys and headers only, a chunk at a time, and takes its time: it is for what should not happen.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,24 +24,6 @@ const CHUNK: usize = direct::MOST_SUBJECTS / 2;
 const PACE: Duration = Duration::from_millis(200);
 /// Pause behind each connection that was mended.
 const PACE_EACH: Duration = Duration::from_millis(2);
-
-/// Integrations whose config came back: their connections go on at once.
-#[derive(Default)]
-pub(super) struct Resumed {
-    integrations: Mutex<Vec<Integration>>,
-    news: Notify,
-}
-
-impl Resumed {
-    pub(super) fn add(&self, integration: Integration) {
-        self.integrations.lock().unwrap_or_else(PoisonError::into_inner).push(integration);
-        self.news.notify_one();
-    }
-
-    fn take(&self) -> Vec<Integration> {
-        std::mem::take(&mut *self.integrations.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// When the last pass began: one at a time is enough, whoever's it is.
 #[derive(Serialize, Deserialize)]
@@ -72,8 +53,8 @@ async fn look(service: &Service) -> std::convert::Infallible {
                     Err(error) => warn!("repair pass ended early: {error}"),
                 }
             }
-            () = service.refreshing.resumed.news.notified() => {
-                for integration in service.refreshing.resumed.take() {
+            () = service.resumed.news() => {
+                for integration in service.resumed.take() {
                     match resume(service, &integration).await {
                         Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
                         Err(error) => warn!(%integration, "connections go on later: {error}"),

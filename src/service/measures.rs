@@ -8,12 +8,18 @@ use prometheus_client::registry::Registry;
 /// Counters of the commands of a process.
 #[derive(Debug, Clone)]
 pub struct Measures {
-    pub(super) running: Gauge,
-    pub(super) redelivered: Counter,
-    pub(super) provider_seconds: Histogram,
-    pub(super) webhooks_sent: Counter,
-    pub(super) webhooks_failed: Counter,
-    pub(super) refresh_window_seconds: Histogram,
+    /// Commands being worked on.
+    pub running: Gauge,
+    /// Commands that came a second time or more.
+    pub redelivered: Counter,
+    /// From a request to a provider to its answer.
+    pub provider_seconds: Histogram,
+    /// Events that the webhook took.
+    pub webhooks_sent: Counter,
+    /// Events that the webhook did not take.
+    pub webhooks_failed: Counter,
+    /// From sending a refresh token to the stored record.
+    pub refresh_window_seconds: Histogram,
 }
 
 impl Default for Measures {

@@ -17,7 +17,7 @@ const BURST: Duration = Duration::from_secs(1);
 const FARTHEST: Duration = Duration::from_mins(10);
 
 /// The lines of a process.
-pub(super) struct Lanes {
+pub struct Lanes {
     concurrency: usize,
     gap: Duration,
     by_integration: Mutex<HashMap<Integration, Lane>>,
@@ -37,7 +37,7 @@ struct Line {
 
 /// How somebody comes to the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ticket {
+pub enum Ticket {
     /// Due, for the first time.
     New,
     /// Due, with a turn given before.
@@ -47,7 +47,7 @@ pub(super) enum Ticket {
 }
 
 /// A place at the provider, free again when dropped.
-pub(super) struct Place {
+pub struct Place {
     _permit: OwnedSemaphorePermit,
     line: Arc<Mutex<Line>>,
     since: Instant,
@@ -55,13 +55,17 @@ pub(super) struct Place {
 
 impl Lanes {
     /// Lines with so many places and so many turns a second for each integration.
-    pub(super) fn new(concurrency: usize, rate: u32) -> Self {
+    #[must_use]
+    pub fn new(concurrency: usize, rate: u32) -> Self {
         let gap = Duration::from_secs(1) / rate.max(1);
         Self { concurrency: concurrency.max(1), gap, by_integration: Mutex::default() }
     }
 
     /// A place, or how long to stay away.
-    pub(super) fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
+    ///
+    /// # Errors
+    /// How long it is until the turn that was given instead.
+    pub fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
         let (places, line) = {
             let mut lanes = lock(&self.by_integration);
             let lane = lanes.entry(integration.clone()).or_insert_with(|| Lane {

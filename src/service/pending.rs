@@ -6,18 +6,13 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::{CallError, too_many};
 use crate::nats::{Nats, NatsError, bucket};
-use crate::store::StoreError;
 use crate::subject::{self, Account, STATES};
 
 /// How long a count is believed. Between two, each process adds what it begins itself.
 const COUNTED_FOR: Duration = Duration::from_secs(1);
 /// Accounts whose counts are kept.
 const ACCOUNTS: u64 = 10_000;
-/// Seconds after which to try again: logins end all the time, each at the latest after `oauth.login_ttl`.
-const RETRY_AFTER: u64 = 10;
-
 /// The pending logins of each account, counted by the server.
 pub struct PendingLogins(Cache<Account, Arc<Counted>>);
 
@@ -33,19 +28,22 @@ impl Default for PendingLogins {
 }
 
 impl PendingLogins {
-    /// Takes a place for one more, of at most `most`.
-    pub(super) async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<(), CallError> {
+    /// Takes a place for one more, of at most `most`. Gives whether there was one.
+    ///
+    /// # Errors
+    /// [`NatsError`] when the server does not count.
+    pub async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
         if let Some(counted) = self.0.get(account) {
             match counted.take_place(most) {
-                Ok(()) => return Ok(()),
-                Err(Full::Counted) => return Err(refusal(most)),
+                Ok(()) => return Ok(true),
+                Err(Full::Counted) => return Ok(false),
                 Err(Full::Perhaps) => self.0.invalidate(account),
             }
         }
-        let found = count(nats, account, most).await.map_err(StoreError::from)?;
+        let found = count(nats, account, most).await?;
         // Of those who counted at once, all go on with one count.
         let counted = || Arc::new(Counted { found, begun_since: AtomicU64::new(0) });
-        self.0.get_with_by_ref(account, counted).take_place(most).map_err(|_| refusal(most))
+        Ok(self.0.get_with_by_ref(account, counted).take_place(most).is_ok())
     }
 }
 
@@ -66,14 +64,6 @@ impl Counted {
             Err(_) => Err(Full::Perhaps),
         }
     }
-}
-
-fn refusal(most: u64) -> CallError {
-    let text = format!(
-        "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
-         finish some, or try again later"
-    );
-    too_many(&text, RETRY_AFTER)
 }
 
 /// The server's count holds the marks of logins that ended, too. Only when that is too many are those told apart.

@@ -1,0 +1,46 @@
+//! What calls and commands of a worker's process share.
+
+pub mod lane;
+mod measures;
+mod pending;
+mod resumed;
+
+use std::sync::Arc;
+
+pub use self::lane::Lanes;
+pub use self::measures::Measures;
+pub use self::pending::PendingLogins;
+pub use self::resumed::Resumed;
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::event::Reads;
+use crate::nats::outgoing::Replies;
+use crate::provider;
+use crate::store::Store;
+use crate::webhook::Webhook;
+
+/// What is kept, the ways to providers and the bus, settings, and what is counted.
+pub struct Service {
+    /// What is kept.
+    pub store: Store,
+    /// The way to providers.
+    pub provider: provider::Client,
+    /// Who is calling.
+    pub auth: Authenticator,
+    /// Where chosen events go.
+    pub webhook: Option<Arc<Webhook>>,
+    /// Settings.
+    pub config: Config,
+    /// Counters.
+    pub measures: Measures,
+    /// Answers to the commands that calls become.
+    pub replies: Replies,
+    /// Reads that are not written down yet.
+    pub reads: Reads,
+    /// The lines that refreshes stand in.
+    pub lanes: Lanes,
+    /// Configs that came back.
+    pub resumed: Resumed,
+    /// Logins under way.
+    pub pending: PendingLogins,
+}
