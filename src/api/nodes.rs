@@ -88,6 +88,11 @@ async fn answer(service: &Service, call: NodeCall, request: Request) {
         let payload = &request.message.payload;
         // Nothing said is nothing asked for in particular.
         let body: &[u8] = if payload.is_empty() { b"{}" } else { payload };
+        if call == NodeCall::Login && is_bound(body) {
+            return Err(super::bad_request(
+                "a login that is bound to a browser begins at the gateway; leave `bind` out",
+            ));
+        }
         carry_out(service, &caller, call, body).await
     };
     let done = done.instrument(span.clone()).await;
@@ -95,6 +100,11 @@ async fn answer(service: &Service, call: NodeCall, request: Request) {
     if let Err(error) = request.respond_with_headers(answer, headers).await {
         warn!("answer to a node's call not sent: {error}");
     }
+}
+
+/// Whether a login asks for a link of the gateway's, which only the gateway can make.
+fn is_bound(body: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(body).is_ok_and(|question| question.get("bind").is_some())
 }
 
 /// The answer as a micro service gives it, without what nodes never get.

@@ -112,6 +112,8 @@ async fn errors_of_a_nodes_calls_are_those_of_a_micro_service() {
     check("delete", &unknown, "404", "no connection").await;
     check("refresh", &about("one").to_string(), "400", "no refresh token").await;
     check("login", r#"{"integration_id": "unknown", "connection_id": "x"}"#, "404", "no config").await;
+    let bound = json!({ "integration_id": "odd", "connection_id": "x", "bind": "browser" }).to_string();
+    check("login", &bound, "400", "begins at the gateway").await;
     check("token", "", "400", "integration_id").await;
     check("token", "not JSON", "400", "expected").await;
     check("token", r#"{"integration_id": "a.b", "connection_id": "x"}"#, "400", "integration_id must be").await;
