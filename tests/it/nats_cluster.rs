@@ -55,7 +55,16 @@ async fn a_cluster_keeps_everything_three_times_and_goes_on_without_a_node() {
         }
     };
     timeout(PATIENCE, goes_on).await.expect("the other two go on");
-    assert_eq!(world.read("kept").await, kept);
+    let reads = async {
+        loop {
+            let read = world.read("kept").await;
+            if read.0 != StatusCode::SERVICE_UNAVAILABLE {
+                return read;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, reads).await.expect("each stream has a leader again"), kept);
     let goes_on = async {
         let mut logins = 0;
         loop {

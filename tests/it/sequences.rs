@@ -25,11 +25,19 @@ impl Lost {
         Self { fleet, worker, provider }
     }
 
+    /// Connects. A bus that was killed may have lost the work queue with it, and takes nothing until workers have made
+    /// it again: then the login, of which no code was sent, is begun once more.
     async fn connect(&self, name: &str) -> u64 {
-        let state = self.fleet.login(name).await;
-        let (status, body) = self.fleet.arrive(&state, "code").await;
-        assert_eq!(status, StatusCode::OK, "{body}");
-        body["sequence"].as_u64().expect("a sequence")
+        let answer = std::cell::RefCell::new(Value::Null);
+        eventually("a login is taken", async || {
+            let state = self.fleet.login(name).await;
+            let (status, body) = self.fleet.arrive(&state, "code").await;
+            assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{status} {body}");
+            *answer.borrow_mut() = body;
+            status == StatusCode::OK
+        })
+        .await;
+        answer.into_inner()["sequence"].as_u64().expect("a sequence")
     }
 
     /// Stops the bus, does that with the folder of the stream `OAUTH`, and starts the bus again.
