@@ -35,6 +35,9 @@ mod fleet;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod hostile_edge;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod hostile_headers;
 #[cfg(test)]
 mod http_bound;
 #[cfg(test)]

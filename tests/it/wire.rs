@@ -24,7 +24,12 @@ impl Wire {
 
     /// Says something; gives all that the server has said until it had taken notice.
     pub(crate) async fn say(&mut self, text: &str) -> Vec<String> {
-        self.0.write_all(format!("{text}PING\r\n").as_bytes()).await.expect("the server reads");
+        self.say_bytes(text.as_bytes()).await
+    }
+
+    /// The same for what is no text.
+    pub(crate) async fn say_bytes(&mut self, bytes: &[u8]) -> Vec<String> {
+        self.0.write_all(&[bytes, b"PING\r\n"].concat()).await.expect("the server reads");
         let mut said = Vec::new();
         loop {
             let mut line = String::new();

@@ -1,0 +1,76 @@
+//! Messages whose headers no client library would write: whoever may publish can send them by hand.
+
+use serde_json::json;
+
+use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::wire::Wire;
+
+/// Header blocks that a reader may stumble over.
+const HEADERS: [&[u8]; 11] = [
+    b"NATS/1.0\r\nOauth-Credential: a\rb\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\n: no name\r\n\r\n",
+    b"NATS/1.0\r\nbl\xc3\xa4h: x\r\n\r\n",
+    b"NATS/1.0\r\nx: \xff\xfe\r\n\r\n",
+    b"NATS/1.0\r\na b: x\r\n\r\n",
+    b"NATS/1.0 abc\r\n\r\n",
+    b"NATS/1.0 404 No Messages\r\n\r\n",
+    b"NATS/1.0 409 Consumer Deleted\r\n\r\n",
+    b"HTTP/1.1\r\n\r\n",
+    b"\r\n",
+];
+
+async fn send(wire: &mut Wire, subject: &str, headers: &[u8]) {
+    let payload = json!({}).to_string();
+    let (head, all) = (headers.len(), headers.len() + payload.len());
+    let first = format!("HPUB {subject} _INBOX.x {head} {all}\r\n");
+    let message = [first.as_bytes(), headers, payload.as_bytes(), b"\r\n"].concat();
+    let said = wire.say_bytes(&message).await;
+    assert!(!said.iter().any(|line| line.starts_with("-ERR")), "{said:?}");
+}
+
+/// Whether the worker went on as if nothing had been: on the same connection, without a crash.
+#[track_caller]
+fn check(worker: &Worker, what: &str) {
+    let log = worker.log();
+    for word in ["panicked", "disconnected", "stopped because", "cannot take commands"] {
+        assert!(!log.contains(word), "{word} after {what}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn e9_headers_that_no_library_writes_stop_no_worker() {
+    let fleet = Fleet::start("http://127.0.0.1:1").await;
+    let worker = fleet.worker().await;
+    fleet.ready().await;
+    for (user, subject) in [("demo", format!("ms.oauth.{ACCOUNT}.token")), ("edge", "oauth.edge.token".to_owned())] {
+        let mut wire = Wire::connect(&fleet.nats, user).await;
+        for headers in HEADERS {
+            send(&mut wire, &subject, headers).await;
+            // Answered behind it, on the same connection.
+            assert_eq!(fleet.get(&format!("{INTEGRATION}/oauth-token/none")).await.0.as_u16(), 404);
+            check(&worker, &String::from_utf8_lossy(headers));
+        }
+    }
+}
+
+#[tokio::test]
+async fn e9_a_command_with_such_headers_is_given_up_and_holds_up_no_other() {
+    let provider = Provider::generous().await;
+    let (fleet, worker) = Fleet::configured(&provider.url).await;
+    let mut wire = Wire::connect(&fleet.nats, "edge").await;
+    for (number, headers) in HEADERS.iter().enumerate() {
+        let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.bad{number}.exchange");
+        send(&mut wire, &subject, headers).await;
+    }
+    let state = fleet.login("one").await;
+    assert_eq!(fleet.arrive(&state, "code").await.0.as_u16(), 200);
+    eventually("the commands are given up", async || {
+        fleet.cli(&["dead", "list", "--json"]).await.lines().count() == HEADERS.len()
+    })
+    .await;
+    fleet.idle().await;
+    check(&worker, "all of them");
+}
