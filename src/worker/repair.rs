@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Service, settle};
+use super::{AGAIN, Service, settle};
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::nats::scan::{Scan, Seen};
 use crate::nats::{NatsError, bucket, direct, schedule};
@@ -26,17 +26,23 @@ const PACE: Duration = Duration::from_millis(200);
 /// Pause behind each connection that was mended.
 const PACE_EACH: Duration = Duration::from_millis(2);
 
-/// Integrations whose config came back: their connections go on at once.
+/// What cannot wait for the next pass: integrations whose config came back, and a queue that was lost.
 #[derive(Default)]
 pub(super) struct Resumed {
     integrations: Mutex<Vec<Integration>>,
     news: Notify,
+    lost: Notify,
 }
 
 impl Resumed {
     pub(super) fn add(&self, integration: Integration) {
         self.integrations.lock().unwrap_or_else(PoisonError::into_inner).push(integration);
         self.news.notify_one();
+    }
+
+    /// A queue was lost, and schedules with it.
+    pub(super) fn lost(&self) {
+        self.lost.notify_one();
     }
 
     fn take(&self) -> Vec<Integration> {
@@ -60,19 +66,26 @@ pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
 
 async fn look(service: &Service) -> std::convert::Infallible {
     let every = service.config.refresh.repair_interval;
+    let Resumed { integrations: _, news, lost } = &service.refreshing.resumed;
     // Workers that started together do not look together.
     let mut pause = every.mul_f64(system::random_share());
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 pause = every;
-                match pass(service, every).await {
-                    Ok(0) => {}
-                    Ok(found) => info!("{found} connections had lost their schedule"),
-                    Err(error) => warn!("repair pass ended early: {error}"),
+                if let Err(error) = pass(service, every).await {
+                    warn!("repair pass ended early: {error}");
                 }
             }
-            () = service.refreshing.resumed.news.notified() => {
+            () = lost.notified() => {
+                // However short ago the last one began.
+                if let Err(error) = pass(service, Duration::ZERO).await {
+                    warn!("repair pass ended early: {error}; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                    lost.notify_one();
+                }
+            }
+            () = news.notified() => {
                 for integration in service.refreshing.resumed.take() {
                     match resume(service, &integration).await {
                         Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
@@ -84,13 +97,13 @@ async fn look(service: &Service) -> std::convert::Infallible {
     }
 }
 
-async fn pass(service: &Service, every: Duration) -> Result<usize, StoreError> {
+async fn pass(service: &Service, every: Duration) -> Result<(), StoreError> {
     if !claim(service, every).await? {
-        return Ok(0);
+        return Ok(());
     }
     let nats = &service.store.nats;
     let mut scan = Scan::start(nats, CONNECTIONS, ">", HEADER_REFRESH).await?;
-    let mut repaired = 0;
+    let mut repaired = 0_usize;
     while let Some(seen) = scan.next(CHUNK).await? {
         let due = seen.iter().filter(|seen| seen.mark != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without(nats, due).await? {
@@ -99,7 +112,10 @@ async fn pass(service: &Service, every: Duration) -> Result<usize, StoreError> {
         }
         tokio::time::sleep(PACE).await;
     }
-    Ok(repaired)
+    if repaired > 0 {
+        info!("{repaired} connections had lost their schedule");
+    }
+    Ok(())
 }
 
 fn key(seen: &Seen) -> Option<ConnectionKey> {
