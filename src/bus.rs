@@ -207,11 +207,11 @@ impl Bus {
         if let Some(traceparent) = &caller.traceparent {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
-        let answer = self.ask(call, &headers, body).await.map_err(|error| match error {
+        let answer = match self.ask(call, &headers, body).await {
             // Somebody has it.
-            NatsError::Away(_) if is_slow(call) && self.nats.is_connected() => BusError::Deadline,
-            _ => BusError::Unavailable,
-        })?;
+            Err(NatsError::Away(_)) if is_slow(call) && self.nats.is_connected() => return Err(BusError::Deadline),
+            answer => answer.map_err(|_| BusError::Unavailable)?,
+        };
         let empty = HeaderMap::new();
         let headers = answer.headers.as_ref().unwrap_or(&empty);
         match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
