@@ -34,6 +34,8 @@ use crate::system;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
+/// Characters of an error's text: an answer has to fit into a message, and its header into what clients read.
+const ERROR_CHARS: usize = 500;
 /// Of those who serve calls, one gets each.
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
@@ -73,8 +75,9 @@ impl From<AuthError> for CallError {
     }
 }
 
+/// The text may name what the caller wrote, however long that is.
 fn bad_request(error: impl std::fmt::Display) -> CallError {
-    CallError::Refused(400, error.to_string())
+    CallError::Refused(400, error.to_string().chars().take(ERROR_CHARS).collect())
 }
 
 /// Serves all calls until told to stop, then ends those under way and writes down what was read.

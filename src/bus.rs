@@ -207,7 +207,11 @@ impl Bus {
         if let Some(traceparent) = &caller.traceparent {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
-        let answer = self.ask(call, &headers, body).await.map_err(|_| BusError::Unavailable)?;
+        let answer = match self.ask(call, &headers, body).await {
+            // Somebody has it.
+            Err(NatsError::Away(_)) if is_slow(call) && self.nats.is_connected() => return Err(BusError::Deadline),
+            answer => answer.map_err(|_| BusError::Unavailable)?,
+        };
         let empty = HeaderMap::new();
         let headers = answer.headers.as_ref().unwrap_or(&empty);
         match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
@@ -267,9 +271,8 @@ impl Bus {
         }
     }
 
-    /// Some calls become commands, which may take as long as commands do.
     fn time_for(&self, call: &str) -> Duration {
-        if matches!(call, "token" | "refresh" | "delete") { self.deadline } else { CALL }
+        if is_slow(call) { self.deadline } else { CALL }
     }
 
     /// Asks the workers. When nobody is there, waits a moment: workers come and go.
@@ -318,6 +321,11 @@ impl Bus {
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
+}
+
+/// Some calls become commands, which may take as long as commands do.
+fn is_slow(call: &str) -> bool {
+    matches!(call, "token" | "refresh" | "delete")
 }
 
 /// A command as it goes out: sealed, so that not even its sender can read it back.

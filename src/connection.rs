@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::command::Answer;
 use crate::integration::IssuedAt;
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
@@ -196,6 +197,15 @@ pub struct RefreshFailure {
     pub status: u16,
     /// Why, from a fixed list.
     pub reason: String,
+}
+
+impl RefreshFailure {
+    /// What to answer whoever asks, as long as this failure is the answer.
+    #[must_use]
+    pub fn answer(&self, now: Timestamp) -> Option<Answer> {
+        let wait = Duration::try_from(self.until.duration_since(now)).ok().filter(|wait| !wait.is_zero())?;
+        Some(Answer::error(self.status, &self.reason).after(Some(wait)))
+    }
 }
 
 #[expect(clippy::ref_option, reason = "serde passes a reference")]

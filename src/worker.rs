@@ -81,19 +81,24 @@ async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
         };
         warn!(%verb, "cannot take commands: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
-        if let Err(error) = mend(&service).await {
-            warn!("the queues are not there: {error}");
-        }
+        mend(&service).await;
     }
     if !places.drain(service.config.worker.drain).await {
         warn!(%verb, "stopped with commands under way; other workers will get them");
     }
 }
 
-/// Makes sure that the queues are there.
-async fn mend(service: &Service) -> Result<(), PrepareError> {
-    topology::declare_queues(&service.store.nats, sizes(&service.config)).await?;
-    Ok(declare_consumers(&service.store.nats).await?)
+/// Makes sure that the queues are there. What one held that had to be made again is looked for at once.
+async fn mend(service: &Service) {
+    let mended = async {
+        if topology::declare_queues(&service.store.nats, sizes(&service.config)).await? {
+            service.resumed.add_lost();
+        }
+        Ok(declare_consumers(&service.store.nats).await?)
+    };
+    if let Err(error) = mended.await as Result<(), PrepareError> {
+        warn!("the queues are not there: {error}");
+    }
 }
 
 /// Pull after pull until one fails.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{CallError, no_connection};
 use crate::auth::Caller;
 use crate::command::{Answer, Work};
-use crate::connection::Status;
+use crate::connection::{Status, StoredConnection};
 use crate::nats::NatsError;
 use crate::nats::outgoing::Outgoing;
 use crate::secret::Secret;
@@ -17,8 +17,10 @@ use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
 
-/// How often the queue's place for a command is tried while it is taken.
-const AGAIN: Duration = Duration::from_millis(50);
+/// How often the queue's place for a command is tried while it is taken: doubled from the first to the last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
+/// Of the time that a caller waits, what is kept for the answer's way.
+const WAY: Duration = Duration::from_secs(1);
 const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
 /// A new token: the one of a refresh already under way, or of one of our own.
@@ -28,7 +30,8 @@ pub(super) async fn refresh(
     key: &ConnectionKey,
     given: Option<&Secret>,
 ) -> Result<Value, CallError> {
-    let before = service.store.connection(key).await?.ok_or_else(no_connection)?;
+    let stored = service.store.stored_connection(key).await?.ok_or_else(no_connection)?;
+    let (before, failure) = (stored.connection, stored.refresh_failure);
     if let Some(given) = given
         && before.refresh_token.as_ref() != Some(given)
     {
@@ -39,6 +42,9 @@ pub(super) async fn refresh(
         && before.refresh_token.is_some()
     {
         return Ok(serde_json::json!(before));
+    }
+    if let Some(answer) = failure.and_then(|failure| failure.answer(system::now())) {
+        return Err(CallError::Answered(answer));
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, booked: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
@@ -60,7 +66,8 @@ async fn order(
     work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
-    let deadline = Instant::now() + service.config.http.deadline;
+    let patience = service.config.http.deadline;
+    let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
     loop {
         let command = Outgoing::seal(subject, work(), |order| service.store.keyring.seal_own_order(order));
         let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
@@ -88,23 +95,37 @@ async fn enqueue(
     wants_newer: Option<(&ConnectionKey, u64)>,
     deadline: Instant,
 ) -> Result<Option<Value>, CallError> {
+    let mut pause = AGAIN.0;
     loop {
         match command.publish(&service.store.nats, Some(&service.replies)).await {
             Ok(_) => return Ok(None),
-            Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(AGAIN).await,
+            Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(pause).await,
             Err(NatsError::Occupied) => return Err(still_running()),
             Err(error) => return Err(StoreError::from(error).into()),
         }
+        pause = (pause * 2).min(AGAIN.1);
         if let Some((key, sequence)) = wants_newer
-            && let Some(newer) = service.store.connection(key).await?.filter(|newer| newer.sequence > sequence)
+            && let Some(newer) = outcome(service, key, sequence).await?
         {
-            if newer.status == Status::Active {
-                return Ok(Some(serde_json::json!(newer)));
-            }
-            let reason = newer.status_reason.unwrap_or_else(|| NEEDS_LOGIN.to_owned());
-            return Err(CallError::Refused(400, reason));
+            return Ok(Some(newer));
         }
     }
+}
+
+/// What the refresh under way has come to, if it is over: the newer connection, or the failure.
+async fn outcome(service: &Service, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
+    let Some(StoredConnection { connection, refresh_failure, .. }) = service.store.stored_connection(key).await? else {
+        return Ok(None);
+    };
+    if connection.sequence <= sequence {
+        let failed = refresh_failure.and_then(|failure| failure.answer(system::now()));
+        return failed.map_or(Ok(None), |answer| Err(CallError::Answered(answer)));
+    }
+    if connection.status == Status::Active {
+        return Ok(Some(serde_json::json!(connection)));
+    }
+    let reason = connection.status_reason.unwrap_or_else(|| NEEDS_LOGIN.to_owned());
+    Err(CallError::Refused(400, reason))
 }
 
 fn still_running() -> CallError {

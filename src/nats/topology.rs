@@ -161,15 +161,16 @@ pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), Topol
 
 /// Makes the two queues again if the server has lost them, which is what it does with a stream that it cannot restore
 /// after being killed. What they held comes again: from callers, from the clock, from the repair pass. No other stream
-/// may be replaced by an empty one.
+/// may be replaced by an empty one. Gives whether one was made.
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+    let mut made = false;
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
-        declare_stream(nats, wanted, false).await?;
+        made |= declare_stream(nats, wanted, false).await?;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Whether all streams can be reached.
@@ -200,11 +201,12 @@ pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
     }
 }
 
-async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<(), TopologyError> {
+/// Gives whether the stream was not there.
+async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<bool, TopologyError> {
     let Some(found) = find(nats, &wanted).await? else {
         nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted, &error))?;
         info!("created stream {}", wanted.name);
-        return Ok(());
+        return Ok(true);
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
@@ -215,7 +217,7 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
             .map_err(|error| refused(&wanted, &error))?;
         info!("changed replicas or age of stream {}", wanted.name);
     }
-    Ok(())
+    Ok(false)
 }
 
 async fn find(nats: &Nats, wanted: &Config) -> Result<Option<Config>, TopologyError> {

@@ -1,4 +1,4 @@
-//! Integrations whose config came back: their connections go on at once.
+//! What cannot wait for the next repair pass: integrations whose config came back, and a queue that was lost.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,26 +6,37 @@ use tokio::sync::Notify;
 
 use crate::subject::Integration;
 
-/// Those that nobody has looked after yet.
+/// What nobody has looked after yet.
 #[derive(Default)]
 pub struct Resumed {
     integrations: Mutex<Vec<Integration>>,
     news: Notify,
+    lost: Notify,
 }
 
 impl Resumed {
-    /// Takes one in.
+    /// An integration's config came back.
     pub fn add(&self, integration: Integration) {
         self.integrations.lock().unwrap_or_else(PoisonError::into_inner).push(integration);
         self.news.notify_one();
     }
 
-    /// Ends when there is one.
+    /// A queue was lost, and schedules with it.
+    pub fn add_lost(&self) {
+        self.lost.notify_one();
+    }
+
+    /// Ends when a config came back.
     pub async fn news(&self) {
         self.news.notified().await;
     }
 
-    /// Takes all of them out.
+    /// Ends when a queue was lost.
+    pub async fn lost(&self) {
+        self.lost.notified().await;
+    }
+
+    /// Takes all integrations out.
     #[must_use]
     pub fn take(&self) -> Vec<Integration> {
         std::mem::take(&mut *self.integrations.lock().unwrap_or_else(PoisonError::into_inner))

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{AGAIN, PULL, Service};
+use super::{AGAIN, PULL, Service, mend};
 use crate::command::Work;
 use crate::nats::outgoing::Outgoing;
 use crate::nats::schedule::{self, Due};
@@ -31,6 +31,7 @@ pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
         };
         warn!("cannot take due refreshes: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
+        mend(&service).await;
     }
 }
 
@@ -62,8 +63,9 @@ async fn take(service: &Service, consumer: &PullConsumer) -> Result<(), NatsErro
 
 async fn hand_on(service: &Service, message: Message) -> Result<(), NatsError> {
     let kind = match enqueue(service, &message).await {
-        // Queued, or queued already: that refresh will do.
-        Ok(()) | Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Ack,
+        Ok(()) => AckKind::Ack,
+        // A refresh is there already. If a caller asked for it, it may end without one, and without a schedule.
+        Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(AGAIN)),
         Err(StoreError::Unreadable(what)) => {
             warn!("a due refresh cannot be read: {what}");
             AckKind::Term

@@ -69,6 +69,10 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces, began };
     if let Some(answer) = refresh.is_needless(&stored)? {
+        // A schedule of an older state may have taken the place of the newer one's, and was the only one.
+        if trigger.actor.is_none() {
+            settle::plan(service, &key, &stored.connection).await?;
+        }
         return Ok(answer);
     }
     refresh.run(stored).await
@@ -161,9 +165,7 @@ impl Refresh<'_> {
         if connection.sequence > sequence || (asked && connection.is_younger_than(min_interval, now)) {
             return settle::answer(connection).map(Some);
         }
-        let failed = refresh_failure.as_ref().filter(|failure| asked && now < failure.until);
-        let wait = |until: Timestamp| Duration::try_from(until.duration_since(now)).ok();
-        Ok(failed.map(|failure| Answer::error(failure.status, &failure.reason).after(wait(failure.until))))
+        Ok(refresh_failure.as_ref().filter(|_| asked).and_then(|failure| failure.answer(now)))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Service, settle};
+use super::{AGAIN, Service, settle};
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::nats::scan::{Scan, Seen};
 use crate::nats::{NatsError, bucket, direct, schedule};
@@ -47,10 +47,16 @@ async fn look(service: &Service) -> std::convert::Infallible {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 pause = every;
-                match pass(service, every).await {
-                    Ok(0) => {}
-                    Ok(found) => info!("{found} connections had lost their schedule"),
-                    Err(error) => warn!("repair pass ended early: {error}"),
+                if let Err(error) = pass(service, every).await {
+                    warn!("repair pass ended early: {error}");
+                }
+            }
+            () = service.resumed.lost() => {
+                // However short ago the last one began.
+                if let Err(error) = pass(service, Duration::ZERO).await {
+                    warn!("repair pass ended early: {error}; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                    service.resumed.add_lost();
                 }
             }
             () = service.resumed.news() => {
@@ -65,13 +71,13 @@ async fn look(service: &Service) -> std::convert::Infallible {
     }
 }
 
-async fn pass(service: &Service, every: Duration) -> Result<usize, StoreError> {
+async fn pass(service: &Service, every: Duration) -> Result<(), StoreError> {
     if !claim(service, every).await? {
-        return Ok(0);
+        return Ok(());
     }
     let nats = &service.store.nats;
     let mut scan = Scan::start(nats, CONNECTIONS, ">", HEADER_REFRESH).await?;
-    let mut repaired = 0;
+    let mut repaired = 0_usize;
     while let Some(seen) = scan.next(CHUNK).await? {
         let due = seen.iter().filter(|seen| seen.mark != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without(nats, due).await? {
@@ -80,7 +86,10 @@ async fn pass(service: &Service, every: Duration) -> Result<usize, StoreError> {
         }
         tokio::time::sleep(PACE).await;
     }
-    Ok(repaired)
+    if repaired > 0 {
+        info!("{repaired} connections had lost their schedule");
+    }
+    Ok(())
 }
 
 fn key(seen: &Seen) -> Option<ConnectionKey> {

@@ -67,6 +67,11 @@ impl Bus {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
     }
 
+    /// The same, of a stream that may not be there.
+    pub(crate) async fn try_info(&self, name: &str) -> Option<stream::Info> {
+        self.jetstream.get_stream(name).await.ok().map(|stream| stream.cached_info().clone())
+    }
+
     /// When a consumer was made.
     pub(crate) async fn consumer(&self, stream: &str, name: &str) -> String {
         let stream = self.jetstream.get_stream_no_info(stream).await.expect("a stream's name");

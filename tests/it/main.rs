@@ -96,6 +96,9 @@ mod outgoing;
 mod provider;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod refresh_collide;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod refresh_crash;
 #[cfg(test)]
 mod refresh_rules;

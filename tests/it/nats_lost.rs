@@ -28,3 +28,24 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1);
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
 }
+
+/// Only the schedules are lost, and commands go on: nothing that fails says that they are.
+#[tokio::test]
+async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
+    let mut world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let nats = &mut world.tokenbus.nats;
+    nats.kill().await;
+    let folder = nats.store().join("jetstream/OAUTH/streams/OAUTH_SCHEDULE");
+    std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    nats.restart_once_killed().await;
+    world.tokenbus.ready().await;
+    let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
+    let found = async {
+        while bus.try_info("OAUTH_SCHEDULE").await.is_none_or(|info| info.state.messages == 0) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), found).await.expect("it has its schedule again");
+    assert_eq!(world.connect("two").await.0, StatusCode::OK);
+}

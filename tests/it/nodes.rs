@@ -118,6 +118,14 @@ async fn errors_of_a_nodes_calls_are_those_of_a_micro_service() {
     check("token", "not JSON", "400", "expected").await;
     check("token", r#"{"integration_id": "a.b", "connection_id": "x"}"#, "400", "integration_id must be").await;
     check("list", r#"{"limit": 0}"#, "400", "limit must be").await;
+    let long = "a".repeat(1_000_000);
+    check("list", &format!("{{\"{long}\": 0}}"), "400", "unknown field").await;
+    check("token", &format!("{{\"integration_id\": \"{long}\"}}"), "400", "integration_id must be").await;
+    // The last place that there can be.
+    let behind =
+        ask(node, format!("ms.oauth.{ACCOUNT}.list"), json!({ "cursor": "MTg0NDY3NDQwNzM3MDk1NTE2MTU" }).to_string());
+    let behind = behind.await;
+    assert_eq!((behind.code(), &behind.body["results"]), ("", &json!([])));
     check("list", "{\"a\\nNats-Service-Error-Code: 200\": 0}", "400", "unknown field").await;
 }
 

@@ -36,7 +36,7 @@ fn refreshes(provider: &Provider) -> usize {
 }
 
 /// A connection, made by a worker that is gone, and what its subscribers hear.
-async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
+pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     let (fleet, mut first) = Fleet::configured(&provider.url).await;
     let state = fleet.login(NAME).await;
     assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
@@ -49,7 +49,7 @@ async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
 }
 
 /// Has the connection come up as due, as its schedule would some time.
-async fn due(fleet: &Fleet) {
+pub(crate) async fn due(fleet: &Fleet) {
     due_of(fleet, NAME).await;
 }
 

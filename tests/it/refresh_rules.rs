@@ -88,6 +88,22 @@ async fn the_usual_min_valid_is_a_setting_and_each_read_may_ask_for_more() {
         .await;
 }
 
+/// Whoever waits is told before the gateway's own patience ends, and a reader gets the token that is good still.
+#[tokio::test]
+async fn d5_a_refresh_that_takes_too_long_is_504_and_the_old_token_served() {
+    let slow =
+        |number, asked: &Asked| tokens(number, 3600).after(Duration::from_secs(if is_refresh(asked) { 9 } else { 0 }));
+    let world = World::with_settings(Provider::start(slow).await, &[("HTTP__DEADLINE", "3s")]).await;
+    connect(&world).await;
+    // Older than `refresh.min_interval` by then.
+    sleep(Duration::from_millis(1_100)).await;
+    let path = format!("{INTEGRATION}/oauth-refresh-token/w");
+    let refresh = world.tokenbus.call(Method::GET, &path);
+    let ((refreshed, said), (read, token)) = tokio::join!(refresh, read(&world, "?min_valid=3599"));
+    assert_eq!(refreshed, StatusCode::GATEWAY_TIMEOUT, "{said}");
+    assert_eq!((read, &token["access_token"]), (StatusCode::OK, &json!("at-0")), "{token}");
+}
+
 #[tokio::test]
 async fn d6_no_refresh_is_started_while_nats_is_away() {
     let world = World::with(Provider::start(|number, _| tokens(number, 6)).await).await;
