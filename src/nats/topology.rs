@@ -69,8 +69,8 @@ pub enum TopologyError {
     /// There is no such stream.
     #[error("stream {0} is missing; `tokenbus setup` or a worker's start makes it")]
     Absent(String),
-    /// An option that `setup` changes is not as the settings say.
-    #[error("stream {stream} has other replicas or another age than the settings say; `tokenbus setup` changes them")]
+    /// Options that `setup` changes are not as they must be.
+    #[error("stream {stream} has other replicas, another age or other reads than it must have; `tokenbus setup` changes that")]
     Resizable {
         /// Its name.
         stream: String,
@@ -126,7 +126,8 @@ pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     Ok(())
 }
 
-/// As [`declare`], and changes replicas and ages of what exists, and the sequence that `OAUTH` goes on with.
+/// As [`declare`], and changes what can be changed without loss of what exists: replicas, ages, whether any replica may
+/// answer reads; and the sequence that `OAUTH` goes on with.
 ///
 /// # Errors
 /// As [`declare`].
@@ -208,12 +209,15 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
-        let Config { num_replicas, max_age, duplicate_window, .. } = wanted;
+        let Config { num_replicas, max_age, duplicate_window, allow_direct, .. } = wanted;
         nats.jetstream
-            .update_stream(Config { num_replicas, max_age, duplicate_window, ..found })
+            .update_stream(Config { num_replicas, max_age, duplicate_window, allow_direct, ..found })
             .await
             .map_err(|error| refused(&wanted, &error))?;
-        info!("changed replicas or age of stream {}", wanted.name);
+        info!("changed replicas, age or reads of stream {}", wanted.name);
+    } else if wanted.allow_direct != found.allow_direct {
+        // Other replicas and ages do no harm; whoever reads in a way that is not allowed waits for nothing.
+        return Err(TopologyError::Resizable { stream: wanted.name });
     }
     Ok(())
 }
@@ -237,7 +241,7 @@ fn refused(wanted: &Config, error: &dyn std::fmt::Display) -> TopologyError {
 
 /// The duplicate window follows the age: the server takes none that is longer.
 fn is_resized(wanted: &Config, found: &Config) -> bool {
-    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window);
+    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window, config.allow_direct);
     of(wanted) != of(found)
 }
 
@@ -250,8 +254,10 @@ fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyError> {
     let found = as_object(found);
     for (field, value) in as_object(wanted) {
         let there = found.get(&field).unwrap_or(&Value::Null);
-        let may_differ =
-            matches!(field.as_str(), "num_replicas" | "max_age" | "duplicate_window" | "metadata" | "description");
+        let may_differ = matches!(
+            field.as_str(),
+            "num_replicas" | "max_age" | "duplicate_window" | "allow_direct" | "metadata" | "description"
+        );
         if !may_differ && *there != value {
             let (found, wanted_value) = (there.to_string(), value.to_string());
             return Err(TopologyError::Incompatible {
