@@ -70,7 +70,9 @@ pub enum TopologyError {
     #[error("stream {0} is missing; `tokenbus setup` or a worker's start makes it")]
     Absent(String),
     /// Options that `setup` changes are not as they must be.
-    #[error("stream {stream} has other replicas, another age or other reads than it must have; `tokenbus setup` changes that")]
+    #[error(
+        "stream {stream} has other replicas, another age or other reads than it must have; `tokenbus setup` changes that"
+    )]
     Resizable {
         /// Its name.
         stream: String,

@@ -10,7 +10,9 @@ use futures_util::StreamExt as _;
 use reqwest::Method;
 use serde_json::json;
 
-use self::flows::{ACCESS, BASIC, CODE, Flows, HOOK, HOOK_SECRET, JWT_SECRET, MODES, NEXT, REFRESH, SECRET, STRANGE, is_hook};
+use self::flows::{
+    ACCESS, BASIC, CODE, Flows, HOOK, HOOK_SECRET, JWT_SECRET, MODES, NEXT, REFRESH, SECRET, STRANGE, is_hook,
+};
 use crate::ask::{ask, new_account};
 use crate::bus::{BUCKETS, Bus};
 use crate::marks::{Marks, Search};

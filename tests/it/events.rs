@@ -92,7 +92,7 @@ async fn g2_each_kind_of_event_says_who_why_and_which_record() {
         ("connected", "one", ("browser", None, true)),
         ("read", "one", (caller.as_str(), None, true)),
         ("refreshed", "one", (caller.as_str(), None, true)),
-        ("revoked", "one", (caller.as_str(), Some("no_revocation_url"), true)),
+        ("revoked", "one", (caller.as_str(), Some("no_token"), true)),
         ("config_deleted", "_", (admin.as_str(), None, true)),
     ] {
         check(&bus, kind, name, told).await;

@@ -86,7 +86,8 @@ async fn ordinary_jwts(flows: &mut Flows) {
     let now = tokenbus::system::now().as_second();
     let claims = json!({ "iss": ISSUER, "aud": "tokenbus", "sub": "ada", "exp": now + 300, "account": account });
     let of = |secret: &str| {
-        let (header, key) = (jsonwebtoken::Header::default(), jsonwebtoken::EncodingKey::from_secret(secret.as_bytes()));
+        let (header, key) =
+            (jsonwebtoken::Header::default(), jsonwebtoken::EncodingKey::from_secret(secret.as_bytes()));
         jsonwebtoken::encode(&header, &claims, &key).expect("a secret signs")
     };
     let (good, bad) = (of(JWT_SECRET), of("canary-another-secret-of-32-bytes"));
@@ -133,9 +134,14 @@ async fn nodes(flows: &mut Flows) {
     flows.marks.add("state", &state);
     assert_eq!(flows.ask(flows.callback(&[("code", CODE), ("state", &state)], false)).await.status, 200);
     let soon = json!({ "integration_id": "odd", "connection_id": "called", "min_valid": 86400 });
-    for (name, question) in
-        [("token", &about), ("refresh", &about), ("token", &soon), ("list", &json!({})), ("delete", &about), ("token", &about)]
-    {
+    for (name, question) in [
+        ("token", &about),
+        ("refresh", &about),
+        ("token", &soon),
+        ("list", &json!({})),
+        ("delete", &about),
+        ("token", &about),
+    ] {
         let answer = call(&node, name, question).await;
         flows.nodes.extend(answer.into_bytes());
     }
