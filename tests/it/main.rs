@@ -97,6 +97,8 @@ mod operator_mode;
 mod outgoing;
 #[cfg(test)]
 mod provider;
+#[cfg(test)]
+mod refresh_callers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod refresh_crash;
