@@ -2,6 +2,7 @@
 
 mod consumer;
 mod first;
+mod server;
 
 use std::time::Duration;
 
@@ -12,14 +13,11 @@ use tracing::info;
 
 pub use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub use self::first::FirstSequence;
+pub use self::server::{Server, check_server};
 use super::sequence::{self, Backwards, SequenceError};
 use super::{Nats, NatsError};
 use crate::subject;
 
-/// Oldest server that will do: below it, schedules were lost.
-const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
-/// Oldest JetStream API that will do: message schedules, TTLs and transforms with republish.
-const API_FLOOR: u64 = 4;
 const DAY: Duration = Duration::from_hours(24);
 /// How long the nonce of a signed request is remembered: longer than one may lie on the queue before it is judged.
 const NONCE_TTL: Duration = Duration::from_mins(15);
@@ -105,15 +103,6 @@ impl From<SequenceError> for TopologyError {
     }
 }
 
-/// What the server is.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Its version.
-    pub version: String,
-    /// Level of its JetStream API.
-    pub api_level: u64,
-}
-
 /// Declares all streams and buckets. Existing ones are compared, never changed.
 ///
 /// # Errors
@@ -181,26 +170,6 @@ pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<(), TopologyErr
 /// [`NatsError`] naming none: the first one that cannot be read.
 pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
     nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
-}
-
-/// Whether the server will do.
-///
-/// # Errors
-/// [`TopologyError::NoJetStream`], [`TopologyError::TooOld`], or that it is away.
-pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
-    let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
-    let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
-    let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
-    let level = account.pointer("/api/level").and_then(Value::as_u64).unwrap_or(0);
-    let version = nats.client().server_info().version;
-    let numbers: Vec<u64> = version.split(['.', '-']).filter_map(|part| part.parse().ok()).collect();
-    let is_new_enough =
-        matches!(numbers.as_slice(), [major, minor, patch, ..] if (*major, *minor, *patch) >= VERSION_FLOOR);
-    if level >= API_FLOOR && is_new_enough {
-        Ok(Server { version, api_level: level })
-    } else {
-        Err(TopologyError::TooOld { found: version, wanted: "2.14.5" })
-    }
 }
 
 async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<(), TopologyError> {
