@@ -1,7 +1,6 @@
 //! Nodes' side of the bus with other people's tools: nats-py.
 
 use reqwest::StatusCode;
-use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 

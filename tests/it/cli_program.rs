@@ -62,13 +62,13 @@ async fn what_is_printed_for_people_is_printed_for_programs_too() {
     assert_eq!(world.connect("one").await.0, 200);
     let nats = &world.tokenbus.nats;
     let run = async |line: &str| -> Ran { tokenbus(nats, "admin", &line.split(' ').collect::<Vec<_>>()).await };
-    let success = json!({ "message": "success" });
-    assert_eq!(run("setup --json").await.json(), [success.clone()]);
+    let success = [json!({ "message": "success" })];
+    assert_eq!(run("setup --json").await.json(), success);
     let made = run(&format!("api-keys create --account {ACCOUNT} --json")).await.json();
     let id = made[0]["id"].as_str().expect("a key has an id").to_owned();
     assert!(run("api-keys list --json").await.json().iter().any(|key| key["id"] == id.as_str()));
     let revoke = format!("api-keys revoke {id} --json");
-    assert_eq!(run(&revoke).await.json(), [success.clone()]);
+    assert_eq!(run(&revoke).await.json(), success);
     run(&revoke).await.fails(1, "was revoked before");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -85,7 +85,7 @@ async fn what_is_printed_for_people_is_printed_for_programs_too() {
     let listed = run("dead list --json").await.json();
     let number = &listed[0]["number"];
     run(&format!("dead retry {number}")).await.fails(1, "start the login again");
-    assert_eq!(run(&format!("dead drop {number} --json")).await.json(), [success]);
+    assert_eq!(run(&format!("dead drop {number} --json")).await.json(), success);
     run(&format!("dead drop {number} --json")).await.fails(1, "no dead letter");
     assert_eq!(run("dead list").await.out, "no dead letters\n");
 }

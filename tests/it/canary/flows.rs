@@ -51,7 +51,7 @@ fn said(number: usize, mode: &str, asked: &Asked) -> Said {
     let Asked { path: _, authorization, headers: _, content_type: _, body } = asked;
     let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
     match mode {
-        _ if is_hook(asked) => Said::new(if number % 3 == 0 { 500 } else { 204 }, "text/plain", all),
+        _ if is_hook(asked) => Said::new(if number.is_multiple_of(3) { 500 } else { 204 }, "text/plain", all),
         "garbage" => Said::new(200, "application/json", format!("{{\"access_token\": \"{ACCESS}\", {all}")),
         "broken" => Said::json(500, &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "error": all })),
         "huge" => Said::json(200, &json!({ "access_token": ACCESS, "more": all.repeat(2_000) })),
