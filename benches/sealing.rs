@@ -17,7 +17,7 @@ fn main() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let keys_file = folder.path().join("keys");
     generate(&keys_file).expect("a keyring");
-    let secrets = config::Secrets { keys_file, keys: Secret::default(), keys_command: Vec::new() };
+    let secrets = config::Secrets { keys_file, keys: Secret::default(), key_command: Vec::new() };
     let keyring = runtime.block_on(Keyring::load(&secrets)).expect("a keyring");
 
     let token = Secret::new("x".repeat(1024));

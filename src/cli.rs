@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use self::connections::show::say;
 use crate::config::{self, Config};
 use crate::demo;
 use crate::nats::{Nats, Patience};
@@ -35,7 +36,7 @@ pub struct Arguments {
 enum Command {
     /// Run the gateway, workers, or both.
     Serve(serve::Options),
-    /// Declare all streams and buckets; change replicas and ages of existing ones to the settings.
+    /// Declare all streams and buckets; change replicas, ages and reads of existing ones to what they must be.
     Setup(setup::Options),
     /// Make, list and revoke API keys.
     #[command(subcommand)]
@@ -100,6 +101,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Connects once: a person waits for the answer.
 async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
+}
+
+/// Says that something is done; to a program in the words of the HTTP interface.
+fn done(said: &str, json: bool) -> anyhow::Result<()> {
+    if json { say(&serde_json::json!({ "message": "success" }).to_string()) } else { say(said) }
 }
 
 /// The error and its causes, each said once: some say their cause themselves.

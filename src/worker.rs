@@ -266,7 +266,10 @@ impl PrepareError {
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Topology(
-                TopologyError::Incompatible { .. } | TopologyError::TooOld { .. } | TopologyError::Backwards(_),
+                TopologyError::Incompatible { .. }
+                | TopologyError::Resizable { .. }
+                | TopologyError::TooOld { .. }
+                | TopologyError::Backwards(_),
             )
             | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
             | Self::Permission(PermissionError::Missing { .. })

@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CallError, bad_request, explain};
+use super::{CallError, bad_request, explain, no_config};
 use crate::auth::Caller;
 use crate::nats::bucket;
 use crate::service::Service;
@@ -53,6 +53,12 @@ pub(super) async fn connections(service: &Service, caller: &Caller, page: Page) 
     // What is stored is larger than what is shown, and this is a bound for the worst case.
     let most = (page.limit()?, u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX));
     let ConnectionPage { connections, total, more } = service.store.connections(&filter, after, most).await?;
+    // Without its config what is there stays readable.
+    if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
+        && !service.store.has_config(integration).await?
+    {
+        return Err(no_config());
+    }
     let (mut results, mut size, mut last, many) = (Vec::new(), 0, after, connections.len());
     let mut configs = HashMap::new();
     for (place, key, mut connection) in connections {

@@ -53,6 +53,9 @@ pub(super) enum Command {
     Revoke {
         /// Its id: the part between the underscores, as in the list.
         id: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -63,7 +66,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
             create(config, NewKey { account, role, name, lifetime, rate_limit }, (expires, json)).await
         }
         Command::List { account, json } => list(config, account.as_ref(), json).await,
-        Command::Revoke { id } => revoke(config, &id).await,
+        Command::Revoke { id, json } => revoke(config, &id, json).await,
     }
 }
 
@@ -138,15 +141,14 @@ fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
     ]
 }
 
-async fn revoke(config: &Config, id: &str) -> anyhow::Result<()> {
+async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
     if !api_key::is_id(id) {
         // What came may be a whole key: it is not repeated.
         bail!("that is no key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
     }
     let nats = super::connect(config).await?;
     match api_key::revoke(&nats, id, None, ACTOR).await? {
-        Some(account) => println!("key {id} of account {account} revoked"),
+        Some(account) => super::done(&format!("key {id} of account {account} revoked"), json),
         None => bail!("no API key has the id {id}, or it was revoked before; see `tokenbus api-keys list`"),
     }
-    Ok(())
 }

@@ -85,13 +85,13 @@ async fn carry_out(bus: &Bus, caller: &Caller, command: Command, json: bool) -> 
             let said = format!("the config of {integration} is in force");
             let body = body.expose().to_owned().into();
             order(bus, caller, Order::Put { integration, account, seal_to, body }).await?;
-            done(&said, json)
+            super::done(&said, json)
         }
         Command::Delete { integration } => {
             let Whoami { account, seal_to } = whoami(bus, caller).await?;
             let said = format!("the config of {integration} is deleted");
             order(bus, caller, Order::Delete { integration, account, seal_to }).await?;
-            done(&said, json)
+            super::done(&said, json)
         }
         Command::Get { integration } => {
             let config = call(bus, caller, "config", &json!({ "integration_id": integration })).await?;
@@ -152,10 +152,6 @@ fn for_people(error: BusError) -> anyhow::Error {
         BusError::Unavailable => anyhow::anyhow!("no worker answers: is one running on this bus?"),
         BusError::Refused { .. } | BusError::Deadline => error.into(),
     }
-}
-
-fn done(said: &str, json: bool) -> anyhow::Result<()> {
-    if json { say(&json!({ "message": "success" }).to_string()) } else { say(said) }
 }
 
 fn show(configs: &[Value], json: bool) -> anyhow::Result<()> {

@@ -25,6 +25,9 @@ pub(super) enum Command {
     Drop {
         /// Its number in the list.
         number: u64,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -43,12 +46,12 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
             };
             bail!("{}", advice(&buried));
         }
-        Command::Drop { number } => {
+        Command::Drop { number, json } => {
             if !queue::buried(&nats).await?.iter().any(|buried| buried.number == number) {
                 bail!("{}", unknown(number));
             }
             queue::forget(&nats, number).await?;
-            println!("dead letter {number} dropped");
+            super::done(&format!("dead letter {number} dropped"), json)?;
         }
     }
     Ok(())

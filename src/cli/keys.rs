@@ -18,6 +18,9 @@ pub(super) enum Command {
         /// The file; without it, the one of `secrets.keys_file`.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Put a new key behind the others of a keyring's file: it opens, and seals nothing until it is promoted.
     Add {
@@ -51,11 +54,15 @@ pub(super) struct Keys {
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Generate { out } => {
+        Command::Generate { out, json } => {
             let path = path(config, out, "--out")?;
             let id = seal::generate(&path)
                 .context("an existing keyring is never overwritten: what it sealed would be lost")?;
-            println!("{}: key {id} made; every worker needs this file, nobody else does", path.display());
+            if json {
+                println!("{}", json!({ "id": id }));
+            } else {
+                println!("{}: key {id} made; every worker needs this file, nobody else does", path.display());
+            }
         }
         Command::Add { file: Keys { file, json } } => {
             let path = path(config, file, "--file")?;

@@ -14,14 +14,16 @@ pub(super) struct Options {
     /// Drop the records that `OAUTH` holds for that. What the buckets hold stays; a record newer than that is lost.
     #[arg(long, requires = "first_seq")]
     drop_records: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
-    let Options { first_seq, drop_records } = options;
+    let Options { first_seq, drop_records, json } = options;
     let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
     let nats = super::connect(config).await?;
     let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     topology::set_up(&nats, sizes, first).await?;
-    println!("all streams and buckets are as they must be");
-    Ok(())
+    super::done("all streams and buckets are as they must be", json)
 }

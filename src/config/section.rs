@@ -205,7 +205,7 @@ pub struct Secrets {
     /// The keyring itself, or empty.
     pub keys: Secret,
     /// A program that prints the keyring, and its arguments; or empty.
-    pub keys_command: Vec<String>,
+    pub key_command: Vec<String>,
 }
 
 /// Section `worker`.

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod first;
+mod server;
 
 use std::time::Duration;
 
@@ -12,14 +13,11 @@ use tracing::info;
 
 pub use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub use self::first::FirstSequence;
+pub use self::server::{Server, check_server};
 use super::sequence::{self, Backwards, SequenceError};
 use super::{Nats, NatsError};
 use crate::subject;
 
-/// Oldest server that will do: below it, schedules were lost.
-const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
-/// Oldest JetStream API that will do: message schedules, TTLs and transforms with republish.
-const API_FLOOR: u64 = 4;
 const DAY: Duration = Duration::from_hours(24);
 /// How long the nonce of a signed request is remembered: longer than one may lie on the queue before it is judged.
 const NONCE_TTL: Duration = Duration::from_mins(15);
@@ -69,8 +67,10 @@ pub enum TopologyError {
     /// There is no such stream.
     #[error("stream {0} is missing; `tokenbus setup` or a worker's start makes it")]
     Absent(String),
-    /// An option that `setup` changes is not as the settings say.
-    #[error("stream {stream} has other replicas or another age than the settings say; `tokenbus setup` changes them")]
+    /// Options that `setup` changes are not as they must be.
+    #[error(
+        "stream {stream} has other replicas, another age or other reads than it must have; `tokenbus setup` changes that"
+    )]
     Resizable {
         /// Its name.
         stream: String,
@@ -103,15 +103,6 @@ impl From<SequenceError> for TopologyError {
     }
 }
 
-/// What the server is.
-#[derive(Debug, Clone)]
-pub struct Server {
-    /// Its version.
-    pub version: String,
-    /// Level of its JetStream API.
-    pub api_level: u64,
-}
-
 /// Declares all streams and buckets. Existing ones are compared, never changed.
 ///
 /// # Errors
@@ -126,7 +117,8 @@ pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     Ok(())
 }
 
-/// As [`declare`], and changes replicas and ages of what exists, and the sequence that `OAUTH` goes on with.
+/// As [`declare`], and changes what can be changed without loss of what exists: replicas, ages, whether any replica may
+/// answer reads; and the sequence that `OAUTH` goes on with.
 ///
 /// # Errors
 /// As [`declare`].
@@ -181,26 +173,6 @@ pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
     nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
 }
 
-/// Whether the server will do.
-///
-/// # Errors
-/// [`TopologyError::NoJetStream`], [`TopologyError::TooOld`], or that it is away.
-pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
-    let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
-    let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
-    let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
-    let level = account.pointer("/api/level").and_then(Value::as_u64).unwrap_or(0);
-    let version = nats.client().server_info().version;
-    let numbers: Vec<u64> = version.split(['.', '-']).filter_map(|part| part.parse().ok()).collect();
-    let is_new_enough =
-        matches!(numbers.as_slice(), [major, minor, patch, ..] if (*major, *minor, *patch) >= VERSION_FLOOR);
-    if level >= API_FLOOR && is_new_enough {
-        Ok(Server { version, api_level: level })
-    } else {
-        Err(TopologyError::TooOld { found: version, wanted: "2.14.5" })
-    }
-}
-
 /// Gives whether the stream was not there.
 async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<bool, TopologyError> {
     let Some(found) = find(nats, &wanted).await? else {
@@ -210,12 +182,15 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
-        let Config { num_replicas, max_age, duplicate_window, .. } = wanted;
+        let Config { num_replicas, max_age, duplicate_window, allow_direct, .. } = wanted;
         nats.jetstream
-            .update_stream(Config { num_replicas, max_age, duplicate_window, ..found })
+            .update_stream(Config { num_replicas, max_age, duplicate_window, allow_direct, ..found })
             .await
             .map_err(|error| refused(&wanted, &error))?;
-        info!("changed replicas or age of stream {}", wanted.name);
+        info!("changed replicas, age or reads of stream {}", wanted.name);
+    } else if wanted.allow_direct != found.allow_direct {
+        // Other replicas and ages do no harm; whoever reads in a way that is not allowed waits for nothing.
+        return Err(TopologyError::Resizable { stream: wanted.name });
     }
     Ok(false)
 }
@@ -239,7 +214,7 @@ fn refused(wanted: &Config, error: &dyn std::fmt::Display) -> TopologyError {
 
 /// The duplicate window follows the age: the server takes none that is longer.
 fn is_resized(wanted: &Config, found: &Config) -> bool {
-    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window);
+    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window, config.allow_direct);
     of(wanted) != of(found)
 }
 
@@ -252,8 +227,10 @@ fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyError> {
     let found = as_object(found);
     for (field, value) in as_object(wanted) {
         let there = found.get(&field).unwrap_or(&Value::Null);
-        let may_differ =
-            matches!(field.as_str(), "num_replicas" | "max_age" | "duplicate_window" | "metadata" | "description");
+        let may_differ = matches!(
+            field.as_str(),
+            "num_replicas" | "max_age" | "duplicate_window" | "allow_direct" | "metadata" | "description"
+        );
         if !may_differ && *there != value {
             let (found, wanted_value) = (there.to_string(), value.to_string());
             return Err(TopologyError::Incompatible {

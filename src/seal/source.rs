@@ -21,7 +21,7 @@ const SIZE: usize = 32 * 1024;
 pub enum KeyringError {
     /// No place is configured.
     #[error(
-        "no keyring: make one with `tokenbus keys generate` and name it in `secrets.keys_file`, or set `secrets.keys` or `secrets.keys_command`"
+        "no keyring: make one with `tokenbus keys generate` and name it in `secrets.keys_file`, or set `secrets.keys` or `secrets.key_command`"
     )]
     NotConfigured,
     /// More than one place is configured.
@@ -36,7 +36,7 @@ pub enum KeyringError {
         source: std::io::Error,
     },
     /// The command gives no keyring.
-    #[error("`secrets.keys_command` ({program}): {reason}")]
+    #[error("`secrets.key_command` ({program}): {reason}")]
     Command {
         /// What was to be run.
         program: String,
@@ -73,10 +73,10 @@ pub(super) enum Source {
 impl Source {
     /// The one that is set.
     pub(super) fn of(settings: &config::Secrets) -> Result<Self, KeyringError> {
-        let config::Secrets { keys_file, keys, keys_command } = settings;
+        let config::Secrets { keys_file, keys, key_command } = settings;
         let file = Some(keys_file).filter(|path| !path.as_os_str().is_empty());
         let text = Some(keys).filter(|keys| !keys.is_empty());
-        let command = Some(keys_command).filter(|command| !command.is_empty());
+        let command = Some(key_command).filter(|command| !command.is_empty());
         match (file, text, command) {
             (Some(path), None, None) => Ok(Self::File(path.clone())),
             (None, Some(text), None) => Ok(Self::Text(text.clone())),
@@ -84,10 +84,10 @@ impl Source {
             (None, None, None) => Err(KeyringError::NotConfigured),
             (Some(_), Some(_), _) => Err(KeyringError::Ambiguous("`secrets.keys_file` and `secrets.keys`".to_owned())),
             (Some(_), None, Some(_)) => {
-                Err(KeyringError::Ambiguous("`secrets.keys_file` and `secrets.keys_command`".to_owned()))
+                Err(KeyringError::Ambiguous("`secrets.keys_file` and `secrets.key_command`".to_owned()))
             }
             (None, Some(_), Some(_)) => {
-                Err(KeyringError::Ambiguous("`secrets.keys` and `secrets.keys_command`".to_owned()))
+                Err(KeyringError::Ambiguous("`secrets.keys` and `secrets.key_command`".to_owned()))
             }
         }
     }
@@ -105,7 +105,7 @@ impl Source {
         let place = match self {
             Self::File(path) => path.display().to_string(),
             Self::Text(_) => "of `secrets.keys`".to_owned(),
-            Self::Command(_) => "of `secrets.keys_command`".to_owned(),
+            Self::Command(_) => "of `secrets.key_command`".to_owned(),
         };
         KeyringError::Invalid { place, reason }
     }

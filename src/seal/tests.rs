@@ -17,9 +17,9 @@ async fn load(path: &Path) -> Keyring {
     Keyring::load(&secrets("", path.to_str().unwrap(), &[])).await.unwrap()
 }
 
-fn secrets(keys: &str, keys_file: &str, keys_command: &[&str]) -> config::Secrets {
-    let keys_command = keys_command.iter().map(|&text| text.to_owned()).collect();
-    config::Secrets { keys: Secret::new(keys), keys_file: keys_file.into(), keys_command }
+fn secrets(keys: &str, keys_file: &str, key_command: &[&str]) -> config::Secrets {
+    let key_command = key_command.iter().map(|&text| text.to_owned()).collect();
+    config::Secrets { keys: Secret::new(keys), keys_file: keys_file.into(), key_command }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -164,10 +164,10 @@ async fn the_keyring_comes_from_one_place() {
     };
     check(secrets("", "", &[]), "no keyring").await;
     check(secrets(&text, path, &[]), "`secrets.keys_file` and `secrets.keys` are both set").await;
-    check(secrets(&text, "", &["cat", path]), "`secrets.keys` and `secrets.keys_command` are both set").await;
-    check(secrets("", path, &["cat", path]), "`secrets.keys_file` and `secrets.keys_command` are both set").await;
+    check(secrets(&text, "", &["cat", path]), "`secrets.keys` and `secrets.key_command` are both set").await;
+    check(secrets("", path, &["cat", path]), "`secrets.keys_file` and `secrets.key_command` are both set").await;
     check(secrets("canary", "", &[]), "of `secrets.keys` is not valid").await;
-    check(secrets("", "", &["echo", "canary"]), "of `secrets.keys_command` is not valid").await;
+    check(secrets("", "", &["echo", "canary"]), "of `secrets.key_command` is not valid").await;
     check(secrets("", "", &["sh", "-c", "echo canary; exit 3"]), "(sh): failed: exit status: 3").await;
     check(secrets("", "", &["./no-such-program"]), "cannot be started").await;
     check(secrets("", "", &["sh", "-c", "yes canary"]), "printed more than 32768 bytes").await;

@@ -81,12 +81,13 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
 /// A refresh that was delivered too often: it is due again later, and an event says so.
 pub(super) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreError> {
     let Some(key) = job.subject.key() else { return Ok(()) };
-    if let Some(record) = record::last(&service.store.nats, &key.subject()).await? {
+    let record = record::last(&service.store.nats, &key.subject()).await?;
+    if let Some(record) = &record {
         let at = later(system::now(), backoff_refresh(GIVEN_UP, system::random_share()));
         schedule::set(&service.store.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
     }
     let mut event = Event::about(&job.subject, EventKind::RefreshFailed, CLOCK, system::now());
-    event.reason = Some("given_up");
+    (event.reason, event.sequence) = (Some("given_up"), record.map(|record| record.sequence));
     job.tell(&service.store.nats, &event).await
 }
 
@@ -275,7 +276,7 @@ impl Refresh<'_> {
         let failure = RefreshFailure { count, until, status: error.status(), reason: error.reason().to_owned() };
         self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
-        self.tell_failure(error.reason()).await?;
+        self.tell_failure(error.reason(), connection).await?;
         Ok(Answer::error(error.status(), &error.to_string()).after(error.retry_after()))
     }
 
@@ -289,7 +290,7 @@ impl Refresh<'_> {
         }
         self.again_in(&stored.connection, PAUSE).await?;
         if is_news {
-            self.tell_failure(NO_CONFIG).await?;
+            self.tell_failure(NO_CONFIG, &stored.connection).await?;
         }
         Ok(Answer::error(400, text))
     }
@@ -300,9 +301,9 @@ impl Refresh<'_> {
         Ok(schedule::set(&self.service.store.nats, self.key, at, due).await?)
     }
 
-    async fn tell_failure(&self, reason: &str) -> Result<(), StoreError> {
+    async fn tell_failure(&self, reason: &str, connection: &OauthConnection) -> Result<(), StoreError> {
         let mut event = Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, system::now());
-        event.reason = Some(reason);
+        (event.reason, event.sequence) = (Some(reason), Some(connection.sequence));
         self.job.tell(&self.service.store.nats, &event).await
     }
 }

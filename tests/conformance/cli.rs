@@ -118,6 +118,29 @@ async fn e4_an_operator_reads_no_record() {
 }
 
 #[tokio::test]
+async fn an_operator_finds_and_counts_the_service() {
+    let world = World::start().await;
+    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
+    world.connect(CONNECTION).await;
+    let question = serde_json::json!({ "integration_id": INTEGRATION, "connection_id": CONNECTION });
+    let answer = cli.prints(&format!("{DEMO} request --raw ms.oauth.{ACCOUNT}.token '{question}'")).await;
+    let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
+    assert_eq!(answer["status"], "active");
+    assert!(answer.get("refresh_token").is_none());
+
+    let listed = cli.prints(&format!("{OPERATOR} micro ls")).await;
+    assert!(listed.contains("tokenbus") && listed.contains(env!("CARGO_PKG_VERSION")), "{listed}");
+    let shown = cli.prints(&format!("{OPERATOR} micro info tokenbus")).await;
+    assert!(shown.contains("ms.oauth.*.token") && shown.contains("ms.oauth.*.delete"), "{shown}");
+    let counted = cli.prints(&format!("{OPERATOR} micro stats tokenbus --json")).await;
+    let stats: Value = serde_json::from_str(&counted).unwrap_or_else(|error| panic!("{error}: {counted}"));
+    let all = stats.as_array().and_then(|all| all.first()).unwrap_or(&stats);
+    let endpoints = all["endpoints"].as_array();
+    let token = endpoints.and_then(|all| all.iter().find(|it| it["name"] == "token"));
+    assert_eq!(token.unwrap_or_else(|| panic!("{counted}"))["num_requests"], 1, "{counted}");
+}
+
+#[tokio::test]
 async fn a_tenant_receives_its_token() {
     let world = World::start().await;
     let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };

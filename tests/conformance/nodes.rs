@@ -1,12 +1,10 @@
-//! Nodes' side of the bus with other people's tools: nats-py and the `nats` CLI.
+//! Nodes' side of the bus with other people's tools: nats-py.
 
 use reqwest::StatusCode;
-use serde_json::Value;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::parts::install;
-use crate::parts::nats_cli::NatsCli;
 use crate::parts::world::{CONNECTION, INTEGRATION, World};
 use crate::support::child::Running;
 use crate::support::root;
@@ -57,29 +55,4 @@ async fn the_python_example_prints_the_token_that_is_there_and_each_new_one() {
     world.tokenbus.ready().await;
     let third = refresh(&world, second).await;
     assert_eq!(node.line(sequence).await, third);
-}
-
-#[tokio::test]
-async fn an_operator_finds_and_counts_the_service() {
-    let world = World::start().await;
-    let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
-    world.connect(CONNECTION).await;
-    let question = serde_json::json!({ "integration_id": INTEGRATION, "connection_id": CONNECTION });
-    let demo = r#"nats --user demo --password "$NATS_DEMO_PASSWORD""#;
-    let answer = cli.prints(&format!("{demo} request --raw ms.oauth.{ACCOUNT}.token '{question}'")).await;
-    let answer: Value = serde_json::from_str(&answer).expect("an answer is JSON");
-    assert_eq!(answer["status"], "active");
-    assert!(answer.get("refresh_token").is_none());
-
-    let operator = r#"nats --user operator --password "$NATS_OPERATOR_PASSWORD" --inbox-prefix _INBOX_operator"#;
-    let listed = cli.prints(&format!("{operator} micro ls")).await;
-    assert!(listed.contains("tokenbus") && listed.contains(env!("CARGO_PKG_VERSION")), "{listed}");
-    let shown = cli.prints(&format!("{operator} micro info tokenbus")).await;
-    assert!(shown.contains("ms.oauth.*.token") && shown.contains("ms.oauth.*.delete"), "{shown}");
-    let counted = cli.prints(&format!("{operator} micro stats tokenbus --json")).await;
-    let stats: Value = serde_json::from_str(&counted).unwrap_or_else(|error| panic!("{error}: {counted}"));
-    let all = stats.as_array().and_then(|all| all.first()).unwrap_or(&stats);
-    let endpoints = all["endpoints"].as_array();
-    let token = endpoints.and_then(|all| all.iter().find(|it| it["name"] == "token"));
-    assert_eq!(token.unwrap_or_else(|| panic!("{counted}"))["num_requests"], 1, "{counted}");
 }

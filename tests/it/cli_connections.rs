@@ -80,7 +80,9 @@ async fn f1_people_and_programs_look_at_connections_and_see_no_token_unless_they
     }
     let listed = connections(&world, "demo", &["list", "--json"]).await.json();
     assert_eq!((listed.len(), &listed[0]["access_token"]), (2, &json!("[redacted]")));
-    assert_eq!(connections(&world, "demo", &["list", "other"]).await.out, "no connections\n");
+    connections(&world, "demo", &["list", "other"]).await.fails(1, "no config of that integration_id");
+    let others = ["connections", "--account", &new_account(), "list", INTEGRATION];
+    assert_eq!(tokenbus(&world.tokenbus.nats, "admin", &others).await.out, "no connections\n");
 
     let get = connections(&world, "demo", &["get", INTEGRATION, "one"]).await;
     assert!(get.out.contains("[redacted]") && get.out.contains("(in 59 min)"), "{}", get.out);

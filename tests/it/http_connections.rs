@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::ask::{ask, get, ids, new_account, with_query};
-use crate::provider::Provider;
+use crate::provider::{Asked, Provider, Said};
+use crate::support::tokenbus::ACCOUNT;
 use crate::world::{World, parameter};
 
 async fn world() -> World {
@@ -32,12 +33,13 @@ async fn what_is_not_there_is_404_and_what_is_wrong_400() {
         ("odd/oauth-login/one?scope=read", 400),
         ("odd/oauth-login/one?bind=nobody", 400),
         ("odd/oauth-login/one?var.host=x", 400),
+        ("unknown/oauth-connections", 400),
     ] {
         let answer = get(&world.tokenbus, key, path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
         assert!(!answer.error().is_empty());
     }
-    for path in ["oauth-connections", "odd/oauth-connections", "unknown/oauth-connections"] {
+    for path in ["oauth-connections", "odd/oauth-connections"] {
         let answer = get(&world.tokenbus, key, path).await;
         assert_eq!((answer.status, answer.json()), (200, json!({ "results": [], "results_total": 0 })), "{path}");
     }
@@ -206,4 +208,30 @@ async fn g3_pending_logins_are_bounded() {
     tokio::time::timeout(std::time::Duration::from_mins(1), again).await.expect("a place is free");
     let full = async { while get(tokenbus, &tokenbus.key, "odd/oauth-login/h").await.status != 429 {} };
     tokio::time::timeout(std::time::Duration::from_mins(1), full).await.expect("and taken");
+}
+
+#[tokio::test]
+async fn a_page_ends_at_512_kib_and_the_next_one_goes_on() {
+    let token = "x".repeat(100 * 1024);
+    let script = move |_, _: &Asked| Said::json(200, &json!({ "access_token": token, "expires_in": 3600 }));
+    let world = World::with(Provider::start(script).await).await;
+    let names: Vec<String> = (0..13).map(|number| format!("c{number:02}")).collect();
+    for name in &names {
+        assert_eq!(world.connect(name).await.0, 200, "{name}");
+    }
+    let (tokenbus, mut found, mut sizes, mut cursor) = (&world.tokenbus, Vec::new(), Vec::new(), String::new());
+    loop {
+        let answer = get(tokenbus, &tokenbus.key, &format!("oauth-connections?limit=1000{cursor}")).await;
+        let page = answer.json();
+        assert_eq!(page["results_total"], 13);
+        found.extend(page["results"].as_array().expect("a page").iter().map(|it| it["subject"].clone()));
+        sizes.push(answer.text.len() / 1024);
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let expected: Vec<_> =
+        names.iter().map(|name| json!(format!("ms.integration.oauth.{ACCOUNT}.odd.{name}"))).collect();
+    assert_eq!(found, expected);
+    let (last, whole) = sizes.split_last().expect("there is a page");
+    assert!(whole.len() == 2 && whole.iter().all(|size| (512..640).contains(size)) && *last < 512, "{sizes:?} KiB");
 }

@@ -21,12 +21,18 @@ mod checklist;
 mod cli_config;
 #[cfg(test)]
 mod cli_connections;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod cli_program;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod e2e;
 #[cfg(test)]
 mod edge;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod events;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
@@ -94,6 +100,8 @@ mod operator_mode;
 mod outgoing;
 #[cfg(test)]
 mod provider;
+#[cfg(test)]
+mod refresh_callers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod refresh_collide;

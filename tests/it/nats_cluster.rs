@@ -1,6 +1,7 @@
 //! The shipped configuration of three nodes: everything is kept three times, and one node may die.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -11,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::support::nats::Nats;
+use crate::support::root;
 use crate::support::tokenbus::Tokenbus;
 use crate::world::World;
 
@@ -80,4 +82,33 @@ async fn a_cluster_keeps_everything_three_times_and_goes_on_without_a_node() {
     timeout(PATIENCE, goes_on).await.expect("logins go on");
     let codes = world.provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect::<Vec<_>>();
     assert!(codes.len() >= 2, "{}", json!(codes));
+}
+
+/// A configuration with what it includes.
+fn whole(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let lines =
+        text.lines().map(|line| match line.strip_prefix("include \"").and_then(|rest| rest.strip_suffix('"')) {
+            Some(file) => whole(&path.parent().expect("a file is in a folder").join(file)),
+            None => line.split('#').next().unwrap_or_default().trim().to_owned(),
+        });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn e3_every_shipped_configuration_encrypts_what_it_stores() {
+    let folders = ["nats", "nats/cluster"].map(|folder| std::fs::read_dir(root().join(folder)).expect("a folder"));
+    let files = folders.into_iter().flatten().map(|entry| entry.expect("a file").path());
+    let servers: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "conf")).collect();
+    let servers: Vec<_> = servers.iter().map(|path| (path, whole(path))).collect();
+    // What listens is a server; the rest is included in one.
+    let servers: Vec<_> =
+        servers.iter().filter(|(_, text)| text.lines().any(|line| line.starts_with("port:"))).collect();
+    assert_eq!(servers.len(), 4, "local.conf and three nodes");
+    for (path, text) in servers {
+        let lines: Vec<&str> = text.lines().collect();
+        for line in ["jetstream {", "cipher: chachapoly", "key: $NATS_JETSTREAM_KEY", "sync_interval: always"] {
+            assert_eq!(lines.iter().filter(|it| **it == line).count(), 1, "{}: {line}", path.display());
+        }
+    }
 }

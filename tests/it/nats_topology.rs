@@ -66,3 +66,33 @@ async fn a_stream_that_does_not_fit_is_named_and_left_as_it_is() {
     assert!(errors.contains("OAUTH_EVENTS") && errors.contains("`max_msgs` = 7"), "{errors}");
     assert_eq!(bus.info("OAUTH_EVENTS").await.config, before);
 }
+
+#[tokio::test]
+async fn setup_lets_replicas_answer_reads_of_a_stream_made_before_and_nothing_is_lost() {
+    let (nats, mut settings, folder) = empty().await;
+    let bus = Bus::of(&nats).await;
+    run(&settings, &["setup"]).await;
+    let subject = "ms.integration.oauth.A.odd.w.refresh.at";
+    bus.fill("OAUTH_SCHEDULE", subject).await;
+    let older = stream::Config { allow_direct: false, ..bus.info("OAUTH_SCHEDULE").await.config };
+    let jetstream = jetstream::new(nats.connect("admin").await);
+    jetstream.update_stream(older).await.expect("the admin may change streams");
+
+    let keys = folder.path().join("keys");
+    run(&settings, &["keys", "generate", "--out", keys.to_str().expect("a plain path")]).await;
+    let (user, password) = ("TOKENBUS_NATS__USER".to_owned(), "TOKENBUS_NATS__PASSWORD".to_owned());
+    let admin = settings.clone();
+    settings.extend([(user, "worker".to_owned()), (password, nats.password("worker").to_owned())]);
+    let mut command = Command::new(PROGRAM);
+    let output = command.args(["serve", "--role", "worker"]).envs(&settings).kill_on_drop(true).output();
+    let output = tokio::time::timeout(std::time::Duration::from_mins(1), output).await;
+    let output = output.expect("it ends by itself").expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("OAUTH_SCHEDULE") && errors.contains("`tokenbus setup` changes that"), "{errors}");
+
+    run(&admin, &["setup"]).await;
+    let schedule = bus.info("OAUTH_SCHEDULE").await;
+    assert!(schedule.config.allow_direct);
+    assert_eq!(schedule.state.messages, 1);
+}

@@ -202,3 +202,26 @@ async fn d5_one_provider_that_is_down_does_not_hold_up_another() {
     assert!(asked < 16, "the dead one's are not all through yet: {asked}");
     assert!(most.load(Ordering::SeqCst) <= 2, "two at once, not {}", most.load(Ordering::SeqCst));
 }
+
+#[tokio::test]
+async fn a_refresh_goes_to_its_own_url_with_its_own_parameters() {
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+    let mut config = world.config();
+    config["refresh_url"] = format!("{}/renew", world.provider.url).into();
+    (config["token_params"], config["refresh_params"]) = (json!({ "once": "a" }), json!({ "again": "b" }));
+    world.tokenbus.configure(&config).await;
+    connect(&world).await;
+    let path = format!("{INTEGRATION}/oauth-refresh-token/w");
+    assert_eq!(world.tokenbus.call(Method::GET, &path).await.0, StatusCode::OK);
+    let asked = world.provider.asked();
+    let seen = asked.iter().map(|asked| {
+        let form = asked.form();
+        (asked.path.clone(), form.get("once").cloned(), form.get("again").cloned(), is_refresh(asked))
+    });
+    let a = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [("/token".to_owned(), a("a"), None, false), ("/renew".to_owned(), None, a("b"), true)]
+    );
+}

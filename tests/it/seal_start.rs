@@ -77,7 +77,7 @@ async fn e2_start_is_refused_without_a_key_in_use_and_names_it() {
     let (code, errors) = serve(&fleet, &[("TOKENBUS_SECRETS__KEYS", &text)]).await;
     assert!(code == Some(1) && errors.contains("`secrets.keys_file` and `secrets.keys` are both set"), "{errors}");
     let command = format!("[cat, \"{}\"]", own.display());
-    for (name, value) in [("TOKENBUS_SECRETS__KEYS", &text), ("TOKENBUS_SECRETS__KEYS_COMMAND", &command)] {
+    for (name, value) in [("TOKENBUS_SECRETS__KEYS", &text), ("TOKENBUS_SECRETS__KEY_COMMAND", &command)] {
         let worker = fleet.worker_with(&[("TOKENBUS_SECRETS__KEYS_FILE", ""), (name, value)]);
         worker.ready().await;
     }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+const NATS_PY: &str = "nats-py==2.16.0";
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 /// The folder of the authorization server, its packages installed.
 pub(crate) fn provider() -> PathBuf {
     static CODE: LazyLock<Option<i32>> = LazyLock::new(|| run("packages"));
@@ -28,25 +31,28 @@ pub(crate) fn chromium() -> bool {
 
 /// The `nats` CLI; `None`, and a line that says so, where there is none and nothing to build it with.
 pub(crate) fn nats_cli() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("nats/bring-nats-cli"));
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("nats/bring-nats-cli", &[]));
     found(&BROUGHT, "no Go to build the nats CLI")
 }
 
 /// A Python that has nats-py; `None`, and a line that says so, where there is none and it cannot be made.
 pub(crate) fn python() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("examples/bring-python"));
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> =
+        LazyLock::new(|| brought("tests/bring-python", &[NATS_PY, "python"]));
     found(&BROUGHT, "no Python with venv, or nats-py cannot be fetched")
 }
 
 /// schemathesis; `None`, and a line that says so, where it cannot be had.
 pub(crate) fn schemathesis() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("tests/openapi/bring-schemathesis"));
+    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> =
+        LazyLock::new(|| brought("tests/bring-python", &[SCHEMATHESIS, "st"]));
     found(&BROUGHT, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
 }
 
 /// How a script that brings a program ended, and the path that it printed.
-fn brought(script: &str) -> (Option<i32>, PathBuf) {
+fn brought(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
     let mut command = Command::new(root().join(script));
+    command.args(arguments);
     // `make` hands it on under this name: of those that begin with TOKENBUS_, the program takes every one for a setting.
     if let Some(cache) = std::env::var_os("CACHE") {
         command.env("TOKENBUS_CACHE", cache);

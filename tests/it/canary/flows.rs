@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
 use crate::ask::{Answered, ask};
+use crate::jwt_nats::Tenants;
 use crate::marks::Marks;
 use crate::provider::{Asked, Provider, Said};
 use crate::world::{World, state_of};
@@ -16,6 +19,12 @@ pub(crate) const REFRESH: &str = "canary-refresh-token/+3";
 pub(crate) const SECRET: &str = "canary-client-secret/+4";
 pub(crate) const BASIC: &str = "canary-basic-secret/+5";
 pub(crate) const NEXT: &str = "canary-next-secret/+6";
+/// What ordinary JWTs are signed with.
+pub(crate) const JWT_SECRET: &str = "canary-secret-of-ordinary-JWTs/+7";
+pub(crate) const ISSUER: &str = "https://sso.example";
+/// What webhooks are signed with, and what only their sender knows of their receiver's URL.
+pub(crate) const HOOK_SECRET: &str = "canary webhook secret, 32 bytes.";
+pub(crate) const HOOK: &str = "canary-path-of-the-receiver";
 /// Values that no flow accepts.
 pub(crate) const STRANGE: [(&str, &str); 6] = [
     ("strange key", "tb_0123456789ab_canary-strange-key-of-43-characters-as-they-are"),
@@ -38,10 +47,11 @@ pub(crate) const MODES: [(&str, u16); 8] = [
 ];
 
 /// The provider repeats whatever it was sent and issued, in every way that an answer can be wrong.
-fn said(mode: &str, asked: &Asked) -> Said {
+fn said(number: usize, mode: &str, asked: &Asked) -> Said {
     let Asked { path: _, authorization, headers: _, content_type: _, body } = asked;
     let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
     match mode {
+        _ if is_hook(asked) => Said::new(if number.is_multiple_of(3) { 500 } else { 204 }, "text/plain", all),
         "garbage" => Said::new(200, "application/json", format!("{{\"access_token\": \"{ACCESS}\", {all}")),
         "broken" => Said::json(500, &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "error": all })),
         "huge" => Said::json(200, &json!({ "access_token": ACCESS, "more": all.repeat(2_000) })),
@@ -56,10 +66,18 @@ fn said(mode: &str, asked: &Asked) -> Said {
     }
 }
 
+/// Whether it is an event that is sent out.
+pub(crate) fn is_hook(asked: &Asked) -> bool {
+    asked.path.ends_with(HOOK)
+}
+
 /// The world with its provider's mood, and all answers that must not show a secret.
 pub(crate) struct Flows {
     pub(crate) world: World,
     pub(crate) shown: Vec<u8>,
+    /// What nodes were answered on the bus.
+    pub(crate) nodes: Vec<u8>,
+    pub(crate) tenants: Tenants,
     /// States and whatever else came up on the way.
     pub(crate) marks: Marks,
     mode: Arc<Mutex<&'static str>>,
@@ -69,14 +87,26 @@ impl Flows {
     pub(crate) async fn start() -> Self {
         let mode = Arc::new(Mutex::new("tokens"));
         let mood = Arc::clone(&mode);
-        let provider = Provider::start(move |_, asked| said(*mood.lock().unwrap(), asked)).await;
-        let settings = [
+        let provider = Provider::start(move |number, asked| said(number, *mood.lock().unwrap(), asked)).await;
+        let tenants = Tenants::new();
+        let of_tenants = tenants.settings();
+        let hook = format!("{}/{HOOK}", provider.url);
+        let hook_secret = format!("whsec_{}", BASE64_STANDARD.encode(HOOK_SECRET));
+        let mut settings = vec![
             ("LOG__FILTER", "trace"),
             ("REFRESH__MIN_INTERVAL", "1ms"),
+            ("EVENTS__READS_INTERVAL", "1s"),
             ("OAUTH__RETURN_TO", "[\"https://app.example\"]"),
+            ("AUTH__JWT__ISSUER", ISSUER),
+            ("AUTH__JWT__AUDIENCE", "tokenbus"),
+            ("AUTH__JWT__SECRET", JWT_SECRET),
+            ("WEBHOOKS__URL", &hook),
+            ("WEBHOOKS__SECRET", &hook_secret),
+            ("WEBHOOKS__EVENTS", "[connected, refreshed, refresh_failed, exchange_failed, read, revoked, config_put]"),
         ];
+        settings.extend(of_tenants.iter().map(|(name, value)| (*name, value.as_str())));
         let world = World::with_settings(provider, &settings).await;
-        Self { world, shown: Vec::new(), marks: Marks::default(), mode }
+        Self { world, shown: Vec::new(), nodes: Vec::new(), tenants, marks: Marks::default(), mode }
     }
 
     pub(crate) fn is(&self, mode: &'static str) {
@@ -90,6 +120,11 @@ impl Flows {
             self.shown.extend(format!("{:?}\n{}\n", answer.headers, answer.text).into_bytes());
         }
         answer
+    }
+
+    /// Has something looked at that was shown to somebody.
+    pub(crate) fn show(&mut self, name: &str, text: &str) {
+        self.shown.extend(format!("{name}: {text}\n").into_bytes());
     }
 
     pub(crate) fn with_key(&self, method: Method, path: &str) -> RequestBuilder {

@@ -1,0 +1,91 @@
+//! The program's commands as the manual names them: each is there, `--json` prints JSON, and the exit code says how it
+//! ended.
+
+use serde_json::json;
+
+use crate::bus::Bus;
+use crate::cli_connections::{Ran, tokenbus};
+use crate::fleet::eventually;
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::World;
+
+/// Every command, and whether it prints something for people, and so takes `--json`.
+const COMMANDS: [(&str, bool); 26] = [
+    ("serve", false),
+    ("setup", true),
+    ("demo", false),
+    ("doctor", true),
+    ("config put", true),
+    ("config get", true),
+    ("config list", true),
+    ("config delete", true),
+    ("connections list", true),
+    ("connections get", true),
+    ("connections login", true),
+    ("connections refresh", true),
+    ("connections delete", true),
+    ("connections watch", true),
+    ("api-keys create", true),
+    ("api-keys list", true),
+    ("api-keys revoke", true),
+    ("keys generate", true),
+    ("keys add", true),
+    ("keys promote", true),
+    ("keys rotate", true),
+    ("dead list", true),
+    ("dead retry", false),
+    ("dead drop", true),
+    ("sign", true),
+    ("openapi", false),
+];
+
+#[tokio::test]
+async fn every_command_is_there_and_a_wrong_usage_of_it_ends_with_2() {
+    let nats = crate::support::nats::Nats::start().await;
+    for (command, prints) in COMMANDS {
+        let words: Vec<&str> = command.split(' ').collect();
+        let help = tokenbus(&nats, "admin", &[words.as_slice(), &["--help"]].concat()).await;
+        assert_eq!(help.code, Some(0), "{command}: {}", help.errors);
+        assert_eq!(help.out.contains("--json"), prints, "{command}: {}", help.out);
+        let wrong = tokenbus(&nats, "admin", &[words.as_slice(), &["--no-such-option"]].concat()).await;
+        wrong.fails(2, "--no-such-option");
+    }
+    for wrong in [&["no-such-command"][..], &["serve", "--role", "king"], &["connections", "get", "a.b", "c"]] {
+        assert_eq!(tokenbus(&nats, "admin", wrong).await.code, Some(2), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_for_people_is_printed_for_programs_too() {
+    let world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let nats = &world.tokenbus.nats;
+    let run = async |line: &str| -> Ran { tokenbus(nats, "admin", &line.split(' ').collect::<Vec<_>>()).await };
+    let success = [json!({ "message": "success" })];
+    assert_eq!(run("setup --json").await.json(), success);
+    let made = run(&format!("api-keys create --account {ACCOUNT} --json")).await.json();
+    let id = made[0]["id"].as_str().expect("a key has an id").to_owned();
+    assert!(run("api-keys list --json").await.json().iter().any(|key| key["id"] == id.as_str()));
+    let revoke = format!("api-keys revoke {id} --json");
+    assert_eq!(run(&revoke).await.json(), success);
+    run(&revoke).await.fails(1, "was revoked before");
+
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = folder.path().join("keys");
+    let keys = keys.to_str().expect("a plain path");
+    let first = run(&format!("keys generate --out {keys} --json")).await.json();
+    let text = std::fs::read_to_string(keys).expect("a keyring");
+    assert!(text.contains(first[0]["id"].as_str().expect("a key has an id")));
+    run(&format!("keys generate --out {keys} --json")).await.fails(1, "never overwritten");
+
+    let bus = Bus::of(nats).await;
+    bus.fill("OAUTH_COMMANDS", &format!("ms.integration.oauth.{ACCOUNT}.odd.dead.exchange")).await;
+    eventually("there is a dead letter", async || !run("dead list --json").await.json().is_empty()).await;
+    let listed = run("dead list --json").await.json();
+    let number = &listed[0]["number"];
+    run(&format!("dead retry {number}")).await.fails(1, "start the login again");
+    assert_eq!(run(&format!("dead drop {number} --json")).await.json(), success);
+    run(&format!("dead drop {number} --json")).await.fails(1, "no dead letter");
+    assert_eq!(run("dead list").await.out, "no dead letters\n");
+}
