@@ -25,7 +25,7 @@ use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::login::state_hash;
-use crate::nats::{NatsError, header, topology};
+use crate::nats::{Nats, NatsError, Patience, header, topology};
 use crate::secret::Secret;
 use crate::service::Service;
 use crate::store::{FoundLogin, StoreError};
@@ -40,6 +40,8 @@ const ERROR_CHARS: usize = 500;
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
 const RETRY_AFTER: u64 = 2;
+/// Pause before calls are served on a new connection.
+const ANEW: Duration = Duration::from_millis(100);
 /// How long the end of a subscription is waited for.
 const UNSUBSCRIBE: Duration = Duration::from_secs(1);
 
@@ -85,10 +87,10 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 /// # Errors
 /// When a subscription is refused or ends.
 pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let edge = serve_edge(Arc::clone(&service), stop.clone());
-    let nodes = nodes::serve(Arc::clone(&service), stop.clone());
+    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, serve_edge);
+    let nodes = apart(&service, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {
-        reads::run(&service, stop).await;
+        reads::run(&service, stop.clone()).await;
         Ok(())
     };
     let ended = tokio::try_join!(edge, nodes, sums);
@@ -96,8 +98,30 @@ pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(),
     ended.map(drop)
 }
 
-async fn serve_edge(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let mut calls = service.store.nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
+/// Serves calls on a connection of their own, and on another one when that is lost: callers can write headers at which
+/// the client library ends a connection, or gives up. What they end is theirs alone.
+async fn apart<S>(
+    service: &Arc<Service>,
+    name: &str,
+    stop: &CancellationToken,
+    serve: impl Fn(Nats, Arc<Service>, CancellationToken) -> S,
+) -> Result<(), async_nats::Error>
+where
+    S: Future<Output = Result<(), async_nats::Error>>,
+{
+    loop {
+        let nats = Nats::connect(&service.config.nats, name, Patience::Forever).await?;
+        match serve(nats, Arc::clone(service), stop.clone()).await {
+            Ok(()) => return Ok(()),
+            Err(_) if stop.is_cancelled() => return Ok(()),
+            Err(error) => warn!("{name} broke off: {error}; serving them on a new connection"),
+        }
+        tokio::time::sleep(ANEW).await;
+    }
+}
+
+async fn serve_edge(nats: Nats, service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let mut calls = nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
     let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     loop {
         let message = tokio::select! {

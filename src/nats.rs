@@ -11,6 +11,7 @@ pub mod record;
 pub mod scan;
 pub mod schedule;
 pub mod sequence;
+pub mod sift;
 pub mod topology;
 pub mod walk;
 

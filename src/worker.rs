@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::connection::{OauthConnection, Status};
 use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
-use crate::nats::{NatsError, command as queue};
+use crate::nats::{NatsError, command as queue, sift};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::service::Service;
 use crate::store::{Store, StoreError};
@@ -94,11 +94,21 @@ async fn mend(service: &Service) {
         if topology::declare_queues(&service.store.nats, sizes(&service.config)).await? {
             service.resumed.add_lost();
         }
-        Ok(declare_consumers(&service.store.nats).await?)
+        declare_consumers(&service.store.nats).await?;
+        Ok(clear_up(&service.store.nats).await?)
     };
     if let Err(error) = mended.await as Result<(), PrepareError> {
         warn!("the queues are not there: {error}");
     }
+}
+
+/// Takes commands off the queue that would end each connection they come to.
+async fn clear_up(nats: &crate::nats::Nats) -> Result<(), StoreError> {
+    let found = sift::sift(nats, system::now()).await?;
+    if found > 0 {
+        error!("{found} commands had headers that cannot be read; they were given up");
+    }
+    Ok(())
 }
 
 /// Pull after pull until one fails.
@@ -287,6 +297,7 @@ pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError>
     permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
     topology::declare(&store.nats, sizes(config)).await?;
     declare_consumers(&store.nats).await?;
+    clear_up(&store.nats).await?;
     Ok(store.claim_keys().await?)
 }
 

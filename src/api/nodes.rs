@@ -17,7 +17,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{CONCURRENCY, QUEUE, carry_out, told};
 use crate::auth::{Caller, Role};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
-use crate::nats::header;
+use crate::nats::{Nats, header};
 use crate::service::Service;
 use crate::subject::NodeCall;
 
@@ -28,8 +28,8 @@ const NAME: &str = "tokenbus";
 ///
 /// # Errors
 /// When a subscription is refused or ends.
-pub(super) async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let builder = service.store.nats.client().service_builder();
+pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let builder = nats.client().service_builder();
     let builder = builder.description("OAuth connections: access tokens for nodes").queue_group(QUEUE);
     let micro = builder.start(NAME, env!("CARGO_PKG_VERSION")).await?;
     let mut calls = Vec::new();

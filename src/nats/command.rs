@@ -103,10 +103,14 @@ pub async fn bury(
         delivered: info.delivered,
         time,
     };
-    let to = subject::dead(&message.subject);
-    let message_id = format!("{}.{}", info.stream, info.stream_sequence);
-    let body = serde_json::to_vec(&letter).map_err(|_| NatsError::Unreadable)?;
-    nats.publish(&to, headers(Some(&message_id)), body.into()).await.map(drop)
+    store_letter(nats, &letter, &format!("{}.{}", info.stream, info.stream_sequence)).await
+}
+
+/// Stores a dead letter under that message id.
+pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &str) -> Result<(), NatsError> {
+    let to = subject::dead(&letter.subject);
+    let body = serde_json::to_vec(letter).map_err(|_| NatsError::Unreadable)?;
+    nats.publish(&to, headers(Some(message_id)), body.into()).await.map(drop)
 }
 
 /// A dead letter with its place.

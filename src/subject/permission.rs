@@ -132,6 +132,8 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to take deleted connections out", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
         publish("to read pages", [format!("$JS.API.DIRECT.GET.{}", kv_stream(CONNECTIONS))]),
         publish("to ask other workers what they seal with", [WORKER_KEYS]),
+        publish("to take unreadable commands off the queue", [format!("$JS.API.STREAM.MSG.DELETE.{OAUTH_COMMANDS}")]),
+        publish("to look at commands under way", [format!("$JS.API.STREAM.MSG.GET.{OAUTH_COMMANDS}")]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list what is stored", ["$JS.FC.>"]),
         subscribe("the gateways' calls", [EDGE_CALLS]),

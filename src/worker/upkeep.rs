@@ -17,8 +17,8 @@ use crate::subject::WORKER_KEYS;
 
 /// How often the keyring's file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
-/// Looks between two at the marks.
-const LOOKS_PER_MARK: u32 = 12;
+/// Looks between two at the marks and at the queue.
+const LOOKS_PER_MARK: u32 = 6;
 
 /// Looks after them until told to stop.
 pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
@@ -49,8 +49,8 @@ async fn look_after(service: &Service) -> StoreError {
                 if keyring.is_file() {
                     take_up(service, false).await;
                 }
-                if looks.is_multiple_of(LOOKS_PER_MARK) && let Err(error) = sequence::keep_marked(nats).await {
-                    warn!("the marks could not be looked at: {error}");
+                if looks.is_multiple_of(LOOKS_PER_MARK) {
+                    keep_clear(service).await;
                 }
             }
             question = questions.next() => {
@@ -62,6 +62,15 @@ async fn look_after(service: &Service) -> StoreError {
                 }
             }
         }
+    }
+}
+
+async fn keep_clear(service: &Service) {
+    if let Err(error) = sequence::keep_marked(&service.store.nats).await {
+        warn!("the marks could not be looked at: {error}");
+    }
+    if let Err(error) = super::clear_up(&service.store.nats).await {
+        warn!("the queue could not be looked at: {error}");
     }
 }
 

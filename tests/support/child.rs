@@ -63,6 +63,11 @@ impl Running {
         timeout(START, self.child.wait()).await.expect("the program ends").expect("the program was running")
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     /// Ends the program at once, without a word to it: SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("the program was running");
