@@ -111,8 +111,12 @@ where
 {
     loop {
         let nats = Nats::connect(&service.config.nats, name, Patience::Forever).await?;
-        match serve(nats, Arc::clone(service), stop.clone()).await {
-            Ok(()) => return Ok(()),
+        match serve(nats.clone(), Arc::clone(service), stop.clone()).await {
+            Ok(()) => {
+                // The last answers are still on their way.
+                drop(tokio::time::timeout(UNSUBSCRIBE, nats.client().flush()).await);
+                return Ok(());
+            }
             Err(_) if stop.is_cancelled() => return Ok(()),
             Err(error) => warn!("{name} broke off: {error}; serving them on a new connection"),
         }
