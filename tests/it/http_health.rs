@@ -133,3 +133,12 @@ async fn metrics_have_a_listener_of_their_own_where_one_is_configured() {
     let elsewhere = address.replace("/metrics", "/hub/integrations/oauth-config");
     ask(http.get(&elsewhere).header("x-api-key", &world.tokenbus.key)).await.is_refused(404, "nothing at this path");
 }
+
+#[tokio::test]
+async fn the_log_is_a_json_object_a_line_where_that_is_configured() {
+    let world = World::with_settings(Provider::generous().await, &[("LOG__FORMAT", "json")]).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let log = world.tokenbus.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert!(lines.iter().any(|line| line["route"] == "/hub/integrations/oauth-callback"), "{log}");
+}
