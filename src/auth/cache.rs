@@ -77,4 +77,17 @@ mod tests {
         assert!(cache.get("long", at(1_060)).is_none());
         assert!(cache.get("other", at(1_000)).is_none());
     }
+
+    #[test]
+    fn no_more_than_so_many_are_remembered() {
+        let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
+        let caller = Caller { account, role: Role::Member, actor: "jwt:x".to_owned() };
+        let proven = Proven::Caller(Arc::new(caller));
+        let cache = Verified::new(Duration::from_mins(1));
+        for number in 0..2 * MOST {
+            cache.put(&number.to_string(), proven.clone(), at(9_000), at(1_000));
+        }
+        cache.known.run_pending_tasks();
+        assert!((MOST / 2..=MOST).contains(&cache.known.entry_count()), "{}", cache.known.entry_count());
+    }
 }

@@ -1,4 +1,5 @@
-//! A bucket from one end to the other, headers only, a chunk at a time: nothing is held but the chunk.
+//! A bucket from one end to the other, headers only, a chunk at a time: nothing is held but the chunk. It is pulled: a
+//! walk is pushed, and would pile up in front of a reader that takes its time.
 
 use std::time::Duration;
 

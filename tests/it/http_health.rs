@@ -118,3 +118,27 @@ async fn the_description_served_is_the_one_that_the_program_prints() {
     assert_eq!(served.json(), printed);
     assert!(printed["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{printed}");
 }
+
+#[tokio::test]
+async fn metrics_have_a_listener_of_their_own_where_one_is_configured() {
+    let settings = [("HTTP__METRICS_LISTEN", "127.0.0.1:0")];
+    let world = World::with_settings(Provider::generous().await, &settings).await;
+    let log = world.tokenbus.log();
+    let address = log.split_once("metrics on ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let address = address.unwrap_or_else(|| panic!("no address of metrics in {log}")).to_owned();
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let own = ask(http.get(&address)).await;
+    assert!(own.status == 200 && own.text.contains("tokenbus_commands_running"), "{}", own.text);
+    ask(world.tokenbus.request(Method::GET, "metrics")).await.is_refused(404, "nothing at this path");
+    let elsewhere = address.replace("/metrics", "/hub/integrations/oauth-config");
+    ask(http.get(&elsewhere).header("x-api-key", &world.tokenbus.key)).await.is_refused(404, "nothing at this path");
+}
+
+#[tokio::test]
+async fn the_log_is_a_json_object_a_line_where_that_is_configured() {
+    let world = World::with_settings(Provider::generous().await, &[("LOG__FORMAT", "json")]).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let log = world.tokenbus.log();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    assert!(lines.iter().any(|line| line["route"] == "/hub/integrations/oauth-callback"), "{log}");
+}

@@ -96,3 +96,31 @@ async fn setup_lets_replicas_answer_reads_of_a_stream_made_before_and_nothing_is
     assert!(schedule.config.allow_direct);
     assert_eq!(schedule.state.messages, 1);
 }
+
+#[tokio::test]
+async fn a_user_may_be_an_nkey() {
+    let (user, stranger) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
+    let (from, to) = ("user: admin, password: $NATS_ADMIN_PASSWORD", format!("nkey: {}", user.public_key()));
+    let nats = Nats::edited(&[(from, &to)], &[]).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let seed = folder.path().join("seed");
+    let mut settings = settings(&nats, "admin", &folder.path().join("keys"));
+    for (name, value) in [
+        ("USER", ""),
+        ("PASSWORD", ""),
+        ("NKEY", seed.to_str().expect("a plain path")),
+        ("INBOX_PREFIX", "_INBOX_admin"),
+    ] {
+        settings.insert(format!("TOKENBUS_NATS__{name}"), value.to_owned());
+    }
+    std::fs::write(&seed, user.seed().expect("a key pair has a seed")).expect("the folder can be written");
+    run(&settings, &["setup"]).await;
+    assert_eq!(Bus::of(&nats).await.info("OAUTH").await.config.name, "OAUTH");
+
+    std::fs::write(&seed, stranger.seed().expect("a key pair has a seed")).expect("the folder can be written");
+    let output = Command::new(PROGRAM).arg("setup").envs(&settings).kill_on_drop(true).output().await;
+    let output = output.expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.to_lowercase().contains("authorization"), "{errors}");
+}

@@ -47,6 +47,17 @@ impl Lost {
         self.fleet.nats.restart_once_killed().await;
     }
 
+    /// Waits for the bus, and for the workers' queue: a killed server may lose it, and then the worker makes it again.
+    async fn ready(&self) {
+        self.fleet.ready().await;
+        let jetstream = self.fleet.jetstream("worker").await;
+        eventually("the queue is there", async || match jetstream.get_stream("OAUTH_COMMANDS").await {
+            Ok(queue) => queue.consumer_info("exchange").await.is_ok(),
+            Err(_) => false,
+        })
+        .await;
+    }
+
     /// A worker is refused, and what it says.
     async fn refuses_to_start(&self, expected: &str) {
         let mut command = Command::new(PROGRAM);
@@ -117,7 +128,7 @@ async fn e7_start_is_refused_after_records_were_restored_alone() {
     lost.connect("one").await;
     let backup = tempfile::tempdir().unwrap();
     lost.with_stopped_bus(|records| copy_folder(records, backup.path())).await;
-    lost.fleet.ready().await;
+    lost.ready().await;
     let (two, one) = (lost.connect("two").await, lost.connect("one").await);
     lost.worker.kill().await;
     lost.with_stopped_bus(|records| {
@@ -146,7 +157,7 @@ async fn e7_a_worker_that_runs_passes_nothing_over_in_silence() {
     // Somebody makes the stream anew by hand.
     let made = stream::Config { first_sequence: None, ..records };
     lost.fleet.jetstream("admin").await.create_stream(made).await.unwrap();
-    lost.fleet.ready().await;
+    lost.ready().await;
     let state = lost.fleet.login("one").await;
     let arrived = lost.fleet.arrive(&state, "code");
     let told = async {

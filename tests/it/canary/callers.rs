@@ -2,6 +2,8 @@
 //! signed requests, ordinary JWTs, and nodes on the bus.
 
 use async_nats::Client;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
@@ -33,7 +35,13 @@ fn with(request: RequestBuilder, headers: &Headers) -> RequestBuilder {
 
 /// The part of a JWT that nobody can make but its issuer.
 fn mark_jwt(flows: &mut Flows, jwt: &str) {
-    flows.marks.add("signature of a JWT", jwt.rsplit('.').next().expect("a JWT has parts"));
+    mark_signature(flows, "signature of a JWT", jwt.rsplit('.').next().expect("a JWT has parts"));
+}
+
+/// A signature as it is sent, and its bytes.
+fn mark_signature(flows: &mut Flows, name: &str, signature: &str) {
+    flows.marks.add(name, signature);
+    flows.marks.add(name, BASE64_URL_SAFE_NO_PAD.decode(signature).expect("a signature in base64"));
 }
 
 /// A login and all that [`ASKED`] lists; each request has headers of its own.
@@ -69,7 +77,7 @@ async fn nats_users(flows: &mut Flows) {
     mark_jwt(flows, &jwt);
     let signed = |flows: &mut Flows, method: &str, target: &str| {
         let headers = sign(&user, &request(&jwt, method, target));
-        flows.marks.add("signature of a request", &headers[3].1);
+        mark_signature(flows, "signature of a request", &headers[3].1);
         headers
     };
     walk(flows, "signed", signed).await;
