@@ -132,6 +132,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
 
 /// Makes the bus ready, however long it is away. Gives whether there is still something to do.
 async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, PrepareError> {
+    // The connection is made in the background: that it is not there yet is nothing to warn of.
+    let _ = tokio::time::timeout(AGAIN, service.store.nats.client().flush()).await;
     loop {
         match worker::prepare(&service.store, &service.config).await {
             Ok(()) => return Ok(true),

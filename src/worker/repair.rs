@@ -75,6 +75,7 @@ async fn look(service: &Service) -> std::convert::Infallible {
             () = service.refreshing.resumed.news.notified() => {
                 for integration in service.refreshing.resumed.take() {
                     match resume(service, &integration).await {
+                        Ok(0) => {}
                         Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
                         Err(error) => warn!(%integration, "connections go on later: {error}"),
                     }
