@@ -56,7 +56,10 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
         tokio::select! {
             // A push comes before the event that tells of it.
             biased;
-            _ = &mut interrupted => return Ok(()),
+            _ = &mut interrupted => {
+                // The shell's prompt stands below the table, not behind its last line.
+                return if is_drawn { say("") } else { Ok(()) };
+            }
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
                 if let Some(connection) = pushed(&push?).filter(|it| wanted(&names(it).0)) {
