@@ -2,6 +2,7 @@
 
 mod client;
 mod login;
+mod reason;
 pub(super) mod show;
 mod watch;
 
