@@ -47,8 +47,12 @@ fn place(path: &[String], metadata: Option<&Metadata>) -> Option<String> {
     }
 }
 
+/// A list's variable holds all of it: which element it is stands behind.
 fn variable(path: &[String]) -> String {
-    format!("{PREFIX}{}", path.join("__").to_uppercase())
+    let (elements, names): (Vec<&String>, Vec<&String>) = path.iter().partition(|part| part.parse::<usize>().is_ok());
+    let names: Vec<String> = names.into_iter().map(|name| name.to_uppercase()).collect();
+    let elements: Vec<String> = elements.into_iter().map(|element| format!("[{element}]")).collect();
+    format!("{PREFIX}{}{}", names.join("__"), elements.concat())
 }
 
 /// Refuses variables that are a setting's but for an underscore: passed over, they would be missed by nobody but the
@@ -101,6 +105,12 @@ mod tests {
         let settings = Figment::from(Toml::string(DEFAULT)).merge(Toml::string("[log]\nfiltr = \"info\""));
         let error = settings.extract::<Config>().map_err(SettingsError::from).unwrap_err().to_string();
         assert_eq!(error, "log.filtr: there is no such setting; there are: filter, format");
+    }
+
+    #[test]
+    fn a_lists_variable_has_no_number() {
+        let path = ["AUTH", "ADMIN_ACCOUNTS", "0"].map(str::to_owned);
+        assert_eq!(variable(&path), "TOKENBUS_AUTH__ADMIN_ACCOUNTS[0]");
     }
 
     #[test]

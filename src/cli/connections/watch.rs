@@ -20,8 +20,10 @@ use crate::event::EventKind;
 use crate::subject::{self, Integration};
 use crate::system;
 
-/// Lines of the table; the rest is counted.
-const ROWS: usize = 40;
+/// Lines beside the rows of the table: title, header, what is left out, and the cursor's.
+const BESIDE: usize = 5;
+/// Where the terminal does not say how large it is.
+const TERMINAL: (u16, u16) = (80, 24);
 /// How often times left are drawn anew.
 const REDRAW: Duration = Duration::from_secs(1);
 /// Clears the terminal, its cursor at the top.
@@ -80,7 +82,9 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             }
             _ = redraw.tick() => {
                 if is_drawn {
-                    say(&format!("{CLEAR}{}", view.table(&calls.account.to_string(), system::now())))?;
+                    let (width, height) = crossterm::terminal::size().unwrap_or(TERMINAL);
+                    let table = view.table(&calls.account.to_string(), system::now(), height.into());
+                    say(&format!("{CLEAR}{}", cut(&table, width.into())))?;
                 }
                 let now = connects(calls.nats.client());
                 // What happened while the bus was away was missed; while no worker is there, it is tried again.
@@ -91,6 +95,11 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             }
         }
     }
+}
+
+/// Each line as far as there is room for it: one that wraps would push the first ones out.
+fn cut(text: &str, width: usize) -> String {
+    text.lines().map(|line| line.chars().take(width).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
@@ -160,8 +169,10 @@ impl View {
         }
     }
 
-    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last.
-    fn table(&self, account: &str, now: Timestamp) -> String {
+    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last. Rows for
+    /// which there are not lines enough are counted.
+    fn table(&self, account: &str, now: Timestamp, lines: usize) -> String {
+        let most = lines.saturating_sub(BESIDE).max(1);
         let mut rows: Vec<_> = self.0.iter().collect();
         let is_fine = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
         rows.sort_by_key(|(_, row)| (is_fine(row), row.expiry.is_none(), row.expiry));
@@ -173,11 +184,11 @@ impl View {
             "ENDS",
             "LAST EVENT (UTC)",
         ]);
-        for ((integration, name), row) in rows.iter().take(ROWS) {
+        for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::left(expiry, now));
             table.add_row([integration.as_str(), name, row.status, &ends, &row.last]);
         }
-        let more = match rows.len().saturating_sub(ROWS) {
+        let more = match rows.len().saturating_sub(most) {
             0 => String::new(),
             more => format!("\n… and {more} more"),
         };
@@ -215,15 +226,19 @@ mod tests {
         };
         view.happened(&about("refresh_failed"));
         view.happened(&about("read"));
-        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let lines: Vec<Vec<&str>> = table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
         let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
 
         view.is(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
-        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
         assert_eq!(first[1..3], ["forever", "needs_reauthorization"]);
+
+        let short = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 7);
+        assert_eq!((short.lines().count(), short.lines().last()), (6, Some("… and 1 more")), "{short}");
+        assert_eq!(cut("ä table\nof two lines", 4), "ä ta\nof t");
     }
 }
