@@ -84,7 +84,8 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                 if is_drawn {
                     let (width, height) = crossterm::terminal::size().unwrap_or(TERMINAL);
                     let table = view.table(&calls.account.to_string(), system::now(), height.into());
-                    say(&format!("{CLEAR}{}", cut(&table, width.into())))?;
+                    let away = if calls.nats.is_connected() { "" } else { "NATS is away. " };
+                    say(&format!("{CLEAR}{}", cut(&format!("{away}{table}"), width.into())))?;
                 }
                 let now = connects(calls.nats.client());
                 // What happened while the bus was away was missed; while no worker is there, it is tried again.
@@ -192,7 +193,8 @@ impl View {
             0 => String::new(),
             more => format!("\n… and {more} more"),
         };
-        format!("Connections of {account}: {}. Ctrl-C ends.\n\n{}{more}", rows.len(), show::trimmed(&table))
+        let title = format!("Ctrl-C ends. {} connections of {account}", rows.len());
+        format!("{title}\n\n{}{more}", show::trimmed(&table))
     }
 }
 
