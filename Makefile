@@ -6,7 +6,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
-# Only the scripts in nats/ read this one; the program takes every TOKENBUS_ variable for a setting.
+# Only scripts read this one: a setting's variable has two underscores behind its section.
 TOKENBUS_CACHE ?= $(CURDIR)/.cache
 BRING_NATS = TOKENBUS_CACHE='$(TOKENBUS_CACHE)' nats/bring-nats
 # A plain assignment, so that a failing script ends the recipe.

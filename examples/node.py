@@ -66,6 +66,8 @@ class TokenSource:
 
 
 async def main():
+    if len(sys.argv) != 4:
+        sys.exit("usage: node.py <account> <integration> <connection>")
     source = TokenSource(*sys.argv[1:4])
     running = asyncio.create_task(source.run())
     while not running.done():

@@ -18,8 +18,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: token_source <account> <integration> <connection>".into());
     };
     let key = ConnectionKey::parse(account, integration, name)?;
-    let options = ConnectOptions::with_user_and_password(std::env::var("NATS_USER")?, std::env::var("NATS_PASSWORD")?);
-    let client = options.connect(std::env::var("NATS_URL")?).await?;
+    let setting = |name: &str| std::env::var(name).map_err(|_| format!("{name} is not set"));
+    let options = ConnectOptions::with_user_and_password(setting("NATS_USER")?, setting("NATS_PASSWORD")?);
+    let client = options.connect(setting("NATS_URL")?).await?;
     follow(client, key, |line| println!("{line}")).await
 }
 

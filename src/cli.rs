@@ -72,22 +72,23 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     }
     let mut config = loaded.context("settings")?;
     if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
-        // What a person asked for is printed; of the rest only what went wrong.
-        "warn".clone_into(&mut config.log.filter);
-        if matches!(arguments.command, Command::Config(_) | Command::Connections(_)) {
+        // What a person asked for is printed; of the rest only what went wrong. Why there is no connection is said
+        // at the end.
+        "warn,async_nats=off".clone_into(&mut config.log.filter);
+        if matches!(arguments.command, Command::Config(_) | Command::Connections(_) | Command::Doctor(_)) {
             // These say by themselves what the server refuses.
-            "warn,tokenbus::nats=off".clone_into(&mut config.log.filter);
+            "warn,async_nats=off,tokenbus::nats=off".clone_into(&mut config.log.filter);
         }
     }
     telemetry::start(&config.log).context("settings")?;
     match arguments.command {
         Command::Serve(options) => serve::run(config, options).await,
-        Command::Setup(options) => setup::run(&config, options).await,
-        Command::ApiKeys(command) => api_keys::run(&config, command).await,
+        Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
+        Command::ApiKeys(command) => api_keys::run(&config, command).await.map_err(with_advice),
         Command::Config(options) => configs::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
-        Command::Keys(command) => keys::run(&config, command).await,
-        Command::Dead(command) => dead::run(&config, command).await,
+        Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice),
+        Command::Dead(command) => dead::run(&config, command).await.map_err(with_advice),
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
         Command::Openapi => {
@@ -106,6 +107,17 @@ async fn connect(config: &Config) -> anyhow::Result<Nats> {
 /// Says that something is done; to a program in the words of the HTTP interface.
 fn done(said: &str, json: bool) -> anyhow::Result<()> {
     if json { say(&serde_json::json!({ "message": "success" }).to_string()) } else { say(said) }
+}
+
+/// To whoever is connected, "no answer" is seldom what it says: streams are missing, or the user may not read them.
+fn with_advice(error: anyhow::Error) -> anyhow::Error {
+    let said = in_full(&error);
+    if !said.contains("NATS is away") {
+        return error;
+    }
+    anyhow::anyhow!(
+        "{said}; if it is there: has `tokenbus setup` been run, and may this NATS user do that? `tokenbus doctor` looks"
+    )
 }
 
 /// The error and its causes, each said once: some say their cause themselves.

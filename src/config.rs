@@ -1,6 +1,7 @@
 //! Settings: `config/default.toml`, then the file given, then the environment. The only reader of the environment.
 
 mod form;
+mod said;
 mod section;
 
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
+pub use self::said::SettingsError;
 pub use self::section::{
     Auth, Cli, Config, Events, Http, Jwt, Log, LogFormat, Nats, NatsJwt, Oauth, ReadEvents, Refresh, Secrets, Webhooks,
     Worker,
@@ -20,14 +22,15 @@ pub const DEFAULT: &str = include_str!("../config/default.toml");
 ///
 /// # Errors
 /// When the file cannot be read, a key is unknown or a value does not fit; the text names the key and where it stands.
-pub fn load(file: Option<&Path>) -> Result<Config, Box<figment::Error>> {
+pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
     let mut figment = Figment::from(Toml::string(DEFAULT));
     if let Some(file) = file {
         figment = figment.merge(Toml::file_exact(file));
     }
     // Other programs' variables may begin alike; a setting's has a section.
-    let environment = Env::prefixed("TOKENBUS_").filter(|name| name.as_str().contains("__")).split("__");
-    figment.merge(environment).extract().map_err(Box::new)
+    said::check_names(&Env::prefixed(said::PREFIX))?;
+    let environment = Env::prefixed(said::PREFIX).filter(|name| name.as_str().contains("__")).split("__");
+    Ok(figment.merge(environment).extract()?)
 }
 
 /// The folder for files the project makes by itself when nothing else is said, and the value of any other variable

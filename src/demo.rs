@@ -129,6 +129,14 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     say(format!("  {operator} kv ls oauth_connections"));
     say(format!("  {operator} kv get --raw oauth_connections {ACCOUNT}.demo.workspace1"));
     say(format!("  {operator} stream ls"));
+    say(format!("  {operator} micro stats tokenbus"));
+    screen.title("Look after the account's connections, as its NATS user:");
+    let program = std::env::current_exe().map_or_else(|_| "tokenbus".to_owned(), |path| path.display().to_string());
+    let settings = format!(
+        "TOKENBUS_NATS__URL={nats_url} TOKENBUS_NATS__USER=demo TOKENBUS_NATS__PASSWORD={}",
+        stack.password("demo")
+    );
+    say(format!("  {settings} {program} connections --account {ACCOUNT} watch"));
 }
 
 /// Waits for ever, unless one of the processes ends by itself.

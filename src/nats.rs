@@ -132,10 +132,7 @@ impl Nats {
             async move { log_event(&event, &probe).await }
         });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
-        let client = options
-            .connect(&servers[..])
-            .await
-            .map_err(|source| ConnectError::Connect { url: settings.url.clone(), source })?;
+        let client = options.connect(&servers[..]).await.map_err(|source| ConnectError::of(&settings.url, source))?;
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(TRY);
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));

@@ -73,16 +73,17 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
 async fn create(config: &Config, new: NewKey, (expires_days, as_json): (u16, bool)) -> anyhow::Result<()> {
     let nats = super::connect(config).await?;
     let may_be_admin = config.auth.admin_accounts.contains(&new.account);
-    let (key, ListedKey { id, account, role, rate_limit, .. }) = api_key::create(&nats, new, ACTOR).await?;
+    let (key, listed) = api_key::create(&nats, new, ACTOR).await?;
     if as_json {
-        let key = key.expose();
-        let mut made = json!({ "id": id, "key": key, "account": account, "role": role, "expires_days": expires_days });
-        if let (Some(limit), Some(fields)) = (rate_limit, made.as_object_mut()) {
-            fields.insert("rate_limit".to_owned(), limit.get().into());
+        let mut made = json!(listed);
+        if let Some(fields) = made.as_object_mut() {
+            fields.insert("key".to_owned(), key.expose().into());
+            fields.insert("expires_days".to_owned(), expires_days.into());
         }
         println!("{made}");
         return Ok(());
     }
+    let ListedKey { id, account, role, .. } = listed;
     println!("{}", key.expose());
     eprintln!(
         "Key {id} for account {account}, good for {expires_days} days. It is shown this once; send it as `X-Api-Key`."

@@ -62,7 +62,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let Options { api_key, json, command } = options;
     let key = api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new);
     if key.is_empty() {
-        bail!("an API key is needed: `--api-key`, or set `cli.api_key`");
+        bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
     let caller = Caller { credential: Some(credential), traceparent: None, request_id: system::random_id() };
@@ -149,7 +149,9 @@ async fn order(bus: &Bus, caller: &Caller, order: Order) -> anyhow::Result<()> {
 
 fn for_people(error: BusError) -> anyhow::Error {
     match error {
-        BusError::Unavailable => anyhow::anyhow!("no worker answers: is one running on this bus?"),
+        BusError::Unavailable => {
+            anyhow::anyhow!("no worker answers: is one running on this bus, and is the NATS user `admin`?")
+        }
         BusError::Refused { .. } | BusError::Deadline => error.into(),
     }
 }

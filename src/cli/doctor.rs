@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use self::report::{Check, Report};
-use crate::config::Config;
+use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -53,7 +53,7 @@ impl Role {
 }
 
 /// What there is to say when there are no settings to check anything with.
-pub(super) fn unreadable_settings(options: &Options, error: &figment::Error) -> anyhow::Result<()> {
+pub(super) fn unreadable_settings(options: &Options, error: &SettingsError) -> anyhow::Result<()> {
     let mut report = Report::default();
     report.add(Check::failed("settings", error.to_string()).fix("docs/configuration.md has every key and its form"));
     finish(&report, options)

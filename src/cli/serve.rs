@@ -134,11 +134,20 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
 
 /// Makes the bus ready, however long it is away. Gives whether there is still something to do.
 async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, PrepareError> {
+    // The connection is made in the background: that it is not there yet is nothing to warn of.
+    let _ = tokio::time::timeout(AGAIN, service.store.nats.client().flush()).await;
+    let mut said = String::new();
     loop {
         match worker::prepare(&service.store, &service.config).await {
             Ok(()) => return Ok(true),
-            Err(error) if !error.is_lasting() => warn!("not ready: {error}; trying again"),
-            Err(error) => return Err(error),
+            Err(error) if error.is_lasting() => return Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                if reason != said {
+                    warn!("not ready: {reason}; trying again");
+                }
+                said = reason;
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(false),

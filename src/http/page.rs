@@ -99,7 +99,7 @@ fn failure(status: StatusCode, integration: Option<&str>) -> String {
     match (status, integration) {
         (StatusCode::UNAUTHORIZED, _) => "This login link is not valid".to_owned(),
         (StatusCode::GATEWAY_TIMEOUT, Some(name)) => format!("{name} is not connected yet"),
-        (_, Some(name)) => format!("{name} is not connected"),
+        (_, Some(name)) => format!("{name} was not connected"),
         (_, None) => "The login did not succeed".to_owned(),
     }
 }
@@ -111,7 +111,7 @@ fn advice(status: StatusCode) -> &'static str {
             "It was used already, it is too old, or it belongs to another browser. If you connected with it, all is well; if not, go back to where you came from and connect again."
         }
         400 => {
-            "The login was refused or given up. Nothing was stored. Go back to where you came from and connect again."
+            "The login was refused or given up, and nothing was changed. Go back to where you came from and connect again."
         }
         429 => "There were too many attempts. Wait a moment, then connect again.",
         503 => "The service is not available just now. Wait a moment, then reload this page.",

@@ -253,7 +253,10 @@ fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError
     if url.scheme() == "https" || insecure {
         Ok(())
     } else {
-        Err(ConfigError::invalid(field, "https (http on loopback hosts alone, and where the service allows it)"))
+        Err(ConfigError::invalid(
+            field,
+            "https (http on loopback hosts alone, and with the setting `oauth.allow_insecure_urls`)",
+        ))
     }
 }
 

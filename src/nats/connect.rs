@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
@@ -34,7 +34,10 @@ pub enum ConnectError {
         /// Why.
         source: std::io::Error,
     },
-    /// The server cannot be reached, or refuses.
+    /// The server knows no such user, or not with these credentials.
+    #[error("NATS at {0} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
+    Unauthorized(String),
+    /// The server cannot be reached.
     #[error("cannot connect to NATS at {url}: {source}")]
     Connect {
         /// Where.
@@ -42,6 +45,16 @@ pub enum ConnectError {
         /// Why.
         source: async_nats::ConnectError,
     },
+}
+
+impl ConnectError {
+    pub(super) fn of(url: &str, source: async_nats::ConnectError) -> Self {
+        let url = url.to_owned();
+        if source.kind() == ConnectErrorKind::AuthorizationViolation {
+            return Self::Unauthorized(url);
+        }
+        Self::Connect { url, source }
+    }
 }
 
 pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {

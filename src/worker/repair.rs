@@ -62,6 +62,7 @@ async fn look(service: &Service) -> std::convert::Infallible {
             () = service.resumed.news() => {
                 for integration in service.resumed.take() {
                     match resume(service, &integration).await {
+                        Ok(0) => {}
                         Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
                         Err(error) => warn!(%integration, "connections go on later: {error}"),
                     }

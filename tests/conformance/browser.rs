@@ -78,7 +78,7 @@ async fn a_popup_tells_its_opener_that_it_was_denied() {
     browser.answer(Consent::Deny).await;
     browser.arrive(&world.tokenbus.callback()).await;
 
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is not connected"));
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} was not connected"));
     assert_eq!(browser.text(".detail").await, "access_denied");
     browser.picture("denied").await;
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::bus::Bus;
+use crate::cli_connections::tokenbus;
 use crate::nats_operator::ROOT;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, Tokenbus, run, settings};
@@ -96,12 +97,55 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
     let none = HashMap::new();
     let (code, printed, _) = doctor(&none, &["--config", file.path().to_str().unwrap()]).await;
     assert_eq!(code, Some(1));
-    assert!(printed.starts_with("✗ settings") && printed.contains("urll"), "{printed}");
+    assert!(printed.starts_with("✗ settings") && printed.contains("nats.urll: there is no such setting"), "{printed}");
+
+    let nearly = HashMap::from([("TOKENBUS_NATS_URL".to_owned(), "nats://127.0.0.1:1".to_owned())]);
+    let (code, printed, _) = doctor(&nearly, &["--role", "edge"]).await;
+    assert!(code == Some(1) && printed.contains("two underscores: TOKENBUS_NATS__URL"), "{printed}");
 
     let away = HashMap::from([("TOKENBUS_NATS__URL".to_owned(), "nats://127.0.0.1:1".to_owned())]);
     let (code, printed, _) = doctor(&away, &["--role", "edge"]).await;
     assert_eq!(code, Some(1));
     assert!(printed.contains("✗ NATS") && printed.contains("→ start it"), "{printed}");
+}
+
+/// A user without JetStream is not told that the server is too old, nor waited for at each stream.
+#[tokio::test]
+async fn another_roles_user_is_told_what_is_wrong_with_it() {
+    let nats = Nats::start().await;
+    for user in ["demo", "edge"] {
+        let settings = settings(&nats, user, Path::new("none"));
+        let (code, found, report) = statuses(&settings, "operator").await;
+        assert_eq!((code, found["JetStream"].as_str()), (Some(1), "failed"), "{report}");
+        assert_eq!(found["streams"], "skipped", "{report}");
+        assert!(report.to_string().contains("no JetStream for this user"), "{report}");
+        assert_eq!(doctor(&settings, &["--role", "operator"]).await.2.lines().count(), 1, "one line, without a log");
+    }
+    let mut settings = settings(&nats, "operator", Path::new("none"));
+    let printed = tokenbus(&nats, "operator", &["api-keys", "list"]).await;
+    printed.fails(1, "`tokenbus doctor` looks");
+    settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), "wrong".to_owned());
+    let (_, printed, _) = doctor(&settings, &["--role", "operator"]).await;
+    assert!(printed.contains("refuses this user: correct `nats.user`"), "{printed}");
+}
+
+/// What a worker's start would be refused for: an entry from after the copy that `OAUTH` was restored from.
+#[tokio::test]
+async fn an_oauth_that_would_go_backwards_is_found() {
+    let nats = Nats::edited(&[ROOT], &["root"]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys");
+    let settings = settings(&nats, "worker", &keys);
+    run(&settings, &["keys", "generate", "--out", keys.to_str().unwrap()]).await;
+    run(&settings, &["setup"]).await;
+    let (code, found, report) = statuses(&settings, "worker").await;
+    assert_eq!((code, found["sequences"].as_str()), (Some(0), "ok"), "{report}");
+    let root = async_nats::jetstream::new(nats.connect("root").await);
+    let entry = json!({ "sequence": 7 }).to_string();
+    root.publish("$KV.oauth_configs.odd", entry.into()).await.unwrap().await.unwrap();
+    let (code, found, report) = statuses(&settings, "worker").await;
+    assert_eq!((code, found["sequences"].as_str()), (Some(1), "failed"), "{report}");
+    assert!(report.to_string().contains("--first-seq 1007"), "{report}");
 }
 
 /// A gateway with a worker's user would do harm when taken over.

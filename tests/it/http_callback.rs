@@ -183,7 +183,7 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
     let answer = page(&[("error", "access_denied"), ("state", &state)]).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains(&format!("data-origin=\"{origin}\"")), "{}", answer.text);
-    assert!(answer.text.contains("odd is not connected"), "{}", answer.text);
+    assert!(answer.text.contains("odd was not connected"), "{}", answer.text);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use anyhow::{Context as _, bail};
 use async_nats::Subscriber;
 use serde_json::{Map, Value, json};
 
-use super::PAGE;
+use super::{PAGE, reason};
 use crate::client::{self, CallError};
 use crate::nats::Nats;
 use crate::subject::{Account, Integration, NodeCall};
@@ -29,7 +29,7 @@ impl Calls {
             Err(error @ CallError::NoWorker) => {
                 bail!("{error}: is a worker running, and is the NATS user of account {} or `admin`?", self.account)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => bail!("{}", reason::explained(&error.to_string())),
         }
     }
 

@@ -7,9 +7,9 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
-use super::Which;
 use super::client::Calls;
 use super::show::{Shown, say};
+use super::{Which, reason};
 use crate::event::EventKind;
 use crate::subject::{ConnectionKey, NodeCall, events_about};
 
@@ -65,7 +65,8 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
     let Ok(event) = ended else { bail!("nobody has logged in within {timeout} seconds") };
     let event = event?;
     if event.get("event").and_then(Value::as_str) != Some(EventKind::Connected.as_str()) {
-        bail!("the login failed: {}", event.get("reason").and_then(Value::as_str).unwrap_or("no reason is given"));
+        let code = event.get("reason").and_then(Value::as_str).unwrap_or("no reason is given");
+        bail!("the login failed: {}", reason::explained(code));
     }
     let connection = calls.call(NodeCall::Token, which.question()).await?;
     Shown { json, show_token: false }.connection(&connection)

@@ -20,8 +20,10 @@ use crate::event::EventKind;
 use crate::subject::{self, Integration};
 use crate::system;
 
-/// Lines of the table; the rest is counted.
-const ROWS: usize = 40;
+/// Lines beside the rows of the table: title, header, what is left out, and the cursor's.
+const BESIDE: usize = 5;
+/// Where the terminal does not say how large it is.
+const TERMINAL: (u16, u16) = (80, 24);
 /// How often times left are drawn anew.
 const REDRAW: Duration = Duration::from_secs(1);
 /// Clears the terminal, its cursor at the top.
@@ -56,7 +58,10 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
         tokio::select! {
             // A push comes before the event that tells of it.
             biased;
-            _ = &mut interrupted => return Ok(()),
+            _ = &mut interrupted => {
+                // The shell's prompt stands below the table, not behind its last line.
+                return if is_drawn { say("") } else { Ok(()) };
+            }
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
                 if let Some(connection) = pushed(&push?).filter(|it| wanted(&names(it).0)) {
@@ -77,7 +82,10 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             }
             _ = redraw.tick() => {
                 if is_drawn {
-                    say(&format!("{CLEAR}{}", view.table(&calls.account.to_string(), system::now())))?;
+                    let (width, height) = crossterm::terminal::size().unwrap_or(TERMINAL);
+                    let table = view.table(&calls.account.to_string(), system::now(), height.into());
+                    let away = if calls.nats.is_connected() { "" } else { "NATS is away. " };
+                    say(&format!("{CLEAR}{}", cut(&format!("{away}{table}"), width.into())))?;
                 }
                 let now = connects(calls.nats.client());
                 // What happened while the bus was away was missed; while no worker is there, it is tried again.
@@ -88,6 +96,11 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             }
         }
     }
+}
+
+/// Each line as far as there is room for it: one that wraps would push the first ones out.
+fn cut(text: &str, width: usize) -> String {
+    text.lines().map(|line| line.chars().take(width).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
@@ -157,8 +170,10 @@ impl View {
         }
     }
 
-    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last.
-    fn table(&self, account: &str, now: Timestamp) -> String {
+    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last. Rows for
+    /// which there are not lines enough are counted.
+    fn table(&self, account: &str, now: Timestamp, lines: usize) -> String {
+        let most = lines.saturating_sub(BESIDE).max(1);
         let mut rows: Vec<_> = self.0.iter().collect();
         let is_fine = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
         rows.sort_by_key(|(_, row)| (is_fine(row), row.expiry.is_none(), row.expiry));
@@ -170,15 +185,16 @@ impl View {
             "ENDS",
             "LAST EVENT (UTC)",
         ]);
-        for ((integration, name), row) in rows.iter().take(ROWS) {
+        for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::left(expiry, now));
             table.add_row([integration.as_str(), name, row.status, &ends, &row.last]);
         }
-        let more = match rows.len().saturating_sub(ROWS) {
+        let more = match rows.len().saturating_sub(most) {
             0 => String::new(),
             more => format!("\n… and {more} more"),
         };
-        format!("Connections of {account}: {}. Ctrl-C ends.\n\n{}{more}", rows.len(), show::trimmed(&table))
+        let title = format!("Ctrl-C ends. {} connections of {account}", rows.len());
+        format!("{title}\n\n{}{more}", show::trimmed(&table))
     }
 }
 
@@ -212,15 +228,19 @@ mod tests {
         };
         view.happened(&about("refresh_failed"));
         view.happened(&about("read"));
-        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let lines: Vec<Vec<&str>> = table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
         let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
 
         view.is(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
-        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap());
+        let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
         assert_eq!(first[1..3], ["forever", "needs_reauthorization"]);
+
+        let short = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 7);
+        assert_eq!((short.lines().count(), short.lines().last()), (6, Some("… and 1 more")), "{short}");
+        assert_eq!(cut("ä table\nof two lines", 4), "ä ta\nof t");
     }
 }

@@ -11,6 +11,7 @@ use crate::bus::Bus;
 use crate::config::Config;
 use crate::nats::outgoing::Replies;
 use crate::nats::permissions::{self, OwnUser};
+use crate::nats::sequence::{self, SequenceError};
 use crate::nats::topology::{self, Server, Sizes, TopologyError};
 use crate::nats::{Nats, NatsError, Patience};
 use crate::seal::Keyring;
@@ -44,19 +45,40 @@ pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>
         answer => report.add(unknown_user(answer.err())),
     }
     if role.sees_streams() {
-        report.add(jetstream(topology::check_server(&nats).await));
-        let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
-        report.add(streams(topology::inspect(&nats, sizes).await));
-        report.add(Check::skipped(
-            "at rest",
-            "the server does not tell users how it stores: compare `cipher` and `sync_interval` with nats/server.conf",
-        ));
-    }
-    if let Some(keyring) = keyring {
-        report.add(keyring::compare(&nats, keyring).await);
+        stored(config, &nats, keyring, role, report).await;
     }
     if role.calls_workers() {
         report.add(workers(nats).await);
+    }
+}
+
+/// What is in streams and buckets. Without JetStream each question would wait for an answer in vain.
+async fn stored(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: Role, report: &mut Report) {
+    let server = topology::check_server(nats).await;
+    let is_there = matches!(server, Ok(_) | Err(TopologyError::TooOld { .. }));
+    report.add(jetstream(server));
+    if !is_there {
+        return report.add(Check::skipped("streams", "cannot be looked at without JetStream"));
+    }
+    let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
+    report.add(streams(topology::inspect(nats, sizes).await));
+    if role != Role::Operator {
+        report.add(sequences(sequence::check(nats).await));
+    }
+    report.add(Check::skipped(
+        "at rest",
+        "the server does not tell users how it stores: compare `cipher` and `sync_interval` with nats/server.conf",
+    ));
+    if let Some(keyring) = keyring {
+        report.add(keyring::compare(nats, keyring).await);
+    }
+}
+
+/// A start is refused for this, so it is to be seen before one.
+fn sequences(checked: Result<(), SequenceError>) -> Check {
+    match checked {
+        Ok(()) => Check::fine("sequences", "go on above all that is stored"),
+        Err(error) => Check::failed("sequences", error.to_string()),
     }
 }
 
@@ -164,7 +186,7 @@ fn jetstream(server: Result<Server, TopologyError>) -> Check {
             let fix = if matches!(error, TopologyError::TooOld { .. }) {
                 "update nats-server; `nats/bring-nats` brings one"
             } else {
-                "set `jetstream` at the server and for the account, as in nats/server.conf and nats/accounts.conf"
+                "take a user of the account that has `jetstream`, or set it at the server and for the account, as in nats/server.conf and nats/accounts.conf"
             };
             Check::failed("JetStream", error.to_string()).fix(fix)
         }
@@ -188,6 +210,7 @@ fn streams(found: Vec<(String, Result<(), TopologyError>)>) -> Check {
 async fn workers(nats: Nats) -> Check {
     match Bus::new(nats, Replies::new(), ANSWER).ready().await {
         Ok(()) => Check::fine("workers", "answer"),
-        Err(reason) => Check::failed("workers", reason).fix("start one: `tokenbus serve --role worker`"),
+        Err(reason) => Check::failed("workers", reason)
+            .fix("start one: `tokenbus serve --role worker`; if one runs, see what is said of permissions"),
     }
 }

@@ -10,15 +10,19 @@ use crate::seal::Keyring;
 use crate::store::{self, Rotated, Step, Store};
 
 /// Hidden by itself where standard error is no terminal.
-const BAR: &str = "{prefix:22} {wide_bar} {pos}/{len} {per_sec} {eta} {msg}";
+const BAR: &str = "{prefix:22} {wide_bar} {pos}/{len} {per_sec} {eta}";
+/// In its place while there is nothing to count.
+const WAITING: &str = "{wide_msg} {elapsed}";
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
     let store = Store { nats: super::super::connect(config).await?, keyring: Arc::new(keyring) };
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);
+    let (counting, waiting) = (ProgressStyle::with_template(BAR)?, ProgressStyle::with_template(WAITING)?);
+    let bar = ProgressBar::new(0);
     let tell = |step: Step<'_>| match step {
         Step::Begins(stream, messages) => {
             bar.reset();
+            bar.set_style(counting.clone());
             bar.set_length(messages);
             bar.set_prefix(stream.to_owned());
             bar.set_message("");
@@ -29,6 +33,10 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
             // Without a bar, once.
             if bar.is_hidden() && bar.message() != said {
                 eprintln!("{said}");
+            }
+            if bar.message() != said {
+                bar.reset();
+                bar.set_style(waiting.clone());
             }
             bar.set_message(said);
         }

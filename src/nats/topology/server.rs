@@ -27,6 +27,10 @@ pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
     let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
     let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
     let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
+    if account.get("error").is_some() {
+        // The account has none: the version of the server is not what is wrong.
+        return Err(TopologyError::NoJetStream);
+    }
     let level = account.pointer("/api/level").and_then(Value::as_u64).unwrap_or(0);
     let version = nats.client().server_info().version;
     if will_do(&version, level) {
