@@ -28,7 +28,7 @@ use self::lane::Lanes;
 pub use self::measures::Measures;
 use self::places::Places;
 use self::repair::Resumed;
-use crate::api::PendingLogins;
+use crate::api::{PendingLogins, Waiting};
 use crate::auth::Authenticator;
 use crate::command::{Answer, Work};
 use crate::config::{self, Config};
@@ -75,6 +75,8 @@ pub struct Service {
     pub refreshing: Refreshing,
     /// Logins under way.
     pub pending: PendingLogins,
+    /// Calls that wait for commands.
+    pub waiting: Waiting,
 }
 
 /// What the refreshes of a process share.

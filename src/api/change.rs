@@ -66,6 +66,7 @@ async fn order(
     work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
+    let _waits = service.waiting.enter(&subject.account)?;
     let patience = service.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
     loop {

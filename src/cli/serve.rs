@@ -108,6 +108,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         reads: Reads::default(),
         refreshing: worker::Refreshing::new(&config.refresh),
         pending: api::PendingLogins::default(),
+        waiting: api::Waiting::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
