@@ -330,9 +330,13 @@ impl PrepareError {
 ///
 /// # Errors
 /// [`PrepareError`], which knows whether to try again.
-pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
+pub async fn prepare(service: &Service) -> Result<(), PrepareError> {
+    let Service { store, config, .. } = service;
     permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
-    topology::declare(&store.nats, sizes(config)).await?;
+    // The server may have lost a queue, and all schedules with it.
+    if topology::declare(&store.nats, sizes(config)).await? {
+        service.refreshing.resumed.lost();
+    }
     declare_consumers(&store.nats).await?;
     Ok(store.claim_keys().await?)
 }

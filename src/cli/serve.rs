@@ -134,7 +134,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
 /// Makes the bus ready, however long it is away. Gives whether there is still something to do.
 async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, PrepareError> {
     loop {
-        match worker::prepare(&service.store, &service.config).await {
+        match worker::prepare(service).await {
             Ok(()) => return Ok(true),
             Err(error) if !error.is_lasting() => warn!("not ready: {error}; trying again"),
             Err(error) => return Err(error),
