@@ -34,6 +34,8 @@ use crate::system;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
+/// Bytes of a question, which is held until it is answered: room for a refresh token four times.
+const QUESTION_BYTES: usize = 64 * 1024;
 /// Characters of an error's text: an answer has to fit into a message, and its header into what clients read.
 const ERROR_CHARS: usize = 500;
 /// Of those who serve calls, one gets each.
@@ -247,6 +249,9 @@ async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
+    if body.len() > QUESTION_BYTES {
+        return Err(CallError::Refused(413, format!("a question has at most {QUESTION_BYTES} bytes")));
+    }
     serde_json::from_slice(body).map_err(bad_request)
 }
 
@@ -339,13 +344,16 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
         return Ok(json!(connection));
     }
     match change::refresh(service, caller, &key, None).await {
-        Err(CallError::Refused(..) | CallError::Answered(_)) => {
+        Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // As it is now: with the old token while that is good, or with a status that says why not.
             let connection = read(service, &key).await?;
             let is_good =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
+            let is_limited = matches!(refused, CallError::Answered(Answer { status: 429, .. }));
             if is_good {
                 Ok(json!(connection))
+            } else if is_limited {
+                Err(refused)
             } else {
                 Err(CallError::Refused(502, "the token has ended and cannot be refreshed at the moment".to_owned()))
             }

@@ -4,6 +4,7 @@ pub mod lane;
 mod measures;
 mod pending;
 mod resumed;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ pub use self::lane::Lanes;
 pub use self::measures::Measures;
 pub use self::pending::PendingLogins;
 pub use self::resumed::Resumed;
+pub use self::waiting::Waiting;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
@@ -43,4 +45,6 @@ pub struct Service {
     pub resumed: Resumed,
     /// Logins under way.
     pub pending: PendingLogins,
+    /// Calls that wait for commands.
+    pub waiting: Waiting,
 }

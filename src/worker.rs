@@ -31,7 +31,7 @@ use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue, sift};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::service::Service;
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 use crate::subject::{Verb, permission};
 use crate::system;
 
@@ -293,9 +293,13 @@ impl PrepareError {
 ///
 /// # Errors
 /// [`PrepareError`], which knows whether to try again.
-pub async fn prepare(store: &Store, config: &Config) -> Result<(), PrepareError> {
+pub async fn prepare(service: &Service) -> Result<(), PrepareError> {
+    let Service { store, config, .. } = service;
     permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
-    topology::declare(&store.nats, sizes(config)).await?;
+    // The server may have lost a queue, and all schedules with it.
+    if topology::declare(&store.nats, sizes(config)).await? {
+        service.resumed.add_lost();
+    }
     declare_consumers(&store.nats).await?;
     clear_up(&store.nats).await?;
     Ok(store.claim_keys().await?)

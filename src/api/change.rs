@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{CallError, no_connection};
+use super::{CONCURRENCY, CallError, no_connection, too_many};
 use crate::auth::Caller;
 use crate::command::{Answer, Work};
 use crate::connection::{Status, StoredConnection};
@@ -17,6 +17,8 @@ use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
 
+/// Calls of one account that may wait at once, a quarter of all places: so that it holds up nobody else.
+const WAITING: usize = CONCURRENCY / 4;
 /// How often the queue's place for a command is tried while it is taken: doubled from the first to the last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
 /// Of the time that a caller waits, what is kept for the answer's way.
@@ -66,6 +68,9 @@ async fn order(
     work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
+    let Some(_waits) = service.waiting.enter(&subject.account, WAITING) else {
+        return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
+    };
     let patience = service.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
     loop {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
-use super::{CONCURRENCY, QUEUE, carry_out, told};
+use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, told};
 use crate::auth::{Caller, Role};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::nats::{Nats, header};
@@ -59,7 +59,8 @@ pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationT
     }
     micro.stop().await?;
     let rest = async {
-        while let Some((call, request)) = calls.next().await {
+        // While the bus is away, nothing says that these were the last.
+        while let Ok(Some((call, request))) = tokio::time::timeout(UNSUBSCRIBE, calls.next()).await {
             take(call, request).await?;
         }
         running.close();

@@ -22,7 +22,7 @@ use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience, permissions};
 use crate::seal::Keyring;
-use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service};
+use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service, Waiting};
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::permission;
@@ -110,6 +110,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         lanes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
         resumed: Resumed::default(),
         pending: PendingLogins::default(),
+        waiting: Waiting::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
@@ -138,7 +139,7 @@ async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, Pr
     let _ = tokio::time::timeout(AGAIN, service.store.nats.client().flush()).await;
     let mut said = String::new();
     loop {
-        match worker::prepare(&service.store, &service.config).await {
+        match worker::prepare(service).await {
             Ok(()) => return Ok(true),
             Err(error) if error.is_lasting() => return Err(error),
             Err(error) => {

@@ -103,18 +103,20 @@ impl From<SequenceError> for TopologyError {
     }
 }
 
-/// Declares all streams and buckets. Existing ones are compared, never changed.
+/// Declares all streams and buckets. Existing ones are compared, never changed. Gives whether a queue was made.
 ///
 /// # Errors
 /// [`TopologyError`] naming the stream and the option that differs.
-pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     check_server(nats).await?;
     // Before `OAUTH` is made, which would begin at 1.
     sequence::check(nats).await?;
+    let mut made = false;
     for wanted in streams(sizes) {
-        declare_stream(nats, wanted, false).await?;
+        let is_queue = wanted.retention == RetentionPolicy::WorkQueue;
+        made |= declare_stream(nats, wanted, false).await? && is_queue;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// As [`declare`], and changes what can be changed without loss of what exists: replicas, ages, whether any replica may

@@ -92,6 +92,9 @@ mod nats_topology;
 mod nodes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod nodes_flood;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod nodes_shutdown;
 #[cfg(test)]
 mod operator_mode;

@@ -3,6 +3,7 @@
 use reqwest::StatusCode;
 
 use crate::provider::Provider;
+use crate::support::nats::Nats;
 use crate::world::World;
 
 #[tokio::test]
@@ -29,16 +30,15 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
 }
 
-/// Only the schedules are lost, and commands go on: nothing that fails says that they are.
-#[tokio::test]
-async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
-    let mut world = World::with(Provider::generous().await).await;
-    assert_eq!(world.connect("one").await.0, StatusCode::OK);
-    let nats = &mut world.tokenbus.nats;
-    nats.kill().await;
+/// What the server lost while nobody looked. Commands go on: nothing of theirs fails.
+async fn loses_its_schedules(nats: &mut Nats) {
     let folder = nats.store().join("jetstream/OAUTH/streams/OAUTH_SCHEDULE");
     std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     nats.restart_once_killed().await;
+}
+
+/// The one connection has its schedule again, and logins go on.
+async fn is_mended(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     let found = async {
@@ -48,4 +48,23 @@ async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
     };
     tokio::time::timeout(std::time::Duration::from_mins(1), found).await.expect("it has its schedule again");
     assert_eq!(world.connect("two").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
+    let mut world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    world.tokenbus.nats.kill().await;
+    loses_its_schedules(&mut world.tokenbus.nats).await;
+    is_mended(&world).await;
+}
+
+/// Server and workers went down together.
+#[tokio::test]
+async fn d9_schedules_that_were_lost_before_a_start_are_set_again_at_once() {
+    let mut world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    world.tokenbus.restart_without_nats().await;
+    loses_its_schedules(&mut world.tokenbus.nats).await;
+    is_mended(&world).await;
 }

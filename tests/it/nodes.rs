@@ -119,6 +119,8 @@ async fn errors_of_a_nodes_calls_are_those_of_a_micro_service() {
     check("token", r#"{"integration_id": "a.b", "connection_id": "x"}"#, "400", "integration_id must be").await;
     check("list", r#"{"limit": 0}"#, "400", "limit must be").await;
     let long = "a".repeat(1_000_000);
+    check("list", &format!("{{\"{long}\": 0}}"), "413", "at most").await;
+    let long = "a".repeat(60_000);
     check("list", &format!("{{\"{long}\": 0}}"), "400", "unknown field").await;
     check("token", &format!("{{\"integration_id\": \"{long}\"}}"), "400", "integration_id must be").await;
     // The last place that there can be.

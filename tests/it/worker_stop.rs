@@ -13,7 +13,9 @@ async fn ends_without_its_bus(how: &str) {
         assert_eq!(fleet.arrive(&state, "code").await.0, 200);
     }
     first.kill().await;
-    let mut worker = fleet.worker_with(&[("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s")]);
+    // So long that whoever waits for it waits in vain.
+    let settings = [("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s"), ("TOKENBUS_WORKER__DRAIN", "10m")];
+    let mut worker = fleet.worker_with(&settings);
     worker.ready().await;
     signal(fleet.nats.pid(), how);
     let is_missed = |log: &str| log.contains("cannot take commands") && log.contains("repair pass ended early");

@@ -1,6 +1,6 @@
 //! `connections watch`: what expires, is refreshed and fails, as it happens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
@@ -121,9 +121,16 @@ fn names(connection: &OauthConnection) -> (String, String) {
 }
 
 impl View {
+    /// All there are. Those that are not among them were deleted.
     fn are(&mut self, connections: Vec<Value>) -> anyhow::Result<()> {
+        let mut listed = BTreeSet::new();
         for connection in connections {
-            self.is(&serde_json::from_value(connection)?);
+            let connection = serde_json::from_value(connection)?;
+            listed.insert(names(&connection));
+            self.is(&connection);
+        }
+        for (_, row) in self.0.iter_mut().filter(|(names, _)| !listed.contains(names)) {
+            (row.status, row.expiry) = (Status::Revoked.as_str(), None);
         }
         Ok(())
     }
@@ -233,6 +240,12 @@ mod tests {
         let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
+
+        // Found after the bus was away: the others were deleted meanwhile.
+        let listed = ["late", "forever"].map(|name| json!(connection(name, 5, None)));
+        view.are(listed.to_vec()).unwrap();
+        let status = |name: &str| view.0[&("odd".to_owned(), name.to_owned())].status;
+        assert_eq!(["soon", "late", "forever"].map(status), ["revoked", "active", "active"]);
 
         view.is(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);

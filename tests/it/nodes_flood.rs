@@ -1,0 +1,49 @@
+//! One account's nodes that call more than they should: others are served all the same.
+
+use std::time::Duration;
+
+use async_nats::client::Request;
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::ask::new_account;
+use crate::fleet::{INTEGRATION, eventually};
+use crate::provider::{Provider, Said};
+use crate::refresh_crash::connected;
+use crate::support::tokenbus::ACCOUNT;
+
+/// More than a worker takes at once.
+const CALLS: usize = 1_500;
+
+#[tokio::test]
+async fn g3_an_account_that_keeps_workers_waiting_holds_up_no_other() {
+    let provider = Provider::start(|number, asked| {
+        let is_refresh = asked.form().contains_key("refresh_token");
+        Said::tokens(number).after(Duration::from_secs(if is_refresh { 9 } else { 0 }))
+    })
+    .await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let _worker = fleet.worker().await;
+    let (node, admin) = (fleet.nats.connect("demo").await, fleet.nats.connect("admin").await);
+    let question = json!({ "integration_id": INTEGRATION, "connection_id": "workspace1" }).to_string();
+    let request = || Request::new().payload(question.clone().into()).timeout(Some(Duration::from_mins(1)));
+    let flood = join_all((0..CALLS).map(|_| node.send_request(format!("ms.oauth.{ACCOUNT}.refresh"), request())));
+    let other = async {
+        eventually("the refresh is under way", async || provider.asked().len() == 2).await;
+        let list = Request::new().payload("{}".into()).timeout(Some(Duration::from_mins(1)));
+        admin.send_request(format!("ms.oauth.{}.list", new_account()), list).await.expect("an answer");
+    };
+    let other = async {
+        other.await;
+        let events = fleet.events().await;
+        assert!(events.iter().all(|event| event["event"] != "refreshed"), "the other account waited for the first one");
+    };
+    let (answers, ()) = tokio::join!(flood, other);
+    let codes = answers.into_iter().map(|answer| {
+        let headers = answer.expect("an answer").headers.unwrap_or_default();
+        headers.get("Nats-Service-Error-Code").map_or(String::new(), ToString::to_string)
+    });
+    let (refreshed, refused): (Vec<_>, Vec<_>) = codes.partition(String::is_empty);
+    assert!(refreshed.len() >= 256 && refused.iter().all(|code| code == "429"), "{} {refused:?}", refreshed.len());
+    assert_eq!(provider.asked().len(), 2);
+}
