@@ -106,7 +106,7 @@ async fn mend(service: &Service) {
 async fn clear_up(nats: &crate::nats::Nats) -> Result<(), StoreError> {
     let found = sift::sift(nats, system::now()).await?;
     if found > 0 {
-        error!("{found} commands had headers that cannot be read; they were given up");
+        error!("{found} commands had subjects or headers that cannot be read; they were given up");
     }
     Ok(())
 }

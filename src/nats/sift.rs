@@ -1,7 +1,7 @@
-//! Commands with headers that no client library writes: found among those under way, and taken off the queue.
+//! Commands with subjects or headers that no client library writes: found among those under way, and taken off the queue.
 //!
-//! Whoever may publish can send any bytes as headers, and the server hands them on. async-nats 0.51 panics at some
-//! (a lone carriage return in a value) and ends the connection at others; such a command would come again and again.
+//! Whoever may publish can send any bytes, and the server hands them on. async-nats 0.51 panics at some headers (a lone
+//! carriage return in a value) and ends the connection at others, and at subjects that are no text; such a command would come again and again.
 //! It is read through the API, whose answer is JSON, and judged here.
 
 use std::time::Duration;
@@ -15,11 +15,11 @@ use serde_json::json;
 
 use super::command::{self, DeadLetter};
 use super::{Nats, NatsError};
-use crate::subject::{OAUTH_COMMANDS, Verb};
+use crate::subject::{CommandSubject, OAUTH_COMMANDS, Verb};
 
 /// Commands looked at in one go: more are never under way.
 const MOST: u64 = 20_000;
-const REASON: &str = "its headers cannot be read";
+const REASON: &str = "its subject or headers cannot be read";
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -42,7 +42,8 @@ pub async fn sift(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
     while next <= last && next - first < MOST {
         let Some(stored) = get(nats, next).await?.filter(|stored| stored.seq <= last) else { break };
         next = stored.seq + 1;
-        if is_readable(&BASE64_STANDARD.decode(&stored.hdrs).map_err(|_| NatsError::Unreadable)?) {
+        let headers = BASE64_STANDARD.decode(&stored.hdrs).map_err(|_| NatsError::Unreadable)?;
+        if is_readable(&headers) && CommandSubject::parse(&stored.subject).is_ok() {
             continue;
         }
         let letter = DeadLetter {
