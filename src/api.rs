@@ -36,6 +36,8 @@ use crate::worker::Service;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
+/// Of these, calls of one account: some wait for a provider, and others are not to wait with them.
+const SHARE: usize = CONCURRENCY / 2;
 /// Of those who serve calls, one gets each.
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
@@ -203,6 +205,9 @@ async fn dispatch(
 
 /// What nodes and the edge may ask alike. Whatever token goes out is counted here.
 async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+    let Some(_place) = service.calls.take(&caller.account, SHARE) else {
+        return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
+    };
     let answer = match call {
         NodeCall::Login => login::begin(service, caller, parse(body)?).await,
         NodeCall::Token => token(service, caller, &parse(body)?).await,

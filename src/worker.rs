@@ -40,8 +40,9 @@ use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::provider;
+use crate::share::Shares;
 use crate::store::{Store, StoreError};
-use crate::subject::{Verb, permission};
+use crate::subject::{Account, Verb, permission};
 use crate::system;
 use crate::webhook::Webhook;
 
@@ -75,6 +76,8 @@ pub struct Service {
     pub refreshing: Refreshing,
     /// Logins under way.
     pub pending: PendingLogins,
+    /// Calls under way, by account.
+    pub calls: Arc<Shares<Account>>,
 }
 
 /// What the refreshes of a process share.

@@ -108,6 +108,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         reads: Reads::default(),
         refreshing: worker::Refreshing::new(&config.refresh),
         pending: api::PendingLogins::default(),
+        calls: Arc::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
@@ -224,6 +225,7 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
 fn limits(settings: &Http) -> Limits {
     Limits {
         connections: settings.max_connections,
+        connections_per_address: settings.max_connections_per_address,
         // A command may take the whole deadline; its answer still has to get through.
         request_timeout: settings.deadline + Duration::from_secs(5),
         drain: settings.drain,

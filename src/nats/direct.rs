@@ -79,7 +79,7 @@ pub async fn page(
     (limit, bytes): (usize, u64),
 ) -> Result<Page, NatsError> {
     let (stream, subject) = (kv_stream(bucket), kv_subject(bucket, filter));
-    let part = || Query { seq: after + 1, batch: limit, max_bytes: bytes, ..Query::default() };
+    let part = || Query { seq: after.saturating_add(1), batch: limit, max_bytes: bytes, ..Query::default() };
     // By subject where the subjects are few: the server goes to each. Where they are many, it walks along the stream.
     let found = if let Some(few) = ask(nats, &stream, &Query { multi_last: vec![subject.clone()], ..part() }).await? {
         few

@@ -34,6 +34,9 @@ mod edge;
 mod fleet;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod hostile_clients;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_edge;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
