@@ -24,14 +24,14 @@ impl<K> Default for Shares<K> {
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// A place, unless this taker has `most` of them.
     #[must_use]
-    pub fn take(self: &Arc<Self>, taker: &K, most: usize) -> Option<Place<K>> {
+    pub fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Place<K>> {
         let mut taken = self.lock();
-        let count = taken.get(taker).copied().unwrap_or(0);
+        let count = taken.get(key).copied().unwrap_or(0);
         if count >= most {
             return None;
         }
-        taken.insert(taker.clone(), count + 1);
-        Some(Place { of: Arc::clone(self), taker: taker.clone() })
+        taken.insert(key.clone(), count + 1);
+        Some(Place { of: Arc::clone(self), taker: key.clone() })
     }
 }
 
