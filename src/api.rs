@@ -42,6 +42,8 @@ const SHARE: usize = CONCURRENCY / 2;
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
 const RETRY_AFTER: u64 = 2;
+/// Longest error text in a header, in characters.
+const ERROR: usize = 1_024;
 /// How long the end of a subscription is waited for.
 const UNSUBSCRIBE: Duration = Duration::from_secs(1);
 
@@ -168,10 +170,11 @@ fn error_headers(answer: &Answer) -> HeaderMap {
     headers
 }
 
-/// The error in an answer's body, fit for a header: it may name what a caller wrote, and a header has no line breaks.
+/// The error in an answer's body, fit for a header: it may name what a caller wrote, which may be long, and a header has
+/// no line breaks.
 fn error_text(body: &Value) -> String {
     let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    text.chars().take(ERROR).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 async fn dispatch(
@@ -223,7 +226,16 @@ async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
-    serde_json::from_slice(body).map_err(bad_request)
+    serde_json::from_slice(body).map_err(|error| bad_request(without_values(&error.to_string())))
+}
+
+/// What was wrong, without the value that was: it may be a secret in the wrong place, and errors of nodes' calls are in
+/// the service's statistics, for people who are to see none.
+fn without_values(error: &str) -> String {
+    let kinds = ["invalid type", "invalid value", "unknown variant"];
+    let Some(kind) = kinds.into_iter().find(|kind| error.starts_with(kind)) else { return error.to_owned() };
+    let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+    format!("{kind}, expected {expected}")
 }
 
 async fn ready(service: &Service) -> Result<Value, CallError> {

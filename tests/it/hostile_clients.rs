@@ -99,3 +99,29 @@ async fn g3_calls_that_wait_for_one_account_hold_up_no_other() {
     }
     assert!(codes.get("429").is_some_and(|count| (1..=1_500 - 512).contains(count)), "{codes:?}");
 }
+
+#[tokio::test]
+async fn f1_an_error_repeats_no_value_however_it_came_there() {
+    let fleet = Fleet::start("http://127.0.0.1:1").await;
+    let _worker = fleet.worker().await;
+    fleet.ready().await;
+    let (client, operator) = (fleet.nats.connect("admin").await, fleet.nats.connect("operator").await);
+    let long = "canary-name".repeat(80_000);
+    for (question, expected) in [
+        (json!({ "integration_id": INTEGRATION, "connection_id": "one", "min_valid": "canary-token" }), "expected u32"),
+        (json!({ "integration_id": INTEGRATION, "connection_id": { "canary-token": 1 } }), "expected a string"),
+        (json!({ "integration_id": INTEGRATION, "connection_id": "canary-token, expected x" }), "letters"),
+        (json!({ "integration_id": INTEGRATION, "refresh_token": 4_815_162_342_u64 }), "expected a string"),
+        // Fits into a message, but not twice.
+        (json!({ long: 1 }), "unknown field"),
+    ] {
+        let subject = format!("ms.oauth.{ACCOUNT}.token");
+        let answer = client.request(subject, question.to_string().into()).await.expect("it is answered");
+        let error = answer.headers.expect("headers").get("Nats-Service-Error").expect("an error").to_string();
+        assert!(error.contains(expected) && error.len() < 2_000, "{error}");
+        assert!(!error.contains("canary-token") && !error.contains("4815162342"), "{error}");
+    }
+    let statistics = operator.request("$SRV.STATS.tokenbus", "".into()).await.expect("statistics");
+    let statistics = String::from_utf8_lossy(&statistics.payload).into_owned();
+    assert!(statistics.contains("last_error") && !statistics.contains("canary-token"), "{statistics}");
+}
