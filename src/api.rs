@@ -38,6 +38,8 @@ const CONCURRENCY: usize = 1_024;
 const QUESTION_BYTES: usize = 64 * 1024;
 /// Characters of an error's text: an answer has to fit into a message, and its header into what clients read.
 const ERROR_CHARS: usize = 500;
+/// Of these, calls of one account: some wait for a provider, and others are not to wait with them.
+const SHARE: usize = CONCURRENCY / 2;
 /// Of those who serve calls, one gets each.
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
@@ -197,10 +199,11 @@ fn error_headers(answer: &Answer) -> HeaderMap {
     headers
 }
 
-/// The error in an answer's body, fit for a header: it may name what a caller wrote, and a header has no line breaks.
+/// The error in an answer's body, fit for a header: it may name what a caller wrote, which may be long, and a header has
+/// no line breaks.
 fn error_text(body: &Value) -> String {
     let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
+    text.chars().take(ERROR_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 async fn dispatch(
@@ -234,6 +237,9 @@ async fn dispatch(
 
 /// What nodes and the edge may ask alike. Whatever token goes out is counted here.
 async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+    let Some(_place) = service.calls.take(&caller.account, SHARE) else {
+        return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
+    };
     let answer = match call {
         NodeCall::Login => login::begin(service, caller, parse(body)?).await,
         NodeCall::Token => token(service, caller, &parse(body)?).await,
@@ -252,7 +258,16 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
     if body.len() > QUESTION_BYTES {
         return Err(CallError::Refused(413, format!("a question has at most {QUESTION_BYTES} bytes")));
     }
-    serde_json::from_slice(body).map_err(bad_request)
+    serde_json::from_slice(body).map_err(|error| bad_request(without_values(&error.to_string())))
+}
+
+/// What was wrong, without the value that was: it may be a secret in the wrong place, and errors of nodes' calls are in
+/// the service's statistics, for people who are to see none.
+fn without_values(error: &str) -> String {
+    let kinds = ["invalid type", "invalid value", "unknown variant"];
+    let Some(kind) = kinds.into_iter().find(|kind| error.starts_with(kind)) else { return error.to_owned() };
+    let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+    format!("{kind}, expected {expected}")
 }
 
 async fn ready(service: &Service) -> Result<Value, CallError> {

@@ -8,6 +8,7 @@ use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -151,6 +152,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long a call may take that only reads.
 const CALL: Duration = Duration::from_secs(5);
+/// How long it is believed whether workers can work.
+const READY_FOR: Duration = Duration::from_millis(500);
 /// How often a command that may be another's looks whether it is.
 const LOOK: Duration = Duration::from_millis(500);
 /// Seconds after which to try again when the bus is away or occupied.
@@ -163,6 +166,8 @@ pub struct Bus {
     nats: Nats,
     replies: Replies,
     deadline: Duration,
+    /// What the workers said last about whether they can work, and when.
+    ready: Mutex<Option<(Instant, Result<(), String>)>>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -175,7 +180,7 @@ impl Bus {
     /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Bus::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
-        Self { nats, replies, deadline }
+        Self { nats, replies, deadline, ready: Mutex::new(None) }
     }
 
     /// A bus without a server, on which everything is unavailable.
@@ -263,6 +268,17 @@ impl Bus {
         if !self.nats.is_connected() {
             return Err("not connected to NATS".to_owned());
         }
+        // Anybody may ask as often as he likes: the workers are asked once for all who come meanwhile.
+        let mut known = self.ready.lock().await;
+        if let Some((_, said)) = known.as_ref().filter(|(at, _)| at.elapsed() < READY_FOR) {
+            return said.clone();
+        }
+        let said = self.ask_ready().await;
+        *known = Some((Instant::now(), said.clone()));
+        said
+    }
+
+    async fn ask_ready(&self) -> Result<(), String> {
         let nobody = Caller { credential: None, traceparent: None, request_id: String::new() };
         match self.call("ready", &nobody, &Value::Null).await {
             Ok(_) => Ok(()),

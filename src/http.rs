@@ -12,6 +12,7 @@ mod health;
 mod metrics;
 mod openapi;
 mod page;
+mod peers;
 mod reply;
 mod request;
 mod route;

@@ -14,6 +14,7 @@ pub mod integration;
 pub mod login;
 pub mod oauth;
 pub mod outcome;
+pub mod share;
 pub mod webhook;
 
 // Edges: each touches one outside thing.

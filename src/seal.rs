@@ -108,6 +108,12 @@ impl Keyring {
         matches!(self.source, Source::File(_))
     }
 
+    /// Whether it comes from a file that all users of this machine can read.
+    #[must_use]
+    pub fn is_open_to_all(&self) -> bool {
+        matches!(&self.source, Source::File(path) if source::is_open_to_all(path))
+    }
+
     /// Reads the keyring again from where it came from.
     ///
     /// # Errors

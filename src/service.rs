@@ -4,7 +4,6 @@ pub mod lane;
 mod measures;
 mod pending;
 mod resumed;
-mod waiting;
 
 use std::sync::Arc;
 
@@ -12,13 +11,14 @@ pub use self::lane::Lanes;
 pub use self::measures::Measures;
 pub use self::pending::PendingLogins;
 pub use self::resumed::Resumed;
-pub use self::waiting::Waiting;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
 use crate::nats::outgoing::Replies;
 use crate::provider;
+use crate::share::Shares;
 use crate::store::Store;
+use crate::subject::Account;
 use crate::webhook::Webhook;
 
 /// What is kept, the ways to providers and the bus, settings, and what is counted.
@@ -45,6 +45,8 @@ pub struct Service {
     pub resumed: Resumed,
     /// Logins under way.
     pub pending: PendingLogins,
-    /// Calls that wait for commands.
-    pub waiting: Waiting,
+    /// Calls under way, by account.
+    pub calls: Arc<Shares<Account>>,
+    /// Of these, calls that wait for commands.
+    pub waiting: Arc<Shares<Account>>,
 }

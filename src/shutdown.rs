@@ -2,7 +2,9 @@
 //! nothing: whoever reads files subscribes to it.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 
+use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -48,7 +50,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Starts a task that runs until [`Tasks::stop`]. If it ends before, or with an error, the process stops.
+    /// Starts a task that runs until [`Tasks::stop`]. If it ends before, with an error or in a panic, the process stops.
     pub fn spawn<E: std::fmt::Display>(
         &self,
         name: &'static str,
@@ -56,10 +58,12 @@ impl Tasks {
     ) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         self.tracker.spawn(async move {
-            match task.await {
-                Ok(()) if stop.is_cancelled() => return,
-                Ok(()) => error!("{name} ended by itself"),
-                Err(error) => error!("{name} failed: {error}"),
+            // What a panic leaves behind is not looked at again: the process ends.
+            match AssertUnwindSafe(task).catch_unwind().await {
+                Ok(Ok(())) if stop.is_cancelled() => return,
+                Ok(Ok(())) => error!("{name} ended by itself"),
+                Ok(Err(error)) => error!("{name} failed: {error}"),
+                Err(_) => error!("{name} panicked"),
             }
             failed.cancel();
             stop.cancel();
@@ -95,4 +99,29 @@ async fn asked() {
 async fn end_of_stdin() {
     let (mut stdin, mut buffer) = (tokio::io::stdin(), [0; 64]);
     while stdin.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(what: &'static str, task: impl Future<Output = Result<(), Infallible>> + Send + 'static) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let ended = runtime.block_on(async {
+            let tasks = Tasks::default();
+            tasks.spawn(what, task);
+            tokio::time::timeout(Duration::from_mins(1), tasks.run(false)).await
+        });
+        assert_eq!(ended, Ok(false), "{what}");
+    }
+
+    #[test]
+    fn a_part_that_ends_or_panics_stops_the_process() {
+        check("a part that ends", std::future::ready(Ok(())));
+        check("a part that panics", async { panic!("as a test wants it") });
+    }
 }

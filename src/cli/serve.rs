@@ -22,7 +22,7 @@ use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served
 use crate::nats::outgoing::Replies;
 use crate::nats::{Nats, Patience, permissions};
 use crate::seal::Keyring;
-use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service, Waiting};
+use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service};
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::permission;
@@ -93,6 +93,9 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
 
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
+    if keyring.is_open_to_all() {
+        warn!("all users of this machine can read the keyring: take that from its file (`chmod o-r`)");
+    }
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = Measures::default();
@@ -110,7 +113,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         lanes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
         resumed: Resumed::default(),
         pending: PendingLogins::default(),
-        waiting: Waiting::default(),
+        calls: Arc::default(),
+        waiting: Arc::default(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
@@ -236,6 +240,7 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
 fn limits(settings: &Http) -> Limits {
     Limits {
         connections: settings.max_connections,
+        connections_per_address: settings.max_connections_per_address,
         // A command may take the whole deadline; its answer still has to get through.
         request_timeout: settings.deadline + Duration::from_secs(5),
         drain: settings.drain,

@@ -113,6 +113,8 @@ pub struct Http {
     /// Connections open at once.
     #[serde(deserialize_with = "form::count")]
     pub max_connections: usize,
+    /// Connections of one address open at once.
+    pub max_connections_per_address: usize,
     /// How long a caller waits for a command's answer.
     #[serde(deserialize_with = "form::duration")]
     pub deadline: Duration,

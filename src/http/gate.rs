@@ -81,7 +81,7 @@ impl Counters {
 }
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, which any one site has all of.
-fn network(client: IpAddr) -> IpAddr {
+pub(super) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(ip) => {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::gate::Gate;
+use super::peers::Peers;
 use super::{Certificates, Edge, Rate};
 
 /// Pause after the operating system refused to hand over a connection: it is out of descriptors,
@@ -37,6 +38,8 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 pub struct Limits {
     /// Connections open at once; further ones wait in the listener's backlog.
     pub connections: usize,
+    /// Of these, connections of one address that is no trusted proxy's; further ones are closed at once. 0: no limit.
+    pub connections_per_address: usize,
     /// Time for a request's head to arrive, counted from the connection's beginning as well, TLS handshake included.
     pub header_timeout: Duration,
     /// Time that a connection may stay open without a request in flight.
@@ -67,6 +70,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            connections_per_address: 256,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_mins(1),
             body_timeout: Duration::from_secs(10),
@@ -118,13 +122,18 @@ pub async fn run(
 ) -> Drain {
     let (permits, drain) = (Arc::new(Semaphore::new(limits.connections)), limits.drain);
     let gate = Gate::new(limits.trusted_proxies.clone(), limits.address_rate, limits.credential_rate);
+    let peers = Peers::new(limits.connections_per_address, limits.trusted_proxies.clone());
     let shared = Arc::new(Listener { edge, limits, gate, tls, shutdown: shutdown.clone() });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &shutdown).await {
+        let Some(place) = peers.take(peer) else {
+            tracing::debug!(%peer, "a connection too many of this address");
+            continue;
+        };
         let (shared, cut) = (Arc::clone(&shared), cut.clone());
         tracker.spawn(async move {
             cut.run_until_cancelled(shared.take(stream, peer)).await;
-            drop(permit);
+            drop((place, permit));
         });
     }
     drop(listener);

@@ -1,5 +1,6 @@
 //! Where the keyring comes from: a file, the environment, or a command that prints it.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -113,6 +114,11 @@ impl Source {
 
 pub(super) fn read_file(path: &Path) -> Result<Zeroizing<String>, KeyringError> {
     std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| KeyringError::file(path, error))
+}
+
+/// Whether all users of this machine can read a file. What its folders keep from them is not looked at.
+pub(super) fn is_open_to_all(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
 }
 
 /// What a program prints on its standard output. Its standard error goes where ours goes.

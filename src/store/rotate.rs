@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::connection::secrets;
-use super::{Newest, Store, StoreError, StoredConfig, json, parse};
+use super::{Newest, Store, StoreError, StoredConfig, json, parse, ticket};
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{Status, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
@@ -181,6 +181,13 @@ impl Rotation<'_> {
             let Some(value) = bucket::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
             let login: PendingLogin = parse(STATES, "a pending login", &value)?;
             if login.sealed_verifier.is_some_and(|sealed| !self.store.keyring.is_current(&sealed)) {
+                return Ok(true);
+            }
+        }
+        // A login without PKCE has nothing sealed but the ticket that leads to it.
+        for key in bucket::keys(nats, STATES, &subject::ticket_key_of_any("*")).await? {
+            let Some(value) = bucket::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
+            if !self.store.keyring.is_current(&ticket::sealed(&value)?) {
                 return Ok(true);
             }
         }

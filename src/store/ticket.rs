@@ -68,6 +68,11 @@ impl Store {
     }
 }
 
+/// What of a kept ticket is sealed.
+pub(super) fn sealed(value: &[u8]) -> Result<String, StoreError> {
+    parse(STATES, "a ticket", value).map(|Ticket { sealed }| sealed)
+}
+
 fn place(ticket_hash: &str) -> Place<'_> {
     Place { bucket: STATES, key: ticket_hash, field: "start", sequence: 0, bound_to: "" }
 }

@@ -148,6 +148,18 @@ async fn an_oauth_that_would_go_backwards_is_found() {
     assert!(report.to_string().contains("--first-seq 1007"), "{report}");
 }
 
+#[tokio::test]
+async fn a_keyring_that_everybody_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let tokenbus = Tokenbus::start(&[]).await;
+    let settings = settings(&tokenbus.nats, "worker", &tokenbus.keys_file());
+    for (mode, expected) in [(0o600, None), (0o640, None), (0o644, Some("warning"))] {
+        std::fs::set_permissions(tokenbus.keys_file(), std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, found, report) = statuses(&settings, "worker").await;
+        assert_eq!((code, found.get("keyring's file").map(String::as_str)), (Some(0), expected), "{mode:o}: {report}");
+    }
+}
+
 /// A gateway with a worker's user would do harm when taken over.
 #[tokio::test]
 async fn e9_a_gateway_with_too_much_is_told() {

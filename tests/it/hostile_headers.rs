@@ -1,8 +1,8 @@
-//! Messages whose headers no client library would write: whoever may publish can send them by hand.
+//! Messages whose headers or subjects no client library would write: whoever may publish can send them by hand.
 
 use serde_json::json;
 
-use crate::fleet::{Fleet, INTEGRATION, eventually};
+use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 use crate::wire::Wire;
@@ -22,11 +22,19 @@ const HEADERS: [&[u8]; 11] = [
     b"\r\n",
 ];
 
+/// Tokens of subjects that the server takes and a reader may stumble over: no text, and what some call a space.
+const TOKENS: [&[u8]; 6] =
+    [b"\xff", b"a\xc3", "a\u{2003}1".as_bytes(), "a\u{a0}1\u{a0}2".as_bytes(), b"a\x0b1", b"\x1b[31m"];
+
 async fn send(wire: &mut Wire, subject: &str, headers: &[u8]) {
+    send_to(wire, subject.as_bytes(), headers).await;
+}
+
+async fn send_to(wire: &mut Wire, subject: &[u8], headers: &[u8]) {
     let payload = json!({}).to_string();
     let (head, all) = (headers.len(), headers.len() + payload.len());
-    let first = format!("HPUB {subject} _INBOX.x {head} {all}\r\n");
-    let message = [first.as_bytes(), headers, payload.as_bytes(), b"\r\n"].concat();
+    let rest = format!(" _INBOX.x {head} {all}\r\n");
+    let message = [b"HPUB ", subject, rest.as_bytes(), headers, payload.as_bytes(), b"\r\n"].concat();
     let said = wire.say_bytes(&message).await;
     assert!(!said.iter().any(|line| line.starts_with("-ERR")), "{said:?}");
 }
@@ -67,20 +75,51 @@ async fn e9_a_command_with_such_headers_is_given_up_and_holds_up_no_other() {
         let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.bad{number}.exchange");
         send(&mut wire, &subject, headers).await;
     }
-    // A worker may end of one of them; whoever looks after workers starts another.
+    are_given_up(fleet, first, HEADERS.len()).await;
+}
+
+/// So many commands are given up, and then the next login goes well. A worker may end of one of them; whoever looks after
+/// workers starts another.
+async fn are_given_up(fleet: Fleet, first: Worker, many: usize) {
     let worker = std::cell::RefCell::new(first);
     eventually("the commands are given up", async || {
         if worker.borrow_mut().has_ended() {
             *worker.borrow_mut() = fleet.worker_with(&[]);
         }
-        fleet.cli(&["dead", "list", "--json"]).await.lines().count() == HEADERS.len()
+        fleet.cli(&["dead", "list", "--json"]).await.lines().count() == many
     })
     .await;
     if worker.borrow_mut().has_ended() {
         *worker.borrow_mut() = fleet.worker_with(&[]);
     }
     fleet.ready().await;
-    let state = fleet.login("one").await;
+    let state = fleet.login("after").await;
     assert_eq!(fleet.arrive(&state, "code").await.0.as_u16(), 200);
     fleet.idle().await;
+}
+
+#[tokio::test]
+async fn e4_e9_subjects_that_are_no_text_stop_no_worker() {
+    let provider = Provider::generous().await;
+    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
+    let (mut edge, mut tenant) = (Wire::connect(&fleet.nats, "edge").await, Wire::connect(&fleet.nats, "demo").await);
+    let plain: &[u8] = b"NATS/1.0\r\n\r\n";
+    for token in TOKENS {
+        send_to(&mut edge, &[b"oauth.edge.", token].concat(), plain).await;
+        send_to(&mut tenant, &[format!("ms.oauth.{ACCOUNT}.").as_bytes(), token].concat(), plain).await;
+        // Without headers and without a reply, which is read in another way.
+        for subject in [[b"oauth.edge.", token].concat(), [b"ms.oauth.", ACCOUNT.as_bytes(), b".", token].concat()] {
+            let message = [b"PUB ", &subject[..], b" 2\r\n{}\r\n"].concat();
+            edge.say_bytes(&message).await;
+            tenant.say_bytes(&message).await;
+        }
+    }
+    fleet.ready().await;
+    assert_eq!(fleet.get(&format!("{INTEGRATION}/oauth-token/none")).await.0.as_u16(), 404);
+    assert!(!worker.has_ended() && !worker.log().contains("cannot take commands"), "{}", worker.log());
+    for token in TOKENS {
+        let start = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.");
+        send_to(&mut edge, &[start.as_bytes(), token, b".exchange"].concat(), plain).await;
+    }
+    are_given_up(fleet, worker, TOKENS.len()).await;
 }

@@ -40,6 +40,9 @@ mod events;
 mod fleet;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod hostile_clients;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_edge;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::fleet::{Fleet, Worker, eventually};
@@ -57,7 +60,7 @@ impl Ring {
     fn rotating(&self, environment: &[(&str, &str)]) -> Child {
         let mut command = Command::new(PROGRAM);
         command.args(["keys", "rotate", "--json"]).envs(&self.fleet.settings).envs(environment.iter().copied());
-        command.stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn().expect("the program starts")
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the program starts")
     }
 
     /// Everything is sealed with that key and noted to be so, and is what it was.
@@ -228,6 +231,32 @@ async fn e2_an_older_key_stays_in_use_while_a_login_needs_it() {
     let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rotated["retired"], json!([ring.old]));
     ring.is_sealed_with(&new).await;
+}
+
+#[tokio::test]
+async fn e2_an_older_key_stays_in_use_while_a_start_ticket_needs_it() {
+    let ring = Ring::start().await;
+    let fleet = &ring.fleet;
+    let mut config = fleet.config();
+    config["pkce"] = json!("off");
+    assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
+    let (status, login) = fleet.get("odd/oauth-login/bound?bind=browser").await;
+    assert_eq!(status, StatusCode::OK, "{login}");
+    let new = ring.promote().await;
+    let mut rotating = ring.rotating(&[]);
+    let mut said = BufReader::new(rotating.stderr.take().unwrap()).lines();
+    let waits = async {
+        while !said.next_line().await.unwrap().expect("it waits before it ends").contains("waiting for logins") {}
+        said
+    };
+    let _said = tokio::time::timeout(Duration::from_mins(1), waits).await.expect("it waits");
+    assert_eq!(in_use(fleet).await, [ring.old.clone(), new]);
+    let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let started = browser.get(login["oauth_url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(started.status(), StatusCode::SEE_OTHER);
+    let output = rotating.wait_with_output().await.unwrap();
+    let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rotated["retired"], json!([ring.old]));
 }
 
 #[tokio::test]

@@ -304,7 +304,8 @@ impl Fleet {
         found
     }
 
-    fn endpoint(&self, path: &str) -> Url {
+    /// A URL of the edge.
+    pub(crate) fn endpoint(&self, path: &str) -> Url {
         self.url.join(path).expect("a path makes a URL")
     }
 }

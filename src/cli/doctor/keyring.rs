@@ -9,6 +9,10 @@ use crate::subject::{META, META_KEYS};
 pub(super) async fn load(config: &Config, report: &mut Report) -> Option<Keyring> {
     match Keyring::load(&config.secrets).await {
         Ok(keyring) => {
+            if keyring.is_open_to_all() {
+                let found = "all users of this machine can read its file";
+                report.add(Check::warning("keyring's file", found).fix("take that from them: `chmod o-r`"));
+            }
             report.add(Check::fine("keyring", format!("readable; its keys: {}", keyring.key_ids().join(", "))));
             Some(keyring)
         }

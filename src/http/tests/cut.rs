@@ -253,3 +253,36 @@ async fn g3_the_client_behind_a_trusted_proxy_is_limited_not_the_proxy() {
     }
     panic!("each made-up address has an allowance of its own");
 }
+
+#[tokio::test]
+async fn g3_one_address_does_not_hold_all_connections() {
+    let patient = Duration::from_mins(10);
+    let limits = Limits { connections: 4, connections_per_address: 2, header_timeout: patient, ..Limits::default() };
+    let running = start(limits).await;
+    // Two that say nothing are all that one address may hold.
+    let silent =
+        [TcpStream::connect(running.address).await.unwrap(), TcpStream::connect(running.address).await.unwrap()];
+    let mut third = TcpStream::connect(running.address).await.unwrap();
+    let end = tokio::time::timeout(PATIENCE, third.read(&mut [0; 1])).await.expect("it is closed at once");
+    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+    // Others find room.
+    expect(&alive_from("127.0.0.2:0", &running).await, 200, &["alive"]);
+    // And the first one again, once its own are gone.
+    drop(silent);
+    let again = async {
+        while !alive_from("127.0.0.1:0", &running).await.contains("alive") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("its places are free");
+}
+
+/// The answer to somebody at that address, empty when there is none.
+async fn alive_from(address: &str, running: &Running) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(address.parse().unwrap()).unwrap();
+    let (mut stream, mut answer) = (socket.connect(running.address).await.unwrap(), String::new());
+    let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}

@@ -1,0 +1,53 @@
+//! How many connections anybody may hold open.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::gate::network;
+use crate::share::{Place, Shares};
+
+/// The connections that are open, by the network that they come from.
+pub(super) struct Peers {
+    most: usize,
+    trusted: Vec<IpNet>,
+    open: Arc<Shares<IpAddr>>,
+}
+
+impl Peers {
+    /// At most that many of each network, 0 for as many as come. Trusted proxies bring everybody's and have no limit.
+    pub(super) fn new(most: usize, trusted: Vec<IpNet>) -> Self {
+        Self { most: if most == 0 { usize::MAX } else { most }, trusted, open: Arc::default() }
+    }
+
+    /// A place for a connection of that peer; none when its network has as many as it may.
+    pub(super) fn take(&self, peer: IpAddr) -> Option<Place<IpAddr>> {
+        let peer = peer.to_canonical();
+        let is_trusted = self.trusted.iter().any(|trusted| trusted.contains(&peer));
+        self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g3_a_network_has_its_places_and_gives_them_back() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let peers = Peers::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
+        let held = ["2001:db8::1", "2001:db8::2"].map(|peer| peers.take(address(peer)).unwrap());
+        assert!(peers.take(address("2001:db8::ffff:3")).is_none(), "the same /64");
+        assert!(peers.take(address("2001:db8:0:1::1")).is_some(), "another /64");
+        let _mapped = ["192.0.2.1", "::ffff:192.0.2.1"].map(|peer| peers.take(address(peer)).unwrap());
+        assert!(peers.take(address("192.0.2.1")).is_none());
+        let proxied: Vec<_> = (0..9).map(|_| peers.take(address("10.1.2.3"))).collect();
+        assert!(proxied.iter().all(Option::is_some));
+        drop(held);
+        assert!(peers.take(address("2001:db8::3")).is_some());
+        let open = Peers::new(0, Vec::new());
+        let all: Vec<_> = (0..99).map(|_| open.take(address("192.0.2.1"))).collect();
+        assert!(all.iter().all(Option::is_some));
+    }
+}
