@@ -2,6 +2,7 @@
 //! nodes' by the account in their subject; what both may ask is one implementation.
 
 mod change;
+mod edge;
 mod keys;
 mod list;
 mod login;
@@ -11,25 +12,19 @@ mod reads;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{HeaderMap, Message};
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, Span, debug, error, info_span, warn};
+use tracing::{Span, debug, error, warn};
 
-use crate::auth::{AuthError, Caller, Purpose};
-use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
+use crate::auth::{AuthError, Caller};
+use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
-use crate::login::state_hash;
-use crate::nats::{Nats, NatsError, Patience, header, topology};
+use crate::nats::{Nats, NatsError, Patience};
 use crate::secret::Secret;
 use crate::service::Service;
-use crate::store::{FoundLogin, StoreError};
-use crate::subject::{self, ConnectionKey, ConnectionName, Integration, NodeCall};
+use crate::store::StoreError;
+use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
 
 /// Calls worked on at once by one process.
@@ -91,7 +86,7 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 /// # Errors
 /// When a subscription is refused or ends.
 pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, serve_edge);
+    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, edge::serve);
     let nodes = apart(&service, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {
         reads::run(&service, stop.clone()).await;
@@ -128,45 +123,6 @@ where
     }
 }
 
-async fn serve_edge(nats: Nats, service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let mut calls = nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
-    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
-    loop {
-        let message = tokio::select! {
-            () = stop.cancelled() => break,
-            message = calls.next() => message.ok_or("subscription to calls ended")?,
-        };
-        let place = Arc::clone(&places).acquire_owned().await?;
-        let service = Arc::clone(&service);
-        running.spawn(async move {
-            answer(&service, message).await;
-            drop(place);
-        });
-    }
-    // While the bus is away, nothing says that this is ever sent.
-    drop(tokio::time::timeout(UNSUBSCRIBE, calls.unsubscribe()).await);
-    running.close();
-    drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
-    Ok(())
-}
-
-async fn answer(service: &Service, message: Message) {
-    let Some(reply) = message.reply.clone() else { return };
-    let empty = HeaderMap::new();
-    let headers = message.headers.as_ref().unwrap_or(&empty);
-    let call = subject::parse_edge_call(&message.subject).unwrap_or_default();
-    let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
-    let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
-    let credential = credential.map(|text| Credential(Secret::new(text)));
-    let span = info_span!("call", call, traceparent);
-    let done = dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
-    let answer = told(&span, done);
-    let sent = service.store.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
-    if let Err(error) = sent {
-        warn!("answer to a call not sent: {error}");
-    }
-}
-
 /// What the caller is told; the rest goes to the log.
 fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
     let answer = match done {
@@ -187,52 +143,11 @@ fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
     answer
 }
 
-fn error_headers(answer: &Answer) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if answer.status != 200 {
-        headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
-        headers.insert(NATS_SERVICE_ERROR, error_text(&answer.body));
-    }
-    if let Some(seconds) = answer.retry_after {
-        headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
-    }
-    headers
-}
-
 /// The error in an answer's body, fit for a header: it may name what a caller wrote, which may be long, and a header has
 /// no line breaks.
 fn error_text(body: &Value) -> String {
     let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
     text.chars().take(ERROR_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
-}
-
-async fn dispatch(
-    service: &Service,
-    call: &str,
-    credential: Option<&Credential>,
-    body: &[u8],
-) -> Result<Value, CallError> {
-    match call {
-        "ready" => return ready(service).await,
-        "state" => return state(service, parse(body)?).await,
-        "start" => return login::start(service, parse(body)?).await,
-        _ => {}
-    }
-    let purpose = Purpose::Call { name: call, body };
-    let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
-    service.auth.admit(&caller)?;
-    match call {
-        "whoami" => Ok(whoami(service, &caller)),
-        "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
-        "configs" => list::configs(service, parse(body)?).await,
-        "keys" => keys::list(service, &caller, &parse(body)?).await,
-        "keys-create" => keys::create(service, &caller, parse(body)?).await,
-        "keys-revoke" => keys::revoke(service, &caller, &parse(body)?).await,
-        _ => {
-            let call = NodeCall::parse(call).ok_or_else(|| CallError::Refused(404, "no such call".to_owned()))?;
-            carry_out(service, &caller, call, body).await
-        }
-    }
 }
 
 /// What nodes and the edge may ask alike. Whatever token goes out is counted here.
@@ -268,60 +183,6 @@ fn without_values(error: &str) -> String {
     let Some(kind) = kinds.into_iter().find(|kind| error.starts_with(kind)) else { return error.to_owned() };
     let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
     format!("{kind}, expected {expected}")
-}
-
-async fn ready(service: &Service) -> Result<Value, CallError> {
-    topology::check_reachable(&service.store.nats).await.map_err(StoreError::from)?;
-    Ok(json!({ "ready": true }))
-}
-
-fn whoami(service: &Service, caller: &Caller) -> Value {
-    json!({
-        "account": caller.account,
-        "role": caller.role,
-        "admin": caller.is_admin(&service.config.auth.admin_accounts),
-        "seal_to": service.store.keyring.seal_to(),
-    })
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateQuestion {
-    state: Secret,
-    /// The command that asks, once it has one: to itself a login that it has used is not used.
-    #[serde(default)]
-    command_id: Option<String>,
-}
-
-/// Whose login a state belongs to. The state is the credential.
-async fn state(service: &Service, question: StateQuestion) -> Result<Value, CallError> {
-    match service.store.login(&state_hash(&question.state)).await? {
-        FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
-            "account": account,
-            "integration_id": login.integration,
-            "connection_id": login.name,
-            "return_to": login.return_to,
-            "seal_to": service.store.keyring.seal_to(),
-        })),
-        FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
-            Ok(json!({ "command_id": command_id }))
-        }
-        FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(
-            401,
-            "this login is unknown, has expired or was used already; start it again".to_owned(),
-        )),
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConfigQuestion {
-    integration_id: Integration,
-}
-
-async fn config(service: &Service, question: &ConfigQuestion) -> Result<Value, CallError> {
-    let stored = service.store.stored_config(&question.integration_id).await?.ok_or_else(no_config)?;
-    Ok(json!(stored.config.basic()))
 }
 
 fn no_config() -> CallError {
