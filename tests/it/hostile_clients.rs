@@ -1,17 +1,15 @@
 //! What clients of the gateway ask for that nobody would who means well.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 use futures_util::{FutureExt as _, StreamExt as _};
-use serde_json::{Value, json};
-use tokio::time::timeout;
+use serde_json::json;
 
-use crate::fleet::{Fleet, INTEGRATION, eventually};
-use crate::provider::{Asked, Provider, Said};
+use crate::fleet::{Fleet, INTEGRATION};
+use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 
 #[tokio::test]
@@ -59,45 +57,6 @@ async fn g3_whoever_asks_for_readiness_all_the_time_asks_the_bus_now_and_then() 
         count += 1;
     }
     assert!((1..=most).contains(&count), "{count} questions for {rounds} times 50 requests, at most {most} are enough");
-}
-
-#[tokio::test]
-async fn g3_calls_that_wait_for_one_account_hold_up_no_other() {
-    let script = |number, asked: &Asked| {
-        let is_refresh = asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token");
-        Said::tokens(number).after(Duration::from_secs(if is_refresh { 8 } else { 0 }))
-    };
-    let provider = Provider::start(script).await;
-    let (fleet, _worker) = Fleet::configured(&provider.url).await;
-    assert_eq!(fleet.arrive(&fleet.login("one").await, "code").await.0, 200);
-    // More than all of the places, each for as long as the provider lets wait.
-    let client = fleet.nats.connect("admin").await;
-    let inbox = client.new_inbox();
-    let mut answers = client.subscribe(inbox.clone()).await.unwrap();
-    let question = json!({ "integration_id": INTEGRATION, "connection_id": "one" }).to_string();
-    eventually("what is stored is old enough to be refreshed", async || {
-        fleet
-            .stored("one")
-            .await
-            .0
-            .is_some_and(|stored| stored["modified"].as_i64().unwrap() + 2 < tokenbus::system::now().as_second())
-    })
-    .await;
-    for _ in 0..1_500 {
-        let subject = format!("ms.oauth.{ACCOUNT}.refresh");
-        client.publish_with_reply(subject, inbox.clone(), question.clone().into()).await.unwrap();
-    }
-    let other = client.request(format!("ms.oauth.{}.list", fleet.other_account), "".into()).await.unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&other.payload).unwrap()["results_total"], 0);
-    let mut codes = BTreeMap::new();
-    for _ in 0..1_500 {
-        let answer = timeout(Duration::from_mins(1), answers.next()).await.expect("each is answered").unwrap();
-        let headers = answer.headers.unwrap_or_default();
-        let code = headers.get("Nats-Service-Error-Code").map_or("200", |code| code.as_str()).to_owned();
-        assert_eq!(code == "429", headers.get("Retry-After").is_some(), "{headers:?}");
-        *codes.entry(code).or_insert(0) += 1;
-    }
-    assert!(codes.get("429").is_some_and(|count| (1..=1_500 - 256).contains(count)), "{codes:?}");
 }
 
 #[tokio::test]
