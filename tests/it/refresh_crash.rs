@@ -45,6 +45,9 @@ pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     let tenant = fleet.nats.connect("demo").await;
     let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
     tenant.flush().await.unwrap();
+    // A record younger than `refresh.min_interval` would be the answer to whoever asks for a refresh.
+    let old = async || fleet.stored(NAME).await.0.is_some_and(|it| it["modified"].as_u64().unwrap() + 2 <= now());
+    eventually("the token is old enough", old).await;
     (fleet, pushes)
 }
 
@@ -188,9 +191,6 @@ async fn d1_fifty_refreshes_over_three_workers_are_one_token_request() {
     let (fleet, _pushes) = connected(&provider).await;
     let _workers = [fleet.worker().await, fleet.worker().await, fleet.worker().await];
     fleet.ready().await;
-    // A record younger than `refresh.min_interval` would be the answer.
-    let old = async || fleet.stored(NAME).await.0.is_some_and(|it| it["modified"].as_u64().unwrap() + 2 <= now());
-    eventually("the token is old enough", old).await;
     let path = format!("odd/oauth-refresh-token/{NAME}");
     let answers = join_all((0..50).map(|_| fleet.get(&path))).await;
     for (status, body) in &answers {
