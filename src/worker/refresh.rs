@@ -103,7 +103,7 @@ pub(super) async fn current(
     let Some(record) = behind else { return Ok(stored) };
     let newer = service.store.connection_of(key, record)?;
     if newer.connection.status == Status::Revoked {
-        service.store.delete_connection(key, record.sequence).await?;
+        // Whoever revokes it needs the tokens until the provider has been told, and takes it out then.
         return Ok(None);
     }
     service.store.put_connection(key, newer.clone()).await?;
