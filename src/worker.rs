@@ -173,7 +173,6 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
     match done {
         Ok(answer) => Outcome::Done(answer),
         Err(StoreError::Lost) => Outcome::Lost,
-        Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => {
             Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
@@ -191,7 +190,6 @@ fn is_lasting(error: &StoreError) -> bool {
         | StoreError::MissingKey(_)
         | StoreError::Keyring(_)
         | StoreError::Backwards(_)
-        | StoreError::Held(_)
         | StoreError::Lost => false,
     }
 }
