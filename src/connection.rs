@@ -14,6 +14,9 @@ use crate::secret::{self, Secret};
 /// Why a connection is not refreshed when its integration has no config at the moment.
 pub const NO_CONFIG: &str = "no_config";
 
+/// How long before its expiry a token is refreshed at the latest, unless its lifetime is shorter than twice that.
+pub const LEAST_MARGIN: Duration = Duration::from_mins(1);
+
 /// Whether a connection can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -178,7 +181,7 @@ impl OauthConnection {
     /// A minute or a tenth of the lifetime, whichever is longer, but at most half the lifetime.
     fn margin(&self) -> Duration {
         let lifetime = self.lifetime();
-        Duration::from_mins(1).max(lifetime / 10).min(lifetime / 2)
+        LEAST_MARGIN.max(lifetime / 10).min(lifetime / 2)
     }
 
     fn lifetime(&self) -> Duration {

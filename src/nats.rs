@@ -39,6 +39,10 @@ use tokio::sync::watch;
 const TRY: Duration = Duration::from_millis(1_500);
 /// Tries of a publish whose outcome is not known, all with one `Nats-Msg-Id`.
 const TRIES: u32 = 3;
+/// Pause between two of them.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a publish takes at the most.
+const LONGEST_PUBLISH: Duration = TRY.saturating_add(PAUSE).saturating_mul(TRIES);
 /// How often the server is asked whether it is there; two silences end the connection.
 const PING: Duration = Duration::from_secs(5);
 
@@ -178,7 +182,7 @@ impl Nats {
                     ack => return ack.map(|ack| PubAck { repeated: tries > 1, ..ack }),
                 },
                 Err(away) if tries == TRIES || !self.is_connected() => return Err(away),
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => tokio::time::sleep(PAUSE).await,
             }
         }
     }

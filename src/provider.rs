@@ -4,5 +4,5 @@ pub mod client;
 pub mod guard;
 pub mod profiles;
 
-pub use self::client::{Answer, Client, Error, Settings};
+pub use self::client::{Answer, Client, Error, Settings, TOTAL_TIMEOUT};
 pub use self::guard::Guard;

@@ -40,9 +40,6 @@ pub enum StoreError {
         /// Why.
         source: SealError,
     },
-    /// Another delivery of the same command may still be at it.
-    #[error("another delivery of this command may still be at it")]
-    Held(std::time::Duration),
     /// This delivery took so long that another worker has the command by now.
     #[error("the command is no longer this worker's")]
     Lost,

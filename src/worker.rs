@@ -5,6 +5,7 @@ mod due;
 mod exchange;
 mod job;
 mod places;
+mod queues;
 mod refresh;
 mod repair;
 mod revoke;
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::connection::{OauthConnection, Status};
 use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
-use crate::nats::{NatsError, command as queue, sift};
+use crate::nats::{NatsError, command as queue};
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::service::Service;
 use crate::store::StoreError;
@@ -65,6 +66,7 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     if let Some(webhook) = &service.webhook {
         tasks.spawn(webhooks::run(Arc::clone(&service), Arc::clone(webhook), stop.clone()));
     }
+    tasks.spawn(queues::run(Arc::clone(&service), stop.clone()));
     tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
     tasks.spawn(repair::run(Arc::clone(&service), stop.clone()));
     tasks.spawn(upkeep::run(service, stop));
@@ -72,43 +74,27 @@ pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     tasks.wait().await;
 }
 
-async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
-    let places = Places::new(service.config.worker.concurrency);
+/// Does it until told to stop. It ends when something is away; then it is begun again a moment later.
+async fn keep_at<F>(stop: &CancellationToken, what: &str, attempt: impl Fn() -> F)
+where
+    F: Future<Output: std::fmt::Display>,
+{
     while !stop.is_cancelled() {
         let ended = tokio::select! {
             () = stop.cancelled() => break,
-            ended = take_all(&service, verb, &places) => ended,
+            ended = attempt() => ended,
         };
-        warn!(%verb, "cannot take commands: {ended}; trying again");
+        warn!("cannot {what}: {ended}; trying again");
         tokio::time::sleep(AGAIN).await;
-        mend(&service).await;
     }
+}
+
+async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
+    let places = Places::new(service.config.worker.concurrency);
+    keep_at(&stop, &format!("take commands ({verb})"), || take_all(&service, verb, &places)).await;
     if !places.drain(service.config.worker.drain).await {
         warn!(%verb, "stopped with commands under way; other workers will get them");
     }
-}
-
-/// Makes sure that the queues are there. What one held that had to be made again is looked for at once.
-async fn mend(service: &Service) {
-    let mended = async {
-        if topology::declare_queues(&service.store.nats, sizes(&service.config)).await? {
-            service.resumed.add_lost();
-        }
-        declare_consumers(&service.store.nats).await?;
-        Ok(clear_up(&service.store.nats).await?)
-    };
-    if let Err(error) = mended.await as Result<(), PrepareError> {
-        warn!("the queues are not there: {error}");
-    }
-}
-
-/// Takes commands off the queue that would end each connection they come to.
-async fn clear_up(nats: &crate::nats::Nats) -> Result<(), StoreError> {
-    let found = sift::sift(nats, system::now()).await?;
-    if found > 0 {
-        error!("{found} commands had subjects or headers that cannot be read; they were given up");
-    }
-    Ok(())
 }
 
 /// Pull after pull until one fails.
@@ -116,7 +102,7 @@ async fn take_all(service: &Arc<Service>, verb: Verb, places: &Places) -> NatsEr
     let nats = &service.store.nats;
     let consumer = match queue::consumer(nats, verb).await {
         Ok(consumer) => consumer,
-        Err(error) => return error,
+        Err(error) => return queues::doubt(service, error),
     };
     let handle = |message| {
         let service = Arc::clone(service);
@@ -124,7 +110,7 @@ async fn take_all(service: &Arc<Service>, verb: Verb, places: &Places) -> NatsEr
     };
     loop {
         if let Err(error) = places.take(nats, &consumer, handle).await {
-            return error;
+            return queues::doubt(service, error);
         }
     }
 }
@@ -173,7 +159,6 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
     match done {
         Ok(answer) => Outcome::Done(answer),
         Err(StoreError::Lost) => Outcome::Lost,
-        Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => {
             Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
@@ -191,7 +176,6 @@ fn is_lasting(error: &StoreError) -> bool {
         | StoreError::MissingKey(_)
         | StoreError::Keyring(_)
         | StoreError::Backwards(_)
-        | StoreError::Held(_)
         | StoreError::Lost => false,
     }
 }
@@ -300,18 +284,10 @@ pub async fn prepare(service: &Service) -> Result<(), PrepareError> {
     if topology::declare(&store.nats, sizes(config)).await? {
         service.resumed.add_lost();
     }
-    declare_consumers(&store.nats).await?;
-    clear_up(&store.nats).await?;
+    queues::make_ready(&store.nats).await?;
     Ok(store.claim_keys().await?)
 }
 
 fn sizes(config: &Config) -> topology::Sizes {
     topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }
-}
-
-async fn declare_consumers(nats: &crate::nats::Nats) -> Result<(), StoreError> {
-    for verb in Verb::ALL {
-        queue::declare_consumer(nats, verb).await?;
-    }
-    Ok(())
 }

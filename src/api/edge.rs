@@ -20,7 +20,7 @@ use crate::login::state_hash;
 use crate::nats::{Nats, header, topology};
 use crate::secret::Secret;
 use crate::service::Service;
-use crate::store::{FoundLogin, StoreError};
+use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
 
 /// Serves the edge's calls until told to stop, then ends those under way.
@@ -108,7 +108,8 @@ async fn dispatch(
 }
 
 async fn ready(service: &Service) -> Result<Value, CallError> {
-    topology::check_reachable(&service.store.nats).await.map_err(StoreError::from)?;
+    let reachable = topology::check_reachable(&service.store.nats).await;
+    reachable.map_err(|error| CallError::Refused(503, error.to_string()))?;
     Ok(json!({ "ready": true }))
 }
 

@@ -8,7 +8,7 @@ use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{Nats, NatsError, header};
+use super::{LONGEST_PUBLISH, Nats, NatsError, TRY, header};
 use crate::command::HEADER_COMMAND;
 use crate::subject::OAUTH;
 
@@ -31,6 +31,8 @@ pub struct NewRecord {
 /// How long a record is tried to be written while the bus is away: what a provider issued exists nowhere else.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(250);
+/// After that long a record is there, or whoever writes it has given up: the last try begins when patience ends.
+pub const LONGEST_WRITE: Duration = PATIENCE.saturating_add(AGAIN).saturating_add(LONGEST_PUBLISH).saturating_add(TRY);
 
 /// What became of a record.
 pub enum Written {

@@ -140,12 +140,12 @@ pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> 
 pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), TopologyError>)> {
     let mut found = Vec::new();
     for wanted in streams(sizes) {
-        let looked_at = match find(nats, &wanted).await {
+        let looked_at = match find(nats, &wanted.name).await {
             Ok(Some(there)) => match compare(&wanted, &there) {
                 Ok(()) if is_resized(&wanted, &there) => Err(TopologyError::Resizable { stream: wanted.name.clone() }),
                 compared => compared,
             },
-            Ok(None) => Err(TopologyError::Absent(wanted.name.clone())),
+            Ok(None) => Err(absent(&wanted.name)),
             Err(error) => Err(error),
         };
         found.push((wanted.name, looked_at));
@@ -167,18 +167,30 @@ pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     Ok(made)
 }
 
-/// Whether all streams can be reached.
+/// Whether the streams and buckets answer without which nobody is logged in, refreshed or read.
 ///
 /// # Errors
-/// [`NatsError`] naming none: the first one that cannot be read.
-pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
-    nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
+/// [`TopologyError`] naming one that does not.
+pub async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
+    nats.connected()?;
+    let buckets = [subject::CONNECTIONS, subject::CONFIGS, subject::STATES, subject::API_KEYS];
+    let needed: Vec<String> = [subject::OAUTH, subject::OAUTH_COMMANDS, subject::OAUTH_SCHEDULE, subject::OAUTH_EVENTS]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(buckets.map(subject::kv_stream))
+        .collect();
+    let found = needed.iter().map(|name| async move { find(nats, name).await?.ok_or_else(|| absent(name)) });
+    futures_util::future::try_join_all(found).await.map(drop)
+}
+
+fn absent(stream: &str) -> TopologyError {
+    TopologyError::Absent(stream.to_owned())
 }
 
 /// Gives whether the stream was not there.
 async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<bool, TopologyError> {
-    let Some(found) = find(nats, &wanted).await? else {
-        nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted, &error))?;
+    let Some(found) = find(nats, &wanted.name).await? else {
+        nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted.name, &error))?;
         info!("created stream {}", wanted.name);
         return Ok(true);
     };
@@ -188,7 +200,7 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
         nats.jetstream
             .update_stream(Config { num_replicas, max_age, duplicate_window, allow_direct, ..found })
             .await
-            .map_err(|error| refused(&wanted, &error))?;
+            .map_err(|error| refused(&wanted.name, &error))?;
         info!("changed replicas, age or reads of stream {}", wanted.name);
     } else if wanted.allow_direct != found.allow_direct {
         // Other replicas and ages do no harm; whoever reads in a way that is not allowed waits for nothing.
@@ -197,21 +209,21 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
     Ok(false)
 }
 
-async fn find(nats: &Nats, wanted: &Config) -> Result<Option<Config>, TopologyError> {
-    match nats.jetstream.get_stream(&wanted.name).await {
+async fn find(nats: &Nats, name: &str) -> Result<Option<Config>, TopologyError> {
+    match nats.jetstream.get_stream(name).await {
         Ok(stream) => Ok(Some(stream.cached_info().config.clone())),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => Ok(None),
             GetStreamErrorKind::EmptyName
             | GetStreamErrorKind::Request
             | GetStreamErrorKind::InvalidStreamName
-            | GetStreamErrorKind::JetStream(_) => Err(refused(wanted, &error)),
+            | GetStreamErrorKind::JetStream(_) => Err(refused(name, &error)),
         },
     }
 }
 
-fn refused(wanted: &Config, error: &dyn std::fmt::Display) -> TopologyError {
-    TopologyError::Refused { stream: wanted.name.clone(), reason: error.to_string() }
+fn refused(stream: &str, error: &dyn std::fmt::Display) -> TopologyError {
+    TopologyError::Refused { stream: stream.to_owned(), reason: error.to_string() }
 }
 
 /// The duplicate window follows the age: the server takes none that is longer.

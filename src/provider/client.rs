@@ -19,6 +19,8 @@ const MAX_BODY: usize = 256 * 1024;
 const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
 const MAX_RETRY_AFTER: u64 = 24 * 3600;
+/// How long a provider is waited for, unless settings say otherwise.
+pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the client is set up.
 #[derive(Debug, Clone)]
@@ -40,7 +42,7 @@ impl Default for Settings {
         Self {
             guard: Guard::default(),
             connect_timeout: Duration::from_secs(5),
-            total_timeout: Duration::from_secs(10),
+            total_timeout: TOTAL_TIMEOUT,
             extra_ca_pem: None,
             proxy: None,
         }

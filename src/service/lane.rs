@@ -31,6 +31,8 @@ struct Lane {
 /// The turns given out so far.
 struct Line {
     next: Instant,
+    /// Those of whoever came at his turn and found all places taken: before everybody who has none yet.
+    overdue: Instant,
     /// How long a request takes, smoothed.
     took: Duration,
 }
@@ -70,12 +72,13 @@ impl Lanes {
             let mut lanes = lock(&self.by_integration);
             let lane = lanes.entry(integration.clone()).or_insert_with(|| Lane {
                 places: Arc::new(Semaphore::new(self.concurrency)),
-                line: Arc::new(Mutex::new(Line { next: now, took: Duration::ZERO })),
+                line: Arc::new(Mutex::new(Line { next: now, overdue: now, took: Duration::ZERO })),
             });
             (Arc::clone(&lane.places), Arc::clone(&lane.line))
         };
         let mut turns = lock(&line);
-        let is_early = ticket == Ticket::New && turns.next > now + BURST;
+        let end = turns.next.max(turns.overdue).max(now);
+        let is_early = ticket == Ticket::New && end > now + BURST;
         match places.try_acquire_owned() {
             Ok(permit) if !is_early => {
                 if ticket != Ticket::Booked {
@@ -86,9 +89,15 @@ impl Lanes {
             }
             Ok(_) | Err(_) if ticket == Ticket::Asked => Err(SOONEST),
             Ok(_) | Err(_) => {
-                let turn = turns.next.max(now);
-                let share = turns.took / u32::try_from(self.concurrency).unwrap_or(u32::MAX);
-                turns.next = (turn + self.gap.max(share)).min(now + FARTHEST);
+                // Four fifths of the places: where all are planned for, many who come at their turn find none.
+                let share = turns.took * 5 / 4 / u32::try_from(self.concurrency).unwrap_or(u32::MAX);
+                let gap = self.gap.max(share);
+                let turn = if ticket == Ticket::Booked { turns.overdue.max(now) } else { end };
+                // Whoever comes twice takes the place of two.
+                turns.next = (end + gap).min(now + FARTHEST);
+                if ticket == Ticket::Booked {
+                    turns.overdue = (turn + gap).min(now + FARTHEST);
+                }
                 Err((turn - now).max(SOONEST))
             }
         }
@@ -108,6 +117,8 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn integration(name: &str) -> Integration {
@@ -131,6 +142,37 @@ mod tests {
         drop(held);
         assert!(lanes.enter(&dead, Ticket::Booked, now).is_ok(), "its turn has come");
         assert!(lanes.enter(&dead, Ticket::New, now).is_err(), "behind those in line");
+    }
+
+    /// More is due at once than there are places for, and requests take now less, now more: whoever comes at his turn
+    /// and finds no place waits for a short time, and not behind all who have none yet.
+    #[test]
+    fn d7_whoever_has_a_turn_is_not_sent_to_the_end_of_the_line() {
+        let (lanes, start, slack) = (Lanes::new(4, 100), Instant::now(), integration("slack"));
+        let mut held: Vec<(u64, Place)> = Vec::new();
+        // When each comes, in milliseconds, who it is, and when its turn was.
+        let mut coming: BTreeSet<(u64, u64, Option<u64>)> = (0..2_000).map(|who| (0, who, None)).collect();
+        let (mut latest, mut last) = (0, 0);
+        while let Some((now, who, turn)) = coming.pop_first() {
+            held.retain(|(until, _)| *until > now);
+            for lane in lock(&lanes.by_integration).values() {
+                // In this test no time passes.
+                lock(&lane.line).took = Duration::from_millis(195);
+            }
+            let ticket = if turn.is_some() { Ticket::Booked } else { Ticket::New };
+            match lanes.enter(&slack, ticket, start + Duration::from_millis(now)) {
+                Ok(place) => {
+                    held.push((now + 50 + who * 7_919 % 290, place));
+                    (latest, last) = (latest.max(now - turn.unwrap_or(now)), now);
+                }
+                Err(wait) => {
+                    let comes = now + u64::try_from(wait.as_millis()).unwrap();
+                    coming.insert((comes, who, turn.or(Some(comes))));
+                }
+            }
+        }
+        assert!(latest < 30_000, "{latest} ms behind its turn, in a line of {last} ms");
+        assert!(last < 130_000, "{last} ms, when four places at once take 98 s");
     }
 
     #[test]

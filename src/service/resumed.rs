@@ -12,6 +12,7 @@ pub struct Resumed {
     integrations: Mutex<Vec<Integration>>,
     news: Notify,
     lost: Notify,
+    doubt: Notify,
 }
 
 impl Resumed {
@@ -24,6 +25,16 @@ impl Resumed {
     /// A queue was lost, and schedules with it.
     pub fn add_lost(&self) {
         self.lost.notify_one();
+    }
+
+    /// Something could not be taken from a queue: it may be lost.
+    pub fn doubt(&self) {
+        self.doubt.notify_one();
+    }
+
+    /// Ends when a queue may be lost.
+    pub async fn doubted(&self) {
+        self.doubt.notified().await;
     }
 
     /// Ends when a config came back.

@@ -153,24 +153,26 @@ impl Store {
         failure: &RefreshFailure,
     ) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? else { return Ok(()) };
-        let Some(value) = entry.value else { return Ok(()) };
-        // Still sealed: the note needs no key.
-        let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
-        if stored.connection.sequence != sequence {
-            return Ok(());
+        while let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? {
+            let Some(value) = entry.value else { return Ok(()) };
+            // Still sealed: the note needs no key.
+            let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
+            if stored.connection.sequence != sequence {
+                return Ok(());
+            }
+            stored.refresh_failure = Some(failure.clone());
+            let mut headers = crate::nats::headers(None);
+            if let Some(value) = mark(&stored).get(HEADER_REFRESH) {
+                headers.insert(HEADER_REFRESH, value.clone());
+            }
+            let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
+            match bucket::put_with(&self.nats, at, headers, json(&stored)?).await {
+                // It may only have been sealed anew.
+                Err(NatsError::WrongLastSequence) => {}
+                put => return Ok(put.map(drop)?),
+            }
         }
-        stored.refresh_failure = Some(failure.clone());
-        let mut headers = crate::nats::headers(None);
-        if let Some(value) = mark(&stored).get(HEADER_REFRESH) {
-            headers.insert(HEADER_REFRESH, value.clone());
-        }
-        let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
-        match bucket::put_with(&self.nats, at, headers, json(&stored)?).await {
-            // Whoever was faster knows better.
-            Ok(_) | Err(NatsError::WrongLastSequence) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        Ok(())
     }
 }
 

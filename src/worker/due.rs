@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{AGAIN, PULL, Service, mend};
+use super::{AGAIN, PULL, Service, keep_at, queues};
 use crate::command::Work;
 use crate::nats::outgoing::Outgoing;
 use crate::nats::schedule::{self, Due};
@@ -24,25 +24,17 @@ const AT_ONCE: usize = 32;
 
 /// Turns due refreshes into commands until told to stop.
 pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            () = stop.cancelled() => break,
-            ended = take_all(&service) => ended,
-        };
-        warn!("cannot take due refreshes: {ended}; trying again");
-        tokio::time::sleep(AGAIN).await;
-        mend(&service).await;
-    }
+    keep_at(&stop, "take due refreshes", || take_all(&service)).await;
 }
 
 async fn take_all(service: &Service) -> NatsError {
     let consumer = match schedule::consumer(&service.store.nats).await {
         Ok(consumer) => consumer,
-        Err(error) => return error,
+        Err(error) => return queues::doubt(service, error),
     };
     loop {
         if let Err(error) = take(service, &consumer).await {
-            return error;
+            return queues::doubt(service, error);
         }
     }
 }

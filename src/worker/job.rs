@@ -24,7 +24,6 @@ pub(super) struct Job {
     /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
     repeats: Option<i128>,
     queued: Timestamp,
-    delivered: i64,
     reply: Option<String>,
     traceparent: String,
 }
@@ -41,12 +40,11 @@ impl Job {
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
-        let delivered = message.info().map_or(1, |info| info.delivered);
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
         let queued = Timestamp::from_nanosecond(published).map_err(|error| error.to_string())?;
         let info = message.info().ok().filter(|info| info.delivered > 1);
         let repeats = info.map(|info| info.published.unix_timestamp_nanos());
-        Ok((Self { subject, id: envelope.id, from_worker, repeats, queued, delivered, reply, traceparent }, work))
+        Ok((Self { subject, id: envelope.id, from_worker, repeats, queued, reply, traceparent }, work))
     }
 
     /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
@@ -60,9 +58,9 @@ impl Job {
         Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
     }
 
-    /// Whether this is the first time that it comes again.
-    pub(super) fn is_first_repetition(&self) -> bool {
-        self.delivered == 2
+    /// Whether it comes again: another worker had it before, or this one.
+    pub(super) fn is_repetition(&self) -> bool {
+        self.repeats.is_some()
     }
 
     pub(super) fn span(&self, delivered: i64) -> Span {

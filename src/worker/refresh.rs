@@ -15,7 +15,7 @@ use super::settle;
 use super::tokens::{self, NoTokens};
 use super::{Service, without_tokens};
 use crate::command::Answer;
-use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::connection::{LEAST_MARGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::schedule::{self, Due};
@@ -23,15 +23,21 @@ use crate::nats::{record, topology};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
 use crate::outcome::backoff_refresh;
+use crate::provider::TOTAL_TIMEOUT;
 use crate::service::lane::{Place, Ticket};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
 
-/// How long a refresh that comes again is held back, once. A refresh token must not be sent twice, and whoever had the
-/// command before may not be dead but cut off from the bus: it still waits for the provider, or for its record to be
-/// written.
-const HOLD: Duration = Duration::from_secs(15);
+/// How long a refresh that comes again is held back. A refresh token must not be sent twice, and whoever had the command
+/// before may not be dead but cut off from the bus. It sent nothing later than [`topology::ACK_WAIT`] after it read the
+/// record, so not after the command was given to somebody else; from then on it waits for the provider, then for its
+/// record to be written, and no longer.
+const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(record::LONGEST_WRITE);
+// A refresh that was due when its worker died is sent again before the token ends.
+const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < LEAST_MARGIN.as_millis());
+/// Why a refresh is held back, in notes and events.
+const INTERRUPTED: &str = "refresh_interrupted";
 /// What the audit log calls the clock.
 const CLOCK: &str = "schedule";
 
@@ -60,9 +66,6 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
         info!(sequence = record.sequence, "record is there already; going on behind it");
         return go_on(service, job, &key, record, actor_name).await;
     }
-    if job.is_first_repetition() {
-        return Err(StoreError::Held(HOLD));
-    }
     let Some(stored) = current(service, &key, newest.as_ref()).await? else {
         return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
     };
@@ -75,7 +78,10 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
         }
         return Ok(answer);
     }
-    refresh.run(stored).await
+    match refresh.held_until(&stored) {
+        Some(until) => refresh.hold(&stored, until).await,
+        None => refresh.run(stored).await,
+    }
 }
 
 /// A refresh that was delivered too often: it is due again later, and an event says so.
@@ -103,7 +109,7 @@ pub(super) async fn current(
     let Some(record) = behind else { return Ok(stored) };
     let newer = service.store.connection_of(key, record)?;
     if newer.connection.status == Status::Revoked {
-        service.store.delete_connection(key, record.sequence).await?;
+        // Whoever revokes it needs the tokens until the provider has been told, and takes it out then.
         return Ok(None);
     }
     service.store.put_connection(key, newer.clone()).await?;
@@ -166,7 +172,37 @@ impl Refresh<'_> {
         if connection.sequence > sequence || (asked && connection.is_younger_than(min_interval, now)) {
             return settle::answer(connection).map(Some);
         }
-        Ok(refresh_failure.as_ref().filter(|_| asked).and_then(|failure| failure.answer(now)))
+        let failure = refresh_failure.as_ref().filter(|failure| asked && failure.reason != INTERRUPTED);
+        Ok(failure.and_then(|failure| failure.answer(now)))
+    }
+
+    /// Until when nothing is sent, because another worker may have sent the refresh token and still bring what it got.
+    fn held_until(&self, stored: &StoredConnection) -> Option<Timestamp> {
+        let now = system::now();
+        if self.job.is_repetition() {
+            return Some(later(now, HOLD));
+        }
+        let failure = stored.refresh_failure.as_ref().filter(|failure| failure.reason == INTERRUPTED);
+        failure.map(|failure| failure.until).filter(|until| *until > now)
+    }
+
+    /// Comes back later, as a command of its own, so that however often this one comes, nothing is sent for it again.
+    /// Until then the note in the bucket holds back whoever else asks.
+    async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<Answer, StoreError> {
+        let connection = &stored.connection;
+        let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
+        let failure = RefreshFailure { count, until, status: 503, reason: INTERRUPTED.to_owned() };
+        if self.job.is_repetition() {
+            warn!("another worker may have sent the refresh token; trying again at {until}");
+            self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
+        }
+        // Schedules have seconds: this one is not to come up before.
+        let due = Due { sequence: connection.sequence, booked: false };
+        schedule::set(&self.service.store.nats, self.key, later(until, Duration::from_secs(1)), due).await?;
+        if self.job.is_repetition() {
+            self.tell_failure(INTERRUPTED, connection).await?;
+        }
+        Ok(failure.answer(system::now()).unwrap_or_else(|| Answer::error(503, INTERRUPTED)))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {

@@ -17,7 +17,8 @@ use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
 
-/// The outcome when a worker died between deleting here and hearing from the provider.
+/// The outcome when a worker died behind the last place where the tokens were kept: the provider was told, but what it
+/// said is not known.
 const INTERRUPTED: &str = "revocation_unknown";
 /// The outcome that one hopes for.
 const REVOKED: &str = "revoked_at_provider";
@@ -29,7 +30,13 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
     for _ in 0..TRIES {
         let newest = record::last(&service.store.nats, &key.subject()).await?;
         if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
-            settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(INTERRUPTED))).await?;
+            // Until the bucket is settled it has the tokens: once more, for nobody knows whether they were sent.
+            let stored = service.store.stored_connection(&key).await?;
+            let outcome = match stored.filter(|stored| stored.login_id == login_id) {
+                Some(stored) => tell_provider(service, &key, &stored.connection, &stored.issued_at).await?,
+                None => INTERRUPTED,
+            };
+            settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
             return Ok(done());
         }
         let stored = current(service, &key, newest.as_ref()).await?;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Service;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::token::{self, ClientAuth, Request, RequestError, TokenError, TokenSet};
-use crate::provider;
+use crate::provider::{self, TOTAL_TIMEOUT};
 use crate::system;
 
 /// Why there are no tokens.
@@ -56,9 +56,21 @@ impl std::fmt::Display for NoTokens {
     }
 }
 
+/// Asks for tokens, for as long as a provider is waited for: all tries together, for a refresh that is cut off is sent
+/// again once nobody can be waiting for its answer any more.
+pub(super) async fn ask(
+    service: &Service,
+    config: &IntegrationOauthConfig,
+    variables: &BTreeMap<String, String>,
+    build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
+) -> Result<TokenSet, NoTokens> {
+    let asked = tokio::time::timeout(TOTAL_TIMEOUT, ask_each(service, config, variables, build)).await;
+    asked.unwrap_or(Err(NoTokens::Unreachable(provider::Error::Timeout { connected: true })))
+}
+
 /// Sends the request that `build` makes of each way to authenticate, until one is not refused for the client's sake:
 /// such a refusal spends neither code nor refresh token.
-pub(super) async fn ask(
+async fn ask_each(
     service: &Service,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,

@@ -10,7 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{AGAIN, Service};
+use super::{Service, keep_at, queues};
 use crate::nats::{NatsError, sequence};
 use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
@@ -22,14 +22,7 @@ const LOOKS_PER_MARK: u32 = 6;
 
 /// Looks after them until told to stop.
 pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            () = stop.cancelled() => break,
-            ended = look_after(&service) => ended,
-        };
-        warn!("cannot look after the keyring: {ended}; trying again");
-        tokio::time::sleep(AGAIN).await;
-    }
+    keep_at(&stop, "look after the keyring", || look_after(&service)).await;
 }
 
 async fn look_after(service: &Service) -> StoreError {
@@ -69,7 +62,7 @@ async fn keep_clear(service: &Service) {
     if let Err(error) = sequence::keep_marked(&service.store.nats).await {
         warn!("the marks could not be looked at: {error}");
     }
-    if let Err(error) = super::clear_up(&service.store.nats).await {
+    if let Err(error) = queues::clear_up(&service.store.nats).await {
         warn!("the queue could not be looked at: {error}");
     }
 }

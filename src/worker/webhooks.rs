@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::places::Places;
-use super::{AGAIN, Service};
+use super::{Service, keep_at};
 use crate::nats::{NatsError, command as queue, header};
 use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
 use crate::system;
@@ -20,14 +20,7 @@ const CONCURRENCY: usize = 16;
 /// Sends events until told to stop.
 pub(super) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
     let places = Places::new(CONCURRENCY);
-    while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            () = stop.cancelled() => break,
-            ended = take_all(&service, &webhook, &places) => ended,
-        };
-        warn!("cannot take events for the webhook: {ended}; trying again");
-        tokio::time::sleep(AGAIN).await;
-    }
+    keep_at(&stop, "take events for the webhook", || take_all(&service, &webhook, &places)).await;
     if !places.drain(service.config.worker.drain).await {
         warn!("stopped with webhooks under way; they are sent again");
     }

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::ask::{ask, with_query};
 use crate::bus::Bus;
 use crate::provider::{Asked, Provider, Said};
+use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
@@ -31,6 +32,22 @@ async fn a_gateway_without_a_bus_lives_and_is_ready_once_the_bus_is_there() {
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     assert_eq!(world.tokenbus.call(Method::GET, "odd/oauth-config").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_not_there() {
+    let mut world = World::with(Provider::generous().await).await;
+    let nats = &mut world.tokenbus.nats;
+    nats.kill().await;
+    let folder = nats.store().join("jetstream/OAUTH/streams/KV_oauth_states");
+    std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    nats.restart_once_killed().await;
+    let is_named = async || {
+        let answer = ask(world.tokenbus.request(Method::GET, "readyz")).await;
+        // What was found before is remembered for a moment.
+        answer.status == 503 && answer.error().contains("KV_oauth_states is missing")
+    };
+    eventually("readiness names it", is_named).await;
 }
 
 #[tokio::test]

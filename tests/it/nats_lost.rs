@@ -4,6 +4,7 @@ use reqwest::StatusCode;
 
 use crate::provider::Provider;
 use crate::support::nats::Nats;
+use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
@@ -18,6 +19,9 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     }
     nats.restart_once_killed().await;
     world.tokenbus.ready().await;
+    // Not only once something could not be taken from them.
+    let seen_to = async || world.tokenbus.log().contains("connected again: the queues are there");
+    eventually("they are seen to on the new connection", seen_to).await;
     // A login is a command, and leaves a schedule.
     let connected = async {
         while world.connect("two").await.0 != StatusCode::OK {
@@ -26,7 +30,8 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     };
     tokio::time::timeout(std::time::Duration::from_mins(1), connected).await.expect("the queues are there again");
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
-    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1);
+    // The repair pass sets the other one again.
+    eventually("both have a schedule", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 2).await;
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
 }
 

@@ -97,3 +97,39 @@ async fn d1_a_failure_reaches_all_who_wait_at_once() {
     assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1);
     assert!(fleet.deliveries("refresh").await < 20, "each waits for one failure, not for a command of its own");
 }
+
+/// A worker dies between the tombstone and the provider; a refresh that is due meanwhile takes nothing away.
+#[tokio::test]
+async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
+    let provider = Provider::start(|number, asked| match asked.path.as_str() {
+        "/revoke" => Said::new(200, "text/plain", ""),
+        _ => Said::tokens(number),
+    })
+    .await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let mut configurer = fleet.worker().await;
+    let mut config = fleet.config();
+    config["revocation_url"] = format!("{}/revoke", provider.url).into();
+    fleet.ready().await;
+    assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
+    configurer.kill().await;
+    let mut doomed = fleet.worker_dying_at("after_revocation").await;
+    let url = fleet.endpoint(&format!("hub/integrations/{INTEGRATION}/oauth-connections/{NAME}"));
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let delete = http.delete(url).header("x-api-key", &fleet.admin_keys[0]).send();
+    let dies = async {
+        assert!(!doomed.ended().await.success());
+        due(&fleet).await;
+        fleet.worker().await
+    };
+    // Whoever asked may have asked the one that died.
+    let (_, _second) = tokio::join!(delete, dies);
+    fleet.idle().await;
+    let asked: Vec<Asked> = provider.asked().into_iter().filter(|asked| asked.path == "/revoke").collect();
+    let tokens: Vec<String> = asked.iter().map(|asked| asked.form()["token"].clone()).collect();
+    assert_eq!(tokens, ["rt-0", "at-0"]);
+    let events = fleet.events().await;
+    let revoked = events.iter().find(|event| event["event"] == "revoked").expect("an event");
+    assert_eq!(revoked["reason"], "revoked_at_provider");
+    assert_eq!(fleet.stored(NAME).await.0, None, "nothing is left of it here");
+}

@@ -11,6 +11,10 @@ use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::{Asked, Provider, Said};
@@ -105,6 +109,7 @@ async fn dies_at(place: &'static str) -> Ending {
     due(&fleet).await;
     assert!(!doomed.ended().await.success(), "{place}");
     let _second = fleet.worker().await;
+    eventually("the provider has been asked", async || refreshes(&provider) > 0).await;
     ending(&fleet, &mut pushes, &provider).await
 }
 
@@ -117,12 +122,107 @@ async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
     }
 }
 
+/// Until it is over, whoever asks hears why, and when to ask again.
 #[tokio::test]
 async fn d4_a_worker_dead_inside_the_window_ends_in_one_retry_and_no_loop() {
-    let ending = dies_at("after_refresh").await;
+    let provider = strict().await;
+    let (fleet, mut pushes) = connected(&provider).await;
+    let mut doomed = fleet.worker_dying_at("after_refresh").await;
+    due(&fleet).await;
+    assert!(!doomed.ended().await.success());
+    let _second = fleet.worker().await;
+    held_back(&fleet).await;
+    fleet.ready().await;
+    let (status, body) = fleet.get(&format!("odd/oauth-refresh-token/{NAME}")).await;
+    assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("refresh_interrupted")), "{body}");
+    // Nor does the clock send it, however often it comes up.
+    let before = fleet.deliveries("refresh").await;
+    due(&fleet).await;
+    eventually("it comes up", async || fleet.deliveries("refresh").await > before).await;
+    fleet.idle().await;
+    assert_eq!(refreshes(&provider), 1, "the first worker may still bring its record");
+    eventually("it is sent again", async || refreshes(&provider) == 2).await;
+    let ending = ending(&fleet, &mut pushes, &provider).await;
     assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1));
     assert_eq!(ending.stored["status"], "needs_reauthorization");
     assert_eq!(ending.stored["status_reason"], "invalid_grant");
+}
+
+/// Waits until the refresh that a dead or silent worker left is held back.
+async fn held_back(fleet: &Fleet) {
+    let reason = async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
+    eventually("it is held back", async || reason().await == Some(json!("refresh_interrupted"))).await;
+    fleet.idle().await;
+}
+
+/// The way of one worker to the bus, which a test can cut.
+struct Way {
+    url: String,
+    cut: watch::Sender<bool>,
+    _tasks: JoinSet<()>,
+}
+
+impl Way {
+    async fn to(bus: &str) -> Self {
+        let bus = bus.trim_start_matches("nats://").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("nats://{}", listener.local_addr().expect("a listener has an address"));
+        let (cut, is_cut) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((here, _)) = listener.accept().await {
+                connections.spawn(pass(here, bus.clone(), is_cut.clone()));
+            }
+        });
+        Self { url, cut, _tasks: tasks }
+    }
+}
+
+async fn pass(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool>) {
+    let Ok(mut there) = TcpStream::connect(&bus).await else { return };
+    tokio::select! {
+        _ = is_cut.wait_for(|is_cut| *is_cut) => {}
+        _ = copy_bidirectional(&mut here, &mut there) => {}
+    }
+}
+
+/// The one that is cut off holds the only token there is, and brings it when its way is free again.
+#[tokio::test]
+async fn d3_a_worker_cut_off_with_the_answer_in_hand_may_bring_it() {
+    let asked = Arc::new(Mutex::new(None::<watch::Sender<bool>>));
+    let spent: Mutex<HashSet<String>> = Mutex::default();
+    let provider = Provider::start({
+        let asked = Arc::clone(&asked);
+        move |number, request| {
+            let Some(token) = request.form().remove("refresh_token") else { return Said::tokens(number) };
+            if let Some(cut) = asked.lock().unwrap().as_ref() {
+                cut.send_replace(true);
+            }
+            let is_new = spent.lock().unwrap().insert(token);
+            if is_new { Said::tokens(number) } else { Said::json(400, &json!({ "error": "invalid_grant" })) }
+        }
+    })
+    .await;
+    let (fleet, mut pushes) = connected(&provider).await;
+    let way = Way::to(&fleet.nats.url).await;
+    let first = fleet.worker_with(&[("TOKENBUS_NATS__URL", &way.url)]);
+    first.ready().await;
+    *asked.lock().unwrap() = Some(way.cut.clone());
+    due(&fleet).await;
+    eventually("the refresh token is sent", async || refreshes(&provider) == 1).await;
+    let _second = fleet.worker().await;
+    held_back(&fleet).await;
+    // Long, but so that it is back before its patience ends.
+    tokio::time::sleep(Duration::from_secs(14)).await;
+    asked.lock().unwrap().take();
+    way.cut.send_replace(false);
+    let newer = async || fleet.events().await.iter().any(|event| event["event"] == "refreshed");
+    eventually("the first one brings its record", newer).await;
+    let ending = ending(&fleet, &mut pushes, &provider).await;
+    assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0));
+    assert_eq!(ending.stored["status"], "active");
+    assert!(first.log().contains("record not confirmed"), "it was cut off: {}", first.log());
 }
 
 #[tokio::test]
@@ -147,6 +247,7 @@ async fn d2_a_worker_dead_while_the_provider_works_is_followed_by_one_that_asks_
     due(&fleet).await;
     first.ended().await;
     let _second = fleet.worker().await;
+    eventually("it is sent again", async || refreshes(&provider) == 2).await;
     let ending = ending(&fleet, &mut pushes, &provider).await;
     // A provider that takes its refresh tokens more than once forgives it.
     assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
@@ -160,6 +261,12 @@ async fn stops_at(place: &'static str) -> Ending {
     due(&fleet).await;
     stopped.stopped().await;
     let second: Worker = fleet.worker().await;
+    fleet.idle().await;
+    let is_over = async || {
+        let events = fleet.events().await;
+        events.iter().any(|event| event["event"] == "refreshed" || event["event"] == "needs_reauthorization")
+    };
+    eventually("another one has ended it", is_over).await;
     fleet.idle().await;
     stopped.signal("CONT");
     let went_on =

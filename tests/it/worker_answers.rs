@@ -115,6 +115,24 @@ async fn c3_a_provider_that_does_not_answer_is_given_up_after_its_time() {
     check(&world(vec![("slow", slow)]).await, &[("slow", 502, "provider_unreachable")]).await;
 }
 
+/// A client with two secrets, the older of which the provider refuses after some time.
+#[tokio::test]
+async fn c3_all_tries_of_a_request_have_that_time_together() {
+    let provider = Provider::start(|number, asked| {
+        let is_old = asked.form()["client_secret"] == "canary-client-secret";
+        let refused = Said::json(401, &json!({ "error": "invalid_client" }));
+        if is_old { refused } else { Said::tokens(number) }.after(Duration::from_secs(6))
+    })
+    .await;
+    let world = World::with(provider).await;
+    let mut config = world.config();
+    config["client_secrets"] = json!(["canary-newer-secret"]);
+    world.tokenbus.configure(&config).await;
+    let (status, body) = world.connect("w").await;
+    assert_eq!(status.as_u16(), 502, "{body}");
+    assert_eq!(world.provider.asked().len(), 2, "both were tried");
+}
+
 #[tokio::test]
 async fn c3_a_provider_that_is_not_there_leaves_the_connection_as_it_was() {
     let mut world = world(vec![]).await;

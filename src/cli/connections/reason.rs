@@ -30,6 +30,7 @@ fn meaning(reason: &str) -> Option<&'static str> {
             "the provider is not well, or its URL in the config is wrong; a refresh is tried again by itself"
         }
         "exchange_interrupted" => "a worker ended in the middle of the login; log in again",
+        "refresh_interrupted" => "a worker ended in the middle of the refresh; it is tried again by itself",
         "issuer_mismatch" => "the callback came from another issuer than the config names; do not trust it",
         "superseded" => "another login was quicker",
         "no_config" => "the integration has no config; put it back, and the refreshes go on",

@@ -1,0 +1,87 @@
+//! The two queues, which a server that was killed may have lost: made again at once.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{AGAIN, PrepareError, Service, sizes};
+use crate::nats::{Nats, NatsError, command as queue, sift, topology};
+use crate::store::StoreError;
+use crate::subject::Verb;
+use crate::system;
+
+/// How often the connection is looked at: until a lost queue is there again, callers are turned away.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Sees to the queues on each new connection, and whenever something could not be taken from them, until told to stop.
+pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        never = look_after(&service) => match never {},
+    }
+}
+
+/// Something could not be taken from a queue. Gives the reason back.
+pub(super) fn doubt(service: &Service, error: NatsError) -> NatsError {
+    service.resumed.doubt();
+    error
+}
+
+async fn look_after(service: &Service) -> Infallible {
+    let nats = &service.store.nats;
+    let mut known = nats.connects();
+    loop {
+        tokio::select! {
+            () = another_connection(nats, known) => {}
+            () = service.resumed.doubted() => {}
+        }
+        let is_new = nats.connects() != known;
+        known = nats.connects();
+        while nats.is_connected() {
+            match mend(service).await {
+                Ok(()) if is_new => info!("connected again: the queues are there"),
+                Ok(()) => {}
+                Err(error) => {
+                    warn!("the queues are not there: {error}");
+                    tokio::time::sleep(AGAIN).await;
+                    continue;
+                }
+            }
+            break;
+        }
+    }
+}
+
+async fn another_connection(nats: &Nats, known: u64) {
+    while nats.connects() == known || !nats.is_connected() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Makes sure that the queues are there. What one held that had to be made again is looked for at once.
+async fn mend(service: &Service) -> Result<(), PrepareError> {
+    if topology::declare_queues(&service.store.nats, sizes(&service.config)).await? {
+        service.resumed.add_lost();
+    }
+    Ok(make_ready(&service.store.nats).await?)
+}
+
+/// Makes the consumers of the commands, and takes off the queue what would stop them.
+pub(super) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
+    for verb in Verb::ALL {
+        queue::declare_consumer(nats, verb).await?;
+    }
+    clear_up(nats).await
+}
+
+/// Takes commands off the queue that would end each connection they come to.
+pub(super) async fn clear_up(nats: &Nats) -> Result<(), StoreError> {
+    let found = sift::sift(nats, system::now()).await?;
+    if found > 0 {
+        error!("{found} commands had subjects or headers that cannot be read; they were given up");
+    }
+    Ok(())
+}
