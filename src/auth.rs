@@ -116,7 +116,7 @@ impl Authenticator {
     /// [`AuthError`].
     pub async fn authenticate(&self, credential: &Credential, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
         let now = system::now();
-        match credential.0.expose().split_once(' ') {
+        match credential.expose().split_once(' ') {
             Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
             Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await,
             Some((SCHEME, text)) => self.bearers.signed(&self.nats, text, purpose, now).await,

@@ -56,7 +56,7 @@ async fn answer(service: &Service, message: Message) {
     let call = subject::parse_edge_call(&message.subject).unwrap_or_default();
     let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
     let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
-    let credential = credential.map(|text| Credential(Secret::new(text)));
+    let credential = credential.map(|text| Credential::new(Secret::new(text)));
     let span = info_span!("call", call, traceparent);
     let done = dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
     let answer = told(&span, done);

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::connections::show::{say, text, trimmed};
-use crate::bus::{Bus, BusError, Caller, Command as Order, Credential};
+use crate::bus::{Bus, BusError, Caller, Command as Order};
+use crate::command::Credential;
 use crate::config::Config;
 use crate::nats::outgoing::Replies;
 use crate::secret::Secret;
 use crate::subject::{ADMIN_EDGE, Account, Integration};
-use crate::system;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -65,7 +65,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
-    let caller = Caller { credential: Some(credential), traceparent: None, request_id: system::random_id() };
+    let caller = Caller { credential: Some(credential), traceparent: None };
     let nats = super::connect(config).await?;
     let refusal = nats.clone();
     let bus = Bus::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
