@@ -23,13 +23,13 @@ use crate::signed::SCHEME;
 use crate::subject::{Account, CommandSubject};
 use crate::system;
 
-/// What a credential may do beside reading its own account's connections.
+/// What a credential may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// May change configs, when its account is listed in `auth.admin_accounts`, too.
+    /// What members may, and change configs and API keys, if the account is listed in `auth.admin_accounts`.
     Admin,
-    /// May log in and read.
+    /// Make, read, refresh and delete the account's connections.
     Member,
 }
 
@@ -45,7 +45,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether it may change configs: its role says so and its account is listed.
+    /// Whether it may change configs and API keys: its role says so and its account is listed.
     #[must_use]
     pub fn is_admin(&self, admin_accounts: &[Account]) -> bool {
         self.role == Role::Admin && admin_accounts.contains(&self.account)
