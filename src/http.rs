@@ -238,7 +238,3 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-#[path = "http/tests/properties.rs"]
-mod properties;

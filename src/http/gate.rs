@@ -98,5 +98,4 @@ impl std::fmt::Debug for Gate {
 }
 
 #[cfg(test)]
-#[path = "tests/gate.rs"]
 mod tests;

@@ -311,5 +311,4 @@ pub(super) async fn drain<B: Body + Unpin>(body: &mut B, most: usize, deadline: 
 }
 
 #[cfg(test)]
-#[path = "tests/request.rs"]
 mod tests;

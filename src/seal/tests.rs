@@ -1,5 +1,7 @@
 //! The keyring, and its file.
 
+mod properties;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 use crate::command::Cookie;
 
 /// Queries, and texts that are none.
