@@ -17,11 +17,15 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearers;
-use crate::command::Credential;
+use crate::command::{CREDENTIAL_NEEDED, Credential};
 use crate::nats::{Nats, NatsError};
 use crate::signed::SCHEME;
 use crate::subject::{Account, CommandSubject};
 use crate::system;
+
+/// What whoever is no admin is told where only admins may go on.
+pub const ADMINS_ONLY: &str =
+    "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`";
 
 /// What a credential may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -56,7 +60,7 @@ impl Caller {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// No credential came.
-    #[error("a credential is needed: send `X-Api-Key` or `Authorization: Bearer`")]
+    #[error("{CREDENTIAL_NEEDED}")]
     Missing,
     /// The credential is not valid: unknown, wrong, expired or revoked. Which of these is not told.
     #[error("the credential is not valid or has expired")]

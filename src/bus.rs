@@ -12,8 +12,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::command::{Answer, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work};
-use crate::login::state_hash;
+use crate::command::{
+    Answer, CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work,
+};
+use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::nats::outgoing::{Outgoing, Replies};
 use crate::nats::{Nats, NatsError, header};
 use crate::seal;
@@ -116,7 +118,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Seconds after which to try again when the bus is away or occupied.
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
-const USED: &str = "this login is unknown, has expired or was used already; start it again";
 
 /// The connection to the bus.
 pub struct Bus {
@@ -280,9 +281,9 @@ impl Bus {
         let mut pause = Duration::from_millis(20);
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
-                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, USED, None)),
+                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, UNKNOWN_STATE, None)),
                 Ok(ack) => return Ok(!ack.duplicate),
-                Err(NatsError::InFlight) => return Err(refused(401, USED, None)),
+                Err(NatsError::InFlight) => return Err(refused(401, UNKNOWN_STATE, None)),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
                 Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
                 Err(error) => {
@@ -303,7 +304,7 @@ fn is_slow(call: &str) -> bool {
 /// A command as it goes out: sealed, so that not even its sender can read it back.
 fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
     let credential = caller.credential.clone();
-    let needed = || refused(401, "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`", None);
+    let needed = || refused(401, CREDENTIAL_NEEDED, None);
     let (subject, seal_to, message_id, work) = match command {
         Command::Exchange { state, query, owner, cookies } => {
             let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
@@ -341,7 +342,7 @@ fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, 
     let credential = credential.map_or("", Credential::expose);
     let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
     let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
-    state_hash(&Secret::new(parts.join("\n")))
+    hash_of(&Secret::new(parts.join("\n")))
 }
 
 fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BusError {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::credential::Credential;
+pub use self::credential::{CREDENTIAL_NEEDED, Credential};
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 

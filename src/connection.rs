@@ -13,6 +13,8 @@ use crate::secret::{self, Secret};
 
 /// Why a connection is not refreshed when its integration has no config at the moment.
 pub const NO_CONFIG: &str = "no_config";
+/// What whoever asks for a new token is told when only a login can bring one.
+pub const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
 /// Whether a connection can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -175,9 +175,7 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         Err(StoreError::Lost) => Outcome::Lost,
         Err(StoreError::Held(wait)) => Outcome::Retry(wait, StoreError::Held(wait).to_string()),
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
-        Err(error) => {
-            Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
-        }
+        Err(error) => Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
     }
 }
 

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::secret::{self, Secret};
 use crate::signed::{self, SCHEME};
 
+/// What whoever comes without one is told.
+pub const CREDENTIAL_NEEDED: &str = "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`";
+
 /// A credential in its text form: `Bearer <jwt>`, `X-Api-Key <key>`, or
 /// `NATS <jwt> <timestamp> <nonce> <signature> <method> <path?query> <hash of the body>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -167,10 +167,10 @@ pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     Ok(made)
 }
 
-/// Whether all streams can be reached.
+/// Whether the records can be read, from their stream's leader.
 ///
 /// # Errors
-/// [`NatsError`] naming none: the first one that cannot be read.
+/// [`NatsError`] when they cannot.
 pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
     nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
 }

@@ -15,7 +15,7 @@ use super::settle;
 use super::tokens::{self, NoTokens};
 use super::{Service, without_tokens};
 use crate::command::Answer;
-use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::connection::{NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::schedule::{self, Due};
@@ -64,7 +64,7 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
         return Err(StoreError::Held(HOLD));
     }
     let Some(stored) = current(service, &key, newest.as_ref()).await? else {
-        return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+        return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces, began };
@@ -130,7 +130,7 @@ fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
         Status::Active => settle::answer(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
-            Ok(Answer::error(400, reason.unwrap_or("the connection needs reauthorization: log in again")))
+            Ok(Answer::error(400, reason.unwrap_or(NEEDS_LOGIN)))
         }
         Status::Revoked => Ok(Answer::error(404, "the connection was deleted")),
     }
@@ -154,7 +154,7 @@ impl Refresh<'_> {
         let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.service.config.refresh.min_interval);
         if connection.status != Status::Active {
-            return Ok(Some(Answer::error(400, "the connection needs reauthorization: log in again")));
+            return Ok(Some(Answer::error(400, NEEDS_LOGIN)));
         }
         if connection.refresh_token.is_none() {
             return Ok(Some(Answer::error(

@@ -34,7 +34,7 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
         }
         let stored = current(service, &key, newest.as_ref()).await?;
         let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
-            return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+            return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
