@@ -36,7 +36,7 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     match Length::deserialize(deserializer)? {
         Length::Text(text) if text.is_empty() => Ok(None),
-        length => length.duration().map(Some),
+        length @ (Length::Seconds(_) | Length::Text(_)) => length.duration().map(Some),
     }
 }
 
