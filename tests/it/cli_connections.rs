@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -14,9 +13,8 @@ use crate::ask::new_account;
 use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
+use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, parameter, state_of};
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a command line left.
 pub(crate) struct Ran {

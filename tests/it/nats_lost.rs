@@ -4,6 +4,7 @@ use reqwest::StatusCode;
 
 use crate::provider::Provider;
 use crate::support::nats::Nats;
+use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
@@ -19,12 +20,7 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     // A login is a command, and leaves a schedule.
-    let connected = async {
-        while world.connect("two").await.0 != StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), connected).await.expect("the queues are there again");
+    eventually("the queues are there again", async || world.connect("two").await.0 == StatusCode::OK).await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1);
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
@@ -41,12 +37,8 @@ async fn loses_its_schedules(nats: &mut Nats) {
 async fn is_mended(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
-    let found = async {
-        while bus.try_info("OAUTH_SCHEDULE").await.is_none_or(|info| info.state.messages == 0) {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), found).await.expect("it has its schedule again");
+    let has_schedule = async || bus.try_info("OAUTH_SCHEDULE").await.is_some_and(|info| info.state.messages > 0);
+    eventually("it has its schedule again", has_schedule).await;
     assert_eq!(world.connect("two").await.0, StatusCode::OK);
 }
 
