@@ -129,9 +129,21 @@ impl OauthConnection {
             metadata,
         }
     }
-}
 
-impl OauthConnection {
+    /// The same without anything to use it with, and why.
+    #[must_use]
+    pub fn without_tokens(self, status: Status, reason: Option<&str>) -> Self {
+        Self {
+            access_token: None,
+            refresh_token: None,
+            expiry: None,
+            expires_in: None,
+            status,
+            status_reason: reason.map(str::to_owned),
+            ..self
+        }
+    }
+
     /// When it is refreshed next: before its expiry by a margin, the jitter (0 to 1) making it earlier by at most a
     /// tenth of that, never before a second from now. None without a refresh token or an expiry.
     #[must_use]

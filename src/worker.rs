@@ -25,7 +25,6 @@ use self::job::Job;
 use self::places::Places;
 use crate::command::{Answer, Work};
 use crate::config::Config;
-use crate::connection::{OauthConnection, Status};
 use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue, sift};
@@ -39,22 +38,8 @@ use crate::system;
 const PROGRESS: Duration = Duration::from_secs(2);
 /// How long one request for commands stays open at the server.
 const PULL: Duration = Duration::from_secs(5);
-
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// The connection without anything to use it with, and why.
-fn without_tokens(connection: OauthConnection, status: Status, reason: Option<&str>) -> OauthConnection {
-    OauthConnection {
-        access_token: None,
-        refresh_token: None,
-        expiry: None,
-        expires_in: None,
-        status,
-        status_reason: reason.map(str::to_owned),
-        ..connection
-    }
-}
 
 /// Works until told to stop; then takes no more commands and waits for those under way.
 pub async fn run(service: Arc<Service>, stop: CancellationToken) {

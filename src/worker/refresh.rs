@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
+use super::Service;
 use super::job::Job;
 use super::settle;
 use super::tokens::{self, NoTokens};
-use super::{Service, without_tokens};
 use crate::command::Answer;
 use crate::connection::{NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
@@ -26,7 +25,7 @@ use crate::outcome::backoff_refresh;
 use crate::service::lane::{Place, Ticket};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::system;
+use crate::system::{self, later};
 
 /// How long a refresh that comes again is held back, once. A refresh token must not be sent twice, and whoever had the
 /// command before may not be dead but cut off from the bus: it still waits for the provider, or for its record to be
@@ -34,7 +33,6 @@ use crate::system;
 const HOLD: Duration = Duration::from_secs(15);
 /// What the audit log calls the clock.
 const CLOCK: &str = "schedule";
-
 /// How long a connection without a config waits before it is looked at again, if nobody says that the config is back.
 const PAUSE: Duration = Duration::from_mins(15);
 /// Failures in a row that a refresh given up counts for.
@@ -246,7 +244,7 @@ impl Refresh<'_> {
     /// token, too, would gain nothing.
     async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<Answer, StoreError> {
         warn!(reason, "connection needs reauthorization");
-        let connection = without_tokens(stored.connection, Status::NeedsReauthorization, Some(reason));
+        let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
         let spent = StoredConnection { connection, ..stored };
         let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
@@ -306,8 +304,4 @@ impl Refresh<'_> {
         (event.reason, event.sequence) = (Some(reason), Some(connection.sequence));
         self.job.tell(&self.service.store.nats, &event).await
     }
-}
-
-fn later(now: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }

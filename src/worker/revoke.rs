@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::job::Job;
 use super::refresh::current;
-use super::{Service, settle, without_tokens};
+use super::{Service, settle};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
@@ -38,7 +38,7 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
-        revoked.connection = without_tokens(revoked.connection, Status::Revoked, None);
+        revoked.connection = revoked.connection.without_tokens(Status::Revoked, None);
         let replaces = newest.map_or(0, |record| record.sequence);
         let Some(record) = settle::write(service, job, &key, revoked, replaces).await? else { continue };
         fail_point!("after_revocation");
