@@ -231,7 +231,7 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
             } else if is_limited {
                 Err(refused)
             } else {
-                Err(CallError::Refused(502, "the token has ended and cannot be refreshed at the moment".to_owned()))
+                Err(CallError::Refused(502, "the token has expired and cannot be refreshed at the moment".to_owned()))
             }
         }
         refreshed => refreshed,

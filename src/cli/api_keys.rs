@@ -138,7 +138,7 @@ fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
 async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
     if !api_key::is_id(id) {
         // What came may be a whole key: it is not repeated.
-        bail!("that is no key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
+        bail!("that is not a key's id, which has 12 hexadecimal digits; see `tokenbus api-keys list`");
     }
     let nats = super::connect(config).await?;
     match api_key::revoke(&nats, id, None, ACTOR).await? {

@@ -62,7 +62,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let Options { api_key, json, command } = options;
     let key = api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new);
     if key.is_empty() {
-        bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or `--api-key`");
+        bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or give `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
     let caller = Caller { credential: Some(credential), traceparent: None };

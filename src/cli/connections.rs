@@ -91,8 +91,9 @@ impl Which {
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { account, json, command } = options;
     let account = account.or_else(|| config.cli.account.clone());
-    let account = account
-        .ok_or_else(|| anyhow::anyhow!("say whose: `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)"))?;
+    let account = account.ok_or_else(|| {
+        anyhow::anyhow!("whose connections? give `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)")
+    })?;
     let calls = Calls { nats: super::connect(config).await?, account };
     match command {
         Command::List { integration } => list(&calls, integration.as_ref(), json).await,

@@ -93,7 +93,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
 fn path(config: &Config, named: Option<PathBuf>, option: &str) -> anyhow::Result<PathBuf> {
     let path = named.unwrap_or_else(|| config.secrets.keys_file.clone());
     if path.as_os_str().is_empty() {
-        bail!("say where: `{option} FILE`, or set `secrets.keys_file`");
+        bail!("which file? give `{option} FILE`, or set `secrets.keys_file`");
     }
     Ok(path)
 }

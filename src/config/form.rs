@@ -25,7 +25,7 @@ impl Length {
                 .and_then(|duration| Duration::try_from(duration).ok())
                 .ok_or_else(|| E::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
         };
-        if duration.is_zero() { Err(E::custom("must be longer than nothing")) } else { Ok(duration) }
+        if duration.is_zero() { Err(E::custom("must not be zero")) } else { Ok(duration) }
     }
 }
 
@@ -65,7 +65,7 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is no address with a port such as `127.0.0.1:8080`"))
+    text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as `127.0.0.1:8080`"))
 }
 
 /// A number that must not be zero.

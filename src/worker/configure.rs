@@ -88,7 +88,7 @@ async fn admin(
 ) -> Result<Result<String, Answer>, StoreError> {
     match service.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
-            Ok(Err(Answer::error(401, "the credential is of another account")))
+            Ok(Err(Answer::error(401, "the credential belongs to another account")))
         }
         Ok(caller) if caller.is_admin(&service.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
         Ok(_) => Ok(Err(Answer::error(401, auth::ADMINS_ONLY))),

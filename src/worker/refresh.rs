@@ -157,7 +157,7 @@ impl Refresh<'_> {
         if connection.refresh_token.is_none() {
             return Ok(Some(Answer::error(
                 400,
-                "the provider gave no refresh token: log in again when the token ends",
+                "the provider gave no refresh token: log in again when the token expires",
             )));
         }
         // Somebody else was faster: what they got is the answer, be it a token or a failure.
@@ -218,7 +218,7 @@ impl Refresh<'_> {
             let due = Due { sequence: connection.sequence, booked: true };
             schedule::set(&self.service.store.nats, self.key, later(system::now(), wait), due).await?;
         }
-        let full = Answer::error(503, "the integration has as many refreshes under way as it may; try again");
+        let full = Answer::error(503, "too many refreshes of this integration are under way; try again");
         Ok(Answer { retry_after: Some(wait.as_secs().max(1)), ..full })
     }
 
