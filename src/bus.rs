@@ -46,6 +46,17 @@ pub struct StateOwner {
     pub seal_to: String,
 }
 
+/// Whose a credential is: the answer to the call `whoami`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Whoami {
+    /// The account that it acts for.
+    pub account: Account,
+    /// Whether it may change configs.
+    pub admin: bool,
+    /// Public curve key of the workers.
+    pub seal_to: String,
+}
+
 /// What a worker is asked to do. All that is secret in it leaves sealed to `seal_to`.
 #[derive(Debug)]
 pub enum Command {

@@ -11,12 +11,12 @@ use serde_json::{Map, Value, json};
 
 use super::pages;
 use super::print::{self, say, text, trimmed};
-use crate::bus::{Bus, BusError, Caller, Command as Order};
+use crate::bus::{Bus, BusError, Caller, Command as Order, Whoami};
 use crate::command::Credential;
 use crate::config::Config;
 use crate::nats::outgoing::Replies;
 use crate::secret::Secret;
-use crate::subject::{ADMIN_EDGE, Account, Integration};
+use crate::subject::{ADMIN_EDGE, Integration};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -51,13 +51,6 @@ enum Command {
     },
 }
 
-/// Who the workers say is calling.
-#[derive(Debug, Deserialize)]
-struct Whoami {
-    account: Account,
-    seal_to: String,
-}
-
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { api_key, json, command } = options;
     let key = api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new);
@@ -81,14 +74,14 @@ async fn carry_out(bus: &Bus, caller: &Caller, command: Command, json: bool) -> 
         Command::Put { file } => {
             let body = read(&file)?;
             let integration = integration_of(body.expose())?;
-            let Whoami { account, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
             let said = format!("the config of {integration} is in force");
             let body = body.expose().to_owned().into();
             order(bus, caller, Order::Put { integration, account, seal_to, body }).await?;
             print::done(&said, json)
         }
         Command::Delete { integration } => {
-            let Whoami { account, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
             let said = format!("the config of {integration} is deleted");
             order(bus, caller, Order::Delete { integration, account, seal_to }).await?;
             print::done(&said, json)

@@ -121,6 +121,7 @@ fn what_documents_name_is_there() {
     let known: BTreeSet<String> = settings("", &defaults).into_iter().map(|(key, _)| key).collect();
     let sections: Vec<String> = defaults.keys().map(|section| format!("{section}.")).collect();
     let subjects = ["oauth.dead", "oauth.edge", "oauth.record", "oauth.reply", "oauth.worker"];
+    let is_code = |name: &str| Path::new(name).extension().is_some_and(|it| it == "rs");
     let code: Vec<PathBuf> = all_sources().map(|(path, _)| path).collect();
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "nats/README.md"];
     let documents = documents.iter().map(|name| root().join(name)).chain(folder("docs"));
@@ -132,13 +133,11 @@ fn what_documents_name_is_there() {
             assert!(is_there, "{place}: {link} leads nowhere");
         }
         for name in text.split('`').skip(1).step_by(2) {
-            if let Some(file) =
-                name.split([':', ' ']).next().filter(|file| file.ends_with(".rs") && !file.contains('{'))
-            {
-                assert!(code.iter().any(|path| path.ends_with(file)), "{place}: there is no {file}");
-            }
+            let file = name.split([':', ' ']).next().unwrap_or_default();
+            let is_file = is_code(file) && !file.contains('{');
+            assert!(!is_file || code.iter().any(|path| path.ends_with(file)), "{place}: there is no {file}");
             let is_key = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_');
-            let is_other = name.ends_with(".rs") || subjects.iter().any(|start| name.starts_with(start));
+            let is_other = is_code(name) || subjects.iter().any(|start| name.starts_with(start));
             let is_setting = is_key && !is_other && sections.iter().any(|section| name.starts_with(section));
             let is_section = known.iter().any(|key| key.starts_with(&format!("{name}.")));
             assert!(!is_setting || is_section || known.contains(name), "{place}: there is no setting {name}");
