@@ -167,10 +167,10 @@ pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     Ok(made)
 }
 
-/// Whether the records can be read, from their stream's leader.
+/// Whether all streams can be reached.
 ///
 /// # Errors
-/// [`NatsError`] when they cannot.
+/// [`NatsError`] naming none: the first one that cannot be read.
 pub async fn check_reachable(nats: &Nats) -> Result<(), NatsError> {
     nats.last(subject::OAUTH, subject::RECORDS_STORED).await.map(drop)
 }
