@@ -29,13 +29,13 @@ use crate::system;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
+/// Of these, calls of one account: some wait for a provider, and others are not to wait with them.
+const SHARE: usize = CONCURRENCY / 2;
 /// Bytes of a question, which is held until it is answered: room for a refresh token four times.
 const QUESTION_BYTES: usize = 64 * 1024;
 /// Characters of an error's text: an answer has to fit into a message, and its header into what clients read.
 const ERROR_CHARS: usize = 500;
-/// Of these, calls of one account: some wait for a provider, and others are not to wait with them.
-const SHARE: usize = CONCURRENCY / 2;
-/// Of those who serve calls, one gets each.
+/// The queue group: of all workers, one gets each call.
 const QUEUE: &str = "tokenbus";
 /// How long to wait before asking again when the bus was away.
 const RETRY_AFTER: u64 = 2;
@@ -186,7 +186,7 @@ fn without_values(error: &str) -> String {
 }
 
 fn no_config() -> CallError {
-    CallError::Refused(404, "no config of that integration_id".to_owned())
+    CallError::Refused(404, "no config with that integration_id".to_owned())
 }
 
 #[derive(Deserialize)]
@@ -231,7 +231,7 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
             } else if is_limited {
                 Err(refused)
             } else {
-                Err(CallError::Refused(502, "the token has ended and cannot be refreshed at the moment".to_owned()))
+                Err(CallError::Refused(502, "the token has expired and cannot be refreshed at the moment".to_owned()))
             }
         }
         refreshed => refreshed,
@@ -248,6 +248,7 @@ async fn read(service: &Service, key: &ConnectionKey) -> Result<OauthConnection,
     Ok(connection)
 }
 
+/// Says in the connection whether it is paused for want of a config.
 fn explain(connection: &mut OauthConnection, has_config: bool) {
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if connection.is_kept_alive() && has_config == is_paused {
@@ -260,5 +261,5 @@ fn explain(connection: &mut OauthConnection, has_config: bool) {
 }
 
 fn no_connection() -> CallError {
-    CallError::Refused(404, "no connection of that integration_id and connection_id".to_owned())
+    CallError::Refused(404, "no connection with that integration_id and connection_id".to_owned())
 }

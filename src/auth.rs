@@ -17,19 +17,23 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearers;
-use crate::command::Credential;
+use crate::command::{CREDENTIAL_NEEDED, Credential};
 use crate::nats::{Nats, NatsError};
 use crate::signed::SCHEME;
 use crate::subject::{Account, CommandSubject};
 use crate::system;
 
-/// What a credential may do beside reading its own account's connections.
+/// What whoever is no admin is told where only admins may go on.
+pub const ADMINS_ONLY: &str =
+    "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`";
+
+/// What a credential may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// May change configs, when its account is listed in `auth.admin_accounts`, too.
+    /// What members may, and change configs and API keys, if the account is listed in `auth.admin_accounts`.
     Admin,
-    /// May log in and read.
+    /// Make, read, refresh and delete the account's connections.
     Member,
 }
 
@@ -45,7 +49,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether it may change configs: its role says so and its account is listed.
+    /// Whether it may change configs and API keys: its role says so and its account is listed.
     #[must_use]
     pub fn is_admin(&self, admin_accounts: &[Account]) -> bool {
         self.role == Role::Admin && admin_accounts.contains(&self.account)
@@ -56,7 +60,7 @@ impl Caller {
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
     /// No credential came.
-    #[error("a credential is needed: send `X-Api-Key` or `Authorization: Bearer`")]
+    #[error("{CREDENTIAL_NEEDED}")]
     Missing,
     /// The credential is not valid: unknown, wrong, expired or revoked. Which of these is not told.
     #[error("the credential is not valid or has expired")]
@@ -116,7 +120,7 @@ impl Authenticator {
     /// [`AuthError`].
     pub async fn authenticate(&self, credential: &Credential, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
         let now = system::now();
-        match credential.0.expose().split_once(' ') {
+        match credential.expose().split_once(' ') {
             Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
             Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await,
             Some((SCHEME, text)) => self.bearers.signed(&self.nats, text, purpose, now).await,

@@ -12,64 +12,23 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::command::{self, Answer, Cookie, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work};
-use crate::login::state_hash;
+use crate::command::{
+    Answer, CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work,
+};
+use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::nats::outgoing::{Outgoing, Replies};
 use crate::nats::{Nats, NatsError, header};
 use crate::seal;
 use crate::secret::Secret;
-use crate::signed::{self, SCHEME};
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 
-/// What came as proof of who is calling; travels in `Oauth-Credential` or sealed in a command.
-/// Never judged here. Text form: `Bearer <jwt>`, `X-Api-Key <key>`,
-/// or `NATS <jwt> <timestamp> <nonce> <signature> <method> <path?query> <hash of the body>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credential(Secret);
-
-impl Credential {
-    /// Takes the text form in.
-    #[must_use]
-    pub fn new(text: Secret) -> Self {
-        Self(text)
-    }
-
-    /// Whether it is a signed request's, which has to say what the body was.
-    #[must_use]
-    pub fn is_signed(&self) -> bool {
-        self.expose().split_once(' ').is_some_and(|(scheme, _)| scheme == SCHEME)
-    }
-
-    /// The same, saying what the body was.
-    #[must_use]
-    pub fn over(&self, body: &[u8]) -> Self {
-        Self(Secret::new(format!("{} {}", self.expose(), signed::hash(body))))
-    }
-
-    /// What requests with it are counted by: of a signed request, whose signature is another each time, the JWT alone.
-    #[must_use]
-    pub fn counted_by(&self) -> &str {
-        let text = self.expose();
-        let end = if self.is_signed() { text.match_indices(' ').nth(1).map(|(at, _)| at) } else { None };
-        end.and_then(|end| text.get(..end)).unwrap_or(text)
-    }
-
-    /// The text form in clear, for the header or the sealed command alone.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.expose()
-    }
-}
-
-/// Who is calling, unjudged, and what ties the call to logs and traces.
-#[derive(Debug, Clone)]
+/// Who is calling, unjudged, and what ties the call to traces. By default nobody.
+#[derive(Debug, Clone, Default)]
 pub struct Caller {
     /// The proof, when one came.
     pub credential: Option<Credential>,
     /// W3C trace context, of valid form.
     pub traceparent: Option<String>,
-    /// Id of the HTTP request.
-    pub request_id: String,
 }
 
 /// Whose login a state belongs to: the answer to the call `state`.
@@ -87,6 +46,17 @@ pub struct StateOwner {
     pub seal_to: String,
 }
 
+/// Whose a credential is: the answer to the call `whoami`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Whoami {
+    /// The account that it acts for.
+    pub account: Account,
+    /// Whether it may change configs.
+    pub admin: bool,
+    /// Public curve key of the workers.
+    pub seal_to: String,
+}
+
 /// What a worker is asked to do. All that is secret in it leaves sealed to `seal_to`.
 #[derive(Debug)]
 pub enum Command {
@@ -99,7 +69,7 @@ pub enum Command {
         /// Whose login it is.
         owner: StateOwner,
         /// The `__Host-tokenbus-*` cookies that came along, for logins bound to a browser.
-        cookies: Vec<(String, Secret)>,
+        cookies: Vec<Cookie>,
     },
     /// Create or replace an integration's config.
     Put {
@@ -159,7 +129,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Seconds after which to try again when the bus is away or occupied.
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
-const USED: &str = "this login is unknown, has expired or was used already; start it again";
 
 /// The connection to the bus.
 pub struct Bus {
@@ -279,8 +248,7 @@ impl Bus {
     }
 
     async fn ask_ready(&self) -> Result<(), String> {
-        let nobody = Caller { credential: None, traceparent: None, request_id: String::new() };
-        match self.call("ready", &nobody, &Value::Null).await {
+        match self.call("ready", &Caller::default(), &Value::Null).await {
             Ok(_) => Ok(()),
             Err(BusError::Refused { error, .. }) => Err(error),
             Err(BusError::Unavailable | BusError::Deadline) => Err("no worker answers".to_owned()),
@@ -308,7 +276,7 @@ impl Bus {
 
     /// Ends once a login turns out to have been used by another command than this one.
     async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BusError {
-        let nobody = Caller { credential: None, traceparent: None, request_id: String::new() };
+        let nobody = Caller::default();
         let question = serde_json::json!({ "state": state.expose(), "command_id": command_id });
         loop {
             tokio::time::sleep(LOOK).await;
@@ -324,9 +292,9 @@ impl Bus {
         let mut pause = Duration::from_millis(20);
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
-                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, USED, None)),
+                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, UNKNOWN_STATE, None)),
                 Ok(ack) => return Ok(!ack.duplicate),
-                Err(NatsError::InFlight) => return Err(refused(401, USED, None)),
+                Err(NatsError::InFlight) => return Err(refused(401, UNKNOWN_STATE, None)),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
                 Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
                 Err(error) => {
@@ -346,13 +314,12 @@ fn is_slow(call: &str) -> bool {
 
 /// A command as it goes out: sealed, so that not even its sender can read it back.
 fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
-    let credential = caller.credential.as_ref().map(|credential| command::Credential(Secret::new(credential.expose())));
-    let needed = || refused(401, "a credential is needed: send `X-Api-Key` or `Authorization: Bearer`", None);
+    let credential = caller.credential.clone();
+    let needed = || refused(401, CREDENTIAL_NEEDED, None);
     let (subject, seal_to, message_id, work) = match command {
         Command::Exchange { state, query, owner, cookies } => {
             let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
             let key = ConnectionKey { account, integration, name };
-            let cookies: Vec<Cookie> = cookies.into_iter().map(|(name, value)| Cookie { name, value }).collect();
             let message_id = callback_id(&state, &query, credential.as_ref(), &cookies);
             let work = Work::Exchange { query, cookies, credential };
             (CommandSubject::connection(&key, Verb::Exchange), seal_to, Some(message_id), work)
@@ -382,11 +349,11 @@ fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
 
 /// The same callback again is a duplicate; one that differs in anything is not. So a callback that is refused without
 /// using the login up, for want of a code or with a foreign credential, does not keep the right one out.
-fn callback_id(state: &Secret, query: &Secret, credential: Option<&command::Credential>, cookies: &[Cookie]) -> String {
-    let credential = credential.map_or("", |credential| credential.0.expose());
+fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, cookies: &[Cookie]) -> String {
+    let credential = credential.map_or("", Credential::expose);
     let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
     let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
-    state_hash(&Secret::new(parts.join("\n")))
+    hash_of(&Secret::new(parts.join("\n")))
 }
 
 fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BusError {

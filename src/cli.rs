@@ -6,6 +6,8 @@ mod connections;
 mod dead;
 mod doctor;
 mod keys;
+mod pages;
+mod print;
 mod serve;
 mod setup;
 mod sign;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use self::connections::show::say;
+use self::print::say;
 use crate::config::{self, Config};
 use crate::demo;
 use crate::nats::{Nats, Patience};
@@ -24,6 +26,9 @@ use crate::telemetry;
 /// OAuth connections on a message bus.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
+#[command(
+    after_help = "(as …): the NATS user that the command needs; `nats.user`, `nats.creds` or `nats.nkey` sets it."
+)]
 pub struct Arguments {
     /// Settings file, read over the defaults; the environment (`TOKENBUS_NATS__URL=…`) wins over both.
     #[arg(long, global = true, value_name = "FILE")]
@@ -36,26 +41,27 @@ pub struct Arguments {
 enum Command {
     /// Run the gateway, workers, or both.
     Serve(serve::Options),
-    /// Declare all streams and buckets; change replicas, ages and reads of existing ones to what they must be.
+    /// Declare all streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `worker` or
+    /// `admin`).
     Setup(setup::Options),
-    /// Make, list and revoke API keys.
+    /// Make, list and revoke API keys (as `admin`).
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
     /// Make and change the keyring that seals what is stored.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Make and look at integrations' configs.
+    /// Create, show and delete integrations' configs (as `admin`, with an API key).
     Config(configs::Options),
-    /// Look after an account's connections.
+    /// List, show, refresh, delete and watch an account's connections (as its NATS user, or `admin`).
     Connections(connections::Options),
-    /// Look at commands that were given up.
+    /// Look after commands that were given up (as `admin`).
     #[command(subcommand)]
     Dead(dead::Command),
     /// Print the headers of a request that a NATS user signs, for curl.
     Sign(sign::Options),
-    /// Check settings, permissions, streams and keys, and say what to do where something is wrong.
+    /// Check settings, permissions, streams and keys, and say how to mend what is wrong.
     Doctor(doctor::Options),
-    /// Print the gateway's `OpenAPI` document.
+    /// Print the gateway's OpenAPI document.
     Openapi,
     /// Start everything on this machine and walk one login from end to end.
     Demo(demo::Options),
@@ -91,10 +97,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dead(command) => dead::run(&config, command).await.map_err(with_advice),
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
-        Command::Openapi => {
-            println!("{}", crate::http::OPENAPI);
-            Ok(())
-        }
+        Command::Openapi => say(crate::http::OPENAPI),
         Command::Demo(options) => demo::run(options).await,
     }
 }
@@ -102,11 +105,6 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 /// Connects once: a person waits for the answer.
 async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
-}
-
-/// Says that something is done; to a program in the words of the HTTP interface.
-fn done(said: &str, json: bool) -> anyhow::Result<()> {
-    if json { say(&serde_json::json!({ "message": "success" }).to_string()) } else { say(said) }
 }
 
 /// To whoever is connected, "no answer" is seldom what it says: streams are missing, or the user may not read them.

@@ -30,6 +30,7 @@ use serde_json::Value;
 pub use self::token_source::{TokenSource, TokenSourceError};
 pub(crate) use self::token_source::{connects, pushed};
 use crate::command::HEADER_RETRY_AFTER;
+use crate::nats::header;
 use crate::subject::{Account, NodeCall};
 
 /// How long a call may take: workers end theirs before.
@@ -85,13 +86,12 @@ pub async fn call(client: &Client, account: &Account, call: NodeCall, question: 
     })?;
     let empty = HeaderMap::new();
     let headers = answer.headers.as_ref().unwrap_or(&empty);
-    let header = |name: &str| headers.get(name).map_or("", |value| value.as_str());
-    match header(NATS_SERVICE_ERROR_CODE) {
+    match header(headers, NATS_SERVICE_ERROR_CODE) {
         "" => Ok(answer.payload),
         code => Err(CallError::Refused {
             status: code.parse().map_err(|_| CallError::Unreadable)?,
-            error: header(NATS_SERVICE_ERROR).to_owned(),
-            retry_after: header(HEADER_RETRY_AFTER).parse().ok(),
+            error: header(headers, NATS_SERVICE_ERROR).to_owned(),
+            retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
         }),
     }
 }

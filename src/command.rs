@@ -1,10 +1,13 @@
 //! What travels on the work queue: an envelope that anyone may see, and the order sealed inside it.
 
+mod credential;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::credential::{CREDENTIAL_NEEDED, Credential};
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 
@@ -120,11 +123,6 @@ impl Work {
         }
     }
 }
-
-/// What proves who is calling, in the text form `Bearer <token>` or `X-Api-Key <key>`. Judged by workers alone.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Credential(#[serde(serialize_with = "secret::in_clear")] pub Secret);
 
 /// A cookie that binds a login to the browser it began in.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -33,8 +33,7 @@ pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
     Ok(figment.merge(environment).extract()?)
 }
 
-/// The folder for files the project makes by itself when nothing else is said, and the value of any other variable
-/// a developer's tool needs.
+/// A variable that is no setting, such as `NO_COLOR`.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one home of the environment")]
 pub fn env(name: &str) -> Option<String> {
@@ -81,9 +80,13 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("canary"), "{error}");
         }
-        check("http.listen = \"localhost\"", "`localhost` is no address with a port such as `127.0.0.1:8080`");
-        check("http.metrics_listen = \"9090\"", "`9090` is no address with a port");
-        check("http.max_connections = 0", "must be at least 1");
+        check("http.listen = \"localhost\"", "`localhost` is not an address with a port, such as `127.0.0.1:8080`");
+        check("http.metrics_listen = \"9090\"", "`9090` is not an address with a port");
+        for setting in ["http.max_connections", "worker.concurrency", "refresh.concurrency", "refresh.rate"] {
+            check(&format!("{setting} = 0"), "must be at least 1");
+        }
+        check("refresh.min_valid = 0", "must not be zero");
+        check("refresh.min_valid = \"soon\"", "`soon` is not a duration");
         check("http.trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor a network");
         check("http.trusted_proxies = [\"proxy.example\"]", "`proxy.example` is neither an address nor a network");
         check("http.address_rate = -1", "http.address_rate");

@@ -13,6 +13,8 @@ use crate::secret::{self, Secret};
 
 /// Why a connection is not refreshed when its integration has no config at the moment.
 pub const NO_CONFIG: &str = "no_config";
+/// What whoever asks for a new token is told when only a login can bring one.
+pub const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
 /// How long before its expiry a token is refreshed at the latest, unless its lifetime is shorter than twice that.
 pub const LEAST_MARGIN: Duration = Duration::from_mins(1);
@@ -130,9 +132,21 @@ impl OauthConnection {
             metadata,
         }
     }
-}
 
-impl OauthConnection {
+    /// The same without anything to use it with, and why.
+    #[must_use]
+    pub fn without_tokens(self, status: Status, reason: Option<&str>) -> Self {
+        Self {
+            access_token: None,
+            refresh_token: None,
+            expiry: None,
+            expires_in: None,
+            status,
+            status_reason: reason.map(str::to_owned),
+            ..self
+        }
+    }
+
     /// When it is refreshed next: before its expiry by a margin, the jitter (0 to 1) making it earlier by at most a
     /// tenth of that, never before a second from now. None without a refresh token or an expiry.
     #[must_use]

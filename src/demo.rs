@@ -37,7 +37,7 @@ pub struct Options {
     /// The nats-server to run (`nats/bring-nats` prints one).
     #[arg(long, value_name = "FILE")]
     pub nats_server: PathBuf,
-    /// Its configuration.
+    /// The server's configuration.
     #[arg(long, value_name = "FILE", default_value = "nats/local.conf")]
     pub nats_config: PathBuf,
     /// Keep everything up until Ctrl-C, and say how to look around.

@@ -76,7 +76,8 @@ pub struct Event<'a> {
     /// Which API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<&'a str>,
-    /// Who did it: a credential's id, `browser` for a callback, `cli` for the program's own commands.
+    /// Who did it: a credential's id, `node:<account>` for a call on the bus, `browser` for a callback, `schedule` for the
+    /// clock, `cli` for the program's own commands.
     pub actor: &'a str,
     /// Why it failed, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -71,20 +71,14 @@ struct Label {
     method: &'static str,
 }
 
-/// What ties a request to logs: of the gateway, and of the worker, which knows it by its `traceparent`.
-#[derive(Debug, Clone, Copy)]
-struct Trace<'a> {
-    request_id: &'a str,
-    traceparent: &'a str,
-}
-
 /// What surrounds a request: who sent it, and what it is held to.
 #[derive(Debug, Clone, Copy)]
 struct Visit<'a> {
     limits: &'a Limits,
     gate: &'a Gate,
     client: IpAddr,
-    trace: Trace<'a>,
+    /// By which the worker's log knows it, too.
+    traceparent: &'a str,
     /// By when its body has to be there.
     body_by: Instant,
 }
@@ -116,9 +110,8 @@ impl Edge {
         let (head, mut body) = request.into_parts();
         let request_id = request::request_id(&head.headers);
         let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
-        let trace = Trace { request_id: &request_id, traceparent: &traceparent };
         let client = gate.client(peer, &head.headers);
-        let visit = Visit { limits, gate, client, trace, body_by: began + limits.body_timeout };
+        let visit = Visit { limits, gate, client, traceparent: &traceparent, body_by: began + limits.body_timeout };
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
         let mut reply = match self.found(&head, limits, &mut label) {
             Ok((found, operation)) => self.run(operation, found, head, &mut body, visit).await,
@@ -228,8 +221,7 @@ fn asked(operation: Operation, found: Found, head: Parts, visit: Visit<'_>) -> R
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let Trace { request_id, traceparent } = visit.trace;
-    let caller = Caller { credential, traceparent: Some(traceparent.to_owned()), request_id: request_id.to_owned() };
+    let caller = Caller { credential, traceparent: Some(visit.traceparent.to_owned()) };
     Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, caller })
 }
 
@@ -246,7 +238,3 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-#[path = "http/tests/properties.rs"]
-mod properties;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-pub use self::check::{parse, parse_value, read_json};
+pub use self::check::{parse_value, read_json};
 pub use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
 pub use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
@@ -242,14 +242,6 @@ impl<T> IntegrationOauthConfig<T> {
         self.param_names.get(name).map_or(name, String::as_str)
     }
 
-    /// The values of a login's variables: each of the config's, given or by default.
-    ///
-    /// # Errors
-    /// [`ConfigError::Variable`] when one is unknown, missing or of another form than its pattern's.
-    pub fn fill_variables(&self, given: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ConfigError> {
-        template::fill(&self.variables, given)
-    }
-
     /// The token endpoint with its variables filled in.
     ///
     /// # Errors
@@ -258,12 +250,13 @@ impl<T> IntegrationOauthConfig<T> {
         endpoint_url(&self.token_url, &self.variables, values)
     }
 
-    /// What a connection made by this config remembers of where it was issued.
+    /// What a connection made by this config remembers of where it was issued; the values of its variables are those
+    /// given, or the defaults.
     ///
     /// # Errors
-    /// As [`endpoint_url`].
+    /// [`ConfigError::Variable`] when one is unknown, missing or of another form than its pattern's.
     pub fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
-        let variables = self.fill_variables(values)?;
+        let variables = template::fill(&self.variables, values)?;
         let token_url = expand(&self.token_url, &self.variables, &variables)?;
         let refresh_url = self.refresh_url.as_ref().map(|url| expand(url, &self.variables, &variables)).transpose()?;
         Ok(IssuedAt { token_url, refresh_url, client_id: self.client_id.clone(), variables })

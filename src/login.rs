@@ -17,6 +17,9 @@ use crate::subject::{ConnectionName, Integration};
 /// How the names of the cookies begin that bind logins to browsers (RFC 6265bis, §4.1.3.2: this host's alone).
 pub const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
+/// What whoever comes with a state is told that leads nowhere.
+pub const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
+
 /// What the bucket keeps of a login; its key holds the state's hash and the account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,13 +67,7 @@ pub fn state_from(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
-/// What stands for a state everywhere but in the browser: base64url(SHA-256(state)).
-#[must_use]
-pub fn state_hash(state: &Secret) -> String {
-    hash_of(state)
-}
-
-/// What stands for a ticket or a cookie everywhere but in the browser: base64url(SHA-256(value)).
+/// What stands for a state, a ticket or a cookie everywhere but in the browser: base64url(SHA-256(value)).
 #[must_use]
 pub fn hash_of(value: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))

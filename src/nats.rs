@@ -82,7 +82,7 @@ pub enum NatsError {
         description: String,
     },
     /// The server's answer cannot be read.
-    #[error("unreadable answer of the server")]
+    #[error("unreadable answer from the server")]
     Unreadable,
 }
 
@@ -382,6 +382,6 @@ mod tests {
             r#"{"error":{"code":409,"err_code":10158,"description":"x"}}"#,
             "the same message is being stored at this moment",
         );
-        check("<html>", "unreadable answer of the server");
+        check("<html>", "unreadable answer from the server");
     }
 }

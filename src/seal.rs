@@ -261,7 +261,3 @@ fn printable_key_id(id: &str) -> String {
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-#[path = "seal/forms.rs"]
-mod forms;

@@ -41,7 +41,7 @@ pub const STATES: &str = "oauth_states";
 pub const API_KEYS: &str = "oauth_api_keys";
 /// Bucket of the nonces of signed requests, key = hash of user and nonce.
 pub const NONCES: &str = "oauth_nonces";
-/// Bucket of what a start has to know, keys [`META_KEYS`], [`META_MARKS`] and [`META_REPAIR`].
+/// Bucket of what workers know of all that is stored, keys [`META_KEYS`], [`META_MARKS`] and [`META_REPAIR`].
 pub const META: &str = "oauth_meta";
 /// Key in [`META`]: the ids of the sealing keys in use.
 pub const META_KEYS: &str = "keys";
@@ -72,7 +72,8 @@ pub const EVENTS: &str = "ms.oauth.*.event.*.*.*";
 pub const ADMIN_EDGE: &str = "admin";
 /// All calls of the edge.
 pub const EDGE_CALLS: &str = "oauth.edge.*";
-
+/// Where JetStream is asked about the account.
+pub const JETSTREAM_INFO: &str = "$JS.API.INFO";
 /// Where all workers say which sealing keys they hold.
 pub const WORKER_KEYS: &str = "oauth.worker.keys";
 
@@ -302,6 +303,18 @@ pub fn kv_stream(bucket: &str) -> String {
 #[must_use]
 pub fn stream_info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
+}
+
+/// Where a stream's leader is asked for a message.
+#[must_use]
+pub fn message_get(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.GET.{stream}")
+}
+
+/// Where a message is taken out of a stream.
+#[must_use]
+pub fn message_delete(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.DELETE.{stream}")
 }
 
 /// The filter of one account's connections in [`CONNECTIONS`], at one integration or all.

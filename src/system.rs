@@ -1,15 +1,24 @@
 //! The clock and the random generator: their one home. Everything else takes time and randomness
 //! as arguments.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// The time now.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
 pub fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// That much later, or as late as there is.
+#[must_use]
+pub fn later(now: Timestamp, by: Duration) -> Timestamp {
+    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
+    now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Bytes of the operating system's generator, through a cryptographic one seeded by it.

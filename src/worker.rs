@@ -26,7 +26,6 @@ use self::job::Job;
 use self::places::Places;
 use crate::command::{Answer, Work};
 use crate::config::Config;
-use crate::connection::{OauthConnection, Status};
 use crate::nats::permissions::{self, PermissionError};
 use crate::nats::topology::{self, TopologyError};
 use crate::nats::{NatsError, command as queue};
@@ -40,22 +39,8 @@ use crate::system;
 const PROGRESS: Duration = Duration::from_secs(2);
 /// How long one request for commands stays open at the server.
 const PULL: Duration = Duration::from_secs(5);
-
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// The connection without anything to use it with, and why.
-fn without_tokens(connection: OauthConnection, status: Status, reason: Option<&str>) -> OauthConnection {
-    OauthConnection {
-        access_token: None,
-        refresh_token: None,
-        expiry: None,
-        expires_in: None,
-        status,
-        status_reason: reason.map(str::to_owned),
-        ..connection
-    }
-}
 
 /// Works until told to stop; then takes no more commands and waits for those under way.
 pub async fn run(service: Arc<Service>, stop: CancellationToken) {
@@ -160,9 +145,7 @@ async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> 
         Ok(answer) => Outcome::Done(answer),
         Err(StoreError::Lost) => Outcome::Lost,
         Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
-        Err(error) => {
-            Outcome::Retry(backoff(delivered, f64::from(system::random::<1>()[0]) / 255.0), error.to_string())
-        }
+        Err(error) => Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{CONCURRENCY, CallError, no_connection, too_many};
 use crate::auth::Caller;
 use crate::command::{Answer, Work};
-use crate::connection::{Status, StoredConnection};
+use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::nats::NatsError;
 use crate::nats::outgoing::Outgoing;
 use crate::secret::Secret;
@@ -23,7 +23,6 @@ const WAITING: usize = CONCURRENCY / 4;
 const AGAIN: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
 /// Of the time that a caller waits, what is kept for the answer's way.
 const WAY: Duration = Duration::from_secs(1);
-const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
 /// A new token: the one of a refresh already under way, or of one of our own.
 pub(super) async fn refresh(

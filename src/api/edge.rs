@@ -16,7 +16,7 @@ use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
 use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
-use crate::login::state_hash;
+use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::nats::{Nats, header, topology};
 use crate::secret::Secret;
 use crate::service::Service;
@@ -56,7 +56,7 @@ async fn answer(service: &Service, message: Message) {
     let call = subject::parse_edge_call(&message.subject).unwrap_or_default();
     let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
     let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
-    let credential = credential.map(|text| Credential(Secret::new(text)));
+    let credential = credential.map(|text| Credential::new(Secret::new(text)));
     let span = info_span!("call", call, traceparent);
     let done = dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
     let answer = told(&span, done);
@@ -133,7 +133,7 @@ struct StateQuestion {
 
 /// Whose login a state belongs to. The state is the credential.
 async fn state(service: &Service, question: StateQuestion) -> Result<Value, CallError> {
-    match service.store.login(&state_hash(&question.state)).await? {
+    match service.store.login(&hash_of(&question.state)).await? {
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
             "integration_id": login.integration,
@@ -144,10 +144,7 @@ async fn state(service: &Service, question: StateQuestion) -> Result<Value, Call
         FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
             Ok(json!({ "command_id": command_id }))
         }
-        FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(
-            401,
-            "this login is unknown, has expired or was used already; start it again".to_owned(),
-        )),
+        FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(401, UNKNOWN_STATE.to_owned())),
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::list::{self, Page};
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
-use crate::auth::{Caller, Role};
+use crate::auth::{ADMINS_ONLY, Caller, Role};
 use crate::service::Service;
 use crate::store::StoreError;
 
@@ -77,7 +77,7 @@ pub(super) async fn revoke(service: &Service, caller: &Caller, named: &Named) ->
     let (nats, account) = (&service.store.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
-        None => Err(CallError::Refused(404, "no API key of that id".to_owned())),
+        None => Err(CallError::Refused(404, "no API key with that id".to_owned())),
     }
 }
 
@@ -85,6 +85,5 @@ fn admin(service: &Service, caller: &Caller) -> Result<(), CallError> {
     if caller.is_admin(&service.config.auth.admin_accounts) {
         return Ok(());
     }
-    let text = "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`";
-    Err(CallError::Refused(401, text.to_owned()))
+    Err(CallError::Refused(401, ADMINS_ONLY.to_owned()))
 }

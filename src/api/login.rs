@@ -69,7 +69,7 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
         return Err(too_many(&text, RETRY_AFTER));
     }
     let state = login::state_from(&system::random());
-    let hash = login::state_hash(&state);
+    let hash = login::hash_of(&state);
     let verifier = (config.pkce == Pkce::S256).then(|| pkce::verifier(&system::random()));
     let params = authorization::AuthorizationParams {
         state: &state,

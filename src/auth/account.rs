@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::Request;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use moka::sync::Cache;
 use tracing::info;
 
@@ -13,6 +13,7 @@ use super::nats_jwt::AccountJwt;
 use super::token::{MAX_ACCOUNT, Refusal};
 use crate::nats::{Nats, NatsError};
 use crate::subject::{self, Account};
+use crate::system::later;
 
 /// Accounts that are known at once.
 const MOST: u64 = 10_000;
@@ -93,10 +94,4 @@ impl Accounts {
         let answer = nats.request(&subject::account_claims(account), Request::new()).await?;
         Ok(std::str::from_utf8(&answer.payload).ok().filter(|text| !text.is_empty()).map(str::to_owned))
     }
-}
-
-/// That much later.
-pub(super) fn later(now: Timestamp, by: Duration) -> Timestamp {
-    let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
-    now.checked_add(by).unwrap_or(Timestamp::MAX)
 }

@@ -8,8 +8,8 @@ use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::Caller;
-use super::account::later;
 use super::nats_jwt::User;
+use crate::system::later;
 
 /// JWTs that are remembered at once.
 const MOST: u64 = 10_000;

@@ -4,10 +4,10 @@ use std::num::NonZeroU32;
 
 use anyhow::bail;
 use clap::Subcommand;
-use comfy_table::{Table, presets};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::print::{self, say};
 use crate::auth::Role;
 use crate::auth::api_key::{self, EXPIRES_DAYS, ListedKey, NewKey};
 use crate::config::Config;
@@ -24,34 +24,34 @@ pub(super) enum Command {
         /// The account that the key acts for (`A…`).
         #[arg(long)]
         account: Account,
-        /// `admin` may change configs and keys, if the account is listed in `auth.admin_accounts`, too.
+        /// What the key may do.
         #[arg(long, value_enum, default_value = "member")]
         role: Role,
         /// What people call the key.
         #[arg(long, default_value = "")]
         name: String,
-        /// Days until it ends.
+        /// Days until it expires.
         #[arg(long, value_name = "DAYS", default_value_t = EXPIRES_DAYS, value_parser = clap::value_parser!(u16).range(1..))]
         expires: u16,
-        /// Requests a second that each worker takes with it; more are refused with 429.
+        /// Requests per second that each worker accepts with it; more are refused with 429.
         #[arg(long, value_name = "N")]
         rate_limit: Option<NonZeroU32>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Show the keys that were not revoked, expired ones, too.
+    /// List the keys that are not revoked, expired ones included.
     List {
-        /// Of this account only.
+        /// Only this account's.
         #[arg(long)]
         account: Option<Account>,
         /// Print JSON, one object a line.
         #[arg(long)]
         json: bool,
     },
-    /// End a key, at once and everywhere. It is in no list any more.
+    /// Revoke a key, at once and everywhere. It is no longer listed.
     Revoke {
-        /// Its id: the part between the underscores, as in the list.
+        /// The key's id, as in the list: the part between the underscores.
         id: String,
         /// Print JSON.
         #[arg(long)]
@@ -80,11 +80,10 @@ async fn create(config: &Config, new: NewKey, (expires_days, as_json): (u16, boo
             fields.insert("key".to_owned(), key.expose().into());
             fields.insert("expires_days".to_owned(), expires_days.into());
         }
-        println!("{made}");
-        return Ok(());
+        return say(&made.to_string());
     }
     let ListedKey { id, account, role, .. } = listed;
-    println!("{}", key.expose());
+    say(key.expose())?;
     eprintln!(
         "Key {id} for account {account}, good for {expires_days} days. It is shown this once; send it as `X-Api-Key`."
     );
@@ -98,17 +97,12 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     let mut keys = api_key::list(&super::connect(config).await?, account).await?;
     keys.sort_by_key(|key| key.created);
     if as_json {
-        for key in keys {
-            println!("{}", json!(key));
-        }
-        return Ok(());
+        return keys.iter().try_for_each(|key| say(&json!(key).to_string()));
     }
     if keys.is_empty() {
-        println!("no API keys; `tokenbus api-keys create --account A…` makes one");
-        return Ok(());
+        return say("no API keys; `tokenbus api-keys create --account A…` makes one");
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
+    let mut table = print::table();
     // The account is wide, and known when it was asked for.
     let cells = |mut cells: Vec<String>| {
         cells.truncate(if account.is_some() { 7 } else { 8 });
@@ -119,8 +113,7 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     for key in keys {
         table.add_row(cells(row(key, system::now())));
     }
-    println!("{table}");
-    Ok(())
+    say(&print::trimmed(&table))
 }
 
 fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
@@ -145,11 +138,11 @@ fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
 async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
     if !api_key::is_id(id) {
         // What came may be a whole key: it is not repeated.
-        bail!("that is no key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
+        bail!("that is not a key's id, which has 12 hexadecimal digits; see `tokenbus api-keys list`");
     }
     let nats = super::connect(config).await?;
     match api_key::revoke(&nats, id, None, ACTOR).await? {
-        Some(account) => super::done(&format!("key {id} of account {account} revoked"), json),
+        Some(account) => print::done(&format!("key {id} of account {account} revoked"), json),
         None => bail!("no API key has the id {id}, or it was revoked before; see `tokenbus api-keys list`"),
     }
 }

@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use comfy_table::{Table, presets};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::connections::show::{say, text, trimmed};
-use crate::bus::{Bus, BusError, Caller, Command as Order, Credential};
+use super::pages;
+use super::print::{self, say, text, trimmed};
+use crate::bus::{Bus, BusError, Caller, Command as Order, Whoami};
+use crate::command::Credential;
 use crate::config::Config;
 use crate::nats::outgoing::Replies;
 use crate::secret::Secret;
-use crate::subject::{ADMIN_EDGE, Account, Integration};
-use crate::system;
+use crate::subject::{ADMIN_EDGE, Integration};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The API key; without it, the one of `cli.api_key`, which other users of this machine do not see.
+    /// The API key; `cli.api_key` when left out, which other users of this machine do not see.
     #[arg(long, global = true, value_name = "KEY")]
     api_key: Option<String>,
     /// Print JSON.
@@ -37,35 +37,28 @@ enum Command {
         /// The config as JSON; `-` reads standard input.
         file: PathBuf,
     },
-    /// Show one, without secrets.
+    /// Show an integration's config, without secrets.
     Get {
         /// The integration.
         integration: Integration,
     },
-    /// Show all of them.
+    /// List all integrations' configs, without secrets.
     List,
-    /// Delete one. Its connections stay readable, but are not refreshed any more.
+    /// Delete an integration's config. Its connections stay readable, but are no longer refreshed.
     Delete {
         /// The integration.
         integration: Integration,
     },
 }
 
-/// Who the workers say is calling.
-#[derive(Debug, Deserialize)]
-struct Whoami {
-    account: Account,
-    seal_to: String,
-}
-
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { api_key, json, command } = options;
     let key = api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new);
     if key.is_empty() {
-        bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or `--api-key`");
+        bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or give `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
-    let caller = Caller { credential: Some(credential), traceparent: None, request_id: system::random_id() };
+    let caller = Caller { credential: Some(credential), traceparent: None };
     let nats = super::connect(config).await?;
     let refusal = nats.clone();
     let bus = Bus::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
@@ -81,17 +74,17 @@ async fn carry_out(bus: &Bus, caller: &Caller, command: Command, json: bool) -> 
         Command::Put { file } => {
             let body = read(&file)?;
             let integration = integration_of(body.expose())?;
-            let Whoami { account, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
             let said = format!("the config of {integration} is in force");
             let body = body.expose().to_owned().into();
             order(bus, caller, Order::Put { integration, account, seal_to, body }).await?;
-            super::done(&said, json)
+            print::done(&said, json)
         }
         Command::Delete { integration } => {
-            let Whoami { account, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
             let said = format!("the config of {integration} is deleted");
             order(bus, caller, Order::Delete { integration, account, seal_to }).await?;
-            super::done(&said, json)
+            print::done(&said, json)
         }
         Command::Get { integration } => {
             let config = call(bus, caller, "config", &json!({ "integration_id": integration })).await?;
@@ -124,17 +117,7 @@ async fn whoami(bus: &Bus, caller: &Caller) -> anyhow::Result<Whoami> {
 }
 
 async fn list(bus: &Bus, caller: &Caller) -> anyhow::Result<Vec<Value>> {
-    let (mut found, mut question) = (Vec::new(), Map::new());
-    loop {
-        let mut page = call(bus, caller, "configs", &Value::Object(question.clone())).await?;
-        if let Some(Value::Array(results)) = page.get_mut("results").map(Value::take) {
-            found.extend(results);
-        }
-        match page.get_mut("next_cursor").map(Value::take) {
-            Some(next) => question.insert("cursor".to_owned(), next),
-            None => return Ok(found),
-        };
-    }
+    pages::all(Map::new(), async |question| call(bus, caller, "configs", &Value::Object(question)).await).await
 }
 
 async fn call(bus: &Bus, caller: &Caller, name: &'static str, question: &Value) -> anyhow::Result<Value> {
@@ -163,8 +146,8 @@ fn show(configs: &[Value], json: bool) -> anyhow::Result<()> {
     if configs.is_empty() {
         return say("no configs");
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["INTEGRATION", "NAME", "SCOPES"]);
+    let mut table = print::table();
+    table.set_header(["INTEGRATION", "NAME", "SCOPES"]);
     for config in configs {
         table
             .add_row(["integration_id", "name", "scopes"].map(|field| config.get(field).map(text).unwrap_or_default()));

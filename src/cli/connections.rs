@@ -3,7 +3,7 @@
 mod client;
 mod login;
 mod reason;
-pub(super) mod show;
+mod show;
 mod watch;
 
 use clap::{Args, Subcommand};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use self::client::Calls;
 use self::show::Shown;
+use super::print::say;
 use crate::config::Config;
 use crate::subject::{Account, ConnectionName, Integration, NodeCall};
 
@@ -19,7 +20,7 @@ const PAGE: u32 = 200;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Whose connections: a NATS account's public key; without it, the one of `cli.account`.
+    /// Whose connections: a NATS account's public key; `cli.account` when left out.
     #[arg(long, global = true, value_name = "ACCOUNT")]
     account: Option<Account>,
     /// Print JSON, one object a line.
@@ -31,23 +32,23 @@ pub(super) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show all of them.
+    /// List the account's connections.
     List {
         /// Only this integration's.
         integration: Option<Integration>,
     },
-    /// Show one, refreshed first when it ends soon.
+    /// Show a connection, refreshed first when it ends soon.
     Get {
         #[command(flatten)]
         which: Which,
-        /// Seconds that the token has to be good for.
+        /// How many seconds the token must stay valid.
         #[arg(long, value_name = "SECONDS")]
         min_valid: Option<u32>,
         /// Print the access token, too.
         #[arg(long)]
         show_token: bool,
     },
-    /// Get a new access token now.
+    /// Get a connection a new access token now.
     Refresh {
         #[command(flatten)]
         which: Which,
@@ -55,7 +56,7 @@ enum Command {
         #[arg(long)]
         show_token: bool,
     },
-    /// Revoke it at the provider and delete it.
+    /// Revoke a connection at the provider and delete it.
     Delete {
         #[command(flatten)]
         which: Which,
@@ -65,7 +66,7 @@ enum Command {
         /// Only this integration's.
         integration: Option<Integration>,
     },
-    /// Print the URL to log in at, and wait until somebody has.
+    /// Print the URL to log in at, and wait until somebody has logged in.
     Login(login::Options),
 }
 
@@ -90,8 +91,9 @@ impl Which {
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { account, json, command } = options;
     let account = account.or_else(|| config.cli.account.clone());
-    let account = account
-        .ok_or_else(|| anyhow::anyhow!("say whose: `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)"))?;
+    let account = account.ok_or_else(|| {
+        anyhow::anyhow!("whose connections? give `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)")
+    })?;
     let calls = Calls { nats: super::connect(config).await?, account };
     match command {
         Command::List { integration } => list(&calls, integration.as_ref(), json).await,
@@ -109,7 +111,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
             let answer = calls.call(NodeCall::Delete, which.question()).await?;
             let Which { integration, connection } = which;
             let said = if json { answer.to_string() } else { format!("{integration}/{connection} is deleted") };
-            show::say(&said)
+            say(&said)
         }
         Command::Watch { integration } => watch::run(&calls, integration.as_ref(), json).await,
         Command::Login(options) => login::run(&calls, options, json).await,
@@ -119,7 +121,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
 async fn list(calls: &Calls, integration: Option<&Integration>, json: bool) -> anyhow::Result<()> {
     let connections = calls.list(integration).await?;
     if !json {
-        return show::say(&show::table(&connections));
+        return say(&show::table(&connections));
     }
     for connection in &connections {
         Shown { json, show_token: false }.connection(connection)?;

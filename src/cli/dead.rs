@@ -2,28 +2,28 @@
 
 use anyhow::bail;
 use clap::Subcommand;
-use comfy_table::{Table, presets};
 
+use super::print::{self, say};
 use crate::config::Config;
 use crate::nats::command::{self as queue, Buried};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show them.
+    /// List the dead letters.
     List {
         /// Print JSON, one object a line.
         #[arg(long)]
         json: bool,
     },
-    /// Say how one can be done after all. What is sealed in a command is not kept with its dead letter, so whoever
-    /// sent it has to send it again.
+    /// Say how a command can be carried out after all. What was sealed in it is not kept, so whoever sent it has to send
+    /// it again.
     Retry {
-        /// Its number in the list.
+        /// The letter's number in the list.
         number: u64,
     },
-    /// Forget one.
+    /// Drop a dead letter.
     Drop {
-        /// Its number in the list.
+        /// The letter's number in the list.
         number: u64,
         /// Print JSON.
         #[arg(long)]
@@ -36,10 +36,10 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
     match command {
         Command::List { json: true } => {
             for Buried { number, letter } in queue::buried(&nats).await? {
-                println!("{}", serde_json::json!({ "number": number, "letter": letter }));
+                say(&serde_json::json!({ "number": number, "letter": letter }).to_string())?;
             }
         }
-        Command::List { json: false } => print_table(&queue::buried(&nats).await?),
+        Command::List { json: false } => say(&table(&queue::buried(&nats).await?))?,
         Command::Retry { number } => {
             let Some(buried) = queue::buried(&nats).await?.into_iter().find(|buried| buried.number == number) else {
                 bail!("{}", unknown(number));
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
                 bail!("{}", unknown(number));
             }
             queue::forget(&nats, number).await?;
-            super::done(&format!("dead letter {number} dropped"), json)?;
+            print::done(&format!("dead letter {number} dropped"), json)?;
         }
     }
     Ok(())
@@ -73,12 +73,12 @@ fn advice(buried: &Buried) -> String {
     }
 }
 
-fn print_table(buried: &[Buried]) {
+fn table(buried: &[Buried]) -> String {
     if buried.is_empty() {
-        return println!("no dead letters");
+        return "no dead letters".to_owned();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
+    let mut table = print::table();
+    table.set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
     for Buried { number, letter } in buried {
         table.add_row([
             number.to_string(),
@@ -88,5 +88,5 @@ fn print_table(buried: &[Buried]) {
             letter.reason.clone(),
         ]);
     }
-    println!("{table}");
+    print::trimmed(&table)
 }

@@ -12,7 +12,7 @@ use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Whose settings these are: what is checked depends on it.
+    /// Whose settings these are; decides what is checked.
     #[arg(long, value_enum, default_value = "all")]
     role: Role,
     /// Print JSON.

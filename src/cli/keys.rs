@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::print::say;
 use crate::config::Config;
 use crate::seal;
 
@@ -15,26 +16,26 @@ use crate::seal;
 pub(super) enum Command {
     /// Make a keyring with one key in a new file that only its owner can read.
     Generate {
-        /// The file; without it, the one of `secrets.keys_file`.
+        /// The file; `secrets.keys_file` when left out.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Put a new key behind the others of a keyring's file: it opens, and seals nothing until it is promoted.
+    /// Add a new key to a keyring's file, behind the others: it seals nothing until it is promoted.
     Add {
         #[command(flatten)]
         file: Keys,
     },
-    /// Put a key before the others of a keyring's file: it seals from then on. All workers must have the key by then.
+    /// Move a key to the front of a keyring's file: it seals from then on. All workers must have the key by then.
     Promote {
-        /// Its id.
+        /// The key's id.
         id: String,
         #[command(flatten)]
         file: Keys,
     },
-    /// Seal everything that is stored with the first key of the keyring, while workers run. Needs the workers' settings.
+    /// Seal everything that is stored anew, with the first key of the keyring, while workers run (as `worker`).
     Rotate {
         /// Print JSON.
         #[arg(long)]
@@ -44,7 +45,7 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Keys {
-    /// The file; without it, the one of `secrets.keys_file`.
+    /// The file; `secrets.keys_file` when left out.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Print JSON.
@@ -59,29 +60,29 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
             let id = seal::generate(&path)
                 .context("an existing keyring is never overwritten: what it sealed would be lost")?;
             if json {
-                println!("{}", json!({ "id": id }));
+                say(&json!({ "id": id }).to_string())?;
             } else {
-                println!("{}: key {id} made; every worker needs this file, nobody else does", path.display());
+                say(&format!("{}: key {id} made; every worker needs this file, nobody else does", path.display()))?;
             }
         }
         Command::Add { file: Keys { file, json } } => {
             let path = path(config, file, "--file")?;
             let id = seal::add(&path)?;
             if json {
-                println!("{}", json!({ "id": id }));
+                say(&json!({ "id": id }).to_string())?;
             } else {
-                println!("{}: key {id} added", path.display());
-                println!("give the file to all workers, then: tokenbus keys promote {id}");
+                say(&format!("{}: key {id} added", path.display()))?;
+                say(&format!("give the file to all workers, then: tokenbus keys promote {id}"))?;
             }
         }
         Command::Promote { id, file: Keys { file, json } } => {
             let path = path(config, file, "--file")?;
             let changed = seal::promote(&path, &id)?;
             if json {
-                println!("{}", json!({ "id": id, "changed": changed }));
+                say(&json!({ "id": id, "changed": changed }).to_string())?;
             } else {
-                println!("{}: key {id} seals", path.display());
-                println!("give the file to all workers, then: tokenbus keys rotate");
+                say(&format!("{}: key {id} seals", path.display()))?;
+                say("give the file to all workers, then: tokenbus keys rotate")?;
             }
         }
         Command::Rotate { json } => rotate::run(config, json).await?,
@@ -92,7 +93,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
 fn path(config: &Config, named: Option<PathBuf>, option: &str) -> anyhow::Result<PathBuf> {
     let path = named.unwrap_or_else(|| config.secrets.keys_file.clone());
     if path.as_os_str().is_empty() {
-        bail!("say where: `{option} FILE`, or set `secrets.keys_file`");
+        bail!("which file? give `{option} FILE`, or set `secrets.keys_file`");
     }
     Ok(path)
 }

@@ -94,7 +94,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
     if keyring.is_open_to_all() {
-        warn!("all users of this machine can read the keyring: take that from its file (`chmod o-r`)");
+        warn!("all users of this machine can read the keyring: make its file private (`chmod o-r`)");
     }
     let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
     let provider = provider::Client::new(&provider_settings(config)?)?;

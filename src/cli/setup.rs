@@ -7,11 +7,12 @@ use crate::nats::topology::{self, FirstSequence, Sizes};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Have the stream `OAUTH`, restored alone or made anew, go on with this sequence. A start that is refused for that
-    /// reason says which one.
+    /// Let the stream `OAUTH`, restored alone or made anew, go on at this sequence. The start that was refused names
+    /// one.
     #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(u64).range(2..))]
     first_seq: Option<u64>,
-    /// Drop the records that `OAUTH` holds for that. What the buckets hold stays; a record newer than that is lost.
+    /// Drop the records that `OAUTH` still holds, to get there. The buckets stay as they are; a record that is newer than
+    /// its entry there is lost.
     #[arg(long, requires = "first_seq")]
     drop_records: bool,
     /// Print JSON.
@@ -25,5 +26,5 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let nats = super::connect(config).await?;
     let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     topology::set_up(&nats, sizes, first).await?;
-    super::done("all streams and buckets are as they must be", json)
+    super::print::done("all streams and buckets are as they must be", json)
 }

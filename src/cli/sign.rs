@@ -9,6 +9,7 @@ use clap::Args;
 use nkeys::{KeyPair, KeyPairType};
 use url::Url;
 
+use super::print::say;
 use crate::secret::Secret;
 use crate::signed::{self, HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME, SignedRequest};
 use crate::system;
@@ -32,7 +33,7 @@ pub(super) struct Options {
     json: bool,
     /// The request's method.
     method: String,
-    /// Its URL, as it is sent.
+    /// The request's URL, as it is sent.
     url: Url,
 }
 
@@ -71,13 +72,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     if *json {
         let headers: serde_json::Map<_, _> =
             headers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
-        println!("{}", serde_json::Value::Object(headers));
-    } else {
-        for (name, value) in headers {
-            println!("{name}: {value}");
-        }
+        return say(&serde_json::Value::Object(headers).to_string());
     }
-    Ok(())
+    headers.iter().try_for_each(|(name, value)| say(&format!("{name}: {value}")))
 }
 
 fn read(path: &Path) -> anyhow::Result<Secret> {

@@ -56,7 +56,7 @@ proptest! {
 
 #[test]
 fn f1_an_order_prints_without_what_is_in_it() {
-    let credential = Some(Credential(Secret::new("Bearer canary")));
+    let credential = Some(Credential::new(Secret::new("Bearer canary")));
     let cookies = vec![Cookie { name: "__Host-tokenbus-a".to_owned(), value: Secret::new("canary") }];
     let work = Work::Exchange { query: Secret::new("code=canary"), cookies, credential };
     let order = Order { subject: subject("one").subject(), id: "id".to_owned(), work };

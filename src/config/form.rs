@@ -7,35 +7,36 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Seconds(u64),
-        Text(String),
+/// A length of time as it is written.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Length {
+    Seconds(u64),
+    Text(String),
+}
+
+impl Length {
+    fn duration<E: de::Error>(self) -> Result<Duration, E> {
+        let duration = match self {
+            Self::Seconds(seconds) => Duration::from_secs(seconds),
+            Self::Text(text) => text
+                .parse::<jiff::SignedDuration>()
+                .ok()
+                .and_then(|duration| Duration::try_from(duration).ok())
+                .ok_or_else(|| E::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
+        };
+        if duration.is_zero() { Err(E::custom("must not be zero")) } else { Ok(duration) }
     }
-    let duration = match Form::deserialize(deserializer)? {
-        Form::Seconds(seconds) => Duration::from_secs(seconds),
-        Form::Text(text) => text
-            .parse::<jiff::SignedDuration>()
-            .ok()
-            .and_then(|duration| Duration::try_from(duration).ok())
-            .ok_or_else(|| de::Error::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
-    };
-    if duration.is_zero() { Err(de::Error::custom("must be longer than nothing")) } else { Ok(duration) }
+}
+
+pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Length::deserialize(deserializer)?.duration()
 }
 
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Form {
-        Seconds(u64),
-        Text(String),
-    }
-    match Form::deserialize(deserializer)? {
-        Form::Text(text) if text.is_empty() => Ok(None),
-        Form::Text(text) => duration(de::value::StringDeserializer::<D::Error>::new(text)).map(Some),
-        Form::Seconds(seconds) => duration(de::value::U64Deserializer::<D::Error>::new(seconds)).map(Some),
+    match Length::deserialize(deserializer)? {
+        Length::Text(text) if text.is_empty() => Ok(None),
+        length @ (Length::Seconds(_) | Length::Text(_)) => length.duration().map(Some),
     }
 }
 
@@ -64,13 +65,17 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is no address with a port such as `127.0.0.1:8080`"))
+    text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as `127.0.0.1:8080`"))
 }
 
-/// A count of which there must be one.
-pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    let count = usize::deserialize(deserializer)?;
-    if count == 0 { Err(de::Error::custom("must be at least 1")) } else { Ok(count) }
+/// A number that must not be zero.
+pub(super) fn count<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default + PartialEq,
+    D: Deserializer<'de>,
+{
+    let count = T::deserialize(deserializer)?;
+    if count == T::default() { Err(de::Error::custom("must be at least 1")) } else { Ok(count) }
 }
 
 /// The URL of an HTTP proxy. Never repeated in an error: there may be a password in it.

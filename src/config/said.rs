@@ -67,7 +67,7 @@ pub(super) fn check_names(environment: &Env) -> Result<(), SettingsError> {
         let meant = settings.iter().find(|setting| **setting != name && setting.replace("__", "_") == name);
         if let Some(setting) = meant {
             return Err(SettingsError(format!(
-                "{PREFIX}{name}: between section and key stand two underscores: {PREFIX}{setting}"
+                "{PREFIX}{name}: two underscores go between section and key: {PREFIX}{setting}"
             )));
         }
     }

@@ -149,7 +149,7 @@ pub struct Oauth {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
-    /// Accounts that may change configs.
+    /// Accounts that may change configs and API keys.
     pub admin_accounts: Vec<Account>,
     /// How long a valid JWT and an account's JWT are remembered.
     #[serde(deserialize_with = "form::duration")]
@@ -215,6 +215,7 @@ pub struct Secrets {
 #[serde(deny_unknown_fields)]
 pub struct Worker {
     /// Commands of one verb worked on at once.
+    #[serde(deserialize_with = "form::count")]
     pub concurrency: usize,
     /// How long shutdown waits for commands under way.
     #[serde(deserialize_with = "form::duration")]
@@ -232,8 +233,10 @@ pub struct Refresh {
     #[serde(deserialize_with = "form::optional_duration")]
     pub min_valid: Option<Duration>,
     /// Refreshes at one integration at once.
+    #[serde(deserialize_with = "form::count")]
     pub concurrency: usize,
     /// Refreshes at one integration a second.
+    #[serde(deserialize_with = "form::count")]
     pub rate: u32,
     /// How often connections that lost their schedule are looked for.
     #[serde(deserialize_with = "form::duration")]

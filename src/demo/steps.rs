@@ -17,7 +17,7 @@ use super::screen::{Screen, short, short_url, shown};
 use super::stack::{ACCOUNT, Stack};
 use crate::nats::{bucket, header};
 use crate::secret::Secret;
-use crate::subject::{CONNECTIONS, ConnectionKey, TOKENS};
+use crate::subject::{CONNECTIONS, ConnectionKey, tokens_of};
 
 const CONFIG: &str = "/hub/integrations/demo/oauth-config";
 const TOKEN: &str = "/hub/integrations/demo/oauth-token/workspace1";
@@ -51,7 +51,7 @@ impl Walk<'_> {
     /// All steps. Gives how long the callback took.
     pub(super) async fn all(&self) -> anyhow::Result<Duration> {
         let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.demo.workspace1"))?;
-        let mut tenant = self.subscribe().await?;
+        let mut tenant = self.subscribe(&key).await?;
         self.configure().await?;
         let oauth_url = self.login().await?;
         let callback = self.allow(&oauth_url).await?;
@@ -62,8 +62,8 @@ impl Walk<'_> {
         Ok(connected.took)
     }
 
-    async fn subscribe(&self) -> anyhow::Result<Subscriber> {
-        let subject = TOKENS.replacen('*', ACCOUNT, 1);
+    async fn subscribe(&self, key: &ConnectionKey) -> anyhow::Result<Subscriber> {
+        let subject = tokens_of(&key.account);
         self.screen.title("1  A workflow node of the tenant subscribes to its token subject");
         self.screen.field("nats user", "demo (the tenant's own account)");
         self.screen.field("subject", &subject);

@@ -69,5 +69,4 @@ fn node(text: &str) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
-#[path = "tests/address.rs"]
 mod tests;

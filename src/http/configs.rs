@@ -2,26 +2,16 @@
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::error::HttpError;
 use super::reply::{self, Reply};
 use super::request::{Asked, Query};
-use crate::bus::{Bus, Caller, Command};
-use crate::subject::Account;
+use crate::bus::{Bus, Caller, Command, Whoami};
 
 /// Entries of a page when the caller names no number.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-
-/// Who the workers say is calling.
-#[derive(Debug, Deserialize)]
-pub(super) struct Whoami {
-    pub(super) account: Account,
-    pub(super) admin: bool,
-    pub(super) seal_to: String,
-}
 
 pub(super) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let body = page(&mut asked.query)?;
@@ -53,7 +43,7 @@ pub(super) async fn delete(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> 
 }
 
 /// Asks whose credential it is.
-pub(super) async fn whoami(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
+async fn whoami(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
     let answer = bus.call("whoami", caller, &json!({})).await?;
     serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)
 }

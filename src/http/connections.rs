@@ -31,7 +31,7 @@ pub(super) async fn login(bus: &Bus, public_url: Option<&Url>, mut asked: Asked)
     query.pass("return_to", &mut body);
     if let Some(bind) = query.take("bind") {
         if bind.expose() != "browser" {
-            return Err(HttpError::bad("bind can be `browser` only"));
+            return Err(HttpError::bad("bind can only be `browser`"));
         }
         body.insert("bind".to_owned(), "browser".into());
     }

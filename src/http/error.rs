@@ -21,7 +21,7 @@ pub(super) enum HttpError {
     Unauthorized(&'static str),
     #[error("there is nothing at this path")]
     NoRoute,
-    #[error("this path takes {0} only")]
+    #[error("this path only takes {0}")]
     Method(String),
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::address;
 use super::error::HttpError;
-use crate::bus::Credential;
+use crate::command::Credential;
 
 /// Counters of one kind. Clients are spread over them by a hash that nobody outside can foresee, so memory is bounded
 /// whoever comes: 256 Ki counters of a few words. Two clients that meet in one share its allowance.
@@ -98,5 +98,4 @@ impl std::fmt::Debug for Gate {
 }
 
 #[cfg(test)]
-#[path = "tests/gate.rs"]
 mod tests;

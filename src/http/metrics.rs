@@ -54,7 +54,7 @@ impl Metrics {
         with(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Everything in the `OpenMetrics` text format.
+    /// Everything in the OpenMetrics text format.
     ///
     /// # Errors
     /// When one of the metrics can't be written.

@@ -1,4 +1,4 @@
-//! The description of all routes, `OpenAPI` 3.1.
+//! The description of all routes, OpenAPI 3.1.
 
 use hyper::StatusCode;
 
@@ -6,7 +6,7 @@ use super::error::HttpError;
 use super::reply::{self, Reply};
 use super::request::Asked;
 
-/// The `OpenAPI` document in JSON.
+/// The OpenAPI document in JSON.
 pub const DOCUMENT: &str = include_str!("openapi.json");
 
 pub(super) fn document(asked: &Asked) -> Result<Reply, HttpError> {

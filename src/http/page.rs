@@ -159,5 +159,4 @@ fn hash(text: &str) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests/page.rs"]
 mod tests;

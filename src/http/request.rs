@@ -14,7 +14,8 @@ use tokio::time::Instant;
 use super::error::HttpError;
 use super::reply::REQUEST_ID;
 use super::route::{Operation, PathNames};
-use crate::bus::{Caller, Credential};
+use crate::bus::Caller;
+use crate::command::{Cookie, Credential};
 use crate::login::COOKIE_PREFIX;
 use crate::secret::Secret;
 use crate::signed::{HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME};
@@ -216,13 +217,13 @@ fn api_key(key: &str) -> Option<Credential> {
 }
 
 /// The cookies that bind logins to this browser.
-pub(super) fn login_cookies(headers: &HeaderMap) -> Vec<(String, Secret)> {
+pub(super) fn login_cookies(headers: &HeaderMap) -> Vec<Cookie> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines
         .flat_map(|line| line.split(';'))
         .filter_map(|cookie| cookie.trim().split_once('='))
         .filter(|(name, _)| name.starts_with(COOKIE_PREFIX))
-        .map(|(name, value)| (name.to_owned(), Secret::new(value)))
+        .map(|(name, value)| Cookie { name: name.to_owned(), value: Secret::new(value) })
         .collect()
 }
 
@@ -310,5 +311,4 @@ pub(super) async fn drain<B: Body + Unpin>(body: &mut B, most: usize, deadline: 
 }
 
 #[cfg(test)]
-#[path = "tests/request.rs"]
 mod tests;

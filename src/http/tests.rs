@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 mod cut;
+mod properties;
 
 const CALLBACK: &str = "/hub/integrations/oauth-callback?state=s&code=c";
 

@@ -144,5 +144,4 @@ impl Pair {
 }
 
 #[cfg(test)]
-#[path = "tests/tls.rs"]
 pub(super) mod tests;

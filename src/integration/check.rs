@@ -77,18 +77,6 @@ const OPTIONAL: [(&str, Kind); 24] = [
     ("client_secrets", Texts),
 ];
 
-/// Reads the body of a PUT.
-///
-/// # Errors
-/// [`ConfigError`] naming the field; never a value.
-pub fn parse(
-    body: &[u8],
-    path_id: &Integration,
-    rules: &UrlRules,
-) -> Result<IntegrationOauthConfig<Secret>, ConfigError> {
-    parse_value(read_json(body)?, path_id, rules)
-}
-
 /// Reads JSON in which no field stands twice.
 ///
 /// # Errors
@@ -108,10 +96,10 @@ pub fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
     })
 }
 
-/// The same from JSON already read, such as one with a profile filled in.
+/// Reads a config, its profile's fields filled in.
 ///
 /// # Errors
-/// As [`parse`].
+/// [`ConfigError`] naming the field; never a value.
 pub fn parse_value(
     body: Value,
     path_id: &Integration,

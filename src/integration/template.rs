@@ -131,7 +131,7 @@ pub(super) fn fill(
         let wrong = |problem| ConfigError::Variable { name: name.clone(), problem };
         let value = given.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong("is missing"))?;
         if !fits(variable, value) {
-            return Err(wrong("has not the form that the config asks for"));
+            return Err(wrong("does not have the form that the config asks for"));
         }
         values.insert(name.clone(), value.clone());
     }

@@ -20,6 +20,11 @@ fn config_by(more: &Value, rules: UrlRules) -> Result<IntegrationOauthConfig, Co
     parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), &rules)
 }
 
+/// A config from the bytes of a request.
+fn parse(body: &[u8]) -> Result<IntegrationOauthConfig, ConfigError> {
+    parse_value(read_json(body)?, &Integration::parse("acme").unwrap(), &UrlRules::default())
+}
+
 /// Refused by the field's name, and nothing of a value is in the text.
 #[track_caller]
 fn check(more: &Value, field: &str) {
@@ -109,7 +114,6 @@ fn a4_unknown_fields_are_named_in_print() {
     assert_eq!(error, "unknown field: a<b>, pkce_");
     let long = "x".repeat(10_000);
     assert!(config(&json!({ long: 1 })).unwrap_err().to_string().len() < 100);
-    let id = Integration::parse("acme").unwrap();
     for (text, expected) in [
         ("[]", "the config must be a JSON object of at most 64 KiB"),
         ("null", "the config must be a JSON object of at most 64 KiB"),
@@ -119,12 +123,12 @@ fn a4_unknown_fields_are_named_in_print() {
         ("{\"canary\": canary}", "the body cannot be read: it is not JSON (line 1, column 12)"),
         ("{\"a\": 1,\n\"a\": 2}", "the body cannot be read: a field stands there a second time (line 2, column 7)"),
     ] {
-        let error = parse(text.as_bytes(), &id, &UrlRules::default()).unwrap_err();
+        let error = parse(text.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");
     }
-    assert!(parse(body().to_string().as_bytes(), &id, &UrlRules::default()).is_ok());
+    assert!(parse(body().to_string().as_bytes()).is_ok());
     let large = format!("{}{}", body(), " ".repeat(64 * 1024));
-    assert_eq!(parse(large.as_bytes(), &id, &UrlRules::default()).unwrap_err(), ConfigError::NotAnObject);
+    assert_eq!(parse(large.as_bytes()).unwrap_err(), ConfigError::NotAnObject);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-//! Commands with subjects or headers that no client library writes: found among those under way, and taken off the queue.
+//! Commands with subjects or headers that no client library writes: found among those under way, and taken off the
+//! queue.
 //!
 //! Whoever may publish can send any bytes, and the server hands them on. async-nats 0.51 panics at some headers (a lone
-//! carriage return in a value) and ends the connection at others, and at subjects that are no text; such a command would come again and again.
-//! It is read through the API, whose answer is JSON, and judged here.
+//! carriage return in a value) and ends the connection at others, and at subjects that are no text; such a command would
+//! come again and again. It is read through the API, whose answer is JSON, and judged here.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use serde_json::json;
 
 use super::command::{self, DeadLetter};
 use super::{Nats, NatsError};
-use crate::subject::{CommandSubject, OAUTH_COMMANDS, Verb};
+use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, Verb};
 
 /// Commands looked at in one go: more are never under way.
 const MOST: u64 = 20_000;
@@ -55,7 +56,7 @@ pub async fn sift(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
         };
         command::store_letter(nats, &letter, &format!("{OAUTH_COMMANDS}.{}", stored.seq)).await?;
         let delete = json!({ "seq": stored.seq, "no_erase": true });
-        ask(nats, &format!("$JS.API.STREAM.MSG.DELETE.{OAUTH_COMMANDS}"), &delete).await?;
+        ask(nats, &subject::message_delete(OAUTH_COMMANDS), &delete).await?;
         found += 1;
     }
     Ok(found)
@@ -82,7 +83,7 @@ async fn get(nats: &Nats, from: u64) -> Result<Option<Stored>, NatsError> {
         message: Option<Stored>,
     }
     let question = json!({ "seq": from, "next_by_subj": ">" });
-    let answer = ask(nats, &format!("$JS.API.STREAM.MSG.GET.{OAUTH_COMMANDS}"), &question).await?;
+    let answer = ask(nats, &subject::message_get(OAUTH_COMMANDS), &question).await?;
     serde_json::from_slice::<Got>(&answer).map(|got| got.message).map_err(|_| NatsError::Unreadable)
 }
 

@@ -69,7 +69,7 @@ pub enum TopologyError {
     Absent(String),
     /// Options that `setup` changes are not as they must be.
     #[error(
-        "stream {stream} has other replicas, another age or other reads than it must have; `tokenbus setup` changes that"
+        "stream {stream} has other replicas, another age or other direct reads than declared; `tokenbus setup` adjusts them"
     )]
     Resizable {
         /// Its name.

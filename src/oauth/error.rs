@@ -19,7 +19,7 @@ pub enum ErrorKind {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $kind:ident;)*) => {
-        /// A code of RFC 6749 §4.1.2.1 and §5.2, or of `OpenID` Connect Core §3.1.2.6.
+        /// A code of RFC 6749 §4.1.2.1 and §5.2, or of OpenID Connect Core §3.1.2.6.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode { $($(#[$doc])* $variant,)* }
 
@@ -64,13 +64,13 @@ codes! {
     ServerError = "server_error", Temporary;
     /// The server is busy.
     TemporarilyUnavailable = "temporarily_unavailable", Temporary;
-    /// The person has to act (`OpenID` Connect).
+    /// The person has to act (OpenID Connect).
     InteractionRequired = "interaction_required", Denied;
-    /// The person has to log in (`OpenID` Connect).
+    /// The person has to log in (OpenID Connect).
     LoginRequired = "login_required", Denied;
-    /// The person has to consent (`OpenID` Connect).
+    /// The person has to consent (OpenID Connect).
     ConsentRequired = "consent_required", Denied;
-    /// The person has to choose (`OpenID` Connect).
+    /// The person has to choose (OpenID Connect).
     AccountSelectionRequired = "account_selection_required", Denied;
     /// Anything else.
     Unknown = "unknown_error", Other;

@@ -94,8 +94,7 @@ fn embeds_v4(ip: Ipv6Addr) -> bool {
 }
 
 /// Whether an address is one of the public internet's, embedded addresses included.
-#[must_use]
-pub fn is_public(ip: IpAddr) -> bool {
+fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
         IpAddr::V6(ip) => is_public_v6(ip),

@@ -14,13 +14,12 @@ macro_rules! profiles {
 profiles!["github", "gitlab", "google", "hubspot", "microsoft", "notion", "slack", "xero"];
 
 /// The names of all profiles.
-pub fn names() -> impl Iterator<Item = &'static str> {
+fn names() -> impl Iterator<Item = &'static str> {
     PROFILES.iter().map(|(name, _)| *name)
 }
 
-/// A profile as JSON, to be merged by [`crate::integration::with_profile`].
-#[must_use]
-pub fn profile(name: &str) -> Option<Value> {
+/// A profile as JSON.
+fn profile(name: &str) -> Option<Value> {
     let (_, text) = PROFILES.iter().find(|(known, _)| *known == name)?;
     toml::from_str(text).ok()
 }

@@ -109,7 +109,7 @@ pub fn add(path: &Path) -> Result<String, KeyringError> {
 /// [`KeyringError`] when there is no such key, or the file cannot be read or replaced; it is then as before.
 pub fn promote(path: &Path, id: &str) -> Result<bool, KeyringError> {
     change(path, |file| {
-        let at = file.key.iter().position(|key| key.id == id).ok_or("it has no key of that id")?;
+        let at = file.key.iter().position(|key| key.id == id).ok_or("it has no key with that id")?;
         let key = file.key.remove(at);
         file.key.insert(0, key);
         Ok(at > 0)

@@ -13,6 +13,7 @@ use crate::subject::{self, Account, STATES};
 const COUNTED_FOR: Duration = Duration::from_secs(1);
 /// Accounts whose counts are kept.
 const ACCOUNTS: u64 = 10_000;
+
 /// The pending logins of each account, counted by the server.
 pub struct PendingLogins(Cache<Account, Arc<Counted>>);
 

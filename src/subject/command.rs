@@ -64,8 +64,7 @@ impl CommandSubject {
     }
 
     /// Where it goes when it is given up.
-    #[must_use]
-    pub fn dead_subject(&self) -> String {
+    pub(super) fn dead_subject(&self) -> String {
         let Self { account, integration, name, verb } = self;
         format!("oauth.dead.{verb}.{account}.{integration}.{}", name_or_blank(name.as_ref()))
     }

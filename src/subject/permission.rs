@@ -5,8 +5,9 @@ use std::fmt;
 
 use super::pattern::{covers, overlap};
 use super::{
-    API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD,
-    OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter, kv_stream, kv_subject,
+    API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO, META, NONCES, OAUTH, OAUTH_COMMANDS,
+    OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter, direct_get, kv_stream, kv_subject,
+    message_delete, message_get, stream_info,
 };
 
 /// What a connection asks the server about itself.
@@ -121,19 +122,19 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to leave dead letters", ["oauth.dead.*.*.*.*"]),
         publish("to answer commands", ["oauth.reply.*.*", "oauth.reply.worker.*.*"]),
         publish("to answer calls from other accounts", ["_R_.>"]),
-        publish("to see what the server is", ["$JS.API.INFO"]),
-        publish("to see that streams are as they must be", streams.map(|name| format!("$JS.API.STREAM.INFO.{name}"))),
-        publish("to read what is stored", read.map(|name| format!("$JS.API.STREAM.MSG.GET.{name}"))),
+        publish("to see what the server is", [JETSTREAM_INFO]),
+        publish("to see that streams are as they must be", streams.map(|name| stream_info(&name))),
+        publish("to read what is stored", read.map(|name| message_get(&name))),
         publish("to list what is stored", listed.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to declare consumers", queues.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
         publish("to take schedules back", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
         publish("to take deleted connections out", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
-        publish("to read pages", [format!("$JS.API.DIRECT.GET.{}", kv_stream(CONNECTIONS))]),
+        publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
         publish("to ask other workers what they seal with", [WORKER_KEYS]),
-        publish("to take unreadable commands off the queue", [format!("$JS.API.STREAM.MSG.DELETE.{OAUTH_COMMANDS}")]),
-        publish("to look at commands under way", [format!("$JS.API.STREAM.MSG.GET.{OAUTH_COMMANDS}")]),
+        publish("to take unreadable commands off the queue", [message_delete(OAUTH_COMMANDS)]),
+        publish("to look at commands under way", [message_get(OAUTH_COMMANDS)]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list what is stored", ["$JS.FC.>"]),
         subscribe("the gateways' calls", [EDGE_CALLS]),
@@ -151,15 +152,15 @@ pub fn needed_by_operator(inbox_prefix: &str) -> Vec<Permission> {
         [CONNECTIONS, CONFIGS, META].map(kv_stream).into_iter().chain([OAUTH_EVENTS, OAUTH_DEAD].map(Into::into));
     let reads = shown.flat_map(|name| {
         [
-            format!("$JS.API.STREAM.MSG.GET.{name}"),
-            format!("$JS.API.DIRECT.GET.{name}"),
+            message_get(&name),
+            direct_get(&name),
             format!("$JS.API.DIRECT.GET.{name}.>"),
             format!("$JS.API.CONSUMER.CREATE.{name}.>"),
         ]
     });
     [
         everybody(inbox_prefix),
-        publish("to see what the server is", ["$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]),
+        publish("to see what the server is", [JETSTREAM_INFO, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]),
         publish("to see how streams are", ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*"]),
         publish("to see how streams are", ["$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*"]),
         publish("to look at sealed values, events and dead letters", reads),
@@ -175,8 +176,8 @@ pub fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
         needed_by_operator(inbox_prefix),
         publish("to declare streams", ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]),
         publish("to keep API keys and key ids", [API_KEYS, META].map(|bucket| kv_subject(bucket, ">"))),
-        publish("to read API keys", [format!("$JS.API.STREAM.MSG.GET.{}", kv_stream(API_KEYS))]),
-        publish("to drop dead letters", [format!("$JS.API.STREAM.MSG.DELETE.{OAUTH_DEAD}")]),
+        publish("to read API keys", [message_get(&kv_stream(API_KEYS))]),
+        publish("to drop dead letters", [message_delete(OAUTH_DEAD)]),
         publish("to have records go on with a higher sequence", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
         publish("to leave events of API keys", ["ms.oauth.*.event._._.*"]),
         publish("to call workers", [EDGE_CALLS, "ms.oauth.*.*"]),

@@ -34,8 +34,9 @@ impl Waiter {
     }
 }
 
-/// The command's id in a reply subject of exactly our form: two ids of 128 bits in base64url, or
-/// [`ADMIN_EDGE`] and one. Any other form is refused, so that nobody can have an answer land elsewhere; and only a worker's command is answered to a worker.
+/// The command's id in a reply subject of exactly our form: two ids of 128 bits in base64url, or [`ADMIN_EDGE`] and one.
+/// Any other form is refused, so that nobody can have an answer land elsewhere; and only a worker's command is answered
+/// to a worker.
 #[must_use]
 pub fn parse_reply(subject: &str, from_worker: bool) -> Option<&str> {
     let path = subject.strip_prefix(REPLY)?.strip_prefix('.')?;

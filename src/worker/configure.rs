@@ -64,7 +64,7 @@ pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential
     let newest = record::last(&service.store.nats, &subject).await?;
     let is_ours = newest.as_ref().is_some_and(|record| record::is_work_of(record, &job.id));
     if !is_ours && service.store.stored_config(&job.subject.integration).await?.is_none() {
-        return Ok(Answer::error(404, "no config of that integration_id"));
+        return Ok(Answer::error(404, "no config with that integration_id"));
     }
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_STATUS, DELETED);
@@ -88,13 +88,10 @@ async fn admin(
 ) -> Result<Result<String, Answer>, StoreError> {
     match service.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
-            Ok(Err(Answer::error(401, "the credential is of another account")))
+            Ok(Err(Answer::error(401, "the credential belongs to another account")))
         }
         Ok(caller) if caller.is_admin(&service.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
-        Ok(_) => Ok(Err(Answer::error(
-            401,
-            "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`",
-        ))),
+        Ok(_) => Ok(Err(Answer::error(401, auth::ADMINS_ONLY))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
         Err(error @ auth::AuthError::NoKeys) => Ok(Err(Answer::error(503, &error.to_string()))),
         Err(error) => Ok(Err(Answer::error(401, &error.to_string()))),

@@ -16,7 +16,7 @@ use crate::command::{Answer, Cookie, Credential};
 use crate::connection::{OauthConnection, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
-use crate::login::{self, PendingLogin};
+use crate::login::{self, PendingLogin, UNKNOWN_STATE};
 use crate::nats::record;
 use crate::oauth::{callback, token};
 use crate::secret::Secret;
@@ -24,7 +24,6 @@ use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
 use crate::system;
 
-const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
 const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
 pub(super) async fn run(
@@ -42,7 +41,7 @@ pub(super) async fn run(
         Ok(state) => state,
         Err(error) => return Ok(Answer::error(400, &error.to_string())),
     };
-    let hash = login::state_hash(&state);
+    let hash = login::hash_of(&state);
     let (login, revision) = match service.store.login(&hash).await? {
         FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
         FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(service, job, &key).await,

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tracing::{info, warn};
 
+use super::Service;
 use super::job::Job;
 use super::settle;
 use super::tokens::{self, NoTokens};
-use super::{Service, without_tokens};
 use crate::command::Answer;
-use crate::connection::{LEAST_MARGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::connection::{
+    LEAST_MARGIN, NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection,
+};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::nats::schedule::{self, Due};
@@ -27,7 +29,7 @@ use crate::provider::TOTAL_TIMEOUT;
 use crate::service::lane::{Place, Ticket};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::system;
+use crate::system::{self, later};
 
 /// How long a refresh that comes again is held back. A refresh token must not be sent twice, and whoever had the command
 /// before may not be dead but cut off from the bus. It sent nothing later than [`topology::ACK_WAIT`] after it read the
@@ -40,7 +42,6 @@ const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < LEAS
 const INTERRUPTED: &str = "refresh_interrupted";
 /// What the audit log calls the clock.
 const CLOCK: &str = "schedule";
-
 /// How long a connection without a config waits before it is looked at again, if nobody says that the config is back.
 const PAUSE: Duration = Duration::from_mins(15);
 /// Failures in a row that a refresh given up counts for.
@@ -67,7 +68,7 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
         return go_on(service, job, &key, record, actor_name).await;
     }
     let Some(stored) = current(service, &key, newest.as_ref()).await? else {
-        return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+        return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces, began };
@@ -136,7 +137,7 @@ fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
         Status::Active => settle::answer(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
-            Ok(Answer::error(400, reason.unwrap_or("the connection needs reauthorization: log in again")))
+            Ok(Answer::error(400, reason.unwrap_or(NEEDS_LOGIN)))
         }
         Status::Revoked => Ok(Answer::error(404, "the connection was deleted")),
     }
@@ -160,12 +161,12 @@ impl Refresh<'_> {
         let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.service.config.refresh.min_interval);
         if connection.status != Status::Active {
-            return Ok(Some(Answer::error(400, "the connection needs reauthorization: log in again")));
+            return Ok(Some(Answer::error(400, NEEDS_LOGIN)));
         }
         if connection.refresh_token.is_none() {
             return Ok(Some(Answer::error(
                 400,
-                "the provider gave no refresh token: log in again when the token ends",
+                "the provider gave no refresh token: log in again when the token expires",
             )));
         }
         // Somebody else was faster: what they got is the answer, be it a token or a failure.
@@ -256,7 +257,7 @@ impl Refresh<'_> {
             let due = Due { sequence: connection.sequence, booked: true };
             schedule::set(&self.service.store.nats, self.key, later(system::now(), wait), due).await?;
         }
-        let full = Answer::error(503, "the integration has as many refreshes under way as it may; try again");
+        let full = Answer::error(503, "too many refreshes of this integration are under way; try again");
         Ok(Answer { retry_after: Some(wait.as_secs().max(1)), ..full })
     }
 
@@ -282,7 +283,7 @@ impl Refresh<'_> {
     /// token, too, would gain nothing.
     async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<Answer, StoreError> {
         warn!(reason, "connection needs reauthorization");
-        let connection = without_tokens(stored.connection, Status::NeedsReauthorization, Some(reason));
+        let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
         let spent = StoredConnection { connection, ..stored };
         let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
@@ -342,8 +343,4 @@ impl Refresh<'_> {
         (event.reason, event.sequence) = (Some(reason), Some(connection.sequence));
         self.job.tell(&self.service.store.nats, &event).await
     }
-}
-
-fn later(now: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::job::Job;
 use super::refresh::current;
-use super::{Service, settle, without_tokens};
+use super::{Service, settle};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
@@ -41,11 +41,11 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
         }
         let stored = current(service, &key, newest.as_ref()).await?;
         let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
-            return Ok(Answer::error(404, "no connection of that integration_id and connection_id"));
+            return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
-        revoked.connection = without_tokens(revoked.connection, Status::Revoked, None);
+        revoked.connection = revoked.connection.without_tokens(Status::Revoked, None);
         let replaces = newest.map_or(0, |record| record.sequence);
         let Some(record) = settle::write(service, job, &key, revoked, replaces).await? else { continue };
         fail_point!("after_revocation");

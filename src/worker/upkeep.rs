@@ -1,5 +1,5 @@
-//! What a worker looks after beside its commands: the keyring, which may change while it runs, and the marks that make
-//! the next start quick.
+//! What a worker looks after beside its commands: the keyring, which may change while it runs, the marks that make the
+//! next start quick, and commands on the queue that no worker can read.
 
 use std::sync::Arc;
 use std::time::Duration;

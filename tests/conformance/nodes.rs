@@ -9,8 +9,7 @@ use crate::parts::world::{CONNECTION, INTEGRATION, World};
 use crate::support::child::Running;
 use crate::support::root;
 use crate::support::tokenbus::ACCOUNT;
-
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::support::wait::PATIENCE;
 
 /// Refreshes once the token is old enough; gives the new sequence.
 async fn refresh(world: &World, before: u64) -> u64 {

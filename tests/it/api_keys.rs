@@ -87,7 +87,7 @@ async fn g2_a_key_is_made_listed_and_revoked_and_each_change_leaves_an_event() {
     assert!(super::api_keys::entry(tokenbus, id).await.is_none());
     for gone in [path.as_str(), "/ffffffffffff", "/x", "/*", "/%3E", key] {
         let gone = if gone.starts_with('/') { gone.to_owned() } else { format!("/{gone}") };
-        at_keys(tokenbus, Method::DELETE, admin, &gone, None).await.is_refused(404, "no API key of that id");
+        at_keys(tokenbus, Method::DELETE, admin, &gone, None).await.is_refused(404, "no API key with that id");
     }
 
     let bus = Bus::of(&tokenbus.nats).await;
@@ -135,7 +135,7 @@ async fn e4_keys_of_another_account_are_neither_seen_nor_revoked() {
     assert_eq!(ids(&listed(tokenbus, &theirs).await, "id"), [id_of(&theirs)]);
     assert!(!listed(tokenbus, &tokenbus.admin_key).await.to_string().contains(id_of(&theirs)));
     let mine = format!("/{}", id_of(&tokenbus.key));
-    at_keys(tokenbus, Method::DELETE, &theirs, &mine, None).await.is_refused(404, "no API key of that id");
+    at_keys(tokenbus, Method::DELETE, &theirs, &mine, None).await.is_refused(404, "no API key with that id");
     assert!(is_valid(tokenbus, &tokenbus.key).await);
     // A new key is of the credential's account, and says so.
     let (_, new) = made(tokenbus, &theirs, json!({ "role": "admin" })).await;

@@ -36,8 +36,8 @@ async fn configs_are_put_shown_and_deleted_from_the_command_line() {
     config(bus, &bus.key, &["delete", "odd"]).await.fails(1, "only admins");
     let deleted = config(bus, &bus.admin_key, &["delete", "odd"]).await;
     assert_eq!((deleted.code, deleted.out.as_str()), (Some(0), "the config of odd is deleted\n"), "{}", deleted.errors);
-    config(bus, &bus.key, &["get", "odd"]).await.fails(1, "no config of that");
-    config(bus, &bus.admin_key, &["delete", "odd"]).await.fails(1, "no config of that");
+    config(bus, &bus.key, &["get", "odd"]).await.fails(1, "no config with that");
+    config(bus, &bus.admin_key, &["delete", "odd"]).await.fails(1, "no config with that");
 }
 
 #[tokio::test]

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -14,9 +13,8 @@ use crate::ask::new_account;
 use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
+use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, parameter, state_of};
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What a command line left.
 pub(crate) struct Ran {
@@ -80,7 +78,7 @@ async fn f1_people_and_programs_look_at_connections_and_see_no_token_unless_they
     }
     let listed = connections(&world, "demo", &["list", "--json"]).await.json();
     assert_eq!((listed.len(), &listed[0]["access_token"]), (2, &json!("[redacted]")));
-    connections(&world, "demo", &["list", "other"]).await.fails(1, "no config of that integration_id");
+    connections(&world, "demo", &["list", "other"]).await.fails(1, "no config with that integration_id");
     let others = ["connections", "--account", &new_account(), "list", INTEGRATION];
     assert_eq!(tokenbus(&world.tokenbus.nats, "admin", &others).await.out, "no connections\n");
 
@@ -118,7 +116,7 @@ async fn people_refresh_and_delete() {
 async fn what_goes_wrong_is_said_in_words_that_help() {
     let world = connected().await;
     for command in ["get", "refresh", "delete"] {
-        connections(&world, "demo", &[command, INTEGRATION, "three"]).await.fails(1, "no connection of that");
+        connections(&world, "demo", &[command, INTEGRATION, "three"]).await.fails(1, "no connection with that");
     }
     connections(&world, "demo", &["get", "a.b", "one"]).await.fails(2, "integration_id must be");
     connections(&world, "demo", &["get", INTEGRATION]).await.fails(2, "CONNECTION");

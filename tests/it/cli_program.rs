@@ -7,7 +7,7 @@ use crate::bus::Bus;
 use crate::cli_connections::{Ran, tokenbus};
 use crate::fleet::eventually;
 use crate::provider::Provider;
-use crate::support::tokenbus::ACCOUNT;
+use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
 /// Every command, and whether it prints something for people, and so takes `--json`.
@@ -88,4 +88,15 @@ async fn what_is_printed_for_people_is_printed_for_programs_too() {
     assert_eq!(run(&format!("dead drop {number} --json")).await.json(), success);
     run(&format!("dead drop {number} --json")).await.fails(1, "no dead letter");
     assert_eq!(run("dead list").await.out, "no dead letters\n");
+}
+
+#[test]
+fn output_that_nobody_reads_is_an_error_and_no_panic() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let output =
+        std::process::Command::new(PROGRAM).arg("openapi").stdout(writer).output().expect("the program starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("Broken pipe") && !errors.contains("panicked"), "{errors}");
 }

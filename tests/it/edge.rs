@@ -13,8 +13,7 @@ use url::Url;
 
 use crate::support::child::{Running, signal};
 use crate::support::tokenbus::PROGRAM;
-
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::support::wait::PATIENCE;
 
 /// A process of the program, and its files.
 struct Process {

@@ -121,7 +121,7 @@ impl World {
 
     fn config_put(&self, credential: &str) -> Work {
         let config = Secret::new(self.fleet.config().to_string().replace("\"Odd\"", "\"Stolen\""));
-        Work::Put { credential: Credential(Secret::new(credential)), config }
+        Work::Put { credential: Credential::new(Secret::new(credential)), config }
     }
 }
 
@@ -217,7 +217,7 @@ async fn e9_a_captured_signed_request_is_good_once_and_for_nothing_else() {
         assert_eq!(world.call("token", Some(&changed), &one).await.0, 401, "{changed}");
     }
     // In a command of its own making.
-    let credential = Credential(Secret::new(captured.as_str()));
+    let credential = Credential::new(Secret::new(captured.as_str()));
     let subject = config_subject(&account.public_key(), Verb::Delete);
     let answer = world.command(&subject, Work::Delete { credential }).await;
     assert_eq!(answer.status, 401, "{:?}", answer.body);
@@ -252,7 +252,7 @@ async fn e9_a_config_is_changed_by_its_admins_credential_alone() {
             let work = if verb == Verb::Put {
                 world.config_put(&credential)
             } else {
-                Work::Delete { credential: Credential(Secret::new(credential.as_str())) }
+                Work::Delete { credential: Credential::new(Secret::new(credential.as_str())) }
             };
             let answer = world.command(&config_subject(subject_account, verb), work).await;
             assert_eq!(answer.status, 401, "{verb} {subject_account}: {:?}", answer.body);

@@ -1,13 +1,11 @@
 //! The callback: what a browser may bring, and what becomes of the login.
 
-use std::time::Duration;
-
 use reqwest::{Method, RequestBuilder};
-use tokio::time::{sleep, timeout};
 
 use crate::ask::{Answered, ask, new_account, with_query};
 use crate::bus::Bus;
 use crate::provider::Provider;
+use crate::support::wait::eventually;
 use crate::world::World;
 
 const PATH: &str = "hub/integrations/oauth-callback";
@@ -76,12 +74,7 @@ async fn b1_an_expired_state_is_401_without_a_call_to_the_provider() {
     let world = World::with_settings(Provider::generous().await, &[("OAUTH__LOGIN_TTL", "1s")]).await;
     let state = world.login("one").await.state;
     let bus = Bus::of(&world.tokenbus.nats).await;
-    let gone = async {
-        while bus.info("KV_oauth_states").await.state.messages > 0 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(Duration::from_secs(20), gone).await.expect("a login ends with its time");
+    eventually("the login ends with its time", async || bus.info("KV_oauth_states").await.state.messages == 0).await;
     world.come(&[("code", "c"), ("state", &state)]).await.is_refused(401, "expired");
     assert!(world.provider.asked().is_empty());
 }

@@ -7,7 +7,6 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
 
 use crate::ask::{ask, with_query};
 use crate::bus::Bus;
@@ -81,12 +80,7 @@ async fn a_bus_killed_during_a_login_leaves_what_was_stored() {
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     let bus = Bus::of(&world.tokenbus.nats).await;
-    let ended = async {
-        while bus.info("OAUTH_COMMANDS").await.state.messages > 0 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(Duration::from_secs(40), ended).await.expect("the command ends");
+    eventually("the command ends", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
     assert_eq!(world.provider.asked().len(), 2, "the code was sent once");
     // The worker held on to what the provider issued until the bus was back: the new connection, whole.
     let after = world.read("kept").await;

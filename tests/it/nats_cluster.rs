@@ -14,10 +14,8 @@ use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::root;
 use crate::support::tokenbus::Tokenbus;
+use crate::support::wait::PATIENCE;
 use crate::world::World;
-
-/// How long a cluster may take to agree on a leader, and to go on without a node.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Ports that are free at this moment.
 fn free_ports<const N: usize>() -> [u16; N] {

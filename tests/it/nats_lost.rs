@@ -23,12 +23,7 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     let seen_to = async || world.tokenbus.log().contains("connected again: the queues are there");
     eventually("they are seen to on the new connection", seen_to).await;
     // A login is a command, and leaves a schedule.
-    let connected = async {
-        while world.connect("two").await.0 != StatusCode::OK {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), connected).await.expect("the queues are there again");
+    eventually("the queues are there again", async || world.connect("two").await.0 == StatusCode::OK).await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     // The repair pass sets the other one again.
     eventually("both have a schedule", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 2).await;
@@ -46,12 +41,8 @@ async fn loses_its_schedules(nats: &mut Nats) {
 async fn is_mended(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
-    let found = async {
-        while bus.try_info("OAUTH_SCHEDULE").await.is_none_or(|info| info.state.messages == 0) {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), found).await.expect("it has its schedule again");
+    let has_schedule = async || bus.try_info("OAUTH_SCHEDULE").await.is_some_and(|info| info.state.messages > 0);
+    eventually("it has its schedule again", has_schedule).await;
     assert_eq!(world.connect("two").await.0, StatusCode::OK);
 }
 

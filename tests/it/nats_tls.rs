@@ -11,8 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::support::child::Running;
 use crate::support::nats::{binary, ports};
 use crate::support::tokenbus::PROGRAM;
-
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::support::wait::PATIENCE;
 
 /// A server that takes TLS with client certificates only.
 struct Server {

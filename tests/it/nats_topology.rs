@@ -89,7 +89,7 @@ async fn setup_lets_replicas_answer_reads_of_a_stream_made_before_and_nothing_is
     let output = output.expect("it ends by itself").expect("the program starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(errors.contains("OAUTH_SCHEDULE") && errors.contains("`tokenbus setup` changes that"), "{errors}");
+    assert!(errors.contains("OAUTH_SCHEDULE") && errors.contains("`tokenbus setup` adjusts them"), "{errors}");
 
     run(&admin, &["setup"]).await;
     let schedule = bus.info("OAUTH_SCHEDULE").await;

@@ -10,9 +10,8 @@ use tokio::time::timeout;
 use crate::ask::new_account;
 use crate::provider::{Provider, Said};
 use crate::support::tokenbus::ACCOUNT;
+use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, state_of};
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An answer of the micro service.
 struct Answered {

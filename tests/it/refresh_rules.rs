@@ -7,23 +7,14 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::bus::Bus;
 use crate::provider::{Asked, Provider, Said};
 use crate::support::child::signal;
 use crate::support::tokenbus::ACCOUNT;
+use crate::support::wait::eventually;
 use crate::world::{INTEGRATION, World, parameter};
-
-/// Asks again and again until it is so.
-async fn eventually(what: &str, is_so: impl AsyncFn() -> bool) {
-    let poll = async {
-        while !is_so().await {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_mins(1), poll).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
-}
 
 /// A token answer that is good for so many seconds.
 fn tokens(number: usize, seconds: i64) -> Said {

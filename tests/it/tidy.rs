@@ -26,7 +26,7 @@ pub(crate) fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
-    ["src", "tests"].into_iter().flat_map(sources)
+    ["src", "tests", "benches", "examples"].into_iter().flat_map(sources)
 }
 
 #[test]
@@ -54,9 +54,10 @@ fn subjects_are_spelled_out_in_one_place() {
             continue;
         }
         for start in
-            ["\"ms.integration", "\"ms.oauth", "\"oauth.record", "\"oauth.edge", "\"oauth.dead", "\"oauth.reply"]
+            ["ms.integration", "ms.oauth", "oauth.record", "oauth.edge", "oauth.dead", "oauth.reply", "$JS.", "$KV."]
         {
-            assert!(!text.contains(start), "{start} in {}", path.display());
+            let start = format!("\"{start}");
+            assert!(!text.contains(&start), "{start} in {}", path.display());
         }
     }
 }
@@ -111,4 +112,41 @@ fn documented(path: &Path) -> BTreeSet<(String, String)> {
         }
     }
     found
+}
+
+#[test]
+fn what_documents_name_is_there() {
+    let defaults: toml::Table =
+        read_to_string(root().join("config/default.toml")).expect("the defaults").parse().expect("they are TOML");
+    let known: BTreeSet<String> = settings("", &defaults).into_iter().map(|(key, _)| key).collect();
+    let sections: Vec<String> = defaults.keys().map(|section| format!("{section}.")).collect();
+    let subjects = ["oauth.dead", "oauth.edge", "oauth.record", "oauth.reply", "oauth.worker"];
+    let is_code = |name: &str| Path::new(name).extension().is_some_and(|it| it == "rs");
+    let code: Vec<PathBuf> = all_sources().map(|(path, _)| path).collect();
+    let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "nats/README.md"];
+    let documents = documents.iter().map(|name| root().join(name)).chain(folder("docs"));
+    for document in documents {
+        let text = read_to_string(&document).expect("documents are text");
+        let place = document.display();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            let is_there = link.is_empty() || link.starts_with("https://") || document.with_file_name(link).exists();
+            assert!(is_there, "{place}: {link} leads nowhere");
+        }
+        for name in text.split('`').skip(1).step_by(2) {
+            let file = name.split([':', ' ']).next().unwrap_or_default();
+            let is_file = is_code(file) && !file.contains('{');
+            assert!(!is_file || code.iter().any(|path| path.ends_with(file)), "{place}: there is no {file}");
+            let is_key = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_');
+            let is_other = is_code(name) || subjects.iter().any(|start| name.starts_with(start));
+            let is_setting = is_key && !is_other && sections.iter().any(|section| name.starts_with(section));
+            let is_section = known.iter().any(|key| key.starts_with(&format!("{name}.")));
+            assert!(!is_setting || is_section || known.contains(name), "{place}: there is no setting {name}");
+        }
+    }
+}
+
+/// The files in a folder of the project.
+fn folder(name: &str) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(root().join(name)).expect("the folder is there");
+    entries.flatten().map(|entry| entry.path())
 }

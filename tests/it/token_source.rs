@@ -15,9 +15,8 @@ use tokio::time::{sleep, timeout};
 use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
+use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World};
-
-const PATIENCE: Duration = Duration::from_mins(1);
 
 fn key() -> ConnectionKey {
     ConnectionKey::parse(ACCOUNT, INTEGRATION, "one").unwrap()

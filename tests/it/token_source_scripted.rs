@@ -1,7 +1,5 @@
 //! `TokenSource` against a worker that the test plays: answers and pushes in the order that the test wants.
 
-use std::time::Duration;
-
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use futures_util::StreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -13,8 +11,7 @@ use tokio::time::timeout;
 
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, run, settings};
-
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::support::wait::PATIENCE;
 
 /// A bus, and the calls of nodes as they arrive.
 struct Played {

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::bus::{Caller, Credential as Proof};
+use tokenbus::bus::Caller;
 use tokenbus::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
 use tokenbus::seal::seal_order;
 use tokenbus::secret::Secret;
@@ -59,7 +59,7 @@ fn subject(account: &str, name: &str) -> String {
 }
 
 fn work(query: &str, credential: Option<&str>) -> Work {
-    let credential = credential.map(|key| Credential(Secret::new(format!("X-Api-Key {key}"))));
+    let credential = credential.map(|key| Credential::new(Secret::new(format!("X-Api-Key {key}"))));
     Work::Exchange { query: Secret::new(query), cookies: Vec::new(), credential }
 }
 
@@ -67,7 +67,7 @@ async fn scene() -> (Provider, Fleet, crate::fleet::Worker, async_nats::Client, 
     let provider = Provider::generous().await;
     let (fleet, worker) = Fleet::configured(&provider.url).await;
     let key = Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0]));
-    let caller = Caller { credential: Some(Proof::new(key)), ..nobody() };
+    let caller = Caller { credential: Some(Credential::new(key)), ..nobody() };
     let seal_to = fleet.own_edge().await.seal_to(&caller).await;
     let edge = fleet.nats.connect("edge").await;
     (provider, fleet, worker, edge, seal_to)
@@ -188,8 +188,8 @@ async fn e9_the_edge_acts_for_no_account_but_the_credentials() {
     let (key, mut config) = (Secret::new(format!("X-Api-Key {own}")), fleet.config());
     config["token_url"] = json!("http://127.0.0.1:9/stolen");
     for (verb, work) in [
-        ("put", Work::Put { credential: Credential(key.clone()), config: Secret::new(config.to_string()) }),
-        ("delete", Work::Delete { credential: Credential(key.clone()) }),
+        ("put", Work::Put { credential: Credential::new(key.clone()), config: Secret::new(config.to_string()) }),
+        ("delete", Work::Delete { credential: Credential::new(key.clone()) }),
     ] {
         let subject = format!("ms.integration.oauth.config.{INTEGRATION}.{}.{verb}", fleet.other_account);
         let answer = answer_to(&edge, &seal_to, Forged::new(subject, work)).await;

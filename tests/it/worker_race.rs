@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::bus::{Caller, Command, Credential};
+use tokenbus::bus::{Caller, Command};
+use tokenbus::command::Credential;
 use tokenbus::secret::Secret;
 use tokenbus::subject::{Account, Integration};
 use tokio::time::sleep;
@@ -115,7 +116,6 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
     let callers = fleet.admin_keys.clone().map(|key| Caller {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {key}")))),
         traceparent: None,
-        request_id: "test".to_owned(),
     });
     let seal_to = edge.seal_to(&callers[0]).await;
     let integration = Integration::parse(INTEGRATION).unwrap();

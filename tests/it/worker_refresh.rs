@@ -13,10 +13,8 @@ use crate::bus::Bus;
 use crate::provider::{Asked, Provider, Said};
 use crate::support::child::signal;
 use crate::support::tokenbus::{ACCOUNT, Tokenbus};
+use crate::support::wait::{PATIENCE, eventually};
 use crate::world::{INTEGRATION, World};
-
-/// How long something may take that has to happen.
-const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A token answer with the number of the request in it, good for so many seconds.
 fn tokens(number: usize, seconds: i64) -> Said {
@@ -224,22 +222,12 @@ async fn d9_a_lost_schedule_is_found_and_set_again() {
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
     let bus = Bus::of(&world.tokenbus.nats).await;
     bus.purge("OAUTH_SCHEDULE", &format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at")).await;
-    let back = async {
-        while bus.info("OAUTH_SCHEDULE").await.state.messages == 0 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, back).await.expect("the repair pass finds it");
+    eventually("the repair pass finds it", async || bus.info("OAUTH_SCHEDULE").await.state.messages > 0).await;
 }
 
 /// Waits until the provider was asked so often.
 async fn asked(world: &World, times: usize) {
-    let asked = async {
-        while world.provider.asked().len() < times {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, asked).await.expect("the provider is asked");
+    eventually("the provider is asked", async || world.provider.asked().len() >= times).await;
 }
 
 #[tokio::test]
@@ -255,12 +243,7 @@ async fn d1_a_bus_that_is_away_during_a_refresh_makes_no_second_request() {
     };
     tokio::join!(refresh(&world), away);
     let bus = Bus::of(&world.tokenbus.nats).await;
-    let ended = async {
-        while bus.info("OAUTH_COMMANDS").await.state.messages > 0 {
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    timeout(PATIENCE, ended).await.expect("the command ends");
+    eventually("the command ends", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
     assert_eq!(world.provider.asked().len(), 2, "one exchange, one refresh");
     let (_, body) = world.read("w").await;
     assert_eq!((&body["access_token"], &body["refresh_token"]), (&json!("at-1"), &json!("rt-1")));

@@ -374,7 +374,7 @@ impl OwnEdge {
 
 /// A caller without a credential.
 pub(crate) fn nobody() -> Caller {
-    Caller { credential: None, traceparent: None, request_id: "test".to_owned() }
+    Caller::default()
 }
 
 /// The state in the answer to a login.

@@ -2,6 +2,7 @@
 
 use super::child::Running;
 use super::root;
+use super::wait::PATIENCE;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -88,7 +89,7 @@ impl Nats {
         let others = nodes.collect();
         for port in clients {
             let address = format!("127.0.0.1:{port}");
-            timeout(Duration::from_secs(30), listening(&address)).await.expect("every node listens");
+            timeout(PATIENCE, listening(&address)).await.expect("every node listens");
         }
         let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let config = root().join("nats/local.conf");
@@ -116,7 +117,7 @@ impl Nats {
         let address = self.url.trim_start_matches("nats://").to_owned();
         let (_, port) = address.rsplit_once(':').expect("the URL names a port");
         self.process = serve(self.server, (&self.config, self.folder.path()), &self.secrets, port);
-        timeout(Duration::from_secs(30), listening(&address)).await.expect("nats-server listens again");
+        timeout(PATIENCE, listening(&address)).await.expect("nats-server listens again");
     }
 
     /// The password of a user.
@@ -185,7 +186,7 @@ pub(crate) async fn ports(folder: &Path) -> String {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(30), poll).await.expect("nats-server listens; nats/bring-nats says which one it is")
+    timeout(PATIENCE, poll).await.expect("nats-server listens; nats/bring-nats says which one it is")
 }
 
 /// What a script prints, without the line's end.

@@ -2,14 +2,13 @@
 
 use super::child::Running;
 use super::nats::Nats;
+use super::wait::eventually;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Duration;
 use tempfile::TempDir;
 use tokio::process::Command;
-use tokio::time::{sleep, timeout};
 use url::Url;
 
 /// The program.
@@ -173,12 +172,9 @@ async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, 
 async fn ready(url: &Url) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let readiness = url.join("readyz").expect("a path makes a URL");
-    let poll = async {
-        while http.get(readiness.clone()).send().await.expect("tokenbus answers").status() != StatusCode::OK {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_mins(1), poll).await.expect("tokenbus gets ready; its log says why not");
+    let is_ready =
+        async || http.get(readiness.clone()).send().await.expect("tokenbus answers").status() == StatusCode::OK;
+    eventually("tokenbus gets ready; its log says why not", is_ready).await;
 }
 
 /// Settings of a process that connects as `user`.

@@ -5,6 +5,7 @@ use async_nats::Subscriber;
 use serde_json::{Map, Value, json};
 
 use super::{PAGE, reason};
+use crate::cli::pages;
 use crate::client::{self, CallError};
 use crate::nats::Nats;
 use crate::subject::{Account, Integration, NodeCall};
@@ -33,22 +34,11 @@ impl Calls {
         }
     }
 
-    /// All connections, page after page.
+    /// All connections.
     pub(super) async fn list(&self, integration: Option<&Integration>) -> anyhow::Result<Vec<Value>> {
-        let (mut found, mut cursor) = (Vec::new(), None);
-        loop {
-            let mut question = Map::from_iter([("limit".to_owned(), json!(PAGE))]);
-            question.extend(integration.map(|it| ("integration_id".to_owned(), json!(it))));
-            question.extend(cursor.map(|cursor| ("cursor".to_owned(), cursor)));
-            let mut page = self.call(NodeCall::List, question).await?;
-            if let Some(Value::Array(results)) = page.get_mut("results").map(Value::take) {
-                found.extend(results);
-            }
-            match page.get_mut("next_cursor").map(Value::take) {
-                Some(next) => cursor = Some(next),
-                None => return Ok(found),
-            }
-        }
+        let mut question = Map::from_iter([("limit".to_owned(), json!(PAGE))]);
+        question.extend(integration.map(|it| ("integration_id".to_owned(), json!(it))));
+        pages::all(question, async |question| self.call(NodeCall::List, question).await).await
     }
 
     pub(super) async fn subscribe(&self, subject: String) -> anyhow::Result<Subscriber> {

@@ -8,8 +8,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::client::Calls;
-use super::show::{Shown, say};
+use super::show::Shown;
 use super::{Which, reason};
+use crate::cli::print::say;
 use crate::event::EventKind;
 use crate::subject::{ConnectionKey, NodeCall, events_about};
 
@@ -17,13 +18,13 @@ use crate::subject::{ConnectionKey, NodeCall, events_about};
 pub(super) struct Options {
     #[command(flatten)]
     which: Which,
-    /// Scopes, comma-separated; at most those of the config, which are the default.
+    /// Scopes, comma-separated: some of the config's; all of them when left out.
     #[arg(long)]
     scopes: Option<String>,
     /// How many seconds to wait for somebody to log in.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
-    /// Print the URL and wait for nobody.
+    /// Print the URL and do not wait.
     #[arg(long)]
     no_wait: bool,
 }

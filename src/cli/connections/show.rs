@@ -1,11 +1,9 @@
 //! Connections as people see them. Tokens are shown to whoever asks for them in so many words.
 
-use std::io::Write as _;
-
-use comfy_table::{Table, presets};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
+use crate::cli::print::{self, say, text, trimmed};
 use crate::subject::ConnectionKey;
 use crate::system;
 
@@ -25,8 +23,7 @@ impl Shown {
         if self.json {
             return say(&connection.to_string());
         }
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
+        let mut table = print::table();
         for (name, value) in connection.as_object().into_iter().flatten() {
             let shown = match (name.as_str(), value) {
                 ("expiry", value) => format!("{} ({})", text(value), ends(Some(value))),
@@ -47,15 +44,8 @@ pub(super) fn table(connections: &[Value]) -> String {
     if connections.is_empty() {
         return "no connections".to_owned();
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([
-        "INTEGRATION",
-        "CONNECTION",
-        "STATUS",
-        "ENDS",
-        "CHANGED",
-        "SEQUENCE",
-    ]);
+    let mut table = print::table();
+    table.set_header(["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
     for connection in connections {
         let (integration, name) = names(connection);
         let changed = connection.get("modified").and_then(Value::as_i64).and_then(|at| Timestamp::from_second(at).ok());
@@ -104,21 +94,6 @@ fn rough(time: SignedDuration) -> String {
         7_200..172_800 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
     }
-}
-
-pub(in crate::cli) fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-pub(in crate::cli) fn trimmed(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
-}
-
-/// Prints a line, at once.
-pub(in crate::cli) fn say(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::bail;
 use async_nats::{Message, Subscriber};
-use comfy_table::{Table, presets};
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::client::Calls;
-use super::show::{self, say};
+use super::show;
+use crate::cli::print::{self, say};
 use crate::client::{connects, pushed};
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
@@ -184,14 +184,8 @@ impl View {
         let mut rows: Vec<_> = self.0.iter().collect();
         let is_fine = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
         rows.sort_by_key(|(_, row)| (is_fine(row), row.expiry.is_none(), row.expiry));
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_header([
-            "INTEGRATION",
-            "CONNECTION",
-            "STATUS",
-            "ENDS",
-            "LAST EVENT (UTC)",
-        ]);
+        let mut table = print::table();
+        table.set_header(["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
         for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::left(expiry, now));
             table.add_row([integration.as_str(), name, row.status, &ends, &row.last]);
@@ -201,7 +195,7 @@ impl View {
             more => format!("\n… and {more} more"),
         };
         let title = format!("Ctrl-C ends. {} connections of {account}", rows.len());
-        format!("{title}\n\n{}{more}", show::trimmed(&table))
+        format!("{title}\n\n{}{more}", print::trimmed(&table))
     }
 }
 

@@ -211,6 +211,6 @@ async fn workers(nats: Nats) -> Check {
     match Bus::new(nats, Replies::new(), ANSWER).ready().await {
         Ok(()) => Check::fine("workers", "answer"),
         Err(reason) => Check::failed("workers", reason)
-            .fix("start one: `tokenbus serve --role worker`; if one runs, see what is said of permissions"),
+            .fix("start one: `tokenbus serve --role worker`; if one runs, see the permissions above"),
     }
 }

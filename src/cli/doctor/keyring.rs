@@ -11,7 +11,7 @@ pub(super) async fn load(config: &Config, report: &mut Report) -> Option<Keyring
         Ok(keyring) => {
             if keyring.is_open_to_all() {
                 let found = "all users of this machine can read its file";
-                report.add(Check::warning("keyring's file", found).fix("take that from them: `chmod o-r`"));
+                report.add(Check::warning("keyring's file", found).fix("make it private: `chmod o-r`"));
             }
             report.add(Check::fine("keyring", format!("readable; its keys: {}", keyring.key_ids().join(", "))));
             Some(keyring)
@@ -37,7 +37,7 @@ pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
         return Check::fine(CHECK, "none yet");
     };
     let Ok(used) = serde_json::from_slice::<Vec<String>>(&value) else {
-        return Check::failed(CHECK, format!("`{META_KEYS}` in `{META}` is no list of key ids"));
+        return Check::failed(CHECK, format!("`{META_KEYS}` in `{META}` is not a list of key ids"));
     };
     let known = keyring.key_ids();
     let missing: Vec<&str> = used.iter().filter(|id| !known.contains(id)).map(String::as_str).collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use crate::cli::print::say;
 use crate::config::Config;
 use crate::seal::Keyring;
 use crate::store::{self, Rotated, Step, Store};
@@ -16,7 +17,7 @@ const WAITING: &str = "{wide_msg} {elapsed}";
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
-    let store = Store { nats: super::super::connect(config).await?, keyring: Arc::new(keyring) };
+    let store = Store { nats: crate::cli::connect(config).await?, keyring: Arc::new(keyring) };
     let (counting, waiting) = (ProgressStyle::with_template(BAR)?, ProgressStyle::with_template(WAITING)?);
     let bar = ProgressBar::new(0);
     let tell = |step: Step<'_>| match step {
@@ -48,19 +49,16 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let spare: Vec<String> = store::spare(&store.keyring.key_ids(), &used).into_iter().collect();
     let Rotated { sealing, resealed, caught_up, retired } = rotated;
     if json {
-        println!(
-            "{}",
-            json!({ "sealing": sealing, "resealed": resealed, "caught_up": caught_up, "retired": retired, "spare": spare })
-        );
-        return Ok(());
+        let done = json!({ "sealing": sealing, "resealed": resealed, "caught_up": caught_up, "retired": retired, "spare": spare });
+        return say(&done.to_string());
     }
     if retired.is_empty() && resealed == 0 {
-        println!("nothing to do: all that is stored is sealed with key {sealing}");
+        say(&format!("nothing to do: all that is stored is sealed with key {sealing}"))?;
     } else {
-        println!("{resealed} entries sealed anew with key {sealing}");
+        say(&format!("{resealed} entries sealed anew with key {sealing}"))?;
     }
     if !spare.is_empty() {
-        println!("may be taken out of the keyring: {}", spare.join(", "));
+        say(&format!("may be taken out of the keyring: {}", spare.join(", ")))?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
+use crate::command::Cookie;
 
 /// Queries, and texts that are none.
 fn query() -> impl Strategy<Value = String> {
@@ -72,8 +73,8 @@ proptest! {
                 prop_assert!(!printed.contains(&value) || value.len() < 12, "{}", printed);
             }
         }
-        for (name, cookie) in request::login_cookies(&headers("cookie", &value)) {
-            prop_assert!(name.starts_with("__Host-tokenbus-") && !cookie.expose().contains(';'));
+        for Cookie { name, value } in request::login_cookies(&headers("cookie", &value)) {
+            prop_assert!(name.starts_with("__Host-tokenbus-") && !value.expose().contains(';'));
         }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::TopologyError;
 use crate::nats::Nats;
+use crate::subject::JETSTREAM_INFO;
 
 /// Oldest server that will do: below it, schedules were lost.
 const VERSION_FLOOR: (u64, u64, u64) = (2, 14, 5);
@@ -24,7 +25,7 @@ pub struct Server {
 /// # Errors
 /// [`TopologyError::NoJetStream`], [`TopologyError::TooOld`], or that it is away.
 pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
-    let answer = nats.request("$JS.API.INFO", async_nats::client::Request::new().payload("".into())).await;
+    let answer = nats.request(JETSTREAM_INFO, async_nats::client::Request::new().payload("".into())).await;
     let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
     let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;
     if account.get("error").is_some() {

@@ -86,16 +86,6 @@ impl TokenError {
     pub fn retry_with_next_secret(&self) -> bool {
         matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
     }
-
-    /// Whether the same refresh may do better later.
-    #[must_use]
-    pub fn is_temporary(&self) -> bool {
-        match self {
-            Self::Oauth(code) => code.kind() == ErrorKind::Temporary,
-            Self::RateLimited | Self::ServerError(_) | Self::Unreadable => true,
-            Self::TooLarge => false,
-        }
-    }
 }
 
 /// Neither the provider's own failure nor a client that it refuses.

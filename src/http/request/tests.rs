@@ -134,6 +134,6 @@ fn b7_prefetches_are_told_apart() {
 fn b4_only_our_cookies_are_passed_on() {
     let headers = headers(&[("cookie", "a=b; __Host-tokenbus-1=x; c"), ("cookie", "__Host-tokenbus-2=y=z")]);
     let cookies = login_cookies(&headers);
-    let cookies: Vec<_> = cookies.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
+    let cookies: Vec<_> = cookies.iter().map(|cookie| (cookie.name.as_str(), cookie.value.expose())).collect();
     assert_eq!(cookies, [("__Host-tokenbus-1", "x"), ("__Host-tokenbus-2", "y=z")]);
 }

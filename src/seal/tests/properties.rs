@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
-use super::*;
+use super::super::*;
 
 const PLACE: Place<'_> =
     Place { bucket: "oauth_connections", key: "a.b.c", field: "refresh_token", sequence: 3, bound_to: "" };
