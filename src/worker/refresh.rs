@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::job::Job;
 use super::settle;
 use super::tokens::{self, NoTokens};
-use super::{Service, without_tokens};
+use super::{AGAIN, Service, without_tokens};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
@@ -285,10 +285,13 @@ impl Refresh<'_> {
         let text = "the integration has no config any more; the connection is not refreshed";
         let is_news = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
         let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
+        fail_point!("before_pause");
         if is_news {
             self.service.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
         }
-        self.again_in(&stored.connection, PAUSE).await?;
+        // Whoever brings it back looks for those who paused, and may have looked before this one was noted down.
+        let is_back = self.service.store.has_config(&self.key.integration).await?;
+        self.again_in(&stored.connection, if is_back { AGAIN } else { PAUSE }).await?;
         if is_news {
             self.tell_failure(NO_CONFIG, &stored.connection).await?;
         }
