@@ -103,6 +103,32 @@ async fn d9_a_revocation_that_takes_long_leaves_a_new_login_its_schedule() {
     assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
 }
 
+/// A refresh of the connection that a login replaces is quicker than the login: it is no reason to send a person through
+/// the login again.
+#[tokio::test]
+async fn d3_a_login_replaces_what_a_refresh_wrote_meanwhile() {
+    let codes = |asked: &[Asked]| asked.iter().filter(|asked| asked.form().contains_key("code")).count();
+    let provider = Provider::start(|number, asked| {
+        let is_second = asked.form().get("code").is_some_and(|code| code == "second");
+        Said::tokens(number).after(Duration::from_secs(if is_second { 3 } else { 0 }))
+    });
+    let provider = provider.await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let _worker = fleet.worker().await;
+    let state = fleet.login(NAME).await;
+    let refresh = async {
+        eventually("the code is sent", async || codes(&provider.asked()) == 2).await;
+        refreshes(&fleet, 1).await.remove(0)
+    };
+    let ((status, body), (refreshed, answer)) = tokio::join!(fleet.arrive(&state, "second"), refresh);
+    assert_eq!((status, refreshed), (StatusCode::OK, StatusCode::OK), "{body} {answer}");
+    assert!(body["sequence"].as_u64() >= answer["sequence"].as_u64(), "{body} {answer}");
+    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
+    assert_eq!(body["sequence"].as_u64(), newest);
+    fleet.idle().await;
+    assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
+}
+
 /// A refresh finds no config, and notes that down when the config is back already.
 #[tokio::test]
 async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
