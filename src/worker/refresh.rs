@@ -11,9 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use super::job::Job;
-use super::settle;
 use super::tokens::{self, NoTokens};
 use super::{AGAIN, Service, without_tokens};
+use super::{revoke, settle};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
@@ -233,12 +233,21 @@ impl Refresh<'_> {
         let kept = old.metadata.into_iter().filter(|(name, _)| !new.metadata.contains_key(name)).collect::<Vec<_>>();
         new.metadata.extend(kept);
         let new = StoredConnection { connection: new, ..stored };
-        let Some(record) = settle::write(self.service, self.job, self.key, new, self.replaces).await? else {
-            return self.newer().await;
-        };
+        let written = settle::write(self.service, self.job, self.key, new.clone(), self.replaces).await?;
+        let Some(record) = written else { return self.too_late(&new).await };
         self.service.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
         fail_point!("after_refresh_record");
         go_on(self.service, self.job, self.key, &record, self.actor).await
+    }
+
+    /// Another writer's record is there. If it is a deletion, that one knew the old tokens alone: what came of them is
+    /// revoked here.
+    async fn too_late(&self, new: &StoredConnection) -> Result<Answer, StoreError> {
+        if self.service.store.tombstone(self.key).await?.is_some() {
+            let outcome = revoke::tell_provider(self.service, self.key, &new.connection, &new.issued_at).await?;
+            info!(outcome, "deleted while it was refreshed; the provider was told of the new tokens, too");
+        }
+        self.newer().await
     }
 
     /// The provider takes the refresh token no more. The record is read again by being replaced: if another writer has
