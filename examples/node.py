@@ -40,17 +40,26 @@ class TokenSource:
         # The body has no sequence: it is the record's, and the bus adds it.
         self.keep(json.loads(message.data) | {"sequence": int(message.headers["Nats-Sequence"])})
 
-    async def ask(self):
+    async def ask(self, is_second=False):
         try:
             answer = await self.nc.request(self.call, self.question, timeout=25)
         except nats.errors.Error as error:  # the bus or the workers are away
             print(f"no answer: {error!r}", file=sys.stderr)
             return
         headers = answer.headers or {}
-        if "Nats-Service-Error-Code" in headers:  # 404: nobody has logged in yet
-            print(headers["Nats-Service-Error-Code"], headers["Nats-Service-Error"], file=sys.stderr)
-        else:
+        if "Nats-Service-Error-Code" not in headers:
             self.keep(json.loads(answer.data))
+            return
+        print(headers["Nats-Service-Error-Code"], headers["Nats-Service-Error"], file=sys.stderr)
+        # 404: nobody has logged in yet, or it was deleted while this was away. A push comes a moment before its
+        # connection is found: so twice unknown is deleted.
+        if headers["Nats-Service-Error-Code"] == "404" and "access_token" in self.current:
+            if is_second:
+                self.current = {"sequence": self.current["sequence"], "status": "revoked"}
+                self.changed.set()
+            else:
+                await asyncio.sleep(1)
+                await self.ask(is_second=True)
 
     def keep(self, connection):
         if connection["sequence"] > self.current["sequence"]:

@@ -185,11 +185,12 @@ impl OauthConnection {
         expiry.checked_sub(self.margin() / 2).ok()
     }
 
-    /// Whether its record is younger than that.
+    /// Whether its record is younger than that, or as little ahead of this clock.
     #[must_use]
     pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
         let modified = i64::try_from(self.modified).unwrap_or(i64::MAX);
-        now.as_second().saturating_sub(modified) < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
+        let apart = now.as_second().saturating_sub(modified).saturating_abs();
+        apart < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// A minute or a tenth of the lifetime, whichever is longer, but at most half the lifetime.

@@ -47,6 +47,14 @@ fn what_cannot_be_refreshed_has_no_due_time() {
 }
 
 #[test]
+fn a_clock_that_is_behind_does_not_keep_a_record_young() {
+    for (seconds, expected) in [(0, true), (4, true), (5, false), (-4, true), (-3600, false)] {
+        let now = Timestamp::from_second(1_000_000 + seconds).unwrap();
+        assert_eq!(connection(60).is_younger_than(Duration::from_secs(5), now), expected, "{seconds} s later");
+    }
+}
+
+#[test]
 fn near_expiry_is_half_the_margin_or_what_the_caller_needs() {
     #[track_caller]
     fn check(seconds_before_expiry: i64, min_valid: Option<u64>, expected: bool) {

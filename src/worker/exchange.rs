@@ -13,7 +13,7 @@ use super::job::Job;
 use super::{Service, settle, tokens};
 use crate::auth;
 use crate::command::{Answer, Cookie, Credential};
-use crate::connection::{OauthConnection, StoredConnection};
+use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin, UNKNOWN_STATE};
@@ -24,6 +24,8 @@ use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
 use crate::system;
 
+/// Tries to be first while refreshes write the same record.
+const TRIES: u32 = 8;
 const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
 pub(super) async fn run(
@@ -55,14 +57,7 @@ pub(super) async fn run(
     if !login.is_of_browser(&hash, cookies) {
         return Ok(Answer::error(401, FOREIGN_BROWSER));
     }
-    let attempt = Attempt {
-        service,
-        job,
-        key: &key,
-        hash: &hash,
-        login: &login,
-        replaces: newest.map_or(0, |record| record.sequence),
-    };
+    let attempt = Attempt { service, job, key: &key, hash: &hash, login: &login, replaces: newest };
     attempt.run(query, revision).await
 }
 
@@ -94,8 +89,8 @@ struct Attempt<'a> {
     key: &'a ConnectionKey,
     hash: &'a str,
     login: &'a PendingLogin,
-    /// Sequence of the record that the new one replaces.
-    replaces: u64,
+    /// The record that the new one replaces.
+    replaces: Option<StreamMessage>,
 }
 
 impl Attempt<'_> {
@@ -145,13 +140,39 @@ impl Attempt<'_> {
             login_id: self.job.id.clone(),
             refresh_failure: None,
         };
-        let Some(record) = settle::write(self.service, self.job, self.key, issued, self.replaces).await? else {
+        let Some(record) = self.write(issued).await? else {
             let refusal =
                 Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");
             return failed(self.service, self.job, &refusal).await;
         };
         fail_point!("after_record");
         finish(self.service, self.job, self.key, &record).await
+    }
+
+    /// Writes the record. A refresh of the connection that it replaces may have written meanwhile, and is replaced, too;
+    /// another login or a deletion is not.
+    async fn write(&self, issued: StoredConnection) -> Result<Option<StreamMessage>, StoreError> {
+        let mut newest = self.replaces.clone();
+        for _ in 0..TRIES {
+            let replaces = newest.map_or(0, |record| record.sequence);
+            let written = settle::write(self.service, self.job, self.key, issued.clone(), replaces).await?;
+            if written.is_some() {
+                return Ok(written);
+            }
+            newest = record::last(&self.service.store.nats, &self.key.subject()).await?;
+            if !self.is_of_the_same_login(newest.as_ref())? {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a record is of the login whose connection this one replaces.
+    fn is_of_the_same_login(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
+        let (Some(old), Some(new)) = (&self.replaces, newest) else { return Ok(false) };
+        let [old, new] = [old, new].map(|record| self.service.store.connection_of(self.key, record));
+        let (old, new) = (old?, new?);
+        Ok(old.login_id == new.login_id && new.connection.status != Status::Revoked)
     }
 
     fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {

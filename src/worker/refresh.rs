@@ -12,8 +12,8 @@ use tracing::{info, warn};
 
 use super::Service;
 use super::job::Job;
-use super::settle;
 use super::tokens::{self, NoTokens};
+use super::{AGAIN, revoke, settle};
 use crate::command::Answer;
 use crate::connection::{
     LEAST_MARGIN, NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection,
@@ -270,12 +270,21 @@ impl Refresh<'_> {
         let kept = old.metadata.into_iter().filter(|(name, _)| !new.metadata.contains_key(name)).collect::<Vec<_>>();
         new.metadata.extend(kept);
         let new = StoredConnection { connection: new, ..stored };
-        let Some(record) = settle::write(self.service, self.job, self.key, new, self.replaces).await? else {
-            return self.newer().await;
-        };
+        let written = settle::write(self.service, self.job, self.key, new.clone(), self.replaces).await?;
+        let Some(record) = written else { return self.too_late(&new).await };
         self.service.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
         fail_point!("after_refresh_record");
         go_on(self.service, self.job, self.key, &record, self.actor).await
+    }
+
+    /// Another writer's record is there. If it is a deletion, that one knew the old tokens alone: what came of them is
+    /// revoked here.
+    async fn too_late(&self, new: &StoredConnection) -> Result<Answer, StoreError> {
+        if self.service.store.tombstone(self.key).await?.is_some() {
+            let outcome = revoke::tell_provider(self.service, self.key, &new.connection, &new.issued_at).await?;
+            info!(outcome, "deleted while it was refreshed; the provider was told of the new tokens, too");
+        }
+        self.newer().await
     }
 
     /// The provider takes the refresh token no more. The record is read again by being replaced: if another writer has
@@ -322,10 +331,13 @@ impl Refresh<'_> {
         let text = "the integration has no config any more; the connection is not refreshed";
         let is_news = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
         let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
+        fail_point!("before_pause");
         if is_news {
             self.service.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
         }
-        self.again_in(&stored.connection, PAUSE).await?;
+        // Whoever brings it back looks for those who paused, and may have looked before this one was noted down.
+        let is_back = self.service.store.has_config(&self.key.integration).await?;
+        self.again_in(&stored.connection, if is_back { AGAIN } else { PAUSE }).await?;
         if is_news {
             self.tell_failure(NO_CONFIG, &stored.connection).await?;
         }

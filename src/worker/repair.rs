@@ -103,7 +103,8 @@ async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
     let entry = bucket::get(nats, META, META_REPAIR).await?;
     let mark: Option<Mark> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
     let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
-    if mark.is_some_and(|mark| now.duration_since(mark.begun) < lately) {
+    // A clock that was ahead may have left a mark of times to come, which is to keep nobody out until then.
+    if mark.is_some_and(|mark| now.duration_since(mark.begun).abs() < lately) {
         return Ok(false);
     }
     let replaces = entry.map_or(0, |entry| entry.revision);

@@ -62,7 +62,7 @@ fn done() -> Answer {
 
 /// Revokes the refresh token, which ends the grant, then the access token, which some providers leave alone otherwise
 /// (RFC 7009 §2.1). What the provider makes of it is for the audit log: it keeps no connection alive here.
-async fn tell_provider(
+pub(super) async fn tell_provider(
     service: &Service,
     key: &ConnectionKey,
     connection: &OauthConnection,

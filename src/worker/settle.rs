@@ -64,16 +64,27 @@ pub(super) async fn settle(
     Ok(connection)
 }
 
-/// Sets the connection's next refresh, or forgets it where there is none.
+/// Sets the connection's next refresh, or forgets it where there is none. What a newer state has set meanwhile goes with
+/// what is forgotten, and is set again.
 pub(super) async fn plan(
     service: &Service,
     key: &ConnectionKey,
     connection: &OauthConnection,
 ) -> Result<(), StoreError> {
     let nats = &service.store.nats;
-    match connection.refresh_at(system::now(), system::random_share()) {
-        Some(at) => Ok(schedule::set(nats, key, at, Due { sequence: connection.sequence, booked: false }).await?),
-        None => Ok(schedule::cancel(nats, key).await?),
+    let next = |of: &OauthConnection| {
+        let at = of.refresh_at(system::now(), system::random_share())?;
+        Some((at, Due { sequence: of.sequence, booked: false }))
+    };
+    if let Some((at, due)) = next(connection) {
+        return Ok(schedule::set(nats, key, at, due).await?);
+    }
+    schedule::cancel(nats, key).await?;
+    // Whoever stores a newer state after this look sets its schedule after it, too.
+    let newer = service.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
+    match newer.as_ref().and_then(next) {
+        Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),
+        None => Ok(()),
     }
 }
 

@@ -183,7 +183,7 @@ async fn f1_a_watch_prints_a_line_for_each_event_and_no_token() {
     let (_child, mut out, mut errors) = start(&world, &["watch"]);
     let (_json_child, mut json_out, mut json_errors) = start(&world, &["watch", "--json"]);
     for errors in [&mut errors, &mut json_errors] {
-        assert_eq!(line(errors).await, format!("watching the connections of {ACCOUNT}: 2"));
+        assert_eq!(line(errors).await, format!("watching the connections of {ACCOUNT}, 2 now"));
     }
     assert_eq!(world.connect("three").await.0, StatusCode::OK);
     let shown = [line(&mut out).await, line(&mut out).await];

@@ -6,10 +6,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokenbus::bus::{Caller, Command};
+use tokenbus::command::Credential;
+use tokenbus::secret::Secret;
+use tokenbus::subject::{Account, Integration};
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::provider::{Asked, Provider, Said};
 use crate::refresh_crash::{connected, due};
+use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 
@@ -39,6 +44,13 @@ async fn refreshes(fleet: &Fleet, callers: usize) -> Vec<(StatusCode, Value)> {
     join_all((0..callers).map(|_| fleet.get(&path))).await
 }
 
+async fn delete(fleet: &Fleet, path: &str) -> StatusCode {
+    let url = fleet.endpoint(&format!("hub/integrations/{INTEGRATION}/{path}"));
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let answer = http.delete(url).header("x-api-key", &fleet.admin_keys[0]).send().await;
+    answer.expect("the edge answers").status()
+}
+
 async fn failures(fleet: &Fleet) -> usize {
     fleet.events().await.iter().filter(|event| event["event"] == "refresh_failed").count()
 }
@@ -58,6 +70,90 @@ async fn d9_a_refresh_that_fails_after_a_new_login_leaves_the_login_its_schedule
     let set_for = json!({ "sequence": body["sequence"] });
     eventually("what is set is the login's", async || schedules(&fleet).await == [set_for.clone()]).await;
     assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1);
+}
+
+/// An old command ends without a next refresh, after a new login has set its own.
+#[tokio::test]
+async fn d9_a_revocation_that_takes_long_leaves_a_new_login_its_schedule() {
+    let revoked = Said::json(200, &json!({})).after(Duration::from_secs(4));
+    let provider = Provider::start(
+        move |number, asked| {
+            if asked.path == "/revoke" { revoked.clone() } else { Said::tokens(number) }
+        },
+    );
+    let provider = provider.await;
+    let (fleet, _worker) = Fleet::configured(&provider.url).await;
+    let mut config = fleet.config();
+    config["revocation_url"] = json!(format!("{}/revoke", provider.url));
+    assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
+    let login = async || {
+        let (status, body) = fleet.arrive(&fleet.login(NAME).await, "code").await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        body
+    };
+    login().await;
+    let meanwhile = async {
+        eventually("the provider is told", async || provider.asked().iter().any(|asked| asked.path == "/revoke")).await;
+        login().await
+    };
+    let path = format!("oauth-connections/{NAME}");
+    let (deleted, body) = tokio::join!(delete(&fleet, &path), meanwhile);
+    assert_eq!(deleted, StatusCode::OK);
+    fleet.idle().await;
+    assert!(fleet.events().await.iter().any(|event| event["event"] == "revoked"), "it came to its end");
+    assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
+}
+
+/// A refresh of the connection that a login replaces is quicker than the login: it is no reason to send a person through
+/// the login again.
+#[tokio::test]
+async fn d3_a_login_replaces_what_a_refresh_wrote_meanwhile() {
+    let codes = |asked: &[Asked]| asked.iter().filter(|asked| asked.form().contains_key("code")).count();
+    let provider = Provider::start(|number, asked| {
+        let is_second = asked.form().get("code").is_some_and(|code| code == "second");
+        Said::tokens(number).after(Duration::from_secs(if is_second { 3 } else { 0 }))
+    });
+    let provider = provider.await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let _worker = fleet.worker().await;
+    let state = fleet.login(NAME).await;
+    let refresh = async {
+        eventually("the code is sent", async || codes(&provider.asked()) == 2).await;
+        refreshes(&fleet, 1).await.remove(0)
+    };
+    let ((status, body), (refreshed, answer)) = tokio::join!(fleet.arrive(&state, "second"), refresh);
+    assert_eq!((status, refreshed), (StatusCode::OK, StatusCode::OK), "{body} {answer}");
+    assert!(body["sequence"].as_u64() >= answer["sequence"].as_u64(), "{body} {answer}");
+    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
+    assert_eq!(body["sequence"].as_u64(), newest);
+    fleet.idle().await;
+    assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
+}
+
+/// A refresh finds no config, and notes that down when the config is back already.
+#[tokio::test]
+async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
+    let provider = Provider::generous().await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let mut configures = fleet.worker().await;
+    assert_eq!(delete(&fleet, "oauth-config").await, StatusCode::OK);
+    configures.kill().await;
+    let first = fleet.worker_stopping_at("before_pause").await;
+    // All that has to be asked is asked while nobody stands still.
+    let caller = Caller {
+        credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
+        traceparent: None,
+    };
+    let (integration, account) = (Integration::parse(INTEGRATION).unwrap(), Account::parse(ACCOUNT).unwrap());
+    let edge = fleet.own_edge().await;
+    let seal_to = edge.seal_to(&caller).await;
+    let put = Command::Put { integration, account, seal_to, body: fleet.config().to_string().into() };
+    due(&fleet).await;
+    first.stopped().await;
+    let _second = fleet.worker().await;
+    edge.bus.command(put, &caller).await.expect("the config is back");
+    first.signal("CONT");
+    eventually("it is refreshed", async || provider.asked().iter().any(is_refresh)).await;
 }
 
 /// What came up while a caller's refresh held the queue's place must not be forgotten with it: that one may end in

@@ -153,6 +153,19 @@ async fn d9_the_repair_pass_takes_out_what_a_late_write_brought_back() {
     assert_eq!(read(&world, "").await.0, StatusCode::NOT_FOUND);
 }
 
+/// A worker whose clock was ahead has begun a pass in days to come.
+#[tokio::test]
+async fn d9_a_mark_of_times_to_come_keeps_nobody_from_a_repair_pass() {
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let mark = json!({ "begun": "2999-01-01T00:00:00Z" }).to_string();
+    bus.client.request("$KV.oauth_meta.repair", mark.into()).await.expect("stored");
+    connect(&world).await;
+    bus.purge("OAUTH_SCHEDULE", ">").await;
+    eventually("it has a schedule again", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 1).await;
+}
+
 #[tokio::test]
 async fn d5_one_provider_that_is_down_does_not_hold_up_another() {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

@@ -251,8 +251,11 @@ async fn d1_a_bus_that_is_away_during_a_refresh_makes_no_second_request() {
 
 #[tokio::test]
 async fn g1_deleting_during_a_refresh_leaves_no_connection() {
-    let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
+    let slow = |number| tokens(number, 3600).after(Duration::from_secs(3));
     let world = connected(provider(slow).await).await;
+    let mut config = world.config();
+    config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+    world.tokenbus.configure(&config).await;
     let delete = async {
         asked(&world, 2).await;
         world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await
@@ -260,4 +263,8 @@ async fn g1_deleting_during_a_refresh_leaves_no_connection() {
     let ((refreshed, body), (deleted, _)) = tokio::join!(refresh(&world), delete);
     assert_eq!((refreshed, deleted), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
     assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);
+    let revoked = world.provider.asked().into_iter().filter(|asked| asked.path == "/revoke");
+    let mut revoked: Vec<_> = revoked.filter_map(|asked| asked.form().remove("token")).collect();
+    revoked.sort();
+    assert_eq!(revoked, ["at-0", "at-1", "rt-0", "rt-1"], "what the refresh brought ends, too");
 }

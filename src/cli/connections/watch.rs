@@ -50,7 +50,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     view.are(calls.list(integration).await?)?;
     let is_drawn = !json && std::io::stdout().is_terminal();
     if !is_drawn {
-        eprintln!("watching the connections of {}: {}", calls.account, view.0.len());
+        eprintln!("watching the connections of {}, {} now", calls.account, view.0.len());
     }
     let (mut redraw, mut connected) = (tokio::time::interval(REDRAW), connects(calls.nats.client()));
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
