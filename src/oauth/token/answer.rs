@@ -190,14 +190,14 @@ fn error_of(value: &Value) -> Option<ErrorCode> {
     }
 }
 
-/// A token: absent when empty. Control characters would break the header it will travel in.
+/// A token: absent when empty or no text, for an access token lost over a `false` beside it would cost the grant.
+/// Control characters would break the header it will travel in.
 fn secret(token: &Value, name: &str, max: usize) -> Result<Option<Secret>, TokenError> {
-    match token.get(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) if text.len() > max => Err(TokenError::TooLarge),
-        Some(Value::String(text)) if !text.contains(char::is_control) => Ok(Some(Secret::new(text))),
-        Some(_) => Err(TokenError::Unreadable),
+    match token.get(name).and_then(Value::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) if text.len() > max => Err(TokenError::TooLarge),
+        Some(text) if text.contains(char::is_control) => Err(TokenError::Unreadable),
+        Some(text) => Ok(Some(Secret::new(text))),
     }
 }
 
