@@ -5,7 +5,9 @@ use async_nats::client::Request;
 use futures_util::StreamExt as _;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use tokenbus::command::{Answer, Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use tokenbus::command::{
+    Answer, Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work,
+};
 use tokenbus::secret::Secret;
 use tokenbus::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use tokenbus::{seal, system};
@@ -84,7 +86,11 @@ impl World {
 
     /// A command sealed to the workers for that subject.
     fn seal(&self, subject: &CommandSubject, work: Work) -> (String, Envelope) {
-        let (id, subject) = (system::random_id(), subject.subject());
+        self.seal_as(&system::random_id(), subject, work)
+    }
+
+    fn seal_as(&self, id: &str, subject: &CommandSubject, work: Work) -> (String, Envelope) {
+        let (id, subject) = (id.to_owned(), subject.subject());
         let order = serde_json::to_vec(&Order { subject, id: id.clone(), work }).unwrap();
         let (sealed, sender) = seal::seal_order(&self.seal_to, &order).unwrap();
         (sender, Envelope { v: VERSION, id, sealed })
@@ -105,7 +111,11 @@ impl World {
     /// The answer to a command for that subject.
     async fn command(&mut self, subject: &CommandSubject, work: Work) -> Answer {
         let sealed = self.seal(subject, work);
-        self.send(&self.client, &subject.subject(), &sealed).await;
+        self.answer(subject, &sealed).await
+    }
+
+    async fn answer(&mut self, subject: &CommandSubject, sealed: &(String, Envelope)) -> Answer {
+        self.send(&self.client, &subject.subject(), sealed).await;
         let answer = tokio::time::timeout(std::time::Duration::from_mins(1), self.answers.next()).await;
         serde_json::from_slice(&answer.expect("an answer comes").unwrap().payload).unwrap()
     }
@@ -312,4 +322,23 @@ async fn e9_refreshes_and_revocations_are_the_workers_own() {
     let reasons = world.given_up(2).await;
     assert!(reasons.iter().all(|reason| reason.contains("only workers may send this")), "{reasons:?}");
     assert_eq!(world.fleet.stored("one").await.0.unwrap()["status"], "active");
+}
+
+#[tokio::test]
+async fn e9_the_id_of_a_login_that_went_through_brings_no_token() {
+    let mut world = World::start().await;
+    let stream = world.fleet.jetstream("worker").await.get_stream("OAUTH").await.unwrap();
+    let subject = format!("ms.integration.oauth.{}", Fleet::path("one"));
+    let record = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
+    let id = record.headers.get(HEADER_COMMAND).expect("a record names its command").as_str().to_owned();
+    let exchange = CommandSubject::connection(&connection("one"), Verb::Exchange);
+    for query in ["code=code&state=unknown", "code=code", ""] {
+        let work = Work::Exchange { query: Secret::new(query), cookies: Vec::new(), credential: None };
+        let sealed = world.seal_as(&id, &exchange, work);
+        let answer = world.answer(&exchange, &sealed).await;
+        assert!([400, 401].contains(&answer.status), "{query}: {}", answer.status);
+        assert!(answer.body.get("access_token").is_none(), "{query}");
+    }
+    let events = world.fleet.events().await;
+    assert_eq!(events.iter().filter(|event| event["event"] == "connected").count(), 1, "{events:?}");
 }
