@@ -92,8 +92,7 @@ struct Header {
     crit: Option<IgnoredAny>,
 }
 
-/// A JWT taken apart; nothing in it is believed yet.
-#[derive(Debug)]
+/// A JWT taken apart; nothing in it is believed yet. No `Debug`: it would show the credential.
 pub struct Token<'a> {
     /// `alg` of its header.
     pub alg: String,

@@ -26,7 +26,6 @@ const MAX_VALUE: usize = 4096;
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A request, taken apart.
-#[derive(Debug)]
 pub(super) struct Asked {
     pub(super) operation: Operation,
     pub(super) names: PathNames,

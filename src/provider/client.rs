@@ -23,7 +23,7 @@ const MAX_RETRY_AFTER: u64 = 24 * 3600;
 pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the client is set up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Whom it may talk to.
     pub guard: Guard,
