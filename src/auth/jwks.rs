@@ -10,6 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tracing::warn;
 use url::Url;
 
@@ -23,6 +24,9 @@ const FRESH: Duration = Duration::from_mins(10);
 const STALE: Duration = Duration::from_hours(1);
 /// How often they are asked for at most, whatever key ids callers make up.
 const PAUSE: Duration = Duration::from_secs(10);
+/// How long a caller waits while another one's question is under way: whoever waits holds a place for calls, and has
+/// proven nothing yet.
+const WAIT: Duration = Duration::from_secs(1);
 /// Keys of a set that are looked at.
 const MOST_KEYS: usize = 100;
 /// Shortest RSA modulus: 2048 bits.
@@ -186,7 +190,7 @@ impl Jwks {
         let mut asked = match (self.asked.try_lock(), &known) {
             (Ok(asked), _) => asked,
             (Err(_), Some(known)) if age(known.at, now) >= FRESH => return usable(Some(Arc::clone(known))),
-            (Err(_), _) => self.asked.lock().await,
+            (Err(_), _) => timeout(WAIT, self.asked.lock()).await.map_err(|_| NoKeys)?,
         };
         if asked.is_some_and(|at| age(at, now) < PAUSE) {
             return usable(self.newest.load_full());

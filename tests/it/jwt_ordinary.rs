@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use crate::ask::{Answered, ask, new_account};
 use crate::issuer::{Signer, signer};
 use crate::provider::{Provider, Said};
 use crate::support::tokenbus::ACCOUNT;
+use crate::support::wait::eventually;
 use crate::world::World;
 
 const ISSUER: &str = "https://sso.example";
@@ -22,10 +24,15 @@ type Published = Arc<Mutex<Option<Vec<Value>>>>;
 
 /// A world that knows an issuer.
 async fn world(published: &Published) -> World {
+    slow_world(published, Duration::ZERO).await
+}
+
+/// The same with an issuer that takes its time.
+async fn slow_world(published: &Published, takes: Duration) -> World {
     let published = Arc::clone(published);
     let provider = Provider::start(move |number, asked| match asked.path.as_str() {
         "/jwks" => match published.lock().unwrap().as_ref() {
-            Some(keys) => Said::json(200, &json!({ "keys": keys })),
+            Some(keys) => Said::json(200, &json!({ "keys": keys })).after(takes),
             None => Said::json(500, &json!({})),
         },
         _ => Said::tokens(number),
@@ -180,4 +187,26 @@ async fn without_the_issuers_keys_nobody_is_let_in_and_nobody_is_blamed() {
     let hmac = EncodingKey::from_secret(SECRET.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(ACCOUNT), &hmac).unwrap();
     assert_eq!(list(&world, &jwt).await.status, 200);
+}
+
+/// Whoever waits for keys holds a place for calls, and may be anybody.
+#[tokio::test]
+async fn g3_an_issuer_that_hangs_holds_up_one_caller_and_turns_the_others_away() {
+    let rsa = signer("k", Algorithm::RS256);
+    let world = slow_world(&published(&[&rsa]), Duration::from_secs(4)).await;
+    let jwt = rsa.sign(&claims(ACCOUNT));
+    let first = list(&world, &jwt);
+    let others = async {
+        let asked = async || world.provider.asked().iter().any(|asked| asked.path == "/jwks");
+        eventually("the issuer is asked", asked).await;
+        join_all((0..20).map(|_| list(&world, &jwt))).await
+    };
+    tokio::pin!(first);
+    let others = tokio::select! {
+        answer = &mut first => panic!("{} before those who only wait are answered", answer.status),
+        others = others => others,
+    };
+    for answer in others {
+        assert_eq!(answer.status, 503, "{}", answer.text);
+    }
 }
