@@ -38,7 +38,11 @@ pub struct LifetimeError;
 /// # Errors
 /// No days, or more than ten years of them.
 pub fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
-    if (1..=MAX_DAYS).contains(&days) { Ok(SignedDuration::from_hours(i64::from(days) * 24)) } else { Err(LifetimeError) }
+    if (1..=MAX_DAYS).contains(&days) {
+        Ok(SignedDuration::from_hours(i64::from(days) * 24))
+    } else {
+        Err(LifetimeError)
+    }
 }
 
 /// What the bucket keeps of a key.
