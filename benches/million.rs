@@ -36,6 +36,9 @@ const LARGE: usize = 10;
 const READS: usize = 3_000;
 /// A month: nothing is due meanwhile.
 const LIFETIME: i64 = 30 * 86_400;
+/// What a start may not reach, in seconds; nor a worker's memory, in MiB; and how many times as long as with a
+/// thousand connections a read may take.
+const LIMITS: (f64, u64, f64) = (2.0, 100, 1.3);
 const PROVIDER: &str = "http://127.0.0.1:9";
 
 #[tokio::main]
@@ -54,7 +57,7 @@ async fn main() {
     drop(worker);
 
     let spread = fill(&mut seed, &fleet, many).await;
-    let worker = start(&fleet, many).await;
+    let (worker, took) = start(&fleet, many).await;
     let cold = reads(&fleet, "spread", spread).await;
     let warm = reads(&fleet, "spread", spread).await;
     println!("{many} connections: read p50 {:.2} ms, p99 {:.2} ms (first time)", cold.0, cold.1);
@@ -62,7 +65,12 @@ async fn main() {
     println!("ratio of the reads' p50: {:.2} first time, {:.2} again", cold.0 / few.0, warm.0 / few.0);
     page(&fleet, "oauth-connections?limit=100", FEW + spread).await;
     large_page(&fleet, many).await;
-    println!("worker's memory at its most, reads and a repair pass included: {} MiB", peak(&worker));
+    let memory = peak(&worker);
+    println!("worker's memory at its most, reads and a repair pass included: {memory} MiB");
+    let (seconds, mebibytes, ratio) = LIMITS;
+    assert!(took < seconds, "a worker is ready in less than {seconds} s");
+    assert!(memory < mebibytes, "a worker needs less than {mebibytes} MiB");
+    assert!(cold.0.max(warm.0) <= few.0 * ratio, "a read takes at most {ratio} times as long");
 }
 
 fn key(account: &str, name: &str) -> ConnectionKey {
@@ -89,8 +97,8 @@ async fn fill(seed: &mut Seed, fleet: &Fleet, many: usize) -> usize {
     spread
 }
 
-/// Starts a worker that looks for lost schedules at once.
-async fn start(fleet: &Fleet, many: usize) -> Worker {
+/// Starts a worker that looks for lost schedules at once; gives how many seconds it took, too.
+async fn start(fleet: &Fleet, many: usize) -> (Worker, f64) {
     let began = Instant::now();
     let worker = fleet.worker_with(&[("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s")]);
     while !worker.log().contains("ready for commands and calls") {
@@ -99,7 +107,7 @@ async fn start(fleet: &Fleet, many: usize) -> Worker {
     let took = began.elapsed().as_secs_f64();
     println!("{many} connections: worker ready after {took:.2} s, {} MiB at most", peak(&worker));
     fleet.ready().await;
-    worker
+    (worker, took)
 }
 
 /// Reads one connection after the other, `READS` times; p50 and p99 in milliseconds.

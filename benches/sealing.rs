@@ -11,6 +11,8 @@ use tokenbus::secret::Secret;
 
 const ROUNDS: usize = 200;
 const VALUES: u32 = 500;
+/// Nanoseconds that no opening may reach.
+const LIMIT: f64 = 5_000.0;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -28,6 +30,7 @@ fn main() {
     let open = median(|| drop(black_box(keyring.open(black_box(place), &sealed).expect("it opens"))));
     println!("seal 1 KiB: {seal:.0} ns a value");
     println!("open 1 KiB: {open:.0} ns a value");
+    assert!(open < LIMIT, "a value is opened in less than {LIMIT} ns");
 }
 
 /// Nanoseconds of one call: the median of many rounds.

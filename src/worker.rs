@@ -15,7 +15,7 @@ mod upkeep;
 mod webhooks;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{AckKind, Message};
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,9 @@ const PULL: Duration = Duration::from_secs(5);
 /// Pause before commands are asked for again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long something has to have gone well for its next failure to be news.
+const WELL: Duration = Duration::from_secs(30);
+
 /// Works until told to stop; then takes no more commands and waits for those under way.
 pub async fn run(service: Arc<Service>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
@@ -64,14 +67,24 @@ async fn keep_at<F>(stop: &CancellationToken, what: &str, attempt: impl Fn() -> 
 where
     F: Future<Output: std::fmt::Display>,
 {
+    let mut failures = 0_u32;
     while !stop.is_cancelled() {
+        let began = Instant::now();
         let ended = tokio::select! {
             () = stop.cancelled() => break,
             ended = attempt() => ended,
         };
-        warn!("cannot {what}: {ended}; trying again");
+        failures = if began.elapsed() < WELL { failures.saturating_add(1) } else { 1 };
+        if is_news(failures) {
+            warn!("cannot {what}: {ended}; trying again");
+        }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Of failures in a row, one a second: the first, then ever fewer, in the end one a minute.
+fn is_news(failures: u32) -> bool {
+    failures.is_multiple_of(60) || (failures < 60 && failures.is_power_of_two())
 }
 
 async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
@@ -273,4 +286,15 @@ pub async fn prepare(service: &Service) -> Result<(), PrepareError> {
 
 fn sizes(config: &Config) -> topology::Sizes {
     topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_for_long_is_said_once_a_minute() {
+        let said: Vec<u32> = (1..=180).filter(|failures| is_news(*failures)).collect();
+        assert_eq!(said, [1, 2, 4, 8, 16, 32, 60, 120, 180]);
+    }
 }

@@ -13,9 +13,6 @@ use crate::auth::{ADMINS_ONLY, Caller, Role};
 use crate::service::Service;
 use crate::store::StoreError;
 
-/// Longest life of a key that can be asked for, in days.
-const MAX_DAYS: u16 = 3_650;
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
@@ -54,10 +51,7 @@ pub(super) async fn list(service: &Service, caller: &Caller, page: &Page) -> Res
 pub(super) async fn create(service: &Service, caller: &Caller, wanted: Wanted) -> Result<Value, CallError> {
     admin(service, caller)?;
     let Wanted { name, role, expires_days, rate_limit } = wanted;
-    if !(1..=MAX_DAYS).contains(&expires_days) {
-        return Err(bad_request(format!("expires_days must be 1 to {MAX_DAYS}")));
-    }
-    let lifetime = api_key::days(expires_days);
+    let lifetime = api_key::days(expires_days).map_err(|error| bad_request(format!("expires_days {error}")))?;
     let new = NewKey { account: caller.account.clone(), role, name, lifetime, rate_limit };
     let (key, listed) = match api_key::create(&service.store.nats, new, &caller.actor).await {
         Ok(made) => made,

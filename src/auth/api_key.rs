@@ -22,14 +22,27 @@ use crate::system;
 
 /// Days that a key lives when nothing else is said.
 pub const EXPIRES_DAYS: u16 = 90;
+/// Longest life of a key that can be asked for, in days.
+const MAX_DAYS: u16 = 3_650;
 /// Longest name of a key, in characters.
 const MAX_NAME: usize = 128;
 const ID_LENGTH: usize = 12;
 
+/// A number of days that no key may live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to {MAX_DAYS}")]
+pub struct LifetimeError;
+
 /// A lifetime in days.
-#[must_use]
-pub const fn days(days: u16) -> SignedDuration {
-    SignedDuration::from_hours(days as i64 * 24)
+///
+/// # Errors
+/// No days, or more than ten years of them.
+pub fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
+    if (1..=MAX_DAYS).contains(&days) {
+        Ok(SignedDuration::from_hours(i64::from(days) * 24))
+    } else {
+        Err(LifetimeError)
+    }
 }
 
 /// What the bucket keeps of a key.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::print::{self, say};
 use crate::auth::Role;
-use crate::auth::api_key::{self, EXPIRES_DAYS, ListedKey, NewKey};
+use crate::auth::api_key::{self, EXPIRES_DAYS, LifetimeError, ListedKey, NewKey};
 use crate::config::Config;
 use crate::subject::Account;
 use crate::system;
@@ -31,7 +31,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "")]
         name: String,
         /// Days until it expires.
-        #[arg(long, value_name = "DAYS", default_value_t = EXPIRES_DAYS, value_parser = clap::value_parser!(u16).range(1..))]
+        #[arg(long, value_name = "DAYS", default_value_t = EXPIRES_DAYS, value_parser = days)]
         expires: u16,
         /// Requests per second that each worker accepts with it; more are refused with 429.
         #[arg(long, value_name = "N")]
@@ -59,10 +59,16 @@ pub(super) enum Command {
     },
 }
 
+/// Days that a key may live: the gateway's limit, in its words.
+fn days(text: &str) -> Result<u16, LifetimeError> {
+    let days = text.parse().map_err(|_| LifetimeError)?;
+    api_key::days(days).map(|_| days)
+}
+
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { account, role, name, expires, rate_limit, json } => {
-            let lifetime = api_key::days(expires);
+            let lifetime = api_key::days(expires)?;
             create(config, NewKey { account, role, name, lifetime, rate_limit }, (expires, json)).await
         }
         Command::List { account, json } => list(config, account.as_ref(), json).await,
@@ -144,5 +150,26 @@ async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
     match api_key::revoke(&nats, id, None, ACTOR).await? {
         Some(account) => print::done(&format!("key {id} of account {account} revoked"), json),
         None => bail!("no API key has the id {id}, or it was revoked before; see `tokenbus api-keys list`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<u16>) {
+        assert_eq!(days(text).ok(), expected, "{text:?}");
+    }
+
+    #[test]
+    fn a_key_lives_no_longer_than_the_gateway_lets_it() {
+        for (text, expected) in [("1", Some(1)), ("3650", Some(3650)), ("0", None), ("3651", None), ("65535", None)] {
+            check(text, expected);
+        }
+        for text in ["65536", "-1", "", "a year"] {
+            check(text, None);
+        }
+        assert_eq!(LifetimeError.to_string(), "must be 1 to 3650");
     }
 }

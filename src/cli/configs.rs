@@ -53,7 +53,7 @@ enum Command {
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { api_key, json, command } = options;
-    let key = api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new);
+    let key = one_line(&api_key.map_or_else(|| config.cli.api_key.clone(), Secret::new))?;
     if key.is_empty() {
         bail!("an API key is needed: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or give `--api-key`");
     }
@@ -67,6 +67,15 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         refusal = refusal.refusal() => bail!("this NATS user may not do that, `admin` may: {refusal}"),
         ended = bus.receive() => bail!("answers cannot be received: {}", ended.err().map_or_else(String::new, |it| it.to_string())),
     }
+}
+
+/// A key as a header can carry it: files end in a line break, which is no part of the key.
+fn one_line(key: &Secret) -> anyhow::Result<Secret> {
+    let key = key.expose().trim_end_matches(['\r', '\n']);
+    if key.contains(|c: char| !c.is_ascii_graphic()) {
+        bail!("the API key holds a space, a line break or another character that no key has");
+    }
+    Ok(Secret::new(key.to_owned()))
 }
 
 async fn carry_out(bus: &Bus, caller: &Caller, command: Command, json: bool) -> anyhow::Result<()> {
@@ -153,4 +162,27 @@ fn show(configs: &[Value], json: bool) -> anyhow::Result<()> {
             .add_row(["integration_id", "name", "scopes"].map(|field| config.get(field).map(text).unwrap_or_default()));
     }
     say(&trimmed(&table))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(given: &str, expected: Option<&str>) {
+        let key = one_line(&Secret::new(given.to_owned()));
+        assert_eq!(key.as_ref().ok().map(Secret::expose), expected, "{given:?}");
+        assert!(key.err().is_none_or(|error| !error.to_string().contains("tb_")), "{given:?}");
+    }
+
+    #[test]
+    fn a_key_is_one_line_without_the_end_of_its_file() {
+        for given in ["tb_a_b", "tb_a_b\n", "tb_a_b\r\n", "tb_a_b\r"] {
+            check(given, Some("tb_a_b"));
+        }
+        for given in ["tb_a\nb", "tb_a\r\nb", "tb_a b", " tb_a_b", "tb_a\0b", "tb_ä_b"] {
+            check(given, None);
+        }
+        check("\n", Some(""));
+    }
 }

@@ -73,9 +73,8 @@ fn finish(report: &Report, options: &Options) -> anyhow::Result<()> {
     } else {
         print!("{report}");
     }
-    match report.failures() {
-        0 => Ok(()),
-        1 => bail!("one check failed"),
-        many => bail!("{many} checks failed"),
+    match report.failed() {
+        None => Ok(()),
+        Some(verdict) => bail!(verdict),
     }
 }

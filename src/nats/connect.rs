@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{ClientError, ConnectErrorKind, ConnectOptions, Event};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config;
 
@@ -136,8 +136,8 @@ impl Probe {
         Self { options, servers, looked: Mutex::default(), tasks: TaskTracker::new() }
     }
 
-    /// The reason, found by one more try; not more often than once a minute.
-    async fn reason(&self) -> Option<String> {
+    /// The reason, found by one more try, or else the client's word for it; not more often than once a minute.
+    async fn reason(&self, error: &ClientError) -> Option<String> {
         let is_due = |looked: Option<Instant>| looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
         {
             let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +149,7 @@ impl Probe {
         let (options, servers) = (self.options.clone(), self.servers.clone());
         // A task of its own, because what the client calls back must be `Sync`, and connecting is not.
         let tried = self.tasks.spawn(async move { options.connect(&servers[..]).await.err().map(|it| it.to_string()) });
-        tried.await.ok().flatten()
+        Some(tried.await.ok().flatten().unwrap_or_else(|| error.to_string()))
     }
 }
 
@@ -162,8 +162,11 @@ pub(super) async fn log_event(event: &Event, probe: &Probe) {
         Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
         Event::ServerError(error) => error!("NATS: {error}"),
         Event::ClientError(error) => {
-            let reason = probe.reason().await.unwrap_or_else(|| error.to_string());
-            warn!("no connection to NATS: {reason}; trying again");
+            if let Some(reason) = probe.reason(error).await {
+                warn!("no connection to NATS: {reason}; trying again");
+            } else {
+                debug!("no connection to NATS: {error}");
+            }
         }
     }
 }

@@ -156,6 +156,18 @@ impl Client {
     /// # Errors
     /// [`Error`]; [`Error::sent`] says whether the request may have arrived.
     pub async fn send(&self, request: Request) -> Result<Answer, Error> {
+        read(self.post(request).await?).await
+    }
+
+    /// The same for whoever wants to know the answer's status alone: its body is not waited for.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn send_for_status(&self, request: Request) -> Result<u16, Error> {
+        Ok(self.post(request).await?.status().as_u16())
+    }
+
+    async fn post(&self, request: Request) -> Result<Response, Error> {
         let Request { url, headers, content_type, body } = request;
         self.guard.check_url(&url).map_err(Error::Refused)?;
         let mut builder = self.http.post(url).header(CONTENT_TYPE, content_type).body(body.expose().to_owned());
@@ -164,8 +176,7 @@ impl Client {
             value.set_sensitive(name == AUTHORIZATION.as_str());
             builder = builder.header(name, value);
         }
-        let response = builder.send().await.map_err(|error| judge(&error))?;
-        read(response).await
+        builder.send().await.map_err(|error| judge(&error))
     }
 
     /// Fetches a public document, under the same rules.

@@ -48,13 +48,13 @@ async fn deliver(service: &Service, webhook: &Webhook, message: &Message) {
     let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
     let body = String::from_utf8_lossy(&message.payload);
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let reason = match service.provider.send(webhook.request(id, system::now(), &body)).await {
-        Ok(answer) if (200..300).contains(&answer.status) => {
+    let reason = match service.provider.send_for_status(webhook.request(id, system::now(), &body)).await {
+        Ok(200..300) => {
             service.measures.webhooks_sent.inc();
             debug!(subject = %message.subject, "the webhook took an event");
             return confirm(service, message, AckKind::Ack).await;
         }
-        Ok(answer) => format!("the receiver answered {}", answer.status),
+        Ok(status) => format!("the receiver answered {status}"),
         Err(error) => format!("the receiver was not reached: {error}"),
     };
     service.measures.webhooks_failed.inc();

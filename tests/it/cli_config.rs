@@ -21,6 +21,8 @@ async fn configs_are_put_shown_and_deleted_from_the_command_line() {
     let file = file.to_str().unwrap();
 
     assert_eq!(config(bus, &bus.key, &["list"]).await.out, "no configs\n");
+    assert_eq!(config(bus, &format!("{}\r\n", bus.key), &["list"]).await.out, "no configs\n");
+    config(bus, &format!("{}\r\nodd", bus.key), &["list"]).await.fails(1, "a line break");
     config(bus, &bus.key, &["put", file]).await.fails(1, "only admins");
     let put = config(bus, &bus.admin_key, &["put", file]).await;
     assert_eq!((put.code, put.out.as_str()), (Some(0), "the config of odd is in force\n"), "{}", put.errors);

@@ -104,8 +104,10 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
     assert!(code == Some(1) && printed.contains("section and key: TOKENBUS_NATS__URL"), "{printed}");
 
     let away = HashMap::from([("TOKENBUS_NATS__URL".to_owned(), "nats://127.0.0.1:1".to_owned())]);
-    let (code, printed, _) = doctor(&away, &["--role", "edge"]).await;
+    let (code, printed, said) = doctor(&away, &["--role", "edge"]).await;
     assert_eq!(code, Some(1));
+    let verdicts = format!("{printed}{said}").matches("checks failed").count();
+    assert!(verdicts == 1 && said.ends_with("checks failed\n"), "one verdict, at the end: {printed}{said}");
     assert!(printed.contains("✗ NATS") && printed.contains("→ start it"), "{printed}");
 }
 

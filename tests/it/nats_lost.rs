@@ -1,5 +1,7 @@
 //! A server that was killed and could not restore a stream afterwards.
 
+use std::time::Instant;
+
 use reqwest::StatusCode;
 
 use crate::provider::Provider;
@@ -63,4 +65,23 @@ async fn d9_schedules_that_were_lost_before_a_start_are_set_again_at_once() {
     world.tokenbus.restart_without_nats().await;
     loses_its_schedules(&mut world.tokenbus.nats).await;
     is_mended(&world).await;
+}
+
+#[tokio::test]
+async fn a_bus_that_is_away_is_told_once_and_then_ever_more_rarely() {
+    let mut world = World::with(Provider::generous().await).await;
+    let count = |world: &World, text: &str| world.tokenbus.log().matches(text).count();
+    world.tokenbus.nats.kill().await;
+    let began = Instant::now();
+    // At its first, second, fourth and eighth failure: each connection has been tried again often by then.
+    let failed = async || count(&world, "cannot take commands (refresh)") >= 4;
+    eventually("commands could not be taken for long", failed).await;
+    let (away, reasons) = (count(&world, "NATS is away; trying again"), count(&world, "no connection to NATS"));
+    let minutes = 1 + usize::try_from(began.elapsed().as_secs() / 60).expect("a test takes no ages");
+    assert!(away > 0 && reasons <= away * minutes, "{away} connections: {}", world.tokenbus.log());
+    let connected = count(&world, "connected to NATS");
+    world.tokenbus.nats.restart_once_killed().await;
+    eventually("each says that it is back", async || count(&world, "connected to NATS") >= connected + away).await;
+    let password = world.tokenbus.nats.password("worker");
+    assert!(!world.tokenbus.log().contains(password), "nothing that a server is told who one is with");
 }

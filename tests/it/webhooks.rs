@@ -1,15 +1,20 @@
 //! Chosen events reach a receiver, signed, until it takes them.
 
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{self, AckKind};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::StreamExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
 use tokio::time::{Duration, sleep, timeout};
 
+use crate::fleet::Fleet;
 use crate::provider::{Asked, Provider, Said};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::wait::{PATIENCE, eventually};
 use crate::world::World;
 
 const SECRET: &str = "canary webhook secret, 32 bytes.";
@@ -22,7 +27,41 @@ async fn received(receiver: &Provider, count: usize) -> Vec<Asked> {
         }
         receiver.asked()
     };
-    timeout(Duration::from_mins(1), poll).await.expect("the receiver gets its events")
+    timeout(PATIENCE, poll).await.expect("the receiver gets its events")
+}
+
+/// Settings that send what is connected to that receiver, and no more.
+fn sent_to(receiver: &Provider) -> [(&'static str, String); 3] {
+    [
+        ("WEBHOOKS__URL", format!("{}/hook", receiver.url)),
+        ("WEBHOOKS__SECRET", format!("whsec_{}", BASE64_STANDARD.encode(SECRET))),
+        ("WEBHOOKS__EVENTS", "[connected]".to_owned()),
+    ]
+}
+
+/// A world with one connection, whose event goes to that receiver.
+async fn connected(receiver: &Provider) -> World {
+    let settings = sent_to(receiver);
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let world = World::with_settings(Provider::generous().await, &settings).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    world
+}
+
+/// The consumer of the events that go out.
+async fn consumer(nats: &Nats) -> PullConsumer {
+    let jetstream = jetstream::new(nats.connect("worker").await);
+    jetstream.get_consumer_from_stream("webhook", "OAUTH_EVENTS").await.expect("workers made it")
+}
+
+/// Waits until no event is to be sent, or sent again.
+async fn settled(nats: &Nats) {
+    let consumer = consumer(nats).await;
+    eventually("nothing is to be sent any more", async || {
+        let info = consumer.get_info().await.expect("the server says how it is");
+        (info.num_ack_pending, info.num_pending) == (0, 0)
+    })
+    .await;
 }
 
 #[track_caller]
@@ -60,6 +99,77 @@ async fn an_event_comes_signed_and_again_until_it_is_taken() {
     assert!(
         all.iter().all(|asked| asked.path == "/hook" && !asked.body.contains("at-0") && !asked.body.contains("rt-0"))
     );
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failure_and_any_2xx_a_success_however_long_its_body() {
+    let receiver = Provider::start(|number, _| match number {
+        0 => {
+            let mut redirect = Said::new(307, "text/plain", "");
+            redirect.headers.push(("location", "/elsewhere".to_owned()));
+            redirect
+        }
+        _ => Said::new(201, "text/plain", "x".repeat(1024 * 1024)),
+    })
+    .await;
+    let world = connected(&receiver).await;
+    received(&receiver, 2).await;
+    settled(&world.tokenbus.nats).await;
+    let paths: Vec<String> = receiver.asked().into_iter().map(|asked| asked.path).collect();
+    assert_eq!(paths, ["/hook", "/hook"], "followed nowhere, and taken once");
+}
+
+#[tokio::test]
+async fn an_event_whose_worker_died_while_it_was_sent_comes_again_under_its_id() {
+    let receiver = Provider::start(|number, _| {
+        let wait = Duration::from_secs(if number == 0 { 3_600 } else { 0 });
+        Said::new(204, "text/plain", "").after(wait)
+    })
+    .await;
+    let mut world = connected(&receiver).await;
+    received(&receiver, 1).await;
+    world.tokenbus.crash_and_restart().await;
+    let both = received(&receiver, 2).await;
+    both.iter().for_each(check_signature);
+    assert_eq!(both[0].headers["webhook-id"], both[1].headers["webhook-id"]);
+    assert_eq!(both[0].body, both[1].body);
+    settled(&world.tokenbus.nats).await;
+}
+
+/// Ten hours of deliveries, of which the test takes those in between itself.
+#[tokio::test]
+async fn an_event_that_is_never_taken_ends_as_a_dead_letter() {
+    let receiver = Provider::start(|_, _| Said::new(503, "text/plain", "canary: what receivers say")).await;
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    first.kill().await;
+    let settings = sent_to(&receiver).map(|(name, value)| (format!("TOKENBUS_{name}"), value));
+    let settings = settings.each_ref().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut second = fleet.worker_with(&settings);
+    second.ready().await;
+    assert_eq!(fleet.arrive(&fleet.login("one").await, "code").await.0, 200);
+    received(&receiver, 1).await;
+    second.kill().await;
+
+    let consumer = consumer(&fleet.nats).await;
+    let mut delivered = 1;
+    while delivered < tokenbus::outcome::MAX_WEBHOOK_DELIVERIES - 1 {
+        // One by one: what is put back last has to wait for the worker.
+        let batch = consumer.batch().max_messages(1).expires(PATIENCE).messages().await;
+        let message = batch.expect("workers may pull").next().await.expect("in time").expect("a message");
+        delivered = message.info().expect("a delivery").delivered;
+        message.double_ack_with(AckKind::Nak(None)).await.expect("it is put back");
+    }
+
+    let third = fleet.worker_with(&settings);
+    settled(&fleet.nats).await;
+    let letters = fleet.cli(&["dead", "list", "--json"]).await;
+    let letter: Value = serde_json::from_str(&letters).unwrap_or_else(|_| panic!("one letter: {letters}"));
+    let letter = &letter["letter"];
+    assert_eq!(letter["reason"], "webhook: the receiver answered 503");
+    assert_eq!(letter["delivered"], tokenbus::outcome::MAX_WEBHOOK_DELIVERIES);
+    assert!(letter["subject"].as_str().is_some_and(|subject| subject.ends_with(".odd.one.connected")), "{letter}");
+    assert!(third.log().contains("given up"), "{}", third.log());
 }
 
 #[tokio::test]

@@ -96,8 +96,10 @@ impl Report {
         self.0.push(check);
     }
 
-    pub(super) fn failures(&self) -> usize {
-        self.count(Status::Failed)
+    /// The verdict when something is broken: it is the program's error, and no part of the printed report.
+    pub(super) fn failed(&self) -> Option<String> {
+        let failures = self.count(Status::Failed);
+        (failures > 0).then(|| format!("{failures} of {} checks failed", self.0.len()))
     }
 
     fn count(&self, status: Status) -> usize {
@@ -105,7 +107,7 @@ impl Report {
     }
 
     pub(super) fn as_json(&self) -> Value {
-        json!({ "ok": self.failures() == 0, "checks": self.0 })
+        json!({ "ok": self.failed().is_none(), "checks": self.0 })
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, colours: bool) -> fmt::Result {
@@ -119,12 +121,12 @@ impl Report {
                 writeln!(f, "{indent}{}", paint(1, &format!("→ {fix}")))?;
             }
         }
-        let (failures, warnings) = (self.failures(), self.count(Status::Warning));
-        let all = self.0.len();
-        let (colour, verdict) = match (failures, warnings) {
-            (0, 0) => (Status::Ok.colour(), "all is well".to_owned()),
-            (0, warnings) => (Status::Warning.colour(), format!("nothing is broken; warnings: {warnings}")),
-            (failures, _) => (Status::Failed.colour(), format!("{failures} of {all} checks failed")),
+        if self.failed().is_some() {
+            return Ok(());
+        }
+        let (colour, verdict) = match self.count(Status::Warning) {
+            0 => (Status::Ok.colour(), "all is well".to_owned()),
+            warnings => (Status::Warning.colour(), format!("nothing is broken; warnings: {warnings}")),
         };
         writeln!(f, "\n{}", paint(colour, &verdict))
     }
@@ -156,8 +158,9 @@ mod tests {
         report.add(Check::failed("NATS", "away").and("since noon").fix("start it"));
         assert_eq!(
             report.to_string(),
-            "✓ settings  readable\n✗ NATS      away\n            since noon\n            → start it\n\n1 of 2 checks failed\n"
+            "✓ settings  readable\n✗ NATS      away\n            since noon\n            → start it\n"
         );
+        assert_eq!(report.failed().as_deref(), Some("1 of 2 checks failed"));
         assert_eq!(report.as_json()["ok"], false);
         assert_eq!(report.as_json()["checks"][1]["fix"][0], "start it");
         assert!(Painted(&report).to_string().starts_with("\x1b[32m✓\x1b[0m settings"));
