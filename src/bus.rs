@@ -135,8 +135,8 @@ pub struct Bus {
     nats: Nats,
     replies: Replies,
     deadline: Duration,
-    /// What the workers said last about whether they can work, and when.
-    ready: Mutex<Option<(Instant, Result<(), String>)>>,
+    /// What the workers said last about whether they can work, when, and on which connection.
+    ready: Mutex<Option<(Instant, u64, Result<(), String>)>>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -239,11 +239,13 @@ impl Bus {
         }
         // Anybody may ask as often as he likes: the workers are asked once for all who come meanwhile.
         let mut known = self.ready.lock().await;
-        if let Some((_, said)) = known.as_ref().filter(|(at, _)| at.elapsed() < READY_FOR) {
+        // A bus that was away may have kept workers away for longer.
+        let on = self.nats.connects();
+        if let Some((.., said)) = known.as_ref().filter(|(at, was, _)| *was == on && at.elapsed() < READY_FOR) {
             return said.clone();
         }
         let said = self.ask_ready().await;
-        *known = Some((Instant::now(), said.clone()));
+        *known = Some((Instant::now(), on, said.clone()));
         said
     }
 
