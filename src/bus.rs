@@ -130,13 +130,15 @@ const LOOK: Duration = Duration::from_millis(500);
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
 
+/// When the workers said last whether they can work, on which connection, and what.
+type Said = (Instant, u64, Result<(), String>);
+
 /// The connection to the bus.
 pub struct Bus {
     nats: Nats,
     replies: Replies,
     deadline: Duration,
-    /// What the workers said last about whether they can work, when, and on which connection.
-    ready: Mutex<Option<(Instant, u64, Result<(), String>)>>,
+    ready: Mutex<Option<Said>>,
 }
 
 impl std::fmt::Debug for Bus {
