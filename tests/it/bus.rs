@@ -80,7 +80,9 @@ impl Bus {
         let mut headers = async_nats::HeaderMap::new();
         // Those of its own writing are for that alone.
         for (header, values) in kept.headers.iter().filter(|(header, _)| !header.to_string().starts_with("Nats-")) {
-            values.iter().for_each(|value| headers.append(header.clone(), value.clone()));
+            for value in values {
+                headers.append(header.clone(), value.clone());
+            }
         }
         let sent = self.jetstream.publish_with_headers(kept.subject, headers, stored.to_string().into()).await;
         sent.expect("sent").await.expect("the bucket takes it");

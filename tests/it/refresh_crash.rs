@@ -208,11 +208,11 @@ async fn d3_a_worker_cut_off_with_the_answer_in_hand_may_bring_it() {
     *asked.lock().unwrap() = Some(way.cut.clone());
     due(&fleet).await;
     eventually("the refresh token is sent", async || refreshes(&provider) == 1).await;
-    let sent = Instant::now();
+    let cut = Instant::now();
     let _second = fleet.worker().await;
     held_back(&fleet).await;
     // Long, but so that it is back before its patience ends.
-    sleep_until(sent + Duration::from_secs(20)).await;
+    sleep_until(cut + Duration::from_secs(20)).await;
     asked.lock().unwrap().take();
     way.cut.send_replace(false);
     let newer = async || fleet.events().await.iter().any(|event| event["event"] == "refreshed");
