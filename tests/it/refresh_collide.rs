@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::provider::{Asked, Provider, Said};
@@ -46,7 +47,8 @@ async fn failures(fleet: &Fleet) -> usize {
 /// An old refresh fails after a new login, and its schedule takes the place of the login's.
 #[tokio::test]
 async fn d9_a_refresh_that_fails_after_a_new_login_leaves_the_login_its_schedule() {
-    let provider = provider(Said::json(503, &json!({})).after(Duration::from_secs(2))).await;
+    let (connected_anew, is_connected_anew) = watch::channel(false);
+    let provider = provider(Said::json(503, &json!({})).once(&is_connected_anew)).await;
     let (fleet, _pushes) = connected(&provider).await;
     let _worker = fleet.worker().await;
     due(&fleet).await;
@@ -54,6 +56,7 @@ async fn d9_a_refresh_that_fails_after_a_new_login_leaves_the_login_its_schedule
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, "code").await;
     assert_eq!(status, StatusCode::OK, "{body}");
+    connected_anew.send_replace(true);
     eventually("the old refresh fails", async || failures(&fleet).await > 0).await;
     let set_for = json!({ "sequence": body["sequence"] });
     eventually("what is set is the login's", async || schedules(&fleet).await == [set_for.clone()]).await;

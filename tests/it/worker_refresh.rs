@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::bus::Bus;
@@ -254,11 +255,13 @@ async fn d1_a_bus_that_is_away_during_a_refresh_makes_no_second_request() {
 
 #[tokio::test]
 async fn g1_deleting_during_a_refresh_leaves_no_connection() {
-    let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
-    let world = connected(provider(slow).await).await;
+    let (deleted, is_deleted) = watch::channel(false);
+    let world = connected(provider(move |number| tokens(number, 3600).once(&is_deleted)).await).await;
     let delete = async {
         asked(&world, 2).await;
-        world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await
+        let answer = world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await;
+        deleted.send_replace(true);
+        answer
     };
     let ((refreshed, body), (deleted, _)) = tokio::join!(refresh(&world), delete);
     assert_eq!((refreshed, deleted), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
