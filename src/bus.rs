@@ -130,13 +130,15 @@ const LOOK: Duration = Duration::from_millis(500);
 const RETRY_AFTER: u64 = 2;
 const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
 
+/// When the workers said last whether they can work, on which connection, and what.
+type Said = (Instant, u64, Result<(), String>);
+
 /// The connection to the bus.
 pub struct Bus {
     nats: Nats,
     replies: Replies,
     deadline: Duration,
-    /// What the workers said last about whether they can work, and when.
-    ready: Mutex<Option<(Instant, Result<(), String>)>>,
+    ready: Mutex<Option<Said>>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -239,11 +241,13 @@ impl Bus {
         }
         // Anybody may ask as often as he likes: the workers are asked once for all who come meanwhile.
         let mut known = self.ready.lock().await;
-        if let Some((_, said)) = known.as_ref().filter(|(at, _)| at.elapsed() < READY_FOR) {
+        // A bus that was away may have kept workers away for longer.
+        let on = self.nats.connects();
+        if let Some((.., said)) = known.as_ref().filter(|(at, was, _)| *was == on && at.elapsed() < READY_FOR) {
             return said.clone();
         }
         let said = self.ask_ready().await;
-        *known = Some((Instant::now(), said.clone()));
+        *known = Some((Instant::now(), on, said.clone()));
         said
     }
 

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,12 +34,14 @@ impl Tasks {
         self.reload.subscribe()
     }
 
-    /// From here on SIGHUP is heard and ends nothing. Call it before anything that may take long.
+    /// From here on signals are heard: SIGHUP ends nothing, and what asks for an end waits for [`Tasks::run`]. Call it
+    /// before anything that may take long.
     ///
     /// # Errors
     /// When the system takes no handler.
-    pub fn hear_hangups(&self) -> std::io::Result<()> {
+    pub fn hear_signals(&self) -> std::io::Result<Ends> {
         let mut hangup = signal(SignalKind::hangup())?;
+        let ends = Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let (stop, reload) = (self.stop.clone(), self.reload.clone());
         self.tracker.spawn(async move {
             while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
@@ -47,7 +49,7 @@ impl Tasks {
                 reload.send_modify(|times| *times += 1);
             }
         });
-        Ok(())
+        Ok(ends)
     }
 
     /// Starts a task that runs until [`Tasks::stop`]. If it ends before, with an error or in a panic, the process stops.
@@ -72,9 +74,9 @@ impl Tasks {
 
     /// Waits for a signal (or, when `with_stdin`, for the end of standard input) or a task's failure, then for all
     /// tasks to end. Gives whether that was asked for.
-    pub async fn run(self, with_stdin: bool) -> bool {
+    pub async fn run(self, mut ends: Ends, with_stdin: bool) -> bool {
         tokio::select! {
-            () = asked() => info!("stopping"),
+            () = ends.asked() => info!("stopping"),
             () = end_of_stdin(), if with_stdin => info!("standard input closed; stopping"),
             () = self.failed.cancelled() => {}
         }
@@ -82,17 +84,25 @@ impl Tasks {
         self.tracker.close();
         tokio::select! {
             () = self.tracker.wait() => {}
-            () = asked() => info!("stopping at once"),
+            () = ends.asked() => info!("stopping at once"),
         }
         !self.failed.is_cancelled()
     }
 }
 
-async fn asked() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+/// The signals that ask for an end.
+#[derive(Debug)]
+pub struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 
@@ -114,7 +124,8 @@ mod tests {
         let ended = runtime.block_on(async {
             let tasks = Tasks::default();
             tasks.spawn(what, task);
-            tokio::time::timeout(Duration::from_mins(1), tasks.run(false)).await
+            let ends = tasks.hear_signals().unwrap();
+            tokio::time::timeout(Duration::from_mins(1), tasks.run(ends, false)).await
         });
         assert_eq!(ended, Ok(false), "{what}");
     }

@@ -56,7 +56,7 @@ enum Role {
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
-    tasks.hear_hangups().context("SIGHUP")?;
+    let ends = tasks.hear_signals().context("signals")?;
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -84,7 +84,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     if role != Role::Worker {
         start_edge(&config, bus, metrics, &tasks).await?;
     }
-    if tasks.run(exit_with_stdin).await {
+    if tasks.run(ends, exit_with_stdin).await {
         Ok(())
     } else {
         anyhow::bail!("stopped because a part failed; the log says why")

@@ -187,17 +187,22 @@ fn absent(stream: &str) -> TopologyError {
     TopologyError::Absent(stream.to_owned())
 }
 
+/// How long the server may take to make or change a stream: it writes files, which a busy disk takes its time for.
+const DECLARE: Duration = Duration::from_secs(10);
+
 /// Gives whether the stream was not there.
 async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<bool, TopologyError> {
+    let mut jetstream = nats.jetstream.clone();
+    jetstream.set_timeout(DECLARE);
     let Some(found) = find(nats, &wanted.name).await? else {
-        nats.jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted.name, &error))?;
+        jetstream.create_stream(wanted.clone()).await.map_err(|error| refused(&wanted.name, &error))?;
         info!("created stream {}", wanted.name);
         return Ok(true);
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
         let Config { num_replicas, max_age, duplicate_window, allow_direct, .. } = wanted;
-        nats.jetstream
+        jetstream
             .update_stream(Config { num_replicas, max_age, duplicate_window, allow_direct, ..found })
             .await
             .map_err(|error| refused(&wanted.name, &error))?;

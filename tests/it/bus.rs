@@ -6,6 +6,8 @@ use async_nats::jetstream::{self, stream};
 use serde_json::{Value, json};
 
 use crate::support::nats::Nats;
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::INTEGRATION;
 
 /// The workers' user, looking at what is stored.
 pub(crate) struct Bus {
@@ -60,6 +62,51 @@ impl Bus {
     pub(crate) async fn fill(&self, name: &str, subject: &str) {
         let ack = self.jetstream.publish(subject.to_owned(), "x".into()).await.expect("sent").await;
         assert_eq!(ack.expect("stored").stream, name);
+    }
+
+    /// Makes a connection an hour older, so that no reader takes its record for a young one.
+    pub(crate) async fn age(&self, name: &str) {
+        self.change(name, |stored| {
+            let modified = stored["modified"].as_u64().expect("a connection has its time");
+            stored["modified"] = json!(modified - 3_600);
+        })
+        .await;
+    }
+
+    /// Changes a connection as it is kept.
+    pub(crate) async fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
+        let (kept, mut stored) = self.kept(name).await;
+        change(&mut stored);
+        let mut headers = async_nats::HeaderMap::new();
+        // Those of its own writing are for that alone.
+        for (header, values) in kept.headers.iter().filter(|(header, _)| !header.to_string().starts_with("Nats-")) {
+            for value in values {
+                headers.append(header.clone(), value.clone());
+            }
+        }
+        let sent = self.jetstream.publish_with_headers(kept.subject, headers, stored.to_string().into()).await;
+        sent.expect("sent").await.expect("the bucket takes it");
+    }
+
+    /// A connection as the bucket has it.
+    async fn kept(&self, name: &str) -> (jetstream::message::StreamMessage, Value) {
+        let subject = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{name}");
+        let bucket = self.jetstream.get_stream("KV_oauth_connections").await.expect("the bucket is there");
+        let kept = bucket.get_last_raw_message_by_subject(&subject).await.expect("the connection is kept");
+        let stored = serde_json::from_slice(&kept.payload).expect("a connection is kept in JSON");
+        (kept, stored)
+    }
+
+    /// Has a connection come up as due, as its schedule would some time.
+    pub(crate) async fn due(&self, name: &str) {
+        let sequence = self.kept(name).await.1["sequence"].clone();
+        let subject = |end: &str| format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.{name}.refresh.{end}");
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Schedule", "@at 2000-01-01T00:00:00Z");
+        headers.insert("Nats-Schedule-Target", subject("due"));
+        let body = json!({ "sequence": sequence }).to_string();
+        let sent = self.jetstream.publish_with_headers(subject("at"), headers, body.into()).await;
+        sent.expect("sent").await.expect("the clock takes it");
     }
 
     /// How a stream is and what is in it.

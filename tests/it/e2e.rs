@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::ask::ask;
 use crate::provider::Provider;
+use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::{INTEGRATION, World};
 
@@ -14,7 +15,7 @@ async fn a_callback_becomes_a_token_on_its_subject() {
     let world = World::with(Provider::generous().await).await;
     let tenant = world.tokenbus.nats.connect("demo").await;
     let mut tokens = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
-    tenant.flush().await.unwrap();
+    Nats::heard(&tenant).await;
 
     let (status, connection) = world.connect("workspace1").await;
     assert_eq!(status, StatusCode::OK, "{connection}");

@@ -17,14 +17,16 @@ use crate::support::tokenbus::Tokenbus;
 use crate::support::wait::PATIENCE;
 use crate::world::World;
 
-/// Ports that are free at this moment.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("a listener has an address").port())
+/// Ports that are free, from there on. No system gives them to whoever asks for any port, as the tests beside do.
+fn free_ports<const N: usize>(from: u16) -> [u16; N] {
+    let mut free = (from..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    std::array::from_fn(|_| free.next().expect("a free port"))
 }
 
 async fn world() -> World {
-    let nats = Nats::cluster(free_ports(), free_ports()).await;
+    // Another run on this machine looks elsewhere.
+    let from = 10_000 + u16::try_from(std::process::id() % 10_000).expect("a small number");
+    let nats = Nats::cluster(free_ports(from), free_ports(from + 100)).await;
     let agreed = async {
         let jetstream = jetstream::new(nats.connect("worker").await);
         while jetstream.query_account().await.is_err() {

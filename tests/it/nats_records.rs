@@ -25,7 +25,7 @@ fn pushed(message: &async_nats::Message) -> (u64, String) {
 async fn subscribed(nats: &Nats) -> async_nats::Subscriber {
     let tenant = nats.connect("demo").await;
     let subscriber = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
-    tenant.flush().await.unwrap();
+    Nats::heard(&tenant).await;
     subscriber
 }
 

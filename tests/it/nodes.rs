@@ -163,7 +163,16 @@ async fn operators_see_the_service_and_count_its_calls() {
     let expected = ["delete", "list", "login", "refresh", "token"].map(|name| json!(format!("ms.oauth.*.{name}")));
     assert_eq!(endpoints, expected);
 
-    let stats = ask("STATS").await;
+    // Of a call that went well it is counted after its answer.
+    let stats = timeout(PATIENCE, async {
+        loop {
+            let stats = ask("STATS").await;
+            if stats["endpoints"].as_array().unwrap().iter().any(|it| it["num_requests"] == 2) {
+                return stats;
+            }
+        }
+    });
+    let stats = stats.await.expect("both calls are counted");
     let of = |name: &str| stats["endpoints"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
     let token = of("token");
     assert_eq!((&token["num_requests"], &token["num_errors"]), (&json!(2), &json!(1)), "{token}");

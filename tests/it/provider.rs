@@ -14,6 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A request that the provider got.
@@ -41,6 +42,8 @@ pub(crate) struct Said {
     pub(crate) body: String,
     /// How long it thinks before.
     pub(crate) after: Duration,
+    /// What it waits for then, if for anything.
+    pub(crate) until: Option<watch::Receiver<bool>>,
 }
 
 impl Said {
@@ -50,11 +53,16 @@ impl Said {
 
     pub(crate) fn new(status: u16, content_type: &str, body: impl Into<String>) -> Self {
         let headers = vec![("content-type", content_type.to_owned())];
-        Self { status, headers, body: body.into(), after: Duration::ZERO }
+        Self { status, headers, body: body.into(), after: Duration::ZERO, until: None }
     }
 
     pub(crate) fn after(self, after: Duration) -> Self {
         Self { after, ..self }
+    }
+
+    /// The same once that is true.
+    pub(crate) fn once(self, until: &watch::Receiver<bool>) -> Self {
+        Self { until: Some(until.clone()), ..self }
     }
 
     /// A token answer with the number of the request in it.
@@ -132,6 +140,10 @@ async fn answer(
     };
     let said = script(number, &question);
     tokio::time::sleep(said.after).await;
+    if let Some(mut until) = said.until {
+        // A test that is over waits for nothing.
+        let _ = until.wait_for(|is_time| *is_time).await;
+    }
     let mut response = Response::builder().status(said.status);
     for (name, value) in said.headers {
         response = response.header(name, value);

@@ -124,6 +124,9 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     .await;
     let state = begun.take();
     first.kill().await;
+    // Until the server has noticed, it may hand calls to the dead one.
+    let living = async || fleet.get("oauth-connections").await.0 == StatusCode::OK;
+    eventually("the other one answers", living).await;
 
     let arrives = fleet.arrive(&state, "code");
     let comes = async {

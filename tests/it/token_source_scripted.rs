@@ -27,7 +27,7 @@ impl Played {
         run(&settings(&nats, "admin", folder.path()), &["setup"]).await;
         let worker = nats.connect("worker").await;
         let calls = worker.subscribe("ms.oauth.*.token").await.unwrap();
-        worker.flush().await.unwrap();
+        Nats::heard(&worker).await;
         Self { nats, worker, calls }
     }
 

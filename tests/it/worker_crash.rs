@@ -16,6 +16,7 @@ use tokenbus::secret::Secret;
 use crate::fleet::{Fleet, eventually, nobody};
 use crate::provider::{Provider, Said};
 use crate::support::child::signal;
+use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
@@ -239,7 +240,7 @@ async fn d3_e8_a_stopped_worker_neither_overwrites_nor_pushes() {
     let edge = fleet.own_edge().await;
     let tenant = fleet.nats.connect("demo").await;
     let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
-    tenant.flush().await.unwrap();
+    Nats::heard(&tenant).await;
     // Both logins begin before: calls would go to the stopped worker, too.
     let (old, new) = (fleet.login(NAME).await, fleet.login(NAME).await);
     let owner = edge.owner(&new).await;

@@ -1,4 +1,4 @@
-//! A worker that is told to stop while the bus is away ends all the same.
+//! A worker that is told to stop while the bus is away ends all the same; and what a gateway knew of workers before.
 
 use crate::fleet::{Fleet, eventually};
 use crate::provider::Provider;
@@ -31,4 +31,25 @@ async fn ends_without_its_bus(how: &str) {
 #[tokio::test]
 async fn a_worker_told_to_stop_without_its_bus_ends() {
     tokio::join!(ends_without_its_bus("KILL"), ends_without_its_bus("STOP"));
+}
+
+/// Workers may be away for longer than the bus was.
+#[tokio::test]
+async fn what_workers_said_before_the_bus_was_away_is_not_believed_afterwards() {
+    let provider = Provider::generous().await;
+    let (mut fleet, mut worker) = Fleet::configured(&provider.url).await;
+    worker.kill().await;
+    let mut second = fleet.worker().await;
+    fleet.ready().await;
+    second.kill().await;
+    fleet.nats.kill().await;
+    fleet.nats.restart_once_killed().await;
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let said = async || http.get(fleet.endpoint("readyz")).send().await.expect("the edge answers").text().await;
+    eventually("the gateway is on the bus again", async || {
+        let said = said().await.expect("a whole answer");
+        assert!(!said.contains("ready\"}"), "nobody is there: {said}");
+        said.contains("no worker answers")
+    })
+    .await;
 }

@@ -149,13 +149,14 @@ impl Fleet {
         self.edge.ended().await
     }
 
-    /// Waits until the edge finds the bus and a worker there.
+    /// Waits until the edge finds the bus and a worker there, and nodes find one, too.
     pub(crate) async fn ready(&self) {
         eventually("the edge is ready", async || {
             let answer = self.http.get(self.endpoint("readyz")).send().await;
             answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
         })
         .await;
+        self.nats.serves_nodes().await;
     }
 
     /// The integration's config.

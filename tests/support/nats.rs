@@ -2,7 +2,7 @@
 
 use super::child::Running;
 use super::root;
-use super::wait::PATIENCE;
+use super::wait::{PATIENCE, eventually};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokenbus::subject::NodeCall;
 use tokio::time::{sleep, timeout};
 
 /// A running server with its accounts, a store of its own and a port of its own.
@@ -138,6 +139,18 @@ impl Nats {
     /// Waits until the server has taken in all that this client said so far.
     pub(crate) async fn heard(client: &async_nats::Client) {
         client.request("$SYS.REQ.USER.INFO", "".into()).await.expect("the server says who we are");
+    }
+
+    /// Waits until nodes' calls are served: that comes up beside what answers gateways, not before it. An endpoint is in
+    /// the service's description once the server knows its subscription.
+    pub(crate) async fn serves_nodes(&self) {
+        let operator = self.connect("operator").await;
+        eventually("all calls of nodes are served", async || {
+            let Ok(told) = operator.request("$SRV.INFO.tokenbus", "".into()).await else { return false };
+            let told: serde_json::Value = serde_json::from_slice(&told.payload).expect("a description is JSON");
+            told["endpoints"].as_array().is_some_and(|endpoints| endpoints.len() == NodeCall::ALL.len())
+        })
+        .await;
     }
 
     /// Where the server keeps its streams.

@@ -58,6 +58,7 @@ impl Tokenbus {
         let key = api_key(&as_admin, ACCOUNT, "member").await;
 
         let (process, url) = serve(&settings, folder.path()).await;
+        nats.serves_nodes().await;
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         Self { url, nats, admin_key, key, settings, as_admin, http, process, folder }
     }
@@ -66,6 +67,7 @@ impl Tokenbus {
     pub(crate) async fn crash_and_restart(&mut self) {
         self.process.kill().await;
         (self.process, self.url) = serve(&self.settings, self.folder.path()).await;
+        self.nats.serves_nodes().await;
     }
 
     /// Ends the program with SIGKILL and the bus with it, then starts the program alone.
@@ -78,6 +80,7 @@ impl Tokenbus {
     /// Waits until it can work.
     pub(crate) async fn ready(&self) {
         ready(&self.url).await;
+        self.nats.serves_nodes().await;
     }
 
     /// An API key of any account.
