@@ -208,6 +208,9 @@ pub struct IssuedAt {
     /// Where its tokens are refreshed, when not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_url: Option<String>,
+    /// Where its tokens are revoked, when the config said so then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_url: Option<String>,
     /// The client that asked.
     pub client_id: String,
     /// What the login filled in.
@@ -257,15 +260,30 @@ impl<T> IntegrationOauthConfig<T> {
     /// [`ConfigError::Variable`] when one is unknown, missing or of another form than its pattern's.
     pub fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
         let variables = template::fill(&self.variables, values)?;
-        let token_url = expand(&self.token_url, &self.variables, &variables)?;
-        let refresh_url = self.refresh_url.as_ref().map(|url| expand(url, &self.variables, &variables)).transpose()?;
-        Ok(IssuedAt { token_url, refresh_url, client_id: self.client_id.clone(), variables })
+        let filled = |url: &String| expand(url, &self.variables, &variables);
+        Ok(IssuedAt {
+            token_url: filled(&self.token_url)?,
+            refresh_url: self.refresh_url.as_ref().map(filled).transpose()?,
+            revocation_url: self.revocation_url.as_ref().map(filled).transpose()?,
+            client_id: self.client_id.clone(),
+            variables,
+        })
     }
 
-    /// Whether a grant came from this config's endpoints and client.
+    /// Whether a grant came from this config's endpoints and client, so that it may be refreshed there.
     #[must_use]
     pub fn issued(&self, grant: &IssuedAt) -> bool {
-        self.issued_at(&grant.variables).is_ok_and(|ours| ours == *grant)
+        self.issued_at(&grant.variables)
+            .is_ok_and(|ours| ours == IssuedAt { revocation_url: ours.revocation_url.clone(), ..grant.clone() })
+    }
+
+    /// Whether a grant's tokens may be sent to this config's revocation endpoint, too: it is the one of then, or at the
+    /// origin of the endpoint that issued them.
+    #[must_use]
+    pub fn may_revoke(&self, grant: &IssuedAt) -> bool {
+        let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
+        let Ok(IssuedAt { revocation_url: Some(url), .. }) = self.issued_at(&grant.variables) else { return false };
+        self.issued(grant) && (grant.revocation_url.as_ref() == Some(&url) || origin(&url) == origin(&grant.token_url))
     }
 
     /// What any account may see.

@@ -59,6 +59,7 @@ impl Seed {
         let issued_at = IssuedAt {
             token_url: self.token_url.clone(),
             refresh_url: None,
+            revocation_url: None,
             client_id: "client".to_owned(),
             variables: std::collections::BTreeMap::new(),
         };

@@ -19,7 +19,7 @@ const CALLS: usize = 1_500;
 async fn g3_an_account_that_keeps_workers_waiting_holds_up_no_other() {
     let provider = Provider::start(|number, asked| {
         let is_refresh = asked.form().contains_key("refresh_token");
-        Said::tokens(number).after(Duration::from_secs(if is_refresh { 9 } else { 0 }))
+        Said::tokens(number).after(Duration::from_secs(if is_refresh { 6 } else { 0 }))
     })
     .await;
     let (fleet, _pushes) = connected(&provider).await;

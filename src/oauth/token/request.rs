@@ -191,6 +191,9 @@ pub fn revocation_request(
     auth: &ClientAuth,
 ) -> Result<Option<Request>, RequestError> {
     let Some(url) = &config.revocation_url else { return Ok(None) };
+    if !config.may_revoke(revocation.issued_at) {
+        return Err(RequestError::IssuedElsewhere);
+    }
     let url = url_for(config, url, revocation.issued_at)?;
     let params = vec![("token", revocation.token.expose()), ("token_type_hint", revocation.hint.as_str())];
     Ok(Some(request(config, url, params, auth)))

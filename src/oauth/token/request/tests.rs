@@ -224,6 +224,29 @@ fn d8_a_revocation_needs_an_endpoint_and_the_same_place() {
     assert!(matches!(revocation_request(&other, &revocation, &ClientAuth::Public), Err(RequestError::IssuedElsewhere)));
 }
 
+/// Whoever may change a config gets nobody's tokens sent to himself by that.
+#[test]
+fn d8_a_token_is_revoked_where_it_was_issued_alone() {
+    let token = Secret::new("t");
+    let of = |url: &str| config(&json!({ "revocation_url": url })).unwrap();
+    let (then, none_then) = (of("https://revoke.example/r"), config(&json!({})).unwrap());
+    for (issued_by, url, is_sent) in [
+        (&then, "https://revoke.example/r", true),
+        (&then, "https://evil.example/take", false),
+        (&then, "https://revoke.example/other", false),
+        (&then, "https://acme.example/revoke", true),
+        (&none_then, "https://acme.example/revoke", true),
+        (&none_then, "https://acme.example:8443/revoke", false),
+        (&none_then, "https://evil.example/take", false),
+    ] {
+        let issued_at = issued_by.issued_at(&BTreeMap::new()).unwrap();
+        let revocation = Revocation { token: &token, hint: TokenHint::RefreshToken, issued_at: &issued_at };
+        let request = revocation_request(&of(url), &revocation, &ClientAuth::Public);
+        assert_eq!(request.is_ok(), is_sent, "{url}");
+        assert!(is_sent || matches!(request, Err(RequestError::IssuedElsewhere)), "{url}");
+    }
+}
+
 #[test]
 fn c7_a_code_goes_to_the_login_s_own_endpoint() {
     let config =
