@@ -36,10 +36,8 @@ pub(super) async fn run(
 ) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     let newest = record::last(&service.store.nats, &key.subject()).await?;
-    // Only when it comes again: ids are the senders', and one that was heard is no proof of the login's state.
-    if let Some(record) = newest.as_ref().filter(|record| job.is_repetition() && record::is_work_of(record, &job.id)) {
-        return go_on(service, job, &key, record).await;
-    }
+    // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
+    // login's state.
     let state = match callback::state(query.expose()) {
         Ok(state) => state,
         Err(error) => return Ok(Answer::error(400, &error.to_string())),

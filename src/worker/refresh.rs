@@ -36,7 +36,7 @@ use crate::system::{self, later};
 /// record, so not after the command was given to somebody else; from then on it waits for the provider, then for its
 /// record to be written, and no longer.
 const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(record::LONGEST_WRITE);
-// A refresh that was due when its worker died is sent again before the token ends.
+// A refresh that was due, and whose worker died at once, is sent again before the token ends.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < LEAST_MARGIN.as_millis());
 /// Why a refresh is held back, in notes and events.
 const INTERRUPTED: &str = "refresh_interrupted";
@@ -180,11 +180,12 @@ impl Refresh<'_> {
     /// Until when nothing is sent, because another worker may have sent the refresh token and still bring what it got.
     fn held_until(&self, stored: &StoredConnection) -> Option<Timestamp> {
         let now = system::now();
+        let failure = stored.refresh_failure.as_ref().filter(|failure| failure.until > now);
         if self.job.is_repetition() {
-            return Some(later(now, HOLD));
+            // Another worker may also have heard the provider ask for a longer wait.
+            return Some(failure.map_or(Timestamp::MIN, |failure| failure.until).max(later(now, HOLD)));
         }
-        let failure = stored.refresh_failure.as_ref().filter(|failure| failure.reason == INTERRUPTED);
-        failure.map(|failure| failure.until).filter(|until| *until > now)
+        failure.filter(|failure| failure.reason == INTERRUPTED).map(|failure| failure.until)
     }
 
     /// Comes back later, as a command of its own, so that however often this one comes, nothing is sent for it again.
@@ -197,8 +198,8 @@ impl Refresh<'_> {
             warn!("another worker may have sent the refresh token; trying again at {until}");
             self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
         }
-        // Schedules have seconds: this one is not to come up before.
-        let due = Due { sequence: connection.sequence, booked: false };
+        // Schedules have seconds: this one is not to come up before. It has waited long enough to have a turn.
+        let due = Due { sequence: connection.sequence, booked: true };
         schedule::set(&self.service.store.nats, self.key, later(until, Duration::from_secs(1)), due).await?;
         if self.job.is_repetition() {
             self.tell_failure(INTERRUPTED, connection).await?;

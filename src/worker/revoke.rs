@@ -1,5 +1,6 @@
 //! `revoke`: a connection is revoked at the provider (RFC 7009), as far as it lets us, and deleted here in any case.
 
+use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use serde_json::json;
 use tracing::warn;
@@ -7,11 +8,11 @@ use tracing::warn;
 use super::job::Job;
 use super::refresh::current;
 use super::{Service, settle};
-use crate::command::Answer;
+use crate::command::{Answer, HEADER_STATUS};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
-use crate::nats::record;
+use crate::nats::{header, record};
 use crate::oauth::token::{self, ClientAuth, Revocation, TokenHint};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
@@ -20,6 +21,8 @@ use crate::system;
 /// The outcome when a worker died behind the last place where the tokens were kept: the provider was told, but what it
 /// said is not known.
 const INTERRUPTED: &str = "revocation_unknown";
+/// The outcome when the config cannot be opened: that keeps no connection alive here.
+const UNREADABLE: &str = "config_unreadable";
 /// The outcome that one hopes for.
 const REVOKED: &str = "revoked_at_provider";
 /// Tries to be first while refreshes write the same record.
@@ -29,13 +32,9 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     for _ in 0..TRIES {
         let newest = record::last(&service.store.nats, &key.subject()).await?;
-        if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
-            // Until the bucket is settled it has the tokens: once more, for nobody knows whether they were sent.
-            let stored = service.store.stored_connection(&key).await?;
-            let outcome = match stored.filter(|stored| stored.login_id == login_id) {
-                Some(stored) => tell_provider(service, &key, &stored.connection, &stored.issued_at).await?,
-                None => INTERRUPTED,
-            };
+        if let Some(record) = newest.as_ref()
+            && let Some(outcome) = once_more(service, job, &key, record, login_id).await?
+        {
             settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
             return Ok(done());
         }
@@ -56,6 +55,26 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
     Ok(Answer::error(400, "the connection keeps changing while it is being deleted; try again"))
 }
 
+/// What the provider says when the newest record is a deletion that was cut short, this command's or another one's: until
+/// the bucket is settled it has the tokens, and nobody knows whether they were sent. Nothing when there is none.
+async fn once_more(
+    service: &Service,
+    job: &Job,
+    key: &ConnectionKey,
+    newest: &StreamMessage,
+    login_id: &str,
+) -> Result<Option<&'static str>, StoreError> {
+    let is_ours = record::is_work_of(newest, &job.id);
+    if !is_ours && header(&newest.headers, HEADER_STATUS) != Status::Revoked.as_str() {
+        return Ok(None);
+    }
+    let stored = service.store.stored_connection(key).await?;
+    match stored.filter(|stored| stored.login_id == login_id) {
+        Some(stored) => tell_provider(service, key, &stored.connection, &stored.issued_at).await.map(Some),
+        None => Ok(is_ours.then_some(INTERRUPTED)),
+    }
+}
+
 fn done() -> Answer {
     Answer::ok(json!({ "message": "success" }))
 }
@@ -68,7 +87,15 @@ pub(super) async fn tell_provider(
     connection: &OauthConnection,
     issued_at: &IssuedAt,
 ) -> Result<&'static str, StoreError> {
-    let Some(config) = service.store.config(&key.integration).await? else { return Ok(NO_CONFIG) };
+    let config = match service.store.config(&key.integration).await {
+        Ok(Some(config)) => config,
+        Ok(None) => return Ok(NO_CONFIG),
+        Err(StoreError::Nats(away)) => return Err(away.into()),
+        Err(error) => {
+            warn!("the provider cannot be asked to revoke the token: {error}");
+            return Ok(UNREADABLE);
+        }
+    };
     let refresh_token = connection.refresh_token.as_ref().map(|token| (token, TokenHint::RefreshToken));
     let access_token = connection.access_token.as_ref().map(|token| (token, TokenHint::AccessToken));
     let mut outcome = "no_token";

@@ -200,12 +200,40 @@ async fn d1_a_failure_reaches_all_who_wait_at_once() {
 /// A worker dies between the tombstone and the provider; a refresh that is due meanwhile takes nothing away.
 #[tokio::test]
 async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
-    let provider = Provider::start(|number, asked| match asked.path.as_str() {
+    let provider = revoking().await;
+    let fleet = cut_short(&provider).await;
+    due(&fleet).await;
+    let _second = fleet.worker().await;
+    fleet.idle().await;
+    is_revoked(&fleet, &provider).await;
+}
+
+/// The server has lost the command, so that nobody repeats it: the next deletion does.
+#[tokio::test]
+async fn g1_a_revocation_that_was_lost_is_made_up_for_by_the_next_one() {
+    let provider = revoking().await;
+    let fleet = cut_short(&provider).await;
+    let commands = fleet.jetstream("worker").await.get_stream("OAUTH_COMMANDS").await.unwrap();
+    let lost = commands.cached_info().state.last_sequence;
+    assert!(commands.delete_message(lost).await.unwrap());
+    let _second = fleet.worker().await;
+    fleet.ready().await;
+    assert_eq!(delete(&fleet, &format!("oauth-connections/{NAME}")).await, StatusCode::OK);
+    fleet.idle().await;
+    is_revoked(&fleet, &provider).await;
+}
+
+async fn revoking() -> Provider {
+    Provider::start(|number, asked| match asked.path.as_str() {
         "/revoke" => Said::new(200, "text/plain", ""),
         _ => Said::tokens(number),
     })
-    .await;
-    let (fleet, _pushes) = connected(&provider).await;
+    .await
+}
+
+/// A connection whose deletion ended with its worker, before the provider was told.
+async fn cut_short(provider: &Provider) -> Fleet {
+    let (fleet, _pushes) = connected(provider).await;
     let mut configurer = fleet.worker().await;
     let mut config = fleet.config();
     config["revocation_url"] = format!("{}/revoke", provider.url).into();
@@ -213,17 +241,15 @@ async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
     assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
     configurer.kill().await;
     let mut doomed = fleet.worker_dying_at("after_revocation").await;
-    let url = fleet.endpoint(&format!("hub/integrations/{INTEGRATION}/oauth-connections/{NAME}"));
-    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-    let delete = http.delete(url).header("x-api-key", &fleet.admin_keys[0]).send();
-    let dies = async {
-        assert!(!doomed.ended().await.success());
-        due(&fleet).await;
-        fleet.worker().await
-    };
-    // Whoever asked may have asked the one that died.
-    let (_, _second) = tokio::join!(delete, dies);
-    fleet.idle().await;
+    let path = format!("oauth-connections/{NAME}");
+    let deleted = delete(&fleet, &path);
+    let dies = async { assert!(!doomed.ended().await.success()) };
+    // Whoever asks the one that dies hears that it is away.
+    tokio::join!(deleted, dies);
+    fleet
+}
+
+async fn is_revoked(fleet: &Fleet, provider: &Provider) {
     let asked: Vec<Asked> = provider.asked().into_iter().filter(|asked| asked.path == "/revoke").collect();
     let tokens: Vec<String> = asked.iter().map(|asked| asked.form()["token"].clone()).collect();
     assert_eq!(tokens, ["rt-0", "at-0"]);
