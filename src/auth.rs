@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use self::bearer::Bearers;
 use crate::command::{CREDENTIAL_NEEDED, Credential};
-use crate::nats::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
 use crate::signed::SCHEME;
 use crate::subject::{Account, CommandSubject};
 use crate::system;

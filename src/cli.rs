@@ -19,9 +19,8 @@ use clap::{Parser, Subcommand};
 
 use self::print::say;
 use crate::config::{self, Config};
-use crate::demo;
-use crate::nats::{Nats, Patience};
-use crate::telemetry;
+use crate::jetstream::{Nats, Patience};
+use crate::{demo, telemetry};
 
 /// OAuth connections on a message bus.
 #[derive(Debug, Parser)]
@@ -83,7 +82,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         "warn,async_nats=off".clone_into(&mut config.log.filter);
         if matches!(arguments.command, Command::Config(_) | Command::Connections(_) | Command::Doctor(_)) {
             // These say by themselves what the server refuses.
-            "warn,async_nats=off,tokenbus::nats=off".clone_into(&mut config.log.filter);
+            "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
     }
     telemetry::start(&config.log).context("settings")?;
@@ -97,7 +96,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dead(command) => dead::run(&config, command).await.map_err(with_advice),
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
-        Command::Openapi => say(crate::http::OPENAPI),
+        Command::Openapi => say(crate::gateway::OPENAPI),
         Command::Demo(options) => demo::run(options).await,
     }
 }

@@ -30,7 +30,7 @@ use serde_json::Value;
 pub use self::token_source::{TokenSource, TokenSourceError};
 pub(crate) use self::token_source::{connects, pushed};
 use crate::command::HEADER_RETRY_AFTER;
-use crate::nats::header;
+use crate::jetstream::header;
 use crate::subject::{Account, NodeCall};
 
 /// How long a call may take: workers end theirs before.

@@ -1,23 +1,9 @@
 //! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
 //! about credentials.
 
-mod address;
-mod api_keys;
-mod callback;
-mod configs;
-mod connections;
-mod error;
-mod gate;
-mod health;
-mod metrics;
-mod openapi;
-mod page;
-mod peers;
-mod reply;
-mod request;
-mod route;
-mod server;
-mod tls;
+pub mod backend;
+mod listener;
+mod routes;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -30,20 +16,22 @@ use hyper::{Method, Request};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::bus::{Bus, Caller};
+use crate::gateway::backend::{Bus, Caller};
+
 use crate::secret::Secret;
 
-use error::HttpError;
-use gate::Gate;
-pub use gate::Rate;
-pub use metrics::Metrics;
-pub use openapi::DOCUMENT as OPENAPI;
-use reply::Reply;
-use request::{Asked, Query, Seen};
-pub use route::Served;
-use route::{Found, Operation, Routes};
-pub use server::{Drain, Limits, run};
-pub use tls::{Certificates, LOOK, TlsError};
+use self::listener::rate_limits::Gate;
+pub use self::listener::rate_limits::Rate;
+pub use self::listener::server::{Drain, Limits, run};
+pub use self::listener::tls::{Certificates, LOOK, TlsError};
+use self::routes::error::HttpError;
+pub use self::routes::metrics::Metrics;
+pub use self::routes::openapi::DOCUMENT as OPENAPI;
+use self::routes::reply::{self, Reply};
+use self::routes::request::{self, Asked, Query, Seen};
+pub use self::routes::route::Served;
+use self::routes::route::{Found, Operation, Routes};
+use self::routes::{api_keys, callback, configs, connections, health, openapi};
 
 /// Bytes of a refused body that are read all the same.
 const DRAIN: usize = 1024 * 1024;

@@ -1,27 +1,17 @@
 //! The bus: connects, publishes with a confirmed answer, and reads what the leader has.
 
-pub mod bucket;
-pub mod command;
+pub mod batch;
 mod connect;
-pub mod direct;
-pub mod outgoing;
-pub mod permissions;
-mod poll;
-pub mod record;
+pub mod kv;
+pub mod reader;
 pub mod scan;
-pub mod schedule;
-pub mod sequence;
-pub mod sift;
-pub mod topology;
-pub mod walk;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::connect::ConnectError;
 use self::connect::{Probe, log_event, options, reconnect_delay};
-use crate::config;
-use crate::system;
+use crate::{config, system};
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::consumer::push;
@@ -36,21 +26,21 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 /// How long one try of a request may take. The client's own default of 5 s would use up half of a command's time.
-const TRY: Duration = Duration::from_millis(1_500);
+pub(crate) const TRY: Duration = Duration::from_millis(1_500);
 /// Tries of a publish whose outcome is not known, all with one `Nats-Msg-Id`.
 const TRIES: u32 = 3;
 /// Pause between two of them.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a publish takes at the most.
-const LONGEST_PUBLISH: Duration = TRY.saturating_add(PAUSE).saturating_mul(TRIES);
+pub(crate) const LONGEST_PUBLISH: Duration = TRY.saturating_add(PAUSE).saturating_mul(TRIES);
 /// How often the server is asked whether it is there; two silences end the connection.
 const PING: Duration = Duration::from_secs(5);
 
 /// A connection to the bus.
 #[derive(Clone)]
 pub struct Nats {
-    client: Client,
-    jetstream: jetstream::Context,
+    pub(crate) client: Client,
+    pub(crate) jetstream: jetstream::Context,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
 }
@@ -215,7 +205,11 @@ impl Nats {
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
-    async fn collect(&self, stream: &str, config: push::OrderedConfig) -> Result<Vec<jetstream::Message>, NatsError> {
+    pub(crate) async fn collect(
+        &self,
+        stream: &str,
+        config: push::OrderedConfig,
+    ) -> Result<Vec<jetstream::Message>, NatsError> {
         self.connected()?;
         // Without a name the stream's is the last token of the request, and permissions cannot be told apart by it.
         let config = push::OrderedConfig { name: Some(system::random_id()), ..config };
@@ -256,7 +250,7 @@ impl Nats {
     }
 
     /// Asks, and has the answers go to an inbox that somebody listens at.
-    async fn ask_at(&self, subject: String, inbox: String, request: Request) -> Result<(), NatsError> {
+    pub(crate) async fn ask_at(&self, subject: String, inbox: String, request: Request) -> Result<(), NatsError> {
         self.connected()?;
         let sent = self.client.publish_with_reply(subject, inbox, request.payload.unwrap_or_default()).await;
         sent.map_err(|_| NatsError::Away("publish failed"))
@@ -284,7 +278,7 @@ impl Nats {
         self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn connected(&self) -> Result<(), NatsError> {
+    pub(crate) fn connected(&self) -> Result<(), NatsError> {
         if self.is_connected() { Ok(()) } else { Err(NatsError::NotSent("not connected")) }
     }
 }

@@ -23,18 +23,16 @@ pub mod system;
 pub mod telemetry;
 pub mod shutdown;
 pub mod seal;
-pub mod nats;
+pub mod jetstream;
+pub mod protocol;
 pub mod provider;
 
 // The gateway: HTTP on one side, the bus on the other.
-pub mod bus;
-pub mod http;
+pub mod gateway;
 
 // The worker: what is kept, who asks, and the order of things.
 pub mod store;
 pub mod auth;
-pub mod service;
-pub mod api;
 pub mod worker;
 
 // For nodes and for people: the calls of the bus, from the other side.

@@ -19,9 +19,8 @@ use self::file::KeyFile;
 pub use self::file::{add, generate, promote};
 pub use self::source::KeyringError;
 use self::source::Source;
-use crate::config;
 use crate::secret::Secret;
-use crate::system;
+use crate::{config, system};
 
 const VERSION: &str = "v1";
 const NONCE: usize = 24;

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::nats::sequence::Backwards;
-use crate::nats::{Nats, NatsError, bucket, header, walk};
+use crate::jetstream::{Nats, NatsError, header, kv, reader};
+use crate::protocol::high_water::Backwards;
 use crate::seal::{Keyring, KeyringError, Place, SealError};
 use crate::secret::Secret;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
@@ -86,7 +86,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn stored_config(&self, integration: &Integration) -> Result<Option<StoredConfig>, StoreError> {
-        let entry = bucket::get(&self.nats, CONFIGS, integration.as_str()).await?;
+        let entry = kv::get(&self.nats, CONFIGS, integration.as_str()).await?;
         entry.and_then(|entry| entry.value).map(|value| parse(CONFIGS, integration.as_str(), &value)).transpose()
     }
 
@@ -95,7 +95,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn has_config(&self, integration: &Integration) -> Result<bool, StoreError> {
-        let entry = bucket::get(&self.nats, CONFIGS, integration.as_str()).await?;
+        let entry = kv::get(&self.nats, CONFIGS, integration.as_str()).await?;
         Ok(entry.is_some_and(|entry| entry.value.is_some()))
     }
 
@@ -168,7 +168,7 @@ impl Store {
     /// [`StoreError`].
     pub async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
         let kv_key = key.kv_key();
-        let Some(value) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
+        let Some(value) = kv::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
             return Ok(None);
         };
         self.open_connection(&kv_key, &value).map(Some)
@@ -203,7 +203,7 @@ impl Store {
         value: Option<(HeaderMap, bytes::Bytes)>,
     ) -> Result<bool, StoreError> {
         loop {
-            let entry = bucket::get(&self.nats, bucket, key).await?;
+            let entry = kv::get(&self.nats, bucket, key).await?;
             let replaces = entry.as_ref().map_or(0, |entry| entry.revision);
             let there: Newest = match &entry {
                 Some(entry) if !entry.payload.is_empty() => parse(bucket, key, &entry.payload)?,
@@ -215,11 +215,11 @@ impl Store {
             if there.sequence >= sequence {
                 return Ok(false);
             }
-            let at = bucket::At { bucket, key, replaces };
+            let at = kv::At { bucket, key, replaces };
             let written = if let Some((headers, value)) = &value {
-                bucket::put_with(&self.nats, at, crate::nats::headers_with(headers), value.clone()).await
+                kv::put_with(&self.nats, at, crate::jetstream::headers_with(headers), value.clone()).await
             } else {
-                bucket::delete(&self.nats, at, crate::nats::headers(None), json(&Newest { sequence })?).await
+                kv::delete(&self.nats, at, crate::jetstream::headers(None), json(&Newest { sequence })?).await
             };
             match written {
                 Err(NatsError::WrongLastSequence) => {}
@@ -231,7 +231,7 @@ impl Store {
     /// Something newer is there than what was to be written. That is nothing to pass over in silence when the stream
     /// has given out no such sequence.
     async fn check_newer(&self, highest: u64) -> Result<(), StoreError> {
-        let ends = walk::state(&self.nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
+        let ends = reader::state(&self.nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
         if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }
     }
 

@@ -1,18 +1,13 @@
 //! Workers: take commands off the queue and end each in exactly one confirmed ack.
 
-mod configure;
-mod due;
-mod exchange;
+mod apply;
+pub mod background;
+mod commands;
+mod consumer;
+pub mod context;
 mod job;
-mod places;
-mod queues;
-mod refresh;
-mod repair;
-mod revoke;
-mod settle;
-mod tokens;
-mod upkeep;
-mod webhooks;
+mod provider_calls;
+pub mod rpc;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,18 +17,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, error, info, warn};
 
+use self::background::{due, queues, repair, upkeep, webhooks};
+use self::commands::{configure, exchange, refresh, revoke};
+use self::consumer::Places;
 use self::job::Job;
-use self::places::Places;
 use crate::command::{Answer, Work};
 use crate::config::Config;
-use crate::nats::permissions::{self, PermissionError};
-use crate::nats::topology::{self, TopologyError};
-use crate::nats::{NatsError, command as queue};
+use crate::jetstream::NatsError;
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
-use crate::service::Service;
+use crate::protocol::commands as queue;
+use crate::protocol::permissions::{self, PermissionError};
+use crate::protocol::topology::{self, TopologyError};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
 use crate::system;
+use crate::worker::context::Service;
 
 /// How often the server hears that a command is still worked on; well below the ack wait.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -218,7 +216,7 @@ async fn reject(service: &Service, message: &Message, job: Option<&Job>, reason:
     confirm(nats, message, AckKind::Term).await;
 }
 
-async fn confirm(nats: &crate::nats::Nats, message: &Message, kind: AckKind) {
+async fn confirm(nats: &crate::jetstream::Nats, message: &Message, kind: AckKind) {
     if let Err(error) = queue::confirm(nats, message, kind).await {
         warn!("ack not confirmed: {error}; the command may come again");
     }

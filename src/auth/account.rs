@@ -11,7 +11,7 @@ use tracing::info;
 
 use super::nats_jwt::AccountJwt;
 use super::token::{MAX_ACCOUNT, Refusal};
-use crate::nats::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
 use crate::subject::{self, Account};
 use crate::system::later;
 

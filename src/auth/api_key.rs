@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 pub use self::cache::Keys;
 use super::Role;
 use crate::event::{Event, EventKind};
-use crate::nats::{self, Nats, NatsError, bucket};
+use crate::jetstream::{Nats, NatsError, kv};
 use crate::secret::Secret;
 use crate::subject::{self, API_KEYS, Account};
 use crate::system;
@@ -140,7 +140,7 @@ pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, Li
     let expires = created.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
     let hash = hash(secret.expose());
     let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
-    bucket::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
+    kv::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
     tell(nats, EventKind::ApiKeyCreated, &stored.account, &id, actor).await?;
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
 }
@@ -151,7 +151,7 @@ pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, Li
 /// [`NatsError`] when they could not be read.
 pub async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
-    for (id, value) in bucket::values(nats, API_KEYS, ">").await? {
+    for (id, value) in kv::values(nats, API_KEYS, ">").await? {
         let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
         if account.is_none_or(|account| *account == stored.account) {
             keys.push(ListedKey::of(&id, stored));
@@ -174,14 +174,14 @@ pub async fn revoke(
         return Ok(None);
     }
     loop {
-        let Some(entry) = bucket::get(nats, API_KEYS, id).await? else { return Ok(None) };
+        let Some(entry) = kv::get(nats, API_KEYS, id).await? else { return Ok(None) };
         let Some(value) = entry.value else { return Ok(None) };
         let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
         if account.is_some_and(|account| *account != stored.account) {
             return Ok(None);
         }
-        let at = bucket::At { bucket: API_KEYS, key: id, replaces: entry.revision };
-        match bucket::delete(nats, at, nats::headers(None), bytes::Bytes::new()).await {
+        let at = kv::At { bucket: API_KEYS, key: id, replaces: entry.revision };
+        match kv::delete(nats, at, crate::jetstream::headers(None), bytes::Bytes::new()).await {
             Ok(_) => {
                 tell(nats, EventKind::ApiKeyRevoked, &stored.account, id, actor).await?;
                 return Ok(Some(stored.account));
@@ -197,7 +197,7 @@ pub async fn revoke(
 async fn tell(nats: &Nats, kind: EventKind, account: &Account, id: &str, actor: &str) -> Result<(), NatsError> {
     let name = kind.as_str();
     let event = Event::about_key(account, id, kind, actor, system::now());
-    let headers = nats::headers(Some(&format!("{id}.{name}")));
+    let headers = crate::jetstream::headers(Some(&format!("{id}.{name}")));
     nats.publish(&subject::account_event(account, name), headers, to_json(&event)?).await.map(drop)
 }
 

@@ -12,11 +12,9 @@ use super::jwt::Verifier;
 use super::nats_jwt::{self, User};
 use super::token::{MAX_TOKEN, Refusal, Token};
 use super::{AuthError, Caller, Purpose, Role, signed};
-use crate::config;
-use crate::nats::{ConnectError, Nats, Patience};
-use crate::provider;
+use crate::jetstream::{ConnectError, Nats, Patience};
 use crate::signed::SignedRequest;
-use crate::subject;
+use crate::{config, provider, subject};
 
 /// Why JWTs cannot be judged as the settings say.
 #[derive(Debug, thiserror::Error)]

@@ -9,9 +9,8 @@ use serde_json::Value;
 use super::jwks::{Jwks, Keys, NoKeys};
 use super::token::{Refusal, Token};
 use super::{Caller, Role};
-use crate::config;
-use crate::provider;
 use crate::subject::Account;
+use crate::{config, provider};
 
 /// Longest part of a subject that the audit log shows.
 const SUBJECT: usize = 64;

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::Purpose;
 use super::nats_jwt::User;
 use super::token::Refusal;
-use crate::nats::{Nats, NatsError, bucket};
+use crate::jetstream::{Nats, NatsError, kv};
 use crate::signed::{self, SignedRequest};
 use crate::subject::{CommandSubject, NONCES, Verb};
 use crate::system;
@@ -131,10 +131,10 @@ pub(super) async fn use_up(
         Purpose::Command { id, .. } => id.to_owned(),
     };
     let key = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{}\n{}", user.key, request.nonce)));
-    match bucket::put(nats, NONCES, &key, owner.clone().into(), 0).await {
+    match kv::put(nats, NONCES, &key, owner.clone().into(), 0).await {
         Ok(_) => Ok(Ok(())),
         Err(NatsError::WrongLastSequence) => {
-            let there = bucket::get(nats, NONCES, &key).await?;
+            let there = kv::get(nats, NONCES, &key).await?;
             let is_ours = there.is_some_and(|entry| entry.payload == owner.as_bytes());
             Ok(if is_ours { Ok(()) } else { Err(Refusal::Replayed) })
         }

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::pages;
 use super::print::{self, say, text, trimmed};
-use crate::bus::{Bus, BusError, Caller, Command as Order, Whoami};
 use crate::command::Credential;
 use crate::config::Config;
-use crate::nats::outgoing::Replies;
+use crate::gateway::backend::{Bus, BusError, Caller, Command as Order, Whoami};
+use crate::protocol::replies::Replies;
 use crate::secret::Secret;
 use crate::subject::{ADMIN_EDGE, Integration};
 

@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::print::{self, say};
 use crate::config::Config;
-use crate::nats::command::{self as queue, Buried};
+use crate::protocol::commands::{self as queue, Buried};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -15,20 +15,23 @@ use tracing::{info, warn};
 
 use crate::auth::Authenticator;
 use crate::auth::bearer::Bearers;
-use crate::bus::Bus;
 use crate::config::{Config, Http, Webhooks};
 use crate::event::Reads;
-use crate::http::{self, Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
-use crate::nats::outgoing::Replies;
-use crate::nats::{Nats, Patience, permissions};
+
+use crate::gateway::backend::Bus;
+use crate::gateway::{Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
+use crate::jetstream::{Nats, Patience};
+use crate::protocol::permissions;
+use crate::protocol::replies::Replies;
 use crate::seal::Keyring;
-use crate::service::{Lanes, Measures, PendingLogins, Resumed, Service};
 use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::permission;
 use crate::webhook::Webhook;
-use crate::worker::{self, PrepareError};
-use crate::{api, provider};
+use crate::worker::background::refresh_limiter::Lanes;
+use crate::worker::context::{Measures, PendingLogins, Resumed, Service};
+use crate::worker::{self, PrepareError, rpc};
+use crate::{gateway, provider};
 
 /// Pause before streams are looked at again while the bus is away.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -78,7 +81,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
         let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;
         info!("metrics on http://{}/metrics", listener.local_addr()?);
-        let run = http::run(listener, Arc::new(edge), Limits::default(), None, tasks.stop());
+        let run = gateway::run(listener, Arc::new(edge), Limits::default(), None, tasks.stop());
         listen_until_stopped(&tasks, "metrics", run);
     }
     if role != Role::Worker {
@@ -124,7 +127,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         info!("ready for commands and calls");
         let (replies, nats) = (service.replies.clone(), service.store.nats.clone());
         let work = async {
-            let calls = api::serve(Arc::clone(&service), stop.clone());
+            let calls = rpc::serve(Arc::clone(&service), stop.clone());
             tokio::join!(calls, worker::run(Arc::clone(&service), stop)).0
         };
         let ended = tokio::select! {
@@ -217,7 +220,7 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
         }
     });
     listen_until_stopped(tasks, "gateway", async move {
-        let drained = http::run(listener, edge, limits, tls, stop).await;
+        let drained = gateway::run(listener, edge, limits, tls, stop).await;
         // Requests under way waited for their answers; only now nobody does.
         done.cancel();
         drained
@@ -231,7 +234,7 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
     let Some(tls) = loaded.map(Arc::new) else { return Ok(None) };
     let (kept, reload, stop) = (Arc::clone(&tls), tasks.reload(), tasks.stop());
     tasks.spawn("certificates", async move {
-        kept.keep_current(http::LOOK, reload, stop).await;
+        kept.keep_current(gateway::LOOK, reload, stop).await;
         Ok::<(), std::convert::Infallible>(())
     });
     Ok(Some(tls))

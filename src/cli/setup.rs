@@ -3,7 +3,7 @@
 use clap::Args;
 
 use crate::config::Config;
-use crate::nats::topology::{self, FirstSequence, Sizes};
+use crate::protocol::topology::{self, FirstSequence, Sizes};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {

@@ -14,7 +14,7 @@ use tracing::debug;
 
 use super::{CallError, call};
 use crate::connection::{OauthConnection, Status};
-use crate::nats::header;
+use crate::jetstream::header;
 use crate::subject::{ConnectionKey, NodeCall};
 use crate::system;
 

@@ -12,10 +12,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Options;
 use super::client::{Browser, Gateway};
 use super::process::{Child, Folder};
-use crate::config;
-use crate::nats::{Nats, Patience};
+use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
-use crate::system;
+use crate::{config, system};
 
 /// The tenant that `nats/tenants.conf` holds.
 pub(super) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";

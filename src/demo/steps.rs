@@ -15,7 +15,7 @@ use super::client::{Gateway, Got, LOGIN};
 use super::provider::Provider;
 use super::screen::{Screen, short, short_url, shown};
 use super::stack::{ACCOUNT, Stack};
-use crate::nats::{bucket, header};
+use crate::jetstream::{header, kv};
 use crate::secret::Secret;
 use crate::subject::{CONNECTIONS, ConnectionKey, tokens_of};
 
@@ -198,7 +198,7 @@ impl Walk<'_> {
         self.screen.field("bucket", CONNECTIONS);
         self.screen.field("key", key.kv_key());
         let operator = self.stack.connect("operator").await?;
-        let entry = bucket::get(&operator, CONNECTIONS, &key.kv_key()).await?;
+        let entry = kv::get(&operator, CONNECTIONS, &key.kv_key()).await?;
         let value = entry.and_then(|entry| entry.value);
         self.screen.check(value.is_some(), "the entry is there")?;
         let entry: Value = serde_json::from_slice(&value.unwrap_or_default())?;

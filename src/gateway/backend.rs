@@ -15,9 +15,9 @@ use tracing::warn;
 use crate::command::{
     Answer, CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work,
 };
+use crate::jetstream::{Nats, NatsError, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
-use crate::nats::outgoing::{Outgoing, Replies};
-use crate::nats::{Nats, NatsError, header};
+use crate::protocol::replies::{Outgoing, Replies};
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
@@ -159,7 +159,8 @@ impl Bus {
     pub(crate) async fn nowhere() -> Self {
         let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
         settings.url = "nats://127.0.0.1:1".to_owned();
-        let nats = Nats::connect(&settings, "test", crate::nats::Patience::Forever).await.expect("nothing to wait for");
+        let nats =
+            Nats::connect(&settings, "test", crate::jetstream::Patience::Forever).await.expect("nothing to wait for");
         Self::new(nats, Replies::new(), Duration::from_secs(1))
     }
 

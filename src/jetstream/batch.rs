@@ -8,8 +8,8 @@ use async_nats::{HeaderMap, Message};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
-use super::bucket::{Entry, entry};
-use super::{Nats, NatsError, header};
+use crate::jetstream::kv::{Entry, entry};
+use crate::jetstream::{Nats, NatsError, header};
 use crate::subject::{direct_get, kv_stream, kv_subject};
 
 /// Subjects that one request may ask after: the server answers with 1,024 messages at most.

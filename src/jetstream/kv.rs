@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 
-use super::{Nats, NatsError, header};
+use crate::jetstream::{Nats, NatsError, header};
 use crate::subject::{kv_stream, kv_subject, stream_info};
 use crate::system;
 

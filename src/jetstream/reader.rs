@@ -7,7 +7,7 @@ use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, Message};
 use futures_util::TryStreamExt as _;
 
-use super::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
 use crate::system;
 
 /// How long a walk may stand still: the server says that it is there every few seconds.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer, pull};
 use futures_util::StreamExt as _;
 
-use super::{Nats, NatsError, header};
+use crate::jetstream::{Nats, NatsError, header};
 use crate::subject::{kv_stream, kv_subject};
 use crate::system;
 
@@ -73,8 +73,7 @@ impl Scan {
             taken += 1;
             self.left = message.info().map_or(0, |info| info.pending);
             let of = |name| message.headers.as_ref().map_or("", |headers| header(headers, name)).to_owned();
-            if let (true, Some(key)) =
-                (of(super::bucket::OPERATION).is_empty(), message.subject.strip_prefix(&self.prefix))
+            if let (true, Some(key)) = (of(super::kv::OPERATION).is_empty(), message.subject.strip_prefix(&self.prefix))
             {
                 seen.push(Seen { key: key.to_owned(), mark: of(self.mark) });
             }

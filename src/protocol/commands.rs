@@ -8,8 +8,9 @@ use async_nats::jetstream::{AckKind, Message};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Nats, NatsError, headers, topology};
 use crate::event::EventKind;
+use crate::jetstream::{Nats, NatsError, headers};
+use crate::protocol::topology;
 use crate::subject::{self, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 
 /// Why a command was given up. Holds nothing of its content.

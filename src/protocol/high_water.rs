@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::walk::{self, State, Walk};
-use super::{Nats, NatsError, bucket};
+use crate::jetstream::reader::{self, State, Walk};
+use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::{CONFIGS, CONNECTIONS, META, META_MARKS, OAUTH, kv_stream, kv_subject};
 
 /// Entries behind the mark at which it is set anew: reading that many takes a fraction of a second.
@@ -82,7 +82,7 @@ pub async fn check(nats: &Nats) -> Result<(), SequenceError> {
     let mut looks = 0;
     loop {
         // After the buckets: what they hold is in the stream already.
-        let ends = walk::state(nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
+        let ends = reader::state(nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
         looks += 1;
         if ends >= highest {
             return Ok(());
@@ -102,7 +102,7 @@ pub async fn highest(nats: &Nats) -> Result<u64, NatsError> {
     let (mut marks, revision) = marks(nats).await?;
     let (mut highest, mut read) = (0, 0);
     for bucket in [CONNECTIONS, CONFIGS] {
-        let Some(state) = walk::state(nats, &kv_stream(bucket)).await? else { continue };
+        let Some(state) = reader::state(nats, &kv_stream(bucket)).await? else { continue };
         let mut mark = of(&marks, bucket, &state);
         read += look(nats, bucket, &mut mark).await?;
         highest = highest.max(mark.highest);
@@ -110,7 +110,7 @@ pub async fn highest(nats: &Nats) -> Result<u64, NatsError> {
     }
     if read > MOST_UNMARKED {
         let value = serde_json::to_vec(&marks).map_err(|_| NatsError::Unreadable)?;
-        match bucket::put(nats, META, META_MARKS, value.into(), revision).await {
+        match kv::put(nats, META, META_MARKS, value.into(), revision).await {
             // Another one's mark is as good.
             Ok(_) | Err(NatsError::WrongLastSequence) => {}
             Err(error) => return Err(error),
@@ -127,7 +127,7 @@ pub async fn keep_marked(nats: &Nats) -> Result<(), NatsError> {
     let (marks, _) = marks(nats).await?;
     let mut unmarked = 0;
     for bucket in [CONNECTIONS, CONFIGS] {
-        if let Some(state) = walk::state(nats, &kv_stream(bucket)).await? {
+        if let Some(state) = reader::state(nats, &kv_stream(bucket)).await? {
             unmarked += state.last_sequence.saturating_sub(of(&marks, bucket, &state).upto);
         }
     }
@@ -136,10 +136,10 @@ pub async fn keep_marked(nats: &Nats) -> Result<(), NatsError> {
 
 /// The marks and their revision. Unreadable ones are as good as none.
 async fn marks(nats: &Nats) -> Result<(Marks, u64), NatsError> {
-    if walk::state(nats, &kv_stream(META)).await?.is_none() {
+    if reader::state(nats, &kv_stream(META)).await?.is_none() {
         return Ok((Marks::new(), 0));
     }
-    let entry = bucket::get(nats, META, META_MARKS).await?;
+    let entry = kv::get(nats, META, META_MARKS).await?;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);
     let value = entry.and_then(|entry| entry.value).unwrap_or_default();
     Ok((serde_json::from_slice(&value).unwrap_or_default(), revision))

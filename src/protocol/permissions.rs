@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
 use crate::subject::permission::{Act, Permission, Rules, USER_INFO};
 use crate::system;
 

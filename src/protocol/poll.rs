@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
-use super::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
 
 /// How long it stays quiet before everybody is taken to have answered.
 const QUIET: Duration = Duration::from_secs(2);

@@ -14,8 +14,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::command::{self, DeadLetter};
-use super::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::commands::{self, DeadLetter};
 use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, Verb};
 
 /// Commands looked at in one go: more are never under way.
@@ -54,7 +54,7 @@ pub async fn sift(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
             delivered: 1,
             time: now,
         };
-        command::store_letter(nats, &letter, &format!("{OAUTH_COMMANDS}.{}", stored.seq)).await?;
+        commands::store_letter(nats, &letter, &format!("{OAUTH_COMMANDS}.{}", stored.seq)).await?;
         let delete = json!({ "seq": stored.seq, "no_erase": true });
         ask(nats, &subject::message_delete(OAUTH_COMMANDS), &delete).await?;
         found += 1;
@@ -66,7 +66,7 @@ pub async fn sift(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
 async fn under_way(nats: &Nats) -> Result<Option<(u64, u64)>, NatsError> {
     let mut range: Option<(u64, u64)> = None;
     for verb in Verb::ALL {
-        let mut consumer = command::consumer(nats, verb).await?;
+        let mut consumer = commands::consumer(nats, verb).await?;
         let info = consumer.info().await.map_err(|_| NatsError::Away("no answer about a consumer"))?;
         if info.num_ack_pending == 0 {
             continue;

@@ -8,8 +8,8 @@ use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use tracing::warn;
 
-use super::{LONGEST_PUBLISH, Nats, NatsError, TRY, header};
 use crate::command::HEADER_COMMAND;
+use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, TRY, header};
 use crate::subject::OAUTH;
 
 /// A record to be written.

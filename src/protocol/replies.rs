@@ -11,8 +11,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::{Nats, NatsError, PubAck};
 use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use crate::jetstream::{Nats, NatsError, PubAck};
 use crate::seal::SealError;
 use crate::secret::Secret;
 use crate::subject::{self, CommandSubject, Waiter};
@@ -43,7 +43,7 @@ impl Outgoing {
         let (sealed, sender) = seal(order.expose().as_bytes())?;
         let envelope = Envelope { v: VERSION, id: id.clone(), sealed };
         let payload = serde_json::to_vec(&envelope).map_err(|_| SealError::Form)?.into();
-        let mut headers = super::headers(Some(&id));
+        let mut headers = crate::jetstream::headers(Some(&id));
         headers.insert(HEADER_SENDER, sender);
         Ok(Self { id, subject, headers, payload })
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Nats, NatsError, direct, headers, topology};
+use crate::jetstream::{Nats, NatsError, batch, headers};
+use crate::protocol::topology;
 use crate::subject::{ConnectionKey, OAUTH_SCHEDULE};
 
 const SCHEDULE: &str = "Nats-Schedule";
@@ -59,7 +60,7 @@ pub async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
 }
 
 /// Of these connections, those that have neither a schedule nor a due refresh; at most half of
-/// [`direct::MOST_SUBJECTS`] of them.
+/// [`batch::MOST_SUBJECTS`] of them.
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
@@ -68,7 +69,7 @@ pub async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<Connec
         return Ok(keys);
     }
     let subjects = keys.iter().flat_map(|key| [key.schedule_at(), key.schedule_due()]).collect();
-    let present: HashSet<String> = direct::present(nats, OAUTH_SCHEDULE, subjects).await?.into_iter().collect();
+    let present: HashSet<String> = batch::present(nats, OAUTH_SCHEDULE, subjects).await?.into_iter().collect();
     let has = |key: &ConnectionKey| present.contains(&key.schedule_at()) || present.contains(&key.schedule_due());
     Ok(keys.into_iter().filter(|key| !has(key)).collect())
 }

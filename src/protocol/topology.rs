@@ -14,8 +14,8 @@ use tracing::info;
 pub use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub use self::first::FirstSequence;
 pub use self::server::{Server, check_server};
-use super::sequence::{self, Backwards, SequenceError};
-use super::{Nats, NatsError};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::high_water::{self, Backwards, SequenceError};
 use crate::subject;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -110,7 +110,7 @@ impl From<SequenceError> for TopologyError {
 pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     check_server(nats).await?;
     // Before `OAUTH` is made, which would begin at 1.
-    sequence::check(nats).await?;
+    high_water::check(nats).await?;
     let mut made = false;
     for wanted in streams(sizes) {
         let is_queue = wanted.retention == RetentionPolicy::WorkQueue;
@@ -129,7 +129,7 @@ pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> 
     if let Some(first) = first {
         first::go_on_with(nats, sizes, first).await?;
     }
-    sequence::check(nats).await?;
+    high_water::check(nats).await?;
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, true).await?;
     }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use super::{Newest, Store, StoreError, json, parse, seal_error};
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
-use crate::nats::{NatsError, bucket, direct, record};
+use crate::jetstream::{NatsError, batch, kv};
+use crate::protocol::records;
 use crate::seal::Place;
 use crate::secret::Secret;
 use crate::subject::{CONNECTIONS, ConnectionKey};
@@ -33,7 +34,7 @@ impl Store {
         after: u64,
         most: (usize, u64),
     ) -> Result<ConnectionPage, StoreError> {
-        let page = direct::page(&self.nats, CONNECTIONS, filter, after, most).await?;
+        let page = batch::page(&self.nats, CONNECTIONS, filter, after, most).await?;
         let mut connections = Vec::new();
         for entry in page.entries {
             let stored = self.open_connection(&entry.key, &entry.payload)?;
@@ -120,7 +121,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn tombstone(&self, key: &ConnectionKey) -> Result<Option<u64>, StoreError> {
-        let Some(newest) = record::last(&self.nats, &key.subject()).await? else { return Ok(None) };
+        let Some(newest) = records::last(&self.nats, &key.subject()).await? else { return Ok(None) };
         let connection: OauthConnection = parse(crate::subject::OAUTH, &key.subject(), &newest.payload)?;
         Ok((connection.status == Status::Revoked).then_some(newest.sequence))
     }
@@ -131,13 +132,13 @@ impl Store {
     /// [`StoreError`].
     pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        while let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? {
+        while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
             let there: Newest = parse(CONNECTIONS, &kv_key, &entry.payload)?;
             if there.sequence > sequence {
                 return Ok(());
             }
-            let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
-            bucket::purge(&self.nats, at).await?;
+            let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
+            kv::purge(&self.nats, at).await?;
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ impl Store {
         failure: &RefreshFailure,
     ) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        while let Some(entry) = bucket::get(&self.nats, CONNECTIONS, &kv_key).await? {
+        while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
             let Some(value) = entry.value else { return Ok(()) };
             // Still sealed: the note needs no key.
             let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
@@ -161,12 +162,12 @@ impl Store {
                 return Ok(());
             }
             stored.refresh_failure = Some(failure.clone());
-            let mut headers = crate::nats::headers(None);
+            let mut headers = crate::jetstream::headers(None);
             if let Some(value) = mark(&stored).get(HEADER_REFRESH) {
                 headers.insert(HEADER_REFRESH, value.clone());
             }
-            let at = bucket::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
-            match bucket::put_with(&self.nats, at, headers, json(&stored)?).await {
+            let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
+            match kv::put_with(&self.nats, at, headers, json(&stored)?).await {
                 // It may only have been sealed anew.
                 Err(NatsError::WrongLastSequence) => {}
                 put => return Ok(put.map(drop)?),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Store, StoreError, json, parse};
-use crate::nats::{NatsError, bucket};
+use crate::jetstream::{NatsError, kv};
 use crate::subject::{META, META_KEYS};
 
 impl Store {
@@ -42,7 +42,7 @@ impl Store {
                 return Ok(());
             }
             used.push(sealing.clone());
-            match bucket::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
+            match kv::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
                 Err(NatsError::WrongLastSequence) => {}
                 other => return Ok(other.map(drop)?),
             }
@@ -54,7 +54,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keys_in_use(&self) -> Result<(Vec<String>, u64), StoreError> {
-        let entry = bucket::get(&self.nats, META, META_KEYS).await?;
+        let entry = kv::get(&self.nats, META, META_KEYS).await?;
         let revision = entry.as_ref().map_or(0, |entry| entry.revision);
         let used = match entry.and_then(|entry| entry.value) {
             Some(value) => parse(META, META_KEYS, &value)?,
@@ -74,7 +74,7 @@ impl Store {
             if retired.is_empty() {
                 return Ok(retired);
             }
-            match bucket::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
+            match kv::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
                 Err(NatsError::WrongLastSequence) => {}
                 other => return Ok(other.map(|_| retired)?),
             }

@@ -4,8 +4,8 @@ use async_nats::HeaderMap;
 
 use super::{Store, StoreError, json, parse, seal_error};
 use crate::command::HEADER_COMMAND;
+use crate::jetstream::{NatsError, header, kv};
 use crate::login::PendingLogin;
-use crate::nats::{NatsError, bucket, header};
 use crate::seal::Place;
 use crate::secret::Secret;
 use crate::subject::{self, Account, STATES};
@@ -50,9 +50,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn put_login(&self, state_hash: &str, account: &Account, login: &PendingLogin) -> Result<(), StoreError> {
-        Ok(bucket::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0)
-            .await
-            .map(drop)?)
+        Ok(kv::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0).await.map(drop)?)
     }
 
     /// Finds a login by its state's hash.
@@ -60,7 +58,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {
-        let Some(entry) = bucket::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
+        let Some(entry) = kv::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
             return Ok(FoundLogin::Unknown);
         };
         let Some(value) = entry.value else {
@@ -88,11 +86,11 @@ impl Store {
         command_id: &str,
     ) -> Result<Consumed, StoreError> {
         let attempt = system::random_id();
-        let mut headers: HeaderMap = crate::nats::headers(Some(&attempt));
+        let mut headers: HeaderMap = crate::jetstream::headers(Some(&attempt));
         headers.insert(HEADER_COMMAND, command_id);
         let key = subject::state_key(state_hash, account);
-        let at = bucket::At { bucket: STATES, key: &key, replaces: revision };
-        match bucket::delete(&self.nats, at, headers, bytes::Bytes::new()).await {
+        let at = kv::At { bucket: STATES, key: &key, replaces: revision };
+        match kv::delete(&self.nats, at, headers, bytes::Bytes::new()).await {
             Ok(_) => return Ok(Consumed::ByThisAttempt),
             Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
             Err(error) => return Err(error.into()),

@@ -20,9 +20,10 @@ use super::{Newest, Store, StoreError, StoredConfig, json, parse, ticket};
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{Status, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
+use crate::jetstream::reader::{self, Walk};
+use crate::jetstream::{NatsError, header, kv};
 use crate::login::PendingLogin;
-use crate::nats::walk::{self, Walk};
-use crate::nats::{self, NatsError, bucket, header, record};
+use crate::protocol::records;
 use crate::seal::key_id;
 use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, OAUTH, STATES, kv_stream, kv_subject};
 
@@ -134,7 +135,7 @@ pub async fn rotate(store: &Store, tell: &(dyn Fn(Step<'_>) + Sync)) -> Result<R
 /// What a message of a stream needs.
 enum Need {
     Catch(String, String, u64),
-    Reseal(&'static str, bucket::Entry),
+    Reseal(&'static str, kv::Entry),
 }
 
 struct Rotation<'a> {
@@ -177,16 +178,16 @@ impl Rotation<'_> {
 
     async fn has_older_login(&self) -> Result<bool, StoreError> {
         let nats = &self.store.nats;
-        for key in bucket::keys(nats, STATES, "*.*").await? {
-            let Some(value) = bucket::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
+        for key in kv::keys(nats, STATES, "*.*").await? {
+            let Some(value) = kv::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
             let login: PendingLogin = parse(STATES, "a pending login", &value)?;
             if login.sealed_verifier.is_some_and(|sealed| !self.store.keyring.is_current(&sealed)) {
                 return Ok(true);
             }
         }
         // A login without PKCE has nothing sealed but the ticket that leads to it.
-        for key in bucket::keys(nats, STATES, &subject::ticket_key_of_any("*")).await? {
-            let Some(value) = bucket::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
+        for key in kv::keys(nats, STATES, &subject::ticket_key_of_any("*")).await? {
+            let Some(value) = kv::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
             if !self.store.keyring.is_current(&ticket::sealed(&value)?) {
                 return Ok(true);
             }
@@ -206,7 +207,7 @@ impl Rotation<'_> {
         let mut at = [records, connections, configs];
         for (at, bucket) in at.iter_mut().skip(1).zip([CONNECTIONS, CONFIGS]) {
             let (stream, all) = (kv_stream(bucket), kv_subject(bucket, ">"));
-            let need = |revision, message| Some(Need::Reseal(bucket, bucket::entry_of(bucket, revision, message)));
+            let need = |revision, message| Some(Need::Reseal(bucket, kv::entry_of(bucket, revision, message)));
             *at = self.walk(&stream, &all, *at, need).await?;
         }
         self.at = at;
@@ -221,7 +222,7 @@ impl Rotation<'_> {
         need: impl Fn(u64, Message) -> Option<Need>,
     ) -> Result<u64, RotateError> {
         let (store, tell) = (self.store, self.tell);
-        let state = walk::state(&store.nats, stream).await?;
+        let state = reader::state(&store.nats, stream).await?;
         let Some(scan) = Walk::begin(&store.nats, stream, subjects, after).await? else { return Ok(after) };
         tell(Step::Begins(stream, state.map_or(0, |state| state.messages.min(state.last_sequence - after))));
         let messages = stream::unfold(scan, async |mut scan| match scan.next().await {
@@ -290,9 +291,9 @@ impl Store {
             if self.keyring.is_current(sealed) || !self.is_behind(CONNECTIONS, &key.kv_key(), sequence).await? {
                 return Ok(false);
             }
-            let Some(record) = record::last(&self.nats, subject).await? else { return Ok(false) };
+            let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
             let stored = self.connection_of(&key, &record)?;
-            let is_gone = bucket::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
+            let is_gone = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
             if stored.connection.status == Status::Revoked && is_gone {
                 return Ok(false);
             }
@@ -303,7 +304,7 @@ impl Store {
         if !self.is_behind(CONFIGS, integration.as_str(), sequence).await? {
             return Ok(false);
         }
-        let Some(record) = record::last(&self.nats, subject).await? else { return Ok(false) };
+        let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
         if header(&record.headers, HEADER_STATUS).is_empty() {
             let sealed: IntegrationOauthConfig<String> = parse(OAUTH, subject, &record.payload)?;
             let config = self.open_config(OAUTH, subject, 0, sealed)?;
@@ -315,13 +316,13 @@ impl Store {
     }
 
     async fn is_behind(&self, bucket: &str, key: &str, sequence: u64) -> Result<bool, StoreError> {
-        let entry = bucket::get(&self.nats, bucket, key).await?.filter(|entry| !entry.payload.is_empty());
+        let entry = kv::get(&self.nats, bucket, key).await?.filter(|entry| !entry.payload.is_empty());
         let there = entry.map(|entry| parse::<Newest>(bucket, key, &entry.payload)).transpose()?;
         Ok(there.is_none_or(|there| there.sequence < sequence))
     }
 
     /// Seals an entry anew, in whatever state it is by now. Gives whether it had to be.
-    async fn reseal(&self, bucket: &str, found: &bucket::Entry) -> Result<bool, StoreError> {
+    async fn reseal(&self, bucket: &str, found: &kv::Entry) -> Result<bool, StoreError> {
         let (mut value, mut revision) = (found.value.clone(), found.revision);
         loop {
             let Some(newer) = value.map(|value| self.resealed(bucket, &found.key, &value)).transpose()?.flatten()
@@ -330,8 +331,8 @@ impl Store {
             };
             fail_point!("before_reseal");
             let (headers, newer) = newer;
-            let at = bucket::At { bucket, key: &found.key, replaces: revision };
-            match bucket::put_with(&self.nats, at, headers, newer).await {
+            let at = kv::At { bucket, key: &found.key, replaces: revision };
+            match kv::put_with(&self.nats, at, headers, newer).await {
                 // Something newer is there, and may be sealed with an older key all the same.
                 Err(NatsError::WrongLastSequence) => {}
                 Err(error) => return Err(error.into()),
@@ -340,7 +341,7 @@ impl Store {
                     return Ok(true);
                 }
             }
-            let Some(entry) = bucket::get(&self.nats, bucket, &found.key).await? else { return Ok(false) };
+            let Some(entry) = kv::get(&self.nats, bucket, &found.key).await? else { return Ok(false) };
             (value, revision) = (entry.value, entry.revision);
         }
     }
@@ -361,7 +362,7 @@ impl Store {
             }
             let config = self.open_config(bucket, key, sequence, config)?;
             let config = self.seal_config(bucket, key, sequence, config)?;
-            return Ok(Some((nats::headers(None), json(&StoredConfig { config, sequence, modified })?)));
+            return Ok(Some((crate::jetstream::headers(None), json(&StoredConfig { config, sequence, modified })?)));
         }
         let mut stored: StoredConnection = parse(bucket, key, value)?;
         if !secrets(&mut stored.connection)
@@ -373,7 +374,7 @@ impl Store {
         let opened = self.open_secrets(key, stored)?;
         let name = ConnectionKey::parse_kv_key(key).map_err(|_| StoreError::Unreadable(format!("{bucket}/{key}")))?;
         let (marks, sealed) = self.sealed_connection(&name, opened)?;
-        Ok(Some((nats::headers_with(&marks), sealed)))
+        Ok(Some((crate::jetstream::headers_with(&marks), sealed)))
     }
 }
 

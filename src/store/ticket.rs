@@ -4,7 +4,7 @@ use async_nats::header::NATS_MESSAGE_ID;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, json, parse, seal_error};
-use crate::nats::{NatsError, bucket, header};
+use crate::jetstream::{NatsError, header, kv};
 use crate::seal::Place;
 use crate::secret::{self, Secret};
 use crate::subject::{self, Account, STATES};
@@ -40,7 +40,7 @@ impl Store {
         let text = serde_json::to_string(start).map(Secret::new).map_err(unreadable)?;
         let sealed = self.keyring.seal(place(ticket_hash), &text).map_err(seal_error(STATES, ticket_hash))?;
         let key = subject::ticket_key(ticket_hash, account);
-        Ok(bucket::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
+        Ok(kv::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
     }
 
     /// Takes what a ticket leads to, once: the mark that it was taken comes first.
@@ -49,21 +49,21 @@ impl Store {
     /// [`StoreError`] when the outcome is not known.
     pub async fn take_ticket(&self, ticket_hash: &str) -> Result<Option<Start>, StoreError> {
         let any = subject::ticket_key_of_any(ticket_hash);
-        let Some(entry) = bucket::get(&self.nats, STATES, &any).await? else { return Ok(None) };
+        let Some(entry) = kv::get(&self.nats, STATES, &any).await? else { return Ok(None) };
         let Some(value) = entry.value else { return Ok(None) };
         let Ticket { sealed } = parse(STATES, ticket_hash, &value)?;
         let opened = self.keyring.open(place(ticket_hash), &sealed).map_err(seal_error(STATES, ticket_hash))?;
         let start = parse(STATES, ticket_hash, opened.expose().as_bytes())?;
 
         let attempt = system::random_id();
-        let at = bucket::At { bucket: STATES, key: &entry.key, replaces: entry.revision };
-        match bucket::delete(&self.nats, at, crate::nats::headers(Some(&attempt)), bytes::Bytes::new()).await {
+        let at = kv::At { bucket: STATES, key: &entry.key, replaces: entry.revision };
+        match kv::delete(&self.nats, at, crate::jetstream::headers(Some(&attempt)), bytes::Bytes::new()).await {
             Ok(_) => return Ok(Some(start)),
             Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
             Err(error) => return Err(error.into()),
         }
         // Another took it, or a repetition of this very mark met the first one.
-        let mark = bucket::get(&self.nats, STATES, &any).await?;
+        let mark = kv::get(&self.nats, STATES, &any).await?;
         Ok(mark.filter(|mark| header(&mark.headers, NATS_MESSAGE_ID.as_ref()) == attempt).map(|_| start))
     }
 }

@@ -9,8 +9,8 @@ use super::job::Job;
 use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::event::{Event, EventKind};
-use crate::nats::record::{self, NewRecord, Written};
-use crate::nats::schedule::{self, Due};
+use crate::protocol::records::{self, NewRecord, Written};
+use crate::protocol::schedule::{self, Due};
 use crate::store::{StoreError, json};
 use crate::subject::ConnectionKey;
 use crate::system;
@@ -38,7 +38,7 @@ pub(super) async fn write(
         headers,
         body: json(&connection)?,
     };
-    match record::write(&store.nats, record).await? {
+    match records::write(&store.nats, record).await? {
         Written::Stored(record) => Ok(Some(record)),
         Written::Replaced { .. } | Written::Superseded => Ok(None),
     }

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::PULL;
-use crate::nats::{Nats, NatsError, command as queue};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::commands as queue;
 
 /// The places of one consumer in one process.
 pub(super) struct Places {

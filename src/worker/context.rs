@@ -1,25 +1,24 @@
 //! What calls and commands of a worker's process share.
 
-pub mod lane;
 mod measures;
-mod pending;
+mod pending_logins;
 mod resumed;
 
 use std::sync::Arc;
 
-pub use self::lane::Lanes;
 pub use self::measures::Measures;
-pub use self::pending::PendingLogins;
+pub use self::pending_logins::PendingLogins;
 pub use self::resumed::Resumed;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
-use crate::nats::outgoing::Replies;
+use crate::protocol::replies::Replies;
 use crate::provider;
 use crate::share::Shares;
 use crate::store::Store;
 use crate::subject::Account;
 use crate::webhook::Webhook;
+use crate::worker::background::refresh_limiter::Lanes;
 
 /// What is kept, the ways to providers and the bus, settings, and what is counted.
 pub struct Service {

@@ -8,7 +8,8 @@ use tracing::{Span, info_span, warn};
 use crate::auth::Purpose;
 use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work};
 use crate::event::Event;
-use crate::nats::{self, Nats, record};
+use crate::jetstream::Nats;
+use crate::protocol::records;
 use crate::seal::Keyring;
 use crate::store::{StoreError, json};
 use crate::subject::{self, CommandSubject};
@@ -33,7 +34,7 @@ impl Job {
     pub(super) fn parse(keyring: &Keyring, message: &Message) -> Result<(Self, Work), String> {
         let subject = CommandSubject::parse(&message.subject).map_err(|error| error.to_string())?;
         let envelope = Envelope::parse(&message.payload).map_err(|error| error.to_string())?;
-        let header = |name| message.headers.as_ref().map_or("", |headers| nats::header(headers, name));
+        let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed).map_err(|error| error.to_string())?;
         let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
@@ -50,7 +51,7 @@ impl Job {
     /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
     pub(super) fn is_overtaken_by(&self, newest: &StreamMessage) -> bool {
         self.repeats.is_some_and(|queued| newest.time.unix_timestamp_nanos() > queued)
-            && !record::is_work_of(newest, &self.id)
+            && !records::is_work_of(newest, &self.id)
     }
 
     /// What a credential in it has to be for.
@@ -82,7 +83,8 @@ impl Job {
     pub(super) async fn tell(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
         let name = event.event.as_str();
         let message_id = format!("{}.{name}", self.id);
-        nats.publish(&self.subject.event_subject(name), nats::headers(Some(&message_id)), json(event)?).await?;
+        nats.publish(&self.subject.event_subject(name), crate::jetstream::headers(Some(&message_id)), json(event)?)
+            .await?;
         Ok(())
     }
 }

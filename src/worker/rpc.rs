@@ -2,7 +2,7 @@
 //! nodes' by the account in their subject; what both may ask is one implementation.
 
 mod change;
-mod edge;
+mod gateway;
 mod keys;
 mod list;
 mod login;
@@ -20,12 +20,12 @@ use tracing::{Span, debug, error, warn};
 use crate::auth::{AuthError, Caller};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
-use crate::nats::{Nats, NatsError, Patience};
+use crate::jetstream::{Nats, NatsError, Patience};
 use crate::secret::Secret;
-use crate::service::Service;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
+use crate::worker::context::Service;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
@@ -86,7 +86,7 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 /// # Errors
 /// When a subscription is refused or ends.
 pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, edge::serve);
+    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, gateway::serve);
     let nodes = apart(&service, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {
         reads::run(&service, stop.clone()).await;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use tokio::process::Command;
 
 use crate::bus::{BUCKETS, Bus};
+
 use crate::provider::Provider;
 use crate::support::child::Running;
 use crate::support::nats::Nats;

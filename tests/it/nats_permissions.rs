@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use crate::bus::{BUCKETS, Bus};
+
 use crate::nats_operator::ROOT;
 use crate::provider::Provider;
 use crate::support::nats::Nats;

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::bus::{BUCKETS, Bus};
+
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, run, settings};
 

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::bus::{Command, StateOwner};
+use tokenbus::gateway::backend::{Command, StateOwner};
 use tokenbus::secret::Secret;
 
 use crate::fleet::{Fleet, eventually, nobody};

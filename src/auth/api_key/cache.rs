@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::{StoredKey, hash, parse, to_json};
 use crate::auth::{AuthError, Caller};
-use crate::nats::{Nats, NatsError, bucket};
+use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::API_KEYS;
 
 /// Keys kept at most, and for how long.
@@ -135,7 +135,7 @@ impl Keys {
     /// Follows the bucket's changes until that fails.
     async fn follow(&self) -> NatsError {
         let connection = self.0.nats.connects();
-        let mut changes = match bucket::changes(&self.0.nats, API_KEYS).await {
+        let mut changes = match kv::changes(&self.0.nats, API_KEYS).await {
             Ok(changes) => changes,
             Err(error) => return error,
         };
@@ -170,7 +170,7 @@ impl Keys {
             return Ok(Some(kept));
         }
         debug!(id, "reading an API key");
-        let Some(entry) = bucket::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
+        let Some(entry) = kv::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
         let key = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
         let Some(key) = key else { return Ok(None) };
         let found = Arc::new(Kept { key, revision: entry.revision });
@@ -203,7 +203,7 @@ impl Keys {
         loop {
             let Some(Use { id, key, at }) = to_note.recv().await else { return std::future::pending().await };
             let Ok(value) = to_json(&StoredKey { last_used: Some(at), ..key.key.clone() }) else { continue };
-            if let Err(error) = bucket::put(&self.0.nats, API_KEYS, &id, value, key.revision).await {
+            if let Err(error) = kv::put(&self.0.nats, API_KEYS, &id, value, key.revision).await {
                 debug!("use of an API key not noted down: {error}");
             }
         }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{PAGE, reason};
 use crate::cli::pages;
 use crate::client::{self, CallError};
-use crate::nats::Nats;
+use crate::jetstream::Nats;
 use crate::subject::{Account, Integration, NodeCall};
 
 /// The calls of one account.

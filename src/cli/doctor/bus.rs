@@ -7,13 +7,13 @@ use jiff::SignedDuration;
 use super::Role;
 use super::keyring;
 use super::report::{Check, Report};
-use crate::bus::Bus;
 use crate::config::Config;
-use crate::nats::outgoing::Replies;
-use crate::nats::permissions::{self, OwnUser};
-use crate::nats::sequence::{self, SequenceError};
-use crate::nats::topology::{self, Server, Sizes, TopologyError};
-use crate::nats::{Nats, NatsError, Patience};
+use crate::gateway::backend::Bus;
+use crate::jetstream::{Nats, NatsError, Patience};
+use crate::protocol::high_water::{self, SequenceError};
+use crate::protocol::permissions::{self, OwnUser};
+use crate::protocol::replies::Replies;
+use crate::protocol::topology::{self, Server, Sizes, TopologyError};
 use crate::seal::Keyring;
 use crate::subject::Waiter;
 use crate::subject::permission::{self, Act, Permission, USER_INFO};
@@ -63,7 +63,7 @@ async fn stored(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: R
     let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     report.add(streams(topology::inspect(nats, sizes).await));
     if role != Role::Operator {
-        report.add(sequences(sequence::check(nats).await));
+        report.add(sequences(high_water::check(nats).await));
     }
     report.add(Check::skipped(
         "at rest",

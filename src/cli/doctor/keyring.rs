@@ -2,7 +2,7 @@
 
 use super::report::{Check, Report};
 use crate::config::Config;
-use crate::nats::{Nats, bucket};
+use crate::jetstream::{Nats, kv};
 use crate::seal::Keyring;
 use crate::subject::{META, META_KEYS};
 
@@ -29,7 +29,7 @@ pub(super) async fn load(config: &Config, report: &mut Report) -> Option<Keyring
 /// Whether all keys are there that something stored was sealed with.
 pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
     const CHECK: &str = "keys in use";
-    let entry = match bucket::get(nats, META, META_KEYS).await {
+    let entry = match kv::get(nats, META, META_KEYS).await {
         Ok(entry) => entry,
         Err(error) => return Check::failed(CHECK, format!("`{META}` cannot be read: {error}")),
     };

@@ -11,7 +11,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The right-most address that is not a trusted proxy's: what stands left of it, anybody may have written. Where the
 /// headers say nothing, cannot be read that far, or contradict each other, the peer's. A proxy adds to one of the two
 /// headers and passes the other one on as it came, so a lone header that a client made up would count otherwise.
-pub(super) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(in crate::gateway) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     if !is_trusted(peer) {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::gate::network;
+use crate::gateway::listener::rate_limits::network;
 use crate::share::{Place, Shares};
 
 /// The connections that are open, by the network that they come from.
-pub(super) struct Peers {
+pub(in crate::gateway) struct Peers {
     most: usize,
     trusted: Vec<IpNet>,
     open: Arc<Shares<IpAddr>>,
@@ -17,12 +17,12 @@ pub(super) struct Peers {
 
 impl Peers {
     /// At most that many of each network, 0 for as many as come. Trusted proxies bring everybody's and have no limit.
-    pub(super) fn new(most: usize, trusted: Vec<IpNet>) -> Self {
+    pub(in crate::gateway) fn new(most: usize, trusted: Vec<IpNet>) -> Self {
         Self { most: if most == 0 { usize::MAX } else { most }, trusted, open: Arc::default() }
     }
 
     /// A place for a connection of that peer; none when its network has as many as it may.
-    pub(super) fn take(&self, peer: IpAddr) -> Option<Place<IpAddr>> {
+    pub(in crate::gateway) fn take(&self, peer: IpAddr) -> Option<Place<IpAddr>> {
         let peer = peer.to_canonical();
         let is_trusted = self.trusted.iter().any(|trusted| trusted.contains(&peer));
         self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most })

@@ -9,9 +9,9 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use hyper::header::HeaderMap;
 use ipnet::IpNet;
 
-use super::address;
-use super::error::HttpError;
 use crate::command::Credential;
+use crate::gateway::listener::client_address;
+use crate::gateway::routes::error::HttpError;
 
 /// Counters of one kind. Clients are spread over them by a hash that nobody outside can foresee, so memory is bounded
 /// whoever comes: 256 Ki counters of a few words. Two clients that meet in one share its allowance.
@@ -27,7 +27,7 @@ pub struct Rate {
 }
 
 /// Who may come in, and how often.
-pub(super) struct Gate {
+pub(in crate::gateway) struct Gate {
     trusted: Vec<IpNet>,
     addresses: Counters,
     credentials: Counters,
@@ -40,23 +40,23 @@ struct Counters {
 }
 
 impl Gate {
-    pub(super) fn new(trusted: Vec<IpNet>, address: Rate, credential: Rate) -> Self {
+    pub(in crate::gateway) fn new(trusted: Vec<IpNet>, address: Rate, credential: Rate) -> Self {
         Self { trusted, addresses: Counters::new(address), credentials: Counters::new(credential) }
     }
 
     /// Whose request it is.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        address::client(peer, headers, &self.trusted)
+    pub(in crate::gateway) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        client_address::client(peer, headers, &self.trusted)
     }
 
     /// Counts a request of that address.
-    pub(super) fn admit_address(&self, client: IpAddr) -> Result<(), HttpError> {
+    pub(in crate::gateway) fn admit_address(&self, client: IpAddr) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "address", seconds };
         self.addresses.admit(&network(client)).map_err(limited)
     }
 
     /// Counts a request with that credential.
-    pub(super) fn admit_credential(&self, credential: &Credential) -> Result<(), HttpError> {
+    pub(in crate::gateway) fn admit_credential(&self, credential: &Credential) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "credential", seconds };
         self.credentials.admit(credential.counted_by()).map_err(limited)
     }
@@ -81,7 +81,7 @@ impl Counters {
 }
 
 /// What counts as one client: an IPv4 address, or an IPv6 /64, which any one site has all of.
-pub(super) fn network(client: IpAddr) -> IpAddr {
+pub(in crate::gateway) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(ip) => {

@@ -21,9 +21,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::gate::Gate;
-use super::peers::Peers;
-use super::{Certificates, Edge, Rate};
+use crate::gateway::listener::peers::Peers;
+use crate::gateway::listener::rate_limits::Gate;
+use crate::gateway::{Certificates, Edge, Rate};
 
 /// Pause after the operating system refused to hand over a connection: it is out of descriptors,
 /// and asking again at once would only burn time.

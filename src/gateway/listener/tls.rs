@@ -80,7 +80,7 @@ impl Certificates {
     }
 
     /// What the next handshake is made with.
-    pub(super) fn current(&self) -> Arc<ServerConfig> {
+    pub(in crate::gateway) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }
 
@@ -144,4 +144,4 @@ impl Pair {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::gateway) mod tests;

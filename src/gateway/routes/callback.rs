@@ -5,11 +5,11 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::error::{Answer, HttpError};
-use super::page::{self, Outcome};
-use super::reply::{self, Reply};
-use super::request::{self, Asked};
-use crate::bus::{Bus, Caller, Command, StateOwner};
+use crate::gateway::backend::{Bus, Caller, Command, StateOwner};
+use crate::gateway::routes::error::{Answer, HttpError};
+use crate::gateway::routes::page::{self, Outcome};
+use crate::gateway::routes::reply::{self, Reply};
+use crate::gateway::routes::request::{self, Asked};
 use crate::secret::Secret;
 
 /// Longest state that is looked up; ours are far shorter.
@@ -30,7 +30,7 @@ struct Cookie {
 }
 
 /// Sends a browser on to the provider with the cookie that the callback then demands.
-pub(super) async fn start(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn start(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let ticket = asked.query.need("ticket")?;
     asked.query.end()?;
     let answer = bus.call("start", &asked.caller, &json!({ "ticket": ticket.expose() })).await?;
@@ -53,7 +53,7 @@ fn redirect(Started { oauth_url, cookie: Cookie { name, value, max_age } }: &Sta
 
 /// Takes what the provider sent, has a worker exchange it, and says how it went: in JSON, or as a
 /// page that shows no token.
-pub(super) async fn finish(bus: &Bus, mut asked: Asked, html: bool) -> Reply {
+pub(in crate::gateway) async fn finish(bus: &Bus, mut asked: Asked, html: bool) -> Reply {
     let owner = match owner(bus, &mut asked).await {
         Ok((state, owner)) => (state, owner),
         Err(error) => return failed(&error.answer(false), None, html),
@@ -81,7 +81,7 @@ async fn owner(bus: &Bus, asked: &mut Asked) -> Result<(Secret, StateOwner), Htt
 }
 
 /// A failure, in JSON or as a page; the status is the same.
-pub(super) fn failed(answer: &Answer, owner: Option<&StateOwner>, html: bool) -> Reply {
+pub(in crate::gateway) fn failed(answer: &Answer, owner: Option<&StateOwner>, html: bool) -> Reply {
     if html {
         return answer.with(page::reply(answer.status, &Outcome::Failed(&answer.error), owner));
     }

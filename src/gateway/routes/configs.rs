@@ -4,29 +4,29 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::error::HttpError;
-use super::reply::{self, Reply};
-use super::request::{Asked, Query};
-use crate::bus::{Bus, Caller, Command, Whoami};
+use crate::gateway::backend::{Bus, Caller, Command, Whoami};
+use crate::gateway::routes::error::HttpError;
+use crate::gateway::routes::reply::{self, Reply};
+use crate::gateway::routes::request::{Asked, Query};
 
 /// Entries of a page when the caller names no number.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 
-pub(super) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let body = page(&mut asked.query)?;
     asked.query.end()?;
     answer(bus, "configs", &asked.caller, body).await
 }
 
-pub(super) async fn get(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn get(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
     let body = Map::from_iter([("integration_id".to_owned(), integration.as_str().into())]);
     answer(bus, "config", &asked.caller, body).await
 }
 
-pub(super) async fn put(bus: &Bus, asked: Asked, body: Bytes) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn put(bus: &Bus, asked: Asked, body: Bytes) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
     let Whoami { account, admin: _, seal_to } = admin(bus, &asked.caller).await?;
@@ -34,7 +34,7 @@ pub(super) async fn put(bus: &Bus, asked: Asked, body: Bytes) -> Result<Reply, H
     Ok(reply::success())
 }
 
-pub(super) async fn delete(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn delete(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
     let Whoami { account, admin: _, seal_to } = admin(bus, &asked.caller).await?;
@@ -55,7 +55,7 @@ async fn admin(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
 }
 
 /// Which page of a list is wanted.
-pub(super) fn page(query: &mut Query) -> Result<Map<String, Value>, HttpError> {
+pub(in crate::gateway) fn page(query: &mut Query) -> Result<Map<String, Value>, HttpError> {
     let limit = query.number("limit", 1, MAX_PAGE)?.unwrap_or(PAGE);
     let mut body = Map::from_iter([("limit".to_owned(), limit.into())]);
     query.pass("cursor", &mut body);
@@ -63,7 +63,7 @@ pub(super) fn page(query: &mut Query) -> Result<Map<String, Value>, HttpError> {
 }
 
 /// Makes a call and passes its answer on.
-pub(super) async fn answer(
+pub(in crate::gateway) async fn answer(
     bus: &Bus,
     call: &'static str,
     caller: &Caller,

@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::configs::{answer, page};
-use super::error::HttpError;
-use super::reply::{self, Reply};
-use super::request::Asked;
-use crate::bus::Bus;
+use crate::gateway::backend::Bus;
+use crate::gateway::routes::configs::{answer, page};
+use crate::gateway::routes::error::HttpError;
+use crate::gateway::routes::reply::{self, Reply};
+use crate::gateway::routes::request::Asked;
 use crate::secret::Secret;
 
 /// Longest remaining lifetime that a caller may ask of a token: a day, in seconds.
@@ -24,7 +24,11 @@ struct Begun {
     ticket: Option<Secret>,
 }
 
-pub(super) async fn login(bus: &Bus, public_url: Option<&Url>, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn login(
+    bus: &Bus,
+    public_url: Option<&Url>,
+    mut asked: Asked,
+) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     let query = &mut asked.query;
     query.pass("scopes", &mut body);
@@ -53,7 +57,7 @@ fn start_link(public_url: &Url, ticket: &Secret) -> Secret {
     Secret::new(format!("{base}/hub/integrations/oauth-start?ticket={}", ticket.expose()))
 }
 
-pub(super) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     if let Some(seconds) = asked.query.number("min_valid", 0, MAX_MIN_VALID)? {
         body.insert("min_valid".to_owned(), seconds.into());
@@ -62,14 +66,14 @@ pub(super) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpErro
     answer(bus, "token", &asked.caller, body).await
 }
 
-pub(super) async fn refresh(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn refresh(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     asked.query.pass("refresh_token", &mut body);
     asked.query.end()?;
     answer(bus, "refresh", &asked.caller, body).await
 }
 
-pub(super) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = page(&mut asked.query)?;
     if asked.names.has_integration() {
         body.insert("integration_id".to_owned(), asked.names.integration()?.as_str().into());
@@ -78,7 +82,7 @@ pub(super) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError
     answer(bus, "list", &asked.caller, body).await
 }
 
-pub(super) async fn revoke(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn revoke(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
     let body = named(&asked)?;
     asked.query.end()?;
     answer(bus, "delete", &asked.caller, body).await

@@ -3,8 +3,8 @@
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use super::reply::{self, Reply};
-use crate::bus::BusError;
+use crate::gateway::backend::BusError;
+use crate::gateway::routes::reply::{self, Reply};
 use crate::subject::NameError;
 
 /// Seconds after which to ask again when nobody said how long.
@@ -12,7 +12,7 @@ const RETRY_AFTER: u64 = 2;
 
 /// Why a request is not answered as asked. The text goes to the caller.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+pub(in crate::gateway) enum HttpError {
     #[error("{0}")]
     BadRequest(String),
     #[error(transparent)]
@@ -39,20 +39,20 @@ pub(super) enum HttpError {
 
 /// What the caller sees of an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) error: String,
-    pub(super) header: Option<(HeaderName, HeaderValue)>,
+pub(in crate::gateway) struct Answer {
+    pub(in crate::gateway) status: StatusCode,
+    pub(in crate::gateway) error: String,
+    pub(in crate::gateway) header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl HttpError {
-    pub(super) fn bad(text: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn bad(text: impl Into<String>) -> Self {
         Self::BadRequest(text.into())
     }
 
     /// The status and what goes with it. On most routes an unknown integration or connection is
     /// a 400, as their documented codes want it; `missing_is_404` is set on the others.
-    pub(super) fn answer(&self, missing_is_404: bool) -> Answer {
+    pub(in crate::gateway) fn answer(&self, missing_is_404: bool) -> Answer {
         let (status, header) = match self {
             Self::BadRequest(_) | Self::Name(_) => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, Some(challenge())),
@@ -84,13 +84,13 @@ impl HttpError {
 
 impl Answer {
     /// The answer in JSON: `{"error": text}`.
-    pub(super) fn json(&self) -> Reply {
+    pub(in crate::gateway) fn json(&self) -> Reply {
         let body = serde_json::json!({ "error": self.error }).to_string();
         self.with(reply::json(self.status, body))
     }
 
     /// Adds the header that belongs to the status.
-    pub(super) fn with(&self, mut reply: Reply) -> Reply {
+    pub(in crate::gateway) fn with(&self, mut reply: Reply) -> Reply {
         if let Some((name, value)) = &self.header {
             reply.headers_mut().insert(name.clone(), value.clone());
         }

@@ -2,18 +2,18 @@
 
 use hyper::StatusCode;
 
-use super::error::HttpError;
-use super::metrics::Metrics;
-use super::reply::{self, Reply};
-use super::request::Asked;
-use crate::bus::{Bus, BusError};
+use crate::gateway::backend::{Bus, BusError};
+use crate::gateway::routes::error::HttpError;
+use crate::gateway::routes::metrics::Metrics;
+use crate::gateway::routes::reply::{self, Reply};
+use crate::gateway::routes::request::Asked;
 
-pub(super) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
     Ok(reply::json(StatusCode::OK, r#"{"status":"alive"}"#))
 }
 
-pub(super) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
     match bus.ready().await {
         Ok(()) => Ok(reply::json(StatusCode::OK, r#"{"status":"ready"}"#)),
@@ -21,7 +21,7 @@ pub(super) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> 
     }
 }
 
-pub(super) fn metrics(metrics: &Metrics, asked: &Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) fn metrics(metrics: &Metrics, asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
     let text = metrics.encode().map_err(|_| HttpError::Unreadable)?;
     Ok(reply::of_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))

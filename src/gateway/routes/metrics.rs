@@ -33,7 +33,7 @@ struct Callback {
 
 /// Counts a request as in flight until it is dropped.
 #[derive(Debug)]
-pub(super) struct InFlight(Gauge);
+pub(in crate::gateway) struct InFlight(Gauge);
 
 impl Metrics {
     /// A registry that holds the edge's own metrics; names begin with `tokenbus_`.
@@ -64,16 +64,16 @@ impl Metrics {
         Ok(text)
     }
 
-    pub(super) fn in_flight(&self) -> InFlight {
+    pub(in crate::gateway) fn in_flight(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 
-    pub(super) fn request(&self, route: &'static str, method: &'static str, code: u16) {
+    pub(in crate::gateway) fn request(&self, route: &'static str, method: &'static str, code: u16) {
         self.requests.get_or_create(&Request { route, method, code }).inc();
     }
 
-    pub(super) fn callback(&self, code: u16) {
+    pub(in crate::gateway) fn callback(&self, code: u16) {
         let outcome = match code {
             200 => "connected",
             401 => "unauthorized",

@@ -2,14 +2,14 @@
 
 use hyper::StatusCode;
 
-use super::error::HttpError;
-use super::reply::{self, Reply};
-use super::request::Asked;
+use crate::gateway::routes::error::HttpError;
+use crate::gateway::routes::reply::{self, Reply};
+use crate::gateway::routes::request::Asked;
 
 /// The OpenAPI document in JSON.
 pub const DOCUMENT: &str = include_str!("openapi.json");
 
-pub(super) fn document(asked: &Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) fn document(asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
     Ok(reply::json(StatusCode::OK, DOCUMENT))
 }
@@ -21,7 +21,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::http::route::{Operation, TABLE};
+    use crate::gateway::routes::route::{Operation, TABLE};
 
     fn document() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()

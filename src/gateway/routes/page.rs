@@ -9,8 +9,8 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use url::{Position, Url};
 
-use super::reply::{self, Reply};
-use crate::bus::StateOwner;
+use crate::gateway::backend::StateOwner;
+use crate::gateway::routes::reply::{self, Reply};
 
 const STYLE: &str = include_str!("page.css");
 /// Posts to the opener. It is the same for all; what it posts stands in attributes of the body, so
@@ -22,7 +22,7 @@ const WARNING: &str = r#"<path d="M12 7v6"/><path d="M12 17h.01"/>"#;
 
 /// How it went.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Outcome<'a> {
+pub(in crate::gateway) enum Outcome<'a> {
     Connected,
     /// With the text that a caller in JSON would get.
     Failed(&'a str),
@@ -51,7 +51,7 @@ impl Origin {
 }
 
 /// The page as an answer, with the policy that lets nothing in it but itself.
-pub(super) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>) -> Reply {
+pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>) -> Reply {
     let origin = owner.and_then(|owner| owner.return_to.as_deref()).and_then(Origin::of);
     let mut reply = reply::of_type(status, "text/html; charset=utf-8", html(status, outcome, owner, origin.as_ref()));
     let script = if origin.is_some() { format!(" script-src {};", hash(SCRIPT)) } else { String::new() };

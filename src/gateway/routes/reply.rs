@@ -6,18 +6,18 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 /// An answer, whole.
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(in crate::gateway) type Reply = Response<Full<Bytes>>;
 
 /// Name of the header with the request's id.
-pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(in crate::gateway) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An answer in JSON.
-pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(in crate::gateway) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     of_type(status, "application/json", body)
 }
 
 /// An answer of another media type.
-pub(super) fn of_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(in crate::gateway) fn of_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -25,12 +25,12 @@ pub(super) fn of_type(status: StatusCode, media_type: &'static str, body: impl I
 }
 
 /// `{"message": "success"}`.
-pub(super) fn success() -> Reply {
+pub(in crate::gateway) fn success() -> Reply {
     json(StatusCode::OK, r#"{"message":"success"}"#)
 }
 
 /// Adds what every answer carries: nothing is stored, sniffed, framed or told to the next site.
-pub(super) fn seal_headers(reply: &mut Reply, request_id: &str) {
+pub(in crate::gateway) fn seal_headers(reply: &mut Reply, request_id: &str) {
     let headers = reply.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

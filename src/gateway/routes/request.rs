@@ -11,11 +11,11 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::error::HttpError;
-use super::reply::REQUEST_ID;
-use super::route::{Operation, PathNames};
-use crate::bus::Caller;
 use crate::command::{Cookie, Credential};
+use crate::gateway::backend::Caller;
+use crate::gateway::routes::error::HttpError;
+use crate::gateway::routes::reply::REQUEST_ID;
+use crate::gateway::routes::route::{Operation, PathNames};
 use crate::login::COOKIE_PREFIX;
 use crate::secret::Secret;
 use crate::signed::{HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME};
@@ -26,29 +26,29 @@ const MAX_VALUE: usize = 4096;
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A request, taken apart.
-pub(super) struct Asked {
-    pub(super) operation: Operation,
-    pub(super) names: PathNames,
-    pub(super) query: Query,
-    pub(super) raw_query: Secret,
-    pub(super) headers: HeaderMap,
-    pub(super) caller: Caller,
+pub(in crate::gateway) struct Asked {
+    pub(in crate::gateway) operation: Operation,
+    pub(in crate::gateway) names: PathNames,
+    pub(in crate::gateway) query: Query,
+    pub(in crate::gateway) raw_query: Secret,
+    pub(in crate::gateway) headers: HeaderMap,
+    pub(in crate::gateway) caller: Caller,
 }
 
 /// What a signed request has to be about.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen<'a> {
-    pub(super) method: &'a str,
+pub(in crate::gateway) struct Seen<'a> {
+    pub(in crate::gateway) method: &'a str,
     /// Path and query.
-    pub(super) target: &'a str,
+    pub(in crate::gateway) target: &'a str,
 }
 
 /// The query's parameters, each there once.
 #[derive(Debug)]
-pub(super) struct Query(BTreeMap<String, Secret>);
+pub(in crate::gateway) struct Query(BTreeMap<String, Secret>);
 
 impl Query {
-    pub(super) fn parse(raw: &str) -> Result<Self, HttpError> {
+    pub(in crate::gateway) fn parse(raw: &str) -> Result<Self, HttpError> {
         let mut parameters = BTreeMap::new();
         for (name, value) in url::form_urlencoded::parse(raw.as_bytes()) {
             if value.len() > MAX_VALUE {
@@ -63,25 +63,25 @@ impl Query {
     }
 
     /// Takes a parameter out.
-    pub(super) fn take(&mut self, name: &str) -> Option<Secret> {
+    pub(in crate::gateway) fn take(&mut self, name: &str) -> Option<Secret> {
         self.0.remove(name)
     }
 
     /// Takes a parameter out that has to be there.
-    pub(super) fn need(&mut self, name: &str) -> Result<Secret, HttpError> {
+    pub(in crate::gateway) fn need(&mut self, name: &str) -> Result<Secret, HttpError> {
         let value = self.take(name).filter(|value| !value.is_empty());
         value.ok_or_else(|| HttpError::bad(format!("parameter {name} is missing")))
     }
 
     /// Moves a parameter into a call's body as it is.
-    pub(super) fn pass(&mut self, name: &str, body: &mut Map<String, Value>) {
+    pub(in crate::gateway) fn pass(&mut self, name: &str, body: &mut Map<String, Value>) {
         if let Some(value) = self.take(name) {
             body.insert(name.to_owned(), value.expose().into());
         }
     }
 
     /// Takes a whole number out that lies between two bounds.
-    pub(super) fn number<N>(&mut self, name: &str, least: N, most: N) -> Result<Option<N>, HttpError>
+    pub(in crate::gateway) fn number<N>(&mut self, name: &str, least: N, most: N) -> Result<Option<N>, HttpError>
     where
         N: Copy + FromStr + PartialOrd + Display,
     {
@@ -93,7 +93,7 @@ impl Query {
     }
 
     /// Takes all parameters out whose names begin so, without that beginning.
-    pub(super) fn take_all(&mut self, prefix: &str) -> Map<String, Value> {
+    pub(in crate::gateway) fn take_all(&mut self, prefix: &str) -> Map<String, Value> {
         let (taken, left): (BTreeMap<_, _>, _) =
             std::mem::take(&mut self.0).into_iter().partition(|(name, _)| name.starts_with(prefix));
         self.0 = left;
@@ -102,7 +102,7 @@ impl Query {
     }
 
     /// Refuses what is left.
-    pub(super) fn end(&self) -> Result<(), HttpError> {
+    pub(in crate::gateway) fn end(&self) -> Result<(), HttpError> {
         let left: Vec<String> = self.0.keys().take(8).map(|name| short(name)).collect();
         if left.is_empty() {
             return Ok(());
@@ -117,7 +117,7 @@ fn short(name: &str) -> String {
 }
 
 /// The request's id: the one that came if it is sane, else a new one.
-pub(super) fn request_id(headers: &HeaderMap) -> String {
+pub(in crate::gateway) fn request_id(headers: &HeaderMap) -> String {
     let sane = |id: &&str| {
         (1..=64).contains(&id.len())
             && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
@@ -127,13 +127,13 @@ pub(super) fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// A new trace (W3C Trace Context): version 00, 16 random bytes, 8 random bytes, sampled.
-pub(super) fn new_traceparent() -> String {
+pub(in crate::gateway) fn new_traceparent() -> String {
     let (trace, parent) = (u128::from_be_bytes(system::random()), u64::from_be_bytes(system::random()));
     format!("00-{trace:032x}-{parent:016x}-01")
 }
 
 /// The W3C trace context when it has the form of version 00 or may be read as such.
-pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
+pub(in crate::gateway) fn traceparent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = text.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -152,7 +152,7 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The one credential that came.
-pub(super) fn credential(headers: &HeaderMap, seen: Seen<'_>) -> Result<Credential, HttpError> {
+pub(in crate::gateway) fn credential(headers: &HeaderMap, seen: Seen<'_>) -> Result<Credential, HttpError> {
     let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
     match (authorization, key) {
         (Some(_), Some(_)) => Err(HttpError::bad("both Authorization and X-Api-Key came; send one of them")),
@@ -167,7 +167,10 @@ pub(super) fn credential(headers: &HeaderMap, seen: Seen<'_>) -> Result<Credenti
 
 /// A credential that came beside the one in the link. A browser may add a scheme of its own for
 /// whatever stands in front of us; such a one is no business of ours.
-pub(super) fn credential_beside(headers: &HeaderMap, seen: Seen<'_>) -> Result<Option<Credential>, HttpError> {
+pub(in crate::gateway) fn credential_beside(
+    headers: &HeaderMap,
+    seen: Seen<'_>,
+) -> Result<Option<Credential>, HttpError> {
     let (authorization, key) = (one(headers, &header::AUTHORIZATION)?, one(headers, &API_KEY)?);
     let proof = authorization.map(|authorization| proof(headers, authorization, seen)).transpose()?.flatten();
     Ok(proof.or_else(|| key.and_then(api_key)))
@@ -216,7 +219,7 @@ fn api_key(key: &str) -> Option<Credential> {
 }
 
 /// The cookies that bind logins to this browser.
-pub(super) fn login_cookies(headers: &HeaderMap) -> Vec<Cookie> {
+pub(in crate::gateway) fn login_cookies(headers: &HeaderMap) -> Vec<Cookie> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines
         .flat_map(|line| line.split(';'))
@@ -227,14 +230,14 @@ pub(super) fn login_cookies(headers: &HeaderMap) -> Vec<Cookie> {
 }
 
 /// Whether a name and value make a cookie of ours.
-pub(super) fn is_login_cookie(name: &str, value: &str) -> bool {
+pub(in crate::gateway) fn is_login_cookie(name: &str, value: &str) -> bool {
     let plain =
         |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
     name.strip_prefix(COOKIE_PREFIX).is_some_and(|rest| !rest.is_empty() && plain(rest)) && plain(value)
 }
 
 /// Whether a browser only guesses that somebody will want to come here.
-pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn is_prefetch(headers: &HeaderMap) -> bool {
     ["sec-purpose", "purpose", "x-purpose", "x-moz"].into_iter().any(|name| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
         values
@@ -244,7 +247,7 @@ pub(super) fn is_prefetch(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the caller would rather have HTML than JSON.
-pub(super) fn prefers_html(headers: &HeaderMap) -> bool {
+pub(in crate::gateway) fn prefers_html(headers: &HeaderMap) -> bool {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accept = accept.join(",");
     quality(&accept, "text/html", &["text/html"]) > quality(&accept, "application/json", &["application/*", "*/*"])
@@ -275,7 +278,7 @@ fn thousandths(weight: &str) -> u16 {
 }
 
 /// Reads a body that is small and comes in time.
-pub(super) async fn body<B>(body: &mut B, most: usize, deadline: Instant) -> Result<Bytes, HttpError>
+pub(in crate::gateway) async fn body<B>(body: &mut B, most: usize, deadline: Instant) -> Result<Bytes, HttpError>
 where
     B: Body + Unpin,
     B::Data: Buf,
@@ -294,7 +297,7 @@ where
 
 /// Reads on behind what was refused, up to a bound and within the body's time: a client that is cut off while it still
 /// sends may never see the answer.
-pub(super) async fn drain<B: Body + Unpin>(body: &mut B, most: usize, deadline: Instant) {
+pub(in crate::gateway) async fn drain<B: Body + Unpin>(body: &mut B, most: usize, deadline: Instant) {
     if body.is_end_stream() || body.size_hint().lower() > most as u64 {
         return;
     }

@@ -3,12 +3,12 @@
 use hyper::Method;
 use matchit::{InsertError, Router};
 
-use super::error::HttpError;
+use crate::gateway::routes::error::HttpError;
 use crate::subject::{ConnectionName, Integration};
 
 /// What can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Operation {
+pub(in crate::gateway) enum Operation {
     Callback,
     Start,
     ListConfigs,
@@ -31,22 +31,22 @@ pub(super) enum Operation {
 
 impl Operation {
     /// Whether an unknown integration, connection or key is a 404 here, not a 400.
-    pub(super) fn missing_is_404(self) -> bool {
+    pub(in crate::gateway) fn missing_is_404(self) -> bool {
         matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey)
     }
 
     /// Whether a browser comes here by a link, with no credential but what the link holds.
-    pub(super) fn is_for_browsers(self) -> bool {
+    pub(in crate::gateway) fn is_for_browsers(self) -> bool {
         matches!(self, Self::Callback | Self::Start)
     }
 
     /// Whether whatever watches over the process comes here all the time: no limit of requests holds.
-    pub(super) fn is_watched(self) -> bool {
+    pub(in crate::gateway) fn is_watched(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics)
     }
 
     /// Whether it is open to everyone.
-    pub(super) fn is_open(self) -> bool {
+    pub(in crate::gateway) fn is_open(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics | Self::OpenApi)
     }
 }
@@ -75,13 +75,13 @@ impl Served {
 
 /// A path with its methods.
 #[derive(Debug)]
-pub(super) struct Row {
-    pub(super) pattern: &'static str,
-    pub(super) methods: &'static [(Method, Operation)],
+pub(in crate::gateway) struct Row {
+    pub(in crate::gateway) pattern: &'static str,
+    pub(in crate::gateway) methods: &'static [(Method, Operation)],
 }
 
 /// All routes. HEAD is nowhere among them: it must not use up a state, and nobody needs it here.
-pub(super) static TABLE: &[Row] = &[
+pub(in crate::gateway) static TABLE: &[Row] = &[
     Row { pattern: "/hub/integrations/oauth-callback", methods: &[(Method::GET, Operation::Callback)] },
     Row { pattern: "/hub/integrations/oauth-start", methods: &[(Method::GET, Operation::Start)] },
     Row { pattern: "/hub/integrations/oauth-config", methods: &[(Method::GET, Operation::ListConfigs)] },
@@ -128,11 +128,11 @@ pub(super) static TABLE: &[Row] = &[
 
 /// The routes of one listener.
 #[derive(Debug)]
-pub(super) struct Routes(Router<&'static Row>);
+pub(in crate::gateway) struct Routes(Router<&'static Row>);
 
 /// The names in a path, as they came: percent-encoded and unchecked.
 #[derive(Debug, Default)]
-pub(super) struct PathNames {
+pub(in crate::gateway) struct PathNames {
     integration: Option<String>,
     connection: Option<String>,
     key: Option<String>,
@@ -140,13 +140,13 @@ pub(super) struct PathNames {
 
 /// Where a path leads.
 #[derive(Debug)]
-pub(super) struct Found {
-    pub(super) row: &'static Row,
-    pub(super) names: PathNames,
+pub(in crate::gateway) struct Found {
+    pub(in crate::gateway) row: &'static Row,
+    pub(in crate::gateway) names: PathNames,
 }
 
 impl Routes {
-    pub(super) fn new(served: Served) -> Result<Self, InsertError> {
+    pub(in crate::gateway) fn new(served: Served) -> Result<Self, InsertError> {
         let mut router = Router::new();
         for row in TABLE.iter().filter(|row| row.methods.iter().any(|(_, operation)| served.includes(*operation))) {
             router.insert(row.pattern, row)?;
@@ -154,7 +154,7 @@ impl Routes {
         Ok(Self(router))
     }
 
-    pub(super) fn find(&self, path: &str) -> Result<Found, HttpError> {
+    pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found, HttpError> {
         let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
         let names =
@@ -164,7 +164,7 @@ impl Routes {
 }
 
 impl Row {
-    pub(super) fn operation(&self, method: &Method) -> Result<Operation, HttpError> {
+    pub(in crate::gateway) fn operation(&self, method: &Method) -> Result<Operation, HttpError> {
         let found = self.methods.iter().find(|(taken, _)| taken == method);
         found.map(|(_, operation)| *operation).ok_or_else(|| {
             let methods: Vec<&str> = self.methods.iter().map(|(method, _)| method.as_str()).collect();
@@ -175,20 +175,20 @@ impl Row {
 
 impl PathNames {
     /// Whether the path names an integration.
-    pub(super) fn has_integration(&self) -> bool {
+    pub(in crate::gateway) fn has_integration(&self) -> bool {
         self.integration.is_some()
     }
 
-    pub(super) fn integration(&self) -> Result<Integration, HttpError> {
+    pub(in crate::gateway) fn integration(&self) -> Result<Integration, HttpError> {
         Ok(Integration::parse(&decoded(self.integration.as_deref()))?)
     }
 
-    pub(super) fn connection(&self) -> Result<ConnectionName, HttpError> {
+    pub(in crate::gateway) fn connection(&self) -> Result<ConnectionName, HttpError> {
         Ok(ConnectionName::parse(&decoded(self.connection.as_deref()))?)
     }
 
     /// The key's id as it was meant; one of another form is one that no worker knows.
-    pub(super) fn key(&self) -> String {
+    pub(in crate::gateway) fn key(&self) -> String {
         decoded(self.key.as_deref())
     }
 }

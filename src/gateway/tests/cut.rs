@@ -143,7 +143,7 @@ async fn g3_connections_above_the_limit_wait() {
 
 #[tokio::test]
 async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
-    let files = tls::tests::Files::new();
+    let files = crate::gateway::listener::tls::tests::Files::new();
     let cert = files.renew();
     let limits = Limits { connections: 1, header_timeout: Duration::from_millis(300), ..Limits::default() };
     let running = start_with(limits, Some(Arc::new(files.load().await))).await;
@@ -151,7 +151,7 @@ async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
     for beginning in [&b"\x16\x03\x01\x02\x00"[..], b""] {
         let mut first = TcpStream::connect(running.address).await.unwrap();
         first.write_all(beginning).await.unwrap();
-        let second = tls::tests::connect(running.address, &cert);
+        let second = crate::gateway::listener::tls::tests::connect(running.address, &cert);
         let mut second = tokio::time::timeout(PATIENCE, second).await.expect("the first one is cut");
         // There is room for it only because the first one is gone.
         let closed = tokio::time::timeout(PATIENCE, first.read(&mut [0; 1024])).await.expect("it is cut");

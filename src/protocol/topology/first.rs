@@ -3,8 +3,9 @@
 use async_nats::jetstream::stream::Config;
 
 use super::{Sizes, TopologyError, records};
-use crate::nats::walk::{self, State};
-use crate::nats::{Nats, sequence};
+use crate::jetstream::Nats;
+use crate::jetstream::reader::{self, State};
+use crate::protocol::high_water;
 use crate::subject;
 
 /// Where `OAUTH` is to go on.
@@ -20,7 +21,7 @@ pub struct FirstSequence {
 pub(super) async fn go_on_with(nats: &Nats, sizes: Sizes, first: FirstSequence) -> Result<(), TopologyError> {
     let FirstSequence { sequence, drop_records } = first;
     let refused = |text: String| Err(TopologyError::FirstSequence(text));
-    let highest = sequence::highest(nats).await?;
+    let highest = high_water::highest(nats).await?;
     if sequence <= highest {
         return refused(format!("a stored connection or config has sequence {highest}; name a higher one"));
     }
@@ -28,7 +29,7 @@ pub(super) async fn go_on_with(nats: &Nats, sizes: Sizes, first: FirstSequence) 
         stream: subject::OAUTH.to_owned(),
         reason: error.to_string(),
     };
-    let Some(State { last_sequence, messages, .. }) = walk::state(nats, subject::OAUTH).await? else {
+    let Some(State { last_sequence, messages, .. }) = reader::state(nats, subject::OAUTH).await? else {
         let config = Config { first_sequence: Some(sequence), num_replicas: sizes.replicas, ..records() };
         return nats.jetstream.create_stream(config).await.map(drop).map_err(|error| failed(&error));
     };

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::TopologyError;
-use crate::nats::Nats;
+use crate::jetstream::Nats;
 use crate::subject::JETSTREAM_INFO;
 
 /// Oldest server that will do: below it, schedules were lost.

@@ -9,13 +9,16 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::{AGAIN, PULL, Service, keep_at, queues};
 use crate::command::Work;
-use crate::nats::outgoing::Outgoing;
-use crate::nats::schedule::{self, Due};
-use crate::nats::{NatsError, command as queue};
+use crate::jetstream::NatsError;
+use crate::protocol::commands as queue;
+use crate::protocol::replies::Outgoing;
+use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::worker::background::queues;
+use crate::worker::context::Service;
+use crate::worker::{AGAIN, PULL, keep_at};
 
 /// Due refreshes taken at once.
 const BATCH: usize = 256;
@@ -23,7 +26,7 @@ const BATCH: usize = 256;
 const AT_ONCE: usize = 32;
 
 /// Turns due refreshes into commands until told to stop.
-pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
     keep_at(&stop, "take due refreshes", || take_all(&service)).await;
 }
 

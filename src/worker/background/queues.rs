@@ -7,17 +7,19 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{AGAIN, PrepareError, Service, sizes};
-use crate::nats::{Nats, NatsError, command as queue, sift, topology};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::{commands as queue, quarantine, topology};
 use crate::store::StoreError;
 use crate::subject::Verb;
 use crate::system;
+use crate::worker::context::Service;
+use crate::worker::{AGAIN, PrepareError, sizes};
 
 /// How often the connection is looked at: until a lost queue is there again, callers are turned away.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Sees to the queues on each new connection, and whenever something could not be taken from them, until told to stop.
-pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         never = look_after(&service) => match never {},
@@ -25,7 +27,7 @@ pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
 }
 
 /// Something could not be taken from a queue. Gives the reason back.
-pub(super) fn doubt(service: &Service, error: NatsError) -> NatsError {
+pub(in crate::worker) fn doubt(service: &Service, error: NatsError) -> NatsError {
     service.resumed.doubt();
     error
 }
@@ -70,7 +72,7 @@ async fn mend(service: &Service) -> Result<(), PrepareError> {
 }
 
 /// Makes the consumers of the commands, and takes off the queue what would stop them.
-pub(super) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
+pub(in crate::worker) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
     for verb in Verb::ALL {
         queue::declare_consumer(nats, verb).await?;
     }
@@ -78,8 +80,8 @@ pub(super) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
 }
 
 /// Takes commands off the queue that would end each connection they come to.
-pub(super) async fn clear_up(nats: &Nats) -> Result<(), StoreError> {
-    let found = sift::sift(nats, system::now()).await?;
+pub(in crate::worker) async fn clear_up(nats: &Nats) -> Result<(), StoreError> {
+    let found = quarantine::sift(nats, system::now()).await?;
     if found > 0 {
         error!("{found} commands had subjects or headers that cannot be read; they were given up");
     }

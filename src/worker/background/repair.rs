@@ -10,16 +10,18 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{AGAIN, Service, settle};
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
-use crate::nats::scan::{Scan, Seen};
-use crate::nats::{NatsError, bucket, direct, schedule};
+use crate::jetstream::scan::{Scan, Seen};
+use crate::jetstream::{NatsError, batch, kv};
+use crate::protocol::schedule;
 use crate::store::{StoreError, json};
 use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
 use crate::system;
+use crate::worker::context::Service;
+use crate::worker::{AGAIN, apply};
 
 /// Keys looked at together: each has two subjects in the schedule.
-const CHUNK: usize = direct::MOST_SUBJECTS / 2;
+const CHUNK: usize = batch::MOST_SUBJECTS / 2;
 /// Pause between two chunks.
 const PACE: Duration = Duration::from_millis(200);
 /// Pause behind each connection that was mended.
@@ -32,7 +34,7 @@ struct Mark {
 }
 
 /// Looks now and then, and when a config comes back, until told to stop.
-pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         never = look(&service) => match never {},
@@ -100,7 +102,7 @@ fn key(seen: &Seen) -> Option<ConnectionKey> {
 /// Makes this worker's the next pass, unless one began lately.
 async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
     let nats = &service.store.nats;
-    let entry = bucket::get(nats, META, META_REPAIR).await?;
+    let entry = kv::get(nats, META, META_REPAIR).await?;
     let mark: Option<Mark> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
     let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
     // A clock that was ahead may have left a mark of times to come, which is to keep nobody out until then.
@@ -108,7 +110,7 @@ async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
         return Ok(false);
     }
     let replaces = entry.map_or(0, |entry| entry.revision);
-    match bucket::put(nats, META, META_REPAIR, json(&Mark { begun: now })?, replaces).await {
+    match kv::put(nats, META, META_REPAIR, json(&Mark { begun: now })?, replaces).await {
         Ok(_) => Ok(true),
         Err(NatsError::WrongLastSequence) => Ok(false),
         Err(error) => Err(error.into()),
@@ -123,7 +125,7 @@ async fn mend(service: &Service, key: &ConnectionKey) -> Result<bool, StoreError
         return Ok(true);
     }
     if connection.is_kept_alive() {
-        settle::plan(service, key, &connection).await?;
+        apply::plan(service, key, &connection).await?;
     }
     Ok(connection.is_kept_alive())
 }

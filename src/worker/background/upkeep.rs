@@ -10,10 +10,13 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::{Service, keep_at, queues};
-use crate::nats::{NatsError, sequence};
+use crate::jetstream::NatsError;
+use crate::protocol::high_water;
 use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
+use crate::worker::background::queues;
+use crate::worker::context::Service;
+use crate::worker::keep_at;
 
 /// How often the keyring's file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -21,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS_PER_MARK: u32 = 6;
 
 /// Looks after them until told to stop.
-pub(super) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
     keep_at(&stop, "look after the keyring", || look_after(&service)).await;
 }
 
@@ -59,7 +62,7 @@ async fn look_after(service: &Service) -> StoreError {
 }
 
 async fn keep_clear(service: &Service) {
-    if let Err(error) = sequence::keep_marked(&service.store.nats).await {
+    if let Err(error) = high_water::keep_marked(&service.store.nats).await {
         warn!("the marks could not be looked at: {error}");
     }
     if let Err(error) = queues::clear_up(&service.store.nats).await {

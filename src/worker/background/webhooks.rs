@@ -7,18 +7,20 @@ use async_nats::jetstream::{AckKind, Message};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::places::Places;
-use super::{Service, keep_at};
-use crate::nats::{NatsError, command as queue, header};
+use crate::jetstream::{NatsError, header};
 use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
+use crate::protocol::commands as queue;
 use crate::system;
 use crate::webhook::Webhook;
+use crate::worker::consumer::Places;
+use crate::worker::context::Service;
+use crate::worker::keep_at;
 
 /// Events sent at once by one process.
 const CONCURRENCY: usize = 16;
 
 /// Sends events until told to stop.
-pub(super) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
     let places = Places::new(CONCURRENCY);
     keep_at(&stop, "take events for the webhook", || take_all(&service, &webhook, &places)).await;
     if !places.drain(service.config.worker.drain).await {

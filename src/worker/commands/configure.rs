@@ -5,26 +5,25 @@ use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use serde_json::json;
 
-use super::Service;
-use super::job::Job;
-use crate::auth;
 use crate::command::{Answer, Credential, HEADER_STATUS};
 use crate::event::{Event, EventKind};
 use crate::integration::{self, IntegrationOauthConfig, UrlRules};
-use crate::nats::NatsError;
-use crate::nats::record::{self, NewRecord, Written};
+use crate::jetstream::NatsError;
+use crate::protocol::records::{self, NewRecord, Written};
 use crate::provider::profiles;
 use crate::secret::Secret;
 use crate::store::{StoreError, json as to_json};
 use crate::subject::{self, OAUTH};
-use crate::system;
+use crate::worker::context::Service;
+use crate::worker::job::Job;
+use crate::{auth, system};
 
 const DELETED: &str = "deleted";
 /// Tries to write a record while other admins write the same config.
 const TRIES: u32 = 8;
 const OVERTAKEN: &str = "superseded: the config was changed again while this request was under way";
 
-pub(super) async fn put(
+pub(in crate::worker) async fn put(
     service: &Service,
     job: &Job,
     credential: &Credential,
@@ -55,14 +54,18 @@ pub(super) async fn put(
     done(service, job, EventKind::ConfigPut, &actor, sequence).await
 }
 
-pub(super) async fn delete(service: &Service, job: &Job, credential: &Credential) -> Result<Answer, StoreError> {
+pub(in crate::worker) async fn delete(
+    service: &Service,
+    job: &Job,
+    credential: &Credential,
+) -> Result<Answer, StoreError> {
     let actor = match admin(service, job, credential, b"").await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
     let subject = subject::config_subject(&job.subject.integration);
-    let newest = record::last(&service.store.nats, &subject).await?;
-    let is_ours = newest.as_ref().is_some_and(|record| record::is_work_of(record, &job.id));
+    let newest = records::last(&service.store.nats, &subject).await?;
+    let is_ours = newest.as_ref().is_some_and(|record| records::is_work_of(record, &job.id));
     if !is_ours && service.store.stored_config(&job.subject.integration).await?.is_none() {
         return Ok(Answer::error(404, "no config with that integration_id"));
     }
@@ -124,9 +127,9 @@ async fn write(service: &Service, job: &Job, headers: HeaderMap, body: bytes::By
     let (nats, integration) = (&service.store.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
     for _ in 0..TRIES {
-        let newest = record::last(nats, &subject).await?;
+        let newest = records::last(nats, &subject).await?;
         match newest.clone() {
-            Some(record) if record::is_work_of(&record, &job.id) => return Ok(Write::InForce(record)),
+            Some(record) if records::is_work_of(&record, &job.id) => return Ok(Write::InForce(record)),
             Some(record) if job.is_overtaken_by(&record) => return Ok(Write::Overtaken),
             Some(_) | None => {}
         }
@@ -139,7 +142,7 @@ async fn write(service: &Service, job: &Job, headers: HeaderMap, body: bytes::By
             headers: headers.clone(),
             body: body.clone(),
         };
-        match record::write(nats, record).await? {
+        match records::write(nats, record).await? {
             Written::Stored(record) => return Ok(Write::InForce(record)),
             Written::Replaced { sequence } => return Ok(Write::Replaced { sequence }),
             // Another admin was first: once more, in place of that one.

@@ -9,33 +9,33 @@ use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use tracing::{info, warn};
 
-use super::job::Job;
-use super::{Service, settle, tokens};
-use crate::auth;
 use crate::command::{Answer, Cookie, Credential};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin, UNKNOWN_STATE};
-use crate::nats::record;
 use crate::oauth::{callback, token};
+use crate::protocol::records;
 use crate::secret::Secret;
 use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
-use crate::system;
+use crate::worker::context::Service;
+use crate::worker::job::Job;
+use crate::worker::{apply, provider_calls};
+use crate::{auth, system};
 
 /// Tries to be first while refreshes write the same record.
 const TRIES: u32 = 8;
 const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
-pub(super) async fn run(
+pub(in crate::worker) async fn run(
     service: &Service,
     job: &Job,
     query: &Secret,
     (credential, cookies): (Option<&Credential>, &[Cookie]),
 ) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
-    let newest = record::last(&service.store.nats, &key.subject()).await?;
+    let newest = records::last(&service.store.nats, &key.subject()).await?;
     // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
     // login's state.
     let state = match callback::state(query.expose()) {
@@ -154,11 +154,11 @@ impl Attempt<'_> {
         let mut newest = self.replaces.clone();
         for _ in 0..TRIES {
             let replaces = newest.map_or(0, |record| record.sequence);
-            let written = settle::write(self.service, self.job, self.key, issued.clone(), replaces).await?;
+            let written = apply::write(self.service, self.job, self.key, issued.clone(), replaces).await?;
             if written.is_some() {
                 return Ok(written);
             }
-            newest = record::last(&self.service.store.nats, &self.key.subject()).await?;
+            newest = records::last(&self.service.store.nats, &self.key.subject()).await?;
             if !self.is_of_the_same_login(newest.as_ref())? {
                 break;
             }
@@ -204,7 +204,7 @@ impl Attempt<'_> {
     ) -> Result<token::TokenSet, Refusal> {
         let grant = token::CodeGrant { code, verifier, variables: &self.login.issued_at.variables };
         let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
-        let asked = tokens::ask(self.service, config, grant.variables, build).await;
+        let asked = provider_calls::ask(self.service, config, grant.variables, build).await;
         asked.map_err(|error| {
             let retry_after = error.retry_after();
             Refusal { retry_after, ..Refusal::new(error.status(), error.reason(), &error.to_string()) }
@@ -219,8 +219,8 @@ async fn finish(
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<Answer, StoreError> {
-    let connection = settle::settle(service, job, key, record, (EventKind::Connected, "browser", None)).await?;
-    settle::answer(&connection)
+    let connection = apply::settle(service, job, key, record, (EventKind::Connected, "browser", None)).await?;
+    apply::answer(&connection)
 }
 
 /// Goes on behind the record that another delivery of this command wrote.
@@ -237,8 +237,8 @@ async fn go_on(
 /// Another delivery of this command consumed the login. Unless there is a record by now, the code may be spent.
 async fn interrupted(service: &Service, job: &Job, key: &ConnectionKey) -> Result<Answer, StoreError> {
     // This delivery may be the older one, held up while the newer one did it all.
-    let newest = record::last(&service.store.nats, &key.subject()).await?;
-    if let Some(record) = newest.filter(|record| record::is_work_of(record, &job.id)) {
+    let newest = records::last(&service.store.nats, &key.subject()).await?;
+    if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
         return go_on(service, job, key, &record).await;
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";

@@ -10,32 +10,33 @@ use fail::fail_point;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use super::Service;
-use super::job::Job;
-use super::tokens::{self, NoTokens};
-use super::{AGAIN, revoke, settle};
 use crate::command::Answer;
 use crate::connection::{
     LEAST_MARGIN, NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection,
 };
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
-use crate::nats::schedule::{self, Due};
-use crate::nats::{record, topology};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
 use crate::outcome::backoff_refresh;
+use crate::protocol::schedule::{self, Due};
+use crate::protocol::{records, topology};
 use crate::provider::TOTAL_TIMEOUT;
-use crate::service::lane::{Place, Ticket};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
+use crate::worker::background::refresh_limiter::{Place, Ticket};
+use crate::worker::commands::revoke;
+use crate::worker::context::Service;
+use crate::worker::job::Job;
+use crate::worker::provider_calls::{self, NoTokens};
+use crate::worker::{AGAIN, apply};
 
 /// How long a refresh that comes again is held back. A refresh token must not be sent twice, and whoever had the command
 /// before may not be dead but cut off from the bus. It sent nothing later than [`topology::ACK_WAIT`] after it read the
 /// record, so not after the command was given to somebody else; from then on it waits for the provider, then for its
 /// record to be written, and no longer.
-const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(record::LONGEST_WRITE);
+const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(records::LONGEST_WRITE);
 // A refresh that was due, and whose worker died at once, is sent again before the token ends.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < LEAST_MARGIN.as_millis());
 /// Why a refresh is held back, in notes and events.
@@ -48,22 +49,22 @@ const PAUSE: Duration = Duration::from_mins(15);
 const GIVEN_UP: u32 = 8;
 
 /// What set a refresh off.
-pub(super) struct Trigger {
+pub(in crate::worker) struct Trigger {
     /// Whose wish it is; none when it was due.
-    pub(super) actor: Option<String>,
+    pub(in crate::worker) actor: Option<String>,
     /// The sequence it is meant for.
-    pub(super) sequence: u64,
+    pub(in crate::worker) sequence: u64,
     /// Whether its turn was booked.
-    pub(super) booked: bool,
+    pub(in crate::worker) booked: bool,
 }
 
-pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
+pub(in crate::worker) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     let began = Instant::now();
     // From the leader: with the bus away nothing is sent, for nothing could be kept.
-    let newest = record::last(&service.store.nats, &key.subject()).await?;
+    let newest = records::last(&service.store.nats, &key.subject()).await?;
     let actor_name = trigger.actor.as_deref().unwrap_or(CLOCK);
-    if let Some(record) = newest.as_ref().filter(|record| record::is_work_of(record, &job.id)) {
+    if let Some(record) = newest.as_ref().filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "record is there already; going on behind it");
         return go_on(service, job, &key, record, actor_name).await;
     }
@@ -75,7 +76,7 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
     if let Some(answer) = refresh.is_needless(&stored)? {
         // A schedule of an older state may have taken the place of the newer one's, and was the only one.
         if trigger.actor.is_none() {
-            settle::plan(service, &key, &stored.connection).await?;
+            apply::plan(service, &key, &stored.connection).await?;
         }
         return Ok(answer);
     }
@@ -86,9 +87,9 @@ pub(super) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Resu
 }
 
 /// A refresh that was delivered too often: it is due again later, and an event says so.
-pub(super) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreError> {
+pub(in crate::worker) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreError> {
     let Some(key) = job.subject.key() else { return Ok(()) };
-    let record = record::last(&service.store.nats, &key.subject()).await?;
+    let record = records::last(&service.store.nats, &key.subject()).await?;
     if let Some(record) = &record {
         let at = later(system::now(), backoff_refresh(GIVEN_UP, system::random_share()));
         schedule::set(&service.store.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
@@ -99,7 +100,7 @@ pub(super) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreEr
 }
 
 /// The connection as it is kept, after whatever its record says and KV does not yet.
-pub(super) async fn current(
+pub(in crate::worker) async fn current(
     service: &Service,
     key: &ConnectionKey,
     newest: Option<&StreamMessage>,
@@ -127,14 +128,14 @@ async fn go_on(
 ) -> Result<Answer, StoreError> {
     let OauthConnection { status, status_reason, .. } = service.store.connection_of(key, record)?.connection;
     let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
-    let connection = settle::settle(service, job, key, record, (kind, actor, status_reason.as_deref())).await?;
+    let connection = apply::settle(service, job, key, record, (kind, actor, status_reason.as_deref())).await?;
     answer(&connection)
 }
 
 /// The answer that shows a connection, if it is one that a refresh may end in.
 fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
     match connection.status {
-        Status::Active => settle::answer(connection),
+        Status::Active => apply::answer(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
             Ok(Answer::error(400, reason.unwrap_or(NEEDS_LOGIN)))
@@ -171,7 +172,7 @@ impl Refresh<'_> {
         }
         // Somebody else was faster: what they got is the answer, be it a token or a failure.
         if connection.sequence > sequence || (asked && connection.is_younger_than(min_interval, now)) {
-            return settle::answer(connection).map(Some);
+            return apply::answer(connection).map(Some);
         }
         let failure = refresh_failure.as_ref().filter(|failure| asked && failure.reason != INTERRUPTED);
         Ok(failure.and_then(|failure| failure.answer(now)))
@@ -215,7 +216,7 @@ impl Refresh<'_> {
             Ok(place) => place,
             Err(wait) => return self.stand_back(&stored.connection, wait).await,
         };
-        let Some(refresh_token) = &stored.connection.refresh_token else { return settle::answer(&stored.connection) };
+        let Some(refresh_token) = &stored.connection.refresh_token else { return apply::answer(&stored.connection) };
         let grant = RefreshGrant { refresh_token, issued_at: &stored.issued_at };
         fail_point!("before_refresh");
         // Who stood still that long holds the command no more, and a refresh token is not to be sent twice.
@@ -240,7 +241,7 @@ impl Refresh<'_> {
 
     async fn ask(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
         let build = |auth: &token::ClientAuth| token::refresh_request(config, grant, auth);
-        tokens::ask(self.service, config, &grant.issued_at.variables, build).await
+        provider_calls::ask(self.service, config, &grant.issued_at.variables, build).await
     }
 
     fn enter(&self) -> Result<Place, Duration> {
@@ -271,7 +272,7 @@ impl Refresh<'_> {
         let kept = old.metadata.into_iter().filter(|(name, _)| !new.metadata.contains_key(name)).collect::<Vec<_>>();
         new.metadata.extend(kept);
         let new = StoredConnection { connection: new, ..stored };
-        let written = settle::write(self.service, self.job, self.key, new.clone(), self.replaces).await?;
+        let written = apply::write(self.service, self.job, self.key, new.clone(), self.replaces).await?;
         let Some(record) = written else { return self.too_late(&new).await };
         self.service.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
         fail_point!("after_refresh_record");
@@ -295,7 +296,7 @@ impl Refresh<'_> {
         warn!(reason, "connection needs reauthorization");
         let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
         let spent = StoredConnection { connection, ..stored };
-        let Some(record) = settle::write(self.service, self.job, self.key, spent, self.replaces).await? else {
+        let Some(record) = apply::write(self.service, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
         };
         go_on(self.service, self.job, self.key, &record, self.actor).await
@@ -303,7 +304,7 @@ impl Refresh<'_> {
 
     /// What another writer has brought meanwhile.
     async fn newer(&self) -> Result<Answer, StoreError> {
-        let newest = record::last(&self.service.store.nats, &self.key.subject()).await?;
+        let newest = records::last(&self.service.store.nats, &self.key.subject()).await?;
         match current(self.service, self.key, newest.as_ref()).await? {
             Some(stored) => answer(&stored.connection),
             None => Ok(Answer::error(404, "the connection was deleted")),

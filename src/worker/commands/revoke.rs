@@ -5,18 +5,20 @@ use fail::fail_point;
 use serde_json::json;
 use tracing::warn;
 
-use super::job::Job;
-use super::refresh::current;
-use super::{Service, settle};
 use crate::command::{Answer, HEADER_STATUS};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
-use crate::nats::{header, record};
+use crate::jetstream::header;
 use crate::oauth::token::{self, ClientAuth, Revocation, TokenHint};
+use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
+use crate::worker::apply;
+use crate::worker::commands::refresh::current;
+use crate::worker::context::Service;
+use crate::worker::job::Job;
 
 /// The outcome when a worker died behind the last place where the tokens were kept: the provider was told, but what it
 /// said is not known.
@@ -28,14 +30,19 @@ const REVOKED: &str = "revoked_at_provider";
 /// Tries to be first while refreshes write the same record.
 const TRIES: u32 = 8;
 
-pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &str) -> Result<Answer, StoreError> {
+pub(in crate::worker) async fn run(
+    service: &Service,
+    job: &Job,
+    actor: &str,
+    login_id: &str,
+) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     for _ in 0..TRIES {
-        let newest = record::last(&service.store.nats, &key.subject()).await?;
+        let newest = records::last(&service.store.nats, &key.subject()).await?;
         if let Some(record) = newest.as_ref()
             && let Some(outcome) = once_more(service, job, &key, record, login_id).await?
         {
-            settle::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
+            apply::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
             return Ok(done());
         }
         let stored = current(service, &key, newest.as_ref()).await?;
@@ -46,10 +53,10 @@ pub(super) async fn run(service: &Service, job: &Job, actor: &str, login_id: &st
         let mut revoked = stored.clone();
         revoked.connection = revoked.connection.without_tokens(Status::Revoked, None);
         let replaces = newest.map_or(0, |record| record.sequence);
-        let Some(record) = settle::write(service, job, &key, revoked, replaces).await? else { continue };
+        let Some(record) = apply::write(service, job, &key, revoked, replaces).await? else { continue };
         fail_point!("after_revocation");
         let outcome = tell_provider(service, &key, &stored.connection, &stored.issued_at).await?;
-        settle::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
+        apply::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
         return Ok(done());
     }
     Ok(Answer::error(400, "the connection keeps changing while it is being deleted; try again"))
@@ -64,7 +71,7 @@ async fn once_more(
     newest: &StreamMessage,
     login_id: &str,
 ) -> Result<Option<&'static str>, StoreError> {
-    let is_ours = record::is_work_of(newest, &job.id);
+    let is_ours = records::is_work_of(newest, &job.id);
     if !is_ours && header(&newest.headers, HEADER_STATUS) != Status::Revoked.as_str() {
         return Ok(None);
     }
@@ -81,7 +88,7 @@ fn done() -> Answer {
 
 /// Revokes the refresh token, which ends the grant, then the access token, which some providers leave alone otherwise
 /// (RFC 7009 §2.1). What the provider makes of it is for the audit log: it keeps no connection alive here.
-pub(super) async fn tell_provider(
+pub(in crate::worker) async fn tell_provider(
     service: &Service,
     key: &ConnectionKey,
     connection: &OauthConnection,

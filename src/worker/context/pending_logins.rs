@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use crate::nats::{Nats, NatsError, bucket};
+use crate::jetstream::{Nats, NatsError, kv};
+
 use crate::subject::{self, Account, STATES};
 
 /// How long a count is believed. Between two, each process adds what it begins itself.
@@ -70,8 +71,8 @@ impl Counted {
 /// The server's count holds the marks of logins that ended, too. Only when that is too many are those told apart.
 async fn count(nats: &Nats, account: &Account, most: u64) -> Result<u64, NatsError> {
     let filter = subject::states_of(account);
-    match bucket::count(nats, STATES, &filter).await? {
+    match kv::count(nats, STATES, &filter).await? {
         all if all < most => Ok(all),
-        _ => bucket::keys(nats, STATES, &filter).await.map(|keys| keys.len() as u64),
+        _ => kv::keys(nats, STATES, &filter).await.map(|keys| keys.len() as u64),
     }
 }

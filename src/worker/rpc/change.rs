@@ -9,13 +9,13 @@ use super::{CONCURRENCY, CallError, no_connection, too_many};
 use crate::auth::Caller;
 use crate::command::{Answer, Work};
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
-use crate::nats::NatsError;
-use crate::nats::outgoing::Outgoing;
+use crate::jetstream::NatsError;
+use crate::protocol::replies::Outgoing;
 use crate::secret::Secret;
-use crate::service::Service;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
+use crate::worker::context::Service;
 
 /// Calls of one account that may wait at once, a quarter of all places: so that it holds up nobody else.
 const WAITING: usize = CONCURRENCY / 4;

@@ -16,12 +16,13 @@ use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
 use crate::auth::{AuthError, Caller, Purpose};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
+use crate::jetstream::{Nats, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
-use crate::nats::{Nats, header, topology};
+use crate::protocol::topology;
 use crate::secret::Secret;
-use crate::service::Service;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
+use crate::worker::context::Service;
 
 /// Serves the edge's calls until told to stop, then ends those under way.
 ///

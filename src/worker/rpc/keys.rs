@@ -10,8 +10,8 @@ use super::list::{self, Page};
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, Caller, Role};
-use crate::service::Service;
 use crate::store::StoreError;
+use crate::worker::context::Service;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

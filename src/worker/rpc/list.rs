@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::{CallError, bad_request, explain, no_config};
 use crate::auth::Caller;
-use crate::nats::bucket;
-use crate::service::Service;
+use crate::jetstream::kv;
 use crate::store::{ConnectionPage, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
+use crate::worker::context::Service;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
@@ -36,7 +36,7 @@ pub(super) struct Page {
 }
 
 pub(super) async fn configs(service: &Service, page: Page) -> Result<Value, CallError> {
-    let keys = bucket::keys(&service.store.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
+    let keys = kv::keys(&service.store.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
     cut(&page, &keys, |key: String| async move {
         let Ok(integration) = Integration::parse(&key) else { return Ok(None) };
         Ok(service.store.stored_config(&integration).await?.map(|stored| json!(stored.config.basic())))

@@ -9,12 +9,11 @@ use crate::auth::Caller;
 use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
 use crate::login::{self, PendingLogin, Variables};
-use crate::nats;
 use crate::oauth::{authorization, pkce};
 use crate::secret::Secret;
-use crate::service::Service;
 use crate::store::{self, Start, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::worker::context::Service;
 use crate::system;
 
 /// Seconds after which to try again while too many logins are pending: they end all the time, each at the latest after
@@ -116,7 +115,7 @@ async fn tell(service: &Service, key: &ConnectionKey, caller: &Caller, hash: &st
     let subject = CommandSubject::connection(key, Verb::Exchange);
     let event = Event::about(&subject, EventKind::LoginStarted, &caller.actor, system::now());
     let name = event.event.as_str();
-    let headers = nats::headers(Some(&format!("{hash}.{name}")));
+    let headers = crate::jetstream::headers(Some(&format!("{hash}.{name}")));
     let body = store::json(&event)?;
     service.store.nats.publish(&subject.event_subject(name), headers, body).await.map_err(store::StoreError::from)?;
     Ok(())

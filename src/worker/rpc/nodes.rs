@@ -17,9 +17,9 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, told};
 use crate::auth::{Caller, Role};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
-use crate::nats::{Nats, header};
-use crate::service::Service;
+use crate::jetstream::{Nats, header};
 use crate::subject::NodeCall;
+use crate::worker::context::Service;
 
 /// Name of the micro service.
 const NAME: &str = "tokenbus";

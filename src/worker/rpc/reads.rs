@@ -8,10 +8,9 @@ use tracing::warn;
 use crate::auth::Caller;
 use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
-use crate::nats;
-use crate::service::Service;
 use crate::store::{self, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::worker::context::Service;
 use crate::system;
 
 /// Events on their way at once.
@@ -70,6 +69,6 @@ async fn tell(service: &Service, read: &Tally) -> Result<(), StoreError> {
     let mut event = Event::about(&subject, EventKind::Read, actor, system::now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
     let to = subject.event_subject(event.event.as_str());
-    service.store.nats.publish(&to, nats::headers(None), store::json(&event)?).await?;
+    service.store.nats.publish(&to, crate::jetstream::headers(None), store::json(&event)?).await?;
     Ok(())
 }

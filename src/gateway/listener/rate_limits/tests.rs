@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::Limits;
+use crate::gateway::Limits;
 use crate::secret::Secret;
 
 fn gate(address: Rate, credential: Rate) -> Gate {

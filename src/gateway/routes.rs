@@ -1,0 +1,14 @@
+//! The gateway's routes: one file a family, the route table, and the mapping of errors.
+
+pub(super) mod api_keys;
+pub(super) mod callback;
+pub(super) mod configs;
+pub(super) mod connections;
+pub(super) mod error;
+pub(super) mod health;
+pub(super) mod metrics;
+pub(super) mod openapi;
+pub(super) mod page;
+pub(super) mod reply;
+pub(super) mod request;
+pub(super) mod route;

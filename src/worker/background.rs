@@ -1,0 +1,8 @@
+//! Tasks that run beside commands and calls.
+
+pub(super) mod due;
+pub(super) mod queues;
+pub mod refresh_limiter;
+pub(super) mod repair;
+pub(super) mod upkeep;
+pub(super) mod webhooks;
