@@ -17,15 +17,15 @@ use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use nkeys::KeyPair;
 use serde_json::json;
-use tokenbus::auth::cache::{Proven, Verified};
-use tokenbus::auth::jwks::Keys;
-use tokenbus::auth::jwt::Rules;
-use tokenbus::auth::nats_jwt::AccountJwt;
-use tokenbus::auth::token::{MAX_TOKEN, Token};
-use tokenbus::secret::Secret;
-use tokenbus::signed::{self, SignedRequest};
+use tokenbus::Secret;
+use tokenbus::internals::auth::AccountJwt;
+use tokenbus::internals::auth::Keys;
+use tokenbus::internals::auth::Rules;
+use tokenbus::internals::auth::{MAX_TOKEN, Token};
+use tokenbus::internals::auth::{Proven, Verified};
+use tokenbus::internals::signed::{self, SignedRequest};
+use tokenbus::internals::system;
 use tokenbus::subject::Account;
-use tokenbus::system;
 
 const ROUNDS: usize = 2_000;
 /// What no judgement may reach, even of a JWT not seen before.

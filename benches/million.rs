@@ -24,7 +24,7 @@ use seed::Seed;
 use serde_json::Value;
 use support::nats::Nats;
 use support::tokenbus::ACCOUNT;
-use tokenbus::config::env;
+use tokenbus::internals::config::env;
 use tokenbus::subject::ConnectionKey;
 
 /// Connections in all; `MILLION` asks for another number.

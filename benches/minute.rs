@@ -23,7 +23,7 @@ use provider::{Provider, Said};
 use seed::Seed;
 use serde_json::json;
 use support::tokenbus::ACCOUNT;
-use tokenbus::config::env;
+use tokenbus::internals::config::env;
 use tokenbus::subject::ConnectionKey;
 
 /// Connections; `MINUTE` asks for another number.

@@ -5,9 +5,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use tokenbus::config;
-use tokenbus::seal::{Keyring, Place, generate};
-use tokenbus::secret::Secret;
+use tokenbus::Secret;
+use tokenbus::internals::config;
+use tokenbus::internals::seal::{Keyring, Place, generate};
 
 const ROUNDS: usize = 200;
 const VALUES: u32 = 500;

@@ -1,14 +1,14 @@
 //! Whose credential this is. Asked by workers for every call and command; nobody else judges.
 
-pub mod account;
-pub mod api_key;
-pub mod bearer;
-pub mod cache;
-pub mod jwks;
-pub mod jwt;
-pub mod nats_jwt;
+pub(crate) mod account;
+pub(crate) mod api_key;
+pub(crate) mod bearer;
+pub(crate) mod cache;
+pub(crate) mod jwks;
+pub(crate) mod jwt;
+pub(crate) mod nats_jwt;
 mod signed;
-pub mod token;
+pub(crate) mod token;
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::subject::{Account, CommandSubject};
 use crate::system;
 
 /// What whoever is no admin is told where only admins may go on.
-pub const ADMINS_ONLY: &str =
+pub(crate) const ADMINS_ONLY: &str =
     "only admins may do this: the credential needs the role, its account a place in `auth.admin_accounts`";
 
 /// What a credential may do.
@@ -58,7 +58,7 @@ impl Caller {
 
 /// Why a caller is not proven.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthError {
+pub(crate) enum AuthError {
     /// No credential came.
     #[error("{CREDENTIAL_NEEDED}")]
     Missing,
@@ -78,7 +78,7 @@ pub enum AuthError {
 
 /// What a credential came with. A signed request has to be the very one that asks for it.
 #[derive(Clone, Copy)]
-pub enum Purpose<'a> {
+pub(crate) enum Purpose<'a> {
     /// A call of the gateway.
     Call {
         /// Its name.
@@ -101,7 +101,7 @@ pub enum Purpose<'a> {
 
 /// Finds out who is calling.
 #[derive(Clone)]
-pub struct Authenticator {
+pub(crate) struct Authenticator {
     nats: Nats,
     keys: api_key::Keys,
     bearers: Arc<Bearers>,
@@ -110,7 +110,7 @@ pub struct Authenticator {
 impl Authenticator {
     /// One that knows what is on this bus, and JWTs.
     #[must_use]
-    pub fn new(nats: Nats, bearers: Bearers) -> Self {
+    pub(crate) fn new(nats: Nats, bearers: Bearers) -> Self {
         Self { keys: api_key::Keys::new(nats.clone()), nats, bearers: Arc::new(bearers) }
     }
 
@@ -118,7 +118,11 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError`].
-    pub async fn authenticate(&self, credential: &Credential, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
+    pub(crate) async fn authenticate(
+        &self,
+        credential: &Credential,
+        purpose: Purpose<'_>,
+    ) -> Result<Caller, AuthError> {
         let now = system::now();
         match credential.expose().split_once(' ') {
             Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
@@ -132,12 +136,12 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::Limited`].
-    pub fn admit(&self, caller: &Caller) -> Result<(), AuthError> {
+    pub(crate) fn admit(&self, caller: &Caller) -> Result<(), AuthError> {
         self.keys.admit(&caller.actor).map_err(|wait| AuthError::Limited(wait.as_secs() + 1))
     }
 
     /// Hears of changed credentials, for as long as it is polled.
-    pub async fn watch(&self) -> std::convert::Infallible {
+    pub(crate) async fn watch(&self) -> std::convert::Infallible {
         self.keys.watch().await
     }
 }

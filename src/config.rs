@@ -9,14 +9,12 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
-pub use self::said::SettingsError;
-pub use self::section::{
-    Auth, Cli, Config, Events, Http, Jwt, Log, LogFormat, Nats, NatsJwt, Oauth, ReadEvents, Refresh, Secrets, Webhooks,
-    Worker,
-};
+pub(crate) use self::said::SettingsError;
+pub(crate) use self::section::{Auth, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
+pub use self::section::{Config, Nats, Secrets};
 
 /// Every key with its default and what it means.
-pub const DEFAULT: &str = include_str!("../config/default.toml");
+pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 
 /// Reads the settings.
 ///

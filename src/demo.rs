@@ -33,7 +33,7 @@ const LIFETIME_TO_WATCH: u32 = 120;
 
 /// What to start and for how long.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The nats-server to run (`nats/bring-nats` prints one).
     #[arg(long, value_name = "FILE")]
     pub nats_server: PathBuf,
@@ -49,7 +49,7 @@ pub struct Options {
 ///
 /// # Errors
 /// What did not start or did not hold.
-pub async fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let screen = Screen::new();
     let mut stack = Stack::new()?;

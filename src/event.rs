@@ -2,7 +2,7 @@
 
 mod reads;
 
-pub use self::reads::{Reads, Tally};
+pub(crate) use self::reads::{Reads, Tally};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl EventKind {
 
 /// An event's body.
 #[derive(Debug, Serialize)]
-pub struct Event<'a> {
+pub(crate) struct Event<'a> {
     /// What happened.
     pub event: EventKind,
     /// Whose connection, config or key it is about.
@@ -95,7 +95,7 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     /// An event about what a command is about.
     #[must_use]
-    pub fn about(subject: &'a CommandSubject, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+    pub(crate) fn about(subject: &'a CommandSubject, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
         Self {
             event,
             account: subject.account.as_str(),
@@ -112,7 +112,13 @@ impl<'a> Event<'a> {
 
     /// An event about an API key.
     #[must_use]
-    pub fn about_key(account: &'a Account, id: &'a str, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+    pub(crate) fn about_key(
+        account: &'a Account,
+        id: &'a str,
+        event: EventKind,
+        actor: &'a str,
+        time: Timestamp,
+    ) -> Self {
         Self {
             event,
             account: account.as_str(),

@@ -1,7 +1,7 @@
 //! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
 //! about credentials.
 
-pub mod backend;
+pub(crate) mod backend;
 mod listener;
 mod routes;
 
@@ -21,15 +21,15 @@ use crate::gateway::backend::{Bus, Caller};
 use crate::secret::Secret;
 
 use self::listener::rate_limits::Gate;
-pub use self::listener::rate_limits::Rate;
-pub use self::listener::server::{Drain, Limits, run};
-pub use self::listener::tls::{Certificates, LOOK, TlsError};
+pub(crate) use self::listener::rate_limits::Rate;
+pub(crate) use self::listener::server::{Drain, Limits, run};
+pub(crate) use self::listener::tls::{Certificates, LOOK};
 use self::routes::error::HttpError;
-pub use self::routes::metrics::Metrics;
-pub use self::routes::openapi::DOCUMENT as OPENAPI;
+pub(crate) use self::routes::metrics::Metrics;
+pub(crate) use self::routes::openapi::DOCUMENT as OPENAPI;
 use self::routes::reply::{self, Reply};
 use self::routes::request::{self, Asked, Query, Seen};
-pub use self::routes::route::Served;
+pub(crate) use self::routes::route::Served;
 use self::routes::route::{Found, Operation, Routes};
 use self::routes::{api_keys, callback, configs, connections, health, openapi};
 
@@ -40,7 +40,7 @@ const UNROUTED: &str = "unrouted";
 
 /// The edge behind one listener.
 #[derive(Debug)]
-pub struct Edge {
+pub(crate) struct Edge {
     bus: Arc<Bus>,
     metrics: Metrics,
     routes: Routes,
@@ -50,7 +50,7 @@ pub struct Edge {
 /// The table of routes contradicts itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the routes contradict each other")]
-pub struct RouteError(#[from] matchit::InsertError);
+pub(crate) struct RouteError(#[from] matchit::InsertError);
 
 /// What the log and the metrics say of a request: never its path or query, which hold secrets.
 #[derive(Debug, Clone, Copy)]
@@ -76,13 +76,13 @@ impl Edge {
     ///
     /// # Errors
     /// When the table of routes contradicts itself.
-    pub fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
+    pub(crate) fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
         Ok(Self { bus, metrics, routes: Routes::new(served)?, public_url: None })
     }
 
     /// The same, with how browsers reach it: the beginning of the links that it makes itself.
     #[must_use]
-    pub fn at(self, public_url: Url) -> Self {
+    pub(crate) fn at(self, public_url: Url) -> Self {
         Self { public_url: Some(public_url), ..self }
     }
 

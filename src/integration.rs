@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
-pub use self::check::{parse_value, read_json};
-pub use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
-pub use self::template::{endpoint_url, expand};
+pub(crate) use self::check::{parse_value, read_json};
+pub(crate) use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
+pub(crate) use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
 
 /// Which URLs a config may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UrlRules {
+pub(crate) struct UrlRules {
     /// Lets `http` through for loopback hosts.
     pub allow_insecure_urls: bool,
 }
@@ -347,7 +347,7 @@ impl<T> IntegrationOauthConfig<T> {
 
 /// Fills in a provider profile's fields where the body gives none (given fields win, whole).
 #[must_use]
-pub fn with_profile(body: Value, profile: &Value) -> Value {
+pub(crate) fn with_profile(body: Value, profile: &Value) -> Value {
     match (body, profile) {
         (Value::Object(given), Value::Object(profile)) => {
             let mut merged = profile.clone();

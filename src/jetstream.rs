@@ -1,15 +1,15 @@
 //! The bus: connects, publishes with a confirmed answer, and reads what the leader has.
 
-pub mod batch;
+pub(crate) mod batch;
 mod connect;
-pub mod kv;
-pub mod reader;
-pub mod scan;
+pub(crate) mod kv;
+pub(crate) mod reader;
+pub(crate) mod scan;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::connect::ConnectError;
+pub(crate) use self::connect::ConnectError;
 use self::connect::{Probe, log_event, options, reconnect_delay};
 use crate::{config, system};
 use async_nats::client::{Request, RequestErrorKind};
@@ -285,7 +285,7 @@ impl Nats {
 
 /// Headers with a message id; a fresh one when none is given.
 #[must_use]
-pub fn headers(message_id: Option<&str>) -> HeaderMap {
+pub(crate) fn headers(message_id: Option<&str>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     match message_id {
         Some(id) => headers.insert(async_nats::header::NATS_MESSAGE_ID, id),
@@ -296,7 +296,7 @@ pub fn headers(message_id: Option<&str>) -> HeaderMap {
 
 /// Headers with a fresh message id, and these.
 #[must_use]
-pub fn headers_with(more: &HeaderMap) -> HeaderMap {
+pub(crate) fn headers_with(more: &HeaderMap) -> HeaderMap {
     let mut headers = headers(None);
     for (name, values) in more.iter() {
         for value in values {
@@ -308,7 +308,7 @@ pub fn headers_with(more: &HeaderMap) -> HeaderMap {
 
 /// A header's text, empty when there is none.
 #[must_use]
-pub fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.as_str())
 }
 

@@ -1,45 +1,83 @@
 //! tokenbus: OAuth connections on a message bus.
 //!
-//! The modules in reading order.
+//! A workflow node gets its tokens through [`client`]. [`subject`] and [`connection`] have the names and values that go
+//! over the bus. All other modules belong to the `tokenbus` program; they follow in reading order.
 #![cfg_attr(rustfmt, rustfmt_skip)]
+// Without `internals`, what only tests and benches use is out of reach.
+#![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 
 // Core: plain values; no async, no IO, no clock, no randomness of its own.
 pub mod subject;
-pub mod secret;
-pub mod signed;
-pub mod command;
+mod secret;
+mod signed;
+mod command;
 pub mod connection;
-pub mod event;
-pub mod integration;
-pub mod login;
-pub mod oauth;
-pub mod outcome;
-pub mod share;
-pub mod webhook;
+mod event;
+mod integration;
+mod login;
+mod oauth;
+mod outcome;
+mod share;
+mod webhook;
 
 // Edges: each touches one outside thing.
-pub mod config;
-pub mod system;
-pub mod telemetry;
-pub mod shutdown;
-pub mod seal;
-pub mod jetstream;
-pub mod protocol;
-pub mod provider;
+mod config;
+mod system;
+mod telemetry;
+mod shutdown;
+mod seal;
+mod jetstream;
+mod protocol;
+mod provider;
 
 // The gateway: HTTP on one side, the bus on the other.
-pub mod gateway;
+mod gateway;
 
 // The worker: what is kept, who asks, and the order of things.
-pub mod store;
-pub mod auth;
-pub mod worker;
+mod store;
+mod auth;
+mod worker;
 
 // For nodes and for people: the calls of the bus, from the other side.
 pub mod client;
 
 // The program.
-pub mod cli;
-pub mod demo;
+mod cli;
+mod demo;
 #[cfg(feature = "failpoints")]
-pub mod failpoint;
+mod failpoint;
+
+pub use self::secret::Secret;
+
+#[doc(hidden)]
+pub use self::cli::{Arguments, in_full, run};
+#[cfg(feature = "failpoints")]
+#[doc(hidden)]
+pub use self::failpoint::arm;
+
+/// For this package's tests and benches alone.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::integration::IssuedAt;
+    pub use crate::jetstream::{Nats, Patience};
+    pub use crate::oauth::token::TokenSet;
+    pub use crate::outcome::MAX_WEBHOOK_DELIVERIES;
+    pub use crate::protocol::replies::Replies;
+    pub use crate::store::Store;
+
+    pub mod auth {
+        pub use crate::auth::cache::{Proven, Verified};
+        pub use crate::auth::jwks::Keys;
+        pub use crate::auth::jwt::Rules;
+        pub use crate::auth::nats_jwt::AccountJwt;
+        pub use crate::auth::token::{MAX_TOKEN, Token};
+    }
+    pub mod command { pub use crate::command::*; }
+    pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }
+    pub mod gateway { pub use crate::gateway::backend::{Bus, Caller, Command, StateOwner}; }
+    pub mod schedule { pub use crate::protocol::schedule::{Due, message}; }
+    pub mod seal { pub use crate::seal::{Keyring, Place, generate, seal_order}; }
+    pub mod signed { pub use crate::signed::*; }
+    pub mod system { pub use crate::system::{now, random_id, random_share}; }
+}

@@ -15,10 +15,10 @@ use crate::secret::Secret;
 use crate::subject::{ConnectionName, Integration};
 
 /// How the names of the cookies begin that bind logins to browsers (RFC 6265bis, §4.1.3.2: this host's alone).
-pub const COOKIE_PREFIX: &str = "__Host-tokenbus-";
+pub(crate) const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
 /// What whoever comes with a state is told that leads nowhere.
-pub const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
+pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
 
 /// What the bucket keeps of a login; its key holds the state's hash and the account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,19 +57,19 @@ impl PendingLogin {
 
 /// Name of the cookie that binds a login to its browser: one for each login.
 #[must_use]
-pub fn cookie_name(state_hash: &str) -> String {
+pub(crate) fn cookie_name(state_hash: &str) -> String {
     format!("{COOKIE_PREFIX}{}", state_hash.get(..22).unwrap_or(state_hash))
 }
 
 /// A new `state` of 256 random bits (RFC 6749 §10.12), base64url, 43 characters. So are tickets and cookies made.
 #[must_use]
-pub fn state_from(random: &[u8; 32]) -> Secret {
+pub(crate) fn state_from(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
 /// What stands for a state, a ticket or a cookie everywhere but in the browser: base64url(SHA-256(value)).
 #[must_use]
-pub fn hash_of(value: &Secret) -> String {
+pub(crate) fn hash_of(value: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))
 }
 
@@ -77,7 +77,7 @@ pub fn hash_of(value: &Secret) -> String {
 ///
 /// # Errors
 /// [`ReturnError`] for anything else.
-pub fn return_to(wanted: &str, allowed: &[Url]) -> Result<Url, ReturnError> {
+pub(crate) fn return_to(wanted: &str, allowed: &[Url]) -> Result<Url, ReturnError> {
     let url = Url::parse(wanted).map_err(|_| ReturnError)?;
     let is_plain = matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
     // What a browser would read differently from us is refused: backslashes, control characters, a missing host.
@@ -92,10 +92,10 @@ pub fn return_to(wanted: &str, allowed: &[Url]) -> Result<Url, ReturnError> {
 /// A return address that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("return_to must be a URL whose origin is listed in `oauth.return_to`")]
-pub struct ReturnError;
+pub(crate) struct ReturnError;
 
 /// Variables of a login, as they come with the call.
-pub type Variables = BTreeMap<String, String>;
+pub(crate) type Variables = BTreeMap<String, String>;
 
 #[cfg(test)]
 mod tests {

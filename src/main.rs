@@ -7,12 +7,12 @@ use clap::Parser as _;
 #[tokio::main]
 async fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
-    tokenbus::failpoint::arm();
-    let arguments = tokenbus::cli::Arguments::parse();
-    match tokenbus::cli::run(arguments).await {
+    tokenbus::arm();
+    let arguments = tokenbus::Arguments::parse();
+    match tokenbus::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tokenbus: {}", tokenbus::cli::in_full(&error));
+            eprintln!("tokenbus: {}", tokenbus::in_full(&error));
             ExitCode::FAILURE
         }
     }

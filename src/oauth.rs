@@ -1,7 +1,7 @@
 //! OAuth 2.0 as data: requests are built and answers judged here; nothing is sent.
 
-pub mod authorization;
-pub mod callback;
-pub mod error;
-pub mod pkce;
-pub mod token;
+pub(crate) mod authorization;
+pub(crate) mod callback;
+pub(crate) mod error;
+pub(crate) mod pkce;
+pub(crate) mod token;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::command::Answer;
 
 /// Deliveries after which a command is given up.
-pub const MAX_DELIVERIES: i64 = 12;
+pub(crate) const MAX_DELIVERIES: i64 = 12;
 /// Deliveries of an event after which its webhook is given up: about ten hours.
 pub const MAX_WEBHOOK_DELIVERIES: i64 = 16;
 const WEBHOOK_FIRST: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const REFRESH_CAP: Duration = Duration::from_mins(30);
 
 /// What happens next with a command. Each ends in exactly one confirmed ack, unless it is another worker's by now.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It took so long that the server has given it to another worker: not a word about it.
     Lost,
     /// It is done, well or badly: answer, then ack.
@@ -31,7 +31,7 @@ pub enum Outcome {
 /// How long to wait before delivery number `delivered + 1`: doubled each time, capped, with the jitter (0 to 1)
 /// taking away up to half, so that what failed together does not come back together.
 #[must_use]
-pub fn backoff(delivered: i64, jitter: f64) -> Duration {
+pub(crate) fn backoff(delivered: i64, jitter: f64) -> Duration {
     let doublings = u32::try_from(delivered.clamp(1, 16) - 1).unwrap_or(0);
     let full = BACKOFF_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(BACKOFF_CAP);
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
@@ -40,7 +40,7 @@ pub fn backoff(delivered: i64, jitter: f64) -> Duration {
 /// How long to wait before a refresh is tried again after so many failures in a row: from ten seconds to about twenty
 /// minutes, with the same jitter.
 #[must_use]
-pub fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
+pub(crate) fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
     let doublings = failures.clamp(1, 8) - 1;
     let full = REFRESH_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(REFRESH_CAP);
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
@@ -49,7 +49,7 @@ pub fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
 /// How long to wait before a webhook is tried again: from five seconds, four times as long each time, up to an hour,
 /// with the same jitter.
 #[must_use]
-pub fn backoff_webhook(delivered: i64, jitter: f64) -> Duration {
+pub(crate) fn backoff_webhook(delivered: i64, jitter: f64) -> Duration {
     let steps = u32::try_from(delivered.clamp(1, 8) - 1).unwrap_or(0);
     let full = WEBHOOK_FIRST.saturating_mul(4_u32.saturating_pow(steps)).min(WEBHOOK_CAP);
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))

@@ -1,11 +1,11 @@
 //! What our messages on the bus mean: streams, commands, records, schedules, permissions.
 
-pub mod commands;
-pub mod high_water;
-pub mod permissions;
-pub mod poll;
-pub mod quarantine;
-pub mod records;
-pub mod replies;
-pub mod schedule;
-pub mod topology;
+pub(crate) mod commands;
+pub(crate) mod high_water;
+pub(crate) mod permissions;
+pub(crate) mod poll;
+pub(crate) mod quarantine;
+pub(crate) mod records;
+pub(crate) mod replies;
+pub(crate) mod schedule;
+pub(crate) mod topology;

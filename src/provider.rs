@@ -1,8 +1,8 @@
 //! Providers: the one HTTP client that talks to them, whom it may talk to, and ready profiles.
 
-pub mod client;
-pub mod guard;
-pub mod profiles;
+pub(crate) mod client;
+pub(crate) mod guard;
+pub(crate) mod profiles;
 
-pub use self::client::{Answer, Client, Error, Settings, TOTAL_TIMEOUT};
-pub use self::guard::Guard;
+pub(crate) use self::client::{Client, Error, Settings, TOTAL_TIMEOUT};
+pub(crate) use self::guard::Guard;

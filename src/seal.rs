@@ -16,8 +16,9 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
 use self::file::KeyFile;
-pub use self::file::{add, generate, promote};
-pub use self::source::KeyringError;
+pub use self::file::generate;
+pub(crate) use self::file::{add, promote};
+pub(crate) use self::source::KeyringError;
 use self::source::Source;
 use crate::secret::Secret;
 use crate::{config, system};
@@ -242,7 +243,7 @@ pub fn seal_order(seal_to: &str, order: &[u8]) -> Result<(String, String), SealE
 
 /// Id of the key that a value was sealed with.
 #[must_use]
-pub fn key_id(sealed: &str) -> Option<&str> {
+pub(crate) fn key_id(sealed: &str) -> Option<&str> {
     split(sealed).map(|(id, _)| id)
 }
 

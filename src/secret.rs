@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Secret {
 ///
 /// # Errors
 /// As the serializer's.
-pub fn in_clear<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn in_clear<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
 }
 

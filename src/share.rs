@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The places that are taken, by whoever took them.
 #[derive(Debug)]
-pub struct Shares<K>(Mutex<HashMap<K, usize>>);
+pub(crate) struct Shares<K>(Mutex<HashMap<K, usize>>);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub struct Place<K: Eq + Hash> {
+pub(crate) struct Place<K: Eq + Hash> {
     of: Arc<Shares<K>>,
     taker: K,
 }
@@ -24,7 +24,7 @@ impl<K> Default for Shares<K> {
 impl<K: Eq + Hash + Clone> Shares<K> {
     /// A place, unless this taker has `most` of them.
     #[must_use]
-    pub fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Place<K>> {
+    pub(crate) fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Place<K>> {
         let mut taken = self.lock();
         let count = taken.get(key).copied().unwrap_or(0);
         if count >= most {

@@ -14,7 +14,7 @@ use tracing::{error, info};
 
 /// The long-running tasks of a process.
 #[derive(Clone, Default)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     stop: CancellationToken,
     failed: CancellationToken,
     tracker: TaskTracker,
@@ -24,13 +24,13 @@ pub struct Tasks {
 impl Tasks {
     /// Cancelled when everything shall stop taking new work.
     #[must_use]
-    pub fn stop(&self) -> CancellationToken {
+    pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
     /// Changes with each SIGHUP: files are to be read again.
     #[must_use]
-    pub fn reload(&self) -> watch::Receiver<u64> {
+    pub(crate) fn reload(&self) -> watch::Receiver<u64> {
         self.reload.subscribe()
     }
 
@@ -39,7 +39,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When the system takes no handler.
-    pub fn hear_signals(&self) -> std::io::Result<Ends> {
+    pub(crate) fn hear_signals(&self) -> std::io::Result<Ends> {
         let mut hangup = signal(SignalKind::hangup())?;
         let ends = Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let (stop, reload) = (self.stop.clone(), self.reload.clone());
@@ -53,7 +53,7 @@ impl Tasks {
     }
 
     /// Starts a task that runs until [`Tasks::stop`]. If it ends before, with an error or in a panic, the process stops.
-    pub fn spawn<E: std::fmt::Display>(
+    pub(crate) fn spawn<E: std::fmt::Display>(
         &self,
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -74,7 +74,7 @@ impl Tasks {
 
     /// Waits for a signal (or, when `with_stdin`, for the end of standard input) or a task's failure, then for all
     /// tasks to end. Gives whether that was asked for.
-    pub async fn run(self, mut ends: Ends, with_stdin: bool) -> bool {
+    pub(crate) async fn run(self, mut ends: Ends, with_stdin: bool) -> bool {
         tokio::select! {
             () = ends.asked() => info!("stopping"),
             () = end_of_stdin(), if with_stdin => info!("standard input closed; stopping"),
@@ -92,7 +92,7 @@ impl Tasks {
 
 /// The signals that ask for an end.
 #[derive(Debug)]
-pub struct Ends {
+pub(crate) struct Ends {
     terminate: Signal,
     interrupt: Signal,
 }

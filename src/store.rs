@@ -21,10 +21,10 @@ use crate::seal::{Keyring, KeyringError, Place, SealError};
 use crate::secret::Secret;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
-pub use self::connection::ConnectionPage;
-pub use self::login::{Consumed, FoundLogin};
-pub use self::rotate::{RotateError, Rotated, Step, WorkerKeys, rotate, spare};
-pub use self::ticket::Start;
+pub(crate) use self::connection::ConnectionPage;
+pub(crate) use self::login::{Consumed, FoundLogin};
+pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, spare};
+pub(crate) use self::ticket::Start;
 
 /// Why something could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -272,7 +272,7 @@ struct Newest {
 
 /// Unix seconds of a record.
 #[must_use]
-pub fn modified(record: &StreamMessage) -> u64 {
+pub(crate) fn modified(record: &StreamMessage) -> u64 {
     u64::try_from(record.time.unix_timestamp()).unwrap_or(0)
 }
 
@@ -280,7 +280,7 @@ pub fn modified(record: &StreamMessage) -> u64 {
 ///
 /// # Errors
 /// [`StoreError::Unreadable`] for a value that has no JSON form, which none of ours is.
-pub fn json(value: &impl Serialize) -> Result<bytes::Bytes, StoreError> {
+pub(crate) fn json(value: &impl Serialize) -> Result<bytes::Bytes, StoreError> {
     serde_json::to_vec(value).map(Into::into).map_err(|_| StoreError::Unreadable("a value to be stored".to_owned()))
 }
 

@@ -16,14 +16,14 @@ pub fn now() -> Timestamp {
 
 /// That much later, or as late as there is.
 #[must_use]
-pub fn later(now: Timestamp, by: Duration) -> Timestamp {
+pub(crate) fn later(now: Timestamp, by: Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 /// Bytes of the operating system's generator, through a cryptographic one seeded by it.
 #[must_use]
-pub fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     rand::fill(&mut bytes);
     bytes

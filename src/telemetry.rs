@@ -12,7 +12,7 @@ use crate::config::{Log, LogFormat};
 
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// `log.filter` is not valid.
     #[error("log.filter: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -25,7 +25,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn start(settings: &Log) -> Result<(), TelemetryError> {
+pub(crate) fn start(settings: &Log) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(&settings.filter)?;
     let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {

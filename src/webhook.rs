@@ -17,14 +17,14 @@ const PREFIX: &str = "whsec_";
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
 /// Where events go, and what signs them.
-pub struct Webhook {
+pub(crate) struct Webhook {
     url: Url,
     key: Zeroizing<Vec<u8>>,
 }
 
 /// Why there can be no webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WebhookError {
+pub(crate) enum WebhookError {
     /// The secret has not the known form.
     #[error(
         "webhooks.secret must be `whsec_` and 24 to 64 random bytes in base64 (`openssl rand -base64 32` makes the latter)"
@@ -37,7 +37,7 @@ impl Webhook {
     ///
     /// # Errors
     /// [`WebhookError`] when the secret has not the known form.
-    pub fn new(url: Url, secret: &Secret) -> Result<Self, WebhookError> {
+    pub(crate) fn new(url: Url, secret: &Secret) -> Result<Self, WebhookError> {
         let text = secret.expose().strip_prefix(PREFIX).ok_or(WebhookError::Secret)?;
         let key = BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| WebhookError::Secret)?;
         if SECRET_BYTES.contains(&key.len()) { Ok(Self { url, key }) } else { Err(WebhookError::Secret) }
@@ -45,7 +45,7 @@ impl Webhook {
 
     /// The POST of an event. Its id stays the same however often it is sent: receivers tell repetitions by it.
     #[must_use]
-    pub fn request(&self, id: &str, now: Timestamp, body: &str) -> Request {
+    pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> Request {
         // A dot would let the id run into the timestamp.
         let (id, timestamp) = (id.replace('.', "_"), now.as_second().to_string());
         let signature = self.signature(&format!("{id}.{timestamp}.{body}"));

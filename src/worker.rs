@@ -1,13 +1,13 @@
 //! Workers: take commands off the queue and end each in exactly one confirmed ack.
 
 mod apply;
-pub mod background;
+pub(crate) mod background;
 mod commands;
 mod consumer;
-pub mod context;
+pub(crate) mod context;
 mod job;
 mod provider_calls;
-pub mod rpc;
+pub(crate) mod rpc;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WELL: Duration = Duration::from_secs(30);
 
 /// Works until told to stop; then takes no more commands and waits for those under way.
-pub async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(crate) async fn run(service: Arc<Service>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     for verb in Verb::ALL {
         tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
@@ -233,7 +233,7 @@ async fn keep_alive(message: &Message) -> std::convert::Infallible {
 
 /// Why workers cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum PrepareError {
+pub(crate) enum PrepareError {
     /// Something that the bus would refuse.
     #[error(transparent)]
     Permission(#[from] PermissionError),
@@ -251,7 +251,7 @@ pub enum PrepareError {
 impl PrepareError {
     /// Whether time alone does not mend it.
     #[must_use]
-    pub fn is_lasting(&self) -> bool {
+    pub(crate) fn is_lasting(&self) -> bool {
         match self {
             Self::Topology(
                 TopologyError::Incompatible { .. }
@@ -271,7 +271,7 @@ impl PrepareError {
 ///
 /// # Errors
 /// [`PrepareError`], which knows whether to try again.
-pub async fn prepare(service: &Service) -> Result<(), PrepareError> {
+pub(crate) async fn prepare(service: &Service) -> Result<(), PrepareError> {
     let Service { store, config, .. } = service;
     permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
     // The server may have lost a queue, and all schedules with it.

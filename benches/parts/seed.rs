@@ -6,17 +6,17 @@ use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use tokenbus::command::{HEADER_COMMAND, HEADER_REFRESH, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use tokenbus::Secret;
 use tokenbus::connection::{OauthConnection, SealedPart, StoredConnection};
-use tokenbus::integration::IssuedAt;
-use tokenbus::jetstream::{Nats, Patience};
-use tokenbus::oauth::token::TokenSet;
-use tokenbus::protocol::schedule;
-use tokenbus::seal::Keyring;
-use tokenbus::secret::Secret;
-use tokenbus::store::Store;
+use tokenbus::internals::IssuedAt;
+use tokenbus::internals::Store;
+use tokenbus::internals::TokenSet;
+use tokenbus::internals::command::{HEADER_COMMAND, HEADER_REFRESH, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use tokenbus::internals::schedule;
+use tokenbus::internals::seal::Keyring;
+use tokenbus::internals::system;
+use tokenbus::internals::{Nats, Patience};
 use tokenbus::subject::{CONNECTIONS, ConnectionKey, kv_subject};
-use tokenbus::system;
 
 use crate::fleet::Fleet;
 
@@ -36,7 +36,7 @@ pub(crate) struct Seed {
 impl Seed {
     /// On a fleet's bus, with its keys, for its provider.
     pub(crate) async fn on(fleet: &Fleet, provider_url: &str) -> Self {
-        let mut config = tokenbus::config::load(None).expect("the defaults are whole");
+        let mut config = tokenbus::internals::config::load(None).expect("the defaults are whole");
         config.secrets.keys_file = fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").into();
         let mut settings = config.nats;
         fleet.nats.url.clone_into(&mut settings.url);

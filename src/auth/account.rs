@@ -28,7 +28,7 @@ struct Known {
 }
 
 /// The accounts of the operators that are trusted.
-pub struct Accounts {
+pub(crate) struct Accounts {
     operators: Vec<String>,
     folder: Option<PathBuf>,
     resolver: Option<Nats>,
@@ -40,7 +40,12 @@ impl Accounts {
     /// Accounts of these operators, from the folder first and then from the server's resolver. What was read is
     /// believed for that long: a revocation takes effect no later.
     #[must_use]
-    pub fn new(operators: Vec<String>, folder: Option<PathBuf>, resolver: Option<Nats>, lifetime: Duration) -> Self {
+    pub(crate) fn new(
+        operators: Vec<String>,
+        folder: Option<PathBuf>,
+        resolver: Option<Nats>,
+        lifetime: Duration,
+    ) -> Self {
         let known = Cache::builder().max_capacity(MOST).time_to_live(lifetime).build();
         Self { operators, folder, resolver, lifetime, known }
     }
@@ -49,7 +54,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`NatsError`] when nobody says; [`Refusal`] within.
-    pub async fn get(
+    pub(crate) async fn get(
         &self,
         account: &Account,
         now: Timestamp,

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub use self::cache::Keys;
+pub(crate) use self::cache::Keys;
 use super::Role;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError, kv};
@@ -21,7 +21,7 @@ use crate::subject::{self, API_KEYS, Account};
 use crate::system;
 
 /// Days that a key lives when nothing else is said.
-pub const EXPIRES_DAYS: u16 = 90;
+pub(crate) const EXPIRES_DAYS: u16 = 90;
 /// Longest life of a key that can be asked for, in days.
 const MAX_DAYS: u16 = 3_650;
 /// Longest name of a key, in characters.
@@ -31,13 +31,13 @@ const ID_LENGTH: usize = 12;
 /// A number of days that no key may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {MAX_DAYS}")]
-pub struct LifetimeError;
+pub(crate) struct LifetimeError;
 
 /// A lifetime in days.
 ///
 /// # Errors
 /// No days, or more than ten years of them.
-pub fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
+pub(crate) fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
     if (1..=MAX_DAYS).contains(&days) {
         Ok(SignedDuration::from_hours(i64::from(days) * 24))
     } else {
@@ -48,7 +48,7 @@ pub fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
 /// What the bucket keeps of a key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct StoredKey {
+pub(crate) struct StoredKey {
     /// base64url(SHA-256(secret)).
     pub hash: String,
     /// The account it acts for.
@@ -71,7 +71,7 @@ pub struct StoredKey {
 
 /// What people see of a key: all but the hash.
 #[derive(Debug, Clone, Serialize)]
-pub struct ListedKey {
+pub(crate) struct ListedKey {
     /// Its id, the middle part of the key.
     pub id: String,
     /// The account it acts for.
@@ -94,7 +94,7 @@ pub struct ListedKey {
 
 /// What a new key is for.
 #[derive(Debug, Clone)]
-pub struct NewKey {
+pub(crate) struct NewKey {
     /// The account it acts for.
     pub account: Account,
     /// What it may do.
@@ -109,7 +109,7 @@ pub struct NewKey {
 
 /// Why no key was made.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub(crate) enum CreateError {
     /// A name that does not do in a list.
     #[error("name must be at most {MAX_NAME} characters, without control characters")]
     Name,
@@ -129,7 +129,7 @@ impl ListedKey {
 ///
 /// # Errors
 /// [`CreateError`].
-pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
+pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
     let NewKey { account, role, name, lifetime, rate_limit } = key;
     if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
         return Err(CreateError::Name);
@@ -149,7 +149,7 @@ pub async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, Li
 ///
 /// # Errors
 /// [`NatsError`] when they could not be read.
-pub async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
+pub(crate) async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
     for (id, value) in kv::values(nats, API_KEYS, ">").await? {
         let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
@@ -164,7 +164,7 @@ pub async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKe
 ///
 /// # Errors
 /// [`NatsError`] when it could not be revoked; asking again does no harm.
-pub async fn revoke(
+pub(crate) async fn revoke(
     nats: &Nats,
     id: &str,
     account: Option<&Account>,
@@ -212,7 +212,7 @@ fn parse(key: &str) -> Option<(&str, &str)> {
 
 /// Whether a text has the form of a key's id.
 #[must_use]
-pub fn is_id(text: &str) -> bool {
+pub(crate) fn is_id(text: &str) -> bool {
     text.len() == ID_LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 

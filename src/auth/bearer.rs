@@ -18,7 +18,7 @@ use crate::{config, provider, subject};
 
 /// Why JWTs cannot be judged as the settings say.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     /// A setting is missing or does not fit.
     #[error("settings: {0}")]
     Setting(&'static str),
@@ -28,7 +28,7 @@ pub enum SetupError {
 }
 
 /// Judges JWTs.
-pub struct Bearers {
+pub(crate) struct Bearers {
     accounts: Option<Accounts>,
     ordinary: Option<Verifier>,
     verified: Verified,
@@ -39,7 +39,7 @@ impl Bearers {
     ///
     /// # Errors
     /// [`SetupError`].
-    pub async fn connect(config: &config::Config, client: &provider::Client) -> Result<Self, SetupError> {
+    pub(crate) async fn connect(config: &config::Config, client: &provider::Client) -> Result<Self, SetupError> {
         let config::Auth { cache_ttl, nats: settings, jwt, .. } = &config.auth;
         let resolver = resolver(config).await?;
         let folder = given(&settings.accounts_dir).then(|| settings.accounts_dir.clone());

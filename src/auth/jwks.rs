@@ -138,7 +138,7 @@ fn fitting(key: &AlgorithmParameters) -> &'static [Algorithm] {
 }
 
 /// The keys of a URL.
-pub struct Jwks {
+pub(crate) struct Jwks {
     url: Url,
     client: provider::Client,
     newest: ArcSwapOption<Fetched>,
@@ -153,12 +153,12 @@ struct Fetched {
 /// Nobody gives the keys out now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the keys of `auth.jwt.jwks_url` cannot be fetched now")]
-pub struct NoKeys;
+pub(crate) struct NoKeys;
 
 impl Jwks {
     /// The keys of that URL, which are fetched when the first is needed.
     #[must_use]
-    pub fn new(url: Url, client: provider::Client) -> Self {
+    pub(crate) fn new(url: Url, client: provider::Client) -> Self {
         Self { url, client, newest: ArcSwapOption::empty(), asked: Mutex::new(None) }
     }
 
@@ -167,7 +167,7 @@ impl Jwks {
     ///
     /// # Errors
     /// [`NoKeys`] when there are none, or as `using` within.
-    pub async fn with<T>(
+    pub(crate) async fn with<T>(
         &self,
         now: Timestamp,
         using: impl Fn(&Keys) -> Result<T, Refusal>,

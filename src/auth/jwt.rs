@@ -33,7 +33,7 @@ pub struct Rules {
 }
 
 /// A valid JWT: who calls, and when that ends.
-pub type Valid = (Caller, Timestamp);
+pub(crate) type Valid = (Caller, Timestamp);
 
 impl Rules {
     /// Judges a JWT by these keys.
@@ -106,7 +106,7 @@ fn printable(subject: &str) -> String {
 }
 
 /// Judges ordinary JWTs as the settings say.
-pub struct Verifier {
+pub(crate) struct Verifier {
     rules: Rules,
     secret: Option<Keys>,
     jwks: Option<Jwks>,
@@ -117,7 +117,7 @@ impl Verifier {
     ///
     /// # Errors
     /// Which setting is missing or does not fit.
-    pub fn new(settings: &config::Jwt, client: &provider::Client) -> Result<Option<Self>, &'static str> {
+    pub(crate) fn new(settings: &config::Jwt, client: &provider::Client) -> Result<Option<Self>, &'static str> {
         let config::Jwt { issuer, audience, jwks_url, secret, account_claim, role_claim, leeway } = settings;
         if issuer.is_empty() {
             let is_off = audience.is_empty() && jwks_url.is_none() && secret.is_empty();
@@ -148,7 +148,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`NoKeys`] when the keys are away; [`Refusal`] within.
-    pub async fn verify(&self, token: &Token<'_>, now: Timestamp) -> Result<Result<Valid, Refusal>, NoKeys> {
+    pub(crate) async fn verify(&self, token: &Token<'_>, now: Timestamp) -> Result<Result<Valid, Refusal>, NoKeys> {
         if token.alg.starts_with("HS") {
             let keys = self.secret.as_ref().ok_or(Refusal::Algorithm);
             return Ok(keys.and_then(|keys| self.rules.verify(token, keys, now)));

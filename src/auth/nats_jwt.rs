@@ -13,7 +13,7 @@ use super::token::{MAX_ACCOUNT, Refusal, Token};
 use crate::subject::Account;
 
 /// The one algorithm of NATS JWTs; by it they are told apart from others.
-pub const ALGORITHM: &str = "ed25519-nkey";
+pub(crate) const ALGORITHM: &str = "ed25519-nkey";
 /// The version of the claims that is known here.
 const VERSION: u64 = 2;
 
@@ -213,7 +213,7 @@ fn check_signature(token: &Token<'_>, issuer: &str, kind: &KeyPairType, wrong: R
 ///
 /// # Errors
 /// [`Refusal`] when it is no user's JWT.
-pub fn account_of(token: &Token<'_>) -> Result<Account, Refusal> {
+pub(crate) fn account_of(token: &Token<'_>) -> Result<Account, Refusal> {
     let claims: Claims<UserPart> = token.claims()?;
     let issuer_account = claims.nats.issuer_account;
     Account::parse(if issuer_account.is_empty() { &claims.iss } else { &issuer_account }).map_err(|_| Refusal::Account)

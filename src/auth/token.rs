@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 /// Longest JWT of a caller. All headers of a request together are no longer.
 pub const MAX_TOKEN: usize = 16 * 1024;
 /// Longest JWT of an account: hundreds of exports and imports.
-pub const MAX_ACCOUNT: usize = 256 * 1024;
+pub(crate) const MAX_ACCOUNT: usize = 256 * 1024;
 
 /// Why a JWT or a signed request is refused. For the worker's log alone: a caller hears of none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

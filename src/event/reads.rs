@@ -10,7 +10,7 @@ const MOST: usize = 10_000;
 
 /// How often somebody was handed a connection's access token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Which connection.
     pub key: ConnectionKey,
     /// Whom the audit log calls the reader.
@@ -23,13 +23,13 @@ pub struct Tally {
 
 /// The sums of one process.
 #[derive(Debug, Default)]
-pub struct Reads(Mutex<HashMap<(ConnectionKey, String), (u64, u64)>>);
+pub(crate) struct Reads(Mutex<HashMap<(ConnectionKey, String), (u64, u64)>>);
 
 impl Reads {
     /// Adds reads to the sum of their connection and reader. Gives them back when there is no place for another sum:
     /// they have to be written down at once.
     #[must_use]
-    pub fn add(&self, tally: Tally) -> Option<Tally> {
+    pub(crate) fn add(&self, tally: Tally) -> Option<Tally> {
         let mut sums = self.lock();
         let is_full = sums.len() >= MOST;
         let Tally { key, actor, count, sequence } = tally;
@@ -46,7 +46,7 @@ impl Reads {
 
     /// Takes all sums out.
     #[must_use]
-    pub fn take(&self) -> Vec<Tally> {
+    pub(crate) fn take(&self) -> Vec<Tally> {
         let sums = std::mem::take(&mut *self.lock());
         sums.into_iter().map(|((key, actor), (count, sequence))| Tally { key, actor, count, sequence }).collect()
     }

@@ -48,7 +48,7 @@ pub struct StateOwner {
 
 /// Whose a credential is: the answer to the call `whoami`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct Whoami {
+pub(crate) struct Whoami {
     /// The account that it acts for.
     pub account: Account,
     /// Whether it may change configs.

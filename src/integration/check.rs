@@ -81,7 +81,7 @@ const OPTIONAL: [(&str, Kind); 24] = [
 ///
 /// # Errors
 /// [`ConfigError`] saying where it is not.
-pub fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
+pub(crate) fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
     if body.len() > MAX_BODY {
         return Err(ConfigError::NotAnObject);
     }
@@ -100,7 +100,7 @@ pub fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError`] naming the field; never a value.
-pub fn parse_value(
+pub(crate) fn parse_value(
     body: Value,
     path_id: &Integration,
     rules: &UrlRules,

@@ -153,7 +153,7 @@ pub(super) fn fits(variable: &Variable, value: &str) -> bool {
 /// # Errors
 /// [`ConfigError::Variable`] when a value is missing, unknown, or of the wrong form, or when the
 /// values together would change more of the URL than their own places.
-pub fn expand(
+pub(crate) fn expand(
     template: &str,
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,
@@ -165,7 +165,7 @@ pub fn expand(
 ///
 /// # Errors
 /// As [`expand`].
-pub fn endpoint_url(
+pub(crate) fn endpoint_url(
     template: &str,
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,

@@ -13,7 +13,7 @@ use crate::jetstream::{Nats, NatsError, header};
 use crate::subject::{direct_get, kv_stream, kv_subject};
 
 /// Subjects that one request may ask after: the server answers with 1,024 messages at most.
-pub const MOST_SUBJECTS: usize = 1_000;
+pub(crate) const MOST_SUBJECTS: usize = 1_000;
 /// How long the server may be silent between two messages.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The server's words: that was all, nothing matches, more subjects match than it looks up for one request; and that
@@ -25,7 +25,7 @@ const NOBODY: u16 = 503;
 const PENDING: &str = "Nats-Num-Pending";
 
 /// A page of a bucket, in the order in which its entries were written.
-pub struct Page {
+pub(crate) struct Page {
     /// The entries.
     pub entries: Vec<Entry>,
     /// How many entries match in all.
@@ -71,7 +71,7 @@ impl Found {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn page(
+pub(crate) async fn page(
     nats: &Nats,
     bucket: &str,
     filter: &str,
@@ -102,7 +102,7 @@ pub async fn page(
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn present(nats: &Nats, stream: &str, subjects: Vec<String>) -> Result<Vec<String>, NatsError> {
+pub(crate) async fn present(nats: &Nats, stream: &str, subjects: Vec<String>) -> Result<Vec<String>, NatsError> {
     let query = Query { batch: subjects.len(), multi_last: subjects, ..Query::default() };
     let found = ask(nats, stream, &query).await?.ok_or(NatsError::Unreadable)?;
     Ok(found.messages.iter().filter_map(|message| Some(text(message.headers.as_ref()?, "Nats-Subject"))).collect())

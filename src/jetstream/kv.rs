@@ -25,7 +25,7 @@ const SCANS: u32 = 20;
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What a bucket holds under a key.
-pub struct Entry {
+pub(crate) struct Entry {
     /// The whole key.
     pub key: String,
     /// The entry's revision: the stream sequence in the bucket.
@@ -42,7 +42,7 @@ pub struct Entry {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn get(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Entry>, NatsError> {
+pub(crate) async fn get(nats: &Nats, bucket: &str, key: &str) -> Result<Option<Entry>, NatsError> {
     let message = nats.last(&kv_stream(bucket), &kv_subject(bucket, key)).await?;
     Ok(message.map(|message| entry(bucket, &message.subject, message.sequence, (message.headers, message.payload))))
 }
@@ -56,7 +56,7 @@ pub(super) fn entry(bucket: &str, subject: &str, revision: u64, (headers, payloa
 
 /// A message of a bucket's stream as the entry it is.
 #[must_use]
-pub fn entry_of(bucket: &str, revision: u64, message: async_nats::jetstream::Message) -> Entry {
+pub(crate) fn entry_of(bucket: &str, revision: u64, message: async_nats::jetstream::Message) -> Entry {
     let message = message.message;
     entry(bucket, &message.subject, revision, (message.headers.unwrap_or_default(), message.payload))
 }
@@ -65,7 +65,7 @@ pub fn entry_of(bucket: &str, revision: u64, message: async_nats::jetstream::Mes
 ///
 /// # Errors
 /// [`NatsError::WrongLastSequence`] when the revision is not the newest.
-pub async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u64) -> Result<u64, NatsError> {
+pub(crate) async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u64) -> Result<u64, NatsError> {
     write(nats, bucket, key, super::headers(None), value, replaces).await
 }
 
@@ -73,7 +73,7 @@ pub async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u
 ///
 /// # Errors
 /// As [`put`].
-pub async fn put_with(nats: &Nats, at: At<'_>, headers: HeaderMap, value: Bytes) -> Result<u64, NatsError> {
+pub(crate) async fn put_with(nats: &Nats, at: At<'_>, headers: HeaderMap, value: Bytes) -> Result<u64, NatsError> {
     write(nats, at.bucket, at.key, headers, value, at.replaces).await
 }
 
@@ -81,7 +81,7 @@ pub async fn put_with(nats: &Nats, at: At<'_>, headers: HeaderMap, value: Bytes)
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn purge(nats: &Nats, at: At<'_>) -> Result<(), NatsError> {
+pub(crate) async fn purge(nats: &Nats, at: At<'_>) -> Result<(), NatsError> {
     nats.connected()?;
     let away = || NatsError::Away("no answer to a purge");
     let stream = nats.jetstream.get_stream_no_info(kv_stream(at.bucket)).await.map_err(|_| away())?;
@@ -93,14 +93,14 @@ pub async fn purge(nats: &Nats, at: At<'_>) -> Result<(), NatsError> {
 ///
 /// # Errors
 /// [`NatsError::WrongLastSequence`] when the revision is not the newest.
-pub async fn delete(nats: &Nats, at: At<'_>, mut headers: HeaderMap, body: Bytes) -> Result<u64, NatsError> {
+pub(crate) async fn delete(nats: &Nats, at: At<'_>, mut headers: HeaderMap, body: Bytes) -> Result<u64, NatsError> {
     headers.insert(OPERATION, DELETE);
     write(nats, at.bucket, at.key, headers, body, at.replaces).await
 }
 
 /// A key with the revision that a write replaces.
 #[derive(Debug, Clone, Copy)]
-pub struct At<'a> {
+pub(crate) struct At<'a> {
     /// The bucket.
     pub bucket: &'a str,
     /// The key.
@@ -125,7 +125,7 @@ async fn write(
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn keys(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<String>, NatsError> {
+pub(crate) async fn keys(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<String>, NatsError> {
     Ok(newest(nats, bucket, filter, true).await?.into_iter().map(|(key, _)| key).collect())
 }
 
@@ -133,7 +133,7 @@ pub async fn keys(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<String>
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn values(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<(String, Bytes)>, NatsError> {
+pub(crate) async fn values(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<(String, Bytes)>, NatsError> {
     newest(nats, bucket, filter, false).await
 }
 
@@ -173,7 +173,7 @@ async fn newest(
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn count(nats: &Nats, bucket: &str, filter: &str) -> Result<u64, NatsError> {
+pub(crate) async fn count(nats: &Nats, bucket: &str, filter: &str) -> Result<u64, NatsError> {
     #[derive(Deserialize)]
     struct Info {
         #[serde(default)]
@@ -188,7 +188,7 @@ pub async fn count(nats: &Nats, bucket: &str, filter: &str) -> Result<u64, NatsE
 }
 
 /// A bucket's changes from now on.
-pub struct Changes {
+pub(crate) struct Changes {
     messages: push::Messages,
     prefix: String,
     seen: u64,
@@ -198,7 +198,7 @@ pub struct Changes {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn changes(nats: &Nats, bucket: &str) -> Result<Changes, NatsError> {
+pub(crate) async fn changes(nats: &Nats, bucket: &str) -> Result<Changes, NatsError> {
     nats.connected()?;
     let config = push::Config {
         // Without a name permissions cannot be told apart by the stream's.
@@ -225,7 +225,7 @@ impl Changes {
     ///
     /// # Errors
     /// [`NatsError`] when one was missed, or the server is silent. No more will come then.
-    pub async fn next(&mut self) -> Result<String, NatsError> {
+    pub(crate) async fn next(&mut self) -> Result<String, NatsError> {
         let message = self.messages.next().await.and_then(Result::ok).ok_or(NatsError::Away("the watch ended"))?;
         self.seen += 1;
         if message.info().map_or(0, |info| info.consumer_sequence) != self.seen {

@@ -15,7 +15,7 @@ const STILL: Duration = Duration::from_secs(30);
 
 /// A stream as its leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct State {
+pub(crate) struct State {
     /// When it was made.
     pub created: String,
     /// How many messages it holds.
@@ -28,7 +28,7 @@ pub struct State {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn state(nats: &Nats, stream: &str) -> Result<Option<State>, NatsError> {
+pub(crate) async fn state(nats: &Nats, stream: &str) -> Result<Option<State>, NatsError> {
     nats.connected()?;
     match nats.jetstream.get_stream(stream).await {
         Ok(stream) => {
@@ -47,7 +47,7 @@ pub async fn state(nats: &Nats, stream: &str) -> Result<Option<State>, NatsError
 }
 
 /// A walk under way. While the bus is away it waits for it, and goes on where it was.
-pub struct Walk {
+pub(crate) struct Walk {
     messages: push::Ordered,
     until: u64,
     is_over: bool,
@@ -59,7 +59,12 @@ impl Walk {
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
-    pub async fn begin(nats: &Nats, stream: &str, subjects: &str, after: u64) -> Result<Option<Self>, NatsError> {
+    pub(crate) async fn begin(
+        nats: &Nats,
+        stream: &str,
+        subjects: &str,
+        after: u64,
+    ) -> Result<Option<Self>, NatsError> {
         // From the leader: the consumer may stand beside a replica that does not have it yet, and then waits for it.
         let Some(newest) = nats.last(stream, subjects).await?.filter(|newest| newest.sequence > after) else {
             return Ok(None);
@@ -83,7 +88,7 @@ impl Walk {
     ///
     /// # Errors
     /// [`NatsError`] when the walk cannot go on.
-    pub async fn next(&mut self) -> Result<Option<(u64, Message)>, NatsError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<(u64, Message)>, NatsError> {
         if self.is_over {
             return Ok(None);
         }

@@ -16,7 +16,7 @@ const PULL: Duration = Duration::from_secs(2);
 const FORGOTTEN: Duration = Duration::from_mins(2);
 
 /// A scan under way.
-pub struct Scan {
+pub(crate) struct Scan {
     consumer: PullConsumer,
     prefix: String,
     mark: &'static str,
@@ -24,7 +24,7 @@ pub struct Scan {
 }
 
 /// What a scan sees of an entry.
-pub struct Seen {
+pub(crate) struct Seen {
     /// Its key.
     pub key: String,
     /// The header that the scan looks at, empty when there is none.
@@ -36,7 +36,7 @@ impl Scan {
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
-    pub async fn start(nats: &Nats, bucket: &str, filter: &str, mark: &'static str) -> Result<Self, NatsError> {
+    pub(crate) async fn start(nats: &Nats, bucket: &str, filter: &str, mark: &'static str) -> Result<Self, NatsError> {
         nats.connected()?;
         let away = || NatsError::Away("no answer to a scan");
         let config = pull::Config {
@@ -61,7 +61,7 @@ impl Scan {
     ///
     /// # Errors
     /// [`NatsError`] when the server gives no answer.
-    pub async fn next(&mut self, most: usize) -> Result<Option<Vec<Seen>>, NatsError> {
+    pub(crate) async fn next(&mut self, most: usize) -> Result<Option<Vec<Seen>>, NatsError> {
         if self.left == 0 {
             return Ok(None);
         }

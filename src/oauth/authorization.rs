@@ -9,7 +9,7 @@ use crate::secret::Secret;
 
 /// What one login adds to its config.
 #[derive(Debug, Clone)]
-pub struct AuthorizationParams<'a> {
+pub(crate) struct AuthorizationParams<'a> {
     /// Opaque, 256 random bits.
     pub state: &'a Secret,
     /// The `S256` challenge; none when the config has PKCE off.
@@ -24,7 +24,7 @@ pub struct AuthorizationParams<'a> {
 ///
 /// # Errors
 /// [`ConfigError::Variable`] when the variables do not fit.
-pub fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationParams<'_>) -> Result<Url, ConfigError> {
+pub(crate) fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationParams<'_>) -> Result<Url, ConfigError> {
     let mut url = endpoint_url(&config.auth_url, &config.variables, params.variables)?;
     let mut query = url.query().map(str::to_owned).unwrap_or_default();
     let mut add = |name: &str, value: &str| {

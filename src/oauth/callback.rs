@@ -14,7 +14,7 @@ const MAX_OTHER: usize = 2048;
 
 /// A callback that is no answer to anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CallbackError {
+pub(crate) enum CallbackError {
     /// The whole query.
     #[error("the query is longer than 8 KiB")]
     QueryTooLong,
@@ -48,14 +48,14 @@ pub enum CallbackError {
 ///
 /// # Errors
 /// [`CallbackError`] when it is missing, doubled or over-long, or the query is.
-pub fn state(raw_query: &str) -> Result<Secret, CallbackError> {
+pub(crate) fn state(raw_query: &str) -> Result<Secret, CallbackError> {
     let state = single(raw_query, "state")?.ok_or(CallbackError::StateMissing)?;
     if state.len() > MAX_STATE { Err(CallbackError::StateTooLong) } else { Ok(Secret::new(state)) }
 }
 
 /// What the provider sent back through the browser.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The code, or why there is none.
     pub result: Result<Secret, ErrorCode>,
     /// The issuer that says it sent this (RFC 9207).
@@ -69,7 +69,7 @@ impl Answer {
     ///
     /// # Errors
     /// [`CallbackError`] when a parameter is doubled or over-long, or it is no answer at all.
-    pub fn parse<T>(raw_query: &str, config: &IntegrationOauthConfig<T>) -> Result<Self, CallbackError> {
+    pub(crate) fn parse<T>(raw_query: &str, config: &IntegrationOauthConfig<T>) -> Result<Self, CallbackError> {
         state(raw_query)?;
         for name in ["error", "error_description", "error_uri", "iss"] {
             if single(raw_query, name)?.is_some_and(|value| value.len() > MAX_OTHER) {
@@ -102,7 +102,7 @@ impl Answer {
     ///
     /// # Errors
     /// [`CallbackError::Issuer`] when the configured one is absent or different.
-    pub fn check_issuer<T>(&self, config: &IntegrationOauthConfig<T>) -> Result<(), CallbackError> {
+    pub(crate) fn check_issuer<T>(&self, config: &IntegrationOauthConfig<T>) -> Result<(), CallbackError> {
         if config.issuer.is_none() || config.issuer == self.iss { Ok(()) } else { Err(CallbackError::Issuer) }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a caller does about an error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
+pub(crate) enum ErrorKind {
     /// The code or refresh token is spent, revoked or foreign.
     InvalidGrant,
     /// The integration's own credentials are refused.
@@ -21,18 +21,18 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $kind:ident;)*) => {
         /// A code of RFC 6749 §4.1.2.1 and §5.2, or of OpenID Connect Core §3.1.2.6.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum ErrorCode { $($(#[$doc])* $variant,)* }
+        pub(crate) enum ErrorCode { $($(#[$doc])* $variant,)* }
 
         impl ErrorCode {
             /// The code as the RFC writes it.
             #[must_use]
-            pub fn as_str(self) -> &'static str {
+            pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
 
             /// What to do about it.
             #[must_use]
-            pub fn kind(self) -> ErrorKind {
+            pub(crate) fn kind(self) -> ErrorKind {
                 match self { $(Self::$variant => ErrorKind::$kind,)* }
             }
 
@@ -79,7 +79,7 @@ codes! {
 impl ErrorCode {
     /// Reads a provider's code; some providers' own words stand for the RFC's.
     #[must_use]
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         Self::standard(text).unwrap_or(match text {
             // GitHub; RFC 6749 §5.2 counts a wrong redirect URI among the invalid grants.
             "bad_verification_code" | "bad_refresh_token" | "redirect_uri_mismatch"

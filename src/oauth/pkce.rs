@@ -8,13 +8,13 @@ use crate::secret::Secret;
 
 /// A code verifier (RFC 7636 §4.1): 43 unreserved characters out of 256 random bits.
 #[must_use]
-pub fn verifier(random: &[u8; 32]) -> Secret {
+pub(crate) fn verifier(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
 /// The `S256` challenge of a verifier (RFC 7636 §4.2).
 #[must_use]
-pub fn challenge(verifier: &Secret) -> String {
+pub(crate) fn challenge(verifier: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose().as_bytes()))
 }
 

@@ -4,10 +4,11 @@ mod answer;
 mod assertion;
 mod request;
 
-pub use self::answer::{TokenError, TokenSet, parse_answer};
-pub use self::assertion::client_assertion;
+pub use self::answer::TokenSet;
+pub(crate) use self::answer::{TokenError, parse_answer};
+pub(crate) use self::assertion::client_assertion;
 pub(crate) use self::assertion::signing_key;
-pub use self::request::{
+pub(crate) use self::request::{
     ClientAuth, CodeGrant, RefreshGrant, Request, RequestError, Revocation, TokenHint, exchange_request,
     refresh_request, revocation_request,
 };

@@ -15,7 +15,7 @@ use crate::subject::{self, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 
 /// Why a command was given up. Holds nothing of its content.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeadLetter {
+pub(crate) struct DeadLetter {
     /// The subject it was sent to.
     pub subject: String,
     /// Its id, when it could be read.
@@ -33,7 +33,7 @@ pub struct DeadLetter {
 ///
 /// # Errors
 /// [`NatsError`] when the server refuses.
-pub async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> {
+pub(crate) async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> {
     let created = nats.jetstream.create_consumer_on_stream(topology::consumer(verb), OAUTH_COMMANDS).await;
     created.map(drop).map_err(|error| NatsError::Refused { code: 0, description: format!("consumer {verb}: {error}") })
 }
@@ -42,7 +42,7 @@ pub async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), NatsError> 
 ///
 /// # Errors
 /// [`NatsError`] when the server refuses.
-pub async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullConsumer, NatsError> {
+pub(crate) async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullConsumer, NatsError> {
     nats.connected()?;
     let made = nats.jetstream.create_consumer_on_stream(topology::webhook_consumer(events), OAUTH_EVENTS).await;
     made.map_err(|error| NatsError::Refused { code: 0, description: format!("consumer webhook: {error}") })
@@ -52,7 +52,7 @@ pub async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullC
 ///
 /// # Errors
 /// [`NatsError`] when there is none or the server gives no answer.
-pub async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError> {
+pub(crate) async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError> {
     nats.connected()?;
     let found = nats.jetstream.get_consumer_from_stream(verb.as_str(), OAUTH_COMMANDS).await;
     found.map_err(|_| NatsError::Away("no answer about a consumer"))
@@ -62,7 +62,7 @@ pub async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn pull(
+pub(crate) async fn pull(
     nats: &Nats,
     consumer: &PullConsumer,
     most: usize,
@@ -80,7 +80,7 @@ pub async fn pull(
 ///
 /// # Errors
 /// [`NatsError`] when there is no confirmation.
-pub async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Result<(), NatsError> {
+pub(crate) async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Result<(), NatsError> {
     let reply = message.reply.as_ref().ok_or(NatsError::Unreadable)?;
     nats.request(reply, Request::new().payload(kind.into())).await.map(drop)
 }
@@ -89,7 +89,7 @@ pub async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Result<()
 ///
 /// # Errors
 /// [`NatsError`] when it was not stored.
-pub async fn bury(
+pub(crate) async fn bury(
     nats: &Nats,
     message: &Message,
     command_id: Option<&str>,
@@ -116,7 +116,7 @@ pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &
 
 /// A dead letter with its place.
 #[derive(Debug, Clone)]
-pub struct Buried {
+pub(crate) struct Buried {
     /// Its sequence in the stream.
     pub number: u64,
     /// The letter.
@@ -127,7 +127,7 @@ pub struct Buried {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn buried(nats: &Nats) -> Result<Vec<Buried>, NatsError> {
+pub(crate) async fn buried(nats: &Nats) -> Result<Vec<Buried>, NatsError> {
     let config = push::OrderedConfig { deliver_subject: nats.client.new_inbox(), ..push::OrderedConfig::default() };
     let messages = nats.collect(OAUTH_DEAD, config).await?;
     let read = |message: Message| {
@@ -141,7 +141,7 @@ pub async fn buried(nats: &Nats) -> Result<Vec<Buried>, NatsError> {
 ///
 /// # Errors
 /// [`NatsError`] when there is none of that number or the server gives no answer.
-pub async fn forget(nats: &Nats, number: u64) -> Result<(), NatsError> {
+pub(crate) async fn forget(nats: &Nats, number: u64) -> Result<(), NatsError> {
     let stream = nats.jetstream.get_stream_no_info(OAUTH_DEAD).await.map_err(|_| NatsError::Unreadable)?;
     let deleted = stream.delete_message(number).await;
     deleted.map(drop).map_err(|error| NatsError::Refused { code: 0, description: error.to_string() })

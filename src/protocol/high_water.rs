@@ -44,7 +44,7 @@ impl Backwards {
 
 /// Why it could not be said, or what was found.
 #[derive(Debug, thiserror::Error)]
-pub enum SequenceError {
+pub(crate) enum SequenceError {
     /// They would go backwards.
     #[error(transparent)]
     Backwards(#[from] Backwards),
@@ -77,7 +77,7 @@ struct Entry {
 ///
 /// # Errors
 /// [`SequenceError::Backwards`] when it does not.
-pub async fn check(nats: &Nats) -> Result<(), SequenceError> {
+pub(crate) async fn check(nats: &Nats) -> Result<(), SequenceError> {
     let highest = highest(nats).await?;
     let mut looks = 0;
     loop {
@@ -98,7 +98,7 @@ pub async fn check(nats: &Nats) -> Result<(), SequenceError> {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn highest(nats: &Nats) -> Result<u64, NatsError> {
+pub(crate) async fn highest(nats: &Nats) -> Result<u64, NatsError> {
     let (mut marks, revision) = marks(nats).await?;
     let (mut highest, mut read) = (0, 0);
     for bucket in [CONNECTIONS, CONFIGS] {
@@ -123,7 +123,7 @@ pub async fn highest(nats: &Nats) -> Result<u64, NatsError> {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn keep_marked(nats: &Nats) -> Result<(), NatsError> {
+pub(crate) async fn keep_marked(nats: &Nats) -> Result<(), NatsError> {
     let (marks, _) = marks(nats).await?;
     let mut unmarked = 0;
     for bucket in [CONNECTIONS, CONFIGS] {

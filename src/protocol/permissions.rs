@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a process does not have what it needs.
 #[derive(Debug, thiserror::Error)]
-pub enum PermissionError {
+pub(crate) enum PermissionError {
     /// The server would refuse something that it will have to do.
     #[error(
         "NATS user `{user}` of account `{account}` may not {}; add what is missing to the user's permissions in the \
@@ -43,7 +43,7 @@ fn list(missing: &[Permission]) -> String {
 
 /// What the server says about a connection's user.
 #[derive(Debug, Clone)]
-pub struct OwnUser {
+pub(crate) struct OwnUser {
     /// Its name or key.
     pub user: String,
     /// Its account's name or key.
@@ -57,14 +57,14 @@ pub struct OwnUser {
 impl OwnUser {
     /// Which of these the server would refuse, in whole or in part.
     #[must_use]
-    pub fn missing(&self, needed: Vec<Permission>) -> Vec<Permission> {
+    pub(crate) fn missing(&self, needed: Vec<Permission>) -> Vec<Permission> {
         let is_missing = |permission: &Permission| !self.rules(permission.act).allow_all_of(&permission.subject);
         needed.into_iter().filter(is_missing).collect()
     }
 
     /// Which of these the server would allow, in whole or in part.
     #[must_use]
-    pub fn excess(&self, forbidden: Vec<Permission>) -> Vec<Permission> {
+    pub(crate) fn excess(&self, forbidden: Vec<Permission>) -> Vec<Permission> {
         let is_excess = |permission: &Permission| self.rules(permission.act).allow_some_of(&permission.subject);
         forbidden.into_iter().filter(is_excess).collect()
     }
@@ -81,7 +81,7 @@ impl OwnUser {
 ///
 /// # Errors
 /// [`NatsError`] when the server is away.
-pub async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
+pub(crate) async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
     let asked = system::now();
     let answer = match nats.request(USER_INFO, Request::new().payload("".into())).await {
         Ok(answer) => answer,
@@ -95,7 +95,7 @@ pub async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
 ///
 /// # Errors
 /// [`PermissionError`].
-pub async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), PermissionError> {
+pub(crate) async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), PermissionError> {
     let Some(own) = own_user(nats).await? else {
         warn!("permissions at NATS cannot be checked: let this user publish `{USER_INFO}`");
         return Ok(());
@@ -113,7 +113,7 @@ pub async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), Permissio
 ///
 /// # Errors
 /// [`PermissionError::Missing`].
-pub async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
+pub(crate) async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
     loop {
         let pause = match check(&nats, needed.clone()).await {
             Ok(()) => break,

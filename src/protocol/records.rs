@@ -13,7 +13,7 @@ use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, TRY, header};
 use crate::subject::OAUTH;
 
 /// A record to be written.
-pub struct NewRecord {
+pub(crate) struct NewRecord {
     /// Where it is published.
     pub publish_to: String,
     /// Where the stream keeps it.
@@ -32,10 +32,11 @@ pub struct NewRecord {
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(250);
 /// After that long a record is there, or whoever writes it has given up: the last try begins when patience ends.
-pub const LONGEST_WRITE: Duration = PATIENCE.saturating_add(AGAIN).saturating_add(LONGEST_PUBLISH).saturating_add(TRY);
+pub(crate) const LONGEST_WRITE: Duration =
+    PATIENCE.saturating_add(AGAIN).saturating_add(LONGEST_PUBLISH).saturating_add(TRY);
 
 /// What became of a record.
-pub enum Written {
+pub(crate) enum Written {
     /// It is the newest of its subject.
     Stored(StreamMessage),
     /// It was stored, and another writer's record has replaced it since.
@@ -51,13 +52,13 @@ pub enum Written {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn last(nats: &Nats, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
+pub(crate) async fn last(nats: &Nats, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
     nats.last(OAUTH, subject).await
 }
 
 /// Whether a record is the work of that command.
 #[must_use]
-pub fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
+pub(crate) fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
     header(&record.headers, HEADER_COMMAND) == command_id
 }
 
@@ -66,7 +67,7 @@ pub fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
 ///
 /// # Errors
 /// [`NatsError`] when the outcome is not known.
-pub async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError> {
+pub(crate) async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError> {
     let NewRecord { publish_to, subject, command_id, replaces, mut headers, body } = record;
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
     headers.insert(HEADER_COMMAND, command_id.as_str());

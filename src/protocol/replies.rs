@@ -19,7 +19,7 @@ use crate::subject::{self, CommandSubject, Waiter};
 use crate::system;
 
 /// A sealed command.
-pub struct Outgoing {
+pub(crate) struct Outgoing {
     /// Its id.
     pub id: String,
     subject: String,
@@ -32,7 +32,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// As `seal`.
-    pub fn seal(
+    pub(crate) fn seal(
         subject: &CommandSubject,
         work: Work,
         seal: impl FnOnce(&[u8]) -> Result<(String, String), SealError>,
@@ -50,19 +50,19 @@ impl Outgoing {
 
     /// The same, dropped by the server when no worker took it for that long.
     #[must_use]
-    pub fn with_ttl(self, ttl: Duration) -> Self {
+    pub(crate) fn with_ttl(self, ttl: Duration) -> Self {
         self.with_header(NATS_MESSAGE_TTL.as_ref(), &ttl.as_secs().to_string())
     }
 
     /// The same, stored once under that message id.
     #[must_use]
-    pub fn with_message_id(self, id: &str) -> Self {
+    pub(crate) fn with_message_id(self, id: &str) -> Self {
         self.with_header(NATS_MESSAGE_ID.as_ref(), id)
     }
 
     /// The same with a header more.
     #[must_use]
-    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name, value);
         self
     }
@@ -71,7 +71,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`NatsError::Occupied`] while another command has its place.
-    pub async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
+    pub(crate) async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
         let mut headers = self.headers.clone();
         if let Some(replies) = replies {
             headers.insert(HEADER_REPLY, replies.waiter.reply(&self.id));

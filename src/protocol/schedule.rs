@@ -29,7 +29,7 @@ pub struct Due {
 ///
 /// # Errors
 /// [`NatsError`] when it could not be set.
-pub async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
+pub(crate) async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
     let (subject, headers, body) = message(key, at, due)?;
     nats.publish(&subject, headers, body).await.map(drop)
 }
@@ -50,7 +50,7 @@ pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(String, 
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
+pub(crate) async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
     nats.connected()?;
     let stream = nats.jetstream.get_stream_no_info(OAUTH_SCHEDULE).await.map_err(|_| NatsError::Unreadable)?;
     for subject in [key.schedule_at(), key.schedule_due()] {
@@ -64,7 +64,7 @@ pub async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<ConnectionKey>, NatsError> {
+pub(crate) async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<ConnectionKey>, NatsError> {
     if keys.is_empty() {
         return Ok(keys);
     }
@@ -78,7 +78,7 @@ pub async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<Connec
 ///
 /// # Errors
 /// [`NatsError`] when the server refuses.
-pub async fn consumer(nats: &Nats) -> Result<PullConsumer, NatsError> {
+pub(crate) async fn consumer(nats: &Nats) -> Result<PullConsumer, NatsError> {
     nats.connected()?;
     let made = nats.jetstream.create_consumer_on_stream(topology::due_consumer(), OAUTH_SCHEDULE).await;
     made.map_err(|error| NatsError::Refused { code: 0, description: format!("consumer due: {error}") })

@@ -11,9 +11,9 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionP
 use serde_json::Value;
 use tracing::info;
 
-pub use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
-pub use self::first::FirstSequence;
-pub use self::server::{Server, check_server};
+pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
+pub(crate) use self::first::FirstSequence;
+pub(crate) use self::server::{Server, check_server};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::high_water::{self, Backwards, SequenceError};
 use crate::subject;
@@ -31,7 +31,7 @@ const DEAD_LETTER_BYTES: i32 = 8 * 1024;
 
 /// What may differ between installations.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub(crate) struct Sizes {
     /// Replicas of each stream and bucket.
     pub replicas: usize,
     /// How long a pending login is kept.
@@ -40,7 +40,7 @@ pub struct Sizes {
 
 /// Why the streams are not as they must be.
 #[derive(Debug, thiserror::Error)]
-pub enum TopologyError {
+pub(crate) enum TopologyError {
     /// The server is too old.
     #[error("nats-server {found} is too old: {wanted} or newer is needed")]
     TooOld {
@@ -107,7 +107,7 @@ impl From<SequenceError> for TopologyError {
 ///
 /// # Errors
 /// [`TopologyError`] naming the stream and the option that differs.
-pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     check_server(nats).await?;
     // Before `OAUTH` is made, which would begin at 1.
     high_water::check(nats).await?;
@@ -124,7 +124,7 @@ pub async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
+pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
     check_server(nats).await?;
     if let Some(first) = first {
         first::go_on_with(nats, sizes, first).await?;
@@ -137,7 +137,7 @@ pub async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> 
 }
 
 /// Each stream's name with what is wrong with it. Changes nothing.
-pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), TopologyError>)> {
+pub(crate) async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), TopologyError>)> {
     let mut found = Vec::new();
     for wanted in streams(sizes) {
         let looked_at = match find(nats, &wanted.name).await {
@@ -159,7 +159,7 @@ pub async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<(String, Result<(), Topol
 ///
 /// # Errors
 /// As [`declare`].
-pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut made = false;
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
         made |= declare_stream(nats, wanted, false).await?;
@@ -171,7 +171,7 @@ pub async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
 ///
 /// # Errors
 /// [`TopologyError`] naming one that does not.
-pub async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
+pub(crate) async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
     nats.connected()?;
     let buckets = [subject::CONNECTIONS, subject::CONFIGS, subject::STATES, subject::API_KEYS];
     let needed: Vec<String> = [subject::OAUTH, subject::OAUTH_COMMANDS, subject::OAUTH_SCHEDULE, subject::OAUTH_EVENTS]

@@ -20,11 +20,11 @@ const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
 const MAX_RETRY_AFTER: u64 = 24 * 3600;
 /// How long a provider is waited for, unless settings say otherwise.
-pub const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How the client is set up.
 #[derive(Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Whom it may talk to.
     pub guard: Guard,
     /// For name, TCP and TLS together.
@@ -51,7 +51,7 @@ impl Default for Settings {
 
 /// A provider's answer, whatever its status.
 #[derive(Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The HTTP status.
     pub status: u16,
     /// As sent.
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Answer {
 
 /// Why there is no answer. No URL and nothing of the request is in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The settings make no client.
     #[error("the provider client cannot be set up")]
     Setup,
@@ -98,7 +98,7 @@ pub enum Error {
 impl Error {
     /// Whether the request may have reached the provider: a code sent in it may be spent.
     #[must_use]
-    pub fn sent(&self) -> bool {
+    pub(crate) fn sent(&self) -> bool {
         match self {
             Self::Setup | Self::Refused(_) | Self::Connect => false,
             Self::Timeout { connected } => *connected,
@@ -109,7 +109,7 @@ impl Error {
 
 /// Talks to token, revocation and key endpoints. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub(crate) struct Client {
     http: reqwest::Client,
     guard: Guard,
 }
@@ -119,7 +119,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Setup`] when the certificates or the proxy are unusable.
-    pub fn new(settings: &Settings) -> Result<Self, Error> {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
         Self::with_lookup(settings, system_lookup())
     }
 
@@ -155,7 +155,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`]; [`Error::sent`] says whether the request may have arrived.
-    pub async fn send(&self, request: Request) -> Result<Answer, Error> {
+    pub(crate) async fn send(&self, request: Request) -> Result<Answer, Error> {
         read(self.post(request).await?).await
     }
 
@@ -163,7 +163,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn send_for_status(&self, request: Request) -> Result<u16, Error> {
+    pub(crate) async fn send_for_status(&self, request: Request) -> Result<u16, Error> {
         Ok(self.post(request).await?.status().as_u16())
     }
 
@@ -183,7 +183,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error`].
-    pub async fn get(&self, url: Url) -> Result<Answer, Error> {
+    pub(crate) async fn get(&self, url: Url) -> Result<Answer, Error> {
         self.guard.check_url(&url).map_err(Error::Refused)?;
         read(self.http.get(url).send().await.map_err(|error| judge(&error))?).await
     }

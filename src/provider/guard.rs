@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 /// Whom the client may talk to.
 #[derive(Debug, Clone, Default)]
-pub struct Guard {
+pub(crate) struct Guard {
     /// Hosts that may have private addresses, names or literal addresses. This opens addresses, never
     /// `http`.
     pub allowed_hosts: Vec<String>,
@@ -21,7 +21,7 @@ pub struct Guard {
 
 /// Why a URL or host is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// Neither https nor http on loopback where that is allowed.
     #[error("only https is allowed")]
     Scheme,
@@ -41,7 +41,7 @@ impl Guard {
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn check_url(&self, url: &Url) -> Result<(), Refusal> {
+    pub(crate) fn check_url(&self, url: &Url) -> Result<(), Refusal> {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Refusal::Form);
         }
@@ -59,7 +59,7 @@ impl Guard {
 
     /// Whether this address may be connected to under this host's name.
     #[must_use]
-    pub fn allows(&self, host: &str, ip: IpAddr) -> bool {
+    pub(crate) fn allows(&self, host: &str, ip: IpAddr) -> bool {
         let host = bare(host);
         let is_listed = self.allowed_hosts.iter().any(|allowed| bare(allowed).eq_ignore_ascii_case(host));
         let is_local = host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok();

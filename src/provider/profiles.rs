@@ -27,13 +27,13 @@ fn profile(name: &str) -> Option<Value> {
 /// A profile that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("provider must be one of: {0}")]
-pub struct UnknownProfile(String);
+pub(crate) struct UnknownProfile(String);
 
 /// Fills in the fields of the profile that the body names as `provider`; given fields win.
 ///
 /// # Errors
 /// [`UnknownProfile`] listing those there are.
-pub fn apply(body: Value) -> Result<Value, UnknownProfile> {
+pub(crate) fn apply(body: Value) -> Result<Value, UnknownProfile> {
     let Some(name) = body.get("provider").and_then(Value::as_str) else { return Ok(body) };
     let profile = profile(name).ok_or_else(|| UnknownProfile(names().collect::<Vec<_>>().join(", ")))?;
     Ok(with_profile(body, &profile))

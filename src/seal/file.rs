@@ -94,7 +94,7 @@ pub fn generate(path: &Path) -> Result<String, KeyringError> {
 ///
 /// # Errors
 /// [`KeyringError`] when the file cannot be read or replaced; it is then as before.
-pub fn add(path: &Path) -> Result<String, KeyringError> {
+pub(crate) fn add(path: &Path) -> Result<String, KeyringError> {
     change(path, |file| {
         let entry = KeyEntry::fresh();
         let id = entry.id.clone();
@@ -107,7 +107,7 @@ pub fn add(path: &Path) -> Result<String, KeyringError> {
 ///
 /// # Errors
 /// [`KeyringError`] when there is no such key, or the file cannot be read or replaced; it is then as before.
-pub fn promote(path: &Path, id: &str) -> Result<bool, KeyringError> {
+pub(crate) fn promote(path: &Path, id: &str) -> Result<bool, KeyringError> {
     change(path, |file| {
         let at = file.key.iter().position(|key| key.id == id).ok_or("it has no key with that id")?;
         let key = file.key.remove(at);

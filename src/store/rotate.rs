@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Why a rotation ended early. What is sealed anew by then stays so.
 #[derive(Debug, thiserror::Error)]
-pub enum RotateError {
+pub(crate) enum RotateError {
     /// What is stored could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,7 +71,7 @@ impl From<NatsError> for RotateError {
 
 /// What a rotation has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Rotated {
+pub(crate) struct Rotated {
     /// The key that seals.
     pub sealing: String,
     /// Entries sealed anew.
@@ -84,7 +84,7 @@ pub struct Rotated {
 
 /// How a rotation goes on.
 #[derive(Debug, Clone, Copy)]
-pub enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// So many messages of this stream come next.
     Begins(&'a str, u64),
     /// One of them is done.
@@ -95,7 +95,7 @@ pub enum Step<'a> {
 
 /// What a worker says of its keyring.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct WorkerKeys {
+pub(crate) struct WorkerKeys {
     /// Its process and host.
     pub worker: String,
     /// Its keys' ids, the sealing one first.
@@ -106,7 +106,7 @@ pub struct WorkerKeys {
 ///
 /// # Errors
 /// [`RotateError`].
-pub async fn rotate(store: &Store, tell: &(dyn Fn(Step<'_>) + Sync)) -> Result<Rotated, RotateError> {
+pub(crate) async fn rotate(store: &Store, tell: &(dyn Fn(Step<'_>) + Sync)) -> Result<Rotated, RotateError> {
     let sealing = store.keyring.key_ids().into_iter().next().unwrap_or_default();
     let (used, _) = store.keys_in_use().await?;
     let mut rotation = Rotation { store, tell, at: [0; 3], failed: None, failures: 0, done: Rotated::default() };
@@ -380,6 +380,6 @@ impl Store {
 
 /// The keys of `held` that are not in use.
 #[must_use]
-pub fn spare(held: &[String], used: &[String]) -> BTreeSet<String> {
+pub(crate) fn spare(held: &[String], used: &[String]) -> BTreeSet<String> {
     held.iter().filter(|id| !used.contains(id)).cloned().collect()
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod due;
 pub(super) mod queues;
-pub mod refresh_limiter;
+pub(crate) mod refresh_limiter;
 pub(super) mod repair;
 pub(super) mod upkeep;
 pub(super) mod webhooks;

@@ -6,9 +6,9 @@ mod resumed;
 
 use std::sync::Arc;
 
-pub use self::measures::Measures;
-pub use self::pending_logins::PendingLogins;
-pub use self::resumed::Resumed;
+pub(crate) use self::measures::Measures;
+pub(crate) use self::pending_logins::PendingLogins;
+pub(crate) use self::resumed::Resumed;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
@@ -21,7 +21,7 @@ use crate::webhook::Webhook;
 use crate::worker::background::refresh_limiter::Lanes;
 
 /// What is kept, the ways to providers and the bus, settings, and what is counted.
-pub struct Service {
+pub(crate) struct Service {
     /// What is kept.
     pub store: Store,
     /// The way to providers.

@@ -85,7 +85,7 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 ///
 /// # Errors
 /// When a subscription is refused or ends.
-pub async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+pub(crate) async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, gateway::serve);
     let nodes = apart(&service, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::StatusCode;
 use serde_json::Value;
-use tokenbus::config::env;
+use tokenbus::internals::config::env;
 use tokio::time::timeout;
 
 use crate::fleet::{Fleet, INTEGRATION, Worker};

@@ -5,12 +5,12 @@ use async_nats::client::Request;
 use futures_util::StreamExt as _;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use tokenbus::command::{
+use tokenbus::Secret;
+use tokenbus::internals::command::{
     Answer, Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work,
 };
-use tokenbus::secret::Secret;
+use tokenbus::internals::{seal, system};
 use tokenbus::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
-use tokenbus::{seal, system};
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::jwt_nats::{Tenants, bearer, request, sign};

@@ -4,8 +4,8 @@ use nkeys::KeyPair;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenbus::secret::Secret;
-use tokenbus::signed::{self, SignedRequest};
+use tokenbus::Secret;
+use tokenbus::internals::signed::{self, SignedRequest};
 
 use crate::ask::{Answered, ask};
 use crate::mint;
@@ -60,8 +60,8 @@ pub(crate) fn bearer(account: &KeyPair) -> String {
 pub(crate) fn request(jwt: &str, method: &str, target: &str) -> SignedRequest {
     SignedRequest {
         jwt: Secret::new(jwt),
-        timestamp: tokenbus::system::now().as_second(),
-        nonce: tokenbus::system::random_id(),
+        timestamp: tokenbus::internals::system::now().as_second(),
+        nonce: tokenbus::internals::system::random_id(),
         method: method.to_owned(),
         target: Secret::new(target),
         body_hash: signed::hash(b""),
@@ -126,7 +126,7 @@ async fn a_users_jwt_that_is_not_in_order_is_401() {
     let of = |more: Value| mint::user(&account, &user, &more);
     let good = of(json!({ "nats": { "bearer_token": true } }));
     assert_eq!(as_bearer(&world, "oauth-connections", &good).await.status, 200);
-    let now = tokenbus::system::now().as_second();
+    let now = tokenbus::internals::system::now().as_second();
     for (case, jwt) in [
         ("no bearer", of(json!({}))),
         ("expired", of(json!({ "exp": now - 1, "nats": { "bearer_token": true } }))),
@@ -152,7 +152,7 @@ async fn a_revoked_user_is_out_once_the_accounts_jwt_is_read_again() {
     let world = tenants.world(&[("AUTH__CACHE_TTL", "1s")]).await;
     let jwt = bearer(&account);
     assert_eq!(as_bearer(&world, "oauth-connections", &jwt).await.status, 200);
-    let revoked = json!({ "revocations": { "*": tokenbus::system::now().as_second() } });
+    let revoked = json!({ "revocations": { "*": tokenbus::internals::system::now().as_second() } });
     tenants.publish(&account, &mint::account(&tenants.operator, &account, &revoked));
     let began = std::time::Instant::now();
     while as_bearer(&world, "oauth-connections", &jwt).await.status != 401 {
@@ -172,7 +172,7 @@ async fn a_signed_request_is_good_once_for_what_it_says() {
     let first = send(&world, target, &headers).await;
     assert_eq!((first.status, &first.json()["results_total"]), (200, &json!(0)), "{}", first.text);
 
-    let now = tokenbus::system::now().as_second();
+    let now = tokenbus::internals::system::now().as_second();
     let fresh = || request(&jwt, "GET", target);
     let without = |name: &str| sign(&user, &fresh()).into_iter().filter(|(it, _)| *it != name).collect::<Vec<_>>();
     let bearers = mint::user(&account, &user, &json!({ "nats": { "bearer_token": true } }));

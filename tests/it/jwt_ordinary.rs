@@ -56,7 +56,7 @@ fn published(signers: &[&Signer]) -> Published {
 }
 
 fn claims(account: &str) -> Value {
-    let now = tokenbus::system::now().as_second();
+    let now = tokenbus::internals::system::now().as_second();
     json!({ "iss": ISSUER, "aud": ["tokenbus"], "sub": "ada", "exp": now + 300, "account": account })
 }
 
@@ -98,7 +98,7 @@ async fn what_is_not_in_order_is_401_whatever_it_is() {
     let (rsa, stranger) = (signer("k", Algorithm::RS256), signer("k", Algorithm::RS256));
     let world = world(&published(&[&rsa])).await;
     assert_eq!(list(&world, &rsa.sign(&claims(ACCOUNT))).await.status, 200);
-    let now = tokenbus::system::now().as_second();
+    let now = tokenbus::internals::system::now().as_second();
     let with = |field: &str, value: Value| {
         let mut claims = claims(ACCOUNT);
         if value.is_null() {

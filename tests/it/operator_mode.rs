@@ -131,7 +131,7 @@ async fn a_bearer_is_judged_by_its_accounts_jwt_from_the_servers_resolver() {
     eventually("the signing key is known", async || world.list(&signed).await.status == 200).await;
 
     // And so does a revocation.
-    let revoked = json!({ "revocations": { user.public_key(): tokenbus::system::now().as_second() } });
+    let revoked = json!({ "revocations": { user.public_key(): tokenbus::internals::system::now().as_second() } });
     assert_eq!(world.list(&jwt).await.status, 200);
     world.push(&revoked).await;
     eventually("the user is revoked", async || world.list(&jwt).await.status == 401).await;

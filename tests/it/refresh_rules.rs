@@ -58,7 +58,7 @@ async fn a_connection_without_its_config_stays_readable_says_why_and_goes_on_whe
     bus.due("w").await;
     eventually("the refresh pauses", async || !bus.events("refresh_failed").await.is_empty()).await;
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "no_config");
-    bus.change("w", |stored| stored["expiry"] = json!(tokenbus::system::now())).await;
+    bus.change("w", |stored| stored["expiry"] = json!(tokenbus::internals::system::now())).await;
     assert_eq!(read(&world, "").await.1.get("access_token"), None, "the token has ended");
     assert_eq!(world.provider.asked().len(), 1, "nobody asks the provider meanwhile");
 

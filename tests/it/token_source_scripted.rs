@@ -70,7 +70,7 @@ impl Played {
 
 /// A connection whose token ends so many seconds from now.
 fn connection(sequence: u64, token: &str, seconds: i64) -> Value {
-    let now = tokenbus::system::now();
+    let now = tokenbus::internals::system::now();
     let expiry: Timestamp = now + SignedDuration::from_secs(seconds);
     json!({
         "access_token": token, "token_type": "Bearer", "expiry": expiry, "expires_in": seconds, "sequence": sequence,

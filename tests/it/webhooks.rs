@@ -153,7 +153,7 @@ async fn an_event_that_is_never_taken_ends_as_a_dead_letter() {
 
     let consumer = consumer(&fleet.nats).await;
     let mut delivered = 1;
-    while delivered < tokenbus::outcome::MAX_WEBHOOK_DELIVERIES - 1 {
+    while delivered < tokenbus::internals::MAX_WEBHOOK_DELIVERIES - 1 {
         // One by one: what is put back last has to wait for the worker.
         let batch = consumer.batch().max_messages(1).expires(PATIENCE).messages().await;
         let message = batch.expect("workers may pull").next().await.expect("in time").expect("a message");
@@ -167,7 +167,7 @@ async fn an_event_that_is_never_taken_ends_as_a_dead_letter() {
     let letter: Value = serde_json::from_str(&letters).unwrap_or_else(|_| panic!("one letter: {letters}"));
     let letter = &letter["letter"];
     assert_eq!(letter["reason"], "webhook: the receiver answered 503");
-    assert_eq!(letter["delivered"], tokenbus::outcome::MAX_WEBHOOK_DELIVERIES);
+    assert_eq!(letter["delivered"], tokenbus::internals::MAX_WEBHOOK_DELIVERIES);
     assert!(letter["subject"].as_str().is_some_and(|subject| subject.ends_with(".odd.one.connected")), "{letter}");
     assert!(third.log().contains("given up"), "{}", third.log());
 }

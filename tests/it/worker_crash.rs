@@ -10,8 +10,8 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::gateway::backend::{Command, StateOwner};
-use tokenbus::secret::Secret;
+use tokenbus::Secret;
+use tokenbus::internals::gateway::{Command, StateOwner};
 
 use crate::fleet::{Fleet, eventually, nobody};
 use crate::provider::{Provider, Said};

@@ -4,11 +4,11 @@ use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
-use tokenbus::gateway::backend::Caller;
-use tokenbus::seal::seal_order;
-use tokenbus::secret::Secret;
-use tokenbus::system::random_id;
+use tokenbus::Secret;
+use tokenbus::internals::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use tokenbus::internals::gateway::Caller;
+use tokenbus::internals::seal::seal_order;
+use tokenbus::internals::system::random_id;
 
 use crate::fleet::{Fleet, INTEGRATION, nobody};
 use crate::provider::Provider;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokenbus::command::Credential;
-use tokenbus::gateway::backend::{Caller, Command};
-use tokenbus::secret::Secret;
+use tokenbus::Secret;
+use tokenbus::internals::command::Credential;
+use tokenbus::internals::gateway::{Caller, Command};
 use tokenbus::subject::{Account, Integration};
 use tokio::time::sleep;
 

@@ -11,10 +11,10 @@ use async_nats::jetstream;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokenbus::gateway::backend::{Bus, Caller, StateOwner};
-use tokenbus::jetstream::{Nats as Connection, Patience};
-use tokenbus::protocol::replies::Replies;
-use tokenbus::secret::Secret;
+use tokenbus::Secret;
+use tokenbus::internals::Replies;
+use tokenbus::internals::gateway::{Bus, Caller, StateOwner};
+use tokenbus::internals::{Nats as Connection, Patience};
 use tokio::task::JoinSet;
 use url::Url;
 
@@ -212,7 +212,7 @@ impl Fleet {
 
     /// An edge within the test.
     pub(crate) async fn own_edge(&self) -> OwnEdge {
-        let mut settings = tokenbus::config::load(None).expect("the defaults are whole").nats;
+        let mut settings = tokenbus::internals::config::load(None).expect("the defaults are whole").nats;
         self.nats.url.clone_into(&mut settings.url);
         "edge".clone_into(&mut settings.user);
         settings.password = Secret::new(self.nats.password("edge"));

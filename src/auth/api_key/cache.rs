@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// The API keys, as this process knows them.
 #[derive(Clone)]
-pub struct Keys(Arc<Inner>);
+pub(crate) struct Keys(Arc<Inner>);
 
 struct Inner {
     nats: Nats,
@@ -69,7 +69,7 @@ struct Watch {
 impl Keys {
     /// The keys on this bus. Until [`Keys::watch`] runs, each is read whenever it is used.
     #[must_use]
-    pub fn new(nats: Nats) -> Self {
+    pub(crate) fn new(nats: Nats) -> Self {
         let (uses, to_note) = mpsc::channel(NOTES);
         let lasting = |time| Cache::builder().max_capacity(KEPT).time_to_live(time).build();
         Self(Arc::new(Inner {
@@ -88,7 +88,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for anything but a known key within its lifetime.
-    pub async fn authenticate(&self, key: &str, now: Timestamp) -> Result<Caller, AuthError> {
+    pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<Caller, AuthError> {
         let (id, secret) = parse(key).ok_or(AuthError::Invalid)?;
         let found = self.find(id).await?;
         let expected = found.as_ref().map_or("", |found| found.key.hash.as_str());
@@ -111,13 +111,13 @@ impl Keys {
     ///
     /// # Errors
     /// How long to wait, when it has made as many as it may.
-    pub fn admit(&self, actor: &str) -> Result<(), Duration> {
+    pub(crate) fn admit(&self, actor: &str) -> Result<(), Duration> {
         let Some(limit) = self.0.limits.get(actor) else { return Ok(()) };
         limit.check().map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
     /// Watches the bucket and notes down uses, for as long as it is polled.
-    pub async fn watch(&self) -> Infallible {
+    pub(crate) async fn watch(&self) -> Infallible {
         let (mut to_note, mut is_news) = (self.0.to_note.lock().await, true);
         loop {
             let ended = tokio::select! {

@@ -19,7 +19,7 @@ const COUNTERS: u64 = 1 << 18;
 
 /// Requests a second, and at once. A rate or burst of 0 sets no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     /// A second, in the long run.
     pub per_second: u32,
     /// At once, after a while of silence.

@@ -35,7 +35,7 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// How much of everything the edge takes.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Connections open at once; further ones wait in the listener's backlog.
     pub connections: usize,
     /// Of these, connections of one address that is no trusted proxy's; further ones are closed at once. 0: no limit.
@@ -89,7 +89,7 @@ impl Default for Limits {
 
 /// How the listener ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// All requests in flight were answered.
     Complete,
     /// Some were cut off at the deadline.
@@ -113,7 +113,7 @@ struct Listener {
 }
 
 /// Serves until shutdown, with TLS where there is a certificate, then lets what is in flight end within the limit.
-pub async fn run(
+pub(crate) async fn run(
     listener: TcpListener,
     edge: Arc<Edge>,
     limits: Limits,

@@ -16,11 +16,11 @@ use tracing::{error, info};
 use zeroize::Zeroizing;
 
 /// How often files are looked at: a look costs two small reads.
-pub const LOOK: Duration = Duration::from_secs(5);
+pub(crate) const LOOK: Duration = Duration::from_secs(5);
 
 /// Why there is no certificate to serve with. Nothing of the key is in the text.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// One of the two settings without the other.
     #[error("http.tls_cert and http.tls_key go together: give both, or neither for plain HTTP")]
     Half,
@@ -47,7 +47,7 @@ pub enum TlsError {
 
 /// The certificate in force, and where it comes from.
 #[derive(Debug)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     cert: PathBuf,
     key: PathBuf,
     /// Digest of what the files held at the beginning.
@@ -68,7 +68,7 @@ impl Certificates {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub async fn load(cert: &Path, key: &Path) -> Result<Option<Self>, TlsError> {
+    pub(crate) async fn load(cert: &Path, key: &Path) -> Result<Option<Self>, TlsError> {
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
             (true, true) => return Ok(None),
             (false, false) => {}
@@ -86,7 +86,12 @@ impl Certificates {
 
     /// Takes new files into force, when asked to and whenever a look finds them changed. A pair that cannot be used is
     /// logged once, and the old one stays.
-    pub async fn keep_current(&self, every: Duration, mut reload: watch::Receiver<u64>, stop: CancellationToken) {
+    pub(crate) async fn keep_current(
+        &self,
+        every: Duration,
+        mut reload: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) {
         let mut seen = Some(self.first);
         loop {
             let asked = tokio::select! {

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 
 /// The registry of the whole process; clones are the same one.
 #[derive(Debug, Clone)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Arc<Mutex<Registry>>,
     requests: Family<Request, Counter>,
     callbacks: Family<Callback, Counter>,
@@ -38,7 +38,7 @@ pub(in crate::gateway) struct InFlight(Gauge);
 impl Metrics {
     /// A registry that holds the edge's own metrics; names begin with `tokenbus_`.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("tokenbus");
         let requests = Family::default();
         registry.register("http_requests", "HTTP requests answered", requests.clone());
@@ -50,7 +50,7 @@ impl Metrics {
     }
 
     /// Lets others register what they count.
-    pub fn register(&self, with: impl FnOnce(&mut Registry)) {
+    pub(crate) fn register(&self, with: impl FnOnce(&mut Registry)) {
         with(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -58,7 +58,7 @@ impl Metrics {
     ///
     /// # Errors
     /// When one of the metrics can't be written.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)

@@ -7,7 +7,7 @@ use crate::gateway::routes::reply::{self, Reply};
 use crate::gateway::routes::request::Asked;
 
 /// The OpenAPI document in JSON.
-pub const DOCUMENT: &str = include_str!("openapi.json");
+pub(crate) const DOCUMENT: &str = include_str!("openapi.json");
 
 pub(in crate::gateway) fn document(asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;

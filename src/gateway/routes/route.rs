@@ -53,7 +53,7 @@ impl Operation {
 
 /// Which of the routes a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Served {
+pub(crate) enum Served {
     /// All of them.
     All,
     /// All but `/metrics`, which has its own listener.

@@ -38,7 +38,7 @@ pub struct TokenSet {
 
 /// Why there are no tokens. Nothing of the answer's text is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     /// The provider says why (RFC 6749 §5.2).
     #[error("{0}")]
     Oauth(ErrorCode),
@@ -60,7 +60,7 @@ impl TokenError {
     /// The HTTP status for whoever waits: 400 where another login may help, 502 where the provider or
     /// the integration is at fault.
     #[must_use]
-    pub fn reply_status(&self) -> u16 {
+    pub(crate) fn reply_status(&self) -> u16 {
         match self {
             Self::Oauth(code) if !blames_caller(*code) => 502,
             Self::Oauth(_) => 400,
@@ -70,7 +70,7 @@ impl TokenError {
 
     /// Its name in events, from a fixed list.
     #[must_use]
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Oauth(code) => code.as_str(),
             Self::RateLimited => "rate_limited",
@@ -83,7 +83,7 @@ impl TokenError {
     /// Whether the next of the client's secrets may be tried: the provider refused the client
     /// itself, so it has not looked at the grant.
     #[must_use]
-    pub fn retry_with_next_secret(&self) -> bool {
+    pub(crate) fn retry_with_next_secret(&self) -> bool {
         matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
     }
 }
@@ -98,7 +98,7 @@ fn blames_caller(code: ErrorCode) -> bool {
 ///
 /// # Errors
 /// [`TokenError`] otherwise.
-pub fn parse_answer<T>(
+pub(crate) fn parse_answer<T>(
     status: u16,
     content_type: Option<&str>,
     body: &[u8],

@@ -37,7 +37,7 @@ pub(crate) fn signing_key(algorithm: KeyAlgorithm, pem: &Secret) -> Result<Encod
 ///
 /// # Errors
 /// [`RequestError::ClientKey`] when there is no key, or it cannot sign.
-pub fn client_assertion(
+pub(crate) fn client_assertion(
     config: &IntegrationOauthConfig,
     token_url: &str,
     now: Timestamp,

@@ -18,7 +18,7 @@ const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-be
 
 /// A POST to a provider, ready to be sent.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub(crate) struct Request {
     /// Where to.
     pub url: Url,
     /// Beside `Content-Type`.
@@ -31,7 +31,7 @@ pub struct Request {
 
 /// Why a request cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RequestError {
+pub(crate) enum RequestError {
     /// The URL's variables do not fit the config any more.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -45,7 +45,7 @@ pub enum RequestError {
 
 /// How the client says who it is: exactly one way per request (RFC 6749 §2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientAuth {
+pub(crate) enum ClientAuth {
     /// By its id alone.
     Public,
     /// Id and secret in the body.
@@ -62,7 +62,7 @@ impl ClientAuth {
     ///
     /// # Errors
     /// [`RequestError`] when an assertion cannot be made.
-    pub fn of(
+    pub(crate) fn of(
         config: &IntegrationOauthConfig,
         attempt: usize,
         variables: &BTreeMap<String, String>,
@@ -91,7 +91,7 @@ impl ClientAuth {
 
 /// A code to be exchanged.
 #[derive(Debug, Clone, Copy)]
-pub struct CodeGrant<'a> {
+pub(crate) struct CodeGrant<'a> {
     /// The code; sent once.
     pub code: &'a Secret,
     /// The verifier behind the challenge.
@@ -102,7 +102,7 @@ pub struct CodeGrant<'a> {
 
 /// A refresh token to be used.
 #[derive(Debug, Clone, Copy)]
-pub struct RefreshGrant<'a> {
+pub(crate) struct RefreshGrant<'a> {
     /// The refresh token.
     pub refresh_token: &'a Secret,
     /// Where it was issued.
@@ -111,7 +111,7 @@ pub struct RefreshGrant<'a> {
 
 /// A token to be revoked.
 #[derive(Debug, Clone, Copy)]
-pub struct Revocation<'a> {
+pub(crate) struct Revocation<'a> {
     /// The token.
     pub token: &'a Secret,
     /// Which kind.
@@ -122,7 +122,7 @@ pub struct Revocation<'a> {
 
 /// Which kind of token is to be revoked (RFC 7009 §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenHint {
+pub(crate) enum TokenHint {
     /// `access_token`.
     AccessToken,
     /// `refresh_token`.
@@ -144,7 +144,7 @@ type Params<'a> = Vec<(&'a str, &'a str)>;
 ///
 /// # Errors
 /// [`RequestError::Config`] when the variables do not fit.
-pub fn exchange_request(
+pub(crate) fn exchange_request(
     config: &IntegrationOauthConfig,
     grant: &CodeGrant<'_>,
     auth: &ClientAuth,
@@ -166,7 +166,7 @@ pub fn exchange_request(
 ///
 /// # Errors
 /// [`RequestError::IssuedElsewhere`], or [`RequestError::Config`] when the variables do not fit.
-pub fn refresh_request(
+pub(crate) fn refresh_request(
     config: &IntegrationOauthConfig,
     grant: &RefreshGrant<'_>,
     auth: &ClientAuth,
@@ -185,7 +185,7 @@ pub fn refresh_request(
 ///
 /// # Errors
 /// As [`refresh_request`].
-pub fn revocation_request(
+pub(crate) fn revocation_request(
     config: &IntegrationOauthConfig,
     revocation: &Revocation<'_>,
     auth: &ClientAuth,

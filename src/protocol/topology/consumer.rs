@@ -8,11 +8,11 @@ use crate::event::EventKind;
 use crate::subject::{self, Verb};
 
 /// How long a worker may be silent about a command before another one gets it.
-pub const ACK_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(5);
 
 /// The one durable consumer of refreshes that are due.
 #[must_use]
-pub fn due_consumer() -> pull::Config {
+pub(crate) fn due_consumer() -> pull::Config {
     pull::Config {
         durable_name: Some("due".to_owned()),
         description: Some("workers that queue refreshes".to_owned()),
@@ -23,7 +23,7 @@ pub fn due_consumer() -> pull::Config {
 
 /// The one durable consumer of the events that go to the webhook.
 #[must_use]
-pub fn webhook_consumer(events: &[EventKind]) -> pull::Config {
+pub(crate) fn webhook_consumer(events: &[EventKind]) -> pull::Config {
     pull::Config {
         durable_name: Some("webhook".to_owned()),
         description: Some("workers that send events to the webhook".to_owned()),
@@ -39,7 +39,7 @@ pub fn webhook_consumer(events: &[EventKind]) -> pull::Config {
 
 /// The one durable consumer of a verb: a backlog of one verb never delays another.
 #[must_use]
-pub fn consumer(verb: Verb) -> pull::Config {
+pub(crate) fn consumer(verb: Verb) -> pull::Config {
     pull::Config {
         durable_name: Some(verb.as_str().to_owned()),
         description: Some(format!("workers that {verb}")),

@@ -10,7 +10,7 @@ use crate::subject;
 
 /// Where `OAUTH` is to go on.
 #[derive(Debug, Clone, Copy)]
-pub struct FirstSequence {
+pub(crate) struct FirstSequence {
     /// The next sequence that it gives out.
     pub sequence: u64,
     /// Whether the records it holds may be dropped for that.

@@ -13,7 +13,7 @@ const API_FLOOR: u64 = 4;
 
 /// What the server is.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub(crate) struct Server {
     /// Its version.
     pub version: String,
     /// Level of its JetStream API.
@@ -24,7 +24,7 @@ pub struct Server {
 ///
 /// # Errors
 /// [`TopologyError::NoJetStream`], [`TopologyError::TooOld`], or that it is away.
-pub async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
+pub(crate) async fn check_server(nats: &Nats) -> Result<Server, TopologyError> {
     let answer = nats.request(JETSTREAM_INFO, async_nats::client::Request::new().payload("".into())).await;
     let answer = answer.map_err(|error| if nats.is_connected() { TopologyError::NoJetStream } else { error.into() })?;
     let account: Value = serde_json::from_slice(&answer.payload).map_err(|_| TopologyError::NoJetStream)?;

@@ -17,7 +17,7 @@ const BURST: Duration = Duration::from_secs(1);
 const FARTHEST: Duration = Duration::from_mins(10);
 
 /// The lines of a process.
-pub struct Lanes {
+pub(crate) struct Lanes {
     concurrency: usize,
     gap: Duration,
     by_integration: Mutex<HashMap<Integration, Lane>>,
@@ -39,7 +39,7 @@ struct Line {
 
 /// How somebody comes to the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ticket {
+pub(crate) enum Ticket {
     /// Due, for the first time.
     New,
     /// Due, with a turn given before.
@@ -49,7 +49,7 @@ pub enum Ticket {
 }
 
 /// A place at the provider, free again when dropped.
-pub struct Place {
+pub(crate) struct Place {
     _permit: OwnedSemaphorePermit,
     line: Arc<Mutex<Line>>,
     since: Instant,
@@ -58,7 +58,7 @@ pub struct Place {
 impl Lanes {
     /// Lines with so many places and so many turns a second for each integration.
     #[must_use]
-    pub fn new(concurrency: usize, rate: u32) -> Self {
+    pub(crate) fn new(concurrency: usize, rate: u32) -> Self {
         let gap = Duration::from_secs(1) / rate.max(1);
         Self { concurrency: concurrency.max(1), gap, by_integration: Mutex::default() }
     }
@@ -67,7 +67,7 @@ impl Lanes {
     ///
     /// # Errors
     /// How long it is until the turn that was given instead.
-    pub fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
+    pub(crate) fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
         let (places, line) = {
             let mut lanes = lock(&self.by_integration);
             let lane = lanes.entry(integration.clone()).or_insert_with(|| Lane {

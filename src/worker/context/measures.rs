@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 
 /// Counters of the commands of a process.
 #[derive(Debug, Clone)]
-pub struct Measures {
+pub(crate) struct Measures {
     /// Commands being worked on.
     pub running: Gauge,
     /// Commands that came a second time or more.
@@ -37,7 +37,7 @@ impl Default for Measures {
 
 impl Measures {
     /// Shows them under their names.
-    pub fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("commands_running", "Commands being worked on", self.running.clone());
         registry.register("commands_redelivered", "Commands that came a second time or more", self.redelivered.clone());
         registry.register(

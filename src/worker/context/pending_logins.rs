@@ -16,7 +16,7 @@ const COUNTED_FOR: Duration = Duration::from_secs(1);
 const ACCOUNTS: u64 = 10_000;
 
 /// The pending logins of each account, counted by the server.
-pub struct PendingLogins(Cache<Account, Arc<Counted>>);
+pub(crate) struct PendingLogins(Cache<Account, Arc<Counted>>);
 
 struct Counted {
     found: u64,
@@ -34,7 +34,7 @@ impl PendingLogins {
     ///
     /// # Errors
     /// [`NatsError`] when the server does not count.
-    pub async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
+    pub(crate) async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
         if let Some(counted) = self.0.get(account) {
             match counted.take_place(most) {
                 Ok(()) => return Ok(true),

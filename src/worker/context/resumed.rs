@@ -8,7 +8,7 @@ use crate::subject::Integration;
 
 /// What nobody has looked after yet.
 #[derive(Default)]
-pub struct Resumed {
+pub(crate) struct Resumed {
     integrations: Mutex<Vec<Integration>>,
     news: Notify,
     lost: Notify,
@@ -17,39 +17,39 @@ pub struct Resumed {
 
 impl Resumed {
     /// An integration's config came back.
-    pub fn add(&self, integration: Integration) {
+    pub(crate) fn add(&self, integration: Integration) {
         self.integrations.lock().unwrap_or_else(PoisonError::into_inner).push(integration);
         self.news.notify_one();
     }
 
     /// A queue was lost, and schedules with it.
-    pub fn add_lost(&self) {
+    pub(crate) fn add_lost(&self) {
         self.lost.notify_one();
     }
 
     /// Something could not be taken from a queue: it may be lost.
-    pub fn doubt(&self) {
+    pub(crate) fn doubt(&self) {
         self.doubt.notify_one();
     }
 
     /// Ends when a queue may be lost.
-    pub async fn doubted(&self) {
+    pub(crate) async fn doubted(&self) {
         self.doubt.notified().await;
     }
 
     /// Ends when a config came back.
-    pub async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.news.notified().await;
     }
 
     /// Ends when a queue was lost.
-    pub async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         self.lost.notified().await;
     }
 
     /// Takes all integrations out.
     #[must_use]
-    pub fn take(&self) -> Vec<Integration> {
+    pub(crate) fn take(&self) -> Vec<Integration> {
         std::mem::take(&mut *self.integrations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -13,8 +13,8 @@ use crate::oauth::{authorization, pkce};
 use crate::secret::Secret;
 use crate::store::{self, Start, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
-use crate::worker::context::Service;
 use crate::system;
+use crate::worker::context::Service;
 
 /// Seconds after which to try again while too many logins are pending: they end all the time, each at the latest after
 /// `oauth.login_ttl`.

@@ -10,8 +10,8 @@ use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
 use crate::store::{self, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
-use crate::worker::context::Service;
 use crate::system;
+use crate::worker::context::Service;
 
 /// Events on their way at once.
 const AT_ONCE: usize = 32;

@@ -91,7 +91,7 @@ async fn nats_users(flows: &mut Flows) {
 /// An ordinary JWT by shared secret, and one that another secret signed.
 async fn ordinary_jwts(flows: &mut Flows) {
     let account = KeyPair::new_account().public_key();
-    let now = tokenbus::system::now().as_second();
+    let now = tokenbus::internals::system::now().as_second();
     let claims = json!({ "iss": ISSUER, "aud": "tokenbus", "sub": "ada", "exp": now + 300, "account": account });
     let of = |secret: &str| {
         let (header, key) =
