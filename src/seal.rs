@@ -133,7 +133,7 @@ impl Keyring {
     }
 
     /// Seals with the first key of the other keyring from here on, and opens with all of its keys.
-    pub fn take_up(&self, newer: &Self) {
+    pub fn reload(&self, newer: &Self) {
         self.keys.store(newer.keys.load_full());
     }
 

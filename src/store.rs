@@ -75,12 +75,16 @@ pub struct StoredConfig {
 #[derive(Clone)]
 pub struct Store {
     /// The bus.
-    pub nats: Nats,
+    nats: Nats,
     /// The keys.
     pub keyring: Arc<Keyring>,
 }
 
 impl Store {
+    pub fn new(nats: Nats, keyring: Arc<Keyring>) -> Self {
+        Self { nats, keyring }
+    }
+
     /// The config in force, as kept.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ use crate::protocol::topology::{self, TopologyError};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// How often the server hears that a command is still worked on; well below the ack wait.
 const PROGRESS: Duration = Duration::from_secs(2);
@@ -44,18 +44,18 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WELL: Duration = Duration::from_secs(30);
 
 /// Works until told to stop; then takes no more commands and waits for those under way.
-pub(crate) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     let tasks = TaskTracker::new();
     for verb in Verb::ALL {
-        tasks.spawn(work_on(Arc::clone(&service), verb, stop.clone()));
+        tasks.spawn(work_on(Arc::clone(&context), verb, stop.clone()));
     }
-    if let Some(webhook) = &service.webhook {
-        tasks.spawn(webhooks::run(Arc::clone(&service), Arc::clone(webhook), stop.clone()));
+    if let Some(webhook) = &context.webhook {
+        tasks.spawn(webhooks::run(Arc::clone(&context), Arc::clone(webhook), stop.clone()));
     }
-    tasks.spawn(queues::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(due::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(repair::run(Arc::clone(&service), stop.clone()));
-    tasks.spawn(upkeep::run(service, stop));
+    tasks.spawn(queues::run(Arc::clone(&context), stop.clone()));
+    tasks.spawn(due::run(Arc::clone(&context), stop.clone()));
+    tasks.spawn(repair::run(Arc::clone(&context), stop.clone()));
+    tasks.spawn(upkeep::run(context, stop));
     tasks.close();
     tasks.wait().await;
 }
@@ -85,72 +85,72 @@ fn is_news(failures: u32) -> bool {
     failures.is_multiple_of(60) || (failures < 60 && failures.is_power_of_two())
 }
 
-async fn work_on(service: Arc<Service>, verb: Verb, stop: CancellationToken) {
-    let places = Places::new(service.config.worker.concurrency);
-    keep_at(&stop, &format!("take commands ({verb})"), || take_all(&service, verb, &places)).await;
-    if !places.drain(service.config.worker.drain).await {
+async fn work_on(context: Arc<Context>, verb: Verb, stop: CancellationToken) {
+    let places = Places::new(context.config.worker.concurrency);
+    keep_at(&stop, &format!("take commands ({verb})"), || take_all(&context, verb, &places)).await;
+    if !places.drain(context.config.worker.drain).await {
         warn!(%verb, "stopped with commands under way; other workers will get them");
     }
 }
 
 /// Pull after pull until one fails.
-async fn take_all(service: &Arc<Service>, verb: Verb, places: &Places) -> NatsError {
-    let nats = &service.store.nats;
+async fn take_all(context: &Arc<Context>, verb: Verb, places: &Places) -> NatsError {
+    let nats = &context.nats;
     let consumer = match queue::consumer(nats, verb).await {
         Ok(consumer) => consumer,
-        Err(error) => return queues::doubt(service, error),
+        Err(error) => return queues::doubt(context, error),
     };
     let handle = |message| {
-        let service = Arc::clone(service);
-        async move { process(&service, message).await }
+        let context = Arc::clone(context);
+        async move { process(&context, message).await }
     };
     loop {
         if let Err(error) = places.take(nats, &consumer, handle).await {
-            return queues::doubt(service, error);
+            return queues::doubt(context, error);
         }
     }
 }
 
-async fn process(service: &Service, message: Message) {
+async fn process(context: &Context, message: Message) {
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let (job, work) = match Job::parse(&service.store.keyring, &message) {
+    let (job, work) = match Job::parse(&context.store.keyring, &message) {
         Ok(parsed) => parsed,
-        Err(reason) => return reject(service, &message, None, &reason).await,
+        Err(reason) => return reject(context, &message, None, &reason).await,
     };
     if delivered > 1 {
-        service.measures.redelivered.inc();
+        context.measures.redelivered.inc();
     }
-    service.measures.running.inc();
+    context.measures.running.inc();
     let span = job.span(delivered);
     async {
         let outcome = tokio::select! {
-            outcome = carry_out(service, &job, work, delivered) => outcome,
+            outcome = carry_out(context, &job, work, delivered) => outcome,
             never = keep_alive(&message) => match never {},
         };
-        conclude(service, &message, &job, outcome).await;
+        conclude(context, &message, &job, outcome).await;
     }
     .instrument(span)
     .await;
-    service.measures.running.dec();
+    context.measures.running.dec();
 }
 
-async fn carry_out(service: &Service, job: &Job, work: Work, delivered: i64) -> Outcome {
+async fn carry_out(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcome {
     if delivered > MAX_DELIVERIES {
         return Outcome::Reject("delivered too often".to_owned());
     }
     let done = match work {
         Work::Exchange { query, cookies, credential } => {
-            exchange::run(service, job, &query, (credential.as_ref(), &cookies)).await
+            exchange::run(context, job, &query, (credential.as_ref(), &cookies)).await
         }
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());
         }
         Work::Refresh { actor, sequence, booked } => {
-            refresh::run(service, job, &refresh::Trigger { actor, sequence, booked }).await
+            refresh::run(context, job, &refresh::Trigger { actor, sequence, booked }).await
         }
-        Work::Revoke { actor, login_id } => revoke::run(service, job, &actor, &login_id).await,
-        Work::Put { credential, config } => configure::put(service, job, &credential, &config).await,
-        Work::Delete { credential } => configure::delete(service, job, &credential).await,
+        Work::Revoke { actor, login_id } => revoke::run(context, job, &actor, &login_id).await,
+        Work::Put { credential, config } => configure::put(context, job, &credential, &config).await,
+        Work::Delete { credential } => configure::delete(context, job, &credential).await,
     };
     match done {
         Ok(answer) => Outcome::Done(answer),
@@ -174,8 +174,8 @@ fn is_lasting(error: &StoreError) -> bool {
     }
 }
 
-async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outcome) {
-    let nats = &service.store.nats;
+async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outcome) {
+    let nats = &context.nats;
     match outcome {
         Outcome::Done(answer) => {
             info!(status = answer.status, "done");
@@ -188,19 +188,19 @@ async fn conclude(service: &Service, message: &Message, job: &Job, outcome: Outc
             warn!("put back for {delay:?}: {reason}");
             confirm(nats, message, AckKind::Nak(Some(delay))).await;
         }
-        Outcome::Reject(reason) => reject(service, message, Some(job), &reason).await,
+        Outcome::Reject(reason) => reject(context, message, Some(job), &reason).await,
     }
 }
 
 /// Gives a command up: a dead letter first, then the answer, then the end.
-async fn reject(service: &Service, message: &Message, job: Option<&Job>, reason: &str) {
-    let nats = &service.store.nats;
+async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
+    let nats = &context.nats;
     error!(subject = %message.subject, "command given up: {reason}");
     let lasting = async {
         if let Some(job) = job.filter(|job| job.subject.verb == Verb::Refresh && job.from_worker) {
-            refresh::given_up(service, job).await?;
+            refresh::given_up(context, job).await?;
         }
-        Ok(queue::bury(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await?)
+        Ok(queue::dead_letter(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await?)
     };
     if let Err(error) = lasting.await as Result<(), StoreError> {
         warn!("no dead letter could be stored: {error}; the command stays on the queue");
@@ -271,14 +271,14 @@ impl PrepareError {
 ///
 /// # Errors
 /// [`PrepareError`], which knows whether to try again.
-pub(crate) async fn prepare(service: &Service) -> Result<(), PrepareError> {
-    let Service { store, config, .. } = service;
-    permissions::check(&store.nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
+pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
+    let Context { nats, store, config, .. } = context;
+    permissions::check(nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
     // The server may have lost a queue, and all schedules with it.
-    if topology::declare(&store.nats, sizes(config)).await? {
-        service.resumed.add_lost();
+    if topology::declare(nats, sizes(config)).await? {
+        context.resumed.add_lost();
     }
-    queues::make_ready(&store.nats).await?;
+    queues::make_ready(nats).await?;
     Ok(store.claim_keys().await?)
 }
 

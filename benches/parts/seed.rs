@@ -44,7 +44,7 @@ impl Seed {
         settings.password = Secret::new(fleet.nats.password("worker"));
         let nats = Nats::connect(&settings, "seed", Patience::Once).await.expect("the bus is there");
         let keyring = Keyring::load(&config.secrets).await.expect("the keyring");
-        let store = Store { nats, keyring: Arc::new(keyring) };
+        let store = Store::new(nats, Arc::new(keyring));
         let client = fleet.nats.connect("worker").await;
         let jetstream = jetstream::new(client.clone());
         let mut stream = jetstream.get_stream("OAUTH").await.expect("the stream");

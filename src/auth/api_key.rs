@@ -141,7 +141,7 @@ pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Sec
     let hash = hash(secret.expose());
     let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
     kv::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
-    tell(nats, EventKind::ApiKeyCreated, &stored.account, &id, actor).await?;
+    publish_event(nats, EventKind::ApiKeyCreated, &stored.account, &id, actor).await?;
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
 }
 
@@ -183,7 +183,7 @@ pub(crate) async fn revoke(
         let at = kv::At { bucket: API_KEYS, key: id, replaces: entry.revision };
         match kv::delete(nats, at, crate::jetstream::headers(None), bytes::Bytes::new()).await {
             Ok(_) => {
-                tell(nats, EventKind::ApiKeyRevoked, &stored.account, id, actor).await?;
+                publish_event(nats, EventKind::ApiKeyRevoked, &stored.account, id, actor).await?;
                 return Ok(Some(stored.account));
             }
             // Somebody noted down that it was used: once more, in place of that.
@@ -194,7 +194,13 @@ pub(crate) async fn revoke(
 }
 
 /// Leaves an event about a key.
-async fn tell(nats: &Nats, kind: EventKind, account: &Account, id: &str, actor: &str) -> Result<(), NatsError> {
+async fn publish_event(
+    nats: &Nats,
+    kind: EventKind,
+    account: &Account,
+    id: &str,
+    actor: &str,
+) -> Result<(), NatsError> {
     let name = kind.as_str();
     let event = Event::about_key(account, id, kind, actor, system::now());
     let headers = crate::jetstream::headers(Some(&format!("{id}.{name}")));

@@ -5,7 +5,7 @@ use clap::Subcommand;
 
 use super::print::{self, say};
 use crate::config::Config;
-use crate::protocol::commands::{self as queue, Buried};
+use crate::protocol::commands::{self as queue, NumberedLetter};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,19 +35,20 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
     let nats = super::connect(config).await?;
     match command {
         Command::List { json: true } => {
-            for Buried { number, letter } in queue::buried(&nats).await? {
+            for NumberedLetter { number, letter } in queue::dead_letters(&nats).await? {
                 say(&serde_json::json!({ "number": number, "letter": letter }).to_string())?;
             }
         }
-        Command::List { json: false } => say(&table(&queue::buried(&nats).await?))?,
+        Command::List { json: false } => say(&table(&queue::dead_letters(&nats).await?))?,
         Command::Retry { number } => {
-            let Some(buried) = queue::buried(&nats).await?.into_iter().find(|buried| buried.number == number) else {
+            let Some(buried) = queue::dead_letters(&nats).await?.into_iter().find(|buried| buried.number == number)
+            else {
                 bail!("{}", unknown(number));
             };
             bail!("{}", advice(&buried));
         }
         Command::Drop { number, json } => {
-            if !queue::buried(&nats).await?.iter().any(|buried| buried.number == number) {
+            if !queue::dead_letters(&nats).await?.iter().any(|buried| buried.number == number) {
                 bail!("{}", unknown(number));
             }
             queue::forget(&nats, number).await?;
@@ -61,7 +62,7 @@ fn unknown(number: u64) -> String {
     format!("no dead letter has the number {number}; see `tokenbus dead list`")
 }
 
-fn advice(buried: &Buried) -> String {
+fn advice(buried: &NumberedLetter) -> String {
     let subject = &buried.letter.subject;
     match subject.rsplit('.').next() {
         Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
@@ -73,13 +74,13 @@ fn advice(buried: &Buried) -> String {
     }
 }
 
-fn table(buried: &[Buried]) -> String {
+fn table(buried: &[NumberedLetter]) -> String {
     if buried.is_empty() {
         return "no dead letters".to_owned();
     }
     let mut table = print::table();
     table.set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
-    for Buried { number, letter } in buried {
+    for NumberedLetter { number, letter } in buried {
         table.add_row([
             number.to_string(),
             letter.time.strftime("%F %TZ").to_string(),

@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::subject::permission;
 use crate::webhook::Webhook;
 use crate::worker::background::refresh_limiter::Lanes;
-use crate::worker::context::{Measures, PendingLogins, Resumed, Service};
+use crate::worker::context::{Context, Measures, PendingLogins, Resumed};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider};
 
@@ -99,12 +99,13 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     if keyring.is_open_to_all() {
         warn!("all users of this machine can read the keyring: make its file private (`chmod o-r`)");
     }
-    let store = Store { nats: nats.clone(), keyring: Arc::new(keyring) };
+    let store = Store::new(nats.clone(), Arc::new(keyring));
     let provider = provider::Client::new(&provider_settings(config)?)?;
     let measures = Measures::default();
     metrics.register(|registry| measures.register(registry));
     let bearers = Bearers::connect(config, &provider).await?;
-    let service = Arc::new(Service {
+    let context = Arc::new(Context {
+        nats: nats.clone(),
         store,
         provider,
         auth: Authenticator::new(nats.clone(), bearers),
@@ -121,19 +122,19 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
-        if !prepare(&service, &stop).await? {
+        if !prepare(&context, &stop).await? {
             return Ok(());
         }
         info!("ready for commands and calls");
-        let (replies, nats) = (service.replies.clone(), service.store.nats.clone());
+        let (replies, nats) = (context.replies.clone(), context.nats.clone());
         let work = async {
-            let calls = rpc::serve(Arc::clone(&service), stop.clone());
-            tokio::join!(calls, worker::run(Arc::clone(&service), stop)).0
+            let calls = rpc::serve(Arc::clone(&context), stop.clone());
+            tokio::join!(calls, worker::run(Arc::clone(&context), stop)).0
         };
         let ended = tokio::select! {
             ended = work => ended,
             ended = replies.receive(&nats) => ended,
-            never = service.auth.watch() => match never {},
+            never = context.auth.watch() => match never {},
         };
         ended.map_err(|error| PrepareError::Calls(error.to_string()))
     });
@@ -141,12 +142,12 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
 }
 
 /// Makes the bus ready, however long it is away. Gives whether there is still something to do.
-async fn prepare(service: &Service, stop: &CancellationToken) -> Result<bool, PrepareError> {
+async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, PrepareError> {
     // The connection is made in the background: that it is not there yet is nothing to warn of.
-    let _ = tokio::time::timeout(AGAIN, service.store.nats.client().flush()).await;
+    let _ = tokio::time::timeout(AGAIN, context.nats.client().flush()).await;
     let mut said = String::new();
     loop {
-        match worker::prepare(service).await {
+        match worker::prepare(context).await {
             Ok(()) => return Ok(true),
             Err(error) if error.is_lasting() => return Err(error),
             Err(error) => {

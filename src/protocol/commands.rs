@@ -89,7 +89,7 @@ pub(crate) async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Re
 ///
 /// # Errors
 /// [`NatsError`] when it was not stored.
-pub(crate) async fn bury(
+pub(crate) async fn dead_letter(
     nats: &Nats,
     message: &Message,
     command_id: Option<&str>,
@@ -116,7 +116,7 @@ pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &
 
 /// A dead letter with its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Buried {
+pub(crate) struct NumberedLetter {
     /// Its sequence in the stream.
     pub number: u64,
     /// The letter.
@@ -127,12 +127,12 @@ pub(crate) struct Buried {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub(crate) async fn buried(nats: &Nats) -> Result<Vec<Buried>, NatsError> {
+pub(crate) async fn dead_letters(nats: &Nats) -> Result<Vec<NumberedLetter>, NatsError> {
     let config = push::OrderedConfig { deliver_subject: nats.client.new_inbox(), ..push::OrderedConfig::default() };
     let messages = nats.collect(OAUTH_DEAD, config).await?;
     let read = |message: Message| {
         let number = message.info().ok()?.stream_sequence;
-        serde_json::from_slice(&message.payload).ok().map(|letter| Buried { number, letter })
+        serde_json::from_slice(&message.payload).ok().map(|letter| NumberedLetter { number, letter })
     };
     Ok(messages.into_iter().filter_map(read).collect())
 }

@@ -37,7 +37,7 @@ struct Stored {
 ///
 /// # Errors
 /// [`NatsError`] when the server gives no answer.
-pub(crate) async fn sift(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
+pub(crate) async fn quarantine(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
     let Some((first, last)) = under_way(nats).await? else { return Ok(0) };
     let (mut next, mut found) = (first, 0);
     while next <= last && next - first < MOST {

@@ -124,7 +124,7 @@ async fn e2_an_added_key_opens_only_and_a_promoted_one_seals() {
     // One that has been running all the while finds the key in the file once it needs it, and seals as before.
     assert_eq!(before.open(PLACE, &sealed).unwrap().expose(), "hush");
     assert!(before.is_current(&sealed_before));
-    before.take_up(&before.read_again().await.unwrap());
+    before.reload(&before.read_again().await.unwrap());
     assert!(before.is_current(&sealed));
 }
 

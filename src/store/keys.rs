@@ -27,7 +27,7 @@ impl Store {
         if newer.key_ids() == self.keyring.key_ids() {
             return Ok(None);
         }
-        self.keyring.take_up(&newer);
+        self.keyring.reload(&newer);
         Ok(newer.key_ids().into_iter().next())
     }
 

@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 
-use super::Service;
+use super::Context;
 use super::job::Job;
 use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
@@ -17,13 +17,13 @@ use crate::system;
 
 /// Writes the record in place of the one with the given sequence. Gives nothing when another writer was first.
 pub(super) async fn write(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
     replaces: u64,
 ) -> Result<Option<StreamMessage>, StoreError> {
-    let store = &service.store;
+    let store = &context.store;
     let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _ } = stored;
     let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id };
     (connection.sequence, connection.modified) = (0, 0);
@@ -38,7 +38,7 @@ pub(super) async fn write(
         headers,
         body: json(&connection)?,
     };
-    match records::write(&store.nats, record).await? {
+    match records::write(&context.nats, record).await? {
         Written::Stored(record) => Ok(Some(record)),
         Written::Replaced { .. } | Written::Superseded => Ok(None),
     }
@@ -46,32 +46,32 @@ pub(super) async fn write(
 
 /// Everything behind the record: KV, event, schedule. Each may be repeated. Gives the connection.
 pub(super) async fn settle(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
     (kind, actor, reason): (EventKind, &str, Option<&str>),
 ) -> Result<OauthConnection, StoreError> {
-    let stored = service.store.connection_of(key, record)?;
+    let stored = context.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
-    service.store.keep_connection(key, stored).await?;
+    context.store.keep_connection(key, stored).await?;
     fail_point!("after_kv");
     let mut event = Event::about(&job.subject, kind, actor, system::now());
     (event.sequence, event.reason) = (Some(record.sequence), reason);
-    job.tell(&service.store.nats, &event).await?;
+    job.publish_event(&context.nats, &event).await?;
     fail_point!("after_event");
-    plan(service, key, &connection).await?;
+    plan(context, key, &connection).await?;
     Ok(connection)
 }
 
 /// Sets the connection's next refresh, or forgets it where there is none. What a newer state has set meanwhile goes with
 /// what is forgotten, and is set again.
 pub(super) async fn plan(
-    service: &Service,
+    context: &Context,
     key: &ConnectionKey,
     connection: &OauthConnection,
 ) -> Result<(), StoreError> {
-    let nats = &service.store.nats;
+    let nats = &context.nats;
     let next = |of: &OauthConnection| {
         let at = of.refresh_at(system::now(), system::random_share())?;
         Some((at, Due { sequence: of.sequence, booked: false }))
@@ -81,7 +81,7 @@ pub(super) async fn plan(
     }
     schedule::cancel(nats, key).await?;
     // Whoever stores a newer state after this look sets its schedule after it, too.
-    let newer = service.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
+    let newer = context.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
     match newer.as_ref().and_then(next) {
         Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),
         None => Ok(()),

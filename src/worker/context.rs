@@ -12,6 +12,7 @@ pub(crate) use self::resumed::Resumed;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
+use crate::jetstream::Nats;
 use crate::protocol::replies::Replies;
 use crate::provider;
 use crate::share::Shares;
@@ -21,31 +22,32 @@ use crate::webhook::Webhook;
 use crate::worker::background::refresh_limiter::Lanes;
 
 /// What is kept, the ways to providers and the bus, settings, and what is counted.
-pub(crate) struct Service {
+pub(crate) struct Context {
     /// What is kept.
-    pub store: Store,
+    pub(crate) nats: Nats,
+    pub(crate) store: Store,
     /// The way to providers.
-    pub provider: provider::Client,
+    pub(crate) provider: provider::Client,
     /// Who is calling.
-    pub auth: Authenticator,
+    pub(crate) auth: Authenticator,
     /// Where chosen events go.
-    pub webhook: Option<Arc<Webhook>>,
+    pub(crate) webhook: Option<Arc<Webhook>>,
     /// Settings.
-    pub config: Config,
+    pub(crate) config: Config,
     /// Counters.
-    pub measures: Measures,
+    pub(crate) measures: Measures,
     /// Answers to the commands that calls become.
-    pub replies: Replies,
+    pub(crate) replies: Replies,
     /// Reads that are not written down yet.
-    pub reads: Reads,
+    pub(crate) reads: Reads,
     /// The lines that refreshes stand in.
-    pub lanes: Lanes,
+    pub(crate) lanes: Lanes,
     /// Configs that came back.
-    pub resumed: Resumed,
+    pub(crate) resumed: Resumed,
     /// Logins under way.
-    pub pending: PendingLogins,
+    pub(crate) pending: PendingLogins,
     /// Calls under way, by account.
-    pub calls: Arc<Shares<Account>>,
+    pub(crate) calls: Arc<Shares<Account>>,
     /// Of these, calls that wait for commands.
-    pub waiting: Arc<Shares<Account>>,
+    pub(crate) waiting: Arc<Shares<Account>>,
 }

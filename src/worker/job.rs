@@ -80,7 +80,7 @@ impl Job {
     }
 
     /// Leaves an event in the audit log, once for this command.
-    pub(super) async fn tell(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
+    pub(super) async fn publish_event(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
         let name = event.event.as_str();
         let message_id = format!("{}.{name}", self.id);
         nats.publish(&self.subject.event_subject(name), crate::jetstream::headers(Some(&message_id)), json(event)?)

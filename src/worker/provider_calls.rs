@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Service;
+use super::Context;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::token::{self, ClientAuth, Request, RequestError, TokenError, TokenSet};
 use crate::provider::{self, TOTAL_TIMEOUT};
@@ -59,19 +59,19 @@ impl std::fmt::Display for NoTokens {
 /// Asks for tokens, for as long as a provider is waited for: all tries together, for a refresh that is cut off is sent
 /// again once nobody can be waiting for its answer any more.
 pub(super) async fn ask(
-    service: &Service,
+    context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
-    let asked = tokio::time::timeout(TOTAL_TIMEOUT, ask_each(service, config, variables, build)).await;
+    let asked = tokio::time::timeout(TOTAL_TIMEOUT, ask_each(context, config, variables, build)).await;
     asked.unwrap_or(Err(NoTokens::Unreachable(provider::Error::Timeout { connected: true })))
 }
 
 /// Sends the request that `build` makes of each way to authenticate, until one is not refused for the client's sake:
 /// such a refusal spends neither code nor refresh token.
 async fn ask_each(
-    service: &Service,
+    context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
@@ -81,8 +81,8 @@ async fn ask_each(
         let auth = ClientAuth::of(config, attempt, variables, system::now(), &system::random_id());
         let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
         let began = Instant::now();
-        let sent = service.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
-        service.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
+        let sent = context.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
+        context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let answer = sent.map_err(NoTokens::Unreachable)?;
         let content_type = answer.content_type.as_deref();
         match token::parse_answer(answer.status, content_type, &answer.body, config, system::now()) {

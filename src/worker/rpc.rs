@@ -25,7 +25,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Calls worked on at once by one process.
 const CONCURRENCY: usize = 1_024;
@@ -85,32 +85,32 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 ///
 /// # Errors
 /// When a subscription is refused or ends.
-pub(crate) async fn serve(service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let edge = apart(&service, "tokenbus worker: calls of gateways", &stop, gateway::serve);
-    let nodes = apart(&service, "tokenbus worker: calls of nodes", &stop, nodes::serve);
+pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+    let edge = apart(&context, "tokenbus worker: calls of gateways", &stop, gateway::serve);
+    let nodes = apart(&context, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {
-        reads::run(&service, stop.clone()).await;
+        reads::run(&context, stop.clone()).await;
         Ok(())
     };
     let ended = tokio::try_join!(edge, nodes, sums);
-    reads::flush(&service).await;
+    reads::flush(&context).await;
     ended.map(drop)
 }
 
 /// Serves calls on a connection of their own, and on another one when that is lost: callers can write headers at which
 /// the client library ends a connection, or gives up. What they end is theirs alone.
 async fn apart<S>(
-    service: &Arc<Service>,
+    context: &Arc<Context>,
     name: &str,
     stop: &CancellationToken,
-    serve: impl Fn(Nats, Arc<Service>, CancellationToken) -> S,
+    serve: impl Fn(Nats, Arc<Context>, CancellationToken) -> S,
 ) -> Result<(), async_nats::Error>
 where
     S: Future<Output = Result<(), async_nats::Error>>,
 {
     loop {
-        let nats = Nats::connect(&service.config.nats, name, Patience::Forever).await?;
-        match serve(nats.clone(), Arc::clone(service), stop.clone()).await {
+        let nats = Nats::connect(&context.config.nats, name, Patience::Forever).await?;
+        match serve(nats.clone(), Arc::clone(context), stop.clone()).await {
             Ok(()) => {
                 // The last answers are still on their way.
                 drop(tokio::time::timeout(UNSUBSCRIBE, nats.client().flush()).await);
@@ -151,21 +151,21 @@ fn error_text(body: &Value) -> String {
 }
 
 /// What nodes and the edge may ask alike. Whatever token goes out is counted here.
-async fn carry_out(service: &Service, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
-    let Some(_place) = service.calls.take(&caller.account, SHARE) else {
+async fn carry_out(context: &Context, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+    let Some(_place) = context.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
     let answer = match call {
-        NodeCall::Login => login::begin(service, caller, parse(body)?).await,
-        NodeCall::Token => token(service, caller, &parse(body)?).await,
+        NodeCall::Login => login::begin(context, caller, parse(body)?).await,
+        NodeCall::Token => token(context, caller, &parse(body)?).await,
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
-            change::refresh(service, caller, &question.key(caller), question.refresh_token.as_ref()).await
+            change::refresh(context, caller, &question.key(caller), question.refresh_token.as_ref()).await
         }
-        NodeCall::Delete => change::delete(service, caller, &parse::<ConnectionQuestion>(body)?.key(caller)).await,
-        NodeCall::List => list::connections(service, caller, parse(body)?).await,
+        NodeCall::Delete => change::delete(context, caller, &parse::<ConnectionQuestion>(body)?.key(caller)).await,
+        NodeCall::List => list::connections(context, caller, parse(body)?).await,
     }?;
-    reads::count(service, caller, &answer).await?;
+    reads::count(context, caller, &answer).await?;
     Ok(answer)
 }
 
@@ -210,19 +210,19 @@ impl ConnectionQuestion {
 
 /// The connection, refreshed first when it ends soon. While a refresh fails, the old token is served as long as it is
 /// good.
-async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion) -> Result<Value, CallError> {
+async fn token(context: &Context, caller: &Caller, question: &ConnectionQuestion) -> Result<Value, CallError> {
     let key = question.key(caller);
-    let connection = read(service, &key).await?;
-    let usual = service.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));
+    let connection = read(context, &key).await?;
+    let usual = context.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));
     let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(usual);
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(system::now(), min_valid) {
         return Ok(json!(connection));
     }
-    match change::refresh(service, caller, &key, None).await {
+    match change::refresh(context, caller, &key, None).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // As it is now: with the old token while that is good, or with a status that says why not.
-            let connection = read(service, &key).await?;
+            let connection = read(context, &key).await?;
             let is_good =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
             let is_limited = matches!(refused, CallError::Answered(Answer { status: 429, .. }));
@@ -239,8 +239,8 @@ async fn token(service: &Service, caller: &Caller, question: &ConnectionQuestion
 }
 
 /// The connection, which says so when it is not refreshed because its integration has no config.
-async fn read(service: &Service, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
-    let store = &service.store;
+async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
+    let store = &context.store;
     let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
     let mut connection = connection?.ok_or_else(no_connection)?;
     // A token is worth more than the word about it: while that cannot be had, all is taken to be well.

@@ -17,7 +17,7 @@ const WAITING: &str = "{wide_msg} {elapsed}";
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
-    let store = Store { nats: crate::cli::connect(config).await?, keyring: Arc::new(keyring) };
+    let store = Store::new(crate::cli::connect(config).await?, Arc::new(keyring));
     let (counting, waiting) = (ProgressStyle::with_template(BAR)?, ProgressStyle::with_template(WAITING)?);
     let bar = ProgressBar::new(0);
     let tell = |step: Step<'_>| match step {

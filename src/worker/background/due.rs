@@ -17,7 +17,7 @@ use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::worker::background::queues;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::{AGAIN, PULL, keep_at};
 
 /// Due refreshes taken at once.
@@ -26,28 +26,28 @@ const BATCH: usize = 256;
 const AT_ONCE: usize = 32;
 
 /// Turns due refreshes into commands until told to stop.
-pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
-    keep_at(&stop, "take due refreshes", || take_all(&service)).await;
+pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    keep_at(&stop, "take due refreshes", || take_all(&context)).await;
 }
 
-async fn take_all(service: &Service) -> NatsError {
-    let consumer = match schedule::consumer(&service.store.nats).await {
+async fn take_all(context: &Context) -> NatsError {
+    let consumer = match schedule::consumer(&context.nats).await {
         Ok(consumer) => consumer,
-        Err(error) => return queues::doubt(service, error),
+        Err(error) => return queues::doubt(context, error),
     };
     loop {
-        if let Err(error) = take(service, &consumer).await {
-            return queues::doubt(service, error);
+        if let Err(error) = take(context, &consumer).await {
+            return queues::doubt(context, error);
         }
     }
 }
 
-async fn take(service: &Service, consumer: &PullConsumer) -> Result<(), NatsError> {
-    let mut chunks = queue::pull(&service.store.nats, consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
+async fn take(context: &Context, consumer: &PullConsumer) -> Result<(), NatsError> {
+    let mut chunks = queue::pull(&context.nats, consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
     while let Some(chunk) = chunks.next().await {
         let mut handed_on = Vec::new();
         for message in chunk {
-            handed_on.push(hand_on(service, message.map_err(|_| NatsError::Away("the pull ended early"))?));
+            handed_on.push(hand_on(context, message.map_err(|_| NatsError::Away("the pull ended early"))?));
         }
         for done in join_all(handed_on).await {
             done?;
@@ -56,8 +56,8 @@ async fn take(service: &Service, consumer: &PullConsumer) -> Result<(), NatsErro
     Ok(())
 }
 
-async fn hand_on(service: &Service, message: Message) -> Result<(), NatsError> {
-    let kind = match enqueue(service, &message).await {
+async fn hand_on(context: &Context, message: Message) -> Result<(), NatsError> {
+    let kind = match enqueue(context, &message).await {
         Ok(()) => AckKind::Ack,
         // A refresh is there already. If a caller asked for it, it may end without one, and without a schedule.
         Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(AGAIN)),
@@ -70,17 +70,17 @@ async fn hand_on(service: &Service, message: Message) -> Result<(), NatsError> {
             AckKind::Nak(Some(AGAIN))
         }
     };
-    queue::confirm(&service.store.nats, &message, kind).await
+    queue::confirm(&context.nats, &message, kind).await
 }
 
-async fn enqueue(service: &Service, message: &Message) -> Result<(), StoreError> {
+async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError> {
     let unreadable = || StoreError::Unreadable(message.subject.to_string());
     let key = ConnectionKey::parse_due(&message.subject).map_err(|_| unreadable())?;
     let due: Due = serde_json::from_slice(&message.payload).map_err(|_| unreadable())?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
     let work = Work::Refresh { actor: None, sequence: due.sequence, booked: due.booked };
-    let command = Outgoing::seal(&subject, work, |order| service.store.keyring.seal_own_order(order));
+    let command = Outgoing::seal(&subject, work, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
-    command.publish(&service.store.nats, None).await?;
+    command.publish(&context.nats, None).await?;
     Ok(())
 }

@@ -12,38 +12,38 @@ use crate::protocol::{commands as queue, quarantine, topology};
 use crate::store::StoreError;
 use crate::subject::Verb;
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::{AGAIN, PrepareError, sizes};
 
 /// How often the connection is looked at: until a lost queue is there again, callers are turned away.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Sees to the queues on each new connection, and whenever something could not be taken from them, until told to stop.
-pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        never = look_after(&service) => match never {},
+        never = look_after(&context) => match never {},
     }
 }
 
 /// Something could not be taken from a queue. Gives the reason back.
-pub(in crate::worker) fn doubt(service: &Service, error: NatsError) -> NatsError {
-    service.resumed.doubt();
+pub(in crate::worker) fn doubt(context: &Context, error: NatsError) -> NatsError {
+    context.resumed.doubt();
     error
 }
 
-async fn look_after(service: &Service) -> Infallible {
-    let nats = &service.store.nats;
+async fn look_after(context: &Context) -> Infallible {
+    let nats = &context.nats;
     let mut known = nats.connects();
     loop {
         tokio::select! {
             () = another_connection(nats, known) => {}
-            () = service.resumed.doubted() => {}
+            () = context.resumed.doubted() => {}
         }
         let is_new = nats.connects() != known;
         known = nats.connects();
         while nats.is_connected() {
-            match mend(service).await {
+            match mend(context).await {
                 Ok(()) if is_new => info!("connected again: the queues are there"),
                 Ok(()) => {}
                 Err(error) => {
@@ -64,11 +64,11 @@ async fn another_connection(nats: &Nats, known: u64) {
 }
 
 /// Makes sure that the queues are there. What one held that had to be made again is looked for at once.
-async fn mend(service: &Service) -> Result<(), PrepareError> {
-    if topology::declare_queues(&service.store.nats, sizes(&service.config)).await? {
-        service.resumed.add_lost();
+async fn mend(context: &Context) -> Result<(), PrepareError> {
+    if topology::declare_queues(&context.nats, sizes(&context.config)).await? {
+        context.resumed.add_lost();
     }
-    Ok(make_ready(&service.store.nats).await?)
+    Ok(make_ready(&context.nats).await?)
 }
 
 /// Makes the consumers of the commands, and takes off the queue what would stop them.
@@ -81,7 +81,7 @@ pub(in crate::worker) async fn make_ready(nats: &Nats) -> Result<(), StoreError>
 
 /// Takes commands off the queue that would end each connection they come to.
 pub(in crate::worker) async fn clear_up(nats: &Nats) -> Result<(), StoreError> {
-    let found = quarantine::sift(nats, system::now()).await?;
+    let found = quarantine::quarantine(nats, system::now()).await?;
     if found > 0 {
         error!("{found} commands had subjects or headers that cannot be read; they were given up");
     }

@@ -17,7 +17,7 @@ use crate::protocol::schedule;
 use crate::store::{StoreError, json};
 use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::{AGAIN, apply};
 
 /// Keys looked at together: each has two subjects in the schedule.
@@ -34,36 +34,36 @@ struct Mark {
 }
 
 /// Looks now and then, and when a config comes back, until told to stop.
-pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        never = look(&service) => match never {},
+        never = look(&context) => match never {},
     }
 }
 
-async fn look(service: &Service) -> std::convert::Infallible {
-    let every = service.config.refresh.repair_interval;
+async fn look(context: &Context) -> std::convert::Infallible {
+    let every = context.config.refresh.repair_interval;
     // Workers that started together do not look together.
     let mut pause = every.mul_f64(system::random_share());
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 pause = every;
-                if let Err(error) = pass(service, every).await {
+                if let Err(error) = pass(context, every).await {
                     warn!("repair pass ended early: {error}");
                 }
             }
-            () = service.resumed.lost() => {
+            () = context.resumed.lost() => {
                 // However short ago the last one began.
-                if let Err(error) = pass(service, Duration::ZERO).await {
+                if let Err(error) = pass(context, Duration::ZERO).await {
                     warn!("repair pass ended early: {error}; trying again");
                     tokio::time::sleep(AGAIN).await;
-                    service.resumed.add_lost();
+                    context.resumed.add_lost();
                 }
             }
-            () = service.resumed.news() => {
-                for integration in service.resumed.take() {
-                    match resume(service, &integration).await {
+            () = context.resumed.news() => {
+                for integration in context.resumed.take() {
+                    match resume(context, &integration).await {
                         Ok(0) => {}
                         Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
                         Err(error) => warn!(%integration, "connections go on later: {error}"),
@@ -74,17 +74,17 @@ async fn look(service: &Service) -> std::convert::Infallible {
     }
 }
 
-async fn pass(service: &Service, every: Duration) -> Result<(), StoreError> {
-    if !claim(service, every).await? {
+async fn pass(context: &Context, every: Duration) -> Result<(), StoreError> {
+    if !claim(context, every).await? {
         return Ok(());
     }
-    let nats = &service.store.nats;
+    let nats = &context.nats;
     let mut scan = Scan::start(nats, CONNECTIONS, ">", HEADER_REFRESH).await?;
     let mut repaired = 0_usize;
     while let Some(seen) = scan.next(CHUNK).await? {
         let due = seen.iter().filter(|seen| seen.mark != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without(nats, due).await? {
-            repaired += usize::from(mend(service, &key).await?);
+            repaired += usize::from(mend(context, &key).await?);
             tokio::time::sleep(PACE_EACH).await;
         }
         tokio::time::sleep(PACE).await;
@@ -100,8 +100,8 @@ fn key(seen: &Seen) -> Option<ConnectionKey> {
 }
 
 /// Makes this worker's the next pass, unless one began lately.
-async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
-    let nats = &service.store.nats;
+async fn claim(context: &Context, every: Duration) -> Result<bool, StoreError> {
+    let nats = &context.nats;
     let entry = kv::get(nats, META, META_REPAIR).await?;
     let mark: Option<Mark> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
     let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
@@ -118,26 +118,26 @@ async fn claim(service: &Service, every: Duration) -> Result<bool, StoreError> {
 }
 
 /// Sets a connection's schedule, or takes the connection out if it was deleted and a write came too late for that.
-async fn mend(service: &Service, key: &ConnectionKey) -> Result<bool, StoreError> {
-    let Some(connection) = service.store.connection(key).await? else { return Ok(false) };
-    if let Some(deleted) = service.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
-        service.store.delete_connection(key, deleted).await?;
+async fn mend(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError> {
+    let Some(connection) = context.store.connection(key).await? else { return Ok(false) };
+    if let Some(deleted) = context.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
+        context.store.delete_connection(key, deleted).await?;
         return Ok(true);
     }
     if connection.is_kept_alive() {
-        apply::plan(service, key, &connection).await?;
+        apply::plan(context, key, &connection).await?;
     }
     Ok(connection.is_kept_alive())
 }
 
 /// Sets the schedules of an integration's paused connections.
-async fn resume(service: &Service, integration: &Integration) -> Result<usize, StoreError> {
+async fn resume(context: &Context, integration: &Integration) -> Result<usize, StoreError> {
     let filter = connections_at(integration);
-    let mut scan = Scan::start(&service.store.nats, CONNECTIONS, &filter, HEADER_REFRESH).await?;
+    let mut scan = Scan::start(&context.nats, CONNECTIONS, &filter, HEADER_REFRESH).await?;
     let mut resumed = 0;
     while let Some(seen) = scan.next(CHUNK).await? {
         for key in seen.iter().filter(|seen| seen.mark == REFRESH_PAUSED).filter_map(key) {
-            resumed += usize::from(mend(service, &key).await?);
+            resumed += usize::from(mend(context, &key).await?);
             tokio::time::sleep(PACE_EACH).await;
         }
     }

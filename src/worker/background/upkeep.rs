@@ -15,7 +15,7 @@ use crate::protocol::high_water;
 use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
 use crate::worker::background::queues;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::keep_at;
 
 /// How often the keyring's file is looked at.
@@ -24,12 +24,12 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOKS_PER_MARK: u32 = 6;
 
 /// Looks after them until told to stop.
-pub(in crate::worker) async fn run(service: Arc<Service>, stop: CancellationToken) {
-    keep_at(&stop, "look after the keyring", || look_after(&service)).await;
+pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    keep_at(&stop, "look after the keyring", || look_after(&context)).await;
 }
 
-async fn look_after(service: &Service) -> StoreError {
-    let (nats, keyring) = (&service.store.nats, &service.store.keyring);
+async fn look_after(context: &Context) -> StoreError {
+    let (nats, keyring) = (&context.nats, &context.store.keyring);
     let Ok(mut hangups) = signal(SignalKind::hangup()) else { return NatsError::NotSent("no signals").into() };
     let Ok(mut questions) = nats.client().subscribe(WORKER_KEYS).await else {
         return NatsError::NotSent("a subscription was refused").into();
@@ -39,14 +39,14 @@ async fn look_after(service: &Service) -> StoreError {
     let mut looks = 0_u32;
     loop {
         tokio::select! {
-            _ = hangups.recv() => take_up(service, true).await,
+            _ = hangups.recv() => reload(context, true).await,
             _ = ticks.tick() => {
                 looks = looks.wrapping_add(1);
                 if keyring.is_file() {
-                    take_up(service, false).await;
+                    reload(context, false).await;
                 }
                 if looks.is_multiple_of(LOOKS_PER_MARK) {
-                    keep_clear(service).await;
+                    keep_clear(context).await;
                 }
             }
             question = questions.next() => {
@@ -61,19 +61,19 @@ async fn look_after(service: &Service) -> StoreError {
     }
 }
 
-async fn keep_clear(service: &Service) {
-    if let Err(error) = high_water::keep_marked(&service.store.nats).await {
+async fn keep_clear(context: &Context) {
+    if let Err(error) = high_water::keep_marked(&context.nats).await {
         warn!("the marks could not be looked at: {error}");
     }
-    if let Err(error) = queues::clear_up(&service.store.nats).await {
+    if let Err(error) = queues::clear_up(&context.nats).await {
         warn!("the queue could not be looked at: {error}");
     }
 }
 
-async fn take_up(service: &Service, was_asked: bool) {
-    match service.store.take_up_keys().await {
-        Ok(Some(sealing)) => info!(sealing, keys = ?service.store.keyring.key_ids(), "keyring taken up"),
-        Ok(None) if was_asked => info!(sealing = ?service.store.keyring.key_ids().first(), "keyring as before"),
+async fn reload(context: &Context, was_asked: bool) {
+    match context.store.take_up_keys().await {
+        Ok(Some(sealing)) => info!(sealing, keys = ?context.store.keyring.key_ids(), "keyring taken up"),
+        Ok(None) if was_asked => info!(sealing = ?context.store.keyring.key_ids().first(), "keyring as before"),
         Ok(None) => {}
         // Nothing to say about the keyring; whoever waits for the bus says so.
         Err(StoreError::Nats(NatsError::Away(_) | NatsError::NotSent(_))) if !was_asked => {}

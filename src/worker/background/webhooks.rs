@@ -13,30 +13,30 @@ use crate::protocol::commands as queue;
 use crate::system;
 use crate::webhook::Webhook;
 use crate::worker::consumer::Places;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::keep_at;
 
 /// Events sent at once by one process.
 const CONCURRENCY: usize = 16;
 
 /// Sends events until told to stop.
-pub(in crate::worker) async fn run(service: Arc<Service>, webhook: Arc<Webhook>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(context: Arc<Context>, webhook: Arc<Webhook>, stop: CancellationToken) {
     let places = Places::new(CONCURRENCY);
-    keep_at(&stop, "take events for the webhook", || take_all(&service, &webhook, &places)).await;
-    if !places.drain(service.config.worker.drain).await {
+    keep_at(&stop, "take events for the webhook", || take_all(&context, &webhook, &places)).await;
+    if !places.drain(context.config.worker.drain).await {
         warn!("stopped with webhooks under way; they are sent again");
     }
 }
 
-async fn take_all(service: &Arc<Service>, webhook: &Arc<Webhook>, places: &Places) -> NatsError {
-    let nats = &service.store.nats;
-    let consumer = match queue::webhook_consumer(nats, &service.config.webhooks.events).await {
+async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, places: &Places) -> NatsError {
+    let nats = &context.nats;
+    let consumer = match queue::webhook_consumer(nats, &context.config.webhooks.events).await {
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
     let handle = |message| {
-        let (service, webhook) = (Arc::clone(service), Arc::clone(webhook));
-        async move { deliver(&service, &webhook, &message).await }
+        let (context, webhook) = (Arc::clone(context), Arc::clone(webhook));
+        async move { deliver(&context, &webhook, &message).await }
     };
     loop {
         if let Err(error) = places.take(nats, &consumer, handle).await {
@@ -45,35 +45,35 @@ async fn take_all(service: &Arc<Service>, webhook: &Arc<Webhook>, places: &Place
     }
 }
 
-async fn deliver(service: &Service, webhook: &Webhook, message: &Message) {
-    let nats = &service.store.nats;
+async fn deliver(context: &Context, webhook: &Webhook, message: &Message) {
+    let nats = &context.nats;
     let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
     let body = String::from_utf8_lossy(&message.payload);
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let reason = match service.provider.send_for_status(webhook.request(id, system::now(), &body)).await {
+    let reason = match context.provider.send_for_status(webhook.request(id, system::now(), &body)).await {
         Ok(200..300) => {
-            service.measures.webhooks_sent.inc();
+            context.measures.webhooks_sent.inc();
             debug!(subject = %message.subject, "the webhook took an event");
-            return confirm(service, message, AckKind::Ack).await;
+            return confirm(context, message, AckKind::Ack).await;
         }
         Ok(status) => format!("the receiver answered {status}"),
         Err(error) => format!("the receiver was not reached: {error}"),
     };
-    service.measures.webhooks_failed.inc();
+    context.measures.webhooks_failed.inc();
     if delivered < MAX_WEBHOOK_DELIVERIES {
         let wait = backoff_webhook(delivered, system::random_share());
         warn!(subject = %message.subject, delivered, "webhook: {reason}; trying again in {wait:?}");
-        return confirm(service, message, AckKind::Nak(Some(wait))).await;
+        return confirm(context, message, AckKind::Nak(Some(wait))).await;
     }
     warn!(subject = %message.subject, delivered, "webhook: {reason}; given up");
-    match queue::bury(nats, message, None, &format!("webhook: {reason}"), system::now()).await {
-        Ok(()) => confirm(service, message, AckKind::Term).await,
+    match queue::dead_letter(nats, message, None, &format!("webhook: {reason}"), system::now()).await {
+        Ok(()) => confirm(context, message, AckKind::Term).await,
         Err(error) => warn!("no dead letter could be stored: {error}; the event comes again"),
     }
 }
 
-async fn confirm(service: &Service, message: &Message, kind: AckKind) {
-    if let Err(error) = queue::confirm(&service.store.nats, message, kind).await {
+async fn confirm(context: &Context, message: &Message, kind: AckKind) {
+    if let Err(error) = queue::confirm(&context.nats, message, kind).await {
         warn!("ack not confirmed: {error}; the receiver may get the event twice");
     }
 }

@@ -14,7 +14,7 @@ use crate::provider::profiles;
 use crate::secret::Secret;
 use crate::store::{StoreError, json as to_json};
 use crate::subject::{self, OAUTH};
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::{auth, system};
 
@@ -24,76 +24,76 @@ const TRIES: u32 = 8;
 const OVERTAKEN: &str = "superseded: the config was changed again while this request was under way";
 
 pub(in crate::worker) async fn put(
-    service: &Service,
+    context: &Context,
     job: &Job,
     credential: &Credential,
     body: &Secret,
 ) -> Result<Answer, StoreError> {
-    let actor = match admin(service, job, credential, body.expose().as_bytes()).await? {
+    let actor = match admin(context, job, credential, body.expose().as_bytes()).await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
-    let config = match parse(service, job, body) {
+    let config = match parse(context, job, body) {
         Ok(config) => config,
         Err(text) => return Ok(Answer::error(400, &text)),
     };
     let subject = subject::config_subject(&job.subject.integration);
-    let sealed = service.store.seal_config(OAUTH, &subject, 0, config.clone())?;
-    let was_there = service.store.stored_config(&job.subject.integration).await?.is_some();
-    let sequence = match write(service, job, HeaderMap::new(), to_json(&sealed)?).await? {
+    let sealed = context.store.seal_config(OAUTH, &subject, 0, config.clone())?;
+    let was_there = context.store.stored_config(&job.subject.integration).await?.is_some();
+    let sequence = match write(context, job, HeaderMap::new(), to_json(&sealed)?).await? {
         Write::InForce(record) => {
-            service.store.put_config(config, &record).await?;
+            context.store.put_config(config, &record).await?;
             if !was_there {
-                service.resumed.add(job.subject.integration.clone());
+                context.resumed.add(job.subject.integration.clone());
             }
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
         Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
     };
-    done(service, job, EventKind::ConfigPut, &actor, sequence).await
+    done(context, job, EventKind::ConfigPut, &actor, sequence).await
 }
 
 pub(in crate::worker) async fn delete(
-    service: &Service,
+    context: &Context,
     job: &Job,
     credential: &Credential,
 ) -> Result<Answer, StoreError> {
-    let actor = match admin(service, job, credential, b"").await? {
+    let actor = match admin(context, job, credential, b"").await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
     let subject = subject::config_subject(&job.subject.integration);
-    let newest = records::last(&service.store.nats, &subject).await?;
+    let newest = records::last(&context.nats, &subject).await?;
     let is_ours = newest.as_ref().is_some_and(|record| records::is_work_of(record, &job.id));
-    if !is_ours && service.store.stored_config(&job.subject.integration).await?.is_none() {
+    if !is_ours && context.store.stored_config(&job.subject.integration).await?.is_none() {
         return Ok(Answer::error(404, "no config with that integration_id"));
     }
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_STATUS, DELETED);
-    let sequence = match write(service, job, headers, "{}".into()).await? {
+    let sequence = match write(context, job, headers, "{}".into()).await? {
         Write::InForce(record) => {
-            service.store.delete_config(&job.subject.integration, record.sequence).await?;
+            context.store.delete_config(&job.subject.integration, record.sequence).await?;
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
         Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
     };
-    done(service, job, EventKind::ConfigDeleted, &actor, sequence).await
+    done(context, job, EventKind::ConfigDeleted, &actor, sequence).await
 }
 
 /// Who asks, if an admin of the account that the subject names.
 async fn admin(
-    service: &Service,
+    context: &Context,
     job: &Job,
     credential: &Credential,
     content: &[u8],
 ) -> Result<Result<String, Answer>, StoreError> {
-    match service.auth.authenticate(credential, job.purpose(content)).await {
+    match context.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
             Ok(Err(Answer::error(401, "the credential belongs to another account")))
         }
-        Ok(caller) if caller.is_admin(&service.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
+        Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
         Ok(_) => Ok(Err(Answer::error(401, auth::ADMINS_ONLY))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
         Err(error @ auth::AuthError::NoKeys) => Ok(Err(Answer::error(503, &error.to_string()))),
@@ -101,8 +101,8 @@ async fn admin(
     }
 }
 
-fn parse(service: &Service, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, String> {
-    let rules = UrlRules { allow_insecure_urls: service.config.oauth.allow_insecure_urls };
+fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, String> {
+    let rules = UrlRules { allow_insecure_urls: context.config.oauth.allow_insecure_urls };
     let value = integration::read_json(body.expose().as_bytes()).map_err(|error| error.to_string())?;
     let value = profiles::apply(value).map_err(|error| error.to_string())?;
     integration::parse_value(value, &job.subject.integration, &rules).map_err(|error| error.to_string())
@@ -123,8 +123,8 @@ enum Write {
 
 /// Writes the record in place of whatever is newest: of those under way at once, the last to write wins. A command
 /// that comes again must not undo what was asked for after it.
-async fn write(service: &Service, job: &Job, headers: HeaderMap, body: bytes::Bytes) -> Result<Write, StoreError> {
-    let (nats, integration) = (&service.store.nats, &job.subject.integration);
+async fn write(context: &Context, job: &Job, headers: HeaderMap, body: bytes::Bytes) -> Result<Write, StoreError> {
+    let (nats, integration) = (&context.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
     for _ in 0..TRIES {
         let newest = records::last(nats, &subject).await?;
@@ -152,9 +152,9 @@ async fn write(service: &Service, job: &Job, headers: HeaderMap, body: bytes::By
     Err(NatsError::WrongLastSequence.into())
 }
 
-async fn done(service: &Service, job: &Job, kind: EventKind, actor: &str, sequence: u64) -> Result<Answer, StoreError> {
+async fn done(context: &Context, job: &Job, kind: EventKind, actor: &str, sequence: u64) -> Result<Answer, StoreError> {
     let mut event = Event::about(&job.subject, kind, actor, system::now());
     event.sequence = Some(sequence);
-    job.tell(&service.store.nats, &event).await?;
+    job.publish_event(&context.nats, &event).await?;
     Ok(Answer::ok(json!({ "message": "success" })))
 }

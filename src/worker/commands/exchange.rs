@@ -19,7 +19,7 @@ use crate::protocol::records;
 use crate::secret::Secret;
 use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::{apply, provider_calls};
 use crate::{auth, system};
@@ -29,13 +29,13 @@ const TRIES: u32 = 8;
 const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
 pub(in crate::worker) async fn run(
-    service: &Service,
+    context: &Context,
     job: &Job,
     query: &Secret,
     (credential, cookies): (Option<&Credential>, &[Cookie]),
 ) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
-    let newest = records::last(&service.store.nats, &key.subject()).await?;
+    let newest = records::last(&context.nats, &key.subject()).await?;
     // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
     // login's state.
     let state = match callback::state(query.expose()) {
@@ -43,20 +43,20 @@ pub(in crate::worker) async fn run(
         Err(error) => return Ok(Answer::error(400, &error.to_string())),
     };
     let hash = login::hash_of(&state);
-    let (login, revision) = match service.store.login(&hash).await? {
+    let (login, revision) = match context.store.login(&hash).await? {
         FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
-        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(service, job, &key).await,
+        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(context, job, &key).await,
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Answer::error(401, UNKNOWN_STATE));
         }
     };
-    if let Some(refusal) = foreign(service, job, query, credential).await? {
+    if let Some(refusal) = foreign(context, job, query, credential).await? {
         return Ok(refusal);
     }
     if !login.is_of_browser(&hash, cookies) {
         return Ok(Answer::error(401, FOREIGN_BROWSER));
     }
-    let attempt = Attempt { service, job, key: &key, hash: &hash, login: &login, replaces: newest };
+    let attempt = Attempt { context, job, key: &key, hash: &hash, login: &login, replaces: newest };
     attempt.run(query, revision).await
 }
 
@@ -66,13 +66,13 @@ fn of(account: &crate::subject::Account, login: &PendingLogin) -> ConnectionKey 
 
 /// A credential that came with the callback must be of the login's account.
 async fn foreign(
-    service: &Service,
+    context: &Context,
     job: &Job,
     query: &Secret,
     credential: Option<&Credential>,
 ) -> Result<Option<Answer>, StoreError> {
     let Some(credential) = credential else { return Ok(None) };
-    match service.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
+    match context.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
         Ok(caller) if caller.account == job.subject.account => Ok(None),
         Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
         Err(auth::AuthError::Away(error)) => Err(error.into()),
@@ -83,7 +83,7 @@ async fn foreign(
 
 /// One attempt at one login, with all it was begun with.
 struct Attempt<'a> {
-    service: &'a Service,
+    context: &'a Context,
     job: &'a Job,
     key: &'a ConnectionKey,
     hash: &'a str,
@@ -94,7 +94,7 @@ struct Attempt<'a> {
 
 impl Attempt<'_> {
     async fn run(&self, query: &Secret, revision: u64) -> Result<Answer, StoreError> {
-        let store = &self.service.store;
+        let store = &self.context.store;
         let config = match store.config(&self.login.integration).await? {
             Some(config) if self.is_meant_for(&config) => config,
             _ => {
@@ -129,7 +129,7 @@ impl Attempt<'_> {
         fail_point!("after_mark");
         let mut tokens = match self.request_tokens(&config, code, verifier.as_ref()).await {
             Ok(tokens) => tokens,
-            Err(refusal) => return failed(self.service, self.job, &refusal).await,
+            Err(refusal) => return failed(self.context, self.job, &refusal).await,
         };
         fail_point!("after_request");
         tokens.metadata.extend(answer.kept);
@@ -142,10 +142,10 @@ impl Attempt<'_> {
         let Some(record) = self.write(issued).await? else {
             let refusal =
                 Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");
-            return failed(self.service, self.job, &refusal).await;
+            return failed(self.context, self.job, &refusal).await;
         };
         fail_point!("after_record");
-        finish(self.service, self.job, self.key, &record).await
+        finish(self.context, self.job, self.key, &record).await
     }
 
     /// Writes the record. A refresh of the connection that it replaces may have written meanwhile, and is replaced, too;
@@ -154,11 +154,11 @@ impl Attempt<'_> {
         let mut newest = self.replaces.clone();
         for _ in 0..TRIES {
             let replaces = newest.map_or(0, |record| record.sequence);
-            let written = apply::write(self.service, self.job, self.key, issued.clone(), replaces).await?;
+            let written = apply::write(self.context, self.job, self.key, issued.clone(), replaces).await?;
             if written.is_some() {
                 return Ok(written);
             }
-            newest = records::last(&self.service.store.nats, &self.key.subject()).await?;
+            newest = records::last(&self.context.nats, &self.key.subject()).await?;
             if !self.is_of_the_same_login(newest.as_ref())? {
                 break;
             }
@@ -169,7 +169,7 @@ impl Attempt<'_> {
     /// Whether a record is of the login whose connection this one replaces.
     fn is_of_the_same_login(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
         let (Some(old), Some(new)) = (&self.replaces, newest) else { return Ok(false) };
-        let [old, new] = [old, new].map(|record| self.service.store.connection_of(self.key, record));
+        let [old, new] = [old, new].map(|record| self.context.store.connection_of(self.key, record));
         let (old, new) = (old?, new?);
         Ok(old.login_id == new.login_id && new.connection.status != Status::Revoked)
     }
@@ -180,9 +180,9 @@ impl Attempt<'_> {
 
     /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
     async fn consume(&self, revision: u64) -> Result<Option<Answer>, StoreError> {
-        match self.service.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
+        match self.context.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
             Consumed::ByThisAttempt => Ok(None),
-            Consumed::ByThisCommand => interrupted(self.service, self.job, self.key).await.map(Some),
+            Consumed::ByThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
             Consumed::ByAnother => Ok(Some(Answer::error(401, UNKNOWN_STATE))),
         }
     }
@@ -192,7 +192,7 @@ impl Attempt<'_> {
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }
-        failed(self.service, self.job, &Refusal::new(status, reason, text)).await
+        failed(self.context, self.job, &Refusal::new(status, reason, text)).await
     }
 
     /// Sends the code, once.
@@ -204,7 +204,7 @@ impl Attempt<'_> {
     ) -> Result<token::TokenSet, Refusal> {
         let grant = token::CodeGrant { code, verifier, variables: &self.login.issued_at.variables };
         let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
-        let asked = provider_calls::ask(self.service, config, grant.variables, build).await;
+        let asked = provider_calls::ask(self.context, config, grant.variables, build).await;
         asked.map_err(|error| {
             let retry_after = error.retry_after();
             Refusal { retry_after, ..Refusal::new(error.status(), error.reason(), &error.to_string()) }
@@ -214,35 +214,35 @@ impl Attempt<'_> {
 
 /// Everything behind the record.
 async fn finish(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<Answer, StoreError> {
-    let connection = apply::settle(service, job, key, record, (EventKind::Connected, "browser", None)).await?;
+    let connection = apply::settle(context, job, key, record, (EventKind::Connected, "browser", None)).await?;
     apply::answer(&connection)
 }
 
 /// Goes on behind the record that another delivery of this command wrote.
 async fn go_on(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<Answer, StoreError> {
     info!(sequence = record.sequence, "record is there already; going on behind it");
-    finish(service, job, key, record).await
+    finish(context, job, key, record).await
 }
 
 /// Another delivery of this command consumed the login. Unless there is a record by now, the code may be spent.
-async fn interrupted(service: &Service, job: &Job, key: &ConnectionKey) -> Result<Answer, StoreError> {
+async fn interrupted(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Answer, StoreError> {
     // This delivery may be the older one, held up while the newer one did it all.
-    let newest = records::last(&service.store.nats, &key.subject()).await?;
+    let newest = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
-        return go_on(service, job, key, &record).await;
+        return go_on(context, job, key, &record).await;
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
-    failed(service, job, &Refusal::new(502, "exchange_interrupted", text)).await
+    failed(context, job, &Refusal::new(502, "exchange_interrupted", text)).await
 }
 
 struct Refusal {
@@ -258,10 +258,10 @@ impl Refusal {
     }
 }
 
-async fn failed(service: &Service, job: &Job, refusal: &Refusal) -> Result<Answer, StoreError> {
+async fn failed(context: &Context, job: &Job, refusal: &Refusal) -> Result<Answer, StoreError> {
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
     event.reason = Some(&refusal.reason);
-    job.tell(&service.store.nats, &event).await?;
+    job.publish_event(&context.nats, &event).await?;
     Ok(Answer::error(refusal.status, &refusal.text).after(refusal.retry_after))
 }

@@ -27,7 +27,7 @@ use crate::subject::ConnectionKey;
 use crate::system::{self, later};
 use crate::worker::background::refresh_limiter::{Place, Ticket};
 use crate::worker::commands::revoke;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens};
 use crate::worker::{AGAIN, apply};
@@ -58,25 +58,25 @@ pub(in crate::worker) struct Trigger {
     pub(in crate::worker) booked: bool,
 }
 
-pub(in crate::worker) async fn run(service: &Service, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
+pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     let began = Instant::now();
     // From the leader: with the bus away nothing is sent, for nothing could be kept.
-    let newest = records::last(&service.store.nats, &key.subject()).await?;
+    let newest = records::last(&context.nats, &key.subject()).await?;
     let actor_name = trigger.actor.as_deref().unwrap_or(CLOCK);
     if let Some(record) = newest.as_ref().filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "record is there already; going on behind it");
-        return go_on(service, job, &key, record, actor_name).await;
+        return go_on(context, job, &key, record, actor_name).await;
     }
-    let Some(stored) = current(service, &key, newest.as_ref()).await? else {
+    let Some(stored) = current(context, &key, newest.as_ref()).await? else {
         return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
-    let refresh = Refresh { service, job, key: &key, actor: actor_name, trigger, replaces, began };
+    let refresh = Refresh { context, job, key: &key, actor: actor_name, trigger, replaces, began };
     if let Some(answer) = refresh.is_needless(&stored)? {
         // A schedule of an older state may have taken the place of the newer one's, and was the only one.
         if trigger.actor.is_none() {
-            apply::plan(service, &key, &stored.connection).await?;
+            apply::plan(context, &key, &stored.connection).await?;
         }
         return Ok(answer);
     }
@@ -87,48 +87,48 @@ pub(in crate::worker) async fn run(service: &Service, job: &Job, trigger: &Trigg
 }
 
 /// A refresh that was delivered too often: it is due again later, and an event says so.
-pub(in crate::worker) async fn given_up(service: &Service, job: &Job) -> Result<(), StoreError> {
+pub(in crate::worker) async fn given_up(context: &Context, job: &Job) -> Result<(), StoreError> {
     let Some(key) = job.subject.key() else { return Ok(()) };
-    let record = records::last(&service.store.nats, &key.subject()).await?;
+    let record = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = &record {
         let at = later(system::now(), backoff_refresh(GIVEN_UP, system::random_share()));
-        schedule::set(&service.store.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
+        schedule::set(&context.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
     }
     let mut event = Event::about(&job.subject, EventKind::RefreshFailed, CLOCK, system::now());
     (event.reason, event.sequence) = (Some("given_up"), record.map(|record| record.sequence));
-    job.tell(&service.store.nats, &event).await
+    job.publish_event(&context.nats, &event).await
 }
 
 /// The connection as it is kept, after whatever its record says and KV does not yet.
 pub(in crate::worker) async fn current(
-    service: &Service,
+    context: &Context,
     key: &ConnectionKey,
     newest: Option<&StreamMessage>,
 ) -> Result<Option<StoredConnection>, StoreError> {
-    let stored = service.store.stored_connection(key).await?;
+    let stored = context.store.stored_connection(key).await?;
     let behind =
         newest.filter(|record| stored.as_ref().is_none_or(|stored| stored.connection.sequence < record.sequence));
     let Some(record) = behind else { return Ok(stored) };
-    let newer = service.store.connection_of(key, record)?;
+    let newer = context.store.connection_of(key, record)?;
     if newer.connection.status == Status::Revoked {
         // Whoever revokes it needs the tokens until the provider has been told, and takes it out then.
         return Ok(None);
     }
-    service.store.put_connection(key, newer.clone()).await?;
+    context.store.put_connection(key, newer.clone()).await?;
     Ok(Some(newer))
 }
 
 /// Everything behind the record, as the record says: it may be another delivery's of the same command.
 async fn go_on(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
     actor: &str,
 ) -> Result<Answer, StoreError> {
-    let OauthConnection { status, status_reason, .. } = service.store.connection_of(key, record)?.connection;
+    let OauthConnection { status, status_reason, .. } = context.store.connection_of(key, record)?.connection;
     let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
-    let connection = apply::settle(service, job, key, record, (kind, actor, status_reason.as_deref())).await?;
+    let connection = apply::settle(context, job, key, record, (kind, actor, status_reason.as_deref())).await?;
     answer(&connection)
 }
 
@@ -145,7 +145,7 @@ fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
 }
 
 struct Refresh<'a> {
-    service: &'a Service,
+    context: &'a Context,
     job: &'a Job,
     key: &'a ConnectionKey,
     actor: &'a str,
@@ -160,7 +160,7 @@ impl Refresh<'_> {
     fn is_needless(&self, stored: &StoredConnection) -> Result<Option<Answer>, StoreError> {
         let (asked, sequence) = (self.trigger.actor.is_some(), self.trigger.sequence);
         let StoredConnection { connection, refresh_failure, .. } = stored;
-        let (now, min_interval) = (system::now(), self.service.config.refresh.min_interval);
+        let (now, min_interval) = (system::now(), self.context.config.refresh.min_interval);
         if connection.status != Status::Active {
             return Ok(Some(Answer::error(400, NEEDS_LOGIN)));
         }
@@ -197,19 +197,19 @@ impl Refresh<'_> {
         let failure = RefreshFailure { count, until, status: 503, reason: INTERRUPTED.to_owned() };
         if self.job.is_repetition() {
             warn!("another worker may have sent the refresh token; trying again at {until}");
-            self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
+            self.context.store.put_failure(self.key, connection.sequence, &failure).await?;
         }
         // Schedules have seconds: this one is not to come up before. It has waited long enough to have a turn.
         let due = Due { sequence: connection.sequence, booked: true };
-        schedule::set(&self.service.store.nats, self.key, later(until, Duration::from_secs(1)), due).await?;
+        schedule::set(&self.context.nats, self.key, later(until, Duration::from_secs(1)), due).await?;
         if self.job.is_repetition() {
-            self.tell_failure(INTERRUPTED, connection).await?;
+            self.publish_failure(INTERRUPTED, connection).await?;
         }
         Ok(failure.answer(system::now()).unwrap_or_else(|| Answer::error(503, INTERRUPTED)))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {
-        let Some(config) = self.service.store.config(&self.key.integration).await? else {
+        let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
         };
         let place = match self.enter() {
@@ -241,7 +241,7 @@ impl Refresh<'_> {
 
     async fn ask(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
         let build = |auth: &token::ClientAuth| token::refresh_request(config, grant, auth);
-        provider_calls::ask(self.service, config, &grant.issued_at.variables, build).await
+        provider_calls::ask(self.context, config, &grant.issued_at.variables, build).await
     }
 
     fn enter(&self) -> Result<Place, Duration> {
@@ -250,14 +250,14 @@ impl Refresh<'_> {
             (None, true) => Ticket::Booked,
             (None, false) => Ticket::New,
         };
-        self.service.lanes.enter(&self.key.integration, ticket, Instant::now())
+        self.context.lanes.enter(&self.key.integration, ticket, Instant::now())
     }
 
     /// Leaves the queue until its turn. Whoever waits asks again; the schedule is there for it already.
     async fn stand_back(&self, connection: &OauthConnection, wait: Duration) -> Result<Answer, StoreError> {
         if self.trigger.actor.is_none() {
             let due = Due { sequence: connection.sequence, booked: true };
-            schedule::set(&self.service.store.nats, self.key, later(system::now(), wait), due).await?;
+            schedule::set(&self.context.nats, self.key, later(system::now(), wait), due).await?;
         }
         let full = Answer::error(503, "too many refreshes of this integration are under way; try again");
         Ok(Answer { retry_after: Some(wait.as_secs().max(1)), ..full })
@@ -272,18 +272,18 @@ impl Refresh<'_> {
         let kept = old.metadata.into_iter().filter(|(name, _)| !new.metadata.contains_key(name)).collect::<Vec<_>>();
         new.metadata.extend(kept);
         let new = StoredConnection { connection: new, ..stored };
-        let written = apply::write(self.service, self.job, self.key, new.clone(), self.replaces).await?;
+        let written = apply::write(self.context, self.job, self.key, new.clone(), self.replaces).await?;
         let Some(record) = written else { return self.too_late(&new).await };
-        self.service.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
+        self.context.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
         fail_point!("after_refresh_record");
-        go_on(self.service, self.job, self.key, &record, self.actor).await
+        go_on(self.context, self.job, self.key, &record, self.actor).await
     }
 
     /// Another writer's record is there. If it is a deletion, that one knew the old tokens alone: what came of them is
     /// revoked here.
     async fn too_late(&self, new: &StoredConnection) -> Result<Answer, StoreError> {
-        if self.service.store.tombstone(self.key).await?.is_some() {
-            let outcome = revoke::tell_provider(self.service, self.key, &new.connection, &new.issued_at).await?;
+        if self.context.store.tombstone(self.key).await?.is_some() {
+            let outcome = revoke::tell_provider(self.context, self.key, &new.connection, &new.issued_at).await?;
             info!(outcome, "deleted while it was refreshed; the provider was told of the new tokens, too");
         }
         self.newer().await
@@ -296,16 +296,16 @@ impl Refresh<'_> {
         warn!(reason, "connection needs reauthorization");
         let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
         let spent = StoredConnection { connection, ..stored };
-        let Some(record) = apply::write(self.service, self.job, self.key, spent, self.replaces).await? else {
+        let Some(record) = apply::write(self.context, self.job, self.key, spent, self.replaces).await? else {
             return self.newer().await;
         };
-        go_on(self.service, self.job, self.key, &record, self.actor).await
+        go_on(self.context, self.job, self.key, &record, self.actor).await
     }
 
     /// What another writer has brought meanwhile.
     async fn newer(&self) -> Result<Answer, StoreError> {
-        let newest = records::last(&self.service.store.nats, &self.key.subject()).await?;
-        match current(self.service, self.key, newest.as_ref()).await? {
+        let newest = records::last(&self.context.nats, &self.key.subject()).await?;
+        match current(self.context, self.key, newest.as_ref()).await? {
             Some(stored) => answer(&stored.connection),
             None => Ok(Answer::error(404, "the connection was deleted")),
         }
@@ -320,11 +320,11 @@ impl Refresh<'_> {
         let asked_to_wait = error.retry_after().unwrap_or_default();
         let wait = backoff_refresh(count, system::random_share()).max(asked_to_wait);
         warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
-        let until = later(now, self.service.config.refresh.min_interval.max(asked_to_wait));
+        let until = later(now, self.context.config.refresh.min_interval.max(asked_to_wait));
         let failure = RefreshFailure { count, until, status: error.status(), reason: error.reason().to_owned() };
-        self.service.store.put_failure(self.key, connection.sequence, &failure).await?;
+        self.context.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
-        self.tell_failure(error.reason(), connection).await?;
+        self.publish_failure(error.reason(), connection).await?;
         Ok(Answer::error(error.status(), &error.to_string()).after(error.retry_after()))
     }
 
@@ -335,13 +335,13 @@ impl Refresh<'_> {
         let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
         fail_point!("before_pause");
         if is_news {
-            self.service.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
+            self.context.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
         }
         // Whoever brings it back looks for those who paused, and may have looked before this one was noted down.
-        let is_back = self.service.store.has_config(&self.key.integration).await?;
+        let is_back = self.context.store.has_config(&self.key.integration).await?;
         self.again_in(&stored.connection, if is_back { AGAIN } else { PAUSE }).await?;
         if is_news {
-            self.tell_failure(NO_CONFIG, &stored.connection).await?;
+            self.publish_failure(NO_CONFIG, &stored.connection).await?;
         }
         Ok(Answer::error(400, text))
     }
@@ -349,12 +349,12 @@ impl Refresh<'_> {
     async fn again_in(&self, connection: &OauthConnection, wait: Duration) -> Result<(), StoreError> {
         let at = later(system::now(), wait);
         let due = Due { sequence: connection.sequence, booked: false };
-        Ok(schedule::set(&self.service.store.nats, self.key, at, due).await?)
+        Ok(schedule::set(&self.context.nats, self.key, at, due).await?)
     }
 
-    async fn tell_failure(&self, reason: &str, connection: &OauthConnection) -> Result<(), StoreError> {
+    async fn publish_failure(&self, reason: &str, connection: &OauthConnection) -> Result<(), StoreError> {
         let mut event = Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, system::now());
         (event.reason, event.sequence) = (Some(reason), Some(connection.sequence));
-        self.job.tell(&self.service.store.nats, &event).await
+        self.job.publish_event(&self.context.nats, &event).await
     }
 }

@@ -17,7 +17,7 @@ use crate::subject::ConnectionKey;
 use crate::system;
 use crate::worker::apply;
 use crate::worker::commands::refresh::current;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 use crate::worker::job::Job;
 
 /// The outcome when a worker died behind the last place where the tokens were kept: the provider was told, but what it
@@ -31,21 +31,21 @@ const REVOKED: &str = "revoked_at_provider";
 const TRIES: u32 = 8;
 
 pub(in crate::worker) async fn run(
-    service: &Service,
+    context: &Context,
     job: &Job,
     actor: &str,
     login_id: &str,
 ) -> Result<Answer, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
     for _ in 0..TRIES {
-        let newest = records::last(&service.store.nats, &key.subject()).await?;
+        let newest = records::last(&context.nats, &key.subject()).await?;
         if let Some(record) = newest.as_ref()
-            && let Some(outcome) = once_more(service, job, &key, record, login_id).await?
+            && let Some(outcome) = once_more(context, job, &key, record, login_id).await?
         {
-            apply::settle(service, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
+            apply::settle(context, job, &key, record, (EventKind::Revoked, actor, Some(outcome))).await?;
             return Ok(done());
         }
-        let stored = current(service, &key, newest.as_ref()).await?;
+        let stored = current(context, &key, newest.as_ref()).await?;
         let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
             return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
         };
@@ -53,10 +53,10 @@ pub(in crate::worker) async fn run(
         let mut revoked = stored.clone();
         revoked.connection = revoked.connection.without_tokens(Status::Revoked, None);
         let replaces = newest.map_or(0, |record| record.sequence);
-        let Some(record) = apply::write(service, job, &key, revoked, replaces).await? else { continue };
+        let Some(record) = apply::write(context, job, &key, revoked, replaces).await? else { continue };
         fail_point!("after_revocation");
-        let outcome = tell_provider(service, &key, &stored.connection, &stored.issued_at).await?;
-        apply::settle(service, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
+        let outcome = tell_provider(context, &key, &stored.connection, &stored.issued_at).await?;
+        apply::settle(context, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
         return Ok(done());
     }
     Ok(Answer::error(400, "the connection keeps changing while it is being deleted; try again"))
@@ -65,7 +65,7 @@ pub(in crate::worker) async fn run(
 /// What the provider says when the newest record is a deletion that was cut short, this command's or another one's: until
 /// the bucket is settled it has the tokens, and nobody knows whether they were sent. Nothing when there is none.
 async fn once_more(
-    service: &Service,
+    context: &Context,
     job: &Job,
     key: &ConnectionKey,
     newest: &StreamMessage,
@@ -75,9 +75,9 @@ async fn once_more(
     if !is_ours && header(&newest.headers, HEADER_STATUS) != Status::Revoked.as_str() {
         return Ok(None);
     }
-    let stored = service.store.stored_connection(key).await?;
+    let stored = context.store.stored_connection(key).await?;
     match stored.filter(|stored| stored.login_id == login_id) {
-        Some(stored) => tell_provider(service, key, &stored.connection, &stored.issued_at).await.map(Some),
+        Some(stored) => tell_provider(context, key, &stored.connection, &stored.issued_at).await.map(Some),
         None => Ok(is_ours.then_some(INTERRUPTED)),
     }
 }
@@ -89,12 +89,12 @@ fn done() -> Answer {
 /// Revokes the refresh token, which ends the grant, then the access token, which some providers leave alone otherwise
 /// (RFC 7009 §2.1). What the provider makes of it is for the audit log: it keeps no connection alive here.
 pub(in crate::worker) async fn tell_provider(
-    service: &Service,
+    context: &Context,
     key: &ConnectionKey,
     connection: &OauthConnection,
     issued_at: &IssuedAt,
 ) -> Result<&'static str, StoreError> {
-    let config = match service.store.config(&key.integration).await {
+    let config = match context.store.config(&key.integration).await {
         Ok(Some(config)) => config,
         Ok(None) => return Ok(NO_CONFIG),
         Err(StoreError::Nats(away)) => return Err(away.into()),
@@ -107,7 +107,7 @@ pub(in crate::worker) async fn tell_provider(
     let access_token = connection.access_token.as_ref().map(|token| (token, TokenHint::AccessToken));
     let mut outcome = "no_token";
     for (token, hint) in refresh_token.into_iter().chain(access_token) {
-        let told = revoke(service, &config, &Revocation { token, hint, issued_at }).await;
+        let told = revoke(context, &config, &Revocation { token, hint, issued_at }).await;
         if outcome == "no_token" {
             outcome = told;
         }
@@ -120,7 +120,7 @@ pub(in crate::worker) async fn tell_provider(
 }
 
 /// Asks the provider, with each of the client's secrets in turn while the client itself is refused.
-async fn revoke(service: &Service, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> &'static str {
+async fn revoke(context: &Context, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> &'static str {
     for attempt in 0.. {
         let variables = &revocation.issued_at.variables;
         let auth = match ClientAuth::of(config, attempt, variables, system::now(), &system::random_id()) {
@@ -133,7 +133,7 @@ async fn revoke(service: &Service, config: &IntegrationOauthConfig, revocation: 
             Ok(None) => return "no_revocation_url",
             Err(_) => return "config_changed",
         };
-        match service.provider.send(request).await {
+        match context.provider.send(request).await {
             Ok(answer) if (200..300).contains(&answer.status) => return REVOKED,
             Ok(answer) => {
                 warn!(status = answer.status, "the provider did not revoke the token");

@@ -15,7 +15,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Calls of one account that may wait at once, a quarter of all places: so that it holds up nobody else.
 const WAITING: usize = CONCURRENCY / 4;
@@ -26,12 +26,12 @@ const WAY: Duration = Duration::from_secs(1);
 
 /// A new token: the one of a refresh already under way, or of one of our own.
 pub(super) async fn refresh(
-    service: &Service,
+    context: &Context,
     caller: &Caller,
     key: &ConnectionKey,
     given: Option<&Secret>,
 ) -> Result<Value, CallError> {
-    let stored = service.store.stored_connection(key).await?.ok_or_else(no_connection)?;
+    let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let (before, failure) = (stored.connection, stored.refresh_failure);
     if let Some(given) = given
         && before.refresh_token.as_ref() != Some(given)
@@ -39,7 +39,7 @@ pub(super) async fn refresh(
         return Err(CallError::Refused(400, "refresh_token is not the one that is stored".to_owned()));
     }
     if before.status == Status::Active
-        && before.is_younger_than(service.config.refresh.min_interval, system::now())
+        && before.is_younger_than(context.config.refresh.min_interval, system::now())
         && before.refresh_token.is_some()
     {
         return Ok(serde_json::json!(before));
@@ -49,34 +49,34 @@ pub(super) async fn refresh(
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, booked: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    order(service, &subject, work, Some((key, before.sequence))).await
+    order(context, &subject, work, Some((key, before.sequence))).await
 }
 
 /// Deletes a connection.
-pub(super) async fn delete(service: &Service, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
-    let stored = service.store.stored_connection(key).await?.ok_or_else(no_connection)?;
+pub(super) async fn delete(context: &Context, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
+    let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
-    order(service, &CommandSubject::connection(key, Verb::Revoke), work, None).await
+    order(context, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 
 /// Sends a command and waits for its answer; sends another when the answer is to come again, as it is while the
 /// integration is full. While another command has its place, looks whether that has done the work.
 async fn order(
-    service: &Service,
+    context: &Context,
     subject: &CommandSubject,
     work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
-    let Some(_waits) = service.waiting.take(&subject.account, WAITING) else {
+    let Some(_waits) = context.waiting.take(&subject.account, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
-    let patience = service.config.http.deadline;
+    let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
     loop {
-        let command = Outgoing::seal(subject, work(), |order| service.store.keyring.seal_own_order(order));
+        let command = Outgoing::seal(subject, work(), |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
-        let mut answer = service.replies.expect(&command.id);
-        if let Some(newer) = enqueue(service, &command, wants_newer, deadline).await? {
+        let mut answer = context.replies.expect(&command.id);
+        if let Some(newer) = enqueue(context, &command, wants_newer, deadline).await? {
             return Ok(newer);
         }
         match tokio::time::timeout_at(deadline, answer.arrival()).await {
@@ -94,14 +94,14 @@ async fn order(
 
 /// Puts a command on the queue, or finds that nothing is left to do: then this is the newer connection.
 async fn enqueue(
-    service: &Service,
+    context: &Context,
     command: &Outgoing,
     wants_newer: Option<(&ConnectionKey, u64)>,
     deadline: Instant,
 ) -> Result<Option<Value>, CallError> {
     let mut pause = AGAIN.0;
     loop {
-        match command.publish(&service.store.nats, Some(&service.replies)).await {
+        match command.publish(&context.nats, Some(&context.replies)).await {
             Ok(_) => return Ok(None),
             Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(pause).await,
             Err(NatsError::Occupied) => return Err(still_running()),
@@ -109,7 +109,7 @@ async fn enqueue(
         }
         pause = (pause * 2).min(AGAIN.1);
         if let Some((key, sequence)) = wants_newer
-            && let Some(newer) = outcome(service, key, sequence).await?
+            && let Some(newer) = outcome(context, key, sequence).await?
         {
             return Ok(Some(newer));
         }
@@ -117,8 +117,8 @@ async fn enqueue(
 }
 
 /// What the refresh under way has come to, if it is over: the newer connection, or the failure.
-async fn outcome(service: &Service, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
-    let Some(StoredConnection { connection, refresh_failure, .. }) = service.store.stored_connection(key).await? else {
+async fn outcome(context: &Context, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
+    let Some(StoredConnection { connection, refresh_failure, .. }) = context.store.stored_connection(key).await? else {
         return Ok(None);
     };
     if connection.sequence <= sequence {

@@ -22,13 +22,13 @@ use crate::protocol::topology;
 use crate::secret::Secret;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Serves the edge's calls until told to stop, then ends those under way.
 ///
 /// # Errors
 /// When a subscription is refused or ends.
-pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let mut calls = nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
     let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     loop {
@@ -37,20 +37,20 @@ pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationT
             message = calls.next() => message.ok_or("subscription to calls ended")?,
         };
         let place = Arc::clone(&places).acquire_owned().await?;
-        let service = Arc::clone(&service);
+        let context = Arc::clone(&context);
         running.spawn(async move {
-            answer(&service, message).await;
+            answer(&context, message).await;
             drop(place);
         });
     }
     // While the bus is away, nothing says that this is ever sent.
     drop(tokio::time::timeout(UNSUBSCRIBE, calls.unsubscribe()).await);
     running.close();
-    drop(tokio::time::timeout(service.config.worker.drain, running.wait()).await);
+    drop(tokio::time::timeout(context.config.worker.drain, running.wait()).await);
     Ok(())
 }
 
-async fn answer(service: &Service, message: Message) {
+async fn answer(context: &Context, message: Message) {
     let Some(reply) = message.reply.clone() else { return };
     let empty = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&empty);
@@ -59,9 +59,9 @@ async fn answer(service: &Service, message: Message) {
     let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
     let credential = credential.map(|text| Credential::new(Secret::new(text)));
     let span = info_span!("call", call, traceparent);
-    let done = dispatch(service, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
+    let done = dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
     let answer = told(&span, done);
-    let sent = service.store.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
+    let sent = context.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
     if let Err(error) = sent {
         warn!("answer to a call not sent: {error}");
     }
@@ -80,46 +80,46 @@ fn error_headers(answer: &Answer) -> HeaderMap {
 }
 
 async fn dispatch(
-    service: &Service,
+    context: &Context,
     call: &str,
     credential: Option<&Credential>,
     body: &[u8],
 ) -> Result<Value, CallError> {
     match call {
-        "ready" => return ready(service).await,
-        "state" => return state(service, parse(body)?).await,
-        "start" => return login::start(service, parse(body)?).await,
+        "ready" => return ready(context).await,
+        "state" => return state(context, parse(body)?).await,
+        "start" => return login::start(context, parse(body)?).await,
         _ => {}
     }
     let purpose = Purpose::Call { name: call, body };
-    let caller = service.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
-    service.auth.admit(&caller)?;
+    let caller = context.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
+    context.auth.admit(&caller)?;
     match call {
-        "whoami" => Ok(whoami(service, &caller)),
-        "config" => config(service, &parse::<ConfigQuestion>(body)?).await,
-        "configs" => list::configs(service, parse(body)?).await,
-        "keys" => keys::list(service, &caller, &parse(body)?).await,
-        "keys-create" => keys::create(service, &caller, parse(body)?).await,
-        "keys-revoke" => keys::revoke(service, &caller, &parse(body)?).await,
+        "whoami" => Ok(whoami(context, &caller)),
+        "config" => config(context, &parse::<ConfigQuestion>(body)?).await,
+        "configs" => list::configs(context, parse(body)?).await,
+        "keys" => keys::list(context, &caller, &parse(body)?).await,
+        "keys-create" => keys::create(context, &caller, parse(body)?).await,
+        "keys-revoke" => keys::revoke(context, &caller, &parse(body)?).await,
         _ => {
             let call = NodeCall::parse(call).ok_or_else(|| CallError::Refused(404, "no such call".to_owned()))?;
-            carry_out(service, &caller, call, body).await
+            carry_out(context, &caller, call, body).await
         }
     }
 }
 
-async fn ready(service: &Service) -> Result<Value, CallError> {
-    let reachable = topology::check_reachable(&service.store.nats).await;
+async fn ready(context: &Context) -> Result<Value, CallError> {
+    let reachable = topology::check_reachable(&context.nats).await;
     reachable.map_err(|error| CallError::Refused(503, error.to_string()))?;
     Ok(json!({ "ready": true }))
 }
 
-fn whoami(service: &Service, caller: &Caller) -> Value {
+fn whoami(context: &Context, caller: &Caller) -> Value {
     json!({
         "account": caller.account,
         "role": caller.role,
-        "admin": caller.is_admin(&service.config.auth.admin_accounts),
-        "seal_to": service.store.keyring.seal_to(),
+        "admin": caller.is_admin(&context.config.auth.admin_accounts),
+        "seal_to": context.store.keyring.seal_to(),
     })
 }
 
@@ -133,14 +133,14 @@ struct StateQuestion {
 }
 
 /// Whose login a state belongs to. The state is the credential.
-async fn state(service: &Service, question: StateQuestion) -> Result<Value, CallError> {
-    match service.store.login(&hash_of(&question.state)).await? {
+async fn state(context: &Context, question: StateQuestion) -> Result<Value, CallError> {
+    match context.store.login(&hash_of(&question.state)).await? {
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
             "integration_id": login.integration,
             "connection_id": login.name,
             "return_to": login.return_to,
-            "seal_to": service.store.keyring.seal_to(),
+            "seal_to": context.store.keyring.seal_to(),
         })),
         FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
             Ok(json!({ "command_id": command_id }))
@@ -155,7 +155,7 @@ struct ConfigQuestion {
     integration_id: Integration,
 }
 
-async fn config(service: &Service, question: &ConfigQuestion) -> Result<Value, CallError> {
-    let stored = service.store.stored_config(&question.integration_id).await?.ok_or_else(no_config)?;
+async fn config(context: &Context, question: &ConfigQuestion) -> Result<Value, CallError> {
+    let stored = context.store.stored_config(&question.integration_id).await?.ok_or_else(no_config)?;
     Ok(json!(stored.config.basic()))
 }

@@ -11,7 +11,7 @@ use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, Caller, Role};
 use crate::store::StoreError;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,20 +40,20 @@ fn expires_days() -> u16 {
     api_key::EXPIRES_DAYS
 }
 
-pub(super) async fn list(service: &Service, caller: &Caller, page: &Page) -> Result<Value, CallError> {
-    admin(service, caller)?;
-    let keys = api_key::list(&service.store.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
+pub(super) async fn list(context: &Context, caller: &Caller, page: &Page) -> Result<Value, CallError> {
+    admin(context, caller)?;
+    let keys = api_key::list(&context.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
     let ids: Vec<String> = entries.keys().cloned().collect();
     list::cut(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
-pub(super) async fn create(service: &Service, caller: &Caller, wanted: Wanted) -> Result<Value, CallError> {
-    admin(service, caller)?;
+pub(super) async fn create(context: &Context, caller: &Caller, wanted: Wanted) -> Result<Value, CallError> {
+    admin(context, caller)?;
     let Wanted { name, role, expires_days, rate_limit } = wanted;
     let lifetime = api_key::days(expires_days).map_err(|error| bad_request(format!("expires_days {error}")))?;
     let new = NewKey { account: caller.account.clone(), role, name, lifetime, rate_limit };
-    let (key, listed) = match api_key::create(&service.store.nats, new, &caller.actor).await {
+    let (key, listed) = match api_key::create(&context.nats, new, &caller.actor).await {
         Ok(made) => made,
         Err(error @ CreateError::Name) => return Err(bad_request(error)),
         Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
@@ -66,17 +66,17 @@ pub(super) async fn create(service: &Service, caller: &Caller, wanted: Wanted) -
     Ok(body)
 }
 
-pub(super) async fn revoke(service: &Service, caller: &Caller, named: &Named) -> Result<Value, CallError> {
-    admin(service, caller)?;
-    let (nats, account) = (&service.store.nats, Some(&caller.account));
+pub(super) async fn revoke(context: &Context, caller: &Caller, named: &Named) -> Result<Value, CallError> {
+    admin(context, caller)?;
+    let (nats, account) = (&context.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
         None => Err(CallError::Refused(404, "no API key with that id".to_owned())),
     }
 }
 
-fn admin(service: &Service, caller: &Caller) -> Result<(), CallError> {
-    if caller.is_admin(&service.config.auth.admin_accounts) {
+fn admin(context: &Context, caller: &Caller) -> Result<(), CallError> {
+    if caller.is_admin(&context.config.auth.admin_accounts) {
         return Ok(());
     }
     Err(CallError::Refused(401, ADMINS_ONLY.to_owned()))

@@ -14,7 +14,7 @@ use crate::auth::Caller;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
@@ -35,27 +35,27 @@ pub(super) struct Page {
     integration_id: Option<Integration>,
 }
 
-pub(super) async fn configs(service: &Service, page: Page) -> Result<Value, CallError> {
-    let keys = kv::keys(&service.store.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
+pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, CallError> {
+    let keys = kv::keys(&context.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
     cut(&page, &keys, |key: String| async move {
         let Ok(integration) = Integration::parse(&key) else { return Ok(None) };
-        Ok(service.store.stored_config(&integration).await?.map(|stored| json!(stored.config.basic())))
+        Ok(context.store.stored_config(&integration).await?.map(|stored| json!(stored.config.basic())))
     })
     .await
 }
 
 /// Connections in the order in which they were last changed, so that whoever goes on from page to page misses none: one
 /// that is refreshed meanwhile comes again at the end.
-pub(super) async fn connections(service: &Service, caller: &Caller, page: Page) -> Result<Value, CallError> {
+pub(super) async fn connections(context: &Context, caller: &Caller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     let after = after.map_err(|_| bad_request(CURSOR))?;
     // What is stored is larger than what is shown, and this is a bound for the worst case.
     let most = (page.limit()?, u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX));
-    let ConnectionPage { connections, total, more } = service.store.connections(&filter, after, most).await?;
+    let ConnectionPage { connections, total, more } = context.store.connections(&filter, after, most).await?;
     // Without its config what is there stays readable.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
-        && !service.store.has_config(integration).await?
+        && !context.store.has_config(integration).await?
     {
         return Err(no_config());
     }
@@ -64,7 +64,7 @@ pub(super) async fn connections(service: &Service, caller: &Caller, page: Page) 
     for (place, key, mut connection) in connections {
         let has_config = match configs.get(&key.integration) {
             Some(has_config) => *has_config,
-            None => service.store.has_config(&key.integration).await?,
+            None => context.store.has_config(&key.integration).await?,
         };
         configs.insert(key.integration, has_config);
         explain(&mut connection, has_config);

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 use crate::store::{self, Start, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Seconds after which to try again while too many logins are pending: they end all the time, each at the latest after
 /// `oauth.login_ttl`.
@@ -49,18 +49,18 @@ pub(super) struct Ticket {
     ticket: Secret,
 }
 
-pub(super) async fn begin(service: &Service, caller: &Caller, question: Question) -> Result<Value, CallError> {
+pub(super) async fn begin(context: &Context, caller: &Caller, question: Question) -> Result<Value, CallError> {
     let Question { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } = question;
-    let config = service.store.config(&integration).await?.ok_or_else(no_config)?;
+    let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;
     let return_to = return_to
-        .map(|wanted| login::return_to(&wanted, &service.config.oauth.return_to))
+        .map(|wanted| login::return_to(&wanted, &context.config.oauth.return_to))
         .transpose()
         .map_err(bad_request)?;
 
-    let (nats, most) = (&service.store.nats, service.config.oauth.max_pending_logins);
-    if !service.pending.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
+    let (nats, most) = (&context.nats, context.config.oauth.max_pending_logins);
+    if !context.pending.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
         let text = format!(
             "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
              finish some, or try again later"
@@ -79,7 +79,7 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
     let oauth_url = authorization::url(&config, &params).map_err(bad_request)?;
 
     let cookie = bind.map(|Bind::Browser| login::state_from(&system::random()));
-    let sealed_verifier = verifier.map(|verifier| service.store.seal_verifier(&hash, &verifier)).transpose()?;
+    let sealed_verifier = verifier.map(|verifier| context.store.seal_verifier(&hash, &verifier)).transpose()?;
     let key = ConnectionKey { account: caller.account.clone(), integration: integration.clone(), name: name.clone() };
     let login = PendingLogin {
         integration,
@@ -90,33 +90,33 @@ pub(super) async fn begin(service: &Service, caller: &Caller, question: Question
         issued_at,
         cookie_hash: cookie.as_ref().map(login::hash_of),
     };
-    service.store.put_login(&hash, &caller.account, &login).await?;
-    tell(service, &key, caller, &hash).await?;
+    context.store.put_login(&hash, &caller.account, &login).await?;
+    publish_event(context, &key, caller, &hash).await?;
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
     // The gateway makes the link: it knows how browsers reach it.
     let ticket = login::state_from(&system::random());
     let start = Start { oauth_url: Secret::new(oauth_url), cookie_name: login::cookie_name(&hash), cookie_value };
-    service.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
+    context.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
     Ok(json!({ "ticket": ticket.expose() }))
 }
 
 /// Where a ticket leads, once, and the cookie that goes with it. The ticket is the credential.
-pub(super) async fn start(service: &Service, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
+pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
     let text = "this link is unknown, has expired or was used already; start the login again";
-    let start = service.store.take_ticket(&login::hash_of(&ticket)).await?;
+    let start = context.store.take_ticket(&login::hash_of(&ticket)).await?;
     let start = start.ok_or_else(|| CallError::Refused(401, text.to_owned()))?;
     let Start { oauth_url, cookie_name, cookie_value } = &start;
-    let max_age = service.config.oauth.login_ttl.as_secs();
+    let max_age = context.config.oauth.login_ttl.as_secs();
     let cookie = json!({ "name": cookie_name, "value": cookie_value.expose(), "max_age": max_age });
     Ok(json!({ "oauth_url": oauth_url.expose(), "cookie": cookie }))
 }
 
-async fn tell(service: &Service, key: &ConnectionKey, caller: &Caller, hash: &str) -> Result<(), CallError> {
+async fn publish_event(context: &Context, key: &ConnectionKey, caller: &Caller, hash: &str) -> Result<(), CallError> {
     let subject = CommandSubject::connection(key, Verb::Exchange);
     let event = Event::about(&subject, EventKind::LoginStarted, &caller.actor, system::now());
     let name = event.event.as_str();
     let headers = crate::jetstream::headers(Some(&format!("{hash}.{name}")));
     let body = store::json(&event)?;
-    service.store.nats.publish(&subject.event_subject(name), headers, body).await.map_err(store::StoreError::from)?;
+    context.nats.publish(&subject.event_subject(name), headers, body).await.map_err(store::StoreError::from)?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use crate::auth::{Caller, Role};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::jetstream::{Nats, header};
 use crate::subject::NodeCall;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Name of the micro service.
 const NAME: &str = "tokenbus";
@@ -28,7 +28,7 @@ const NAME: &str = "tokenbus";
 ///
 /// # Errors
 /// When a subscription is refused or ends.
-pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationToken) -> Result<(), async_nats::Error> {
+pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let builder = nats.client().service_builder();
     let builder = builder.description("OAuth connections: access tokens for nodes").queue_group(QUEUE);
     let micro = builder.start(NAME, env!("CARGO_PKG_VERSION")).await?;
@@ -41,9 +41,9 @@ pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationT
     let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     let take = async |call, request| {
         let place = Arc::clone(&places).acquire_owned().await?;
-        let service = Arc::clone(&service);
+        let context = Arc::clone(&context);
         running.spawn(async move {
-            answer(&service, call, request).await;
+            answer(&context, call, request).await;
             drop(place);
         });
         Ok::<(), async_nats::Error>(())
@@ -67,14 +67,14 @@ pub(super) async fn serve(nats: Nats, service: Arc<Service>, stop: CancellationT
         running.wait().await;
         Ok::<(), async_nats::Error>(())
     };
-    tokio::time::timeout(service.config.worker.drain, rest).await.unwrap_or(Ok(()))
+    tokio::time::timeout(context.config.worker.drain, rest).await.unwrap_or(Ok(()))
 }
 
 async fn endpoint(micro: &Micro, call: NodeCall) -> Result<Endpoint, async_nats::Error> {
     micro.endpoint_builder().name(call.as_str()).add(call.filter()).await
 }
 
-async fn answer(service: &Service, call: NodeCall, request: Request) {
+async fn answer(context: &Context, call: NodeCall, request: Request) {
     if request.message.reply.is_none() {
         return;
     }
@@ -94,7 +94,7 @@ async fn answer(service: &Service, call: NodeCall, request: Request) {
                 "a login that is bound to a browser begins at the gateway; leave `bind` out",
             ));
         }
-        carry_out(service, &caller, call, body).await
+        carry_out(context, &caller, call, body).await
     };
     let done = done.instrument(span.clone()).await;
     let (answer, headers) = for_nodes(told(&span, done));
@@ -159,10 +159,10 @@ mod tests {
     fn an_error_fits_into_a_header_whatever_the_caller_wrote() {
         let (answer, headers) = for_nodes(Answer {
             retry_after: Some(7),
-            ..Answer::error(400, "unknown field `a\r\nNats-Service-Error-Code: 200`")
+            ..Answer::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")
         });
         let error = answer.unwrap_err();
-        assert_eq!((error.status.as_str(), error.code), ("unknown field `a  Nats-Service-Error-Code: 200`", 400));
+        assert_eq!((error.status.as_str(), error.code), ("unknown field `a  Nats-Context-Error-Code: 200`", 400));
         assert_eq!(header(&headers, "Retry-After"), "7");
     }
 }

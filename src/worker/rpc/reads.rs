@@ -11,22 +11,23 @@ use crate::event::{Event, EventKind, Tally};
 use crate::store::{self, StoreError};
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
-use crate::worker::context::Service;
+use crate::worker::context::Context;
 
 /// Events on their way at once.
 const AT_ONCE: usize = 32;
 
 /// Counts every access token in an answer that is about to go out. What has to have its own event has it before.
-pub(super) async fn count(service: &Service, caller: &Caller, answer: &Value) -> Result<(), StoreError> {
+pub(super) async fn count(context: &Context, caller: &Caller, answer: &Value) -> Result<(), StoreError> {
     let handed_out = match answer.get("results") {
         Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| read(caller, entry)).collect(),
         None => Vec::from_iter(read(caller, answer)),
     };
-    let at_once: Vec<Tally> = match service.config.events.reads {
+    let at_once: Vec<Tally> = match context.config.events.reads {
         ReadEvents::All => handed_out,
-        ReadEvents::Summary => handed_out.into_iter().filter_map(|read| service.reads.add(read)).collect(),
+        ReadEvents::Summary => handed_out.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
-    let mut told = stream::iter(at_once).map(|read| async move { tell(service, &read).await }).buffered(AT_ONCE);
+    let mut told =
+        stream::iter(at_once).map(|read| async move { publish_event(context, &read).await }).buffered(AT_ONCE);
     while let Some(told) = told.next().await {
         told?;
     }
@@ -41,34 +42,34 @@ fn read(caller: &Caller, connection: &Value) -> Option<Tally> {
 }
 
 /// Writes the sums down again and again until told to stop.
-pub(super) async fn run(service: &Service, stop: CancellationToken) {
+pub(super) async fn run(context: &Context, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(service.config.events.reads_interval) => flush(service).await,
+            () = tokio::time::sleep(context.config.events.reads_interval) => flush(context).await,
         }
     }
 }
 
 /// Writes the sums down. Those that cannot be written now go on.
-pub(super) async fn flush(service: &Service) {
-    let sums = stream::iter(service.reads.take());
-    let told = sums.map(|sum| async move { (tell(service, &sum).await, sum) });
+pub(super) async fn flush(context: &Context) {
+    let sums = stream::iter(context.reads.take());
+    let told = sums.map(|sum| async move { (publish_event(context, &sum).await, sum) });
     let mut told = std::pin::pin!(told.buffer_unordered(AT_ONCE));
     while let Some((told, sum)) = told.next().await {
         let Err(error) = told else { continue };
-        let lost = service.reads.add(sum).map_or(0, |sum| sum.count);
+        let lost = context.reads.add(sum).map_or(0, |sum| sum.count);
         warn!(lost, "an event about reads is not stored: {error}");
     }
 }
 
-async fn tell(service: &Service, read: &Tally) -> Result<(), StoreError> {
+async fn publish_event(context: &Context, read: &Tally) -> Result<(), StoreError> {
     let Tally { key, actor, count, sequence } = read;
     // Of the subject only the names go into an event's.
     let subject = CommandSubject::connection(key, Verb::Refresh);
     let mut event = Event::about(&subject, EventKind::Read, actor, system::now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
     let to = subject.event_subject(event.event.as_str());
-    service.store.nats.publish(&to, crate::jetstream::headers(None), store::json(&event)?).await?;
+    context.nats.publish(&to, crate::jetstream::headers(None), store::json(&event)?).await?;
     Ok(())
 }
