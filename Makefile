@@ -54,6 +54,7 @@ lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --test conformance --all-features -- -D warnings
+	$(CARGO) clippy --lib --bins -- -D warnings  # as shipped: without what only tests reach, and with all documentation
 	@CARGO='$(CARGO)' .ci/check-dependencies
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 

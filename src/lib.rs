@@ -3,7 +3,9 @@
 //! A workflow node gets its tokens through [`client`]. [`subject`] and [`connection`] have the names and values that go
 //! over the bus. All other modules belong to the `tokenbus` program; they follow in reading order.
 #![cfg_attr(rustfmt, rustfmt_skip)]
-// Without `internals`, what only tests and benches use is out of reach.
+// The feature `internals` decides what is public: what only tests and benches use is unreachable without it, and needs
+// no documentation with it.
+#![cfg_attr(feature = "internals", allow(missing_docs))]
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 
 // Core: plain values; no async, no IO, no clock, no randomness of its own.
