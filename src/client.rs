@@ -1,5 +1,7 @@
-//! For nodes: the calls of the bus, and a token that keeps itself new. All of it works on a NATS client that the caller
-//! has connected, as a user of the account.
+//! The workflow node's side of the bus: a token that stays valid, and the calls it is built on.
+//!
+//! Both work on a NATS client that the node has connected as a user of its own account. [`TokenSource`] subscribes to the
+//! connection's token subject and asks a worker when a push may have been missed; [`call`] makes one call.
 //!
 //! ```no_run
 //! use tokenbus::client::TokenSource;
@@ -9,7 +11,7 @@
 //! let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
 //! let key = ConnectionKey::parse(account, "slack", "workspace1")?;
 //! let mut source = TokenSource::open(client, key).await?;
-//! let connection = source.token().await?; // waits until somebody has logged in
+//! let connection = source.token().await?; // waits until a person has logged in
 //! if let Some(token) = &connection.access_token {
 //!     println!("a token of {} characters", token.expose().len());
 //! }
@@ -19,69 +21,73 @@
 
 mod token_source;
 
+use std::error::Error;
 use std::time::Duration;
 
-use async_nats::client::{Request, RequestErrorKind};
+use async_nats::client::{Request, RequestError, RequestErrorKind};
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde_json::Value;
 
 pub use self::token_source::{TokenSource, TokenSourceError};
-pub(crate) use self::token_source::{connects, pushed};
+pub(crate) use self::token_source::{connects, parse_push};
 use crate::command::HEADER_RETRY_AFTER;
 use crate::jetstream::header;
 use crate::subject::{Account, NodeCall};
 
-/// How long a call may take: workers end theirs before.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// Longest wait for an answer. Workers give up a call earlier, so that their error arrives first.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Why a call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody serves calls, or none of this account, on this bus.
+    /// No worker serves this account's calls: none is running, or the account does not import the service.
     #[error("no worker answers for this account")]
     NoWorker,
-    /// There was no answer in time; what was asked may have happened.
+    /// The call may have been carried out all the same.
     #[error("no answer in time")]
     TimedOut,
-    /// The worker's refusal.
+    /// The worker refused the call.
     #[error("{error}")]
     Refused {
-        /// HTTP status that stands for it.
+        /// The status that the same call has over HTTP, such as 404 for an unknown connection.
         status: u16,
-        /// For people; no secret in it.
+        /// Text for people, without secrets.
         error: String,
-        /// Seconds after which to ask again.
+        /// Seconds to wait before the next try.
         retry_after: Option<u64>,
     },
-    /// The question could not be sent.
-    #[error("the question could not be sent: {0}")]
-    NotSent(String),
-    /// The answer is not of the known form.
-    #[error("the answer is not of the known form")]
-    Unreadable,
+    /// The call was not sent: the client is closed, or the NATS user may not publish it.
+    #[error("the call was not sent: {0}")]
+    NotSent(#[source] RequestError),
+    /// The answer is not JSON of the expected shape; worker and node may be of different releases.
+    #[error("unreadable answer")]
+    Unreadable(#[source] Box<dyn Error + Send + Sync>),
 }
 
 impl CallError {
-    /// Whether what was asked for does not exist.
+    /// Returns true if the integration or the connection does not exist.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 }
 
-/// Makes a call for an account; the fields of `question` are those of the HTTP interface.
+/// Makes a call and returns the body of the answer, which is the JSON of the HTTP interface.
+///
+/// The fields of `question` are `integration_id` and `connection_id`, and by call `scopes`, `min_valid` (seconds),
+/// `limit` or `cursor`; docs/subjects.md lists them.
 ///
 /// # Errors
-/// [`CallError`].
+/// After [`CallError::TimedOut`] a refresh or deletion may have been carried out. All other errors mean that it was not.
 pub async fn call(client: &Client, account: &Account, call: NodeCall, question: &Value) -> Result<Bytes, CallError> {
-    let request = Request::new().payload(question.to_string().into()).timeout(Some(PATIENCE));
+    let request = Request::new().payload(question.to_string().into()).timeout(Some(CALL_TIMEOUT));
     let answer = client.send_request(call.subject(account), request).await.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => CallError::NoWorker,
         RequestErrorKind::TimedOut => CallError::TimedOut,
         RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::Other => {
-            CallError::NotSent(error.to_string())
+            CallError::NotSent(error)
         }
     })?;
     let empty = HeaderMap::new();
@@ -89,9 +95,13 @@ pub async fn call(client: &Client, account: &Account, call: NodeCall, question: 
     match header(headers, NATS_SERVICE_ERROR_CODE) {
         "" => Ok(answer.payload),
         code => Err(CallError::Refused {
-            status: code.parse().map_err(|_| CallError::Unreadable)?,
+            status: code.parse().map_err(unreadable)?,
             error: header(headers, NATS_SERVICE_ERROR).to_owned(),
             retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
         }),
     }
+}
+
+fn unreadable(error: impl Error + Send + Sync + 'static) -> CallError {
+    CallError::Unreadable(error.into())
 }

@@ -1,5 +1,9 @@
-//! A connection that keeps itself new: subscribe, ask, keep whatever has the higher sequence.
+//! A connection's newest state: subscribe, ask once, then take every state with a higher sequence.
+//!
+//! Pushes are at most once, so a push that was missed is made up for by asking: after each reconnect, and shortly before
+//! the token expires if no push has come.
 
+use std::error::Error;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -12,104 +16,113 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::debug;
 
+use self::TokenSourceError::Subscribe;
 use super::{CallError, call};
 use crate::connection::{OauthConnection, Status};
 use crate::jetstream::header;
 use crate::subject::{ConnectionKey, NodeCall};
 use crate::system;
 
-/// How often it is looked whether the client had to connect again.
-const LOOK: Duration = Duration::from_millis(250);
-/// Pauses between questions that bring nothing new: doubled from the first to the last.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How long nothing is asked when there is nothing to wait for.
+/// Interval of the check for a reconnect. The client library has no event that is certain to arrive.
+const RECONNECT_CHECK: Duration = Duration::from_millis(250);
+/// First pause between two questions without a newer answer. Each pause doubles the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two questions.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Time until the next question when nothing is expected, and the longest sleep: timers reject very large values.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// Why there is no connection to keep.
+/// Why a token source could not be opened, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenSourceError {
-    /// The subscription to the token subject failed.
+    /// The client could not subscribe to the token subject.
     #[error("cannot subscribe to the token subject: {0}")]
-    Subscribe(String),
-    /// The first question was not answered.
+    Subscribe(#[source] Box<dyn Error + Send + Sync>),
+    /// The first question failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The client was closed.
+    /// The client was closed, so no newer state can arrive.
     #[error("the NATS client was closed")]
     Closed,
 }
 
-/// A connection's newest state. Ends what it does when dropped.
+impl From<watch::error::RecvError> for TokenSourceError {
+    fn from(_closed: watch::error::RecvError) -> Self {
+        Self::Closed
+    }
+}
+
+/// A connection's newest state, followed by a task that ends when the source is dropped.
 ///
-/// Every new token arrives as a push. A push that is missed, while the client or the bus is away, is made up for by
-/// asking: after each new connection to the bus, and when the token is about to end and no push has come.
+/// Every new token arrives as a push, usually within milliseconds of the refresh. After a reconnect, and when the token
+/// is about to expire without a push, the task asks a worker instead, so an outage of node or bus loses nothing.
 #[derive(Debug)]
 pub struct TokenSource {
     current: watch::Receiver<Option<OauthConnection>>,
-    _keeper: JoinSet<()>,
+    _follower: JoinSet<()>,
 }
 
 impl TokenSource {
-    /// Subscribes to a connection's token subject, then asks for the connection. One that does not exist is waited
-    /// for: somebody may log in later.
+    /// Subscribes to the connection's token subject, then asks a worker for its state. The connection need not exist
+    /// yet: the source then waits for its first login.
     ///
     /// # Errors
-    /// [`TokenSourceError`] when the bus, or a worker on it, is not there.
+    /// Fails if the subscription is refused or no worker answers.
     pub async fn open(client: Client, key: ConnectionKey) -> Result<Self, TokenSourceError> {
         let connects = connects(&client);
-        let subscribe = |error: String| TokenSourceError::Subscribe(error);
-        let pushes = client.subscribe(key.subject()).await.map_err(|error| subscribe(error.to_string()))?;
-        // The server has the subscription before it has the question.
-        client.flush().await.map_err(|error| subscribe(error.to_string()))?;
+        let pushes = client.subscribe(key.subject()).await.map_err(|error| Subscribe(error.into()))?;
+        // The subscription must reach the server before the question, or a push between the two is missed.
+        client.flush().await.map_err(|error| Subscribe(error.into()))?;
         let first = match ask(&client, &key).await {
             Ok(connection) => Some(connection),
             Err(error) if error.is_unknown() => None,
             Err(error) => return Err(error.into()),
         };
         let (sender, current) = watch::channel(first);
-        let keeper = Keeper { client, key, connects, sender, pause: PAUSE.0, missing_since: None };
+        let follower = Follower { client, key, connects, sender, pause: FIRST_PAUSE, unknown_since: None };
         let mut tasks = JoinSet::new();
-        tasks.spawn(keeper.run(pushes));
-        Ok(Self { current, _keeper: tasks })
+        tasks.spawn(follower.run(pushes));
+        Ok(Self { current, _follower: tasks })
     }
 
-    /// The newest state; none while nobody has logged in.
+    /// Returns the newest state, or `None` before the first login.
     #[must_use]
     pub fn current(&self) -> Option<OauthConnection> {
         self.current.borrow().clone()
     }
 
-    /// A receiver of every newer state; the channel closes when the source is dropped.
+    /// Returns a receiver of every newer state. It closes when the source is dropped.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Option<OauthConnection>> {
         self.current.clone()
     }
 
-    /// Waits for the next newer state.
+    /// Waits for the next state and returns it.
     ///
     /// # Errors
-    /// [`TokenSourceError::Closed`] when there will be none.
+    /// Returns [`TokenSourceError::Closed`] after the client was closed.
     pub async fn changed(&mut self) -> Result<Option<OauthConnection>, TokenSourceError> {
-        self.current.changed().await.map_err(|_| TokenSourceError::Closed)?;
+        self.current.changed().await?;
         Ok(self.current.borrow_and_update().clone())
     }
 
-    /// The connection with an access token that is good now; waits for one.
+    /// Returns the connection as soon as it has an access token that has not expired. Waits while there is none, for
+    /// example until a person logs in again.
     ///
     /// # Errors
-    /// [`TokenSourceError::Closed`] when there will be none.
+    /// Returns [`TokenSourceError::Closed`] after the client was closed.
     pub async fn token(&mut self) -> Result<OauthConnection, TokenSourceError> {
-        let good = |state: &Option<OauthConnection>| state.as_ref().is_some_and(|it| is_good(it, system::now()));
-        let found = self.current.wait_for(good).await.map_err(|_| TokenSourceError::Closed)?;
+        let is_valid = |state: &Option<OauthConnection>| state.as_ref().is_some_and(|it| has_token(it, system::now()));
+        let found = self.current.wait_for(is_valid).await?;
         found.clone().ok_or(TokenSourceError::Closed)
     }
 }
 
-fn is_good(connection: &OauthConnection, now: Timestamp) -> bool {
+fn has_token(connection: &OauthConnection, now: Timestamp) -> bool {
     connection.access_token.is_some() && connection.expiry.is_none_or(|expiry| now < expiry)
 }
 
-/// How often the client has connected so far.
+/// Number of connections that the client has made so far. A change means a reconnect.
 pub(crate) fn connects(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
@@ -117,11 +130,11 @@ pub(crate) fn connects(client: &Client) -> u64 {
 async fn ask(client: &Client, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
     let question = json!({ "integration_id": key.integration, "connection_id": key.name });
     let answer = call(client, &key.account, NodeCall::Token, &question).await?;
-    serde_json::from_slice(&answer).map_err(|_| CallError::Unreadable)
+    serde_json::from_slice(&answer).map_err(super::unreadable)
 }
 
-/// A push: the record's body, and its sequence and time from the headers.
-pub(crate) fn pushed(message: &Message) -> Option<OauthConnection> {
+/// Reads a push. The sequence and time of the record are in headers that the server adds.
+pub(crate) fn parse_push(message: &Message) -> Option<OauthConnection> {
     let headers = message.headers.as_ref()?;
     let mut connection: OauthConnection = serde_json::from_slice(&message.payload).ok()?;
     connection.sequence = header(headers, "Nats-Sequence").parse().ok()?;
@@ -130,88 +143,87 @@ pub(crate) fn pushed(message: &Message) -> Option<OauthConnection> {
     Some(connection)
 }
 
-/// The task behind a source.
-struct Keeper {
+struct Follower {
     client: Client,
     key: ConnectionKey,
     connects: u64,
     sender: watch::Sender<Option<OauthConnection>>,
-    /// Before the next question that may bring nothing new.
     pause: Duration,
-    /// The sequence that a worker did not know any more when it was last asked.
-    missing_since: Option<u64>,
+    /// Sequence of the current state when a worker last answered that the connection is unknown.
+    unknown_since: Option<u64>,
 }
 
-impl Keeper {
+impl Follower {
     async fn run(mut self, mut pushes: Subscriber) {
         let mut asked = JoinSet::new();
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reconnect_check = tokio::time::interval(RECONNECT_CHECK);
+        reconnect_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ask_at = self.next_question();
         loop {
             tokio::select! {
-                // In this order: what has been pushed is newer than what was asked before.
+                // Pushes first: a push is newer than the answer to an earlier question.
                 biased;
                 push = pushes.next() => {
                     let Some(push) = push else { return };
-                    if pushed(&push).is_some_and(|connection| self.keep(connection)) {
+                    if parse_push(&push).is_some_and(|connection| self.update(connection)) {
                         ask_at = self.next_question();
                     }
                 }
                 Some(answer) = asked.join_next(), if !asked.is_empty() => {
-                    ask_at = self.answered(answer.unwrap_or(Err(CallError::Unreadable)));
+                    ask_at = self.handle_answer(answer.unwrap_or_else(|error| Err(super::unreadable(error))));
                 }
                 () = tokio::time::sleep_until(ask_at), if asked.is_empty() => {
                     let (client, key) = (self.client.clone(), self.key.clone());
                     asked.spawn(async move { ask(&client, &key).await });
                 }
-                _ = look.tick() => {
+                _ = reconnect_check.tick() => {
                     let connects = connects(&self.client);
                     if connects != self.connects {
                         self.connects = connects;
-                        // What was asked before may never be answered.
+                        // A question sent on the old connection may never be answered.
                         asked = JoinSet::new();
-                        (self.pause, ask_at) = (PAUSE.0, Instant::now());
+                        (self.pause, ask_at) = (FIRST_PAUSE, Instant::now());
                     }
                 }
             }
         }
     }
 
-    /// Keeps a state if it is newer. Gives whether it is.
-    fn keep(&mut self, connection: OauthConnection) -> bool {
+    /// Takes over a state if it is newer, and returns true if it was.
+    fn update(&mut self, connection: OauthConnection) -> bool {
         let is_newer = self.sender.borrow().as_ref().is_none_or(|current| current.sequence < connection.sequence);
         if is_newer {
-            debug!(sequence = connection.sequence, "a newer state of the connection");
-            (self.pause, self.missing_since) = (PAUSE.0, None);
+            debug!(sequence = connection.sequence, "the connection has a newer state");
+            (self.pause, self.unknown_since) = (FIRST_PAUSE, None);
             self.sender.send_replace(Some(connection));
         }
         is_newer
     }
 
-    /// Takes an answer in. Gives when to ask next.
-    fn answered(&mut self, answer: Result<OauthConnection, CallError>) -> Instant {
+    /// Takes over an answer and returns the time of the next question.
+    fn handle_answer(&mut self, answer: Result<OauthConnection, CallError>) -> Instant {
         match answer {
             Ok(connection) => {
-                self.missing_since = None;
-                self.keep(connection);
+                self.unknown_since = None;
+                self.update(connection);
                 self.next_question()
             }
-            Err(error) if error.is_unknown() => self.missing(),
+            Err(error) if error.is_unknown() => self.handle_unknown(),
             Err(error) => {
-                debug!("no answer about the connection: {error}");
-                self.later()
+                debug!("cannot read the connection: {error}; asking again");
+                self.after_pause()
             }
         }
     }
 
-    /// The connection is unknown: deleted, or so new that it is pushed but not yet found. Twice unknown is deleted.
-    fn missing(&mut self) -> Instant {
+    /// Counts a connection as deleted only when a worker answers "unknown" twice for the same state: a record is pushed
+    /// before it is in the bucket that answers questions.
+    fn handle_unknown(&mut self) -> Instant {
         let Some(current) = self.sender.borrow().clone().filter(|current| current.status != Status::Revoked) else {
             return idle();
         };
-        if self.missing_since.replace(current.sequence) != Some(current.sequence) {
-            return self.later();
+        if self.unknown_since.replace(current.sequence) != Some(current.sequence) {
+            return self.after_pause();
         }
         let ended =
             OauthConnection { access_token: None, expiry: None, expires_in: None, status: Status::Revoked, ..current };
@@ -219,20 +231,20 @@ impl Keeper {
         idle()
     }
 
-    /// When to ask if no push comes: once the token is so near its end that a worker would refresh it first.
+    /// Time of the next question if no push comes: when the token is so near its expiry that a read refreshes it.
     fn next_question(&mut self) -> Instant {
         let near = self.sender.borrow().as_ref().and_then(OauthConnection::near_expiry_at);
         let Some(near) = near else { return idle() };
         match Duration::try_from(near.duration_since(system::now())) {
             Ok(wait) if !wait.is_zero() => Instant::now() + wait.min(IDLE),
-            Ok(_) | Err(_) => self.later(),
+            Ok(_) | Err(_) => self.after_pause(),
         }
     }
 
-    /// After a pause that grows; not all at once where there are many.
-    fn later(&mut self) -> Instant {
+    /// Time of the next question after a pause that grows, with jitter so that many nodes do not ask at once.
+    fn after_pause(&mut self) -> Instant {
         let wait = self.pause.mul_f64(1.0 + 0.5 * system::random_share());
-        self.pause = (self.pause * 2).min(PAUSE.1);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         Instant::now() + wait
     }
 }

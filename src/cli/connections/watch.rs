@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::client::Calls;
 use super::show;
 use crate::cli::print::{self, say};
-use crate::client::{connects, pushed};
+use crate::client::{connects, parse_push};
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::subject::{self, Integration};
@@ -64,7 +64,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
             }
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
-                if let Some(connection) = pushed(&push?).filter(|it| wanted(&names(it).0)) {
+                if let Some(connection) = parse_push(&push?).filter(|it| wanted(&names(it).0)) {
                     view.is(&connection);
                 }
             }
