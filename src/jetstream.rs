@@ -9,7 +9,7 @@ pub(crate) mod kv;
 pub(crate) mod reader;
 pub(crate) mod scan;
 
-pub(crate) use self::client::{LONGEST_PUBLISH, TRY, header, headers, headers_with};
 pub(crate) use self::client::NatsError;
+pub(crate) use self::client::{LONGEST_PUBLISH, TRY, header, headers, headers_with};
 pub use self::client::{Nats, Patience, PubAck};
 pub(crate) use self::connect::ConnectError;
