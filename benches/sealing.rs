@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokenbus::Secret;
 use tokenbus::internals::config;
-use tokenbus::internals::seal::{Keyring, Place, generate};
+use tokenbus::internals::seal::{Keyring, SealContext, generate};
 
 const ROUNDS: usize = 200;
 const VALUES: u32 = 500;
@@ -24,10 +24,11 @@ fn main() {
 
     let token = Secret::new("x".repeat(1024));
     let key = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D.slack.workspace1";
-    let place = Place { bucket: "oauth_connections", key, field: "access_token", sequence: 1_234_567, bound_to: "" };
-    let sealed = keyring.seal(place, &token).expect("it seals");
-    let seal = median(|| drop(black_box(keyring.seal(black_box(place), &token).expect("it seals"))));
-    let open = median(|| drop(black_box(keyring.open(black_box(place), &sealed).expect("it opens"))));
+    let context =
+        SealContext { bucket: "oauth_connections", key, field: "access_token", sequence: 1_234_567, bound_to: "" };
+    let sealed = keyring.seal(context, &token).expect("it seals");
+    let seal = median(|| drop(black_box(keyring.seal(black_box(context), &token).expect("it seals"))));
+    let open = median(|| drop(black_box(keyring.open(black_box(context), &sealed).expect("it opens"))));
     println!("seal 1 KiB: {seal:.0} ns a value");
     println!("open 1 KiB: {open:.0} ns a value");
     assert!(open < LIMIT, "a value is opened in less than {LIMIT} ns");

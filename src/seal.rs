@@ -28,7 +28,7 @@ const NONCE: usize = 24;
 
 /// Where a sealed value belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct SealContext<'a> {
     /// Bucket or stream.
     pub bucket: &'a str,
     /// Key or subject.
@@ -41,7 +41,7 @@ pub struct Place<'a> {
     pub bound_to: &'a str,
 }
 
-impl Place<'_> {
+impl SealContext<'_> {
     fn associated_data(&self) -> Vec<u8> {
         let Self { bucket, key, field, sequence, bound_to } = *self;
         format!("{bucket}\0{key}\0{field}\0{sequence}\0{bound_to}").into_bytes()
@@ -181,11 +181,11 @@ impl Keyring {
     ///
     /// # Errors
     /// [`SealError::Form`] when the value is too large for the cipher, which no capped value is.
-    pub fn seal(&self, place: Place<'_>, value: &Secret) -> Result<String, SealError> {
+    pub fn seal(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
         let keys = self.keys.load();
         let SealingKey { id, cipher } = keys.first().ok_or(SealError::Form)?;
         let nonce = system::random::<NONCE>();
-        let payload = Payload { msg: value.expose().as_bytes(), aad: &place.associated_data() };
+        let payload = Payload { msg: value.expose().as_bytes(), aad: &context.associated_data() };
         let sealed = cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::Form)?;
         let mut bytes = nonce.to_vec();
         bytes.extend(sealed);
@@ -196,12 +196,12 @@ impl Keyring {
     ///
     /// # Errors
     /// [`SealError`] saying whether the form, the key or the value is wrong.
-    pub fn open(&self, place: Place<'_>, sealed: &str) -> Result<Secret, SealError> {
+    pub fn open(&self, context: SealContext<'_>, sealed: &str) -> Result<Secret, SealError> {
         let (id, text) = split(sealed).ok_or(SealError::Form)?;
         let key = self.key(id).or_else(|| self.learn(id)).ok_or_else(|| SealError::MissingKey(printable_key_id(id)))?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| SealError::Form)?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>().ok_or(SealError::Form)?;
-        let payload = Payload { msg: sealed, aad: &place.associated_data() };
+        let payload = Payload { msg: sealed, aad: &context.associated_data() };
         let opened = key.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Forged)?;
         String::from_utf8(opened).map(Secret::new).map_err(|error| {
             drop(Zeroizing::new(error.into_bytes()));

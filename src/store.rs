@@ -17,7 +17,7 @@ use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
 use crate::jetstream::{Nats, NatsError, header, kv, reader};
 use crate::protocol::high_water::Backwards;
-use crate::seal::{Keyring, KeyringError, Place, SealError};
+use crate::seal::{Keyring, KeyringError, SealContext, SealError};
 use crate::secret::Secret;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
@@ -127,11 +127,11 @@ impl Store {
     ) -> Result<IntegrationOauthConfig, StoreError> {
         let bound_to = bound_to(&config);
         config.map_secrets(|field, sealed| {
-            let place = Place { bucket, key, field, sequence, bound_to: &bound_to };
+            let context = SealContext { bucket, key, field, sequence, bound_to: &bound_to };
             if sealed.is_empty() {
                 Ok(Secret::default())
             } else {
-                self.keyring.open(place, &sealed).map_err(seal_error(bucket, key))
+                self.keyring.open(context, &sealed).map_err(seal_error(bucket, key))
             }
         })
     }
@@ -149,11 +149,11 @@ impl Store {
     ) -> Result<IntegrationOauthConfig<String>, StoreError> {
         let bound_to = bound_to(&config);
         config.map_secrets(|field, secret| {
-            let place = Place { bucket, key, field, sequence, bound_to: &bound_to };
+            let context = SealContext { bucket, key, field, sequence, bound_to: &bound_to };
             if secret.is_empty() {
                 Ok(String::new())
             } else {
-                self.keyring.seal(place, &secret).map_err(seal_error(bucket, key))
+                self.keyring.seal(context, &secret).map_err(seal_error(bucket, key))
             }
         })
     }
@@ -245,7 +245,7 @@ impl Store {
     /// [`StoreError::Seal`].
     pub fn seal_part(&self, key: &ConnectionKey, command_id: &str, part: &SealedPart) -> Result<String, StoreError> {
         let text = serde_json::to_string(part).map(Secret::new).map_err(|_| StoreError::Unreadable(key.subject()))?;
-        self.keyring.seal(record_place(&key.subject(), command_id), &text).map_err(seal_error(OAUTH, &key.subject()))
+        self.keyring.seal(record_context(&key.subject(), command_id), &text).map_err(seal_error(OAUTH, &key.subject()))
     }
 
     /// The whole connection of a stored record.
@@ -255,10 +255,10 @@ impl Store {
     pub fn connection_of(&self, key: &ConnectionKey, record: &StreamMessage) -> Result<StoredConnection, StoreError> {
         let subject = key.subject();
         let mut connection: OauthConnection = parse(OAUTH, &subject, &record.payload)?;
-        let place = record_place(&subject, header(&record.headers, HEADER_COMMAND));
+        let context = record_context(&subject, header(&record.headers, HEADER_COMMAND));
         let opened = self
             .keyring
-            .open(place, header(&record.headers, HEADER_SEALED_REFRESH))
+            .open(context, header(&record.headers, HEADER_SEALED_REFRESH))
             .map_err(seal_error(OAUTH, &subject))?;
         let SealedPart { refresh_token, issued_at, login_id } = parse(OAUTH, &subject, opened.expose().as_bytes())?;
         connection.refresh_token = refresh_token;
@@ -301,6 +301,6 @@ fn bound_to<T>(config: &IntegrationOauthConfig<T>) -> String {
     format!("{} {}", config.token_url, config.client_id)
 }
 
-fn record_place<'a>(subject: &'a str, command_id: &'a str) -> Place<'a> {
-    Place { bucket: OAUTH, key: subject, field: HEADER_SEALED_REFRESH, sequence: 0, bound_to: command_id }
+fn record_context<'a>(subject: &'a str, command_id: &'a str) -> SealContext<'a> {
+    SealContext { bucket: OAUTH, key: subject, field: HEADER_SEALED_REFRESH, sequence: 0, bound_to: command_id }
 }

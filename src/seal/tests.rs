@@ -28,49 +28,54 @@ fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-const PLACE: Place<'_> =
-    Place { bucket: "oauth_configs", key: "slack", field: "client_secret", sequence: 7, bound_to: "https://a client" };
+const CONTEXT: SealContext<'_> = SealContext {
+    bucket: "oauth_configs",
+    key: "slack",
+    field: "client_secret",
+    sequence: 7,
+    bound_to: "https://a client",
+};
 
 #[test]
 fn opens_what_it_sealed() {
     let keyring = keyring();
-    let sealed = keyring.seal(PLACE, &Secret::new("hush")).unwrap();
+    let sealed = keyring.seal(CONTEXT, &Secret::new("hush")).unwrap();
     assert!(sealed.starts_with("v1.") && !sealed.contains("hush"));
-    assert_eq!(keyring.open(PLACE, &sealed).unwrap().expose(), "hush");
+    assert_eq!(keyring.open(CONTEXT, &sealed).unwrap().expose(), "hush");
 }
 
 #[test]
 fn e1_a_sealed_value_moved_elsewhere_does_not_open() {
     let keyring = keyring();
-    let sealed = keyring.seal(PLACE, &Secret::new("hush")).unwrap();
+    let sealed = keyring.seal(CONTEXT, &Secret::new("hush")).unwrap();
     let moved = [
-        Place { bucket: "oauth_connections", ..PLACE },
-        Place { key: "github", ..PLACE },
-        Place { field: "client_key", ..PLACE },
-        Place { sequence: 8, ..PLACE },
-        Place { bound_to: "https://b client", ..PLACE },
+        SealContext { bucket: "oauth_connections", ..CONTEXT },
+        SealContext { key: "github", ..CONTEXT },
+        SealContext { field: "client_key", ..CONTEXT },
+        SealContext { sequence: 8, ..CONTEXT },
+        SealContext { bound_to: "https://b client", ..CONTEXT },
     ];
-    for place in moved {
-        assert!(matches!(keyring.open(place, &sealed), Err(SealError::Forged)), "{place:?}");
+    for context in moved {
+        assert!(matches!(keyring.open(context, &sealed), Err(SealError::Forged)), "{context:?}");
     }
 }
 
 #[test]
 fn e2_a_missing_key_is_named() {
-    let sealed = keyring().seal(PLACE, &Secret::new("hush")).unwrap();
+    let sealed = keyring().seal(CONTEXT, &Secret::new("hush")).unwrap();
     let id = sealed.split('.').nth(1).unwrap().to_owned();
-    let error = keyring().open(PLACE, &sealed).unwrap_err();
+    let error = keyring().open(CONTEXT, &sealed).unwrap_err();
     assert!(matches!(&error, SealError::MissingKey(missing) if *missing == id), "{error}");
 }
 
 #[test]
 fn broken_values_are_refused() {
     let keyring = keyring();
-    let sealed = keyring.seal(PLACE, &Secret::new("hush")).unwrap();
+    let sealed = keyring.seal(CONTEXT, &Secret::new("hush")).unwrap();
     let (at, mut changed) = (sealed.len() - 9, sealed.clone());
     changed.replace_range(at..=at, if sealed.as_bytes()[at] == b'A' { "B" } else { "A" });
     for text in ["", "v1", "v1.", "v1..", "v2.k.AAAA", &sealed[..sealed.len() - 4], &changed] {
-        assert!(keyring.open(PLACE, text).is_err(), "{text}");
+        assert!(keyring.open(CONTEXT, text).is_err(), "{text}");
     }
 }
 
@@ -100,7 +105,7 @@ async fn e2_an_added_key_opens_only_and_a_promoted_one_seals() {
     let first = generate(&path).unwrap();
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let before = load(&path).await;
-    let sealed_before = before.seal(PLACE, &Secret::new("hush")).unwrap();
+    let sealed_before = before.seal(CONTEXT, &Secret::new("hush")).unwrap();
 
     let second = add(&link).unwrap();
     let added = load(&path).await;
@@ -114,15 +119,15 @@ async fn e2_an_added_key_opens_only_and_a_promoted_one_seals() {
     let promoted = load(&path).await;
     assert_eq!((promoted.key_ids(), promoted.seal_to()), (vec![second.clone(), first], before.seal_to()));
     assert!(!promoted.is_current(&sealed_before));
-    assert_eq!(promoted.open(PLACE, &sealed_before).unwrap().expose(), "hush");
-    let sealed = promoted.seal(PLACE, &Secret::new("hush")).unwrap();
+    assert_eq!(promoted.open(CONTEXT, &sealed_before).unwrap().expose(), "hush");
+    let sealed = promoted.seal(CONTEXT, &Secret::new("hush")).unwrap();
     assert_eq!(key_id(&sealed), Some(second.as_str()));
     assert_eq!(mode(&path), 0o600);
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 
     // One that has been running all the while finds the key in the file once it needs it, and seals as before.
-    assert_eq!(before.open(PLACE, &sealed).unwrap().expose(), "hush");
+    assert_eq!(before.open(CONTEXT, &sealed).unwrap().expose(), "hush");
     assert!(before.is_current(&sealed_before));
     before.reload(&before.read_again().await.unwrap());
     assert!(before.is_current(&sealed));
@@ -138,8 +143,8 @@ async fn e2_a_keyring_with_another_curve_key_is_not_taken_up() {
     generate(&path).unwrap();
     let error = before.read_again().await.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(error.contains("curve_seed"), "{error}");
-    let sealed = load(&path).await.seal(PLACE, &Secret::new("hush")).unwrap();
-    assert!(matches!(before.open(PLACE, &sealed), Err(SealError::MissingKey(_))));
+    let sealed = load(&path).await.seal(CONTEXT, &Secret::new("hush")).unwrap();
+    assert!(matches!(before.open(CONTEXT, &sealed), Err(SealError::MissingKey(_))));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::jetstream::{NatsError, batch, kv};
 use crate::protocol::records;
-use crate::seal::Place;
+use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{CONNECTIONS, ConnectionKey};
 
@@ -61,8 +61,8 @@ impl Store {
         let sequence = stored.connection.sequence;
         for (field, secret) in secrets(&mut stored.connection) {
             if let Some(sealed) = secret.take() {
-                let place = connection_place(kv_key, field, sequence);
-                *secret = Some(self.keyring.open(place, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
+                let context = connection_context(kv_key, field, sequence);
+                *secret = Some(self.keyring.open(context, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
             }
         }
         Ok(stored)
@@ -80,8 +80,8 @@ impl Store {
         let (kv_key, headers, sequence) = (key.kv_key(), mark(&stored), stored.connection.sequence);
         for (field, secret) in secrets(&mut stored.connection) {
             if let Some(clear) = secret.take() {
-                let place = connection_place(&kv_key, field, sequence);
-                let sealed = self.keyring.seal(place, &clear).map_err(seal_error(CONNECTIONS, &kv_key))?;
+                let context = connection_context(&kv_key, field, sequence);
+                let sealed = self.keyring.seal(context, &clear).map_err(seal_error(CONNECTIONS, &kv_key))?;
                 *secret = Some(Secret::new(sealed));
             }
         }
@@ -193,6 +193,6 @@ pub(super) fn secrets(connection: &mut OauthConnection) -> [(&'static str, &mut 
     [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
 }
 
-fn connection_place<'a>(key: &'a str, field: &'a str, sequence: u64) -> Place<'a> {
-    Place { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
+fn connection_context<'a>(key: &'a str, field: &'a str, sequence: u64) -> SealContext<'a> {
+    SealContext { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
 }

@@ -6,7 +6,7 @@ use super::{Store, StoreError, json, parse, seal_error};
 use crate::command::HEADER_COMMAND;
 use crate::jetstream::{NatsError, header, kv};
 use crate::login::PendingLogin;
-use crate::seal::Place;
+use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{self, Account, STATES};
 use crate::system;
@@ -107,7 +107,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Seal`].
     pub fn seal_verifier(&self, state_hash: &str, verifier: &Secret) -> Result<String, StoreError> {
-        self.keyring.seal(verifier_place(state_hash), verifier).map_err(seal_error(STATES, state_hash))
+        self.keyring.seal(verifier_context(state_hash), verifier).map_err(seal_error(STATES, state_hash))
     }
 
     /// Opens a login's PKCE verifier.
@@ -115,10 +115,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Seal`].
     pub fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
-        self.keyring.open(verifier_place(state_hash), sealed).map_err(seal_error(STATES, state_hash))
+        self.keyring.open(verifier_context(state_hash), sealed).map_err(seal_error(STATES, state_hash))
     }
 }
 
-fn verifier_place(state_hash: &str) -> Place<'_> {
-    Place { bucket: STATES, key: state_hash, field: "code_verifier", sequence: 0, bound_to: "" }
+fn verifier_context(state_hash: &str) -> SealContext<'_> {
+    SealContext { bucket: STATES, key: state_hash, field: "code_verifier", sequence: 0, bound_to: "" }
 }

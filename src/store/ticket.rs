@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, json, parse, seal_error};
 use crate::jetstream::{NatsError, header, kv};
-use crate::seal::Place;
+use crate::seal::SealContext;
 use crate::secret::{self, Secret};
 use crate::subject::{self, Account, STATES};
 use crate::system;
@@ -38,7 +38,7 @@ impl Store {
     pub async fn put_ticket(&self, ticket_hash: &str, account: &Account, start: &Start) -> Result<(), StoreError> {
         let unreadable = |_| StoreError::Unreadable(format!("{STATES}/{ticket_hash}"));
         let text = serde_json::to_string(start).map(Secret::new).map_err(unreadable)?;
-        let sealed = self.keyring.seal(place(ticket_hash), &text).map_err(seal_error(STATES, ticket_hash))?;
+        let sealed = self.keyring.seal(seal_context(ticket_hash), &text).map_err(seal_error(STATES, ticket_hash))?;
         let key = subject::ticket_key(ticket_hash, account);
         Ok(kv::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
     }
@@ -52,7 +52,7 @@ impl Store {
         let Some(entry) = kv::get(&self.nats, STATES, &any).await? else { return Ok(None) };
         let Some(value) = entry.value else { return Ok(None) };
         let Ticket { sealed } = parse(STATES, ticket_hash, &value)?;
-        let opened = self.keyring.open(place(ticket_hash), &sealed).map_err(seal_error(STATES, ticket_hash))?;
+        let opened = self.keyring.open(seal_context(ticket_hash), &sealed).map_err(seal_error(STATES, ticket_hash))?;
         let start = parse(STATES, ticket_hash, opened.expose().as_bytes())?;
 
         let attempt = system::random_id();
@@ -73,6 +73,6 @@ pub(super) fn sealed(value: &[u8]) -> Result<String, StoreError> {
     parse(STATES, "a ticket", value).map(|Ticket { sealed }| sealed)
 }
 
-fn place(ticket_hash: &str) -> Place<'_> {
-    Place { bucket: STATES, key: ticket_hash, field: "start", sequence: 0, bound_to: "" }
+fn seal_context(ticket_hash: &str) -> SealContext<'_> {
+    SealContext { bucket: STATES, key: ticket_hash, field: "start", sequence: 0, bound_to: "" }
 }
