@@ -7,8 +7,8 @@ pub(crate) mod cache;
 pub(crate) mod jwks;
 pub(crate) mod jwt;
 pub(crate) mod nats_jwt;
+pub(crate) mod ordinary_jwt;
 mod signed;
-pub(crate) mod token;
 
 use std::sync::Arc;
 

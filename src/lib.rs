@@ -71,9 +71,9 @@ pub mod internals {
     pub mod auth {
         pub use crate::auth::cache::{Proven, Verified};
         pub use crate::auth::jwks::Keys;
-        pub use crate::auth::jwt::Rules;
+        pub use crate::auth::ordinary_jwt::Rules;
         pub use crate::auth::nats_jwt::AccountJwt;
-        pub use crate::auth::token::{MAX_TOKEN, Token};
+        pub use crate::auth::jwt::{MAX_TOKEN, Token};
     }
     pub mod command { pub use crate::command::*; }
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use tracing::info;
 
+use super::jwt::{MAX_ACCOUNT, Refusal};
 use super::nats_jwt::AccountJwt;
-use super::token::{MAX_ACCOUNT, Refusal};
 use crate::jetstream::{Nats, NatsError};
 use crate::subject::{self, Account};
 use crate::system::later;

@@ -8,9 +8,9 @@ use tracing::info;
 
 use super::account::Accounts;
 use super::cache::{Proven, Verified};
-use super::jwt::Verifier;
+use super::jwt::{MAX_TOKEN, Refusal, Token};
 use super::nats_jwt::{self, User};
-use super::token::{MAX_TOKEN, Refusal, Token};
+use super::ordinary_jwt::Verifier;
 use super::{AuthError, Caller, Purpose, Role, signed};
 use crate::jetstream::{ConnectError, Nats, Patience};
 use crate::signed::SignedRequest;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use url::Url;
 
-use super::token::Refusal;
+use super::jwt::Refusal;
 use crate::provider;
 use crate::secret::Secret;
 

@@ -1,166 +1,178 @@
-//! Ordinary JWTs (RFC 7519): signed with keys of a JWKS URL or a shared secret, for one issuer and audience.
+//! A JWT taken apart (RFC 7519, compact form), and why one is refused.
 
-use std::time::Duration;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use jiff::Timestamp;
-use jsonwebtoken::Algorithm;
-use serde_json::Value;
+/// Longest JWT of a caller. All headers of a request together are no longer.
+pub const MAX_TOKEN: usize = 16 * 1024;
+/// Longest JWT of an account: hundreds of exports and imports.
+pub(crate) const MAX_ACCOUNT: usize = 256 * 1024;
 
-use super::jwks::{Jwks, Keys, NoKeys};
-use super::token::{Refusal, Token};
-use super::{Caller, Role};
-use crate::subject::Account;
-use crate::{config, provider};
-
-/// Longest part of a subject that the audit log shows.
-const SUBJECT: usize = 64;
-/// Shortest shared secret, as long as HS256's hash (RFC 7518 §3.2).
-const SECRET: usize = 32;
-
-/// What a JWT must say.
-#[derive(Debug, Clone)]
-pub struct Rules {
-    /// `iss`, exactly.
-    pub issuer: String,
-    /// `aud`, or one of them.
-    pub audience: String,
-    /// The claim with the account.
-    pub account_claim: String,
-    /// The claim with the role.
-    pub role_claim: String,
-    /// How far clocks may differ.
-    pub leeway: Duration,
+/// Why a JWT or a signed request is refused. For the worker's log alone: a caller hears of none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Not a JWT, or too long for one.
+    #[error("not a JWT of a known form")]
+    Form,
+    /// JWTs of this kind are not set up.
+    #[error("JWTs of this kind are not configured")]
+    NotConfigured,
+    /// The algorithm is none that its key may be used with.
+    #[error("its algorithm does not fit the key")]
+    Algorithm,
+    /// No such key.
+    #[error("its key is not known")]
+    Key,
+    /// Not signed by that key.
+    #[error("its signature does not fit")]
+    Signature,
+    /// `exp` has passed, or is missing where it must be there.
+    #[error("it has expired, or does not say when it does")]
+    Expired,
+    /// `nbf` lies ahead.
+    #[error("it is not valid yet")]
+    NotYetValid,
+    /// Another issuer.
+    #[error("it is from another issuer")]
+    Issuer,
+    /// Meant for somebody else.
+    #[error("it is meant for another audience")]
+    Audience,
+    /// No subject, or one that is no user's key.
+    #[error("its subject is missing or no user")]
+    Subject,
+    /// No account in it.
+    #[error("it names no valid account")]
+    Account,
+    /// The account's JWT is not there, or not valid.
+    #[error("no valid JWT of its account is known")]
+    UnknownAccount,
+    /// Signed by no operator that is trusted.
+    #[error("the account is of no trusted operator")]
+    Operator,
+    /// Revoked in the account's JWT.
+    #[error("the user is revoked")]
+    Revoked,
+    /// Not a bearer token: the user has to sign.
+    #[error("the user is no bearer and has to sign its requests")]
+    NotBearer,
+    /// The account lets nobody be a bearer.
+    #[error("the account allows no bearers")]
+    BearersDisallowed,
+    /// Limited in a way that cannot be judged here.
+    #[error("the user is limited to sources, times or kinds of connections that cannot be judged here")]
+    Restricted,
+    /// A user of a scoped key with rights of its own.
+    #[error("the user has rights of its own beside those of its scoped signing key")]
+    Scope,
+    /// The user may not make this call on the bus either.
+    #[error("the user's permissions do not cover this call")]
+    Permission,
+    /// Signed at another time than now.
+    #[error("the request was signed too long ago, or in the future")]
+    Timestamp,
+    /// Signed for another request than this one.
+    #[error("the request was signed for something else")]
+    Misused,
+    /// The nonce was used before.
+    #[error("the request was used before")]
+    Replayed,
 }
 
-/// A valid JWT: who calls, and when that ends.
-pub(crate) type Valid = (Caller, Timestamp);
+/// A JWT's header, as far as it matters here.
+#[derive(Debug, Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default)]
+    kid: Option<String>,
+    /// Extensions that must be understood (RFC 7515 §4.1.11): none is.
+    #[serde(default)]
+    crit: Option<IgnoredAny>,
+}
 
-impl Rules {
-    /// Judges a JWT by these keys.
+/// A JWT taken apart; nothing in it is believed yet. No `Debug`: it would show the credential.
+pub struct Token<'a> {
+    /// `alg` of its header.
+    pub alg: String,
+    /// `kid` of its header.
+    pub kid: Option<String>,
+    /// The claims' JSON.
+    pub claims: Vec<u8>,
+    /// What is signed.
+    pub signed: &'a str,
+    /// The signature in base64url.
+    pub signature: &'a str,
+}
+
+impl<'a> Token<'a> {
+    /// Takes a JWT of at most that many bytes apart.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn verify(&self, token: &Token<'_>, keys: &Keys, now: Timestamp) -> Result<Valid, Refusal> {
-        let algorithm: Algorithm = token.alg.parse().map_err(|_| Refusal::Algorithm)?;
-        // A shared secret has no id.
-        let id = if algorithm == Algorithm::HS256 { None } else { token.kid.as_deref() };
-        keys.find(id, algorithm)?.verify(algorithm, token.signed.as_bytes(), token.signature)?;
-        self.judge(&token.claims()?, now)
+    /// [`Refusal::Form`].
+    pub fn parse(text: &'a str, most: usize) -> Result<Self, Refusal> {
+        if text.len() > most {
+            return Err(Refusal::Form);
+        }
+        let (signed, signature) = text.rsplit_once('.').ok_or(Refusal::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(Refusal::Form)?;
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Form);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Refusal::Form)?;
+        if header.crit.is_some() {
+            return Err(Refusal::Form);
+        }
+        Ok(Self { alg: header.alg, kid: header.kid, claims: decode(claims)?, signed, signature })
     }
 
-    fn judge(&self, claims: &Value, now: Timestamp) -> Result<Valid, Refusal> {
-        let leeway = i64::try_from(self.leeway.as_secs()).unwrap_or(i64::MAX);
-        let end = seconds(claims, "exp")?.ok_or(Refusal::Expired)?.saturating_add(leeway);
-        if now.as_second() >= end {
-            return Err(Refusal::Expired);
-        }
-        if seconds(claims, "nbf")?.is_some_and(|from| now.as_second() < from.saturating_sub(leeway)) {
-            return Err(Refusal::NotYetValid);
-        }
-        if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
-            return Err(Refusal::Issuer);
-        }
-        if !names(claims.get("aud"), &self.audience) {
-            return Err(Refusal::Audience);
-        }
-        let account = claim(claims, &self.account_claim).and_then(Value::as_str).ok_or(Refusal::Account)?;
-        let account = Account::parse(account).map_err(|_| Refusal::Account)?;
-        let role = if names(claim(claims, &self.role_claim), "admin") { Role::Admin } else { Role::Member };
-        let subject = claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty());
-        let actor = format!("jwt:{}", printable(subject.ok_or(Refusal::Subject)?));
-        Ok((Caller { account, role, actor }, Timestamp::from_second(end).unwrap_or(Timestamp::MAX)))
-    }
-}
-
-/// A time claim in whole seconds; some issuers write fractions.
-fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Refusal> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-            (Some(seconds), _) => Ok(Some(seconds)),
-            #[expect(clippy::cast_possible_truncation, reason = "the cast ends at the largest number")]
-            (None, Some(seconds)) => Ok(Some(seconds as i64)),
-            (None, None) => Err(Refusal::Form),
-        },
-        Some(_) => Err(Refusal::Form),
-    }
-}
-
-/// A claim by its name, or by a JSON pointer (`/realm_access/account`).
-fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
-    if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) }
-}
-
-/// Whether a claim is that text, or a list with it.
-fn names(claim: Option<&Value>, text: &str) -> bool {
-    match claim {
-        Some(Value::String(only)) => only == text,
-        Some(Value::Array(list)) => list.iter().any(|one| one.as_str() == Some(text)),
-        _ => false,
-    }
-}
-
-fn printable(subject: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._@:|-".contains(c) { c } else { '_' };
-    subject.chars().take(SUBJECT).map(plain).collect()
-}
-
-/// Judges ordinary JWTs as the settings say.
-pub(crate) struct Verifier {
-    rules: Rules,
-    secret: Option<Keys>,
-    jwks: Option<Jwks>,
-}
-
-impl Verifier {
-    /// The verifier that the settings ask for; none when they name no issuer.
+    /// The claims as this type.
     ///
     /// # Errors
-    /// Which setting is missing or does not fit.
-    pub(crate) fn new(settings: &config::Jwt, client: &provider::Client) -> Result<Option<Self>, &'static str> {
-        let config::Jwt { issuer, audience, jwks_url, secret, account_claim, role_claim, leeway } = settings;
-        if issuer.is_empty() {
-            let is_off = audience.is_empty() && jwks_url.is_none() && secret.is_empty();
-            return if is_off { Ok(None) } else { Err("auth.jwt needs `issuer`") };
-        }
-        if audience.is_empty() {
-            return Err("auth.jwt needs `audience`");
-        }
-        if jwks_url.is_none() && secret.is_empty() {
-            return Err("auth.jwt needs `jwks_url` or `secret`");
-        }
-        if !secret.is_empty() && secret.expose().len() < SECRET {
-            return Err("auth.jwt.secret must be at least 32 bytes long");
-        }
-        let rules = Rules {
-            issuer: issuer.clone(),
-            audience: audience.clone(),
-            account_claim: account_claim.clone(),
-            role_claim: role_claim.clone(),
-            leeway: *leeway,
-        };
-        let secret = (!secret.is_empty()).then(|| Keys::secret(secret));
-        let jwks = jwks_url.clone().map(|url| Jwks::new(url, client.clone()));
-        Ok(Some(Self { rules, secret, jwks }))
-    }
-
-    /// Judges a JWT. Its algorithm says where its key is kept; the key says whether it may be used so.
-    ///
-    /// # Errors
-    /// [`NoKeys`] when the keys are away; [`Refusal`] within.
-    pub(crate) async fn verify(&self, token: &Token<'_>, now: Timestamp) -> Result<Result<Valid, Refusal>, NoKeys> {
-        if token.alg.starts_with("HS") {
-            let keys = self.secret.as_ref().ok_or(Refusal::Algorithm);
-            return Ok(keys.and_then(|keys| self.rules.verify(token, keys, now)));
-        }
-        match &self.jwks {
-            Some(jwks) if token.alg.parse::<Algorithm>().is_ok() => {
-                jwks.with(now, |keys| self.rules.verify(token, keys, now)).await
-            }
-            Some(_) | None => Ok(Err(Refusal::Algorithm)),
-        }
+    /// [`Refusal::Form`].
+    pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Refusal> {
+        serde_json::from_slice(&self.claims).map_err(|_| Refusal::Form)
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn part(json: &str) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(json)
+    }
+
+    #[test]
+    fn only_three_parts_of_base64url_with_a_known_header_are_a_jwt() {
+        #[track_caller]
+        fn check(text: &str, expected: bool) {
+            assert_eq!(Token::parse(text, MAX_TOKEN).is_ok(), expected, "{text}");
+        }
+        let (header, claims) = (part(r#"{"alg":"ES256","kid":"k"}"#), part("{}"));
+        check(&format!("{header}.{claims}.AAAA"), true);
+        check(&format!("{header}.{claims}"), false);
+        check(&format!("{header}.{claims}.AA.AA"), false);
+        check(&format!("{header}=.{claims}.AAAA"), false);
+        check(&format!("{}.{claims}.AAAA", part("{}")), false);
+        check(&format!("{}.{claims}.AAAA", part(r#"{"alg":7}"#)), false);
+        check(&format!("{}.{claims}.AAAA", part(r#"{"alg":"ES256","alg":"none"}"#)), false);
+        check(&format!("{}.{claims}.AAAA", part(r#"{"alg":"ES256","crit":["b64"],"b64":false}"#)), false);
+        check(&format!("{header}.{}.AAAA", "A".repeat(MAX_TOKEN)), false);
+        check("", false);
+        check("..", false);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn no_text_makes_it_panic(text in "\\PC{0,300}", header in ".{0,60}", claims in ".{0,60}", signature in "[ -~]{0,90}") {
+            let _ = Token::parse(&text, MAX_TOKEN);
+            let made = format!("{}.{}.{signature}", part(&header), part(&claims));
+            if let Ok(token) = Token::parse(&made, MAX_TOKEN) {
+                let _ = token.claims::<serde_json::Value>();
+            }
+        }
+    }
+}

@@ -9,7 +9,7 @@ use nkeys::{KeyPair, KeyPairType};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::token::{MAX_ACCOUNT, Refusal, Token};
+use super::jwt::{MAX_ACCOUNT, Refusal, Token};
 use crate::subject::Account;
 
 /// The one algorithm of NATS JWTs; by it they are told apart from others.

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::Purpose;
+use super::jwt::Refusal;
 use super::nats_jwt::User;
-use super::token::Refusal;
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::signed::{self, SignedRequest};
 use crate::subject::{CommandSubject, NONCES, Verb};

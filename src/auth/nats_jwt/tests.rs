@@ -2,7 +2,7 @@ use nkeys::KeyPair;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::token::MAX_TOKEN;
+use super::super::jwt::MAX_TOKEN;
 use super::*;
 
 #[expect(dead_code, reason = "some of it is for tests with a server")]

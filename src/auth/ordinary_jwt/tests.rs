@@ -2,7 +2,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::token::MAX_TOKEN;
+use super::super::jwt::MAX_TOKEN;
 use super::*;
 use crate::secret::Secret;
 
