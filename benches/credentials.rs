@@ -19,10 +19,10 @@ use nkeys::KeyPair;
 use serde_json::json;
 use tokenbus::Secret;
 use tokenbus::internals::auth::AccountJwt;
-use tokenbus::internals::auth::Keys;
 use tokenbus::internals::auth::Rules;
-use tokenbus::internals::auth::{MAX_TOKEN, Token};
-use tokenbus::internals::auth::{Proven, Verified};
+use tokenbus::internals::auth::VerificationKeys;
+use tokenbus::internals::auth::{Jwt, MAX_JWT_BYTES};
+use tokenbus::internals::auth::{VerifiedJwt, VerifiedJwts};
 use tokenbus::internals::signed::{self, SignedRequest};
 use tokenbus::internals::system;
 use tokenbus::subject::Account;
@@ -39,13 +39,13 @@ fn main() {
     for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA] {
         let signer = issuer::signer("k", algorithm);
         let set = json!({ "keys": [signer.public] }).to_string();
-        let keys = Keys::parse(set.as_bytes()).expect("a set of keys");
+        let keys = VerificationKeys::parse(set.as_bytes()).expect("a set of keys");
         ordinary(&format!("{algorithm:?}"), &signer.sign(&claims(&account, now)), &keys, now);
     }
     let secret = "a-secret-of-thirty-two-bytes-or-more";
     let key = EncodingKey::from_secret(secret.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(&account, now), &key).expect("a JWT");
-    ordinary("HS256", &jwt, &Keys::secret(&Secret::new(secret)), now);
+    ordinary("HS256", &jwt, &VerificationKeys::secret(&Secret::new(secret)), now);
 }
 
 /// A user's JWT, afresh and remembered, and what the user signs.
@@ -55,12 +55,12 @@ fn nats(key: &KeyPair, now: Timestamp) {
     let jwt = mint::account(&operator, key, &json!({}));
     let account = AccountJwt::verify(&jwt, &id, &[operator.public_key()], now).expect("an account's JWT");
     let jwt = mint::user(key, &user, &json!({ "nats": { "bearer_token": true } }));
-    let judge = || account.user(&Token::parse(&jwt, MAX_TOKEN).expect("a JWT"), now).expect("a user");
+    let judge = || account.user(&Jwt::parse(&jwt, MAX_JWT_BYTES).expect("a JWT"), now).expect("a user");
     show("NATS user JWT", &judge);
 
-    let verified = Verified::new(Duration::from_mins(1));
+    let verified = VerifiedJwts::new(Duration::from_mins(1));
     let proven = judge();
-    verified.put(&jwt, Proven::User(Arc::new(proven.clone())), Timestamp::MAX, now);
+    verified.put(&jwt, VerifiedJwt::NatsUser(Arc::new(proven.clone())), Timestamp::MAX, now);
     show("any JWT, remembered", &|| verified.get(&jwt, now).expect("it is remembered"));
 
     let request = SignedRequest {
@@ -75,7 +75,7 @@ fn nats(key: &KeyPair, now: Timestamp) {
     show("a request's signature", &|| proven.signed(request.text().expose().as_bytes(), &signature).expect("it fits"));
 }
 
-fn ordinary(name: &str, jwt: &str, keys: &Keys, now: Timestamp) {
+fn ordinary(name: &str, jwt: &str, keys: &VerificationKeys, now: Timestamp) {
     let rules = Rules {
         issuer: ISSUER.to_owned(),
         audience: "tokenbus".to_owned(),
@@ -83,7 +83,7 @@ fn ordinary(name: &str, jwt: &str, keys: &Keys, now: Timestamp) {
         role_claim: "role".to_owned(),
         leeway: Duration::from_secs(30),
     };
-    let judge = || rules.verify(&Token::parse(jwt, MAX_TOKEN).expect("a JWT"), keys, now).expect("it is valid");
+    let judge = || rules.verify(&Jwt::parse(jwt, MAX_JWT_BYTES).expect("a JWT"), keys, now).expect("it is valid");
     show(name, &judge);
 }
 

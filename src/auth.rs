@@ -39,7 +39,7 @@ pub enum Role {
 
 /// A proven caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
+pub struct VerifiedCaller {
     /// The account that it acts for.
     pub account: Account,
     /// What it may do.
@@ -48,7 +48,7 @@ pub struct Caller {
     pub actor: String,
 }
 
-impl Caller {
+impl VerifiedCaller {
     /// Whether it may change configs and API keys: its role says so and its account is listed.
     #[must_use]
     pub fn is_admin(&self, admin_accounts: &[Account]) -> bool {
@@ -103,7 +103,7 @@ pub(crate) enum Purpose<'a> {
 #[derive(Clone)]
 pub(crate) struct Authenticator {
     nats: Nats,
-    keys: api_key::Keys,
+    keys: api_key::ApiKeys,
     bearers: Arc<Bearers>,
 }
 
@@ -111,7 +111,7 @@ impl Authenticator {
     /// One that knows what is on this bus, and JWTs.
     #[must_use]
     pub(crate) fn new(nats: Nats, bearers: Bearers) -> Self {
-        Self { keys: api_key::Keys::new(nats.clone()), nats, bearers: Arc::new(bearers) }
+        Self { keys: api_key::ApiKeys::new(nats.clone()), nats, bearers: Arc::new(bearers) }
     }
 
     /// Finds out who is calling.
@@ -122,7 +122,7 @@ impl Authenticator {
         &self,
         credential: &Credential,
         purpose: Purpose<'_>,
-    ) -> Result<Caller, AuthError> {
+    ) -> Result<VerifiedCaller, AuthError> {
         let now = system::now();
         match credential.expose().split_once(' ') {
             Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
@@ -136,7 +136,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`AuthError::Limited`].
-    pub(crate) fn admit(&self, caller: &Caller) -> Result<(), AuthError> {
+    pub(crate) fn admit(&self, caller: &VerifiedCaller) -> Result<(), AuthError> {
         self.keys.admit(&caller.actor).map_err(|wait| AuthError::Limited(wait.as_secs() + 1))
     }
 

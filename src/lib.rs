@@ -69,11 +69,11 @@ pub mod internals {
     pub use crate::store::Store;
 
     pub mod auth {
-        pub use crate::auth::cache::{Proven, Verified};
-        pub use crate::auth::jwks::Keys;
+        pub use crate::auth::cache::{VerifiedJwt, VerifiedJwts};
+        pub use crate::auth::jwks::VerificationKeys;
         pub use crate::auth::ordinary_jwt::Rules;
         pub use crate::auth::nats_jwt::AccountJwt;
-        pub use crate::auth::jwt::{MAX_TOKEN, Token};
+        pub use crate::auth::jwt::{Jwt, MAX_JWT_BYTES};
     }
     pub mod command { pub use crate::command::*; }
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use tracing::info;
 
-use super::jwt::{MAX_ACCOUNT, Refusal};
+use super::jwt::{MAX_ACCOUNT_JWT_BYTES, Rejection};
 use super::nats_jwt::AccountJwt;
 use crate::jetstream::{Nats, NatsError};
 use crate::subject::{self, Account};
@@ -23,7 +23,7 @@ const UNUSABLE: Duration = Duration::from_secs(5);
 /// An account's JWT, or why there is none to go by.
 #[derive(Clone)]
 struct Known {
-    judged: Result<Arc<AccountJwt>, Refusal>,
+    judged: Result<Arc<AccountJwt>, Rejection>,
     until: Timestamp,
 }
 
@@ -53,12 +53,12 @@ impl Accounts {
     /// The account's JWT, and how long it may be gone by.
     ///
     /// # Errors
-    /// [`NatsError`] when nobody says; [`Refusal`] within.
+    /// [`NatsError`] when nobody says; [`Rejection`] within.
     pub(crate) async fn get(
         &self,
         account: &Account,
         now: Timestamp,
-    ) -> Result<Result<(Arc<AccountJwt>, Timestamp), Refusal>, NatsError> {
+    ) -> Result<Result<(Arc<AccountJwt>, Timestamp), Rejection>, NatsError> {
         let known = match self.known.get(account).filter(|known| now < known.until) {
             Some(known) => known,
             None => self.read(account, now).await?,
@@ -71,7 +71,7 @@ impl Accounts {
             Some(text) => Some(text),
             None => self.ask_resolver(account).await?,
         };
-        let judged = text.ok_or(Refusal::UnknownAccount).and_then(|text| {
+        let judged = text.ok_or(Rejection::UnknownAccount).and_then(|text| {
             let judged = AccountJwt::verify(&text, account, &self.operators, now);
             if let Err(reason) = &judged {
                 info!(%account, "JWT of the account refused: {reason}");
@@ -87,7 +87,7 @@ impl Accounts {
     async fn read_file(&self, account: &Account) -> Option<String> {
         let path = self.folder.as_ref()?.join(format!("{account}.jwt"));
         let size = tokio::fs::metadata(&path).await.ok()?.len();
-        if size > MAX_ACCOUNT as u64 {
+        if size > MAX_ACCOUNT_JWT_BYTES as u64 {
             info!(%account, "JWT of the account refused: its file is too large");
             return None;
         }

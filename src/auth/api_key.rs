@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-pub(crate) use self::cache::Keys;
+pub(crate) use self::cache::ApiKeys;
 use super::Role;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError, kv};

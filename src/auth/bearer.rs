@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use tracing::info;
 
 use super::account::Accounts;
-use super::cache::{Proven, Verified};
-use super::jwt::{MAX_TOKEN, Refusal, Token};
-use super::nats_jwt::{self, User};
+use super::cache::{VerifiedJwt, VerifiedJwts};
+use super::jwt::{Jwt, MAX_JWT_BYTES, Rejection};
+use super::nats_jwt::{self, NatsUser};
 use super::ordinary_jwt::Verifier;
-use super::{AuthError, Caller, Purpose, Role, signed};
+use super::{AuthError, Purpose, Role, VerifiedCaller, signed};
 use crate::jetstream::{ConnectError, Nats, Patience};
 use crate::signed::SignedRequest;
 use crate::{config, provider, subject};
@@ -31,7 +31,7 @@ pub(crate) enum SetupError {
 pub(crate) struct Bearers {
     accounts: Option<Accounts>,
     ordinary: Option<Verifier>,
-    verified: Verified,
+    verified: VerifiedJwts,
 }
 
 impl Bearers {
@@ -56,15 +56,20 @@ impl Bearers {
             return Err(SetupError::Setting("auth.nats.operators must be public keys of operators (O…)"));
         }
         let ordinary = Verifier::new(jwt, client).map_err(SetupError::Setting)?;
-        Ok(Self { accounts, ordinary, verified: Verified::new(*cache_ttl) })
+        Ok(Self { accounts, ordinary, verified: VerifiedJwts::new(*cache_ttl) })
     }
 
     /// Whose JWT this is, if it alone is proof enough.
-    pub(super) async fn bearer(&self, jwt: &str, purpose: Purpose<'_>, now: Timestamp) -> Result<Caller, AuthError> {
-        match self.proven(jwt, now).await? {
-            Proven::User(user) if !user.is_bearer => Err(refused(Refusal::NotBearer)),
-            Proven::User(user) => caller(&user, purpose),
-            Proven::Caller(caller) => Ok(Caller::clone(&caller)),
+    pub(super) async fn bearer(
+        &self,
+        text: &str,
+        purpose: Purpose<'_>,
+        now: Timestamp,
+    ) -> Result<VerifiedCaller, AuthError> {
+        match self.proven(text, now).await? {
+            VerifiedJwt::NatsUser(user) if !user.is_bearer => Err(refused(Rejection::NotBearer)),
+            VerifiedJwt::NatsUser(user) => caller(&user, purpose),
+            VerifiedJwt::Ordinary(caller) => Ok(VerifiedCaller::clone(&caller)),
         }
     }
 
@@ -75,10 +80,10 @@ impl Bearers {
         text: &str,
         purpose: Purpose<'_>,
         now: Timestamp,
-    ) -> Result<Caller, AuthError> {
-        let (request, signature) = SignedRequest::parse(text).ok_or_else(|| refused(Refusal::Form))?;
-        let Proven::User(user) = self.proven(request.jwt.expose(), now).await? else {
-            return Err(refused(Refusal::Form));
+    ) -> Result<VerifiedCaller, AuthError> {
+        let (request, signature) = SignedRequest::parse(text).ok_or_else(|| refused(Rejection::Form))?;
+        let VerifiedJwt::NatsUser(user) = self.proven(request.jwt.expose(), now).await? else {
+            return Err(refused(Rejection::Form));
         };
         signed::check(&request, &signature, &user, purpose, now).map_err(refused)?;
         let caller = caller(&user, purpose)?;
@@ -87,29 +92,29 @@ impl Bearers {
     }
 
     /// Whose JWT this is, remembered for a while.
-    async fn proven(&self, jwt: &str, now: Timestamp) -> Result<Proven, AuthError> {
-        if let Some(proven) = self.verified.get(jwt, now) {
+    async fn proven(&self, text: &str, now: Timestamp) -> Result<VerifiedJwt, AuthError> {
+        if let Some(proven) = self.verified.get(text, now) {
             return Ok(proven);
         }
-        let token = Token::parse(jwt, MAX_TOKEN).map_err(refused)?;
-        let (proven, until) = if token.alg == nats_jwt::ALGORITHM {
-            let (user, until) = self.user(&token, now).await?;
-            (Proven::User(Arc::new(user)), until)
+        let jwt = Jwt::parse(text, MAX_JWT_BYTES).map_err(refused)?;
+        let (proven, until) = if jwt.alg == nats_jwt::ALGORITHM {
+            let (user, until) = self.user(&jwt, now).await?;
+            (VerifiedJwt::NatsUser(Arc::new(user)), until)
         } else {
-            let verifier = self.ordinary.as_ref().ok_or_else(|| refused(Refusal::NotConfigured))?;
-            let valid = verifier.verify(&token, now).await.map_err(|_| AuthError::NoKeys)?;
+            let verifier = self.ordinary.as_ref().ok_or_else(|| refused(Rejection::NotConfigured))?;
+            let valid = verifier.verify(&jwt, now).await.map_err(|_| AuthError::NoKeys)?;
             let (caller, until) = valid.map_err(refused)?;
-            (Proven::Caller(Arc::new(caller)), until)
+            (VerifiedJwt::Ordinary(Arc::new(caller)), until)
         };
-        self.verified.put(jwt, proven.clone(), until, now);
+        self.verified.put(text, proven.clone(), until, now);
         Ok(proven)
     }
 
-    async fn user(&self, token: &Token<'_>, now: Timestamp) -> Result<(User, Timestamp), AuthError> {
-        let accounts = self.accounts.as_ref().ok_or_else(|| refused(Refusal::NotConfigured))?;
-        let account = nats_jwt::account_of(token).map_err(refused)?;
-        let (jwt, until) = accounts.get(&account, now).await?.map_err(refused)?;
-        let user = jwt.user(token, now).map_err(refused)?;
+    async fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<(NatsUser, Timestamp), AuthError> {
+        let accounts = self.accounts.as_ref().ok_or_else(|| refused(Rejection::NotConfigured))?;
+        let account = nats_jwt::account_of(jwt).map_err(refused)?;
+        let (account_jwt, until) = accounts.get(&account, now).await?.map_err(refused)?;
+        let user = account_jwt.user(jwt, now).map_err(refused)?;
         // No longer than the account's JWT is gone by, so that a revocation in a newer one is heard of.
         let until = user.expires.map_or(until, |expires| expires.min(until));
         Ok((user, until))
@@ -117,7 +122,7 @@ impl Bearers {
 }
 
 /// A user as a caller. It may call here what it may call on the bus; it is never an admin.
-fn caller(user: &User, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
+fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, AuthError> {
     let call = match purpose {
         // Says nothing but who it is.
         Purpose::Call { name: "whoami", .. } => None,
@@ -126,13 +131,13 @@ fn caller(user: &User, purpose: Purpose<'_>) -> Result<Caller, AuthError> {
         Purpose::Command { .. } => Some("login"),
     };
     if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call))) {
-        return Err(refused(Refusal::Permission));
+        return Err(refused(Rejection::Permission));
     }
-    Ok(Caller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
+    Ok(VerifiedCaller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
 }
 
 /// Why is for the log alone: whoever tries credentials learns nothing from the answer.
-fn refused(reason: Refusal) -> AuthError {
+fn refused(reason: Rejection) -> AuthError {
     info!(%reason, "credential refused");
     AuthError::Invalid
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::Caller;
-use super::nats_jwt::User;
+use super::VerifiedCaller;
+use super::nats_jwt::NatsUser;
 use crate::system::later;
 
 /// JWTs that are remembered at once.
@@ -16,20 +16,20 @@ const MOST: u64 = 10_000;
 
 /// Who a valid JWT is of.
 #[derive(Debug, Clone)]
-pub enum Proven {
+pub enum VerifiedJwt {
     /// A NATS user.
-    User(Arc<User>),
+    NatsUser(Arc<NatsUser>),
     /// The caller of an ordinary JWT.
-    Caller(Arc<Caller>),
+    Ordinary(Arc<VerifiedCaller>),
 }
 
 /// Valid JWTs by their hash: a copy of the memory holds no credential.
-pub struct Verified {
-    known: Cache<[u8; 32], (Proven, Timestamp)>,
+pub struct VerifiedJwts {
+    known: Cache<[u8; 32], (VerifiedJwt, Timestamp)>,
     lifetime: Duration,
 }
 
-impl Verified {
+impl VerifiedJwts {
     /// An empty cache whose entries live that long at most.
     #[must_use]
     pub fn new(lifetime: Duration) -> Self {
@@ -38,13 +38,13 @@ impl Verified {
 
     /// Who the JWT is of, if it was found valid and still is.
     #[must_use]
-    pub fn get(&self, jwt: &str, now: Timestamp) -> Option<Proven> {
+    pub fn get(&self, jwt: &str, now: Timestamp) -> Option<VerifiedJwt> {
         let (proven, _) = self.known.get(&hash(jwt)).filter(|(_, until)| now < *until)?;
         Some(proven)
     }
 
     /// Remembers a JWT, for the cache's lifetime and no longer than until then.
-    pub fn put(&self, jwt: &str, proven: Proven, until: Timestamp, now: Timestamp) {
+    pub fn put(&self, jwt: &str, proven: VerifiedJwt, until: Timestamp, now: Timestamp) {
         self.known.insert(hash(jwt), (proven, until.min(later(now, self.lifetime))));
     }
 }
@@ -66,9 +66,9 @@ mod tests {
     #[test]
     fn a_jwt_is_remembered_within_its_own_time_and_the_caches() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
-        let caller = Caller { account, role: Role::Member, actor: "jwt:x".to_owned() };
-        let proven = Proven::Caller(Arc::new(caller));
-        let cache = Verified::new(Duration::from_mins(1));
+        let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
+        let proven = VerifiedJwt::Ordinary(Arc::new(caller));
+        let cache = VerifiedJwts::new(Duration::from_mins(1));
         cache.put("short", proven.clone(), at(1_010), at(1_000));
         cache.put("long", proven, at(9_000), at(1_000));
         assert!(cache.get("short", at(1_009)).is_some());
@@ -81,9 +81,9 @@ mod tests {
     #[test]
     fn no_more_than_so_many_are_remembered() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
-        let caller = Caller { account, role: Role::Member, actor: "jwt:x".to_owned() };
-        let proven = Proven::Caller(Arc::new(caller));
-        let cache = Verified::new(Duration::from_mins(1));
+        let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
+        let proven = VerifiedJwt::Ordinary(Arc::new(caller));
+        let cache = VerifiedJwts::new(Duration::from_mins(1));
         for number in 0..2 * MOST {
             cache.put(&number.to_string(), proven.clone(), at(9_000), at(1_000));
         }

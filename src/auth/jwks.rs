@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::warn;
 use url::Url;
 
-use super::jwt::Refusal;
+use super::jwt::Rejection;
 use crate::provider;
 use crate::secret::Secret;
 
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// How long a caller waits while another one's question is under way: whoever waits holds a place for calls, and has
 /// proven nothing yet.
 const WAIT: Duration = Duration::from_secs(1);
-/// Keys of a set that are looked at.
+/// VerificationKeys of a set that are looked at.
 const MOST_KEYS: usize = 100;
 /// Shortest RSA modulus: 2048 bits.
 const RSA_BYTES: usize = 256;
@@ -37,69 +37,69 @@ const RSA: &[Algorithm] =
 
 /// A key with the algorithms that it may be used with. A token only chooses among these.
 #[derive(Debug)]
-pub struct Key {
+pub struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     public: DecodingKey,
 }
 
-impl Key {
+impl VerificationKey {
     /// Whether it signed that text.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn verify(&self, algorithm: Algorithm, text: &[u8], signature: &str) -> Result<(), Refusal> {
+    /// [`Rejection`].
+    pub fn verify(&self, algorithm: Algorithm, text: &[u8], signature: &str) -> Result<(), Rejection> {
         if !self.algorithms.contains(&algorithm) {
-            return Err(Refusal::Algorithm);
+            return Err(Rejection::Algorithm);
         }
         match jsonwebtoken::crypto::verify(signature, text, &self.public, algorithm) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Refusal::Signature),
+            Ok(false) | Err(_) => Err(Rejection::Signature),
         }
     }
 }
 
 /// A set of keys.
 #[derive(Debug)]
-pub struct Keys(Vec<Key>);
+pub struct VerificationKeys(Vec<VerificationKey>);
 
-impl Keys {
+impl VerificationKeys {
     /// The one key of a shared secret: for HS256, whatever key id a token names.
     #[must_use]
     pub fn secret(secret: &Secret) -> Self {
         let public = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self(vec![Key { id: None, algorithms: vec![Algorithm::HS256], public }])
+        Self(vec![VerificationKey { id: None, algorithms: vec![Algorithm::HS256], public }])
     }
 
-    /// Reads a set. Keys of unknown kinds, for encryption or of shared secrets are passed over.
+    /// Reads a set. VerificationKeys of unknown kinds, for encryption or of shared secrets are passed over.
     ///
     /// # Errors
-    /// [`Refusal::Form`] when it is no set of keys.
-    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+    /// [`Rejection::Form`] when it is no set of keys.
+    pub fn parse(body: &[u8]) -> Result<Self, Rejection> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_slice(body).map_err(|_| Refusal::Form)?;
+        let set: Set = serde_json::from_slice(body).map_err(|_| Rejection::Form)?;
         Ok(Self(set.keys.into_iter().take(MOST_KEYS).filter_map(read).collect()))
     }
 
     /// The key of that id, or without one the only key of that algorithm.
     ///
     /// # Errors
-    /// [`Refusal`] saying whether there is no such key, or it is not for that algorithm.
-    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&Key, Refusal> {
-        let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+    /// [`Rejection`] saying whether there is no such key, or it is not for that algorithm.
+    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&VerificationKey, Rejection> {
+        let named = |key: &&VerificationKey| id.is_none() || key.id.as_deref() == id;
         let mut fitting = self.0.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            (None, _) if self.0.iter().any(|key| named(&key)) => Err(Refusal::Algorithm),
-            (None, _) | (Some(_), Some(_)) => Err(Refusal::Key),
+            (None, _) if self.0.iter().any(|key| named(&key)) => Err(Rejection::Algorithm),
+            (None, _) | (Some(_), Some(_)) => Err(Rejection::Key),
         }
     }
 }
 
-fn read(value: Value) -> Option<Key> {
+fn read(value: Value) -> Option<VerificationKey> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let is_for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && jwk.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
@@ -119,7 +119,7 @@ fn read(value: Value) -> Option<Key> {
         jsonwebtoken::DecodingKeyKind::SecretOrDer(_) => true,
     };
     let is_usable = is_for_signatures && is_strong && !algorithms.is_empty();
-    is_usable.then_some(Key { id: jwk.common.key_id, algorithms, public })
+    is_usable.then_some(VerificationKey { id: jwk.common.key_id, algorithms, public })
 }
 
 /// The algorithms that a key of that form can be for.
@@ -146,7 +146,7 @@ pub(crate) struct Jwks {
 }
 
 struct Fetched {
-    keys: Keys,
+    keys: VerificationKeys,
     at: Timestamp,
 }
 
@@ -170,13 +170,13 @@ impl Jwks {
     pub(crate) async fn with<T>(
         &self,
         now: Timestamp,
-        using: impl Fn(&Keys) -> Result<T, Refusal>,
-    ) -> Result<Result<T, Refusal>, NoKeys> {
+        using: impl Fn(&VerificationKeys) -> Result<T, Rejection>,
+    ) -> Result<Result<T, Rejection>, NoKeys> {
         let known = self.newest.load_full();
         let outcome = known.as_ref().map(|known| using(&known.keys));
         let is_fresh = known.as_ref().is_some_and(|known| age(known.at, now) < FRESH);
         match outcome {
-            Some(outcome) if is_fresh && !matches!(outcome, Err(Refusal::Key)) => return Ok(outcome),
+            Some(outcome) if is_fresh && !matches!(outcome, Err(Rejection::Key)) => return Ok(outcome),
             _ => {}
         }
         let fetched = self.fetch(known, now).await?;
@@ -198,7 +198,7 @@ impl Jwks {
         *asked = Some(now);
         let answer = self.client.get(self.url.clone()).await;
         let keys = answer.map_err(|error| error.to_string()).and_then(|answer| match answer.status {
-            200 => Keys::parse(&answer.body).map_err(|error| error.to_string()),
+            200 => VerificationKeys::parse(&answer.body).map_err(|error| error.to_string()),
             status => Err(format!("status {status}")),
         });
         match keys {

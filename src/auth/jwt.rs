@@ -6,13 +6,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 /// Longest JWT of a caller. All headers of a request together are no longer.
-pub const MAX_TOKEN: usize = 16 * 1024;
+pub const MAX_JWT_BYTES: usize = 16 * 1024;
 /// Longest JWT of an account: hundreds of exports and imports.
-pub(crate) const MAX_ACCOUNT: usize = 256 * 1024;
+pub(crate) const MAX_ACCOUNT_JWT_BYTES: usize = 256 * 1024;
 
 /// Why a JWT or a signed request is refused. For the worker's log alone: a caller hears of none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum Rejection {
     /// Not a JWT, or too long for one.
     #[error("not a JWT of a known form")]
     Form,
@@ -93,7 +93,7 @@ struct Header {
 }
 
 /// A JWT taken apart; nothing in it is believed yet. No `Debug`: it would show the credential.
-pub struct Token<'a> {
+pub struct Jwt<'a> {
     /// `alg` of its header.
     pub alg: String,
     /// `kid` of its header.
@@ -106,21 +106,21 @@ pub struct Token<'a> {
     pub signature: &'a str,
 }
 
-impl<'a> Token<'a> {
+impl<'a> Jwt<'a> {
     /// Takes a JWT of at most that many bytes apart.
     ///
     /// # Errors
-    /// [`Refusal::Form`].
-    pub fn parse(text: &'a str, most: usize) -> Result<Self, Refusal> {
+    /// [`Rejection::Form`].
+    pub fn parse(text: &'a str, most: usize) -> Result<Self, Rejection> {
         if text.len() > most {
-            return Err(Refusal::Form);
+            return Err(Rejection::Form);
         }
-        let (signed, signature) = text.rsplit_once('.').ok_or(Refusal::Form)?;
-        let (header, claims) = signed.split_once('.').ok_or(Refusal::Form)?;
-        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Refusal::Form);
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Refusal::Form)?;
+        let (signed, signature) = text.rsplit_once('.').ok_or(Rejection::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(Rejection::Form)?;
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| Rejection::Form);
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Rejection::Form)?;
         if header.crit.is_some() {
-            return Err(Refusal::Form);
+            return Err(Rejection::Form);
         }
         Ok(Self { alg: header.alg, kid: header.kid, claims: decode(claims)?, signed, signature })
     }
@@ -128,9 +128,9 @@ impl<'a> Token<'a> {
     /// The claims as this type.
     ///
     /// # Errors
-    /// [`Refusal::Form`].
-    pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Refusal> {
-        serde_json::from_slice(&self.claims).map_err(|_| Refusal::Form)
+    /// [`Rejection::Form`].
+    pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Rejection> {
+        serde_json::from_slice(&self.claims).map_err(|_| Rejection::Form)
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
     fn only_three_parts_of_base64url_with_a_known_header_are_a_jwt() {
         #[track_caller]
         fn check(text: &str, expected: bool) {
-            assert_eq!(Token::parse(text, MAX_TOKEN).is_ok(), expected, "{text}");
+            assert_eq!(Jwt::parse(text, MAX_JWT_BYTES).is_ok(), expected, "{text}");
         }
         let (header, claims) = (part(r#"{"alg":"ES256","kid":"k"}"#), part("{}"));
         check(&format!("{header}.{claims}.AAAA"), true);
@@ -159,7 +159,7 @@ mod tests {
         check(&format!("{}.{claims}.AAAA", part(r#"{"alg":7}"#)), false);
         check(&format!("{}.{claims}.AAAA", part(r#"{"alg":"ES256","alg":"none"}"#)), false);
         check(&format!("{}.{claims}.AAAA", part(r#"{"alg":"ES256","crit":["b64"],"b64":false}"#)), false);
-        check(&format!("{header}.{}.AAAA", "A".repeat(MAX_TOKEN)), false);
+        check(&format!("{header}.{}.AAAA", "A".repeat(MAX_JWT_BYTES)), false);
         check("", false);
         check("..", false);
     }
@@ -168,10 +168,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,300}", header in ".{0,60}", claims in ".{0,60}", signature in "[ -~]{0,90}") {
-            let _ = Token::parse(&text, MAX_TOKEN);
+            let _ = Jwt::parse(&text, MAX_JWT_BYTES);
             let made = format!("{}.{}.{signature}", part(&header), part(&claims));
-            if let Ok(token) = Token::parse(&made, MAX_TOKEN) {
-                let _ = token.claims::<serde_json::Value>();
+            if let Ok(jwt) = Jwt::parse(&made, MAX_JWT_BYTES) {
+                let _ = jwt.claims::<serde_json::Value>();
             }
         }
     }

@@ -9,7 +9,7 @@ use nkeys::{KeyPair, KeyPairType};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::jwt::{MAX_ACCOUNT, Refusal, Token};
+use super::jwt::{Jwt, MAX_ACCOUNT_JWT_BYTES, Rejection};
 use crate::subject::Account;
 
 /// The one algorithm of NATS JWTs; by it they are told apart from others.
@@ -19,7 +19,7 @@ const VERSION: u64 = 2;
 
 /// A user whose JWT is valid.
 #[derive(Debug, Clone)]
-pub struct User {
+pub struct NatsUser {
     /// Its account.
     pub account: Account,
     /// Its public key (`U…`).
@@ -31,7 +31,7 @@ pub struct User {
     publish: Permission,
 }
 
-impl User {
+impl NatsUser {
     /// Whether it may publish on that subject.
     #[must_use]
     pub fn may_publish(&self, subject: &str) -> bool {
@@ -41,9 +41,9 @@ impl User {
     /// Whether it signed that text.
     ///
     /// # Errors
-    /// [`Refusal::Signature`].
-    pub fn signed(&self, text: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        key(&self.key, &KeyPairType::User).and_then(|key| key.verify(text, signature).ok()).ok_or(Refusal::Signature)
+    /// [`Rejection::Signature`].
+    pub fn signed(&self, text: &[u8], signature: &[u8]) -> Result<(), Rejection> {
+        key(&self.key, &KeyPairType::User).and_then(|key| key.verify(text, signature).ok()).ok_or(Rejection::Signature)
     }
 }
 
@@ -79,11 +79,11 @@ struct Lifetime {
 }
 
 impl Lifetime {
-    fn check(self, now: Timestamp) -> Result<(), Refusal> {
+    fn check(self, now: Timestamp) -> Result<(), Rejection> {
         if self.exp != 0 && now.as_second() >= self.exp {
-            return Err(Refusal::Expired);
+            return Err(Rejection::Expired);
         }
-        if now.as_second() < self.nbf { Err(Refusal::NotYetValid) } else { Ok(()) }
+        if now.as_second() < self.nbf { Err(Rejection::NotYetValid) } else { Ok(()) }
     }
 
     fn end(self) -> Option<Timestamp> {
@@ -203,41 +203,42 @@ fn key(text: &str, kind: &KeyPairType) -> Option<KeyPair> {
 }
 
 /// Checks that a JWT is signed by its own issuer, who is of that kind.
-fn check_signature(token: &Token<'_>, issuer: &str, kind: &KeyPairType, wrong: Refusal) -> Result<(), Refusal> {
+fn check_signature(jwt: &Jwt<'_>, issuer: &str, kind: &KeyPairType, wrong: Rejection) -> Result<(), Rejection> {
     let issuer = key(issuer, kind).ok_or(wrong)?;
-    let signature = BASE64_URL_SAFE_NO_PAD.decode(token.signature).map_err(|_| Refusal::Form)?;
-    issuer.verify(token.signed.as_bytes(), &signature).map_err(|_| Refusal::Signature)
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(jwt.signature).map_err(|_| Rejection::Form)?;
+    issuer.verify(jwt.signed.as_bytes(), &signature).map_err(|_| Rejection::Signature)
 }
 
 /// The account that a user's JWT says it is of. Nothing is checked yet.
 ///
 /// # Errors
-/// [`Refusal`] when it is no user's JWT.
-pub(crate) fn account_of(token: &Token<'_>) -> Result<Account, Refusal> {
-    let claims: Claims<UserPart> = token.claims()?;
+/// [`Rejection`] when it is no user's JWT.
+pub(crate) fn account_of(jwt: &Jwt<'_>) -> Result<Account, Rejection> {
+    let claims: Claims<UserPart> = jwt.claims()?;
     let issuer_account = claims.nats.issuer_account;
-    Account::parse(if issuer_account.is_empty() { &claims.iss } else { &issuer_account }).map_err(|_| Refusal::Account)
+    Account::parse(if issuer_account.is_empty() { &claims.iss } else { &issuer_account })
+        .map_err(|_| Rejection::Account)
 }
 
 impl AccountJwt {
     /// Judges an account's JWT.
     ///
     /// # Errors
-    /// [`Refusal`] when it is not this account's, no trusted operator signed it, or its time is over.
-    pub fn verify(text: &str, account: &Account, operators: &[String], now: Timestamp) -> Result<Self, Refusal> {
-        let token = Token::parse(text.trim(), MAX_ACCOUNT)?;
-        let claims: Claims<AccountPart> = token.claims()?;
+    /// [`Rejection`] when it is not this account's, no trusted operator signed it, or its time is over.
+    pub fn verify(text: &str, account: &Account, operators: &[String], now: Timestamp) -> Result<Self, Rejection> {
+        let jwt = Jwt::parse(text.trim(), MAX_ACCOUNT_JWT_BYTES)?;
+        let claims: Claims<AccountPart> = jwt.claims()?;
         let AccountPart { kind, version, limits, signing_keys, revocations, default_permissions } = claims.nats;
-        if token.alg != ALGORITHM || kind != "account" || version != VERSION {
-            return Err(Refusal::Form);
+        if jwt.alg != ALGORITHM || kind != "account" || version != VERSION {
+            return Err(Rejection::Form);
         }
         if claims.sub != account.as_str() {
-            return Err(Refusal::UnknownAccount);
+            return Err(Rejection::UnknownAccount);
         }
         if !operators.contains(&claims.iss) {
-            return Err(Refusal::Operator);
+            return Err(Rejection::Operator);
         }
-        check_signature(&token, &claims.iss, &KeyPairType::Operator, Refusal::Operator)?;
+        check_signature(&jwt, &claims.iss, &KeyPairType::Operator, Rejection::Operator)?;
         claims.lifetime.check(now)?;
         Ok(Self {
             account: account.clone(),
@@ -252,46 +253,46 @@ impl AccountJwt {
     /// Judges a user's JWT by that of its account. Whether the JWT alone is enough is for the caller to ask.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn user(&self, token: &Token<'_>, now: Timestamp) -> Result<User, Refusal> {
-        let claims: Claims<UserPart> = token.claims()?;
+    /// [`Rejection`].
+    pub fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<NatsUser, Rejection> {
+        let claims: Claims<UserPart> = jwt.claims()?;
         let Claims { iss, sub, iat, lifetime, nats } = claims;
-        if token.alg != ALGORITHM || nats.kind != "user" || nats.version != VERSION {
-            return Err(Refusal::Form);
+        if jwt.alg != ALGORITHM || nats.kind != "user" || nats.version != VERSION {
+            return Err(Rejection::Form);
         }
         let limits = self.limits(&iss, &nats.issuer_account, nats.limits)?;
-        check_signature(token, &iss, &KeyPairType::Account, Refusal::Issuer)?;
-        key(&sub, &KeyPairType::User).ok_or(Refusal::Subject)?;
+        check_signature(jwt, &iss, &KeyPairType::Account, Rejection::Issuer)?;
+        key(&sub, &KeyPairType::User).ok_or(Rejection::Subject)?;
         lifetime.check(now)?;
         self.lifetime.check(now)?;
         let revoked = |who: &str| self.revocations.get(who).is_some_and(|at| iat <= *at);
         if revoked("*") || revoked(&sub) {
-            return Err(Refusal::Revoked);
+            return Err(Rejection::Revoked);
         }
         if limits.is_restricted() {
-            return Err(Refusal::Restricted);
+            return Err(Rejection::Restricted);
         }
         if limits.bearer_token && self.disallow_bearer {
-            return Err(Refusal::BearersDisallowed);
+            return Err(Rejection::BearersDisallowed);
         }
         let publish = if limits.has_permissions() { limits.publish } else { self.default_publish.clone() };
         let expires = [lifetime.end(), self.lifetime.end()].into_iter().flatten().min();
-        Ok(User { account: self.account.clone(), key: sub, is_bearer: limits.bearer_token, expires, publish })
+        Ok(NatsUser { account: self.account.clone(), key: sub, is_bearer: limits.bearer_token, expires, publish })
     }
 
     /// What the user may do: as its JWT says, or as the scoped key that signed it says for all its users.
-    fn limits(&self, issuer: &str, issuer_account: &str, own: Limits) -> Result<Limits, Refusal> {
+    fn limits(&self, issuer: &str, issuer_account: &str, own: Limits) -> Result<Limits, Rejection> {
         if issuer == self.account.as_str() {
             // An account that signs for itself names no other.
             let is_itself = issuer_account.is_empty() || issuer_account == issuer;
-            return if is_itself { Ok(own) } else { Err(Refusal::Issuer) };
+            return if is_itself { Ok(own) } else { Err(Rejection::Issuer) };
         }
         if issuer_account != self.account.as_str() {
-            return Err(Refusal::Issuer);
+            return Err(Rejection::Issuer);
         }
-        match self.signing_keys.get(issuer).ok_or(Refusal::Issuer)? {
+        match self.signing_keys.get(issuer).ok_or(Rejection::Issuer)? {
             None => Ok(own),
-            Some(_) if own.has_permissions() || own.bearer_token || own.is_restricted() => Err(Refusal::Scope),
+            Some(_) if own.has_permissions() || own.bearer_token || own.is_restricted() => Err(Rejection::Scope),
             Some(template) => Ok(template.clone()),
         }
     }

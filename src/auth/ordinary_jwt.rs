@@ -6,9 +6,9 @@ use jiff::Timestamp;
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
-use super::jwks::{Jwks, Keys, NoKeys};
-use super::jwt::{Refusal, Token};
-use super::{Caller, Role};
+use super::jwks::{Jwks, NoKeys, VerificationKeys};
+use super::jwt::{Jwt, Rejection};
+use super::{Role, VerifiedCaller};
 use crate::subject::Account;
 use crate::{config, provider};
 
@@ -33,56 +33,56 @@ pub struct Rules {
 }
 
 /// A valid JWT: who calls, and when that ends.
-pub(crate) type Valid = (Caller, Timestamp);
+pub(crate) type Valid = (VerifiedCaller, Timestamp);
 
 impl Rules {
     /// Judges a JWT by these keys.
     ///
     /// # Errors
-    /// [`Refusal`].
-    pub fn verify(&self, token: &Token<'_>, keys: &Keys, now: Timestamp) -> Result<Valid, Refusal> {
-        let algorithm: Algorithm = token.alg.parse().map_err(|_| Refusal::Algorithm)?;
+    /// [`Rejection`].
+    pub fn verify(&self, jwt: &Jwt<'_>, keys: &VerificationKeys, now: Timestamp) -> Result<Valid, Rejection> {
+        let algorithm: Algorithm = jwt.alg.parse().map_err(|_| Rejection::Algorithm)?;
         // A shared secret has no id.
-        let id = if algorithm == Algorithm::HS256 { None } else { token.kid.as_deref() };
-        keys.find(id, algorithm)?.verify(algorithm, token.signed.as_bytes(), token.signature)?;
-        self.judge(&token.claims()?, now)
+        let id = if algorithm == Algorithm::HS256 { None } else { jwt.kid.as_deref() };
+        keys.find(id, algorithm)?.verify(algorithm, jwt.signed.as_bytes(), jwt.signature)?;
+        self.judge(&jwt.claims()?, now)
     }
 
-    fn judge(&self, claims: &Value, now: Timestamp) -> Result<Valid, Refusal> {
+    fn judge(&self, claims: &Value, now: Timestamp) -> Result<Valid, Rejection> {
         let leeway = i64::try_from(self.leeway.as_secs()).unwrap_or(i64::MAX);
-        let end = seconds(claims, "exp")?.ok_or(Refusal::Expired)?.saturating_add(leeway);
+        let end = seconds(claims, "exp")?.ok_or(Rejection::Expired)?.saturating_add(leeway);
         if now.as_second() >= end {
-            return Err(Refusal::Expired);
+            return Err(Rejection::Expired);
         }
         if seconds(claims, "nbf")?.is_some_and(|from| now.as_second() < from.saturating_sub(leeway)) {
-            return Err(Refusal::NotYetValid);
+            return Err(Rejection::NotYetValid);
         }
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
-            return Err(Refusal::Issuer);
+            return Err(Rejection::Issuer);
         }
         if !names(claims.get("aud"), &self.audience) {
-            return Err(Refusal::Audience);
+            return Err(Rejection::Audience);
         }
-        let account = claim(claims, &self.account_claim).and_then(Value::as_str).ok_or(Refusal::Account)?;
-        let account = Account::parse(account).map_err(|_| Refusal::Account)?;
+        let account = claim(claims, &self.account_claim).and_then(Value::as_str).ok_or(Rejection::Account)?;
+        let account = Account::parse(account).map_err(|_| Rejection::Account)?;
         let role = if names(claim(claims, &self.role_claim), "admin") { Role::Admin } else { Role::Member };
         let subject = claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty());
-        let actor = format!("jwt:{}", printable(subject.ok_or(Refusal::Subject)?));
-        Ok((Caller { account, role, actor }, Timestamp::from_second(end).unwrap_or(Timestamp::MAX)))
+        let actor = format!("jwt:{}", printable(subject.ok_or(Rejection::Subject)?));
+        Ok((VerifiedCaller { account, role, actor }, Timestamp::from_second(end).unwrap_or(Timestamp::MAX)))
     }
 }
 
 /// A time claim in whole seconds; some issuers write fractions.
-fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Refusal> {
+fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Rejection> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
             (Some(seconds), _) => Ok(Some(seconds)),
             #[expect(clippy::cast_possible_truncation, reason = "the cast ends at the largest number")]
             (None, Some(seconds)) => Ok(Some(seconds as i64)),
-            (None, None) => Err(Refusal::Form),
+            (None, None) => Err(Rejection::Form),
         },
-        Some(_) => Err(Refusal::Form),
+        Some(_) => Err(Rejection::Form),
     }
 }
 
@@ -108,7 +108,7 @@ fn printable(subject: &str) -> String {
 /// Judges ordinary JWTs as the settings say.
 pub(crate) struct Verifier {
     rules: Rules,
-    secret: Option<Keys>,
+    secret: Option<VerificationKeys>,
     jwks: Option<Jwks>,
 }
 
@@ -139,7 +139,7 @@ impl Verifier {
             role_claim: role_claim.clone(),
             leeway: *leeway,
         };
-        let secret = (!secret.is_empty()).then(|| Keys::secret(secret));
+        let secret = (!secret.is_empty()).then(|| VerificationKeys::secret(secret));
         let jwks = jwks_url.clone().map(|url| Jwks::new(url, client.clone()));
         Ok(Some(Self { rules, secret, jwks }))
     }
@@ -147,17 +147,17 @@ impl Verifier {
     /// Judges a JWT. Its algorithm says where its key is kept; the key says whether it may be used so.
     ///
     /// # Errors
-    /// [`NoKeys`] when the keys are away; [`Refusal`] within.
-    pub(crate) async fn verify(&self, token: &Token<'_>, now: Timestamp) -> Result<Result<Valid, Refusal>, NoKeys> {
-        if token.alg.starts_with("HS") {
-            let keys = self.secret.as_ref().ok_or(Refusal::Algorithm);
-            return Ok(keys.and_then(|keys| self.rules.verify(token, keys, now)));
+    /// [`NoKeys`] when the keys are away; [`Rejection`] within.
+    pub(crate) async fn verify(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<Result<Valid, Rejection>, NoKeys> {
+        if jwt.alg.starts_with("HS") {
+            let keys = self.secret.as_ref().ok_or(Rejection::Algorithm);
+            return Ok(keys.and_then(|keys| self.rules.verify(jwt, keys, now)));
         }
         match &self.jwks {
-            Some(jwks) if token.alg.parse::<Algorithm>().is_ok() => {
-                jwks.with(now, |keys| self.rules.verify(token, keys, now)).await
+            Some(jwks) if jwt.alg.parse::<Algorithm>().is_ok() => {
+                jwks.with(now, |keys| self.rules.verify(jwt, keys, now)).await
             }
-            Some(_) | None => Ok(Err(Refusal::Algorithm)),
+            Some(_) | None => Ok(Err(Rejection::Algorithm)),
         }
     }
 }

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::Purpose;
-use super::jwt::Refusal;
-use super::nats_jwt::User;
+use super::jwt::Rejection;
+use super::nats_jwt::NatsUser;
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::signed::{self, SignedRequest};
 use crate::subject::{CommandSubject, NONCES, Verb};
@@ -28,26 +28,26 @@ const CALLBACK: &str = "/hub/integrations/oauth-callback";
 pub(super) fn check(
     request: &SignedRequest,
     signature: &[u8],
-    user: &User,
+    user: &NatsUser,
     purpose: Purpose<'_>,
     now: Timestamp,
-) -> Result<(), Refusal> {
+) -> Result<(), Rejection> {
     let came = match purpose {
         Purpose::Call { .. } => now,
         Purpose::Command { queued, .. } => queued,
     };
     if came.as_second().saturating_sub(request.timestamp).saturating_abs() > WINDOW {
-        return Err(Refusal::Timestamp);
+        return Err(Rejection::Timestamp);
     }
     if now.duration_since(came) > MOST_QUEUED {
-        return Err(Refusal::Timestamp);
+        return Err(Rejection::Timestamp);
     }
     user.signed(request.text().expose().as_bytes(), signature)?;
     let fits = match purpose {
         Purpose::Call { name, body } => fits_call(request, name, body).unwrap_or(false),
         Purpose::Command { subject, content, .. } => fits_command(request, subject, content),
     };
-    if fits { Ok(()) } else { Err(Refusal::Misused) }
+    if fits { Ok(()) } else { Err(Rejection::Misused) }
 }
 
 /// Whether a path and query say just what a call's body says, so that nobody on the way made another call of it.
@@ -121,9 +121,9 @@ fn fits_command(request: &SignedRequest, subject: &CommandSubject, content: &[u8
 pub(super) async fn use_up(
     nats: &Nats,
     request: &SignedRequest,
-    user: &User,
+    user: &NatsUser,
     purpose: Purpose<'_>,
-) -> Result<Result<(), Refusal>, NatsError> {
+) -> Result<Result<(), Rejection>, NatsError> {
     let owner = match purpose {
         // Comes before a command, which will use it up.
         Purpose::Call { name: "whoami", .. } => return Ok(Ok(())),
@@ -136,7 +136,7 @@ pub(super) async fn use_up(
         Err(NatsError::WrongLastSequence) => {
             let there = kv::get(nats, NONCES, &key).await?;
             let is_ours = there.is_some_and(|entry| entry.payload == owner.as_bytes());
-            Ok(if is_ours { Ok(()) } else { Err(Refusal::Replayed) })
+            Ok(if is_ours { Ok(()) } else { Err(Rejection::Replayed) })
         }
         Err(error) => Err(error),
     }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
-use crate::auth::{AuthError, Caller};
+use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::jetstream::{Nats, NatsError, Patience};
@@ -151,7 +151,12 @@ fn error_text(body: &Value) -> String {
 }
 
 /// What nodes and the edge may ask alike. Whatever token goes out is counted here.
-async fn carry_out(context: &Context, caller: &Caller, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+async fn carry_out(
+    context: &Context,
+    caller: &VerifiedCaller,
+    call: NodeCall,
+    body: &[u8],
+) -> Result<Value, CallError> {
     let Some(_place) = context.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
@@ -202,7 +207,7 @@ struct ConnectionQuestion {
 }
 
 impl ConnectionQuestion {
-    fn key(&self, caller: &Caller) -> ConnectionKey {
+    fn key(&self, caller: &VerifiedCaller) -> ConnectionKey {
         let (integration, name) = (self.integration_id.clone(), self.connection_id.clone());
         ConnectionKey { account: caller.account.clone(), integration, name }
     }
@@ -210,7 +215,7 @@ impl ConnectionQuestion {
 
 /// The connection, refreshed first when it ends soon. While a refresh fails, the old token is served as long as it is
 /// good.
-async fn token(context: &Context, caller: &Caller, question: &ConnectionQuestion) -> Result<Value, CallError> {
+async fn token(context: &Context, caller: &VerifiedCaller, question: &ConnectionQuestion) -> Result<Value, CallError> {
     let key = question.key(caller);
     let connection = read(context, &key).await?;
     let usual = context.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));

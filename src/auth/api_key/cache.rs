@@ -16,11 +16,11 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::{StoredKey, hash, parse, to_json};
-use crate::auth::{AuthError, Caller};
+use crate::auth::{AuthError, VerifiedCaller};
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::API_KEYS;
 
-/// Keys kept at most, and for how long.
+/// ApiKeys kept at most, and for how long.
 const KEPT: u64 = 10_000;
 const KEPT_FOR: Duration = Duration::from_mins(1);
 /// How often a key's use is noted down.
@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// The API keys, as this process knows them.
 #[derive(Clone)]
-pub(crate) struct Keys(Arc<Inner>);
+pub(crate) struct ApiKeys(Arc<Inner>);
 
 struct Inner {
     nats: Nats,
@@ -66,8 +66,8 @@ struct Watch {
     changes: u64,
 }
 
-impl Keys {
-    /// The keys on this bus. Until [`Keys::watch`] runs, each is read whenever it is used.
+impl ApiKeys {
+    /// The keys on this bus. Until [`ApiKeys::watch`] runs, each is read whenever it is used.
     #[must_use]
     pub(crate) fn new(nats: Nats) -> Self {
         let (uses, to_note) = mpsc::channel(NOTES);
@@ -88,7 +88,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for anything but a known key within its lifetime.
-    pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<Caller, AuthError> {
+    pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<VerifiedCaller, AuthError> {
         let (id, secret) = parse(key).ok_or(AuthError::Invalid)?;
         let found = self.find(id).await?;
         let expected = found.as_ref().map_or("", |found| found.key.hash.as_str());
@@ -101,13 +101,13 @@ impl Keys {
                     let fresh = || Arc::new(RateLimiter::direct(Quota::per_second(limit)));
                     drop(self.0.limits.get_with_by_ref(&actor, fresh));
                 }
-                Ok(Caller { account: found.key.account.clone(), role: found.key.role, actor })
+                Ok(VerifiedCaller { account: found.key.account.clone(), role: found.key.role, actor })
             }
             _ => Err(AuthError::Invalid),
         }
     }
 
-    /// Counts a request of a caller that [`Keys::authenticate`] has proven.
+    /// Counts a request of a caller that [`ApiKeys::authenticate`] has proven.
     ///
     /// # Errors
     /// How long to wait, when it has made as many as it may.

@@ -2,7 +2,7 @@ use nkeys::KeyPair;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::jwt::MAX_TOKEN;
+use super::super::jwt::MAX_JWT_BYTES;
 use super::*;
 
 #[expect(dead_code, reason = "some of it is for tests with a server")]
@@ -49,9 +49,9 @@ impl Tenant {
     }
 
     /// What comes of a user's JWT with these claims over the usual ones.
-    fn user(&self, account: &Value, issuer: &KeyPair, claims: &Value) -> Result<User, Refusal> {
+    fn user(&self, account: &Value, issuer: &KeyPair, claims: &Value) -> Result<NatsUser, Rejection> {
         let jwt = mint::user(issuer, &self.user, claims);
-        self.judged(account).user(&Token::parse(&jwt, MAX_TOKEN)?, now())
+        self.judged(account).user(&Jwt::parse(&jwt, MAX_JWT_BYTES)?, now())
     }
 
     fn of_account(&self) -> Value {
@@ -78,32 +78,32 @@ fn a_user_is_its_accounts_whoever_of_it_signed() {
 #[test]
 fn a_user_is_refused_whose_jwt_is_not_in_order() {
     let tenant = Tenant::new();
-    let check = |issuer: &KeyPair, claims: Value, expected: Refusal| {
+    let check = |issuer: &KeyPair, claims: Value, expected: Rejection| {
         assert_eq!(tenant.user(&json!({}), issuer, &claims).unwrap_err(), expected, "{claims}");
     };
     let (account, stranger) = (&tenant.account, KeyPair::new_account());
-    check(account, json!({ "exp": NOW }), Refusal::Expired);
-    check(account, json!({ "nbf": NOW + 1 }), Refusal::NotYetValid);
-    check(account, json!({ "sub": stranger.public_key() }), Refusal::Subject);
-    check(account, json!({ "sub": "U" }), Refusal::Subject);
-    check(account, json!({ "nats": { "version": 1 } }), Refusal::Form);
-    check(account, json!({ "nats": { "type": "account" } }), Refusal::Form);
-    check(account, json!({ "nats": { "issuer_account": stranger.public_key() } }), Refusal::Issuer);
-    check(account, json!({ "nats": { "src": ["10.0.0.0/8"] } }), Refusal::Restricted);
-    check(account, json!({ "nats": { "times": [{ "start": "08:00:00", "end": "09:00:00" }] } }), Refusal::Restricted);
-    check(account, json!({ "nats": { "allowed_connection_types": ["MQTT"] } }), Refusal::Restricted);
-    check(&stranger, json!({}), Refusal::Issuer);
-    check(&stranger, tenant.of_account(), Refusal::Issuer);
-    check(&stranger, json!({ "iss": account.public_key() }), Refusal::Signature);
-    check(&tenant.signing, json!({}), Refusal::Issuer);
-    check(&tenant.operator, tenant.of_account(), Refusal::Issuer);
-    check(&tenant.user, tenant.of_account(), Refusal::Issuer);
+    check(account, json!({ "exp": NOW }), Rejection::Expired);
+    check(account, json!({ "nbf": NOW + 1 }), Rejection::NotYetValid);
+    check(account, json!({ "sub": stranger.public_key() }), Rejection::Subject);
+    check(account, json!({ "sub": "U" }), Rejection::Subject);
+    check(account, json!({ "nats": { "version": 1 } }), Rejection::Form);
+    check(account, json!({ "nats": { "type": "account" } }), Rejection::Form);
+    check(account, json!({ "nats": { "issuer_account": stranger.public_key() } }), Rejection::Issuer);
+    check(account, json!({ "nats": { "src": ["10.0.0.0/8"] } }), Rejection::Restricted);
+    check(account, json!({ "nats": { "times": [{ "start": "08:00:00", "end": "09:00:00" }] } }), Rejection::Restricted);
+    check(account, json!({ "nats": { "allowed_connection_types": ["MQTT"] } }), Rejection::Restricted);
+    check(&stranger, json!({}), Rejection::Issuer);
+    check(&stranger, tenant.of_account(), Rejection::Issuer);
+    check(&stranger, json!({ "iss": account.public_key() }), Rejection::Signature);
+    check(&tenant.signing, json!({}), Rejection::Issuer);
+    check(&tenant.operator, tenant.of_account(), Rejection::Issuer);
+    check(&tenant.user, tenant.of_account(), Rejection::Issuer);
     let mut own = tenant.of_account();
     own["nats"]["bearer_token"] = json!(true);
-    check(&tenant.scoped, own, Refusal::Scope);
+    check(&tenant.scoped, own, Rejection::Scope);
     let mut own = tenant.of_account();
     own["nats"]["pub"] = json!({ "allow": [">"] });
-    check(&tenant.scoped, own, Refusal::Scope);
+    check(&tenant.scoped, own, Rejection::Scope);
 }
 
 #[test]
@@ -112,8 +112,8 @@ fn no_other_algorithm_is_taken_from_the_header() {
     for alg in ["ed25519", "none", "EdDSA", "HS256", "", "ED25519-NKEY"] {
         let claims = mint::user_claims(&tenant.account, &tenant.user, &json!({}));
         let jwt = mint::sign_as(&tenant.account, &json!({ "typ": "JWT", "alg": alg }), &claims);
-        let token = Token::parse(&jwt, MAX_TOKEN).unwrap();
-        assert_eq!(tenant.judged(&json!({})).user(&token, now()).unwrap_err(), Refusal::Form, "{alg}");
+        let parsed = Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap();
+        assert_eq!(tenant.judged(&json!({})).user(&parsed, now()).unwrap_err(), Rejection::Form, "{alg}");
     }
 }
 
@@ -121,17 +121,17 @@ fn no_other_algorithm_is_taken_from_the_header() {
 fn the_accounts_jwt_revokes_and_forbids() {
     let tenant = Tenant::new();
     let key = tenant.user.public_key();
-    let check = |account: Value, claims: Value, expected: Option<Refusal>| {
+    let check = |account: Value, claims: Value, expected: Option<Rejection>| {
         assert_eq!(tenant.user(&account, &tenant.account, &claims).err(), expected, "{account} {claims}");
     };
     let issued = 1_700_000_000;
-    check(json!({ "revocations": { &key: issued } }), json!({}), Some(Refusal::Revoked));
+    check(json!({ "revocations": { &key: issued } }), json!({}), Some(Rejection::Revoked));
     check(json!({ "revocations": { &key: issued - 1 } }), json!({}), None);
-    check(json!({ "revocations": { "*": issued } }), json!({}), Some(Refusal::Revoked));
+    check(json!({ "revocations": { "*": issued } }), json!({}), Some(Rejection::Revoked));
     check(json!({ "revocations": { "*": issued } }), json!({ "iat": issued + 1 }), None);
-    check(json!({ "revocations": { "*": 1 } }), json!({ "iat": null }), Some(Refusal::Revoked));
+    check(json!({ "revocations": { "*": 1 } }), json!({ "iat": null }), Some(Rejection::Revoked));
     let no_bearers = json!({ "limits": { "disallow_bearer": true } });
-    check(no_bearers.clone(), json!({ "nats": { "bearer_token": true } }), Some(Refusal::BearersDisallowed));
+    check(no_bearers.clone(), json!({ "nats": { "bearer_token": true } }), Some(Rejection::BearersDisallowed));
     check(no_bearers, json!({}), None);
 }
 
@@ -139,7 +139,7 @@ fn the_accounts_jwt_revokes_and_forbids() {
 fn an_account_is_believed_only_through_a_trusted_operator() {
     let tenant = Tenant::new();
     let (operators, other) = ([tenant.operator.public_key()], KeyPair::new_operator());
-    let check = |text: String, expected: Refusal| {
+    let check = |text: String, expected: Rejection| {
         assert_eq!(AccountJwt::verify(&text, &tenant.id(), &operators, now()).unwrap_err(), expected, "{text}");
     };
     let claims = |more: Value| {
@@ -147,21 +147,21 @@ fn an_account_is_believed_only_through_a_trusted_operator() {
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         claims
     };
-    check(mint::account(&other, &tenant.account, &json!({})), Refusal::Operator);
-    check(mint::account(&tenant.account, &tenant.account, &json!({})), Refusal::Operator);
-    check(mint::account(&tenant.operator, &KeyPair::new_account(), &json!({})), Refusal::UnknownAccount);
-    check(mint::sign(&other, &claims(json!({}))), Refusal::Signature);
-    check(mint::sign(&tenant.operator, &claims(json!({ "exp": NOW }))), Refusal::Expired);
-    check(mint::sign(&tenant.operator, &claims(json!({ "nbf": NOW + 1 }))), Refusal::NotYetValid);
-    check(mint::user(&tenant.operator, &tenant.user, &json!({ "sub": tenant.account.public_key() })), Refusal::Form);
-    check(String::new(), Refusal::Form);
+    check(mint::account(&other, &tenant.account, &json!({})), Rejection::Operator);
+    check(mint::account(&tenant.account, &tenant.account, &json!({})), Rejection::Operator);
+    check(mint::account(&tenant.operator, &KeyPair::new_account(), &json!({})), Rejection::UnknownAccount);
+    check(mint::sign(&other, &claims(json!({}))), Rejection::Signature);
+    check(mint::sign(&tenant.operator, &claims(json!({ "exp": NOW }))), Rejection::Expired);
+    check(mint::sign(&tenant.operator, &claims(json!({ "nbf": NOW + 1 }))), Rejection::NotYetValid);
+    check(mint::user(&tenant.operator, &tenant.user, &json!({ "sub": tenant.account.public_key() })), Rejection::Form);
+    check(String::new(), Rejection::Form);
     let both = [other.public_key(), tenant.operator.public_key()];
     assert!(AccountJwt::verify(&tenant.jwt(&json!({})), &tenant.id(), &both, now()).is_ok());
     // A user outlives its account's JWT no more than its own.
     let ending = mint::sign(&tenant.operator, &claims(json!({ "exp": NOW + 60 })));
     let account = AccountJwt::verify(&ending, &tenant.id(), &operators, now()).unwrap();
     let jwt = mint::user(&tenant.account, &tenant.user, &json!({ "exp": NOW + 90 }));
-    let user = account.user(&Token::parse(&jwt, MAX_TOKEN).unwrap(), now()).unwrap();
+    let user = account.user(&Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap(), now()).unwrap();
     assert_eq!(user.expires.map(Timestamp::as_second), Some(NOW + 60));
 }
 

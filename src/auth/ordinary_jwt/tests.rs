@@ -2,7 +2,7 @@ use jsonwebtoken::{EncodingKey, Header};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::jwt::MAX_TOKEN;
+use super::super::jwt::MAX_JWT_BYTES;
 use super::*;
 use crate::secret::Secret;
 
@@ -14,8 +14,8 @@ const NOW: i64 = 1_800_000_000;
 const SECRET_TEXT: &str = "0123456789abcdef0123456789abcdef";
 const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
 
-fn set(keys: &[&Value]) -> Keys {
-    Keys::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
+fn set(keys: &[&Value]) -> VerificationKeys {
+    VerificationKeys::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
 }
 
 fn rules() -> Rules {
@@ -32,8 +32,8 @@ fn claims() -> Value {
     json!({ "iss": "https://sso.example", "aud": "tokenbus", "sub": "ada", "exp": NOW + 60, "account": ACCOUNT })
 }
 
-fn verify(text: &str, keys: &Keys) -> Result<Valid, Refusal> {
-    rules().verify(&Token::parse(text, MAX_TOKEN)?, keys, Timestamp::from_second(NOW).unwrap())
+fn verify(text: &str, keys: &VerificationKeys) -> Result<Valid, Rejection> {
+    rules().verify(&Jwt::parse(text, MAX_JWT_BYTES)?, keys, Timestamp::from_second(NOW).unwrap())
 }
 
 #[test]
@@ -48,14 +48,20 @@ fn every_algorithm_that_is_named_is_taken_by_its_own_key_alone() {
         for other in signers.iter().filter(|other| other.algorithm != signer.algorithm) {
             assert!(verify(&jwt, &set(&[&other.public])).is_err(), "{:?}", other.algorithm);
         }
-        assert!(verify(&jwt, &Keys::secret(&Secret::new(SECRET_TEXT))).is_err());
+        assert!(verify(&jwt, &VerificationKeys::secret(&Secret::new(SECRET_TEXT))).is_err());
     }
     let hmac = EncodingKey::from_secret(SECRET_TEXT.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &hmac).unwrap();
-    assert!(verify(&jwt, &Keys::secret(&Secret::new(SECRET_TEXT))).is_ok());
-    assert_eq!(verify(&jwt, &Keys::secret(&Secret::new("x".repeat(32)))).unwrap_err(), Refusal::Signature);
+    assert!(verify(&jwt, &VerificationKeys::secret(&Secret::new(SECRET_TEXT))).is_ok());
+    assert_eq!(
+        verify(&jwt, &VerificationKeys::secret(&Secret::new("x".repeat(32)))).unwrap_err(),
+        Rejection::Signature
+    );
     let longer = jsonwebtoken::encode(&Header::new(Algorithm::HS512), &claims(), &hmac).unwrap();
-    assert_eq!(verify(&longer, &Keys::secret(&Secret::new(SECRET_TEXT))).unwrap_err(), Refusal::Algorithm);
+    assert_eq!(
+        verify(&longer, &VerificationKeys::secret(&Secret::new(SECRET_TEXT))).unwrap_err(),
+        Rejection::Algorithm
+    );
 }
 
 #[test]
@@ -67,7 +73,7 @@ fn the_algorithm_is_the_keys_and_never_the_tokens() {
     for form in &forms {
         let header = Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::HS256) };
         let jwt = jsonwebtoken::encode(&header, &claims(), &EncodingKey::from_secret(form.as_bytes())).unwrap();
-        assert_eq!(verify(&jwt, &keys).unwrap_err(), Refusal::Algorithm);
+        assert_eq!(verify(&jwt, &keys).unwrap_err(), Rejection::Algorithm);
     }
     // `none`, in any spelling, with and without a signature.
     let good = rsa.sign(&claims());
@@ -76,12 +82,12 @@ fn the_algorithm_is_the_keys_and_never_the_tokens() {
         use base64::Engine as _;
         let header = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(json!({ "alg": alg, "kid": "k" }).to_string());
         for rest in [rest.to_owned(), format!("{}.", rest.split_once('.').unwrap().0)] {
-            assert_eq!(verify(&format!("{header}.{rest}"), &keys).unwrap_err(), Refusal::Algorithm, "{alg}");
+            assert_eq!(verify(&format!("{header}.{rest}"), &keys).unwrap_err(), Rejection::Algorithm, "{alg}");
         }
     }
     // The key is for RS256 only, as it says itself; without saying so, for its whole family.
     let other = Signer { algorithm: Algorithm::RS384, ..signer("k", Algorithm::RS256) };
-    assert_eq!(verify(&other.sign(&claims()), &set(&[&other.public])).unwrap_err(), Refusal::Algorithm);
+    assert_eq!(verify(&other.sign(&claims()), &set(&[&other.public])).unwrap_err(), Rejection::Algorithm);
     let mut open = other.public.clone();
     open.as_object_mut().unwrap().remove("alg");
     assert!(verify(&other.sign(&claims()), &set(&[&open])).is_ok());
@@ -92,24 +98,24 @@ fn a_key_must_be_known_and_meant_for_signatures() {
     let (one, two) = (signer("one", Algorithm::ES256), signer("two", Algorithm::ES256));
     let keys = set(&[&one.public, &two.public]);
     assert!(verify(&two.sign(&claims()), &keys).is_ok());
-    assert_eq!(verify(&one.sign_as(Some("two"), &claims()), &keys).unwrap_err(), Refusal::Signature);
-    assert_eq!(verify(&one.sign_as(Some("three"), &claims()), &keys).unwrap_err(), Refusal::Key);
-    assert_eq!(verify(&one.sign_as(None, &claims()), &keys).unwrap_err(), Refusal::Key);
+    assert_eq!(verify(&one.sign_as(Some("two"), &claims()), &keys).unwrap_err(), Rejection::Signature);
+    assert_eq!(verify(&one.sign_as(Some("three"), &claims()), &keys).unwrap_err(), Rejection::Key);
+    assert_eq!(verify(&one.sign_as(None, &claims()), &keys).unwrap_err(), Rejection::Key);
     assert!(verify(&one.sign_as(None, &claims()), &set(&[&one.public])).is_ok());
     for (field, value) in [("use", json!("enc")), ("key_ops", json!(["sign"])), ("alg", json!("RS256"))] {
         let mut public = one.public.clone();
         public[field] = value;
-        assert_eq!(verify(&one.sign(&claims()), &set(&[&public])).unwrap_err(), Refusal::Key, "{field}");
+        assert_eq!(verify(&one.sign(&claims()), &set(&[&public])).unwrap_err(), Rejection::Key, "{field}");
     }
     let secret =
         json!({ "kty": "oct", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY", "kid": "one", "alg": "HS256" });
     let hmac = EncodingKey::from_secret(SECRET_TEXT.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &hmac).unwrap();
-    assert_eq!(verify(&jwt, &set(&[&secret])).unwrap_err(), Refusal::Key);
+    assert_eq!(verify(&jwt, &set(&[&secret])).unwrap_err(), Rejection::Key);
     let short = json!({ "kty": "RSA", "n": "AQAB".repeat(32), "e": "AQAB", "kid": "one" });
     assert_eq!(
         set(&[&short, &json!(7), &json!({}), &json!({ "kty": "new" })]).find(None, Algorithm::RS256).err(),
-        Some(Refusal::Key)
+        Some(Rejection::Key)
     );
 }
 
@@ -117,7 +123,7 @@ fn a_key_must_be_known_and_meant_for_signatures() {
 fn claims_must_be_there_and_fit() {
     let signer = signer("k", Algorithm::ES256);
     let keys = set(&[&signer.public]);
-    let check = |field: &str, value: Value, expected: Option<Refusal>| {
+    let check = |field: &str, value: Value, expected: Option<Rejection>| {
         let mut claims = claims();
         let fields = claims.as_object_mut().unwrap();
         if value.is_null() {
@@ -127,29 +133,29 @@ fn claims_must_be_there_and_fit() {
         };
         assert_eq!(verify(&signer.sign(&claims), &keys).err(), expected, "{claims}");
     };
-    check("exp", Value::Null, Some(Refusal::Expired));
-    check("exp", json!(NOW - 30), Some(Refusal::Expired));
+    check("exp", Value::Null, Some(Rejection::Expired));
+    check("exp", json!(NOW - 30), Some(Rejection::Expired));
     check("exp", json!(NOW - 29), None);
     check("exp", json!(1.9e9), None);
     check("exp", json!(1e300), None);
-    check("exp", json!(-1e300), Some(Refusal::Expired));
+    check("exp", json!(-1e300), Some(Rejection::Expired));
     check("exp", json!(u64::MAX), None);
-    check("exp", json!("2030"), Some(Refusal::Form));
-    check("nbf", json!(NOW + 31), Some(Refusal::NotYetValid));
+    check("exp", json!("2030"), Some(Rejection::Form));
+    check("nbf", json!(NOW + 31), Some(Rejection::NotYetValid));
     check("nbf", json!(NOW + 30), None);
-    check("nbf", json!([]), Some(Refusal::Form));
-    check("iss", Value::Null, Some(Refusal::Issuer));
-    check("iss", json!("https://sso.example/"), Some(Refusal::Issuer));
-    check("iss", json!(["https://sso.example"]), Some(Refusal::Issuer));
-    check("aud", Value::Null, Some(Refusal::Audience));
-    check("aud", json!("other"), Some(Refusal::Audience));
+    check("nbf", json!([]), Some(Rejection::Form));
+    check("iss", Value::Null, Some(Rejection::Issuer));
+    check("iss", json!("https://sso.example/"), Some(Rejection::Issuer));
+    check("iss", json!(["https://sso.example"]), Some(Rejection::Issuer));
+    check("aud", Value::Null, Some(Rejection::Audience));
+    check("aud", json!("other"), Some(Rejection::Audience));
     check("aud", json!(["other", "tokenbus"]), None);
-    check("sub", Value::Null, Some(Refusal::Subject));
-    check("sub", json!(""), Some(Refusal::Subject));
-    check("account", Value::Null, Some(Refusal::Account));
-    check("account", json!("*"), Some(Refusal::Account));
-    check("account", json!(nkeys::KeyPair::new_user().public_key()), Some(Refusal::Account));
-    check("account", json!([ACCOUNT]), Some(Refusal::Account));
+    check("sub", Value::Null, Some(Rejection::Subject));
+    check("sub", json!(""), Some(Rejection::Subject));
+    check("account", Value::Null, Some(Rejection::Account));
+    check("account", json!("*"), Some(Rejection::Account));
+    check("account", json!(nkeys::KeyPair::new_user().public_key()), Some(Rejection::Account));
+    check("account", json!([ACCOUNT]), Some(Rejection::Account));
 }
 
 #[test]
@@ -200,7 +206,7 @@ proptest! {
                 let _ = rules().judge(&claims, now);
             }
         }
-        let _ = Keys::parse(body.as_bytes());
+        let _ = VerificationKeys::parse(body.as_bytes());
         let rsa = json!({ "kty": "RSA", "n": text, "e": text });
         let curve = json!({ "kty": "EC", "crv": "P-256", "x": text, "y": text });
         let _ = set(&[&rsa, &curve]);

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{CONCURRENCY, CallError, no_connection, too_many};
-use crate::auth::Caller;
+use crate::auth::VerifiedCaller;
 use crate::command::{Answer, Work};
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::jetstream::NatsError;
@@ -27,7 +27,7 @@ const WAY: Duration = Duration::from_secs(1);
 /// A new token: the one of a refresh already under way, or of one of our own.
 pub(super) async fn refresh(
     context: &Context,
-    caller: &Caller,
+    caller: &VerifiedCaller,
     key: &ConnectionKey,
     given: Option<&Secret>,
 ) -> Result<Value, CallError> {
@@ -53,7 +53,11 @@ pub(super) async fn refresh(
 }
 
 /// Deletes a connection.
-pub(super) async fn delete(context: &Context, caller: &Caller, key: &ConnectionKey) -> Result<Value, CallError> {
+pub(super) async fn delete(
+    context: &Context,
+    caller: &VerifiedCaller,
+    key: &ConnectionKey,
+) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
     order(context, &CommandSubject::connection(key, Verb::Revoke), work, None).await

@@ -14,7 +14,7 @@ use tracing::{Instrument as _, info_span, warn};
 
 use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
-use crate::auth::{AuthError, Caller, Purpose};
+use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::jetstream::{Nats, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
@@ -114,7 +114,7 @@ async fn ready(context: &Context) -> Result<Value, CallError> {
     Ok(json!({ "ready": true }))
 }
 
-fn whoami(context: &Context, caller: &Caller) -> Value {
+fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {
     json!({
         "account": caller.account,
         "role": caller.role,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::list::{self, Page};
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
-use crate::auth::{ADMINS_ONLY, Caller, Role};
+use crate::auth::{ADMINS_ONLY, Role, VerifiedCaller};
 use crate::store::StoreError;
 use crate::worker::context::Context;
 
@@ -40,7 +40,7 @@ fn expires_days() -> u16 {
     api_key::EXPIRES_DAYS
 }
 
-pub(super) async fn list(context: &Context, caller: &Caller, page: &Page) -> Result<Value, CallError> {
+pub(super) async fn list(context: &Context, caller: &VerifiedCaller, page: &Page) -> Result<Value, CallError> {
     admin(context, caller)?;
     let keys = api_key::list(&context.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
@@ -48,7 +48,7 @@ pub(super) async fn list(context: &Context, caller: &Caller, page: &Page) -> Res
     list::cut(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
-pub(super) async fn create(context: &Context, caller: &Caller, wanted: Wanted) -> Result<Value, CallError> {
+pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: Wanted) -> Result<Value, CallError> {
     admin(context, caller)?;
     let Wanted { name, role, expires_days, rate_limit } = wanted;
     let lifetime = api_key::days(expires_days).map_err(|error| bad_request(format!("expires_days {error}")))?;
@@ -66,7 +66,7 @@ pub(super) async fn create(context: &Context, caller: &Caller, wanted: Wanted) -
     Ok(body)
 }
 
-pub(super) async fn revoke(context: &Context, caller: &Caller, named: &Named) -> Result<Value, CallError> {
+pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &Named) -> Result<Value, CallError> {
     admin(context, caller)?;
     let (nats, account) = (&context.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
@@ -75,7 +75,7 @@ pub(super) async fn revoke(context: &Context, caller: &Caller, named: &Named) ->
     }
 }
 
-fn admin(context: &Context, caller: &Caller) -> Result<(), CallError> {
+fn admin(context: &Context, caller: &VerifiedCaller) -> Result<(), CallError> {
     if caller.is_admin(&context.config.auth.admin_accounts) {
         return Ok(());
     }

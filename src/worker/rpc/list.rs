@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{CallError, bad_request, explain, no_config};
-use crate::auth::Caller;
+use crate::auth::VerifiedCaller;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
@@ -46,7 +46,7 @@ pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, Call
 
 /// Connections in the order in which they were last changed, so that whoever goes on from page to page misses none: one
 /// that is refreshed meanwhile comes again at the end.
-pub(super) async fn connections(context: &Context, caller: &Caller, page: Page) -> Result<Value, CallError> {
+pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     let after = after.map_err(|_| bad_request(CURSOR))?;

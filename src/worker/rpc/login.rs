@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{CallError, bad_request, no_config, too_many};
-use crate::auth::Caller;
+use crate::auth::VerifiedCaller;
 use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
 use crate::login::{self, PendingLogin, Variables};
@@ -49,7 +49,7 @@ pub(super) struct Ticket {
     ticket: Secret,
 }
 
-pub(super) async fn begin(context: &Context, caller: &Caller, question: Question) -> Result<Value, CallError> {
+pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: Question) -> Result<Value, CallError> {
     let Question { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } = question;
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
@@ -111,7 +111,12 @@ pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Resul
     Ok(json!({ "oauth_url": oauth_url.expose(), "cookie": cookie }))
 }
 
-async fn publish_event(context: &Context, key: &ConnectionKey, caller: &Caller, hash: &str) -> Result<(), CallError> {
+async fn publish_event(
+    context: &Context,
+    key: &ConnectionKey,
+    caller: &VerifiedCaller,
+    hash: &str,
+) -> Result<(), CallError> {
     let subject = CommandSubject::connection(key, Verb::Exchange);
     let event = Event::about(&subject, EventKind::LoginStarted, &caller.actor, system::now());
     let name = event.event.as_str();

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
 use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, told};
-use crate::auth::{Caller, Role};
+use crate::auth::{Role, VerifiedCaller};
 use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
 use crate::jetstream::{Nats, header};
 use crate::subject::NodeCall;
@@ -85,7 +85,7 @@ async fn answer(context: &Context, call: NodeCall, request: Request) {
     let done = async {
         let account = call.account_of(&request.message.subject).map_err(super::bad_request)?;
         let actor = format!("node:{account}");
-        let caller = Caller { account, role: Role::Member, actor };
+        let caller = VerifiedCaller { account, role: Role::Member, actor };
         let payload = &request.message.payload;
         // Nothing said is nothing asked for in particular.
         let body: &[u8] = if payload.is_empty() { b"{}" } else { payload };

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::auth::Caller;
+use crate::auth::VerifiedCaller;
 use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
 use crate::store::{self, StoreError};
@@ -17,7 +17,7 @@ use crate::worker::context::Context;
 const AT_ONCE: usize = 32;
 
 /// Counts every access token in an answer that is about to go out. What has to have its own event has it before.
-pub(super) async fn count(context: &Context, caller: &Caller, answer: &Value) -> Result<(), StoreError> {
+pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &Value) -> Result<(), StoreError> {
     let handed_out = match answer.get("results") {
         Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| read(caller, entry)).collect(),
         None => Vec::from_iter(read(caller, answer)),
@@ -34,7 +34,7 @@ pub(super) async fn count(context: &Context, caller: &Caller, answer: &Value) ->
     Ok(())
 }
 
-fn read(caller: &Caller, connection: &Value) -> Option<Tally> {
+fn read(caller: &VerifiedCaller, connection: &Value) -> Option<Tally> {
     connection.get("access_token")?;
     let key = ConnectionKey::parse_subject(connection.get("subject")?.as_str()?).ok()?;
     let sequence = connection.get("sequence").and_then(Value::as_u64).unwrap_or_default();
