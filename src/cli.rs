@@ -17,19 +17,19 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
-use self::print::say;
+use self::print::print_line;
 use crate::config::{self, Config};
-use crate::jetstream::{Nats, Patience};
+use crate::jetstream::{Nats, NatsError, Patience};
 use crate::{demo, telemetry};
 
 /// OAuth connections on a message bus.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true)]
 #[command(
-    after_help = "(as …): the NATS user that the command needs; `nats.user`, `nats.creds` or `nats.nkey` sets it."
+    after_help = "(as …) names the NATS user that the command needs; set it by `nats.user`, `nats.creds` or `nats.nkey`."
 )]
 pub struct Arguments {
-    /// Settings file, read over the defaults; the environment (`TOKENBUS_NATS__URL=…`) wins over both.
+    /// Settings file. Overrides the defaults, and the environment (`TOKENBUS_NATS__URL=…`) overrides both.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -38,50 +38,50 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway, workers, or both.
+    /// Run the gateway, a worker, or both.
     Serve(serve::Options),
-    /// Declare all streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `worker` or
+    /// Create missing streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `worker` or
     /// `admin`).
     Setup(setup::Options),
-    /// Make, list and revoke API keys (as `admin`).
+    /// Create, list and revoke API keys (as `admin`).
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
-    /// Make and change the keyring that seals what is stored.
+    /// Create and change the keyring that seals stored secrets.
     #[command(subcommand)]
     Keys(keys::Command),
     /// Create, show and delete integrations' configs (as `admin`, with an API key).
     Config(configs::Options),
     /// List, show, refresh, delete and watch an account's connections (as its NATS user, or `admin`).
     Connections(connections::Options),
-    /// Look after commands that were given up (as `admin`).
+    /// List dead letters, advise on them, and drop them (as `admin`).
     #[command(subcommand)]
     Dead(dead::Command),
-    /// Print the headers of a request that a NATS user signs, for curl.
+    /// Sign an HTTP request as a NATS user, and print its headers for curl.
     Sign(sign::Options),
-    /// Check settings, permissions, streams and keys, and say how to mend what is wrong.
+    /// Check settings, permissions, streams and keys, and print how to fix what is wrong.
     Doctor(doctor::Options),
     /// Print the gateway's OpenAPI document.
     Openapi,
-    /// Start everything on this machine and walk one login from end to end.
+    /// Start everything on this machine and run one login from end to end.
     Demo(demo::Options),
 }
 
-/// Carries the command out.
+/// Runs the command.
 ///
 /// # Errors
-/// What went wrong, for people.
+/// The error's chain is meant for people; [`describe_error`] prints it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let loaded = config::load(arguments.config.as_deref());
     if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
-        return doctor::unreadable_settings(options, error);
+        return doctor::report_unreadable_settings(options, error);
     }
     let mut config = loaded.context("settings")?;
     if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
-        // What a person asked for is printed; of the rest only what went wrong. Why there is no connection is said
-        // at the end.
+        // A person sees the command's output, so the log shows only warnings. A failed connection is the command's
+        // error, so the client library's own lines would repeat it.
         "warn,async_nats=off".clone_into(&mut config.log.filter);
         if matches!(arguments.command, Command::Config(_) | Command::Connections(_) | Command::Doctor(_)) {
-            // These say by themselves what the server refuses.
+            // These commands print what the server refuses.
             "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
     }
@@ -96,33 +96,38 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Dead(command) => dead::run(&config, command).await.map_err(with_advice),
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
-        Command::Openapi => say(crate::gateway::OPENAPI),
+        Command::Openapi => print_line(crate::gateway::OPENAPI),
         Command::Demo(options) => demo::run(options).await,
     }
 }
 
-/// Connects once: a person waits for the answer.
+/// Connects without retries, because a person waits for the result.
 async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
 }
 
-/// To whoever is connected, "no answer" is seldom what it says: streams are missing, or the user may not read them.
+/// Adds advice to a request without an answer. While connected, the cause is seldom the network: usually a stream is
+/// missing, or the user lacks a permission.
 fn with_advice(error: anyhow::Error) -> anyhow::Error {
-    let said = in_full(&error);
-    if !said.contains("NATS is away") {
+    if !error.chain().any(is_without_answer) {
         return error;
     }
-    anyhow::anyhow!(
-        "{said}; if it is there: has `tokenbus setup` been run, and may this NATS user do that? `tokenbus doctor` looks"
+    error.context(
+        "no answer from NATS; if the server is up, run `tokenbus setup`, and `tokenbus doctor` to check what this NATS \
+         user may do",
     )
 }
 
-/// The error and its causes, each said once: some say their cause themselves.
+fn is_without_answer(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(NatsError::Away(..) | NatsError::NotSent(..)))
+}
+
+/// Joins an error and its causes. A cause whose text is already in an outer error's text is left out.
 #[must_use]
-pub fn in_full(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said.as_str() {
+pub fn describe_error(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
         "" => cause,
-        earlier if earlier.contains(&cause) => said,
-        earlier => format!("{earlier}: {cause}"),
+        outer if outer.contains(&cause) => text,
+        outer => format!("{outer}: {cause}"),
     })
 }

@@ -52,7 +52,7 @@ mod failpoint;
 pub use self::secret::Secret;
 
 #[doc(hidden)]
-pub use self::cli::{Arguments, in_full, run};
+pub use self::cli::{Arguments, describe_error, run};
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub use self::failpoint::arm;

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match tokenbus::run(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tokenbus: {}", tokenbus::in_full(&error));
+            eprintln!("tokenbus: {}", tokenbus::describe_error(&error));
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! `connections`: an account's connections, over the calls that nodes make.
+//! `connections`: an account's connections, by the same calls that workflow nodes make.
 
 mod client;
 mod login;
@@ -10,17 +10,17 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use self::client::Calls;
-use self::show::Shown;
-use super::print::say;
+use self::show::Printer;
+use super::print::print_line;
 use crate::config::Config;
 use crate::subject::{Account, ConnectionName, Integration, NodeCall};
 
-/// Entries of a page.
-const PAGE: u32 = 200;
+/// Entries per page of a list call.
+const PAGE_SIZE: u32 = 200;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Whose connections: a NATS account's public key; `cli.account` when left out.
+    /// Account whose connections to use, by its public key; default: `cli.account`.
     #[arg(long, global = true, value_name = "ACCOUNT")]
     account: Option<Account>,
     /// Print JSON, one object a line.
@@ -34,25 +34,25 @@ pub(super) struct Options {
 enum Command {
     /// List the account's connections.
     List {
-        /// Only this integration's.
+        /// List only this integration's connections.
         integration: Option<Integration>,
     },
-    /// Show a connection, refreshed first when it ends soon.
+    /// Show a connection. Its token is refreshed first if it expires soon.
     Get {
         #[command(flatten)]
         which: Which,
-        /// How many seconds the token must stay valid.
+        /// Seconds that the token must stay valid.
         #[arg(long, value_name = "SECONDS")]
         min_valid: Option<u32>,
-        /// Print the access token, too.
+        /// Print the access token instead of `[redacted]`.
         #[arg(long)]
         show_token: bool,
     },
-    /// Get a connection a new access token now.
+    /// Refresh a connection's access token now.
     Refresh {
         #[command(flatten)]
         which: Which,
-        /// Print the access token, too.
+        /// Print the access token instead of `[redacted]`.
         #[arg(long)]
         show_token: bool,
     },
@@ -61,21 +61,20 @@ enum Command {
         #[command(flatten)]
         which: Which,
     },
-    /// Show a live view of what expires, is refreshed or fails: a table on a terminal, else a line for each event.
+    /// Follow the account's events: a live table on a terminal, otherwise one line per event.
     Watch {
-        /// Only this integration's.
+        /// Show only this integration's connections.
         integration: Option<Integration>,
     },
-    /// Print the URL to log in at, and wait until somebody has logged in.
+    /// Print the login URL, and wait until a person has logged in there.
     Login(login::Options),
 }
 
-/// A connection of the account.
 #[derive(Debug, Clone, Args)]
 struct Which {
-    /// The integration.
+    /// Integration.
     integration: Integration,
-    /// The connection's name.
+    /// Name of the connection.
     connection: ConnectionName,
 }
 
@@ -92,7 +91,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let Options { account, json, command } = options;
     let account = account.or_else(|| config.cli.account.clone());
     let account = account.ok_or_else(|| {
-        anyhow::anyhow!("whose connections? give `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)")
+        anyhow::anyhow!("missing account: pass `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)")
     })?;
     let calls = Calls { nats: super::connect(config).await?, account };
     match command {
@@ -101,17 +100,17 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
             let mut question = which.question();
             question.extend(min_valid.map(|seconds| ("min_valid".to_owned(), json!(seconds))));
             let answer = calls.call(NodeCall::Token, question).await?;
-            Shown { json, show_token }.connection(&answer)
+            Printer { json, show_token }.print(&answer)
         }
         Command::Refresh { which, show_token } => {
             let answer = calls.call(NodeCall::Refresh, which.question()).await?;
-            Shown { json, show_token }.connection(&answer)
+            Printer { json, show_token }.print(&answer)
         }
         Command::Delete { which } => {
             let answer = calls.call(NodeCall::Delete, which.question()).await?;
             let Which { integration, connection } = which;
-            let said = if json { answer.to_string() } else { format!("{integration}/{connection} is deleted") };
-            say(&said)
+            let text = if json { answer.to_string() } else { format!("{integration}/{connection} deleted") };
+            print_line(&text)
         }
         Command::Watch { integration } => watch::run(&calls, integration.as_ref(), json).await,
         Command::Login(options) => login::run(&calls, options, json).await,
@@ -121,10 +120,10 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
 async fn list(calls: &Calls, integration: Option<&Integration>, json: bool) -> anyhow::Result<()> {
     let connections = calls.list(integration).await?;
     if !json {
-        return say(&show::table(&connections));
+        return print_line(&show::table(&connections));
     }
     for connection in &connections {
-        Shown { json, show_token: false }.connection(connection)?;
+        Printer { json, show_token: false }.print(connection)?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! `dead`: commands that were given up.
+//! `dead`: dead letters, the commands that workers gave up.
 
 use anyhow::bail;
 use clap::Subcommand;
 
-use super::print::{self, say};
+use super::print::{self, print_line};
 use crate::config::Config;
 use crate::protocol::commands::{self as queue, NumberedLetter};
 
@@ -15,15 +15,14 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say how a command can be carried out after all. What was sealed in it is not kept, so whoever sent it has to send
-    /// it again.
+    /// Print how to get the command done. Its sealed content is not stored, so only its sender can send it again.
     Retry {
-        /// The letter's number in the list.
+        /// Number of the letter, as in the list.
         number: u64,
     },
     /// Drop a dead letter.
     Drop {
-        /// The letter's number in the list.
+        /// Number of the letter, as in the list.
         number: u64,
         /// Print JSON.
         #[arg(long)]
@@ -36,23 +35,23 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
     match command {
         Command::List { json: true } => {
             for NumberedLetter { number, letter } in queue::dead_letters(&nats).await? {
-                say(&serde_json::json!({ "number": number, "letter": letter }).to_string())?;
+                print_line(&serde_json::json!({ "number": number, "letter": letter }).to_string())?;
             }
         }
-        Command::List { json: false } => say(&table(&queue::dead_letters(&nats).await?))?,
+        Command::List { json: false } => print_line(&table(&queue::dead_letters(&nats).await?))?,
         Command::Retry { number } => {
-            let Some(buried) = queue::dead_letters(&nats).await?.into_iter().find(|buried| buried.number == number)
+            let Some(letter) = queue::dead_letters(&nats).await?.into_iter().find(|letter| letter.number == number)
             else {
                 bail!("{}", unknown(number));
             };
-            bail!("{}", advice(&buried));
+            bail!("{}", advice(&letter));
         }
         Command::Drop { number, json } => {
-            if !queue::dead_letters(&nats).await?.iter().any(|buried| buried.number == number) {
+            if !queue::dead_letters(&nats).await?.iter().any(|letter| letter.number == number) {
                 bail!("{}", unknown(number));
             }
             queue::forget(&nats, number).await?;
-            print::done(&format!("dead letter {number} dropped"), json)?;
+            print::print_success(&format!("dead letter {number} dropped"), json)?;
         }
     }
     Ok(())
@@ -62,25 +61,25 @@ fn unknown(number: u64) -> String {
     format!("no dead letter has the number {number}; see `tokenbus dead list`")
 }
 
-fn advice(buried: &NumberedLetter) -> String {
-    let subject = &buried.letter.subject;
+fn advice(NumberedLetter { letter, .. }: &NumberedLetter) -> String {
+    let subject = &letter.subject;
     match subject.rsplit('.').next() {
         Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
-        Some("put" | "delete") => format!("{subject}: its content was sealed and is not kept; send the request again"),
-        Some(_) if buried.letter.reason.starts_with("webhook:") => {
-            format!("{subject}: its receiver did not take it in ten hours; the event is still in `OAUTH_EVENTS`")
+        Some("put" | "delete") => format!("{subject}: its sealed content is not stored; send the request again"),
+        Some(_) if letter.reason.starts_with("webhook:") => {
+            format!("{subject}: its receiver did not accept it for ten hours; the event is still in `OAUTH_EVENTS`")
         }
-        _ => format!("{subject}: this cannot be sent again from here"),
+        _ => format!("{subject}: cannot be sent again from here"),
     }
 }
 
-fn table(buried: &[NumberedLetter]) -> String {
-    if buried.is_empty() {
+fn table(letters: &[NumberedLetter]) -> String {
+    if letters.is_empty() {
         return "no dead letters".to_owned();
     }
     let mut table = print::table();
     table.set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
-    for NumberedLetter { number, letter } in buried {
+    for NumberedLetter { number, letter } in letters {
         table.add_row([
             number.to_string(),
             letter.time.strftime("%F %TZ").to_string(),
@@ -89,5 +88,5 @@ fn table(buried: &[NumberedLetter]) -> String {
             letter.reason.clone(),
         ]);
     }
-    print::trimmed(&table)
+    print::render(&table)
 }

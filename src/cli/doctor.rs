@@ -1,4 +1,4 @@
-//! `doctor`: is everything as it must be, and if not, what to do.
+//! `doctor`: checks settings, bus and keyring, and prints how to fix what is wrong.
 
 mod bus;
 mod keyring;
@@ -12,7 +12,7 @@ use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Whose settings these are; decides what is checked.
+    /// Role whose settings these are. Decides what is checked.
     #[arg(long, value_enum, default_value = "all")]
     role: Role,
     /// Print JSON.
@@ -20,7 +20,6 @@ pub(super) struct Options {
     json: bool,
 }
 
-/// A part of the program, or a person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Role {
     /// Gateway and workers in one process.
@@ -29,39 +28,41 @@ enum Role {
     Edge,
     /// Workers.
     Worker,
-    /// A person who looks.
+    /// A person who inspects the store.
     Operator,
-    /// A person who changes things.
+    /// A person who changes configs and API keys.
     Admin,
 }
 
 impl Role {
-    /// Whether this role opens what is stored.
     fn has_keys(self) -> bool {
         matches!(self, Self::All | Self::Worker)
     }
 
-    /// Whether this role is let near the streams.
+    /// Returns true if the role's NATS user may read streams.
     fn sees_streams(self) -> bool {
         self != Self::Edge
     }
 
-    /// Whether this role is of no use without a worker elsewhere.
+    /// Returns true if the role works only while a worker runs elsewhere.
     fn calls_workers(self) -> bool {
         matches!(self, Self::Edge | Self::Admin)
     }
 }
 
-/// What there is to say when there are no settings to check anything with.
-pub(super) fn unreadable_settings(options: &Options, error: &SettingsError) -> anyhow::Result<()> {
+/// Reports settings that cannot be read. Nothing else can be checked then.
+pub(super) fn report_unreadable_settings(options: &Options, error: &SettingsError) -> anyhow::Result<()> {
     let mut report = Report::default();
-    report.add(Check::failed("settings", error.to_string()).fix("docs/configuration.md has every key and its form"));
+    report.add(
+        Check::failed("settings", error.to_string())
+            .fix("correct the setting; docs/configuration.md lists every key and its format"),
+    );
     finish(&report, options)
 }
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let mut report = Report::default();
-    report.add(Check::fine("settings", "readable, every key known"));
+    report.add(Check::fine("settings", "readable, all keys known"));
     let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await } else { None };
     bus::check(config, options.role, keyring.as_ref(), &mut report).await;
     finish(&report, &options)

@@ -1,9 +1,9 @@
-//! Lists that come page by page.
+//! Reading all pages of a list.
 
 use serde_json::{Map, Value};
 
-/// All entries of a list; `ask` gets the question with the cursor of the page before.
-pub(super) async fn all(
+/// Returns the entries of all pages. `ask` receives the question with the cursor of the previous page.
+pub(super) async fn read_all(
     mut question: Map<String, Value>,
     ask: impl AsyncFn(Map<String, Value>) -> anyhow::Result<Value>,
 ) -> anyhow::Result<Vec<Value>> {

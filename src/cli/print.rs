@@ -1,35 +1,35 @@
-//! What commands print.
+//! Printing to standard output.
 
 use std::io::Write as _;
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-/// Prints a line, at once. Whoever reads may have had enough: that is an error, not a panic.
-pub(super) fn say(text: &str) -> anyhow::Result<()> {
+/// Prints a line and flushes it. A closed pipe is an error, not a panic.
+pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)
 }
 
-/// Says that something is done; to a program in the words of the HTTP interface.
-pub(super) fn done(said: &str, json: bool) -> anyhow::Result<()> {
-    if json { say(&json!({ "message": "success" }).to_string()) } else { say(said) }
+/// Prints that a change succeeded: the text for people, or the JSON of the HTTP interface.
+pub(super) fn print_success(text: &str, json: bool) -> anyhow::Result<()> {
+    if json { print_line(&json!({ "message": "success" }).to_string()) } else { print_line(text) }
 }
 
-/// A table without lines.
+/// A table without borders.
 pub(super) fn table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table
 }
 
-/// A table's text, without the spaces that fill its last column.
-pub(super) fn trimmed(table: &Table) -> String {
+/// Renders a table without trailing spaces.
+pub(super) fn render(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// A JSON value as people read it: text without quotes.
-pub(super) fn text(value: &Value) -> String {
+/// Renders a JSON value for people: strings without quotes.
+pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

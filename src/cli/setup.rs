@@ -7,12 +7,12 @@ use crate::protocol::topology::{self, FirstSequence, Sizes};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Let the stream `OAUTH`, restored alone or made anew, go on at this sequence. The start that was refused names
-    /// one.
+    /// Continue the stream `OAUTH` at this sequence, after it was restored alone or created again. The error of the refused
+    /// start names the sequence.
     #[arg(long, value_name = "SEQUENCE", value_parser = clap::value_parser!(u64).range(2..))]
     first_seq: Option<u64>,
-    /// Drop the records that `OAUTH` still holds, to get there. The buckets stay as they are; a record that is newer than
-    /// its entry there is lost.
+    /// Drop the records that `OAUTH` still holds, which `--first-seq` needs. Buckets are not touched; a record that is
+    /// newer than its bucket entry is lost.
     #[arg(long, requires = "first_seq")]
     drop_records: bool,
     /// Print JSON.
@@ -26,5 +26,5 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let nats = super::connect(config).await?;
     let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     topology::set_up(&nats, sizes, first).await?;
-    super::print::done("all streams and buckets are as they must be", json)
+    super::print::print_success("all streams and buckets are set up", json)
 }

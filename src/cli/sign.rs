@@ -1,4 +1,4 @@
-//! `sign`: the headers of a request that a NATS user signs.
+//! `sign`: signs an HTTP request as a NATS user and prints its headers.
 
 use std::path::{Path, PathBuf};
 
@@ -9,45 +9,45 @@ use clap::Args;
 use nkeys::{KeyPair, KeyPairType};
 use url::Url;
 
-use super::print::say;
+use super::print::print_line;
 use crate::secret::Secret;
 use crate::signed::{self, HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME, SignedRequest};
 use crate::system;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// The user's credentials file, with its JWT and its nkey seed.
+    /// Credentials file of the user, with JWT and nkey seed.
     #[arg(long, value_name = "FILE", required_unless_present = "nkey", conflicts_with_all = ["nkey", "jwt"])]
     creds: Option<PathBuf>,
-    /// A file with the user's nkey seed.
+    /// File with the user's nkey seed.
     #[arg(long, value_name = "FILE", requires = "jwt")]
     nkey: Option<PathBuf>,
-    /// A file with the user's JWT.
+    /// File with the user's JWT.
     #[arg(long, value_name = "FILE", requires = "nkey")]
     jwt: Option<PathBuf>,
-    /// A file with the request's body, sent as it is.
+    /// File with the request's body, byte for byte.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// The request's method.
+    /// HTTP method.
     method: String,
-    /// The request's URL, as it is sent.
+    /// URL, exactly as it will be sent.
     url: Url,
 }
 
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let Options { creds, nkey, jwt, body, json, method, url } = options;
     let (jwt, seed) = match (creds, nkey, jwt) {
-        (Some(creds), _, _) => parts(creds)?,
+        (Some(creds), _, _) => read_credentials(creds)?,
         (None, Some(nkey), Some(jwt)) => (read(jwt)?, read(nkey)?),
-        _ => bail!("give --creds, or --nkey and --jwt"),
+        _ => bail!("pass --creds, or --nkey and --jwt"),
     };
     let user = KeyPair::from_seed(seed.expose()).ok().filter(|key| key.key_pair_type() == KeyPairType::User);
     let user = user.context("not the nkey seed of a user (SU…)")?;
     let body = match body {
-        Some(path) => std::fs::read(path).with_context(|| path.display().to_string())?,
+        Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => Vec::new(),
     };
     let target = match url.query() {
@@ -72,23 +72,23 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     if *json {
         let headers: serde_json::Map<_, _> =
             headers.map(|(name, value)| (name.to_owned(), value.into())).into_iter().collect();
-        return say(&serde_json::Value::Object(headers).to_string());
+        return print_line(&serde_json::Value::Object(headers).to_string());
     }
-    headers.iter().try_for_each(|(name, value)| say(&format!("{name}: {value}")))
+    headers.iter().try_for_each(|(name, value)| print_line(&format!("{name}: {value}")))
 }
 
 fn read(path: &Path) -> anyhow::Result<Secret> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Secret::new(text.trim()))
 }
 
-/// JWT and seed of a credentials file: the lines behind `-----BEGIN …` and before `------END …`.
-fn parts(path: &Path) -> anyhow::Result<(Secret, Secret)> {
+/// Reads JWT and seed from a credentials file. Each is the first line after its `-----BEGIN …` line.
+fn read_credentials(path: &Path) -> anyhow::Result<(Secret, Secret)> {
     let text = read(path)?;
     let part = |name: &str| {
-        let behind = text.expose().split_once(&format!("BEGIN {name}"))?.1;
-        behind.lines().skip(1).map(str::trim).find(|line| !line.is_empty()).map(Secret::new)
+        let rest = text.expose().split_once(&format!("BEGIN {name}"))?.1;
+        rest.lines().skip(1).map(str::trim).find(|line| !line.is_empty()).map(Secret::new)
     };
     let found = part("NATS USER JWT").zip(part("USER NKEY SEED"));
-    found.with_context(|| format!("{}: no credentials file with a user's JWT and nkey seed", path.display()))
+    found.with_context(|| format!("{}: not a credentials file with a user's JWT and nkey seed", path.display()))
 }

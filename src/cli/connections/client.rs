@@ -1,16 +1,15 @@
-//! Calls for people: what goes wrong is said so that they know what to do.
+//! The calls, with errors that tell a person what to do.
 
 use anyhow::{Context as _, bail};
 use async_nats::Subscriber;
 use serde_json::{Map, Value, json};
 
-use super::{PAGE, reason};
+use super::{PAGE_SIZE, reason};
 use crate::cli::pages;
 use crate::client::{self, CallError};
 use crate::jetstream::Nats;
 use crate::subject::{Account, Integration, NodeCall};
 
-/// The calls of one account.
 pub(super) struct Calls {
     pub(super) nats: Nats,
     pub(super) account: Account,
@@ -26,19 +25,19 @@ impl Calls {
             ),
         };
         match answer {
-            Ok(answer) => serde_json::from_slice(&answer).context("the answer is not JSON"),
+            Ok(answer) => serde_json::from_slice(&answer).context("cannot read the answer: it is not JSON"),
             Err(error @ CallError::NoWorker) => {
-                bail!("{error}: is a worker running, and is the NATS user of account {} or `admin`?", self.account)
+                bail!("{error}: start a worker, and connect as a NATS user of account {} or as `admin`", self.account)
             }
-            Err(error) => bail!("{}", reason::explained(&error.to_string())),
+            Err(error) => bail!("{}", reason::explain(&error.to_string())),
         }
     }
 
-    /// All connections.
+    /// Returns the connections of all pages.
     pub(super) async fn list(&self, integration: Option<&Integration>) -> anyhow::Result<Vec<Value>> {
-        let mut question = Map::from_iter([("limit".to_owned(), json!(PAGE))]);
+        let mut question = Map::from_iter([("limit".to_owned(), json!(PAGE_SIZE))]);
         question.extend(integration.map(|it| ("integration_id".to_owned(), json!(it))));
-        pages::all(question, async |question| self.call(NodeCall::List, question).await).await
+        pages::read_all(question, async |question| self.call(NodeCall::List, question).await).await
     }
 
     pub(super) async fn subscribe(&self, subject: String) -> anyhow::Result<Subscriber> {

@@ -1,4 +1,4 @@
-//! `connections login`: the URL for a person's browser, and what came of it.
+//! `connections login`: prints the login URL and waits for the outcome.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::client::Calls;
-use super::show::Shown;
+use super::show::Printer;
 use super::{Which, reason};
-use crate::cli::print::say;
+use crate::cli::print::print_line;
 use crate::event::EventKind;
 use crate::subject::{ConnectionKey, NodeCall, events_about};
 
@@ -18,13 +18,13 @@ use crate::subject::{ConnectionKey, NodeCall, events_about};
 pub(super) struct Options {
     #[command(flatten)]
     which: Which,
-    /// Scopes, comma-separated: some of the config's; all of them when left out.
+    /// Comma-separated scopes, a subset of the config's; default: all of them.
     #[arg(long)]
     scopes: Option<String>,
-    /// How many seconds to wait for somebody to log in.
+    /// Seconds to wait for the login.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
-    /// Print the URL and do not wait.
+    /// Print the URL and exit.
     #[arg(long)]
     no_wait: bool,
 }
@@ -39,15 +39,15 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
     let answer = calls.call(NodeCall::Login, question).await?;
     let url = answer.get("oauth_url").and_then(Value::as_str).unwrap_or_default();
     if json {
-        say(&answer.to_string())?;
+        print_line(&answer.to_string())?;
     } else {
-        say(url)?;
+        print_line(url)?;
     }
     if no_wait {
         return Ok(());
     }
     if !json {
-        eprintln!("Open this in a browser; waiting for the login …");
+        eprintln!("Open this URL in a browser. Waiting for the login …");
     }
     let ended = async {
         while let Some(message) = events.next().await {
@@ -57,18 +57,18 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
                 return Ok(event);
             }
         }
-        bail!("the connection to NATS ended")
+        bail!("the connection to NATS was closed")
     };
     let ended = tokio::select! {
         ended = tokio::time::timeout(Duration::from_secs(timeout), ended) => ended,
-        refusal = calls.nats.refusal() => bail!("this NATS user may not see the account's events: {refusal}"),
+        refusal = calls.nats.refusal() => bail!("this NATS user may not read the account's events: {refusal}"),
     };
-    let Ok(event) = ended else { bail!("nobody has logged in within {timeout} seconds") };
+    let Ok(event) = ended else { bail!("no login within {timeout} seconds") };
     let event = event?;
     if event.get("event").and_then(Value::as_str) != Some(EventKind::Connected.as_str()) {
-        let code = event.get("reason").and_then(Value::as_str).unwrap_or("no reason is given");
-        bail!("the login failed: {}", reason::explained(code));
+        let code = event.get("reason").and_then(Value::as_str).unwrap_or("the event has no reason");
+        bail!("the login failed: {}", reason::explain(code));
     }
     let connection = calls.call(NodeCall::Token, which.question()).await?;
-    Shown { json, show_token: false }.connection(&connection)
+    Printer { json, show_token: false }.print(&connection)
 }

@@ -1,39 +1,39 @@
-//! What people can do about a reason that is a code, as it stands in events and answers.
+//! Advice for the reason codes in events and answers.
 
-/// The code with what it means, or the text as it is.
-pub(super) fn explained(reason: &str) -> String {
-    match meaning(reason) {
-        Some(meaning) => format!("{reason}: {meaning}"),
+/// Adds advice to a reason code. Returns any other text unchanged.
+pub(super) fn explain(reason: &str) -> String {
+    match advice(reason) {
+        Some(advice) => format!("{reason}: {advice}"),
         None => reason.to_owned(),
     }
 }
 
-fn meaning(reason: &str) -> Option<&'static str> {
+fn advice(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "invalid_grant" => "the provider takes this code or refresh token no more; log in again",
+        "invalid_grant" => "the provider no longer accepts this code or refresh token; log in again",
         "invalid_client" | "unauthorized_client" | "client_authentication" => {
-            "the provider refuses the client; correct client id, secret or key in the integration's config"
+            "the provider rejects the client; correct client id, secret or key in the integration's config"
         }
         "invalid_scope" => "the provider does not grant these scopes; correct them in the integration's config",
         "access_denied"
         | "login_required"
         | "consent_required"
         | "interaction_required"
-        | "account_selection_required" => "whoever was asked did not allow it; log in again",
-        "config_changed" => "token URL or client id are others than those of the login; log in again",
-        "rate_limited" => "the provider asks for fewer requests; a refresh is tried again by itself",
+        | "account_selection_required" => "the person did not grant access; log in again",
+        "config_changed" => "token URL or client id changed since the login; log in again",
+        "rate_limited" => "rate limited by the provider; refreshes are retried automatically",
         "provider_error"
         | "provider_unreachable"
         | "unreadable_answer"
         | "server_error"
         | "temporarily_unavailable" => {
-            "the provider is not well, or its URL in the config is wrong; a refresh is tried again by itself"
+            "the provider fails, or its URL in the config is wrong; refreshes are retried automatically"
         }
-        "exchange_interrupted" => "a worker ended in the middle of the login; log in again",
-        "refresh_interrupted" => "a worker ended in the middle of the refresh; it is tried again by itself",
-        "issuer_mismatch" => "the callback came from another issuer than the config names; do not trust it",
-        "superseded" => "another login was quicker",
-        "no_config" => "the integration has no config; put it back, and the refreshes go on",
+        "exchange_interrupted" => "a worker stopped during the login; log in again",
+        "refresh_interrupted" => "a worker stopped during the refresh; it is retried automatically",
+        "issuer_mismatch" => "the callback names another issuer than the config; do not trust it",
+        "superseded" => "a newer login or a deletion came first",
+        "no_config" => "the integration has no config; refreshes resume when it has one again",
         _ => return None,
     })
 }
@@ -43,8 +43,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_explained_and_texts_left_as_they_are() {
-        assert_eq!(explained("superseded"), "superseded: another login was quicker");
-        assert_eq!(explained("log in again"), "log in again");
+    fn codes_get_advice_and_texts_stay() {
+        assert_eq!(explain("superseded"), "superseded: a newer login or a deletion came first");
+        assert_eq!(explain("log in again"), "log in again");
     }
 }

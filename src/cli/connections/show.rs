@@ -1,45 +1,44 @@
-//! Connections as people see them. Tokens are shown to whoever asks for them in so many words.
+//! Printing connections. Tokens are redacted unless the person asks for them.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::cli::print::{self, say, text, trimmed};
+use crate::cli::print::{self, plain, print_line, render};
 use crate::subject::ConnectionKey;
 use crate::system;
 
-/// How one connection is printed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shown {
+pub(super) struct Printer {
     pub(super) json: bool,
     pub(super) show_token: bool,
 }
 
-impl Shown {
-    pub(super) fn connection(self, connection: &Value) -> anyhow::Result<()> {
+impl Printer {
+    pub(super) fn print(self, connection: &Value) -> anyhow::Result<()> {
         let mut connection = connection.clone();
         if let Some(token) = connection.get_mut("access_token").filter(|_| !self.show_token) {
             *token = "[redacted]".into();
         }
         if self.json {
-            return say(&connection.to_string());
+            return print_line(&connection.to_string());
         }
         let mut table = print::table();
         for (name, value) in connection.as_object().into_iter().flatten() {
             let shown = match (name.as_str(), value) {
-                ("expiry", value) => format!("{} ({})", text(value), ends(Some(value))),
+                ("expiry", value) => format!("{} ({})", plain(value), describe_expiry(Some(value))),
                 ("modified", value) => value
                     .as_i64()
                     .and_then(|at| Timestamp::from_second(at).ok())
-                    .map_or_else(|| value.to_string(), |at| format!("{at} ({})", ago(at))),
-                (_, value) => text(value),
+                    .map_or_else(|| value.to_string(), |at| format!("{at} ({})", describe_age(at))),
+                (_, value) => plain(value),
             };
             table.add_row([name.clone(), shown]);
         }
-        say(&trimmed(&table))
+        print_line(&render(&table))
     }
 }
 
-/// All connections, a line each.
+/// Renders a table with a row per connection.
 pub(super) fn table(connections: &[Value]) -> String {
     if connections.is_empty() {
         return "no connections".to_owned();
@@ -52,16 +51,16 @@ pub(super) fn table(connections: &[Value]) -> String {
         table.add_row([
             integration,
             name,
-            connection.get("status").map(text).unwrap_or_default(),
-            ends(connection.get("expiry")),
-            changed.map(ago).unwrap_or_default(),
-            connection.get("sequence").map(text).unwrap_or_default(),
+            connection.get("status").map(plain).unwrap_or_default(),
+            describe_expiry(connection.get("expiry")),
+            changed.map(describe_age).unwrap_or_default(),
+            connection.get("sequence").map(plain).unwrap_or_default(),
         ]);
     }
-    trimmed(&table)
+    render(&table)
 }
 
-/// Integration and name, from the token subject.
+/// Returns integration and name, which are only in the token subject.
 pub(super) fn names(connection: &Value) -> (String, String) {
     let subject = connection.get("subject").and_then(Value::as_str).unwrap_or_default();
     match ConnectionKey::parse_subject(subject) {
@@ -70,23 +69,27 @@ pub(super) fn names(connection: &Value) -> (String, String) {
     }
 }
 
-fn ends(expiry: Option<&Value>) -> String {
+fn describe_expiry(expiry: Option<&Value>) -> String {
     let expiry = expiry.and_then(Value::as_str).and_then(|text| text.parse().ok());
-    expiry.map_or_else(|| "–".to_owned(), |expiry| left(expiry, system::now()))
+    expiry.map_or_else(|| "–".to_owned(), |expiry| describe_time_left(expiry, system::now()))
 }
 
-/// How long until then: `in 59 min`, `ended 3 s ago`.
-pub(super) fn left(expiry: Timestamp, now: Timestamp) -> String {
+/// Describes the time to an expiry: `in 59 min`, `ended 3 s ago`.
+pub(super) fn describe_time_left(expiry: Timestamp, now: Timestamp) -> String {
     let left = expiry.duration_since(now);
-    if left.is_positive() { format!("in {}", rough(left)) } else { format!("ended {} ago", rough(-left)) }
+    if left.is_positive() {
+        format!("in {}", format_duration(left))
+    } else {
+        format!("ended {} ago", format_duration(-left))
+    }
 }
 
-fn ago(at: Timestamp) -> String {
-    format!("{} ago", rough(system::now().duration_since(at)))
+fn describe_age(at: Timestamp) -> String {
+    format!("{} ago", format_duration(system::now().duration_since(at)))
 }
 
-/// A length of time in its two largest units at most.
-fn rough(time: SignedDuration) -> String {
+/// Formats a duration in its two largest units.
+fn format_duration(time: SignedDuration) -> String {
     let seconds = time.as_secs().max(0);
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -101,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_left_are_said_in_few_words() {
+    fn times_left_have_at_most_two_units() {
         #[track_caller]
         fn check(seconds: i64, expected: &str) {
             let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
-            assert_eq!(left(now + SignedDuration::from_secs(seconds), now), expected);
+            assert_eq!(describe_time_left(now + SignedDuration::from_secs(seconds), now), expected);
         }
         check(1, "in 1 s");
         check(119, "in 119 s");
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stand_in_the_subject() {
+    fn names_come_from_the_subject() {
         let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
         let key = ConnectionKey::parse(account, "slack", "one").unwrap();
         let connection = serde_json::json!({ "subject": key.subject() });

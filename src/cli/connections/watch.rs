@@ -1,4 +1,6 @@
-//! `connections watch`: what expires, is refreshed and fails, as it happens.
+//! `connections watch`: follows refreshes, failures and expiries as they happen.
+//!
+//! Subscribes to events and pushes first and lists the connections after, so that no change between the two is missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
@@ -13,32 +15,31 @@ use tokio::time::timeout;
 
 use super::client::Calls;
 use super::show;
-use crate::cli::print::{self, say};
+use crate::cli::print::{self, print_line};
 use crate::client::{connects, parse_push};
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::subject::{self, Integration};
 use crate::system;
 
-/// Lines beside the rows of the table: title, header, what is left out, and the cursor's.
-const BESIDE: usize = 5;
-/// Where the terminal does not say how large it is.
-const TERMINAL: (u16, u16) = (80, 24);
-/// How often times left are drawn anew.
+/// Terminal lines that are not rows of the table: title, blank line, header, count of omitted rows, cursor.
+const OTHER_LINES: usize = 5;
+/// Columns and lines to assume if the terminal does not report its size.
+const DEFAULT_SIZE: (u16, u16) = (80, 24);
+/// Interval of redraws: the table shows seconds.
 const REDRAW: Duration = Duration::from_secs(1);
-/// Clears the terminal, its cursor at the top.
+/// Moves the cursor to the top and clears the terminal.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// What is known of one connection.
 #[derive(Debug, Default)]
 struct Row {
     status: &'static str,
     expiry: Option<Timestamp>,
     sequence: u64,
-    last: String,
+    last_event: String,
 }
 
-/// All of them, by integration and name.
+/// All connections, by integration and name.
 #[derive(Debug, Default)]
 struct View(BTreeMap<(String, String), Row>);
 
@@ -47,25 +48,25 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     let mut events = calls.subscribe(subject::events_of(&calls.account)).await?;
     let mut pushes = calls.subscribe(subject::tokens_of(&calls.account)).await?;
     let mut view = View::default();
-    view.are(calls.list(integration).await?)?;
+    view.replace_all(calls.list(integration).await?)?;
     let is_drawn = !json && std::io::stdout().is_terminal();
     if !is_drawn {
-        eprintln!("watching the connections of {}, {} now", calls.account, view.0.len());
+        eprintln!("watching {1} connections of {0}", calls.account, view.0.len());
     }
     let (mut redraw, mut connected) = (tokio::time::interval(REDRAW), connects(calls.nats.client()));
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
-            // A push comes before the event that tells of it.
+            // Pushes first: a push arrives before its event, whose line shows the new expiry.
             biased;
             _ = &mut interrupted => {
-                // The shell's prompt stands below the table, not behind its last line.
-                return if is_drawn { say("") } else { Ok(()) };
+                // Ends the table's last line, so that the shell's prompt starts on its own.
+                return if is_drawn { print_line("") } else { Ok(()) };
             }
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
             push = next(&mut pushes) => {
                 if let Some(connection) = parse_push(&push?).filter(|it| wanted(&names(it).0)) {
-                    view.is(&connection);
+                    view.update(&connection);
                 }
             }
             event = next(&mut events) => {
@@ -73,38 +74,38 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                 if !wanted(field(&event, "integration_id")) {
                     continue;
                 }
-                view.happened(&event);
+                view.add_event(&event);
                 if json {
-                    say(&event.to_string())?;
+                    print_line(&event.to_string())?;
                 } else if !is_drawn {
-                    say(&view.line(&event))?;
+                    print_line(&view.describe(&event))?;
                 }
             }
             _ = redraw.tick() => {
                 if is_drawn {
-                    let (width, height) = crossterm::terminal::size().unwrap_or(TERMINAL);
+                    let (width, height) = crossterm::terminal::size().unwrap_or(DEFAULT_SIZE);
                     let table = view.table(&calls.account.to_string(), system::now(), height.into());
-                    let away = if calls.nats.is_connected() { "" } else { "NATS is away. " };
-                    say(&format!("{CLEAR}{}", cut(&format!("{away}{table}"), width.into())))?;
+                    let away = if calls.nats.is_connected() { "" } else { "Not connected to NATS. " };
+                    print_line(&format!("{CLEAR}{}", truncate_lines(&format!("{away}{table}"), width.into())))?;
                 }
                 let now = connects(calls.nats.client());
-                // What happened while the bus was away was missed; while no worker is there, it is tried again.
+                // After a reconnect, list again: changes were missed. Without a worker this repeats at the next redraw.
                 if now != connected && let Ok(Ok(connections)) = timeout(REDRAW, calls.list(integration)).await {
                     connected = now;
-                    view.are(connections)?;
+                    view.replace_all(connections)?;
                 }
             }
         }
     }
 }
 
-/// Each line as far as there is room for it: one that wraps would push the first ones out.
-fn cut(text: &str, width: usize) -> String {
+/// Truncates lines to the width of the terminal: a wrapped line would scroll the first ones away.
+fn truncate_lines(text: &str, width: usize) -> String {
     text.lines().map(|line| line.chars().take(width).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
 async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
-    messages.next().await.ok_or_else(|| anyhow::anyhow!("the connection to NATS ended"))
+    messages.next().await.ok_or_else(|| anyhow::anyhow!("the connection to NATS was closed"))
 }
 
 fn field<'a>(event: &'a Value, name: &str) -> &'a str {
@@ -115,19 +116,18 @@ fn key(event: &Value) -> (String, String) {
     (field(event, "integration_id").to_owned(), field(event, "connection_id").to_owned())
 }
 
-/// Integration and name.
 fn names(connection: &OauthConnection) -> (String, String) {
     show::names(&json!({ "subject": connection.subject }))
 }
 
 impl View {
-    /// All there are. Those that are not among them were deleted.
-    fn are(&mut self, connections: Vec<Value>) -> anyhow::Result<()> {
+    /// Applies a complete list. Connections that are not in the list were deleted.
+    fn replace_all(&mut self, connections: Vec<Value>) -> anyhow::Result<()> {
         let mut listed = BTreeSet::new();
         for connection in connections {
             let connection = serde_json::from_value(connection)?;
             listed.insert(names(&connection));
-            self.is(&connection);
+            self.update(&connection);
         }
         for (_, row) in self.0.iter_mut().filter(|(names, _)| !listed.contains(names)) {
             (row.status, row.expiry) = (Status::Revoked.as_str(), None);
@@ -135,8 +135,7 @@ impl View {
         Ok(())
     }
 
-    /// A connection's state.
-    fn is(&mut self, connection: &OauthConnection) {
+    fn update(&mut self, connection: &OauthConnection) {
         let row = self.0.entry(names(connection)).or_default();
         if connection.sequence >= row.sequence {
             (row.status, row.expiry, row.sequence) =
@@ -144,8 +143,8 @@ impl View {
         }
     }
 
-    /// An event. Reads are no news about a connection.
-    fn happened(&mut self, event: &Value) {
+    /// Records an event as the last one of its connection. Reads are ignored: they change nothing.
+    fn add_event(&mut self, event: &Value) {
         let name = field(event, "event");
         if event.get("connection_id").is_none() || name == EventKind::Read.as_str() {
             return;
@@ -153,10 +152,10 @@ impl View {
         let row = self.0.entry(key(event)).or_default();
         let time: Option<Timestamp> = field(event, "time").parse().ok();
         let time = time.map(|time| time.strftime("%T").to_string()).unwrap_or_default();
-        row.last = [time.as_str(), name, field(event, "reason")].join(" ");
+        row.last_event = [time.as_str(), name, field(event, "reason")].join(" ");
     }
 
-    fn line(&self, event: &Value) -> String {
+    fn describe(&self, event: &Value) -> String {
         let (integration, name) = key(event);
         let time: Option<Timestamp> = field(event, "time").parse().ok();
         let time = time.map(|time| time.strftime("%FT%TZ").to_string()).unwrap_or_default();
@@ -172,30 +171,30 @@ impl View {
             line = format!("{line}: {}", field(event, "reason"));
         }
         match self.0.get(&(integration, name)).and_then(|row| row.expiry) {
-            Some(expiry) => format!("{line}, ends {}", show::left(expiry, system::now())),
+            Some(expiry) => format!("{line}, ends {}", show::describe_time_left(expiry, system::now())),
             None => line,
         }
     }
 
-    /// What somebody has to log in to again comes first, then what ends soonest; what does not end comes last. Rows for
-    /// which there are not lines enough are counted.
+    /// Renders the table: connections that need a login first, then by expiry, those without expiry last. Rows beyond the
+    /// given number of lines are only counted.
     fn table(&self, account: &str, now: Timestamp, lines: usize) -> String {
-        let most = lines.saturating_sub(BESIDE).max(1);
+        let most = lines.saturating_sub(OTHER_LINES).max(1);
         let mut rows: Vec<_> = self.0.iter().collect();
-        let is_fine = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
-        rows.sort_by_key(|(_, row)| (is_fine(row), row.expiry.is_none(), row.expiry));
+        let is_usable = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
+        rows.sort_by_key(|(_, row)| (is_usable(row), row.expiry.is_none(), row.expiry));
         let mut table = print::table();
         table.set_header(["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
         for ((integration, name), row) in rows.iter().take(most) {
-            let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::left(expiry, now));
-            table.add_row([integration.as_str(), name, row.status, &ends, &row.last]);
+            let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::describe_time_left(expiry, now));
+            table.add_row([integration.as_str(), name, row.status, &ends, &row.last_event]);
         }
         let more = match rows.len().saturating_sub(most) {
             0 => String::new(),
             more => format!("\n… and {more} more"),
         };
         let title = format!("Ctrl-C ends. {} connections of {account}", rows.len());
-        format!("{title}\n\n{}{more}", print::trimmed(&table))
+        format!("{title}\n\n{}{more}", print::render(&table))
     }
 }
 
@@ -215,39 +214,39 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_soonest_comes_first_with_its_last_event() {
+    fn rows_are_sorted_by_expiry_with_the_last_event() {
         let mut view = View::default();
-        view.is(&connection("forever", 1, None));
-        view.is(&connection("late", 2, Some("2026-01-01T14:00:00Z")));
-        view.is(&connection("soon", 4, Some("2026-01-01T12:01:00Z")));
-        view.is(&connection("soon", 3, Some("2026-01-01T18:00:00Z")));
+        view.update(&connection("forever", 1, None));
+        view.update(&connection("late", 2, Some("2026-01-01T14:00:00Z")));
+        view.update(&connection("soon", 4, Some("2026-01-01T12:01:00Z")));
+        view.update(&connection("soon", 3, Some("2026-01-01T18:00:00Z")));
         let about = |event: &str| {
             json!({
                 "event": event, "integration_id": "odd", "connection_id": "soon", "actor": "schedule",
                 "reason": "invalid_client", "time": "2026-01-01T11:59:59Z",
             })
         };
-        view.happened(&about("refresh_failed"));
-        view.happened(&about("read"));
+        view.add_event(&about("refresh_failed"));
+        view.add_event(&about("read"));
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let lines: Vec<Vec<&str>> = table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
         let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
 
-        // Found after the bus was away: the others were deleted meanwhile.
+        // A list after a reconnect: connections that are missing were deleted meanwhile.
         let listed = ["late", "forever"].map(|name| json!(connection(name, 5, None)));
-        view.are(listed.to_vec()).unwrap();
+        view.replace_all(listed.to_vec()).unwrap();
         let status = |name: &str| view.0[&("odd".to_owned(), name.to_owned())].status;
         assert_eq!(["soon", "late", "forever"].map(status), ["revoked", "active", "active"]);
 
-        view.is(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
+        view.update(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
         assert_eq!(first[1..3], ["forever", "needs_reauthorization"]);
 
         let short = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 7);
         assert_eq!((short.lines().count(), short.lines().last()), (6, Some("… and 1 more")), "{short}");
-        assert_eq!(cut("ä table\nof two lines", 4), "ä ta\nof t");
+        assert_eq!(truncate_lines("ä table\nof two lines", 4), "ä ta\nof t");
     }
 }

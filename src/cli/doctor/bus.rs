@@ -1,4 +1,4 @@
-//! The bus: server, permissions, streams, workers, clock.
+//! Checks of the bus: server, permissions, streams, workers and clock.
 
 use std::time::Duration;
 
@@ -18,24 +18,25 @@ use crate::seal::Keyring;
 use crate::subject::Waiter;
 use crate::subject::permission::{self, Act, Permission, USER_INFO};
 
-/// A clock that is further off makes credentials and refreshes come too early or too late.
-const CLOCK: SignedDuration = SignedDuration::from_secs(2);
-/// More missing permissions than this are another role's user.
-const SHOWN: usize = 10;
-/// How long a worker may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Largest accepted difference between clocks. With more, credentials are refused and refreshes come at the wrong time.
+const MAX_CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_secs(2);
+/// Missing permissions that are listed. A user that lacks more than these belongs to another role.
+const MAX_LISTED: usize = 10;
+/// Longest wait for a worker's answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>, report: &mut Report) {
     let nats = match Nats::connect(&config.nats, "tokenbus doctor", Patience::Once).await {
         Ok(nats) => nats,
         Err(error) => {
-            let check = Check::failed("NATS", crate::cli::in_full(&error.into()));
-            return report
-                .add(check.fix("start it, or correct `nats.url`, `nats.user`, `nats.password`, `nats.creds`"));
+            let check = Check::failed("NATS", crate::cli::describe_error(&error.into()));
+            return report.add(
+                check.fix("start nats-server, or correct `nats.url`, `nats.user`, `nats.password` or `nats.creds`"),
+            );
         }
     };
     report.add(server(config, &nats));
-    report.add(on_the_way(config, &nats));
+    report.add(encryption_in_transit(config, &nats));
     match permissions::own_user(&nats).await {
         Ok(Some(own)) => {
             report.add(permissions_of(&own, needed(config, role)));
@@ -45,20 +46,20 @@ pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>
         answer => report.add(unknown_user(answer.err())),
     }
     if role.sees_streams() {
-        stored(config, &nats, keyring, role, report).await;
+        check_streams(config, &nats, keyring, role, report).await;
     }
     if role.calls_workers() {
         report.add(workers(nats).await);
     }
 }
 
-/// What is in streams and buckets. Without JetStream each question would wait for an answer in vain.
-async fn stored(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: Role, report: &mut Report) {
+/// Checks streams and buckets. Stops early without JetStream, because each further request would time out.
+async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: Role, report: &mut Report) {
     let server = topology::check_server(nats).await;
     let is_there = matches!(server, Ok(_) | Err(TopologyError::TooOld { .. }));
     report.add(jetstream(server));
     if !is_there {
-        return report.add(Check::skipped("streams", "cannot be looked at without JetStream"));
+        return report.add(Check::skipped("streams", "cannot be checked without JetStream"));
     }
     let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
     report.add(streams(topology::inspect(nats, sizes).await));
@@ -67,17 +68,17 @@ async fn stored(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: R
     }
     report.add(Check::skipped(
         "at rest",
-        "the server does not tell users how it stores: compare `cipher` and `sync_interval` with nats/server.conf",
+        "the server does not report how it stores: compare `cipher` and `sync_interval` with nats/server.conf",
     ));
     if let Some(keyring) = keyring {
         report.add(keyring::compare(nats, keyring).await);
     }
 }
 
-/// A start is refused for this, so it is to be seen before one.
+/// Checks what would make a worker refuse to start.
 fn sequences(checked: Result<(), SequenceError>) -> Check {
     match checked {
-        Ok(()) => Check::fine("sequences", "go on above all that is stored"),
+        Ok(()) => Check::fine("sequences", "continue above all stored sequences"),
         Err(error) => Check::failed("sequences", error.to_string()),
     }
 }
@@ -87,7 +88,7 @@ fn server(config: &Config, nats: &Nats) -> Check {
     Check::fine("NATS", format!("nats-server {version} at {}", config.nats.url))
 }
 
-fn on_the_way(config: &Config, nats: &Nats) -> Check {
+fn encryption_in_transit(config: &Config, nats: &Nats) -> Check {
     const CHECK: &str = "on the way";
     let is_here = |server: &str| {
         let host = server.trim().split_once("://").map_or(server.trim(), |(_, host)| host);
@@ -99,10 +100,10 @@ fn on_the_way(config: &Config, nats: &Nats) -> Check {
         return Check::fine(CHECK, "TLS");
     }
     if config.nats.url.split(',').all(is_here) {
-        return Check::fine(CHECK, "no TLS, but nothing leaves this machine");
+        return Check::fine(CHECK, "no TLS, but traffic does not leave this machine");
     }
-    Check::warning(CHECK, "tokens travel to NATS in clear")
-        .fix("configure `tls` at the server, then `tls://…` in `nats.url` and, for an authority of your own, `nats.ca`")
+    Check::warning(CHECK, "tokens travel to NATS unencrypted")
+        .fix("configure `tls` on the server, set `tls://…` in `nats.url` and, for a private CA, `nats.ca`")
 }
 
 fn needed(config: &Config, role: Role) -> Vec<Permission> {
@@ -123,15 +124,15 @@ fn permissions_of(own: &OwnUser, needed: Vec<Permission>) -> Check {
     let whose = format!("user `{}` of account `{}`", own.user, own.account);
     let missing = own.missing(needed);
     if missing.is_empty() {
-        return Check::fine(CHECK, format!("{whose} may do all that is needed"));
+        return Check::fine(CHECK, format!("{whose} has all permissions that it needs"));
     }
-    let mut check = Check::failed(CHECK, format!("{whose} may not"));
-    for permission in missing.iter().take(SHOWN) {
+    let mut check = Check::failed(CHECK, format!("{whose} lacks"));
+    for permission in missing.iter().take(MAX_LISTED) {
         check = check.and(format!("  {permission}"));
     }
-    if missing.len() > SHOWN {
-        let wrong = "this looks like another role's user: correct `nats.user`; nats/accounts.conf has all of them";
-        return check.and(format!("  and {} more", missing.len() - SHOWN)).fix(wrong);
+    if missing.len() > MAX_LISTED {
+        let wrong = "this looks like another role's user: correct `nats.user`; nats/accounts.conf lists all users";
+        return check.and(format!("  and {} more", missing.len() - MAX_LISTED)).fix(wrong);
     }
     for (act, list) in [(Act::Publish, "publish"), (Act::Subscribe, "subscribe")] {
         let subjects = missing.iter().filter(|permission| permission.act == act);
@@ -149,34 +150,34 @@ fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
         Role::Edge => permission::forbidden_to_edge(),
         Role::Operator => permission::forbidden_to_operator(),
         Role::All | Role::Worker | Role::Admin => {
-            return Check::skipped(CHECK, "whoever has this user's password has everything: guard it");
+            return Check::skipped(CHECK, "this user has access to everything: guard its password");
         }
     };
     let excess = own.excess(forbidden);
     if excess.is_empty() {
-        return Check::fine(CHECK, "the user may do nothing that it should not");
+        return Check::fine(CHECK, "the user has no permissions that it should not have");
     }
-    let mut check = Check::warning(CHECK, "the user may also, at least in part,");
+    let mut check = Check::warning(CHECK, "the user also has, at least in part,");
     for permission in excess {
         check = check.and(format!("  {permission}"));
     }
-    check.fix("narrow the user's permissions as in nats/accounts.conf; in an account of its own this does less harm")
+    check.fix("narrow the user's permissions as in nats/accounts.conf")
 }
 
 fn unknown_user(error: Option<NatsError>) -> Check {
-    let found = error.map_or("the server gives no answer".to_owned(), |error| error.to_string());
+    let found = error.map_or("the server does not answer".to_owned(), |error| error.to_string());
     Check::warning("permissions", format!("cannot be checked: {found}"))
-        .fix(format!("let the user publish `{USER_INFO}`"))
-        .fix("let it subscribe to its inbox (`nats.inbox_prefix`, or `_INBOX_<user>`): without it no answer arrives")
+        .fix(format!("allow the user to publish `{USER_INFO}`"))
+        .fix("allow it to subscribe to its inbox (`nats.inbox_prefix`, or `_INBOX_<user>`), where answers arrive")
 }
 
 fn clock(own: &OwnUser) -> Check {
     let seconds = own.clock_ahead.as_secs_f64();
-    if own.clock_ahead.abs() <= CLOCK {
-        return Check::fine("clock", format!("as the server's, {:.1} s apart at most", seconds.abs()));
+    if own.clock_ahead.abs() <= MAX_CLOCK_DIFFERENCE {
+        return Check::fine("clock", format!("within {:.1} s of the server's", seconds.abs()));
     }
-    Check::failed("clock", format!("the server's clock is {seconds:+.1} s off this one's"))
-        .fix("set both by NTP: credentials and refreshes go by the clock")
+    Check::failed("clock", format!("the server's clock differs by {seconds:+.1} s"))
+        .fix("set both clocks by NTP: credentials and refreshes depend on them")
 }
 
 fn jetstream(server: Result<Server, TopologyError>) -> Check {
@@ -184,9 +185,9 @@ fn jetstream(server: Result<Server, TopologyError>) -> Check {
         Ok(Server { api_level, .. }) => Check::fine("JetStream", format!("enabled, API level {api_level}")),
         Err(error) => {
             let fix = if matches!(error, TopologyError::TooOld { .. }) {
-                "update nats-server; `nats/bring-nats` brings one"
+                "update nats-server; `nats/bring-nats` downloads one"
             } else {
-                "take a user of the account that has `jetstream`, or set it at the server and for the account, as in nats/server.conf and nats/accounts.conf"
+                "use a NATS user of the account that has `jetstream`, or enable it on the server and for the account, as in nats/server.conf and nats/accounts.conf"
             };
             Check::failed("JetStream", error.to_string()).fix(fix)
         }
@@ -208,9 +209,9 @@ fn streams(found: Vec<(String, Result<(), TopologyError>)>) -> Check {
 }
 
 async fn workers(nats: Nats) -> Check {
-    match Bus::new(nats, Replies::new(), ANSWER).ready().await {
+    match Bus::new(nats, Replies::new(), ANSWER_TIMEOUT).ready().await {
         Ok(()) => Check::fine("workers", "answer"),
         Err(reason) => Check::failed("workers", reason)
-            .fix("start one: `tokenbus serve --role worker`; if one runs, see the permissions above"),
+            .fix("start one with `tokenbus serve --role worker`; if one is running, see the permissions above"),
     }
 }

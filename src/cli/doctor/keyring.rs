@@ -1,4 +1,4 @@
-//! The keyring: is it readable, and does it hold the keys that are in use?
+//! Checks of the keyring: it is readable, and has all keys in use.
 
 use super::report::{Check, Report};
 use crate::config::Config;
@@ -13,20 +13,19 @@ pub(super) async fn load(config: &Config, report: &mut Report) -> Option<Keyring
                 let found = "all users of this machine can read its file";
                 report.add(Check::warning("keyring's file", found).fix("make it private: `chmod o-r`"));
             }
-            report.add(Check::fine("keyring", format!("readable; its keys: {}", keyring.key_ids().join(", "))));
+            report.add(Check::fine("keyring", format!("readable, with the keys {}", keyring.key_ids().join(", "))));
             Some(keyring)
         }
         Err(error) => {
-            report.add(
-                Check::failed("keyring", error.to_string())
-                    .fix("give this worker the keyring of the other workers; the very first one makes it with `tokenbus keys generate`"),
-            );
+            report.add(Check::failed("keyring", error.to_string()).fix(
+                "copy the keyring of the other workers; for the first worker, create one with `tokenbus keys generate`",
+            ));
             None
         }
     }
 }
 
-/// Whether all keys are there that something stored was sealed with.
+/// Checks that the keyring has every key that a stored value is sealed with.
 pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
     const CHECK: &str = "keys in use";
     let entry = match kv::get(nats, META, META_KEYS).await {
@@ -45,5 +44,5 @@ pub(super) async fn compare(nats: &Nats, keyring: &Keyring) -> Check {
         return Check::fine(CHECK, format!("{}: all in the keyring", used.join(", ")));
     }
     Check::failed(CHECK, format!("not in the keyring: {}", missing.join(", ")))
-        .fix("add these keys to the keyring: what they sealed opens with nothing else")
+        .fix("add these keys to the keyring: values sealed with them cannot be opened otherwise")
 }

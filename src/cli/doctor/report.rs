@@ -1,4 +1,4 @@
-//! A list of checks, for people and as JSON.
+//! The report: a list of checks, as text or JSON.
 
 use std::fmt;
 use std::io::IsTerminal as _;
@@ -12,10 +12,10 @@ use crate::config;
 #[serde(rename_all = "lowercase")]
 enum Status {
     Ok,
-    /// Works, but is not as it should be.
+    /// Works, but should be changed.
     Warning,
     Failed,
-    /// Cannot be found out from here.
+    /// Cannot be checked from here.
     Skipped,
 }
 
@@ -29,7 +29,7 @@ impl Status {
         }
     }
 
-    /// Its colour, by SGR number.
+    /// SGR code of the colour.
     fn colour(self) -> u8 {
         match self {
             Self::Ok => 32,
@@ -40,15 +40,14 @@ impl Status {
     }
 }
 
-/// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Check {
     #[serde(rename = "check")]
     name: &'static str,
     status: Status,
-    /// What was found, the most important line first.
+    /// Findings, the most important first.
     found: Vec<String>,
-    /// What to do about it.
+    /// Advice, one step each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     fix: Vec<String>,
 }
@@ -74,20 +73,19 @@ impl Check {
         Self::new(check, Status::Skipped, found)
     }
 
-    /// The same with a line more of what was found.
+    /// Adds a line to the findings.
     pub(super) fn and(mut self, found: impl Into<String>) -> Self {
         self.found.push(found.into());
         self
     }
 
-    /// The same with what to do.
+    /// Adds advice.
     pub(super) fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix.push(fix.into());
         self
     }
 }
 
-/// All that was looked at.
 #[derive(Debug, Default)]
 pub(super) struct Report(Vec<Check>);
 
@@ -96,7 +94,7 @@ impl Report {
         self.0.push(check);
     }
 
-    /// The verdict when something is broken: it is the program's error, and no part of the printed report.
+    /// Returns the verdict if a check failed. It becomes the program's error, so the printed report leaves it out.
     pub(super) fn failed(&self) -> Option<String> {
         let failures = self.count(Status::Failed);
         (failures > 0).then(|| format!("{failures} of {} checks failed", self.0.len()))

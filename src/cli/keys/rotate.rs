@@ -1,18 +1,18 @@
-//! `keys rotate`: everything stored is sealed with the first key.
+//! `keys rotate`: re-seals all stored values with the first key, with a progress bar.
 
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::print::say;
+use crate::cli::print::print_line;
 use crate::config::Config;
 use crate::seal::Keyring;
 use crate::store::{self, Rotated, Step, Store};
 
-/// Hidden by itself where standard error is no terminal.
+/// Shown while entries are counted. Hidden if standard error is not a terminal.
 const BAR: &str = "{prefix:22} {wide_bar} {pos}/{len} {per_sec} {eta}";
-/// In its place while there is nothing to count.
+/// Shown while waiting for workers, when there is nothing to count.
 const WAITING: &str = "{wide_msg} {elapsed}";
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let store = Store::new(crate::cli::connect(config).await?, Arc::new(keyring));
     let (counting, waiting) = (ProgressStyle::with_template(BAR)?, ProgressStyle::with_template(WAITING)?);
     let bar = ProgressBar::new(0);
-    let tell = |step: Step<'_>| match step {
+    let show = |step: Step<'_>| match step {
         Step::Begins(stream, messages) => {
             bar.reset();
             bar.set_style(counting.clone());
@@ -30,19 +30,19 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
         }
         Step::Done => bar.inc(1),
         Step::Waits(what) => {
-            let said = format!("waiting for {what}");
-            // Without a bar, once.
-            if bar.is_hidden() && bar.message() != said {
-                eprintln!("{said}");
+            let text = format!("waiting for {what}");
+            // A hidden bar shows nothing, so the reason is printed once.
+            if bar.is_hidden() && bar.message() != text {
+                eprintln!("{text}");
             }
-            if bar.message() != said {
+            if bar.message() != text {
                 bar.reset();
                 bar.set_style(waiting.clone());
             }
-            bar.set_message(said);
+            bar.set_message(text);
         }
     };
-    let rotated = store::rotate(&store, &tell).await;
+    let rotated = store::rotate(&store, &show).await;
     bar.finish_and_clear();
     let rotated = rotated?;
     let (used, _) = store.keys_in_use().await?;
@@ -50,15 +50,15 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let Rotated { sealing, resealed, caught_up, retired } = rotated;
     if json {
         let done = json!({ "sealing": sealing, "resealed": resealed, "caught_up": caught_up, "retired": retired, "spare": spare });
-        return say(&done.to_string());
+        return print_line(&done.to_string());
     }
     if retired.is_empty() && resealed == 0 {
-        say(&format!("nothing to do: all that is stored is sealed with key {sealing}"))?;
+        print_line(&format!("nothing to do: all stored values are sealed with key {sealing}"))?;
     } else {
-        say(&format!("{resealed} entries sealed anew with key {sealing}"))?;
+        print_line(&format!("{resealed} entries re-sealed with key {sealing}"))?;
     }
     if !spare.is_empty() {
-        say(&format!("may be taken out of the keyring: {}", spare.join(", ")))?;
+        print_line(&format!("no longer used, may be removed from the keyring: {}", spare.join(", ")))?;
     }
     Ok(())
 }
