@@ -69,7 +69,7 @@ pub(crate) enum AuthError {
     #[error("too many requests with this credential; try again in {0} s")]
     Limited(u64),
     /// It cannot be checked now.
-    #[error(transparent)]
+    #[error("{0}")]
     Away(#[from] NatsError),
     /// It cannot be checked now, for want of its issuer's keys.
     #[error("the credential cannot be checked now: its issuer's keys are away; try again")]

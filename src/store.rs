@@ -30,7 +30,7 @@ pub(crate) use self::ticket::Start;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The bus.
-    #[error(transparent)]
+    #[error("{0}")]
     Nats(#[from] NatsError),
     /// Sealing.
     #[error("{what}: {source}")]

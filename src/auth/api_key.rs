@@ -114,7 +114,7 @@ pub(crate) enum CreateError {
     #[error("name must be at most {MAX_NAME} characters, without control characters")]
     Name,
     /// It could not be stored.
-    #[error(transparent)]
+    #[error("{0}")]
     Nats(#[from] NatsError),
 }
 

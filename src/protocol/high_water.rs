@@ -49,7 +49,7 @@ pub(crate) enum SequenceError {
     #[error(transparent)]
     Backwards(#[from] Backwards),
     /// The server gives no answer.
-    #[error(transparent)]
+    #[error("{0}")]
     Nats(#[from] NatsError),
 }
 

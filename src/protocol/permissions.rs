@@ -33,7 +33,7 @@ pub(crate) enum PermissionError {
         missing: Vec<Permission>,
     },
     /// The server is away.
-    #[error(transparent)]
+    #[error("{0}")]
     Away(#[from] NatsError),
 }
 

@@ -84,7 +84,7 @@ pub(crate) enum TopologyError {
         reason: String,
     },
     /// The server is away.
-    #[error(transparent)]
+    #[error("{0}")]
     Nats(#[from] NatsError),
     /// Sequences would go backwards.
     #[error(transparent)]

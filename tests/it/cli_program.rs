@@ -69,7 +69,7 @@ async fn what_is_printed_for_people_is_printed_for_programs_too() {
     assert!(run("api-keys list --json").await.json().iter().any(|key| key["id"] == id.as_str()));
     let revoke = format!("api-keys revoke {id} --json");
     assert_eq!(run(&revoke).await.json(), success);
-    run(&revoke).await.fails(1, "was revoked before");
+    run(&revoke).await.fails(1, "is revoked already");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let keys = folder.path().join("keys");

@@ -108,7 +108,7 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
     assert_eq!(code, Some(1));
     let verdicts = format!("{printed}{said}").matches("checks failed").count();
     assert!(verdicts == 1 && said.ends_with("checks failed\n"), "one verdict, at the end: {printed}{said}");
-    assert!(printed.contains("✗ NATS") && printed.contains("→ start it"), "{printed}");
+    assert!(printed.contains("✗ NATS") && printed.contains("→ start nats-server"), "{printed}");
 }
 
 /// A user without JetStream is not told that the server is too old, nor waited for at each stream.
@@ -125,7 +125,7 @@ async fn another_roles_user_is_told_what_is_wrong_with_it() {
     }
     let mut settings = settings(&nats, "operator", Path::new("none"));
     let printed = tokenbus(&nats, "operator", &["api-keys", "list"]).await;
-    printed.fails(1, "`tokenbus doctor` looks");
+    printed.fails(1, "run `tokenbus setup`, and `tokenbus doctor`");
     settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), "wrong".to_owned());
     let (_, printed, _) = doctor(&settings, &["--role", "operator"]).await;
     assert!(printed.contains("refuses this user: correct `nats.user`"), "{printed}");

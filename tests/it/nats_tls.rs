@@ -82,8 +82,8 @@ async fn the_bus_is_spoken_to_with_tls_and_a_client_certificate() {
     let server = Server::start().await;
     let [cert, key] = CLIENT;
     for (scheme, files, expected) in [
-        ("tls", &[("CA", "ca.pem"), cert, key][..], Ok("all streams and buckets are as they must be")),
-        ("nats", &[("CA", "ca.pem"), cert, key], Ok("all streams and buckets are as they must be")),
+        ("tls", &[("CA", "ca.pem"), cert, key][..], Ok("all streams and buckets are set up")),
+        ("nats", &[("CA", "ca.pem"), cert, key], Ok("all streams and buckets are set up")),
         ("tls", &[("CA", "other_ca.pem"), cert, key], Err("invalid peer certificate: UnknownIssuer")),
         ("tls", &[cert, key], Err("invalid peer certificate: UnknownIssuer")),
         ("tls", &[("CA", "ca.pem")], Err("received fatal alert: CertificateRequired")),
