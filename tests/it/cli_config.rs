@@ -59,5 +59,7 @@ async fn what_cannot_be_a_config_or_a_key_is_refused_in_words_that_help() {
     config(bus, "tb_wrong", &["list"]).await.fails(1, "not valid");
     tokenbus(&bus.nats, "admin", &["config", "list"]).await.fails(1, "missing API key");
     tokenbus(&bus.nats, "demo", &["config", "--api-key", &bus.key, "list"]).await.fails(1, "no worker answers");
-    tokenbus(&bus.nats, "operator", &["config", "--api-key", &bus.key, "list"]).await.fails(1, "a permission that `admin` has");
+    tokenbus(&bus.nats, "operator", &["config", "--api-key", &bus.key, "list"])
+        .await
+        .fails(1, "a permission that `admin` has");
 }
