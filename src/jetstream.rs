@@ -1,15 +1,20 @@
 //! Transport to NATS JetStream: connects, publishes with a confirmed answer, and reads streams and buckets.
 //!
-//! Knows no message of this program: [`crate::protocol`] says what messages mean, and builds on this module.
+//! It knows no message of this program. [`crate::protocol`] says what messages mean, and builds on this module.
 
 pub(crate) mod batch;
 mod client;
 mod connect;
+mod error;
+mod header;
 pub(crate) mod kv;
 pub(crate) mod reader;
-pub(crate) mod scan;
+mod stream;
 
-pub(crate) use self::client::NatsError;
-pub(crate) use self::client::{LONGEST_PUBLISH, TRY, header, headers, headers_with};
-pub use self::client::{Nats, Patience, PubAck};
+pub(crate) use self::client::{LONGEST_PUBLISH, PubAck, REQUEST_TIMEOUT};
+pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::ConnectError;
+pub(crate) use self::error::Cause;
+pub use self::error::NatsError;
+pub(crate) use self::header::{header, headers, headers_with};
+pub(crate) use self::stream::StreamState;

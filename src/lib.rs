@@ -78,7 +78,7 @@ pub mod internals {
     pub mod command { pub use crate::command::*; }
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }
     pub mod gateway { pub use crate::gateway::backend::{Bus, Caller, Command, StateOwner}; }
-    pub mod schedule { pub use crate::protocol::schedule::{Due, message}; }
+    pub mod schedule { pub use crate::protocol::schedule::{Due, ScheduleMessage, message}; }
     pub mod seal { pub use crate::seal::{Keyring, SealContext, generate, seal_order}; }
     pub mod signed { pub use crate::signed::*; }
     pub mod system { pub use crate::system::{now, random_id, random_share}; }

@@ -1,4 +1,11 @@
-//! What our messages on the bus mean: streams, commands, records, schedules, permissions.
+//! Meaning of the program's messages on the bus. Reading order:
+//!
+//! - [`topology`]: the streams, buckets and consumers.
+//! - [`commands`], [`replies`]: work for the workers, and the answers to it.
+//! - [`records`]: the durable state of connections and configs.
+//! - [`schedule`]: when each connection is refreshed next.
+//! - [`high_water`], [`quarantine`], [`permissions`]: checks at a start and while running.
+//! - [`ask_workers`]: questions that every worker answers.
 
 pub(crate) mod ask_workers;
 pub(crate) mod commands;

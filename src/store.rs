@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::jetstream::{Nats, NatsError, header, kv, reader};
+use crate::jetstream::{Nats, NatsError, header, kv};
 use crate::protocol::high_water::Backwards;
 use crate::seal::{Keyring, KeyringError, SealContext, SealError};
 use crate::secret::Secret;
@@ -235,7 +235,7 @@ impl Store {
     /// Something newer is there than what was to be written. That is nothing to pass over in silence when the stream
     /// has given out no such sequence.
     async fn check_newer(&self, highest: u64) -> Result<(), StoreError> {
-        let ends = reader::state(&self.nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
+        let ends = self.nats.stream_state(OAUTH).await?.map_or(0, |state| state.last_sequence);
         if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }
     }
 

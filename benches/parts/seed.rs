@@ -88,7 +88,8 @@ impl Seed {
         assert!(headers.get(HEADER_REFRESH).is_none(), "it is kept alive");
         self.write(kv_subject(CONNECTIONS, &key.kv_key()), headers, value).await;
         let due = schedule::Due { sequence: self.records, booked: false };
-        let (subject, headers, body) = schedule::message(key, due_at, due).expect("a schedule");
+        let schedule::ScheduleMessage { subject, headers, body } =
+            schedule::message(key, due_at, due).expect("a schedule");
         self.write(subject, headers, body).await;
     }
 

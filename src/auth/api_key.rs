@@ -151,8 +151,8 @@ pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Sec
 /// [`NatsError`] when they could not be read.
 pub(crate) async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
-    for (id, value) in kv::values(nats, API_KEYS, ">").await? {
-        let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
+    for kv::KeyValue { key: id, value } in kv::values(nats, API_KEYS, ">").await? {
+        let stored: StoredKey = serde_json::from_slice(&value).map_err(NatsError::unreadable)?;
         if account.is_none_or(|account| *account == stored.account) {
             keys.push(ListedKey::of(&id, stored));
         }
@@ -176,7 +176,7 @@ pub(crate) async fn revoke(
     loop {
         let Some(entry) = kv::get(nats, API_KEYS, id).await? else { return Ok(None) };
         let Some(value) = entry.value else { return Ok(None) };
-        let stored: StoredKey = serde_json::from_slice(&value).map_err(|_| NatsError::Unreadable)?;
+        let stored: StoredKey = serde_json::from_slice(&value).map_err(NatsError::unreadable)?;
         if account.is_some_and(|account| *account != stored.account) {
             return Ok(None);
         }
@@ -208,7 +208,7 @@ async fn publish_event(
 }
 
 fn to_json(value: &impl Serialize) -> Result<bytes::Bytes, NatsError> {
-    serde_json::to_vec(value).map(Into::into).map_err(|_| NatsError::Unreadable)
+    serde_json::to_vec(value).map(Into::into).map_err(NatsError::unreadable)
 }
 
 fn parse(key: &str) -> Option<(&str, &str)> {

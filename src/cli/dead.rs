@@ -50,7 +50,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
             if !queue::dead_letters(&nats).await?.iter().any(|letter| letter.number == number) {
                 bail!("{}", unknown(number));
             }
-            queue::forget(&nats, number).await?;
+            queue::delete_dead_letter(&nats, number).await?;
             print::print_success(&format!("dead letter {number} dropped"), json)?;
         }
     }

@@ -1,40 +1,51 @@
-//! Many messages for one request (direct get, answered by any replica): pages of a bucket, and which of many subjects
-//! are there. Nothing is read but what is asked for.
+//! Batched direct gets: many messages for one request. Any replica may answer, so a batch may lag behind the leader for a
+//! moment.
 
 use std::time::Duration;
 
-use async_nats::client::Request;
 use async_nats::{HeaderMap, Message};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
-use crate::jetstream::kv::{Entry, entry};
-use crate::jetstream::{Nats, NatsError, header};
+use super::client::Nats;
+use super::error::NatsError;
+use super::header::header;
+use super::kv::{Entry, entry};
 use crate::subject::{direct_get, kv_stream, kv_subject};
 
-/// Subjects that one request may ask after: the server answers with 1,024 messages at most.
-pub(crate) const MOST_SUBJECTS: usize = 1_000;
-/// How long the server may be silent between two messages.
+/// Most subjects in one request. The server answers with at most 1,024 messages.
+pub(crate) const MAX_SUBJECTS: usize = 1_000;
+/// Longest silence between two messages of a batch. The client's default for one answer.
 const SILENCE: Duration = Duration::from_secs(5);
-/// The server's words: that was all, nothing matches, more subjects match than it looks up for one request; and that
-/// there is no such stream, or none that answers direct gets.
-const END: u16 = 204;
-const NOTHING: u16 = 404;
-const TOO_MANY: u16 = 413;
-const NOBODY: u16 = 503;
+/// Status codes in the server's answer.
+const END_OF_BATCH: u16 = 204;
+const NO_MATCH: u16 = 404;
+/// More than 1,024 subjects match a wildcard of `multi_last`.
+const TOO_MANY_SUBJECTS: u16 = 413;
+/// No such stream, or one that does not allow direct gets.
+const NO_RESPONDERS: u16 = 503;
 const PENDING: &str = "Nats-Num-Pending";
+const SUBJECT: &str = "Nats-Subject";
+const SEQUENCE: &str = "Nats-Sequence";
 
 /// A page of a bucket, in the order in which its entries were written.
 pub(crate) struct Page {
-    /// The entries.
     pub entries: Vec<Entry>,
-    /// How many entries match in all.
+    /// Number of entries that match on all pages.
     pub total: u64,
-    /// Whether there are more behind the last.
+    /// True if entries follow on another page.
     pub more: bool,
 }
 
-/// One request of the server's direct get.
+/// Limits of a page. It ends at the first one that it reaches.
+#[derive(Debug, Clone, Copy)]
+pub struct PageLimits {
+    pub entries: usize,
+    /// The server may exceed it by one entry.
+    pub bytes: u64,
+}
+
+/// A request of the server's direct get.
 #[derive(Debug, Default, Serialize)]
 struct Query {
     #[serde(skip_serializing_if = "is_zero")]
@@ -53,93 +64,95 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// What the server sent for a query.
-struct Found {
+/// Answer to a query.
+struct Batch {
     messages: Vec<Message>,
-    /// Matches behind the last message.
+    /// Number of matches after the last message.
     pending: u64,
 }
 
-impl Found {
-    /// Matches in all, the ones before this query's start not counted.
+impl Batch {
+    /// Returns the number of matches from the query's start on.
     fn total(&self) -> u64 {
         self.pending + u64::try_from(self.messages.len()).unwrap_or(0)
     }
 }
 
-/// Entries of a bucket that match, written after that revision: as many as fit into `limit` and `bytes`.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Returns the entries of a bucket that match a filter and were written after the given revision, as many as the limits
+/// allow.
 pub(crate) async fn page(
     nats: &Nats,
     bucket: &str,
     filter: &str,
     after: u64,
-    (limit, bytes): (usize, u64),
+    limits: PageLimits,
 ) -> Result<Page, NatsError> {
     let (stream, subject) = (kv_stream(bucket), kv_subject(bucket, filter));
-    let part = || Query { seq: after.saturating_add(1), batch: limit, max_bytes: bytes, ..Query::default() };
-    // By subject where the subjects are few: the server goes to each. Where they are many, it walks along the stream.
-    let found = if let Some(few) = ask(nats, &stream, &Query { multi_last: vec![subject.clone()], ..part() }).await? {
-        few
-    } else {
-        let walk = Query { next_by_subj: Some(subject.clone()), ..part() };
-        ask(nats, &stream, &walk).await?.ok_or(NatsError::Unreadable)?
+    let part =
+        || Query { seq: after.saturating_add(1), batch: limits.entries, max_bytes: limits.bytes, ..Query::default() };
+    // `multi_last` reads each subject by its index, which is fast for few subjects and refused for many.
+    // `next_by_subj` reads along the stream.
+    let by_index = Query { multi_last: vec![subject.clone()], ..part() };
+    let batch = match get_batch(nats, &stream, &by_index).await? {
+        Some(batch) => batch,
+        None => get_unlimited(nats, &stream, &Query { next_by_subj: Some(subject.clone()), ..part() }).await?,
     };
     let total = if after == 0 {
-        found.total()
+        batch.total()
     } else {
         let first = Query { next_by_subj: Some(subject), batch: 1, ..Query::default() };
-        ask(nats, &stream, &first).await?.ok_or(NatsError::Unreadable)?.total()
+        get_unlimited(nats, &stream, &first).await?.total()
     };
-    let more = found.pending > 0;
-    let entries = found.messages.into_iter().filter_map(|message| kept(bucket, message)).collect();
+    let more = batch.pending > 0;
+    let entries = batch.messages.into_iter().filter_map(|message| value_entry(bucket, message)).collect();
     Ok(Page { entries, total, more })
 }
 
-/// Which of these subjects a stream holds a message on; at most [`MOST_SUBJECTS`].
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Returns those of the given subjects on which a stream holds a message. At most [`MAX_SUBJECTS`].
 pub(crate) async fn present(nats: &Nats, stream: &str, subjects: Vec<String>) -> Result<Vec<String>, NatsError> {
     let query = Query { batch: subjects.len(), multi_last: subjects, ..Query::default() };
-    let found = ask(nats, stream, &query).await?.ok_or(NatsError::Unreadable)?;
-    Ok(found.messages.iter().filter_map(|message| Some(text(message.headers.as_ref()?, "Nats-Subject"))).collect())
+    let batch = get_unlimited(nats, stream, &query).await?;
+    Ok(batch.messages.iter().filter_map(|message| Some(text(message.headers.as_ref()?, SUBJECT))).collect())
 }
 
-/// Asks, and takes in what comes until the server says that it was all. None when too many subjects match.
-async fn ask(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Found>, NatsError> {
+/// Sends a query that the server cannot refuse for its number of subjects.
+async fn get_unlimited(nats: &Nats, stream: &str, query: &Query) -> Result<Batch, NatsError> {
+    let batch = get_batch(nats, stream, query).await?;
+    batch.ok_or_else(|| NatsError::unreadable("too many subjects in a direct get"))
+}
+
+/// Sends a query and receives its messages. Returns nothing if too many subjects match.
+async fn get_batch(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Batch>, NatsError> {
+    const FAILED: &str = "a direct get failed";
     nats.connected()?;
-    let away = || NatsError::Away("no answer to a read");
-    let payload = serde_json::to_vec(query).map_err(|_| NatsError::Unreadable)?;
-    let inbox = nats.client.new_inbox();
-    let mut answers = nats.client.subscribe(inbox.clone()).await.map_err(|_| away())?;
-    let request = Request::new().payload(payload.into());
-    nats.ask_at(direct_get(stream), inbox, request).await?;
+    let payload = serde_json::to_vec(query).map_err(NatsError::unreadable)?;
+    let inbox = nats.client().new_inbox();
+    let mut answers = nats.client().subscribe(inbox.clone()).await.map_err(NatsError::away_because(FAILED))?;
+    nats.request_to_inbox(direct_get(stream), inbox, payload.into()).await?;
     let mut messages = Vec::new();
     loop {
-        let next = tokio::time::timeout(SILENCE, answers.next()).await;
-        let message = next.ok().flatten().ok_or_else(away)?;
+        let next = tokio::time::timeout(SILENCE, answers.next()).await.map_err(NatsError::away_because(FAILED))?;
+        let message = next.ok_or_else(|| NatsError::away(FAILED))?;
         match message.status.map(|status| status.as_u16()) {
             None => messages.push(message),
-            Some(END) => {
+            Some(END_OF_BATCH) => {
                 let pending = message.headers.as_ref().and_then(|headers| text(headers, PENDING).parse().ok());
-                return Ok(Some(Found { messages, pending: pending.unwrap_or(0) }));
+                return Ok(Some(Batch { messages, pending: pending.unwrap_or(0) }));
             }
-            Some(NOTHING) => return Ok(Some(Found { messages, pending: 0 })),
-            Some(TOO_MANY) => return Ok(None),
-            Some(NOBODY) => return Err(NatsError::NotSent("nobody answers a direct get")),
-            Some(_) => return Err(NatsError::Unreadable),
+            Some(NO_MATCH) => return Ok(Some(Batch { messages, pending: 0 })),
+            Some(TOO_MANY_SUBJECTS) => return Ok(None),
+            Some(NO_RESPONDERS) => return Err(NatsError::not_sent("no replica answers direct gets of the stream")),
+            Some(status) => return Err(NatsError::unreadable(format!("status {status} of a direct get"))),
         }
     }
 }
 
-fn kept(bucket: &str, message: Message) -> Option<Entry> {
+/// Converts a message to an entry, unless it marks a deletion.
+fn value_entry(bucket: &str, message: Message) -> Option<Entry> {
     let headers = message.headers?;
-    let (subject, revision) = (text(&headers, "Nats-Subject"), text(&headers, "Nats-Sequence").parse().ok()?);
-    let found = entry(bucket, &subject, revision, (headers, message.payload));
-    found.value.is_some().then_some(found)
+    let (subject, revision) = (text(&headers, SUBJECT), text(&headers, SEQUENCE).parse().ok()?);
+    let entry = entry(bucket, &subject, revision, headers, message.payload);
+    entry.value.is_some().then_some(entry)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> String {

@@ -1,110 +1,80 @@
-//! The bus: connects, publishes with a confirmed answer, and reads what the leader has.
+//! Connection to the bus: requests, publishes that the server has confirmed, and reads from a stream's leader.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::connect::{ConnectError, Probe, log_event, options, reconnect_delay};
-use crate::{config, system};
+use super::error::NatsError;
+use crate::config;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
-use async_nats::jetstream::consumer::push;
 use async_nats::jetstream::message::StreamMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{Client, Event, HeaderMap, Message, jetstream};
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-/// How long one try of a request may take. The client's own default of 5 s would use up half of a command's time.
-pub(crate) const TRY: Duration = Duration::from_millis(1_500);
-/// Tries of a publish whose outcome is not known, all with one `Nats-Msg-Id`.
-const TRIES: u32 = 3;
-/// Pause between two of them.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long a publish takes at the most.
-pub(crate) const LONGEST_PUBLISH: Duration = TRY.saturating_add(PAUSE).saturating_mul(TRIES);
-/// How often the server is asked whether it is there; two silences end the connection.
-const PING: Duration = Duration::from_secs(5);
+/// Longest time for one try of a request. The client's default of 5 s would use up half of a command's time.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Tries of a publish without an answer, all with the same `Nats-Msg-Id`, so that the server stores it once.
+const PUBLISH_TRIES: u32 = 3;
+/// Pause between tries, so that they do not all fall into the same moment of a leader change.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
+/// Longest time for a publish with all its tries.
+pub(crate) const LONGEST_PUBLISH: Duration =
+    REQUEST_TIMEOUT.saturating_add(PUBLISH_PAUSE).saturating_mul(PUBLISH_TRIES);
+/// Interval of pings to the server. Two missed answers end the connection, so a dead one is noticed within 15 s; the
+/// client's default of a minute would notice it after three minutes.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A connection to the bus.
+/// Connection to the bus.
 #[derive(Clone)]
 pub struct Nats {
-    pub(crate) client: Client,
-    pub(crate) jetstream: jetstream::Context,
+    client: Client,
+    jetstream: jetstream::Context,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
 }
 
-/// Why a request to the server came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub enum NatsError {
-    /// No answer in time: what was asked may have happened.
-    #[error("NATS is away: {0}")]
-    Away(&'static str),
-    /// Not connected, or nobody there to answer: what was asked has not happened.
-    #[error("NATS is away: {0}")]
-    NotSent(&'static str),
-    /// The expected last sequence is not the last one (10071, 10164).
-    #[error("another writer was first")]
-    WrongLastSequence,
-    /// The subject's one place is taken (10077).
-    #[error("subject is occupied")]
-    Occupied,
-    /// The same message id is being stored at this moment (10158).
-    #[error("the same message is being stored at this moment")]
-    InFlight,
-    /// Any other refusal of the server.
-    #[error("refused by the server: {description} ({code})")]
-    Refused {
-        /// JetStream's error code.
-        code: u64,
-        /// Its description.
-        description: String,
-    },
-    /// The server's answer cannot be read.
-    #[error("unreadable answer from the server")]
-    Unreadable,
-}
-
 /// The server's answer to a stored message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PubAck {
-    /// Its sequence in the stream.
+pub(crate) struct PubAck {
     pub sequence: u64,
-    /// Whether it had been stored before under the same message id.
+    /// The server had already stored a message with this message id.
     pub duplicate: bool,
-    /// Whether it was sent more than once: a duplicate may then be this publish itself.
+    /// The message was sent more than once: a duplicate may then be this publish itself.
     pub repeated: bool,
 }
 
-/// Whether to go on trying when the server is not there.
+/// How long to try to connect while the server cannot be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// A service: connect in the background, try for ever.
+    /// For services: connect in the background, without end.
     Forever,
-    /// A command for people: say so at once.
+    /// For commands that a person waits for: fail at once.
     Once,
 }
 
 impl Nats {
-    /// Connects with the given settings; `name` is shown in the server's list of connections.
+    /// Connects with the given settings. The server shows `name` in its list of connections.
     ///
     /// # Errors
-    /// [`ConnectError`]; with [`Patience::Forever`] only for settings and files.
+    /// With [`Patience::Forever`] only for settings and files.
     pub async fn connect(settings: &config::Nats, name: &str, patience: Patience) -> Result<Self, ConnectError> {
         let (refused, refusals) = watch::channel(String::new());
         let options = options(settings)
             .await?
             .name(name)
             .custom_inbox_prefix(settings.inbox_prefix())
-            .ping_interval(PING)
+            .ping_interval(PING_INTERVAL)
             .connection_timeout(Duration::from_secs(5))
-            .request_timeout(Some(TRY))
+            .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(reconnect_delay);
         let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();
+        // The client library would ignore them silently.
         if servers.iter().any(|server| server.contains('@')) {
             return Err(ConnectError::Setting(
                 "nats.url must not hold a user or password; set `nats.user` and `nats.password`",
@@ -121,22 +91,24 @@ impl Nats {
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
         let client = options.connect(&servers[..]).await.map_err(|source| ConnectError::of(&settings.url, source))?;
         let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(TRY);
+        jetstream.set_timeout(REQUEST_TIMEOUT);
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         Ok(Self { client, jetstream, publish_seconds, refusals })
     }
 
-    /// Waits until the server refuses something that has no answer of its own: a subject that this user may not use.
-    pub async fn refusal(&self) -> String {
+    /// Waits until the server refuses something that gets no answer, such as a subject that this user may not use, and
+    /// returns the server's words.
+    pub(crate) async fn refusal(&self) -> String {
         let mut refusals = self.refusals.clone();
         match refusals.wait_for(|refusal| !refusal.is_empty()).await.map(|refusal| refusal.clone()) {
             Ok(refusal) => refusal,
+            // The connection is closed and refuses nothing more.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Shows what is measured.
-    pub fn register(&self, registry: &mut Registry) {
+    /// Adds this connection's metrics to the registry.
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Time from a publish into a stream to its confirmation";
         registry.register("publish_seconds", help, self.publish_seconds.clone());
     }
@@ -147,12 +119,16 @@ impl Nats {
         &self.client
     }
 
-    /// Publishes into a stream and waits for the server's answer. A try without an answer is repeated under the same
+    pub(super) fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Publishes into a stream and waits for the server's answer. Repeats a try without an answer under the same
     /// `Nats-Msg-Id`, which the headers must hold for that to be safe.
     ///
     /// # Errors
-    /// [`NatsError`]. After [`NatsError::WrongLastSequence`] an earlier try may have been stored: read back.
-    pub async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<PubAck, NatsError> {
+    /// After [`NatsError::WrongLastSequence`] an earlier try may have been stored: read back.
+    pub(crate) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<PubAck, NatsError> {
         let (mut tries, began) = (0, Instant::now());
         loop {
             tries += 1;
@@ -164,8 +140,8 @@ impl Nats {
                     }
                     ack => return ack.map(|ack| PubAck { repeated: tries > 1, ..ack }),
                 },
-                Err(away) if tries == TRIES || !self.is_connected() => return Err(away),
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => return Err(error),
+                Err(_) => tokio::time::sleep(PUBLISH_PAUSE).await,
             }
         }
     }
@@ -175,134 +151,73 @@ impl Nats {
         parse_ack(&message.payload)
     }
 
-    /// The newest message of a subject, or of the subjects that match, read from the stream's leader: what was
-    /// written is seen.
-    ///
-    /// # Errors
-    /// [`NatsError`] when there is no answer.
-    pub async fn last(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
-        self.connected()?;
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|_| NatsError::Unreadable)?;
+    /// Returns the newest message of a subject, or of the subjects that match a pattern. Reads from the stream's leader,
+    /// so it sees every confirmed write.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
+        let stream = self.stream(stream).await?;
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(message)),
             Err(error) => match error.kind() {
                 LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                LastRawMessageErrorKind::JetStream(error) => Err(refused(error.error_code().0, error.to_string())),
-                LastRawMessageErrorKind::InvalidSubject => Err(NatsError::Unreadable),
-                LastRawMessageErrorKind::Other => Err(NatsError::Away("no answer to a read")),
+                LastRawMessageErrorKind::JetStream(refusal) => {
+                    Err(NatsError::refused(refusal.error_code().0, refusal.to_string()))
+                }
+                LastRawMessageErrorKind::InvalidSubject => Err(NatsError::unreadable(error)),
+                LastRawMessageErrorKind::Other => Err(NatsError::away_because("cannot read a message")(error)),
             },
         }
     }
 
-    /// All messages that a consumer finds at this moment. Those that are replaced or expire meanwhile may be missing.
-    ///
-    /// # Errors
-    /// [`NatsError`] when the server gives no answer.
-    pub(crate) async fn collect(
-        &self,
-        stream: &str,
-        config: push::OrderedConfig,
-    ) -> Result<Vec<jetstream::Message>, NatsError> {
-        self.connected()?;
-        // Without a name the stream's is the last token of the request, and permissions cannot be told apart by it.
-        let config = push::OrderedConfig { name: Some(system::random_id()), ..config };
-        let away = || NatsError::Away("no answer to a list");
-        let stream = self.jetstream.get_stream_no_info(stream).await.map_err(|_| away())?;
-        let consumer = stream.create_consumer(config).await.map_err(|_| away())?;
-        let mut found = Vec::new();
-        if consumer.cached_info().num_pending == 0 {
-            return Ok(found);
-        }
-        let mut messages = consumer.messages().await.map_err(|_| away())?;
-        // The last one may have expired or been replaced by nothing: then there is nothing to wait for.
-        while let Ok(next) = tokio::time::timeout(TRY, messages.try_next()).await {
-            let Some(message) = next.map_err(|_| away())? else { break };
-            let is_last = message.info().is_ok_and(|info| info.pending == 0);
-            found.push(message);
-            if is_last {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Asks and waits for the answer.
-    ///
-    /// # Errors
-    /// [`NatsError::Away`] when nobody answers in time.
-    pub async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
+    /// Sends a request and returns the answer.
+    pub(crate) async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
         self.connected()?;
         self.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
-            RequestErrorKind::NoResponders => NatsError::NotSent("nobody answers on that subject"),
-            RequestErrorKind::TimedOut => NatsError::Away("no answer in time"),
-            RequestErrorKind::MaxPayloadExceeded => {
-                refused(10_054, "message is larger than the server takes".to_owned())
+            RequestErrorKind::NoResponders => {
+                NatsError::not_sent_because("no service listens on the subject of a request")(error)
             }
-            RequestErrorKind::InvalidSubject | RequestErrorKind::Other => NatsError::Away("request failed"),
+            RequestErrorKind::MaxPayloadExceeded => {
+                NatsError::refused(10_054, "message is larger than the server takes".to_owned())
+            }
+            RequestErrorKind::TimedOut | RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
+                NatsError::away_because("a request may have been carried out")(error)
+            }
         })
     }
 
-    /// Asks, and has the answers go to an inbox that somebody listens at.
-    pub(crate) async fn ask_at(&self, subject: String, inbox: String, request: Request) -> Result<(), NatsError> {
+    /// Publishes a request whose answers go to the given inbox.
+    pub(crate) async fn request_to_inbox(
+        &self,
+        subject: String,
+        inbox: String,
+        payload: Bytes,
+    ) -> Result<(), NatsError> {
         self.connected()?;
-        let sent = self.client.publish_with_reply(subject, inbox, request.payload.unwrap_or_default()).await;
-        sent.map_err(|_| NatsError::Away("publish failed"))
+        let sent = self.client.publish_with_reply(subject, inbox, payload).await;
+        sent.map_err(NatsError::away_because("cannot publish a request"))
     }
 
-    /// Sends without waiting for an answer, after all that was sent before.
-    ///
-    /// # Errors
-    /// [`NatsError::Away`] when not connected.
-    pub async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), NatsError> {
+    /// Publishes without waiting for an answer. The server receives it after all earlier messages of this connection.
+    pub(crate) async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), NatsError> {
         self.connected()?;
         let sent = self.client.publish_with_headers(subject, headers, payload).await;
-        sent.map_err(|_| NatsError::Away("publish failed"))
+        sent.map_err(NatsError::away_because("cannot publish a message"))
     }
 
-    /// Whether the server is there at this moment, as far as the client knows.
+    /// Returns true while the client knows of no interruption. It may notice one late.
     #[must_use]
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// How often a connection was made: another number means another connection.
+    /// Number of connections made so far: another number means another connection.
     #[must_use]
-    pub fn connects(&self) -> u64 {
+    pub(crate) fn connects(&self) -> u64 {
         self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     pub(crate) fn connected(&self) -> Result<(), NatsError> {
-        if self.is_connected() { Ok(()) } else { Err(NatsError::NotSent("not connected")) }
+        if self.is_connected() { Ok(()) } else { Err(NatsError::not_sent("not connected")) }
     }
-}
-
-/// Headers with a message id; a fresh one when none is given.
-#[must_use]
-pub(crate) fn headers(message_id: Option<&str>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    match message_id {
-        Some(id) => headers.insert(async_nats::header::NATS_MESSAGE_ID, id),
-        None => headers.insert(async_nats::header::NATS_MESSAGE_ID, system::random_id()),
-    }
-    headers
-}
-
-/// Headers with a fresh message id, and these.
-#[must_use]
-pub(crate) fn headers_with(more: &HeaderMap) -> HeaderMap {
-    let mut headers = headers(None);
-    for (name, values) in more.iter() {
-        for value in values {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers
-}
-
-/// A header's text, empty when there is none.
-#[must_use]
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
-    headers.get(name).map_or("", |value| value.as_str())
 }
 
 fn parse_ack(payload: &[u8]) -> Result<PubAck, NatsError> {
@@ -321,19 +236,10 @@ fn parse_ack(payload: &[u8]) -> Result<PubAck, NatsError> {
         #[serde(default)]
         description: String,
     }
-    let ack: Ack = serde_json::from_slice(payload).map_err(|_| NatsError::Unreadable)?;
+    let ack: Ack = serde_json::from_slice(payload).map_err(NatsError::unreadable)?;
     match ack.error {
         None => Ok(PubAck { sequence: ack.seq, duplicate: ack.duplicate, repeated: false }),
-        Some(error) => Err(refused(error.err_code, error.description)),
-    }
-}
-
-fn refused(code: u64, description: String) -> NatsError {
-    match code {
-        10_071 | 10_164 => NatsError::WrongLastSequence,
-        10_077 if description.contains("per subject") => NatsError::Occupied,
-        10_158 => NatsError::InFlight,
-        code => NatsError::Refused { code, description },
+        Some(error) => Err(NatsError::refused(error.err_code, error.description)),
     }
 }
 
@@ -342,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_of_the_server_are_told_apart() {
+    fn acks_are_parsed_and_errors_sorted_by_code() {
         #[track_caller]
         fn check(answer: &str, expected: &str) {
             let text = match parse_ack(answer.as_bytes()) {
@@ -369,6 +275,6 @@ mod tests {
             r#"{"error":{"code":409,"err_code":10158,"description":"x"}}"#,
             "the same message is being stored at this moment",
         );
-        check("<html>", "unreadable answer from the server");
+        check("<html>", "unreadable answer from the server: expected value at line 1 column 1");
     }
 }

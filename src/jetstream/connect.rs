@@ -1,4 +1,4 @@
-//! How to connect: credentials, certificates, and what happens while the server is away.
+//! Connection options: credentials, certificates, reconnects, and a log line for each event of the connection.
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -7,51 +7,37 @@ use std::time::{Duration, Instant};
 use async_nats::{ClientError, ConnectErrorKind, ConnectOptions, Event};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use crate::config;
 
-/// How often at most the reason of a failure is looked for.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
+/// Shortest time between two probes. A probe is a login at a server that may be struggling, and its log line repeats.
+const PROBE_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// A setting does not fit.
     #[error("{0}")]
     Setting(&'static str),
-    /// The certificate and key of this process do not go together.
-    #[error("`nats.client_cert` and `nats.client_key`: {0}")]
-    Pair(rustls::Error),
-    /// A file of credentials cannot be read.
+    #[error("`{setting}` holds no PEM {wanted}: {source}")]
+    Pem { setting: &'static str, wanted: &'static str, source: pem::Error },
+    #[error("`nats.client_cert` and `nats.client_key` are no pair: {0}")]
+    Pair(#[source] rustls::Error),
     #[error("cannot read {path}: {source}")]
-    File {
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The server knows no such user, or not with these credentials.
-    #[error("NATS at {0} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
-    Unauthorized(String),
-    /// The server cannot be reached.
+    File { path: String, source: std::io::Error },
+    #[error("NATS at {url} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
+    Unauthorized { url: String, source: async_nats::ConnectError },
     #[error("cannot connect to NATS at {url}: {source}")]
-    Connect {
-        /// Where.
-        url: String,
-        /// Why.
-        source: async_nats::ConnectError,
-    },
+    Connect { url: String, source: async_nats::ConnectError },
 }
 
 impl ConnectError {
     pub(super) fn of(url: &str, source: async_nats::ConnectError) -> Self {
         let url = url.to_owned();
         if source.kind() == ConnectErrorKind::AuthorizationViolation {
-            return Self::Unauthorized(url);
+            return Self::Unauthorized { url, source };
         }
         Self::Connect { url, source }
     }
@@ -73,32 +59,29 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
     certificates(options, settings).await
 }
 
-/// TLS, as far as settings name something of it. Files are read here first: the client reads them while it connects, and
-/// would try for ever with a broken one.
+/// Sets up TLS from the settings that name certificates. Reads the files first: the client reads them only while it
+/// connects, and would try without end with a broken one.
 async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
     let given = |path: &Path| !path.as_os_str().is_empty();
-    // Named, because a second provider anywhere among the dependencies leaves rustls without a default. Whoever was
-    // first has named one already.
+    // Without it rustls has no default as soon as any dependency brings a second provider. An error means that the
+    // process already has a default.
     let _ = aws_lc_rs::default_provider().install_default();
     let mut options = options;
     if given(&settings.ca) {
-        let pem = read(&settings.ca).await?;
-        let authorities = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        if authorities.map_or(true, |found| found.is_empty()) {
-            return Err(ConnectError::Setting("`nats.ca` holds no PEM certificate"));
-        }
-        // Who names an authority wants to know the server: without this it could say that it speaks no TLS.
+        certificate_chain("nats.ca", &read(&settings.ca).await?)?;
+        // A given authority means that the server must prove its identity. Without this line it could offer no TLS.
         options = options.add_root_certificates(settings.ca.clone()).require_tls(true);
     }
     match (given(&settings.client_cert), given(&settings.client_key)) {
         (false, false) => Ok(options),
         (true, true) => {
             let (cert, key) = (read(&settings.client_cert).await?, read(&settings.client_key).await?);
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-                .map_err(|_| ConnectError::Setting("`nats.client_key` holds no PEM private key"))?;
-            let chain = CertificateDer::pem_slice_iter(cert.as_bytes()).collect::<Result<Vec<_>, _>>();
-            let chain = chain.ok().filter(|chain| !chain.is_empty());
-            let chain = chain.ok_or(ConnectError::Setting("`nats.client_cert` holds no PEM certificate"))?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|source| ConnectError::Pem {
+                setting: "nats.client_key",
+                wanted: "private key",
+                source,
+            })?;
+            let chain = certificate_chain("nats.client_cert", &cert)?;
             CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(ConnectError::Pair)?;
             let (cert, key) = (settings.client_cert.clone(), settings.client_key.clone());
             Ok(options.add_client_certificate(cert, key).require_tls(true))
@@ -109,6 +92,16 @@ async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Resul
     }
 }
 
+/// Reads one or more certificates.
+fn certificate_chain(setting: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+    let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if chain.is_empty() => Err(pem::Error::NoItemsFound),
+        chain => chain,
+    }
+    .map_err(|source| ConnectError::Pem { setting, wanted: "certificate", source })
+}
+
 async fn read(path: &Path) -> Result<String, ConnectError> {
     tokio::fs::read_to_string(path).await.map_err(|source| file(path, source))
 }
@@ -117,47 +110,50 @@ fn file(path: &Path, source: std::io::Error) -> ConnectError {
     ConnectError::File { path: path.display().to_string(), source }
 }
 
-/// A tenth of a second, doubled with each try, up to five seconds.
+/// Delay before the next try to connect: a tenth of a second, doubled with each try, up to five seconds. Long enough not
+/// to burden a server that starts, short enough that its return is noticed soon.
 pub(super) fn reconnect_delay(tries: usize) -> Duration {
     let doublings = u32::try_from(tries.min(6)).unwrap_or(0);
     (Duration::from_millis(100) * 2_u32.pow(doublings)).min(Duration::from_secs(5))
 }
 
-/// Looks for the reason of a failed connection: the client's events name no more than its kind.
+/// Finds the reason of a failed connection by connecting once more. async-nats 0.51 drops the cause while it reconnects:
+/// its events carry the error's kind as text ("IO error") and nothing else.
 pub(super) struct Probe {
     options: ConnectOptions,
     servers: Vec<String>,
-    looked: Mutex<Option<Instant>>,
+    last: Mutex<Option<Instant>>,
     tasks: TaskTracker,
 }
 
 impl Probe {
     pub(super) fn new(options: ConnectOptions, servers: Vec<String>) -> Self {
-        Self { options, servers, looked: Mutex::default(), tasks: TaskTracker::new() }
+        Self { options, servers, last: Mutex::default(), tasks: TaskTracker::new() }
     }
 
-    /// The reason, found by one more try, or else the client's word for it; not more often than once a minute.
+    /// Returns the reason, or the event's text if the probe connects. Returns nothing if the last probe was less than
+    /// [`PROBE_INTERVAL`] ago.
     async fn reason(&self, error: &ClientError) -> Option<String> {
-        let is_due = |looked: Option<Instant>| looked.is_none_or(|at| at.elapsed() >= LOOK_AGAIN);
         {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if !is_due(*looked) {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| last.elapsed() < PROBE_INTERVAL) {
                 return None;
             }
-            *looked = Some(Instant::now());
+            *last = Some(Instant::now());
         }
         let (options, servers) = (self.options.clone(), self.servers.clone());
-        // A task of its own, because what the client calls back must be `Sync`, and connecting is not.
-        let tried = self.tasks.spawn(async move { options.connect(&servers[..]).await.err().map(|it| it.to_string()) });
-        Some(tried.await.ok().flatten().unwrap_or_else(|| error.to_string()))
+        // In a task, because an event callback must be `Sync`, and the future of `connect` is not.
+        let probe = self.tasks.spawn(async move { options.connect(&servers[..]).await.err() });
+        let found = probe.await.ok().flatten();
+        Some(found.map_or_else(|| error.to_string(), |found| found.to_string()))
     }
 }
 
 pub(super) async fn log_event(event: &Event, probe: &Probe) {
     match event {
         Event::Connected => info!("connected to NATS"),
-        Event::Disconnected => warn!("NATS is away; trying again until it is back"),
-        Event::LameDuckMode => info!("the NATS server is about to stop; moving to another one"),
+        Event::Disconnected => warn!("disconnected from NATS; trying again until it is back"),
+        Event::LameDuckMode => info!("the NATS server is shutting down; moving to another one"),
         Event::Draining | Event::Closed => info!("connection to NATS closed"),
         Event::SlowConsumer(id) => warn!("subscription {id} is too slow; messages were dropped"),
         Event::ServerError(error) => error!("NATS: {error}"),

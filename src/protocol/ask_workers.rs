@@ -1,4 +1,4 @@
-//! Questions that everybody who listens answers.
+//! Questions that every worker answers.
 
 use std::time::Duration;
 
@@ -7,28 +7,24 @@ use futures_util::StreamExt as _;
 
 use crate::jetstream::{Nats, NatsError};
 
-/// How long it stays quiet before everybody is taken to have answered.
-const QUIET: Duration = Duration::from_secs(2);
+/// Silence after which no further answer is expected. Workers answer within milliseconds; one that takes longer is
+/// missed.
+const SILENCE: Duration = Duration::from_secs(2);
 
-impl Nats {
-    /// Asks all who listen to a subject, and gives what they answer.
-    ///
-    /// # Errors
-    /// [`NatsError`] when not connected.
-    pub async fn ask_all(&self, subject: &str) -> Result<Vec<Bytes>, NatsError> {
-        self.connected()?;
-        let away = || NatsError::Away("a question could not be asked");
-        let inbox = self.client.new_inbox();
-        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|_| away())?;
-        self.client.publish_with_reply(subject.to_owned(), inbox, Bytes::new()).await.map_err(|_| away())?;
-        let mut heard = Vec::new();
-        while let Ok(Some(answer)) = tokio::time::timeout(QUIET, answers.next()).await {
-            // The server's own word that nobody listens.
-            if answer.status.is_some() {
-                break;
-            }
-            heard.push(answer.payload);
+/// Publishes an empty question to all workers and returns their answers. Returns no answers if no worker listens.
+pub(crate) async fn ask_all_workers(nats: &Nats, subject: &str) -> Result<Vec<Bytes>, NatsError> {
+    const FAILED: &str = "cannot ask the workers";
+    nats.connected()?;
+    let inbox = nats.client().new_inbox();
+    let mut answers = nats.client().subscribe(inbox.clone()).await.map_err(NatsError::away_because(FAILED))?;
+    nats.request_to_inbox(subject.to_owned(), inbox, Bytes::new()).await?;
+    let mut received = Vec::new();
+    while let Ok(Some(answer)) = tokio::time::timeout(SILENCE, answers.next()).await {
+        // Only the server sends a status, to say that no worker listens.
+        if answer.status.is_some() {
+            break;
         }
-        Ok(heard)
+        received.push(answer.payload);
     }
+    Ok(received)
 }

@@ -1,62 +1,66 @@
-//! Holds that sequences never go backwards: what `OAUTH` gives out next is above all that the buckets hold.
+//! Checks that sequences never go backwards: the next sequence that `OAUTH` assigns is above all sequences in the buckets.
 //!
-//! Entries say which record they stand for by its sequence, and a lower one never replaces a higher one. An `OAUTH` that
-//! was restored alone, or made anew, would give out sequences that count as old, and what is written then would be passed
-//! over. The highest sequence in a bucket is found without reading all of it: a mark says what it is up to some
-//! revision, and only entries behind that are read.
+//! A bucket's entry holds the sequence of its record, and an entry with a lower sequence never replaces one with a higher.
+//! An `OAUTH` that was restored alone or created anew would assign sequences that count as old, and new writes would be
+//! ignored.
+//!
+//! The highest sequence of a bucket is found exactly, without reading all entries. `oauth_meta` holds a high-water mark:
+//! up to this revision of the bucket, this was the highest sequence. Only a reader that has read all of that sets a mark,
+//! and every later write has a higher revision, so a check reads only the entries after the mark. An old mark costs time,
+//! not correctness; workers check twice a minute that no more than [`MAX_UNMARKED`] entries come after it. A mark is
+//! ignored if its bucket was created anew or restored: the creation time then differs, or the bucket has fewer revisions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jetstream::reader::{self, State, Walk};
-use crate::jetstream::{Nats, NatsError, kv};
+use crate::jetstream::reader::{Reader, Stored};
+use crate::jetstream::{Nats, NatsError, StreamState, kv};
 use crate::subject::{CONFIGS, CONNECTIONS, META, META_MARKS, OAUTH, kv_stream, kv_subject};
 
-/// Entries behind the mark at which it is set anew: reading that many takes a fraction of a second.
-const MOST_UNMARKED: u64 = 10_000;
-/// Looks at a stream that seems to end too early: a leader that was just elected may not have caught up.
-const LOOKS: u32 = 3;
-/// Room above the highest sequence in a bucket, for records that were told of and had not come to it.
-const ROOM: u64 = 1_000;
+/// Most entries after a mark before it is set again. Reading that many takes a fraction of a second at a start.
+const MAX_UNMARKED: u64 = 10_000;
+/// Tries, a second apart, before a stream counts as ending too early: a newly elected leader may not have caught up.
+const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(1);
+/// Sequences left free above the highest one in a bucket, for records that were assigned a sequence and pushed, but had
+/// not reached their bucket.
+const RESERVE: u64 = 1_000;
 
-/// `OAUTH` would give out sequences that were given out before.
+/// `OAUTH` would assign sequences a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "stream OAUTH ends at sequence {ends}, but a stored connection or config has {highest}: OAUTH was restored alone or made anew, and what is written now would count as older than what is there; restore a newer copy of OAUTH, or let it go on above that with `tokenbus setup --first-seq {}` (docs/operations.md says what that means)",
+    "stream OAUTH ends at sequence {ends}, but a stored connection or config has {highest}: OAUTH was restored alone or created anew, and new writes would count as older than stored ones; restore a newer copy of OAUTH, or continue above that sequence with `tokenbus setup --first-seq {}` (docs/operations.md explains the consequences)",
     self.first_sequence()
 )]
 pub struct Backwards {
-    /// The last sequence of `OAUTH`, 0 when there is no such stream.
+    /// The last sequence of `OAUTH`; 0 if there is no such stream.
     pub ends: u64,
-    /// The highest one that a bucket holds.
+    /// The highest sequence in a bucket.
     pub highest: u64,
 }
 
 impl Backwards {
-    /// A sequence to go on with.
+    /// Returns a sequence at which `OAUTH` may continue.
     #[must_use]
-    pub fn first_sequence(&self) -> u64 {
-        self.highest.saturating_add(ROOM)
+    pub(crate) fn first_sequence(&self) -> u64 {
+        self.highest.saturating_add(RESERVE)
     }
 }
 
-/// Why it could not be said, or what was found.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SequenceError {
-    /// They would go backwards.
     #[error(transparent)]
     Backwards(#[from] Backwards),
-    /// The server gives no answer.
     #[error("{0}")]
     Nats(#[from] NatsError),
 }
 
-/// What is known of a bucket.
+/// High-water mark of a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Mark {
-    /// When its stream was made: a mark of another stream says nothing.
+    /// Creation time of the bucket's stream.
     created: String,
     /// Up to this revision …
     upto: u64,
@@ -66,52 +70,55 @@ struct Mark {
 
 type Marks = BTreeMap<String, Mark>;
 
-/// Whatever carries a sequence.
+/// The marks, with the revision of their entry in `oauth_meta`.
+struct StoredMarks {
+    marks: Marks,
+    revision: u64,
+}
+
+/// The part of a bucket's entry that holds the sequence of its record.
 #[derive(Deserialize)]
 struct Entry {
     #[serde(default)]
     sequence: u64,
 }
 
-/// Checks that `OAUTH` goes on above all that the buckets hold.
+/// Checks that `OAUTH` continues above all sequences in the buckets.
 ///
 /// # Errors
-/// [`SequenceError::Backwards`] when it does not.
+/// [`SequenceError::Backwards`] if it does not.
 pub(crate) async fn check(nats: &Nats) -> Result<(), SequenceError> {
     let highest = highest(nats).await?;
-    let mut looks = 0;
+    let mut tries = 0;
     loop {
-        // After the buckets: what they hold is in the stream already.
-        let ends = reader::state(nats, OAUTH).await?.map_or(0, |state| state.last_sequence);
-        looks += 1;
+        // Read after the buckets, so that the stream already holds the records of their entries.
+        let ends = nats.stream_state(OAUTH).await?.map_or(0, |state| state.last_sequence);
+        tries += 1;
         if ends >= highest {
             return Ok(());
         }
-        if looks == LOOKS {
+        if tries == TRIES {
             return Err(Backwards { ends, highest }.into());
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// The highest sequence that a bucket holds. Sets the marks anew when that took long.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Returns the highest sequence in the buckets. Sets new marks if many entries came after the old ones.
 pub(crate) async fn highest(nats: &Nats) -> Result<u64, NatsError> {
-    let (mut marks, revision) = marks(nats).await?;
+    let StoredMarks { mut marks, revision } = stored_marks(nats).await?;
     let (mut highest, mut read) = (0, 0);
     for bucket in [CONNECTIONS, CONFIGS] {
-        let Some(state) = reader::state(nats, &kv_stream(bucket)).await? else { continue };
-        let mut mark = of(&marks, bucket, &state);
-        read += look(nats, bucket, &mut mark).await?;
+        let Some(state) = nats.stream_state(&kv_stream(bucket)).await? else { continue };
+        let mut mark = valid_mark(&marks, bucket, &state);
+        read += advance(nats, bucket, &mut mark).await?;
         highest = highest.max(mark.highest);
         marks.insert(bucket.to_owned(), mark);
     }
-    if read > MOST_UNMARKED {
-        let value = serde_json::to_vec(&marks).map_err(|_| NatsError::Unreadable)?;
+    if read > MAX_UNMARKED {
+        let value = serde_json::to_vec(&marks).map_err(NatsError::unreadable)?;
         match kv::put(nats, META, META_MARKS, value.into(), revision).await {
-            // Another one's mark is as good.
+            // Another process has set marks meanwhile, which are as good.
             Ok(_) | Err(NatsError::WrongLastSequence) => {}
             Err(error) => return Err(error),
         }
@@ -119,44 +126,42 @@ pub(crate) async fn highest(nats: &Nats) -> Result<u64, NatsError> {
     Ok(highest)
 }
 
-/// Sets the marks anew when there is much behind them, so that the next start is quick.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
-pub(crate) async fn keep_marked(nats: &Nats) -> Result<(), NatsError> {
-    let (marks, _) = marks(nats).await?;
+/// Sets new marks if many entries came after the old ones, so that the next start is quick.
+pub(crate) async fn refresh_marks(nats: &Nats) -> Result<(), NatsError> {
+    let StoredMarks { marks, .. } = stored_marks(nats).await?;
     let mut unmarked = 0;
     for bucket in [CONNECTIONS, CONFIGS] {
-        if let Some(state) = reader::state(nats, &kv_stream(bucket)).await? {
-            unmarked += state.last_sequence.saturating_sub(of(&marks, bucket, &state).upto);
+        if let Some(state) = nats.stream_state(&kv_stream(bucket)).await? {
+            unmarked += state.last_sequence.saturating_sub(valid_mark(&marks, bucket, &state).upto);
         }
     }
-    if unmarked > MOST_UNMARKED { highest(nats).await.map(drop) } else { Ok(()) }
+    if unmarked > MAX_UNMARKED { highest(nats).await.map(drop) } else { Ok(()) }
 }
 
-/// The marks and their revision. Unreadable ones are as good as none.
-async fn marks(nats: &Nats) -> Result<(Marks, u64), NatsError> {
-    if reader::state(nats, &kv_stream(META)).await?.is_none() {
-        return Ok((Marks::new(), 0));
+/// Reads the marks. Unreadable ones count as missing.
+async fn stored_marks(nats: &Nats) -> Result<StoredMarks, NatsError> {
+    if nats.stream_state(&kv_stream(META)).await?.is_none() {
+        return Ok(StoredMarks { marks: Marks::new(), revision: 0 });
     }
     let entry = kv::get(nats, META, META_MARKS).await?;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);
     let value = entry.and_then(|entry| entry.value).unwrap_or_default();
-    Ok((serde_json::from_slice(&value).unwrap_or_default(), revision))
+    Ok(StoredMarks { marks: serde_json::from_slice(&value).unwrap_or_default(), revision })
 }
 
-fn of(marks: &Marks, bucket: &str, state: &State) -> Mark {
-    let fits = |mark: &&Mark| mark.created == state.created && mark.upto <= state.last_sequence;
-    let none = Mark { created: state.created.clone(), ..Mark::default() };
-    marks.get(bucket).filter(fits).cloned().unwrap_or(none)
+/// Returns the bucket's mark, or an empty one if the mark is of another stream.
+fn valid_mark(marks: &Marks, bucket: &str, state: &StreamState) -> Mark {
+    let is_valid = |mark: &&Mark| mark.created == state.created && mark.upto <= state.last_sequence;
+    let empty = Mark { created: state.created.clone(), ..Mark::default() };
+    marks.get(bucket).filter(is_valid).cloned().unwrap_or(empty)
 }
 
-/// Reads what is behind the mark, moves it there and says how much it was.
-async fn look(nats: &Nats, bucket: &str, mark: &mut Mark) -> Result<u64, NatsError> {
+/// Reads the entries after the mark, moves the mark to the last of them and returns their number.
+async fn advance(nats: &Nats, bucket: &str, mark: &mut Mark) -> Result<u64, NatsError> {
     let all = kv_subject(bucket, ">");
-    let Some(mut scan) = Walk::begin(nats, &kv_stream(bucket), &all, mark.upto).await? else { return Ok(0) };
+    let Some(mut reader) = Reader::through(nats, &kv_stream(bucket), &all, mark.upto).await? else { return Ok(0) };
     let mut read = 0;
-    while let Some((revision, message)) = scan.next().await? {
+    while let Some(Stored { sequence: revision, message }) = reader.next().await? {
         let sequence = serde_json::from_slice(&message.payload).map_or(0, |Entry { sequence }| sequence);
         (mark.upto, mark.highest) = (revision, mark.highest.max(sequence));
         read += 1;

@@ -1,10 +1,11 @@
-//! Commands with subjects or headers that no client library writes: found among those under way, and taken off the
-//! queue.
+//! Quarantine: commands that the client library cannot read are taken off the queue, each with a dead letter.
 //!
-//! Whoever may publish can send any bytes, and the server hands them on. async-nats 0.51 panics at some headers (a lone
-//! carriage return in a value) and ends the connection at others, and at subjects that are no text; such a command would
-//! come again and again. It is read through the API, whose answer is JSON, and judged here.
+//! The server passes on any bytes that a publisher sends. async-nats 0.51 panics at some headers (a lone carriage return in
+//! a value), and ends the connection at others and at subjects that are not UTF-8. Such a command would end the connection
+//! of one worker after another. So commands in progress are read through the JetStream API, whose answer is JSON, and
+//! checked here: at a start, after a pull that failed, and twice a minute.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_nats::client::Request;
@@ -18,11 +19,11 @@ use crate::jetstream::{Nats, NatsError};
 use crate::protocol::commands::{self, DeadLetter};
 use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, Verb};
 
-/// Commands looked at in one go: more are never under way.
-const MOST: u64 = 20_000;
+/// Most sequences in one check. The consumers' `max_ack_pending` allows fewer commands in progress at once.
+const MAX_SEQUENCES: u64 = 20_000;
 const REASON: &str = "its subject or headers cannot be read";
-/// How long one answer may take.
-const ANSWER: Duration = Duration::from_secs(5);
+/// Longest time for one answer of the API, which is slower than a publish when the server has just started.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A stored message as the API shows it.
 #[derive(Deserialize)]
@@ -33,17 +34,15 @@ struct Stored {
     hdrs: String,
 }
 
-/// Takes unreadable commands off the queue, each with a dead letter. Gives how many there were.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Takes unreadable commands off the queue and returns their number.
 pub(crate) async fn quarantine(nats: &Nats, now: Timestamp) -> Result<usize, NatsError> {
-    let Some((first, last)) = under_way(nats).await? else { return Ok(0) };
+    let Some(in_progress) = in_progress(nats).await? else { return Ok(0) };
+    let (first, last) = in_progress.into_inner();
     let (mut next, mut found) = (first, 0);
-    while next <= last && next - first < MOST {
-        let Some(stored) = get(nats, next).await?.filter(|stored| stored.seq <= last) else { break };
+    while next <= last && next - first < MAX_SEQUENCES {
+        let Some(stored) = get_from(nats, next).await?.filter(|stored| stored.seq <= last) else { break };
         next = stored.seq + 1;
-        let headers = BASE64_STANDARD.decode(&stored.hdrs).map_err(|_| NatsError::Unreadable)?;
+        let headers = BASE64_STANDARD.decode(&stored.hdrs).map_err(NatsError::unreadable)?;
         if is_readable(&headers) && CommandSubject::parse(&stored.subject).is_ok() {
             continue;
         }
@@ -56,43 +55,44 @@ pub(crate) async fn quarantine(nats: &Nats, now: Timestamp) -> Result<usize, Nat
         };
         commands::store_letter(nats, &letter, &format!("{OAUTH_COMMANDS}.{}", stored.seq)).await?;
         let delete = json!({ "seq": stored.seq, "no_erase": true });
-        ask(nats, &subject::message_delete(OAUTH_COMMANDS), &delete).await?;
+        request(nats, &subject::message_delete(OAUTH_COMMANDS), &delete).await?;
         found += 1;
     }
     Ok(found)
 }
 
-/// From which sequence to which commands are delivered and not done.
-async fn under_way(nats: &Nats) -> Result<Option<(u64, u64)>, NatsError> {
-    let mut range: Option<(u64, u64)> = None;
+/// Returns the range of sequences that holds all commands that are delivered and not yet acked.
+async fn in_progress(nats: &Nats) -> Result<Option<RangeInclusive<u64>>, NatsError> {
+    let mut range: Option<RangeInclusive<u64>> = None;
     for verb in Verb::ALL {
         let mut consumer = commands::consumer(nats, verb).await?;
-        let info = consumer.info().await.map_err(|_| NatsError::Away("no answer about a consumer"))?;
+        let info = consumer.info().await.map_err(NatsError::away_because("cannot look up a consumer"))?;
         if info.num_ack_pending == 0 {
             continue;
         }
         let (first, last) = (info.ack_floor.stream_sequence + 1, info.delivered.stream_sequence);
-        range = Some(range.map_or((first, last), |(least, most)| (least.min(first), most.max(last))));
+        range = Some(range.map_or(first..=last, |range| first.min(*range.start())..=last.max(*range.end())));
     }
     Ok(range)
 }
 
-async fn get(nats: &Nats, from: u64) -> Result<Option<Stored>, NatsError> {
+/// Returns the first stored command at this sequence or after it.
+async fn get_from(nats: &Nats, sequence: u64) -> Result<Option<Stored>, NatsError> {
     #[derive(Deserialize)]
     struct Got {
         message: Option<Stored>,
     }
-    let question = json!({ "seq": from, "next_by_subj": ">" });
-    let answer = ask(nats, &subject::message_get(OAUTH_COMMANDS), &question).await?;
-    serde_json::from_slice::<Got>(&answer).map(|got| got.message).map_err(|_| NatsError::Unreadable)
+    let question = json!({ "seq": sequence, "next_by_subj": ">" });
+    let answer = request(nats, &subject::message_get(OAUTH_COMMANDS), &question).await?;
+    serde_json::from_slice::<Got>(&answer).map(|got| got.message).map_err(NatsError::unreadable)
 }
 
-async fn ask(nats: &Nats, subject: &str, question: &serde_json::Value) -> Result<bytes::Bytes, NatsError> {
-    let request = Request::new().payload(question.to_string().into()).timeout(Some(ANSWER));
+async fn request(nats: &Nats, subject: &str, question: &serde_json::Value) -> Result<bytes::Bytes, NatsError> {
+    let request = Request::new().payload(question.to_string().into()).timeout(Some(ANSWER_TIMEOUT));
     nats.request(subject, request).await.map(|answer| answer.payload)
 }
 
-/// Whether a block of headers is as libraries write it: a version without a status, then names and values.
+/// Returns true if a client library would write this block of headers: a version without a status, then names and values.
 fn is_readable(block: &[u8]) -> bool {
     if block.is_empty() {
         return true;

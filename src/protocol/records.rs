@@ -1,4 +1,10 @@
-//! Records: written with the sequence they replace, and believed only once read back from the leader.
+//! Records: the durable state of each connection and config. KV buckets, events and schedules follow from them.
+//!
+//! - A record is written in place of the record whose sequence it names. If another writer was first, it is refused.
+//! - A record's message id is its command's id and `.record`, so repeating the publish stores it once.
+//! - The server's answer to a publish is not trusted. A publish without an answer may have been stored, and its repetition
+//!   is then refused because of itself. After each publish the newest record is read from the leader: the command id in its
+//!   header decides.
 
 use std::time::{Duration, Instant};
 
@@ -9,98 +15,92 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::command::HEADER_COMMAND;
-use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, TRY, header};
+use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, REQUEST_TIMEOUT, header};
 use crate::subject::OAUTH;
 
 /// A record to be written.
 pub(crate) struct NewRecord {
-    /// Where it is published.
+    /// The subject to publish to. The stream stores the record under `subject`.
     pub publish_to: String,
-    /// Where the stream keeps it.
     pub subject: String,
-    /// Id of the command it is the work of.
+    /// Id of the command that writes the record.
     pub command_id: String,
-    /// The sequence it replaces, 0 when there must be none.
+    /// Sequence of the record to replace; 0 if the subject must have none.
     pub replaces: u64,
-    /// Further headers.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Bytes,
 }
 
-/// How long a record is tried to be written while the bus is away: what a provider issued exists nowhere else.
-const PATIENCE: Duration = Duration::from_secs(30);
-const AGAIN: Duration = Duration::from_millis(250);
-/// After that long a record is there, or whoever writes it has given up: the last try begins when patience ends.
+/// Time to keep trying while the bus is away. Long, because the tokens that a provider has just issued exist nowhere else.
+const RETRY_FOR: Duration = Duration::from_secs(30);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when
+/// [`RETRY_FOR`] ends, and consists of a publish and a read.
 pub(crate) const LONGEST_WRITE: Duration =
-    PATIENCE.saturating_add(AGAIN).saturating_add(LONGEST_PUBLISH).saturating_add(TRY);
+    RETRY_FOR.saturating_add(RETRY_PAUSE).saturating_add(LONGEST_PUBLISH).saturating_add(REQUEST_TIMEOUT);
 
-/// What became of a record.
+/// Result of a write.
 pub(crate) enum Written {
-    /// It is the newest of its subject.
+    /// The record is the newest of its subject.
     Stored(StreamMessage),
-    /// It was stored, and another writer's record has replaced it since.
-    Replaced {
-        /// Its sequence.
-        sequence: u64,
-    },
-    /// Another writer's record is there instead.
+    /// The record was stored, and another writer's record has since replaced it.
+    Replaced { sequence: u64 },
+    /// Another writer was first.
     Superseded,
 }
 
-/// The newest record of a subject.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Reads the newest record of a subject from the leader.
 pub(crate) async fn last(nats: &Nats, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
     nats.last(OAUTH, subject).await
 }
 
-/// Whether a record is the work of that command.
+/// Returns true if that command wrote the record.
 #[must_use]
 pub(crate) fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
     header(&record.headers, HEADER_COMMAND) == command_id
 }
 
-/// Writes a record. Its id decides, not the answer: a publish that got no answer may have been stored, and its
-/// repetition is then refused because of itself.
-///
-/// # Errors
-/// [`NatsError`] when the outcome is not known.
+/// Writes a record, and keeps trying for [`RETRY_FOR`] while the bus is away. After an error the record may be stored.
 pub(crate) async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError> {
     let NewRecord { publish_to, subject, command_id, replaces, mut headers, body } = record;
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
-    let deadline = Instant::now() + PATIENCE;
-    let (newest, stored) = loop {
+    let deadline = Instant::now() + RETRY_FOR;
+    let Tried { newest, acked } = loop {
         match try_write(nats, &publish_to, &subject, &headers, &body).await {
-            Err(NatsError::Away(reason) | NatsError::NotSent(reason)) if Instant::now() < deadline => {
-                warn!("record not confirmed: {reason}; trying again");
-                tokio::time::sleep(AGAIN).await;
+            Err(error) if error.is_unavailable() && Instant::now() < deadline => {
+                warn!("record not confirmed: {error}; trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             tried => break tried?,
         }
     };
-    Ok(match (newest.filter(|record| is_work_of(record, &command_id)), stored) {
+    Ok(match (newest.filter(|record| is_work_of(record, &command_id)), acked) {
         (Some(record), _) => Written::Stored(record),
         (None, Some(sequence)) => Written::Replaced { sequence },
         (None, None) => Written::Superseded,
     })
 }
 
-/// One try: the newest record behind it, and the sequence the server gave when it said that it stored this one.
+struct Tried {
+    /// The newest record, read after the publish.
+    newest: Option<StreamMessage>,
+    /// The sequence at which the server says that it has stored this record.
+    acked: Option<u64>,
+}
+
 async fn try_write(
     nats: &Nats,
     publish_to: &str,
     subject: &str,
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<(Option<StreamMessage>, Option<u64>), NatsError> {
-    let stored = match nats.publish(publish_to, headers.clone(), body.clone()).await {
+) -> Result<Tried, NatsError> {
+    let acked = match nats.publish(publish_to, headers.clone(), body.clone()).await {
         Ok(ack) => Some(ack.sequence).filter(|_| !ack.duplicate),
         Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
         Err(error) => return Err(error),
     };
-    Ok((last(nats, subject).await?, stored))
+    Ok(Tried { newest: last(nats, subject).await?, acked })
 }

@@ -1,4 +1,9 @@
-//! The clock: the server keeps it. One schedule a connection; setting it again replaces it.
+//! Schedules: when each connection is refreshed next.
+//!
+//! The server keeps the clock. At the given time it publishes the schedule's body to the connection's due subject in the
+//! same stream, where it waits until a worker turns it into a command. A connection has at most one schedule: setting it
+//! again replaces it, so repeating a publish does no harm. A time in the past is due at once. A server that is killed
+//! right after an ack may lose the stream; the repair pass then sets all schedules again.
 
 use std::collections::HashSet;
 
@@ -15,56 +20,49 @@ use crate::subject::{ConnectionKey, OAUTH_SCHEDULE};
 const SCHEDULE: &str = "Nats-Schedule";
 const TARGET: &str = "Nats-Schedule-Target";
 
-/// What a schedule remembers.
+/// Body of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Due {
-    /// Sequence of the record that it was set for.
+    /// Sequence of the record that the schedule was set for.
     pub sequence: u64,
-    /// Whether its turn at the integration was booked: it stood in line before.
+    /// True if the refresh limiter has reserved a slot for this time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub booked: bool,
 }
 
-/// Has a connection's refresh come up at that time, in place of whatever was set before.
-///
-/// # Errors
-/// [`NatsError`] when it could not be set.
+/// Schedules a connection's refresh in place of an earlier schedule.
 pub(crate) async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
-    let (subject, headers, body) = message(key, at, due)?;
+    let ScheduleMessage { subject, headers, body } = message(key, at, due)?;
     nats.publish(&subject, headers, body).await.map(drop)
 }
 
 /// The message that sets a schedule.
-///
-/// # Errors
-/// [`NatsError::Unreadable`] for a value that has no JSON form, which none has.
-pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(String, HeaderMap, Bytes), NatsError> {
+#[derive(Debug)]
+pub struct ScheduleMessage {
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<ScheduleMessage, NatsError> {
     let mut headers = headers(None);
     headers.insert(SCHEDULE, format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
     headers.insert(TARGET, key.schedule_due());
-    let body = serde_json::to_vec(&due).map_err(|_| NatsError::Unreadable)?;
-    Ok((key.schedule_at(), headers, Bytes::from(body)))
+    let body = serde_json::to_vec(&due).map_err(NatsError::unreadable)?;
+    Ok(ScheduleMessage { subject: key.schedule_at(), headers, body: Bytes::from(body) })
 }
 
-/// Forgets a connection's schedule.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
+/// Deletes a connection's schedule, and its refresh if that is due and not yet a command.
 pub(crate) async fn cancel(nats: &Nats, key: &ConnectionKey) -> Result<(), NatsError> {
-    nats.connected()?;
-    let stream = nats.jetstream.get_stream_no_info(OAUTH_SCHEDULE).await.map_err(|_| NatsError::Unreadable)?;
     for subject in [key.schedule_at(), key.schedule_due()] {
-        stream.purge().filter(subject).await.map_err(|_| NatsError::Away("no answer to a purge"))?;
+        nats.purge_subject(OAUTH_SCHEDULE, &subject).await?;
     }
     Ok(())
 }
 
-/// Of these connections, those that have neither a schedule nor a due refresh; at most half of
-/// [`batch::MOST_SUBJECTS`] of them.
-///
-/// # Errors
-/// [`NatsError`] when the server gives no answer.
-pub(crate) async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<ConnectionKey>, NatsError> {
+/// Returns those of the given connections that have neither a schedule nor a due refresh. Takes at most half of
+/// [`batch::MAX_SUBJECTS`] connections, because it asks for two subjects of each.
+pub(crate) async fn without_schedule(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec<ConnectionKey>, NatsError> {
     if keys.is_empty() {
         return Ok(keys);
     }
@@ -74,12 +72,9 @@ pub(crate) async fn without(nats: &Nats, keys: Vec<ConnectionKey>) -> Result<Vec
     Ok(keys.into_iter().filter(|key| !has(key)).collect())
 }
 
-/// Makes the consumer of what is due, or finds it.
-///
-/// # Errors
-/// [`NatsError`] when the server refuses.
+/// Creates the consumer of due refreshes, or looks it up.
 pub(crate) async fn consumer(nats: &Nats) -> Result<PullConsumer, NatsError> {
     nats.connected()?;
-    let made = nats.jetstream.create_consumer_on_stream(topology::due_consumer(), OAUTH_SCHEDULE).await;
-    made.map_err(|error| NatsError::Refused { code: 0, description: format!("consumer due: {error}") })
+    let created = nats.create_consumer(OAUTH_SCHEDULE, topology::due_consumer()).await;
+    created.map_err(|source| NatsError::Consumer { name: "due".to_owned(), source })
 }

@@ -32,9 +32,9 @@ impl Store {
         &self,
         filter: &str,
         after: u64,
-        most: (usize, u64),
+        limits: batch::PageLimits,
     ) -> Result<ConnectionPage, StoreError> {
-        let page = batch::page(&self.nats, CONNECTIONS, filter, after, most).await?;
+        let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
         let mut connections = Vec::new();
         for entry in page.entries {
             let stored = self.open_connection(&entry.key, &entry.payload)?;

@@ -20,9 +20,10 @@ use super::{Newest, Store, StoreError, StoredConfig, json, parse, ticket};
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS};
 use crate::connection::{Status, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::jetstream::reader::{self, Walk};
+use crate::jetstream::reader::{Reader, Stored};
 use crate::jetstream::{NatsError, header, kv};
 use crate::login::PendingLogin;
+use crate::protocol::ask_workers::ask_all_workers;
 use crate::protocol::records;
 use crate::seal::key_id;
 use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, OAUTH, STATES, kv_stream, kv_subject};
@@ -153,7 +154,7 @@ impl Rotation<'_> {
     async fn await_workers(&self) -> Result<(), RotateError> {
         let began = Instant::now();
         loop {
-            let answers = self.store.nats.ask_all(subject::WORKER_KEYS).await?;
+            let answers = ask_all_workers(&self.store.nats, subject::WORKER_KEYS).await?;
             let mut workers = answers.iter().filter_map(|answer| serde_json::from_slice::<WorkerKeys>(answer).ok());
             let sealing = &self.done.sealing;
             let Some(behind) = workers.find(|worker| worker.keys.first() != Some(sealing)) else { return Ok(()) };
@@ -222,8 +223,8 @@ impl Rotation<'_> {
         need: impl Fn(u64, Message) -> Option<Need>,
     ) -> Result<u64, RotateError> {
         let (store, tell) = (self.store, self.tell);
-        let state = reader::state(&store.nats, stream).await?;
-        let Some(scan) = Walk::begin(&store.nats, stream, subjects, after).await? else { return Ok(after) };
+        let state = store.nats.stream_state(stream).await?;
+        let Some(scan) = Reader::through(&store.nats, stream, subjects, after).await? else { return Ok(after) };
         tell(Step::Begins(stream, state.map_or(0, |state| state.messages.min(state.last_sequence - after))));
         let messages = stream::unfold(scan, async |mut scan| match scan.next().await {
             Ok(None) => None,
@@ -233,8 +234,8 @@ impl Rotation<'_> {
         let need = &need;
         let mut done = std::pin::pin!(
             messages
-                .map(async |message: Result<(u64, Message), NatsError>| {
-                    let (sequence, message) = message?;
+                .map(async |message: Result<Stored, NatsError>| {
+                    let Stored { sequence, message } = message?;
                     let what = message.subject.to_string();
                     let outcome = match need(sequence, message) {
                         Some(need) => patiently(store, &need).await,
@@ -275,7 +276,7 @@ async fn patiently(store: &Store, need: &Need) -> Result<bool, StoreError> {
             Need::Reseal(bucket, entry) => store.reseal(bucket, entry).await,
         };
         match done {
-            Err(StoreError::Nats(NatsError::Away(_) | NatsError::NotSent(_))) if tries < TRIES => {
+            Err(StoreError::Nats(error)) if error.is_unavailable() && tries < TRIES => {
                 tries += 1;
                 tokio::time::sleep(AGAIN).await;
             }

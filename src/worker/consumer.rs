@@ -39,7 +39,7 @@ impl Places {
         drop(self.free.acquire().await);
         let mut batch = queue::pull(nats, consumer, self.free.available_permits().max(1), PULL).await?;
         while let Some(message) = batch.next().await {
-            let message = message.map_err(|_| NatsError::Away("the pull ended early"))?;
+            let message = message.map_err(NatsError::away_because("a pull ended early"))?;
             let Ok(place) = Arc::clone(&self.free).acquire_owned().await else { return Ok(()) };
             let handled = handle(message);
             self.running.spawn(async move {

@@ -20,7 +20,7 @@ use tracing::{Span, debug, error, warn};
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::Answer;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
-use crate::jetstream::{Nats, NatsError, Patience};
+use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
@@ -129,7 +129,7 @@ fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
         Ok(body) => Answer::ok(body),
         Err(CallError::Refused(status, text)) => Answer::error(status, &text),
         Err(CallError::Answered(answer)) => answer,
-        Err(CallError::Store(StoreError::Nats(error @ (NatsError::Away(_) | NatsError::NotSent(_))))) => {
+        Err(CallError::Store(StoreError::Nats(error))) if error.is_unavailable() => {
             span.in_scope(|| warn!("{error}"));
             let away = Answer::error(503, "the message bus is not available; try again");
             Answer { retry_after: Some(RETRY_AFTER), ..away }

@@ -76,7 +76,8 @@ async fn a_bus_that_is_away_is_told_once_and_then_ever_more_rarely() {
     // At its first, second, fourth and eighth failure: each connection has been tried again often by then.
     let failed = async || count(&world, "cannot take commands (refresh)") >= 4;
     eventually("commands could not be taken for long", failed).await;
-    let (away, reasons) = (count(&world, "NATS is away; trying again"), count(&world, "no connection to NATS"));
+    let (away, reasons) =
+        (count(&world, "disconnected from NATS; trying again"), count(&world, "no connection to NATS"));
     let minutes = 1 + usize::try_from(began.elapsed().as_secs() / 60).expect("a test takes no ages");
     assert!(away > 0 && reasons <= away * minutes, "{away} connections: {}", world.tokenbus.log());
     let connected = count(&world, "connected to NATS");

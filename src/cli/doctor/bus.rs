@@ -194,10 +194,10 @@ fn jetstream(server: Result<Server, TopologyError>) -> Check {
     }
 }
 
-fn streams(found: Vec<(String, Result<(), TopologyError>)>) -> Check {
+fn streams(found: Vec<Result<(), TopologyError>>) -> Check {
     const CHECK: &str = "streams";
     let all = found.len();
-    let wrong: Vec<TopologyError> = found.into_iter().filter_map(|(_, result)| result.err()).collect();
+    let wrong: Vec<TopologyError> = found.into_iter().filter_map(Result::err).collect();
     if wrong.is_empty() {
         return Check::fine(CHECK, format!("all {all} streams and buckets as declared"));
     }

@@ -1,4 +1,4 @@
-//! The durable consumers.
+//! Durable consumers of the work queues and of the events for the webhook.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pu
 use crate::event::EventKind;
 use crate::subject::{self, Verb};
 
-/// How long a worker may be silent about a command before another one gets it.
+/// Longest silence of a worker about a command. After it the server delivers the command to another worker. Workers report
+/// progress every two seconds, so one lost report does no harm.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(5);
 
-/// The one durable consumer of refreshes that are due.
+/// Consumer of due refreshes.
 #[must_use]
 pub(crate) fn due_consumer() -> pull::Config {
     pull::Config {
@@ -21,15 +22,15 @@ pub(crate) fn due_consumer() -> pull::Config {
     }
 }
 
-/// The one durable consumer of the events that go to the webhook.
+/// Consumer of the events for the webhook.
 #[must_use]
 pub(crate) fn webhook_consumer(events: &[EventKind]) -> pull::Config {
     pull::Config {
         durable_name: Some("webhook".to_owned()),
         description: Some("workers that send events to the webhook".to_owned()),
-        // What was before there was a webhook is nobody's business.
+        // Events from before the webhook was configured are not sent.
         deliver_policy: DeliverPolicy::New,
-        // The receiver has ten seconds, and what it does not take comes again after much longer.
+        // The receiver has ten seconds to answer. An event that it does not accept is retried after much longer.
         ack_wait: Duration::from_secs(30),
         filter_subject: String::new(),
         filter_subjects: events.iter().map(|event| subject::events_of_kind(event.as_str())).collect(),
@@ -37,7 +38,7 @@ pub(crate) fn webhook_consumer(events: &[EventKind]) -> pull::Config {
     }
 }
 
-/// The one durable consumer of a verb: a backlog of one verb never delays another.
+/// Consumer of a verb's commands. Each verb has its own, so that a backlog of one verb does not delay another.
 #[must_use]
 pub(crate) fn consumer(verb: Verb) -> pull::Config {
     pull::Config {
@@ -47,7 +48,8 @@ pub(crate) fn consumer(verb: Verb) -> pull::Config {
         replay_policy: ReplayPolicy::Instant,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
-        // Unlimited here: a message that the server gave up would block its subject for ever. Workers count.
+        // Unlimited: a message that the server gives up stays on the work queue and blocks its subject. Workers count the
+        // deliveries and end a command after too many of them with a dead letter.
         max_deliver: -1,
         max_ack_pending: 10_000,
         filter_subject: verb.filter(),

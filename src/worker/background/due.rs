@@ -47,7 +47,7 @@ async fn take(context: &Context, consumer: &PullConsumer) -> Result<(), NatsErro
     while let Some(chunk) = chunks.next().await {
         let mut handed_on = Vec::new();
         for message in chunk {
-            handed_on.push(hand_on(context, message.map_err(|_| NatsError::Away("the pull ended early"))?));
+            handed_on.push(hand_on(context, message.map_err(NatsError::away_because("a pull ended early"))?));
         }
         for done in join_all(handed_on).await {
             done?;

@@ -11,8 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
-use crate::jetstream::scan::{Scan, Seen};
-use crate::jetstream::{NatsError, batch, kv};
+use crate::jetstream::{NatsError, batch, header, kv};
 use crate::protocol::schedule;
 use crate::store::{StoreError, json};
 use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
@@ -21,7 +20,7 @@ use crate::worker::context::Context;
 use crate::worker::{AGAIN, apply};
 
 /// Keys looked at together: each has two subjects in the schedule.
-const CHUNK: usize = batch::MOST_SUBJECTS / 2;
+const CHUNK: usize = batch::MAX_SUBJECTS / 2;
 /// Pause between two chunks.
 const PACE: Duration = Duration::from_millis(200);
 /// Pause behind each connection that was mended.
@@ -79,11 +78,12 @@ async fn pass(context: &Context, every: Duration) -> Result<(), StoreError> {
         return Ok(());
     }
     let nats = &context.nats;
-    let mut scan = Scan::start(nats, CONNECTIONS, ">", HEADER_REFRESH).await?;
+    let mut reader = kv::HeaderReader::start(nats, CONNECTIONS, ">").await?;
     let mut repaired = 0_usize;
-    while let Some(seen) = scan.next(CHUNK).await? {
-        let due = seen.iter().filter(|seen| seen.mark != REFRESH_NONE).filter_map(key).collect();
-        for key in schedule::without(nats, due).await? {
+    while let Some(seen) = reader.next_chunk(CHUNK).await? {
+        let due =
+            seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) != REFRESH_NONE).filter_map(key).collect();
+        for key in schedule::without_schedule(nats, due).await? {
             repaired += usize::from(mend(context, &key).await?);
             tokio::time::sleep(PACE_EACH).await;
         }
@@ -95,7 +95,7 @@ async fn pass(context: &Context, every: Duration) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn key(seen: &Seen) -> Option<ConnectionKey> {
+fn key(seen: &kv::Entry) -> Option<ConnectionKey> {
     ConnectionKey::parse_kv_key(&seen.key).ok()
 }
 
@@ -133,10 +133,10 @@ async fn mend(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError
 /// Sets the schedules of an integration's paused connections.
 async fn resume(context: &Context, integration: &Integration) -> Result<usize, StoreError> {
     let filter = connections_at(integration);
-    let mut scan = Scan::start(&context.nats, CONNECTIONS, &filter, HEADER_REFRESH).await?;
+    let mut reader = kv::HeaderReader::start(&context.nats, CONNECTIONS, &filter).await?;
     let mut resumed = 0;
-    while let Some(seen) = scan.next(CHUNK).await? {
-        for key in seen.iter().filter(|seen| seen.mark == REFRESH_PAUSED).filter_map(key) {
+    while let Some(seen) = reader.next_chunk(CHUNK).await? {
+        for key in seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) == REFRESH_PAUSED).filter_map(key) {
             resumed += usize::from(mend(context, &key).await?);
             tokio::time::sleep(PACE_EACH).await;
         }

@@ -30,9 +30,13 @@ pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToke
 
 async fn look_after(context: &Context) -> StoreError {
     let (nats, keyring) = (&context.nats, &context.store.keyring);
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return NatsError::NotSent("no signals").into() };
-    let Ok(mut questions) = nats.client().subscribe(WORKER_KEYS).await else {
-        return NatsError::NotSent("a subscription was refused").into();
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return NatsError::not_sent_because("no signals")(error).into(),
+    };
+    let mut questions = match nats.client().subscribe(WORKER_KEYS).await {
+        Ok(questions) => questions,
+        Err(error) => return NatsError::not_sent_because("a subscription was refused")(error).into(),
     };
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -50,7 +54,7 @@ async fn look_after(context: &Context) -> StoreError {
                 }
             }
             question = questions.next() => {
-                let Some(question) = question else { return NatsError::Away("a subscription ended").into() };
+                let Some(question) = question else { return NatsError::away("a subscription ended").into() };
                 let keys = WorkerKeys { worker: name(), keys: keyring.key_ids() };
                 let (Some(reply), Ok(body)) = (question.reply, json(&keys)) else { continue };
                 if let Err(error) = nats.send(reply.to_string(), async_nats::HeaderMap::new(), body).await {
@@ -62,7 +66,7 @@ async fn look_after(context: &Context) -> StoreError {
 }
 
 async fn keep_clear(context: &Context) {
-    if let Err(error) = high_water::keep_marked(&context.nats).await {
+    if let Err(error) = high_water::refresh_marks(&context.nats).await {
         warn!("the marks could not be looked at: {error}");
     }
     if let Err(error) = queues::clear_up(&context.nats).await {
@@ -76,7 +80,7 @@ async fn reload(context: &Context, was_asked: bool) {
         Ok(None) if was_asked => info!(sealing = ?context.store.keyring.key_ids().first(), "keyring as before"),
         Ok(None) => {}
         // Nothing to say about the keyring; whoever waits for the bus says so.
-        Err(StoreError::Nats(NatsError::Away(_) | NatsError::NotSent(_))) if !was_asked => {}
+        Err(StoreError::Nats(error)) if error.is_unavailable() && !was_asked => {}
         Err(error) => error!("keyring not taken up, going on with the one from before: {error}"),
     }
 }

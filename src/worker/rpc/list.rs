@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{CallError, bad_request, explain, no_config};
 use crate::auth::VerifiedCaller;
+use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
@@ -51,8 +52,9 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     let after = after.map_err(|_| bad_request(CURSOR))?;
     // What is stored is larger than what is shown, and this is a bound for the worst case.
-    let most = (page.limit()?, u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX));
-    let ConnectionPage { connections, total, more } = context.store.connections(&filter, after, most).await?;
+    let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
+    let limits = PageLimits { entries: page.limit()?, bytes };
+    let ConnectionPage { connections, total, more } = context.store.connections(&filter, after, limits).await?;
     // Without its config what is there stays readable.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
         && !context.store.has_config(integration).await?

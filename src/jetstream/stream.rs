@@ -1,0 +1,120 @@
+//! Streams and consumers: created, changed, looked at and purged.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig, PullConsumer};
+use async_nats::jetstream::context::{CreateStreamError, GetStreamErrorKind, UpdateStreamError};
+use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, Stream};
+
+use super::client::Nats;
+use super::error::NatsError;
+
+/// Longest time to create or change a stream. The server writes files, which takes seconds on a busy disk.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// State of a stream as its leader knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamState {
+    /// Creation time in nanoseconds: tells a stream from an earlier one of the same name.
+    pub created: String,
+    /// Number of stored messages.
+    pub messages: u64,
+    /// The highest sequence the stream has assigned.
+    pub last_sequence: u64,
+}
+
+impl Nats {
+    /// Returns a stream by name, without asking the server.
+    pub(super) async fn stream(&self, name: &str) -> Result<Stream<()>, NatsError> {
+        self.connected()?;
+        self.jetstream().get_stream_no_info(name).await.map_err(NatsError::unreadable)
+    }
+
+    /// Returns a stream's configuration and state from its leader, or nothing if there is no such stream.
+    pub(crate) async fn stream_info(&self, name: &str) -> Result<Option<Info>, NatsError> {
+        match self.jetstream().get_stream(name).await {
+            Ok(stream) => Ok(Some(stream.cached_info().clone())),
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => Ok(None),
+                GetStreamErrorKind::EmptyName
+                | GetStreamErrorKind::Request
+                | GetStreamErrorKind::InvalidStreamName
+                | GetStreamErrorKind::JetStream(_) => Err(NatsError::away_because("cannot look up a stream")(error)),
+            },
+        }
+    }
+
+    pub(crate) async fn stream_state(&self, name: &str) -> Result<Option<StreamState>, NatsError> {
+        self.connected()?;
+        Ok(self.stream_info(name).await?.map(|info| StreamState {
+            created: info.created.unix_timestamp_nanos().to_string(),
+            messages: info.state.messages,
+            last_sequence: info.state.last_sequence,
+        }))
+    }
+
+    pub(crate) async fn create_stream(&self, config: Config) -> Result<(), CreateStreamError> {
+        self.declaring().create_stream(config).await.map(drop)
+    }
+
+    pub(crate) async fn update_stream(&self, config: Config) -> Result<(), UpdateStreamError> {
+        self.declaring().update_stream(config).await.map(drop)
+    }
+
+    fn declaring(&self) -> Context {
+        let mut jetstream = self.jetstream().clone();
+        jetstream.set_timeout(DECLARE_TIMEOUT);
+        jetstream
+    }
+
+    /// Creates a consumer, or updates the one of that name.
+    pub(crate) async fn create_consumer<C: IntoConsumerConfig + FromConsumer>(
+        &self,
+        stream: &str,
+        config: C,
+    ) -> Result<Consumer<C>, ConsumerError> {
+        self.jetstream().create_consumer_on_stream(config, stream).await
+    }
+
+    pub(crate) async fn pull_consumer(&self, stream: &str, name: &str) -> Result<PullConsumer, NatsError> {
+        self.connected()?;
+        let found = self.jetstream().get_consumer_from_stream(name, stream).await;
+        found.map_err(NatsError::away_because("cannot look up a consumer"))
+    }
+
+    /// Deletes all messages of a subject.
+    pub(crate) async fn purge_subject(&self, stream: &str, subject: &str) -> Result<(), NatsError> {
+        let purged = self.stream(stream).await?.purge().filter(subject).await;
+        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
+    }
+
+    /// Deletes the messages of a subject below a sequence.
+    pub(super) async fn purge_subject_below(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+    ) -> Result<(), NatsError> {
+        let purged = self.stream(stream).await?.purge().filter(subject).sequence(sequence).await;
+        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
+    }
+
+    /// Deletes all messages below a sequence. A stream that ends below it assigns that sequence next.
+    pub(crate) async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
+        let purged = self.stream(stream).await?.purge().sequence(sequence).await;
+        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
+    }
+
+    pub(crate) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
+        let stream = self.stream(stream).await?;
+        stream.delete_message(sequence).await.map(drop).map_err(|error| match error.kind() {
+            DeleteMessageErrorKind::JetStream(refusal) => {
+                NatsError::refused(refusal.error_code().0, refusal.to_string())
+            }
+            DeleteMessageErrorKind::Request | DeleteMessageErrorKind::TimedOut => {
+                NatsError::away_because("a message may have been deleted")(error)
+            }
+        })
+    }
+}
