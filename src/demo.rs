@@ -1,5 +1,5 @@
-//! `demo`: starts everything on this machine and walks one login from end to end, at an authorization server of its
-//! own. With `--stay` everything stays up to look around.
+//! `demo`: starts everything on this machine and runs one login from end to end, with a built-in authorization server.
+//! With `--stay` everything stays up to look around.
 
 mod client;
 mod endpoints;
@@ -26,29 +26,25 @@ use steps::{CALLBACK, Walk};
 use crate::secret::Secret;
 use crate::system;
 
-/// Seconds an access token of the demo provider lives: an hour; or, for who stays to watch it being refreshed, two
-/// minutes.
+/// Lifetime of the demo provider's access tokens in seconds: an hour, or with `--stay` two minutes, so that a refresh can
+/// be watched.
 const LIFETIME: u32 = 3600;
 const LIFETIME_TO_WATCH: u32 = 120;
 
-/// What to start and for how long.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The nats-server to run (`nats/bring-nats` prints one).
+    /// Path of the nats-server to run (`nats/bring-nats` prints one).
     #[arg(long, value_name = "FILE")]
     pub nats_server: PathBuf,
-    /// The server's configuration.
+    /// Configuration file of nats-server.
     #[arg(long, value_name = "FILE", default_value = "nats/local.conf")]
     pub nats_config: PathBuf,
-    /// Keep everything up until Ctrl-C, and say how to look around.
+    /// Keep everything running until Ctrl-C, and print commands to look around.
     #[arg(long)]
     pub stay: bool,
 }
 
-/// Starts everything, walks the login, and stops everything, whatever happens.
-///
-/// # Errors
-/// What did not start or did not hold.
+/// Starts everything, runs the login, and stops everything, also after an error.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let screen = Screen::new();
@@ -63,7 +59,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     stack.stop().await;
     match ended {
         Ok(is_whole) if is_whole || options.stay => Ok(()),
-        Ok(_) => bail!("interrupted; everything is stopped"),
+        Ok(_) => bail!("interrupted; all processes are stopped"),
         Err(error) => Err(error.context("demo")),
     }
 }
@@ -114,14 +110,14 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     let connections = "/hub/integrations/oauth-connections";
     let (token, refresh) =
         ("/hub/integrations/demo/oauth-token/workspace1", "/hub/integrations/demo/oauth-refresh-token/workspace1");
-    screen.title("Everything stays up until Ctrl-C. Log in with a browser, as often as you like:");
+    screen.title("Everything runs until Ctrl-C. Log in with a browser:");
     say(format!("\n  {}/start", provider.url));
     screen.title("Ask the gateway:");
     for path in [connections, token, refresh, LOGIN] {
         say(format!("  {curl} {url}{path}"));
     }
     screen.title(
-        "Look at the bus (`nats/bring-nats-cli` prints where a nats CLI is); the token is refreshed each minute:",
+        "Look at the bus (`nats/bring-nats-cli` prints the path of a nats CLI); the token is refreshed each minute:",
     );
     say(format!("  {demo} sub --headers-only 'ms.integration.oauth.{ACCOUNT}.*.*'"));
     say(format!("  {demo} sub 'ms.integration.oauth.{ACCOUNT}.*.*'"));
@@ -130,7 +126,7 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     say(format!("  {operator} kv get --raw oauth_connections {ACCOUNT}.demo.workspace1"));
     say(format!("  {operator} stream ls"));
     say(format!("  {operator} micro stats tokenbus"));
-    screen.title("Look after the account's connections, as its NATS user:");
+    screen.title("Manage the account's connections, as its NATS user:");
     let program = std::env::current_exe().map_or_else(|_| "tokenbus".to_owned(), |path| path.display().to_string());
     let settings = format!(
         "TOKENBUS_NATS__URL={nats_url} TOKENBUS_NATS__USER=demo TOKENBUS_NATS__PASSWORD={}",
@@ -139,7 +135,7 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     say(format!("  {settings} {program} connections --account {ACCOUNT} watch"));
 }
 
-/// Waits for ever, unless one of the processes ends by itself.
+/// Waits until one of the processes exits by itself.
 async fn stay(stack: &mut Stack) -> anyhow::Result<()> {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -147,7 +143,7 @@ async fn stay(stack: &mut Stack) -> anyhow::Result<()> {
     }
 }
 
-/// The signals that ask for an end.
+/// Waits for SIGINT or SIGTERM.
 struct Signals([Signal; 3]);
 
 impl Signals {

@@ -1,4 +1,4 @@
-//! `serve`: the gateway, workers, or both, until told to stop.
+//! `serve`: runs the gateway, a worker, or both until SIGTERM.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,33 +33,33 @@ use crate::worker::context::{Context, Measures, PendingLogins, Resumed};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider};
 
-/// Pause before streams are looked at again while the bus is away.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause between tries to prepare streams and buckets while NATS is unavailable.
+const PREPARE_RETRY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// What this process does.
+    /// Part of the program to run in this process.
     #[arg(long, value_enum, default_value = "all")]
     role: Role,
-    /// Stop when standard input closes: for whoever starts this as a child.
+    /// Stop when standard input closes. For programs that start this one as a child.
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Role {
-    /// Gateway and workers.
+    /// Gateway and worker.
     All,
-    /// The HTTP gateway: holds no key and judges no credential.
+    /// The HTTP gateway. Holds no keys and does not check credentials.
     Edge,
-    /// Workers.
+    /// A worker.
     Worker,
 }
 
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
-    let ends = tasks.hear_signals().context("signals")?;
+    let ends = tasks.hear_signals().context("cannot listen for signals")?;
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -90,14 +90,14 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     if tasks.run(ends, exit_with_stdin).await {
         Ok(())
     } else {
-        anyhow::bail!("stopped because a part failed; the log says why")
+        anyhow::bail!("stopped because a part failed; see the log for the reason")
     }
 }
 
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
     if keyring.is_open_to_all() {
-        warn!("all users of this machine can read the keyring: make its file private (`chmod o-r`)");
+        warn!("all users of this machine can read the keyring; make its file private (`chmod o-r`)");
     }
     let store = Store::new(nats.clone(), Arc::new(keyring));
     let provider = provider::Client::new(&provider_settings(config)?)?;
@@ -141,26 +141,26 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     Ok(())
 }
 
-/// Makes the bus ready, however long it is away. Gives whether there is still something to do.
+/// Prepares streams, buckets and keys, and retries while NATS is unavailable. Returns false if stopped meanwhile.
 async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, PrepareError> {
-    // The connection is made in the background: that it is not there yet is nothing to warn of.
-    let _ = tokio::time::timeout(AGAIN, context.nats.client().flush()).await;
-    let mut said = String::new();
+    // The client connects in the background. A first short wait avoids a warning about a normal start.
+    let _ = tokio::time::timeout(PREPARE_RETRY, context.nats.client().flush()).await;
+    let mut last_reason = String::new();
     loop {
         match worker::prepare(context).await {
             Ok(()) => return Ok(true),
             Err(error) if error.is_lasting() => return Err(error),
             Err(error) => {
                 let reason = error.to_string();
-                if reason != said {
+                if reason != last_reason {
                     warn!("not ready: {reason}; trying again");
                 }
-                said = reason;
+                last_reason = reason;
             }
         }
         tokio::select! {
             () = stop.cancelled() => return Ok(false),
-            () = tokio::time::sleep(AGAIN) => {}
+            () = tokio::time::sleep(PREPARE_RETRY) => {}
         }
     }
 }
@@ -222,14 +222,14 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
     });
     listen_until_stopped(tasks, "gateway", async move {
         let drained = gateway::run(listener, edge, limits, tls, stop).await;
-        // Requests under way waited for their answers; only now nobody does.
+        // Running requests still needed answers until here.
         done.cancel();
         drained
     });
     Ok(())
 }
 
-/// The gateway's certificate, kept as new as its files.
+/// Loads the gateway's certificate, and reloads it when its files change.
 async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<Arc<Certificates>>> {
     let loaded = Certificates::load(&settings.tls_cert, &settings.tls_key).await?;
     let Some(tls) = loaded.map(Arc::new) else { return Ok(None) };
@@ -245,7 +245,7 @@ fn limits(settings: &Http) -> Limits {
     Limits {
         connections: settings.max_connections,
         connections_per_address: settings.max_connections_per_address,
-        // A command may take the whole deadline; its answer still has to get through.
+        // A command may take the whole deadline, and its answer needs time to arrive.
         request_timeout: settings.deadline + Duration::from_secs(5),
         drain: settings.drain,
         address_rate: Rate { per_second: settings.address_rate, burst: settings.address_burst },

@@ -1,4 +1,4 @@
-//! The demo's own HTTP client: what a browser and a caller of the gateway do here.
+//! The demo's HTTP client: acts as the browser and as a caller of the gateway.
 
 use std::time::Duration;
 
@@ -9,38 +9,33 @@ use serde_json::Value;
 
 use crate::secret::Secret;
 
-/// Longer than the gateway's own deadline, so that its answer is seen.
+/// Request timeout. Longer than the gateway's deadline, so that the gateway's own error arrives.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Largest answer.
+/// Largest accepted body in bytes.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// An answer.
 pub(super) struct Got {
-    /// Its status.
     pub(super) status: StatusCode,
-    /// Where it leads, when it does.
+    /// Target of a redirect.
     pub(super) location: Option<String>,
-    /// Its body; `null` when it is no JSON.
+    /// Body as JSON; `null` if it is not JSON.
     pub(super) body: Value,
 }
 
-/// A client that follows nothing and uses no proxy.
+/// Client without redirects and proxy.
 #[derive(Clone)]
 pub(super) struct Browser(Client);
 
 impl Browser {
-    /// Makes it.
     pub(super) fn new() -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(TIMEOUT).build()?;
         Ok(Self(client))
     }
 
-    /// GET.
     pub(super) async fn get(&self, url: &str, accept: &str) -> anyhow::Result<Got> {
         self.send(self.0.get(url).header(header::ACCEPT, accept)).await
     }
 
-    /// POST of a form.
     pub(super) async fn post(&self, url: &str, form: String) -> anyhow::Result<Got> {
         let kind = "application/x-www-form-urlencoded";
         self.send(self.0.post(url).header(header::CONTENT_TYPE, kind).body(form)).await
@@ -53,7 +48,7 @@ impl Browser {
         while let Some(chunk) = response.chunk().await? {
             body.extend_from_slice(&chunk);
             if body.len() > MAX_ANSWER {
-                bail!("an answer of more than {MAX_ANSWER} bytes");
+                bail!("the answer is larger than {MAX_ANSWER} bytes");
             }
         }
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -61,22 +56,19 @@ impl Browser {
     }
 }
 
-/// The gateway with an API key for it.
+/// The gateway, called with an API key.
 #[derive(Clone)]
 pub(super) struct Gateway {
-    /// The client.
     pub(super) browser: Browser,
-    /// Where the gateway is.
     pub(super) url: String,
-    /// The key.
     pub(super) api_key: Secret,
 }
 
-/// The path that begins a login of the demo's connection.
+/// Path that starts a login of the demo's connection.
 pub(super) const LOGIN: &str = "/hub/integrations/demo/oauth-login/workspace1";
 
 impl Gateway {
-    /// A call with the key.
+    /// Sends a request with the API key.
     pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Got> {
         let request = self.browser.0.request(method, format!("{}{path}", self.url));
         let request = request.header("x-api-key", self.api_key.expose()).header(header::ACCEPT, "application/json");
@@ -87,7 +79,7 @@ impl Gateway {
         self.browser.send(request).await
     }
 
-    /// A login's `oauth_url`; it can be used once.
+    /// Starts a login and returns its `oauth_url`, which works once.
     pub(super) async fn login(&self) -> anyhow::Result<String> {
         let Got { status, body, .. } = self.call(Method::GET, LOGIN, None).await?;
         match body.get("oauth_url").and_then(Value::as_str) {

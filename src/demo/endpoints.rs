@@ -1,4 +1,4 @@
-//! The demo authorization server's endpoints as functions on data: a request in, an answer out, no IO.
+//! The endpoints of the demo authorization server, as functions from request to response without IO.
 
 use std::collections::BTreeMap;
 
@@ -13,39 +13,33 @@ use super::grants::{Allowed, Grants, InvalidGrant, Tokens, is_challenge};
 use crate::secret::Secret;
 use crate::system;
 
-/// Longest value of a parameter.
+/// Longest parameter value in bytes.
 const MAX_VALUE: usize = 4096;
-/// Parameters of one request.
+/// Most parameters per request.
 const MAX_PARAMETERS: usize = 32;
 
-/// The one client that the server knows.
+/// The registered client.
 #[derive(Clone)]
 pub(super) struct KnownClient {
-    /// Its id.
     pub(super) id: String,
-    /// Its secret.
     pub(super) secret: Secret,
-    /// Its redirect URI, compared byte for byte.
+    /// Compared byte for byte.
     pub(super) redirect_uri: String,
 }
 
-/// The server's state.
 pub(super) struct Server {
-    /// Its client.
     pub(super) client: KnownClient,
-    /// Seconds an access token lives.
+    /// Lifetime of access tokens in seconds.
     pub(super) expires_in: u32,
-    /// What was granted.
     pub(super) grants: Grants,
 }
 
-/// An answer before it becomes HTTP.
+/// Response, before it becomes HTTP.
 pub(super) enum Answer {
-    /// A page.
+    /// HTML page.
     Page(StatusCode, String),
-    /// A JSON object.
     Json(StatusCode, serde_json::Value),
-    /// Go there.
+    /// 303 to this URL.
     Redirect(String),
 }
 
@@ -53,7 +47,7 @@ pub(super) enum Answer {
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
-    /// Takes them apart; nothing when one comes twice, is over-long, or there are too many.
+    /// Parses parameters. Returns `None` if one is repeated or too long, or if there are too many.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(text) {
@@ -65,19 +59,19 @@ impl Parameters {
         Some(Self(all))
     }
 
-    /// A value, empty when absent.
+    /// Returns a value, or the empty string if it is absent.
     fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("", String::as_str)
     }
 }
 
 impl Server {
-    /// The authorization endpoint (RFC 6749 §3.1): the page on GET, the decision on POST, where the page's form
-    /// carries the request again.
+    /// Authorization endpoint (RFC 6749 §3.1). GET shows the page; POST takes the decision, with the request repeated in
+    /// the form.
     pub(super) fn authorize(&mut self, parameters: &Parameters, posted: bool, now: Timestamp) -> Answer {
         let KnownClient { id, redirect_uri, secret: _ } = &self.client;
         if parameters.get("client_id") != id || parameters.get("redirect_uri") != redirect_uri {
-            // Not a client to send anybody back to (RFC 6749 §4.1.2.1).
+            // No redirect to an unregistered client (RFC 6749 §4.1.2.1).
             return Answer::Page(
                 StatusCode::BAD_REQUEST,
                 page("<p>Unknown <code>client_id</code> or <code>redirect_uri</code>.</p>"),
@@ -115,7 +109,7 @@ impl Server {
         Answer::Redirect(url.into())
     }
 
-    /// The token endpoint (RFC 6749 §3.2).
+    /// Token endpoint (RFC 6749 §3.2).
     pub(super) fn token(&mut self, basic: Option<&str>, parameters: &Parameters, now: Timestamp) -> Answer {
         if !self.is_client(basic, parameters) {
             return Answer::Json(StatusCode::UNAUTHORIZED, json!({ "error": "invalid_client" }));
@@ -144,7 +138,7 @@ impl Server {
         }
     }
 
-    /// The revocation endpoint (RFC 7009 §2).
+    /// Revocation endpoint (RFC 7009 §2).
     pub(super) fn revoke(&mut self, basic: Option<&str>, parameters: &Parameters) -> Answer {
         if !self.is_client(basic, parameters) {
             return Answer::Json(StatusCode::UNAUTHORIZED, json!({ "error": "invalid_client" }));
@@ -153,7 +147,7 @@ impl Server {
         Answer::Json(StatusCode::OK, json!({}))
     }
 
-    /// `client_secret_basic` or `client_secret_post`, not both (RFC 6749 §2.3).
+    /// Accepts `client_secret_basic` or `client_secret_post`, but not both (RFC 6749 §2.3).
     fn is_client(&self, basic: Option<&str>, parameters: &Parameters) -> bool {
         let (id, secret) = match (basic, parameters.get("client_secret")) {
             (None, secret) => (parameters.get("client_id").to_owned(), Secret::new(secret)),
@@ -167,7 +161,7 @@ impl Server {
     }
 }
 
-/// RFC 6749 §2.3.1: id and secret are form-encoded before they are joined.
+/// Parses Basic credentials, whose id and secret are form-encoded before they are joined (RFC 6749 §2.3.1).
 fn parse_basic(header: &str) -> Option<(String, Secret)> {
     let decode =
         |text: &str| form_urlencoded::parse(format!("v={text}").as_bytes()).next().map(|(_, v)| v.into_owned());
@@ -201,7 +195,7 @@ fn page(body: &str) -> String {
     )
 }
 
-/// A page that only says something.
+/// Page with one sentence.
 pub(super) fn notice(text: &str) -> String {
     page(&format!("<p>{}</p>", escape(text)))
 }
@@ -231,14 +225,14 @@ mod tests {
         match server.authorize(&Parameters::parse(request.as_bytes()).unwrap(), posted, Timestamp::UNIX_EPOCH) {
             Answer::Redirect(to) => to,
             Answer::Page(status, html) => format!("{} {html}", status.as_u16()),
-            Answer::Json(..) => unreachable!("the authorization endpoint speaks to browsers"),
+            Answer::Json(..) => unreachable!("the authorization endpoint returns no JSON"),
         }
     }
 
     fn token(server: &mut Server, basic: Option<&str>, form: &str) -> (u16, serde_json::Value) {
         match server.token(basic, &Parameters::parse(form.as_bytes()).unwrap(), Timestamp::UNIX_EPOCH) {
             Answer::Json(status, body) => (status.as_u16(), body),
-            Answer::Page(..) | Answer::Redirect(_) => unreachable!("the token endpoint speaks JSON"),
+            Answer::Page(..) | Answer::Redirect(_) => unreachable!("the token endpoint returns JSON"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the demo authorization server remembers: one-time codes and rotating refresh tokens (RFC 6749, 7636, 7009).
+//! Grants of the demo authorization server: one-time codes and rotating refresh tokens (RFC 6749, 7636, 7009).
 
 use std::collections::VecDeque;
 
@@ -9,33 +9,31 @@ use sha2::{Digest as _, Sha256};
 
 use crate::secret::Secret;
 
-/// Grants kept; the oldest makes room.
+/// Most grants in memory. A new one evicts the oldest.
 const MAX_GRANTS: usize = 256;
-/// Spent refresh tokens remembered for each grant, to notice a replay.
+/// Spent refresh tokens to remember per grant, for replay detection.
 const MAX_SPENT: usize = 32;
-/// How long a code may wait (RFC 6749 §4.1.2 says at most ten minutes).
+/// Lifetime of a code (RFC 6749 §4.1.2 recommends at most ten minutes).
 const CODE_LIFETIME: SignedDuration = SignedDuration::from_secs(60);
 
-/// Error codes of RFC 6749 §5.2 that these grants end in.
+/// The error `invalid_grant` (RFC 6749 §5.2) with its description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct InvalidGrant(pub(super) &'static str);
 
-/// What a resource owner allowed.
+/// The resource owner's consent.
 pub(super) struct Allowed {
-    /// Scope, as asked for.
+    /// Requested scope.
     pub(super) scope: String,
     /// S256 code challenge (RFC 7636 §4.2).
     pub(super) challenge: String,
-    /// The redirect URI of the authorization request.
+    /// Redirect URI of the authorization request.
     pub(super) redirect_uri: String,
 }
 
-/// Fresh tokens to hand out.
+/// Newly generated tokens.
 #[derive(Clone)]
 pub(super) struct Tokens {
-    /// Access token.
     pub(super) access: Secret,
-    /// Refresh token.
     pub(super) refresh: Secret,
 }
 
@@ -47,12 +45,12 @@ struct Grant {
     spent: VecDeque<Secret>,
 }
 
-/// All grants, newest last.
+/// All grants, oldest first.
 #[derive(Default)]
 pub(super) struct Grants(VecDeque<Grant>);
 
 impl Grants {
-    /// Notes what was allowed under a fresh code.
+    /// Stores a consent under a new code.
     pub(super) fn allow(&mut self, allowed: Allowed, code: Secret, now: Timestamp) {
         if self.0.len() >= MAX_GRANTS {
             self.0.pop_front();
@@ -60,8 +58,7 @@ impl Grants {
         self.0.push_back(Grant { allowed, code, code_issued: now, tokens: None, spent: VecDeque::new() });
     }
 
-    /// Redeems a code, once. A second time takes back what it was redeemed for (RFC 6749 §4.1.2).
-    /// Gives the scope.
+    /// Redeems a code and returns the scope. Redeeming it again revokes the grant (RFC 6749 §4.1.2).
     pub(super) fn redeem(
         &mut self,
         code: &Secret,
@@ -79,7 +76,7 @@ impl Grants {
             return Err(InvalidGrant("code is too old"));
         }
         if grant.allowed.redirect_uri != redirect_uri {
-            return Err(InvalidGrant("redirect_uri is not the one of the authorization request"));
+            return Err(InvalidGrant("redirect_uri differs from the authorization request"));
         }
         if !verifier_matches(verifier, &grant.allowed.challenge) {
             return Err(InvalidGrant("code_verifier does not match the code_challenge"));
@@ -88,8 +85,7 @@ impl Grants {
         Ok(grant.allowed.scope.clone())
     }
 
-    /// Trades a refresh token for a new pair; one that was traded before ends its grant (RFC 9700 §4.14.2).
-    /// Gives the scope.
+    /// Replaces a refresh token by a new pair and returns the scope. A spent one revokes the grant (RFC 9700 §4.14.2).
     pub(super) fn refresh(&mut self, refresh: &Secret, fresh: Tokens) -> Result<String, InvalidGrant> {
         if let Some(place) = self.0.iter().position(|grant| grant.spent.contains(refresh)) {
             self.0.remove(place);
@@ -108,24 +104,24 @@ impl Grants {
         Ok(grant.allowed.scope.clone())
     }
 
-    /// Ends the grant of a token of either kind; an unknown one is no error (RFC 7009 §2.2).
+    /// Revokes the grant of an access or refresh token. An unknown token is not an error (RFC 7009 §2.2).
     pub(super) fn revoke(&mut self, token: &Secret) {
         let is_of = |tokens: &Tokens| tokens.refresh == *token || tokens.access == *token;
         self.0.retain(|grant| !grant.tokens.as_ref().is_some_and(is_of));
     }
 
-    /// The access token in force of the newest grant that was redeemed.
+    /// Returns the current access token of the newest redeemed grant.
     pub(super) fn newest_access_token(&self) -> Option<Secret> {
         self.0.iter().rev().find_map(|grant| grant.tokens.as_ref()).map(|tokens| tokens.access.clone())
     }
 }
 
-/// Whether a challenge has the form that S256 gives: 32 bytes in base64url (RFC 7636 §4.2).
+/// Returns true for the form of an S256 challenge: 32 bytes in base64url (RFC 7636 §4.2).
 pub(super) fn is_challenge(text: &str) -> bool {
     BASE64_URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32)
 }
 
-/// The check of RFC 7636 §4.6, for a verifier of the form of §4.1.
+/// Verifies a verifier of the form of RFC 7636 §4.1 as §4.6 says.
 fn verifier_matches(verifier: &str, challenge: &str) -> bool {
     let is_verifier = (43..=128).contains(&verifier.len())
         && verifier.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));

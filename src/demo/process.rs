@@ -1,5 +1,5 @@
-//! Processes that never outlive the demo: each ends when its standard input closes, which the system does for
-//! whatever way the demo ends.
+//! Child processes that never outlive the demo. Each stops when its standard input closes, and the system closes that
+//! however the demo ends, SIGKILL included.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -14,13 +14,13 @@ use tokio::time::timeout;
 
 use crate::system;
 
-/// How long a process may take to end once it is told to.
+/// Longest wait for a process to exit.
 const STOP: Duration = Duration::from_secs(8);
-/// Lines of a log that are shown after a failure.
+/// Lines of a log to show after a failure.
 const TAIL: usize = 15;
 
-/// Runs a program that knows nothing of our standard input: stops it when that closes, and then clears up the folder.
-/// `$1` is the folder, the rest is the command. The subshell gives it 5 s before it is killed.
+/// Runs a program that ignores its standard input: stops it when standard input closes, then removes the folder.
+/// `$1` is the folder, the rest is the command. The program gets 5 s before it is killed.
 const KEEPER: &str = r#"
 folder=$1; shift
 exec 3<&0
@@ -41,18 +41,16 @@ kill "$keeper" 2>/dev/null
 exit "$status"
 "#;
 
-/// A new folder that only its owner can enter; removed when dropped.
+/// New folder that only its owner can enter. Removed on drop.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it in the system's temporary folder.
     pub(super) fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("tokenbus-demo-{}", system::random_id()));
         DirBuilder::new().mode(0o700).create(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
     }
 
-    /// Its path.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -60,14 +58,13 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // The keeper may have been first.
+        // The keeper script may have removed the folder already.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A running process.
 pub(super) struct Child {
-    /// What it is called here.
+    /// Name for messages.
     pub(super) name: &'static str,
     process: process::Child,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
@@ -75,13 +72,13 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts a program of ours, which stops by itself when its standard input closes.
+    /// Starts this program, which stops by itself when its standard input closes.
     pub(super) fn start(name: &'static str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
         command.stdout(Stdio::piped()).kill_on_drop(true);
         Self::spawn(name, command, folder)
     }
 
-    /// Starts any other program, under a keeper that stops it when the keeper's standard input closes.
+    /// Starts another program under a keeper script, which stops it when the script's standard input closes.
     pub(super) fn start_kept(name: &'static str, command: &Command, folder: &Folder) -> anyhow::Result<Self> {
         let command = command.as_std();
         let mut keeper = Command::new("sh");
@@ -98,35 +95,33 @@ impl Child {
 
     fn spawn(name: &'static str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
         let log = folder.path().join(format!("{name}.log"));
-        // A group of its own: Ctrl-C on the terminal is ours to hear, and we stop one after the other.
+        // A separate process group: Ctrl-C then reaches only the demo, which stops the processes in order.
         command.stdin(Stdio::piped()).stderr(File::create(&log)?).process_group(0);
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let stdout = process.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         Ok(Self { name, process, stdout, log })
     }
 
-    /// Its process id.
     pub(super) fn pid(&self) -> u32 {
         self.process.id().unwrap_or_default()
     }
 
-    /// The next line it prints. Later lines stay unread, but the pipe open.
+    /// Reads the next line of standard output. Later lines stay unread, but the pipe stays open.
     pub(super) async fn line(&mut self) -> anyhow::Result<String> {
         let Some(stdout) = &mut self.stdout else { bail!("{} prints nothing", self.name) };
         let line = timeout(Duration::from_secs(20), stdout.next_line()).await;
-        line.ok().and_then(Result::ok).flatten().with_context(|| format!("{} did not say where it listens", self.name))
+        line.ok().and_then(Result::ok).flatten().with_context(|| format!("{} did not print its address", self.name))
     }
 
-    /// # Errors
-    /// When it has ended.
+    /// Fails if the process has exited.
     pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
         match self.process.try_wait()? {
             None => Ok(()),
-            Some(status) => bail!("{} ended by itself: {status}", self.name),
+            Some(status) => bail!("{} exited unexpectedly: {status}", self.name),
         }
     }
 
-    /// Has it end, and waits for that.
+    /// Stops the process and waits for its exit.
     pub(super) async fn stop(&mut self) {
         drop(self.process.stdin.take());
         if timeout(STOP, self.process.wait()).await.is_err() {
@@ -134,7 +129,7 @@ impl Child {
         }
     }
 
-    /// The end of its log.
+    /// Returns the last lines of the log.
     pub(super) fn tail(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
@@ -166,7 +161,7 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo no such store >&2; exit 3"]);
         let mut kept = Child::start_kept("program", &command, &folder).unwrap();
-        // Not by `wait`: that closes standard input, which tells the keeper to clear up.
+        // Not `wait`: it closes standard input, which makes the keeper script remove the folder.
         let ended = async {
             loop {
                 if let Some(status) = kept.process.try_wait().unwrap() {

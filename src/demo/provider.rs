@@ -1,4 +1,4 @@
-//! The demo authorization server: real HTTP on loopback, everything in memory.
+//! The demo authorization server: HTTP on loopback, state in memory.
 
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
@@ -25,29 +25,28 @@ use super::grants::Grants;
 use crate::secret::Secret;
 use crate::system;
 
-/// Connections at once; the next ones wait.
+/// Most open connections. More wait.
 const MAX_CONNECTIONS: usize = 64;
-/// Largest form.
+/// Largest form in bytes.
 const MAX_BODY: usize = 16 * 1024;
-/// Time for a request's head, and for the whole of a connection.
+/// Timeouts of a request's head and of a whole connection.
 const HEAD: Duration = Duration::from_secs(5);
 const CONNECTION: Duration = Duration::from_mins(1);
 
-/// The running server; it ends when dropped.
+/// The running server. Stops on drop.
 pub(super) struct Provider {
-    /// Where it is (`http://127.0.0.1:<port>`).
+    /// `http://127.0.0.1:<port>`
     pub(super) url: String,
     shared: Arc<Shared>,
     _accepting: JoinSet<()>,
 }
 
-/// What the server is to do beside its own endpoints.
+/// Options of the server.
 pub(super) struct Setting {
-    /// Its client.
     pub(super) client: KnownClient,
-    /// Seconds an access token lives.
+    /// Lifetime of access tokens in seconds.
     pub(super) expires_in: u32,
-    /// Where `/start` begins a login.
+    /// Gateway at which `/start` starts a login.
     pub(super) gateway: Gateway,
 }
 
@@ -58,7 +57,7 @@ struct Shared {
 }
 
 impl Provider {
-    /// Starts it on a free port.
+    /// Starts the server on a free port.
     pub(super) async fn start(setting: Setting) -> anyhow::Result<Self> {
         let Setting { client, expires_in, gateway } = setting;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("demo provider")?;
@@ -70,14 +69,14 @@ impl Provider {
         Ok(Self { url: format!("http://{host}"), shared, _accepting: accepting })
     }
 
-    /// The access token that was given out last.
+    /// Returns the newest access token.
     pub(super) fn newest_access_token(&self) -> Option<Secret> {
         self.shared.server().grants.newest_access_token()
     }
 }
 
 impl Shared {
-    /// No step leaves the state half changed, so a panic in one request does not spoil it.
+    /// Ignores poisoning: no step leaves the state half changed.
     fn server(&self) -> MutexGuard<'_, Server> {
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,7 +99,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_BODY);
-            // A connection that breaks concerns its client alone.
+            // A broken connection affects only its client.
             let _ = tokio::time::timeout(CONNECTION, http.serve_connection(TokioIo::new(stream), service)).await;
             drop(place);
         });
@@ -111,7 +110,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
     let (head, body) = request.into_parts();
     let text = |name: header::HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
     if text(header::HOST) != Some(shared.host.as_str()) {
-        return Answer::Page(StatusCode::MISDIRECTED_REQUEST, notice("This is another host."));
+        return Answer::Page(StatusCode::MISDIRECTED_REQUEST, notice("Wrong host."));
     }
     let basic = text(header::AUTHORIZATION).map(str::to_owned);
     let refused = || Answer::Json(StatusCode::BAD_REQUEST, json!({ "error": "invalid_request" }));
@@ -130,15 +129,17 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Answer {
         (&Method::POST, "/token") => shared.server().token(basic.as_deref(), &parameters, system::now()),
         (&Method::POST, "/revoke") => shared.server().revoke(basic.as_deref(), &parameters),
         (&Method::GET, "/start") => start(&shared.gateway).await,
-        _ => Answer::Page(StatusCode::NOT_FOUND, notice("There is nothing here.")),
+        _ => Answer::Page(StatusCode::NOT_FOUND, notice("Not found.")),
     }
 }
 
-/// Begins a login at the gateway: an `oauth_url` works once, this address any number of times.
+/// Starts a login at the gateway. An `oauth_url` works once, `/start` any number of times.
 async fn start(gateway: &Gateway) -> Answer {
     match gateway.login().await {
         Ok(oauth_url) => Answer::Redirect(oauth_url),
-        Err(error) => Answer::Page(StatusCode::BAD_GATEWAY, notice(&format!("The gateway gave no login: {error:#}"))),
+        Err(error) => {
+            Answer::Page(StatusCode::BAD_GATEWAY, notice(&format!("The gateway refused the login: {error:#}")))
+        }
     }
 }
 
@@ -155,7 +156,7 @@ fn respond(answer: Answer) -> Response<Full<Bytes>> {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    // The form's answer leads back to the gateway, which has another port.
+    // The form's response redirects to the gateway, which has another port.
     headers.insert(
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static(

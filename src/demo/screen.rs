@@ -1,4 +1,4 @@
-//! What the demo prints: steps, aligned values with their secrets shortened, and a mark for each assertion that held.
+//! The output of the demo: steps, aligned values with shortened secrets, and a check mark for each assertion.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -9,16 +9,15 @@ use url::Url;
 
 use crate::config;
 
-/// Width of the labels.
+/// Width of labels in characters.
 const LABEL: usize = 21;
 
-/// Standard output.
 pub(super) struct Screen {
     is_coloured: bool,
 }
 
 impl Screen {
-    /// Coloured on a terminal, unless `NO_COLOR` is set.
+    /// Uses colours on a terminal, unless `NO_COLOR` is set.
     pub(super) fn new() -> Self {
         let is_unwanted = config::env("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { is_coloured: std::io::stdout().is_terminal() && !is_unwanted }
@@ -28,53 +27,46 @@ impl Screen {
         if self.is_coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// Begins a step.
     pub(super) fn title(&self, text: &str) {
         say(format!("\n{}", self.paint("1", text)));
     }
 
-    /// A labelled value.
     pub(super) fn field(&self, label: &str, value: impl Display) {
         say(format!("    {} {value}", self.paint("2", format!("{label:<LABEL$}"))));
     }
 
-    /// A request's first line.
     pub(super) fn request(&self, method: &str, url: impl Display) {
         say(format!("  {} {}", self.paint("36", "→"), self.paint("36", format!("{method} {url}"))));
     }
 
-    /// The fields of a JSON object, one a line.
+    /// Prints the fields of a JSON object, one per line.
     pub(super) fn object(&self, value: &Value) {
         for (name, value) in value.as_object().into_iter().flatten() {
             self.field(name, shown(name, value));
         }
     }
 
-    /// An assertion: a mark when it held.
-    ///
-    /// # Errors
-    /// When it did not.
+    /// Prints an assertion with its result, and fails if it does not hold.
     pub(super) fn check(&self, held: bool, what: &str) -> anyhow::Result<()> {
         if held {
             say(format!("  {} {what}", self.paint("32", "✓")));
             return Ok(());
         }
         say(format!("  {} {what}", self.paint("31", "✗")));
-        bail!("did not hold: {what}")
+        bail!("assertion failed: {what}")
     }
 
-    /// The last word.
     pub(super) fn summary(&self, text: &str) {
         say(format!("\n{}", self.paint("1;32", text)));
     }
 }
 
-/// Prints a line as it is. Who closes standard output doesn't want to read it.
+/// Prints a line. Ignores a closed standard output.
 pub(super) fn say(text: impl Display) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
-/// A JSON value as people read it: text without quotes; of a token, its start.
+/// Renders a JSON value for people: strings without quotes, tokens shortened.
 pub(super) fn shown(name: &str, value: &Value) -> String {
     match (value.as_str(), name) {
         (Some(text), "access_token" | "refresh_token") => short(text),
@@ -83,7 +75,7 @@ pub(super) fn shown(name: &str, value: &Value) -> String {
     }
 }
 
-/// A secret's first six characters. Of a sealed value, the key's id and as much of what follows.
+/// Shortens a secret to its first six characters. A sealed value keeps its key id in front of them.
 pub(super) fn short(secret: &str) -> String {
     let start = |text: &str| text.chars().take(6).collect::<String>();
     match secret.strip_prefix("v1.").and_then(|rest| rest.split_once('.')) {
@@ -92,7 +84,7 @@ pub(super) fn short(secret: &str) -> String {
     }
 }
 
-/// A URL whose parameters that must stay between those concerned are shortened.
+/// Shortens the secret parameters of a URL.
 pub(super) fn short_url(url: &Url) -> String {
     let mut shown = url.clone();
     shown.set_query(None);

@@ -1,4 +1,4 @@
-//! What the demo starts: nats-server, a worker and a gateway as processes of their own, on free ports, in one folder.
+//! The processes of the demo: nats-server, a worker and a gateway, on free ports, with one temporary folder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,16 @@ use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
 use crate::{config, system};
 
-/// The tenant that `nats/tenants.conf` holds.
+/// Tenant account in `nats/tenants.conf`.
 pub(super) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-/// How long anything may take to start.
+/// Longest time for one process to start.
 const START: Duration = Duration::from_secs(30);
-/// Pause between two looks whether it has.
+/// Interval of the check whether a process has started.
 const LOOK: Duration = Duration::from_millis(20);
 const USERS: [&str; 5] = ["worker", "operator", "admin", "edge", "demo"];
 
-/// The processes, in the order they were started.
+/// The running processes, in start order.
 pub(super) struct Stack {
-    /// Where the bus is.
     pub(super) nats_url: String,
     children: Vec<Child>,
     passwords: BTreeMap<&'static str, Secret>,
@@ -34,13 +33,12 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Nothing started yet.
     pub(super) fn new() -> anyhow::Result<Self> {
         let passwords = USERS.into_iter().map(|user| (user, random("pw"))).collect();
         Ok(Self { nats_url: String::new(), children: Vec::new(), passwords, folder: Folder::new()? })
     }
 
-    /// Starts everything and waits until the gateway says that a login would work.
+    /// Starts everything and waits until the gateway reports ready.
     pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<Gateway> {
         self.start_nats(options).await?;
         self.command("worker", &["keys", "generate"]).await?;
@@ -52,7 +50,7 @@ impl Stack {
         self.serve("edge")?;
         let edge = self.children.last_mut().context("no gateway")?;
         let line = edge.line().await?;
-        let url = line.strip_prefix("listening on ").context("the gateway did not say where it listens")?.to_owned();
+        let url = line.strip_prefix("listening on ").context("the gateway did not print its address")?.to_owned();
         let gateway = Gateway { browser: Browser::new()?, url, api_key };
         self.until_ready(&gateway).await?;
         Ok(gateway)
@@ -75,15 +73,15 @@ impl Stack {
             }
             self.must_run()?;
             if Instant::now() > end {
-                bail!("nats-server does not say where it listens");
+                bail!("nats-server did not write its ports file");
             }
             sleep(LOOK).await;
         }
     }
 
-    /// A command of this program as that user of the bus, with the demo's settings and no others.
+    /// Builds a command of this program for a NATS user, with the demo's settings only.
     fn program(&self, user: &str) -> anyhow::Result<Command> {
-        let mut command = Command::new(std::env::current_exe().context("this program's own path")?);
+        let mut command = Command::new(std::env::current_exe().context("cannot find this program's path")?);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TOKENBUS_") {
                 command.env_remove(name);
@@ -105,12 +103,12 @@ impl Stack {
         Ok(command)
     }
 
-    /// Runs a command to its end and gives what it printed.
+    /// Runs a command and returns its standard output.
     async fn command(&self, user: &str, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
         let mut command = self.program(user)?;
         let what = format!("`tokenbus {}`", arguments.join(" "));
         command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        let output = timeout(START, command.output()).await.with_context(|| format!("{what} takes too long"))??;
+        let output = timeout(START, command.output()).await.with_context(|| format!("{what} timed out"))??;
         if !output.status.success() {
             bail!("{what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
         }
@@ -139,12 +137,11 @@ impl Stack {
         }
     }
 
-    /// A user's password.
     pub(super) fn password(&self, user: &str) -> &str {
         self.passwords.get(user).map_or("", Secret::expose)
     }
 
-    /// A connection of our own to the bus.
+    /// Connects to the bus from this process.
     pub(super) async fn connect(&self, user: &str) -> anyhow::Result<Nats> {
         let settings = config::Nats {
             url: self.nats_url.clone(),
@@ -158,28 +155,29 @@ impl Stack {
             replicas: 1,
             inbox_prefix: String::new(),
         };
-        Nats::connect(&settings, "tokenbus demo", Patience::Once).await.with_context(|| format!("as {user}"))
+        Nats::connect(&settings, "tokenbus demo", Patience::Once)
+            .await
+            .with_context(|| format!("cannot connect as {user}"))
     }
 
-    /// What runs, by name and process id.
+    /// Returns names and process ids.
     pub(super) fn running(&self) -> impl Iterator<Item = (&'static str, u32)> {
         self.children.iter().map(|child| (child.name, child.pid()))
     }
 
-    /// # Errors
-    /// When one of the processes has ended.
+    /// Fails if one of the processes has exited.
     pub(super) fn must_run(&mut self) -> anyhow::Result<()> {
         self.children.iter_mut().try_for_each(Child::must_run)
     }
 
-    /// The ends of the processes' logs, where there is anything in them.
+    /// Returns the last lines of each process's log.
     pub(super) fn logs(&self) -> String {
         let tails = self.children.iter().map(|child| (child.name, child.tail())).filter(|(_, tail)| !tail.is_empty());
-        let shown = tails.map(|(name, tail)| format!("--- the end of the log of {name}\n{tail}\n"));
+        let shown = tails.map(|(name, tail)| format!("--- last lines of the log of {name}\n{tail}\n"));
         shown.collect::<Vec<_>>().concat()
     }
 
-    /// Stops everything, the last one started first.
+    /// Stops the processes in reverse start order.
     pub(super) async fn stop(&mut self) {
         while let Some(mut child) = self.children.pop() {
             child.stop().await;
@@ -187,7 +185,7 @@ impl Stack {
     }
 }
 
-/// nats-server reads an unquoted value as its config language does, where `12e3` is a number: begin with a letter.
+/// Random value that starts with a letter: nats-server parses an unquoted `12e3` as a number.
 fn random(prefix: &str) -> Secret {
     Secret::new(format!("{prefix}_{:032x}", u128::from_ne_bytes(system::random())))
 }
@@ -200,7 +198,7 @@ fn parse_api_key(printed: &[u8]) -> Option<Secret> {
     serde_json::from_slice(printed).ok().map(|made: Made| made.key)
 }
 
-/// The client URL in the server's ports file, once it is there and whole.
+/// Returns the client URL from the server's ports file, or `None` while the file is missing or incomplete.
 fn ports_file(folder: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Ports {

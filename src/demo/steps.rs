@@ -1,4 +1,4 @@
-//! The walk: one login from the config to the token subject, with an assertion at each step.
+//! The steps of the demo: one login from the config to the token subject, with assertions at each step.
 
 use std::time::{Duration, Instant};
 
@@ -21,34 +21,29 @@ use crate::subject::{CONNECTIONS, ConnectionKey, tokens_of};
 
 const CONFIG: &str = "/hub/integrations/demo/oauth-config";
 const TOKEN: &str = "/hub/integrations/demo/oauth-token/workspace1";
-/// The gateway's path that the provider sends browsers to.
+/// Path of the redirect URL.
 pub(super) const CALLBACK: &str = "/hub/integrations/oauth-callback";
-/// How long a message may take to arrive.
+/// Longest wait for a message.
 const ARRIVAL: Duration = Duration::from_secs(10);
 const ANY: &str = "*/*";
 
-/// Everything that takes part.
 pub(super) struct Walk<'a> {
-    /// The processes.
     pub(super) stack: &'a Stack,
-    /// The gateway.
     pub(super) gateway: &'a Gateway,
-    /// The provider.
     pub(super) provider: &'a Provider,
-    /// The client's id and secret there.
+    /// Client id and secret at the provider.
     pub(super) client: (&'a str, &'a Secret),
-    /// Where it is told.
     pub(super) screen: &'a Screen,
 }
 
-/// What the callback gave.
+/// Result of the callback.
 struct Connected {
     connection: Value,
     took: Duration,
 }
 
 impl Walk<'_> {
-    /// All steps. Gives how long the callback took.
+    /// Runs all steps and returns the duration of the callback.
     pub(super) async fn all(&self) -> anyhow::Result<Duration> {
         let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.demo.workspace1"))?;
         let mut tenant = self.subscribe(&key).await?;
@@ -108,7 +103,7 @@ impl Walk<'_> {
         let parameter = |name: &str| parameter(&url, name).unwrap_or_default();
         self.screen.check(
             url.as_str().starts_with(&format!("{}/authorize?", self.provider.url)),
-            "it leads to the provider",
+            "the URL leads to the provider",
         )?;
         self.screen.check(parameter("code_challenge_method") == "S256", "with a PKCE S256 challenge")?;
         self.screen.check(parameter("state").len() >= 22, "and a random state")?;
@@ -123,7 +118,7 @@ impl Walk<'_> {
     }
 
     async fn allow(&self, oauth_url: &Url) -> anyhow::Result<Url> {
-        self.screen.title("4  They log in at the provider and allow it");
+        self.screen.title("4  A person logs in at the provider and allows access");
         self.screen.request("GET", format!("{}/authorize?… (the oauth_url)", self.provider.url));
         let page = self.gateway.browser.get(oauth_url.as_str(), ANY).await?;
         self.screen.check(page.status == StatusCode::OK, &format!("{} the login page", page.status.as_u16()))?;
@@ -142,7 +137,7 @@ impl Walk<'_> {
     }
 
     async fn callback(&self, callback: &Url, key: &ConnectionKey) -> anyhow::Result<Connected> {
-        self.screen.title("5  The browser brings the code to the gateway");
+        self.screen.title("5  The browser returns to the gateway with the code");
         self.screen.request("GET", short_url(callback));
         let browser = &self.gateway.browser;
         let start = Instant::now();
@@ -158,7 +153,7 @@ impl Walk<'_> {
         let given = connection.get("access_token").and_then(Value::as_str).map(Secret::new);
         self.screen.check(
             given.is_some() && given == issued,
-            "the provider checked the code_verifier and issued this token",
+            "the provider verified the code_verifier and issued this token",
         )?;
         let again = browser.get(callback.as_str(), "application/json").await?;
         self.screen.check(again.status == StatusCode::UNAUTHORIZED, "the same callback again: 401")?;
@@ -169,7 +164,7 @@ impl Walk<'_> {
 
     async fn message(&self, tenant: &mut Subscriber, connected: &Connected) -> anyhow::Result<()> {
         let Connected { connection, .. } = connected;
-        self.screen.title("6  The node has received the token");
+        self.screen.title("6  The node receives the token");
         let message = timeout(ARRIVAL, tenant.next()).await.ok().flatten();
         self.screen.check(message.is_some(), "a message arrived")?;
         let Message { subject, headers, payload, .. } = message.context("no message")?;
@@ -185,7 +180,7 @@ impl Walk<'_> {
         let expected = connection.get("sequence").and_then(Value::as_u64);
         self.screen.check(
             expected.is_some() && sequence.parse().ok() == expected,
-            "its Nats-Sequence is the sequence of the answer",
+            "Nats-Sequence equals the sequence in the answer",
         )?;
         self.screen.check(body.get("access_token") == connection.get("access_token"), "with the same access token")?;
         self.screen.check(!body.to_string().contains("refresh_token"), "and no refresh token")
@@ -193,19 +188,19 @@ impl Walk<'_> {
 
     async fn entry(&self, key: &ConnectionKey, connected: &Connected) -> anyhow::Result<()> {
         let Connected { connection, .. } = connected;
-        self.screen.title("7  What an operator sees of it in the key-value store");
+        self.screen.title("7  An operator looks at the key-value store");
         self.screen.field("nats user", "operator");
         self.screen.field("bucket", CONNECTIONS);
         self.screen.field("key", key.kv_key());
         let operator = self.stack.connect("operator").await?;
         let entry = kv::get(&operator, CONNECTIONS, &key.kv_key()).await?;
         let value = entry.and_then(|entry| entry.value);
-        self.screen.check(value.is_some(), "the entry is there")?;
+        self.screen.check(value.is_some(), "the entry exists")?;
         let entry: Value = serde_json::from_slice(&value.unwrap_or_default())?;
         self.screen.object(&entry);
         for name in ["sequence", "modified", "subject", "status"] {
             let same = entry.get(name).is_some() && entry.get(name) == connection.get(name);
-            self.screen.check(same, &format!("its {name} is that of the answer"))?;
+            self.screen.check(same, &format!("{name} equals the answer's"))?;
         }
         let text = entry.to_string();
         for name in ["access_token", "refresh_token"] {
