@@ -14,7 +14,7 @@ mod stream;
 pub(crate) use self::client::{LONGEST_PUBLISH, PubAck, REQUEST_TIMEOUT};
 pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::ConnectError;
-pub(crate) use self::error::Cause;
-pub use self::error::NatsError;
+pub(crate) use self::error::{Cause, NatsError};
+
 pub(crate) use self::header::{header, headers, headers_with};
 pub(crate) use self::stream::StreamState;

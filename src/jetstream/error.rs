@@ -6,7 +6,7 @@ use std::fmt;
 use async_nats::jetstream::stream::ConsumerError;
 
 /// An error of the client library, whichever of its many types.
-pub type Cause = Box<dyn Error + Send + Sync>;
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
 /// Failed request to the server.
 #[derive(Debug, thiserror::Error)]

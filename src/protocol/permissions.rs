@@ -1,4 +1,7 @@
-//! What this connection may do, as the server says it, against what its part of the program needs.
+//! Compares the permissions of this connection's NATS user with those that its part of the program needs.
+//!
+//! A process whose user lacks a permission does not start. It would fail later, at some command, with a time-out that names
+//! no reason. If the server does not answer the question for a user's permissions, the process logs a warning and starts.
 
 use std::time::Duration;
 
@@ -12,27 +15,23 @@ use crate::jetstream::{Nats, NatsError};
 use crate::subject::permission::{Act, Permission, Rules, USER_INFO};
 use crate::system;
 
-/// Pause before the server is asked again while it is away.
-const AGAIN: Duration = Duration::from_secs(1);
+/// Pause between checks while the server is away.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why a process does not have what it needs.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PermissionError {
-    /// The server would refuse something that it will have to do.
     #[error(
         "NATS user `{user}` of account `{account}` may not {}; add what is missing to the user's permissions in the \
              server's configuration (`nats/accounts.conf` shows all that is needed), then start again",
         list(missing)
     )]
     Missing {
-        /// The user's name or key.
+        /// Name or key.
         user: String,
-        /// The account's name or key.
+        /// Name or key.
         account: String,
-        /// What the server would refuse.
         missing: Vec<Permission>,
     },
-    /// The server is away.
     #[error("{0}")]
     Away(#[from] NatsError),
 }
@@ -41,28 +40,28 @@ fn list(missing: &[Permission]) -> String {
     missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// What the server says about a connection's user.
+/// The user of a connection, as the server describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct OwnUser {
-    /// Its name or key.
+    /// Name or key.
     pub user: String,
-    /// Its account's name or key.
+    /// Name or key.
     pub account: String,
-    /// How far the server's clock is ahead of ours, as well as one question can tell.
+    /// Lead of the server's clock over this process's, reduced by the time that the answer may have taken.
     pub clock_ahead: SignedDuration,
     publish: Rules,
     subscribe: Rules,
 }
 
 impl OwnUser {
-    /// Which of these the server would refuse, in whole or in part.
+    /// Returns the permissions that the user lacks, in whole or in part.
     #[must_use]
     pub(crate) fn missing(&self, needed: Vec<Permission>) -> Vec<Permission> {
         let is_missing = |permission: &Permission| !self.rules(permission.act).allow_all_of(&permission.subject);
         needed.into_iter().filter(is_missing).collect()
     }
 
-    /// Which of these the server would allow, in whole or in part.
+    /// Returns the permissions that the user has, in whole or in part.
     #[must_use]
     pub(crate) fn excess(&self, forbidden: Vec<Permission>) -> Vec<Permission> {
         let is_excess = |permission: &Permission| self.rules(permission.act).allow_some_of(&permission.subject);
@@ -77,10 +76,8 @@ impl OwnUser {
     }
 }
 
-/// Asks the server who we are and what we may do. None: it gives no answer, though it is there.
-///
-/// # Errors
-/// [`NatsError`] when the server is away.
+/// Asks the server for this connection's user. Returns nothing if the connected server does not answer, as it does if the
+/// user may not ask.
 pub(crate) async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
     let asked = system::now();
     let answer = match nats.request(USER_INFO, Request::new().payload("".into())).await {
@@ -91,34 +88,29 @@ pub(crate) async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> 
     Ok(parse(&answer.payload, asked, system::now()))
 }
 
-/// Whether the connection has what is needed. What cannot be found out is warned of, and is no error.
-///
-/// # Errors
-/// [`PermissionError`].
+/// Checks that the user has these permissions. If they cannot be found out, logs a warning and succeeds.
 pub(crate) async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), PermissionError> {
     let Some(own) = own_user(nats).await? else {
-        warn!("permissions at NATS cannot be checked: let this user publish `{USER_INFO}`");
+        warn!("cannot check permissions at NATS: let this user publish `{USER_INFO}`");
         return Ok(());
     };
     let missing = own.missing(needed);
     let OwnUser { user, account, .. } = own;
     if missing.is_empty() {
-        info!("user `{user}` of account `{account}` may do all that is needed at NATS");
+        info!("user `{user}` of account `{account}` has all NATS permissions that it needs");
         return Ok(());
     }
     Err(PermissionError::Missing { user, account, missing })
 }
 
-/// [`check`] as a task: waits for the server, however long it is away, and ends in good order only with `stop`.
-///
-/// # Errors
-/// [`PermissionError::Missing`].
+/// Runs [`check`] as a task. Waits until the server is there. Succeeds only after `stop`, so that the end of the task means
+/// a missing permission or a stop.
 pub(crate) async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
     loop {
         let pause = match check(&nats, needed.clone()).await {
             Ok(()) => break,
             Err(missing @ PermissionError::Missing { .. }) => return Err(missing),
-            Err(PermissionError::Away(_)) => tokio::time::sleep(AGAIN),
+            Err(PermissionError::Away(_)) => tokio::time::sleep(RETRY_PAUSE),
         };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -130,9 +122,9 @@ pub(crate) async fn guard(nats: Nats, needed: Vec<Permission>, stop: Cancellatio
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct UserInfoAnswer {
     server: Server,
-    data: Described,
+    data: UserInfo,
 }
 
 #[derive(Deserialize)]
@@ -141,7 +133,7 @@ struct Server {
 }
 
 #[derive(Deserialize)]
-struct Described {
+struct UserInfo {
     #[serde(rename = "user")]
     id: String,
     account: String,
@@ -175,10 +167,10 @@ impl From<Option<Listed>> for Rules {
 }
 
 fn parse(payload: &[u8], asked: Timestamp, answered: Timestamp) -> Option<OwnUser> {
-    let Answer { server, data } = serde_json::from_slice(payload).ok()?;
-    let Described { id, account, name, account_name, permissions } = data;
+    let UserInfoAnswer { server, data } = serde_json::from_slice(payload).ok()?;
+    let UserInfo { id, account, name, account_name, permissions } = data;
     let named = |name: String, key: String| if name.is_empty() { key } else { name };
-    // The answer was written somewhere between question and arrival: only what lies outside of that is a difference.
+    // The server wrote the time between question and answer, so only a time outside of that range is a difference.
     let clock_ahead = if server.time > answered {
         server.time.duration_since(answered)
     } else if server.time < asked {
@@ -204,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_answer_is_read_with_and_without_permissions() {
+    fn user_info_is_parsed_with_and_without_permissions() {
         let (asked, answered) = (at("2026-01-01T12:00:00Z"), at("2026-01-01T12:00:01Z"));
         let text = r#"{"server":{"name":"s","time":"2026-01-01T12:00:00.5Z"},"data":{"user":"edge","account":"EDGE",
             "permissions":{"publish":{"allow":["a.*"]},"subscribe":{"deny":["b.>"]}}}}"#;

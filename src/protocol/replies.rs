@@ -1,4 +1,11 @@
-//! Commands on their way out, and whoever waits for their answers.
+//! Sends commands and receives the answers to them.
+//!
+//! - A command's message id is its own id, or one that the sender derives from the request, so repeating the publish stores
+//!   it once.
+//! - A worker answers after its last durable write. The answer is a plain message and may be lost: the sender then reads the
+//!   connection to learn the result.
+//! - Workers answer each other on `oauth.reply.worker.*.*`, a token longer than the gateways' replies, which are exported to
+//!   the gateways' account. Only commands that a worker has sealed are answered there, and they are answered nowhere else.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +27,6 @@ use crate::system;
 
 /// A sealed command.
 pub(crate) struct Outgoing {
-    /// Its id.
     pub id: String,
     subject: String,
     headers: HeaderMap,
@@ -28,10 +34,7 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Seals the work for its subject; `seal` gives the sealed order and the sender's public key.
-    ///
-    /// # Errors
-    /// As `seal`.
+    /// Seals the work for its subject. `seal` returns the sealed order and the sender's public key.
     pub(crate) fn seal(
         subject: &CommandSubject,
         work: Work,
@@ -48,29 +51,28 @@ impl Outgoing {
         Ok(Self { id, subject, headers, payload })
     }
 
-    /// The same, dropped by the server when no worker took it for that long.
+    /// Makes the server drop the command if no worker takes it within this time.
     #[must_use]
     pub(crate) fn with_ttl(self, ttl: Duration) -> Self {
         self.with_header(NATS_MESSAGE_TTL.as_ref(), &ttl.as_secs().to_string())
     }
 
-    /// The same, stored once under that message id.
+    /// Replaces the message id.
     #[must_use]
     pub(crate) fn with_message_id(self, id: &str) -> Self {
         self.with_header(NATS_MESSAGE_ID.as_ref(), id)
     }
 
-    /// The same with a header more.
     #[must_use]
     pub(crate) fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.insert(name, value);
         self
     }
 
-    /// Puts it on the queue; the answer goes to `replies`.
+    /// Puts the command on the queue, to be answered to `replies`.
     ///
     /// # Errors
-    /// [`NatsError::Occupied`] while another command has its place.
+    /// [`NatsError::Occupied`] while another command has this subject.
     pub(crate) async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
         let mut headers = self.headers.clone();
         if let Some(replies) = replies {
@@ -82,7 +84,7 @@ impl Outgoing {
 
 type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
 
-/// Answers to one process, handed to whoever waits for each.
+/// Receives all answers to one process on one subscription, and passes each to the task that waits for it.
 #[derive(Clone)]
 pub struct Replies {
     waiter: Waiter,
@@ -96,34 +98,30 @@ impl Default for Replies {
 }
 
 impl Replies {
-    /// Replies to a gateway under a new random id.
+    /// Answers to a gateway with a random id.
     #[must_use]
     pub fn new() -> Self {
         Self::to(system::random_id())
     }
 
-    /// Replies to the gateway of this id.
+    /// Answers to the gateway with this id.
     #[must_use]
     pub fn to(id: String) -> Self {
         Self { waiter: Waiter::Edge(id), waiting: Waiting::default() }
     }
 
-    /// Replies to a worker, which no gateway hears.
+    /// Answers to a worker. No gateway may receive them.
     #[must_use]
     pub fn to_worker() -> Self {
         Self { waiter: Waiter::Worker(system::random_id()), waiting: Waiting::default() }
     }
 
-    /// Who waits.
     #[must_use]
     pub fn waiter(&self) -> &Waiter {
         &self.waiter
     }
 
-    /// Hands out answers for as long as it is polled.
-    ///
-    /// # Errors
-    /// When the subscription is refused or ends.
+    /// Passes on answers until the subscription is refused or ends.
     pub async fn receive(&self, nats: &Nats) -> Result<(), async_nats::Error> {
         let mut answers = nats.client().subscribe(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
@@ -139,7 +137,7 @@ impl Replies {
         Err("subscription to answers ended".into())
     }
 
-    /// Waits for the answer to a command; forgotten when dropped.
+    /// Registers for the answer to a command. Dropping the result ends the registration.
     #[must_use]
     pub fn expect(&self, id: &str) -> Expected {
         let (sender, receiver) = oneshot::channel();
@@ -148,7 +146,7 @@ impl Replies {
     }
 }
 
-/// An answer that somebody waits for.
+/// Registration for an answer.
 pub struct Expected {
     receiver: oneshot::Receiver<Answer>,
     waiting: Waiting,
@@ -156,7 +154,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The answer once it is there.
+    /// Waits for the answer.
     pub async fn arrival(&mut self) -> Option<Answer> {
         (&mut self.receiver).await.ok()
     }
