@@ -58,6 +58,10 @@ impl Outgoing {
     }
 
     /// Replaces the message id.
+    ///
+    /// The id of an `exchange` covers the whole callback, not only its state. A callback that is refused without using up
+    /// the login, for a missing code or a foreign credential, would otherwise keep the right callback out for the two
+    /// minutes in which the server recognises duplicates.
     #[must_use]
     pub(crate) fn with_message_id(self, id: &str) -> Self {
         self.with_header(NATS_MESSAGE_ID.as_ref(), id)
@@ -104,7 +108,8 @@ impl Replies {
         Self::to(system::random_id())
     }
 
-    /// Answers to the gateway with this id.
+    /// Answers to the gateway with this id. The command line uses the id `admin`, the only one that is not random: its NATS
+    /// user is permitted to receive these answers and no gateway's.
     #[must_use]
     pub fn to(id: String) -> Self {
         Self { waiter: Waiter::Edge(id), waiting: Waiting::default() }

@@ -138,7 +138,7 @@ async fn e7_start_is_refused_after_records_were_restored_alone() {
     .await;
     let text = format!("OAUTH ends at sequence 2, but a stored connection or config has {one}");
     lost.refuses_to_start(&text).await;
-    lost.setup_fails(&["--first-seq", "1004"], "OAUTH holds 2 records, which have to go for that").await;
+    lost.setup_fails(&["--first-seq", "1004"], "OAUTH holds 2 records, which must be dropped for that").await;
 
     lost.fleet.cli(&["setup", "--first-seq", "1004", "--drop-records"]).await;
     lost.fleet.cli(&["setup", "--first-seq", "1004"]).await;

@@ -65,6 +65,9 @@ fn base(name: &str, subjects: &str) -> Config {
     }
 }
 
+/// Subscribers see committed records only: a record is published to a subject that no subscriber reads, stored under its own
+/// subject, and sent out by the server once it is stored. A publish to a subject with subscribers would reach them even if
+/// the stream then refused the record.
 pub(super) fn records() -> Config {
     let transform =
         SubjectTransform { source: subject::RECORDS_IN.to_owned(), destination: subject::RECORDS_STORED.to_owned() };
@@ -85,6 +88,8 @@ pub(super) fn records() -> Config {
     }
 }
 
+/// A second command for a subject is refused while the first is queued or in progress, so a connection has at most one
+/// refresh at a time.
 fn commands() -> Config {
     Config {
         description: Some("work for the workers, at most one of each kind for a connection or config".to_owned()),
@@ -98,6 +103,7 @@ fn commands() -> Config {
     }
 }
 
+/// A new schedule replaces the old one of its subject, so this stream discards old messages where `commands` refuses new ones.
 fn schedule() -> Config {
     Config {
         description: Some("when each connection is refreshed next".to_owned()),
