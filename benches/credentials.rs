@@ -72,7 +72,9 @@ fn nats(key: &KeyPair, now: Timestamp) {
         body_hash: signed::hash(b""),
     };
     let signature = user.sign(request.text().expose().as_bytes()).expect("a signature");
-    show("a request's signature", &|| proven.signed(request.text().expose().as_bytes(), &signature).expect("it fits"));
+    show("a request's signature", &|| {
+        proven.verify_signature(request.text().expose().as_bytes(), &signature).expect("it fits")
+    });
 }
 
 fn ordinary(name: &str, jwt: &str, keys: &VerificationKeys, now: Timestamp) {

@@ -1,4 +1,7 @@
-//! Where JWTs of accounts come from: a folder, or the server's resolver asked through the system account.
+//! Fetches and caches the JWTs of accounts: from a folder first, then from nats-server's resolver through the system
+//! account.
+//!
+//! A cached JWT is used for at most `auth.cache_ttl`, so a revocation in a newer JWT takes effect after that time.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,86 +12,77 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use tracing::info;
 
-use super::jwt::{MAX_ACCOUNT_JWT_BYTES, Rejection};
+use super::AuthError;
+use super::jwt::MAX_ACCOUNT_JWT_BYTES;
 use super::nats_jwt::AccountJwt;
+use super::rejection::{Reason, Rejection};
 use crate::jetstream::{Nats, NatsError};
 use crate::subject::{self, Account};
 use crate::system::later;
 
-/// Accounts that are known at once.
-const MOST: u64 = 10_000;
-/// How long an account without a valid JWT is not asked for again.
-const UNUSABLE: Duration = Duration::from_secs(5);
+/// Cached accounts. Bounds memory against callers who name accounts at will.
+const MAX_CACHED: u64 = 10_000;
+/// Longest time for which an account without a valid JWT is rejected without asking again. Short, because an operator
+/// may be adding the account at this moment.
+const REJECTED_TTL: Duration = Duration::from_secs(5);
 
-/// An account's JWT, or why there is none to go by.
 #[derive(Clone)]
-struct Known {
-    judged: Result<Arc<AccountJwt>, Rejection>,
+struct Cached {
+    verified: Result<Arc<AccountJwt>, Rejection>,
     until: Timestamp,
 }
 
-/// The accounts of the operators that are trusted.
 pub(crate) struct Accounts {
     operators: Vec<String>,
     folder: Option<PathBuf>,
     resolver: Option<Nats>,
-    lifetime: Duration,
-    known: Cache<Account, Known>,
+    ttl: Duration,
+    cached: Cache<Account, Cached>,
 }
 
 impl Accounts {
-    /// Accounts of these operators, from the folder first and then from the server's resolver. What was read is
-    /// believed for that long: a revocation takes effect no later.
     #[must_use]
-    pub(crate) fn new(
-        operators: Vec<String>,
-        folder: Option<PathBuf>,
-        resolver: Option<Nats>,
-        lifetime: Duration,
-    ) -> Self {
-        let known = Cache::builder().max_capacity(MOST).time_to_live(lifetime).build();
-        Self { operators, folder, resolver, lifetime, known }
+    pub(crate) fn new(operators: Vec<String>, folder: Option<PathBuf>, resolver: Option<Nats>, ttl: Duration) -> Self {
+        let cached = Cache::builder().max_capacity(MAX_CACHED).time_to_live(ttl).build();
+        Self { operators, folder, resolver, ttl, cached }
     }
 
-    /// The account's JWT, and how long it may be gone by.
-    ///
-    /// # Errors
-    /// [`NatsError`] when nobody says; [`Rejection`] within.
+    /// Returns the account's JWT, and until when it may be used.
     pub(crate) async fn get(
         &self,
         account: &Account,
         now: Timestamp,
-    ) -> Result<Result<(Arc<AccountJwt>, Timestamp), Rejection>, NatsError> {
-        let known = match self.known.get(account).filter(|known| now < known.until) {
-            Some(known) => known,
-            None => self.read(account, now).await?,
+    ) -> Result<(Arc<AccountJwt>, Timestamp), AuthError> {
+        let cached = match self.cached.get(account).filter(|cached| now < cached.until) {
+            Some(cached) => cached,
+            None => self.fetch(account, now).await?,
         };
-        Ok(known.judged.map(|jwt| (jwt, known.until)))
+        Ok((cached.verified?, cached.until))
     }
 
-    async fn read(&self, account: &Account, now: Timestamp) -> Result<Known, NatsError> {
+    async fn fetch(&self, account: &Account, now: Timestamp) -> Result<Cached, NatsError> {
         let text = match self.read_file(account).await {
             Some(text) => Some(text),
             None => self.ask_resolver(account).await?,
         };
-        let judged = text.ok_or(Rejection::UnknownAccount).and_then(|text| {
-            let judged = AccountJwt::verify(&text, account, &self.operators, now);
-            if let Err(reason) = &judged {
-                info!(%account, "JWT of the account refused: {reason}");
+        let verified = text.ok_or_else(|| Reason::UnknownAccount.into()).and_then(|text| {
+            let verified = AccountJwt::verify(&text, account, &self.operators, now);
+            if let Err(rejection) = &verified {
+                info!(%account, "account's JWT rejected: {rejection}");
             }
-            judged.map(Arc::new)
+            verified.map(Arc::new)
         });
-        let lifetime = if judged.is_ok() { self.lifetime } else { self.lifetime.min(UNUSABLE) };
-        let known = Known { judged, until: later(now, lifetime) };
-        self.known.insert(account.clone(), known.clone());
-        Ok(known)
+        let ttl = if verified.is_ok() { self.ttl } else { self.ttl.min(REJECTED_TTL) };
+        let fetched = Cached { verified, until: later(now, ttl) };
+        self.cached.insert(account.clone(), fetched.clone());
+        Ok(fetched)
     }
 
     async fn read_file(&self, account: &Account) -> Option<String> {
         let path = self.folder.as_ref()?.join(format!("{account}.jwt"));
         let size = tokio::fs::metadata(&path).await.ok()?.len();
         if size > MAX_ACCOUNT_JWT_BYTES as u64 {
-            info!(%account, "JWT of the account refused: its file is too large");
+            info!(%account, "account's JWT ignored: its file has {size} bytes, more than {MAX_ACCOUNT_JWT_BYTES}");
             return None;
         }
         tokio::fs::read_to_string(&path).await.ok()

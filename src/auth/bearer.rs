@@ -1,33 +1,32 @@
-//! JWTs of both kinds, as bearers and behind signed requests: the token's own header says which kind it is.
+//! Verifies JWTs, as bearer tokens and in signed requests. The algorithm in the JWT's header tells a NATS user's JWT from
+//! an ordinary one.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tracing::info;
 
 use super::account::Accounts;
 use super::cache::{VerifiedJwt, VerifiedJwts};
-use super::jwt::{Jwt, MAX_JWT_BYTES, Rejection};
+use super::jwt::{Jwt, MAX_JWT_BYTES};
 use super::nats_jwt::{self, NatsUser};
-use super::ordinary_jwt::Verifier;
+use super::ordinary_jwt::{Valid, Verifier};
+use super::rejection::Reason;
 use super::{AuthError, Purpose, Role, VerifiedCaller, signed};
 use crate::jetstream::{ConnectError, Nats, Patience};
 use crate::signed::SignedRequest;
 use crate::{config, provider, subject};
 
-/// Why JWTs cannot be judged as the settings say.
+/// JWTs cannot be verified with these settings.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SetupError {
-    /// A setting is missing or does not fit.
     #[error("settings: {0}")]
     Setting(&'static str),
-    /// The system account cannot be connected to.
+    /// The resolver of accounts' JWTs needs a connection to the system account.
     #[error("auth.nats: {0}")]
     Connect(#[from] ConnectError),
 }
 
-/// Judges JWTs.
 pub(crate) struct Bearers {
     accounts: Option<Accounts>,
     ordinary: Option<Verifier>,
@@ -35,14 +34,11 @@ pub(crate) struct Bearers {
 }
 
 impl Bearers {
-    /// As the settings say; connects to the system account if they name one.
-    ///
-    /// # Errors
-    /// [`SetupError`].
+    /// Connects to the system account if the settings name one.
     pub(crate) async fn connect(config: &config::Config, client: &provider::Client) -> Result<Self, SetupError> {
         let config::Auth { cache_ttl, nats: settings, jwt, .. } = &config.auth;
         let resolver = resolver(config).await?;
-        let folder = given(&settings.accounts_dir).then(|| settings.accounts_dir.clone());
+        let folder = is_set(&settings.accounts_dir).then(|| settings.accounts_dir.clone());
         let accounts = match (settings.operators.is_empty(), folder.is_some() || resolver.is_some()) {
             (true, false) => None,
             (false, true) => Some(Accounts::new(settings.operators.clone(), folder, resolver, *cache_ttl)),
@@ -59,21 +55,22 @@ impl Bearers {
         Ok(Self { accounts, ordinary, verified: VerifiedJwts::new(*cache_ttl) })
     }
 
-    /// Whose JWT this is, if it alone is proof enough.
+    /// Verifies a bearer token.
     pub(super) async fn bearer(
         &self,
         text: &str,
         purpose: Purpose<'_>,
         now: Timestamp,
     ) -> Result<VerifiedCaller, AuthError> {
-        match self.proven(text, now).await? {
-            VerifiedJwt::NatsUser(user) if !user.is_bearer => Err(refused(Rejection::NotBearer)),
-            VerifiedJwt::NatsUser(user) => caller(&user, purpose),
+        match self.verify(text, now).await? {
+            VerifiedJwt::NatsUser(user) if !user.is_bearer => Err(Reason::NotBearer.into()),
+            VerifiedJwt::NatsUser(user) => Ok(caller(&user, purpose)?),
             VerifiedJwt::Ordinary(caller) => Ok(VerifiedCaller::clone(&caller)),
         }
     }
 
-    /// Whose signed request this is: text form behind the scheme.
+    /// Verifies a signed request in the text form of [`SignedRequest::parse`]. Uses its nonce up last, so that a request
+    /// that fails another check can be sent again.
     pub(super) async fn signed(
         &self,
         nats: &Nats,
@@ -81,70 +78,64 @@ impl Bearers {
         purpose: Purpose<'_>,
         now: Timestamp,
     ) -> Result<VerifiedCaller, AuthError> {
-        let (request, signature) = SignedRequest::parse(text).ok_or_else(|| refused(Rejection::Form))?;
-        let VerifiedJwt::NatsUser(user) = self.proven(request.jwt.expose(), now).await? else {
-            return Err(refused(Rejection::Form));
+        let (request, signature) = SignedRequest::parse(text).ok_or(Reason::Form)?;
+        let VerifiedJwt::NatsUser(user) = self.verify(request.jwt.expose(), now).await? else {
+            return Err(Reason::Form.into());
         };
-        signed::check(&request, &signature, &user, purpose, now).map_err(refused)?;
+        signed::check(&request, &signature, &user, purpose, now)?;
         let caller = caller(&user, purpose)?;
-        signed::use_up(nats, &request, &user, purpose).await?.map_err(refused)?;
+        signed::use_nonce_up(nats, &request, &user, purpose).await?;
         Ok(caller)
     }
 
-    /// Whose JWT this is, remembered for a while.
-    async fn proven(&self, text: &str, now: Timestamp) -> Result<VerifiedJwt, AuthError> {
-        if let Some(proven) = self.verified.get(text, now) {
-            return Ok(proven);
+    async fn verify(&self, text: &str, now: Timestamp) -> Result<VerifiedJwt, AuthError> {
+        if let Some(verified) = self.verified.get(text, now) {
+            return Ok(verified);
         }
-        let jwt = Jwt::parse(text, MAX_JWT_BYTES).map_err(refused)?;
-        let (proven, until) = if jwt.alg == nats_jwt::ALGORITHM {
-            let (user, until) = self.user(&jwt, now).await?;
+        let jwt = Jwt::parse(text, MAX_JWT_BYTES)?;
+        let (verified, until) = if jwt.alg == nats_jwt::ALGORITHM {
+            let (user, until) = self.verify_nats_user(&jwt, now).await?;
             (VerifiedJwt::NatsUser(Arc::new(user)), until)
         } else {
-            let verifier = self.ordinary.as_ref().ok_or_else(|| refused(Rejection::NotConfigured))?;
-            let valid = verifier.verify(&jwt, now).await.map_err(|_| AuthError::NoKeys)?;
-            let (caller, until) = valid.map_err(refused)?;
+            let verifier = self.ordinary.as_ref().ok_or(Reason::NotConfigured)?;
+            let Valid { caller, until } = verifier.verify(&jwt, now).await?;
             (VerifiedJwt::Ordinary(Arc::new(caller)), until)
         };
-        self.verified.put(text, proven.clone(), until, now);
-        Ok(proven)
+        self.verified.put(text, verified.clone(), until, now);
+        Ok(verified)
     }
 
-    async fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<(NatsUser, Timestamp), AuthError> {
-        let accounts = self.accounts.as_ref().ok_or_else(|| refused(Rejection::NotConfigured))?;
-        let account = nats_jwt::account_of(jwt).map_err(refused)?;
-        let (account_jwt, until) = accounts.get(&account, now).await?.map_err(refused)?;
-        let user = account_jwt.user(jwt, now).map_err(refused)?;
-        // No longer than the account's JWT is gone by, so that a revocation in a newer one is heard of.
+    /// Returns the user, and when it must be verified again: no later than the cached JWT of its account expires, so
+    /// that a revocation in a newer one takes effect.
+    async fn verify_nats_user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<(NatsUser, Timestamp), AuthError> {
+        let accounts = self.accounts.as_ref().ok_or(Reason::NotConfigured)?;
+        let account = nats_jwt::account_of(jwt)?;
+        let (account_jwt, until) = accounts.get(&account, now).await?;
+        let user = account_jwt.user(jwt, now)?;
         let until = user.expires.map_or(until, |expires| expires.min(until));
         Ok((user, until))
     }
 }
 
-/// A user as a caller. It may call here what it may call on the bus; it is never an admin.
-fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, AuthError> {
+/// Checks that the user may make the call on the bus, too. Browsers hold bearer JWTs with narrow permissions, and such a
+/// JWT must not open the account's tokens over HTTP. A NATS user is never an admin.
+fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, Reason> {
     let call = match purpose {
-        // Says nothing but who it is.
+        // Returns nothing but the caller's own identity.
         Purpose::Call { name: "whoami", .. } => None,
         Purpose::Call { name, .. } => Some(name),
         Purpose::Command { subject, .. } if subject.verb.is_config() => None,
         Purpose::Command { .. } => Some("login"),
     };
     if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call))) {
-        return Err(refused(Rejection::Permission));
+        return Err(Reason::Permission);
     }
     Ok(VerifiedCaller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
 }
 
-/// Why is for the log alone: whoever tries credentials learns nothing from the answer.
-fn refused(reason: Rejection) -> AuthError {
-    info!(%reason, "credential refused");
-    AuthError::Invalid
-}
-
 async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
     let auth = &config.auth.nats;
-    if auth.system_user.is_empty() && !given(&auth.system_creds) {
+    if auth.system_user.is_empty() && !is_set(&auth.system_creds) {
         return Ok(None);
     }
     let settings = config::Nats {
@@ -158,7 +149,7 @@ async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
     Ok(Some(Nats::connect(&settings, "tokenbus accounts", Patience::Forever).await?))
 }
 
-fn given(path: &Path) -> bool {
+fn is_set(path: &Path) -> bool {
     !path.as_os_str().is_empty()
 }
 

@@ -1,4 +1,5 @@
-//! JWTs that were found valid a moment ago: bounded in number and lifetime.
+//! Cache of verified JWTs, so that a caller's next request costs a hash instead of a signature check. Limited in number
+//! and lifetime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,41 +12,37 @@ use super::VerifiedCaller;
 use super::nats_jwt::NatsUser;
 use crate::system::later;
 
-/// JWTs that are remembered at once.
-const MOST: u64 = 10_000;
+/// Cached JWTs. Bounds memory.
+const MAX_CACHED: u64 = 10_000;
 
-/// Who a valid JWT is of.
+/// Result of a verification.
 #[derive(Debug, Clone)]
 pub enum VerifiedJwt {
-    /// A NATS user.
     NatsUser(Arc<NatsUser>),
-    /// The caller of an ordinary JWT.
     Ordinary(Arc<VerifiedCaller>),
 }
 
-/// Valid JWTs by their hash: a copy of the memory holds no credential.
+/// The keys are hashes of the JWTs: a memory dump shows no credential.
 pub struct VerifiedJwts {
-    known: Cache<[u8; 32], (VerifiedJwt, Timestamp)>,
-    lifetime: Duration,
+    cached: Cache<[u8; 32], (VerifiedJwt, Timestamp)>,
+    ttl: Duration,
 }
 
 impl VerifiedJwts {
-    /// An empty cache whose entries live that long at most.
     #[must_use]
-    pub fn new(lifetime: Duration) -> Self {
-        Self { known: Cache::builder().max_capacity(MOST).time_to_live(lifetime).build(), lifetime }
+    pub fn new(ttl: Duration) -> Self {
+        Self { cached: Cache::builder().max_capacity(MAX_CACHED).time_to_live(ttl).build(), ttl }
     }
 
-    /// Who the JWT is of, if it was found valid and still is.
     #[must_use]
     pub fn get(&self, jwt: &str, now: Timestamp) -> Option<VerifiedJwt> {
-        let (proven, _) = self.known.get(&hash(jwt)).filter(|(_, until)| now < *until)?;
-        Some(proven)
+        let (verified, _) = self.cached.get(&hash(jwt)).filter(|(_, until)| now < *until)?;
+        Some(verified)
     }
 
-    /// Remembers a JWT, for the cache's lifetime and no longer than until then.
-    pub fn put(&self, jwt: &str, proven: VerifiedJwt, until: Timestamp, now: Timestamp) {
-        self.known.insert(hash(jwt), (proven, until.min(later(now, self.lifetime))));
+    /// Caches a JWT until the given time, or for the cache's TTL if that is shorter.
+    pub fn put(&self, jwt: &str, verified: VerifiedJwt, until: Timestamp, now: Timestamp) {
+        self.cached.insert(hash(jwt), (verified, until.min(later(now, self.ttl))));
     }
 }
 
@@ -64,13 +61,13 @@ mod tests {
     }
 
     #[test]
-    fn a_jwt_is_remembered_within_its_own_time_and_the_caches() {
+    fn a_jwt_is_cached_until_it_or_the_ttl_expires() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
         let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
-        let proven = VerifiedJwt::Ordinary(Arc::new(caller));
+        let verified = VerifiedJwt::Ordinary(Arc::new(caller));
         let cache = VerifiedJwts::new(Duration::from_mins(1));
-        cache.put("short", proven.clone(), at(1_010), at(1_000));
-        cache.put("long", proven, at(9_000), at(1_000));
+        cache.put("short", verified.clone(), at(1_010), at(1_000));
+        cache.put("long", verified, at(9_000), at(1_000));
         assert!(cache.get("short", at(1_009)).is_some());
         assert!(cache.get("short", at(1_010)).is_none());
         assert!(cache.get("long", at(1_059)).is_some());
@@ -79,15 +76,15 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_so_many_are_remembered() {
+    fn the_number_of_cached_jwts_is_limited() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
         let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
-        let proven = VerifiedJwt::Ordinary(Arc::new(caller));
+        let verified = VerifiedJwt::Ordinary(Arc::new(caller));
         let cache = VerifiedJwts::new(Duration::from_mins(1));
-        for number in 0..2 * MOST {
-            cache.put(&number.to_string(), proven.clone(), at(9_000), at(1_000));
+        for number in 0..2 * MAX_CACHED {
+            cache.put(&number.to_string(), verified.clone(), at(9_000), at(1_000));
         }
-        cache.known.run_pending_tasks();
-        assert!((MOST / 2..=MOST).contains(&cache.known.entry_count()), "{}", cache.known.entry_count());
+        cache.cached.run_pending_tasks();
+        assert!((MAX_CACHED / 2..=MAX_CACHED).contains(&cache.cached.entry_count()), "{}", cache.cached.entry_count());
     }
 }

@@ -1,4 +1,8 @@
-//! Keys that ordinary JWTs are signed with: by URL (RFC 7517), kept for a while, fetched again for an unknown key id.
+//! Keys that verify ordinary JWTs: a shared secret, or a JWKS URL (RFC 7517).
+//!
+//! Keys of a URL are cached. They are fetched again when they are old and when a JWT names an unknown key. If the URL
+//! does not answer, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for, whatever
+//! algorithm a JWT names.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,107 +18,100 @@ use tokio::time::timeout;
 use tracing::warn;
 use url::Url;
 
-use super::jwt::Rejection;
+use super::AuthError;
+use super::rejection::{Reason, Rejection};
 use crate::provider;
 use crate::secret::Secret;
 
-/// How long keys are used before they are asked for again.
+/// Age at which keys are fetched again.
 const FRESH: Duration = Duration::from_mins(10);
-/// How long they are used when nobody answers.
+/// Age up to which keys are used if the URL does not answer: long enough for an outage of the issuer, short enough that
+/// a withdrawn key does not stay valid for a day.
 const STALE: Duration = Duration::from_hours(1);
-/// How often they are asked for at most, whatever key ids callers make up.
-const PAUSE: Duration = Duration::from_secs(10);
-/// How long a caller waits while another one's question is under way: whoever waits holds a place for calls, and has
-/// proven nothing yet.
-const WAIT: Duration = Duration::from_secs(1);
-/// VerificationKeys of a set that are looked at.
-const MOST_KEYS: usize = 100;
-/// Shortest RSA modulus: 2048 bits.
-const RSA_BYTES: usize = 256;
+/// Shortest time between two fetches. Callers choose the key ids in their JWTs, so without it they could make workers
+/// flood the issuer.
+const MIN_FETCH_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time to wait for a fetch of another caller. Short, because the waiting call occupies a permit and its caller
+/// has proven nothing yet.
+const FETCH_WAIT: Duration = Duration::from_secs(1);
+/// Keys of a set that are read; the others are ignored.
+const MAX_KEYS: usize = 100;
+/// Shortest RSA modulus: 2048 bits, as RFC 7518 §3.3 demands.
+const MIN_RSA_BYTES: usize = 256;
 
 const RSA: &[Algorithm] =
     &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
-/// A key with the algorithms that it may be used with. A token only chooses among these.
+/// A key and the algorithms that it may be used with.
 #[derive(Debug)]
-pub struct VerificationKey {
+pub(crate) struct VerificationKey {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
     public: DecodingKey,
 }
 
 impl VerificationKey {
-    /// Whether it signed that text.
-    ///
-    /// # Errors
-    /// [`Rejection`].
-    pub fn verify(&self, algorithm: Algorithm, text: &[u8], signature: &str) -> Result<(), Rejection> {
+    pub(crate) fn verify(&self, algorithm: Algorithm, text: &[u8], signature: &str) -> Result<(), Rejection> {
         if !self.algorithms.contains(&algorithm) {
-            return Err(Rejection::Algorithm);
+            return Err(Reason::Algorithm.into());
         }
         match jsonwebtoken::crypto::verify(signature, text, &self.public, algorithm) {
             Ok(true) => Ok(()),
-            Ok(false) | Err(_) => Err(Rejection::Signature),
+            Ok(false) => Err(Reason::Signature.into()),
+            Err(error) => Err(Reason::Signature.because(error)),
         }
     }
 }
 
-/// A set of keys.
 #[derive(Debug)]
 pub struct VerificationKeys(Vec<VerificationKey>);
 
 impl VerificationKeys {
-    /// The one key of a shared secret: for HS256, whatever key id a token names.
+    /// A shared secret. It has no id, is for HS256, and verifies a JWT whatever key id that names.
     #[must_use]
     pub fn secret(secret: &Secret) -> Self {
         let public = DecodingKey::from_secret(secret.expose().as_bytes());
         Self(vec![VerificationKey { id: None, algorithms: vec![Algorithm::HS256], public }])
     }
 
-    /// Reads a set. VerificationKeys of unknown kinds, for encryption or of shared secrets are passed over.
-    ///
-    /// # Errors
-    /// [`Rejection::Form`] when it is no set of keys.
-    pub fn parse(body: &[u8]) -> Result<Self, Rejection> {
+    /// Parses a JWK set. Ignores keys of unknown kinds, keys for encryption, and shared secrets.
+    pub fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_slice(body).map_err(|_| Rejection::Form)?;
-        Ok(Self(set.keys.into_iter().take(MOST_KEYS).filter_map(read).collect()))
+        let set: Set = serde_json::from_slice(body)?;
+        Ok(Self(set.keys.into_iter().take(MAX_KEYS).filter_map(parse_key).collect()))
     }
 
-    /// The key of that id, or without one the only key of that algorithm.
-    ///
-    /// # Errors
-    /// [`Rejection`] saying whether there is no such key, or it is not for that algorithm.
-    pub fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&VerificationKey, Rejection> {
-        let named = |key: &&VerificationKey| id.is_none() || key.id.as_deref() == id;
-        let mut fitting = self.0.iter().filter(named).filter(|key| key.algorithms.contains(&algorithm));
+    /// Returns the key with that id or, without an id, the only key for that algorithm.
+    pub(crate) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<&VerificationKey, Reason> {
+        let has_id = |key: &&VerificationKey| id.is_none() || key.id.as_deref() == id;
+        let mut fitting = self.0.iter().filter(has_id).filter(|key| key.algorithms.contains(&algorithm));
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Ok(key),
-            (None, _) if self.0.iter().any(|key| named(&key)) => Err(Rejection::Algorithm),
-            (None, _) | (Some(_), Some(_)) => Err(Rejection::Key),
+            (None, _) if self.0.iter().any(|key| has_id(&key)) => Err(Reason::Algorithm),
+            (None, _) | (Some(_), Some(_)) => Err(Reason::Key),
         }
     }
 }
 
-fn read(value: Value) -> Option<VerificationKey> {
+fn parse_key(value: Value) -> Option<VerificationKey> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     let is_for_signatures = jwk.common.public_key_use.as_ref().is_none_or(|usage| *usage == PublicKeyUse::Signature)
         && jwk.common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
-    let fitting = fitting(&jwk.algorithm);
+    let possible = possible_algorithms(&jwk.algorithm);
     let algorithms: Vec<Algorithm> = match jwk.common.key_algorithm {
-        None => fitting.to_vec(),
+        None => possible.to_vec(),
         Some(named) => {
             let named = Algorithm::try_from(named).ok()?;
-            fitting.iter().copied().filter(|algorithm| *algorithm == named).collect()
+            possible.iter().copied().filter(|algorithm| *algorithm == named).collect()
         }
     };
     let public = DecodingKey::from_jwk(&jwk).ok()?;
     let is_strong = match public.kind() {
         jsonwebtoken::DecodingKeyKind::RsaModulusExponent { n, .. } => {
-            n.iter().skip_while(|byte| **byte == 0).count() >= RSA_BYTES
+            n.iter().skip_while(|byte| **byte == 0).count() >= MIN_RSA_BYTES
         }
         jsonwebtoken::DecodingKeyKind::SecretOrDer(_) => true,
     };
@@ -122,8 +119,7 @@ fn read(value: Value) -> Option<VerificationKey> {
     is_usable.then_some(VerificationKey { id: jwk.common.key_id, algorithms, public })
 }
 
-/// The algorithms that a key of that form can be for.
-fn fitting(key: &AlgorithmParameters) -> &'static [Algorithm] {
+fn possible_algorithms(key: &AlgorithmParameters) -> &'static [Algorithm] {
     match key {
         AlgorithmParameters::RSA(_) => RSA,
         AlgorithmParameters::EllipticCurve(key) if key.curve == EllipticCurve::P256 => &[Algorithm::ES256],
@@ -137,12 +133,13 @@ fn fitting(key: &AlgorithmParameters) -> &'static [Algorithm] {
     }
 }
 
-/// The keys of a URL.
+/// The keys of a URL, fetched when the first is needed.
 pub(crate) struct Jwks {
     url: Url,
     client: provider::Client,
     newest: ArcSwapOption<Fetched>,
-    asked: Mutex<Option<Timestamp>>,
+    /// When the last fetch began. Locked during a fetch, so that one caller fetches and the others wait.
+    last_fetch: Mutex<Option<Timestamp>>,
 }
 
 struct Fetched {
@@ -150,67 +147,81 @@ struct Fetched {
     at: Timestamp,
 }
 
-/// Nobody gives the keys out now.
+/// Neither the URL nor the cache has usable keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the keys of `auth.jwt.jwks_url` cannot be fetched now")]
+#[error("the keys of `auth.jwt.jwks_url` cannot be fetched now; the log says why")]
 pub(crate) struct NoKeys;
 
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Request(#[from] provider::Error),
+    #[error("status {0}")]
+    Status(u16),
+    #[error("no JWK set: {0}")]
+    Form(#[from] serde_json::Error),
+}
+
 impl Jwks {
-    /// The keys of that URL, which are fetched when the first is needed.
     #[must_use]
     pub(crate) fn new(url: Url, client: provider::Client) -> Self {
-        Self { url, client, newest: ArcSwapOption::empty(), asked: Mutex::new(None) }
+        Self { url, client, newest: ArcSwapOption::empty(), last_fetch: Mutex::new(None) }
     }
 
-    /// Does something with the keys: those that are here, and if these do not hold the one that is wanted or are old,
-    /// with those that the URL gives now.
+    /// Verifies with the cached keys. Fetches the keys and verifies again if the cached ones are old or lack the key.
     ///
     /// # Errors
-    /// [`NoKeys`] when there are none, or as `using` within.
-    pub(crate) async fn with<T>(
+    /// [`AuthError::NoKeys`] if there are no keys; otherwise as `verify`.
+    pub(crate) async fn verify_with<T>(
         &self,
         now: Timestamp,
-        using: impl Fn(&VerificationKeys) -> Result<T, Rejection>,
-    ) -> Result<Result<T, Rejection>, NoKeys> {
-        let known = self.newest.load_full();
-        let outcome = known.as_ref().map(|known| using(&known.keys));
-        let is_fresh = known.as_ref().is_some_and(|known| age(known.at, now) < FRESH);
-        match outcome {
-            Some(outcome) if is_fresh && !matches!(outcome, Err(Rejection::Key)) => return Ok(outcome),
-            _ => {}
+        verify: impl Fn(&VerificationKeys) -> Result<T, Rejection>,
+    ) -> Result<T, AuthError> {
+        let cached = self.newest.load_full();
+        if let Some(cached) = cached.as_ref().filter(|cached| age(cached.at, now) < FRESH) {
+            match verify(&cached.keys) {
+                Err(rejection) if rejection.is_unknown_key() => {}
+                verified => return Ok(verified?),
+            }
         }
-        let fetched = self.fetch(known, now).await?;
-        Ok(using(&fetched.keys))
+        let fetched = self.fetch(cached, now).await?;
+        Ok(verify(&fetched.keys)?)
     }
 
-    /// The keys that the URL gives now, unless it was asked a moment ago.
-    async fn fetch(&self, known: Option<Arc<Fetched>>, now: Timestamp) -> Result<Arc<Fetched>, NoKeys> {
+    /// Fetches the keys, unless the URL was asked a moment ago.
+    async fn fetch(&self, cached: Option<Arc<Fetched>>, now: Timestamp) -> Result<Arc<Fetched>, NoKeys> {
         let usable = |keys: Option<Arc<Fetched>>| keys.filter(|keys| age(keys.at, now) < STALE).ok_or(NoKeys);
-        // While somebody else is asking, old keys will do for those who find theirs among them.
-        let mut asked = match (self.asked.try_lock(), &known) {
-            (Ok(asked), _) => asked,
-            (Err(_), Some(known)) if age(known.at, now) >= FRESH => return usable(Some(Arc::clone(known))),
-            (Err(_), _) => timeout(WAIT, self.asked.lock()).await.map_err(|_| NoKeys)?,
+        let mut last_fetch = match (self.last_fetch.try_lock(), &cached) {
+            (Ok(last_fetch), _) => last_fetch,
+            // Another caller is fetching. Old keys are good enough meanwhile.
+            (Err(_), Some(cached)) if age(cached.at, now) >= FRESH => return usable(Some(Arc::clone(cached))),
+            (Err(_), _) => match timeout(FETCH_WAIT, self.last_fetch.lock()).await {
+                Ok(last_fetch) => last_fetch,
+                Err(_elapsed) => return Err(NoKeys),
+            },
         };
-        if asked.is_some_and(|at| age(at, now) < PAUSE) {
+        if last_fetch.is_some_and(|at| age(at, now) < MIN_FETCH_INTERVAL) {
             return usable(self.newest.load_full());
         }
-        *asked = Some(now);
-        let answer = self.client.get(self.url.clone()).await;
-        let keys = answer.map_err(|error| error.to_string()).and_then(|answer| match answer.status {
-            200 => VerificationKeys::parse(&answer.body).map_err(|error| error.to_string()),
-            status => Err(format!("status {status}")),
-        });
-        match keys {
+        *last_fetch = Some(now);
+        match self.request().await {
             Ok(keys) => {
                 let fetched = Arc::new(Fetched { keys, at: now });
                 self.newest.store(Some(Arc::clone(&fetched)));
                 Ok(fetched)
             }
-            Err(reason) => {
-                warn!("auth.jwt.jwks_url: no keys: {reason}");
+            Err(error) => {
+                warn!("auth.jwt.jwks_url: keys not fetched: {error}; using the cached ones if they are not too old");
                 usable(self.newest.load_full())
             }
+        }
+    }
+
+    async fn request(&self) -> Result<VerificationKeys, FetchError> {
+        let answer = self.client.get(self.url.clone()).await?;
+        match answer.status {
+            200 => Ok(VerificationKeys::parse(&answer.body)?),
+            status => Err(FetchError::Status(status)),
         }
     }
 }

@@ -1,4 +1,7 @@
-//! JWTs of NATS users and of their accounts: judged as nats-server judges them, and a little stricter.
+//! Verifies JWTs of NATS users and of their accounts by the rules of nats-server.
+//!
+//! Stricter in one point: a user with limits that only nats-server can check (addresses, times, kinds of connections) is
+//! rejected.
 
 use std::collections::HashMap;
 
@@ -9,45 +12,42 @@ use nkeys::{KeyPair, KeyPairType};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::jwt::{Jwt, MAX_ACCOUNT_JWT_BYTES, Rejection};
+use super::jwt::{Jwt, MAX_ACCOUNT_JWT_BYTES};
+use super::rejection::{Reason, Rejection};
 use crate::subject::Account;
+use crate::subject::pattern::covers;
 
-/// The one algorithm of NATS JWTs; by it they are told apart from others.
+/// The only algorithm of NATS JWTs. Ordinary JWTs never use it.
 pub(crate) const ALGORITHM: &str = "ed25519-nkey";
-/// The version of the claims that is known here.
+/// Version of the claims that this program understands.
 const VERSION: u64 = 2;
 
-/// A user whose JWT is valid.
+/// A user whose JWT was verified.
 #[derive(Debug, Clone)]
 pub struct NatsUser {
-    /// Its account.
     pub account: Account,
-    /// Its public key (`U…`).
+    /// Public key (`U…`).
     pub key: String,
-    /// Whether its JWT alone is proof enough.
+    /// True if the JWT alone authenticates; otherwise the user must sign its requests.
     pub is_bearer: bool,
-    /// When its JWT or its account's ends.
+    /// The earlier end of the user's and the account's JWT.
     pub expires: Option<Timestamp>,
     publish: Permission,
 }
 
 impl NatsUser {
-    /// Whether it may publish on that subject.
     #[must_use]
     pub fn may_publish(&self, subject: &str) -> bool {
         self.publish.allows(subject)
     }
 
-    /// Whether it signed that text.
-    ///
-    /// # Errors
-    /// [`Rejection::Signature`].
-    pub fn signed(&self, text: &[u8], signature: &[u8]) -> Result<(), Rejection> {
-        key(&self.key, &KeyPairType::User).and_then(|key| key.verify(text, signature).ok()).ok_or(Rejection::Signature)
+    pub fn verify_signature(&self, text: &[u8], signature: &[u8]) -> Result<(), Rejection> {
+        let key = public_key(&self.key, &KeyPairType::User).ok_or(Reason::Signature)?;
+        key.verify(text, signature).map_err(|error| Reason::Signature.because(error))
     }
 }
 
-/// An account whose JWT is signed by a trusted operator.
+/// An account's JWT, verified.
 #[derive(Debug, Clone)]
 pub struct AccountJwt {
     account: Account,
@@ -69,7 +69,7 @@ struct Claims<T> {
     nats: T,
 }
 
-/// Zero is as good as absent, as at nats-server.
+/// Zero means absent, as in nats-server.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 struct Lifetime {
     #[serde(default)]
@@ -79,11 +79,11 @@ struct Lifetime {
 }
 
 impl Lifetime {
-    fn check(self, now: Timestamp) -> Result<(), Rejection> {
+    fn check(self, now: Timestamp) -> Result<(), Reason> {
         if self.exp != 0 && now.as_second() >= self.exp {
-            return Err(Rejection::Expired);
+            return Err(Reason::Expired);
         }
-        if now.as_second() < self.nbf { Err(Rejection::NotYetValid) } else { Ok(()) }
+        if now.as_second() < self.nbf { Err(Reason::NotYetValid) } else { Ok(()) }
     }
 
     fn end(self) -> Option<Timestamp> {
@@ -131,7 +131,7 @@ struct ScopedKey {
     template: Limits,
 }
 
-/// What a user may do, in its own JWT or in the template of a scoped signing key.
+/// From a user's JWT, or from the template of a scoped signing key.
 #[derive(Debug, Clone, Default, Deserialize)]
 struct Limits {
     #[serde(default, rename = "pub")]
@@ -176,69 +176,49 @@ impl Permission {
         self.allow.is_empty() && self.deny.is_empty()
     }
 
-    /// What a template's variables stand for is not known here, so they allow nothing and deny everything.
+    /// Doesn't know the values of a template's variables: a pattern with one allows nothing and denies everything.
     fn allows(&self, subject: &str) -> bool {
         let is_open = self.allow.is_empty() || self.allow.iter().any(|pattern| covers(pattern, subject));
         is_open && !self.deny.iter().any(|pattern| pattern.contains("{{") || covers(pattern, subject))
     }
 }
 
-/// Whether a subject without wildcards matches a pattern.
-fn covers(pattern: &str, subject: &str) -> bool {
-    let mut tokens = subject.split('.');
-    for wanted in pattern.split('.') {
-        match (wanted, tokens.next()) {
-            (">", Some(_)) => return true,
-            ("*", Some(_)) => {}
-            (wanted, Some(token)) if wanted == token => {}
-            _ => return false,
-        }
-    }
-    tokens.next().is_none()
-}
-
-/// A public key of that kind: the library itself takes every kind.
-fn key(text: &str, kind: &KeyPairType) -> Option<KeyPair> {
+/// Parses a public key and checks its kind: the library accepts every kind.
+fn public_key(text: &str, kind: &KeyPairType) -> Option<KeyPair> {
     KeyPair::from_public_key(text).ok().filter(|key| key.key_pair_type() == *kind)
 }
 
-/// Checks that a JWT is signed by its own issuer, who is of that kind.
-fn check_signature(jwt: &Jwt<'_>, issuer: &str, kind: &KeyPairType, wrong: Rejection) -> Result<(), Rejection> {
-    let issuer = key(issuer, kind).ok_or(wrong)?;
-    let signature = BASE64_URL_SAFE_NO_PAD.decode(jwt.signature).map_err(|_| Rejection::Form)?;
-    issuer.verify(jwt.signed.as_bytes(), &signature).map_err(|_| Rejection::Signature)
+/// Checks that the JWT is signed by its issuer, and that the issuer is a key of that kind.
+fn check_signature(jwt: &Jwt<'_>, issuer: &str, kind: &KeyPairType, wrong_kind: Reason) -> Result<(), Rejection> {
+    let issuer = public_key(issuer, kind).ok_or(wrong_kind)?;
+    let signature = BASE64_URL_SAFE_NO_PAD.decode(jwt.signature).map_err(|error| Reason::Form.because(error))?;
+    issuer.verify(jwt.signed.as_bytes(), &signature).map_err(|error| Reason::Signature.because(error))
 }
 
-/// The account that a user's JWT says it is of. Nothing is checked yet.
-///
-/// # Errors
-/// [`Rejection`] when it is no user's JWT.
+/// Returns the account that a user's JWT names. Verifies nothing.
 pub(crate) fn account_of(jwt: &Jwt<'_>) -> Result<Account, Rejection> {
     let claims: Claims<UserPart> = jwt.claims()?;
     let issuer_account = claims.nats.issuer_account;
-    Account::parse(if issuer_account.is_empty() { &claims.iss } else { &issuer_account })
-        .map_err(|_| Rejection::Account)
+    let account = if issuer_account.is_empty() { &claims.iss } else { &issuer_account };
+    Account::parse(account).map_err(|error| Reason::Account.because(error))
 }
 
 impl AccountJwt {
-    /// Judges an account's JWT.
-    ///
-    /// # Errors
-    /// [`Rejection`] when it is not this account's, no trusted operator signed it, or its time is over.
+    /// Checks that the JWT is the account's, valid now, and signed by a trusted operator.
     pub fn verify(text: &str, account: &Account, operators: &[String], now: Timestamp) -> Result<Self, Rejection> {
         let jwt = Jwt::parse(text.trim(), MAX_ACCOUNT_JWT_BYTES)?;
         let claims: Claims<AccountPart> = jwt.claims()?;
         let AccountPart { kind, version, limits, signing_keys, revocations, default_permissions } = claims.nats;
         if jwt.alg != ALGORITHM || kind != "account" || version != VERSION {
-            return Err(Rejection::Form);
+            return Err(Reason::Form.into());
         }
         if claims.sub != account.as_str() {
-            return Err(Rejection::UnknownAccount);
+            return Err(Reason::UnknownAccount.into());
         }
         if !operators.contains(&claims.iss) {
-            return Err(Rejection::Operator);
+            return Err(Reason::Operator.into());
         }
-        check_signature(&jwt, &claims.iss, &KeyPairType::Operator, Rejection::Operator)?;
+        check_signature(&jwt, &claims.iss, &KeyPairType::Operator, Reason::Operator)?;
         claims.lifetime.check(now)?;
         Ok(Self {
             account: account.clone(),
@@ -250,55 +230,52 @@ impl AccountJwt {
         })
     }
 
-    /// Judges a user's JWT by that of its account. Whether the JWT alone is enough is for the caller to ask.
-    ///
-    /// # Errors
-    /// [`Rejection`].
+    /// Verifies the JWT of one of the account's users. Leaves it to the caller to demand a signed request of a user that
+    /// is not a bearer.
     pub fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<NatsUser, Rejection> {
         let claims: Claims<UserPart> = jwt.claims()?;
         let Claims { iss, sub, iat, lifetime, nats } = claims;
         if jwt.alg != ALGORITHM || nats.kind != "user" || nats.version != VERSION {
-            return Err(Rejection::Form);
+            return Err(Reason::Form.into());
         }
         let limits = self.limits(&iss, &nats.issuer_account, nats.limits)?;
-        check_signature(jwt, &iss, &KeyPairType::Account, Rejection::Issuer)?;
-        key(&sub, &KeyPairType::User).ok_or(Rejection::Subject)?;
+        check_signature(jwt, &iss, &KeyPairType::Account, Reason::Issuer)?;
+        public_key(&sub, &KeyPairType::User).ok_or(Reason::Subject)?;
         lifetime.check(now)?;
         self.lifetime.check(now)?;
         let revoked = |who: &str| self.revocations.get(who).is_some_and(|at| iat <= *at);
         if revoked("*") || revoked(&sub) {
-            return Err(Rejection::Revoked);
+            return Err(Reason::Revoked.into());
         }
         if limits.is_restricted() {
-            return Err(Rejection::Restricted);
+            return Err(Reason::Restricted.into());
         }
         if limits.bearer_token && self.disallow_bearer {
-            return Err(Rejection::BearersDisallowed);
+            return Err(Reason::BearersDisallowed.into());
         }
         let publish = if limits.has_permissions() { limits.publish } else { self.default_publish.clone() };
         let expires = [lifetime.end(), self.lifetime.end()].into_iter().flatten().min();
         Ok(NatsUser { account: self.account.clone(), key: sub, is_bearer: limits.bearer_token, expires, publish })
     }
 
-    /// What the user may do: as its JWT says, or as the scoped key that signed it says for all its users.
-    fn limits(&self, issuer: &str, issuer_account: &str, own: Limits) -> Result<Limits, Rejection> {
+    /// Returns the limits in the user's JWT, or those of the scoped key that signed it.
+    fn limits(&self, issuer: &str, issuer_account: &str, own: Limits) -> Result<Limits, Reason> {
         if issuer == self.account.as_str() {
-            // An account that signs for itself names no other.
-            let is_itself = issuer_account.is_empty() || issuer_account == issuer;
-            return if is_itself { Ok(own) } else { Err(Rejection::Issuer) };
+            let names_itself = issuer_account.is_empty() || issuer_account == issuer;
+            return if names_itself { Ok(own) } else { Err(Reason::Issuer) };
         }
         if issuer_account != self.account.as_str() {
-            return Err(Rejection::Issuer);
+            return Err(Reason::Issuer);
         }
-        match self.signing_keys.get(issuer).ok_or(Rejection::Issuer)? {
+        match self.signing_keys.get(issuer).ok_or(Reason::Issuer)? {
             None => Ok(own),
-            Some(_) if own.has_permissions() || own.bearer_token || own.is_restricted() => Err(Rejection::Scope),
+            Some(_) if own.has_permissions() || own.bearer_token || own.is_restricted() => Err(Reason::Scope),
             Some(template) => Ok(template.clone()),
         }
     }
 }
 
-/// A plain signing key, or one with a scope. Of other kinds than these nothing is known, so they sign nothing here.
+/// Returns a plain signing key, or one with a scope and its template. Ignores other kinds, so that their JWTs are rejected.
 fn signing_key(value: Value) -> Option<(String, Option<Limits>)> {
     if let Value::String(key) = value {
         return Some((key, None));

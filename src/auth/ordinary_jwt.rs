@@ -1,4 +1,5 @@
-//! Ordinary JWTs (RFC 7519): signed with keys of a JWKS URL or a shared secret, for one issuer and audience.
+//! Verifies ordinary JWTs (RFC 7519): signed with a key of a JWKS URL or with a shared secret, for one issuer and one
+//! audience.
 
 use std::time::Duration;
 
@@ -6,92 +7,95 @@ use jiff::Timestamp;
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
-use super::jwks::{Jwks, NoKeys, VerificationKeys};
-use super::jwt::{Jwt, Rejection};
-use super::{Role, VerifiedCaller};
+use super::jwks::{Jwks, VerificationKeys};
+use super::jwt::Jwt;
+use super::rejection::{Reason, Rejection};
+use super::{AuthError, Role, VerifiedCaller};
 use crate::subject::Account;
 use crate::{config, provider};
 
-/// Longest part of a subject that the audit log shows.
-const SUBJECT: usize = 64;
-/// Shortest shared secret, as long as HS256's hash (RFC 7518 §3.2).
-const SECRET: usize = 32;
+/// Longest part of a subject that the audit log shows, in characters.
+const MAX_SUBJECT_CHARS: usize = 64;
+/// Shortest shared secret: as long as the hash of HS256 (RFC 7518 §3.2).
+const MIN_SECRET_BYTES: usize = 32;
 
-/// What a JWT must say.
+/// Expected claims.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// `iss`, exactly.
     pub issuer: String,
-    /// `aud`, or one of them.
+    /// `aud`, or an element of it.
     pub audience: String,
-    /// The claim with the account.
+    /// Claim with the account: a name, or a JSON pointer (`/realm_access/account`).
     pub account_claim: String,
-    /// The claim with the role.
+    /// Claim with the role: likewise.
     pub role_claim: String,
-    /// How far clocks may differ.
+    /// Largest difference between the issuer's clock and this one.
     pub leeway: Duration,
 }
 
-/// A valid JWT: who calls, and when that ends.
-pub(crate) type Valid = (VerifiedCaller, Timestamp);
+/// A verified JWT.
+#[derive(Debug)]
+pub struct Valid {
+    pub(super) caller: VerifiedCaller,
+    /// When the JWT expires, leeway included.
+    pub(super) until: Timestamp,
+}
 
 impl Rules {
-    /// Judges a JWT by these keys.
-    ///
-    /// # Errors
-    /// [`Rejection`].
     pub fn verify(&self, jwt: &Jwt<'_>, keys: &VerificationKeys, now: Timestamp) -> Result<Valid, Rejection> {
-        let algorithm: Algorithm = jwt.alg.parse().map_err(|_| Rejection::Algorithm)?;
+        let algorithm: Algorithm =
+            jwt.alg.parse().map_err(|error: jsonwebtoken::errors::Error| Reason::Algorithm.because(error))?;
         // A shared secret has no id.
         let id = if algorithm == Algorithm::HS256 { None } else { jwt.kid.as_deref() };
         keys.find(id, algorithm)?.verify(algorithm, jwt.signed.as_bytes(), jwt.signature)?;
-        self.judge(&jwt.claims()?, now)
+        self.check_claims(&jwt.claims()?, now)
     }
 
-    fn judge(&self, claims: &Value, now: Timestamp) -> Result<Valid, Rejection> {
+    fn check_claims(&self, claims: &Value, now: Timestamp) -> Result<Valid, Rejection> {
         let leeway = i64::try_from(self.leeway.as_secs()).unwrap_or(i64::MAX);
-        let end = seconds(claims, "exp")?.ok_or(Rejection::Expired)?.saturating_add(leeway);
+        let end = seconds(claims, "exp")?.ok_or(Reason::Expired)?.saturating_add(leeway);
         if now.as_second() >= end {
-            return Err(Rejection::Expired);
+            return Err(Reason::Expired.into());
         }
         if seconds(claims, "nbf")?.is_some_and(|from| now.as_second() < from.saturating_sub(leeway)) {
-            return Err(Rejection::NotYetValid);
+            return Err(Reason::NotYetValid.into());
         }
         if claims.get("iss").and_then(Value::as_str) != Some(&self.issuer) {
-            return Err(Rejection::Issuer);
+            return Err(Reason::Issuer.into());
         }
         if !names(claims.get("aud"), &self.audience) {
-            return Err(Rejection::Audience);
+            return Err(Reason::Audience.into());
         }
-        let account = claim(claims, &self.account_claim).and_then(Value::as_str).ok_or(Rejection::Account)?;
-        let account = Account::parse(account).map_err(|_| Rejection::Account)?;
+        let account = claim(claims, &self.account_claim).and_then(Value::as_str).ok_or(Reason::Account)?;
+        let account = Account::parse(account).map_err(|error| Reason::Account.because(error))?;
         let role = if names(claim(claims, &self.role_claim), "admin") { Role::Admin } else { Role::Member };
         let subject = claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty());
-        let actor = format!("jwt:{}", printable(subject.ok_or(Rejection::Subject)?));
-        Ok((VerifiedCaller { account, role, actor }, Timestamp::from_second(end).unwrap_or(Timestamp::MAX)))
+        let actor = format!("jwt:{}", printable(subject.ok_or(Reason::Subject)?));
+        let until = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
+        Ok(Valid { caller: VerifiedCaller { account, role, actor }, until })
     }
 }
 
-/// A time claim in whole seconds; some issuers write fractions.
-fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Rejection> {
+/// Returns a time claim in whole seconds. Some issuers write fractions.
+fn seconds(claims: &Value, name: &str) -> Result<Option<i64>, Reason> {
     match claims.get(name) {
         None => Ok(None),
         Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
             (Some(seconds), _) => Ok(Some(seconds)),
-            #[expect(clippy::cast_possible_truncation, reason = "the cast ends at the largest number")]
+            #[expect(clippy::cast_possible_truncation, reason = "the cast saturates")]
             (None, Some(seconds)) => Ok(Some(seconds as i64)),
-            (None, None) => Err(Rejection::Form),
+            (None, None) => Err(Reason::Form),
         },
-        Some(_) => Err(Rejection::Form),
+        Some(_) => Err(Reason::Form),
     }
 }
 
-/// A claim by its name, or by a JSON pointer (`/realm_access/account`).
 fn claim<'a>(claims: &'a Value, name: &str) -> Option<&'a Value> {
     if name.starts_with('/') { claims.pointer(name) } else { claims.get(name) }
 }
 
-/// Whether a claim is that text, or a list with it.
+/// Returns true if a claim is the text, or a list that contains it.
 fn names(claim: Option<&Value>, text: &str) -> bool {
     match claim {
         Some(Value::String(only)) => only == text,
@@ -102,10 +106,9 @@ fn names(claim: Option<&Value>, text: &str) -> bool {
 
 fn printable(subject: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._@:|-".contains(c) { c } else { '_' };
-    subject.chars().take(SUBJECT).map(plain).collect()
+    subject.chars().take(MAX_SUBJECT_CHARS).map(plain).collect()
 }
 
-/// Judges ordinary JWTs as the settings say.
 pub(crate) struct Verifier {
     rules: Rules,
     secret: Option<VerificationKeys>,
@@ -113,10 +116,10 @@ pub(crate) struct Verifier {
 }
 
 impl Verifier {
-    /// The verifier that the settings ask for; none when they name no issuer.
+    /// Returns `None` if the settings name no issuer.
     ///
     /// # Errors
-    /// Which setting is missing or does not fit.
+    /// Names the setting that is missing or wrong.
     pub(crate) fn new(settings: &config::Jwt, client: &provider::Client) -> Result<Option<Self>, &'static str> {
         let config::Jwt { issuer, audience, jwks_url, secret, account_claim, role_claim, leeway } = settings;
         if issuer.is_empty() {
@@ -129,7 +132,7 @@ impl Verifier {
         if jwks_url.is_none() && secret.is_empty() {
             return Err("auth.jwt needs `jwks_url` or `secret`");
         }
-        if !secret.is_empty() && secret.expose().len() < SECRET {
+        if !secret.is_empty() && secret.expose().len() < MIN_SECRET_BYTES {
             return Err("auth.jwt.secret must be at least 32 bytes long");
         }
         let rules = Rules {
@@ -144,20 +147,18 @@ impl Verifier {
         Ok(Some(Self { rules, secret, jwks }))
     }
 
-    /// Judges a JWT. Its algorithm says where its key is kept; the key says whether it may be used so.
-    ///
-    /// # Errors
-    /// [`NoKeys`] when the keys are away; [`Rejection`] within.
-    pub(crate) async fn verify(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<Result<Valid, Rejection>, NoKeys> {
+    /// The JWT's algorithm selects the shared secret or the JWKS URL. The key itself then decides whether it may be used
+    /// with that algorithm.
+    pub(crate) async fn verify(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<Valid, AuthError> {
         if jwt.alg.starts_with("HS") {
-            let keys = self.secret.as_ref().ok_or(Rejection::Algorithm);
-            return Ok(keys.and_then(|keys| self.rules.verify(jwt, keys, now)));
+            let secret = self.secret.as_ref().ok_or(Reason::Algorithm)?;
+            return Ok(self.rules.verify(jwt, secret, now)?);
         }
         match &self.jwks {
             Some(jwks) if jwt.alg.parse::<Algorithm>().is_ok() => {
-                jwks.with(now, |keys| self.rules.verify(jwt, keys, now)).await
+                jwks.verify_with(now, |keys| self.rules.verify(jwt, keys, now)).await
             }
-            Some(_) | None => Ok(Err(Rejection::Algorithm)),
+            Some(_) | None => Err(Reason::Algorithm.into()),
         }
     }
 }

@@ -1,30 +1,41 @@
-//! Whether a signed request is the very one that it came with, in its time, and for the first time.
+//! Checks signed requests: the signature, the time, that the request is for exactly this call or command, and that it is
+//! used once.
+//!
+//! The signature covers the hash of the user's JWT beside method, path, query, body, time and nonce. One user key may be
+//! in JWTs of two accounts; without the hash, a gateway that hands on a request could choose between them.
+//!
+//! The bucket of nonces keeps each for 15 minutes, although a request must be signed within [`MAX_CLOCK_SKEW_SECONDS`] of
+//! its arrival. A command is checked when a worker picks it up, against the time at which it was queued. A second command
+//! with the same nonce may wait on the queue all the while, so a nonce must outlive the oldest command that is accepted:
+//! [`MAX_QUEUED`], and the skew.
 
 use std::collections::BTreeMap;
 
+use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::Purpose;
-use super::jwt::Rejection;
 use super::nats_jwt::NatsUser;
-use crate::jetstream::{Nats, NatsError, kv};
+use super::rejection::{Reason, Rejection};
+use super::{AuthError, Purpose};
+use crate::jetstream::Nats;
+use crate::jetstream::kv::{self, Swapped};
 use crate::signed::{self, SignedRequest};
 use crate::subject::{CommandSubject, NONCES, Verb};
 use crate::system;
 
-/// How far the time of signing may be off.
-const WINDOW: i64 = 60;
-/// How old a command may be that a signed request vouches for. Nonces are kept for longer than this and the window,
-/// so that none is forgotten before the command that brings it a second time is too old.
-const MOST_QUEUED: SignedDuration = SignedDuration::from_mins(10);
+/// Largest difference between the signed time and the arrival of the request: covers clocks that are not synchronised,
+/// and a slow network.
+const MAX_CLOCK_SKEW_SECONDS: i64 = 60;
+/// Oldest command that is accepted on a signature. Older ones are rejected, because their nonce may be forgotten.
+const MAX_QUEUED: SignedDuration = SignedDuration::from_mins(10);
 const HUB: &str = "/hub/integrations/";
 const CALLBACK: &str = "/hub/integrations/oauth-callback";
 
-/// Checks signature, time and purpose.
+/// Checks all but the nonce.
 pub(super) fn check(
     request: &SignedRequest,
     signature: &[u8],
@@ -32,22 +43,22 @@ pub(super) fn check(
     purpose: Purpose<'_>,
     now: Timestamp,
 ) -> Result<(), Rejection> {
-    let came = match purpose {
+    let arrived = match purpose {
         Purpose::Call { .. } => now,
         Purpose::Command { queued, .. } => queued,
     };
-    if came.as_second().saturating_sub(request.timestamp).saturating_abs() > WINDOW {
-        return Err(Rejection::Timestamp);
+    if arrived.as_second().saturating_sub(request.timestamp).saturating_abs() > MAX_CLOCK_SKEW_SECONDS {
+        return Err(Reason::Timestamp.into());
     }
-    if now.duration_since(came) > MOST_QUEUED {
-        return Err(Rejection::Timestamp);
+    if now.duration_since(arrived) > MAX_QUEUED {
+        return Err(Reason::Timestamp.into());
     }
-    user.signed(request.text().expose().as_bytes(), signature)?;
+    user.verify_signature(request.text().expose().as_bytes(), signature)?;
     let fits = match purpose {
         Purpose::Call { name, body } => fits_call(request, name, body).unwrap_or(false),
         Purpose::Command { subject, content, .. } => fits_command(request, subject, content),
     };
-    if fits { Ok(()) } else { Err(Rejection::Misused) }
+    if fits { Ok(()) } else { Err(Reason::Misused.into()) }
 }
 
 /// Whether a path and query say just what a call's body says, so that nobody on the way made another call of it.
@@ -117,28 +128,27 @@ fn fits_command(request: &SignedRequest, subject: &CommandSubject, content: &[u8
     }
 }
 
-/// Uses a request's nonce up, once over all workers. A command that is delivered again is no replay.
-pub(super) async fn use_up(
+/// Uses a request's nonce up: of all calls and commands with it, at all workers, exactly one succeeds. A command that is
+/// delivered again is the same one and succeeds again.
+pub(super) async fn use_nonce_up(
     nats: &Nats,
     request: &SignedRequest,
     user: &NatsUser,
     purpose: Purpose<'_>,
-) -> Result<Result<(), Rejection>, NatsError> {
+) -> Result<(), AuthError> {
     let owner = match purpose {
-        // Comes before a command, which will use it up.
-        Purpose::Call { name: "whoami", .. } => return Ok(Ok(())),
+        // A command with the same signature follows and uses the nonce up.
+        Purpose::Call { name: "whoami", .. } => return Ok(()),
         Purpose::Call { .. } => system::random_id(),
         Purpose::Command { id, .. } => id.to_owned(),
     };
     let key = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!("{}\n{}", user.key, request.nonce)));
-    match kv::put(nats, NONCES, &key, owner.clone().into(), 0).await {
-        Ok(_) => Ok(Ok(())),
-        Err(NatsError::WrongLastSequence) => {
-            let there = kv::get(nats, NONCES, &key).await?;
-            let is_ours = there.is_some_and(|entry| entry.payload == owner.as_bytes());
-            Ok(if is_ours { Ok(()) } else { Err(Rejection::Replayed) })
-        }
-        Err(error) => Err(error),
+    let at = kv::At { bucket: NONCES, key: &key, replaces: 0 };
+    let write = kv::Write::Put { headers: HeaderMap::new(), value: owner.clone().into() };
+    match kv::swap(nats, at, write).await? {
+        Swapped::Done => Ok(()),
+        Swapped::Lost(Some(first)) if first.payload == owner.as_bytes() => Ok(()),
+        Swapped::Lost(_) => Err(Reason::Replayed.into()),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod changes;
 mod list;
+mod swap;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 
 pub(crate) use self::changes::changes;
 pub(crate) use self::list::{HeaderReader, KeyValue, count, keys, values};
+pub(crate) use self::swap::{Change, Swapped, Write, swap, update, update_from};
 use super::client::Nats;
 use super::error::NatsError;
 use super::header::{header, headers};
@@ -22,6 +24,7 @@ const OPERATION: &str = "KV-Operation";
 const DELETE: &str = "DEL";
 
 /// An entry of a bucket: a value, or the marker of a deletion.
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub key: String,
     /// The entry's sequence in the bucket's stream.

@@ -68,10 +68,10 @@ impl From<StoreError> for CallError {
 impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
         match error {
-            AuthError::Limited(seconds) => too_many(&error.to_string(), seconds),
-            AuthError::Away(error) => Self::Store(error.into()),
-            AuthError::NoKeys => Self::Refused(503, error.to_string()),
-            AuthError::Missing | AuthError::Invalid => Self::Refused(401, error.to_string()),
+            AuthError::Limited { retry_after_seconds } => too_many(&error.to_string(), retry_after_seconds),
+            AuthError::Bus(error) => Self::Store(error.into()),
+            AuthError::NoKeys(_) => Self::Refused(503, error.to_string()),
+            AuthError::Missing | AuthError::Rejected(_) => Self::Refused(401, error.to_string()),
         }
     }
 }

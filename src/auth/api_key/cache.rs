@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use super::{StoredKey, hash, parse, to_json};
+use crate::auth::rejection::Reason;
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::API_KEYS;
@@ -87,9 +88,9 @@ impl ApiKeys {
     /// Checks a key. Its secret's hash is compared in constant time; ids are no secret.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for anything but a known key within its lifetime.
+    /// [`Reason::ApiKey`] for anything but a known key within its lifetime.
     pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<VerifiedCaller, AuthError> {
-        let (id, secret) = parse(key).ok_or(AuthError::Invalid)?;
+        let (id, secret) = parse(key).ok_or(Reason::ApiKey)?;
         let found = self.find(id).await?;
         let expected = found.as_ref().map_or("", |found| found.key.hash.as_str());
         let is_same: bool = hash(secret).as_bytes().ct_eq(expected.as_bytes()).into();
@@ -103,7 +104,7 @@ impl ApiKeys {
                 }
                 Ok(VerifiedCaller { account: found.key.account.clone(), role: found.key.role, actor })
             }
-            _ => Err(AuthError::Invalid),
+            _ => Err(Reason::ApiKey.into()),
         }
     }
 

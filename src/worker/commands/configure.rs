@@ -95,8 +95,8 @@ async fn admin(
         }
         Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
         Ok(_) => Ok(Err(Answer::error(401, auth::ADMINS_ONLY))),
-        Err(auth::AuthError::Away(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys) => Ok(Err(Answer::error(503, &error.to_string()))),
+        Err(auth::AuthError::Bus(error)) => Err(error.into()),
+        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Err(Answer::error(503, &error.to_string()))),
         Err(error) => Ok(Err(Answer::error(401, &error.to_string()))),
     }
 }

@@ -75,8 +75,8 @@ async fn foreign(
     match context.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
         Ok(caller) if caller.account == job.subject.account => Ok(None),
         Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
-        Err(auth::AuthError::Away(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys) => Ok(Some(Answer::error(503, &error.to_string()))),
+        Err(auth::AuthError::Bus(error)) => Err(error.into()),
+        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Some(Answer::error(503, &error.to_string()))),
         Err(error) => Ok(Some(Answer::error(401, &error.to_string()))),
     }
 }
