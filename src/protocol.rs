@@ -1,7 +1,7 @@
 //! Meaning of the program's messages on the bus. Reading order:
 //!
 //! - [`topology`]: the streams, buckets and consumers.
-//! - [`commands`], [`replies`]: work for the workers, and the answers to it.
+//! - [`commands`], [`outgoing`], [`replies`]: the work queue, how a command is sent, and how it is answered.
 //! - [`records`]: the durable state of connections and configs.
 //! - [`schedule`]: when each connection is refreshed next.
 //! - [`high_water`], [`quarantine`], [`permissions`]: checks at a start and while running.
@@ -10,6 +10,7 @@
 pub(crate) mod ask_workers;
 pub(crate) mod commands;
 pub(crate) mod high_water;
+pub(crate) mod outgoing;
 pub(crate) mod permissions;
 pub(crate) mod quarantine;
 pub(crate) mod records;

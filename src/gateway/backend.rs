@@ -17,7 +17,8 @@ use crate::command::{
 };
 use crate::jetstream::{Nats, NatsError, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
-use crate::protocol::replies::{Outgoing, Replies};
+use crate::protocol::outgoing::Outgoing;
+use crate::protocol::replies::Replies;
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};

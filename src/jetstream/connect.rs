@@ -54,7 +54,7 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
             options.credentials(&text).map_err(|source| file(&settings.creds, source))?
         }
         (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
-        _ => return Err(ConnectError::Setting("give one of `nats.user`, `nats.creds`, `nats.nkey`")),
+        _ => return Err(ConnectError::Setting("set only one of `nats.user`, `nats.creds`, `nats.nkey`")),
     };
     certificates(options, settings).await
 }
@@ -63,7 +63,7 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
 /// connects, and would try without end with a broken one.
 async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
     let given = |path: &Path| !path.as_os_str().is_empty();
-    // Without it rustls has no default as soon as any dependency brings a second provider. An error means that the
+    // Without it rustls has no default as soon as any dependency adds a second provider. An error means that the
     // process already has a default.
     let _ = aws_lc_rs::default_provider().install_default();
     let mut options = options;
@@ -87,7 +87,7 @@ async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Resul
             Ok(options.add_client_certificate(cert, key).require_tls(true))
         }
         (true, false) | (false, true) => {
-            Err(ConnectError::Setting("`nats.client_cert` and `nats.client_key` go together: give both, or neither"))
+            Err(ConnectError::Setting("`nats.client_cert` and `nats.client_key` go together: set both, or neither"))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of a request to the server. Each keeps its cause.
+//! Errors of requests to the server, with their causes.
 
 use std::error::Error;
 use std::fmt;
@@ -37,7 +37,7 @@ pub enum NatsError {
     Unreadable(#[source] Cause),
 }
 
-/// A request that failed, with its cause. A type of its own, so that it can be found in a chain of errors.
+/// A request that failed, with its cause.
 #[derive(Debug)]
 pub struct Unavailable {
     request: &'static str,
@@ -92,7 +92,7 @@ impl NatsError {
     pub(super) fn refused(code: u64, description: String) -> Self {
         match code {
             10_071 | 10_164 => Self::WrongLastSequence,
-            // The server uses this code for every limit of a stream and tells them apart by text alone.
+            // The server uses this code for every limit of a stream and tells them apart only by their text.
             10_077 if description.contains("per subject") => Self::Occupied,
             10_158 => Self::InFlight,
             code => Self::Refused { code, description },

@@ -1,7 +1,7 @@
 //! Work queue: each command is delivered until a worker confirms it.
 //!
 //! - A stored command is delivered again when its worker stays silent for [`topology::ACK_WAIT`], for as long as it takes.
-//!   Workers count deliveries and give a command up with a dead letter.
+//!   Workers count deliveries and end a command after too many of them with a dead letter.
 //! - The queue holds at most one command per subject. A second one is refused while the first is queued or in progress.
 //! - An ack is a request: only the server's answer proves that it arrived. A late ack of an earlier delivery counts too,
 //!   so acks do not tell workers apart; the expected sequences of their writes do.

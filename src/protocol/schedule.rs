@@ -1,6 +1,6 @@
 //! Schedules: when each connection is refreshed next.
 //!
-//! The server keeps the clock. At the given time it publishes the schedule's body to the connection's due subject in the
+//! The server is the clock: at the given time it publishes the schedule's body to the connection's due subject in the
 //! same stream, where it waits until a worker turns it into a command. A connection has at most one schedule: setting it
 //! again replaces it, so repeating a publish does no harm. A time in the past is due at once. A server that is killed
 //! right after an ack may lose the stream; the repair pass then sets all schedules again.
@@ -36,7 +36,6 @@ pub(crate) async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Du
     nats.publish(&subject, headers, body).await.map(drop)
 }
 
-/// The message that sets a schedule.
 #[derive(Debug)]
 pub struct ScheduleMessage {
     pub subject: String,
@@ -44,6 +43,10 @@ pub struct ScheduleMessage {
     pub body: Bytes,
 }
 
+/// Builds the message that sets a schedule.
+///
+/// # Errors
+/// If the body has no JSON form, which cannot happen.
 pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<ScheduleMessage, NatsError> {
     let mut headers = headers(None);
     headers.insert(SCHEDULE, format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));

@@ -1,7 +1,7 @@
 //! Configuration of each stream and bucket.
 //!
 //! Every option that matters is written out, so that neither the client library nor the server chooses one. All streams
-//! are stored on disk and none has a limit in bytes: only the disk limits what is stored.
+//! are stored on disk without a limit in bytes: only the size of the disk limits them.
 
 use std::time::Duration;
 

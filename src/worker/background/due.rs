@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::command::Work;
 use crate::jetstream::NatsError;
 use crate::protocol::commands as queue;
-use crate::protocol::replies::Outgoing;
+use crate::protocol::outgoing::Outgoing;
 use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};

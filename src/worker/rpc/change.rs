@@ -10,7 +10,7 @@ use crate::auth::VerifiedCaller;
 use crate::command::{Answer, Work};
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::jetstream::NatsError;
-use crate::protocol::replies::Outgoing;
+use crate::protocol::outgoing::Outgoing;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
