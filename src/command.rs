@@ -137,7 +137,7 @@ pub struct Cookie {
 /// What a worker answers to a command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answer {
+pub struct WorkerReply {
     /// An HTTP status.
     pub status: u16,
     /// What the caller gets; `{"error": …}` unless the status is 200.
@@ -147,7 +147,7 @@ pub struct Answer {
     pub retry_after: Option<u64>,
 }
 
-impl Answer {
+impl WorkerReply {
     /// A success.
     #[must_use]
     pub fn ok(body: Value) -> Self {

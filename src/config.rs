@@ -1,7 +1,7 @@
 //! Settings: `config/default.toml`, then the file given, then the environment. The only reader of the environment.
 
+mod describe;
 mod form;
-mod said;
 mod section;
 
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
-pub(crate) use self::said::SettingsError;
+pub(crate) use self::describe::SettingsError;
 pub(crate) use self::section::{Auth, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
@@ -26,8 +26,8 @@ pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
         figment = figment.merge(Toml::file_exact(file));
     }
     // Other programs' variables may begin alike; a setting's has a section.
-    said::check_names(&Env::prefixed(said::PREFIX))?;
-    let environment = Env::prefixed(said::PREFIX).filter(|name| name.as_str().contains("__")).split("__");
+    describe::check_names(&Env::prefixed(describe::PREFIX))?;
+    let environment = Env::prefixed(describe::PREFIX).filter(|name| name.as_str().contains("__")).split("__");
     Ok(figment.merge(environment).extract()?)
 }
 

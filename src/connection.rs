@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::command::Answer;
+use crate::command::WorkerReply;
 use crate::integration::IssuedAt;
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
@@ -220,9 +220,9 @@ pub struct RefreshFailure {
 impl RefreshFailure {
     /// What to answer whoever asks, as long as this failure is the answer.
     #[must_use]
-    pub fn answer(&self, now: Timestamp) -> Option<Answer> {
+    pub fn answer(&self, now: Timestamp) -> Option<WorkerReply> {
         let wait = Duration::try_from(self.until.duration_since(now)).ok().filter(|wait| !wait.is_zero())?;
-        Some(Answer::error(self.status, &self.reason).after(Some(wait)))
+        Some(WorkerReply::error(self.status, &self.reason).after(Some(wait)))
     }
 }
 

@@ -19,7 +19,7 @@ mod integration;
 mod login;
 mod oauth;
 mod outcome;
-mod share;
+mod permits;
 mod webhook;
 
 // Edges: each touches one outside thing.

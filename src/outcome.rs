@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::command::Answer;
+use crate::command::WorkerReply;
 
 /// Deliveries after which a command is given up.
 pub(crate) const MAX_DELIVERIES: i64 = 12;
@@ -21,7 +21,7 @@ pub(crate) enum Outcome {
     /// It took so long that the server has given it to another worker: not a word about it.
     Lost,
     /// It is done, well or badly: answer, then ack.
-    Done(Answer),
+    Done(WorkerReply),
     /// Something is away: deliver it again after this long.
     Retry(Duration, String),
     /// No retry mends it: dead letter, answer, terminate.

@@ -6,42 +6,42 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The places that are taken, by whoever took them.
 #[derive(Debug)]
-pub(crate) struct Shares<K>(Mutex<HashMap<K, usize>>);
+pub(crate) struct Permits<K>(Mutex<HashMap<K, usize>>);
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place<K: Eq + Hash> {
-    of: Arc<Shares<K>>,
+pub(crate) struct Permit<K: Eq + Hash> {
+    of: Arc<Permits<K>>,
     taker: K,
 }
 
-impl<K> Default for Shares<K> {
+impl<K> Default for Permits<K> {
     fn default() -> Self {
         Self(Mutex::default())
     }
 }
 
-impl<K: Eq + Hash + Clone> Shares<K> {
+impl<K: Eq + Hash + Clone> Permits<K> {
     /// A place, unless this taker has `most` of them.
     #[must_use]
-    pub(crate) fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Place<K>> {
+    pub(crate) fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Permit<K>> {
         let mut taken = self.lock();
         let count = taken.get(key).copied().unwrap_or(0);
         if count >= most {
             return None;
         }
         taken.insert(key.clone(), count + 1);
-        Some(Place { of: Arc::clone(self), taker: key.clone() })
+        Some(Permit { of: Arc::clone(self), taker: key.clone() })
     }
 }
 
-impl<K> Shares<K> {
+impl<K> Permits<K> {
     fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut taken = self.of.lock();
         match taken.get_mut(&self.taker) {
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn g3_nobody_has_more_than_a_share_and_each_is_given_back() {
-        let shares = Arc::new(Shares::default());
+        let shares = Arc::new(Permits::default());
         let held = [shares.take(&"one", 2).unwrap(), shares.take(&"one", 2).unwrap()];
         assert!(shares.take(&"one", 2).is_none());
         assert!(shares.take(&"one", 0).is_none());

@@ -17,11 +17,11 @@ pub struct SettingsError(String);
 
 impl From<figment::Error> for SettingsError {
     fn from(errors: figment::Error) -> Self {
-        Self(errors.into_iter().map(|error| said(&error)).collect::<Vec<_>>().join("; "))
+        Self(errors.into_iter().map(|error| describe(&error)).collect::<Vec<_>>().join("; "))
     }
 }
 
-fn said(error: &figment::Error) -> String {
+fn describe(error: &figment::Error) -> String {
     let what = if let Kind::UnknownField(_, known) = &error.kind {
         format!("there is no such setting; there are: {}", known.join(", "))
     } else {

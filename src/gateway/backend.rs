@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::command::{
-    Answer, CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work,
+    CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
 };
 use crate::jetstream::{Nats, NatsError, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
@@ -223,8 +223,8 @@ impl Bus {
         };
         match tokio::time::timeout_at(deadline, arrival).await.unwrap_or(Ok(None)) {
             Err(lost) => Err(lost),
-            Ok(Some(Answer { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
-            Ok(Some(Answer { status, body, retry_after })) => {
+            Ok(Some(WorkerReply { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
+            Ok(Some(WorkerReply { status, body, retry_after })) => {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
                 Err(BusError::Refused { status, error, retry_after })
             }

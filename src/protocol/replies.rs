@@ -12,12 +12,12 @@ use futures_util::StreamExt as _;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use crate::command::Answer;
+use crate::command::WorkerReply;
 use crate::jetstream::Nats;
 use crate::subject::{self, Waiter};
 use crate::system;
 
-type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<Answer>>>>;
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<WorkerReply>>>>;
 
 /// Receives all answers to one process on one subscription, and passes each to the task that waits for it.
 #[derive(Clone)]
@@ -87,14 +87,14 @@ impl Replies {
 
 /// Registration for an answer.
 pub struct Expected {
-    receiver: oneshot::Receiver<Answer>,
+    receiver: oneshot::Receiver<WorkerReply>,
     waiting: Waiting,
     id: String,
 }
 
 impl Expected {
     /// Waits for the answer.
-    pub async fn arrival(&mut self) -> Option<Answer> {
+    pub async fn arrival(&mut self) -> Option<WorkerReply> {
         (&mut self.receiver).await.ok()
     }
 }
@@ -105,6 +105,6 @@ impl Drop for Expected {
     }
 }
 
-fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Answer>>> {
+fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<WorkerReply>>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@ use fail::fail_point;
 
 use super::Context;
 use super::job::Job;
-use crate::command::{Answer, HEADER_SEALED_REFRESH, HEADER_STATUS};
+use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::protocol::records::{self, NewRecord, Written};
@@ -89,7 +89,7 @@ pub(super) async fn plan(
 }
 
 /// The answer that shows a connection.
-pub(super) fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
+pub(super) fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
     let body = serde_json::to_value(connection).map_err(|_| StoreError::Unreadable(connection.subject.clone()))?;
-    Ok(Answer::ok(body))
+    Ok(WorkerReply::ok(body))
 }

@@ -13,9 +13,9 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
 use crate::jetstream::Nats;
+use crate::permits::Permits;
 use crate::protocol::replies::Replies;
 use crate::provider;
-use crate::share::Shares;
 use crate::store::Store;
 use crate::subject::Account;
 use crate::webhook::Webhook;
@@ -47,7 +47,7 @@ pub(crate) struct Context {
     /// Logins under way.
     pub(crate) pending: PendingLogins,
     /// Calls under way, by account.
-    pub(crate) calls: Arc<Shares<Account>>,
+    pub(crate) calls: Arc<Permits<Account>>,
     /// Of these, calls that wait for commands.
-    pub(crate) waiting: Arc<Shares<Account>>,
+    pub(crate) waiting: Arc<Permits<Account>>,
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
 
 use crate::auth::Purpose;
-use crate::command::{Answer, Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work};
+use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work, WorkerReply};
 use crate::event::Event;
 use crate::jetstream::Nats;
 use crate::protocol::records;
@@ -72,7 +72,7 @@ impl Job {
 
     /// Sends the answer to whoever waits for it, if the reply subject has our form. It can be lost: whoever waits
     /// has a deadline.
-    pub(super) async fn answer(&self, nats: &Nats, answer: &Answer) {
+    pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
         let (Some(reply), Ok(body)) = (&self.reply, json(answer)) else { return };
         if let Err(error) = nats.send(reply.clone(), async_nats::HeaderMap::new(), body).await {
             warn!("answer not sent: {error}");

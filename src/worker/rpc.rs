@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
 use crate::auth::{AuthError, VerifiedCaller};
-use crate::command::Answer;
+use crate::command::WorkerReply;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
@@ -51,12 +51,12 @@ enum CallError {
     /// Not the caller's fault.
     Store(StoreError),
     /// A refusal as it is.
-    Answered(Answer),
+    Answered(WorkerReply),
 }
 
 /// Too much of something, and the seconds until it may be asked for again.
 fn too_many(text: &str, seconds: u64) -> CallError {
-    CallError::Answered(Answer { retry_after: Some(seconds), ..Answer::error(429, text) })
+    CallError::Answered(WorkerReply { retry_after: Some(seconds), ..WorkerReply::error(429, text) })
 }
 
 impl From<StoreError> for CallError {
@@ -124,19 +124,19 @@ where
 }
 
 /// What the caller is told; the rest goes to the log.
-fn told(span: &Span, done: Result<Value, CallError>) -> Answer {
+fn told(span: &Span, done: Result<Value, CallError>) -> WorkerReply {
     let answer = match done {
-        Ok(body) => Answer::ok(body),
-        Err(CallError::Refused(status, text)) => Answer::error(status, &text),
+        Ok(body) => WorkerReply::ok(body),
+        Err(CallError::Refused(status, text)) => WorkerReply::error(status, &text),
         Err(CallError::Answered(answer)) => answer,
         Err(CallError::Store(StoreError::Nats(error))) if error.is_unavailable() => {
             span.in_scope(|| warn!("{error}"));
-            let away = Answer::error(503, "the message bus is not available; try again");
-            Answer { retry_after: Some(RETRY_AFTER), ..away }
+            let away = WorkerReply::error(503, "the message bus is not available; try again");
+            WorkerReply { retry_after: Some(RETRY_AFTER), ..away }
         }
         Err(CallError::Store(error)) => {
             span.in_scope(|| error!("{error}"));
-            Answer::error(502, "what is stored cannot be read; an operator finds the reason in the worker's log")
+            WorkerReply::error(502, "what is stored cannot be read; an operator finds the reason in the worker's log")
         }
     };
     span.in_scope(|| debug!(status = answer.status, "answered"));
@@ -230,7 +230,7 @@ async fn token(context: &Context, caller: &VerifiedCaller, question: &Connection
             let connection = read(context, &key).await?;
             let is_good =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
-            let is_limited = matches!(refused, CallError::Answered(Answer { status: 429, .. }));
+            let is_limited = matches!(refused, CallError::Answered(WorkerReply { status: 429, .. }));
             if is_good {
                 Ok(json!(connection))
             } else if is_limited {

@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::{
-    Answer, Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work,
+    Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work, WorkerReply,
 };
 use tokenbus::internals::{seal, system};
 use tokenbus::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
@@ -109,12 +109,12 @@ impl World {
     }
 
     /// The answer to a command for that subject.
-    async fn command(&mut self, subject: &CommandSubject, work: Work) -> Answer {
+    async fn command(&mut self, subject: &CommandSubject, work: Work) -> WorkerReply {
         let sealed = self.seal(subject, work);
         self.answer(subject, &sealed).await
     }
 
-    async fn answer(&mut self, subject: &CommandSubject, sealed: &(String, Envelope)) -> Answer {
+    async fn answer(&mut self, subject: &CommandSubject, sealed: &(String, Envelope)) -> WorkerReply {
         self.send(&self.client, &subject.subject(), sealed).await;
         let answer = tokio::time::timeout(std::time::Duration::from_mins(1), self.answers.next()).await;
         serde_json::from_slice(&answer.expect("an answer comes").unwrap().payload).unwrap()

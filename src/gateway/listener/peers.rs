@@ -6,13 +6,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::gateway::listener::rate_limits::network;
-use crate::share::{Place, Shares};
+use crate::permits::{Permit, Permits};
 
 /// The connections that are open, by the network that they come from.
 pub(in crate::gateway) struct Peers {
     most: usize,
     trusted: Vec<IpNet>,
-    open: Arc<Shares<IpAddr>>,
+    open: Arc<Permits<IpAddr>>,
 }
 
 impl Peers {
@@ -22,7 +22,7 @@ impl Peers {
     }
 
     /// A place for a connection of that peer; none when its network has as many as it may.
-    pub(in crate::gateway) fn take(&self, peer: IpAddr) -> Option<Place<IpAddr>> {
+    pub(in crate::gateway) fn take(&self, peer: IpAddr) -> Option<Permit<IpAddr>> {
         let peer = peer.to_canonical();
         let is_trusted = self.trusted.iter().any(|trusted| trusted.contains(&peer));
         self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most })

@@ -5,7 +5,7 @@ use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use serde_json::json;
 
-use crate::command::{Answer, Credential, HEADER_STATUS};
+use crate::command::{Credential, HEADER_STATUS, WorkerReply};
 use crate::event::{Event, EventKind};
 use crate::integration::{self, IntegrationOauthConfig, UrlRules};
 use crate::jetstream::NatsError;
@@ -28,14 +28,14 @@ pub(in crate::worker) async fn put(
     job: &Job,
     credential: &Credential,
     body: &Secret,
-) -> Result<Answer, StoreError> {
+) -> Result<WorkerReply, StoreError> {
     let actor = match admin(context, job, credential, body.expose().as_bytes()).await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
     };
     let config = match parse(context, job, body) {
         Ok(config) => config,
-        Err(text) => return Ok(Answer::error(400, &text)),
+        Err(text) => return Ok(WorkerReply::error(400, &text)),
     };
     let subject = subject::config_subject(&job.subject.integration);
     let sealed = context.store.seal_config(OAUTH, &subject, 0, config.clone())?;
@@ -49,7 +49,7 @@ pub(in crate::worker) async fn put(
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
+        Write::Overtaken => return Ok(WorkerReply::error(400, OVERTAKEN)),
     };
     done(context, job, EventKind::ConfigPut, &actor, sequence).await
 }
@@ -58,7 +58,7 @@ pub(in crate::worker) async fn delete(
     context: &Context,
     job: &Job,
     credential: &Credential,
-) -> Result<Answer, StoreError> {
+) -> Result<WorkerReply, StoreError> {
     let actor = match admin(context, job, credential, b"").await? {
         Ok(actor) => actor,
         Err(refusal) => return Ok(refusal),
@@ -67,7 +67,7 @@ pub(in crate::worker) async fn delete(
     let newest = records::last(&context.nats, &subject).await?;
     let is_ours = newest.as_ref().is_some_and(|record| records::is_work_of(record, &job.id));
     if !is_ours && context.store.stored_config(&job.subject.integration).await?.is_none() {
-        return Ok(Answer::error(404, "no config with that integration_id"));
+        return Ok(WorkerReply::error(404, "no config with that integration_id"));
     }
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_STATUS, DELETED);
@@ -77,7 +77,7 @@ pub(in crate::worker) async fn delete(
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(Answer::error(400, OVERTAKEN)),
+        Write::Overtaken => return Ok(WorkerReply::error(400, OVERTAKEN)),
     };
     done(context, job, EventKind::ConfigDeleted, &actor, sequence).await
 }
@@ -88,16 +88,16 @@ async fn admin(
     job: &Job,
     credential: &Credential,
     content: &[u8],
-) -> Result<Result<String, Answer>, StoreError> {
+) -> Result<Result<String, WorkerReply>, StoreError> {
     match context.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
-            Ok(Err(Answer::error(401, "the credential belongs to another account")))
+            Ok(Err(WorkerReply::error(401, "the credential belongs to another account")))
         }
         Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
-        Ok(_) => Ok(Err(Answer::error(401, auth::ADMINS_ONLY))),
+        Ok(_) => Ok(Err(WorkerReply::error(401, auth::ADMINS_ONLY))),
         Err(auth::AuthError::Bus(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Err(Answer::error(503, &error.to_string()))),
-        Err(error) => Ok(Err(Answer::error(401, &error.to_string()))),
+        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Err(WorkerReply::error(503, &error.to_string()))),
+        Err(error) => Ok(Err(WorkerReply::error(401, &error.to_string()))),
     }
 }
 
@@ -152,9 +152,15 @@ async fn write(context: &Context, job: &Job, headers: HeaderMap, body: bytes::By
     Err(NatsError::WrongLastSequence.into())
 }
 
-async fn done(context: &Context, job: &Job, kind: EventKind, actor: &str, sequence: u64) -> Result<Answer, StoreError> {
+async fn done(
+    context: &Context,
+    job: &Job,
+    kind: EventKind,
+    actor: &str,
+    sequence: u64,
+) -> Result<WorkerReply, StoreError> {
     let mut event = Event::about(&job.subject, kind, actor, system::now());
     event.sequence = Some(sequence);
     job.publish_event(&context.nats, &event).await?;
-    Ok(Answer::ok(json!({ "message": "success" })))
+    Ok(WorkerReply::ok(json!({ "message": "success" })))
 }

@@ -9,7 +9,7 @@ use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use tracing::{info, warn};
 
-use crate::command::{Answer, Cookie, Credential};
+use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
@@ -33,28 +33,28 @@ pub(in crate::worker) async fn run(
     job: &Job,
     query: &Secret,
     (credential, cookies): (Option<&Credential>, &[Cookie]),
-) -> Result<Answer, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+) -> Result<WorkerReply, StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
     let newest = records::last(&context.nats, &key.subject()).await?;
     // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
     // login's state.
     let state = match callback::state(query.expose()) {
         Ok(state) => state,
-        Err(error) => return Ok(Answer::error(400, &error.to_string())),
+        Err(error) => return Ok(WorkerReply::error(400, &error.to_string())),
     };
     let hash = login::hash_of(&state);
     let (login, revision) = match context.store.login(&hash).await? {
         FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
         FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(context, job, &key).await,
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
-            return Ok(Answer::error(401, UNKNOWN_STATE));
+            return Ok(WorkerReply::error(401, UNKNOWN_STATE));
         }
     };
     if let Some(refusal) = foreign(context, job, query, credential).await? {
         return Ok(refusal);
     }
     if !login.is_of_browser(&hash, cookies) {
-        return Ok(Answer::error(401, FOREIGN_BROWSER));
+        return Ok(WorkerReply::error(401, FOREIGN_BROWSER));
     }
     let attempt = Attempt { context, job, key: &key, hash: &hash, login: &login, replaces: newest };
     attempt.run(query, revision).await
@@ -70,14 +70,14 @@ async fn foreign(
     job: &Job,
     query: &Secret,
     credential: Option<&Credential>,
-) -> Result<Option<Answer>, StoreError> {
+) -> Result<Option<WorkerReply>, StoreError> {
     let Some(credential) = credential else { return Ok(None) };
     match context.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
         Ok(caller) if caller.account == job.subject.account => Ok(None),
-        Ok(_) => Ok(Some(Answer::error(401, "this login belongs to another account"))),
+        Ok(_) => Ok(Some(WorkerReply::error(401, "this login belongs to another account"))),
         Err(auth::AuthError::Bus(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Some(Answer::error(503, &error.to_string()))),
-        Err(error) => Ok(Some(Answer::error(401, &error.to_string()))),
+        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Some(WorkerReply::error(503, &error.to_string()))),
+        Err(error) => Ok(Some(WorkerReply::error(401, &error.to_string()))),
     }
 }
 
@@ -93,7 +93,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    async fn run(&self, query: &Secret, revision: u64) -> Result<Answer, StoreError> {
+    async fn run(&self, query: &Secret, revision: u64) -> Result<WorkerReply, StoreError> {
         let store = &self.context.store;
         let config = match store.config(&self.login.integration).await? {
             Some(config) if self.is_meant_for(&config) => config,
@@ -110,7 +110,7 @@ impl Attempt<'_> {
         };
         let answer = match callback::Answer::parse(query.expose(), &config) {
             Ok(answer) => answer,
-            Err(error) => return Ok(Answer::error(400, &error.to_string())),
+            Err(error) => return Ok(WorkerReply::error(400, &error.to_string())),
         };
         if let Err(error) = answer.check_issuer(&config) {
             return self.refuse(revision, 400, "issuer_mismatch", &error.to_string()).await;
@@ -179,16 +179,16 @@ impl Attempt<'_> {
     }
 
     /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
-    async fn consume(&self, revision: u64) -> Result<Option<Answer>, StoreError> {
+    async fn consume(&self, revision: u64) -> Result<Option<WorkerReply>, StoreError> {
         match self.context.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
             Consumed::ByThisAttempt => Ok(None),
             Consumed::ByThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
-            Consumed::ByAnother => Ok(Some(Answer::error(401, UNKNOWN_STATE))),
+            Consumed::ByAnother => Ok(Some(WorkerReply::error(401, UNKNOWN_STATE))),
         }
     }
 
     /// Ends a login that never gets as far as a token request.
-    async fn refuse(&self, revision: u64, status: u16, reason: &str, text: &str) -> Result<Answer, StoreError> {
+    async fn refuse(&self, revision: u64, status: u16, reason: &str, text: &str) -> Result<WorkerReply, StoreError> {
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }
@@ -218,7 +218,7 @@ async fn finish(
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
-) -> Result<Answer, StoreError> {
+) -> Result<WorkerReply, StoreError> {
     let connection = apply::settle(context, job, key, record, (EventKind::Connected, "browser", None)).await?;
     apply::answer(&connection)
 }
@@ -229,13 +229,13 @@ async fn go_on(
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
-) -> Result<Answer, StoreError> {
+) -> Result<WorkerReply, StoreError> {
     info!(sequence = record.sequence, "record is there already; going on behind it");
     finish(context, job, key, record).await
 }
 
 /// Another delivery of this command consumed the login. Unless there is a record by now, the code may be spent.
-async fn interrupted(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Answer, StoreError> {
+async fn interrupted(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
     // This delivery may be the older one, held up while the newer one did it all.
     let newest = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
@@ -258,10 +258,10 @@ impl Refusal {
     }
 }
 
-async fn failed(context: &Context, job: &Job, refusal: &Refusal) -> Result<Answer, StoreError> {
+async fn failed(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
     event.reason = Some(&refusal.reason);
     job.publish_event(&context.nats, &event).await?;
-    Ok(Answer::error(refusal.status, &refusal.text).after(refusal.retry_after))
+    Ok(WorkerReply::error(refusal.status, &refusal.text).after(refusal.retry_after))
 }

@@ -10,7 +10,7 @@ use fail::fail_point;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-use crate::command::Answer;
+use crate::command::WorkerReply;
 use crate::connection::{
     LEAST_MARGIN, NEEDS_LOGIN, NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection,
 };
@@ -58,8 +58,8 @@ pub(in crate::worker) struct Trigger {
     pub(in crate::worker) booked: bool,
 }
 
-pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<Answer, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
     let began = Instant::now();
     // From the leader: with the bus away nothing is sent, for nothing could be kept.
     let newest = records::last(&context.nats, &key.subject()).await?;
@@ -69,7 +69,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         return go_on(context, job, &key, record, actor_name).await;
     }
     let Some(stored) = current(context, &key, newest.as_ref()).await? else {
-        return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
+        return Ok(WorkerReply::error(404, "no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { context, job, key: &key, actor: actor_name, trigger, replaces, began };
@@ -125,7 +125,7 @@ async fn go_on(
     key: &ConnectionKey,
     record: &StreamMessage,
     actor: &str,
-) -> Result<Answer, StoreError> {
+) -> Result<WorkerReply, StoreError> {
     let OauthConnection { status, status_reason, .. } = context.store.connection_of(key, record)?.connection;
     let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
     let connection = apply::settle(context, job, key, record, (kind, actor, status_reason.as_deref())).await?;
@@ -133,14 +133,14 @@ async fn go_on(
 }
 
 /// The answer that shows a connection, if it is one that a refresh may end in.
-fn answer(connection: &OauthConnection) -> Result<Answer, StoreError> {
+fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
     match connection.status {
         Status::Active => apply::answer(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
-            Ok(Answer::error(400, reason.unwrap_or(NEEDS_LOGIN)))
+            Ok(WorkerReply::error(400, reason.unwrap_or(NEEDS_LOGIN)))
         }
-        Status::Revoked => Ok(Answer::error(404, "the connection was deleted")),
+        Status::Revoked => Ok(WorkerReply::error(404, "the connection was deleted")),
     }
 }
 
@@ -157,15 +157,15 @@ struct Refresh<'a> {
 
 impl Refresh<'_> {
     /// The answer when nothing has to be asked of the provider.
-    fn is_needless(&self, stored: &StoredConnection) -> Result<Option<Answer>, StoreError> {
+    fn is_needless(&self, stored: &StoredConnection) -> Result<Option<WorkerReply>, StoreError> {
         let (asked, sequence) = (self.trigger.actor.is_some(), self.trigger.sequence);
         let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.context.config.refresh.min_interval);
         if connection.status != Status::Active {
-            return Ok(Some(Answer::error(400, NEEDS_LOGIN)));
+            return Ok(Some(WorkerReply::error(400, NEEDS_LOGIN)));
         }
         if connection.refresh_token.is_none() {
-            return Ok(Some(Answer::error(
+            return Ok(Some(WorkerReply::error(
                 400,
                 "the provider gave no refresh token: log in again when the token expires",
             )));
@@ -191,7 +191,7 @@ impl Refresh<'_> {
 
     /// Comes back later, as a command of its own, so that however often this one comes, nothing is sent for it again.
     /// Until then the note in the bucket holds back whoever else asks.
-    async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<Answer, StoreError> {
+    async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<WorkerReply, StoreError> {
         let connection = &stored.connection;
         let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
         let failure = RefreshFailure { count, until, status: 503, reason: INTERRUPTED.to_owned() };
@@ -205,10 +205,10 @@ impl Refresh<'_> {
         if self.job.is_repetition() {
             self.publish_failure(INTERRUPTED, connection).await?;
         }
-        Ok(failure.answer(system::now()).unwrap_or_else(|| Answer::error(503, INTERRUPTED)))
+        Ok(failure.answer(system::now()).unwrap_or_else(|| WorkerReply::error(503, INTERRUPTED)))
     }
 
-    async fn run(&self, stored: StoredConnection) -> Result<Answer, StoreError> {
+    async fn run(&self, stored: StoredConnection) -> Result<WorkerReply, StoreError> {
         let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
         };
@@ -254,17 +254,22 @@ impl Refresh<'_> {
     }
 
     /// Leaves the queue until its turn. Whoever waits asks again; the schedule is there for it already.
-    async fn stand_back(&self, connection: &OauthConnection, wait: Duration) -> Result<Answer, StoreError> {
+    async fn stand_back(&self, connection: &OauthConnection, wait: Duration) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
             let due = Due { sequence: connection.sequence, booked: true };
             schedule::set(&self.context.nats, self.key, later(system::now(), wait), due).await?;
         }
-        let full = Answer::error(503, "too many refreshes of this integration are under way; try again");
-        Ok(Answer { retry_after: Some(wait.as_secs().max(1)), ..full })
+        let full = WorkerReply::error(503, "too many refreshes of this integration are under way; try again");
+        Ok(WorkerReply { retry_after: Some(wait.as_secs().max(1)), ..full })
     }
 
     /// The new state: a rotated refresh token replaces the old one, an absent one keeps it.
-    async fn replace(&self, stored: StoredConnection, tokens: TokenSet, sent: Instant) -> Result<Answer, StoreError> {
+    async fn replace(
+        &self,
+        stored: StoredConnection,
+        tokens: TokenSet,
+        sent: Instant,
+    ) -> Result<WorkerReply, StoreError> {
         let old = stored.connection;
         let mut new = OauthConnection::issued(self.key.subject(), tokens);
         new.refresh_token = new.refresh_token.or(old.refresh_token);
@@ -281,7 +286,7 @@ impl Refresh<'_> {
 
     /// Another writer's record is there. If it is a deletion, that one knew the old tokens alone: what came of them is
     /// revoked here.
-    async fn too_late(&self, new: &StoredConnection) -> Result<Answer, StoreError> {
+    async fn too_late(&self, new: &StoredConnection) -> Result<WorkerReply, StoreError> {
         if self.context.store.tombstone(self.key).await?.is_some() {
             let outcome = revoke::tell_provider(self.context, self.key, &new.connection, &new.issued_at).await?;
             info!(outcome, "deleted while it was refreshed; the provider was told of the new tokens, too");
@@ -292,7 +297,7 @@ impl Refresh<'_> {
     /// The provider takes the refresh token no more. The record is read again by being replaced: if another writer has
     /// brought a new one since, that one is the answer, for its tokens were issued a moment ago. Sending its refresh
     /// token, too, would gain nothing.
-    async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<Answer, StoreError> {
+    async fn give_up(&self, stored: StoredConnection, reason: &str) -> Result<WorkerReply, StoreError> {
         warn!(reason, "connection needs reauthorization");
         let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
         let spent = StoredConnection { connection, ..stored };
@@ -303,17 +308,17 @@ impl Refresh<'_> {
     }
 
     /// What another writer has brought meanwhile.
-    async fn newer(&self) -> Result<Answer, StoreError> {
+    async fn newer(&self) -> Result<WorkerReply, StoreError> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         match current(self.context, self.key, newest.as_ref()).await? {
             Some(stored) => answer(&stored.connection),
-            None => Ok(Answer::error(404, "the connection was deleted")),
+            None => Ok(WorkerReply::error(404, "the connection was deleted")),
         }
     }
 
     /// Tries again later, as a new schedule: a waiting retry holds no place in any queue. What callers ask for in
     /// between makes the wait no longer.
-    async fn put_off(&self, stored: &StoredConnection, error: &NoTokens) -> Result<Answer, StoreError> {
+    async fn put_off(&self, stored: &StoredConnection, error: &NoTokens) -> Result<WorkerReply, StoreError> {
         let (now, connection) = (system::now(), &stored.connection);
         let failures = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
         let count = if self.actor == CLOCK { failures.saturating_add(1) } else { failures.max(1) };
@@ -325,11 +330,11 @@ impl Refresh<'_> {
         self.context.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
         self.publish_failure(error.reason(), connection).await?;
-        Ok(Answer::error(error.status(), &error.to_string()).after(error.retry_after()))
+        Ok(WorkerReply::error(error.status(), &error.to_string()).after(error.retry_after()))
     }
 
     /// Without a config nothing can be refreshed, but the config may come back. One event says so, not one each time.
-    async fn pause(&self, stored: &StoredConnection) -> Result<Answer, StoreError> {
+    async fn pause(&self, stored: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let text = "the integration has no config any more; the connection is not refreshed";
         let is_news = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
         let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
@@ -343,7 +348,7 @@ impl Refresh<'_> {
         if is_news {
             self.publish_failure(NO_CONFIG, &stored.connection).await?;
         }
-        Ok(Answer::error(400, text))
+        Ok(WorkerReply::error(400, text))
     }
 
     async fn again_in(&self, connection: &OauthConnection, wait: Duration) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use fail::fail_point;
 use serde_json::json;
 use tracing::warn;
 
-use crate::command::{Answer, HEADER_STATUS};
+use crate::command::{HEADER_STATUS, WorkerReply};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
@@ -35,8 +35,8 @@ pub(in crate::worker) async fn run(
     job: &Job,
     actor: &str,
     login_id: &str,
-) -> Result<Answer, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(Answer::error(400, "no connection in the subject")) };
+) -> Result<WorkerReply, StoreError> {
+    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
     for _ in 0..TRIES {
         let newest = records::last(&context.nats, &key.subject()).await?;
         if let Some(record) = newest.as_ref()
@@ -47,7 +47,7 @@ pub(in crate::worker) async fn run(
         }
         let stored = current(context, &key, newest.as_ref()).await?;
         let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
-            return Ok(Answer::error(404, "no connection with that integration_id and connection_id"));
+            return Ok(WorkerReply::error(404, "no connection with that integration_id and connection_id"));
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
@@ -59,7 +59,7 @@ pub(in crate::worker) async fn run(
         apply::settle(context, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
         return Ok(done());
     }
-    Ok(Answer::error(400, "the connection keeps changing while it is being deleted; try again"))
+    Ok(WorkerReply::error(400, "the connection keeps changing while it is being deleted; try again"))
 }
 
 /// What the provider says when the newest record is a deletion that was cut short, this command's or another one's: until
@@ -82,8 +82,8 @@ async fn once_more(
     }
 }
 
-fn done() -> Answer {
-    Answer::ok(json!({ "message": "success" }))
+fn done() -> WorkerReply {
+    WorkerReply::ok(json!({ "message": "success" }))
 }
 
 /// Revokes the refresh token, which ends the grant, then the access token, which some providers leave alone otherwise

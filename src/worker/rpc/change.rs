@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{CONCURRENCY, CallError, no_connection, too_many};
 use crate::auth::VerifiedCaller;
-use crate::command::{Answer, Work};
+use crate::command::{Work, WorkerReply};
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::jetstream::NatsError;
 use crate::protocol::outgoing::Outgoing;
@@ -84,8 +84,8 @@ async fn order(
             return Ok(newer);
         }
         match tokio::time::timeout_at(deadline, answer.arrival()).await {
-            Ok(Some(Answer { status: 200, body, .. })) => return Ok(body),
-            Ok(Some(Answer { status: 503, retry_after: Some(seconds), .. }))
+            Ok(Some(WorkerReply { status: 200, body, .. })) => return Ok(body),
+            Ok(Some(WorkerReply { status: 503, retry_after: Some(seconds), .. }))
                 if Instant::now() + Duration::from_secs(seconds) < deadline =>
             {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;

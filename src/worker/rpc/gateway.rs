@@ -15,7 +15,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
-use crate::command::{Answer, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
+use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::protocol::topology;
@@ -67,7 +67,7 @@ async fn answer(context: &Context, message: Message) {
     }
 }
 
-fn error_headers(answer: &Answer) -> HeaderMap {
+fn error_headers(answer: &WorkerReply) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if answer.status != 200 {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());

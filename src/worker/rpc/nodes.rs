@@ -16,7 +16,7 @@ use tracing::{Instrument as _, info_span, warn};
 
 use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, told};
 use crate::auth::{Role, VerifiedCaller};
-use crate::command::{Answer, HEADER_RETRY_AFTER, HEADER_TRACEPARENT};
+use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, header};
 use crate::subject::NodeCall;
 use crate::worker::context::Context;
@@ -109,8 +109,8 @@ fn is_bound(body: &[u8]) -> bool {
 }
 
 /// The answer as a micro service gives it, without what nodes never get.
-fn for_nodes(answer: Answer) -> (Result<Bytes, error::Error>, HeaderMap) {
-    let Answer { status, mut body, retry_after } = answer;
+fn for_nodes(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
+    let WorkerReply { status, mut body, retry_after } = answer;
     let mut headers = HeaderMap::new();
     if let Some(seconds) = retry_after {
         headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
@@ -142,7 +142,7 @@ mod tests {
     fn no_answer_to_a_node_holds_a_refresh_token() {
         #[track_caller]
         fn check(body: Value, expected: &Value) {
-            let (answer, _) = for_nodes(Answer::ok(body));
+            let (answer, _) = for_nodes(WorkerReply::ok(body));
             let body: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
             assert_eq!(&body, expected);
         }
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn an_error_fits_into_a_header_whatever_the_caller_wrote() {
-        let (answer, headers) = for_nodes(Answer {
+        let (answer, headers) = for_nodes(WorkerReply {
             retry_after: Some(7),
-            ..Answer::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")
+            ..WorkerReply::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")
         });
         let error = answer.unwrap_err();
         assert_eq!((error.status.as_str(), error.code), ("unknown field `a  Nats-Context-Error-Code: 200`", 400));
