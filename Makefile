@@ -1,4 +1,4 @@
-# `make` alone lists the targets. Each works by itself on a fresh clone; what has to be fetched goes to .cache/.
+# `make` without a target lists the targets. Each works on a fresh clone; downloads go to .cache/.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -6,10 +6,10 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
-# Only scripts read this one: a setting's variable has two underscores behind its section.
+# Only scripts read this variable. It is no setting: a setting's variable has two underscores after its section.
 TOKENBUS_CACHE ?= $(CURDIR)/.cache
 BRING_NATS = TOKENBUS_CACHE='$(TOKENBUS_CACHE)' nats/bring-nats
-# A plain assignment, so that a failing script ends the recipe.
+# Assigned separately from the export, so that a failing script ends the recipe.
 WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SERVER="$$nats_server";
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
@@ -19,23 +19,23 @@ QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
-nats: ## bring a nats-server, if there is none, and print its path
+nats: ## fetch a nats-server if none is installed, and print its path
 	@$(BRING_NATS)
 
 build: cargo ## build the program for release
 	$(CARGO) build --release
 
-# The dev profile: built in a fraction of the time of the release build, and quick enough to watch.
+# The dev profile builds in a fraction of the release build's time, and is fast enough for the demo.
 run: cargo ## start everything, walk a login, and stay up to look around
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --stay --nats-server "$$NATS_SERVER"
 
 demo: cargo ## start everything, walk a login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
-# Tests mostly wait, for servers and for clocks: so two of them run on each core.
+# Tests mostly wait for servers and clocks, so two of them run on each core.
 TWO_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))}";
 
-test: cargo ## run all tests that need nothing but nats-server
+test: cargo ## run all tests that need only nats-server
 	@$(WITH_NATS) $(TWO_A_CORE) $(CARGO) test --features failpoints
 
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
@@ -61,7 +61,7 @@ lint: cargo ## check format, lints, dependencies and documentation
 doc: cargo ## build the documentation of the code
 	$(CARGO) doc --no-deps --document-private-items
 
-ci: lint test conformance demo ## all that a change has to pass
+ci: lint test conformance demo ## run everything that a change must pass
 
 cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'cargo is missing; install Rust: https://rustup.rs' >&2; exit 1; }
