@@ -124,7 +124,7 @@ fn what_documents_name_is_there() {
     let is_code = |name: &str| Path::new(name).extension().is_some_and(|it| it == "rs");
     let code: Vec<PathBuf> = all_sources().map(|(path, _)| path).collect();
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "nats/README.md"];
-    let documents = documents.iter().map(|name| root().join(name)).chain(folder("docs"));
+    let documents = documents.iter().map(|name| root().join(name)).chain(folder("docs")).chain(folder("docs/decisions"));
     for document in documents {
         let text = read_to_string(&document).expect("documents are text");
         let place = document.display();
@@ -148,5 +148,5 @@ fn what_documents_name_is_there() {
 /// The files in a folder of the project.
 fn folder(name: &str) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(root().join(name)).expect("the folder is there");
-    entries.flatten().map(|entry| entry.path())
+    entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file())
 }
