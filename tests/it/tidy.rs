@@ -124,7 +124,8 @@ fn what_documents_name_is_there() {
     let is_code = |name: &str| Path::new(name).extension().is_some_and(|it| it == "rs");
     let code: Vec<PathBuf> = all_sources().map(|(path, _)| path).collect();
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "nats/README.md"];
-    let documents = documents.iter().map(|name| root().join(name)).chain(folder("docs")).chain(folder("docs/decisions"));
+    let documents =
+        documents.iter().map(|name| root().join(name)).chain(folder("docs")).chain(folder("docs/decisions"));
     for document in documents {
         let text = read_to_string(&document).expect("documents are text");
         let place = document.display();
