@@ -29,6 +29,8 @@ pub(crate) const LONGEST_PUBLISH: Duration =
 /// Interval of pings to the server. Two missed answers end the connection, so a dead one is noticed within 15 s; the
 /// client's default of a minute would notice it after three minutes.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest time for one try to connect to one server, TLS included, before the next server is tried.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connection to the bus.
 #[derive(Clone)]
@@ -70,7 +72,7 @@ impl Nats {
             .name(name)
             .custom_inbox_prefix(settings.inbox_prefix())
             .ping_interval(PING_INTERVAL)
-            .connection_timeout(Duration::from_secs(5))
+            .connection_timeout(CONNECTION_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(reconnect_delay);
         let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();

@@ -23,7 +23,7 @@ pub enum ConnectError {
     Setting(&'static str),
     #[error("`{setting}` holds no PEM {wanted}: {source}")]
     Pem { setting: &'static str, wanted: &'static str, source: pem::Error },
-    #[error("`nats.client_cert` and `nats.client_key` are no pair: {0}")]
+    #[error("`nats.client_cert` and `nats.client_key` do not match: {0}")]
     Pair(#[source] rustls::Error),
     #[error("cannot read {path}: {source}")]
     File { path: String, source: std::io::Error },

@@ -95,7 +95,7 @@ async fn the_bus_is_spoken_to_with_tls_and_a_client_certificate() {
         (
             "tls",
             &[("CA", "ca.pem"), cert, ("CLIENT_KEY", "server.key")],
-            Err("`nats.client_cert` and `nats.client_key`: "),
+            Err("`nats.client_cert` and `nats.client_key` do not match: "),
         ),
     ] {
         let output =
