@@ -25,6 +25,7 @@ use self::api_key::ApiKeys;
 use self::bearer::Bearers;
 use self::jwks::NoKeys;
 use self::rejection::{Reason, Rejection};
+use crate::call::Call;
 use crate::command::{CREDENTIAL_NEEDED, Credential};
 use crate::jetstream::{Nats, NatsError};
 use crate::signed::SCHEME;
@@ -95,7 +96,7 @@ impl From<Reason> for AuthError {
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
     Call {
-        name: &'a str,
+        call: Call,
         body: &'a [u8],
     },
     Command {

@@ -16,6 +16,7 @@ use hyper::{Method, Request};
 use tokio::time::Instant;
 use url::Url;
 
+use crate::call::Operation;
 use crate::gateway::backend::{Bus, Caller};
 
 use crate::secret::Secret;
@@ -29,8 +30,8 @@ pub(crate) use self::routes::metrics::Metrics;
 pub(crate) use self::routes::openapi::DOCUMENT as OPENAPI;
 use self::routes::reply::{self, Reply};
 use self::routes::request::{self, Asked, Query, Seen};
-pub(crate) use self::routes::route::Served;
-use self::routes::route::{Found, Operation, Routes};
+pub(crate) use self::routes::table::Served;
+use self::routes::table::{Found, Routes};
 use self::routes::{api_keys, callback, configs, connections, health, openapi};
 
 /// Bytes of a refused body that are read all the same.
@@ -116,10 +117,10 @@ impl Edge {
         reply
     }
 
-    fn found(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found, Operation), HttpError> {
+    fn found(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found<'_>, Operation), HttpError> {
         let found = self.routes.find(head.uri.path())?;
         label.route = found.row.pattern;
-        let operation = found.row.operation(&head.method)?;
+        let operation = found.row.operation(head.method.as_str())?;
         let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri > limits.uri {
             return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
@@ -130,7 +131,7 @@ impl Edge {
         Ok((found, operation))
     }
 
-    async fn run<B>(&self, operation: Operation, found: Found, head: Parts, body: &mut B, visit: Visit<'_>) -> Reply
+    async fn run<B>(&self, operation: Operation, found: Found<'_>, head: Parts, body: &mut B, visit: Visit<'_>) -> Reply
     where
         B: Body + Unpin,
         B::Data: Buf,
@@ -188,7 +189,7 @@ impl Edge {
 }
 
 /// Takes a request apart and counts it. A browser that only guesses is turned away before anything is asked.
-fn asked(operation: Operation, found: Found, head: Parts, visit: Visit<'_>) -> Result<Asked, HttpError> {
+fn asked(operation: Operation, found: Found<'_>, head: Parts, visit: Visit<'_>) -> Result<Asked, HttpError> {
     let headers = head.headers;
     if !operation.is_watched() {
         visit.gate.admit_address(visit.client)?;

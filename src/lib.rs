@@ -10,6 +10,7 @@
 
 // Core: plain values; no async, no IO, no clock, no randomness of its own.
 pub mod subject;
+mod call;
 mod secret;
 mod signed;
 mod command;
@@ -77,7 +78,10 @@ pub mod internals {
     }
     pub mod command { pub use crate::command::*; }
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }
-    pub mod gateway { pub use crate::gateway::backend::{Bus, Caller, Command, StateOwner}; }
+    pub mod gateway {
+        pub use crate::call::Call;
+        pub use crate::gateway::backend::{Bus, Caller, Command, StateOwner};
+    }
     pub mod schedule { pub use crate::protocol::schedule::{Due, ScheduleMessage, message}; }
     pub mod seal { pub use crate::seal::{Keyring, SealContext, generate, seal_order}; }
     pub mod signed { pub use crate::signed::*; }

@@ -13,6 +13,7 @@ use super::nats_jwt::{self, NatsUser};
 use super::ordinary_jwt::{Valid, Verifier};
 use super::rejection::Reason;
 use super::{AuthError, Purpose, Role, VerifiedCaller, signed};
+use crate::call::Call;
 use crate::jetstream::{ConnectError, Nats, Patience};
 use crate::signed::SignedRequest;
 use crate::{config, provider, subject};
@@ -122,12 +123,12 @@ impl Bearers {
 fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, Reason> {
     let call = match purpose {
         // Returns nothing but the caller's own identity.
-        Purpose::Call { name: "whoami", .. } => None,
-        Purpose::Call { name, .. } => Some(name),
+        Purpose::Call { call: Call::Whoami, .. } => None,
+        Purpose::Call { call, .. } => Some(call),
         Purpose::Command { subject, .. } if subject.verb.is_config() => None,
-        Purpose::Command { .. } => Some("login"),
+        Purpose::Command { .. } => Some(Call::Login),
     };
-    if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call))) {
+    if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call.as_str()))) {
         return Err(Reason::Permission);
     }
     Ok(VerifiedCaller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::nats_jwt::NatsUser;
 use super::rejection::{Reason, Rejection};
 use super::{AuthError, Purpose};
+use crate::call::{Call, Operation, SignedContent};
 use crate::jetstream::Nats;
 use crate::jetstream::kv::{self, Swapped};
 use crate::signed::{self, SignedRequest};
@@ -32,8 +33,6 @@ use crate::system;
 const MAX_CLOCK_SKEW_SECONDS: i64 = 60;
 /// Oldest command that is accepted on a signature. Older ones are rejected, because their nonce may be forgotten.
 const MAX_QUEUED: SignedDuration = SignedDuration::from_mins(10);
-const HUB: &str = "/hub/integrations/";
-const CALLBACK: &str = "/hub/integrations/oauth-callback";
 
 /// Checks all but the nonce.
 pub(super) fn check(
@@ -55,42 +54,32 @@ pub(super) fn check(
     }
     user.verify_signature(request.text().expose().as_bytes(), signature)?;
     let fits = match purpose {
-        Purpose::Call { name, body } => fits_call(request, name, body).unwrap_or(false),
+        Purpose::Call { call, body } => fits_call(request, call, body).unwrap_or(false),
         Purpose::Command { subject, content, .. } => fits_command(request, subject, content),
     };
     if fits { Ok(()) } else { Err(Reason::Misused.into()) }
 }
 
-/// Whether a path and query say just what a call's body says, so that nobody on the way made another call of it.
-fn fits_call(request: &SignedRequest, call: &str, body: &[u8]) -> Option<bool> {
+/// Returns true if path and query say exactly what the call's body says, so that the gateway cannot make another call of
+/// the request.
+fn fits_call(request: &SignedRequest, call: Call, body: &[u8]) -> Option<bool> {
     let (path, query) = request.path_and_query();
-    let segments: Vec<&str> = path.strip_prefix(HUB)?.split('/').collect();
-    let (integration, connection) = match (call, request.method.as_str(), segments.as_slice()) {
-        // The gateway asks `whoami` before it sends a config's command, which is judged again.
-        ("configs", "GET", ["oauth-config"])
-        | ("list", "GET", ["oauth-connections"])
-        | ("whoami", "PUT" | "DELETE", [_, "oauth-config"]) => (None, None),
-        ("config", "GET", ["oauth-config", integration] | [integration, "oauth-config"])
-        | ("list", "GET", [integration, "oauth-connections"]) => (Some(*integration), None),
-        ("login", "GET", [integration, "oauth-login", connection])
-        | ("token", "GET", [integration, "oauth-token", connection])
-        | ("refresh", "GET", [integration, "oauth-refresh-token", connection])
-        | ("delete", "DELETE", [integration, "oauth-connections", connection]) => {
-            (Some(*integration), Some(*connection))
-        }
-        _ => return None,
+    let names = call.operations().iter().find_map(|operation| operation.names(&request.method, path))?;
+    let names = match call.signed_content() {
+        SignedContent::PathAndQuery => names,
+        SignedContent::Query => Vec::new(),
+        SignedContent::NotSigned => return None,
     };
     let mut wanted = BTreeMap::new();
-    let named = [("integration_id", integration), ("connection_id", connection)];
-    let named = named.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?.to_owned())));
-    for (field, value) in named.chain(url::form_urlencoded::parse(query.as_bytes()).into_owned()) {
+    let names = names.into_iter().map(|(field, name)| (field.to_owned(), name.to_owned()));
+    for (field, value) in names.chain(url::form_urlencoded::parse(query.as_bytes()).into_owned()) {
         if wanted.insert(field, value).is_some() {
             return None;
         }
     }
     let mut asked = flat(&serde_json::from_slice(body).ok()?)?;
     if !wanted.contains_key("limit") {
-        // The gateway's own, where the caller names none.
+        // The gateway sets `limit` if the caller does not.
         asked.remove("limit");
     }
     Some(asked == wanted)
@@ -116,14 +105,13 @@ fn flat(body: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
 
 fn fits_command(request: &SignedRequest, subject: &CommandSubject, content: &[u8]) -> bool {
     let (path, query) = request.path_and_query();
-    let config = format!("{HUB}{}/oauth-config", subject.integration);
+    let operation = Operation::of_command(subject.verb);
+    let Some(names) = operation.and_then(|operation| operation.names(&request.method, path)) else { return false };
+    let has_integration = names == [("integration_id", subject.integration.as_str())];
     match subject.verb {
-        Verb::Put => {
-            (request.method.as_str(), path, query) == ("PUT", &config, "") && request.body_hash == signed::hash(content)
-        }
-        Verb::Delete => (request.method.as_str(), path, query) == ("DELETE", &config, ""),
-        Verb::Exchange => (request.method.as_str(), path, query.as_bytes()) == ("GET", CALLBACK, content),
-        // Workers send these themselves, without a credential.
+        Verb::Put => has_integration && query.is_empty() && request.body_hash == signed::hash(content),
+        Verb::Delete => has_integration && query.is_empty(),
+        Verb::Exchange => query.as_bytes() == content,
         Verb::Refresh | Verb::Revoke => false,
     }
 }
@@ -138,7 +126,7 @@ pub(super) async fn use_nonce_up(
 ) -> Result<(), AuthError> {
     let owner = match purpose {
         // A command with the same signature follows and uses the nonce up.
-        Purpose::Call { name: "whoami", .. } => return Ok(()),
+        Purpose::Call { call: Call::Whoami, .. } => return Ok(()),
         Purpose::Call { .. } => system::random_id(),
         Purpose::Command { id, .. } => id.to_owned(),
     };
@@ -174,8 +162,9 @@ mod tests {
         #[track_caller]
         fn check(signed: &str, call: &str, body: &str, expected: bool) {
             let (method, target) = signed.split_once(' ').unwrap();
-            let fits = fits_call(&request(method, target, b""), call, body.as_bytes()).unwrap_or(false);
-            assert_eq!(fits, expected, "{signed} as {call} {body}");
+            let fits =
+                Call::parse(call).and_then(|call| fits_call(&request(method, target, b""), call, body.as_bytes()));
+            assert_eq!(fits.unwrap_or(false), expected, "{signed} as {call} {body}");
         }
         let slack = r#"{"integration_id":"slack","connection_id":"one"}"#;
         check("GET /hub/integrations/slack/oauth-token/one", "token", slack, true);
@@ -205,6 +194,7 @@ mod tests {
         check("GET /hub/integrations/s/oauth-login/o?connection_id=o&scopes=a%2Cb&var.shop=x+y", "login", login, false);
         check("GET /hub/integrations/s/oauth-login/o", "login", "[]", false);
         check("GET /hub/integrations/s/oauth-login/o", "unheard-of", "{}", false);
+        assert_eq!(Call::parse("unheard-of"), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::pages;
 use super::print::{self, plain, print_line, render};
+use crate::call::Call;
 use crate::command::Credential;
 use crate::config::Config;
 use crate::gateway::backend::{Bus, BusError, Caller, Command as Order, Whoami};
@@ -91,7 +92,7 @@ async fn execute(bus: &Bus, caller: &Caller, command: Command, json: bool) -> an
             print::print_success(&said, json)
         }
         Command::Get { integration } => {
-            let config = call(bus, caller, "config", &json!({ "integration_id": integration })).await?;
+            let config = call(bus, caller, Call::Config, &json!({ "integration_id": integration })).await?;
             print_configs(&[config], json)
         }
         Command::List => print_configs(&list(bus, caller).await?, json),
@@ -119,14 +120,14 @@ fn parse_integration(body: &str) -> anyhow::Result<Integration> {
 }
 
 async fn whoami(bus: &Bus, caller: &Caller) -> anyhow::Result<Whoami> {
-    Ok(serde_json::from_value(call(bus, caller, "whoami", &json!({})).await?)?)
+    Ok(serde_json::from_value(call(bus, caller, Call::Whoami, &json!({})).await?)?)
 }
 
 async fn list(bus: &Bus, caller: &Caller) -> anyhow::Result<Vec<Value>> {
-    pages::read_all(Map::new(), async |question| call(bus, caller, "configs", &Value::Object(question)).await).await
+    pages::read_all(Map::new(), async |question| call(bus, caller, Call::Configs, &Value::Object(question)).await).await
 }
 
-async fn call(bus: &Bus, caller: &Caller, name: &'static str, question: &Value) -> anyhow::Result<Value> {
+async fn call(bus: &Bus, caller: &Caller, name: Call, question: &Value) -> anyhow::Result<Value> {
     let answer = bus.call(name, caller, question).await.map_err(with_hint)?;
     serde_json::from_slice(&answer).context("the answer is not JSON")
 }

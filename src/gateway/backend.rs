@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::call::Call;
 use crate::command::{
     CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
 };
@@ -21,7 +22,7 @@ use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
 use crate::seal;
 use crate::secret::Secret;
-use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 
 /// Who is calling, unjudged, and what ties the call to traces. By default nobody.
 #[derive(Debug, Clone, Default)]
@@ -177,7 +178,7 @@ impl Bus {
     ///
     /// # Errors
     /// The worker's refusal, or that there is no worker to ask.
-    pub async fn call(&self, call: &'static str, caller: &Caller, body: &Value) -> Result<Bytes, BusError> {
+    pub async fn call(&self, call: Call, caller: &Caller, body: &Value) -> Result<Bytes, BusError> {
         let mut headers = HeaderMap::new();
         if let Some(credential) = &caller.credential {
             headers.insert(HEADER_CREDENTIAL, credential.expose());
@@ -187,7 +188,9 @@ impl Bus {
         }
         let answer = match self.ask(call, &headers, body).await {
             // Somebody has it.
-            Err(NatsError::Away(_)) if is_slow(call) && self.nats.is_connected() => return Err(BusError::Deadline),
+            Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
+                return Err(BusError::Deadline);
+            }
             answer => answer.map_err(|_| BusError::Unavailable)?,
         };
         let empty = HeaderMap::new();
@@ -254,26 +257,26 @@ impl Bus {
     }
 
     async fn ask_ready(&self) -> Result<(), String> {
-        match self.call("ready", &Caller::default(), &Value::Null).await {
+        match self.call(Call::Ready, &Caller::default(), &Value::Null).await {
             Ok(_) => Ok(()),
             Err(BusError::Refused { error, .. }) => Err(error),
             Err(BusError::Unavailable | BusError::Deadline) => Err("no worker answers".to_owned()),
         }
     }
 
-    fn time_for(&self, call: &str) -> Duration {
-        if is_slow(call) { self.deadline } else { CALL }
+    fn time_for(&self, call: Call) -> Duration {
+        if call.starts_command() { self.deadline } else { CALL }
     }
 
     /// Asks the workers. When nobody is there, waits a moment: workers come and go.
-    async fn ask(&self, call: &str, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
+    async fn ask(&self, call: Call, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
         let patience = Instant::now() + PATIENCE;
         loop {
             let request = Request::new()
                 .headers(headers.clone())
                 .payload(body.to_string().into())
                 .timeout(Some(self.time_for(call)));
-            match self.nats.request(&subject::edge_call(call), request).await {
+            match self.nats.request(&call.subject(), request).await {
                 Err(NatsError::NotSent(_)) if Instant::now() < patience => tokio::time::sleep(AGAIN).await,
                 answer => return answer,
             }
@@ -286,7 +289,9 @@ impl Bus {
         let question = serde_json::json!({ "state": state.expose(), "command_id": command_id });
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(refused @ BusError::Refused { status: 401, .. }) = self.call("state", &nobody, &question).await {
+            if let Err(refused @ BusError::Refused { status: 401, .. }) =
+                self.call(Call::State, &nobody, &question).await
+            {
                 return refused;
             }
         }
@@ -311,11 +316,6 @@ impl Bus {
             pause = (pause * 2).min(Duration::from_millis(200));
         }
     }
-}
-
-/// Some calls become commands, which may take as long as commands do.
-fn is_slow(call: &str) -> bool {
-    matches!(call, "token" | "refresh" | "delete")
 }
 
 /// A command as it goes out: sealed, so that not even its sender can read it back.

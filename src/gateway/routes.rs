@@ -11,4 +11,4 @@ pub(super) mod openapi;
 pub(super) mod page;
 pub(super) mod reply;
 pub(super) mod request;
-pub(super) mod route;
+pub(super) mod table;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenbus::Secret;
 use tokenbus::internals::Replies;
-use tokenbus::internals::gateway::{Bus, Caller, StateOwner};
+use tokenbus::internals::gateway::{Bus, Call, Caller, StateOwner};
 use tokenbus::internals::{Nats as Connection, Patience};
 use tokio::task::JoinSet;
 use url::Url;
@@ -361,13 +361,13 @@ impl Worker {
 impl OwnEdge {
     /// Whose login a state belongs to.
     pub(crate) async fn owner(&self, state: &str) -> StateOwner {
-        let answer = self.bus.call("state", &nobody(), &json!({ "state": state })).await.expect("a worker answers");
+        let answer = self.bus.call(Call::State, &nobody(), &json!({ "state": state })).await.expect("a worker answers");
         serde_json::from_slice(&answer).expect("an owner")
     }
 
     /// The workers' public curve key, as they tell it to this caller.
     pub(crate) async fn seal_to(&self, caller: &Caller) -> String {
-        let answer = self.bus.call("whoami", caller, &json!({})).await.expect("a worker answers");
+        let answer = self.bus.call(Call::Whoami, caller, &json!({})).await.expect("a worker answers");
         let who: Value = serde_json::from_slice(&answer).expect("JSON");
         who["seal_to"].as_str().expect("the key is in `seal_to`").to_owned()
     }

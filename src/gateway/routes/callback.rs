@@ -5,6 +5,7 @@ use hyper::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::call::Call;
 use crate::gateway::backend::{Bus, Caller, Command, StateOwner};
 use crate::gateway::routes::error::{Answer, HttpError};
 use crate::gateway::routes::page::{self, Outcome};
@@ -33,7 +34,7 @@ struct Cookie {
 pub(in crate::gateway) async fn start(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let ticket = asked.query.need("ticket")?;
     asked.query.end()?;
-    let answer = bus.call("start", &asked.caller, &json!({ "ticket": ticket.expose() })).await?;
+    let answer = bus.call(Call::Start, &asked.caller, &json!({ "ticket": ticket.expose() })).await?;
     let started = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
     redirect(&started).ok_or(HttpError::Unreadable)
 }
@@ -75,7 +76,7 @@ async fn owner(bus: &Bus, asked: &mut Asked) -> Result<(Secret, StateOwner), Htt
     }
     // The state is the credential; another one travels sealed in the command alone.
     let nobody = Caller { credential: None, ..asked.caller.clone() };
-    let answer = bus.call("state", &nobody, &json!({ "state": state.expose() })).await?;
+    let answer = bus.call(Call::State, &nobody, &json!({ "state": state.expose() })).await?;
     let owner = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
     Ok((state, owner))
 }

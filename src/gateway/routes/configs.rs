@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
+use crate::call::Call;
 use crate::gateway::backend::{Bus, Caller, Command, Whoami};
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::{self, Reply};
@@ -16,14 +17,14 @@ const MAX_PAGE: u32 = 1000;
 pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let body = page(&mut asked.query)?;
     asked.query.end()?;
-    answer(bus, "configs", &asked.caller, body).await
+    answer(bus, Call::Configs, &asked.caller, body).await
 }
 
 pub(in crate::gateway) async fn get(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
     let body = Map::from_iter([("integration_id".to_owned(), integration.as_str().into())]);
-    answer(bus, "config", &asked.caller, body).await
+    answer(bus, Call::Config, &asked.caller, body).await
 }
 
 pub(in crate::gateway) async fn put(bus: &Bus, asked: Asked, body: Bytes) -> Result<Reply, HttpError> {
@@ -44,7 +45,7 @@ pub(in crate::gateway) async fn delete(bus: &Bus, asked: Asked) -> Result<Reply,
 
 /// Asks whose credential it is.
 async fn whoami(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
-    let answer = bus.call("whoami", caller, &json!({})).await?;
+    let answer = bus.call(Call::Whoami, caller, &json!({})).await?;
     serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)
 }
 
@@ -65,7 +66,7 @@ pub(in crate::gateway) fn page(query: &mut Query) -> Result<Map<String, Value>, 
 /// Makes a call and passes its answer on.
 pub(in crate::gateway) async fn answer(
     bus: &Bus,
-    call: &'static str,
+    call: Call,
     caller: &Caller,
     body: Map<String, Value>,
 ) -> Result<Reply, HttpError> {

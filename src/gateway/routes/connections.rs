@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use crate::call::{Call, START_PATH};
 use crate::gateway::backend::Bus;
 use crate::gateway::routes::configs::{answer, page};
 use crate::gateway::routes::error::HttpError;
@@ -44,7 +45,7 @@ pub(in crate::gateway) async fn login(
     if !variables.is_empty() {
         body.insert("variables".to_owned(), variables.into());
     }
-    let answered = bus.call("login", &asked.caller, &Value::Object(body)).await?;
+    let answered = bus.call(Call::Login, &asked.caller, &Value::Object(body)).await?;
     let Begun { oauth_url, ticket } = serde_json::from_slice(&answered).map_err(|_| HttpError::Unreadable)?;
     let oauth_url = oauth_url.or_else(|| Some(start_link(public_url?, &ticket?)));
     let oauth_url = oauth_url.ok_or(HttpError::Unreadable)?;
@@ -54,7 +55,7 @@ pub(in crate::gateway) async fn login(
 /// The one-time link to the start of a bound login. Its host is the one of the settings, whatever `Host` says.
 fn start_link(public_url: &Url, ticket: &Secret) -> Secret {
     let base = public_url.as_str().trim_end_matches('/');
-    Secret::new(format!("{base}/hub/integrations/oauth-start?ticket={}", ticket.expose()))
+    Secret::new(format!("{base}{START_PATH}?ticket={}", ticket.expose()))
 }
 
 pub(in crate::gateway) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
@@ -63,14 +64,14 @@ pub(in crate::gateway) async fn token(bus: &Bus, mut asked: Asked) -> Result<Rep
         body.insert("min_valid".to_owned(), seconds.into());
     }
     asked.query.end()?;
-    answer(bus, "token", &asked.caller, body).await
+    answer(bus, Call::Token, &asked.caller, body).await
 }
 
 pub(in crate::gateway) async fn refresh(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     asked.query.pass("refresh_token", &mut body);
     asked.query.end()?;
-    answer(bus, "refresh", &asked.caller, body).await
+    answer(bus, Call::Refresh, &asked.caller, body).await
 }
 
 pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
@@ -79,13 +80,13 @@ pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Repl
         body.insert("integration_id".to_owned(), asked.names.integration()?.as_str().into());
     }
     asked.query.end()?;
-    answer(bus, "list", &asked.caller, body).await
+    answer(bus, Call::List, &asked.caller, body).await
 }
 
 pub(in crate::gateway) async fn revoke(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
     let body = named(&asked)?;
     asked.query.end()?;
-    answer(bus, "delete", &asked.caller, body).await
+    answer(bus, Call::Delete, &asked.caller, body).await
 }
 
 /// The body of a call about the connection in the path.

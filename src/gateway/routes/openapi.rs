@@ -21,7 +21,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::gateway::routes::route::{Operation, TABLE};
+    use crate::call::Operation;
 
     fn document() -> Value {
         serde_json::from_str(DOCUMENT).unwrap()
@@ -57,13 +57,14 @@ mod tests {
             documented.extend(methods.as_object().unwrap().keys().map(|method| (path.as_str(), method.clone())));
         }
         let mut routed = BTreeSet::new();
-        for row in TABLE {
-            for (method, operation) in row.methods {
-                let method = method.as_str().to_lowercase();
-                let responses = document["paths"][row.pattern][&method]["responses"].as_object().unwrap();
+        for operation in Operation::ALL {
+            let route = operation.route();
+            let method = route.method.to_lowercase();
+            for path in route.paths {
+                let responses = document["paths"][path][&method]["responses"].as_object().unwrap();
                 let found: BTreeSet<&str> = responses.keys().map(String::as_str).collect();
-                assert_eq!(found, codes(*operation), "{method} {}", row.pattern);
-                routed.insert((row.pattern, method));
+                assert_eq!(found, codes(*operation), "{method} {path}");
+                routed.insert((*path, method.clone()));
             }
         }
         assert_eq!(documented, routed);

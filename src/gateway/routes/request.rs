@@ -11,11 +11,12 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::call::Operation;
 use crate::command::{Cookie, Credential};
 use crate::gateway::backend::Caller;
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::REQUEST_ID;
-use crate::gateway::routes::route::{Operation, PathNames};
+use crate::gateway::routes::table::PathNames;
 use crate::login::COOKIE_PREFIX;
 use crate::secret::Secret;
 use crate::signed::{HEADER_NONCE, HEADER_SIGNATURE, HEADER_TIMESTAMP, SCHEME};

@@ -1,33 +1,10 @@
 //! Which path and method mean which operation.
 
-use hyper::Method;
 use matchit::{InsertError, Router};
 
+use crate::call::{Operation, Route};
 use crate::gateway::routes::error::HttpError;
 use crate::subject::{ConnectionName, Integration};
-
-/// What can be asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::gateway) enum Operation {
-    Callback,
-    Start,
-    ListConfigs,
-    GetConfig,
-    PutConfig,
-    DeleteConfig,
-    Login,
-    ListConnections,
-    Token,
-    Refresh,
-    Revoke,
-    ListKeys,
-    CreateKey,
-    RevokeKey,
-    Health,
-    Ready,
-    Metrics,
-    OpenApi,
-}
 
 impl Operation {
     /// Whether an unknown integration, connection or key is a 404 here, not a 400.
@@ -73,62 +50,16 @@ impl Served {
     }
 }
 
-/// A path with its methods.
+/// A path pattern with its methods.
 #[derive(Debug)]
 pub(in crate::gateway) struct Row {
     pub(in crate::gateway) pattern: &'static str,
-    pub(in crate::gateway) methods: &'static [(Method, Operation)],
+    methods: Vec<(&'static str, Operation)>,
 }
-
-/// All routes. HEAD is nowhere among them: it must not use up a state, and nobody needs it here.
-pub(in crate::gateway) static TABLE: &[Row] = &[
-    Row { pattern: "/hub/integrations/oauth-callback", methods: &[(Method::GET, Operation::Callback)] },
-    Row { pattern: "/hub/integrations/oauth-start", methods: &[(Method::GET, Operation::Start)] },
-    Row { pattern: "/hub/integrations/oauth-config", methods: &[(Method::GET, Operation::ListConfigs)] },
-    Row { pattern: "/hub/integrations/oauth-config/{integration_id}", methods: &[(Method::GET, Operation::GetConfig)] },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-config",
-        methods: &[
-            (Method::GET, Operation::GetConfig),
-            (Method::PUT, Operation::PutConfig),
-            (Method::DELETE, Operation::DeleteConfig),
-        ],
-    },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-login/{connection_id}",
-        methods: &[(Method::GET, Operation::Login)],
-    },
-    Row { pattern: "/hub/integrations/oauth-connections", methods: &[(Method::GET, Operation::ListConnections)] },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-connections",
-        methods: &[(Method::GET, Operation::ListConnections)],
-    },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-token/{connection_id}",
-        methods: &[(Method::GET, Operation::Token)],
-    },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-refresh-token/{connection_id}",
-        methods: &[(Method::GET, Operation::Refresh)],
-    },
-    Row {
-        pattern: "/hub/integrations/{integration_id}/oauth-connections/{connection_id}",
-        methods: &[(Method::DELETE, Operation::Revoke)],
-    },
-    Row {
-        pattern: "/hub/api-keys",
-        methods: &[(Method::GET, Operation::ListKeys), (Method::POST, Operation::CreateKey)],
-    },
-    Row { pattern: "/hub/api-keys/{key_id}", methods: &[(Method::DELETE, Operation::RevokeKey)] },
-    Row { pattern: "/healthz", methods: &[(Method::GET, Operation::Health)] },
-    Row { pattern: "/readyz", methods: &[(Method::GET, Operation::Ready)] },
-    Row { pattern: "/metrics", methods: &[(Method::GET, Operation::Metrics)] },
-    Row { pattern: "/openapi.json", methods: &[(Method::GET, Operation::OpenApi)] },
-];
 
 /// The routes of one listener.
 #[derive(Debug)]
-pub(in crate::gateway) struct Routes(Router<&'static Row>);
+pub(in crate::gateway) struct Routes(Router<Row>);
 
 /// The names in a path, as they came: percent-encoded and unchecked.
 #[derive(Debug, Default)]
@@ -138,23 +69,34 @@ pub(in crate::gateway) struct PathNames {
     key: Option<String>,
 }
 
-/// Where a path leads.
+/// The row that a path matches.
 #[derive(Debug)]
-pub(in crate::gateway) struct Found {
-    pub(in crate::gateway) row: &'static Row,
+pub(in crate::gateway) struct Found<'a> {
+    pub(in crate::gateway) row: &'a Row,
     pub(in crate::gateway) names: PathNames,
 }
 
 impl Routes {
     pub(in crate::gateway) fn new(served: Served) -> Result<Self, InsertError> {
+        let mut rows: Vec<Row> = Vec::new();
+        for operation in Operation::ALL {
+            let Route { method, paths } = operation.route();
+            for pattern in paths {
+                match rows.iter_mut().find(|row| row.pattern == *pattern) {
+                    Some(row) => row.methods.push((method, *operation)),
+                    None => rows.push(Row { pattern, methods: vec![(method, *operation)] }),
+                }
+            }
+        }
         let mut router = Router::new();
-        for row in TABLE.iter().filter(|row| row.methods.iter().any(|(_, operation)| served.includes(*operation))) {
+        for row in rows.into_iter().filter(|row| row.methods.iter().any(|(_, operation)| served.includes(*operation))) {
             router.insert(row.pattern, row)?;
         }
         Ok(Self(router))
     }
 
-    pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found, HttpError> {
+    pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found<'_>, HttpError> {
+        // The only error says that no route matches.
         let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
         let names =
@@ -164,10 +106,10 @@ impl Routes {
 }
 
 impl Row {
-    pub(in crate::gateway) fn operation(&self, method: &Method) -> Result<Operation, HttpError> {
-        let found = self.methods.iter().find(|(taken, _)| taken == method);
+    pub(in crate::gateway) fn operation(&self, method: &str) -> Result<Operation, HttpError> {
+        let found = self.methods.iter().find(|(taken, _)| *taken == method);
         found.map(|(_, operation)| *operation).ok_or_else(|| {
-            let methods: Vec<&str> = self.methods.iter().map(|(method, _)| method.as_str()).collect();
+            let methods: Vec<&str> = self.methods.iter().map(|(method, _)| *method).collect();
             HttpError::Method(methods.join(", "))
         })
     }
@@ -218,8 +160,8 @@ mod tests {
 
     #[track_caller]
     fn check(served: Served, path: &str, expected: Option<&str>) {
-        let found = Routes::new(served).unwrap().find(path);
-        assert_eq!(found.ok().map(|found| found.row.pattern), expected, "{path}");
+        let routes = Routes::new(served).unwrap();
+        assert_eq!(routes.find(path).ok().map(|found| found.row.pattern), expected, "{path}");
     }
 
     #[test]

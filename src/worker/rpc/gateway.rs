@@ -15,6 +15,7 @@ use tracing::{Instrument as _, info_span, warn};
 use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
+use crate::call::Call;
 use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, header};
 use crate::login::{UNKNOWN_STATE, hash_of};
@@ -54,12 +55,15 @@ async fn answer(context: &Context, message: Message) {
     let Some(reply) = message.reply.clone() else { return };
     let empty = HeaderMap::new();
     let headers = message.headers.as_ref().unwrap_or(&empty);
-    let call = subject::parse_edge_call(&message.subject).unwrap_or_default();
+    let call = Call::parse_subject(&message.subject);
     let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
     let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
     let credential = credential.map(|text| Credential::new(Secret::new(text)));
-    let span = info_span!("call", call, traceparent);
-    let done = dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await;
+    let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
+    let done = match call {
+        Some(call) => dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await,
+        None => Err(CallError::Refused(404, "no such call".to_owned())),
+    };
     let answer = told(&span, done);
     let sent = context.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
     if let Err(error) = sent {
@@ -81,30 +85,37 @@ fn error_headers(answer: &WorkerReply) -> HeaderMap {
 
 async fn dispatch(
     context: &Context,
-    call: &str,
+    call: Call,
     credential: Option<&Credential>,
     body: &[u8],
 ) -> Result<Value, CallError> {
+    let caller = async || {
+        let purpose = Purpose::Call { call, body };
+        let caller = context.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
+        context.auth.admit(&caller)?;
+        Ok::<VerifiedCaller, CallError>(caller)
+    };
     match call {
-        "ready" => return ready(context).await,
-        "state" => return state(context, parse(body)?).await,
-        "start" => return login::start(context, parse(body)?).await,
-        _ => {}
-    }
-    let purpose = Purpose::Call { name: call, body };
-    let caller = context.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
-    context.auth.admit(&caller)?;
-    match call {
-        "whoami" => Ok(whoami(context, &caller)),
-        "config" => config(context, &parse::<ConfigQuestion>(body)?).await,
-        "configs" => list::configs(context, parse(body)?).await,
-        "keys" => keys::list(context, &caller, &parse(body)?).await,
-        "keys-create" => keys::create(context, &caller, parse(body)?).await,
-        "keys-revoke" => keys::revoke(context, &caller, &parse(body)?).await,
-        _ => {
-            let call = NodeCall::parse(call).ok_or_else(|| CallError::Refused(404, "no such call".to_owned()))?;
-            carry_out(context, &caller, call, body).await
+        Call::Ready => ready(context).await,
+        Call::State => state(context, parse(body)?).await,
+        Call::Start => login::start(context, parse(body)?).await,
+        Call::Whoami => Ok(whoami(context, &caller().await?)),
+        Call::Config => {
+            caller().await?;
+            config(context, &parse::<ConfigQuestion>(body)?).await
         }
+        Call::Configs => {
+            caller().await?;
+            list::configs(context, parse(body)?).await
+        }
+        Call::Keys => keys::list(context, &caller().await?, &parse(body)?).await,
+        Call::KeysCreate => keys::create(context, &caller().await?, parse(body)?).await,
+        Call::KeysRevoke => keys::revoke(context, &caller().await?, &parse(body)?).await,
+        Call::Token => carry_out(context, &caller().await?, NodeCall::Token, body).await,
+        Call::List => carry_out(context, &caller().await?, NodeCall::List, body).await,
+        Call::Login => carry_out(context, &caller().await?, NodeCall::Login, body).await,
+        Call::Refresh => carry_out(context, &caller().await?, NodeCall::Refresh, body).await,
+        Call::Delete => carry_out(context, &caller().await?, NodeCall::Delete, body).await,
     }
 }
 

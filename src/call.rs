@@ -1,0 +1,297 @@
+//! The calls between gateways and workers, and the HTTP operations that make them: one table of names, subjects, routes
+//! and of the content that a signed request must have.
+//!
+//! All matches here are exhaustive: a new call or operation compiles once it has a route, a handler in the gateway, a
+//! handler in the worker, and a rule for signed requests.
+
+use crate::subject::{self, NodeCall, Verb};
+
+/// Path of start links, which the gateway writes into answers.
+pub(crate) const START_PATH: &str = "/hub/integrations/oauth-start";
+
+/// Declares an enum and its list of all variants, so that the list cannot miss one.
+macro_rules! listed_enum {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $name { $($(#[$doc])* $variant),* }
+
+        impl $name {
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),*];
+        }
+    };
+}
+
+listed_enum! {
+    /// A question of a gateway that a worker answers, on `oauth.edge.<name>`.
+    pub enum Call {
+        /// Can the worker reach all it needs?
+        Ready,
+        /// Which login does this state belong to? The state is the credential.
+        State,
+        /// Where does this start link lead? The ticket in the link is the credential.
+        Start,
+        /// Which account does this credential act for? Asked before a config's command is sealed.
+        Whoami,
+        Config,
+        Configs,
+        Keys,
+        KeysCreate,
+        KeysRevoke,
+        Token,
+        List,
+        Login,
+        Refresh,
+        Delete,
+    }
+}
+
+listed_enum! {
+    /// An operation of the HTTP interface: a method on one path or several.
+    pub(crate) enum Operation {
+        Callback,
+        Start,
+        ListConfigs,
+        GetConfig,
+        PutConfig,
+        DeleteConfig,
+        Login,
+        ListConnections,
+        Token,
+        Refresh,
+        Revoke,
+        ListKeys,
+        CreateKey,
+        RevokeKey,
+        Health,
+        Ready,
+        Metrics,
+        OpenApi,
+    }
+}
+
+/// A method and the path patterns that take it. `{name}` in a pattern matches one segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Route {
+    pub(crate) method: &'static str,
+    pub(crate) paths: &'static [&'static str],
+}
+
+/// The part of a signed HTTP request that must equal the body of the call made with it, so that a gateway cannot make
+/// another call of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignedContent {
+    /// The names in the path and the parameters of the query.
+    PathAndQuery,
+    /// The parameters of the query. The command that follows the call covers the path.
+    Query,
+    /// Signed requests cannot make this call.
+    NotSigned,
+}
+
+impl Call {
+    /// The last token of the call's subject.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::State => "state",
+            Self::Start => "start",
+            Self::Whoami => "whoami",
+            Self::Config => "config",
+            Self::Configs => "configs",
+            Self::Keys => "keys",
+            Self::KeysCreate => "keys-create",
+            Self::KeysRevoke => "keys-revoke",
+            Self::Token => NodeCall::Token.as_str(),
+            Self::List => NodeCall::List.as_str(),
+            Self::Login => NodeCall::Login.as_str(),
+            Self::Refresh => NodeCall::Refresh.as_str(),
+            Self::Delete => NodeCall::Delete.as_str(),
+        }
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|call| call.as_str() == name)
+    }
+
+    pub(crate) fn subject(self) -> String {
+        subject::edge_call(self.as_str())
+    }
+
+    pub(crate) fn parse_subject(subject: &str) -> Option<Self> {
+        subject::parse_edge_call(subject).and_then(Self::parse)
+    }
+
+    /// The HTTP operations that make this call.
+    pub(crate) fn operations(self) -> &'static [Operation] {
+        match self {
+            Self::Ready => &[Operation::Ready],
+            Self::State => &[Operation::Callback],
+            Self::Start => &[Operation::Start],
+            Self::Whoami => &[Operation::PutConfig, Operation::DeleteConfig],
+            Self::Config => &[Operation::GetConfig],
+            Self::Configs => &[Operation::ListConfigs],
+            Self::Keys => &[Operation::ListKeys],
+            Self::KeysCreate => &[Operation::CreateKey],
+            Self::KeysRevoke => &[Operation::RevokeKey],
+            Self::Token => &[Operation::Token],
+            Self::List => &[Operation::ListConnections],
+            Self::Login => &[Operation::Login],
+            Self::Refresh => &[Operation::Refresh],
+            Self::Delete => &[Operation::Revoke],
+        }
+    }
+
+    pub(crate) fn signed_content(self) -> SignedContent {
+        match self {
+            Self::Config | Self::Configs | Self::Token | Self::List | Self::Login | Self::Refresh | Self::Delete => {
+                SignedContent::PathAndQuery
+            }
+            Self::Whoami => SignedContent::Query,
+            // The first three carry no credential. API keys are for admins, and users of NATS are members.
+            Self::Ready | Self::State | Self::Start | Self::Keys | Self::KeysCreate | Self::KeysRevoke => {
+                SignedContent::NotSigned
+            }
+        }
+    }
+
+    /// Returns true if a worker answers only after a command that the call started: such a call takes as long as commands
+    /// do.
+    pub(crate) fn starts_command(self) -> bool {
+        match self {
+            Self::Token | Self::Refresh | Self::Delete => true,
+            Self::Ready
+            | Self::State
+            | Self::Start
+            | Self::Whoami
+            | Self::Config
+            | Self::Configs
+            | Self::Keys
+            | Self::KeysCreate
+            | Self::KeysRevoke
+            | Self::List
+            | Self::Login => false,
+        }
+    }
+}
+
+impl Operation {
+    /// HEAD has no route: on the callback it would use up the state, and no client needs it elsewhere.
+    pub(crate) fn route(self) -> Route {
+        match self {
+            Self::Callback => Route::get(&["/hub/integrations/oauth-callback"]),
+            Self::Start => Route::get(&[START_PATH]),
+            Self::ListConfigs => Route::get(&["/hub/integrations/oauth-config"]),
+            Self::GetConfig => Route::get(&[
+                "/hub/integrations/oauth-config/{integration_id}",
+                "/hub/integrations/{integration_id}/oauth-config",
+            ]),
+            Self::PutConfig => Route::put(&["/hub/integrations/{integration_id}/oauth-config"]),
+            Self::DeleteConfig => Route::delete(&["/hub/integrations/{integration_id}/oauth-config"]),
+            Self::Login => Route::get(&["/hub/integrations/{integration_id}/oauth-login/{connection_id}"]),
+            Self::ListConnections => Route::get(&[
+                "/hub/integrations/oauth-connections",
+                "/hub/integrations/{integration_id}/oauth-connections",
+            ]),
+            Self::Token => Route::get(&["/hub/integrations/{integration_id}/oauth-token/{connection_id}"]),
+            Self::Refresh => Route::get(&["/hub/integrations/{integration_id}/oauth-refresh-token/{connection_id}"]),
+            Self::Revoke => Route::delete(&["/hub/integrations/{integration_id}/oauth-connections/{connection_id}"]),
+            Self::ListKeys => Route::get(&["/hub/api-keys"]),
+            Self::CreateKey => Route::post(&["/hub/api-keys"]),
+            Self::RevokeKey => Route::delete(&["/hub/api-keys/{key_id}"]),
+            Self::Health => Route::get(&["/healthz"]),
+            Self::Ready => Route::get(&["/readyz"]),
+            Self::Metrics => Route::get(&["/metrics"]),
+            Self::OpenApi => Route::get(&["/openapi.json"]),
+        }
+    }
+
+    /// The operation that sends a command of this verb. Workers send refreshes and revocations themselves.
+    pub(crate) fn of_command(verb: Verb) -> Option<Self> {
+        match verb {
+            Verb::Exchange => Some(Self::Callback),
+            Verb::Put => Some(Self::PutConfig),
+            Verb::Delete => Some(Self::DeleteConfig),
+            Verb::Refresh | Verb::Revoke => None,
+        }
+    }
+
+    /// The names in a request's path, by the placeholders of the first pattern that matches.
+    pub(crate) fn names<'a>(self, method: &str, path: &'a str) -> Option<Vec<(&'static str, &'a str)>> {
+        let route = self.route();
+        if route.method != method {
+            return None;
+        }
+        route.paths.iter().find_map(|pattern| names(pattern, path))
+    }
+}
+
+impl Route {
+    const fn get(paths: &'static [&'static str]) -> Self {
+        Self { method: "GET", paths }
+    }
+
+    const fn put(paths: &'static [&'static str]) -> Self {
+        Self { method: "PUT", paths }
+    }
+
+    const fn post(paths: &'static [&'static str]) -> Self {
+        Self { method: "POST", paths }
+    }
+
+    const fn delete(paths: &'static [&'static str]) -> Self {
+        Self { method: "DELETE", paths }
+    }
+}
+
+fn names<'a>(pattern: &'static str, path: &'a str) -> Option<Vec<(&'static str, &'a str)>> {
+    let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
+    let mut names = Vec::new();
+    loop {
+        match (wanted.next(), given.next()) {
+            (None, None) => return Some(names),
+            (Some(wanted), Some(given)) => match wanted.strip_prefix('{').and_then(|wanted| wanted.strip_suffix('}')) {
+                Some(name) => names.push((name, given)),
+                None if wanted == given => {}
+                None => return None,
+            },
+            (Some(_), None) | (None, Some(_)) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_a_name_and_routes_of_its_own() {
+        for call in Call::ALL {
+            assert_eq!(Call::parse(call.as_str()), Some(*call));
+            assert_eq!(Call::parse_subject(&call.subject()), Some(*call));
+            assert!(!call.operations().is_empty(), "{call:?}");
+        }
+        let mut seen = std::collections::HashSet::new();
+        for Route { method, paths } in Operation::ALL.iter().map(|operation| operation.route()) {
+            assert!(!paths.is_empty());
+            for path in paths {
+                assert!(seen.insert((method, path)), "{method} {path} is listed twice");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_names_what_its_route_has_placeholders_for() {
+        #[track_caller]
+        fn check(method: &str, path: &str, expected: Option<&[(&str, &str)]>) {
+            assert_eq!(Operation::GetConfig.names(method, path).as_deref(), expected, "{method} {path}");
+        }
+        let slack: &[_] = &[("integration_id", "slack")];
+        check("GET", "/hub/integrations/slack/oauth-config", Some(slack));
+        check("GET", "/hub/integrations/oauth-config/slack", Some(slack));
+        check("PUT", "/hub/integrations/slack/oauth-config", None);
+        check("GET", "/hub/integrations/oauth-config", None);
+        check("GET", "/hub/integrations/slack/oauth-config/", None);
+        check("GET", "hub/integrations/slack/oauth-config", None);
+    }
+}
