@@ -113,7 +113,8 @@ impl Edge {
         self.metrics.request(route, method, status);
         drop(in_flight);
         let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(method, route, status, ms, %client, request_id, traceparent, "request");
+        // A target that docs/operations.md documents for `log.filter`; it must not change with the module's path.
+        tracing::info!(target: "tokenbus::http", method, route, status, ms, %client, request_id, traceparent, "request");
         reply
     }
 
