@@ -26,7 +26,7 @@ pub(crate) struct UrlRules {
 /// What is wrong with a config, or with what a login asks of it. Names fields, never values: a
 /// value could be a secret in the wrong place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// Not a JSON object, or too large for one.
     #[error("the config must be a JSON object of at most 64 KiB")]
     NotAnObject,
@@ -77,7 +77,7 @@ impl ConfigError {
 /// the sealed form that is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
-pub struct IntegrationOauthConfig<T = Secret> {
+pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// The integration, as in the path.
     pub integration_id: Integration,
     /// The name shown to people.
@@ -179,7 +179,7 @@ fn none<T>() -> Option<T> {
 /// A hole in the URLs that each login fills.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Variable {
+pub(crate) struct Variable {
     /// Regular expression that the whole value has to match.
     pub pattern: String,
     /// The value when a login gives none.
@@ -189,7 +189,7 @@ pub struct Variable {
 
 /// What any account may see of a config.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OauthConfigBasic {
+pub(crate) struct OauthConfigBasic {
     /// The integration.
     pub integration_id: Integration,
     /// The name shown to people.
@@ -221,7 +221,7 @@ pub struct IssuedAt {
 impl<T> IntegrationOauthConfig<T> {
     /// The scopes one by one, without doubles.
     #[must_use]
-    pub fn scopes(&self) -> Vec<&str> {
+    pub(crate) fn scopes(&self) -> Vec<&str> {
         scope_list(&self.scopes)
     }
 
@@ -229,7 +229,7 @@ impl<T> IntegrationOauthConfig<T> {
     ///
     /// # Errors
     /// [`ConfigError::Scopes`] when one is not the config's.
-    pub fn narrow_scopes(&self, wanted: Option<&str>) -> Result<Vec<String>, ConfigError> {
+    pub(crate) fn narrow_scopes(&self, wanted: Option<&str>) -> Result<Vec<String>, ConfigError> {
         let all = self.scopes();
         let wanted = scope_list(wanted.unwrap_or_default());
         if wanted.iter().any(|scope| !all.contains(scope)) {
@@ -241,7 +241,7 @@ impl<T> IntegrationOauthConfig<T> {
 
     /// What this provider calls a parameter of the protocol.
     #[must_use]
-    pub fn param_name<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(crate) fn param_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.param_names.get(name).map_or(name, String::as_str)
     }
 
@@ -249,7 +249,7 @@ impl<T> IntegrationOauthConfig<T> {
     ///
     /// # Errors
     /// As [`endpoint_url`].
-    pub fn token_endpoint(&self, values: &BTreeMap<String, String>) -> Result<Url, ConfigError> {
+    pub(crate) fn token_endpoint(&self, values: &BTreeMap<String, String>) -> Result<Url, ConfigError> {
         endpoint_url(&self.token_url, &self.variables, values)
     }
 
@@ -258,7 +258,7 @@ impl<T> IntegrationOauthConfig<T> {
     ///
     /// # Errors
     /// [`ConfigError::Variable`] when one is unknown, missing or of another form than its pattern's.
-    pub fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
+    pub(crate) fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
         let variables = template::fill(&self.variables, values)?;
         let filled = |url: &String| expand(url, &self.variables, &variables);
         Ok(IssuedAt {
@@ -272,7 +272,7 @@ impl<T> IntegrationOauthConfig<T> {
 
     /// Whether a grant came from this config's endpoints and client, so that it may be refreshed there.
     #[must_use]
-    pub fn issued(&self, grant: &IssuedAt) -> bool {
+    pub(crate) fn issued(&self, grant: &IssuedAt) -> bool {
         self.issued_at(&grant.variables)
             .is_ok_and(|ours| ours == IssuedAt { revocation_url: ours.revocation_url.clone(), ..grant.clone() })
     }
@@ -280,7 +280,7 @@ impl<T> IntegrationOauthConfig<T> {
     /// Whether a grant's tokens may be sent to this config's revocation endpoint, too: it is the one of then, or at the
     /// origin of the endpoint that issued them.
     #[must_use]
-    pub fn may_revoke(&self, grant: &IssuedAt) -> bool {
+    pub(crate) fn may_revoke(&self, grant: &IssuedAt) -> bool {
         let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
         let Ok(IssuedAt { revocation_url: Some(url), .. }) = self.issued_at(&grant.variables) else { return false };
         self.issued(grant) && (grant.revocation_url.as_ref() == Some(&url) || origin(&url) == origin(&grant.token_url))
@@ -288,7 +288,7 @@ impl<T> IntegrationOauthConfig<T> {
 
     /// What any account may see.
     #[must_use]
-    pub fn basic(&self) -> OauthConfigBasic {
+    pub(crate) fn basic(&self) -> OauthConfigBasic {
         OauthConfigBasic {
             integration_id: self.integration_id.clone(),
             name: self.name.clone(),
@@ -302,7 +302,10 @@ impl<T> IntegrationOauthConfig<T> {
     ///
     /// # Errors
     /// The first error of `f`.
-    pub fn map_secrets<U, E>(self, mut f: impl FnMut(&str, T) -> Result<U, E>) -> Result<IntegrationOauthConfig<U>, E> {
+    pub(crate) fn map_secrets<U, E>(
+        self,
+        mut f: impl FnMut(&str, T) -> Result<U, E>,
+    ) -> Result<IntegrationOauthConfig<U>, E> {
         Ok(IntegrationOauthConfig {
             client_secret: f("client_secret", self.client_secret)?,
             client_key: self.client_key.map(|key| f("client_key", key)).transpose()?,

@@ -16,5 +16,5 @@ pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::ConnectError;
 pub(crate) use self::error::{Cause, NatsError};
 
-pub(crate) use self::header::{header, headers, headers_with};
+pub(crate) use self::header::{header, headers};
 pub(crate) use self::stream::StreamState;

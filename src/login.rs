@@ -23,7 +23,7 @@ pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or wa
 /// What the bucket keeps of a login; its key holds the state's hash and the account.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PendingLogin {
+pub(crate) struct PendingLogin {
     /// At which provider.
     pub integration: Integration,
     /// Under which name the connection will be stored.
@@ -46,7 +46,7 @@ pub struct PendingLogin {
 impl PendingLogin {
     /// Whether these are cookies of the browser that it is bound to, or it is bound to none.
     #[must_use]
-    pub fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
+    pub(crate) fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
         let Some(expected) = &self.cookie_hash else { return true };
         let name = cookie_name(state_hash);
         cookies.iter().any(|cookie| {

@@ -155,22 +155,8 @@ async fn carry_out(context: &Context, job: &Job, work: Work, delivered: i64) -> 
     match done {
         Ok(answer) => Outcome::Done(answer),
         Err(StoreError::Lost) => Outcome::Lost,
-        Err(error) if is_lasting(&error) && delivered >= 3 => Outcome::Reject(error.to_string()),
+        Err(error) if error.is_permanent_for_command() && delivered >= 3 => Outcome::Reject(error.to_string()),
         Err(error) => Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
-    }
-}
-
-/// Errors that time alone does not mend.
-fn is_lasting(error: &StoreError) -> bool {
-    match error {
-        StoreError::Nats(NatsError::Refused { .. }) | StoreError::Unreadable(_) => true,
-        // A key that is missing may come, and a value may be sealed anew.
-        StoreError::Nats(_)
-        | StoreError::Seal { .. }
-        | StoreError::MissingKey(_)
-        | StoreError::Keyring(_)
-        | StoreError::Backwards(_)
-        | StoreError::Lost => false,
     }
 }
 
@@ -249,9 +235,9 @@ pub(crate) enum PrepareError {
 }
 
 impl PrepareError {
-    /// Whether time alone does not mend it.
+    /// Returns true if trying again cannot help, so that the worker ends.
     #[must_use]
-    pub(crate) fn is_lasting(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Topology(
                 TopologyError::Incompatible { .. }
@@ -259,10 +245,10 @@ impl PrepareError {
                 | TopologyError::TooOld { .. }
                 | TopologyError::Backwards(_),
             )
-            | Self::Store(StoreError::MissingKey(_) | StoreError::Unreadable(_))
             | Self::Permission(PermissionError::Missing { .. })
             | Self::Calls(_) => true,
-            Self::Topology(_) | Self::Store(_) | Self::Permission(PermissionError::Away(_)) => false,
+            Self::Store(error) => error.prevents_start(),
+            Self::Topology(_) | Self::Permission(PermissionError::Away(_)) => false,
         }
     }
 }

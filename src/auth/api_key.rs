@@ -1,11 +1,14 @@
-//! API keys: `tb_<id>_<secret>`. The secret has 256 random bits, so the bucket keeps a plain hash of it.
+//! API keys: `tb_<id>_<secret>`. The secret has 256 random bits, so the bucket stores a plain hash of it: a slow password
+//! hash would add nothing.
 //!
-//! A revoked key's entry becomes a deletion marker: it is in no list any more, and its event says who revoked it.
+//! Revocation replaces the key's entry by a deletion marker. The key then is in no list, and the event says who revoked
+//! it.
 
 mod cache;
 
 use std::num::NonZeroU32;
 
+use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
@@ -15,28 +18,27 @@ use sha2::{Digest as _, Sha256};
 pub(crate) use self::cache::ApiKeys;
 use super::Role;
 use crate::event::{Event, EventKind};
-use crate::jetstream::{Nats, NatsError, kv};
+use crate::jetstream::kv::{self, Change, Write};
+use crate::jetstream::{Nats, NatsError};
 use crate::secret::Secret;
 use crate::subject::{self, API_KEYS, Account};
 use crate::system;
 
-/// Days that a key lives when nothing else is said.
+/// Default lifetime of a key, in days.
 pub(crate) const EXPIRES_DAYS: u16 = 90;
-/// Longest life of a key that can be asked for, in days.
+/// Longest lifetime of a key, in days: ten years.
 const MAX_DAYS: u16 = 3_650;
-/// Longest name of a key, in characters.
-const MAX_NAME: usize = 128;
+/// Longest name of a key, in characters: fits into a line of a list.
+const MAX_NAME_CHARS: usize = 128;
+/// Length of a key's id, in hexadecimal digits.
 const ID_LENGTH: usize = 12;
+/// Length of a key's secret: 32 bytes in base64url.
+const SECRET_LENGTH: usize = 43;
 
-/// A number of days that no key may live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be 1 to {MAX_DAYS}")]
 pub(crate) struct LifetimeError;
 
-/// A lifetime in days.
-///
-/// # Errors
-/// No days, or more than ten years of them.
 pub(crate) fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
     if (1..=MAX_DAYS).contains(&days) {
         Ok(SignedDuration::from_hours(i64::from(days) * 24))
@@ -45,76 +47,57 @@ pub(crate) fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
     }
 }
 
-/// What the bucket keeps of a key.
+/// Entry of the bucket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredKey {
     /// base64url(SHA-256(secret)).
     pub hash: String,
-    /// The account it acts for.
     pub account: Account,
-    /// What it may do.
     pub role: Role,
-    /// What people call it.
+    /// For people.
     pub name: String,
-    /// When it was made.
     pub created: Timestamp,
-    /// When it ends.
     pub expires: Timestamp,
-    /// Requests a second at each worker; none: as many as come.
+    /// Requests per second that each worker accepts; unlimited if missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<NonZeroU32>,
-    /// When it was used, to the minute.
+    /// Accurate to a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }
 
-/// What people see of a key: all but the hash.
+/// A key for display: everything but the hash.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ListedKey {
-    /// Its id, the middle part of the key.
+    /// The middle part of the key.
     pub id: String,
-    /// The account it acts for.
     pub account: Account,
-    /// What it may do.
     pub role: Role,
-    /// What people call it.
     pub name: String,
-    /// When it was made.
     pub created: Timestamp,
-    /// When it ends.
     pub expires: Timestamp,
-    /// Requests a second at each worker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<NonZeroU32>,
-    /// When it was used, to the minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }
 
-/// What a new key is for.
 #[derive(Debug, Clone)]
 pub(crate) struct NewKey {
-    /// The account it acts for.
     pub account: Account,
-    /// What it may do.
     pub role: Role,
-    /// What people call it.
     pub name: String,
-    /// How long it lives.
     pub lifetime: SignedDuration,
-    /// Requests a second at each worker.
     pub rate_limit: Option<NonZeroU32>,
 }
 
-/// Why no key was made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
-    /// A name that does not do in a list.
-    #[error("name must be at most {MAX_NAME} characters, without control characters")]
+    /// Lists show the name on a terminal.
+    #[error("name must be at most {MAX_NAME_CHARS} characters, without control characters")]
     Name,
-    /// It could not be stored.
-    #[error("{0}")]
+    #[error(transparent)]
     Nats(#[from] NatsError),
 }
 
@@ -125,13 +108,10 @@ impl ListedKey {
     }
 }
 
-/// Makes a key and stores its hash. Gives the key itself, which nobody can read again, and what is shown of it.
-///
-/// # Errors
-/// [`CreateError`].
+/// Creates a key and stores its hash. Returns the key itself, which cannot be read again.
 pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
     let NewKey { account, role, name, lifetime, rate_limit } = key;
-    if name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+    if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(CreateError::Name);
     }
     let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);
@@ -145,10 +125,7 @@ pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Sec
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
 }
 
-/// The keys of one account, or of all, in the order of their ids. Expired ones are among them, revoked ones are not.
-///
-/// # Errors
-/// [`NatsError`] when they could not be read.
+/// Lists the keys of one account, or of all, sorted by id. Includes expired keys, but not revoked ones.
 pub(crate) async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
     for kv::KeyValue { key: id, value } in kv::values(nats, API_KEYS, ">").await? {
@@ -160,10 +137,8 @@ pub(crate) async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<L
     Ok(keys)
 }
 
-/// Revokes a key of that account, or of any. Gives the account, or nothing when there is no such key.
-///
-/// # Errors
-/// [`NatsError`] when it could not be revoked; asking again does no harm.
+/// Revokes a key of the given account, or of any account. Returns the key's account, or `None` if there is no such key.
+/// Repeating a revocation does no harm.
 pub(crate) async fn revoke(
     nats: &Nats,
     id: &str,
@@ -173,27 +148,24 @@ pub(crate) async fn revoke(
     if !is_id(id) {
         return Ok(None);
     }
-    loop {
-        let Some(entry) = kv::get(nats, API_KEYS, id).await? else { return Ok(None) };
-        let Some(value) = entry.value else { return Ok(None) };
-        let stored: StoredKey = serde_json::from_slice(&value).map_err(NatsError::unreadable)?;
+    // A worker may store the key's last use at the same moment: the loop then revokes the newer entry.
+    let revoked = kv::update(nats, API_KEYS, id, |entry| {
+        let Some(value) = entry.and_then(|entry| entry.value.as_ref()) else { return Ok(Change::Keep(None)) };
+        let stored: StoredKey = serde_json::from_slice(value).map_err(NatsError::unreadable)?;
         if account.is_some_and(|account| *account != stored.account) {
-            return Ok(None);
+            return Ok(Change::Keep(None));
         }
-        let at = kv::At { bucket: API_KEYS, key: id, replaces: entry.revision };
-        match kv::delete(nats, at, crate::jetstream::headers(None), bytes::Bytes::new()).await {
-            Ok(_) => {
-                publish_event(nats, EventKind::ApiKeyRevoked, &stored.account, id, actor).await?;
-                return Ok(Some(stored.account));
-            }
-            // Somebody noted down that it was used: once more, in place of that.
-            Err(NatsError::WrongLastSequence) => {}
-            Err(error) => return Err(error),
-        }
+        let write = Write::Delete { headers: HeaderMap::new(), body: bytes::Bytes::new() };
+        Ok::<_, NatsError>(Change::Write(write, Some(stored.account)))
+    });
+    let revoked = revoked.await?;
+    if let Some(account) = &revoked {
+        publish_event(nats, EventKind::ApiKeyRevoked, account, id, actor).await?;
     }
+    Ok(revoked)
 }
 
-/// Leaves an event about a key.
+/// Publishes an event about a key. Its message id is made of the key's id, so that a repeated event is stored once.
 async fn publish_event(
     nats: &Nats,
     kind: EventKind,
@@ -213,10 +185,9 @@ fn to_json(value: &impl Serialize) -> Result<bytes::Bytes, NatsError> {
 
 fn parse(key: &str) -> Option<(&str, &str)> {
     let (id, secret) = key.strip_prefix("tb_")?.split_once('_')?;
-    (is_id(id) && secret.len() == 43).then_some((id, secret))
+    (is_id(id) && secret.len() == SECRET_LENGTH).then_some((id, secret))
 }
 
-/// Whether a text has the form of a key's id.
 #[must_use]
 pub(crate) fn is_id(text: &str) -> bool {
     text.len() == ID_LENGTH && text.bytes().all(|b| b.is_ascii_hexdigit())
@@ -231,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_form_that_create_makes_is_looked_up() {
+    fn only_keys_of_the_created_form_are_looked_up() {
         let secret = "s".repeat(43);
         assert_eq!(parse(&format!("tb_0123456789ab_{secret}")), Some(("0123456789ab", secret.as_str())));
         for key in [

@@ -149,7 +149,7 @@ async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, Pr
     loop {
         match worker::prepare(context).await {
             Ok(()) => return Ok(true),
-            Err(error) if error.is_lasting() => return Err(error),
+            Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
                 let reason = error.to_string();
                 if reason != last_reason {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What stands between scopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ScopeSeparator {
+pub(crate) enum ScopeSeparator {
     /// A space (RFC 6749 §3.3).
     #[default]
     #[serde(rename = " ")]
@@ -20,7 +20,7 @@ pub enum ScopeSeparator {
 impl ScopeSeparator {
     /// The character.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Space => " ",
             Self::Comma => ",",
@@ -31,7 +31,7 @@ impl ScopeSeparator {
 
 /// Whether the code is bound to a verifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum Pkce {
+pub(crate) enum Pkce {
     /// With a SHA-256 challenge (RFC 7636 §4.2).
     #[default]
     S256,
@@ -43,7 +43,7 @@ pub enum Pkce {
 /// How the client authenticates (RFC 7591 §2's names).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum TokenAuthMethod {
+pub(crate) enum TokenAuthMethod {
     /// Id and secret in the body.
     #[default]
     ClientSecretPost,
@@ -58,7 +58,7 @@ pub enum TokenAuthMethod {
 /// How a request's body is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum BodyFormat {
+pub(crate) enum BodyFormat {
     /// `application/x-www-form-urlencoded` (RFC 6749 appendix B).
     #[default]
     Form,
@@ -68,7 +68,7 @@ pub enum BodyFormat {
 
 /// What `expires_in` counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum ExpiresInUnit {
+pub(crate) enum ExpiresInUnit {
     /// Seconds (RFC 6749 §5.1).
     #[default]
     #[serde(rename = "s")]
@@ -80,7 +80,7 @@ pub enum ExpiresInUnit {
 
 /// How a client assertion is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub enum KeyAlgorithm {
+pub(crate) enum KeyAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     #[default]
     RS256,

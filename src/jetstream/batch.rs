@@ -39,7 +39,7 @@ pub(crate) struct Page {
 
 /// Limits of a page. It ends at the first one that it reaches.
 #[derive(Debug, Clone, Copy)]
-pub struct PageLimits {
+pub(crate) struct PageLimits {
     pub entries: usize,
     /// The server may exceed it by one entry.
     pub bytes: u64,

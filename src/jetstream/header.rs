@@ -16,18 +16,6 @@ pub(crate) fn headers(message_id: Option<&str>) -> HeaderMap {
     headers
 }
 
-/// Returns the given headers and a random message id.
-#[must_use]
-pub(crate) fn headers_with(more: &HeaderMap) -> HeaderMap {
-    let mut headers = headers(None);
-    for (name, values) in more.iter() {
-        for value in values {
-            headers.append(name.clone(), value.clone());
-        }
-    }
-    headers
-}
-
 /// Returns a header's value, empty if the header is missing.
 #[must_use]
 pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {

@@ -1,51 +1,71 @@
-//! Connections in their bucket: opened, sealed, noted about, taken out.
+//! Connections in their bucket.
+//!
+//! A deleted connection leaves nothing in the bucket, so that lists and their totals need not look at deleted entries. Its
+//! record stays as a tombstone. A write that finds no entry therefore reads the newest record after itself, and removes
+//! its entry again if that record is a newer tombstone. If the worker dies between the two, an entry without a schedule
+//! is left; the repair pass finds and removes it.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 
-use super::{Newest, Store, StoreError, json, parse, seal_error};
+use super::{RecordSequence, Replaced, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
-use crate::jetstream::{NatsError, batch, kv};
+use crate::jetstream::batch;
+use crate::jetstream::batch::PageLimits;
+use crate::jetstream::kv::{self, Change, Write};
 use crate::protocol::records;
 use crate::seal::SealContext;
 use crate::secret::Secret;
-use crate::subject::{CONNECTIONS, ConnectionKey};
+use crate::subject::{CONNECTIONS, ConnectionKey, OAUTH};
 
-/// A page of connections.
-pub struct ConnectionPage {
-    /// Each with its place in the bucket and its key.
-    pub connections: Vec<(u64, ConnectionKey, OauthConnection)>,
-    /// How many there are in all.
-    pub total: u64,
-    /// Whether there are more behind the last.
-    pub more: bool,
+pub(crate) struct ConnectionPage {
+    pub(crate) connections: Vec<ListedConnection>,
+    /// Matching connections in the bucket.
+    pub(crate) total: u64,
+    /// True if more follow after the last one.
+    pub(crate) more: bool,
+}
+
+pub(crate) struct ListedConnection {
+    /// Revision of the entry. The next page starts after the last one of this page.
+    pub(crate) revision: u64,
+    pub(crate) key: ConnectionKey,
+    pub(crate) connection: OauthConnection,
 }
 
 impl Store {
-    /// Connections whose keys match, in the order in which they were last changed, from behind that place on; at most
-    /// `limit`, and about as many bytes as given.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn connections(
+    /// Lists the connections whose keys match, after a revision, in the order of their last change.
+    pub(crate) async fn connections(
         &self,
         filter: &str,
         after: u64,
-        limits: batch::PageLimits,
+        limits: PageLimits,
     ) -> Result<ConnectionPage, StoreError> {
         let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
         let mut connections = Vec::new();
         for entry in page.entries {
             let stored = self.open_connection(&entry.key, &entry.payload)?;
-            let key = ConnectionKey::parse_kv_key(&entry.key);
-            let key = key.map_err(|_| StoreError::Unreadable(format!("{CONNECTIONS}/{}", entry.key)))?;
-            connections.push((entry.revision, key, stored.connection));
+            let key = parse_key(&entry.key)?;
+            connections.push(ListedConnection { revision: entry.revision, key, connection: stored.connection });
         }
         Ok(ConnectionPage { connections, total: page.total, more: page.more })
     }
 
-    pub(super) fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
+    pub(crate) async fn connection(&self, key: &ConnectionKey) -> Result<Option<OauthConnection>, StoreError> {
+        Ok(self.stored_connection(key).await?.map(|stored| stored.connection))
+    }
+
+    /// Reads a connection with the fields that only workers need.
+    pub(crate) async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
+        let kv_key = key.kv_key();
+        let Some(value) = kv::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
+            return Ok(None);
+        };
+        self.open_connection(&kv_key, &value).map(Some)
+    }
+
+    fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
         let mut stored = self.open_secrets(kv_key, parse(CONNECTIONS, kv_key, value)?)?;
         if let Some(failure) = &stored.refresh_failure {
             stored.connection.status_reason = Some(failure.reason.clone());
@@ -61,80 +81,72 @@ impl Store {
         let sequence = stored.connection.sequence;
         for (field, secret) in secrets(&mut stored.connection) {
             if let Some(sealed) = secret.take() {
-                let context = connection_context(kv_key, field, sequence);
-                *secret = Some(self.keyring.open(context, sealed.expose()).map_err(seal_error(CONNECTIONS, kv_key))?);
+                let context = seal_context(kv_key, field, sequence);
+                let opened = self.keyring.open(context, sealed.expose());
+                *secret = Some(opened.map_err(StoreError::seal(format!("{CONNECTIONS}/{kv_key}")))?);
             }
         }
         Ok(stored)
     }
 
-    /// A connection as the bucket keeps it: headers and value.
-    ///
-    /// # Errors
-    /// [`StoreError::Seal`].
+    /// Returns headers and value of a connection's entry, with sealed secrets.
     pub fn sealed_connection(
         &self,
         key: &ConnectionKey,
         mut stored: StoredConnection,
     ) -> Result<(HeaderMap, Bytes), StoreError> {
-        let (kv_key, headers, sequence) = (key.kv_key(), mark(&stored), stored.connection.sequence);
+        let (kv_key, headers, sequence) = (key.kv_key(), refresh_header(&stored), stored.connection.sequence);
         for (field, secret) in secrets(&mut stored.connection) {
             if let Some(clear) = secret.take() {
-                let context = connection_context(&kv_key, field, sequence);
-                let sealed = self.keyring.seal(context, &clear).map_err(seal_error(CONNECTIONS, &kv_key))?;
-                *secret = Some(Secret::new(sealed));
+                let sealed = self.keyring.seal(seal_context(&kv_key, field, sequence), &clear);
+                *secret = Some(Secret::new(sealed.map_err(StoreError::seal(format!("{CONNECTIONS}/{kv_key}")))?));
             }
         }
         Ok((headers, json(&stored)?))
     }
 
-    /// Stores a connection, or takes it out if that is what its record says, unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn keep_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+    /// Brings the entry up to date with a record: stores the connection, or removes it if the record is a tombstone.
+    /// Does nothing if the entry is of a newer record.
+    pub(crate) async fn put_or_delete_connection(
+        &self,
+        key: &ConnectionKey,
+        stored: StoredConnection,
+    ) -> Result<(), StoreError> {
         match stored.connection.status {
             Status::Revoked => self.delete_connection(key, stored.connection.sequence).await,
             Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored).await,
         }
     }
 
-    /// Stores a connection unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+    /// Stores a connection, unless a newer one is stored.
+    pub(crate) async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
         let sequence = stored.connection.sequence;
-        let value = self.sealed_connection(key, stored)?;
-        if !self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Some(value)).await? {
-            return Ok(());
+        let (headers, value) = self.sealed_connection(key, stored)?;
+        match self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Write::Put { headers, value }).await? {
+            Replaced::Updated | Replaced::Kept { .. } => return Ok(()),
+            Replaced::Created => {}
         }
-        // Nothing was there: either it is new, or it was deleted while this write was held up.
+        // Either the connection is new, or it was deleted while this write was delayed.
         match self.tombstone(key).await? {
             Some(deleted) if deleted > sequence => self.delete_connection(key, deleted).await,
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Sequence of the record that says that this connection was deleted, if that is its newest.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn tombstone(&self, key: &ConnectionKey) -> Result<Option<u64>, StoreError> {
+    /// Returns the sequence of the newest record if that is a tombstone.
+    pub(crate) async fn tombstone(&self, key: &ConnectionKey) -> Result<Option<u64>, StoreError> {
         let Some(newest) = records::last(&self.nats, &key.subject()).await? else { return Ok(None) };
-        let connection: OauthConnection = parse(crate::subject::OAUTH, &key.subject(), &newest.payload)?;
+        let connection: OauthConnection = parse(OAUTH, &key.subject(), &newest.payload)?;
         Ok((connection.status == Status::Revoked).then_some(newest.sequence))
     }
 
-    /// Takes a connection out of the bucket unless a newer one is there. Its record stays and says that it is gone.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
+    /// Removes a connection's entry, unless it is of a newer record than the tombstone with this sequence.
+    pub(crate) async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
+        // A purge that meets a newer entry removes nothing, so read again until the key is gone.
         while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
-            let there: Newest = parse(CONNECTIONS, &kv_key, &entry.payload)?;
-            if there.sequence > sequence {
+            let stored: RecordSequence = parse(CONNECTIONS, &kv_key, &entry.payload)?;
+            if stored.sequence > sequence {
                 return Ok(());
             }
             let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
@@ -143,42 +155,30 @@ impl Store {
         Ok(())
     }
 
-    /// Notes down that a refresh of this connection failed, unless a newer one is there.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_failure(
+    /// Stores the failure of a refresh in the connection's entry, if that is still of the record with this sequence.
+    pub(crate) async fn put_failure(
         &self,
         key: &ConnectionKey,
         sequence: u64,
         failure: &RefreshFailure,
     ) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
-            let Some(value) = entry.value else { return Ok(()) };
-            // Still sealed: the note needs no key.
-            let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, &value)?;
+        kv::update(&self.nats, CONNECTIONS, &kv_key, |entry| {
+            let Some(value) = entry.and_then(|entry| entry.value.as_ref()) else { return Ok(Change::Keep(())) };
+            // The secrets stay sealed: this needs no key.
+            let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, value)?;
             if stored.connection.sequence != sequence {
-                return Ok(());
+                return Ok(Change::Keep(()));
             }
             stored.refresh_failure = Some(failure.clone());
-            let mut headers = crate::jetstream::headers(None);
-            if let Some(value) = mark(&stored).get(HEADER_REFRESH) {
-                headers.insert(HEADER_REFRESH, value.clone());
-            }
-            let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
-            match kv::put_with(&self.nats, at, headers, json(&stored)?).await {
-                // It may only have been sealed anew.
-                Err(NatsError::WrongLastSequence) => {}
-                put => return Ok(put.map(drop)?),
-            }
-        }
-        Ok(())
+            Ok(Change::Write(Write::Put { headers: refresh_header(&stored), value: json(&stored)? }, ()))
+        })
+        .await
     }
 }
 
-/// What the repair pass has to know of a connection, in a header.
-fn mark(stored: &StoredConnection) -> HeaderMap {
+/// The header from which the repair pass learns, without the value, whether the connection needs a schedule.
+fn refresh_header(stored: &StoredConnection) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if !stored.connection.is_kept_alive() {
         headers.insert(HEADER_REFRESH, REFRESH_NONE);
@@ -188,11 +188,15 @@ fn mark(stored: &StoredConnection) -> HeaderMap {
     headers
 }
 
-/// What of a connection is sealed, by field.
+/// The sealed fields of a connection, by name.
 pub(super) fn secrets(connection: &mut OauthConnection) -> [(&'static str, &mut Option<Secret>); 2] {
     [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
 }
 
-fn connection_context<'a>(key: &'a str, field: &'a str, sequence: u64) -> SealContext<'a> {
+pub(super) fn parse_key(kv_key: &str) -> Result<ConnectionKey, StoreError> {
+    ConnectionKey::parse_kv_key(kv_key).map_err(StoreError::unreadable(format!("{CONNECTIONS}/{kv_key}")))
+}
+
+fn seal_context<'a>(key: &'a str, field: &'a str, sequence: u64) -> SealContext<'a> {
     SealContext { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
 }

@@ -1,28 +1,32 @@
-//! Which sealing keys are in use: noted down before a key seals anything, so that no process starts without it.
+//! The list of sealing keys in use.
+//!
+//! A key is listed before it seals anything, and stays listed until rotation has re-sealed everything. A process whose
+//! keyring lacks a listed key does not start, so no process runs that cannot open what is stored.
 
 use std::collections::BTreeSet;
 
+use async_nats::HeaderMap;
+
 use super::{Store, StoreError, json, parse};
-use crate::jetstream::{NatsError, kv};
+use crate::jetstream::kv::{self, Change, Entry, Write};
 use crate::subject::{META, META_KEYS};
 
 impl Store {
-    /// Checks that the keyring opens what is stored, and notes down the sealing key before it is used.
+    /// Checks that the keyring has every key in use, and lists its sealing key.
     ///
     /// # Errors
-    /// [`StoreError::MissingKey`] naming a key in use that is not in the keyring.
-    pub async fn claim_keys(&self) -> Result<(), StoreError> {
+    /// [`StoreError::MissingKey`] if the keyring lacks a key in use.
+    pub(crate) async fn claim_keys(&self) -> Result<(), StoreError> {
         self.claim(&self.keyring.key_ids()).await
     }
 
-    /// Reads the keyring again and, if it has changed, goes on with what is there now. Gives the key that seals from
-    /// here on.
+    /// Reads the keyring again and switches to it. Returns the sealing key if the keyring has changed.
     ///
     /// # Errors
-    /// [`StoreError`] when it cannot be read or lacks a key in use; the one from before stays.
-    pub async fn take_up_keys(&self) -> Result<Option<String>, StoreError> {
+    /// If the keyring cannot be read or lacks a key in use; the old one then stays.
+    pub(crate) async fn reload_keys(&self) -> Result<Option<String>, StoreError> {
         let newer = self.keyring.read_again().await?;
-        // Also of what has not changed: whoever seals with a key has it noted down again, should it have been taken out.
+        // Also if nothing has changed: a rotation that did not reach this worker may have removed its key from the list.
         self.claim(&newer.key_ids()).await?;
         if newer.key_ids() == self.keyring.key_ids() {
             return Ok(None);
@@ -33,51 +37,41 @@ impl Store {
 
     async fn claim(&self, held: &[String]) -> Result<(), StoreError> {
         let Some(sealing) = held.first() else { return Ok(()) };
-        loop {
-            let (mut used, revision) = self.keys_in_use().await?;
+        kv::update(&self.nats, META, META_KEYS, |entry| {
+            let mut used = listed(entry)?;
             if let Some(missing) = used.iter().find(|id| !held.contains(id)) {
                 return Err(StoreError::MissingKey(missing.clone()));
             }
             if used.contains(sealing) {
-                return Ok(());
+                return Ok(Change::Keep(()));
             }
             used.push(sealing.clone());
-            match kv::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
-                Err(NatsError::WrongLastSequence) => {}
-                other => return Ok(other.map(drop)?),
-            }
-        }
+            Ok(Change::Write(list(&used)?, ()))
+        })
+        .await
     }
 
-    /// Ids of the keys that stored values need, and the revision of that note.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn keys_in_use(&self) -> Result<(Vec<String>, u64), StoreError> {
-        let entry = kv::get(&self.nats, META, META_KEYS).await?;
-        let revision = entry.as_ref().map_or(0, |entry| entry.revision);
-        let used = match entry.and_then(|entry| entry.value) {
-            Some(value) => parse(META, META_KEYS, &value)?,
-            None => Vec::new(),
-        };
-        Ok((used, revision))
+    pub(crate) async fn keys_in_use(&self) -> Result<Vec<String>, StoreError> {
+        listed(kv::get(&self.nats, META, META_KEYS).await?.as_ref())
     }
 
-    /// Notes down that of these keys nothing is sealed with any more. Gives those that were noted before.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn retire_keys(&self, unused: &BTreeSet<String>) -> Result<Vec<String>, StoreError> {
-        loop {
-            let (used, revision) = self.keys_in_use().await?;
-            let (retired, used): (Vec<_>, Vec<_>) = used.into_iter().partition(|id| unused.contains(id));
-            if retired.is_empty() {
-                return Ok(retired);
-            }
-            match kv::put(&self.nats, META, META_KEYS, json(&used)?, revision).await {
-                Err(NatsError::WrongLastSequence) => {}
-                other => return Ok(other.map(|_| retired)?),
-            }
-        }
+    /// Removes keys from the list, because nothing is sealed with them any more. Returns those that were listed.
+    pub(super) async fn retire_keys(&self, unused: &BTreeSet<String>) -> Result<Vec<String>, StoreError> {
+        kv::update(&self.nats, META, META_KEYS, |entry| {
+            let (retired, used): (Vec<_>, Vec<_>) = listed(entry)?.into_iter().partition(|id| unused.contains(id));
+            Ok(if retired.is_empty() { Change::Keep(retired) } else { Change::Write(list(&used)?, retired) })
+        })
+        .await
     }
+}
+
+fn listed(entry: Option<&Entry>) -> Result<Vec<String>, StoreError> {
+    match entry.and_then(|entry| entry.value.as_ref()) {
+        Some(value) => parse(META, META_KEYS, value),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn list(used: &[String]) -> Result<Write, StoreError> {
+    Ok(Write::Put { headers: HeaderMap::new(), value: json(&used)? })
 }

@@ -1,42 +1,38 @@
-//! Pending logins: kept, found by their state's hash, consumed once.
+//! Pending logins, stored under the hash of their state until the callback or `oauth.login_ttl`.
+//!
+//! A login is consumed once: its entry is replaced by a deletion marker that holds the id of the consuming command. Only
+//! the attempt that stored the marker may send the authorization code. A later delivery of the same command finds its own
+//! id and knows that the code may have been sent.
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 
-use super::{Store, StoreError, json, parse, seal_error};
+use super::{Store, StoreError, json, parse};
 use crate::command::HEADER_COMMAND;
-use crate::jetstream::{NatsError, header, kv};
+use crate::jetstream::header;
+use crate::jetstream::kv::{self, Entry, Swapped, Write};
 use crate::login::PendingLogin;
 use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{self, Account, STATES};
-use crate::system;
 
-/// A pending login as it was found.
-pub enum FoundLogin {
-    /// No such state: never there, or expired.
+pub(crate) enum FoundLogin {
+    /// The state was never given out, or has expired.
     Unknown,
-    /// Consumed by the command with this id, in the attempt with this message id.
-    Used {
-        /// The command.
-        command_id: String,
-        /// The attempt.
-        attempt: String,
-    },
-    /// Waiting for its callback.
+    /// Consumed by the command with this id.
+    Used { command_id: String },
     Pending {
-        /// Whose it is.
         account: Account,
-        /// What was kept.
         login: Box<PendingLogin>,
-        /// What its consumption replaces.
+        /// For [`Store::consume_login`].
         revision: u64,
     },
 }
 
-/// Who consumed a login.
+/// The consumer of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consumed {
-    /// This attempt: the code may be sent, once.
+pub(crate) enum Consumed {
+    /// The code may be sent, once.
     ByThisAttempt,
     /// An earlier delivery of the same command: the code may have been sent.
     ByThisCommand,
@@ -45,80 +41,71 @@ pub enum Consumed {
 }
 
 impl Store {
-    /// Keeps a new login until its callback.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_login(&self, state_hash: &str, account: &Account, login: &PendingLogin) -> Result<(), StoreError> {
+    pub(crate) async fn put_login(
+        &self,
+        state_hash: &str,
+        account: &Account,
+        login: &PendingLogin,
+    ) -> Result<(), StoreError> {
         Ok(kv::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0).await.map(drop)?)
     }
 
-    /// Finds a login by its state's hash.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {
+    pub(crate) async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {
         let Some(entry) = kv::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
             return Ok(FoundLogin::Unknown);
         };
-        let Some(value) = entry.value else {
-            let text = |name| header(&entry.headers, name).to_owned();
-            return Ok(FoundLogin::Used {
-                command_id: text(HEADER_COMMAND),
-                attempt: text(async_nats::header::NATS_MESSAGE_ID.as_ref()),
-            });
+        let Some(value) = &entry.value else {
+            return Ok(FoundLogin::Used { command_id: consumer(&entry).to_owned() });
         };
-        let account = entry.key.rsplit('.').next().and_then(|account| Account::parse(account).ok());
-        let account = account.ok_or_else(|| StoreError::Unreadable(format!("{STATES}/{state_hash}")))?;
-        let login = Box::new(parse(STATES, state_hash, &value)?);
+        let account = entry.key.rsplit('.').next().unwrap_or_default();
+        let account = Account::parse(account).map_err(StoreError::unreadable(format!("{STATES}/{state_hash}")))?;
+        let login = Box::new(parse(STATES, state_hash, value)?);
         Ok(FoundLogin::Pending { account, login, revision: entry.revision })
     }
 
-    /// Consumes a login: the mark that the attempt to exchange its code began. Gives whether this attempt made it.
+    /// Consumes a login for an attempt to exchange its code. Of all attempts exactly one gets
+    /// [`Consumed::ByThisAttempt`].
     ///
     /// # Errors
-    /// [`StoreError`] when the outcome is not known.
-    pub async fn consume_login(
+    /// If the outcome is unknown. The login may then be consumed.
+    pub(crate) async fn consume_login(
         &self,
         state_hash: &str,
         account: &Account,
         revision: u64,
         command_id: &str,
     ) -> Result<Consumed, StoreError> {
-        let attempt = system::random_id();
-        let mut headers: HeaderMap = crate::jetstream::headers(Some(&attempt));
+        let mut headers = HeaderMap::new();
         headers.insert(HEADER_COMMAND, command_id);
         let key = subject::state_key(state_hash, account);
         let at = kv::At { bucket: STATES, key: &key, replaces: revision };
-        match kv::delete(&self.nats, at, headers, bytes::Bytes::new()).await {
-            Ok(_) => return Ok(Consumed::ByThisAttempt),
-            Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(match self.login(state_hash).await? {
-            FoundLogin::Used { attempt: by, .. } if by == attempt => Consumed::ByThisAttempt,
-            FoundLogin::Used { command_id: by, .. } if by == command_id => Consumed::ByThisCommand,
-            FoundLogin::Used { .. } | FoundLogin::Unknown | FoundLogin::Pending { .. } => Consumed::ByAnother,
+        Ok(match kv::swap(&self.nats, at, Write::Delete { headers, body: Bytes::new() }).await? {
+            Swapped::Done => Consumed::ByThisAttempt,
+            Swapped::Lost(Some(entry)) if entry.value.is_none() && consumer(&entry) == command_id => {
+                Consumed::ByThisCommand
+            }
+            Swapped::Lost(_) => Consumed::ByAnother,
         })
     }
 
-    /// Seals a PKCE verifier for its login.
-    ///
-    /// # Errors
-    /// [`StoreError::Seal`].
-    pub fn seal_verifier(&self, state_hash: &str, verifier: &Secret) -> Result<String, StoreError> {
-        self.keyring.seal(verifier_context(state_hash), verifier).map_err(seal_error(STATES, state_hash))
+    pub(crate) fn seal_verifier(&self, state_hash: &str, verifier: &Secret) -> Result<String, StoreError> {
+        self.keyring
+            .seal(seal_context(state_hash), verifier)
+            .map_err(StoreError::seal(format!("{STATES}/{state_hash}")))
     }
 
-    /// Opens a login's PKCE verifier.
-    ///
-    /// # Errors
-    /// [`StoreError::Seal`].
-    pub fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
-        self.keyring.open(verifier_context(state_hash), sealed).map_err(seal_error(STATES, state_hash))
+    /// Opens the PKCE verifier. Open it before the login is consumed: a key that is missing for a moment then costs no
+    /// login.
+    pub(crate) fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
+        self.keyring.open(seal_context(state_hash), sealed).map_err(StoreError::seal(format!("{STATES}/{state_hash}")))
     }
 }
 
-fn verifier_context(state_hash: &str) -> SealContext<'_> {
+/// Id of the command that consumed a login, from the deletion marker.
+fn consumer(entry: &Entry) -> &str {
+    header(&entry.headers, HEADER_COMMAND)
+}
+
+fn seal_context(state_hash: &str) -> SealContext<'_> {
     SealContext { bucket: STATES, key: state_hash, field: "code_verifier", sequence: 0, bound_to: "" }
 }

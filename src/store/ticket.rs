@@ -1,27 +1,28 @@
-//! Start tickets: one-time links to the authorization request of a login that is bound to its browser.
+//! Start tickets: links to the authorization request of a login that is bound to its browser. A ticket is used once.
+//!
+//! A ticket's key has three tokens (`<hash>.<account>.start`), a login's has two. So a ticket is never taken for a state,
+//! and never counted as a pending login.
 
-use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::HeaderMap;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Store, StoreError, json, parse, seal_error};
-use crate::jetstream::{NatsError, header, kv};
+use super::{Store, StoreError, json, parse};
+use crate::jetstream::kv::{self, Swapped, Write};
 use crate::seal::SealContext;
 use crate::secret::{self, Secret};
 use crate::subject::{self, Account, STATES};
-use crate::system;
 
-/// What a ticket leads to.
+/// The authorization request that a ticket leads to, and the cookie that binds the login to the browser.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Start {
-    /// The authorization URL, which holds the state.
+pub(crate) struct Start {
+    /// Secret, because it holds the state.
     #[serde(serialize_with = "secret::in_clear")]
-    pub oauth_url: Secret,
-    /// Name of the cookie that the callback demands.
-    pub cookie_name: String,
-    /// Its value.
+    pub(crate) oauth_url: Secret,
+    pub(crate) cookie_name: String,
     #[serde(serialize_with = "secret::in_clear")]
-    pub cookie_value: Secret,
+    pub(crate) cookie_value: Secret,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,44 +32,44 @@ struct Ticket {
 }
 
 impl Store {
-    /// Keeps what a ticket leads to, sealed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn put_ticket(&self, ticket_hash: &str, account: &Account, start: &Start) -> Result<(), StoreError> {
-        let unreadable = |_| StoreError::Unreadable(format!("{STATES}/{ticket_hash}"));
-        let text = serde_json::to_string(start).map(Secret::new).map_err(unreadable)?;
-        let sealed = self.keyring.seal(seal_context(ticket_hash), &text).map_err(seal_error(STATES, ticket_hash))?;
+    pub(crate) async fn put_ticket(
+        &self,
+        ticket_hash: &str,
+        account: &Account,
+        start: &Start,
+    ) -> Result<(), StoreError> {
+        let what = format!("{STATES}/{ticket_hash}");
+        let text = serde_json::to_string(start).map(Secret::new).map_err(StoreError::unreadable(what.as_str()))?;
+        let sealed = self.keyring.seal(seal_context(ticket_hash), &text).map_err(StoreError::seal(what))?;
         let key = subject::ticket_key(ticket_hash, account);
         Ok(kv::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
     }
 
-    /// Takes what a ticket leads to, once: the mark that it was taken comes first.
+    /// Uses a ticket up and returns its content. Opens it first: a key that is missing for a moment then costs no ticket.
     ///
     /// # Errors
-    /// [`StoreError`] when the outcome is not known.
-    pub async fn take_ticket(&self, ticket_hash: &str) -> Result<Option<Start>, StoreError> {
+    /// If the outcome is unknown. The ticket may then be used up.
+    pub(crate) async fn take_ticket(&self, ticket_hash: &str) -> Result<Option<Start>, StoreError> {
         let any = subject::ticket_key_of_any(ticket_hash);
         let Some(entry) = kv::get(&self.nats, STATES, &any).await? else { return Ok(None) };
         let Some(value) = entry.value else { return Ok(None) };
         let Ticket { sealed } = parse(STATES, ticket_hash, &value)?;
-        let opened = self.keyring.open(seal_context(ticket_hash), &sealed).map_err(seal_error(STATES, ticket_hash))?;
+        let opened = self
+            .keyring
+            .open(seal_context(ticket_hash), &sealed)
+            .map_err(StoreError::seal(format!("{STATES}/{ticket_hash}")))?;
         let start = parse(STATES, ticket_hash, opened.expose().as_bytes())?;
 
-        let attempt = system::random_id();
         let at = kv::At { bucket: STATES, key: &entry.key, replaces: entry.revision };
-        match kv::delete(&self.nats, at, crate::jetstream::headers(Some(&attempt)), bytes::Bytes::new()).await {
-            Ok(_) => return Ok(Some(start)),
-            Err(NatsError::WrongLastSequence | NatsError::InFlight) => {}
-            Err(error) => return Err(error.into()),
+        let write = Write::Delete { headers: HeaderMap::new(), body: Bytes::new() };
+        match kv::swap(&self.nats, at, write).await? {
+            Swapped::Done => Ok(Some(start)),
+            Swapped::Lost(_) => Ok(None),
         }
-        // Another took it, or a repetition of this very mark met the first one.
-        let mark = kv::get(&self.nats, STATES, &any).await?;
-        Ok(mark.filter(|mark| header(&mark.headers, NATS_MESSAGE_ID.as_ref()) == attempt).map(|_| start))
     }
 }
 
-/// What of a kept ticket is sealed.
+/// Returns the sealed text of a stored ticket.
 pub(super) fn sealed(value: &[u8]) -> Result<String, StoreError> {
     parse(STATES, "a ticket", value).map(|Ticket { sealed }| sealed)
 }

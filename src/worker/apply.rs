@@ -54,7 +54,7 @@ pub(super) async fn settle(
 ) -> Result<OauthConnection, StoreError> {
     let stored = context.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
-    context.store.keep_connection(key, stored).await?;
+    context.store.put_or_delete_connection(key, stored).await?;
     fail_point!("after_kv");
     let mut event = Event::about(&job.subject, kind, actor, system::now());
     (event.sequence, event.reason) = (Some(record.sequence), reason);
@@ -90,6 +90,6 @@ pub(super) async fn plan(
 
 /// The answer that shows a connection.
 pub(super) fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
-    let body = serde_json::to_value(connection).map_err(|_| StoreError::Unreadable(connection.subject.clone()))?;
+    let body = serde_json::to_value(connection).map_err(StoreError::unreadable(connection.subject.as_str()))?;
     Ok(WorkerReply::ok(body))
 }

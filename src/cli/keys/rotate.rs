@@ -45,7 +45,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let rotated = store::rotate(&store, &show).await;
     bar.finish_and_clear();
     let rotated = rotated?;
-    let (used, _) = store.keys_in_use().await?;
+    let used = store.keys_in_use().await?;
     let spare: Vec<String> = store::spare(&store.keyring.key_ids(), &used).into_iter().collect();
     let Rotated { sealing, resealed, caught_up, retired } = rotated;
     if json {

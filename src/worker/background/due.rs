@@ -61,8 +61,8 @@ async fn hand_on(context: &Context, message: Message) -> Result<(), NatsError> {
         Ok(()) => AckKind::Ack,
         // A refresh is there already. If a caller asked for it, it may end without one, and without a schedule.
         Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(AGAIN)),
-        Err(StoreError::Unreadable(what)) => {
-            warn!("a due refresh cannot be read: {what}");
+        Err(error @ StoreError::Unreadable { .. }) => {
+            warn!("a due refresh cannot be read: {error}");
             AckKind::Term
         }
         Err(error) => {
@@ -74,13 +74,13 @@ async fn hand_on(context: &Context, message: Message) -> Result<(), NatsError> {
 }
 
 async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError> {
-    let unreadable = || StoreError::Unreadable(message.subject.to_string());
-    let key = ConnectionKey::parse_due(&message.subject).map_err(|_| unreadable())?;
-    let due: Due = serde_json::from_slice(&message.payload).map_err(|_| unreadable())?;
+    let subject = message.subject.as_str();
+    let key = ConnectionKey::parse_due(subject).map_err(StoreError::unreadable(subject))?;
+    let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
     let work = Work::Refresh { actor: None, sequence: due.sequence, booked: due.booked };
     let command = Outgoing::seal(&subject, work, |order| context.store.keyring.seal_own_order(order));
-    let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
+    let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;
     Ok(())
 }

@@ -75,7 +75,7 @@ async fn keep_clear(context: &Context) {
 }
 
 async fn reload(context: &Context, was_asked: bool) {
-    match context.store.take_up_keys().await {
+    match context.store.reload_keys().await {
         Ok(Some(sealing)) => info!(sealing, keys = ?context.store.keyring.key_ids(), "keyring taken up"),
         Ok(None) if was_asked => info!(sealing = ?context.store.keyring.key_ids().first(), "keyring as before"),
         Ok(None) => {}

@@ -78,7 +78,7 @@ async fn order(
     let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
     loop {
         let command = Outgoing::seal(subject, work(), |order| context.store.keyring.seal_own_order(order));
-        let command = command.map_err(|source| StoreError::Seal { what: subject.subject(), source })?;
+        let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command.id);
         if let Some(newer) = enqueue(context, &command, wants_newer, deadline).await? {
             return Ok(newer);

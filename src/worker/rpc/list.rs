@@ -13,7 +13,7 @@ use super::{CallError, bad_request, explain, no_config};
 use crate::auth::VerifiedCaller;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
-use crate::store::{ConnectionPage, StoreError};
+use crate::store::{ConnectionPage, ListedConnection, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
 use crate::worker::context::Context;
 
@@ -63,7 +63,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     }
     let (mut results, mut size, mut last, many) = (Vec::new(), 0, after, connections.len());
     let mut configs = HashMap::new();
-    for (place, key, mut connection) in connections {
+    for ListedConnection { revision, key, mut connection } in connections {
         let has_config = match configs.get(&key.integration) {
             Some(has_config) => *has_config,
             None => context.store.has_config(&key.integration).await?,
@@ -71,7 +71,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         configs.insert(key.integration, has_config);
         explain(&mut connection, has_config);
         let entry = json!(connection);
-        (size, last) = (size + entry.to_string().len(), place);
+        (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);
         if size >= PAGE_BYTES {
             break;

@@ -1,0 +1,53 @@
+//! Records of connections. The body of a record is for subscribers; the parts that only workers may see are sealed in a
+//! header.
+
+use async_nats::jetstream::message::StreamMessage;
+
+use super::{Store, StoreError, parse};
+use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
+use crate::connection::{OauthConnection, SealedPart, StoredConnection};
+use crate::jetstream::header;
+use crate::seal::SealContext;
+use crate::secret::Secret;
+use crate::subject::{ConnectionKey, OAUTH};
+
+impl Store {
+    /// Seals the header of a connection's record, bound to the command that writes the record.
+    pub fn seal_part(&self, key: &ConnectionKey, command_id: &str, part: &SealedPart) -> Result<String, StoreError> {
+        let subject = key.subject();
+        let text = serde_json::to_string(part).map(Secret::new).map_err(StoreError::unreadable(subject.as_str()))?;
+        self.keyring
+            .seal(seal_context(&subject, command_id), &text)
+            .map_err(StoreError::seal(format!("{OAUTH}/{subject}")))
+    }
+
+    /// Puts a connection together from its record.
+    pub(crate) fn connection_of(
+        &self,
+        key: &ConnectionKey,
+        record: &StreamMessage,
+    ) -> Result<StoredConnection, StoreError> {
+        let subject = key.subject();
+        let mut connection: OauthConnection = parse(OAUTH, &subject, &record.payload)?;
+        let context = seal_context(&subject, header(&record.headers, HEADER_COMMAND));
+        let opened = self
+            .keyring
+            .open(context, header(&record.headers, HEADER_SEALED_REFRESH))
+            .map_err(StoreError::seal(format!("{OAUTH}/{subject}")))?;
+        let SealedPart { refresh_token, issued_at, login_id } = parse(OAUTH, &subject, opened.expose().as_bytes())?;
+        connection.refresh_token = refresh_token;
+        connection.sequence = record.sequence;
+        connection.modified = modified(record);
+        Ok(StoredConnection { connection, issued_at, login_id, refresh_failure: None })
+    }
+}
+
+/// Unix seconds at which the server stored a record.
+#[must_use]
+pub(super) fn modified(record: &StreamMessage) -> u64 {
+    u64::try_from(record.time.unix_timestamp()).unwrap_or(0)
+}
+
+fn seal_context<'a>(subject: &'a str, command_id: &'a str) -> SealContext<'a> {
+    SealContext { bucket: OAUTH, key: subject, field: HEADER_SEALED_REFRESH, sequence: 0, bound_to: command_id }
+}
