@@ -34,6 +34,7 @@ impl Outgoing {
     ) -> Result<Self, SealError> {
         let (id, subject) = (system::random_id(), subject.subject());
         let order = Order { subject: subject.clone(), id: id.clone(), work };
+        // Orders and envelopes always have a JSON form, so these two errors cannot happen and have no cause to keep.
         let order = serde_json::to_string(&order).map(Secret::new).map_err(|_| SealError::Form)?;
         let (sealed, sender) = seal(order.expose().as_bytes())?;
         let envelope = Envelope { v: VERSION, id: id.clone(), sealed };
