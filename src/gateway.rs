@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::call::Operation;
-use crate::gateway::backend::{Bus, Caller};
+use crate::gateway::backend::{Backend, RequestContext};
 
 use crate::secret::Secret;
 
@@ -41,8 +41,8 @@ const UNROUTED: &str = "unrouted";
 
 /// The edge behind one listener.
 #[derive(Debug)]
-pub(crate) struct Edge {
-    bus: Arc<Bus>,
+pub(crate) struct Gateway {
+    backend: Arc<Backend>,
     metrics: Metrics,
     routes: Routes,
     public_url: Option<Url>,
@@ -72,13 +72,13 @@ struct Visit<'a> {
     body_by: Instant,
 }
 
-impl Edge {
+impl Gateway {
     /// An edge that serves these routes.
     ///
     /// # Errors
     /// When the table of routes contradicts itself.
-    pub(crate) fn new(bus: Arc<Bus>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
-        Ok(Self { bus, metrics, routes: Routes::new(served)?, public_url: None })
+    pub(crate) fn new(backend: Arc<Backend>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
+        Ok(Self { backend, metrics, routes: Routes::new(served)?, public_url: None })
     }
 
     /// The same, with how browsers reach it: the beginning of the links that it makes itself.
@@ -142,11 +142,11 @@ impl Edge {
         let work = async {
             let mut asked = asked(operation, found, head, visit)?;
             let body = request::body(body, visit.limits.body, visit.body_by);
-            let Some(signed) = asked.caller.credential.take_if(|credential| credential.is_signed()) else {
+            let Some(signed) = asked.context.credential.take_if(|credential| credential.is_signed()) else {
                 return self.reply(asked, body, html).await;
             };
             let body = body.await?;
-            asked.caller.credential = Some(signed.over(&body));
+            asked.context.credential = Some(signed.over(&body));
             self.reply(asked, std::future::ready(Ok(body)), html).await
         };
         let done = tokio::time::timeout(visit.limits.request_timeout, work).await;
@@ -165,24 +165,24 @@ impl Edge {
     where
         F: Future<Output = Result<Bytes, HttpError>>,
     {
-        let bus = &self.bus;
+        let backend = &self.backend;
         match asked.operation {
-            Operation::Callback => Ok(callback::finish(bus, asked, html).await),
-            Operation::Start => callback::start(bus, asked).await,
-            Operation::ListConfigs => configs::list(bus, asked).await,
-            Operation::GetConfig => configs::get(bus, asked).await,
-            Operation::PutConfig => configs::put(bus, asked, body.await?).await,
-            Operation::DeleteConfig => configs::delete(bus, asked).await,
-            Operation::Login => connections::login(bus, self.public_url.as_ref(), asked).await,
-            Operation::ListConnections => connections::list(bus, asked).await,
-            Operation::Token => connections::token(bus, asked).await,
-            Operation::Refresh => connections::refresh(bus, asked).await,
-            Operation::Revoke => connections::revoke(bus, asked).await,
-            Operation::ListKeys => api_keys::list(bus, asked).await,
-            Operation::CreateKey => api_keys::create(bus, asked, body.await?).await,
-            Operation::RevokeKey => api_keys::revoke(bus, asked).await,
+            Operation::Callback => Ok(callback::finish(backend, asked, html).await),
+            Operation::Start => callback::start(backend, asked).await,
+            Operation::ListConfigs => configs::list(backend, asked).await,
+            Operation::GetConfig => configs::get(backend, asked).await,
+            Operation::PutConfig => configs::put(backend, asked, body.await?).await,
+            Operation::DeleteConfig => configs::delete(backend, asked).await,
+            Operation::Login => connections::login(backend, self.public_url.as_ref(), asked).await,
+            Operation::ListConnections => connections::list(backend, asked).await,
+            Operation::Token => connections::token(backend, asked).await,
+            Operation::Refresh => connections::refresh(backend, asked).await,
+            Operation::Revoke => connections::revoke(backend, asked).await,
+            Operation::ListKeys => api_keys::list(backend, asked).await,
+            Operation::CreateKey => api_keys::create(backend, asked, body.await?).await,
+            Operation::RevokeKey => api_keys::revoke(backend, asked).await,
             Operation::Health => health::alive(&asked),
-            Operation::Ready => health::ready(bus, &asked).await,
+            Operation::Ready => health::ready(backend, &asked).await,
             Operation::Metrics => health::metrics(&self.metrics, &asked),
             Operation::OpenApi => openapi::document(&asked),
         }
@@ -211,8 +211,8 @@ fn asked(operation: Operation, found: Found<'_>, head: Parts, visit: Visit<'_>) 
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let caller = Caller { credential, traceparent: Some(visit.traceparent.to_owned()) };
-    Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, caller })
+    let context = RequestContext { credential, traceparent: Some(visit.traceparent.to_owned()) };
+    Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, context })
 }
 
 /// Bytes of the headers as HTTP/1.1 would write them.

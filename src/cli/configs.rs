@@ -15,7 +15,7 @@ use super::print::{self, plain, print_line, render};
 use crate::call::Call;
 use crate::command::Credential;
 use crate::config::Config;
-use crate::gateway::backend::{Bus, BusError, Caller, Command as Order, Whoami};
+use crate::gateway::backend::{Backend, BackendError, Command as Order, RequestContext, Whoami};
 use crate::protocol::replies::Replies;
 use crate::secret::Secret;
 use crate::subject::{ADMIN_EDGE, Integration};
@@ -54,14 +54,14 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         bail!("missing API key: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or pass `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
-    let caller = Caller { credential: Some(credential), traceparent: None };
+    let context = RequestContext { credential: Some(credential), traceparent: None };
     let nats = super::connect(config).await?;
     let refusal = nats.clone();
-    let bus = Bus::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
+    let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
     tokio::select! {
-        done = execute(&bus, &caller, command, json) => done,
+        done = execute(&backend, &context, command, json) => done,
         refusal = refusal.refusal() => bail!("this NATS user lacks a permission that `admin` has: {refusal}"),
-        ended = bus.receive() => bail!("cannot receive answers: {}", ended.err().map_or_else(String::new, |error| error.to_string())),
+        ended = backend.receive() => bail!("cannot receive answers: {}", ended.err().map_or_else(String::new, |error| error.to_string())),
     }
 }
 
@@ -74,28 +74,28 @@ fn parse_key(key: &Secret) -> anyhow::Result<Secret> {
     Ok(Secret::new(key.to_owned()))
 }
 
-async fn execute(bus: &Bus, caller: &Caller, command: Command, json: bool) -> anyhow::Result<()> {
+async fn execute(backend: &Backend, context: &RequestContext, command: Command, json: bool) -> anyhow::Result<()> {
     match command {
         Command::Put { file } => {
             let body = read(&file)?;
             let integration = parse_integration(body.expose())?;
-            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(backend, context).await?;
             let said = format!("config of {integration} stored");
             let body = body.expose().to_owned().into();
-            send_command(bus, caller, Order::Put { integration, account, seal_to, body }).await?;
+            send_command(backend, context, Order::Put { integration, account, seal_to, body }).await?;
             print::print_success(&said, json)
         }
         Command::Delete { integration } => {
-            let Whoami { account, admin: _, seal_to } = whoami(bus, caller).await?;
+            let Whoami { account, admin: _, seal_to } = whoami(backend, context).await?;
             let said = format!("config of {integration} deleted");
-            send_command(bus, caller, Order::Delete { integration, account, seal_to }).await?;
+            send_command(backend, context, Order::Delete { integration, account, seal_to }).await?;
             print::print_success(&said, json)
         }
         Command::Get { integration } => {
-            let config = call(bus, caller, Call::Config, &json!({ "integration_id": integration })).await?;
+            let config = call(backend, context, Call::Config, &json!({ "integration_id": integration })).await?;
             print_configs(&[config], json)
         }
-        Command::List => print_configs(&list(bus, caller).await?, json),
+        Command::List => print_configs(&list(backend, context).await?, json),
     }
 }
 
@@ -119,30 +119,31 @@ fn parse_integration(body: &str) -> anyhow::Result<Integration> {
     Ok(integration_id)
 }
 
-async fn whoami(bus: &Bus, caller: &Caller) -> anyhow::Result<Whoami> {
-    Ok(serde_json::from_value(call(bus, caller, Call::Whoami, &json!({})).await?)?)
+async fn whoami(backend: &Backend, context: &RequestContext) -> anyhow::Result<Whoami> {
+    Ok(serde_json::from_value(call(backend, context, Call::Whoami, &json!({})).await?)?)
 }
 
-async fn list(bus: &Bus, caller: &Caller) -> anyhow::Result<Vec<Value>> {
-    pages::read_all(Map::new(), async |question| call(bus, caller, Call::Configs, &Value::Object(question)).await).await
+async fn list(backend: &Backend, context: &RequestContext) -> anyhow::Result<Vec<Value>> {
+    pages::read_all(Map::new(), async |question| call(backend, context, Call::Configs, &Value::Object(question)).await)
+        .await
 }
 
-async fn call(bus: &Bus, caller: &Caller, name: Call, question: &Value) -> anyhow::Result<Value> {
-    let answer = bus.call(name, caller, question).await.map_err(with_hint)?;
+async fn call(backend: &Backend, context: &RequestContext, name: Call, question: &Value) -> anyhow::Result<Value> {
+    let answer = backend.call(name, context, question).await.map_err(with_hint)?;
     serde_json::from_slice(&answer).context("the answer is not JSON")
 }
 
-async fn send_command(bus: &Bus, caller: &Caller, order: Order) -> anyhow::Result<()> {
+async fn send_command(backend: &Backend, context: &RequestContext, order: Order) -> anyhow::Result<()> {
     // The subscription to answers was sent earlier on the same connection, so the answer cannot be missed.
-    tokio::time::timeout(Duration::from_mins(2), bus.command(order, caller)).await?.map(drop).map_err(with_hint)
+    tokio::time::timeout(Duration::from_mins(2), backend.command(order, context)).await?.map(drop).map_err(with_hint)
 }
 
-fn with_hint(error: BusError) -> anyhow::Error {
+fn with_hint(error: BackendError) -> anyhow::Error {
     match error {
-        BusError::Unavailable => {
+        BackendError::Unavailable => {
             anyhow::anyhow!("no worker answers: start one on this bus, and connect as the NATS user `admin`")
         }
-        BusError::Refused { .. } | BusError::Deadline => error.into(),
+        BackendError::Refused { .. } | BackendError::Deadline => error.into(),
     }
 }
 

@@ -18,8 +18,8 @@ use crate::auth::bearer::Bearers;
 use crate::config::{Config, Http, Webhooks};
 use crate::event::Reads;
 
-use crate::gateway::backend::Bus;
-use crate::gateway::{Certificates, Drain, Edge, Limits, Metrics, Rate, Served};
+use crate::gateway::backend::Backend;
+use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
 use crate::jetstream::{Nats, Patience};
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
@@ -76,16 +76,16 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
         let needed = permission::needed_by_edge(&config.nats.inbox_prefix(), replies.waiter());
         tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
     }
-    let bus = Arc::new(Bus::new(nats, replies, config.http.deadline));
+    let backend = Arc::new(Backend::new(nats, replies, config.http.deadline));
     if let Some(address) = config.http.metrics_listen {
-        let edge = Edge::new(Arc::clone(&bus), metrics.clone(), Served::MetricsOnly)?;
+        let gateway = Gateway::new(Arc::clone(&backend), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;
         info!("metrics on http://{}/metrics", listener.local_addr()?);
-        let run = gateway::run(listener, Arc::new(edge), Limits::default(), None, tasks.stop());
+        let run = gateway::run(listener, Arc::new(gateway), Limits::default(), None, tasks.stop());
         listen_until_stopped(&tasks, "metrics", run);
     }
     if role != Role::Worker {
-        start_edge(&config, bus, metrics, &tasks).await?;
+        start_edge(&config, backend, metrics, &tasks).await?;
     }
     if tasks.run(ends, exit_with_stdin).await {
         Ok(())
@@ -197,15 +197,15 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
     })
 }
 
-async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
-    let edge = Edge::new(Arc::clone(&bus), metrics, served)?;
+    let gateway = Gateway::new(Arc::clone(&backend), metrics, served)?;
     let tls = certificates(&config.http, tasks).await?;
     let listener = listen(config.http.listen, "http.listen").await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
     let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
-    let edge = Arc::new(edge.at(public_url));
+    let gateway = Arc::new(gateway.at(public_url));
     println!("listening on {own_url}");
     let limits = limits(&config.http);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
@@ -213,7 +213,7 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
         let (done, stop) = (done.clone(), stop.clone());
         async move {
             tokio::select! {
-                ended = bus.receive() => ended,
+                ended = backend.receive() => ended,
                 () = done.cancelled() => Ok(()),
             }?;
             stop.cancelled().await;
@@ -221,7 +221,7 @@ async fn start_edge(config: &Config, bus: Arc<Bus>, metrics: Metrics, tasks: &Ta
         }
     });
     listen_until_stopped(tasks, "gateway", async move {
-        let drained = gateway::run(listener, edge, limits, tls, stop).await;
+        let drained = gateway::run(listener, gateway, limits, tls, stop).await;
         // Running requests still needed answers until here.
         done.cancel();
         drained

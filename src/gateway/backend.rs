@@ -26,7 +26,7 @@ use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Int
 
 /// Who is calling, unjudged, and what ties the call to traces. By default nobody.
 #[derive(Debug, Clone, Default)]
-pub struct Caller {
+pub struct RequestContext {
     /// The proof, when one came.
     pub credential: Option<Credential>,
     /// W3C trace context, of valid form.
@@ -97,7 +97,7 @@ pub enum Command {
 
 /// Why there is no answer to pass on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BusError {
+pub enum BackendError {
     /// The worker's own answer.
     #[error("{error}")]
     Refused {
@@ -136,21 +136,21 @@ const OCCUPIED: &str = "another command of the same kind is running for this con
 type Said = (Instant, u64, Result<(), String>);
 
 /// The connection to the bus.
-pub struct Bus {
+pub struct Backend {
     nats: Nats,
     replies: Replies,
     deadline: Duration,
     ready: Mutex<Option<Said>>,
 }
 
-impl std::fmt::Debug for Bus {
+impl std::fmt::Debug for Backend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bus").finish_non_exhaustive()
+        f.debug_struct("Backend").finish_non_exhaustive()
     }
 }
 
-impl Bus {
-    /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Bus::receive`] runs.
+impl Backend {
+    /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Backend::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
         Self { nats, replies, deadline, ready: Mutex::new(None) }
@@ -178,25 +178,25 @@ impl Bus {
     ///
     /// # Errors
     /// The worker's refusal, or that there is no worker to ask.
-    pub async fn call(&self, call: Call, caller: &Caller, body: &Value) -> Result<Bytes, BusError> {
+    pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
         let mut headers = HeaderMap::new();
-        if let Some(credential) = &caller.credential {
+        if let Some(credential) = &context.credential {
             headers.insert(HEADER_CREDENTIAL, credential.expose());
         }
-        if let Some(traceparent) = &caller.traceparent {
+        if let Some(traceparent) = &context.traceparent {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
         let answer = match self.ask(call, &headers, body).await {
             // Somebody has it.
             Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
-                return Err(BusError::Deadline);
+                return Err(BackendError::Deadline);
             }
-            answer => answer.map_err(|_| BusError::Unavailable)?,
+            answer => answer.map_err(|_| BackendError::Unavailable)?,
         };
         let empty = HeaderMap::new();
         let headers = answer.headers.as_ref().unwrap_or(&empty);
         match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
-            Ok(status) => Err(BusError::Refused {
+            Ok(status) => Err(BackendError::Refused {
                 status,
                 error: header(headers, NATS_SERVICE_ERROR).to_owned(),
                 retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
@@ -209,10 +209,10 @@ impl Bus {
     ///
     /// # Errors
     /// The worker's refusal, that it could not be queued, or that the deadline passed.
-    pub async fn command(&self, command: Command, caller: &Caller) -> Result<Bytes, BusError> {
+    pub async fn command(&self, command: Command, context: &RequestContext) -> Result<Bytes, BackendError> {
         let deadline = Instant::now() + self.deadline;
         let state = if let Command::Exchange { state, .. } = &command { Some(state.clone()) } else { None };
-        let outgoing = seal(command, caller)?;
+        let outgoing = seal(command, context)?;
         let mut answer = self.replies.expect(&outgoing.id);
         let is_ours = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
@@ -229,10 +229,10 @@ impl Bus {
             Ok(Some(WorkerReply { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
             Ok(Some(WorkerReply { status, body, retry_after })) => {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
-                Err(BusError::Refused { status, error, retry_after })
+                Err(BackendError::Refused { status, error, retry_after })
             }
-            Ok(None) if !self.nats.is_connected() => Err(BusError::Unavailable),
-            Ok(None) => Err(BusError::Deadline),
+            Ok(None) if !self.nats.is_connected() => Err(BackendError::Unavailable),
+            Ok(None) => Err(BackendError::Deadline),
         }
     }
 
@@ -257,10 +257,10 @@ impl Bus {
     }
 
     async fn ask_ready(&self) -> Result<(), String> {
-        match self.call(Call::Ready, &Caller::default(), &Value::Null).await {
+        match self.call(Call::Ready, &RequestContext::default(), &Value::Null).await {
             Ok(_) => Ok(()),
-            Err(BusError::Refused { error, .. }) => Err(error),
-            Err(BusError::Unavailable | BusError::Deadline) => Err("no worker answers".to_owned()),
+            Err(BackendError::Refused { error, .. }) => Err(error),
+            Err(BackendError::Unavailable | BackendError::Deadline) => Err("no worker answers".to_owned()),
         }
     }
 
@@ -284,12 +284,12 @@ impl Bus {
     }
 
     /// Ends once a login turns out to have been used by another command than this one.
-    async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BusError {
-        let nobody = Caller::default();
+    async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BackendError {
+        let nobody = RequestContext::default();
         let question = serde_json::json!({ "state": state.expose(), "command_id": command_id });
         loop {
             tokio::time::sleep(LOOK).await;
-            if let Err(refused @ BusError::Refused { status: 401, .. }) =
+            if let Err(refused @ BackendError::Refused { status: 401, .. }) =
                 self.call(Call::State, &nobody, &question).await
             {
                 return refused;
@@ -299,7 +299,7 @@ impl Bus {
 
     /// Puts a command on the queue; while its place there is taken, tries again until the deadline. Gives whether it
     /// is surely this command that is there: one that was sent again may have met its own likeness from elsewhere.
-    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<bool, BusError> {
+    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<bool, BackendError> {
         let mut pause = Duration::from_millis(20);
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
@@ -310,7 +310,7 @@ impl Bus {
                 Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
                 Err(error) => {
                     warn!("command not queued: {error}");
-                    return Err(BusError::Unavailable);
+                    return Err(BackendError::Unavailable);
                 }
             }
             pause = (pause * 2).min(Duration::from_millis(200));
@@ -319,8 +319,8 @@ impl Bus {
 }
 
 /// A command as it goes out: sealed, so that not even its sender can read it back.
-fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
-    let credential = caller.credential.clone();
+fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendError> {
+    let credential = context.credential.clone();
     let needed = || refused(401, CREDENTIAL_NEEDED, None);
     let (subject, seal_to, message_id, work) = match command {
         Command::Exchange { state, query, owner, cookies } => {
@@ -342,12 +342,12 @@ fn seal(command: Command, caller: &Caller) -> Result<Outgoing, BusError> {
         }
     };
     let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))
-        .map_err(|_| BusError::Unavailable)?
+        .map_err(|_| BackendError::Unavailable)?
         .with_ttl(COMMAND_TTL);
     if let Some(message_id) = message_id {
         outgoing = outgoing.with_message_id(&message_id);
     }
-    if let Some(traceparent) = &caller.traceparent {
+    if let Some(traceparent) = &context.traceparent {
         outgoing = outgoing.with_header(HEADER_TRACEPARENT, traceparent);
     }
     Ok(outgoing)
@@ -362,6 +362,6 @@ fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, 
     hash_of(&Secret::new(parts.join("\n")))
 }
 
-fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BusError {
-    BusError::Refused { status, error: error.to_owned(), retry_after }
+fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BackendError {
+    BackendError::Refused { status, error: error.to_owned(), retry_after }
 }

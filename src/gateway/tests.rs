@@ -34,8 +34,8 @@ async fn start_with(limits: Limits, tls: Option<Arc<Certificates>>) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (metrics, shutdown) = (Metrics::new(), CancellationToken::new());
-    let edge = Edge::new(Arc::new(Bus::nowhere().await), metrics.clone(), Served::All).unwrap();
-    let ended = tokio::spawn(run(listener, Arc::new(edge), limits, tls, shutdown.clone()));
+    let gateway = Gateway::new(Arc::new(Backend::nowhere().await), metrics.clone(), Served::All).unwrap();
+    let ended = tokio::spawn(run(listener, Arc::new(gateway), limits, tls, shutdown.clone()));
     Running { address, metrics, shutdown, ended }
 }
 

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::Credential;
-use tokenbus::internals::gateway::{Caller, Command};
+use tokenbus::internals::gateway::{Command, RequestContext};
 use tokenbus::subject::{Account, Integration};
 use tokio::sync::watch;
 
@@ -143,7 +143,7 @@ async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
     configures.kill().await;
     let first = fleet.worker_stopping_at("before_pause").await;
     // All that has to be asked is asked while nobody stands still.
-    let caller = Caller {
+    let caller = RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
         traceparent: None,
     };

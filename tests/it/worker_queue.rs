@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
-use tokenbus::internals::gateway::Caller;
+use tokenbus::internals::gateway::RequestContext;
 use tokenbus::internals::seal::seal_order;
 use tokenbus::internals::system::random_id;
 
@@ -67,7 +67,7 @@ async fn scene() -> (Provider, Fleet, crate::fleet::Worker, async_nats::Client, 
     let provider = Provider::generous().await;
     let (fleet, worker) = Fleet::configured(&provider.url).await;
     let key = Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0]));
-    let caller = Caller { credential: Some(Credential::new(key)), ..nobody() };
+    let caller = RequestContext { credential: Some(Credential::new(key)), ..nobody() };
     let seal_to = fleet.own_edge().await.seal_to(&caller).await;
     let edge = fleet.nats.connect("edge").await;
     (provider, fleet, worker, edge, seal_to)

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::Credential;
-use tokenbus::internals::gateway::{Caller, Command};
+use tokenbus::internals::gateway::{Command, RequestContext};
 use tokenbus::subject::{Account, Integration};
 use tokio::time::sleep;
 
@@ -113,7 +113,7 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
     configurer.kill().await;
     let mut first = fleet.worker_dying_at("before_config_record").await;
     let edge = fleet.own_edge().await;
-    let callers = fleet.admin_keys.clone().map(|key| Caller {
+    let callers = fleet.admin_keys.clone().map(|key| RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {key}")))),
         traceparent: None,
     });

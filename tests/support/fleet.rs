@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenbus::Secret;
 use tokenbus::internals::Replies;
-use tokenbus::internals::gateway::{Bus, Call, Caller, StateOwner};
+use tokenbus::internals::gateway::{Backend, Call, RequestContext, StateOwner};
 use tokenbus::internals::{Nats as Connection, Patience};
 use tokio::task::JoinSet;
 use url::Url;
@@ -51,7 +51,7 @@ pub(crate) struct Worker {
 
 /// An edge within the test, for commands that no HTTP request makes.
 pub(crate) struct OwnEdge {
-    pub(crate) bus: Arc<Bus>,
+    pub(crate) bus: Arc<Backend>,
     _receives: JoinSet<()>,
 }
 
@@ -217,7 +217,7 @@ impl Fleet {
         "edge".clone_into(&mut settings.user);
         settings.password = Secret::new(self.nats.password("edge"));
         let connection = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
-        let bus = Arc::new(Bus::new(connection, Replies::new(), Duration::from_secs(20)));
+        let bus = Arc::new(Backend::new(connection, Replies::new(), Duration::from_secs(20)));
         let mut receives = JoinSet::new();
         let receiving = Arc::clone(&bus);
         receives.spawn(async move { drop(receiving.receive().await) });
@@ -366,16 +366,16 @@ impl OwnEdge {
     }
 
     /// The workers' public curve key, as they tell it to this caller.
-    pub(crate) async fn seal_to(&self, caller: &Caller) -> String {
-        let answer = self.bus.call(Call::Whoami, caller, &json!({})).await.expect("a worker answers");
+    pub(crate) async fn seal_to(&self, context: &RequestContext) -> String {
+        let answer = self.bus.call(Call::Whoami, context, &json!({})).await.expect("a worker answers");
         let who: Value = serde_json::from_slice(&answer).expect("JSON");
         who["seal_to"].as_str().expect("the key is in `seal_to`").to_owned()
     }
 }
 
-/// A caller without a credential.
-pub(crate) fn nobody() -> Caller {
-    Caller::default()
+/// A request without a credential.
+pub(crate) fn nobody() -> RequestContext {
+    RequestContext::default()
 }
 
 /// The state in the answer to a login.

@@ -8,7 +8,7 @@ use super::Role;
 use super::keyring;
 use super::report::{Check, Report};
 use crate::config::Config;
-use crate::gateway::backend::Bus;
+use crate::gateway::backend::Backend;
 use crate::jetstream::{Nats, NatsError, Patience};
 use crate::protocol::high_water::{self, SequenceError};
 use crate::protocol::permissions::{self, OwnUser};
@@ -209,7 +209,7 @@ fn streams(found: Vec<Result<(), TopologyError>>) -> Check {
 }
 
 async fn workers(nats: Nats) -> Check {
-    match Bus::new(nats, Replies::new(), ANSWER_TIMEOUT).ready().await {
+    match Backend::new(nats, Replies::new(), ANSWER_TIMEOUT).ready().await {
         Ok(()) => Check::fine("workers", "answer"),
         Err(reason) => Check::failed("workers", reason)
             .fix("start one with `tokenbus serve --role worker`; if one is running, see the permissions above"),

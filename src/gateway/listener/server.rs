@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::gateway::listener::peers::Peers;
 use crate::gateway::listener::rate_limits::Gate;
-use crate::gateway::{Certificates, Edge, Rate};
+use crate::gateway::{Certificates, Gateway, Rate};
 
 /// Pause after the operating system refused to hand over a connection: it is out of descriptors,
 /// and asking again at once would only burn time.
@@ -105,7 +105,7 @@ struct Busy(Arc<Activity>);
 
 /// What the connections of a listener share.
 struct Listener {
-    edge: Arc<Edge>,
+    gateway: Arc<Gateway>,
     limits: Limits,
     gate: Gate,
     tls: Option<Arc<Certificates>>,
@@ -115,7 +115,7 @@ struct Listener {
 /// Serves until shutdown, with TLS where there is a certificate, then lets what is in flight end within the limit.
 pub(crate) async fn run(
     listener: TcpListener,
-    edge: Arc<Edge>,
+    gateway: Arc<Gateway>,
     limits: Limits,
     tls: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
@@ -123,7 +123,7 @@ pub(crate) async fn run(
     let (permits, drain) = (Arc::new(Semaphore::new(limits.connections)), limits.drain);
     let gate = Gate::new(limits.trusted_proxies.clone(), limits.address_rate, limits.credential_rate);
     let peers = Peers::new(limits.connections_per_address, limits.trusted_proxies.clone());
-    let shared = Arc::new(Listener { edge, limits, gate, tls, shutdown: shutdown.clone() });
+    let shared = Arc::new(Listener { gateway, limits, gate, tls, shutdown: shutdown.clone() });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
     while let Some((stream, peer, permit)) = accept(&listener, &permits, &shutdown).await {
         let Some(place) = peers.take(peer) else {
@@ -197,8 +197,8 @@ impl Listener {
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, busy) = (Arc::clone(&shared), Activity::begin(&activity));
             async move {
-                let Listener { edge, limits, gate, tls, .. } = &*shared;
-                let mut reply = edge.answer(request, peer, limits, gate).await;
+                let Listener { gateway, limits, gate, tls, .. } = &*shared;
+                let mut reply = gateway.answer(request, peer, limits, gate).await;
                 if tls.is_some() {
                     reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
                 }

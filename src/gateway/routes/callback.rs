@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::call::Call;
-use crate::gateway::backend::{Bus, Caller, Command, StateOwner};
+use crate::gateway::backend::{Backend, Command, RequestContext, StateOwner};
 use crate::gateway::routes::error::{Answer, HttpError};
 use crate::gateway::routes::page::{self, Outcome};
 use crate::gateway::routes::reply::{self, Reply};
@@ -31,10 +31,10 @@ struct Cookie {
 }
 
 /// Sends a browser on to the provider with the cookie that the callback then demands.
-pub(in crate::gateway) async fn start(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn start(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
     let ticket = asked.query.need("ticket")?;
     asked.query.end()?;
-    let answer = bus.call(Call::Start, &asked.caller, &json!({ "ticket": ticket.expose() })).await?;
+    let answer = backend.call(Call::Start, &asked.context, &json!({ "ticket": ticket.expose() })).await?;
     let started = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
     redirect(&started).ok_or(HttpError::Unreadable)
 }
@@ -54,29 +54,29 @@ fn redirect(Started { oauth_url, cookie: Cookie { name, value, max_age } }: &Sta
 
 /// Takes what the provider sent, has a worker exchange it, and says how it went: in JSON, or as a
 /// page that shows no token.
-pub(in crate::gateway) async fn finish(bus: &Bus, mut asked: Asked, html: bool) -> Reply {
-    let owner = match owner(bus, &mut asked).await {
+pub(in crate::gateway) async fn finish(backend: &Backend, mut asked: Asked, html: bool) -> Reply {
+    let owner = match owner(backend, &mut asked).await {
         Ok((state, owner)) => (state, owner),
         Err(error) => return failed(&error.answer(false), None, html),
     };
     let (state, owner) = owner;
     let cookies = request::login_cookies(&asked.headers);
     let command = Command::Exchange { state, query: asked.raw_query, owner: owner.clone(), cookies };
-    match bus.command(command, &asked.caller).await {
+    match backend.command(command, &asked.context).await {
         Ok(_) if html => page::reply(StatusCode::OK, &Outcome::Connected, Some(&owner)),
         Ok(connection) => negotiated(reply::json(StatusCode::OK, connection)),
-        Err(error) => failed(&HttpError::Bus(error).answer(false), Some(&owner), html),
+        Err(error) => failed(&HttpError::Backend(error).answer(false), Some(&owner), html),
     }
 }
 
-async fn owner(bus: &Bus, asked: &mut Asked) -> Result<(Secret, StateOwner), HttpError> {
+async fn owner(backend: &Backend, asked: &mut Asked) -> Result<(Secret, StateOwner), HttpError> {
     let state = asked.query.need("state")?;
     if state.expose().len() > MAX_STATE {
         return Err(HttpError::bad(format!("state is longer than {MAX_STATE} bytes")));
     }
     // The state is the credential; another one travels sealed in the command alone.
-    let nobody = Caller { credential: None, ..asked.caller.clone() };
-    let answer = bus.call(Call::State, &nobody, &json!({ "state": state.expose() })).await?;
+    let nobody = RequestContext { credential: None, ..asked.context.clone() };
+    let answer = backend.call(Call::State, &nobody, &json!({ "state": state.expose() })).await?;
     let owner = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
     Ok((state, owner))
 }

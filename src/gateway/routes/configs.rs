@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::call::Call;
-use crate::gateway::backend::{Bus, Caller, Command, Whoami};
+use crate::gateway::backend::{Backend, Command, RequestContext, Whoami};
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::{self, Reply};
 use crate::gateway::routes::request::{Asked, Query};
@@ -14,44 +14,44 @@ use crate::gateway::routes::request::{Asked, Query};
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 
-pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn list(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
     let body = page(&mut asked.query)?;
     asked.query.end()?;
-    answer(bus, Call::Configs, &asked.caller, body).await
+    answer(backend, Call::Configs, &asked.context, body).await
 }
 
-pub(in crate::gateway) async fn get(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn get(backend: &Backend, asked: Asked) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
     let body = Map::from_iter([("integration_id".to_owned(), integration.as_str().into())]);
-    answer(bus, Call::Config, &asked.caller, body).await
+    answer(backend, Call::Config, &asked.context, body).await
 }
 
-pub(in crate::gateway) async fn put(bus: &Bus, asked: Asked, body: Bytes) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn put(backend: &Backend, asked: Asked, body: Bytes) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
-    let Whoami { account, admin: _, seal_to } = admin(bus, &asked.caller).await?;
-    bus.command(Command::Put { integration, account, seal_to, body }, &asked.caller).await?;
+    let Whoami { account, admin: _, seal_to } = admin(backend, &asked.context).await?;
+    backend.command(Command::Put { integration, account, seal_to, body }, &asked.context).await?;
     Ok(reply::success())
 }
 
-pub(in crate::gateway) async fn delete(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn delete(backend: &Backend, asked: Asked) -> Result<Reply, HttpError> {
     let integration = asked.names.integration()?;
     asked.query.end()?;
-    let Whoami { account, admin: _, seal_to } = admin(bus, &asked.caller).await?;
-    bus.command(Command::Delete { integration, account, seal_to }, &asked.caller).await?;
+    let Whoami { account, admin: _, seal_to } = admin(backend, &asked.context).await?;
+    backend.command(Command::Delete { integration, account, seal_to }, &asked.context).await?;
     Ok(reply::success())
 }
 
 /// Asks whose credential it is.
-async fn whoami(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
-    let answer = bus.call(Call::Whoami, caller, &json!({})).await?;
+async fn whoami(backend: &Backend, context: &RequestContext) -> Result<Whoami, HttpError> {
+    let answer = backend.call(Call::Whoami, context, &json!({})).await?;
     serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)
 }
 
 /// Spares the queue what a worker would refuse anyway; the worker judges again.
-async fn admin(bus: &Bus, caller: &Caller) -> Result<Whoami, HttpError> {
-    let who = whoami(bus, caller).await?;
+async fn admin(backend: &Backend, context: &RequestContext) -> Result<Whoami, HttpError> {
+    let who = whoami(backend, context).await?;
     if who.admin { Ok(who) } else { Err(HttpError::Unauthorized("only admins may change configs")) }
 }
 
@@ -65,10 +65,10 @@ pub(in crate::gateway) fn page(query: &mut Query) -> Result<Map<String, Value>, 
 
 /// Makes a call and passes its answer on.
 pub(in crate::gateway) async fn answer(
-    bus: &Bus,
+    backend: &Backend,
     call: Call,
-    caller: &Caller,
+    context: &RequestContext,
     body: Map<String, Value>,
 ) -> Result<Reply, HttpError> {
-    Ok(reply::json(StatusCode::OK, bus.call(call, caller, &Value::Object(body)).await?))
+    Ok(reply::json(StatusCode::OK, backend.call(call, context, &Value::Object(body)).await?))
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use url::Url;
 
 use crate::call::{Call, START_PATH};
-use crate::gateway::backend::Bus;
+use crate::gateway::backend::Backend;
 use crate::gateway::routes::configs::{answer, page};
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::{self, Reply};
@@ -26,7 +26,7 @@ struct Begun {
 }
 
 pub(in crate::gateway) async fn login(
-    bus: &Bus,
+    backend: &Backend,
     public_url: Option<&Url>,
     mut asked: Asked,
 ) -> Result<Reply, HttpError> {
@@ -45,7 +45,7 @@ pub(in crate::gateway) async fn login(
     if !variables.is_empty() {
         body.insert("variables".to_owned(), variables.into());
     }
-    let answered = bus.call(Call::Login, &asked.caller, &Value::Object(body)).await?;
+    let answered = backend.call(Call::Login, &asked.context, &Value::Object(body)).await?;
     let Begun { oauth_url, ticket } = serde_json::from_slice(&answered).map_err(|_| HttpError::Unreadable)?;
     let oauth_url = oauth_url.or_else(|| Some(start_link(public_url?, &ticket?)));
     let oauth_url = oauth_url.ok_or(HttpError::Unreadable)?;
@@ -58,35 +58,35 @@ fn start_link(public_url: &Url, ticket: &Secret) -> Secret {
     Secret::new(format!("{base}{START_PATH}?ticket={}", ticket.expose()))
 }
 
-pub(in crate::gateway) async fn token(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn token(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     if let Some(seconds) = asked.query.number("min_valid", 0, MAX_MIN_VALID)? {
         body.insert("min_valid".to_owned(), seconds.into());
     }
     asked.query.end()?;
-    answer(bus, Call::Token, &asked.caller, body).await
+    answer(backend, Call::Token, &asked.context, body).await
 }
 
-pub(in crate::gateway) async fn refresh(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn refresh(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = named(&asked)?;
     asked.query.pass("refresh_token", &mut body);
     asked.query.end()?;
-    answer(bus, Call::Refresh, &asked.caller, body).await
+    answer(backend, Call::Refresh, &asked.context, body).await
 }
 
-pub(in crate::gateway) async fn list(bus: &Bus, mut asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn list(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
     let mut body = page(&mut asked.query)?;
     if asked.names.has_integration() {
         body.insert("integration_id".to_owned(), asked.names.integration()?.as_str().into());
     }
     asked.query.end()?;
-    answer(bus, Call::List, &asked.caller, body).await
+    answer(backend, Call::List, &asked.context, body).await
 }
 
-pub(in crate::gateway) async fn revoke(bus: &Bus, asked: Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn revoke(backend: &Backend, asked: Asked) -> Result<Reply, HttpError> {
     let body = named(&asked)?;
     asked.query.end()?;
-    answer(bus, Call::Delete, &asked.caller, body).await
+    answer(backend, Call::Delete, &asked.context, body).await
 }
 
 /// The body of a call about the connection in the path.

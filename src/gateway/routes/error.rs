@@ -3,7 +3,7 @@
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 
-use crate::gateway::backend::BusError;
+use crate::gateway::backend::BackendError;
 use crate::gateway::routes::reply::{self, Reply};
 use crate::subject::NameError;
 
@@ -34,7 +34,7 @@ pub(in crate::gateway) enum HttpError {
     #[error("a worker's answer could not be read")]
     Unreadable,
     #[error(transparent)]
-    Bus(#[from] BusError),
+    Backend(#[from] BackendError),
 }
 
 /// What the caller sees of an error.
@@ -63,10 +63,10 @@ impl HttpError {
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
             Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(Some(*seconds)))),
-            Self::Timeout | Self::Bus(BusError::Deadline) => (StatusCode::GATEWAY_TIMEOUT, None),
+            Self::Timeout | Self::Backend(BackendError::Deadline) => (StatusCode::GATEWAY_TIMEOUT, None),
             Self::Unreadable => (StatusCode::BAD_GATEWAY, None),
-            Self::Bus(BusError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(None))),
-            Self::Bus(BusError::Refused { status, error: _, retry_after: after }) => match status {
+            Self::Backend(BackendError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(None))),
+            Self::Backend(BackendError::Refused { status, error: _, retry_after: after }) => match status {
                 401 | 403 => (StatusCode::UNAUTHORIZED, Some(challenge())),
                 404 if missing_is_404 => (StatusCode::NOT_FOUND, None),
                 413 => (StatusCode::PAYLOAD_TOO_LARGE, None),
@@ -112,7 +112,7 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, missing_is_404: bool, expected: u16) {
-        let error = HttpError::Bus(BusError::Refused { status, error: "no".to_owned(), retry_after: Some(7) });
+        let error = HttpError::Backend(BackendError::Refused { status, error: "no".to_owned(), retry_after: Some(7) });
         assert_eq!(error.answer(missing_is_404).status.as_u16(), expected);
     }
 
@@ -131,16 +131,16 @@ mod tests {
 
     #[test]
     fn waiting_times_and_challenges_go_with_their_status() {
-        let busy = BusError::Refused { status: 429, error: "slow down".to_owned(), retry_after: Some(7) };
-        assert_eq!(HttpError::Bus(busy).answer(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
-        let away = HttpError::Bus(BusError::Unavailable).answer(false);
+        let busy = BackendError::Refused { status: 429, error: "slow down".to_owned(), retry_after: Some(7) };
+        assert_eq!(HttpError::Backend(busy).answer(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
+        let away = HttpError::Backend(BackendError::Unavailable).answer(false);
         assert_eq!(away.header, Some((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))));
         let limited = HttpError::Limited { whose: "address", seconds: 3 }.answer(false);
         assert_eq!((limited.status.as_u16(), limited.header), (429, Some((header::RETRY_AFTER, HeaderValue::from(3)))));
         for after in [Some(7), None] {
-            let broken = BusError::Refused { status: 502, error: "later".to_owned(), retry_after: after };
+            let broken = BackendError::Refused { status: 502, error: "later".to_owned(), retry_after: after };
             let expected = after.map(|after| (header::RETRY_AFTER, HeaderValue::from(after)));
-            assert_eq!(HttpError::Bus(broken).answer(false).header, expected);
+            assert_eq!(HttpError::Backend(broken).answer(false).header, expected);
         }
         assert_eq!(HttpError::Unauthorized("who?").answer(false).header, Some(challenge()));
     }

@@ -2,7 +2,7 @@
 
 use hyper::StatusCode;
 
-use crate::gateway::backend::{Bus, BusError};
+use crate::gateway::backend::{Backend, BackendError};
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::metrics::Metrics;
 use crate::gateway::routes::reply::{self, Reply};
@@ -13,11 +13,11 @@ pub(in crate::gateway) fn alive(asked: &Asked) -> Result<Reply, HttpError> {
     Ok(reply::json(StatusCode::OK, r#"{"status":"alive"}"#))
 }
 
-pub(in crate::gateway) async fn ready(bus: &Bus, asked: &Asked) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn ready(backend: &Backend, asked: &Asked) -> Result<Reply, HttpError> {
     asked.query.end()?;
-    match bus.ready().await {
+    match backend.ready().await {
         Ok(()) => Ok(reply::json(StatusCode::OK, r#"{"status":"ready"}"#)),
-        Err(error) => Err(BusError::Refused { status: 503, error, retry_after: None }.into()),
+        Err(error) => Err(BackendError::Refused { status: 503, error, retry_after: None }.into()),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::call::Operation;
 use crate::command::{Cookie, Credential};
-use crate::gateway::backend::Caller;
+use crate::gateway::backend::RequestContext;
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::REQUEST_ID;
 use crate::gateway::routes::table::PathNames;
@@ -33,7 +33,7 @@ pub(in crate::gateway) struct Asked {
     pub(in crate::gateway) query: Query,
     pub(in crate::gateway) raw_query: Secret,
     pub(in crate::gateway) headers: HeaderMap,
-    pub(in crate::gateway) caller: Caller,
+    pub(in crate::gateway) context: RequestContext,
 }
 
 /// What a signed request has to be about.
