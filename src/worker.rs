@@ -21,7 +21,8 @@ use self::background::{due, queues, repair, upkeep, webhooks};
 use self::commands::{configure, exchange, refresh, revoke};
 use self::consumer::Places;
 use self::job::Job;
-use crate::command::{Work, WorkerReply};
+use self::rpc::status::Failure;
+use crate::command::Work;
 use crate::config::Config;
 use crate::jetstream::NatsError;
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
@@ -195,7 +196,7 @@ async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason:
     if let Some(job) = job {
         job.answer(
             nats,
-            &WorkerReply::error(502, "the command was given up; an operator finds it with `tokenbus dead list`"),
+            &Failure::GivenUp.answer("the command was given up; an operator finds it with `tokenbus dead list`"),
         )
         .await;
     }

@@ -10,7 +10,7 @@ use crate::provider::{self, TOTAL_TIMEOUT};
 use crate::system;
 
 /// Why there are no tokens.
-pub(super) enum NoTokens {
+pub(crate) enum NoTokens {
     /// The request could not be made: the config does not fit.
     Request(RequestError),
     /// No answer.
@@ -20,14 +20,6 @@ pub(super) enum NoTokens {
 }
 
 impl NoTokens {
-    /// The HTTP status for whoever waits.
-    pub(super) fn status(&self) -> u16 {
-        match self {
-            Self::Request(_) | Self::Unreachable(_) => 502,
-            Self::Refused(error, _) => error.reply_status(),
-        }
-    }
-
     /// How long the provider asks to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -8,6 +8,7 @@ mod list;
 mod login;
 mod nodes;
 mod reads;
+pub(crate) mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
+use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::WorkerReply;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
@@ -37,8 +39,9 @@ const QUESTION_BYTES: usize = 64 * 1024;
 const ERROR_CHARS: usize = 500;
 /// The queue group: of all workers, one gets each call.
 const QUEUE: &str = "tokenbus";
-/// How long to wait before asking again when the bus was away.
+/// Seconds that a caller should wait after NATS was unavailable, or while too many of its calls run.
 const RETRY_AFTER: u64 = 2;
+const RETRY_WAIT: Duration = Duration::from_secs(RETRY_AFTER);
 /// Pause before calls are served on a new connection.
 const ANEW: Duration = Duration::from_millis(100);
 /// How long the end of a subscription is waited for.
@@ -46,8 +49,7 @@ const UNSUBSCRIBE: Duration = Duration::from_secs(1);
 
 /// Why a call gets no answer but an error.
 enum CallError {
-    /// The caller's fault, with a status and a text.
-    Refused(u16, String),
+    Refused(Failure, String),
     /// Not the caller's fault.
     Store(StoreError),
     /// A refusal as it is.
@@ -56,7 +58,7 @@ enum CallError {
 
 /// Too much of something, and the seconds until it may be asked for again.
 fn too_many(text: &str, seconds: u64) -> CallError {
-    CallError::Answered(WorkerReply { retry_after: Some(seconds), ..WorkerReply::error(429, text) })
+    CallError::Answered(Failure::RateLimited.answer_after(text, Duration::from_secs(seconds)))
 }
 
 impl From<StoreError> for CallError {
@@ -67,18 +69,16 @@ impl From<StoreError> for CallError {
 
 impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
-        match error {
-            AuthError::Limited { retry_after_seconds } => too_many(&error.to_string(), retry_after_seconds),
-            AuthError::Bus(error) => Self::Store(error.into()),
-            AuthError::NoKeys(_) => Self::Refused(503, error.to_string()),
-            AuthError::Missing | AuthError::Rejected(_) => Self::Refused(401, error.to_string()),
+        match status::of_auth_error(error) {
+            Ok(refusal) => Self::Answered(refusal),
+            Err(error) => Self::Store(error),
         }
     }
 }
 
 /// The text may name what the caller wrote, however long that is.
 fn bad_request(error: impl std::fmt::Display) -> CallError {
-    CallError::Refused(400, error.to_string().chars().take(ERROR_CHARS).collect())
+    CallError::Refused(Failure::BadRequest, error.to_string().chars().take(ERROR_CHARS).collect())
 }
 
 /// Serves all calls until told to stop, then ends those under way and writes down what was read.
@@ -127,16 +127,16 @@ where
 fn told(span: &Span, done: Result<Value, CallError>) -> WorkerReply {
     let answer = match done {
         Ok(body) => WorkerReply::ok(body),
-        Err(CallError::Refused(status, text)) => WorkerReply::error(status, &text),
+        Err(CallError::Refused(failure, text)) => failure.answer(&text),
         Err(CallError::Answered(answer)) => answer,
         Err(CallError::Store(StoreError::Nats(error))) if error.is_unavailable() => {
             span.in_scope(|| warn!("{error}"));
-            let away = WorkerReply::error(503, "the message bus is not available; try again");
-            WorkerReply { retry_after: Some(RETRY_AFTER), ..away }
+            Failure::Unavailable.answer_after("the message bus is not available; try again", RETRY_WAIT)
         }
         Err(CallError::Store(error)) => {
             span.in_scope(|| error!("{error}"));
-            WorkerReply::error(502, "what is stored cannot be read; an operator finds the reason in the worker's log")
+            Failure::Unreadable
+                .answer("what is stored cannot be read; an operator finds the reason in the worker's log")
         }
     };
     span.in_scope(|| debug!(status = answer.status, "answered"));
@@ -176,7 +176,7 @@ async fn carry_out(
 
 fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
     if body.len() > QUESTION_BYTES {
-        return Err(CallError::Refused(413, format!("a question has at most {QUESTION_BYTES} bytes")));
+        return Err(CallError::Refused(Failure::TooLarge, format!("a question has at most {QUESTION_BYTES} bytes")));
     }
     serde_json::from_slice(body).map_err(|error| bad_request(without_values(&error.to_string())))
 }
@@ -191,7 +191,7 @@ fn without_values(error: &str) -> String {
 }
 
 fn no_config() -> CallError {
-    CallError::Refused(404, "no config with that integration_id".to_owned())
+    CallError::Refused(Failure::NotFound, "no config with that integration_id".to_owned())
 }
 
 #[derive(Deserialize)]
@@ -230,13 +230,16 @@ async fn token(context: &Context, caller: &VerifiedCaller, question: &Connection
             let connection = read(context, &key).await?;
             let is_good =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
-            let is_limited = matches!(refused, CallError::Answered(WorkerReply { status: 429, .. }));
+            let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
             if is_good {
                 Ok(json!(connection))
             } else if is_limited {
                 Err(refused)
             } else {
-                Err(CallError::Refused(502, "the token has expired and cannot be refreshed at the moment".to_owned()))
+                Err(CallError::Refused(
+                    Failure::Unreadable,
+                    "the token has expired and cannot be refreshed at the moment".to_owned(),
+                ))
             }
         }
         refreshed => refreshed,
@@ -266,5 +269,5 @@ fn explain(connection: &mut OauthConnection, has_config: bool) {
 }
 
 fn no_connection() -> CallError {
-    CallError::Refused(404, "no connection with that integration_id and connection_id".to_owned())
+    CallError::Refused(Failure::NotFound, "no connection with that integration_id and connection_id".to_owned())
 }

@@ -57,17 +57,6 @@ pub(crate) enum TokenError {
 }
 
 impl TokenError {
-    /// The HTTP status for whoever waits: 400 where another login may help, 502 where the provider or
-    /// the integration is at fault.
-    #[must_use]
-    pub(crate) fn reply_status(&self) -> u16 {
-        match self {
-            Self::Oauth(code) if !blames_caller(*code) => 502,
-            Self::Oauth(_) => 400,
-            Self::RateLimited | Self::ServerError(_) | Self::Unreadable | Self::TooLarge => 502,
-        }
-    }
-
     /// Its name in events, from a fixed list.
     #[must_use]
     pub(crate) fn reason(&self) -> &'static str {
@@ -86,11 +75,6 @@ impl TokenError {
     pub(crate) fn retry_with_next_secret(&self) -> bool {
         matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
     }
-}
-
-/// Neither the provider's own failure nor a client that it refuses.
-fn blames_caller(code: ErrorCode) -> bool {
-    !matches!(code.kind(), ErrorKind::InvalidClient | ErrorKind::Temporary) && code != ErrorCode::UnauthorizedClient
 }
 
 /// Judges an answer: success is 2xx with a non-empty `access_token`, no `error` and no

@@ -16,6 +16,7 @@ use crate::store::{StoreError, json as to_json};
 use crate::subject::{self, OAUTH};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::rpc::status::{self, Failure};
 use crate::{auth, system};
 
 const DELETED: &str = "deleted";
@@ -35,7 +36,7 @@ pub(in crate::worker) async fn put(
     };
     let config = match parse(context, job, body) {
         Ok(config) => config,
-        Err(text) => return Ok(WorkerReply::error(400, &text)),
+        Err(text) => return Ok(Failure::BadRequest.answer(&text)),
     };
     let subject = subject::config_subject(&job.subject.integration);
     let sealed = context.store.seal_config(OAUTH, &subject, 0, config.clone())?;
@@ -49,7 +50,7 @@ pub(in crate::worker) async fn put(
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(WorkerReply::error(400, OVERTAKEN)),
+        Write::Overtaken => return Ok(Failure::Superseded.answer(OVERTAKEN)),
     };
     done(context, job, EventKind::ConfigPut, &actor, sequence).await
 }
@@ -67,7 +68,7 @@ pub(in crate::worker) async fn delete(
     let newest = records::last(&context.nats, &subject).await?;
     let is_ours = newest.as_ref().is_some_and(|record| records::is_work_of(record, &job.id));
     if !is_ours && context.store.stored_config(&job.subject.integration).await?.is_none() {
-        return Ok(WorkerReply::error(404, "no config with that integration_id"));
+        return Ok(Failure::NotFound.answer("no config with that integration_id"));
     }
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_STATUS, DELETED);
@@ -77,7 +78,7 @@ pub(in crate::worker) async fn delete(
             record.sequence
         }
         Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(WorkerReply::error(400, OVERTAKEN)),
+        Write::Overtaken => return Ok(Failure::Superseded.answer(OVERTAKEN)),
     };
     done(context, job, EventKind::ConfigDeleted, &actor, sequence).await
 }
@@ -91,13 +92,11 @@ async fn admin(
 ) -> Result<Result<String, WorkerReply>, StoreError> {
     match context.auth.authenticate(credential, job.purpose(content)).await {
         Ok(caller) if caller.account != job.subject.account => {
-            Ok(Err(WorkerReply::error(401, "the credential belongs to another account")))
+            Ok(Err(Failure::Unauthorized.answer("the credential belongs to another account")))
         }
         Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
-        Ok(_) => Ok(Err(WorkerReply::error(401, auth::ADMINS_ONLY))),
-        Err(auth::AuthError::Bus(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Err(WorkerReply::error(503, &error.to_string()))),
-        Err(error) => Ok(Err(WorkerReply::error(401, &error.to_string()))),
+        Ok(_) => Ok(Err(Failure::Unauthorized.answer(auth::ADMINS_ONLY))),
+        Err(error) => status::of_auth_error(error).map(Err),
     }
 }
 

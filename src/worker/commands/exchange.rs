@@ -19,10 +19,11 @@ use crate::protocol::records;
 use crate::secret::Secret;
 use crate::store::{Consumed, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
+use crate::system;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{apply, provider_calls};
-use crate::{auth, system};
 
 /// Tries to be first while refreshes write the same record.
 const TRIES: u32 = 8;
@@ -34,27 +35,27 @@ pub(in crate::worker) async fn run(
     query: &Secret,
     (credential, cookies): (Option<&Credential>, &[Cookie]),
 ) -> Result<WorkerReply, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
+    let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let newest = records::last(&context.nats, &key.subject()).await?;
     // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
     // login's state.
     let state = match callback::state(query.expose()) {
         Ok(state) => state,
-        Err(error) => return Ok(WorkerReply::error(400, &error.to_string())),
+        Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
     };
     let hash = login::hash_of(&state);
     let (login, revision) = match context.store.login(&hash).await? {
         FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
         FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(context, job, &key).await,
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
-            return Ok(WorkerReply::error(401, UNKNOWN_STATE));
+            return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE));
         }
     };
     if let Some(refusal) = foreign(context, job, query, credential).await? {
         return Ok(refusal);
     }
     if !login.is_of_browser(&hash, cookies) {
-        return Ok(WorkerReply::error(401, FOREIGN_BROWSER));
+        return Ok(Failure::Unauthorized.answer(FOREIGN_BROWSER));
     }
     let attempt = Attempt { context, job, key: &key, hash: &hash, login: &login, replaces: newest };
     attempt.run(query, revision).await
@@ -74,10 +75,8 @@ async fn foreign(
     let Some(credential) = credential else { return Ok(None) };
     match context.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
         Ok(caller) if caller.account == job.subject.account => Ok(None),
-        Ok(_) => Ok(Some(WorkerReply::error(401, "this login belongs to another account"))),
-        Err(auth::AuthError::Bus(error)) => Err(error.into()),
-        Err(error @ auth::AuthError::NoKeys(_)) => Ok(Some(WorkerReply::error(503, &error.to_string()))),
-        Err(error) => Ok(Some(WorkerReply::error(401, &error.to_string()))),
+        Ok(_) => Ok(Some(Failure::Unauthorized.answer("this login belongs to another account"))),
+        Err(error) => status::of_auth_error(error).map(Some),
     }
 }
 
@@ -101,7 +100,7 @@ impl Attempt<'_> {
                 return self
                     .refuse(
                         revision,
-                        400,
+                        Failure::Superseded,
                         "config_changed",
                         "the integration's config changed during the login; start it again",
                     )
@@ -110,14 +109,14 @@ impl Attempt<'_> {
         };
         let answer = match callback::Answer::parse(query.expose(), &config) {
             Ok(answer) => answer,
-            Err(error) => return Ok(WorkerReply::error(400, &error.to_string())),
+            Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
         };
         if let Err(error) = answer.check_issuer(&config) {
-            return self.refuse(revision, 400, "issuer_mismatch", &error.to_string()).await;
+            return self.refuse(revision, Failure::BadRequest, "issuer_mismatch", &error.to_string()).await;
         }
         let code = match &answer.result {
             Ok(code) => code,
-            Err(code) => return self.refuse(revision, 400, code.as_str(), code.as_str()).await,
+            Err(code) => return self.refuse(revision, Failure::LoginNeeded, code.as_str(), code.as_str()).await,
         };
         // Before the mark: what cannot be opened at the moment can be tried again, a consumed login cannot.
         let sealed = self.login.sealed_verifier.as_deref();
@@ -140,8 +139,11 @@ impl Attempt<'_> {
             refresh_failure: None,
         };
         let Some(record) = self.write(issued).await? else {
-            let refusal =
-                Refusal::new(400, "superseded", "the connection changed while this login was running; start it again");
+            let refusal = Refusal::new(
+                Failure::Superseded,
+                "superseded",
+                "the connection changed while this login was running; start it again",
+            );
             return failed(self.context, self.job, &refusal).await;
         };
         fail_point!("after_record");
@@ -183,16 +185,22 @@ impl Attempt<'_> {
         match self.context.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
             Consumed::ByThisAttempt => Ok(None),
             Consumed::ByThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
-            Consumed::ByAnother => Ok(Some(WorkerReply::error(401, UNKNOWN_STATE))),
+            Consumed::ByAnother => Ok(Some(Failure::Unauthorized.answer(UNKNOWN_STATE))),
         }
     }
 
     /// Ends a login that never gets as far as a token request.
-    async fn refuse(&self, revision: u64, status: u16, reason: &str, text: &str) -> Result<WorkerReply, StoreError> {
+    async fn refuse(
+        &self,
+        revision: u64,
+        failure: Failure,
+        reason: &str,
+        text: &str,
+    ) -> Result<WorkerReply, StoreError> {
         if let Some(ended) = self.consume(revision).await? {
             return Ok(ended);
         }
-        failed(self.context, self.job, &Refusal::new(status, reason, text)).await
+        failed(self.context, self.job, &Refusal::new(failure, reason, text)).await
     }
 
     /// Sends the code, once.
@@ -207,7 +215,7 @@ impl Attempt<'_> {
         let asked = provider_calls::ask(self.context, config, grant.variables, build).await;
         asked.map_err(|error| {
             let retry_after = error.retry_after();
-            Refusal { retry_after, ..Refusal::new(error.status(), error.reason(), &error.to_string()) }
+            Refusal { retry_after, ..Refusal::new(status::of_no_tokens(&error), error.reason(), &error.to_string()) }
         })
     }
 }
@@ -242,19 +250,19 @@ async fn interrupted(context: &Context, job: &Job, key: &ConnectionKey) -> Resul
         return go_on(context, job, key, &record).await;
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
-    failed(context, job, &Refusal::new(502, "exchange_interrupted", text)).await
+    failed(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
 }
 
 struct Refusal {
-    status: u16,
+    failure: Failure,
     reason: String,
     text: String,
     retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    fn new(status: u16, reason: &str, text: &str) -> Self {
-        Self { status, reason: reason.to_owned(), text: text.to_owned(), retry_after: None }
+    fn new(failure: Failure, reason: &str, text: &str) -> Self {
+        Self { failure, reason: reason.to_owned(), text: text.to_owned(), retry_after: None }
     }
 }
 
@@ -263,5 +271,5 @@ async fn failed(context: &Context, job: &Job, refusal: &Refusal) -> Result<Worke
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
     event.reason = Some(&refusal.reason);
     job.publish_event(&context.nats, &event).await?;
-    Ok(WorkerReply::error(refusal.status, &refusal.text).after(refusal.retry_after))
+    Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))
 }

@@ -30,6 +30,7 @@ use crate::worker::commands::revoke;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens};
+use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{AGAIN, apply};
 
 /// How long a refresh that comes again is held back. A refresh token must not be sent twice, and whoever had the command
@@ -59,7 +60,7 @@ pub(in crate::worker) struct Trigger {
 }
 
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
+    let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let began = Instant::now();
     // From the leader: with the bus away nothing is sent, for nothing could be kept.
     let newest = records::last(&context.nats, &key.subject()).await?;
@@ -69,7 +70,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         return go_on(context, job, &key, record, actor_name).await;
     }
     let Some(stored) = current(context, &key, newest.as_ref()).await? else {
-        return Ok(WorkerReply::error(404, "no connection with that integration_id and connection_id"));
+        return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { context, job, key: &key, actor: actor_name, trigger, replaces, began };
@@ -138,9 +139,9 @@ fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
         Status::Active => apply::answer(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
-            Ok(WorkerReply::error(400, reason.unwrap_or(NEEDS_LOGIN)))
+            Ok(Failure::LoginNeeded.answer(reason.unwrap_or(NEEDS_LOGIN)))
         }
-        Status::Revoked => Ok(WorkerReply::error(404, "the connection was deleted")),
+        Status::Revoked => Ok(Failure::NotFound.answer("the connection was deleted")),
     }
 }
 
@@ -162,13 +163,12 @@ impl Refresh<'_> {
         let StoredConnection { connection, refresh_failure, .. } = stored;
         let (now, min_interval) = (system::now(), self.context.config.refresh.min_interval);
         if connection.status != Status::Active {
-            return Ok(Some(WorkerReply::error(400, NEEDS_LOGIN)));
+            return Ok(Some(Failure::LoginNeeded.answer(NEEDS_LOGIN)));
         }
         if connection.refresh_token.is_none() {
-            return Ok(Some(WorkerReply::error(
-                400,
-                "the provider gave no refresh token: log in again when the token expires",
-            )));
+            return Ok(Some(
+                Failure::LoginNeeded.answer("the provider gave no refresh token: log in again when the token expires"),
+            ));
         }
         // Somebody else was faster: what they got is the answer, be it a token or a failure.
         if connection.sequence > sequence || (asked && connection.is_younger_than(min_interval, now)) {
@@ -194,7 +194,12 @@ impl Refresh<'_> {
     async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<WorkerReply, StoreError> {
         let connection = &stored.connection;
         let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
-        let failure = RefreshFailure { count, until, status: 503, reason: INTERRUPTED.to_owned() };
+        let failure = RefreshFailure {
+            count,
+            until,
+            status: Failure::RefreshInterrupted.status(),
+            reason: INTERRUPTED.to_owned(),
+        };
         if self.job.is_repetition() {
             warn!("another worker may have sent the refresh token; trying again at {until}");
             self.context.store.put_failure(self.key, connection.sequence, &failure).await?;
@@ -205,7 +210,7 @@ impl Refresh<'_> {
         if self.job.is_repetition() {
             self.publish_failure(INTERRUPTED, connection).await?;
         }
-        Ok(failure.answer(system::now()).unwrap_or_else(|| WorkerReply::error(503, INTERRUPTED)))
+        Ok(failure.answer(system::now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<WorkerReply, StoreError> {
@@ -259,7 +264,7 @@ impl Refresh<'_> {
             let due = Due { sequence: connection.sequence, booked: true };
             schedule::set(&self.context.nats, self.key, later(system::now(), wait), due).await?;
         }
-        let full = WorkerReply::error(503, "too many refreshes of this integration are under way; try again");
+        let full = Failure::Busy.answer("too many refreshes of this integration are under way; try again");
         Ok(WorkerReply { retry_after: Some(wait.as_secs().max(1)), ..full })
     }
 
@@ -312,7 +317,7 @@ impl Refresh<'_> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         match current(self.context, self.key, newest.as_ref()).await? {
             Some(stored) => answer(&stored.connection),
-            None => Ok(WorkerReply::error(404, "the connection was deleted")),
+            None => Ok(Failure::NotFound.answer("the connection was deleted")),
         }
     }
 
@@ -326,18 +331,28 @@ impl Refresh<'_> {
         let wait = backoff_refresh(count, system::random_share()).max(asked_to_wait);
         warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
         let until = later(now, self.context.config.refresh.min_interval.max(asked_to_wait));
-        let failure = RefreshFailure { count, until, status: error.status(), reason: error.reason().to_owned() };
+        let failure = RefreshFailure {
+            count,
+            until,
+            status: status::of_no_tokens(error).status(),
+            reason: error.reason().to_owned(),
+        };
         self.context.store.put_failure(self.key, connection.sequence, &failure).await?;
         self.again_in(connection, wait).await?;
         self.publish_failure(error.reason(), connection).await?;
-        Ok(WorkerReply::error(error.status(), &error.to_string()).after(error.retry_after()))
+        Ok(status::of_no_tokens(error).answer(&error.to_string()).after(error.retry_after()))
     }
 
     /// Without a config nothing can be refreshed, but the config may come back. One event says so, not one each time.
     async fn pause(&self, stored: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let text = "the integration has no config any more; the connection is not refreshed";
         let is_news = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
-        let failure = RefreshFailure { count: 1, until: system::now(), status: 400, reason: NO_CONFIG.to_owned() };
+        let failure = RefreshFailure {
+            count: 1,
+            until: system::now(),
+            status: Failure::BadRequest.status(),
+            reason: NO_CONFIG.to_owned(),
+        };
         fail_point!("before_pause");
         if is_news {
             self.context.store.put_failure(self.key, stored.connection.sequence, &failure).await?;
@@ -348,7 +363,7 @@ impl Refresh<'_> {
         if is_news {
             self.publish_failure(NO_CONFIG, &stored.connection).await?;
         }
-        Ok(WorkerReply::error(400, text))
+        Ok(Failure::BadRequest.answer(text))
     }
 
     async fn again_in(&self, connection: &OauthConnection, wait: Duration) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ use crate::worker::apply;
 use crate::worker::commands::refresh::current;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::rpc::status::Failure;
 
 /// The outcome when a worker died behind the last place where the tokens were kept: the provider was told, but what it
 /// said is not known.
@@ -36,7 +37,7 @@ pub(in crate::worker) async fn run(
     actor: &str,
     login_id: &str,
 ) -> Result<WorkerReply, StoreError> {
-    let Some(key) = job.subject.key() else { return Ok(WorkerReply::error(400, "no connection in the subject")) };
+    let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     for _ in 0..TRIES {
         let newest = records::last(&context.nats, &key.subject()).await?;
         if let Some(record) = newest.as_ref()
@@ -47,7 +48,7 @@ pub(in crate::worker) async fn run(
         }
         let stored = current(context, &key, newest.as_ref()).await?;
         let Some(stored) = stored.filter(|stored| stored.login_id == login_id) else {
-            return Ok(WorkerReply::error(404, "no connection with that integration_id and connection_id"));
+            return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
         };
         // Deleted here first: a refresh that runs beside this can then no longer store what it gets.
         let mut revoked = stored.clone();
@@ -59,7 +60,7 @@ pub(in crate::worker) async fn run(
         apply::settle(context, job, &key, &record, (EventKind::Revoked, actor, Some(outcome))).await?;
         return Ok(done());
     }
-    Ok(WorkerReply::error(400, "the connection keeps changing while it is being deleted; try again"))
+    Ok(Failure::Superseded.answer("the connection keeps changing while it is being deleted; try again"))
 }
 
 /// What the provider says when the newest record is a deletion that was cut short, this command's or another one's: until

@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::status::{self, Failure};
 use super::{CONCURRENCY, CallError, no_connection, too_many};
 use crate::auth::VerifiedCaller;
-use crate::command::{Work, WorkerReply};
+use crate::command::Work;
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::jetstream::NatsError;
 use crate::protocol::outgoing::Outgoing;
@@ -36,7 +37,7 @@ pub(super) async fn refresh(
     if let Some(given) = given
         && before.refresh_token.as_ref() != Some(given)
     {
-        return Err(CallError::Refused(400, "refresh_token is not the one that is stored".to_owned()));
+        return Err(CallError::Refused(Failure::BadRequest, "refresh_token is not the one that is stored".to_owned()));
     }
     if before.status == Status::Active
         && before.is_younger_than(context.config.refresh.min_interval, system::now())
@@ -84,13 +85,11 @@ async fn order(
             return Ok(newer);
         }
         match tokio::time::timeout_at(deadline, answer.arrival()).await {
-            Ok(Some(WorkerReply { status: 200, body, .. })) => return Ok(body),
-            Ok(Some(WorkerReply { status: 503, retry_after: Some(seconds), .. }))
-                if Instant::now() + Duration::from_secs(seconds) < deadline =>
-            {
-                tokio::time::sleep(Duration::from_secs(seconds)).await;
-            }
-            Ok(Some(refusal)) => return Err(CallError::Answered(refusal)),
+            Ok(Some(answer)) if status::is_success(&answer) => return Ok(answer.body),
+            Ok(Some(refusal)) => match status::retry_later(&refusal) {
+                Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
+                Some(_) | None => return Err(CallError::Answered(refusal)),
+            },
             Ok(None) | Err(_) => return Err(still_running()),
         }
     }
@@ -133,9 +132,9 @@ async fn outcome(context: &Context, key: &ConnectionKey, sequence: u64) -> Resul
         return Ok(Some(serde_json::json!(connection)));
     }
     let reason = connection.status_reason.unwrap_or_else(|| NEEDS_LOGIN.to_owned());
-    Err(CallError::Refused(400, reason))
+    Err(CallError::Refused(Failure::LoginNeeded, reason))
 }
 
 fn still_running() -> CallError {
-    CallError::Refused(504, "accepted and still running; look again in a moment".to_owned())
+    CallError::Refused(Failure::StillRunning, "accepted and still running; look again in a moment".to_owned())
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
+use super::status::{self, Failure};
 use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
 use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
@@ -62,7 +63,7 @@ async fn answer(context: &Context, message: Message) {
     let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
     let done = match call {
         Some(call) => dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await,
-        None => Err(CallError::Refused(404, "no such call".to_owned())),
+        None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
     };
     let answer = told(&span, done);
     let sent = context.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
@@ -73,7 +74,7 @@ async fn answer(context: &Context, message: Message) {
 
 fn error_headers(answer: &WorkerReply) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    if answer.status != 200 {
+    if !status::is_success(answer) {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
         headers.insert(NATS_SERVICE_ERROR, error_text(&answer.body));
     }
@@ -121,7 +122,7 @@ async fn dispatch(
 
 async fn ready(context: &Context) -> Result<Value, CallError> {
     let reachable = topology::check_reachable(&context.nats).await;
-    reachable.map_err(|error| CallError::Refused(503, error.to_string()))?;
+    reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     Ok(json!({ "ready": true }))
 }
 
@@ -156,7 +157,9 @@ async fn state(context: &Context, question: StateQuestion) -> Result<Value, Call
         FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
             Ok(json!({ "command_id": command_id }))
         }
-        FoundLogin::Unknown | FoundLogin::Used { .. } => Err(CallError::Refused(401, UNKNOWN_STATE.to_owned())),
+        FoundLogin::Unknown | FoundLogin::Used { .. } => {
+            Err(CallError::Refused(Failure::Unauthorized, UNKNOWN_STATE.to_owned()))
+        }
     }
 }
 

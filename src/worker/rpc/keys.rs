@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::list::{self, Page};
+use super::status::Failure;
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, Role, VerifiedCaller};
@@ -71,7 +72,7 @@ pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &N
     let (nats, account) = (&context.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
-        None => Err(CallError::Refused(404, "no API key with that id".to_owned())),
+        None => Err(CallError::Refused(Failure::NotFound, "no API key with that id".to_owned())),
     }
 }
 
@@ -79,5 +80,5 @@ fn admin(context: &Context, caller: &VerifiedCaller) -> Result<(), CallError> {
     if caller.is_admin(&context.config.auth.admin_accounts) {
         return Ok(());
     }
-    Err(CallError::Refused(401, ADMINS_ONLY.to_owned()))
+    Err(CallError::Refused(Failure::Unauthorized, ADMINS_ONLY.to_owned()))
 }

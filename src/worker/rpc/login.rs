@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::status::Failure;
 use super::{CallError, bad_request, no_config, too_many};
 use crate::auth::VerifiedCaller;
 use crate::event::{Event, EventKind};
@@ -104,7 +105,7 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
 pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
     let text = "this link is unknown, has expired or was used already; start the login again";
     let start = context.store.take_ticket(&login::hash_of(&ticket)).await?;
-    let start = start.ok_or_else(|| CallError::Refused(401, text.to_owned()))?;
+    let start = start.ok_or_else(|| CallError::Refused(Failure::Unauthorized, text.to_owned()))?;
     let Start { oauth_url, cookie_name, cookie_value } = &start;
     let max_age = context.config.oauth.login_ttl.as_secs();
     let cookie = json!({ "name": cookie_name, "value": cookie_value.expose(), "max_age": max_age });

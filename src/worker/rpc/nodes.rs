@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
-use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, told};
+use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, status, told};
 use crate::auth::{Role, VerifiedCaller};
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, header};
@@ -110,12 +110,13 @@ fn is_bound(body: &[u8]) -> bool {
 
 /// The answer as a micro service gives it, without what nodes never get.
 fn for_nodes(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
+    let is_success = status::is_success(&answer);
     let WorkerReply { status, mut body, retry_after } = answer;
     let mut headers = HeaderMap::new();
     if let Some(seconds) = retry_after {
         headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
     }
-    if status == 200 {
+    if is_success {
         without_refresh_tokens(&mut body);
         return (Ok(body.to_string().into()), headers);
     }

@@ -25,7 +25,7 @@ fn one(keys: &[String], page: &Page) -> Result<Value, u16> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let answer = runtime.block_on(cut(page, keys, |key| async move { Ok(Some(Value::from(key))) }));
     answer.map_err(|error| match error {
-        CallError::Refused(status, _) => status,
+        CallError::Refused(failure, _) => failure.status(),
         CallError::Store(_) | CallError::Answered(_) => 502,
     })
 }

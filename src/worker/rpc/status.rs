@@ -1,0 +1,165 @@
+//! The one table from a failure to the HTTP status that answers and stored failures carry.
+//!
+//! Commands and calls return a [`Failure`]; the gateway passes the status on unchanged. Statuses of 4xx tell the caller to
+//! change something, 5xx to try again or to see an operator.
+
+use std::time::Duration;
+
+use crate::auth::AuthError;
+use crate::command::WorkerReply;
+use crate::oauth::error::{ErrorCode, ErrorKind};
+use crate::oauth::token::TokenError;
+use crate::store::StoreError;
+use crate::worker::provider_calls::NoTokens;
+
+/// Why a call or command fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The request, or the config that it sends, is wrong.
+    BadRequest,
+    /// The provider refuses the grant, or the connection needs a login: only a person's new login helps.
+    LoginNeeded,
+    /// A newer login, deletion or config came first.
+    Superseded,
+    /// The credential, state or ticket is missing, unknown, expired, used or another account's, or not an admin's.
+    Unauthorized,
+    /// The integration, connection, key or call does not exist.
+    NotFound,
+    /// The question is larger than its limit.
+    TooLarge,
+    /// The caller exceeds one of its limits.
+    RateLimited,
+    /// The provider is unreachable or broken, or rejects the integration's own credentials.
+    ProviderFailed,
+    /// A stored value cannot be read, or a token has expired and cannot be refreshed now.
+    Unreadable,
+    /// The login was interrupted after its code may have been sent.
+    LoginInterrupted,
+    /// A worker gave the command up; a dead letter has the reason.
+    GivenUp,
+    /// The refresh was interrupted after its refresh token may have been sent. It is tried again later.
+    RefreshInterrupted,
+    /// The worker has no capacity for this integration now.
+    Busy,
+    /// NATS, or a key set that credentials need, is unavailable.
+    Unavailable,
+    /// The command is queued or running, and may still succeed.
+    StillRunning,
+}
+
+impl Failure {
+    pub(crate) fn status(self) -> u16 {
+        match self {
+            Self::BadRequest | Self::LoginNeeded | Self::Superseded => 400,
+            Self::Unauthorized => 401,
+            Self::NotFound => 404,
+            Self::TooLarge => 413,
+            Self::RateLimited => 429,
+            Self::ProviderFailed | Self::Unreadable | Self::LoginInterrupted | Self::GivenUp => 502,
+            Self::RefreshInterrupted | Self::Busy | Self::Unavailable => 503,
+            Self::StillRunning => 504,
+        }
+    }
+
+    /// Builds the answer, with a text for people.
+    pub(crate) fn answer(self, text: &str) -> WorkerReply {
+        WorkerReply::error(self.status(), text)
+    }
+
+    /// Builds the answer, with the time after which another try may succeed.
+    pub(crate) fn answer_after(self, text: &str, wait: Duration) -> WorkerReply {
+        self.answer(text).after(Some(wait))
+    }
+}
+
+/// Returns true if the answer is a success.
+pub(crate) fn is_success(answer: &WorkerReply) -> bool {
+    answer.status == 200
+}
+
+pub(crate) fn is_rate_limited(answer: &WorkerReply) -> bool {
+    answer.status == Failure::RateLimited.status()
+}
+
+/// Returns the wait if the answer asks the caller to repeat the command later.
+pub(crate) fn retry_later(answer: &WorkerReply) -> Option<Duration> {
+    let seconds = answer.retry_after.filter(|_| answer.status == Failure::Busy.status());
+    seconds.map(Duration::from_secs)
+}
+
+/// Turns a failed authentication into its answer. If the bus was unavailable, nothing was decided: that is an error, and
+/// a command is tried again.
+pub(crate) fn of_auth_error(error: AuthError) -> Result<WorkerReply, StoreError> {
+    let text = error.to_string();
+    match error {
+        AuthError::Bus(error) => Err(error.into()),
+        AuthError::Limited { retry_after_seconds } => {
+            Ok(Failure::RateLimited.answer_after(&text, Duration::from_secs(retry_after_seconds)))
+        }
+        AuthError::NoKeys(_) => Ok(Failure::Unavailable.answer(&text)),
+        AuthError::Missing | AuthError::Rejected(_) => Ok(Failure::Unauthorized.answer(&text)),
+    }
+}
+
+/// Classifies the failure of a token request: the caller can help with a new login, or the operator has to act.
+pub(crate) fn of_no_tokens(error: &NoTokens) -> Failure {
+    match error {
+        NoTokens::Refused(TokenError::Oauth(code), _) if !blames_integration(*code) => Failure::LoginNeeded,
+        NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused(..) => Failure::ProviderFailed,
+    }
+}
+
+/// Returns true for codes that name a failure of the provider, or its refusal of the integration's own credentials.
+fn blames_integration(code: ErrorCode) -> bool {
+    matches!(code.kind(), ErrorKind::InvalidClient | ErrorKind::Temporary) || code == ErrorCode::UnauthorizedClient
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn c5_blame_decides_the_status() {
+        for (code, status) in [
+            ("invalid_grant", 400),
+            ("access_denied", 400),
+            ("invalid_scope", 400),
+            ("anything", 400),
+            ("invalid_client", 502),
+            ("unauthorized_client", 502),
+            ("server_error", 502),
+            ("temporarily_unavailable", 502),
+        ] {
+            let error = NoTokens::Refused(TokenError::Oauth(ErrorCode::parse(code)), None);
+            assert_eq!(of_no_tokens(&error).status(), status, "{code}");
+        }
+        for error in
+            [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge]
+        {
+            assert_eq!(of_no_tokens(&NoTokens::Refused(error, None)).status(), 502, "{error}");
+        }
+    }
+
+    #[test]
+    fn statuses_are_those_of_the_http_contract() {
+        #[track_caller]
+        fn check(failure: Failure, expected: u16) {
+            assert_eq!(failure.status(), expected, "{failure:?}");
+        }
+        check(Failure::BadRequest, 400);
+        check(Failure::LoginNeeded, 400);
+        check(Failure::Superseded, 400);
+        check(Failure::Unauthorized, 401);
+        check(Failure::NotFound, 404);
+        check(Failure::TooLarge, 413);
+        check(Failure::RateLimited, 429);
+        check(Failure::ProviderFailed, 502);
+        check(Failure::Unreadable, 502);
+        check(Failure::LoginInterrupted, 502);
+        check(Failure::GivenUp, 502);
+        check(Failure::RefreshInterrupted, 503);
+        check(Failure::Busy, 503);
+        check(Failure::Unavailable, 503);
+        check(Failure::StillRunning, 504);
+    }
+}
