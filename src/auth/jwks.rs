@@ -1,8 +1,8 @@
 //! Keys that verify ordinary JWTs: a shared secret, or a JWKS URL (RFC 7517).
 //!
 //! Keys of a URL are cached. They are fetched again when they are old and when a JWT names an unknown key. If the URL
-//! does not answer, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for, whatever
-//! algorithm a JWT names.
+//! does not answer, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for; the
+//! JWT cannot choose another.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,7 +67,7 @@ impl VerificationKey {
 pub struct VerificationKeys(Vec<VerificationKey>);
 
 impl VerificationKeys {
-    /// A shared secret. It has no id, is for HS256, and verifies a JWT whatever key id that names.
+    /// A shared secret. It has no id, is for HS256, and ignores the key id of the JWT.
     #[must_use]
     pub fn secret(secret: &Secret) -> Self {
         let public = DecodingKey::from_secret(secret.expose().as_bytes());

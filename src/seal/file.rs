@@ -1,4 +1,4 @@
-//! The keyring's file: made once, changed as a whole or not at all.
+//! The keyring's file. It is never overwritten, and each change replaces the whole file or nothing.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -17,7 +17,7 @@ use super::source::{KeyringError, Source, read_file};
 use crate::secret::{self, Secret};
 use crate::system;
 
-/// TOML with `curve_seed` and one `[[key]]` for each sealing key, the first of which seals.
+/// TOML with `curve_seed` and one `[[key]]` for each sealing key. The first one seals.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyFile {
@@ -26,7 +26,6 @@ pub(super) struct KeyFile {
     pub(super) key: Vec<KeyEntry>,
 }
 
-/// A sealing key with its name.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeyEntry {
@@ -42,47 +41,71 @@ impl KeyEntry {
         Self { id, secret: Secret::new(BASE64_URL_SAFE_NO_PAD.encode(*secret)) }
     }
 
-    pub(super) fn cipher(&self) -> Result<XChaCha20Poly1305, &'static str> {
-        let wrong = "a key's secret must be 32 bytes in base64url";
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.secret.expose()).map(Zeroizing::new).map_err(|_| wrong)?;
-        let key = <&Key>::try_from(bytes.as_slice()).map_err(|_| wrong)?;
-        Ok(XChaCha20Poly1305::new(key))
+    pub(super) fn cipher(&self) -> Result<XChaCha20Poly1305, InvalidKeyring> {
+        // The decoder's error quotes a character of the secret.
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.secret.expose()).ok().map(Zeroizing::new);
+        let key = bytes.as_ref().and_then(|bytes| <&Key>::try_from(bytes.as_slice()).ok());
+        key.map(XChaCha20Poly1305::new).ok_or(InvalidKeyring::Secret)
     }
 }
 
-/// Reads the text of a keyring. Errors say what is wrong with it and hold nothing of it.
-pub(super) fn parse(text: &str) -> Result<KeyFile, &'static str> {
-    let file: KeyFile = toml::from_str(text).map_err(|_| "it is not the TOML that `tokenbus keys generate` writes")?;
+/// An invalid keyring, or an impossible change of one. Holds no key material, and no cause that could quote some.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidKeyring {
+    #[error("it is not the TOML that `tokenbus keys generate` writes")]
+    Toml,
+    #[error("it has no [[key]]")]
+    NoKey,
+    #[error("a key's id must be 1 to 32 letters or digits")]
+    KeyId,
+    #[error("two keys have the same id")]
+    DuplicateId,
+    #[error("a key's secret must be 32 bytes in base64url")]
+    Secret,
+    #[error("curve_seed is not an nkeys curve seed (SX…): {0}")]
+    CurveSeed(#[source] nkeys::error::Error),
+    #[error("curve_seed has changed: that needs a restart of all workers")]
+    OtherCurveSeed,
+    #[error("it has no key with that id")]
+    UnknownId,
+    #[error("no curve key could be created: {0}")]
+    Create(#[source] nkeys::error::Error),
+    #[error("it could not be written as TOML: {0}")]
+    Write(#[from] toml::ser::Error),
+}
+
+pub(super) fn parse(text: &str) -> Result<KeyFile, InvalidKeyring> {
+    // The parser's error quotes the line at fault, which may be a secret.
+    let Ok(file) = toml::from_str::<KeyFile>(text) else { return Err(InvalidKeyring::Toml) };
     if file.key.is_empty() {
-        return Err("it holds no [[key]]");
+        return Err(InvalidKeyring::NoKey);
     }
     if !file.key.iter().all(|key| is_key_id(&key.id)) {
-        return Err("a key's id must be 1 to 32 letters or digits");
+        return Err(InvalidKeyring::KeyId);
     }
     let mut ids: Vec<&str> = file.key.iter().map(|key| key.id.as_str()).collect();
     ids.sort_unstable();
     ids.dedup();
-    if ids.len() == file.key.len() { Ok(file) } else { Err("two keys have the same id") }
+    if ids.len() == file.key.len() { Ok(file) } else { Err(InvalidKeyring::DuplicateId) }
 }
 
-/// The text of a new keyring, and its key's id.
-pub(super) fn fresh() -> Result<(Zeroizing<String>, String), &'static str> {
-    let curve_seed = nkeys::XKey::new().seed().map_err(|_| "no curve key could be made")?;
+/// Returns the text of a new keyring, and its key's id.
+pub(super) fn fresh() -> Result<(Zeroizing<String>, String), InvalidKeyring> {
+    let curve_seed = nkeys::XKey::new().seed().map_err(InvalidKeyring::Create)?;
     let entry = KeyEntry::fresh();
     let id = entry.id.clone();
     let file = KeyFile { curve_seed: Secret::new(curve_seed), key: vec![entry] };
     Ok((text(&file)?, id))
 }
 
-fn text(file: &KeyFile) -> Result<Zeroizing<String>, &'static str> {
-    toml::to_string(file).map(Zeroizing::new).map_err(|_| "no file could be written")
+fn text(file: &KeyFile) -> Result<Zeroizing<String>, InvalidKeyring> {
+    Ok(Zeroizing::new(toml::to_string(file)?))
 }
 
-/// Makes a keyring with one key in a new file that only its owner can read. An existing file is left alone. Gives the
-/// key's id.
+/// Creates a keyring with one key, in a new file that only its owner can read. Returns the key's id.
 ///
 /// # Errors
-/// [`KeyringError`] when the file exists or cannot be written.
+/// Also if the file exists: it is never overwritten, because values sealed with its keys would be lost.
 pub fn generate(path: &Path) -> Result<String, KeyringError> {
     let source = Source::File(path.to_owned());
     let (text, id) = fresh().map_err(|reason| source.invalid(reason))?;
@@ -90,10 +113,10 @@ pub fn generate(path: &Path) -> Result<String, KeyringError> {
     Ok(id)
 }
 
-/// Puts a new key behind the others of a keyring's file: it opens, and seals nothing yet. Gives its id.
+/// Appends a new key to a keyring's file. It opens, and seals nothing until it is promoted. Returns its id.
 ///
 /// # Errors
-/// [`KeyringError`] when the file cannot be read or replaced; it is then as before.
+/// The file is then unchanged.
 pub(crate) fn add(path: &Path) -> Result<String, KeyringError> {
     change(path, |file| {
         let entry = KeyEntry::fresh();
@@ -103,26 +126,26 @@ pub(crate) fn add(path: &Path) -> Result<String, KeyringError> {
     })
 }
 
-/// Puts a key before the others of a keyring's file: it seals from then on. Gives whether another one did before.
+/// Moves a key to the front of a keyring's file, so that it seals. Returns true if another key was first.
 ///
 /// # Errors
-/// [`KeyringError`] when there is no such key, or the file cannot be read or replaced; it is then as before.
+/// The file is then unchanged.
 pub(crate) fn promote(path: &Path, id: &str) -> Result<bool, KeyringError> {
     change(path, |file| {
-        let at = file.key.iter().position(|key| key.id == id).ok_or("it has no key with that id")?;
+        let at = file.key.iter().position(|key| key.id == id).ok_or(InvalidKeyring::UnknownId)?;
         let key = file.key.remove(at);
         file.key.insert(0, key);
         Ok(at > 0)
     })
 }
 
-fn change<T>(path: &Path, edit: impl FnOnce(&mut KeyFile) -> Result<T, &'static str>) -> Result<T, KeyringError> {
+fn change<T>(path: &Path, edit: impl FnOnce(&mut KeyFile) -> Result<T, InvalidKeyring>) -> Result<T, KeyringError> {
     let failed = |error| KeyringError::file(path, error);
-    // A link stays a link: what it names is replaced.
+    // A link stays a link: its target is replaced.
     let path = std::fs::canonicalize(path).map_err(failed)?;
     let source = Source::File(path.clone());
     let folder = File::open(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    // One at a time on this machine, or the other one's key would be lost.
+    // One change at a time on this machine: two at once would lose a key.
     folder.lock().map_err(failed)?;
     let mut file = parse(&read_file(&path)?).map_err(|reason| source.invalid(reason))?;
     let edited = edit(&mut file).map_err(|reason| source.invalid(reason))?;
@@ -131,18 +154,18 @@ fn change<T>(path: &Path, edit: impl FnOnce(&mut KeyFile) -> Result<T, &'static 
     Ok(edited)
 }
 
-/// Replaces a file by one that is whole and on disk before it takes the name; owner and mode stay.
+/// Replaces a file by a new one, which is complete and on disk before it takes the name. Keeps owner and mode.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let there = std::fs::metadata(path)?;
+    let old = std::fs::metadata(path)?;
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", system::random_id()));
     let newer = PathBuf::from(name);
     let replaced = write_new(&newer, text).and_then(|()| {
         let made = std::fs::metadata(&newer)?;
-        if (made.uid(), made.gid()) != (there.uid(), there.gid()) {
-            std::os::unix::fs::chown(&newer, Some(there.uid()), Some(there.gid()))?;
+        if (made.uid(), made.gid()) != (old.uid(), old.gid()) {
+            std::os::unix::fs::chown(&newer, Some(old.uid()), Some(old.gid()))?;
         }
-        std::fs::set_permissions(&newer, keep_from_others(&there))?;
+        std::fs::set_permissions(&newer, private_mode(&old))?;
         std::fs::rename(&newer, path)
     });
     if replaced.is_err() {
@@ -151,10 +174,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
     replaced
 }
 
-/// The mode that the file had, without whatever let all others in.
-fn keep_from_others(there: &std::fs::Metadata) -> Permissions {
+/// Returns the old file's mode without the permissions for all users.
+fn private_mode(old: &std::fs::Metadata) -> Permissions {
     use std::os::unix::fs::PermissionsExt as _;
-    Permissions::from_mode(there.mode() & 0o770)
+    Permissions::from_mode(old.mode() & 0o770)
 }
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {

@@ -1,57 +1,59 @@
-//! Where the keyring comes from: a file, the environment, or a command that prints it.
+//! Sources of the keyring: a file, the setting itself (mostly from the environment), or a command that prints it.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use zeroize::Zeroizing;
 
+use super::file::InvalidKeyring;
 use crate::config;
 use crate::secret::Secret;
 
-/// How long a command may take to print the keyring.
-const TIME: Duration = Duration::from_secs(10);
-/// Largest keyring: more than two hundred keys.
-const SIZE: usize = 32 * 1024;
+/// Longest time for a command to print the keyring. A worker waits for it at its start.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest keyring that a command may print: more than two hundred keys.
+const MAX_PRINTED_BYTES: usize = 32 * 1024;
 
-/// Why a keyring could not be read, made or changed. Holds nothing of its content.
+/// A keyring that could not be read, created or changed. Holds no key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    /// No place is configured.
     #[error(
-        "no keyring: make one with `tokenbus keys generate` and name it in `secrets.keys_file`, or set `secrets.keys` or `secrets.key_command`"
+        "no keyring: create one with `tokenbus keys generate` and name it in `secrets.keys_file`, or set `secrets.keys` or `secrets.key_command`"
     )]
     NotConfigured,
-    /// More than one place is configured.
     #[error("{0} are both set: the keyring comes from one of them, leave the other empty")]
     Ambiguous(String),
-    /// The file cannot be read or written.
     #[error("keyring {path}: {source}")]
-    File {
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The command gives no keyring.
-    #[error("`secrets.key_command` ({program}): {reason}")]
-    Command {
-        /// What was to be run.
-        program: String,
-        /// What went wrong; nothing of what it printed.
-        reason: String,
-    },
-    /// What is there is no keyring.
-    #[error("keyring {place} is not valid: {reason}")]
+    File { path: String, source: std::io::Error },
+    #[error("`secrets.key_command` ({program}): {source}")]
+    Command { program: String, source: CommandError },
+    #[error("keyring {place} is not valid: {source}")]
     Invalid {
-        /// Where it comes from.
+        /// File or setting.
         place: String,
-        /// What is wrong; no key material.
-        reason: &'static str,
+        source: InvalidKeyring,
     },
+}
+
+/// A command that printed no keyring. Holds nothing of what it printed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("cannot be started: {0}")]
+    Start(#[source] std::io::Error),
+    #[error("took longer than {0:?}")]
+    Timeout(Duration),
+    #[error("cannot be read: {0}")]
+    Read(#[source] std::io::Error),
+    #[error("printed more than {MAX_PRINTED_BYTES} bytes")]
+    TooLong,
+    #[error("failed: {0}")]
+    Failed(ExitStatus),
+    #[error("printed something that is not text: {0}")]
+    NotText(#[from] std::str::Utf8Error),
 }
 
 impl KeyringError {
@@ -60,19 +62,15 @@ impl KeyringError {
     }
 }
 
-/// Where the keyring comes from.
 #[derive(Clone)]
 pub(super) enum Source {
-    /// A file.
     File(PathBuf),
-    /// The text itself.
     Text(Secret),
-    /// A program with its arguments.
+    /// Program and arguments.
     Command(Vec<String>),
 }
 
 impl Source {
-    /// The one that is set.
     pub(super) fn of(settings: &config::Secrets) -> Result<Self, KeyringError> {
         let config::Secrets { keys_file, keys, key_command } = settings;
         let file = Some(keys_file).filter(|path| !path.as_os_str().is_empty());
@@ -93,22 +91,21 @@ impl Source {
         }
     }
 
-    /// The keyring's text.
     pub(super) async fn read(&self) -> Result<Zeroizing<String>, KeyringError> {
         match self {
             Self::File(path) => read_file(path),
             Self::Text(text) => Ok(Zeroizing::new(text.expose().to_owned())),
-            Self::Command(command) => printed_by(command, TIME).await,
+            Self::Command(command) => printed_by(command, COMMAND_TIMEOUT).await,
         }
     }
 
-    pub(super) fn invalid(&self, reason: &'static str) -> KeyringError {
+    pub(super) fn invalid(&self, source: InvalidKeyring) -> KeyringError {
         let place = match self {
             Self::File(path) => path.display().to_string(),
             Self::Text(_) => "of `secrets.keys`".to_owned(),
             Self::Command(_) => "of `secrets.key_command`".to_owned(),
         };
-        KeyringError::Invalid { place, reason }
+        KeyringError::Invalid { place, source }
     }
 }
 
@@ -116,40 +113,40 @@ pub(super) fn read_file(path: &Path) -> Result<Zeroizing<String>, KeyringError> 
     std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| KeyringError::file(path, error))
 }
 
-/// Whether all users of this machine can read a file. What its folders keep from them is not looked at.
+/// Returns true if all users of this machine can read a file. Does not look at the permissions of its folders.
 pub(super) fn is_open_to_all(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
 }
 
-/// What a program prints on its standard output. Its standard error goes where ours goes.
+/// Returns the standard output of a program. Its standard error is that of this process.
 pub(super) async fn printed_by(command: &[String], time: Duration) -> Result<Zeroizing<String>, KeyringError> {
     let Some((program, arguments)) = command.split_first() else { return Err(KeyringError::NotConfigured) };
-    let failed = |reason: String| KeyringError::Command { program: program.clone(), reason };
+    let run = run(program, arguments, time).await;
+    run.map_err(|source| KeyringError::Command { program: program.clone(), source })
+}
+
+async fn run(program: &str, arguments: &[String], time: Duration) -> Result<Zeroizing<String>, CommandError> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| failed(format!("cannot be started: {error}")))?;
-    // All the room at once: a buffer that grows leaves copies behind.
-    let mut printed = Zeroizing::new(Vec::with_capacity(SIZE + 64));
-    let most = u64::try_from(SIZE + 1).unwrap_or(u64::MAX);
-    let run = async {
+        .map_err(CommandError::Start)?;
+    // Allocated at once: a growing buffer leaves copies of secrets in memory.
+    let mut printed = Zeroizing::new(Vec::with_capacity(MAX_PRINTED_BYTES + 64));
+    let most = u64::try_from(MAX_PRINTED_BYTES + 1).unwrap_or(u64::MAX);
+    let finished = async {
         if let Some(output) = child.stdout.take() {
             output.take(most).read_to_end(&mut printed).await?;
         }
-        // Whoever prints too much may be waiting for somebody to read it.
-        if printed.len() > SIZE { Ok(None) } else { child.wait().await.map(Some) }
+        // Don't wait for a program that prints more: it may be waiting for a reader.
+        if printed.len() > MAX_PRINTED_BYTES { Ok(None) } else { child.wait().await.map(Some) }
     };
-    match tokio::time::timeout(time, run).await {
-        Err(_) => Err(failed(format!("took longer than {time:?}"))),
-        Ok(Err(error)) => Err(failed(format!("cannot be read: {error}"))),
-        Ok(Ok(None)) => Err(failed(format!("printed more than {SIZE} bytes"))),
-        Ok(Ok(Some(status))) if !status.success() => Err(failed(format!("failed: {status}"))),
-        Ok(Ok(Some(_))) => match std::str::from_utf8(&printed) {
-            Ok(text) => Ok(Zeroizing::new(text.to_owned())),
-            Err(_) => Err(failed("printed something that is not text".to_owned())),
-        },
+    let Ok(finished) = tokio::time::timeout(time, finished).await else { return Err(CommandError::Timeout(time)) };
+    match finished.map_err(CommandError::Read)? {
+        None => Err(CommandError::TooLong),
+        Some(status) if !status.success() => Err(CommandError::Failed(status)),
+        Some(_) => Ok(Zeroizing::new(std::str::from_utf8(&printed)?.to_owned())),
     }
 }

@@ -89,7 +89,7 @@ fn an_order_is_read_by_the_workers_alone() {
 }
 
 #[tokio::test]
-async fn a_file_is_made_once_and_for_its_owner_alone() {
+async fn a_new_file_is_private_and_never_overwritten() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let id = generate(&path).unwrap();
@@ -126,7 +126,7 @@ async fn e2_an_added_key_opens_only_and_a_promoted_one_seals() {
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 
-    // One that has been running all the while finds the key in the file once it needs it, and seals as before.
+    // A keyring in use finds the key in the file when it needs it, and seals as before.
     assert_eq!(before.open(CONTEXT, &sealed).unwrap().expose(), "hush");
     assert!(before.is_current(&sealed_before));
     before.reload(&before.read_again().await.unwrap());
@@ -152,11 +152,11 @@ fn two_keys_of_one_id_are_refused() {
     let text = file::fresh().unwrap().0;
     let (_, key) = text.split_once("[[key]]").unwrap();
     let error = file::parse(&format!("{}\n[[key]]{key}", *text)).err();
-    assert_eq!(error, Some("two keys have the same id"));
+    assert_eq!(error.map(|error| error.to_string()).as_deref(), Some("two keys have the same id"));
 }
 
 #[tokio::test]
-async fn the_keyring_comes_from_one_place() {
+async fn the_keyring_has_one_source() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("keys.toml");
     let id = generate(&path).unwrap();
@@ -182,13 +182,13 @@ async fn the_keyring_comes_from_one_place() {
 }
 
 #[tokio::test]
-async fn a_command_that_hangs_is_not_waited_for() {
+async fn a_command_that_hangs_times_out() {
     let command = ["sleep", "600"].map(str::to_owned);
     let error = source::printed_by(&command, Duration::from_millis(50)).await.unwrap_err();
     assert!(error.to_string().contains("took longer than 50ms"), "{error}");
 }
 
-/// Compiles for what wipes itself when it is dropped.
+/// Compiles only for types that wipe themselves when dropped.
 fn is_wiped<T: ZeroizeOnDrop>(_: &T) {}
 
 #[test]

@@ -105,7 +105,7 @@ impl Store {
         Ok((headers, json(&stored)?))
     }
 
-    /// Brings the entry up to date with a record: stores the connection, or removes it if the record is a tombstone.
+    /// Updates the entry to a record: stores the connection, or removes it if the record is a tombstone.
     /// Does nothing if the entry is of a newer record.
     pub(crate) async fn put_or_delete_connection(
         &self,

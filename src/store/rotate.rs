@@ -13,7 +13,7 @@
 //! again. Entries are replaced at the revision at which they were read, so a concurrent write wins.
 //!
 //! Records are not re-sealed. The sealed part of a record is needed only until its entry is up to date, and step 2
-//! brings entries up to date first.
+//! updates entries first.
 
 mod pass;
 mod reseal;

@@ -1,7 +1,16 @@
-//! API keys in a worker's memory: verified without asking the bus, noted down as used, held to their rate.
+//! API keys in a worker's memory, so that a request with a known key needs no read from the bus.
 //!
-//! What is kept is dropped when the bucket says that it changed. Whenever that cannot be relied upon (the watch has
-//! just begun, has ended, or the connection is another one than it began on) nothing kept is believed.
+//! A key is cached only while a watch of the bucket runs. A change in the bucket removes the key from the cache; a key
+//! that was read while a change arrived is not cached, because the read may be older than the change. Nothing cached is
+//! used once the connection is not the one on which the watch began, a change was missed, or the server was silent for
+//! two seconds: without a watch each use reads the key. So a revoked key is rejected by every worker within moments, or by
+//! a read.
+//!
+//! The watch is a plain push consumer. The client's ordered consumer repairs itself silently, and changes during the
+//! repair would go unnoticed.
+//!
+//! The time of a key's last use is stored once a minute, in place of the revision that was read. The write fails if the
+//! key was revoked meanwhile, so it never revives a key.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,74 +30,69 @@ use crate::auth::{AuthError, VerifiedCaller};
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::API_KEYS;
 
-/// ApiKeys kept at most, and for how long.
-const KEPT: u64 = 10_000;
-const KEPT_FOR: Duration = Duration::from_mins(1);
-/// How often a key's use is noted down.
-const NOTED_EVERY: Duration = Duration::from_mins(1);
-/// Uses waiting to be noted down; more are not noted.
-const NOTES: usize = 1_024;
+/// Cached keys, rate limiters and stored uses, each. Bounds memory.
+const MAX_CACHED: u64 = 10_000;
+/// Longest time in the cache. Also the idle time after which a rate limiter is dropped: by then its quota is full again.
+const CACHE_TTL: Duration = Duration::from_mins(1);
+/// Shortest time between two writes of a key's last use. Limits writes to one a minute for each key and worker.
+const LAST_USE_INTERVAL: Duration = Duration::from_mins(1);
+/// Uses that wait to be stored. More are dropped: the time of the last use is a hint for people.
+const MAX_WAITING_USES: usize = 1_024;
 /// Pause before the bucket is watched again.
-const AGAIN: Duration = Duration::from_millis(500);
+const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// The API keys, as this process knows them.
 #[derive(Clone)]
 pub(crate) struct ApiKeys(Arc<Inner>);
 
 struct Inner {
     nats: Nats,
-    kept: Cache<String, Arc<Kept>>,
+    cached: Cache<String, Arc<Cached>>,
     watch: Mutex<Watch>,
-    noted: Cache<String, ()>,
-    limits: Cache<String, Arc<DefaultDirectRateLimiter>>,
+    /// Keys whose last use was stored less than [`LAST_USE_INTERVAL`] ago.
+    recently_stored: Cache<String, ()>,
+    limiters: Cache<String, Arc<DefaultDirectRateLimiter>>,
     uses: mpsc::Sender<Use>,
-    to_note: tokio::sync::Mutex<mpsc::Receiver<Use>>,
+    waiting_uses: tokio::sync::Mutex<mpsc::Receiver<Use>>,
 }
 
 /// A key as it was read.
-struct Kept {
+struct Cached {
     key: StoredKey,
     revision: u64,
 }
 
-/// A use to be noted down.
+/// A use to be stored.
 struct Use {
     id: String,
-    key: Arc<Kept>,
+    key: Arc<Cached>,
     at: Timestamp,
 }
 
-/// What is known of changes in the bucket.
 #[derive(Default)]
 struct Watch {
-    /// The connection on which the bucket is watched.
-    on: Option<u64>,
-    /// Changes seen so far: what was read before the newest of them may be out of date.
+    /// The connection on which the watch runs.
+    connection: Option<u64>,
+    /// Number of changes seen. A read that began before the newest change may be out of date.
     changes: u64,
 }
 
 impl ApiKeys {
-    /// The keys on this bus. Until [`ApiKeys::watch`] runs, each is read whenever it is used.
+    /// Until [`ApiKeys::watch`] runs, every use reads the key.
     #[must_use]
     pub(crate) fn new(nats: Nats) -> Self {
-        let (uses, to_note) = mpsc::channel(NOTES);
-        let lasting = |time| Cache::builder().max_capacity(KEPT).time_to_live(time).build();
+        let (uses, waiting_uses) = mpsc::channel(MAX_WAITING_USES);
         Self(Arc::new(Inner {
             nats,
-            kept: Cache::builder().max_capacity(KEPT).time_to_live(KEPT_FOR).build(),
+            cached: Cache::builder().max_capacity(MAX_CACHED).time_to_live(CACHE_TTL).build(),
             watch: Mutex::default(),
-            noted: lasting(NOTED_EVERY),
-            // Whoever was silent that long has all of its quota again.
-            limits: Cache::builder().max_capacity(KEPT).time_to_idle(KEPT_FOR).build(),
+            recently_stored: Cache::builder().max_capacity(MAX_CACHED).time_to_live(LAST_USE_INTERVAL).build(),
+            limiters: Cache::builder().max_capacity(MAX_CACHED).time_to_idle(CACHE_TTL).build(),
             uses,
-            to_note: tokio::sync::Mutex::new(to_note),
+            waiting_uses: tokio::sync::Mutex::new(waiting_uses),
         }))
     }
 
-    /// Checks a key. Its secret's hash is compared in constant time; ids are no secret.
-    ///
-    /// # Errors
-    /// [`Reason::ApiKey`] for anything but a known key within its lifetime.
+    /// Verifies a key. Compares the hash of its secret in constant time; ids are no secret.
     pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<VerifiedCaller, AuthError> {
         let (id, secret) = parse(key).ok_or(Reason::ApiKey)?;
         let found = self.find(id).await?;
@@ -96,11 +100,11 @@ impl ApiKeys {
         let is_same: bool = hash(secret).as_bytes().ct_eq(expected.as_bytes()).into();
         match found {
             Some(found) if is_same && now < found.key.expires => {
-                self.note(id, &found, now);
+                self.record_use(id, &found, now);
                 let actor = format!("key:{id}");
                 if let Some(limit) = found.key.rate_limit {
                     let fresh = || Arc::new(RateLimiter::direct(Quota::per_second(limit)));
-                    drop(self.0.limits.get_with_by_ref(&actor, fresh));
+                    drop(self.0.limiters.get_with_by_ref(&actor, fresh));
                 }
                 Ok(VerifiedCaller { account: found.key.account.clone(), role: found.key.role, actor })
             }
@@ -108,28 +112,28 @@ impl ApiKeys {
         }
     }
 
-    /// Counts a request of a caller that [`ApiKeys::authenticate`] has proven.
+    /// Counts a request of a caller that [`ApiKeys::authenticate`] has verified.
     ///
     /// # Errors
-    /// How long to wait, when it has made as many as it may.
+    /// The time to wait, if the rate limit is reached.
     pub(crate) fn admit(&self, actor: &str) -> Result<(), Duration> {
-        let Some(limit) = self.0.limits.get(actor) else { return Ok(()) };
-        limit.check().map_err(|until| until.wait_time_from(DefaultClock::default().now()))
+        let Some(limiter) = self.0.limiters.get(actor) else { return Ok(()) };
+        limiter.check().map_err(|until| until.wait_time_from(DefaultClock::default().now()))
     }
 
-    /// Watches the bucket and notes down uses, for as long as it is polled.
+    /// Watches the bucket and stores uses, for as long as this future is polled.
     pub(crate) async fn watch(&self) -> Infallible {
-        let (mut to_note, mut is_news) = (self.0.to_note.lock().await, true);
+        let (mut waiting_uses, mut is_news) = (self.0.waiting_uses.lock().await, true);
         loop {
             let ended = tokio::select! {
                 ended = self.follow() => ended,
-                never = self.note_down(&mut to_note) => match never {},
+                never = self.store_uses(&mut waiting_uses) => match never {},
             };
-            is_news |= self.lock().on.take().is_some();
+            is_news |= self.lock().connection.take().is_some();
             if std::mem::take(&mut is_news) {
-                warn!("API keys are not watched, each is read when it is used: {ended}; beginning again");
+                warn!("watch of API keys ended: {ended}; each use reads the key until a new watch begins");
             }
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(WATCH_AGAIN_AFTER).await;
         }
     }
 
@@ -140,7 +144,7 @@ impl ApiKeys {
             Ok(changes) => changes,
             Err(error) => return error,
         };
-        self.begin(connection);
+        self.begin_watch(connection);
         info!("watching API keys");
         loop {
             match changes.next().await {
@@ -150,62 +154,63 @@ impl ApiKeys {
         }
     }
 
-    fn begin(&self, connection: u64) {
+    fn begin_watch(&self, connection: u64) {
         let mut watch = self.lock();
         watch.changes += 1;
-        watch.on = Some(connection);
-        self.0.kept.invalidate_all();
+        watch.connection = Some(connection);
+        self.0.cached.invalidate_all();
     }
 
     fn forget(&self, id: &str) {
         let mut watch = self.lock();
         watch.changes += 1;
-        self.0.kept.invalidate(id);
+        self.0.cached.invalidate(id);
     }
 
-    async fn find(&self, id: &str) -> Result<Option<Arc<Kept>>, NatsError> {
-        let watched = self.watched();
-        if watched.is_some()
-            && let Some(kept) = self.0.kept.get(id)
+    async fn find(&self, id: &str) -> Result<Option<Arc<Cached>>, NatsError> {
+        let changes_before = self.reliable_changes();
+        if changes_before.is_some()
+            && let Some(cached) = self.0.cached.get(id)
         {
-            return Ok(Some(kept));
+            return Ok(Some(cached));
         }
         debug!(id, "reading an API key");
         let Some(entry) = kv::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
         let key = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
         let Some(key) = key else { return Ok(None) };
-        let found = Arc::new(Kept { key, revision: entry.revision });
+        let found = Arc::new(Cached { key, revision: entry.revision });
         let watch = self.lock();
-        // Not when a change came in the meantime: it may be this key's, and what was read the state before.
-        if watched == Some(watch.changes) && watch.on.is_some() {
-            self.0.kept.insert(id.to_owned(), Arc::clone(&found));
+        // Don't cache if a change arrived during the read: it may be this key's, and the read may be older.
+        if changes_before == Some(watch.changes) && watch.connection.is_some() {
+            self.0.cached.insert(id.to_owned(), Arc::clone(&found));
         }
         Ok(Some(found))
     }
 
-    /// How many changes were seen, if none can be missed at this moment.
-    fn watched(&self) -> Option<u64> {
+    /// Returns the number of changes seen, or `None` if a change may have been missed.
+    fn reliable_changes(&self) -> Option<u64> {
         let watch = self.lock();
         let nats = &self.0.nats;
-        (nats.is_connected() && watch.on == Some(nats.connects())).then_some(watch.changes)
+        (nats.is_connected() && watch.connection == Some(nats.connects())).then_some(watch.changes)
     }
 
-    fn note(&self, id: &str, key: &Arc<Kept>, now: Timestamp) {
-        let is_noted = key.key.last_used.is_some_and(|last| now.duration_since(last) < every());
-        if is_noted || self.0.noted.contains_key(id) {
+    fn record_use(&self, id: &str, key: &Arc<Cached>, now: Timestamp) {
+        let interval = SignedDuration::try_from(LAST_USE_INTERVAL).unwrap_or(SignedDuration::MAX);
+        let is_recent = key.key.last_used.is_some_and(|last| now.duration_since(last) < interval);
+        if is_recent || self.0.recently_stored.contains_key(id) {
             return;
         }
-        self.0.noted.insert(id.to_owned(), ());
+        self.0.recently_stored.insert(id.to_owned(), ());
         drop(self.0.uses.try_send(Use { id: id.to_owned(), key: Arc::clone(key), at: now }));
     }
 
-    /// Writes down uses in place of what was read: a key that was revoked or noted since stays as it is.
-    async fn note_down(&self, to_note: &mut mpsc::Receiver<Use>) -> Infallible {
+    /// Stores uses. A key that was revoked or stored since it was read stays as it is.
+    async fn store_uses(&self, waiting_uses: &mut mpsc::Receiver<Use>) -> Infallible {
         loop {
-            let Some(Use { id, key, at }) = to_note.recv().await else { return std::future::pending().await };
+            let Some(Use { id, key, at }) = waiting_uses.recv().await else { return std::future::pending().await };
             let Ok(value) = to_json(&StoredKey { last_used: Some(at), ..key.key.clone() }) else { continue };
             if let Err(error) = kv::put(&self.0.nats, API_KEYS, &id, value, key.revision).await {
-                debug!("use of an API key not noted down: {error}");
+                debug!("last use of an API key not stored: {error}");
             }
         }
     }
@@ -213,8 +218,4 @@ impl ApiKeys {
     fn lock(&self) -> std::sync::MutexGuard<'_, Watch> {
         self.0.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn every() -> SignedDuration {
-    SignedDuration::try_from(NOTED_EVERY).unwrap_or(SignedDuration::MAX)
 }

@@ -16,7 +16,7 @@ use crate::store::{RecordSequence, Store, StoreError, json, parse};
 use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
 impl Store {
-    /// Brings an entry up to date if it is older than its record. Skips a connection's record that is sealed with the
+    /// Updates an entry if it is older than its record. Skips a connection's record that is sealed with the
     /// current key: it stays readable.
     pub(super) async fn catch_up(&self, record: &str, sealed: &str, sequence: u64) -> Result<bool, StoreError> {
         if let Ok(key) = ConnectionKey::parse_subject(record) {
