@@ -14,9 +14,10 @@ use tokenbus::internals::TokenSet;
 use tokenbus::internals::command::{HEADER_COMMAND, HEADER_REFRESH, HEADER_SEALED_REFRESH, HEADER_STATUS};
 use tokenbus::internals::schedule;
 use tokenbus::internals::seal::Keyring;
+use tokenbus::internals::subject::{CONNECTIONS, kv_subject};
 use tokenbus::internals::system;
 use tokenbus::internals::{Nats, Patience};
-use tokenbus::subject::{CONNECTIONS, ConnectionKey, kv_subject};
+use tokenbus::subject::ConnectionKey;
 
 use crate::fleet::Fleet;
 

@@ -97,7 +97,7 @@ pub(crate) async fn dead_letter(
 }
 
 pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &str) -> Result<(), NatsError> {
-    let to = subject::dead(&letter.subject);
+    let to = subject::dead_letter(&letter.subject);
     let body = serde_json::to_vec(letter).map_err(NatsError::unreadable)?;
     nats.publish(&to, headers(Some(message_id)), body.into()).await.map(drop)
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::jetstream::reader::{Reader, Stored};
 use crate::jetstream::{Nats, NatsError, StreamState, kv};
-use crate::subject::{CONFIGS, CONNECTIONS, META, META_MARKS, OAUTH, kv_stream, kv_subject};
+use crate::subject::{CONFIGS, CONNECTIONS, META, META_HIGH_WATER, OAUTH, kv_stream, kv_subject};
 
 /// Most entries after a mark before it is set again. Reading that many takes a fraction of a second at a start.
 const MAX_UNMARKED: u64 = 10_000;
@@ -117,7 +117,7 @@ pub(crate) async fn highest(nats: &Nats) -> Result<u64, NatsError> {
     }
     if read > MAX_UNMARKED {
         let value = serde_json::to_vec(&marks).map_err(NatsError::unreadable)?;
-        match kv::put(nats, META, META_MARKS, value.into(), revision).await {
+        match kv::put(nats, META, META_HIGH_WATER, value.into(), revision).await {
             // Another process has set marks meanwhile, which are as good.
             Ok(_) | Err(NatsError::WrongLastSequence) => {}
             Err(error) => return Err(error),
@@ -143,7 +143,7 @@ async fn stored_marks(nats: &Nats) -> Result<StoredMarks, NatsError> {
     if nats.stream_state(&kv_stream(META)).await?.is_none() {
         return Ok(StoredMarks { marks: Marks::new(), revision: 0 });
     }
-    let entry = kv::get(nats, META, META_MARKS).await?;
+    let entry = kv::get(nats, META, META_HIGH_WATER).await?;
     let revision = entry.as_ref().map_or(0, |entry| entry.revision);
     let value = entry.and_then(|entry| entry.value).unwrap_or_default();
     Ok(StoredMarks { marks: serde_json::from_slice(&value).unwrap_or_default(), revision })

@@ -1,24 +1,24 @@
-//! The calls of nodes, and what a tenant receives: subjects that carry the account, which the bus vouches for.
+//! Subjects of calls and events. Those of nodes carry the account; the bus enforces that it is the caller's own.
 
 use super::{Account, ConnectionKey, NameError, ROOT, tokens};
 
-/// What a node may ask.
+/// A call that a node makes to a worker, with [`client::call`](crate::client::call).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeCall {
-    /// A connection with its access token.
+    /// Returns a connection with its access token, refreshed first if it expires soon.
     Token,
-    /// The account's connections.
+    /// Lists the account's connections.
     List,
-    /// A URL for a person to log in at.
+    /// Returns a URL at which a person can log in.
     Login,
-    /// A new access token.
+    /// Refreshes the access token and returns the connection.
     Refresh,
-    /// To revoke and delete a connection.
+    /// Revokes and deletes a connection.
     Delete,
 }
 
 impl NodeCall {
-    /// All of them.
+    /// All calls.
     pub const ALL: [Self; 5] = [Self::Token, Self::List, Self::Login, Self::Refresh, Self::Delete];
 
     /// The last token of the call's subject.
@@ -33,50 +33,74 @@ impl NodeCall {
         }
     }
 
-    /// The call of that name.
+    /// The subject of this call for one account.
     #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
+    pub fn subject(self, account: &Account) -> String {
+        node_call(account, self.as_str())
+    }
+
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|call| call.as_str() == name)
     }
 
-    /// Its subject, whoever asks.
-    #[must_use]
-    pub fn filter(self) -> String {
+    /// The subject of this call for all accounts.
+    pub(crate) fn filter(self) -> String {
         format!("ms.oauth.*.{}", self.as_str())
     }
 
-    /// Its subject for one account.
-    #[must_use]
-    pub fn subject(self, account: &Account) -> String {
-        format!("ms.oauth.{account}.{}", self.as_str())
-    }
-
-    /// The account that a call's subject names. The bus lets nobody but that account publish there.
-    ///
-    /// # Errors
-    /// [`NameError`] when it is another subject, or the account is none.
-    pub fn account_of(self, subject: &str) -> Result<Account, NameError> {
+    /// Returns the account that a call's subject names. It is the caller's: the bus lets only that account publish there.
+    pub(crate) fn account_of(self, subject: &str) -> Result<Account, NameError> {
         let path = subject.strip_prefix("ms.oauth.").ok_or(NameError::Subject)?;
         let [account, call] = tokens(path)?;
         if call == self.as_str() { Account::parse(account) } else { Err(NameError::Subject) }
     }
 }
 
-/// One account's connection records, as they are sent out.
+/// Filter of all token subjects of one account.
 #[must_use]
 pub fn tokens_of(account: &Account) -> String {
     format!("{ROOT}.{account}.*.*")
 }
 
-/// One account's events.
+/// Filter of all audit events of one account.
 #[must_use]
 pub fn events_of(account: &Account) -> String {
     format!("ms.oauth.{account}.event.*.*.*")
 }
 
-/// One connection's events.
+/// Filter of the audit events about one connection.
 #[must_use]
 pub fn events_about(key: &ConnectionKey) -> String {
     let ConnectionKey { account, integration, name } = key;
     format!("ms.oauth.{account}.event.{integration}.{name}.*")
+}
+
+/// Filter of all accounts' events of one kind.
+#[must_use]
+pub(crate) fn events_of_kind(event: &str) -> String {
+    format!("ms.oauth.*.event.*.*.{event}")
+}
+
+/// Subject of an event about an account's API keys. Both other names are `_`.
+#[must_use]
+pub(crate) fn account_event(account: &Account, event: &str) -> String {
+    format!("ms.oauth.{account}.event._._.{event}")
+}
+
+/// Subject of a node's call, by the call's name.
+#[must_use]
+pub(crate) fn node_call(account: &Account, call: &str) -> String {
+    format!("ms.oauth.{account}.{call}")
+}
+
+/// Subject of a gateway's call, by the call's name.
+#[must_use]
+pub(crate) fn edge_call(call: &str) -> String {
+    format!("oauth.edge.{call}")
+}
+
+/// Returns the name of the gateway's call that has this subject.
+#[must_use]
+pub(crate) fn parse_edge_call(subject: &str) -> Option<&str> {
+    subject.strip_prefix("oauth.edge.").filter(|call| !call.contains('.'))
 }

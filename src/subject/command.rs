@@ -1,19 +1,77 @@
-//! The subjects of commands, and of what comes of them.
+//! Subjects of commands, and of the dead letters and events that result from them.
 
 use std::fmt;
 
-use super::{Account, CONFIG, ConnectionKey, ConnectionName, Integration, NameError, ROOT, Verb, tokens};
+use serde::{Deserialize, Serialize};
 
-/// What a command is about, with who sent it: the seven tokens of its subject.
+use super::{Account, CONFIG, ConnectionKey, ConnectionName, Integration, NameError, ROOT, tokens};
+
+/// The kind of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// Exchanges an authorization code for a connection's tokens.
+    Exchange,
+    /// Refreshes a connection's access token.
+    Refresh,
+    /// Revokes a connection's tokens and deletes the connection.
+    Revoke,
+    /// Creates or replaces a config.
+    Put,
+    /// Deletes a config.
+    Delete,
+}
+
+impl Verb {
+    pub const ALL: [Self; 5] = [Self::Exchange, Self::Refresh, Self::Revoke, Self::Put, Self::Delete];
+
+    /// The last token of the command's subject.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Refresh => "refresh",
+            Self::Revoke => "revoke",
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// Returns true if commands with this verb concern a config, false if they concern a connection.
+    #[must_use]
+    pub fn is_config(self) -> bool {
+        matches!(self, Self::Put | Self::Delete)
+    }
+
+    /// Filter of this verb's consumer. Filters of two verbs never overlap, as a work queue requires.
+    #[must_use]
+    pub fn filter(self) -> String {
+        if self.is_config() {
+            format!("{ROOT}.{CONFIG}.*.*.{}", self.as_str())
+        } else {
+            format!("{ROOT}.*.*.*.{}", self.as_str())
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|verb| verb.as_str() == text)
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The seven tokens of a command's subject: its verb, the connection or config it concerns, and the sender's account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CommandSubject {
-    /// The account it is sent for: the connection's, or the admin's.
+    /// The account that owns the connection; for a config, the admin's account.
     pub account: Account,
-    /// The integration.
     pub integration: Integration,
-    /// The connection; none when the command is about the config.
+    /// `None` for commands about a config.
     pub name: Option<ConnectionName>,
-    /// What to do.
     pub verb: Verb,
 }
 
@@ -25,16 +83,12 @@ impl CommandSubject {
         Self { account, integration, name: Some(name), verb }
     }
 
-    /// A command about a config, by an admin's account.
+    /// A command about a config, sent by an admin's account.
     #[must_use]
     pub fn config(integration: Integration, account: Account, verb: Verb) -> Self {
         Self { account, integration, name: None, verb }
     }
 
-    /// Takes a subject apart.
-    ///
-    /// # Errors
-    /// [`NameError`] when it is no command's subject.
     pub fn parse(subject: &str) -> Result<Self, NameError> {
         let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
         let [first, second, third, verb] = tokens(path)?;
@@ -46,14 +100,13 @@ impl CommandSubject {
         }
     }
 
-    /// The connection, when it is about one.
+    /// The connection that the command concerns, if it concerns one.
     #[must_use]
     pub fn key(&self) -> Option<ConnectionKey> {
         let Self { account, integration, name, verb: _ } = self.clone();
         name.map(|name| ConnectionKey { account, integration, name })
     }
 
-    /// The subject.
     #[must_use]
     pub fn subject(&self) -> String {
         let Self { account, integration, name, verb } = self;
@@ -63,13 +116,12 @@ impl CommandSubject {
         }
     }
 
-    /// Where it goes when it is given up.
-    pub(super) fn dead_subject(&self) -> String {
+    pub(super) fn dead_letter(&self) -> String {
         let Self { account, integration, name, verb } = self;
         format!("oauth.dead.{verb}.{account}.{integration}.{}", name_or_blank(name.as_ref()))
     }
 
-    /// Where an event about it goes (`<name>` is `_` for configs).
+    /// Subject of an event about this command's connection or config.
     #[must_use]
     pub fn event_subject(&self, event: &str) -> String {
         let Self { account, integration, name, verb: _ } = self;
@@ -83,15 +135,16 @@ impl fmt::Display for CommandSubject {
     }
 }
 
+/// A config has no connection name; `_` takes its place.
 fn name_or_blank(name: Option<&ConnectionName>) -> &str {
     name.map_or("_", ConnectionName::as_str)
 }
 
-/// Where a message goes that is given up: a command, or an event that a webhook did not take.
+/// Subject of the dead letter for a message: a command, or an event that a webhook did not accept.
 #[must_use]
-pub fn dead(subject: &str) -> String {
+pub(crate) fn dead_letter(subject: &str) -> String {
     if let Ok(command) = CommandSubject::parse(subject) {
-        return command.dead_subject();
+        return command.dead_letter();
     }
     match tokens::<7>(subject) {
         Ok(["ms", "oauth", account, "event", integration, name, _]) => {

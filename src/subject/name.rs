@@ -1,10 +1,10 @@
-//! The names that subjects are made of.
+//! The names that subjects are built from. A value of these types is valid.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A name that does not fit; the text says which form is wanted.
+/// A name or subject that is not valid. The text says which form is required.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not an account's public key.
@@ -18,9 +18,15 @@ pub enum NameError {
     /// Not a connection id.
     #[error("connection_id must be 1 to 64 letters, digits, `_` or `-`, and begin with a letter or digit")]
     Connection,
-    /// Not a subject of that kind.
+    /// Not a subject of the expected kind.
     #[error("not a subject of this service")]
     Subject,
+}
+
+/// Returns true if the text has the form of our ids: 128 bits in base64url, 22 characters.
+#[must_use]
+pub(crate) fn is_id(text: &str) -> bool {
+    text.len() == 22 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
 fn is_name(text: &str) -> bool {
@@ -43,16 +49,16 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the form.
+            /// Validates the text.
             ///
             /// # Errors
-            /// When the text does not have it.
+            /// Says which form is required.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 let valid: fn(&str) -> bool = $valid;
                 if valid(text) { Ok(Self(text.to_owned())) } else { Err($error) }
             }
 
-            /// The text.
+            /// The name as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -88,14 +94,14 @@ macro_rules! name {
 }
 
 name!(
-    /// A NATS account's public nkey (`A…`, 56 characters; prefix, checksum and key type checked).
+    /// A NATS account, by its public nkey: 56 characters that begin with `A`. Checksum and key type are validated.
     Account, NameError::Account, is_account
 );
 name!(
-    /// An OAuth provider as configured here (`slack`).
+    /// An OAuth provider, by the id of its config, such as `slack`.
     Integration, NameError::Integration, |text| is_name(text) && !text.starts_with("oauth-")
 );
 name!(
-    /// What one account calls its connection at one integration (`workspace1`).
+    /// The name that an account chose for a connection at one integration, such as `workspace1`.
     ConnectionName, NameError::Connection, is_name
 );

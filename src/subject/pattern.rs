@@ -1,8 +1,8 @@
-//! Subjects with wildcards: what one allows of another, as the server judges it.
+//! Matching of subjects with wildcards, by the rules of nats-server.
 
-/// Whether everything that `inner` stands for is something that `outer` stands for.
+/// Returns true if every subject that matches `inner` also matches `outer`. A subject without wildcards matches itself only.
 #[must_use]
-pub fn covers(outer: &str, inner: &str) -> bool {
+pub(crate) fn covers(outer: &str, inner: &str) -> bool {
     let (mut outer, mut inner) = (outer.split('.'), inner.split('.'));
     loop {
         match (outer.next(), inner.next()) {
@@ -14,9 +14,9 @@ pub fn covers(outer: &str, inner: &str) -> bool {
     }
 }
 
-/// Whether there is a subject that both stand for.
+/// Returns true if a subject exists that matches both patterns.
 #[must_use]
-pub fn overlap(one: &str, other: &str) -> bool {
+pub(crate) fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('.'), other.split('.'));
     loop {
         match (one.next(), other.next()) {
@@ -54,8 +54,8 @@ mod tests {
         check("$JS.API.CONSUMER.CREATE.OAUTH_DEAD.>", "$JS.API.CONSUMER.CREATE.OAUTH.x", (false, false));
     }
 
-    /// All subjects of up to four tokens, one of which no pattern names: longer ones add nothing.
-    fn all() -> Vec<String> {
+    /// All subjects of up to four tokens. `z` occurs in no pattern; longer subjects would test nothing more.
+    fn all_subjects() -> Vec<String> {
         let mut found: Vec<String> = Vec::new();
         let mut newest = vec![String::new()];
         for _ in 0..4 {
@@ -81,10 +81,10 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn patterns_mean_the_subjects_that_they_stand_for(one in pattern(), other in pattern()) {
+        fn patterns_agree_with_the_subjects_that_match_them(one in pattern(), other in pattern()) {
             let (of_one, of_other): (Vec<String>, Vec<String>) = (
-                all().into_iter().filter(|subject| covers(&one, subject)).collect(),
-                all().into_iter().filter(|subject| covers(&other, subject)).collect(),
+                all_subjects().into_iter().filter(|subject| covers(&one, subject)).collect(),
+                all_subjects().into_iter().filter(|subject| covers(&other, subject)).collect(),
             );
             prop_assert_eq!(covers(&one, &other), of_other.iter().all(|subject| of_one.contains(subject)));
             prop_assert_eq!(overlap(&one, &other), of_other.iter().any(|subject| of_one.contains(subject)));

@@ -1,5 +1,5 @@
-//! What each kind of user needs on the bus, and what it must not have: what `nats/accounts.conf` writes out for the
-//! server, for the program's own check. A test compares the two.
+//! Permissions that each kind of NATS user needs, and permissions it must not have. The program checks its own users against
+//! these lists. `nats/accounts.conf` contains the same for the server; a test compares the two.
 
 use std::fmt;
 
@@ -10,29 +10,25 @@ use super::{
     message_delete, message_get, stream_info,
 };
 
-/// What a connection asks the server about itself.
-pub const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+/// Request for the permissions of the user that sends it.
+pub(crate) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 const BUCKETS: [&str; 6] = [CONNECTIONS, CONFIGS, STATES, API_KEYS, META, NONCES];
 const STREAMS: [&str; 5] = [OAUTH, OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_DEAD, OAUTH_EVENTS];
 
-/// A thing that a user may do with subjects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Act {
-    /// Send there.
     Publish,
-    /// Listen there.
     Subscribe,
 }
 
-/// Something that a user of the bus needs, or must not have.
+/// A permission that a user needs, or must not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permission {
-    /// What to do.
     pub act: Act,
-    /// Where; may hold wildcards.
+    /// May contain wildcards.
     pub subject: String,
-    /// What for, or what would come of it.
+    /// The purpose; of a forbidden permission, the harm.
     pub why: &'static str,
 }
 
@@ -46,32 +42,33 @@ impl fmt::Display for Permission {
     }
 }
 
-/// A list of subjects that the server allows, minus those that it denies.
+/// A user's permissions for one act, in the form of the server's configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// What is allowed; empty: everything.
+pub(crate) struct Rules {
+    /// Allowed subjects. Empty allows all.
     pub allow: Vec<String>,
-    /// What is not, all the same.
+    /// Exceptions from `allow`.
     pub deny: Vec<String>,
 }
 
 impl Rules {
-    /// Whether everything that the pattern stands for is allowed by one rule and denied by none.
+    /// Returns true if one `allow` rule covers the whole pattern and no `deny` rule touches it. Several rules that cover the
+    /// pattern only together do not count.
     #[must_use]
-    pub fn allow_all_of(&self, pattern: &str) -> bool {
+    pub(crate) fn allow_all_of(&self, pattern: &str) -> bool {
         let allowed = self.allow.is_empty() || self.allow.iter().any(|rule| covers(subject_of(rule), pattern));
         allowed && !self.deny.iter().any(|rule| overlap(subject_of(rule), pattern))
     }
 
-    /// Whether something that the pattern stands for is allowed.
+    /// Returns true if at least one subject that matches the pattern may be allowed.
     #[must_use]
-    pub fn allow_some_of(&self, pattern: &str) -> bool {
+    pub(crate) fn allow_some_of(&self, pattern: &str) -> bool {
         let allowed = self.allow.is_empty() || self.allow.iter().any(|rule| overlap(subject_of(rule), pattern));
         allowed && !self.deny.iter().any(|rule| covers(subject_of(rule), pattern))
     }
 }
 
-/// A rule for subscriptions may name a queue behind its subject.
+/// Strips the queue name that may follow the subject in a rule for subscriptions.
 fn subject_of(rule: &str) -> &str {
     rule.split_whitespace().next().unwrap_or_default()
 }
@@ -86,26 +83,24 @@ fn subscribe(why: &'static str, subjects: impl IntoIterator<Item = impl Into<Str
     all.collect()
 }
 
-fn everybody(inbox_prefix: &str) -> Vec<Permission> {
+fn needed_by_all(inbox_prefix: &str) -> Vec<Permission> {
     subscribe("its own inbox: `nats.inbox_prefix`", [format!("{inbox_prefix}.>")])
 }
 
-/// What a gateway needs.
 #[must_use]
-pub fn needed_by_edge(inbox_prefix: &str, waiter: &Waiter) -> Vec<Permission> {
+pub(crate) fn needed_by_edge(inbox_prefix: &str, waiter: &Waiter) -> Vec<Permission> {
     let exchange = format!("ms.integration.oauth.*.*.*.{}", Verb::Exchange);
     let configs = [Verb::Put, Verb::Delete].map(Verb::filter);
     [
-        everybody(inbox_prefix),
+        needed_by_all(inbox_prefix),
         publish("to call workers", [EDGE_CALLS]),
-        publish("to hand callbacks on", [exchange]),
-        publish("to hand configs on", configs),
-        subscribe("answers to its commands", [waiter.replies()]),
+        publish("to pass callbacks on", [exchange]),
+        publish("to pass configs on", configs),
+        subscribe("replies to its commands", [waiter.replies()]),
     ]
     .concat()
 }
 
-/// What a worker needs.
 #[must_use]
 pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
     let streams = STREAMS.into_iter().map(str::to_owned).chain(BUCKETS.map(kv_stream));
@@ -113,41 +108,41 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
     let queues = [OAUTH_COMMANDS, OAUTH_SCHEDULE];
     let listed = [CONNECTIONS, CONFIGS, STATES, API_KEYS].map(kv_stream);
     [
-        everybody(inbox_prefix),
+        needed_by_all(inbox_prefix),
         publish("to store records", ["oauth.record.*.*.*", "oauth.record.config.*"]),
-        publish("to keep buckets", BUCKETS.map(|bucket| kv_subject(bucket, ">"))),
+        publish("to write buckets", BUCKETS.map(|bucket| kv_subject(bucket, ">"))),
         publish("to queue refreshes and deletions", [COMMANDS]),
         publish("to schedule refreshes", ["ms.integration.oauth.*.*.*.refresh.at"]),
-        publish("to leave events", [EVENTS]),
-        publish("to leave dead letters", ["oauth.dead.*.*.*.*"]),
+        publish("to publish events", [EVENTS]),
+        publish("to publish dead letters", ["oauth.dead.*.*.*.*"]),
         publish("to answer commands", ["oauth.reply.*.*", "oauth.reply.worker.*.*"]),
         publish("to answer calls from other accounts", ["_R_.>"]),
-        publish("to see what the server is", [JETSTREAM_INFO]),
-        publish("to see that streams are as they must be", streams.map(|name| stream_info(&name))),
-        publish("to read what is stored", read.map(|name| message_get(&name))),
-        publish("to list what is stored", listed.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
+        publish("to read the limits of JetStream", [JETSTREAM_INFO]),
+        publish("to check the configuration of streams", streams.map(|name| stream_info(&name))),
+        publish("to read stored values", read.map(|name| message_get(&name))),
+        publish("to list stored values", listed.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to declare consumers", queues.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
-        publish("to take schedules back", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
-        publish("to take deleted connections out", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
+        publish("to cancel schedules", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
+        publish("to remove deleted connections", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
         publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
-        publish("to ask other workers what they seal with", [WORKER_KEYS]),
-        publish("to take unreadable commands off the queue", [message_delete(OAUTH_COMMANDS)]),
-        publish("to look at commands under way", [message_get(OAUTH_COMMANDS)]),
+        publish("to ask other workers for their sealing keys", [WORKER_KEYS]),
+        publish("to remove unreadable commands from the queue", [message_delete(OAUTH_COMMANDS)]),
+        publish("to read commands in progress", [message_get(OAUTH_COMMANDS)]),
         publish("to confirm commands", ["$JS.ACK.>"]),
-        publish("to list what is stored", ["$JS.FC.>"]),
-        subscribe("the gateways' calls", [EDGE_CALLS]),
-        subscribe("the nodes' calls", ["ms.oauth.*.*", "$SRV.>"]),
-        subscribe("what other workers ask", [WORKER_KEYS]),
-        subscribe("answers to its own commands", [Waiter::Worker("*".to_owned()).replies()]),
+        publish("to list stored values", ["$JS.FC.>"]),
+        subscribe("calls of gateways", [EDGE_CALLS]),
+        subscribe("calls of nodes", ["ms.oauth.*.*", "$SRV.>"]),
+        subscribe("questions of other workers", [WORKER_KEYS]),
+        subscribe("replies to its own commands", [Waiter::Worker("*".to_owned()).replies()]),
     ]
     .concat()
 }
 
-/// What people need who look, with the `nats` CLI or `tokenbus doctor`.
+/// For people who inspect the bus with the `nats` CLI or `tokenbus doctor`.
 #[must_use]
-pub fn needed_by_operator(inbox_prefix: &str) -> Vec<Permission> {
+pub(crate) fn needed_by_operator(inbox_prefix: &str) -> Vec<Permission> {
     let shown =
         [CONNECTIONS, CONFIGS, META].map(kv_stream).into_iter().chain([OAUTH_EVENTS, OAUTH_DEAD].map(Into::into));
     let reads = shown.flat_map(|name| {
@@ -159,42 +154,42 @@ pub fn needed_by_operator(inbox_prefix: &str) -> Vec<Permission> {
         ]
     });
     [
-        everybody(inbox_prefix),
-        publish("to see what the server is", [JETSTREAM_INFO, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]),
-        publish("to see how streams are", ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*"]),
-        publish("to see how streams are", ["$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*"]),
-        publish("to look at sealed values, events and dead letters", reads),
-        publish("to see who serves calls", ["$SRV.>"]),
+        needed_by_all(inbox_prefix),
+        publish("to find streams", [JETSTREAM_INFO, "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]),
+        publish("to inspect streams and consumers", ["$JS.API.STREAM.INFO.*", "$JS.API.CONSUMER.INFO.*.*"]),
+        publish("to find consumers", ["$JS.API.CONSUMER.NAMES.*", "$JS.API.CONSUMER.LIST.*"]),
+        publish("to read sealed values, events and dead letters", reads),
+        publish("to find workers that serve calls", ["$SRV.>"]),
     ]
     .concat()
 }
 
-/// What people need who change things with the program's commands.
+/// For people who change data with `tokenbus` commands.
 #[must_use]
-pub fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
+pub(crate) fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
     [
         needed_by_operator(inbox_prefix),
         publish("to declare streams", ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]),
-        publish("to keep API keys and key ids", [API_KEYS, META].map(|bucket| kv_subject(bucket, ">"))),
+        publish("to write API keys and sealing key ids", [API_KEYS, META].map(|bucket| kv_subject(bucket, ">"))),
         publish("to read API keys", [message_get(&kv_stream(API_KEYS))]),
-        publish("to drop dead letters", [message_delete(OAUTH_DEAD)]),
-        publish("to have records go on with a higher sequence", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
-        publish("to leave events of API keys", ["ms.oauth.*.event._._.*"]),
+        publish("to delete dead letters", [message_delete(OAUTH_DEAD)]),
+        publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
+        publish("to publish events about API keys", ["ms.oauth.*.event._._.*"]),
         publish("to call workers", [EDGE_CALLS, "ms.oauth.*.*"]),
         publish("to send commands", [COMMANDS]),
     ]
     .concat()
 }
 
-/// What a gateway must not have: with it, whoever takes it over reads or changes what is stored.
+/// With any of these, an attacker who controls a gateway could read or change stored data.
 #[must_use]
-pub fn forbidden_to_edge() -> Vec<Permission> {
+pub(crate) fn forbidden_to_edge() -> Vec<Permission> {
     [
         subscribe(
-            "tokens, commands and calls of all",
+            "tokens, commands and calls of all accounts",
             ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.*.*"],
         ),
-        subscribe("what is written into buckets", ["$KV.>"]),
+        subscribe("writes to buckets", ["$KV.>"]),
         publish("to write records or tokens", ["oauth.record.>", "ms.integration.oauth.*.*.*"]),
         publish("to write buckets", ["$KV.>"]),
         publish("to use JetStream", ["$JS.API.>"]),
@@ -203,9 +198,9 @@ pub fn forbidden_to_edge() -> Vec<Permission> {
     .concat()
 }
 
-/// What an operator must not have: tokens are not for it, and nothing to write.
+/// An operator must not read tokens and must not write.
 #[must_use]
-pub fn forbidden_to_operator() -> Vec<Permission> {
+pub(crate) fn forbidden_to_operator() -> Vec<Permission> {
     let read = [
         "STREAM.MSG.GET.OAUTH",
         "DIRECT.GET.OAUTH",
@@ -218,10 +213,10 @@ pub fn forbidden_to_operator() -> Vec<Permission> {
     ];
     let write = ["CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE"].map(|act| format!("$JS.API.STREAM.{act}.*"));
     [
-        subscribe("tokens, commands and calls of all", ["ms.>", "oauth.>"]),
-        subscribe("what is written into buckets", ["$KV.>"]),
-        publish("to read records, with the tokens", read.map(|end| format!("$JS.API.{end}"))),
-        publish("to make, change or empty streams", write),
+        subscribe("tokens, commands and calls of all accounts", ["ms.>", "oauth.>"]),
+        subscribe("writes to buckets", ["$KV.>"]),
+        publish("to read records and their tokens", read.map(|end| format!("$JS.API.{end}"))),
+        publish("to create, change or purge streams", write),
         publish("to write", ["oauth.>", "ms.>", "$KV.>"]),
     ]
     .concat()
@@ -250,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_needed_is_not_forbidden() {
+    fn no_needed_permission_is_forbidden() {
         for (needed, forbidden) in [
             (needed_by_edge("_INBOX_edge", &Waiter::Edge("x".to_owned())), forbidden_to_edge()),
             (needed_by_operator("_INBOX_operator"), forbidden_to_operator()),

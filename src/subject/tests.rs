@@ -9,14 +9,14 @@ fn key() -> ConnectionKey {
 }
 
 #[test]
-fn a_connection_has_its_subjects() {
+fn a_connection_key_has_its_subjects() {
     assert_eq!(key().subject(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1"));
     assert_eq!(key().record_subject(), format!("oauth.record.{ACCOUNT}.slack.workspace1"));
     assert_eq!(key().schedule_at(), format!("ms.integration.oauth.{ACCOUNT}.slack.workspace1.refresh.at"));
 }
 
 #[test]
-fn a_command_comes_back_from_its_subject() {
+fn a_command_is_read_back_from_its_subject() {
     let exchange = CommandSubject::connection(&key(), Verb::Exchange);
     let put = CommandSubject::config(key().integration, key().account, Verb::Put);
     for command in [exchange, put] {
@@ -25,7 +25,7 @@ fn a_command_comes_back_from_its_subject() {
 }
 
 #[test]
-fn e4_names_that_could_widen_a_subject_are_refused() {
+fn e4_names_that_could_widen_a_subject_are_rejected() {
     for name in ["", ".", "*", ">", "a.b", "a b", "a/b", "a*", ">a", "-a", "_a", "ä", "a\n", "a\0", &"a".repeat(65)] {
         assert_eq!(ConnectionName::parse(name), Err(NameError::Connection), "{name:?}");
         assert_eq!(Integration::parse(name), Err(NameError::Integration), "{name:?}");
@@ -46,7 +46,7 @@ fn accounts_are_checked_by_type_and_checksum() {
 }
 
 #[test]
-fn foreign_subjects_are_no_commands() {
+fn other_subjects_are_not_commands() {
     let config_with_exchange = format!("ms.integration.oauth.config.slack.{ACCOUNT}.exchange");
     let connection_with_put = format!("ms.integration.oauth.{ACCOUNT}.slack.w.put");
     let token = key().subject();
@@ -56,13 +56,13 @@ fn foreign_subjects_are_no_commands() {
 }
 
 #[test]
-fn e6_only_our_reply_subjects_are_answered() {
+fn e6_only_our_reply_subjects_are_accepted() {
     let id = "a".repeat(22);
     let (edge, worker) = (Waiter::Edge(id.clone()).reply(&id), Waiter::Worker(id.clone()).reply(&id));
     assert_eq!(parse_reply(&edge, false), Some(id.as_str()));
     assert_eq!(parse_reply(&worker, true), Some(id.as_str()));
     assert_eq!(parse_reply(&Waiter::Edge(ADMIN_EDGE.to_owned()).reply(&id), false), Some(id.as_str()));
-    // A gateway's command is not answered to a worker, nor the other way round.
+    // A gateway's command cannot direct its reply to a worker, nor a worker's to a gateway.
     assert_eq!(parse_reply(&worker, false), None);
     assert_eq!(parse_reply(&edge, true), None);
     for subject in [
@@ -89,10 +89,10 @@ fn e6_only_our_reply_subjects_are_answered() {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    "[A-Za-z0-9][A-Za-z0-9_-]{0,63}".prop_filter("that is for routes", |name| !name.starts_with("oauth-"))
+    "[A-Za-z0-9][A-Za-z0-9_-]{0,63}".prop_filter("reserved for routes", |name| !name.starts_with("oauth-"))
 }
 
-/// Texts that look like subjects of this service, and texts that do not.
+/// Texts that look like our subjects, and arbitrary texts.
 fn text() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just(ACCOUNT.to_owned()),
@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn e4_subjects_come_back_and_no_name_widens_one(integration in name(), connection in name(), verb in 0_usize..5) {
+    fn e4_subjects_are_read_back_and_no_name_widens_one(integration in name(), connection in name(), verb in 0_usize..5) {
         let verb = Verb::ALL[verb];
         let key = ConnectionKey::parse_kv_key(&format!("{ACCOUNT}.{integration}.{connection}")).unwrap();
         let command = if verb.is_config() {
@@ -125,7 +125,7 @@ proptest! {
             (key.record_subject(), 5),
             (key.schedule_at(), 8),
             (command.subject(), 7),
-            (command.dead_subject(), 6),
+            (command.dead_letter(), 6),
             (command.event_subject("connected"), 7),
             (config_subject(&key.integration), 5),
         ] {
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn e4_what_is_read_from_a_subject_is_all_that_it_says(text in text()) {
+    fn e4_a_subject_is_read_completely_or_not_at_all(text in text()) {
         if let Ok(command) = CommandSubject::parse(&text) {
             prop_assert_eq!(command.subject(), text.as_str());
         }
@@ -156,7 +156,7 @@ proptest! {
 }
 
 #[test]
-fn e4_a_nodes_call_carries_its_account() {
+fn e4_a_nodes_call_names_its_account() {
     let account = Account::parse(ACCOUNT).unwrap();
     for call in NodeCall::ALL {
         assert_eq!(call.account_of(&call.subject(&account)), Ok(account.clone()));

@@ -9,8 +9,9 @@ use tokenbus::Secret;
 use tokenbus::internals::command::{
     Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work, WorkerReply,
 };
+use tokenbus::internals::subject::{CommandSubject, Verb};
 use tokenbus::internals::{seal, system};
-use tokenbus::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use tokenbus::subject::{Account, ConnectionKey, ConnectionName, Integration};
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::jwt_nats::{Tenants, bearer, request, sign};

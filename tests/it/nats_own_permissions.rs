@@ -90,7 +90,7 @@ async fn all_shipped_users_have_what_they_need() {
     while let Some(name) = futures_util::StreamExt::next(&mut names).await {
         streams.push(name.unwrap());
     }
-    let needed = tokenbus::subject::permission::needed_by_worker("_INBOX_worker");
+    let needed = tokenbus::internals::subject::needed_by_worker("_INBOX_worker");
     for stream in &streams {
         let subject = format!("$JS.API.STREAM.INFO.{stream}");
         assert!(needed.iter().any(|permission| permission.subject == subject), "{subject} is not counted as needed");

@@ -1,0 +1,45 @@
+//! Subjects of requests to nats-server, and the names it gives to a bucket's stream and subjects.
+
+use super::Account;
+
+/// Subject under which the server stores a bucket's key.
+#[must_use]
+pub fn kv_subject(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// The stream that holds a bucket.
+#[must_use]
+pub(crate) fn kv_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Request for a stream's configuration and state.
+#[must_use]
+pub(crate) fn stream_info(stream: &str) -> String {
+    format!("$JS.API.STREAM.INFO.{stream}")
+}
+
+/// Request to a stream's leader for one message.
+#[must_use]
+pub(crate) fn message_get(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.GET.{stream}")
+}
+
+/// Request to delete one message from a stream.
+#[must_use]
+pub(crate) fn message_delete(stream: &str) -> String {
+    format!("$JS.API.STREAM.MSG.DELETE.{stream}")
+}
+
+/// Request for several messages of a stream at once. Any replica may answer.
+#[must_use]
+pub(crate) fn direct_get(stream: &str) -> String {
+    format!("$JS.API.DIRECT.GET.{stream}")
+}
+
+/// Request to the server's resolver for an account's JWT. Only the system account may send it.
+#[must_use]
+pub(crate) fn account_claims(account: &Account) -> String {
+    format!("$SYS.REQ.ACCOUNT.{account}.CLAIMS.LOOKUP")
+}
