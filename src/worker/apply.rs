@@ -4,7 +4,7 @@ use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 
-use super::Context;
+use super::context::Context;
 use super::job::Job;
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection};

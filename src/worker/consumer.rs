@@ -1,4 +1,8 @@
-//! Places for messages that are worked on at once: no more are asked for than there are free.
+//! Pulls messages and handles a bounded number of them at once.
+//!
+//! - Each verb has its own consumer and its own permits, so that slow refreshes never delay a login.
+//! - A worker pulls only as many messages as it has free permits. A message without one would wait here while its ack wait
+//!   runs out, and another worker could have it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,25 +12,62 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
 use futures_util::StreamExt as _;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
-use super::PULL;
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::commands as queue;
+use crate::subject::Verb;
+use crate::worker::background::queues;
+use crate::worker::context::Context;
+use crate::worker::delivery;
+use crate::worker::restart::run_until_stopped;
 
-/// The places of one consumer in one process.
-pub(super) struct Places {
-    free: Arc<Semaphore>,
-    running: TaskTracker,
+/// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull and the worker
+/// learns that only when it ends (see [`queue::pull`]).
+pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(5);
+
+/// Takes commands of one verb until `stop` is cancelled, then waits for those in progress.
+pub(super) async fn run(context: Arc<Context>, verb: Verb, stop: CancellationToken) {
+    let puller = Puller::new(context.config.worker.concurrency);
+    run_until_stopped(&stop, &format!("take commands ({verb})"), || take_commands(&context, verb, &puller)).await;
+    if !puller.drain(context.config.worker.drain).await {
+        warn!(%verb, "stopped with commands in progress; the server delivers them again to other workers");
+    }
 }
 
-impl Places {
-    pub(super) fn new(most: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(most)), running: TaskTracker::new() }
+/// Pulls until a pull fails.
+async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> NatsError {
+    let nats = &context.nats;
+    let consumer = match queue::consumer(nats, verb).await {
+        Ok(consumer) => consumer,
+        Err(error) => return queues::doubt(context, error),
+    };
+    let process = |message| {
+        let context = Arc::clone(context);
+        async move { delivery::process(&context, message).await }
+    };
+    loop {
+        if let Err(error) = puller.pull(nats, &consumer, process).await {
+            return queues::doubt(context, error);
+        }
+    }
+}
+
+/// Permits for the messages of one consumer that are in progress in this process.
+pub(super) struct Puller {
+    permits: Arc<Semaphore>,
+    in_progress: TaskTracker,
+}
+
+impl Puller {
+    pub(super) fn new(concurrency: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(concurrency)), in_progress: TaskTracker::new() }
     }
 
-    /// One pull; what it brings is handled beside what is under way.
-    pub(super) async fn take<H>(
+    /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull.
+    pub(super) async fn pull<H>(
         &self,
         nats: &Nats,
         consumer: &PullConsumer,
@@ -35,24 +76,24 @@ impl Places {
     where
         H: Future<Output = ()> + Send + 'static,
     {
-        // A message that is delivered while there is no place for it would only grow old here.
-        drop(self.free.acquire().await);
-        let mut batch = queue::pull(nats, consumer, self.free.available_permits().max(1), PULL).await?;
+        drop(self.permits.acquire().await);
+        let limit = self.permits.available_permits().max(1);
+        let mut batch = queue::pull(nats, consumer, limit, PULL_EXPIRES).await?;
         while let Some(message) = batch.next().await {
             let message = message.map_err(NatsError::away_because("a pull ended early"))?;
-            let Ok(place) = Arc::clone(&self.free).acquire_owned().await else { return Ok(()) };
+            let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ok(()) };
             let handled = handle(message);
-            self.running.spawn(async move {
+            self.in_progress.spawn(async move {
                 handled.await;
-                drop(place);
+                drop(permit);
             });
         }
         Ok(())
     }
 
-    /// Waits for what is under way. Gives whether it ended in time.
+    /// Waits for the messages in progress. Returns true if all of them ended in time.
     pub(super) async fn drain(self, within: Duration) -> bool {
-        self.running.close();
-        tokio::time::timeout(within, self.running.wait()).await.is_ok()
+        self.in_progress.close();
+        tokio::time::timeout(within, self.in_progress.wait()).await.is_ok()
     }
 }

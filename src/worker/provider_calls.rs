@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::Context;
+use super::context::Context;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::token::{self, ClientAuth, Request, RequestError, TokenError, TokenSet};
 use crate::provider::{self, TOTAL_TIMEOUT};

@@ -17,8 +17,9 @@ use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::worker::background::queues;
+use crate::worker::consumer::PULL_EXPIRES;
 use crate::worker::context::Context;
-use crate::worker::{AGAIN, PULL, keep_at};
+use crate::worker::restart::{RESTART_PAUSE, run_until_stopped};
 
 /// Due refreshes taken at once.
 const BATCH: usize = 256;
@@ -27,7 +28,7 @@ const AT_ONCE: usize = 32;
 
 /// Turns due refreshes into commands until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    keep_at(&stop, "take due refreshes", || take_all(&context)).await;
+    run_until_stopped(&stop, "take due refreshes", || take_all(&context)).await;
 }
 
 async fn take_all(context: &Context) -> NatsError {
@@ -43,7 +44,7 @@ async fn take_all(context: &Context) -> NatsError {
 }
 
 async fn take(context: &Context, consumer: &PullConsumer) -> Result<(), NatsError> {
-    let mut chunks = queue::pull(&context.nats, consumer, BATCH, PULL).await?.ready_chunks(AT_ONCE);
+    let mut chunks = queue::pull(&context.nats, consumer, BATCH, PULL_EXPIRES).await?.ready_chunks(AT_ONCE);
     while let Some(chunk) = chunks.next().await {
         let mut handed_on = Vec::new();
         for message in chunk {
@@ -60,14 +61,14 @@ async fn hand_on(context: &Context, message: Message) -> Result<(), NatsError> {
     let kind = match enqueue(context, &message).await {
         Ok(()) => AckKind::Ack,
         // A refresh is there already. If a caller asked for it, it may end without one, and without a schedule.
-        Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(AGAIN)),
+        Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(RESTART_PAUSE)),
         Err(error @ StoreError::Unreadable { .. }) => {
             warn!("a due refresh cannot be read: {error}");
             AckKind::Term
         }
         Err(error) => {
             warn!("a due refresh could not be queued: {error}");
-            AckKind::Nak(Some(AGAIN))
+            AckKind::Nak(Some(RESTART_PAUSE))
         }
     };
     queue::confirm(&context.nats, &message, kind).await

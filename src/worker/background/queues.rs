@@ -13,7 +13,8 @@ use crate::store::StoreError;
 use crate::subject::Verb;
 use crate::system;
 use crate::worker::context::Context;
-use crate::worker::{AGAIN, PrepareError, sizes};
+use crate::worker::prepare::{PrepareError, sizes};
+use crate::worker::restart::RESTART_PAUSE;
 
 /// How often the connection is looked at: until a lost queue is there again, callers are turned away.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,7 +49,7 @@ async fn look_after(context: &Context) -> Infallible {
                 Ok(()) => {}
                 Err(error) => {
                     warn!("the queues are not there: {error}");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RESTART_PAUSE).await;
                     continue;
                 }
             }

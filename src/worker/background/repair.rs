@@ -16,8 +16,9 @@ use crate::protocol::schedule;
 use crate::store::{StoreError, json};
 use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
 use crate::system;
+use crate::worker::apply;
 use crate::worker::context::Context;
-use crate::worker::{AGAIN, apply};
+use crate::worker::restart::RESTART_PAUSE;
 
 /// Keys looked at together: each has two subjects in the schedule.
 const CHUNK: usize = batch::MAX_SUBJECTS / 2;
@@ -56,7 +57,7 @@ async fn look(context: &Context) -> std::convert::Infallible {
                 // However short ago the last one began.
                 if let Err(error) = pass(context, Duration::ZERO).await {
                     warn!("repair pass ended early: {error}; trying again");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(RESTART_PAUSE).await;
                     context.resumed.add_lost();
                 }
             }

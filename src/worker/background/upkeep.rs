@@ -16,7 +16,7 @@ use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
 use crate::worker::background::queues;
 use crate::worker::context::Context;
-use crate::worker::keep_at;
+use crate::worker::restart::run_until_stopped;
 
 /// How often the keyring's file is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ const LOOKS_PER_MARK: u32 = 6;
 
 /// Looks after them until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    keep_at(&stop, "look after the keyring", || look_after(&context)).await;
+    run_until_stopped(&stop, "look after the keyring", || look_after(&context)).await;
 }
 
 async fn look_after(context: &Context) -> StoreError {

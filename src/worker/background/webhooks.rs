@@ -12,23 +12,23 @@ use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
 use crate::protocol::commands as queue;
 use crate::system;
 use crate::webhook::Webhook;
-use crate::worker::consumer::Places;
+use crate::worker::consumer::Puller;
 use crate::worker::context::Context;
-use crate::worker::keep_at;
+use crate::worker::restart::run_until_stopped;
 
 /// Events sent at once by one process.
 const CONCURRENCY: usize = 16;
 
 /// Sends events until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, webhook: Arc<Webhook>, stop: CancellationToken) {
-    let places = Places::new(CONCURRENCY);
-    keep_at(&stop, "take events for the webhook", || take_all(&context, &webhook, &places)).await;
-    if !places.drain(context.config.worker.drain).await {
+    let puller = Puller::new(CONCURRENCY);
+    run_until_stopped(&stop, "take events for the webhook", || take_all(&context, &webhook, &puller)).await;
+    if !puller.drain(context.config.worker.drain).await {
         warn!("stopped with webhooks under way; they are sent again");
     }
 }
 
-async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, places: &Places) -> NatsError {
+async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, puller: &Puller) -> NatsError {
     let nats = &context.nats;
     let consumer = match queue::webhook_consumer(nats, &context.config.webhooks.events).await {
         Ok(consumer) => consumer,
@@ -39,7 +39,7 @@ async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, places: &Place
         async move { deliver(&context, &webhook, &message).await }
     };
     loop {
-        if let Err(error) = places.take(nats, &consumer, handle).await {
+        if let Err(error) = puller.pull(nats, &consumer, handle).await {
             return error;
         }
     }

@@ -29,12 +29,19 @@ use crate::worker::{apply, provider_calls};
 const TRIES: u32 = 8;
 const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 
+/// A callback, as the gateway received it.
+pub(in crate::worker) struct Callback<'a> {
+    pub(in crate::worker) query: &'a Secret,
+    pub(in crate::worker) credential: Option<&'a Credential>,
+    pub(in crate::worker) cookies: &'a [Cookie],
+}
+
 pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
-    query: &Secret,
-    (credential, cookies): (Option<&Credential>, &[Cookie]),
+    callback: &Callback<'_>,
 ) -> Result<WorkerReply, StoreError> {
+    let Callback { query, credential, cookies } = *callback;
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let newest = records::last(&context.nats, &key.subject()).await?;
     // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the

@@ -25,13 +25,14 @@ use crate::provider::TOTAL_TIMEOUT;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
+use crate::worker::apply;
 use crate::worker::background::refresh_limiter::{Place, Ticket};
 use crate::worker::commands::revoke;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens};
+use crate::worker::restart::RESTART_PAUSE;
 use crate::worker::rpc::status::{self, Failure};
-use crate::worker::{AGAIN, apply};
 
 /// How long a refresh that comes again is held back. A refresh token must not be sent twice, and whoever had the command
 /// before may not be dead but cut off from the bus. It sent nothing later than [`topology::ACK_WAIT`] after it read the
@@ -359,7 +360,7 @@ impl Refresh<'_> {
         }
         // Whoever brings it back looks for those who paused, and may have looked before this one was noted down.
         let is_back = self.context.store.has_config(&self.key.integration).await?;
-        self.again_in(&stored.connection, if is_back { AGAIN } else { PAUSE }).await?;
+        self.again_in(&stored.connection, if is_back { RESTART_PAUSE } else { PAUSE }).await?;
         if is_news {
             self.publish_failure(NO_CONFIG, &stored.connection).await?;
         }
