@@ -136,7 +136,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             ended = replies.receive(&nats) => ended,
             never = context.auth.watch() => match never {},
         };
-        ended.map_err(|error| PrepareError::Calls(error.to_string()))
+        ended.map_err(PrepareError::Calls)
     });
     Ok(())
 }
