@@ -1,11 +1,11 @@
 //! The token endpoint (RFC 6749 §3.2): requests to it and what comes back.
 
-mod answer;
+mod response;
 mod assertion;
 mod request;
 
-pub use self::answer::TokenSet;
-pub(crate) use self::answer::{TokenError, parse_answer};
+pub use self::response::TokenSet;
+pub(crate) use self::response::{TokenError, parse_answer};
 pub(crate) use self::assertion::client_assertion;
 pub(crate) use self::assertion::signing_key;
 pub(crate) use self::request::{
