@@ -1,7 +1,10 @@
-//! OAuth 2.0 as data: requests are built and answers judged here; nothing is sent.
+//! OAuth 2.0 as data: builds requests and parses responses; sends nothing.
 
 pub(crate) mod authorization;
 pub(crate) mod callback;
 pub(crate) mod error;
 pub(crate) mod pkce;
+mod post_request;
 pub(crate) mod token;
+
+pub(crate) use self::post_request::PostRequest;

@@ -1,8 +1,11 @@
-//! Providers: the one HTTP client that talks to them, whom it may talk to, and ready profiles.
+//! Providers: the only HTTP client that talks to them, the guard that decides which hosts it may connect to, and the
+//! built-in profiles.
 
-pub(crate) mod client;
-pub(crate) mod guard;
+mod client;
+mod error;
+mod guard;
 pub(crate) mod profiles;
 
-pub(crate) use self::client::{Client, Error, Settings, TOTAL_TIMEOUT};
+pub(crate) use self::client::{Client, Settings, TOTAL_TIMEOUT};
+pub(crate) use self::error::ProviderError;
 pub(crate) use self::guard::Guard;

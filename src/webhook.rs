@@ -9,7 +9,7 @@ use sha2::Sha256;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::oauth::token::Request;
+use crate::oauth::PostRequest;
 use crate::secret::Secret;
 
 const PREFIX: &str = "whsec_";
@@ -45,11 +45,11 @@ impl Webhook {
 
     /// The POST of an event. Its id stays the same however often it is sent: receivers tell repetitions by it.
     #[must_use]
-    pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> Request {
+    pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> PostRequest {
         // A dot would let the id run into the timestamp.
         let (id, timestamp) = (id.replace('.', "_"), now.as_second().to_string());
         let signature = self.signature(&format!("{id}.{timestamp}.{body}"));
-        Request {
+        PostRequest {
             url: self.url.clone(),
             headers: vec![
                 ("webhook-id", Secret::new(id)),

@@ -155,7 +155,7 @@ pub(crate) struct NoKeys;
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error(transparent)]
-    Request(#[from] provider::Error),
+    Request(#[from] provider::ProviderError),
     #[error("status {0}")]
     Status(u16),
     #[error("no JWK set: {0}")]

@@ -1,24 +1,21 @@
-//! Fields of a config that take one of a few words.
+//! Fields of a config with a fixed set of values.
 
 use serde::{Deserialize, Serialize};
 
-/// What stands between scopes.
+/// Separator of the scopes in the authorization request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum ScopeSeparator {
-    /// A space (RFC 6749 §3.3).
+    /// RFC 6749 §3.3.
     #[default]
     #[serde(rename = " ")]
     Space,
-    /// A comma.
     #[serde(rename = ",")]
     Comma,
-    /// A plus sign.
     #[serde(rename = "+")]
     Plus,
 }
 
 impl ScopeSeparator {
-    /// The character.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -29,33 +26,33 @@ impl ScopeSeparator {
     }
 }
 
-/// Whether the code is bound to a verifier.
+/// Proof key for code exchange (RFC 7636).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Pkce {
-    /// With a SHA-256 challenge (RFC 7636 §4.2).
+    /// A SHA-256 challenge (RFC 7636 §4.2).
     #[default]
     S256,
-    /// Not at all, for providers that refuse the parameters.
+    /// No challenge, for providers that reject its parameters.
     #[serde(rename = "off")]
     Off,
 }
 
-/// How the client authenticates (RFC 7591 §2's names).
+/// Client authentication at the token endpoint, with the names of RFC 7591 §2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum TokenAuthMethod {
-    /// Id and secret in the body.
+    /// Client id and secret in the body.
     #[default]
     ClientSecretPost,
-    /// Id and secret as HTTP Basic.
+    /// Client id and secret as HTTP Basic.
     ClientSecretBasic,
-    /// A signed assertion (RFC 7523 §2.2).
+    /// A signed client assertion (RFC 7523 §2.2).
     PrivateKeyJwt,
-    /// A public client: the id alone.
+    /// A public client: only the client id.
     None,
 }
 
-/// How a request's body is written.
+/// Format of the body of token requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BodyFormat {
@@ -66,19 +63,18 @@ pub(crate) enum BodyFormat {
     Json,
 }
 
-/// What `expires_in` counts.
+/// Unit of `expires_in`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum ExpiresInUnit {
-    /// Seconds (RFC 6749 §5.1).
+    /// RFC 6749 §5.1.
     #[default]
     #[serde(rename = "s")]
     Seconds,
-    /// Milliseconds.
     #[serde(rename = "ms")]
     Milliseconds,
 }
 
-/// How a client assertion is signed.
+/// Signature algorithm of client assertions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum KeyAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.

@@ -1,8 +1,8 @@
-//! URLs with `${variable}`s, and what may become of them.
+//! URLs with `${variable}`s.
 //!
-//! A variable stands for whole labels of the host left of a fixed suffix, or inside the path.
-//! Scheme, port, host suffix, query and the number of path segments are the template's, whatever
-//! the values: the result is compared with the template filled by a harmless word.
+//! A variable is one or more whole labels of the host left of a fixed suffix, or a part of the path. Scheme, port, host
+//! suffix, query and the number of path segments come from the template, for any value: [`expand`] compares the result
+//! with the template filled with a harmless word.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,11 +12,10 @@ use url::Url;
 
 use super::{ConfigError, Variable};
 
-/// Longest value of a variable.
-const MAX_VALUE: usize = 256;
-/// Memory that one compiled pattern may take.
-const MAX_PATTERN_SIZE: usize = 256 * 1024;
-/// Stands for any value when templates are judged.
+const MAX_VALUE_BYTES: usize = 256;
+/// Memory of one compiled pattern. Admins write patterns, and a short one can compile to megabytes.
+const MAX_REGEX_BYTES: usize = 256 * 1024;
+/// Value of every variable in a template's sample URL.
 const WORD: &str = "x";
 
 enum Piece<'a> {
@@ -24,16 +23,15 @@ enum Piece<'a> {
     Variable(&'a str),
 }
 
-/// Compiles a pattern so that it matches whole values only. It has to be well-formed by itself
-/// first, or `a)|(b` would slip out of the anchors.
-pub(super) fn pattern(text: &str) -> Option<Regex> {
-    let compile = |text: &str| RegexBuilder::new(text).size_limit(MAX_PATTERN_SIZE).build().ok();
+/// Compiles a pattern so that it matches only whole values. Compiles it without the anchors first: `a)|(b` is valid only
+/// between them, and would match parts of values.
+pub(super) fn whole_value_regex(text: &str) -> Option<Regex> {
+    let compile = |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().ok();
     compile(text)?;
     compile(&format!(r"\A(?:{text})\z"))
 }
 
-/// Whether it can name a variable.
-pub(super) fn is_name(text: &str) -> bool {
+pub(super) fn is_variable_name(text: &str) -> bool {
     text.len() <= 32
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -44,7 +42,7 @@ fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
     let mut rest = template;
     while let Some((text, after)) = rest.split_once("${") {
         let (name, after) = after.split_once('}')?;
-        if !is_name(name) {
+        if !is_variable_name(name) {
             return None;
         }
         pieces.push(Piece::Text(text));
@@ -55,19 +53,18 @@ fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
     Some(pieces)
 }
 
-/// The variables that a template names.
-pub(super) fn names(template: &str) -> BTreeSet<&str> {
-    let variable = |piece| match piece {
+pub(super) fn variable_names(template: &str) -> BTreeSet<&str> {
+    let name_of = |piece| match piece {
         Piece::Variable(name) => Some(name),
         Piece::Text(_) => None,
     };
-    pieces(template).unwrap_or_default().into_iter().filter_map(variable).collect()
+    pieces(template).unwrap_or_default().into_iter().filter_map(name_of).collect()
 }
 
-/// A template taken apart: `scheme://authority` and what follows.
 struct Parts<'a> {
     scheme: &'a str,
     authority: &'a str,
+    /// Path and query.
     rest: &'a str,
 }
 
@@ -78,28 +75,29 @@ fn parts(template: &str) -> Option<Parts<'_>> {
     Some(Parts { scheme, authority, rest })
 }
 
-/// The part of the host that no variable touches; `None` when variables stand elsewhere than as
-/// whole labels left of at least two fixed ones.
+/// Returns the part of the authority right of the variables. Returns `None` if a variable is not a whole label, or if
+/// fewer than two fixed labels follow the last variable.
 fn fixed_suffix(authority: &str) -> Option<String> {
     let Some(last) = authority.rfind("${") else { return Some(authority.to_owned()) };
     let (_, suffix) = authority.get(last..)?.split_once('}')?;
     let host = authority.split(':').next()?;
     let whole_labels = host.split('.').all(|label| {
-        !label.contains('$') || label.strip_prefix("${").and_then(|name| name.strip_suffix('}')).is_some_and(is_name)
+        !label.contains('$')
+            || label.strip_prefix("${").and_then(|name| name.strip_suffix('}')).is_some_and(is_variable_name)
     });
     let fixed = suffix.split(':').next()?.strip_prefix('.')?;
     (whole_labels && fixed.split('.').filter(|label| !label.is_empty()).count() >= 2).then(|| suffix.to_owned())
 }
 
-/// The URL that a template stands for with a harmless word in every hole; `None` when it is no
-/// absolute URL or its variables stand where they may not.
-pub(super) fn judge(template: &str) -> Option<Url> {
+/// Returns the template's URL with a harmless word for every variable. Returns `None` if that is no absolute URL, or if a
+/// variable is in a part of the URL where none is allowed.
+pub(super) fn sample_url(template: &str) -> Option<Url> {
     let Parts { scheme, authority, rest } = parts(template)?;
-    let plain_scheme = scheme == "https" || scheme == "http";
-    let clean = template.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
+    let is_http = scheme == "https" || scheme == "http";
+    let is_clean = template.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
     let path_end = rest.find('?').unwrap_or(rest.len());
-    let fixed_query = rest.get(path_end..).is_some_and(|query| !query.contains("${"));
-    if !plain_scheme || !clean || !fixed_query || authority.is_empty() || authority.contains('@') {
+    let is_query_fixed = rest.get(path_end..).is_some_and(|query| !query.contains("${"));
+    if !is_http || !is_clean || !is_query_fixed || authority.is_empty() || authority.contains('@') {
         return None;
     }
     fixed_suffix(authority)?;
@@ -118,50 +116,50 @@ fn substitute(template: &str, value: impl Fn(&str) -> Option<String>) -> Option<
     Some(text)
 }
 
-/// Each variable's value, given or by default, judged by its pattern.
-pub(super) fn fill(
+/// Returns each variable's value, given or default, after checking it against the pattern.
+pub(super) fn resolve_values(
     variables: &BTreeMap<String, Variable>,
     given: &BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, ConfigError> {
     if given.keys().any(|name| !variables.contains_key(name)) {
-        return Err(ConfigError::Variable { name: "?".to_owned(), problem: "is not one of the config's" });
+        return Err(ConfigError::Variable { name: "?".to_owned(), problem: "is unknown" });
     }
     let mut values = BTreeMap::new();
     for (name, variable) in variables {
         let wrong = |problem| ConfigError::Variable { name: name.clone(), problem };
         let value = given.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong("is missing"))?;
-        if !fits(variable, value) {
-            return Err(wrong("does not have the form that the config asks for"));
+        if !is_allowed_value(variable, value) {
+            return Err(wrong("must match the config's pattern, have 1 to 256 bytes and contain no URL separator"));
         }
         values.insert(name.clone(), value.clone());
     }
     Ok(values)
 }
 
-/// Whether a variable may have this value. Separators are refused even where a pattern lets them
-/// through: encoded they keep the shape here, but not behind every proxy.
-pub(super) fn fits(variable: &Variable, value: &str) -> bool {
-    let separator = |c: char| matches!(c, '/' | '\\' | '%' | '?' | '#' | '@' | ':') || c.is_control();
+/// Returns true if the variable may have this value. Separators are rejected even if the pattern allows them:
+/// percent-encoding keeps the URL's shape here, but some proxies decode it.
+pub(super) fn is_allowed_value(variable: &Variable, value: &str) -> bool {
+    let is_separator = |c: char| matches!(c, '/' | '\\' | '%' | '?' | '#' | '@' | ':') || c.is_control();
     !value.is_empty()
-        && value.len() <= MAX_VALUE
-        && !value.contains(separator)
-        && pattern(&variable.pattern).is_some_and(|pattern| pattern.is_match(value))
+        && value.len() <= MAX_VALUE_BYTES
+        && !value.contains(is_separator)
+        && whole_value_regex(&variable.pattern).is_some_and(|regex| regex.is_match(value))
 }
 
-/// A template's text with its variables filled in; without variables the template byte for byte.
+/// Fills in a template's variables and returns its text. A template without variables stays the same byte for byte.
 ///
 /// # Errors
-/// [`ConfigError::Variable`] when a value is missing, unknown, or of the wrong form, or when the
-/// values together would change more of the URL than their own places.
+/// [`ConfigError::Variable`] if a value is missing, unknown or not allowed, or if the values change more of the URL than
+/// their own parts.
 pub(crate) fn expand(
     template: &str,
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,
 ) -> Result<String, ConfigError> {
-    expand_checked(template, variables, values).map(|(text, _)| text)
+    expand_checked(template, variables, values).map(|expanded| expanded.text)
 }
 
-/// The URL of a template, its variables filled in (percent-encoded in the path).
+/// The same as a URL. Values are percent-encoded in the path.
 ///
 /// # Errors
 /// As [`expand`].
@@ -170,49 +168,60 @@ pub(crate) fn endpoint_url(
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,
 ) -> Result<Url, ConfigError> {
-    expand_checked(template, variables, values).map(|(_, url)| url)
+    expand_checked(template, variables, values).map(|expanded| expanded.url)
+}
+
+struct Expanded {
+    text: String,
+    url: Url,
 }
 
 fn expand_checked(
     template: &str,
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,
-) -> Result<(String, Url), ConfigError> {
+) -> Result<Expanded, ConfigError> {
     let wrong = |name: &str, problem| ConfigError::Variable { name: name.to_owned(), problem };
-    let values = fill(variables, values)?;
-    let model = judge(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
-    let Parts { scheme, authority, rest } = parts(template).ok_or_else(|| wrong("?", "is misplaced"))?;
-    for name in names(authority) {
+    let values = resolve_values(variables, values)?;
+    let sample = sample_url(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
+    let Parts { scheme, authority, rest } =
+        parts(template).ok_or_else(|| wrong("?", "is in the wrong part of the URL"))?;
+    for name in variable_names(authority) {
         if !values.get(name).is_some_and(|value| value.split('.').all(is_label)) {
-            return Err(wrong(name, "must be a label of a host name"));
+            return Err(wrong(name, "must be a host label"));
         }
     }
     let host = substitute(authority, |name| values.get(name).cloned());
     let path = substitute(rest, |name| values.get(name).map(|value| percent_encode(value)));
-    let (Some(host), Some(path)) = (host, path) else { return Err(wrong("?", "is not one of the config's")) };
+    let (Some(host), Some(path)) = (host, path) else { return Err(wrong("?", "is unknown")) };
     let text = format!("{scheme}://{host}{path}");
-    let url = Url::parse(&text).ok().filter(|url| same_shape(url, &model, template));
-    url.map(|url| (text, url)).ok_or_else(|| wrong("?", "changes more of the URL than its own place"))
+    let url = Url::parse(&text).ok().filter(|url| has_same_shape(url, &sample, template));
+    url.map(|url| Expanded { text, url }).ok_or_else(|| wrong("?", "changes more of the URL than its own part"))
 }
 
-/// Whether only the holes differ.
-fn same_shape(url: &Url, model: &Url, template: &str) -> bool {
+/// Returns true if the URL differs from the sample only where the template has variables.
+fn has_same_shape(url: &Url, sample: &Url, template: &str) -> bool {
     let Some(Parts { authority, rest, .. }) = parts(template) else { return false };
     let Some(suffix) = fixed_suffix(authority) else { return false };
     let suffix = suffix.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    let host = match (url.host_str(), model.host_str()) {
+    let is_host_same = match (url.host_str(), sample.host_str()) {
         (Some(host), Some(_)) if authority.contains("${") => host.len() > suffix.len() && host.ends_with(&suffix),
-        (host, model) => host == model,
+        (host, sample) => host == sample,
     };
-    let holes = rest.split('?').next().unwrap_or_default().split('/').skip(1).map(|segment| segment.contains("${"));
+    let is_variable = rest.split('?').next().unwrap_or_default().split('/').skip(1).map(|part| part.contains("${"));
     let segments = |url: &Url| url.path().split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();
-    let (ours, models) = (segments(url), segments(model));
-    let path = ours.len() == models.len()
-        && ours.iter().zip(&models).zip(holes.chain(std::iter::repeat(false))).all(|((a, b), hole)| hole || a == b);
-    host && path
-        && url.scheme() == model.scheme()
-        && url.port() == model.port()
-        && url.query() == model.query()
+    let (ours, samples) = (segments(url), segments(sample));
+    let is_path_same = ours.len() == samples.len()
+        && ours
+            .iter()
+            .zip(&samples)
+            .zip(is_variable.chain(std::iter::repeat(false)))
+            .all(|((ours, sample), is_variable)| is_variable || ours == sample);
+    is_host_same
+        && is_path_same
+        && url.scheme() == sample.scheme()
+        && url.port() == sample.port()
+        && url.query() == sample.query()
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none()
@@ -226,7 +235,7 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// All but the unreserved characters (RFC 3986 §2.3).
+/// Encodes all bytes except unreserved characters (RFC 3986 §2.3).
 fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -20,12 +20,12 @@ fn config_by(more: &Value, rules: UrlRules) -> Result<IntegrationOauthConfig, Co
     parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), &rules)
 }
 
-/// A config from the bytes of a request.
+/// Parses a config from the body of a request.
 fn parse(body: &[u8]) -> Result<IntegrationOauthConfig, ConfigError> {
     parse_value(read_json(body)?, &Integration::parse("acme").unwrap(), &UrlRules::default())
 }
 
-/// Refused by the field's name, and nothing of a value is in the text.
+/// Asserts that the error names the field and contains no value.
 #[track_caller]
 fn check(more: &Value, field: &str) {
     let error = config(more).unwrap_err().to_string();
@@ -118,10 +118,10 @@ fn a4_unknown_fields_are_named_in_print() {
         ("[]", "the config must be a JSON object of at most 64 KiB"),
         ("null", "the config must be a JSON object of at most 64 KiB"),
         ("\"canary\"", "the config must be a JSON object of at most 64 KiB"),
-        ("", "the body cannot be read: it ends too early (line 1, column 0)"),
-        ("{\"canary\"", "the body cannot be read: it ends too early (line 1, column 9)"),
-        ("{\"canary\": canary}", "the body cannot be read: it is not JSON (line 1, column 12)"),
-        ("{\"a\": 1,\n\"a\": 2}", "the body cannot be read: a field stands there a second time (line 2, column 7)"),
+        ("", "cannot parse the body: unexpected end (line 1, column 0)"),
+        ("{\"canary\"", "cannot parse the body: unexpected end (line 1, column 9)"),
+        ("{\"canary\": canary}", "cannot parse the body: not JSON (line 1, column 12)"),
+        ("{\"a\": 1,\n\"a\": 2}", "cannot parse the body: duplicate field (line 2, column 7)"),
     ] {
         let error = parse(text.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{text}");

@@ -7,25 +7,28 @@ use url::{Url, form_urlencoded};
 use crate::integration::{ConfigError, IntegrationOauthConfig, endpoint_url};
 use crate::secret::Secret;
 
-/// What one login adds to its config.
+/// The part of an authorization request that differs from login to login.
 #[derive(Debug, Clone)]
-pub(crate) struct AuthorizationParams<'a> {
-    /// Opaque, 256 random bits.
+pub(crate) struct AuthorizationRequest<'a> {
+    /// 256 random bits.
     pub state: &'a Secret,
-    /// The `S256` challenge; none when the config has PKCE off.
+    /// The `S256` challenge; absent if the config has PKCE off.
     pub code_challenge: Option<String>,
-    /// Of [`IntegrationOauthConfig::narrow_scopes`].
+    /// From [`IntegrationOauthConfig::narrow_scopes`].
     pub scopes: &'a [String],
-    /// The values of the URL's variables.
+    /// Values of the variables in the authorization endpoint.
     pub variables: &'a BTreeMap<String, String>,
 }
 
-/// Where to send the browser. A query of the config's own stays as it is.
+/// Returns the URL to send the browser to. The query of the config's `auth_url` stays in it unchanged.
 ///
 /// # Errors
-/// [`ConfigError::Variable`] when the variables do not fit.
-pub(crate) fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationParams<'_>) -> Result<Url, ConfigError> {
-    let mut url = endpoint_url(&config.auth_url, &config.variables, params.variables)?;
+/// [`ConfigError::Variable`] if the variables don't fit the config.
+pub(crate) fn request_url<T>(
+    config: &IntegrationOauthConfig<T>,
+    request: &AuthorizationRequest<'_>,
+) -> Result<Url, ConfigError> {
+    let mut url = endpoint_url(&config.auth_url, &config.variables, request.variables)?;
     let mut query = url.query().map(str::to_owned).unwrap_or_default();
     let mut add = |name: &str, value: &str| {
         if !query.is_empty() {
@@ -35,15 +38,15 @@ pub(crate) fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationP
         query.push('=');
         query.push_str(&encode(value));
     };
-    let scope = params.scopes.join(config.scope_separator.as_str());
+    let scope = request.scopes.join(config.scope_separator.as_str());
     add(config.param_name("response_type"), "code");
     add(config.param_name("client_id"), &config.client_id);
     add(config.param_name("redirect_uri"), &config.redirect_url);
     if !scope.is_empty() {
         add(config.param_name("scope"), &scope);
     }
-    add("state", params.state.expose());
-    if let Some(challenge) = &params.code_challenge {
+    add("state", request.state.expose());
+    if let Some(challenge) = &request.code_challenge {
         add(config.param_name("code_challenge"), challenge);
         add(config.param_name("code_challenge_method"), "S256");
     }
@@ -54,7 +57,7 @@ pub(crate) fn url<T>(config: &IntegrationOauthConfig<T>, params: &AuthorizationP
     Ok(url)
 }
 
-/// Form encoding with `%20` for the space: every server reads that, not every one reads `+`.
+/// Form-encodes, with `%20` for a space: every server decodes that, but not every server decodes `+`.
 fn encode(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }

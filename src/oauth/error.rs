@@ -1,19 +1,16 @@
-//! Error codes: a fixed list, so that nothing a provider writes is ever repeated.
+//! Error codes from a fixed list, so that no text of a provider reaches a caller or a log.
 
 use std::fmt;
 
-/// What a caller does about an error code.
+/// Error codes grouped by how tokenbus reacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
-    /// The code or refresh token is spent, revoked or foreign.
+    /// The authorization code or refresh token is used, expired, revoked, or issued to another client.
     InvalidGrant,
-    /// The integration's own credentials are refused.
+    /// Client authentication failed.
     InvalidClient,
-    /// The person or the provider said no.
-    Denied,
-    /// Worth another try later.
+    /// A later attempt may succeed.
     Temporary,
-    /// The request was wrong, or nobody knows.
     Other,
 }
 
@@ -24,13 +21,11 @@ macro_rules! codes {
         pub(crate) enum ErrorCode { $($(#[$doc])* $variant,)* }
 
         impl ErrorCode {
-            /// The code as the RFC writes it.
             #[must_use]
             pub(crate) fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
 
-            /// What to do about it.
             #[must_use]
             pub(crate) fn kind(self) -> ErrorKind {
                 match self { $(Self::$variant => ErrorKind::$kind,)* }
@@ -44,44 +39,35 @@ macro_rules! codes {
 }
 
 codes! {
-    /// Malformed request.
     InvalidRequest = "invalid_request", Other;
-    /// Client authentication failed.
     InvalidClient = "invalid_client", InvalidClient;
-    /// The code or refresh token is not valid.
     InvalidGrant = "invalid_grant", InvalidGrant;
-    /// The client may not do this.
+    /// The client is not authorized to use this grant type.
     UnauthorizedClient = "unauthorized_client", Other;
-    /// The server does not know the grant type.
     UnsupportedGrantType = "unsupported_grant_type", Other;
-    /// The server does not know the response type.
     UnsupportedResponseType = "unsupported_response_type", Other;
-    /// A scope is unknown or too much.
+    /// A scope is unknown, malformed or not allowed.
     InvalidScope = "invalid_scope", Other;
-    /// The person or the server denied it.
-    AccessDenied = "access_denied", Denied;
-    /// The server failed.
+    /// The resource owner or the server denied the request.
+    AccessDenied = "access_denied", Other;
     ServerError = "server_error", Temporary;
-    /// The server is busy.
+    /// The server is overloaded or under maintenance.
     TemporarilyUnavailable = "temporarily_unavailable", Temporary;
-    /// The person has to act (OpenID Connect).
-    InteractionRequired = "interaction_required", Denied;
-    /// The person has to log in (OpenID Connect).
-    LoginRequired = "login_required", Denied;
-    /// The person has to consent (OpenID Connect).
-    ConsentRequired = "consent_required", Denied;
-    /// The person has to choose (OpenID Connect).
-    AccountSelectionRequired = "account_selection_required", Denied;
-    /// Anything else.
+    // OpenID Connect: the end user has to act, log in, consent, or choose an account.
+    InteractionRequired = "interaction_required", Other;
+    LoginRequired = "login_required", Other;
+    ConsentRequired = "consent_required", Other;
+    AccountSelectionRequired = "account_selection_required", Other;
+    /// Every code that is not in this list.
     Unknown = "unknown_error", Other;
 }
 
 impl ErrorCode {
-    /// Reads a provider's code; some providers' own words stand for the RFC's.
+    /// Parses a provider's code. Maps known non-standard codes to those of the RFC.
     #[must_use]
     pub(crate) fn parse(text: &str) -> Self {
         Self::standard(text).unwrap_or(match text {
-            // GitHub; RFC 6749 §5.2 counts a wrong redirect URI among the invalid grants.
+            // GitHub. RFC 6749 §5.2 lists a wrong redirect URI under `invalid_grant`.
             "bad_verification_code" | "bad_refresh_token" | "redirect_uri_mismatch"
             // Slack.
             | "invalid_code"

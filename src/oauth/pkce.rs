@@ -6,13 +6,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::secret::Secret;
 
-/// A code verifier (RFC 7636 §4.1): 43 unreserved characters out of 256 random bits.
+/// Returns a code verifier (RFC 7636 §4.1): 43 unreserved characters from 256 random bits.
 #[must_use]
 pub(crate) fn verifier(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
-/// The `S256` challenge of a verifier (RFC 7636 §4.2).
+/// Returns the verifier's `S256` challenge (RFC 7636 §4.2).
 #[must_use]
 pub(crate) fn challenge(verifier: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose().as_bytes()))

@@ -1,14 +1,14 @@
-//! The token endpoint (RFC 6749 §3.2): requests to it and what comes back.
+//! The token endpoint (RFC 6749 §3.2) and the revocation endpoint (RFC 7009 §2): requests and responses.
 
-mod response;
 mod assertion;
+mod client_authentication;
 mod request;
+mod response;
 
-pub use self::response::TokenSet;
-pub(crate) use self::response::{TokenError, parse_answer};
-pub(crate) use self::assertion::client_assertion;
-pub(crate) use self::assertion::signing_key;
+pub(crate) use self::client_authentication::ClientAuthentication;
 pub(crate) use self::request::{
-    ClientAuth, CodeGrant, RefreshGrant, Request, RequestError, Revocation, TokenHint, exchange_request,
-    refresh_request, revocation_request,
+    CodeGrant, RefreshGrant, RequestError, Revocation, TokenTypeHint, exchange_request, refresh_request,
+    revocation_request,
 };
+pub use self::response::TokenSet;
+pub(crate) use self::response::{TokenError, parse_response};

@@ -1,4 +1,4 @@
-//! Ready settings for known providers, compiled in from `config/providers`.
+//! Built-in settings of known providers, compiled in from `config/providers`.
 
 use serde_json::Value;
 
@@ -13,26 +13,20 @@ macro_rules! profiles {
 
 profiles!["github", "gitlab", "google", "hubspot", "microsoft", "notion", "slack", "xero"];
 
-/// The names of all profiles.
 fn names() -> impl Iterator<Item = &'static str> {
     PROFILES.iter().map(|(name, _)| *name)
 }
 
-/// A profile as JSON.
 fn profile(name: &str) -> Option<Value> {
     let (_, text) = PROFILES.iter().find(|(known, _)| *known == name)?;
     toml::from_str(text).ok()
 }
 
-/// A profile that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("provider must be one of: {0}")]
 pub(crate) struct UnknownProfile(String);
 
-/// Fills in the fields of the profile that the body names as `provider`; given fields win.
-///
-/// # Errors
-/// [`UnknownProfile`] listing those there are.
+/// Adds the fields of the profile that the body names as `provider`. The body's own fields take precedence.
 pub(crate) fn apply(body: Value) -> Result<Value, UnknownProfile> {
     let Some(name) = body.get("provider").and_then(Value::as_str) else { return Ok(body) };
     let profile = profile(name).ok_or_else(|| UnknownProfile(names().collect::<Vec<_>>().join(", ")))?;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use crate::integration::IntegrationOauthConfig;
-use crate::oauth::token::{self, ClientAuth, Request, RequestError, TokenError, TokenSet};
-use crate::provider::{self, TOTAL_TIMEOUT};
+use crate::oauth::PostRequest;
+use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
+use crate::provider::{ProviderError, TOTAL_TIMEOUT};
 use crate::system;
 
 /// Why there are no tokens.
@@ -14,7 +15,7 @@ pub(crate) enum NoTokens {
     /// The request could not be made: the config does not fit.
     Request(RequestError),
     /// No answer.
-    Unreachable(provider::Error),
+    Unreachable(ProviderError),
     /// An answer without tokens, and how long it asks to wait.
     Refused(TokenError, Option<Duration>),
 }
@@ -54,10 +55,10 @@ pub(super) async fn ask(
     context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
-    build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
+    build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
     let asked = tokio::time::timeout(TOTAL_TIMEOUT, ask_each(context, config, variables, build)).await;
-    asked.unwrap_or(Err(NoTokens::Unreachable(provider::Error::Timeout { connected: true })))
+    asked.unwrap_or_else(|elapsed| Err(NoTokens::Unreachable(ProviderError::timed_out(elapsed))))
 }
 
 /// Sends the request that `build` makes of each way to authenticate, until one is not refused for the client's sake:
@@ -66,20 +67,20 @@ async fn ask_each(
     context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
-    build: impl Fn(&ClientAuth) -> Result<Request, RequestError>,
+    build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
-    let mut refused = NoTokens::Request(RequestError::ClientKey);
+    let mut refused = NoTokens::Request(RequestError::NoClientKey);
     for attempt in 0.. {
-        let auth = ClientAuth::of(config, attempt, variables, system::now(), &system::random_id());
+        let auth = ClientAuthentication::of(config, attempt, variables, system::now(), &system::random_id());
         let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
         let began = Instant::now();
         let sent = context.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let answer = sent.map_err(NoTokens::Unreachable)?;
         let content_type = answer.content_type.as_deref();
-        match token::parse_answer(answer.status, content_type, &answer.body, config, system::now()) {
+        match token::parse_response(answer.status, content_type, &answer.body, config, system::now()) {
             Ok(tokens) => return Ok(tokens),
-            Err(error) if error.retry_with_next_secret() => refused = NoTokens::Refused(error, answer.retry_after),
+            Err(error) if error.allows_next_secret() => refused = NoTokens::Refused(error, answer.retry_after),
             Err(error) => return Err(NoTokens::Refused(error, answer.retry_after)),
         }
     }

@@ -1,12 +1,13 @@
-//! Names of parameters: what may be renamed, added and kept.
+//! Parameters: which ones a config may rename, add, and keep as metadata.
 
 use url::form_urlencoded;
 
-use super::{MAX_TEXT, all, printable, urls};
+use super::urls::templates;
+use super::{MAX_TEXT, printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig};
 
-const MAX_ENTRY_NAME: usize = 128;
-/// Parameters that are ours in every request; nothing else may set them.
+const MAX_PATH_BYTES: usize = 128;
+/// Parameters that tokenbus sets itself. A config must not set them in any request.
 const RESERVED: [&str; 11] = [
     "client_id",
     "redirect_uri",
@@ -20,10 +21,9 @@ const RESERVED: [&str; 11] = [
     "client_assertion",
     "client_assertion_type",
 ];
-/// And in the authorization request; the last two would bring parameters of their own (RFC 9101).
+/// The same for the authorization request. The last two would carry more parameters (RFC 9101).
 const RESERVED_AUTH: [&str; 3] = ["scope", "request", "request_uri"];
-/// Parameters that a provider may call otherwise. Not `state`: the gateway reads it before any
-/// config is known.
+/// Parameters that a config may rename. Not `state`: the gateway reads it before it knows the config.
 const RENAMABLE: [&str; 11] = [
     "client_id",
     "client_secret",
@@ -37,34 +37,31 @@ const RENAMABLE: [&str; 11] = [
     "grant_type",
     "refresh_token",
 ];
-/// Names that no other parameter may take: the callback's, and those of a revocation.
+/// Names that no parameter may be renamed to: the callback and the revocation request use them.
 const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
 
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    check_names(config)?;
-    check_params(config)?;
-    check_kept(config)
+    check_renames(config)?;
+    check_added(config)?;
+    check_metadata(config)
 }
 
-/// Renames: of known parameters only, and no two parameters under one name.
-fn check_names(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+fn check_renames(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     for (name, renamed) in &config.param_names {
-        let field = || format!("param_names.{}", printable(name));
-        if !RENAMABLE.contains(&name.as_str()) {
-            return Err(ConfigError::invalid(field(), "the name of a parameter that can be renamed"));
-        }
-        if !is_param(renamed) || TAKEN.contains(&renamed.as_str()) || renamed.starts_with("client_assertion") {
-            return Err(ConfigError::invalid(field(), "1 to 64 letters, digits, `_`, `-` or `.`, and no name in use"));
-        }
+        let field = format!("param_names.{}", printable(name));
+        require(RENAMABLE.contains(&name.as_str()), &field, "the name of a parameter that can be renamed")?;
+        let is_free = !TAKEN.contains(&renamed.as_str()) && !renamed.starts_with("client_assertion");
+        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in use";
+        require(is_param(renamed) && is_free, &field, expected)?;
     }
     let mut names: Vec<&str> = RENAMABLE.iter().map(|name| config.param_name(name)).collect();
     names.sort_unstable();
     names.dedup();
-    let code_param = is_param(&config.code_param) && !["state", "error", "iss"].contains(&config.code_param.as_str());
-    all([
-        ("param_names", names.len() == RENAMABLE.len(), "distinct names"),
-        ("code_param", code_param, "1 to 64 letters, digits, `_`, `-` or `.`, and not state, error or iss"),
-    ])
+    require(names.len() == RENAMABLE.len(), "param_names", "distinct names")?;
+    let code_param = config.code_param.as_str();
+    let is_free = !["state", "error", "iss"].contains(&code_param);
+    let expected = "1 to 64 letters, digits or `_-.:[]`, and not state, error or iss";
+    require(is_param(code_param) && is_free, "code_param", expected)
 }
 
 fn is_param(name: &str) -> bool {
@@ -72,61 +69,62 @@ fn is_param(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':'))
 }
 
-fn check_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let sets = [
-        ("auth_params", &config.auth_params, true),
-        ("token_params", &config.token_params, false),
-        ("refresh_params", &config.refresh_params, false),
+        ("auth_params", &config.auth_params, Endpoint::Authorization),
+        ("token_params", &config.token_params, Endpoint::Token),
+        ("refresh_params", &config.refresh_params, Endpoint::Token),
     ];
-    for (field, params, is_auth) in sets {
+    for (field, params, endpoint) in sets {
         for (name, value) in params {
-            let wrong = |expected| Err(ConfigError::invalid(format!("{field}.{}", printable(name)), expected));
-            if is_reserved(config, name, is_auth) {
-                return wrong("left out: the parameter is set by the service");
-            }
-            if !is_param(name) || value.len() > MAX_TEXT {
-                return wrong("a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes");
-            }
+            let field = format!("{field}.{}", printable(name));
+            require(!is_reserved(config, name, endpoint), &field, "absent: tokenbus sets this parameter")?;
+            let expected = "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes";
+            require(is_param(name) && value.len() <= MAX_TEXT, &field, expected)?;
         }
     }
-    for (field, url) in urls(config) {
+    for (field, url) in templates(config) {
+        let endpoint = if field == "auth_url" { Endpoint::Authorization } else { Endpoint::Token };
         let query = url.split_once('?').map_or("", |(_, query)| query);
-        if form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_reserved(config, &name, field == "auth_url")) {
-            return Err(ConfigError::invalid(field, "without parameters that are set by the service"));
-        }
+        let sets_reserved =
+            form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_reserved(config, &name, endpoint));
+        require(!sets_reserved, field, "a URL without the parameters that tokenbus sets")?;
     }
     Ok(())
 }
 
-fn is_reserved(config: &IntegrationOauthConfig, name: &str, is_auth: bool) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let ours = |reserved: &str| lower == reserved || lower == config.param_name(reserved).to_ascii_lowercase();
-    lower.starts_with("code_challenge")
-        || RESERVED.iter().any(|reserved| ours(reserved))
-        || ["code_challenge", "code_challenge_method"].iter().any(|reserved| ours(reserved))
-        || (is_auth && RESERVED_AUTH.iter().any(|reserved| ours(reserved)))
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Authorization,
+    /// Or the revocation endpoint.
+    Token,
 }
 
-/// What is kept is shown: never a token or the code.
-fn check_kept(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let secret = |name: &str| {
+fn is_reserved(config: &IntegrationOauthConfig, name: &str, endpoint: Endpoint) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let is_name_of = |reserved: &str| lower == reserved || lower == config.param_name(reserved).to_ascii_lowercase();
+    lower.starts_with("code_challenge")
+        || RESERVED.iter().any(|reserved| is_name_of(reserved))
+        || ["code_challenge", "code_challenge_method"].iter().any(|reserved| is_name_of(reserved))
+        || (endpoint == Endpoint::Authorization && RESERVED_AUTH.iter().any(|reserved| is_name_of(reserved)))
+}
+
+/// Metadata is shown to callers, so it must not contain a token, a secret or the authorization code.
+fn check_metadata(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let is_secret = |name: &str| {
         ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
             || name == config.code_param
     };
-    let is_path = |path: &str| path.len() <= MAX_ENTRY_NAME && path.split('.').all(|key| !key.is_empty());
-    let is_shown = |path: &str| is_path(path) && path.rsplit('.').next().is_some_and(|last| !secret(last));
-    let token_path = config.token_response_path.as_deref().is_none_or(is_path);
-    all([
-        ("token_response_path", token_path, "a dot path of at most 128 bytes"),
-        (
-            "metadata_paths",
-            config.metadata_paths.iter().all(|path| is_shown(path)),
-            "dot paths of at most 128 bytes, none of them a token's",
-        ),
-        (
-            "callback_metadata",
-            config.callback_metadata.iter().all(|name| is_param(name) && !secret(name)),
-            "names of parameters, without the code and the state",
-        ),
-    ])
+    let is_path = |path: &str| path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty());
+    let is_shown = |path: &str| is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(last));
+    let token_path = config.token_response_path.as_deref();
+    require(token_path.is_none_or(is_path), "token_response_path", "a dot path of at most 128 bytes")?;
+    let are_shown = config.metadata_paths.iter().all(|path| is_shown(path));
+    require(
+        are_shown,
+        "metadata_paths",
+        "dot paths of at most 128 bytes that don't end in a token, a secret or a code",
+    )?;
+    let are_shown = config.callback_metadata.iter().all(|name| is_param(name) && !is_secret(name));
+    require(are_shown, "callback_metadata", "names of parameters other than the code, the state and tokens")
 }

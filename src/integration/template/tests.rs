@@ -11,7 +11,7 @@ const TEMPLATES: [&str; 4] = [
 
 fn variables(template: &str) -> BTreeMap<String, Variable> {
     let any = || Variable { pattern: "(?s).*".to_owned(), default: None };
-    names(template).into_iter().map(|name| (name.to_owned(), any())).collect()
+    variable_names(template).into_iter().map(|name| (name.to_owned(), any())).collect()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn c7_variables_stand_in_their_place_or_the_template_is_refused() {
         ("/relative", false),
         ("", false),
     ] {
-        assert_eq!(judge(template).is_some(), fits, "{template}");
+        assert_eq!(sample_url(template).is_some(), fits, "{template}");
     }
 }
 
@@ -60,10 +60,10 @@ fn c7_patterns_match_whole_values() {
         ("(?m)^a$", "a\nb", false),
         ("", "a", false),
     ] {
-        assert_eq!(pattern(text).unwrap().is_match(value), fits, "{text} {value}");
+        assert_eq!(whole_value_regex(text).unwrap().is_match(value), fits, "{text} {value}");
     }
     for text in ["a)|(b", "(", "(?:a{1000}){1000}", "a(?#", "(?x) a #"] {
-        assert!(pattern(text).is_none_or(|pattern| !pattern.is_match("xyz")), "{text}");
+        assert!(whole_value_regex(text).is_none_or(|pattern| !pattern.is_match("xyz")), "{text}");
     }
 }
 
@@ -86,13 +86,13 @@ proptest! {
                     continue;
                 }
             };
-            let model = judge(template).unwrap();
+            let sample = sample_url(template).unwrap();
             prop_assert_eq!(url.scheme(), "https");
-            prop_assert_eq!(url.port(), model.port());
-            prop_assert_eq!(url.query(), model.query());
+            prop_assert_eq!(url.port(), sample.port());
+            prop_assert_eq!(url.query(), sample.query());
             prop_assert!(url.fragment().is_none() && url.username().is_empty() && url.password().is_none());
             prop_assert!(url.host_str().unwrap().ends_with("acme.example"));
-            prop_assert_eq!(url.path().matches('/').count(), model.path().matches('/').count());
+            prop_assert_eq!(url.path().matches('/').count(), sample.path().matches('/').count());
             let text = expand(template, &variables, &given).unwrap();
             prop_assert_eq!(Url::parse(&text).unwrap(), url);
         }
@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn c7_no_template_panics(template in "(https?://)?[a-z.${}:/?#@\\\\ -]{0,40}") {
-        let _ = judge(&template);
+        let _ = sample_url(&template);
         let _ = endpoint_url(&template, &BTreeMap::new(), &BTreeMap::new());
     }
 }

@@ -8,13 +8,13 @@ const CHALLENGE: &str = "challenge";
 fn built(more: &Value, wanted: Option<&str>, challenge: Option<&str>) -> Url {
     let config = config(more).unwrap();
     let scopes = config.narrow_scopes(wanted).unwrap();
-    let params = AuthorizationParams {
+    let request = AuthorizationRequest {
         state: &Secret::new("st-ate"),
         code_challenge: challenge.map(str::to_owned),
         scopes: &scopes,
         variables: &BTreeMap::new(),
     };
-    url(&config, &params).unwrap()
+    request_url(&config, &request).unwrap()
 }
 
 #[track_caller]
@@ -97,7 +97,7 @@ fn c7_variables_are_filled_in() {
     let config = config.unwrap();
     let state = Secret::new("s");
     let filled = |variables: &BTreeMap<String, String>| {
-        url(&config, &AuthorizationParams { state: &state, code_challenge: None, scopes: &[], variables })
+        request_url(&config, &AuthorizationRequest { state: &state, code_challenge: None, scopes: &[], variables })
     };
     let shop = |name: &str| BTreeMap::from([("shop".to_owned(), name.to_owned())]);
     let one = filled(&shop("one")).unwrap();

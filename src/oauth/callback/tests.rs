@@ -12,9 +12,9 @@ fn check(query: &str, expected: Result<&str, &str>) {
 /// The code, or the error's text or code.
 #[track_caller]
 fn check_with(more: &Value, query: &str, expected: Result<&str, &str>) {
-    let found = match Answer::parse(query, &config(more).unwrap()) {
-        Ok(Answer { result: Ok(code), .. }) => Ok(code.expose().to_owned()),
-        Ok(Answer { result: Err(code), .. }) => Err(code.to_string()),
+    let found = match AuthorizationResponse::parse(query, &config(more).unwrap()) {
+        Ok(AuthorizationResponse { code: Ok(code), .. }) => Ok(code.expose().to_owned()),
+        Ok(AuthorizationResponse { code: Err(code), .. }) => Err(code.to_string()),
         Err(error) => Err(error.to_string()),
     };
     assert_eq!(found.as_deref().map_err(String::as_str), expected, "{}", query.get(..80).unwrap_or(query));
@@ -29,15 +29,15 @@ fn b7_state_is_single_and_short() {
         ("state", Err(CallbackError::StateMissing)),
         ("state=", Err(CallbackError::StateMissing)),
         ("State=abc", Err(CallbackError::StateMissing)),
-        ("state=a&state=a", Err(CallbackError::Doubled)),
-        ("state=a&st%61te=a", Err(CallbackError::Doubled)),
-        ("state=a&state=", Err(CallbackError::Doubled)),
+        ("state=a&state=a", Err(CallbackError::Repeated)),
+        ("state=a&st%61te=a", Err(CallbackError::Repeated)),
+        ("state=a&state=", Err(CallbackError::Repeated)),
     ] {
         assert_eq!(state(query).as_ref().map(Secret::expose), expected.as_ref().copied(), "{query}");
     }
     assert!(state(&format!("state={}", "s".repeat(64))).is_ok());
     assert_eq!(state(&format!("state={}", "s".repeat(65))), Err(CallbackError::StateTooLong));
-    assert_eq!(state(&format!("state=a&x={}", "x".repeat(MAX_QUERY))), Err(CallbackError::QueryTooLong));
+    assert_eq!(state(&format!("state=a&x={}", "x".repeat(MAX_QUERY_BYTES))), Err(CallbackError::QueryTooLong));
 }
 
 #[test]
@@ -51,13 +51,13 @@ fn b7_an_answer_is_a_code_or_an_error_once() {
     check("state=s", Err("the callback has neither a code nor an error"));
     check("state=s&code=", Err("the callback has neither a code nor an error"));
     for name in ["code", "error", "error_description", "error_uri", "iss"] {
-        check(&format!("state=s&{name}=a&{name}=a"), Err("a parameter of the callback is doubled"));
+        check(&format!("state=s&{name}=a&{name}=a"), Err("a parameter of the callback is repeated"));
     }
     let long = |name: &str, length: usize| format!("state=s&{name}={}", "x".repeat(length));
-    assert!(Answer::parse(&long("code", MAX_CODE), &config(&json!({})).unwrap()).is_ok());
-    check(&long("code", MAX_CODE + 1), Err("the code is longer than 4096 characters"));
+    assert!(AuthorizationResponse::parse(&long("code", MAX_CODE_BYTES), &config(&json!({})).unwrap()).is_ok());
+    check(&long("code", MAX_CODE_BYTES + 1), Err("the code is longer than 4096 characters"));
     for name in ["error", "error_description", "error_uri", "iss"] {
-        check(&long(name, MAX_OTHER + 1), Err("a parameter of the callback is too long"));
+        check(&long(name, MAX_OTHER_BYTES + 1), Err("a parameter of the callback is too long"));
     }
 }
 
@@ -74,11 +74,12 @@ fn b7_code_param_and_kept_parameters() {
     let more = json!({"code_param": "auth_code", "callback_metadata": ["realmId", "absent"]});
     check_with(&more, "state=s&auth_code=c", Ok("c"));
     check_with(&more, "state=s&code=c", Err("the callback has neither a code nor an error"));
-    check_with(&more, "state=s&auth_code=c&realmId=1&realmId=2", Err("a parameter of the callback is doubled"));
-    let long = format!("state=s&auth_code=c&realmId={}", "1".repeat(MAX_OTHER + 1));
+    check_with(&more, "state=s&auth_code=c&realmId=1&realmId=2", Err("a parameter of the callback is repeated"));
+    let long = format!("state=s&auth_code=c&realmId={}", "1".repeat(MAX_OTHER_BYTES + 1));
     check_with(&more, &long, Err("a parameter of the callback is too long"));
-    let answer = Answer::parse("state=s&auth_code=c&realmId=4%2B2&other=x", &config(&more).unwrap()).unwrap();
-    assert_eq!(Value::Object(answer.kept), json!({"realmId": "4+2"}));
+    let response =
+        AuthorizationResponse::parse("state=s&auth_code=c&realmId=4%2B2&other=x", &config(&more).unwrap()).unwrap();
+    assert_eq!(Value::Object(response.metadata), json!({"realmId": "4+2"}));
 }
 
 #[test]
@@ -97,8 +98,8 @@ fn b5_issuer_is_demanded_when_configured() {
         (&json!({}), "state=s&code=c", true),
     ] {
         let config = config(more).unwrap();
-        let judged = Answer::parse(query, &config).unwrap().check_issuer(&config);
-        assert_eq!(judged.is_ok(), fits, "{query}");
+        let checked = AuthorizationResponse::parse(query, &config).unwrap().check_issuer(&config);
+        assert_eq!(checked.is_ok(), fits, "{query}");
     }
 }
 
@@ -110,10 +111,10 @@ proptest! {
         query in prop_oneof![".{0,100}", "((state|code|error|iss)=canary%?[0-9a-f&=]{0,6}&){0,5}"],
     ) {
         let config = config(&json!({"issuer": "https://issuer.example"})).unwrap();
-        match Answer::parse(&query, &config) {
-            Ok(answer) => {
-                prop_assert!(answer.result.as_ref().map_or(true, |code| !code.is_empty() && code.expose().len() <= MAX_CODE));
-                prop_assert!(answer.check_issuer(&config).is_err());
+        match AuthorizationResponse::parse(&query, &config) {
+            Ok(response) => {
+                prop_assert!(response.code.as_ref().map_or(true, |code| !code.is_empty() && code.expose().len() <= MAX_CODE_BYTES));
+                prop_assert!(response.check_issuer(&config).is_err());
             }
             Err(error) => prop_assert!(!error.to_string().contains("canary")),
         }

@@ -1,15 +1,15 @@
-//! Client authentication by a signed assertion (RFC 7523 §2.2 and §3).
+//! Client authentication with a signed assertion (RFC 7523 §2.2 and §3).
 
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, Header};
 use serde::Serialize;
 
 use super::RequestError;
-use crate::integration::{IntegrationOauthConfig, KeyAlgorithm};
+use crate::integration::{IntegrationOauthConfig, KeyAlgorithm, signing_key};
 use crate::secret::Secret;
 
-/// Seconds that an assertion is good for.
-const LIFETIME: i64 = 60;
+/// Longer than any request takes. Short, because a stolen assertion is as good as the client's key for this time.
+const LIFETIME_SECONDS: i64 = 60;
 
 #[derive(Serialize)]
 struct Claims<'a> {
@@ -21,29 +21,18 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// The key in PEM, of the algorithm's kind.
-pub(crate) fn signing_key(algorithm: KeyAlgorithm, pem: &Secret) -> Result<EncodingKey, RequestError> {
-    let pem = pem.expose().as_bytes();
-    let key = match algorithm {
-        KeyAlgorithm::RS256 => EncodingKey::from_rsa_pem(pem),
-        KeyAlgorithm::ES256 => EncodingKey::from_ec_pem(pem),
-        KeyAlgorithm::EdDSA => EncodingKey::from_ed_pem(pem),
-    };
-    key.map_err(|_| RequestError::ClientKey)
-}
-
-/// An assertion for one request: `jti` must be new each time. `token_url` is the audience unless
-/// the config names one.
+/// Signs an assertion for one request. `jti` must be unique: providers reject a repeated one. The audience is
+/// `token_url` unless the config sets another.
 ///
 /// # Errors
-/// [`RequestError::ClientKey`] when there is no key, or it cannot sign.
-pub(crate) fn client_assertion(
+/// [`RequestError::NoClientKey`] or [`RequestError::ClientKey`] if the config has no key or an unusable one.
+pub(super) fn client_assertion(
     config: &IntegrationOauthConfig,
     token_url: &str,
     now: Timestamp,
     jti: &str,
 ) -> Result<Secret, RequestError> {
-    let pem = config.client_key.as_ref().ok_or(RequestError::ClientKey)?;
+    let pem = config.client_key.as_ref().ok_or(RequestError::NoClientKey)?;
     let key = signing_key(config.client_key_alg, pem)?;
     let mut header = Header::new(match config.client_key_alg {
         KeyAlgorithm::RS256 => Algorithm::RS256,
@@ -58,7 +47,7 @@ pub(crate) fn client_assertion(
         aud: config.client_assertion_aud.as_deref().unwrap_or(token_url),
         jti,
         iat,
-        exp: iat.saturating_add(LIFETIME),
+        exp: iat.saturating_add(LIFETIME_SECONDS),
     };
-    jsonwebtoken::encode(&header, &claims, &key).map(Secret::new).map_err(|_| RequestError::ClientKey)
+    Ok(Secret::new(jsonwebtoken::encode(&header, &claims, &key)?))
 }

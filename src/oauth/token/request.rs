@@ -1,135 +1,65 @@
-//! Requests as data: exchange (RFC 6749 §4.1.3), refresh (§6), revocation (RFC 7009 §2.1).
+//! Builds requests: exchange (RFC 6749 §4.1.3), refresh (§6), revocation (RFC 7009 §2.1).
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use jiff::Timestamp;
 use serde_json::{Map, Value};
 use url::{Url, form_urlencoded};
 
-use super::client_assertion;
-use crate::integration::{
-    BodyFormat, ConfigError, IntegrationOauthConfig, IssuedAt, TokenAuthMethod, endpoint_url, expand,
-};
+use super::ClientAuthentication;
+use crate::integration::{BodyFormat, ConfigError, IntegrationOauthConfig, IssuedAt, endpoint_url};
+use crate::oauth::PostRequest;
 use crate::secret::Secret;
 
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// A POST to a provider, ready to be sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Request {
-    /// Where to.
-    pub url: Url,
-    /// Beside `Content-Type`.
-    pub headers: Vec<(&'static str, Secret)>,
-    /// What the body is.
-    pub content_type: &'static str,
-    /// The body.
-    pub body: Secret,
-}
-
-/// Why a request cannot be made.
+/// The config allows no request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RequestError {
-    /// The URL's variables do not fit the config any more.
+    /// The stored variables don't fit the config any more.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The client's key is missing or cannot sign.
+    #[error("client_key is missing: private_key_jwt signs client assertions with it")]
+    NoClientKey,
     #[error("client_key cannot sign a client assertion")]
-    ClientKey,
-    /// The config has since got another token endpoint or client.
+    ClientKey(#[from] jsonwebtoken::errors::Error),
+    /// The config's token endpoint or client has changed since.
     #[error("the token was issued at another token endpoint or to another client")]
     IssuedElsewhere,
 }
 
-/// How the client says who it is: exactly one way per request (RFC 6749 §2.3).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ClientAuth {
-    /// By its id alone.
-    Public,
-    /// Id and secret in the body.
-    Post(Secret),
-    /// Id and secret as HTTP Basic.
-    Basic(Secret),
-    /// A signed assertion.
-    Assertion(Secret),
-}
-
-impl ClientAuth {
-    /// The way that the config asks for. Attempt 0 uses `client_secret`, the next ones
-    /// `client_secrets`; `None` when there is no further way.
-    ///
-    /// # Errors
-    /// [`RequestError`] when an assertion cannot be made.
-    pub(crate) fn of(
-        config: &IntegrationOauthConfig,
-        attempt: usize,
-        variables: &BTreeMap<String, String>,
-        now: Timestamp,
-        jti: &str,
-    ) -> Result<Option<Self>, RequestError> {
-        let secret = match attempt.checked_sub(1) {
-            None => Some(&config.client_secret),
-            Some(further) => config.client_secrets.get(further),
-        };
-        let with_secret = |way: fn(Secret) -> Self| {
-            secret.map(|secret| if secret.is_empty() { Self::Public } else { way(secret.clone()) })
-        };
-        Ok(match config.token_auth_method {
-            TokenAuthMethod::ClientSecretPost => with_secret(Self::Post),
-            TokenAuthMethod::ClientSecretBasic => with_secret(Self::Basic),
-            TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::None if attempt > 0 => None,
-            TokenAuthMethod::PrivateKeyJwt => {
-                let token_url = expand(&config.token_url, &config.variables, variables)?;
-                Some(Self::Assertion(client_assertion(config, &token_url, now, jti)?))
-            }
-            TokenAuthMethod::None => Some(Self::Public),
-        })
-    }
-}
-
-/// A code to be exchanged.
+/// An authorization code to exchange for tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CodeGrant<'a> {
-    /// The code; sent once.
     pub code: &'a Secret,
-    /// The verifier behind the challenge.
+    /// Absent if the config has PKCE off.
     pub verifier: Option<&'a Secret>,
-    /// The login's variables.
     pub variables: &'a BTreeMap<String, String>,
 }
 
-/// A refresh token to be used.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RefreshGrant<'a> {
-    /// The refresh token.
     pub refresh_token: &'a Secret,
-    /// Where it was issued.
     pub issued_at: &'a IssuedAt,
 }
 
-/// A token to be revoked.
+/// A token to revoke.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Revocation<'a> {
-    /// The token.
     pub token: &'a Secret,
-    /// Which kind.
-    pub hint: TokenHint,
-    /// Where it was issued.
+    pub hint: TokenTypeHint,
     pub issued_at: &'a IssuedAt,
 }
 
-/// Which kind of token is to be revoked (RFC 7009 §2.1).
+/// `token_type_hint` (RFC 7009 §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenHint {
-    /// `access_token`.
+pub(crate) enum TokenTypeHint {
     AccessToken,
-    /// `refresh_token`.
     RefreshToken,
 }
 
-impl TokenHint {
+impl TokenTypeHint {
     fn as_str(self) -> &'static str {
         match self {
             Self::AccessToken => "access_token",
@@ -140,15 +70,12 @@ impl TokenHint {
 
 type Params<'a> = Vec<(&'a str, &'a str)>;
 
-/// The exchange of a code (RFC 6749 §4.1.3).
-///
-/// # Errors
-/// [`RequestError::Config`] when the variables do not fit.
+/// Builds the token request for an authorization code (RFC 6749 §4.1.3).
 pub(crate) fn exchange_request(
     config: &IntegrationOauthConfig,
     grant: &CodeGrant<'_>,
-    auth: &ClientAuth,
-) -> Result<Request, RequestError> {
+    authentication: &ClientAuthentication,
+) -> Result<PostRequest, RequestError> {
     let url = config.token_endpoint(grant.variables)?;
     let mut params: Params<'_> = vec![
         (config.param_name("grant_type"), "authorization_code"),
@@ -159,18 +86,18 @@ pub(crate) fn exchange_request(
         params.push((config.param_name("code_verifier"), verifier.expose()));
     }
     params.extend(config.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    Ok(request(config, url, params, auth))
+    Ok(request(config, url, params, authentication))
 }
 
-/// A refresh (RFC 6749 §6), at the place where the token was issued or not at all.
+/// Builds the token request for a refresh token (RFC 6749 §6).
 ///
 /// # Errors
-/// [`RequestError::IssuedElsewhere`], or [`RequestError::Config`] when the variables do not fit.
+/// [`RequestError::IssuedElsewhere`] if the config isn't the issuer of the refresh token.
 pub(crate) fn refresh_request(
     config: &IntegrationOauthConfig,
     grant: &RefreshGrant<'_>,
-    auth: &ClientAuth,
-) -> Result<Request, RequestError> {
+    authentication: &ClientAuthentication,
+) -> Result<PostRequest, RequestError> {
     let url = config.refresh_url.as_ref().unwrap_or(&config.token_url);
     let url = url_for(config, url, grant.issued_at)?;
     let mut params: Params<'_> = vec![
@@ -178,44 +105,51 @@ pub(crate) fn refresh_request(
         (config.param_name("refresh_token"), grant.refresh_token.expose()),
     ];
     params.extend(config.refresh_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    Ok(request(config, url, params, auth))
+    Ok(request(config, url, params, authentication))
 }
 
-/// A revocation (RFC 7009 §2.1); `None` where the provider has no endpoint for it.
+/// Builds a revocation request (RFC 7009 §2.1). Returns `None` if the config has no revocation endpoint.
 ///
 /// # Errors
-/// As [`refresh_request`].
+/// [`RequestError::IssuedElsewhere`] if the token must not be sent to the config's revocation endpoint.
 pub(crate) fn revocation_request(
     config: &IntegrationOauthConfig,
     revocation: &Revocation<'_>,
-    auth: &ClientAuth,
-) -> Result<Option<Request>, RequestError> {
+    authentication: &ClientAuthentication,
+) -> Result<Option<PostRequest>, RequestError> {
     let Some(url) = &config.revocation_url else { return Ok(None) };
     if !config.may_revoke(revocation.issued_at) {
         return Err(RequestError::IssuedElsewhere);
     }
     let url = url_for(config, url, revocation.issued_at)?;
     let params = vec![("token", revocation.token.expose()), ("token_type_hint", revocation.hint.as_str())];
-    Ok(Some(request(config, url, params, auth)))
+    Ok(Some(request(config, url, params, authentication)))
 }
 
 fn url_for(config: &IntegrationOauthConfig, url: &str, issued_at: &IssuedAt) -> Result<Url, RequestError> {
-    if !config.issued(issued_at) {
+    if !config.is_issuer_of(issued_at) {
         return Err(RequestError::IssuedElsewhere);
     }
     Ok(endpoint_url(url, &config.variables, &issued_at.variables)?)
 }
 
-fn request<'a>(config: &'a IntegrationOauthConfig, url: Url, mut params: Params<'a>, auth: &'a ClientAuth) -> Request {
+fn request<'a>(
+    config: &'a IntegrationOauthConfig,
+    url: Url,
+    mut params: Params<'a>,
+    authentication: &'a ClientAuthentication,
+) -> PostRequest {
     let mut headers = vec![("accept", Secret::new("application/json"))];
     let client_id = (config.param_name("client_id"), config.client_id.as_str());
-    match auth {
-        ClientAuth::Public => params.push(client_id),
-        ClientAuth::Post(secret) => {
+    match authentication {
+        ClientAuthentication::Public => params.push(client_id),
+        ClientAuthentication::Post(secret) => {
             params.extend([client_id, (config.param_name("client_secret"), secret.expose())]);
         }
-        ClientAuth::Basic(secret) => headers.push(("authorization", basic(&config.client_id, secret))),
-        ClientAuth::Assertion(assertion) => params.extend([
+        ClientAuthentication::Basic(secret) => {
+            headers.push(("authorization", basic_credentials(&config.client_id, secret)))
+        }
+        ClientAuthentication::Assertion(assertion) => params.extend([
             client_id,
             ("client_assertion_type", ASSERTION_TYPE),
             ("client_assertion", assertion.expose()),
@@ -232,11 +166,11 @@ fn request<'a>(config: &'a IntegrationOauthConfig, url: Url, mut params: Params<
             ("application/json", Value::Object(object).to_string())
         }
     };
-    Request { url, headers, content_type, body: Secret::new(body) }
+    PostRequest { url, headers, content_type, body: Secret::new(body) }
 }
 
-/// Id and secret are form-encoded before they are joined (RFC 6749 §2.3.1).
-fn basic(client_id: &str, secret: &Secret) -> Secret {
+/// RFC 6749 §2.3.1: client id and secret are form-encoded before they are joined.
+fn basic_credentials(client_id: &str, secret: &Secret) -> Secret {
     let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = Secret::new(format!("{}:{}", encode(client_id), encode(secret.expose())));
     Secret::new(format!("Basic {}", BASE64_STANDARD.encode(pair.expose())))

@@ -114,14 +114,14 @@ impl Attempt<'_> {
                     .await;
             }
         };
-        let answer = match callback::Answer::parse(query.expose(), &config) {
+        let answer = match callback::AuthorizationResponse::parse(query.expose(), &config) {
             Ok(answer) => answer,
             Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
         };
         if let Err(error) = answer.check_issuer(&config) {
             return self.refuse(revision, Failure::BadRequest, "issuer_mismatch", &error.to_string()).await;
         }
-        let code = match &answer.result {
+        let code = match &answer.code {
             Ok(code) => code,
             Err(code) => return self.refuse(revision, Failure::LoginNeeded, code.as_str(), code.as_str()).await,
         };
@@ -138,7 +138,7 @@ impl Attempt<'_> {
             Err(refusal) => return failed(self.context, self.job, &refusal).await,
         };
         fail_point!("after_request");
-        tokens.metadata.extend(answer.kept);
+        tokens.metadata.extend(answer.metadata);
         let issued = StoredConnection {
             connection: OauthConnection::issued(self.key.subject(), tokens),
             issued_at: self.login.issued_at.clone(),
@@ -184,7 +184,7 @@ impl Attempt<'_> {
     }
 
     fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {
-        config.issued(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
+        config.is_issuer_of(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
     }
 
     /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
@@ -218,7 +218,7 @@ impl Attempt<'_> {
         verifier: Option<&Secret>,
     ) -> Result<token::TokenSet, Refusal> {
         let grant = token::CodeGrant { code, verifier, variables: &self.login.issued_at.variables };
-        let build = |auth: &token::ClientAuth| token::exchange_request(config, &grant, auth);
+        let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
         let asked = provider_calls::ask(self.context, config, grant.variables, build).await;
         asked.map_err(|error| {
             let retry_after = error.retry_after();

@@ -246,7 +246,7 @@ impl Refresh<'_> {
     }
 
     async fn ask(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
-        let build = |auth: &token::ClientAuth| token::refresh_request(config, grant, auth);
+        let build = |auth: &token::ClientAuthentication| token::refresh_request(config, grant, auth);
         provider_calls::ask(self.context, config, &grant.issued_at.variables, build).await
     }
 

@@ -10,7 +10,7 @@ use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::event::EventKind;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::jetstream::header;
-use crate::oauth::token::{self, ClientAuth, Revocation, TokenHint};
+use crate::oauth::token::{self, ClientAuthentication, Revocation, TokenTypeHint};
 use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
@@ -104,8 +104,8 @@ pub(in crate::worker) async fn tell_provider(
             return Ok(UNREADABLE);
         }
     };
-    let refresh_token = connection.refresh_token.as_ref().map(|token| (token, TokenHint::RefreshToken));
-    let access_token = connection.access_token.as_ref().map(|token| (token, TokenHint::AccessToken));
+    let refresh_token = connection.refresh_token.as_ref().map(|token| (token, TokenTypeHint::RefreshToken));
+    let access_token = connection.access_token.as_ref().map(|token| (token, TokenTypeHint::AccessToken));
     let mut outcome = "no_token";
     for (token, hint) in refresh_token.into_iter().chain(access_token) {
         let told = revoke(context, &config, &Revocation { token, hint, issued_at }).await;
@@ -124,7 +124,7 @@ pub(in crate::worker) async fn tell_provider(
 async fn revoke(context: &Context, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> &'static str {
     for attempt in 0.. {
         let variables = &revocation.issued_at.variables;
-        let auth = match ClientAuth::of(config, attempt, variables, system::now(), &system::random_id()) {
+        let auth = match ClientAuthentication::of(config, attempt, variables, system::now(), &system::random_id()) {
             Ok(Some(auth)) => auth,
             Ok(None) => break,
             Err(_) => return "config_changed",

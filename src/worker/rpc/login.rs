@@ -71,13 +71,13 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
     let state = login::state_from(&system::random());
     let hash = login::hash_of(&state);
     let verifier = (config.pkce == Pkce::S256).then(|| pkce::verifier(&system::random()));
-    let params = authorization::AuthorizationParams {
+    let request = authorization::AuthorizationRequest {
         state: &state,
         code_challenge: verifier.as_ref().map(pkce::challenge),
         scopes: &scopes,
         variables: &issued_at.variables,
     };
-    let oauth_url = authorization::url(&config, &params).map_err(bad_request)?;
+    let oauth_url = authorization::request_url(&config, &request).map_err(bad_request)?;
 
     let cookie = bind.map(|Bind::Browser| login::state_from(&system::random()));
     let sealed_verifier = verifier.map(|verifier| context.store.seal_verifier(&hash, &verifier)).transpose()?;

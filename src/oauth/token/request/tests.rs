@@ -1,11 +1,11 @@
 use std::collections::HashMap;
 
+use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rcgen::KeyPair;
 use serde_json::json;
 
 use super::*;
-use crate::integration::ConfigError;
 use crate::integration::tests::config;
 
 const VERIFIER: &str = "verifier";
@@ -14,29 +14,29 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_750_000_000).unwrap()
 }
 
-fn auth(config: &IntegrationOauthConfig, attempt: usize) -> Option<ClientAuth> {
-    ClientAuth::of(config, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
+fn auth(config: &IntegrationOauthConfig, attempt: usize) -> Option<ClientAuthentication> {
+    ClientAuthentication::of(config, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
 }
 
-fn exchange(config: &IntegrationOauthConfig) -> Request {
+fn exchange(config: &IntegrationOauthConfig) -> PostRequest {
     let (code, verifier) = (Secret::new("c/o d+e"), Secret::new(VERIFIER));
     let grant = CodeGrant { code: &code, verifier: Some(&verifier), variables: &BTreeMap::new() };
     exchange_request(config, &grant, &auth(config, 0).unwrap()).unwrap()
 }
 
-fn fields(request: &Request) -> BTreeMap<String, String> {
+fn fields(request: &PostRequest) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(request.body.expose().as_bytes()) {
-        assert!(found.insert(name.clone().into_owned(), value.into_owned()).is_none(), "{name} is doubled");
+        assert!(found.insert(name.clone().into_owned(), value.into_owned()).is_none(), "{name} is repeated");
     }
     found
 }
 
-fn header<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+fn header<'a>(request: &'a PostRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.expose())
 }
 
-/// The body's fields beside code, redirect URI and verifier, as `name=value` joined by spaces.
+/// `expected` has the body's fields beside code, redirect URI and verifier, as `name=value` separated by spaces.
 #[track_caller]
 fn check(more: &Value, authorization: Option<&str>, expected: &str) {
     let request = exchange(&config(more).unwrap());
@@ -117,13 +117,13 @@ fn c4_secrets_rotate_one_at_a_time() {
     #[track_caller]
     fn check(more: &Value, expected: &[&str]) {
         let config = config(more).unwrap();
-        let ways = (0..).map_while(|attempt| auth(&config, attempt)).take(9);
-        let found: Vec<_> = ways
-            .map(|way| match way {
-                ClientAuth::Public => "public".to_owned(),
-                ClientAuth::Post(secret) => format!("post {}", secret.expose()),
-                ClientAuth::Basic(secret) => format!("basic {}", secret.expose()),
-                ClientAuth::Assertion(_) => "assertion".to_owned(),
+        let authentications = (0..).map_while(|attempt| auth(&config, attempt)).take(9);
+        let found: Vec<_> = authentications
+            .map(|authentication| match authentication {
+                ClientAuthentication::Public => "public".to_owned(),
+                ClientAuthentication::Post(secret) => format!("post {}", secret.expose()),
+                ClientAuthentication::Basic(secret) => format!("basic {}", secret.expose()),
+                ClientAuthentication::Assertion(_) => "assertion".to_owned(),
             })
             .collect();
         assert_eq!(found, expected, "{more}");
@@ -158,11 +158,11 @@ fn c4_private_key_jwt_verifies_with_the_public_key() {
         let mut rules = Validation::new(algorithm);
         rules.validate_exp = false;
         rules.set_audience(&["https://acme.example/token"]);
-        let token = jsonwebtoken::decode::<Value>(&found["client_assertion"], public, &rules).unwrap();
-        assert_eq!(token.header.kid.as_deref(), Some("k1"));
+        let assertion = jsonwebtoken::decode::<Value>(&found["client_assertion"], public, &rules).unwrap();
+        assert_eq!(assertion.header.kid.as_deref(), Some("k1"));
         let expected = json!({"iss": "id", "sub": "id", "aud": "https://acme.example/token", "jti": "jti-1",
             "iat": 1_750_000_000, "exp": 1_750_000_060});
-        assert_eq!(token.claims, expected);
+        assert_eq!(assertion.claims, expected);
         let other = json!({"client_key": key.serialize_pem(), "client_key_alg": if alg == "RS256" { "ES256" } else { "RS256" }});
         assert!(config(&other).unwrap_err().to_string().starts_with("client_key must be"));
     }
@@ -197,14 +197,14 @@ fn d8_a_token_goes_where_it_was_issued_or_nowhere() {
     ] {
         let (issued_at, config) = (at(&issued), config(&now).unwrap());
         let grant = RefreshGrant { refresh_token: &secret, issued_at: &issued_at };
-        let refresh = refresh_request(&config, &grant, &ClientAuth::Public);
+        let refresh = refresh_request(&config, &grant, &ClientAuthentication::Public);
         assert_eq!(refresh.is_ok(), fits, "{issued} {now}");
         let Ok(refresh) = refresh else {
             assert_eq!(refresh.unwrap_err(), RequestError::IssuedElsewhere);
             continue;
         };
-        let place = issued_at.refresh_url.as_ref().unwrap_or(&issued_at.token_url);
-        assert_eq!(refresh.url.as_str(), place, "{issued} {now}");
+        let endpoint = issued_at.refresh_url.as_ref().unwrap_or(&issued_at.token_url);
+        assert_eq!(refresh.url.as_str(), endpoint, "{issued} {now}");
         assert_eq!(fields(&refresh).into_values().collect::<Vec<_>>(), ["id", "refresh_token", "r"]);
     }
 }
@@ -214,17 +214,20 @@ fn d8_a_revocation_needs_an_endpoint_and_the_same_place() {
     let token = Secret::new("t");
     let with = config(&json!({"revocation_url": "https://acme.example/revoke"})).unwrap();
     let issued_at = with.issued_at(&BTreeMap::new()).unwrap();
-    let revocation = Revocation { token: &token, hint: TokenHint::RefreshToken, issued_at: &issued_at };
+    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at };
     let request = revocation_request(&with, &revocation, &auth(&with, 0).unwrap()).unwrap().unwrap();
     assert_eq!(request.url.as_str(), "https://acme.example/revoke");
     assert_eq!(request.body.expose(), "token=t&token_type_hint=refresh_token&client_id=id&client_secret=canary-secret");
     let without = config(&json!({})).unwrap();
-    assert!(revocation_request(&without, &revocation, &ClientAuth::Public).unwrap().is_none());
+    assert!(revocation_request(&without, &revocation, &ClientAuthentication::Public).unwrap().is_none());
     let other = config(&json!({"revocation_url": "https://acme.example/revoke", "client_id": "other"})).unwrap();
-    assert!(matches!(revocation_request(&other, &revocation, &ClientAuth::Public), Err(RequestError::IssuedElsewhere)));
+    assert!(matches!(
+        revocation_request(&other, &revocation, &ClientAuthentication::Public),
+        Err(RequestError::IssuedElsewhere)
+    ));
 }
 
-/// Whoever may change a config gets nobody's tokens sent to himself by that.
+/// An admin must not be able to collect tokens by changing the revocation endpoint.
 #[test]
 fn d8_a_token_is_revoked_where_it_was_issued_alone() {
     let token = Secret::new("t");
@@ -240,8 +243,8 @@ fn d8_a_token_is_revoked_where_it_was_issued_alone() {
         (&none_then, "https://evil.example/take", false),
     ] {
         let issued_at = issued_by.issued_at(&BTreeMap::new()).unwrap();
-        let revocation = Revocation { token: &token, hint: TokenHint::RefreshToken, issued_at: &issued_at };
-        let request = revocation_request(&of(url), &revocation, &ClientAuth::Public);
+        let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at };
+        let request = revocation_request(&of(url), &revocation, &ClientAuthentication::Public);
         assert_eq!(request.is_ok(), is_sent, "{url}");
         assert!(is_sent || matches!(request, Err(RequestError::IssuedElsewhere)), "{url}");
     }
@@ -255,7 +258,7 @@ fn c7_a_code_goes_to_the_login_s_own_endpoint() {
     for (value, expected) in [("one", Some("https://one.acme.example/t")), ("evil.example/", None), ("", None)] {
         let variables = BTreeMap::from([("v".to_owned(), value.to_owned())]);
         let grant = CodeGrant { code: &code, verifier: None, variables: &variables };
-        let request = exchange_request(&config, &grant, &ClientAuth::Public);
+        let request = exchange_request(&config, &grant, &ClientAuthentication::Public);
         assert!(
             request.as_ref().is_ok_and(|_| true)
                 || matches!(request, Err(RequestError::Config(ConfigError::Variable { .. })))

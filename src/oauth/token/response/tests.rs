@@ -12,14 +12,14 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_750_000_000).unwrap()
 }
 
-fn answer(more: &Value, status: u16, kind: Option<&str>, body: &str) -> Result<TokenSet, TokenError> {
-    parse_answer(status, kind, body.as_bytes(), &config(more).unwrap(), now())
+fn parse(more: &Value, status: u16, kind: Option<&str>, body: &str) -> Result<TokenSet, TokenError> {
+    parse_response(status, kind, body.as_bytes(), &config(more).unwrap(), now())
 }
 
-/// The access token, or the reason for none.
+/// `expected` is the access token or the error's reason.
 #[track_caller]
 fn check(status: u16, kind: Option<&str>, body: &str, expected: Result<&str, &str>) {
-    let found = answer(&json!({}), status, kind, body);
+    let found = parse(&json!({}), status, kind, body);
     let found = found.as_ref().map(|tokens| tokens.access_token.expose()).map_err(TokenError::reason);
     assert_eq!(found, expected, "{status} {kind:?} {body}");
 }
@@ -30,7 +30,7 @@ fn c5_success_is_a_token_and_nothing_against_it() {
     check(201, None, "\u{feff} {\"access_token\":\"a\"} \n", Ok("a"));
     check(200, JSON, r#"{"access_token":"a","error":null,"ok":true}"#, Ok("a"));
     check(200, JSON, r#"{"access_token":"a","error":""}"#, Ok("a"));
-    // GitHub refuses with 200 and a form, Slack with 200 and `ok`.
+    // GitHub sends errors as 200 with a form, Slack as 200 with `ok`.
     check(200, FORM, "error=bad_verification_code&error_description=The+code", Err("invalid_grant"));
     check(200, FORM, "access_token=a&error=incorrect_client_credentials", Err("invalid_client"));
     check(200, JSON, r#"{"ok":false,"error":"invalid_code"}"#, Err("invalid_grant"));
@@ -40,7 +40,7 @@ fn c5_success_is_a_token_and_nothing_against_it() {
     check(400, JSON, r#"{"error":{"type":"invalid_client"}}"#, Err("invalid_client"));
     check(200, JSON, r#"{"access_token":"a","error":["x"]}"#, Err("unknown_error"));
     check(400, JSON, r#"{"error":"<script>"}"#, Err("unknown_error"));
-    // A token with another status is none.
+    // Only a 2xx has tokens.
     check(302, JSON, r#"{"access_token":"a"}"#, Err("unreadable_answer"));
     check(400, JSON, r#"{"access_token":"a"}"#, Err("unreadable_answer"));
     check(500, JSON, r#"{"access_token":"a"}"#, Err("provider_error"));
@@ -73,14 +73,14 @@ fn c3_bodies_and_tokens_are_bounded() {
         body[name] = Value::from("t".repeat(length));
         body.to_string()
     };
-    for (name, max) in [("access_token", MAX_ACCESS_TOKEN), ("refresh_token", MAX_REFRESH_TOKEN)] {
-        assert!(answer(&json!({}), 200, JSON, &body(name, max)).is_ok(), "{name}");
+    for (name, max) in [("access_token", MAX_ACCESS_TOKEN_BYTES), ("refresh_token", MAX_REFRESH_TOKEN_BYTES)] {
+        assert!(parse(&json!({}), 200, JSON, &body(name, max)).is_ok(), "{name}");
         check(200, JSON, &body(name, max + 1), Err("answer_too_large"));
     }
-    check(200, JSON, &body("other", MAX_BODY), Err("answer_too_large"));
-    let long = answer(&json!({}), 200, JSON, &body("token_type", MAX_TOKEN_TYPE + 1)).unwrap();
+    check(200, JSON, &body("other", MAX_BODY_BYTES), Err("answer_too_large"));
+    let long = parse(&json!({}), 200, JSON, &body("token_type", MAX_TOKEN_TYPE_BYTES + 1)).unwrap();
     assert_eq!(long.token_type, "Bearer");
-    assert_eq!(answer(&json!({}), 200, JSON, &body("scope", MAX_SCOPE + 1)).unwrap().scope, None);
+    assert_eq!(parse(&json!({}), 200, JSON, &body("scope", MAX_SCOPE_BYTES + 1)).unwrap().scope, None);
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn c6_expires_in_is_sane_or_none() {
     #[track_caller]
     fn check(more: &Value, expires_in: &str, expected: Option<i64>) {
         let body = format!(r#"{{"access_token":"a","expires_in":{expires_in}}}"#);
-        let tokens = answer(more, 200, JSON, &body).unwrap();
+        let tokens = parse(more, 200, JSON, &body).unwrap();
         assert_eq!(tokens.expires_in, expected, "{expires_in}");
         let expiry = expected.map(|seconds| Timestamp::from_second(1_750_000_000 + seconds).unwrap());
         assert_eq!(tokens.expiry, expiry, "{expires_in}");
@@ -132,7 +132,7 @@ fn c6_expires_in_is_sane_or_none() {
     check(&millis, "\"1\"", Some(1));
     check(&millis, "9999999999999999", None);
     let late =
-        parse_answer(200, JSON, br#"{"access_token":"a","expires_in":60}"#, &config(&none).unwrap(), Timestamp::MAX);
+        parse_response(200, JSON, br#"{"access_token":"a","expires_in":60}"#, &config(&none).unwrap(), Timestamp::MAX);
     let late = late.unwrap();
     assert_eq!((late.expires_in, late.expiry), (None, None));
 }
@@ -143,7 +143,7 @@ fn d2_an_empty_refresh_token_is_none() {
         [("\"r\"", Some("r")), ("\"\"", None), ("null", None), ("false", None), ("7", None), ("[]", None)]
     {
         let body = format!(r#"{{"access_token":"a","refresh_token":{value}}}"#);
-        let tokens = answer(&json!({}), 200, JSON, &body).unwrap();
+        let tokens = parse(&json!({}), 200, JSON, &body).unwrap();
         assert_eq!(tokens.refresh_token.as_ref().map(Secret::expose), expected, "{value}");
     }
 }
@@ -154,7 +154,7 @@ fn c5_the_token_object_may_sit_deeper() {
         json!({"token_response_path": "authed_user", "metadata_paths": ["team.id", "authed_user.id", "team", "no"]});
     let body = r#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1","access_token":"u","scope":["a","b"]},
         "access_token":"bot"}"#;
-    let tokens = answer(&user, 200, JSON, body).unwrap();
+    let tokens = parse(&user, 200, JSON, body).unwrap();
     assert_eq!(tokens.access_token.expose(), "u");
     assert_eq!(tokens.scope.as_deref(), Some("a b"));
     assert_eq!(Value::Object(tokens.metadata), json!({"team.id": "T1", "authed_user.id": "U1"}));
@@ -164,17 +164,17 @@ fn c5_the_token_object_may_sit_deeper() {
         (r#"{"authed_user":{"error":"invalid_grant","access_token":"u"}}"#, "invalid_grant"),
         (r#"{"ok":false,"error":"bad_client_secret","authed_user":{"access_token":"u"}}"#, "invalid_client"),
     ] {
-        assert_eq!(answer(&user, 200, JSON, body).unwrap_err().reason(), reason, "{body}");
+        assert_eq!(parse(&user, 200, JSON, body).unwrap_err().reason(), reason, "{body}");
     }
 }
 
 #[test]
 fn f1_metadata_keeps_plain_and_small_values_only() {
     let more = json!({"metadata_paths": ["a", "b", "c", "d", "e", "f"]});
-    let long = "x".repeat(MAX_METADATA + 1);
+    let long = "x".repeat(MAX_METADATA_BYTES + 1);
     let body = json!({"access_token": "t", "a": 1, "b": ["x", true], "c": {"token": "x"}, "d": [{"token": "x"}],
         "e": null, "f": long});
-    let tokens = answer(&more, 200, JSON, &body.to_string()).unwrap();
+    let tokens = parse(&more, 200, JSON, &body.to_string()).unwrap();
     assert_eq!(Value::Object(tokens.metadata), json!({"a": 1, "b": ["x", true]}));
 }
 
@@ -182,12 +182,12 @@ fn f1_metadata_keeps_plain_and_small_values_only() {
 fn c5_only_a_rejected_client_allows_the_next_secret() {
     for code in ["invalid_grant", "access_denied", "invalid_scope", "anything", "invalid_client", "unauthorized_client"]
     {
-        let error = answer(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
-        assert_eq!(error.retry_with_next_secret(), code == "invalid_client", "{code}");
+        let error = parse(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
+        assert_eq!(error.allows_next_secret(), code == "invalid_client", "{code}");
     }
     for code in ["server_error", "temporarily_unavailable"] {
-        let error = answer(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
-        assert!(!error.retry_with_next_secret(), "{code}");
+        let error = parse(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
+        assert!(!error.allows_next_secret(), "{code}");
     }
 }
 
@@ -218,7 +218,7 @@ proptest! {
         body in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
         let config = config(&json!({"token_response_path": "a.b"})).unwrap();
-        prop_assert!(parse_answer(status, kind, &body, &config, now()).is_err());
+        prop_assert!(parse_response(status, kind, &body, &config, now()).is_err());
     }
 
     #[test]
@@ -234,11 +234,11 @@ proptest! {
         } else {
             Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).to_string()
         };
-        if let Ok(tokens) = parse_answer(status, kind.as_deref(), body.as_bytes(), &config(&json!({})).unwrap(), now()) {
+        if let Ok(tokens) = parse_response(status, kind.as_deref(), body.as_bytes(), &config(&json!({})).unwrap(), now()) {
             prop_assert!((200..300).contains(&status));
             prop_assert!(!tokens.access_token.is_empty() && !tokens.access_token.expose().contains(char::is_control));
             prop_assert!(tokens.refresh_token.is_none_or(|token| !token.is_empty()));
-            prop_assert!(tokens.expires_in.is_none_or(|seconds| (1..=MAX_LIFETIME).contains(&seconds)));
+            prop_assert!(tokens.expires_in.is_none_or(|seconds| (1..=MAX_LIFETIME_SECONDS).contains(&seconds)));
             prop_assert_eq!(tokens.expires_in.map(SignedDuration::from_secs), tokens.expiry.map(|expiry| expiry.duration_since(now())));
         }
     }
@@ -249,7 +249,7 @@ proptest! {
         let now = Timestamp::from_second(now).unwrap();
         for value in [Value::from(text), Value::from(number)] {
             let body = json!({"access_token": "a", "expires_in": value}).to_string();
-            let tokens = parse_answer(200, None, body.as_bytes(), &config, now).unwrap();
+            let tokens = parse_response(200, None, body.as_bytes(), &config, now).unwrap();
             prop_assert_eq!(tokens.expires_in.is_some(), tokens.expiry.is_some());
             prop_assert!(tokens.expiry.is_none_or(|expiry| expiry > now));
         }
@@ -258,7 +258,7 @@ proptest! {
     #[test]
     fn f1_error_texts_hold_nothing_of_the_answer(canary in "canary[a-z]{8}") {
         for body in [json!({"error": canary, "error_description": canary}), json!({"error": {"code": canary}})] {
-            let error = answer(&json!({}), 400, JSON, &body.to_string()).unwrap_err();
+            let error = parse(&json!({}), 400, JSON, &body.to_string()).unwrap_err();
             let text = format!("{error} {error:?} {}", error.reason());
             prop_assert!(!text.contains(&canary));
         }

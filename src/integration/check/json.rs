@@ -1,14 +1,37 @@
-//! JSON in which no key stands twice: of two values for one field, nobody can say which was meant.
+//! JSON in which no object has a key twice. Parsers disagree about which of two values counts, so a config with a
+//! duplicate field is rejected.
 
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 
-/// A value all of whose objects have each key once.
-pub(super) struct Strict(pub(super) Value);
+use crate::integration::ConfigError;
 
-impl<'de> Deserialize<'de> for Strict {
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Parses JSON and rejects duplicate fields.
+pub(crate) fn read_json(body: &[u8]) -> Result<Value, ConfigError> {
+    if body.len() > MAX_BODY_BYTES {
+        return Err(ConfigError::NotAnObject);
+    }
+    let parsed = serde_json::from_slice(body).map(|Unambiguous(value)| value);
+    parsed.map_err(|error| {
+        let problem = match error.classify() {
+            // The only error of this kind that `AnyValue` returns.
+            Category::Data => "duplicate field",
+            Category::Eof => "unexpected end",
+            Category::Syntax | Category::Io => "not JSON",
+        };
+        ConfigError::Json { problem, line: error.line(), column: error.column() }
+    })
+}
+
+/// A value whose objects have distinct keys.
+struct Unambiguous(Value);
+
+impl<'de> Deserialize<'de> for Unambiguous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyValue).map(Self)
     }
@@ -49,7 +72,7 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Strict(element)) = elements.next_element()? {
+        while let Some(Unambiguous(element)) = elements.next_element()? {
             list.push(element);
         }
         Ok(Value::Array(list))
@@ -57,9 +80,9 @@ impl<'de> Visitor<'de> for AnyValue {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
-        while let Some((key, Strict(value))) = entries.next_entry::<String, Strict>()? {
+        while let Some((key, Unambiguous(value))) = entries.next_entry::<String, Unambiguous>()? {
             if object.insert(key, value).is_some() {
-                return Err(A::Error::custom("a field stands there twice"));
+                return Err(A::Error::custom("duplicate field"));
             }
         }
         Ok(Value::Object(object))

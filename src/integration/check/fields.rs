@@ -1,0 +1,117 @@
+//! Field names and JSON types of a config, checked before serde reads it: serde's messages repeat values.
+
+use serde_json::{Map, Value};
+
+use super::printable;
+use crate::integration::ConfigError;
+use crate::subject::Integration;
+
+/// Entries of a list or an object.
+const MAX_ENTRIES: usize = 32;
+/// Ten years in seconds. A longer lifetime is a mistake.
+const MAX_LIFETIME: u64 = 10 * 366 * 86400;
+/// Unknown fields that an error lists.
+const MAX_LISTED: usize = 8;
+
+/// JSON type of a field.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Texts,
+    TextMap,
+    Seconds,
+    Variables,
+    /// The allowed strings, and their description for the error.
+    OneOf(&'static [&'static str], &'static str),
+}
+
+use Kind::{OneOf, Seconds, Text, TextMap, Texts, Variables};
+
+pub(super) const REQUIRED: [&str; 8] =
+    ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
+
+const OPTIONAL: [(&str, Kind); 24] = [
+    ("provider", Text),
+    ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
+    ("pkce", OneOf(&["S256", "off"], "S256 or off")),
+    (
+        "token_auth_method",
+        OneOf(
+            &["client_secret_post", "client_secret_basic", "private_key_jwt", "none"],
+            "one of client_secret_post, client_secret_basic, private_key_jwt, none",
+        ),
+    ),
+    ("token_body_format", OneOf(&["form", "json"], "form or json")),
+    ("auth_params", TextMap),
+    ("token_params", TextMap),
+    ("refresh_params", TextMap),
+    ("param_names", TextMap),
+    ("refresh_url", Text),
+    ("revocation_url", Text),
+    ("token_response_path", Text),
+    ("metadata_paths", Texts),
+    ("callback_metadata", Texts),
+    ("code_param", Text),
+    ("default_expires_in", Seconds),
+    ("expires_in_unit", OneOf(&["s", "ms"], "s or ms")),
+    ("issuer", Text),
+    ("client_key", Text),
+    ("client_key_id", Text),
+    ("client_key_alg", OneOf(&["RS256", "ES256", "EdDSA"], "one of RS256, ES256, EdDSA")),
+    ("client_assertion_aud", Text),
+    ("variables", Variables),
+    ("client_secrets", Texts),
+];
+
+pub(super) fn check_fields(fields: &Map<String, Value>) -> Result<(), ConfigError> {
+    let known = |name: &str| REQUIRED.contains(&name) || OPTIONAL.iter().any(|(field, _)| *field == name);
+    let unknown: Vec<String> =
+        fields.keys().filter(|name| !known(name)).take(MAX_LISTED).map(|name| printable(name)).collect();
+    if !unknown.is_empty() {
+        return Err(ConfigError::Unknown(unknown));
+    }
+    for name in REQUIRED {
+        let value = fields.get(name).ok_or(ConfigError::Missing(name))?;
+        check_kind(name, Text, value)?;
+    }
+    for (name, kind) in OPTIONAL {
+        if let Some(value) = fields.get(name) {
+            check_kind(name, kind, value)?;
+        }
+    }
+    let id = fields.get("integration_id").and_then(Value::as_str).unwrap_or_default();
+    if Integration::parse(id).is_err() {
+        let expected = "1 to 64 letters, digits, `_` or `-`, with a letter or digit first, and not begin with `oauth-`";
+        return Err(ConfigError::invalid("integration_id", expected));
+    }
+    Ok(())
+}
+
+fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> {
+    let texts = |values: &[Value]| values.len() <= MAX_ENTRIES && values.iter().all(Value::is_string);
+    let (fits, expected) = match kind {
+        Text => (value.is_string(), "a string"),
+        Texts => (value.as_array().is_some_and(|values| texts(values)), "a list of at most 32 strings"),
+        TextMap => {
+            let fits = |map: &Map<_, Value>| map.len() <= MAX_ENTRIES && map.values().all(Value::is_string);
+            (value.as_object().is_some_and(fits), "an object of at most 32 strings")
+        }
+        Seconds => {
+            let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds));
+            (fits, "a whole number of seconds, from 1 to ten years")
+        }
+        Variables => {
+            let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
+            (fits, "an object of objects with the strings `pattern` and, optionally, `default`")
+        }
+        OneOf(choices, expected) => (value.as_str().is_some_and(|text| choices.contains(&text)), expected),
+    };
+    if fits { Ok(()) } else { Err(ConfigError::invalid(name, expected)) }
+}
+
+fn is_variable(value: &Value) -> bool {
+    value.as_object().is_some_and(|map| {
+        map.contains_key("pattern")
+            && map.iter().all(|(key, value)| (key == "pattern" || key == "default") && value.is_string())
+    })
+}

@@ -1,0 +1,66 @@
+//! The URLs of a config and their variables.
+
+use url::{Host, Url};
+
+use super::{printable, require};
+use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, template};
+
+const MAX_URL_BYTES: usize = 2048;
+const MAX_VARIABLES: usize = 8;
+const MAX_PATTERN_BYTES: usize = 256;
+
+/// Returns the URLs that may have variables, by their fields' names.
+pub(super) fn templates(config: &IntegrationOauthConfig) -> impl Iterator<Item = (&'static str, &str)> {
+    let required = [("auth_url", config.auth_url.as_str()), ("token_url", config.token_url.as_str())];
+    let optional =
+        [("refresh_url", config.refresh_url.as_deref()), ("revocation_url", config.revocation_url.as_deref())];
+    required.into_iter().chain(optional.into_iter().filter_map(|(field, url)| url.map(|url| (field, url))))
+}
+
+pub(super) fn check_urls(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
+    for (field, url) in templates(config) {
+        check_url(field, url, rules)?;
+    }
+    require(!config.redirect_url.contains("${"), "redirect_url", "a URL without variables")?;
+    check_url("redirect_url", &config.redirect_url, rules)
+}
+
+fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
+    let form = "an absolute URL without fragment and user information, with variables only in the path or as whole \
+                labels left of a fixed host";
+    let url = (text.len() <= MAX_URL_BYTES).then(|| template::sample_url(text)).flatten();
+    let url = url.ok_or_else(|| ConfigError::invalid(field, form))?;
+    let is_allowed_http = url.scheme() == "http" && rules.allow_insecure_urls && is_loopback(&url);
+    let scheme = "https (http only for loopback hosts, and only with the setting `oauth.allow_insecure_urls`)";
+    require(url.scheme() == "https" || is_allowed_http, field, scheme)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(host)) => host == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
+pub(super) fn check_variables(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    require(config.variables.len() <= MAX_VARIABLES, "variables", "at most 8")?;
+    for (name, variable) in &config.variables {
+        let field = format!("variables.{}", printable(name));
+        let name_form = "named with a letter and at most 31 more letters, digits or `_`";
+        require(template::is_variable_name(name), &field, name_form)?;
+        let is_pattern =
+            variable.pattern.len() <= MAX_PATTERN_BYTES && template::whole_value_regex(&variable.pattern).is_some();
+        require(is_pattern, &field, "a regular expression of at most 256 bytes")?;
+        let is_default = variable.default.as_ref().is_none_or(|value| template::is_allowed_value(variable, value));
+        require(is_default, &field, "without a default, or with a default that matches its pattern")?;
+        let is_used = templates(config).any(|(_, url)| template::variable_names(url).contains(name.as_str()));
+        require(is_used, &field, "used in a URL")?;
+    }
+    for (field, url) in templates(config) {
+        let has_unknown = template::variable_names(url).iter().any(|name| !config.variables.contains_key(*name));
+        require(!has_unknown, field, "a URL with only the variables in `variables`")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Scopes as a comma-separated list.
+
+use super::{ConfigError, IntegrationOauthConfig};
+
+impl<T> IntegrationOauthConfig<T> {
+    /// Returns the scopes in order, without duplicates.
+    #[must_use]
+    pub(crate) fn scopes(&self) -> Vec<&str> {
+        scope_list(&self.scopes)
+    }
+
+    /// Returns the scopes of one login: those in `wanted` (comma-separated), or all if it names no scope.
+    ///
+    /// # Errors
+    /// [`ConfigError::Scopes`] if the config doesn't list a wanted scope.
+    pub(crate) fn narrow_scopes(&self, wanted: Option<&str>) -> Result<Vec<String>, ConfigError> {
+        let all = self.scopes();
+        let wanted = scope_list(wanted.unwrap_or_default());
+        if wanted.iter().any(|scope| !all.contains(scope)) {
+            return Err(ConfigError::Scopes);
+        }
+        let chosen = if wanted.is_empty() { all } else { wanted };
+        Ok(chosen.into_iter().map(str::to_owned).collect())
+    }
+}
+
+pub(super) fn scope_list(text: &str) -> Vec<&str> {
+    let mut scopes = Vec::new();
+    for scope in text.split(',').map(str::trim).filter(|scope| !scope.is_empty()) {
+        if !scopes.contains(&scope) {
+            scopes.push(scope);
+        }
+    }
+    scopes
+}

@@ -1,0 +1,58 @@
+//! Classes of IP addresses.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Returns true for addresses that no list may allow: those of no single host, link-local ones (cloud metadata), and forms
+/// that embed an IPv4 address.
+pub(super) fn is_never_allowed(ip: IpAddr) -> bool {
+    let is_special = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || embeds_v4(ip),
+    };
+    is_special || ip.is_unspecified() || ip.is_multicast()
+}
+
+/// Returns true for IPv4-compatible, translated (RFC 2765), NAT64, Teredo and 6to4 addresses. IPv4-mapped addresses are
+/// not among them: callers convert those to IPv4 first.
+fn embeds_v4(ip: Ipv6Addr) -> bool {
+    matches!(ip.segments(), [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
+}
+
+/// Returns true for addresses of the public internet. An IPv6 address that embeds an IPv4 address is not public.
+pub(super) fn is_public(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_public_v4(ip),
+        IpAddr::V6(ip) => is_public_v6(ip),
+    }
+}
+
+fn is_public_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let is_special = matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224..=255, _, _) // this network, private, loopback, multicast, reserved, broadcast
+            | (100, 64..=127, _) // CGNAT (RFC 6598)
+            | (169, 254, _) // link-local
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (192, 0, 0 | 2) // protocol assignments, documentation
+            | (192, 88, 99) // 6to4 relays
+            | (192, 31, 196) | (192, 52, 193) | (192, 175, 48) // AS112, AMT
+            | (198, 18..=19, _) // benchmarking
+            | (198, 51, 100)
+            | (203, 0, 113)
+    );
+    !is_special
+}
+
+fn is_public_v6(ip: Ipv6Addr) -> bool {
+    let [a, b, c, ..] = ip.segments();
+    // Global unicast is 2000::/3. Mapped, compatible, NAT64, ULA, link-local and multicast addresses are outside.
+    let is_special = match (a, b) {
+        // Protocol assignments with Teredo and ORCHID, documentation (also RFC 9637), 6to4.
+        (0x2001, 0..=0x01ff | 0x0db8) | (0x2002, _) | (0x3fff, 0..=0x0fff) => true,
+        (0x2620, 0x004f) => c == 0x8000, // AS112
+        _ => false,
+    };
+    (0x2000..=0x3fff).contains(&a) && !is_special
+}
