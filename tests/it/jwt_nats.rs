@@ -142,7 +142,7 @@ async fn a_users_jwt_that_is_not_in_order_is_401() {
         assert_eq!((answer.status, answer.error().as_str()), (401, REFUSED), "{case}");
     }
     let log = world.tokenbus.log();
-    assert!(log.contains("has to sign its requests") && !log.contains(&good), "{log}");
+    assert!(log.contains("must sign its requests") && !log.contains(&good), "{log}");
 }
 
 #[tokio::test]

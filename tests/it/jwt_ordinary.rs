@@ -133,7 +133,7 @@ async fn what_is_not_in_order_is_401_whatever_it_is() {
         assert_eq!((answer.status, answer.error().as_str()), (401, REFUSED), "{case}");
     }
     let log = world.tokenbus.log();
-    assert!(log.contains("its signature does not fit") && !log.contains(rest), "{log}");
+    assert!(log.contains("the signature is wrong") && !log.contains(rest), "{log}");
 }
 
 #[tokio::test]

@@ -44,14 +44,14 @@ impl Tenant {
         mint::account(&self.operator, &self.account, &all)
     }
 
-    fn judged(&self, more: &Value) -> AccountJwt {
+    fn verified(&self, more: &Value) -> AccountJwt {
         AccountJwt::verify(&self.jwt(more), &self.id(), &[self.operator.public_key()], now()).unwrap()
     }
 
-    /// What comes of a user's JWT with these claims over the usual ones.
+    /// Verifies a user's JWT with these claims merged into the usual ones.
     fn user(&self, account: &Value, issuer: &KeyPair, claims: &Value) -> Result<NatsUser, Rejection> {
         let jwt = mint::user(issuer, &self.user, claims);
-        self.judged(account).user(&Jwt::parse(&jwt, MAX_JWT_BYTES)?, now())
+        self.verified(account).user(&Jwt::parse(&jwt, MAX_JWT_BYTES)?, now())
     }
 
     fn of_account(&self) -> Value {
@@ -64,7 +64,7 @@ fn now() -> Timestamp {
 }
 
 #[test]
-fn a_user_is_its_accounts_whoever_of_it_signed() {
+fn a_user_belongs_to_its_account_whichever_key_signed() {
     let tenant = Tenant::new();
     let user = tenant.user(&json!({}), &tenant.account, &json!({ "nats": { "bearer_token": true } })).unwrap();
     assert_eq!((user.account.as_str(), user.is_bearer), (tenant.account.public_key().as_str(), true));
@@ -76,7 +76,7 @@ fn a_user_is_its_accounts_whoever_of_it_signed() {
 }
 
 #[test]
-fn a_user_is_refused_whose_jwt_is_not_in_order() {
+fn an_invalid_jwt_of_a_user_is_rejected() {
     let tenant = Tenant::new();
     let check = |issuer: &KeyPair, claims: Value, expected: Reason| {
         assert_eq!(tenant.user(&json!({}), issuer, &claims).unwrap_err().reason(), expected, "{claims}");
@@ -113,12 +113,12 @@ fn no_other_algorithm_is_taken_from_the_header() {
         let claims = mint::user_claims(&tenant.account, &tenant.user, &json!({}));
         let jwt = mint::sign_as(&tenant.account, &json!({ "typ": "JWT", "alg": alg }), &claims);
         let parsed = Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap();
-        assert_eq!(tenant.judged(&json!({})).user(&parsed, now()).unwrap_err().reason(), Reason::Form, "{alg}");
+        assert_eq!(tenant.verified(&json!({})).user(&parsed, now()).unwrap_err().reason(), Reason::Form, "{alg}");
     }
 }
 
 #[test]
-fn the_accounts_jwt_revokes_and_forbids() {
+fn the_accounts_jwt_revokes_users_and_forbids_bearers() {
     let tenant = Tenant::new();
     let key = tenant.user.public_key();
     let check = |account: Value, claims: Value, expected: Option<Reason>| {
@@ -140,7 +140,7 @@ fn the_accounts_jwt_revokes_and_forbids() {
 }
 
 #[test]
-fn an_account_is_believed_only_through_a_trusted_operator() {
+fn an_account_needs_a_trusted_operator() {
     let tenant = Tenant::new();
     let (operators, other) = ([tenant.operator.public_key()], KeyPair::new_operator());
     let check = |text: String, expected: Reason| {
@@ -165,7 +165,7 @@ fn an_account_is_believed_only_through_a_trusted_operator() {
     check(String::new(), Reason::Form);
     let both = [other.public_key(), tenant.operator.public_key()];
     assert!(AccountJwt::verify(&tenant.jwt(&json!({})), &tenant.id(), &both, now()).is_ok());
-    // A user outlives its account's JWT no more than its own.
+    // A user expires with its account's JWT, if that ends first.
     let ending = mint::sign(&tenant.operator, &claims(json!({ "exp": NOW + 60 })));
     let account = AccountJwt::verify(&ending, &tenant.id(), &operators, now()).unwrap();
     let jwt = mint::user(&tenant.account, &tenant.user, &json!({ "exp": NOW + 90 }));
@@ -194,7 +194,7 @@ fn a_user_may_do_here_what_it_may_do_on_the_bus() {
 }
 
 #[test]
-fn a_signature_of_another_key_or_text_is_none() {
+fn a_signature_is_for_one_key_and_text() {
     let tenant = Tenant::new();
     let user = tenant.user(&json!({}), &tenant.account, &json!({})).unwrap();
     let signature = tenant.user.sign(b"text").unwrap();
@@ -207,7 +207,7 @@ fn a_signature_of_another_key_or_text_is_none() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
     #[test]
-    fn no_claims_make_it_panic(name in "[a-z_]{1,12}", number in any::<f64>(), text in ".{0,40}", place in 0_usize..4) {
+    fn no_claims_cause_a_panic(name in "[a-z_]{1,12}", number in any::<f64>(), text in ".{0,40}", place in 0_usize..4) {
         let tenant = Tenant::new();
         let value = [json!(number), json!(text), json!([text]), json!({ &name: number })][place].clone();
         for field in ["iss", "sub", "iat", "exp", "nbf", "nats", name.as_str()] {

@@ -37,7 +37,7 @@ fn verify(text: &str, keys: &VerificationKeys) -> Result<Valid, Rejection> {
 }
 
 #[test]
-fn every_algorithm_that_is_named_is_taken_by_its_own_key_alone() {
+fn each_algorithm_needs_its_own_key() {
     let algorithms = [Algorithm::RS256, Algorithm::PS384, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA];
     let signers = algorithms.map(|algorithm| signer("k", algorithm));
     for signer in &signers {
@@ -65,7 +65,7 @@ fn every_algorithm_that_is_named_is_taken_by_its_own_key_alone() {
 }
 
 #[test]
-fn the_algorithm_is_the_keys_and_never_the_tokens() {
+fn the_key_decides_the_algorithm() {
     let rsa = signer("k", Algorithm::RS256);
     let keys = set(&[&rsa.public]);
     // The public key as a shared secret, in each form that a library could take it in.
@@ -120,7 +120,7 @@ fn a_key_must_be_known_and_meant_for_signatures() {
 }
 
 #[test]
-fn claims_must_be_there_and_fit() {
+fn every_required_claim_is_checked() {
     let signer = signer("k", Algorithm::ES256);
     let keys = set(&[&signer.public]);
     let check = |field: &str, value: Value, expected: Option<Reason>| {
@@ -159,7 +159,7 @@ fn claims_must_be_there_and_fit() {
 }
 
 #[test]
-fn roles_and_subjects_are_taken_as_far_as_they_go() {
+fn unknown_roles_are_members_and_subjects_are_made_printable() {
     let now = Timestamp::from_second(NOW).unwrap();
     let caller = |field: &str, value: Value| {
         let mut claims = claims();
@@ -175,7 +175,7 @@ fn roles_and_subjects_are_taken_as_far_as_they_go() {
 }
 
 #[test]
-fn settings_are_whole_or_refused() {
+fn incomplete_settings_are_rejected() {
     let client = provider::Client::new(&provider::Settings::default()).unwrap();
     let check = |change: &dyn Fn(&mut config::Jwt), expected: Option<&str>| {
         let mut settings = config::load(None).unwrap().auth.jwt;
@@ -197,7 +197,7 @@ fn settings_are_whole_or_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
     #[test]
-    fn no_claims_or_keys_make_it_panic(name in "[a-z]{1,8}", number in any::<f64>(), text in ".{0,60}", body in ".{0,200}") {
+    fn no_claims_or_keys_cause_a_panic(name in "[a-z]{1,8}", number in any::<f64>(), text in ".{0,60}", body in ".{0,200}") {
         let now = Timestamp::from_second(NOW).unwrap();
         for field in ["exp", "nbf", "iss", "aud", "sub", "account", "realm", name.as_str()] {
             for value in [json!(number), json!(text), json!([text]), json!({ "roles": number })] {
