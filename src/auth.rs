@@ -1,5 +1,5 @@
-//! Authentication of callers. Only workers authenticate: they check every call and every command with the credential that
-//! it carries, and trust nothing that a gateway says about the caller.
+//! Authentication of callers. Only workers authenticate: they check every call and every command with the credential
+//! that it carries, and trust nothing that a gateway says about the caller.
 //!
 //! Credentials are API keys, JWTs as bearer tokens, and requests signed by NATS users. A caller learns only that its
 //! credential was rejected; the [`rejection`] goes to the worker's log.

@@ -3,8 +3,8 @@
 //! Sealed form: `v1.<key id>.<base64url(nonce ‖ ciphertext)>`, XChaCha20-Poly1305 with a random nonce of 192 bits. The
 //! [`SealContext`] is associated data: a sealed value that was moved to another key, field or config does not open.
 //!
-//! The first key seals, and every key opens. The keys can be reloaded while the keyring is in use. The curve key cannot:
-//! commands on the queue are sealed to it.
+//! The first key seals, and every key opens. The keys can be reloaded while the keyring is in use. The curve key
+//! cannot: commands on the queue are sealed to it.
 
 mod file;
 mod source;
@@ -120,8 +120,8 @@ impl Keyring {
     /// Reads the keyring again from its source.
     ///
     /// # Errors
-    /// Also if the curve key has changed: commands on the queue are sealed to the old one, so a change needs a restart of
-    /// all workers.
+    /// Also if the curve key has changed: commands on the queue are sealed to the old one, so a change needs a restart
+    /// of all workers.
     pub async fn read_again(&self) -> Result<Self, KeyringError> {
         let newer = Self::from(self.source.clone()).await?;
         self.check_curve(&newer)?;
@@ -156,8 +156,8 @@ impl Keyring {
         self.keys.load().iter().find(|key| key.id == id).cloned()
     }
 
-    /// Looks for a key that was added to the file since. Such a key only opens: a key must be listed as in use before it
-    /// seals.
+    /// Looks for a key that was added to the file since. Such a key only opens: a key must be listed as in use before
+    /// it seals.
     fn learn(&self, id: &str) -> Option<SealingKey> {
         let Source::File(path) = &self.source else { return None };
         // Reads in place: the file is small, and callers cannot cause a missing key.
@@ -222,8 +222,8 @@ impl Keyring {
     }
 }
 
-/// Seals an order to the workers' public curve key. Uses a new sender key and drops it, so that the sender itself cannot
-/// open the order. Returns the sealed order and the sender's public key.
+/// Seals an order to the workers' public curve key. Uses a new sender key and drops it, so that the sender itself
+/// cannot open the order. Returns the sealed order and the sender's public key.
 pub fn seal_order(seal_to: &str, order: &[u8]) -> Result<(String, String), SealError> {
     let workers = nkeys::XKey::from_public_key(seal_to)?;
     let sender = nkeys::XKey::new();

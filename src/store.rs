@@ -97,8 +97,8 @@ impl Store {
         Ok(replaced)
     }
 
-    /// An entry that is newer than the record in hand was kept. That is normal if the stream has given out its sequence,
-    /// and data loss otherwise: the stream was restored from an older copy.
+    /// An entry that is newer than the record in hand was kept. That is normal if the stream has given out its
+    /// sequence, and data loss otherwise: the stream was restored from an older copy.
     async fn check_sequence_exists(&self, highest: u64) -> Result<(), StoreError> {
         let ends = self.nats.stream_state(OAUTH).await?.map_or(0, |state| state.last_sequence);
         if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }

@@ -1,5 +1,5 @@
-//! API keys: `tb_<id>_<secret>`. The secret has 256 random bits, so the bucket stores a plain hash of it: a slow password
-//! hash would add nothing.
+//! API keys: `tb_<id>_<secret>`. The secret has 256 random bits, so the bucket stores a plain hash of it: a slow
+//! password hash would add nothing.
 //!
 //! Revocation replaces the key's entry by a deletion marker. The key then is in no list, and the event says who revoked
 //! it.

@@ -1,5 +1,5 @@
-//! Verifies JWTs, as bearer tokens and in signed requests. The algorithm in the JWT's header tells a NATS user's JWT from
-//! an ordinary one.
+//! Verifies JWTs, as bearer tokens and in signed requests. The algorithm in the JWT's header tells a NATS user's JWT
+//! from an ordinary one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -70,8 +70,8 @@ impl Bearers {
         }
     }
 
-    /// Verifies a signed request in the text form of [`SignedRequest::parse`]. Uses its nonce up last, so that a request
-    /// that fails another check can be sent again.
+    /// Verifies a signed request in the text form of [`SignedRequest::parse`]. Uses its nonce up last, so that a
+    /// request that fails another check can be sent again.
     pub(super) async fn signed(
         &self,
         nats: &Nats,
@@ -118,8 +118,8 @@ impl Bearers {
     }
 }
 
-/// Checks that the user may make the call on the bus, too. Browsers hold bearer JWTs with narrow permissions, and such a
-/// JWT must not open the account's tokens over HTTP. A NATS user is never an admin.
+/// Checks that the user may make the call on the bus, too. Browsers hold bearer JWTs with narrow permissions, and such
+/// a JWT must not open the account's tokens over HTTP. A NATS user is never an admin.
 fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, Reason> {
     let call = match purpose {
         // Returns nothing but the caller's own identity.

@@ -1,7 +1,7 @@
 //! Verifies JWTs of NATS users and of their accounts by the rules of nats-server.
 //!
-//! Stricter in one point: a user with limits that only nats-server can check (addresses, times, kinds of connections) is
-//! rejected.
+//! Stricter in one point: a user with limits that only nats-server can check (addresses, times, kinds of connections)
+//! is rejected.
 
 use std::collections::HashMap;
 
@@ -230,8 +230,8 @@ impl AccountJwt {
         })
     }
 
-    /// Verifies the JWT of one of the account's users. Leaves it to the caller to demand a signed request of a user that
-    /// is not a bearer.
+    /// Verifies the JWT of one of the account's users. Leaves it to the caller to demand a signed request of a user
+    /// that is not a bearer.
     pub fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<NatsUser, Rejection> {
         let claims: Claims<UserPart> = jwt.claims()?;
         let Claims { iss, sub, iat, lifetime, nats } = claims;
@@ -275,7 +275,8 @@ impl AccountJwt {
     }
 }
 
-/// Returns a plain signing key, or one with a scope and its template. Ignores other kinds, so that their JWTs are rejected.
+/// Returns a plain signing key, or one with a scope and its template. Ignores other kinds, so that what they sign is
+/// rejected.
 fn signing_key(value: Value) -> Option<(String, Option<Limits>)> {
     if let Value::String(key) = value {
         return Some((key, None));

@@ -147,8 +147,8 @@ impl Verifier {
         Ok(Some(Self { rules, secret, jwks }))
     }
 
-    /// The JWT's algorithm selects the shared secret or the JWKS URL. The key itself then decides whether it may be used
-    /// with that algorithm.
+    /// The JWT's algorithm selects the shared secret or the JWKS URL. The key itself then decides whether it may be
+    /// used with that algorithm.
     pub(crate) async fn verify(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<Valid, AuthError> {
         if jwt.alg.starts_with("HS") {
             let secret = self.secret.as_ref().ok_or(Reason::Algorithm)?;

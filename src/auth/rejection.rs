@@ -1,5 +1,5 @@
-//! Why a credential is rejected. The reason goes to the worker's log only: a caller who tries credentials must not learn
-//! which part of one was right.
+//! Why a credential is rejected. The reason goes to the worker's log only: a caller who tries credentials must not
+//! learn which part of one was right.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,13 +1,13 @@
-//! Checks signed requests: the signature, the time, that the request is for exactly this call or command, and that it is
-//! used once.
+//! Checks signed requests: the signature, the time, that the request is for exactly this call or command, and that it
+//! is used once.
 //!
-//! The signature covers the hash of the user's JWT beside method, path, query, body, time and nonce. One user key may be
-//! in JWTs of two accounts; without the hash, a gateway that hands on a request could choose between them.
+//! The signature covers the hash of the user's JWT beside method, path, query, body, time and nonce. One user key may
+//! be in JWTs of two accounts; without the hash, a gateway that hands on a request could choose between them.
 //!
-//! The bucket of nonces keeps each for 15 minutes, although a request must be signed within [`MAX_CLOCK_SKEW_SECONDS`] of
-//! its arrival. A command is checked when a worker picks it up, against the time at which it was queued. A second command
-//! with the same nonce may wait on the queue all the while, so a nonce must outlive the oldest command that is accepted:
-//! [`MAX_QUEUED`], and the skew.
+//! The bucket of nonces keeps each for 15 minutes, although a request must be signed within [`MAX_CLOCK_SKEW_SECONDS`]
+//! of its arrival. A command is checked when a worker picks it up, against the time at which it was queued. A second
+//! command with the same nonce may wait on the queue all the while, so a nonce must outlive the oldest command that is
+//! accepted: [`MAX_QUEUED`], and the skew.
 
 use std::collections::BTreeMap;
 
@@ -60,8 +60,8 @@ pub(super) fn check(
     if fits { Ok(()) } else { Err(Reason::Misused.into()) }
 }
 
-/// Returns true if path and query say exactly what the call's body says, so that the gateway cannot make another call of
-/// the request.
+/// Returns true if path and query say exactly what the call's body says, so that the gateway cannot make another call
+/// of the request.
 fn fits_call(request: &SignedRequest, call: Call, body: &[u8]) -> Option<bool> {
     let (path, query) = request.path_and_query();
     let names = call.operations().iter().find_map(|operation| operation.names(&request.method, path))?;
@@ -116,8 +116,8 @@ fn fits_command(request: &SignedRequest, subject: &CommandSubject, content: &[u8
     }
 }
 
-/// Uses a request's nonce up: of all calls and commands with it, at all workers, exactly one succeeds. A command that is
-/// delivered again is the same one and succeeds again.
+/// Uses a request's nonce up: of all calls and commands with it, at all workers, exactly one succeeds. A command that
+/// is delivered again is the same one and succeeds again.
 pub(super) async fn use_nonce_up(
     nats: &Nats,
     request: &SignedRequest,

@@ -49,8 +49,8 @@ impl StoreError {
 
     /// Returns true if a command that failed with this error fails again at each retry, so that it is given up.
     ///
-    /// This and [`StoreError::prevents_start`] disagree about a missing key, for a reason. A command can wait on the queue
-    /// until an operator puts the key back: the running worker finds it, or rotation re-seals the value. A worker
+    /// This and [`StoreError::prevents_start`] disagree about a missing key, for a reason. A command can wait on the
+    /// queue until an operator puts the key back: the running worker finds it, or rotation re-seals the value. A worker
     /// that starts without the key must not wait in silence, because people watch a start and can act on its error.
     pub(crate) fn is_permanent_for_command(&self) -> bool {
         match self {

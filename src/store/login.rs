@@ -1,8 +1,8 @@
 //! Pending logins, stored under the hash of their state until the callback or `oauth.login_ttl`.
 //!
-//! A login is consumed once: its entry is replaced by a deletion marker that holds the id of the consuming command. Only
-//! the attempt that stored the marker may send the authorization code. A later delivery of the same command finds its own
-//! id and knows that the code may have been sent.
+//! A login is consumed once: its entry is replaced by a deletion marker that holds the id of the consuming command.
+//! Only the attempt that stored the marker may send the authorization code. A later delivery of the same command finds
+//! its own id and knows that the code may have been sent.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;

@@ -9,8 +9,8 @@
 //! 5. Remove the older keys from the list, and repeat step 2 once more, for a worker that did not answer. A worker that
 //!    seals with a removed key lists it again at its next look at the keyring.
 //!
-//! No step leaves a note of its progress: each entry itself shows its key. A rotation that was interrupted simply starts
-//! again. Entries are replaced at the revision at which they were read, so a concurrent write wins.
+//! No step leaves a note of its progress: each entry itself shows its key. A rotation that was interrupted simply
+//! starts again. Entries are replaced at the revision at which they were read, so a concurrent write wins.
 //!
 //! Records are not re-sealed. The sealed part of a record is needed only until its entry is up to date, and step 2
 //! updates entries first.

@@ -1,7 +1,7 @@
 //! Start tickets: links to the authorization request of a login that is bound to its browser. A ticket is used once.
 //!
-//! A ticket's key has three tokens (`<hash>.<account>.start`), a login's has two. So a ticket is never taken for a state,
-//! and never counted as a pending login.
+//! A ticket's key has three tokens (`<hash>.<account>.start`), a login's has two. So a ticket is never taken for a
+//! state, and never counted as a pending login.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -45,7 +45,8 @@ impl Store {
         Ok(kv::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
     }
 
-    /// Uses a ticket up and returns its content. Opens it first: a key that is missing for a moment then costs no ticket.
+    /// Uses a ticket up and returns its content. Opens it first: a key that is missing for a moment then costs no
+    /// ticket.
     ///
     /// # Errors
     /// If the outcome is unknown. The ticket may then be used up.

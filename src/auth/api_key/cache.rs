@@ -3,8 +3,8 @@
 //! A key is cached only while a watch of the bucket runs. A change in the bucket removes the key from the cache; a key
 //! that was read while a change arrived is not cached, because the read may be older than the change. Nothing cached is
 //! used once the connection is not the one on which the watch began, a change was missed, or the server was silent for
-//! two seconds: without a watch each use reads the key. So a revoked key is rejected by every worker within moments, or by
-//! a read.
+//! two seconds: without a watch each use reads the key. So a revoked key is rejected by every worker within moments, or
+//! by a read.
 //!
 //! The watch is a plain push consumer. The client's ordered consumer repairs itself silently, and changes during the
 //! repair would go unnoticed.
@@ -32,7 +32,8 @@ use crate::subject::API_KEYS;
 
 /// Cached keys, rate limiters and stored uses, each. Bounds memory.
 const MAX_CACHED: u64 = 10_000;
-/// Longest time in the cache. Also the idle time after which a rate limiter is dropped: by then its quota is full again.
+/// Longest time in the cache. Also the idle time after which a rate limiter is dropped: by then its quota is full
+/// again.
 const CACHE_TTL: Duration = Duration::from_mins(1);
 /// Shortest time between two writes of a key's last use. Limits writes to one a minute for each key and worker.
 const LAST_USE_INTERVAL: Duration = Duration::from_mins(1);

@@ -62,7 +62,8 @@ impl Store {
         Ok(stored.is_none_or(|stored| stored.sequence < sequence))
     }
 
-    /// Re-seals an entry. If it was replaced since it was read, re-seals the newer one: that may have an older key, too.
+    /// Re-seals an entry. If it was replaced since it was read, re-seals the newer one: that may have an older key,
+    /// too.
     pub(super) async fn reseal(&self, bucket: &str, found: kv::Entry) -> Result<bool, StoreError> {
         let key = found.key.clone();
         let resealed = kv::update_from(&self.nats, bucket, &key, Some(found), |entry| {
