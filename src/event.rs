@@ -7,7 +7,7 @@ pub(crate) use self::reads::{Reads, Tally};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::subject::{Account, CommandSubject};
+use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration};
 
 /// What happened; the last token of the event's subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,14 +93,36 @@ pub(crate) struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// An event about what a command is about.
+    #[must_use]
+    pub(crate) fn subject(&self) -> String {
+        subject::event_subject(self.account, self.integration_id, self.connection_id, self.event.as_str())
+    }
+
+    /// Builds an event about the connection or config of a command.
     #[must_use]
     pub(crate) fn about(subject: &'a CommandSubject, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+        let connection = subject.name.as_ref().map(ConnectionName::as_str);
+        Self::new(&subject.account, &subject.integration, connection, event, actor, time)
+    }
+
+    #[must_use]
+    pub(crate) fn about_connection(key: &'a ConnectionKey, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+        Self::new(&key.account, &key.integration, Some(key.name.as_str()), event, actor, time)
+    }
+
+    fn new(
+        account: &'a Account,
+        integration: &'a Integration,
+        connection_id: Option<&'a str>,
+        event: EventKind,
+        actor: &'a str,
+        time: Timestamp,
+    ) -> Self {
         Self {
             event,
-            account: subject.account.as_str(),
-            integration_id: Some(subject.integration.as_str()),
-            connection_id: subject.name.as_ref().map(crate::subject::ConnectionName::as_str),
+            account: account.as_str(),
+            integration_id: Some(integration.as_str()),
+            connection_id,
             key_id: None,
             actor,
             reason: None,
@@ -110,7 +132,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// An event about an API key.
+    /// Builds an event about an API key.
     #[must_use]
     pub(crate) fn about_key(
         account: &'a Account,

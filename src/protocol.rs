@@ -3,12 +3,14 @@
 //! - [`topology`]: the streams, buckets and consumers.
 //! - [`commands`], [`outgoing`], [`replies`]: the work queue, how a command is sent, and how it is answered.
 //! - [`records`]: the durable state of connections and configs.
+//! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
 //! - [`high_water`], [`quarantine`], [`permissions`]: checks at a start and while running.
 //! - [`ask_workers`]: questions that every worker answers.
 
 pub(crate) mod ask_workers;
 pub(crate) mod commands;
+pub(crate) mod events;
 pub(crate) mod high_water;
 pub(crate) mod outgoing;
 pub(crate) mod permissions;

@@ -20,8 +20,9 @@ use super::Role;
 use crate::event::{Event, EventKind};
 use crate::jetstream::kv::{self, Change, Write};
 use crate::jetstream::{Nats, NatsError};
+use crate::protocol::events::publish_event;
 use crate::secret::Secret;
-use crate::subject::{self, API_KEYS, Account};
+use crate::subject::{API_KEYS, Account};
 use crate::system;
 
 /// Default lifetime of a key, in days.
@@ -121,7 +122,8 @@ pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Sec
     let hash = hash(secret.expose());
     let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
     kv::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
-    publish_event(nats, EventKind::ApiKeyCreated, &stored.account, &id, actor).await?;
+    let event = Event::about_key(&stored.account, &id, EventKind::ApiKeyCreated, actor, system::now());
+    publish_event(nats, &event, Some(&id)).await?;
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
 }
 
@@ -160,23 +162,10 @@ pub(crate) async fn revoke(
     });
     let revoked = revoked.await?;
     if let Some(account) = &revoked {
-        publish_event(nats, EventKind::ApiKeyRevoked, account, id, actor).await?;
+        let event = Event::about_key(account, id, EventKind::ApiKeyRevoked, actor, system::now());
+        publish_event(nats, &event, Some(id)).await?;
     }
     Ok(revoked)
-}
-
-/// Publishes an event about a key. Its message id is made of the key's id, so that a repeated event is stored once.
-async fn publish_event(
-    nats: &Nats,
-    kind: EventKind,
-    account: &Account,
-    id: &str,
-    actor: &str,
-) -> Result<(), NatsError> {
-    let name = kind.as_str();
-    let event = Event::about_key(account, id, kind, actor, system::now());
-    let headers = crate::jetstream::headers(Some(&format!("{id}.{name}")));
-    nats.publish(&subject::account_event(account, name), headers, to_json(&event)?).await.map(drop)
 }
 
 fn to_json(value: &impl Serialize) -> Result<bytes::Bytes, NatsError> {

@@ -29,7 +29,7 @@ use crate::store::Store;
 use crate::subject::permission;
 use crate::webhook::Webhook;
 use crate::worker::background::refresh_limiter::Lanes;
-use crate::worker::context::{Context, Measures, PendingLogins, Resumed};
+use crate::worker::context::{self, Context, Measures, PendingLogins, Resumed};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider};
 
@@ -114,11 +114,14 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         measures,
         replies: Replies::to_worker(),
         reads: Reads::default(),
-        lanes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
         resumed: Resumed::default(),
-        pending: PendingLogins::default(),
-        calls: Arc::default(),
-        waiting: Arc::default(),
+        limits: context::Limits {
+            refreshes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
+            pending_logins: PendingLogins::default(),
+            calls: Arc::default(),
+            waiting_calls: Arc::default(),
+        },
+        hangups: tasks.reload(),
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {

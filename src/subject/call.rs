@@ -39,10 +39,6 @@ impl NodeCall {
         node_call(account, self.as_str())
     }
 
-    pub(crate) fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|call| call.as_str() == name)
-    }
-
     /// The subject of this call for all accounts.
     pub(crate) fn filter(self) -> String {
         format!("ms.oauth.*.{}", self.as_str())
@@ -81,10 +77,12 @@ pub(crate) fn events_of_kind(event: &str) -> String {
     format!("ms.oauth.*.event.*.*.{event}")
 }
 
-/// Subject of an event about an account's API keys. Both other names are `_`.
+/// Subject of an event. An event about a config names no connection, and an event about an API key neither connection nor
+/// integration.
 #[must_use]
-pub(crate) fn account_event(account: &Account, event: &str) -> String {
-    format!("ms.oauth.{account}.event._._.{event}")
+pub(crate) fn event_subject(account: &str, integration: Option<&str>, connection: Option<&str>, event: &str) -> String {
+    let [integration, connection] = [integration, connection].map(|name| name.unwrap_or("_"));
+    format!("ms.oauth.{account}.event.{integration}.{connection}.{event}")
 }
 
 /// Subject of a node's call, by the call's name.

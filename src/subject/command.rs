@@ -120,13 +120,6 @@ impl CommandSubject {
         let Self { account, integration, name, verb } = self;
         format!("oauth.dead.{verb}.{account}.{integration}.{}", name_or_blank(name.as_ref()))
     }
-
-    /// Subject of an event about this command's connection or config.
-    #[must_use]
-    pub fn event_subject(&self, event: &str) -> String {
-        let Self { account, integration, name, verb: _ } = self;
-        format!("ms.oauth.{account}.event.{integration}.{}.{event}", name_or_blank(name.as_ref()))
-    }
 }
 
 impl fmt::Display for CommandSubject {

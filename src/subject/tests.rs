@@ -126,7 +126,7 @@ proptest! {
             (key.schedule_at(), 8),
             (command.subject(), 7),
             (command.dead_letter(), 6),
-            (command.event_subject("connected"), 7),
+            (event_subject(key.account.as_str(), Some(key.integration.as_str()), Some(key.name.as_str()), "connected"), 7),
             (config_subject(&key.integration), 5),
         ] {
             prop_assert_eq!(subject.split('.').count(), tokens, "{}", subject);

@@ -6,6 +6,8 @@ mod resumed;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 pub(crate) use self::measures::Measures;
 pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::resumed::Resumed;
@@ -40,14 +42,19 @@ pub(crate) struct Context {
     pub(crate) replies: Replies,
     /// Reads that are not written down yet.
     pub(crate) reads: Reads,
-    /// The lines that refreshes stand in.
-    pub(crate) lanes: Lanes,
     /// Configs that came back.
     pub(crate) resumed: Resumed,
-    /// Logins under way.
-    pub(crate) pending: PendingLogins,
-    /// Calls under way, by account.
+    pub(crate) limits: Limits,
+    /// Changes with each SIGHUP.
+    pub(crate) hangups: watch::Receiver<u64>,
+}
+
+/// Limits that calls and commands of this process share.
+pub(crate) struct Limits {
+    pub(crate) refreshes: Lanes,
+    pub(crate) pending_logins: PendingLogins,
+    /// Running calls, by account.
     pub(crate) calls: Arc<Permits<Account>>,
-    /// Of these, calls that wait for commands.
-    pub(crate) waiting: Arc<Permits<Account>>,
+    /// Running calls that wait for a command, by account.
+    pub(crate) waiting_calls: Arc<Permits<Account>>,
 }

@@ -9,6 +9,7 @@ use crate::auth::Purpose;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work, WorkerReply};
 use crate::event::Event;
 use crate::jetstream::Nats;
+use crate::protocol::events::publish_event;
 use crate::protocol::records;
 use crate::seal::Keyring;
 use crate::store::{StoreError, json};
@@ -81,10 +82,6 @@ impl Job {
 
     /// Leaves an event in the audit log, once for this command.
     pub(super) async fn publish_event(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
-        let name = event.event.as_str();
-        let message_id = format!("{}.{name}", self.id);
-        nats.publish(&self.subject.event_subject(name), crate::jetstream::headers(Some(&message_id)), json(event)?)
-            .await?;
-        Ok(())
+        Ok(publish_event(nats, event, Some(&self.id)).await?)
     }
 }

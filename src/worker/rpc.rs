@@ -157,7 +157,7 @@ async fn carry_out(
     call: NodeCall,
     body: &[u8],
 ) -> Result<Value, CallError> {
-    let Some(_place) = context.calls.take(&caller.account, SHARE) else {
+    let Some(_place) = context.limits.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
     let answer = match call {

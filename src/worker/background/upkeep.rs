@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -30,10 +29,7 @@ pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToke
 
 async fn look_after(context: &Context) -> StoreError {
     let (nats, keyring) = (&context.nats, &context.store.keyring);
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return NatsError::not_sent_because("no signals")(error).into(),
-    };
+    let mut hangups = context.hangups.clone();
     let mut questions = match nats.client().subscribe(WORKER_KEYS).await {
         Ok(questions) => questions,
         Err(error) => return NatsError::not_sent_because("a subscription was refused")(error).into(),
@@ -43,7 +39,7 @@ async fn look_after(context: &Context) -> StoreError {
     let mut looks = 0_u32;
     loop {
         tokio::select! {
-            _ = hangups.recv() => reload(context, true).await,
+            Ok(()) = hangups.changed() => reload(context, true).await,
             _ = ticks.tick() => {
                 looks = looks.wrapping_add(1);
                 if keyring.is_file() {

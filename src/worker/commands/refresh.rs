@@ -256,7 +256,7 @@ impl Refresh<'_> {
             (None, true) => Ticket::Booked,
             (None, false) => Ticket::New,
         };
-        self.context.lanes.enter(&self.key.integration, ticket, Instant::now())
+        self.context.limits.refreshes.enter(&self.key.integration, ticket, Instant::now())
     }
 
     /// Leaves the queue until its turn. Whoever waits asks again; the schedule is there for it already.

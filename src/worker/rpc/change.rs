@@ -72,7 +72,7 @@ async fn order(
     work: impl Fn() -> Work,
     wants_newer: Option<(&ConnectionKey, u64)>,
 ) -> Result<Value, CallError> {
-    let Some(_waits) = context.waiting.take(&subject.account, WAITING) else {
+    let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let patience = context.config.http.deadline;

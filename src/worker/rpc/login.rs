@@ -11,9 +11,10 @@ use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
 use crate::login::{self, PendingLogin, Variables};
 use crate::oauth::{authorization, pkce};
+use crate::protocol::events::publish_event;
 use crate::secret::Secret;
-use crate::store::{self, Start, StoreError};
-use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::store::{Start, StoreError};
+use crate::subject::{ConnectionKey, ConnectionName, Integration};
 use crate::system;
 use crate::worker::context::Context;
 
@@ -61,7 +62,7 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
         .map_err(bad_request)?;
 
     let (nats, most) = (&context.nats, context.config.oauth.max_pending_logins);
-    if !context.pending.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
+    if !context.limits.pending_logins.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
         let text = format!(
             "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
              finish some, or try again later"
@@ -92,7 +93,8 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
         cookie_hash: cookie.as_ref().map(login::hash_of),
     };
     context.store.put_login(&hash, &caller.account, &login).await?;
-    publish_event(context, &key, caller, &hash).await?;
+    let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, system::now());
+    publish_event(&context.nats, &event, Some(&hash)).await.map_err(StoreError::from)?;
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
     // The gateway makes the link: it knows how browsers reach it.
     let ticket = login::state_from(&system::random());
@@ -110,19 +112,4 @@ pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Resul
     let max_age = context.config.oauth.login_ttl.as_secs();
     let cookie = json!({ "name": cookie_name, "value": cookie_value.expose(), "max_age": max_age });
     Ok(json!({ "oauth_url": oauth_url.expose(), "cookie": cookie }))
-}
-
-async fn publish_event(
-    context: &Context,
-    key: &ConnectionKey,
-    caller: &VerifiedCaller,
-    hash: &str,
-) -> Result<(), CallError> {
-    let subject = CommandSubject::connection(key, Verb::Exchange);
-    let event = Event::about(&subject, EventKind::LoginStarted, &caller.actor, system::now());
-    let name = event.event.as_str();
-    let headers = crate::jetstream::headers(Some(&format!("{hash}.{name}")));
-    let body = store::json(&event)?;
-    context.nats.publish(&subject.event_subject(name), headers, body).await.map_err(store::StoreError::from)?;
-    Ok(())
 }

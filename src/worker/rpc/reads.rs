@@ -8,8 +8,10 @@ use tracing::warn;
 use crate::auth::VerifiedCaller;
 use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
-use crate::store::{self, StoreError};
-use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::jetstream::NatsError;
+use crate::protocol::events::publish_event;
+use crate::store::StoreError;
+use crate::subject::ConnectionKey;
 use crate::system;
 use crate::worker::context::Context;
 
@@ -27,7 +29,7 @@ pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &V
         ReadEvents::Summary => handed_out.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
     let mut told =
-        stream::iter(at_once).map(|read| async move { publish_event(context, &read).await }).buffered(AT_ONCE);
+        stream::iter(at_once).map(|read| async move { publish_read(context, &read).await }).buffered(AT_ONCE);
     while let Some(told) = told.next().await {
         told?;
     }
@@ -54,7 +56,7 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) {
 /// Writes the sums down. Those that cannot be written now go on.
 pub(super) async fn flush(context: &Context) {
     let sums = stream::iter(context.reads.take());
-    let told = sums.map(|sum| async move { (publish_event(context, &sum).await, sum) });
+    let told = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
     let mut told = std::pin::pin!(told.buffer_unordered(AT_ONCE));
     while let Some((told, sum)) = told.next().await {
         let Err(error) = told else { continue };
@@ -63,13 +65,9 @@ pub(super) async fn flush(context: &Context) {
     }
 }
 
-async fn publish_event(context: &Context, read: &Tally) -> Result<(), StoreError> {
+async fn publish_read(context: &Context, read: &Tally) -> Result<(), NatsError> {
     let Tally { key, actor, count, sequence } = read;
-    // Of the subject only the names go into an event's.
-    let subject = CommandSubject::connection(key, Verb::Refresh);
-    let mut event = Event::about(&subject, EventKind::Read, actor, system::now());
+    let mut event = Event::about_connection(key, EventKind::Read, actor, system::now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
-    let to = subject.event_subject(event.event.as_str());
-    context.nats.publish(&to, crate::jetstream::headers(None), store::json(&event)?).await?;
-    Ok(())
+    publish_event(&context.nats, &event, None).await
 }
