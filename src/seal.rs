@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use crate::{config, system};
 
 const VERSION: &str = "v1";
-/// Length of an XChaCha20 nonce, in bytes: long enough to be random.
+/// Length of the nonce, in bytes: long enough to be random.
 const NONCE_BYTES: usize = 24;
 
 /// What a sealed value is bound to.
@@ -122,7 +122,7 @@ impl Keyring {
     /// # Errors
     /// Also if the curve key has changed: commands on the queue are sealed to the old one, so a change needs a restart
     /// of all workers.
-    pub async fn read_again(&self) -> Result<Self, KeyringError> {
+    pub(crate) async fn read_again(&self) -> Result<Self, KeyringError> {
         let newer = Self::from(self.source.clone()).await?;
         self.check_curve(&newer)?;
         Ok(newer)
@@ -209,13 +209,13 @@ impl Keyring {
     }
 
     /// Seals a worker's own order to the workers. Returns the sealed order and the sender's public key.
-    pub fn seal_own_order(&self, order: &[u8]) -> Result<(String, String), SealError> {
+    pub(crate) fn seal_own_order(&self, order: &[u8]) -> Result<(String, String), SealError> {
         let sealed = self.curve.seal(order, &self.curve)?;
         Ok((BASE64_URL_SAFE_NO_PAD.encode(sealed), self.seal_to()))
     }
 
     /// Opens an order, and proves that this sender sealed it to these workers.
-    pub fn open_order(&self, sender: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
+    pub(crate) fn open_order(&self, sender: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let sender = nkeys::XKey::from_public_key(sender)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed)?;
         self.curve.open(&bytes, &sender).map(Zeroizing::new).map_err(SealError::Order)

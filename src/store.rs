@@ -27,7 +27,7 @@ pub(crate) use self::connection::{ConnectionPage, ListedConnection};
 pub(crate) use self::error::StoreError;
 pub(crate) use self::json::json;
 use self::json::parse;
-pub(crate) use self::login::{Consumed, FoundLogin};
+pub(crate) use self::login::{Consumer, FoundLogin};
 pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, spare};
 pub(crate) use self::ticket::Start;
 use crate::jetstream::Nats;

@@ -31,13 +31,13 @@ pub(crate) enum FoundLogin {
 
 /// The consumer of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Consumed {
+pub(crate) enum Consumer {
     /// The code may be sent, once.
-    ByThisAttempt,
+    ThisAttempt,
     /// An earlier delivery of the same command: the code may have been sent.
-    ByThisCommand,
+    ThisCommand,
     /// Another callback.
-    ByAnother,
+    Another,
 }
 
 impl Store {
@@ -55,7 +55,7 @@ impl Store {
             return Ok(FoundLogin::Unknown);
         };
         let Some(value) = &entry.value else {
-            return Ok(FoundLogin::Used { command_id: consumer(&entry).to_owned() });
+            return Ok(FoundLogin::Used { command_id: consuming_command(&entry).to_owned() });
         };
         let account = entry.key.rsplit('.').next().unwrap_or_default();
         let account = Account::parse(account).map_err(StoreError::unreadable(format!("{STATES}/{state_hash}")))?;
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Consumes a login for an attempt to exchange its code. Of all attempts exactly one gets
-    /// [`Consumed::ByThisAttempt`].
+    /// [`Consumer::ThisAttempt`].
     ///
     /// # Errors
     /// If the outcome is unknown. The login may then be consumed.
@@ -74,17 +74,17 @@ impl Store {
         account: &Account,
         revision: u64,
         command_id: &str,
-    ) -> Result<Consumed, StoreError> {
+    ) -> Result<Consumer, StoreError> {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_COMMAND, command_id);
         let key = subject::state_key(state_hash, account);
         let at = kv::At { bucket: STATES, key: &key, replaces: revision };
         Ok(match kv::swap(&self.nats, at, Write::Delete { headers, body: Bytes::new() }).await? {
-            Swapped::Done => Consumed::ByThisAttempt,
-            Swapped::Lost(Some(entry)) if entry.value.is_none() && consumer(&entry) == command_id => {
-                Consumed::ByThisCommand
+            Swapped::Done => Consumer::ThisAttempt,
+            Swapped::Lost(Some(entry)) if entry.value.is_none() && consuming_command(&entry) == command_id => {
+                Consumer::ThisCommand
             }
-            Swapped::Lost(_) => Consumed::ByAnother,
+            Swapped::Lost(_) => Consumer::Another,
         })
     }
 
@@ -102,7 +102,7 @@ impl Store {
 }
 
 /// Id of the command that consumed a login, from the deletion marker.
-fn consumer(entry: &Entry) -> &str {
+fn consuming_command(entry: &Entry) -> &str {
     header(&entry.headers, HEADER_COMMAND)
 }
 

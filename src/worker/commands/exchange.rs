@@ -17,7 +17,7 @@ use crate::login::{self, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::{callback, token};
 use crate::protocol::records;
 use crate::secret::Secret;
-use crate::store::{Consumed, FoundLogin, StoreError};
+use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::ConnectionKey;
 use crate::system;
 use crate::worker::context::Context;
@@ -190,9 +190,9 @@ impl Attempt<'_> {
     /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
     async fn consume(&self, revision: u64) -> Result<Option<WorkerReply>, StoreError> {
         match self.context.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
-            Consumed::ByThisAttempt => Ok(None),
-            Consumed::ByThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
-            Consumed::ByAnother => Ok(Some(Failure::Unauthorized.answer(UNKNOWN_STATE))),
+            Consumer::ThisAttempt => Ok(None),
+            Consumer::ThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
+            Consumer::Another => Ok(Some(Failure::Unauthorized.answer(UNKNOWN_STATE))),
         }
     }
 
