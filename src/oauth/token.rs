@@ -4,11 +4,10 @@ mod assertion;
 mod client_authentication;
 mod request;
 mod response;
+mod revocation;
 
 pub(crate) use self::client_authentication::ClientAuthentication;
-pub(crate) use self::request::{
-    CodeGrant, RefreshGrant, RequestError, Revocation, TokenTypeHint, exchange_request, refresh_request,
-    revocation_request,
-};
+pub(crate) use self::request::{CodeGrant, RefreshGrant, RequestError, exchange_request, refresh_request};
 pub use self::response::TokenSet;
 pub(crate) use self::response::{TokenError, parse_response};
+pub(crate) use self::revocation::{Revocation, TokenTypeHint, revocation_request};

@@ -3,24 +3,18 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use jiff::Timestamp;
-use jiff::fmt::rfc2822;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Proxy, Response, redirect};
 use url::Url;
 
 use super::ProviderError;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
+use super::response::{ProviderResponse, read_response};
 use crate::oauth::PostRequest;
-use crate::system;
 
-const MAX_BODY_BYTES: usize = 256 * 1024;
-/// Shorter than the keep-alive of common servers, so that few requests meet a connection that the provider is closing.
+/// Closes connections to providers that are rarely asked.
 const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
-/// A day. A longer wait would stop a connection's refreshes because of one bad header.
-const MAX_RETRY_AFTER_SECONDS: u64 = 24 * 3600;
 /// Default limit for one request, from connecting to the last byte of the response.
 pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,27 +39,6 @@ impl Default for Settings {
             extra_ca_pem: None,
             proxy: None,
         }
-    }
-}
-
-/// A provider's response, with any status.
-#[derive(Clone)]
-pub(crate) struct ProviderResponse {
-    pub status: u16,
-    pub content_type: Option<String>,
-    /// At most a day.
-    pub retry_after: Option<Duration>,
-    /// At most 256 KiB.
-    pub body: Bytes,
-}
-
-/// Omits the body, which may contain tokens.
-impl std::fmt::Debug for ProviderResponse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProviderResponse")
-            .field("status", &self.status)
-            .field("length", &self.body.len())
-            .finish_non_exhaustive()
     }
 }
 
@@ -142,30 +115,6 @@ fn http_client(settings: &Settings, lookup: Lookup) -> Result<reqwest::Client, r
         builder = builder.proxy(Proxy::all(url.as_str())?);
     }
     builder.build()
-}
-
-async fn read_response(mut response: Response) -> Result<ProviderResponse, ProviderError> {
-    let status = response.status().as_u16();
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let content_type = header(CONTENT_TYPE);
-    let retry_after = header(RETRY_AFTER).and_then(|text| parse_retry_after(text.trim(), system::now()));
-    let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(ProviderError::from_body)? {
-        if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(ProviderError::TooLarge);
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(ProviderResponse { status, content_type, retry_after, body: body.freeze() })
-}
-
-/// Returns the wait that `Retry-After` asks for, in seconds or as a date (RFC 9110 §10.2.3). A past date is no wait.
-fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
-    let seconds = text.parse().ok().or_else(|| {
-        let date = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        Some(u64::try_from(date.as_second().saturating_sub(now.as_second())).unwrap_or(0))
-    })?;
-    Some(Duration::from_secs(seconds.min(MAX_RETRY_AFTER_SECONDS)))
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::guard::GuardError;
 
 /// A request without a response. The texts contain nothing of the request and no URL, because a URL may hold secrets.
 ///
-/// A connection can fail in two ways that differ for an authorization code: after [`Self::Connect`] and the variants
-/// before it, the request has not left this machine. After the others it may have reached the provider.
+/// After [`Self::Connect`] and the variants before it, the request was not sent. After the variants that follow, it may
+/// have reached the provider, so an authorization code in it may be used up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProviderError {
     #[error("cannot set up the HTTP client for providers; check oauth.ca and oauth.proxy")]
@@ -28,7 +28,7 @@ pub(crate) enum ProviderError {
     Protocol(#[source] Cause),
 }
 
-/// The cause that a library reported. Its `Debug` is empty, because theirs contain addresses of the internal network.
+/// A library's error. `Debug` omits it, because the libraries print addresses of the internal network.
 #[derive(thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Cause(Box<dyn Error + Send + Sync>);
@@ -52,7 +52,7 @@ impl fmt::Debug for Cause {
 }
 
 impl ProviderError {
-    /// The whole request took longer than a limit above the client's own.
+    /// For a caller with its own time limit.
     pub(crate) fn timed_out(elapsed: tokio::time::error::Elapsed) -> Self {
         Self::Timeout(Cause::new(elapsed))
     }

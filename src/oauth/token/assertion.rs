@@ -8,7 +8,8 @@ use super::RequestError;
 use crate::integration::{IntegrationOauthConfig, KeyAlgorithm, signing_key};
 use crate::secret::Secret;
 
-/// Longer than any request takes. Short, because a stolen assertion is as good as the client's key for this time.
+/// Covers the request's timeout and a small difference between the clocks. Short, because a stolen assertion is valid
+/// until it expires.
 const LIFETIME_SECONDS: i64 = 60;
 
 #[derive(Serialize)]

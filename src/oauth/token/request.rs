@@ -1,4 +1,4 @@
-//! Builds requests: exchange (RFC 6749 §4.1.3), refresh (§6), revocation (RFC 7009 §2.1).
+//! Token requests: for an authorization code (RFC 6749 §4.1.3) and for a refresh token (§6).
 
 use std::collections::BTreeMap;
 
@@ -44,30 +44,7 @@ pub(crate) struct RefreshGrant<'a> {
     pub issued_at: &'a IssuedAt,
 }
 
-/// A token to revoke.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Revocation<'a> {
-    pub token: &'a Secret,
-    pub hint: TokenTypeHint,
-    pub issued_at: &'a IssuedAt,
-}
-
-/// `token_type_hint` (RFC 7009 §2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TokenTypeHint {
-    AccessToken,
-    RefreshToken,
-}
-
-impl TokenTypeHint {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::AccessToken => "access_token",
-            Self::RefreshToken => "refresh_token",
-        }
-    }
-}
-
+/// Names and values.
 type Params<'a> = Vec<(&'a str, &'a str)>;
 
 /// Builds the token request for an authorization code (RFC 6749 §4.1.3).
@@ -86,7 +63,7 @@ pub(crate) fn exchange_request(
         params.push((config.param_name("code_verifier"), verifier.expose()));
     }
     params.extend(config.token_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    Ok(request(config, url, params, authentication))
+    Ok(post_request(config, url, params, authentication))
 }
 
 /// Builds the token request for a refresh token (RFC 6749 §6).
@@ -99,41 +76,28 @@ pub(crate) fn refresh_request(
     authentication: &ClientAuthentication,
 ) -> Result<PostRequest, RequestError> {
     let url = config.refresh_url.as_ref().unwrap_or(&config.token_url);
-    let url = url_for(config, url, grant.issued_at)?;
+    let url = issuer_endpoint(config, url, grant.issued_at)?;
     let mut params: Params<'_> = vec![
         (config.param_name("grant_type"), "refresh_token"),
         (config.param_name("refresh_token"), grant.refresh_token.expose()),
     ];
     params.extend(config.refresh_params.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-    Ok(request(config, url, params, authentication))
+    Ok(post_request(config, url, params, authentication))
 }
 
-/// Builds a revocation request (RFC 7009 §2.1). Returns `None` if the config has no revocation endpoint.
-///
-/// # Errors
-/// [`RequestError::IssuedElsewhere`] if the token must not be sent to the config's revocation endpoint.
-pub(crate) fn revocation_request(
+/// Returns the endpoint with the grant's variables, if the config is the issuer of the grant.
+pub(super) fn issuer_endpoint(
     config: &IntegrationOauthConfig,
-    revocation: &Revocation<'_>,
-    authentication: &ClientAuthentication,
-) -> Result<Option<PostRequest>, RequestError> {
-    let Some(url) = &config.revocation_url else { return Ok(None) };
-    if !config.may_revoke(revocation.issued_at) {
-        return Err(RequestError::IssuedElsewhere);
-    }
-    let url = url_for(config, url, revocation.issued_at)?;
-    let params = vec![("token", revocation.token.expose()), ("token_type_hint", revocation.hint.as_str())];
-    Ok(Some(request(config, url, params, authentication)))
-}
-
-fn url_for(config: &IntegrationOauthConfig, url: &str, issued_at: &IssuedAt) -> Result<Url, RequestError> {
+    url: &str,
+    issued_at: &IssuedAt,
+) -> Result<Url, RequestError> {
     if !config.is_issuer_of(issued_at) {
         return Err(RequestError::IssuedElsewhere);
     }
     Ok(endpoint_url(url, &config.variables, &issued_at.variables)?)
 }
 
-fn request<'a>(
+pub(super) fn post_request<'a>(
     config: &'a IntegrationOauthConfig,
     url: Url,
     mut params: Params<'a>,

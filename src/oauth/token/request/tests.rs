@@ -5,6 +5,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rcgen::KeyPair;
 use serde_json::json;
 
+use super::super::{Revocation, TokenTypeHint, revocation_request};
 use super::*;
 use crate::integration::tests::config;
 

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use serde_json::json;
+use url::form_urlencoded;
 
+use super::fields::{MAX_LIFETIME_SECONDS, MAX_METADATA_BYTES, MAX_SCOPE_BYTES};
 use super::*;
 use crate::integration::tests::config;
 

@@ -1,0 +1,126 @@
+//! The parts of a template, and the URL of a template with sample values.
+
+use std::collections::BTreeSet;
+
+use url::Url;
+
+/// Value of every variable in a template's sample URL.
+const WORD: &str = "x";
+
+enum Piece<'a> {
+    Text(&'a str),
+    Variable(&'a str),
+}
+
+pub(in crate::integration) fn is_variable_name(text: &str) -> bool {
+    text.len() <= 32
+        && text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
+    let mut pieces = Vec::new();
+    let mut rest = template;
+    while let Some((text, after)) = rest.split_once("${") {
+        let (name, after) = after.split_once('}')?;
+        if !is_variable_name(name) {
+            return None;
+        }
+        pieces.push(Piece::Text(text));
+        pieces.push(Piece::Variable(name));
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest));
+    Some(pieces)
+}
+
+pub(in crate::integration) fn variable_names(template: &str) -> BTreeSet<&str> {
+    let name_of = |piece| match piece {
+        Piece::Variable(name) => Some(name),
+        Piece::Text(_) => None,
+    };
+    pieces(template).unwrap_or_default().into_iter().filter_map(name_of).collect()
+}
+
+pub(super) struct Parts<'a> {
+    pub(super) scheme: &'a str,
+    pub(super) authority: &'a str,
+    /// Path and query.
+    pub(super) rest: &'a str,
+}
+
+pub(super) fn parts(template: &str) -> Option<Parts<'_>> {
+    let (scheme, after) = template.split_once("://")?;
+    let end = after.find(['/', '?', '#', '\\']).unwrap_or(after.len());
+    let (authority, rest) = after.split_at_checked(end)?;
+    Some(Parts { scheme, authority, rest })
+}
+
+/// Returns the part of the authority right of the variables. Returns `None` if a variable is not a whole label, or if
+/// fewer than two fixed labels follow the last variable.
+fn fixed_suffix(authority: &str) -> Option<String> {
+    let Some(last) = authority.rfind("${") else { return Some(authority.to_owned()) };
+    let (_, suffix) = authority.get(last..)?.split_once('}')?;
+    let host = authority.split(':').next()?;
+    let whole_labels = host.split('.').all(|label| {
+        !label.contains('$')
+            || label.strip_prefix("${").and_then(|name| name.strip_suffix('}')).is_some_and(is_variable_name)
+    });
+    let fixed = suffix.split(':').next()?.strip_prefix('.')?;
+    (whole_labels && fixed.split('.').filter(|label| !label.is_empty()).count() >= 2).then(|| suffix.to_owned())
+}
+
+/// Returns the template's URL with a harmless word for every variable. Returns `None` if that is no absolute URL, or if a
+/// variable is in a part of the URL where none is allowed.
+pub(in crate::integration) fn sample_url(template: &str) -> Option<Url> {
+    let Parts { scheme, authority, rest } = parts(template)?;
+    let is_http = scheme == "https" || scheme == "http";
+    let is_clean = template.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
+    let path_end = rest.find('?').unwrap_or(rest.len());
+    let is_query_fixed = rest.get(path_end..).is_some_and(|query| !query.contains("${"));
+    if !is_http || !is_clean || !is_query_fixed || authority.is_empty() || authority.contains('@') {
+        return None;
+    }
+    fixed_suffix(authority)?;
+    let url = Url::parse(&substitute(template, |_| Some(WORD.to_owned()))?).ok()?;
+    (url.has_host() && url.username().is_empty() && url.password().is_none()).then_some(url)
+}
+
+pub(super) fn substitute(template: &str, value: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let mut text = String::with_capacity(template.len());
+    for piece in pieces(template)? {
+        match piece {
+            Piece::Text(fixed) => text.push_str(fixed),
+            Piece::Variable(name) => text.push_str(&value(name)?),
+        }
+    }
+    Some(text)
+}
+
+/// Returns true if the URL differs from the sample only where the template has variables.
+pub(super) fn has_same_shape(url: &Url, sample: &Url, template: &str) -> bool {
+    let Some(Parts { authority, rest, .. }) = parts(template) else { return false };
+    let Some(suffix) = fixed_suffix(authority) else { return false };
+    let suffix = suffix.split(':').next().unwrap_or_default().to_ascii_lowercase();
+    let is_host_same = match (url.host_str(), sample.host_str()) {
+        (Some(host), Some(_)) if authority.contains("${") => host.len() > suffix.len() && host.ends_with(&suffix),
+        (host, sample) => host == sample,
+    };
+    let is_variable = rest.split('?').next().unwrap_or_default().split('/').skip(1).map(|part| part.contains("${"));
+    let segments = |url: &Url| url.path().split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();
+    let (ours, samples) = (segments(url), segments(sample));
+    let is_path_same = ours.len() == samples.len()
+        && ours
+            .iter()
+            .zip(&samples)
+            .zip(is_variable.chain(std::iter::repeat(false)))
+            .all(|((ours, sample), is_variable)| is_variable || ours == sample);
+    is_host_same
+        && is_path_same
+        && url.scheme() == sample.scheme()
+        && url.port() == sample.port()
+        && url.query() == sample.query()
+        && url.fragment().is_none()
+        && url.username().is_empty()
+        && url.password().is_none()
+}
