@@ -37,7 +37,7 @@ const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
 #[test]
-fn a4_required_fields_are_there_and_texts() {
+fn a4_required_fields_are_present_and_strings() {
     for field in REQUIRED {
         let mut missing = body();
         missing.as_object_mut().unwrap().remove(field);
@@ -109,7 +109,7 @@ fn a4_optional_fields_have_their_type_and_choice() {
 }
 
 #[test]
-fn a4_unknown_fields_are_named_in_print() {
+fn a4_unknown_fields_are_listed_in_printable_form() {
     let error = config(&json!({"pkce_": "canary", "a\n<b>": "canary"})).unwrap_err().to_string();
     assert_eq!(error, "unknown field: a<b>, pkce_");
     let long = "x".repeat(10_000);
@@ -170,7 +170,7 @@ fn c1_urls_are_https_or_http_on_loopback_where_allowed() {
 }
 
 #[test]
-fn a4_reserved_parameters_stay_ours() {
+fn a4_a_config_cannot_set_reserved_parameters() {
     for (field, url) in [("auth_params", "auth_url"), ("token_params", "token_url"), ("refresh_params", "refresh_url")]
     {
         for name in [
@@ -231,7 +231,7 @@ fn a4_renames_are_of_known_parameters_to_free_names() {
 }
 
 #[test]
-fn f1_tokens_and_codes_are_not_kept_as_metadata() {
+fn f1_tokens_and_codes_cannot_be_metadata() {
     for path in [
         "access_token",
         "authed_user.access_token",
@@ -285,7 +285,7 @@ fn c7_variables_are_named_patterned_and_used() {
 }
 
 #[test]
-fn c7_variables_change_their_own_place_only() {
+fn c7_variables_change_only_their_own_part() {
     let at = |url: &str| config(&json!({"variables": {"v": {"pattern": "(?s).*"}}, "token_url": url})).unwrap();
     let (host, path) = (at("https://${v}.acme.example:8443/t"), at("https://acme.example/a/${v}/t"));
     let filled = |value: &str| BTreeMap::from([("v".to_owned(), value.to_owned())]);
@@ -306,7 +306,7 @@ fn c7_variables_change_their_own_place_only() {
 }
 
 #[test]
-fn a4_what_is_kept_reads_back_and_shows_little() {
+fn a4_a_stored_config_reads_back_and_its_basic_part_has_no_secret() {
     let config =
         config(&json!({"scopes": "a,b", "client_secrets": ["canary-2"], "issuer": "https://acme.example"})).unwrap();
     let clear = config
@@ -327,7 +327,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn e4_names_hold_nothing_that_a_subject_minds(name in prop_oneof![".{0,70}", "[a-zA-Z0-9_-]{0,70}", "canary[.*> ]{1,3}"]) {
+    fn e4_names_contain_only_characters_allowed_in_a_subject(name in prop_oneof![".{0,70}", "[a-zA-Z0-9_-]{0,70}", "canary[.*> ]{1,3}"]) {
         for parsed in [Integration::parse(&name).map(|name| name.to_string()), ConnectionName::parse(&name).map(|name| name.to_string())] {
             match parsed {
                 Ok(parsed) => {

@@ -15,7 +15,7 @@ fn variables(template: &str) -> BTreeMap<String, Variable> {
 }
 
 #[test]
-fn c7_variables_stand_in_their_place_or_the_template_is_refused() {
+fn c7_a_template_has_variables_only_in_allowed_parts() {
     for (template, fits) in [
         ("https://acme.example", true),
         ("https://${v}.acme.example/", true),
@@ -71,7 +71,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c7_a_filled_url_keeps_its_shape(
+    fn c7_an_expanded_url_keeps_its_shape(
         v in prop_oneof![".{0,12}", "[a-z.:/@%#?\\\\-]{0,12}", "[a-z][a-z0-9-]{0,8}", "canary[.:/@%#?]{1,3}"],
         w in prop_oneof!["[a-z]{1,4}", "[.%2eE/\\\\]{0,6}"],
     ) {

@@ -25,7 +25,7 @@ fn check(more: &Value, expected: &str) {
 const REST: &str = "&state=st-ate&code_challenge=challenge&code_challenge_method=S256";
 
 #[test]
-fn a2_the_request_has_what_rfc_6749_and_7636_ask_for() {
+fn a2_the_request_is_that_of_rfc_6749_and_7636() {
     let start =
         "https://acme.example/auth?x=1&response_type=code&client_id=id&redirect_uri=https%3A%2F%2Fhub.example%2Fcb";
     check(&json!({}), &format!("{start}&scope=a%20b{REST}"));

@@ -41,7 +41,7 @@ fn b7_state_is_single_and_short() {
 }
 
 #[test]
-fn b7_an_answer_is_a_code_or_an_error_once() {
+fn b7_a_response_is_one_code_or_one_error() {
     check("state=s&code=c", Ok("c"));
     check("state=s&code=a%2Fb+c", Ok("a/b c"));
     check("state=s&code=c&error=", Ok("c"));
@@ -70,7 +70,7 @@ fn b6_errors_come_from_a_fixed_list() {
 }
 
 #[test]
-fn b7_code_param_and_kept_parameters() {
+fn b7_code_param_and_callback_metadata() {
     let more = json!({"code_param": "auth_code", "callback_metadata": ["realmId", "absent"]});
     check_with(&more, "state=s&auth_code=c", Ok("c"));
     check_with(&more, "state=s&code=c", Err("the callback has neither a code nor an error"));
@@ -83,7 +83,7 @@ fn b7_code_param_and_kept_parameters() {
 }
 
 #[test]
-fn b5_issuer_is_demanded_when_configured() {
+fn b5_a_configured_issuer_is_required() {
     let with = json!({"issuer": "https://issuer.example"});
     for (more, query, fits) in [
         (&with, "state=s&code=c&iss=https%3A%2F%2Fissuer.example", true),

@@ -101,7 +101,7 @@ async fn serve<F: Future<Output = ()> + Send + 'static>(
 }
 
 #[tokio::test]
-async fn c3_an_answer_comes_back_as_it_is() {
+async fn c3_a_response_is_returned_unchanged() {
     let (port, _server) = serve(http).await;
     let settings = settings(true);
     for host in ["127.0.0.1", "localhost"] {
@@ -126,7 +126,7 @@ async fn c3_redirects_are_not_followed() {
 }
 
 #[tokio::test]
-async fn c3_answers_are_bounded_in_size_and_time() {
+async fn c3_responses_are_bounded_in_size_and_time() {
     let (port, _server) = serve(http).await;
     let url = |path: &str| format!("http://127.0.0.1:{port}/{path}?q={CANARY}");
     assert_eq!(send(&settings(true), &url("full")).await.unwrap().body.len(), MAX_BODY_BYTES);
@@ -138,7 +138,7 @@ async fn c3_answers_are_bounded_in_size_and_time() {
 }
 
 #[tokio::test]
-async fn b3_what_broke_off_may_have_been_sent() {
+async fn b3_a_request_whose_response_breaks_off_may_have_arrived() {
     for bytes in ["", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc", "hello\r\n\r\n"] {
         let (port, _server) = serve(move |mut stream: TcpStream, _| async move {
             let mut buffer = [0; 1024];
@@ -152,7 +152,7 @@ async fn b3_what_broke_off_may_have_been_sent() {
 }
 
 #[tokio::test]
-async fn b3_what_found_no_connection_was_not_sent() {
+async fn b3_a_request_without_a_connection_was_not_sent() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let error = refused(send(&settings(true), &format!("http://127.0.0.1:{closed}/?q={CANARY}")).await);
     assert!(matches!(error, ProviderError::Connect(_)), "{error:?}");
@@ -184,7 +184,7 @@ async fn c2_a_name_with_a_private_address_is_refused_before_a_connection() {
 }
 
 #[tokio::test]
-async fn c3_an_answer_that_drips_is_cut() {
+async fn c3_a_slow_response_is_cut_off() {
     let (port, _server) = serve(|mut stream: TcpStream, _| async move {
         let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1024]).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n").await;
@@ -211,7 +211,7 @@ fn changing(addresses: &'static [&'static str]) -> (Lookup, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn c2_the_address_judged_is_the_address_connected_to() {
+async fn c2_the_client_connects_to_the_checked_address() {
     let (port, _server) = serve(http).await;
     let guard = Guard { allowed_hosts: vec!["rebind.example".to_owned()], allow_insecure_urls: true };
     let (ca, acceptor) = authority(&["rebind.example"], 2100);

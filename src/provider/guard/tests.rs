@@ -80,7 +80,7 @@ fn c2_lists_open_private_addresses_and_loopback_needs_more() {
 }
 
 #[test]
-fn c2_urls_are_judged_in_whatever_form_the_address_has() {
+fn c2_urls_are_checked_in_every_form_of_an_address() {
     let (none, listed, open) = (guard(&[], false), guard(&["10.0.0.1"], true), guard(&[], true));
     for (guard, url, expected) in [
         (&none, "https://acme.example/", Ok(())),

@@ -211,7 +211,7 @@ fn d8_a_token_goes_where_it_was_issued_or_nowhere() {
 }
 
 #[test]
-fn d8_a_revocation_needs_an_endpoint_and_the_same_place() {
+fn d8_a_revocation_needs_an_endpoint_and_the_same_issuer() {
     let token = Secret::new("t");
     let with = config(&json!({"revocation_url": "https://acme.example/revoke"})).unwrap();
     let issued_at = with.issued_at(&BTreeMap::new()).unwrap();
@@ -230,7 +230,7 @@ fn d8_a_revocation_needs_an_endpoint_and_the_same_place() {
 
 /// An admin must not be able to collect tokens by changing the revocation endpoint.
 #[test]
-fn d8_a_token_is_revoked_where_it_was_issued_alone() {
+fn d8_a_token_is_revoked_only_where_it_was_issued() {
     let token = Secret::new("t");
     let of = |url: &str| config(&json!({ "revocation_url": url })).unwrap();
     let (then, none_then) = (of("https://revoke.example/r"), config(&json!({})).unwrap());

@@ -27,7 +27,7 @@ fn check(status: u16, kind: Option<&str>, body: &str, expected: Result<&str, &st
 }
 
 #[test]
-fn c5_success_is_a_token_and_nothing_against_it() {
+fn c5_success_is_a_token_without_an_error() {
     check(200, JSON, r#"{"access_token":"a"}"#, Ok("a"));
     check(201, None, "\u{feff} {\"access_token\":\"a\"} \n", Ok("a"));
     check(200, JSON, r#"{"access_token":"a","error":null,"ok":true}"#, Ok("a"));
@@ -151,7 +151,7 @@ fn d2_an_empty_refresh_token_is_none() {
 }
 
 #[test]
-fn c5_the_token_object_may_sit_deeper() {
+fn c5_the_token_object_may_be_nested() {
     let user =
         json!({"token_response_path": "authed_user", "metadata_paths": ["team.id", "authed_user.id", "team", "no"]});
     let body = r#"{"ok":true,"team":{"id":"T1"},"authed_user":{"id":"U1","access_token":"u","scope":["a","b"]},
@@ -171,7 +171,7 @@ fn c5_the_token_object_may_sit_deeper() {
 }
 
 #[test]
-fn f1_metadata_keeps_plain_and_small_values_only() {
+fn f1_metadata_has_only_plain_and_small_values() {
     let more = json!({"metadata_paths": ["a", "b", "c", "d", "e", "f"]});
     let long = "x".repeat(MAX_METADATA_BYTES + 1);
     let body = json!({"access_token": "t", "a": 1, "b": ["x", true], "c": {"token": "x"}, "d": [{"token": "x"}],
@@ -214,7 +214,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c5_no_answer_panics_or_is_repeated(
+    fn c5_no_response_panics_or_is_repeated(
         status in 100_u16..600,
         kind in proptest::option::of(prop_oneof![Just("application/json"), Just("x-www-form-urlencoded"), Just("text/html")]),
         body in proptest::collection::vec(any::<u8>(), 0..200),
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn c5_an_answer_of_any_shape_is_tokens_with_a_sane_expiry_or_an_error(
+    fn c5_a_response_of_any_shape_is_tokens_with_a_sane_expiry_or_an_error(
         kind in proptest::option::of(".{0,40}"),
         fields in proptest::collection::vec((field(), shape()), 0..6),
         status in prop_oneof![Just(200_u16), 100_u16..600],
@@ -258,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn f1_error_texts_hold_nothing_of_the_answer(canary in "canary[a-z]{8}") {
+    fn f1_error_texts_contain_nothing_of_the_response(canary in "canary[a-z]{8}") {
         for body in [json!({"error": canary, "error_description": canary}), json!({"error": {"code": canary}})] {
             let error = parse(&json!({}), 400, JSON, &body.to_string()).unwrap_err();
             let text = format!("{error} {error:?} {}", error.reason());
