@@ -31,14 +31,14 @@ const MAX_SECRETS: usize = 4;
 pub(crate) fn parse_value(
     body: Value,
     path_id: &Integration,
-    rules: &UrlRules,
+    rules: UrlRules,
 ) -> Result<IntegrationOauthConfig<Secret>, ConfigError> {
     let Value::Object(mut fields) = body else { return Err(ConfigError::NotAnObject) };
     fields.retain(|name, value| !value.is_null() || fields::REQUIRED.contains(&name.as_str()));
     fields::check_fields(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
     let config = serde_json::from_value(Value::Object(fields)).map_err(|_| ConfigError::NotAnObject)?;
-    check(&config, path_id, *rules)?;
+    check(&config, path_id, rules)?;
     Ok(config)
 }
 

@@ -17,12 +17,12 @@ pub(crate) fn config(more: &Value) -> Result<IntegrationOauthConfig, ConfigError
 }
 
 fn config_by(more: &Value, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
-    parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), &rules)
+    parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), rules)
 }
 
 /// Parses a config from the body of a request.
 fn parse(body: &[u8]) -> Result<IntegrationOauthConfig, ConfigError> {
-    parse_value(read_json(body)?, &Integration::parse("acme").unwrap(), &UrlRules::default())
+    parse_value(read_json(body)?, &Integration::parse("acme").unwrap(), UrlRules::default())
 }
 
 /// Asserts that the error names the field and contains no value.
@@ -41,7 +41,7 @@ fn a4_required_fields_are_present_and_strings() {
     for field in REQUIRED {
         let mut missing = body();
         missing.as_object_mut().unwrap().remove(field);
-        let error = parse_value(missing, &Integration::parse("acme").unwrap(), &UrlRules::default()).unwrap_err();
+        let error = parse_value(missing, &Integration::parse("acme").unwrap(), UrlRules::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("missing field: {field}"));
         for value in [json!(null), json!(1), json!(["canary"]), json!({"canary": "canary"})] {
             check(&json!({field: value}), field);

@@ -111,7 +111,7 @@ pub(super) fn post_request<'a>(
             params.extend([client_id, (config.param_name("client_secret"), secret.expose())]);
         }
         ClientAuthentication::Basic(secret) => {
-            headers.push(("authorization", basic_credentials(&config.client_id, secret)))
+            headers.push(("authorization", basic_credentials(&config.client_id, secret)));
         }
         ClientAuthentication::Assertion(assertion) => params.extend([
             client_id,

@@ -59,7 +59,7 @@ pub(crate) enum TokenError {
 impl TokenError {
     /// Returns the reason in events.
     #[must_use]
-    pub(crate) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Oauth(code) => code.as_str(),
             Self::RateLimited => "rate_limited",
@@ -72,7 +72,7 @@ impl TokenError {
     /// Returns true if the request may be sent again with the next client secret. The provider rejected the client
     /// before it looked at the grant, so neither the authorization code nor the refresh token is used up.
     #[must_use]
-    pub(crate) fn allows_next_secret(&self) -> bool {
+    pub(crate) fn allows_next_secret(self) -> bool {
         matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
     }
 }

@@ -22,7 +22,7 @@ fn every_profile_makes_a_valid_config() {
         let id = Integration::parse(name).unwrap();
         let body = json!({"provider": name, "integration_id": name, "client_id": "id", "client_secret": "secret",
             "scopes": "a,b", "redirect_url": "https://hub.example/cb"});
-        let config = parse_value(apply(body).unwrap(), &id, &UrlRules::default());
+        let config = parse_value(apply(body).unwrap(), &id, UrlRules::default());
         let config = config.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(config.issued_at(&BTreeMap::new()).is_ok(), "{name} needs no variable without a default");
     }

@@ -104,7 +104,7 @@ fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauth
     let rules = UrlRules { allow_insecure_urls: context.config.oauth.allow_insecure_urls };
     let value = integration::read_json(body.expose().as_bytes()).map_err(|error| error.to_string())?;
     let value = profiles::apply(value).map_err(|error| error.to_string())?;
-    integration::parse_value(value, &job.subject.integration, &rules).map_err(|error| error.to_string())
+    integration::parse_value(value, &job.subject.integration, rules).map_err(|error| error.to_string())
 }
 
 /// What became of a config's record.

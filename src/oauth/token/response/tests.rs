@@ -22,7 +22,7 @@ fn parse(more: &Value, status: u16, kind: Option<&str>, body: &str) -> Result<To
 #[track_caller]
 fn check(status: u16, kind: Option<&str>, body: &str, expected: Result<&str, &str>) {
     let found = parse(&json!({}), status, kind, body);
-    let found = found.as_ref().map(|tokens| tokens.access_token.expose()).map_err(TokenError::reason);
+    let found = found.as_ref().map(|tokens| tokens.access_token.expose()).map_err(|error| error.reason());
     assert_eq!(found, expected, "{status} {kind:?} {body}");
 }
 
