@@ -1,5 +1,10 @@
-//! Calls: questions answered at once from what is kept. The edge's are judged by the credential that came with them,
-//! nodes' by the account in their subject; what both may ask is one implementation.
+//! Calls: requests with an answer that are not stored.
+//!
+//! A gateway's call is authenticated by the credential that it carries, a node's by the account in its subject, which the
+//! bus guarantees. Calls that both may make have one implementation ([`answer_call`]).
+//!
+//! Calls of gateways and of nodes arrive on connections of their own: async-nats ends a connection, or panics, at some
+//! headers that a caller can write. Then only calls of that kind are interrupted until the reconnect.
 
 mod change;
 mod gateway;
@@ -29,34 +34,34 @@ use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::system;
 use crate::worker::context::Context;
 
-/// Calls worked on at once by one process.
+/// Calls of gateways, and calls of nodes, that one process handles at once. More wait in the client library.
 const CONCURRENCY: usize = 1_024;
-/// Of these, calls of one account: some wait for a provider, and others are not to wait with them.
+/// Calls of one account at once. Leaves room for others while its calls wait for a slow provider.
 const SHARE: usize = CONCURRENCY / 2;
-/// Bytes of a question, which is held until it is answered: room for a refresh token four times.
+/// Largest question in bytes. It is in memory until the answer, and has room for the largest refresh token four times.
 const QUESTION_BYTES: usize = 64 * 1024;
-/// Characters of an error's text: an answer has to fit into a message, and its header into what clients read.
+/// Longest error text in characters. It is sent in a header too, and may quote the caller's input.
 const ERROR_CHARS: usize = 500;
-/// The queue group: of all workers, one gets each call.
+/// Queue group of all workers: each call reaches one of them.
 const QUEUE: &str = "tokenbus";
 /// Seconds that a caller should wait after NATS was unavailable, or while too many of its calls run.
 const RETRY_AFTER: u64 = 2;
 const RETRY_WAIT: Duration = Duration::from_secs(RETRY_AFTER);
-/// Pause before calls are served on a new connection.
-const ANEW: Duration = Duration::from_millis(100);
-/// How long the end of a subscription is waited for.
-const UNSUBSCRIBE: Duration = Duration::from_secs(1);
+/// Pause before calls are served on a new connection, so that a connection that keeps failing does not spin.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for the server to confirm the end of a subscription. While NATS is unavailable no confirmation comes.
+const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Why a call gets no answer but an error.
+/// Why a call fails.
 enum CallError {
     Refused(Failure, String),
-    /// Not the caller's fault.
+    /// A failure of the store or of NATS, which the caller cannot change.
     Store(StoreError),
-    /// A refusal as it is.
+    /// A complete answer, such as the refusal of a command.
     Answered(WorkerReply),
 }
 
-/// Too much of something, and the seconds until it may be asked for again.
+/// Builds a 429 with the seconds to wait.
 fn too_many(text: &str, seconds: u64) -> CallError {
     CallError::Answered(Failure::RateLimited.answer_after(text, Duration::from_secs(seconds)))
 }
@@ -76,30 +81,26 @@ impl From<AuthError> for CallError {
     }
 }
 
-/// The text may name what the caller wrote, however long that is.
+/// Builds a 400. Truncates the text, which may quote the caller's input.
 fn bad_request(error: impl std::fmt::Display) -> CallError {
     CallError::Refused(Failure::BadRequest, error.to_string().chars().take(ERROR_CHARS).collect())
 }
 
-/// Serves all calls until told to stop, then ends those under way and writes down what was read.
-///
-/// # Errors
-/// When a subscription is refused or ends.
+/// Serves calls until `stop`, then finishes the running ones and stores the sums of reads.
 pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let edge = apart(&context, "tokenbus worker: calls of gateways", &stop, gateway::serve);
-    let nodes = apart(&context, "tokenbus worker: calls of nodes", &stop, nodes::serve);
+    let gateways = on_own_connection(&context, "tokenbus worker: calls of gateways", &stop, gateway::serve);
+    let nodes = on_own_connection(&context, "tokenbus worker: calls of nodes", &stop, nodes::serve);
     let sums = async {
         reads::run(&context, stop.clone()).await;
         Ok(())
     };
-    let ended = tokio::try_join!(edge, nodes, sums);
+    let ended = tokio::try_join!(gateways, nodes, sums);
     reads::flush(&context).await;
     ended.map(drop)
 }
 
-/// Serves calls on a connection of their own, and on another one when that is lost: callers can write headers at which
-/// the client library ends a connection, or gives up. What they end is theirs alone.
-async fn apart<S>(
+/// Serves calls on a connection of their own, and on a new one whenever it breaks.
+async fn on_own_connection<S>(
     context: &Arc<Context>,
     name: &str,
     stop: &CancellationToken,
@@ -112,19 +113,19 @@ where
         let nats = Nats::connect(&context.config.nats, name, Patience::Forever).await?;
         match serve(nats.clone(), Arc::clone(context), stop.clone()).await {
             Ok(()) => {
-                // The last answers are still on their way.
-                drop(tokio::time::timeout(UNSUBSCRIBE, nats.client().flush()).await);
+                // Flush the last answers before the connection is dropped.
+                drop(tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, nats.client().flush()).await);
                 return Ok(());
             }
             Err(_) if stop.is_cancelled() => return Ok(()),
-            Err(error) => warn!("{name} broke off: {error}; serving them on a new connection"),
+            Err(error) => warn!("{name}: the connection broke: {error}; reconnecting"),
         }
-        tokio::time::sleep(ANEW).await;
+        tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-/// What the caller is told; the rest goes to the log.
-fn told(span: &Span, done: Result<Value, CallError>) -> WorkerReply {
+/// Logs the outcome of a call and builds its answer. Details of failures go to the log only.
+fn log_and_build_answer(span: &Span, done: Result<Value, CallError>) -> WorkerReply {
     let answer = match done {
         Ok(body) => WorkerReply::ok(body),
         Err(CallError::Refused(failure, text)) => failure.answer(&text),
@@ -143,21 +144,20 @@ fn told(span: &Span, done: Result<Value, CallError>) -> WorkerReply {
     answer
 }
 
-/// The error in an answer's body, fit for a header: it may name what a caller wrote, which may be long, and a header has
-/// no line breaks.
+/// Returns the error text of an answer in a form that a header can carry: truncated, without control characters.
 fn error_text(body: &Value) -> String {
     let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
     text.chars().take(ERROR_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
-/// What nodes and the edge may ask alike. Whatever token goes out is counted here.
-async fn carry_out(
+/// Answers a call that gateways and nodes share. All answers with access tokens pass here, so reads are counted here.
+async fn answer_call(
     context: &Context,
     caller: &VerifiedCaller,
     call: NodeCall,
     body: &[u8],
 ) -> Result<Value, CallError> {
-    let Some(_place) = context.limits.calls.take(&caller.account, SHARE) else {
+    let Some(_permit) = context.limits.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
     let answer = match call {
@@ -178,12 +178,12 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
     if body.len() > QUESTION_BYTES {
         return Err(CallError::Refused(Failure::TooLarge, format!("a question has at most {QUESTION_BYTES} bytes")));
     }
-    serde_json::from_slice(body).map_err(|error| bad_request(without_values(&error.to_string())))
+    serde_json::from_slice(body).map_err(|error| bad_request(remove_values(&error.to_string())))
 }
 
-/// What was wrong, without the value that was: it may be a secret in the wrong place, and errors of nodes' calls are in
-/// the service's statistics, for people who are to see none.
-fn without_values(error: &str) -> String {
+/// Removes the caller's value from serde's error text. The value may be a secret in the wrong field, and errors of nodes'
+/// calls appear in the micro service's statistics.
+fn remove_values(error: &str) -> String {
     let kinds = ["invalid type", "invalid value", "unknown variant"];
     let Some(kind) = kinds.into_iter().find(|kind| error.starts_with(kind)) else { return error.to_owned() };
     let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
@@ -199,7 +199,7 @@ fn no_config() -> CallError {
 struct ConnectionQuestion {
     integration_id: Integration,
     connection_id: ConnectionName,
-    /// Seconds that the token has to be good for.
+    /// Seconds that the token must stay valid.
     #[serde(default)]
     min_valid: Option<u32>,
     #[serde(default)]
@@ -213,8 +213,8 @@ impl ConnectionQuestion {
     }
 }
 
-/// The connection, refreshed first when it ends soon. While a refresh fails, the old token is served as long as it is
-/// good.
+/// Returns the connection, refreshed first if its token expires soon. If the refresh fails, returns the old token while it
+/// is valid.
 async fn token(context: &Context, caller: &VerifiedCaller, question: &ConnectionQuestion) -> Result<Value, CallError> {
     let key = question.key(caller);
     let connection = read(context, &key).await?;
@@ -226,12 +226,12 @@ async fn token(context: &Context, caller: &VerifiedCaller, question: &Connection
     }
     match change::refresh(context, caller, &key, None).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
-            // As it is now: with the old token while that is good, or with a status that says why not.
+            // Read again: the connection may have changed, and its status says why there is no token.
             let connection = read(context, &key).await?;
-            let is_good =
+            let is_usable =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
             let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
-            if is_good {
+            if is_usable {
                 Ok(json!(connection))
             } else if is_limited {
                 Err(refused)
@@ -246,23 +246,23 @@ async fn token(context: &Context, caller: &VerifiedCaller, question: &Connection
     }
 }
 
-/// The connection, which says so when it is not refreshed because its integration has no config.
+/// Reads the connection, with `status_reason` set if refreshes pause because its integration has no config.
 async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
     let store = &context.store;
     let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
     let mut connection = connection?.ok_or_else(no_connection)?;
-    // A token is worth more than the word about it: while that cannot be had, all is taken to be well.
-    explain(&mut connection, config.unwrap_or(true));
+    // If the config cannot be read, return the token without the explanation.
+    set_pause_reason(&mut connection, config.unwrap_or(true));
     Ok(connection)
 }
 
-/// Says in the connection whether it is paused for want of a config.
-fn explain(connection: &mut OauthConnection, has_config: bool) {
+/// Sets or clears the reason `no_config`.
+fn set_pause_reason(connection: &mut OauthConnection, has_config: bool) {
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if connection.is_kept_alive() && has_config == is_paused {
         connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
     }
-    // Nobody can bring a new one: then it is as with a connection that needs reauthorization.
+    // Without a config nothing can refresh an expired token, so it is removed as after `needs_reauthorization`.
     if !has_config && connection.expiry.is_some_and(|expiry| expiry <= system::now()) {
         connection.access_token = None;
     }

@@ -1,4 +1,6 @@
-//! `refresh` and `delete`: calls that become commands, and wait for them.
+//! `refresh` and `delete`: calls that send a command and wait for its answer.
+//!
+//! A request counts once against a key's rate: the call does, the command that it sends does not.
 
 use std::time::Duration;
 
@@ -18,14 +20,16 @@ use crate::subject::{CommandSubject, ConnectionKey, Verb};
 use crate::system;
 use crate::worker::context::Context;
 
-/// Calls of one account that may wait at once, a quarter of all places: so that it holds up nobody else.
+/// Calls of one account that may wait for a command at once: a quarter of all, so that others are not held up.
 const WAITING: usize = CONCURRENCY / 4;
-/// How often the queue's place for a command is tried while it is taken: doubled from the first to the last.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(200));
-/// Of the time that a caller waits, what is kept for the answer's way.
-const WAY: Duration = Duration::from_secs(1);
+/// First pause before another try while a command of the same subject is queued. Each pause doubles the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(25);
+/// Longest pause between two such tries.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// Part of the gateway's deadline that is left for the answer to travel.
+const ANSWER_TRAVEL: Duration = Duration::from_secs(1);
 
-/// A new token: the one of a refresh already under way, or of one of our own.
+/// Returns a new token: from a refresh that is running already, or from one that this call starts.
 pub(super) async fn refresh(
     context: &Context,
     caller: &VerifiedCaller,
@@ -50,10 +54,9 @@ pub(super) async fn refresh(
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, booked: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    order(context, &subject, work, Some((key, before.sequence))).await
+    send_and_wait(context, &subject, work, Some((key, before.sequence))).await
 }
 
-/// Deletes a connection.
 pub(super) async fn delete(
     context: &Context,
     caller: &VerifiedCaller,
@@ -61,12 +64,12 @@ pub(super) async fn delete(
 ) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
-    order(context, &CommandSubject::connection(key, Verb::Revoke), work, None).await
+    send_and_wait(context, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 
-/// Sends a command and waits for its answer; sends another when the answer is to come again, as it is while the
-/// integration is full. While another command has its place, looks whether that has done the work.
-async fn order(
+/// Sends a command and waits for its answer. If the answer asks to retry later, as while the integration is full, sends
+/// another one after the wait.
+async fn send_and_wait(
     context: &Context,
     subject: &CommandSubject,
     work: impl Fn() -> Work,
@@ -76,7 +79,7 @@ async fn order(
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let patience = context.config.http.deadline;
-    let deadline = Instant::now() + patience.saturating_sub(WAY).max(patience / 2);
+    let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
     loop {
         let command = Outgoing::seal(subject, work(), |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
@@ -95,14 +98,15 @@ async fn order(
     }
 }
 
-/// Puts a command on the queue, or finds that nothing is left to do: then this is the newer connection.
+/// Publishes a command. While another command of the same subject is queued, checks whether that one has done the work, and
+/// then returns the newer connection.
 async fn enqueue(
     context: &Context,
     command: &Outgoing,
     wants_newer: Option<(&ConnectionKey, u64)>,
     deadline: Instant,
 ) -> Result<Option<Value>, CallError> {
-    let mut pause = AGAIN.0;
+    let mut pause = FIRST_PAUSE;
     loop {
         match command.publish(&context.nats, Some(&context.replies)).await {
             Ok(_) => return Ok(None),
@@ -110,17 +114,17 @@ async fn enqueue(
             Err(NatsError::Occupied) => return Err(still_running()),
             Err(error) => return Err(StoreError::from(error).into()),
         }
-        pause = (pause * 2).min(AGAIN.1);
+        pause = (pause * 2).min(LONGEST_PAUSE);
         if let Some((key, sequence)) = wants_newer
-            && let Some(newer) = outcome(context, key, sequence).await?
+            && let Some(newer) = finished_refresh(context, key, sequence).await?
         {
             return Ok(Some(newer));
         }
     }
 }
 
-/// What the refresh under way has come to, if it is over: the newer connection, or the failure.
-async fn outcome(context: &Context, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
+/// Returns the result of the other refresh if it has finished: the newer connection, or its failure as an error.
+async fn finished_refresh(context: &Context, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
     let Some(StoredConnection { connection, refresh_failure, .. }) = context.store.stored_connection(key).await? else {
         return Ok(None);
     };

@@ -1,4 +1,4 @@
-//! The calls of the edge: each judged by the credential that came with it, or by the state or ticket that it asks about.
+//! Calls of gateways. Each is authenticated by the credential that it carries, or by the state or ticket that it asks about.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
 use super::status::{self, Failure};
-use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE};
-use super::{carry_out, error_text, keys, list, login, no_config, parse, told};
+use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE_TIMEOUT};
+use super::{answer_call, error_text, keys, list, log_and_build_answer, login, no_config, parse};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::Call;
 use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
@@ -26,27 +26,24 @@ use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
 use crate::worker::context::Context;
 
-/// Serves the edge's calls until told to stop, then ends those under way.
-///
-/// # Errors
-/// When a subscription is refused or ends.
+/// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let mut calls = nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
-    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    let (running, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => break,
             message = calls.next() => message.ok_or("subscription to calls ended")?,
         };
-        let place = Arc::clone(&places).acquire_owned().await?;
+        let permit = Arc::clone(&permits).acquire_owned().await?;
         let context = Arc::clone(&context);
         running.spawn(async move {
             answer(&context, message).await;
-            drop(place);
+            drop(permit);
         });
     }
-    // While the bus is away, nothing says that this is ever sent.
-    drop(tokio::time::timeout(UNSUBSCRIBE, calls.unsubscribe()).await);
+    // Without NATS the request may never be sent, so the wait has a limit.
+    drop(tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, calls.unsubscribe()).await);
     running.close();
     drop(tokio::time::timeout(context.config.worker.drain, running.wait()).await);
     Ok(())
@@ -65,7 +62,7 @@ async fn answer(context: &Context, message: Message) {
         Some(call) => dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await,
         None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
     };
-    let answer = told(&span, done);
+    let answer = log_and_build_answer(&span, done);
     let sent = context.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
     if let Err(error) = sent {
         warn!("answer to a call not sent: {error}");
@@ -112,11 +109,11 @@ async fn dispatch(
         Call::Keys => keys::list(context, &caller().await?, &parse(body)?).await,
         Call::KeysCreate => keys::create(context, &caller().await?, parse(body)?).await,
         Call::KeysRevoke => keys::revoke(context, &caller().await?, &parse(body)?).await,
-        Call::Token => carry_out(context, &caller().await?, NodeCall::Token, body).await,
-        Call::List => carry_out(context, &caller().await?, NodeCall::List, body).await,
-        Call::Login => carry_out(context, &caller().await?, NodeCall::Login, body).await,
-        Call::Refresh => carry_out(context, &caller().await?, NodeCall::Refresh, body).await,
-        Call::Delete => carry_out(context, &caller().await?, NodeCall::Delete, body).await,
+        Call::Token => answer_call(context, &caller().await?, NodeCall::Token, body).await,
+        Call::List => answer_call(context, &caller().await?, NodeCall::List, body).await,
+        Call::Login => answer_call(context, &caller().await?, NodeCall::Login, body).await,
+        Call::Refresh => answer_call(context, &caller().await?, NodeCall::Refresh, body).await,
+        Call::Delete => answer_call(context, &caller().await?, NodeCall::Delete, body).await,
     }
 }
 
@@ -139,12 +136,12 @@ fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {
 #[serde(deny_unknown_fields)]
 struct StateQuestion {
     state: Secret,
-    /// The command that asks, once it has one: to itself a login that it has used is not used.
+    /// Id of the asking command: a login that this command has consumed itself does not count as used.
     #[serde(default)]
     command_id: Option<String>,
 }
 
-/// Whose login a state belongs to. The state is the credential.
+/// Returns the login that a state belongs to. The state is the credential.
 async fn state(context: &Context, question: StateQuestion) -> Result<Value, CallError> {
     match context.store.login(&hash_of(&question.state)).await? {
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({

@@ -1,4 +1,4 @@
-//! `keys`, `keys-create`, `keys-revoke`: an admin's calls about its own account's API keys.
+//! `keys`, `keys-create`, `keys-revoke`: an admin's calls about the API keys of its own account.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -42,15 +42,15 @@ fn expires_days() -> u16 {
 }
 
 pub(super) async fn list(context: &Context, caller: &VerifiedCaller, page: &Page) -> Result<Value, CallError> {
-    admin(context, caller)?;
+    check_admin(context, caller)?;
     let keys = api_key::list(&context.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
     let ids: Vec<String> = entries.keys().cloned().collect();
-    list::cut(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
+    list::page_of(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
 pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: Wanted) -> Result<Value, CallError> {
-    admin(context, caller)?;
+    check_admin(context, caller)?;
     let Wanted { name, role, expires_days, rate_limit } = wanted;
     let lifetime = api_key::days(expires_days).map_err(|error| bad_request(format!("expires_days {error}")))?;
     let new = NewKey { account: caller.account.clone(), role, name, lifetime, rate_limit };
@@ -61,14 +61,14 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
     };
     let mut body = json!(listed);
     if let Some(fields) = body.as_object_mut() {
-        // The one time that it is shown.
+        // Shown only here: the store has just the hash.
         fields.insert("key".to_owned(), key.expose().into());
     }
     Ok(body)
 }
 
 pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &Named) -> Result<Value, CallError> {
-    admin(context, caller)?;
+    check_admin(context, caller)?;
     let (nats, account) = (&context.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
@@ -76,7 +76,7 @@ pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &N
     }
 }
 
-fn admin(context: &Context, caller: &VerifiedCaller) -> Result<(), CallError> {
+fn check_admin(context: &Context, caller: &VerifiedCaller) -> Result<(), CallError> {
     if caller.is_admin(&context.config.auth.admin_accounts) {
         return Ok(());
     }

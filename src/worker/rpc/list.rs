@@ -1,4 +1,4 @@
-//! Lists, page by page. A page of connections reads its own entries and no others; of configs there are few.
+//! Lists in pages. A page of connections reads only its own entries; configs are few, so all their keys are read.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,7 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CallError, bad_request, explain, no_config};
+use super::{CallError, bad_request, no_config, set_pause_reason};
 use crate::auth::VerifiedCaller;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
@@ -19,9 +19,9 @@ use crate::worker::context::Context;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
-/// Size at which a page ends early.
+/// Size in bytes after which a page ends early.
 const PAGE_BYTES: usize = 512 * 1024;
-/// Entries read at once.
+/// Entries to read in parallel.
 const READ_AHEAD: usize = 32;
 const CURSOR: &str = "cursor must be one that a page gave as next_cursor";
 
@@ -38,24 +38,25 @@ pub(super) struct Page {
 
 pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, CallError> {
     let keys = kv::keys(&context.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
-    cut(&page, &keys, |key: String| async move {
+    page_of(&page, &keys, |key: String| async move {
         let Ok(integration) = Integration::parse(&key) else { return Ok(None) };
         Ok(context.store.stored_config(&integration).await?.map(|stored| json!(stored.config.basic())))
     })
     .await
 }
 
-/// Connections in the order in which they were last changed, so that whoever goes on from page to page misses none: one
-/// that is refreshed meanwhile comes again at the end.
+/// Lists connections in the order of their last change. A page is then one batch of direct gets; sorted by name it would
+/// need all names. A caller that reads all pages misses none: a connection that is refreshed meanwhile appears again at the
+/// end. Any replica may answer, so a list may lag behind a read by a moment.
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     let after = after.map_err(|_| bad_request(CURSOR))?;
-    // What is stored is larger than what is shown, and this is a bound for the worst case.
+    // Stored entries are larger than listed ones; twice the size of a page is enough.
     let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
     let limits = PageLimits { entries: page.limit()?, bytes };
     let ConnectionPage { connections, total, more } = context.store.connections(&filter, after, limits).await?;
-    // Without its config what is there stays readable.
+    // Connections stay listed after their config was deleted, so only an empty list is a 404.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
         && !context.store.has_config(integration).await?
     {
@@ -69,7 +70,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
             None => context.store.has_config(&key.integration).await?,
         };
         configs.insert(key.integration, has_config);
-        explain(&mut connection, has_config);
+        set_pause_reason(&mut connection, has_config);
         let entry = json!(connection);
         (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);
@@ -89,8 +90,8 @@ impl Page {
     }
 }
 
-/// One page of the sorted keys, each read by `read`.
-pub(super) async fn cut<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
+/// Builds a page of the sorted keys, reading each entry by `read`.
+pub(super) async fn page_of<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
 where
     F: Fn(String) -> R,
     R: Future<Output = Result<Option<Value>, StoreError>>,

@@ -1,5 +1,5 @@
-//! `login`: an authorization request (RFC 6749 §4.1.1) and what is kept until its answer. `start`: the way to it
-//! from a one-time link.
+//! `login`: builds an authorization request (RFC 6749 §4.1.1) and stores the pending login. `start`: exchanges the ticket of
+//! a start link for it.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,8 +18,7 @@ use crate::subject::{ConnectionKey, ConnectionName, Integration};
 use crate::system;
 use crate::worker::context::Context;
 
-/// Seconds after which to try again while too many logins are pending: they end all the time, each at the latest after
-/// `oauth.login_ttl`.
+/// Seconds to wait when too many logins are pending. Each ends after `oauth.login_ttl` at the latest.
 const RETRY_AFTER: u64 = 10;
 
 #[derive(Deserialize)]
@@ -37,7 +36,6 @@ pub(super) struct Question {
     variables: Variables,
 }
 
-/// What a login is bound to.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Bind {
@@ -96,14 +94,14 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
     let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, system::now());
     publish_event(&context.nats, &event, Some(&hash)).await.map_err(StoreError::from)?;
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
-    // The gateway makes the link: it knows how browsers reach it.
+    // The gateway builds the link from the ticket, because it knows its public URL.
     let ticket = login::state_from(&system::random());
     let start = Start { oauth_url: Secret::new(oauth_url), cookie_name: login::cookie_name(&hash), cookie_value };
     context.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
     Ok(json!({ "ticket": ticket.expose() }))
 }
 
-/// Where a ticket leads, once, and the cookie that goes with it. The ticket is the credential.
+/// Consumes a ticket and returns the authorization URL and the cookie. The ticket is the credential.
 pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
     let text = "this link is unknown, has expired or was used already; start the login again";
     let start = context.store.take_ticket(&login::hash_of(&ticket)).await?;

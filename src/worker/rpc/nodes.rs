@@ -1,5 +1,7 @@
-//! The calls of nodes: the NATS micro service `tokenbus`. The account stands in the subject, and the bus lets nobody
-//! else publish there.
+//! Calls of workflow nodes: the NATS micro service `tokenbus`.
+//!
+//! The account is in the subject. An account's export with `account_token_position` lets only that account publish there,
+//! so the subject is the credential. No answer to a node contains a refresh token.
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span, warn};
 
-use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE, carry_out, status, told};
+use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE_TIMEOUT, answer_call, log_and_build_answer, status};
 use crate::auth::{Role, VerifiedCaller};
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, header};
@@ -24,10 +26,7 @@ use crate::worker::context::Context;
 /// Name of the micro service.
 const NAME: &str = "tokenbus";
 
-/// Serves nodes' calls until told to stop, then ends those under way.
-///
-/// # Errors
-/// When a subscription is refused or ends.
+/// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
     let builder = nats.client().service_builder();
     let builder = builder.description("OAuth connections: access tokens for nodes").queue_group(QUEUE);
@@ -38,13 +37,13 @@ pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationT
         calls.push(endpoint.map(move |request| (call, request)));
     }
     let mut calls = stream::select_all(calls);
-    let (running, places) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
+    let (running, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
     let take = async |call, request| {
-        let place = Arc::clone(&places).acquire_owned().await?;
+        let permit = Arc::clone(&permits).acquire_owned().await?;
         let context = Arc::clone(&context);
         running.spawn(async move {
             answer(&context, call, request).await;
-            drop(place);
+            drop(permit);
         });
         Ok::<(), async_nats::Error>(())
     };
@@ -59,8 +58,8 @@ pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationT
     }
     micro.stop().await?;
     let rest = async {
-        // While the bus is away, nothing says that these were the last.
-        while let Ok(Some((call, request))) = tokio::time::timeout(UNSUBSCRIBE, calls.next()).await {
+        // Without NATS the end of the subscriptions is never confirmed, so each wait has a limit.
+        while let Ok(Some((call, request))) = tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, calls.next()).await {
             take(call, request).await?;
         }
         running.close();
@@ -87,29 +86,29 @@ async fn answer(context: &Context, call: NodeCall, request: Request) {
         let actor = format!("node:{account}");
         let caller = VerifiedCaller { account, role: Role::Member, actor };
         let payload = &request.message.payload;
-        // Nothing said is nothing asked for in particular.
+        // An empty payload means no parameters.
         let body: &[u8] = if payload.is_empty() { b"{}" } else { payload };
         if call == NodeCall::Login && is_bound(body) {
             return Err(super::bad_request(
                 "a login that is bound to a browser begins at the gateway; leave `bind` out",
             ));
         }
-        carry_out(context, &caller, call, body).await
+        answer_call(context, &caller, call, body).await
     };
     let done = done.instrument(span.clone()).await;
-    let (answer, headers) = for_nodes(told(&span, done));
+    let (answer, headers) = build_response(log_and_build_answer(&span, done));
     if let Err(error) = request.respond_with_headers(answer, headers).await {
         warn!("answer to a node's call not sent: {error}");
     }
 }
 
-/// Whether a login asks for a link of the gateway's, which only the gateway can make.
+/// Returns true if a login asks for a start link. Only the gateway can build one: it knows its public URL.
 fn is_bound(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|question| question.get("bind").is_some())
 }
 
-/// The answer as a micro service gives it, without what nodes never get.
-fn for_nodes(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
+/// Converts an answer to the micro service's form, without refresh tokens.
+fn build_response(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
     let is_success = status::is_success(&answer);
     let WorkerReply { status, mut body, retry_after } = answer;
     let mut headers = HeaderMap::new();
@@ -117,19 +116,19 @@ fn for_nodes(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
         headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
     }
     if is_success {
-        without_refresh_tokens(&mut body);
+        remove_refresh_tokens(&mut body);
         return (Ok(body.to_string().into()), headers);
     }
     (Err(error::Error { status: super::error_text(&body), code: status.into() }), headers)
 }
 
-/// Takes the refresh token out of a connection, or out of each of a page.
-fn without_refresh_tokens(body: &mut Value) {
+/// Removes the refresh token from a connection, or from each connection of a page.
+fn remove_refresh_tokens(body: &mut Value) {
     if let Some(connection) = body.as_object_mut() {
         connection.remove("refresh_token");
     }
     for connection in body.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
-        without_refresh_tokens(connection);
+        remove_refresh_tokens(connection);
     }
 }
 
@@ -143,7 +142,7 @@ mod tests {
     fn no_answer_to_a_node_holds_a_refresh_token() {
         #[track_caller]
         fn check(body: Value, expected: &Value) {
-            let (answer, _) = for_nodes(WorkerReply::ok(body));
+            let (answer, _) = build_response(WorkerReply::ok(body));
             let body: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
             assert_eq!(&body, expected);
         }
@@ -158,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_error_fits_into_a_header_whatever_the_caller_wrote() {
-        let (answer, headers) = for_nodes(WorkerReply {
+        let (answer, headers) = build_response(WorkerReply {
             retry_after: Some(7),
             ..WorkerReply::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")
         });

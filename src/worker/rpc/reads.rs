@@ -1,4 +1,8 @@
-//! Reads: whoever is handed an access token leaves an event, of his own or in a sum.
+//! Reads in the audit log: each access token that a call returns is an event, or is counted in one.
+//!
+//! With `events.reads = "all"` the event is stored before the token goes out; if it cannot be stored, the call fails. With
+//! sums, a killed worker loses those of its last interval. At most 10,000 sums are in memory; a read beyond that is stored
+//! as its own event.
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
@@ -15,23 +19,23 @@ use crate::subject::ConnectionKey;
 use crate::system;
 use crate::worker::context::Context;
 
-/// Events on their way at once.
+/// Events to publish in parallel.
 const AT_ONCE: usize = 32;
 
-/// Counts every access token in an answer that is about to go out. What has to have its own event has it before.
+/// Counts the access tokens in an answer before it goes out, and stores the events that must not be summed up.
 pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &Value) -> Result<(), StoreError> {
-    let handed_out = match answer.get("results") {
+    let returned = match answer.get("results") {
         Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| read(caller, entry)).collect(),
         None => Vec::from_iter(read(caller, answer)),
     };
     let at_once: Vec<Tally> = match context.config.events.reads {
-        ReadEvents::All => handed_out,
-        ReadEvents::Summary => handed_out.into_iter().filter_map(|read| context.reads.add(read)).collect(),
+        ReadEvents::All => returned,
+        ReadEvents::Summary => returned.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
-    let mut told =
+    let mut published =
         stream::iter(at_once).map(|read| async move { publish_read(context, &read).await }).buffered(AT_ONCE);
-    while let Some(told) = told.next().await {
-        told?;
+    while let Some(result) = published.next().await {
+        result?;
     }
     Ok(())
 }
@@ -43,7 +47,7 @@ fn read(caller: &VerifiedCaller, connection: &Value) -> Option<Tally> {
     Some(Tally { key, actor: caller.actor.clone(), count: 1, sequence })
 }
 
-/// Writes the sums down again and again until told to stop.
+/// Stores the sums at each interval until `stop`.
 pub(super) async fn run(context: &Context, stop: CancellationToken) {
     loop {
         tokio::select! {
@@ -53,15 +57,15 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) {
     }
 }
 
-/// Writes the sums down. Those that cannot be written now go on.
+/// Stores the sums. A sum that cannot be stored is kept for the next interval.
 pub(super) async fn flush(context: &Context) {
     let sums = stream::iter(context.reads.take());
-    let told = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
-    let mut told = std::pin::pin!(told.buffer_unordered(AT_ONCE));
-    while let Some((told, sum)) = told.next().await {
-        let Err(error) = told else { continue };
+    let published = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
+    let mut published = std::pin::pin!(published.buffer_unordered(AT_ONCE));
+    while let Some((result, sum)) = published.next().await {
+        let Err(error) = result else { continue };
         let lost = context.reads.add(sum).map_or(0, |sum| sum.count);
-        warn!(lost, "an event about reads is not stored: {error}");
+        warn!(lost, "cannot store an event about reads: {error}; counted again at the next interval");
     }
 }
 
