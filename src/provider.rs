@@ -5,7 +5,6 @@ mod client;
 mod error;
 mod guard;
 pub(crate) mod profiles;
-mod response;
 
 pub(crate) use self::client::{Client, Settings, TOTAL_TIMEOUT};
 pub(crate) use self::error::ProviderError;

@@ -1,15 +1,17 @@
 //! The HTTP client for providers. Sends a request once and reads a bounded response. Follows no redirect, uses no proxy
 //! from the environment, and connects only to addresses that the [`Guard`] allows.
 
+mod response;
+
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Certificate, Proxy, Response, redirect};
 use url::Url;
 
+use self::response::{ProviderResponse, read_response};
 use super::ProviderError;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
-use super::response::{ProviderResponse, read_response};
 use crate::oauth::PostRequest;
 
 /// Closes connections to providers that are rarely asked.

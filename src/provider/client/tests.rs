@@ -20,7 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::super::guard::GuardError;
-use super::super::response::{MAX_BODY_BYTES, MAX_RETRY_AFTER_SECONDS};
+use super::response::{MAX_BODY_BYTES, MAX_RETRY_AFTER_SECONDS};
 use super::*;
 use crate::secret::Secret;
 

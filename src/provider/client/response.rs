@@ -7,7 +7,7 @@ use jiff::fmt::rfc2822;
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 
-use super::ProviderError;
+use crate::provider::ProviderError;
 use crate::system;
 
 pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
