@@ -1,8 +1,9 @@
-//! The calls between gateways and workers, and the HTTP operations that make them: one table of names, subjects, routes
-//! and of the content that a signed request must have.
+//! The calls between gateways and workers, and the HTTP operations that make them: one table of their names, their routes,
+//! and the content of signed requests.
 //!
-//! All matches here are exhaustive: a new call or operation compiles once it has a route, a handler in the gateway, a
-//! handler in the worker, and a rule for signed requests.
+//! All matches on [`Call`] and [`Operation`] are exhaustive. A new call does not compile without an operation, a rule for
+//! signed requests and a handler in the worker; a new operation does not compile without a route and a handler in the
+//! gateway.
 
 use crate::subject::{self, NodeCall, Verb};
 
@@ -23,15 +24,15 @@ macro_rules! listed_enum {
 }
 
 listed_enum! {
-    /// A question of a gateway that a worker answers, on `oauth.edge.<name>`.
+    /// A call of a gateway to the workers, on `oauth.edge.<name>`.
     pub enum Call {
-        /// Can the worker reach all it needs?
+        /// Checks that a worker answers and reaches the streams and buckets.
         Ready,
-        /// Which login does this state belong to? The state is the credential.
+        /// Returns the login that a state belongs to. The state is the credential.
         State,
-        /// Where does this start link lead? The ticket in the link is the credential.
+        /// Returns the provider's URL for a start link. The ticket in the link is the credential.
         Start,
-        /// Which account does this credential act for? Asked before a config's command is sealed.
+        /// Returns the account that the credential acts for. Precedes a command about a config.
         Whoami,
         Config,
         Configs,
@@ -77,13 +78,13 @@ pub(crate) struct Route {
     pub(crate) paths: &'static [&'static str],
 }
 
-/// The part of a signed HTTP request that must equal the body of the call made with it, so that a gateway cannot make
-/// another call of it.
+/// The part of a signed HTTP request that must equal the call's body, so that the gateway cannot use the signature for
+/// another call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SignedContent {
     /// The names in the path and the parameters of the query.
     PathAndQuery,
-    /// The parameters of the query. The command that follows the call covers the path.
+    /// The parameters of the query. The command that follows the call is checked against the path.
     Query,
     /// Signed requests cannot make this call.
     NotSigned,
@@ -148,15 +149,14 @@ impl Call {
                 SignedContent::PathAndQuery
             }
             Self::Whoami => SignedContent::Query,
-            // The first three carry no credential. API keys are for admins, and users of NATS are members.
+            // The first three carry no credential. The others are for admins, and a signer is never one.
             Self::Ready | Self::State | Self::Start | Self::Keys | Self::KeysCreate | Self::KeysRevoke => {
                 SignedContent::NotSigned
             }
         }
     }
 
-    /// Returns true if a worker answers only after a command that the call started: such a call takes as long as commands
-    /// do.
+    /// Returns true if the worker may start a command and wait for it. Such a call may take as long as a command.
     pub(crate) fn starts_command(self) -> bool {
         match self {
             Self::Token | Self::Refresh | Self::Delete => true,
@@ -206,7 +206,7 @@ impl Operation {
         }
     }
 
-    /// The operation that sends a command of this verb. Workers send refreshes and revocations themselves.
+    /// The operation that sends a command of this verb. Only workers send refreshes and revocations.
     pub(crate) fn of_command(verb: Verb) -> Option<Self> {
         match verb {
             Verb::Exchange => Some(Self::Callback),
@@ -216,7 +216,8 @@ impl Operation {
         }
     }
 
-    /// The names in a request's path, by the placeholders of the first pattern that matches.
+    /// Returns the placeholders of the first pattern that matches, each with its segment of the path. Segments stay
+    /// percent-encoded.
     pub(crate) fn names<'a>(self, method: &str, path: &'a str) -> Option<Vec<(&'static str, &'a str)>> {
         let route = self.route();
         if route.method != method {
@@ -265,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_call_has_a_name_and_routes_of_its_own() {
+    fn names_and_routes_are_unique() {
         for call in Call::ALL {
             assert_eq!(Call::parse(call.as_str()), Some(*call));
             assert_eq!(Call::parse_subject(&call.subject()), Some(*call));
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_names_what_its_route_has_placeholders_for() {
+    fn placeholders_match_one_segment_each() {
         #[track_caller]
         fn check(method: &str, path: &str, expected: Option<&[(&str, &str)]>) {
             assert_eq!(Operation::GetConfig.names(method, path).as_deref(), expected, "{method} {path}");

@@ -1,10 +1,10 @@
-//! The HTTP edge: translates between HTTP and the bus, and holds no key, no state and no judgement
-//! about credentials.
+//! The gateway: translates between HTTP and the bus. It holds no key and no state, and verifies no credential.
 
 pub(crate) mod backend;
 mod listener;
 mod routes;
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,98 +16,92 @@ use hyper::{Method, Request};
 use tokio::time::Instant;
 use url::Url;
 
-use crate::call::Operation;
-use crate::gateway::backend::{Backend, RequestContext};
-
-use crate::secret::Secret;
-
-use self::listener::rate_limits::Gate;
+use self::backend::{Backend, RequestContext};
+use self::listener::client_address;
 pub(crate) use self::listener::rate_limits::Rate;
+use self::listener::rate_limits::RateLimits;
 pub(crate) use self::listener::server::{Drain, Limits, run};
-pub(crate) use self::listener::tls::{Certificates, LOOK};
+pub(crate) use self::listener::tls::{CERTIFICATE_CHECK_INTERVAL, Certificates};
 use self::routes::error::HttpError;
 pub(crate) use self::routes::metrics::Metrics;
 pub(crate) use self::routes::openapi::DOCUMENT as OPENAPI;
 use self::routes::reply::{self, Reply};
-use self::routes::request::{self, Asked, Query, Seen};
+use self::routes::request::{self, ParsedRequest, Query, RequestLine};
 pub(crate) use self::routes::table::Served;
 use self::routes::table::{Found, Routes};
 use self::routes::{api_keys, callback, configs, connections, health, openapi};
+use crate::call::Operation;
+use crate::secret::Secret;
 
-/// Bytes of a refused body that are read all the same.
-const DRAIN: usize = 1024 * 1024;
-/// Label of what matches no route.
+/// Most bytes of an unread body that are read and discarded so that the client sees the answer.
+const MAX_DRAINED_BYTES: usize = 1024 * 1024;
+/// Label of requests that match no route.
 const UNROUTED: &str = "unrouted";
 
-/// The edge behind one listener.
+/// The gateway of one listener.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     backend: Arc<Backend>,
     metrics: Metrics,
     routes: Routes,
+    /// The beginning of start links, as browsers reach the gateway.
     public_url: Option<Url>,
 }
 
-/// The table of routes contradicts itself.
 #[derive(Debug, thiserror::Error)]
 #[error("the routes contradict each other")]
 pub(crate) struct RouteError(#[from] matchit::InsertError);
 
-/// What the log and the metrics say of a request: never its path or query, which hold secrets.
+/// Labels of a request in the log and the metrics. Its path and query are never among them: they hold secrets.
 #[derive(Debug, Clone, Copy)]
 struct Label {
     route: &'static str,
     method: &'static str,
 }
 
-/// What surrounds a request: who sent it, and what it is held to.
+/// The sender of a request, and the limits that apply to it.
 #[derive(Debug, Clone, Copy)]
-struct Visit<'a> {
+struct Arrival<'a> {
     limits: &'a Limits,
-    gate: &'a Gate,
+    rates: &'a RateLimits,
     client: IpAddr,
-    /// By which the worker's log knows it, too.
+    /// Also in the worker's log.
     traceparent: &'a str,
-    /// By when its body has to be there.
-    body_by: Instant,
+    body_deadline: Instant,
 }
 
 impl Gateway {
-    /// An edge that serves these routes.
-    ///
-    /// # Errors
-    /// When the table of routes contradicts itself.
     pub(crate) fn new(backend: Arc<Backend>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
         Ok(Self { backend, metrics, routes: Routes::new(served)?, public_url: None })
     }
 
-    /// The same, with how browsers reach it: the beginning of the links that it makes itself.
     #[must_use]
-    pub(crate) fn at(self, public_url: Url) -> Self {
+    pub(crate) fn with_public_url(self, public_url: Url) -> Self {
         Self { public_url: Some(public_url), ..self }
     }
 
-    /// Answers one request of that peer, whatever it is; logs and counts it.
-    async fn answer<B>(&self, request: Request<B>, peer: IpAddr, limits: &Limits, gate: &Gate) -> Reply
+    /// Answers one request, logs and counts it.
+    async fn answer<B>(&self, request: Request<B>, peer: IpAddr, limits: &Limits, rates: &RateLimits) -> Reply
     where
         B: Body + Unpin,
         B::Data: Buf,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let began = Instant::now();
         let in_flight = self.metrics.in_flight();
         let (head, mut body) = request.into_parts();
         let request_id = request::request_id(&head.headers);
         let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
-        let client = gate.client(peer, &head.headers);
-        let visit = Visit { limits, gate, client, traceparent: &traceparent, body_by: began + limits.body_timeout };
+        let client = client_address::client(peer, &head.headers, &limits.trusted_proxies);
+        let body_deadline = began + limits.body_timeout;
+        let arrival = Arrival { limits, rates, client, traceparent: &traceparent, body_deadline };
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
-        let mut reply = match self.found(&head, limits, &mut label) {
-            Ok((found, operation)) => self.run(operation, found, head, &mut body, visit).await,
-            Err(error) => gate.admit_address(client).err().unwrap_or(error).answer(false).json(),
+        let mut reply = match self.route(&head, limits, &mut label) {
+            Ok((found, operation)) => self.carry_out(operation, found, head, &mut body, arrival).await,
+            Err(error) => rates.admit_address(client).err().unwrap_or(error).reply(false).json(),
         };
-        request::drain(&mut body, DRAIN, visit.body_by).await;
-        reply::seal_headers(&mut reply, &request_id);
+        request::drain_body(&mut body, MAX_DRAINED_BYTES, body_deadline).await;
+        reply::add_common_headers(&mut reply, &request_id);
         let status = reply.status().as_u16();
         let Label { route, method } = label;
         self.metrics.request(route, method, status);
@@ -118,41 +112,49 @@ impl Gateway {
         reply
     }
 
-    fn found(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found<'_>, Operation), HttpError> {
+    /// Finds the operation, and checks the size of the request's head.
+    fn route(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found<'_>, Operation), HttpError> {
         let found = self.routes.find(head.uri.path())?;
         label.route = found.row.pattern;
         let operation = found.row.operation(head.method.as_str())?;
-        let uri = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
-        if uri > limits.uri {
-            return Err(HttpError::bad(format!("the URI is longer than {} bytes", limits.uri)));
+        let uri_bytes = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
+        if uri_bytes > limits.uri {
+            return Err(HttpError::bad_request(format!("the URI is longer than {} bytes", limits.uri)));
         }
-        if size(&head.headers) > limits.headers {
+        if header_bytes(&head.headers) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));
         }
         Ok((found, operation))
     }
 
-    async fn run<B>(&self, operation: Operation, found: Found<'_>, head: Parts, body: &mut B, visit: Visit<'_>) -> Reply
+    async fn carry_out<B>(
+        &self,
+        operation: Operation,
+        found: Found<'_>,
+        head: Parts,
+        body: &mut B,
+        arrival: Arrival<'_>,
+    ) -> Reply
     where
         B: Body + Unpin,
         B::Data: Buf,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let html = operation.is_for_browsers() && request::prefers_html(&head.headers);
         let work = async {
-            let mut asked = asked(operation, found, head, visit)?;
-            let body = request::body(body, visit.limits.body, visit.body_by);
-            let Some(signed) = asked.context.credential.take_if(|credential| credential.is_signed()) else {
-                return self.reply(asked, body, html).await;
+            let mut request = admit(operation, found, head, arrival)?;
+            let body = request::read_body(body, arrival.limits.body, arrival.body_deadline);
+            let Some(signed) = request.context.credential.take_if(|credential| credential.is_signed()) else {
+                return self.dispatch(request, body, html).await;
             };
             let body = body.await?;
-            asked.context.credential = Some(signed.over(&body));
-            self.reply(asked, std::future::ready(Ok(body)), html).await
+            request.context.credential = Some(signed.over(&body));
+            self.dispatch(request, std::future::ready(Ok(body)), html).await
         };
-        let done = tokio::time::timeout(visit.limits.request_timeout, work).await;
+        let done = tokio::time::timeout(arrival.limits.request_timeout, work).await;
         let reply = done.unwrap_or(Err(HttpError::Timeout)).unwrap_or_else(|error| {
-            let answer = error.answer(operation.missing_is_404());
-            if operation.is_for_browsers() { callback::failed(&answer, None, html) } else { answer.json() }
+            let error = error.reply(operation.missing_is_404());
+            if operation.is_for_browsers() { callback::failure(&error, None, html) } else { error.json() }
         });
         if operation == Operation::Callback {
             self.metrics.callback(reply.status().as_u16());
@@ -160,67 +162,73 @@ impl Gateway {
         reply
     }
 
-    /// Does what is asked; only two operations read the body.
-    async fn reply<F>(&self, asked: Asked, body: F, html: bool) -> Result<Reply, HttpError>
+    /// Runs the operation. Only two of them read the body.
+    async fn dispatch<F>(&self, request: ParsedRequest, body: F, html: bool) -> Result<Reply, HttpError>
     where
         F: Future<Output = Result<Bytes, HttpError>>,
     {
         let backend = &self.backend;
-        match asked.operation {
-            Operation::Callback => Ok(callback::finish(backend, asked, html).await),
-            Operation::Start => callback::start(backend, asked).await,
-            Operation::ListConfigs => configs::list(backend, asked).await,
-            Operation::GetConfig => configs::get(backend, asked).await,
-            Operation::PutConfig => configs::put(backend, asked, body.await?).await,
-            Operation::DeleteConfig => configs::delete(backend, asked).await,
-            Operation::Login => connections::login(backend, self.public_url.as_ref(), asked).await,
-            Operation::ListConnections => connections::list(backend, asked).await,
-            Operation::Token => connections::token(backend, asked).await,
-            Operation::Refresh => connections::refresh(backend, asked).await,
-            Operation::Revoke => connections::revoke(backend, asked).await,
-            Operation::ListKeys => api_keys::list(backend, asked).await,
-            Operation::CreateKey => api_keys::create(backend, asked, body.await?).await,
-            Operation::RevokeKey => api_keys::revoke(backend, asked).await,
-            Operation::Health => health::alive(&asked),
-            Operation::Ready => health::ready(backend, &asked).await,
-            Operation::Metrics => health::metrics(&self.metrics, &asked),
-            Operation::OpenApi => openapi::document(&asked),
+        match request.operation {
+            Operation::Callback => Ok(callback::finish(backend, request, html).await),
+            Operation::Start => callback::start(backend, request).await,
+            Operation::ListConfigs => configs::list(backend, request).await,
+            Operation::GetConfig => configs::get(backend, request).await,
+            Operation::PutConfig => configs::put(backend, request, body.await?).await,
+            Operation::DeleteConfig => configs::delete(backend, request).await,
+            Operation::Login => connections::login(backend, self.public_url.as_ref(), request).await,
+            Operation::ListConnections => connections::list(backend, request).await,
+            Operation::Token => connections::token(backend, request).await,
+            Operation::Refresh => connections::refresh(backend, request).await,
+            Operation::Revoke => connections::revoke(backend, request).await,
+            Operation::ListKeys => api_keys::list(backend, request).await,
+            Operation::CreateKey => api_keys::create(backend, request, body.await?).await,
+            Operation::RevokeKey => api_keys::revoke(backend, request).await,
+            Operation::Health => health::alive(&request),
+            Operation::Ready => health::ready(backend, &request).await,
+            Operation::Metrics => health::metrics(&self.metrics, &request),
+            Operation::OpenApi => openapi::document(&request),
         }
     }
 }
 
-/// Takes a request apart and counts it. A browser that only guesses is turned away before anything is asked.
-fn asked(operation: Operation, found: Found<'_>, head: Parts, visit: Visit<'_>) -> Result<Asked, HttpError> {
+/// Parses a request and counts it against the rate limits.
+fn admit(
+    operation: Operation,
+    found: Found<'_>,
+    head: Parts,
+    arrival: Arrival<'_>,
+) -> Result<ParsedRequest, HttpError> {
     let headers = head.headers;
-    if !operation.is_watched() {
-        visit.gate.admit_address(visit.client)?;
+    if !operation.is_for_monitoring() {
+        arrival.rates.admit_address(arrival.client)?;
+    }
+    // A prefetch must not use up a state or a ticket.
+    if operation.is_for_browsers() && request::is_prefetch(&headers) {
+        return Err(HttpError::bad_request("links of a login are not for prefetching"));
     }
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    let seen = Seen { method: head.method.as_str(), target };
-    if operation.is_for_browsers() && request::is_prefetch(&headers) {
-        return Err(HttpError::bad("links of a login are not for prefetching"));
-    }
+    let line = RequestLine { method: head.method.as_str(), target };
     let credential = if operation == Operation::Callback {
-        request::credential_beside(&headers, seen)?
+        request::callback_credential(&headers, line)?
     } else if operation.is_open() || operation == Operation::Start {
         None
     } else {
-        let credential = request::credential(&headers, seen)?;
-        visit.gate.admit_credential(&credential)?;
+        let credential = request::credential(&headers, line)?;
+        arrival.rates.admit_credential(&credential)?;
         Some(credential)
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let context = RequestContext { credential, traceparent: Some(visit.traceparent.to_owned()) };
-    Ok(Asked { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, context })
+    let context = RequestContext { credential, traceparent: Some(arrival.traceparent.to_owned()) };
+    Ok(ParsedRequest { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, context })
 }
 
-/// Bytes of the headers as HTTP/1.1 would write them.
-fn size(headers: &HeaderMap) -> usize {
+/// The size of the headers in HTTP/1.1.
+fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum()
 }
 
-/// The method when it is a known one; anybody can make up others.
+/// Returns a known method's name. Clients can invent others, and labels must come from a fixed set.
 fn method_label(method: &Method) -> &'static str {
     let known = ["GET", "PUT", "DELETE", "HEAD", "POST", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
     known.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")

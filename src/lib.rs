@@ -80,7 +80,7 @@ pub mod internals {
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }
     pub mod gateway {
         pub use crate::call::Call;
-        pub use crate::gateway::backend::{Backend, Command, RequestContext, StateOwner};
+        pub use crate::gateway::backend::{Backend, BackendError, Command, RequestContext, StateOwner};
     }
     pub mod schedule { pub use crate::protocol::schedule::{Due, ScheduleMessage, message}; }
     pub mod seal { pub use crate::seal::{Keyring, SealContext, generate, seal_order}; }

@@ -140,10 +140,16 @@ async fn send_command(backend: &Backend, context: &RequestContext, order: Order)
 
 fn with_hint(error: BackendError) -> anyhow::Error {
     match error {
-        BackendError::Unavailable => {
+        BackendError::Unavailable(_) | BackendError::Disconnected => {
             anyhow::anyhow!("no worker answers: start one on this bus, and connect as the NATS user `admin`")
         }
-        BackendError::Refused { .. } | BackendError::Deadline => error.into(),
+        BackendError::Refused { .. }
+        | BackendError::UsedState
+        | BackendError::NoCredential
+        | BackendError::NotText(_)
+        | BackendError::Occupied
+        | BackendError::Seal(_)
+        | BackendError::Deadline => error.into(),
     }
 }
 

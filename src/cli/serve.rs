@@ -208,7 +208,7 @@ async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, ta
     let scheme = if tls.is_some() { "https" } else { "http" };
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
     let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
-    let gateway = Arc::new(gateway.at(public_url));
+    let gateway = Arc::new(gateway.with_public_url(public_url));
     println!("listening on {own_url}");
     let limits = limits(&config.http);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
@@ -238,7 +238,7 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
     let Some(tls) = loaded.map(Arc::new) else { return Ok(None) };
     let (kept, reload, stop) = (Arc::clone(&tls), tasks.reload(), tasks.stop());
     tasks.spawn("certificates", async move {
-        kept.keep_current(gateway::LOOK, reload, stop).await;
+        kept.keep_current(gateway::CERTIFICATE_CHECK_INTERVAL, reload, stop).await;
         Ok::<(), std::convert::Infallible>(())
     });
     Ok(Some(tls))

@@ -1,4 +1,7 @@
-//! The edge's way to the bus: calls that are answered at once, and commands through the work queue.
+//! The gateway's side of the bus: calls, which a worker answers at once, and commands, which go through the work queue.
+
+mod error;
+mod ready;
 
 use std::time::Duration;
 
@@ -7,140 +10,114 @@ use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+pub use self::error::BackendError;
+pub(crate) use self::ready::NotReady;
 use crate::call::Call;
 use crate::command::{
-    CREDENTIAL_NEEDED, Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
+    Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
 };
 use crate::jetstream::{Nats, NatsError, header};
-use crate::login::{UNKNOWN_STATE, hash_of};
+use crate::login::hash_of;
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 
-/// Who is calling, unjudged, and what ties the call to traces. By default nobody.
+/// Time after which a command that no worker has taken leaves the queue. An authorization code lives no longer
+/// (RFC 6749 §4.1.2).
+const COMMAND_TTL: Duration = Duration::from_mins(10);
+/// Longest wait for a worker to listen for calls. Covers a restart of the workers.
+const WORKER_WAIT: Duration = Duration::from_secs(2);
+const WORKER_RETRY: Duration = Duration::from_millis(50);
+/// Longest time for a call that only reads.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval at which a command that may have lost its login to another one checks the login. Each check is a call.
+const LOGIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pauses between attempts to queue a command while another one has its subject, doubled from the first to the longest.
+const QUEUE_PAUSE_FIRST: Duration = Duration::from_millis(20);
+const QUEUE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
+
+/// The parts of a request that every call and command carries. The credential is not verified: workers do that.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContext {
-    /// The proof, when one came.
     pub credential: Option<Credential>,
     /// W3C trace context, of valid form.
     pub traceparent: Option<String>,
 }
 
-/// Whose login a state belongs to: the answer to the call `state`.
+/// The login that a state belongs to: the answer to [`Call::State`].
 #[derive(Debug, Clone, Deserialize)]
 pub struct StateOwner {
-    /// The account that asked for the login.
+    /// The account that started the login.
     pub account: Account,
-    /// The integration it is for.
     pub integration_id: Integration,
-    /// The connection it makes.
     pub connection_id: ConnectionName,
-    /// Where the person came from, as the allow-list accepted it.
+    /// The page that the person came from, as the worker's allow-list accepted it.
     pub return_to: Option<String>,
     /// Public curve key of the workers.
     pub seal_to: String,
 }
 
-/// Whose a credential is: the answer to the call `whoami`.
+/// The account that a credential acts for: the answer to [`Call::Whoami`].
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Whoami {
-    /// The account that it acts for.
     pub account: Account,
-    /// Whether it may change configs.
+    /// True if the credential may change configs.
     pub admin: bool,
     /// Public curve key of the workers.
     pub seal_to: String,
 }
 
-/// What a worker is asked to do. All that is secret in it leaves sealed to `seal_to`.
+/// A command before it is sealed to the public curve key `seal_to` of the workers.
 #[derive(Debug)]
 pub enum Command {
-    /// Exchange what the provider sent to the callback for a token.
     Exchange {
-        /// The callback's state.
         state: Secret,
         /// The callback's whole raw query.
         query: Secret,
-        /// Whose login it is.
         owner: StateOwner,
-        /// The `__Host-tokenbus-*` cookies that came along, for logins bound to a browser.
+        /// The request's `__Host-tokenbus-*` cookies, for logins that are bound to a browser.
         cookies: Vec<Cookie>,
     },
-    /// Create or replace an integration's config.
+    /// Creates or replaces a config.
     Put {
-        /// The integration of the path.
         integration: Integration,
         /// The admin's account.
         account: Account,
-        /// Public curve key of the workers.
         seal_to: String,
         /// The config as it came.
         body: Bytes,
     },
-    /// Delete an integration's config.
+    /// Deletes a config.
     Delete {
-        /// The integration of the path.
         integration: Integration,
         /// The admin's account.
         account: Account,
-        /// Public curve key of the workers.
         seal_to: String,
     },
 }
 
-/// Why there is no answer to pass on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BackendError {
-    /// The worker's own answer.
-    #[error("{error}")]
-    Refused {
-        /// HTTP status that the worker chose.
-        status: u16,
-        /// Its text, without any secret.
-        error: String,
-        /// Seconds to wait before asking again.
-        retry_after: Option<u64>,
-    },
-    /// NATS or the workers are away.
-    #[error("the message bus is not available")]
-    Unavailable,
-    /// The command is accepted and still running.
-    #[error("accepted and still running; look again in a moment")]
-    Deadline,
+/// Which command the queue holds after a publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queued {
+    Ours,
+    /// After a retry, the duplicate may be an identical command from another sender.
+    OursOrIdentical,
 }
-
-/// How long a caller's command stays on the queue when no worker takes it: as long as a code lives at most
-/// (RFC 6749 §4.1.2).
-const COMMAND_TTL: Duration = Duration::from_mins(10);
-/// How long a call waits for somebody to answer it, and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(2);
-const AGAIN: Duration = Duration::from_millis(50);
-/// How long a call may take that only reads.
-const CALL: Duration = Duration::from_secs(5);
-/// How long it is believed whether workers can work.
-const READY_FOR: Duration = Duration::from_millis(500);
-/// How often a command that may be another's looks whether it is.
-const LOOK: Duration = Duration::from_millis(500);
-/// Seconds after which to try again when the bus is away or occupied.
-const RETRY_AFTER: u64 = 2;
-const OCCUPIED: &str = "another command of the same kind is running for this connection or config; try again";
-
-/// When the workers said last whether they can work, on which connection, and what.
-type Said = (Instant, u64, Result<(), String>);
 
 /// The connection to the bus.
 pub struct Backend {
     nats: Nats,
     replies: Replies,
+    /// Longest wait for the answer to a command.
     deadline: Duration,
-    ready: Mutex<Option<Said>>,
+    last_check: Mutex<Option<ready::LastCheck>>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -150,13 +127,13 @@ impl std::fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// A bus whose commands wait for their answers as long as `deadline`. Answers arrive once [`Backend::receive`] runs.
+    /// Answers to commands arrive once [`Backend::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
-        Self { nats, replies, deadline, ready: Mutex::new(None) }
+        Self { nats, replies, deadline, last_check: Mutex::new(None) }
     }
 
-    /// A bus without a server, on which everything is unavailable.
+    /// A backend without a server, on which everything is unavailable.
     #[cfg(test)]
     pub(crate) async fn nowhere() -> Self {
         let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
@@ -166,18 +143,12 @@ impl Backend {
         Self::new(nats, Replies::new(), Duration::from_secs(1))
     }
 
-    /// Hands answers to those who wait for them, for as long as it is polled.
-    ///
-    /// # Errors
-    /// When the subscription is refused or ends.
+    /// Receives answers to commands until the subscription is refused or ends.
     pub async fn receive(&self) -> Result<(), async_nats::Error> {
         self.replies.receive(&self.nats).await
     }
 
-    /// A call `oauth.edge.<call>`: JSON in, JSON out.
-    ///
-    /// # Errors
-    /// The worker's refusal, or that there is no worker to ask.
+    /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
         let mut headers = HeaderMap::new();
         if let Some(credential) = &context.credential {
@@ -186,12 +157,12 @@ impl Backend {
         if let Some(traceparent) = &context.traceparent {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
-        let answer = match self.ask(call, &headers, body).await {
-            // Somebody has it.
+        let answer = match self.request(call, &headers, body).await {
+            // A worker has taken the call, and its command may still succeed.
             Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
                 return Err(BackendError::Deadline);
             }
-            answer => answer.map_err(|_| BackendError::Unavailable)?,
+            answer => answer?,
         };
         let empty = HeaderMap::new();
         let headers = answer.headers.as_ref().unwrap_or(&empty);
@@ -199,151 +170,117 @@ impl Backend {
             Ok(status) => Err(BackendError::Refused {
                 status,
                 error: header(headers, NATS_SERVICE_ERROR).to_owned(),
-                retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
+                retry_after_seconds: header(headers, HEADER_RETRY_AFTER).parse().ok(),
             }),
+            // Only refusals have the header.
             Err(_) => Ok(answer.payload),
         }
     }
 
-    /// A command through the work queue; waits for its answer until the deadline.
-    ///
-    /// # Errors
-    /// The worker's refusal, that it could not be queued, or that the deadline passed.
+    /// Sends a command through the work queue and waits for its answer until the deadline.
     pub async fn command(&self, command: Command, context: &RequestContext) -> Result<Bytes, BackendError> {
         let deadline = Instant::now() + self.deadline;
-        let state = if let Command::Exchange { state, .. } = &command { Some(state.clone()) } else { None };
+        let state = match &command {
+            Command::Exchange { state, .. } => Some(state.clone()),
+            Command::Put { .. } | Command::Delete { .. } => None,
+        };
         let outgoing = seal(command, context)?;
-        let mut answer = self.replies.expect(&outgoing.id);
-        let is_ours = self.enqueue(&outgoing, deadline).await?;
+        let mut expected = self.replies.expect(&outgoing.id);
+        let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
-            match state.filter(|_| !is_ours) {
-                None => Ok(answer.arrival().await),
+            match state.filter(|_| queued == Queued::OursOrIdentical) {
+                None => Ok(expected.arrival().await),
                 Some(state) => tokio::select! {
-                    answer = answer.arrival() => Ok(answer),
+                    reply = expected.arrival() => Ok(reply),
                     lost = self.lost_to_another(&state, &outgoing.id) => Err(lost),
                 },
             }
         };
-        match tokio::time::timeout_at(deadline, arrival).await.unwrap_or(Ok(None)) {
-            Err(lost) => Err(lost),
-            Ok(Some(WorkerReply { status: 200, body, retry_after: _ })) => Ok(body.to_string().into()),
-            Ok(Some(WorkerReply { status, body, retry_after })) => {
+        let reply = match tokio::time::timeout_at(deadline, arrival).await {
+            Ok(arrived) => arrived?,
+            Err(_elapsed) => None,
+        };
+        match reply {
+            Some(WorkerReply { status: 200, body, retry_after: _ }) => Ok(body.to_string().into()),
+            Some(WorkerReply { status, body, retry_after: retry_after_seconds }) => {
                 let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
-                Err(BackendError::Refused { status, error, retry_after })
+                Err(BackendError::Refused { status, error, retry_after_seconds })
             }
-            Ok(None) if !self.nats.is_connected() => Err(BackendError::Unavailable),
-            Ok(None) => Err(BackendError::Deadline),
+            None if !self.nats.is_connected() => Err(BackendError::Disconnected),
+            None => Err(BackendError::Deadline),
         }
     }
 
-    /// Whether calls and commands can be sent.
-    ///
-    /// # Errors
-    /// The reason why not, for people.
-    pub async fn ready(&self) -> Result<(), String> {
-        if !self.nats.is_connected() {
-            return Err("not connected to NATS".to_owned());
-        }
-        // Anybody may ask as often as he likes: the workers are asked once for all who come meanwhile.
-        let mut known = self.ready.lock().await;
-        // A bus that was away may have kept workers away for longer.
-        let on = self.nats.connects();
-        if let Some((.., said)) = known.as_ref().filter(|(at, was, _)| *was == on && at.elapsed() < READY_FOR) {
-            return said.clone();
-        }
-        let said = self.ask_ready().await;
-        *known = Some((Instant::now(), on, said.clone()));
-        said
-    }
-
-    async fn ask_ready(&self) -> Result<(), String> {
-        match self.call(Call::Ready, &RequestContext::default(), &Value::Null).await {
-            Ok(_) => Ok(()),
-            Err(BackendError::Refused { error, .. }) => Err(error),
-            Err(BackendError::Unavailable | BackendError::Deadline) => Err("no worker answers".to_owned()),
-        }
-    }
-
-    fn time_for(&self, call: Call) -> Duration {
-        if call.starts_command() { self.deadline } else { CALL }
-    }
-
-    /// Asks the workers. When nobody is there, waits a moment: workers come and go.
-    async fn ask(&self, call: Call, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
-        let patience = Instant::now() + PATIENCE;
+    /// Sends a call. If no worker listens, tries again for [`WORKER_WAIT`].
+    async fn request(&self, call: Call, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
+        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
+        let last_retry = Instant::now() + WORKER_WAIT;
         loop {
-            let request = Request::new()
-                .headers(headers.clone())
-                .payload(body.to_string().into())
-                .timeout(Some(self.time_for(call)));
+            let request =
+                Request::new().headers(headers.clone()).payload(body.to_string().into()).timeout(Some(timeout));
             match self.nats.request(&call.subject(), request).await {
-                Err(NatsError::NotSent(_)) if Instant::now() < patience => tokio::time::sleep(AGAIN).await,
+                Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
                 answer => return answer,
             }
         }
     }
 
-    /// Ends once a login turns out to have been used by another command than this one.
+    /// Returns the refusal once another command has used the login. Runs forever if none does.
     async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BackendError {
-        let nobody = RequestContext::default();
-        let question = serde_json::json!({ "state": state.expose(), "command_id": command_id });
+        let question = json!({ "state": state.expose(), "command_id": command_id });
         loop {
-            tokio::time::sleep(LOOK).await;
-            if let Err(refused @ BackendError::Refused { status: 401, .. }) =
-                self.call(Call::State, &nobody, &question).await
-            {
+            tokio::time::sleep(LOGIN_CHECK_INTERVAL).await;
+            let answer = self.call(Call::State, &RequestContext::default(), &question).await;
+            if let Err(refused @ BackendError::Refused { status: 401, .. }) = answer {
                 return refused;
             }
         }
     }
 
-    /// Puts a command on the queue; while its place there is taken, tries again until the deadline. Gives whether it
-    /// is surely this command that is there: one that was sent again may have met its own likeness from elsewhere.
-    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<bool, BackendError> {
-        let mut pause = Duration::from_millis(20);
+    /// Queues a command. While another command has its subject, tries again until the deadline.
+    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Queued, BackendError> {
+        let mut pause = QUEUE_PAUSE_FIRST;
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
-                Ok(ack) if ack.duplicate && !ack.repeated => return Err(refused(401, UNKNOWN_STATE, None)),
-                Ok(ack) => return Ok(!ack.duplicate),
-                Err(NatsError::InFlight) => return Err(refused(401, UNKNOWN_STATE, None)),
+                Ok(ack) if ack.duplicate && !ack.repeated => return Err(BackendError::UsedState),
+                Ok(ack) if ack.duplicate => return Ok(Queued::OursOrIdentical),
+                Ok(_) => return Ok(Queued::Ours),
+                Err(NatsError::InFlight) => return Err(BackendError::UsedState),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
-                Err(NatsError::Occupied) => return Err(refused(503, OCCUPIED, Some(RETRY_AFTER))),
+                Err(NatsError::Occupied) => return Err(BackendError::Occupied),
                 Err(error) => {
                     warn!("command not queued: {error}");
-                    return Err(BackendError::Unavailable);
+                    return Err(error.into());
                 }
             }
-            pause = (pause * 2).min(Duration::from_millis(200));
+            pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
         }
     }
 }
 
-/// A command as it goes out: sealed, so that not even its sender can read it back.
+/// Builds the sealed message. Not even its sender can open it.
 fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendError> {
     let credential = context.credential.clone();
-    let needed = || refused(401, CREDENTIAL_NEEDED, None);
-    let (subject, seal_to, message_id, work) = match command {
+    let mut message_id = None;
+    let (subject, seal_to, work) = match command {
         Command::Exchange { state, query, owner, cookies } => {
             let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
             let key = ConnectionKey { account, integration, name };
-            let message_id = callback_id(&state, &query, credential.as_ref(), &cookies);
+            message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies));
             let work = Work::Exchange { query, cookies, credential };
-            (CommandSubject::connection(&key, Verb::Exchange), seal_to, Some(message_id), work)
+            (CommandSubject::connection(&key, Verb::Exchange), seal_to, work)
         }
         Command::Put { integration, account, seal_to, body } => {
-            let config =
-                std::str::from_utf8(&body).map_err(|_| refused(400, "the body must be a JSON object", None))?;
-            let work = Work::Put { credential: credential.ok_or_else(needed)?, config: Secret::new(config) };
-            (CommandSubject::config(integration, account, Verb::Put), seal_to, None, work)
+            let config = Secret::new(std::str::from_utf8(&body)?);
+            let work = Work::Put { credential: credential.ok_or(BackendError::NoCredential)?, config };
+            (CommandSubject::config(integration, account, Verb::Put), seal_to, work)
         }
         Command::Delete { integration, account, seal_to } => {
-            let work = Work::Delete { credential: credential.ok_or_else(needed)? };
-            (CommandSubject::config(integration, account, Verb::Delete), seal_to, None, work)
+            let work = Work::Delete { credential: credential.ok_or(BackendError::NoCredential)? };
+            (CommandSubject::config(integration, account, Verb::Delete), seal_to, work)
         }
     };
-    let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))
-        .map_err(|_| BackendError::Unavailable)?
-        .with_ttl(COMMAND_TTL);
+    let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))?.with_ttl(COMMAND_TTL);
     if let Some(message_id) = message_id {
         outgoing = outgoing.with_message_id(&message_id);
     }
@@ -353,15 +290,12 @@ fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendE
     Ok(outgoing)
 }
 
-/// The same callback again is a duplicate; one that differs in anything is not. So a callback that is refused without
-/// using the login up, for want of a code or with a foreign credential, does not keep the right one out.
+/// The message id of a callback. An identical callback is a duplicate; one that differs in anything is not. So a callback
+/// that is refused without using the login, because it has no code or a foreign credential, does not keep the right one
+/// out.
 fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, cookies: &[Cookie]) -> String {
     let credential = credential.map_or("", Credential::expose);
     let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
     let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
     hash_of(&Secret::new(parts.join("\n")))
-}
-
-fn refused(status: u16, error: &str, retry_after: Option<u64>) -> BackendError {
-    BackendError::Refused { status, error: error.to_owned(), retry_after }
 }

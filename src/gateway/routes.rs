@@ -1,4 +1,4 @@
-//! The gateway's routes: one file a family, the route table, and the mapping of errors.
+//! The gateway's routes: one file per family, the route table, and the table from errors to statuses.
 
 pub(super) mod api_keys;
 pub(super) mod callback;

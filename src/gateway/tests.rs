@@ -1,4 +1,4 @@
-//! What the edge does without a bus, over real sockets.
+//! The gateway without a bus, over real sockets.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ mod properties;
 
 const CALLBACK: &str = "/hub/integrations/oauth-callback?state=s&code=c";
 
-/// How long something may take that has to happen.
+/// Longest wait for an event that must happen.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Running {
@@ -39,7 +39,7 @@ async fn start_with(limits: Limits, tls: Option<Arc<Certificates>>) -> Running {
     Running { address, metrics, shutdown, ended }
 }
 
-/// Sends raw bytes and reads to the end of the connection.
+/// Sends raw bytes and reads until the connection ends.
 async fn raw(running: &Running, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -83,7 +83,7 @@ async fn b9_every_answer_carries_its_headers() {
 }
 
 #[tokio::test]
-async fn what_is_not_routed_is_refused_in_json() {
+async fn requests_without_a_route_are_rejected_in_json() {
     let running = start(Limits::default()).await;
     expect(&ask(&running, "GET", "/hub", "").await, 404, &[r#"{"error":"there is nothing at this path"}"#]);
     let answer = ask(&running, "POST", "/hub/integrations/slack/oauth-config", "content-length: 0\r\n").await;
@@ -168,7 +168,7 @@ async fn a_drain_has_a_deadline() {
 }
 
 #[tokio::test]
-async fn f5_labels_hold_nothing_that_a_caller_made_up() {
+async fn f5_labels_hold_nothing_from_the_request() {
     let running = start(Limits::default()).await;
     ask(&running, "GET", "/made/up", "").await;
     ask(&running, "MADEUP", "/healthz?made=up", "").await;

@@ -211,7 +211,7 @@ fn streams(found: Vec<Result<(), TopologyError>>) -> Check {
 async fn workers(nats: Nats) -> Check {
     match Backend::new(nats, Replies::new(), ANSWER_TIMEOUT).ready().await {
         Ok(()) => Check::fine("workers", "answer"),
-        Err(reason) => Check::failed("workers", reason)
+        Err(reason) => Check::failed("workers", reason.to_string())
             .fix("start one with `tokenbus serve --role worker`; if one is running, see the permissions above"),
     }
 }

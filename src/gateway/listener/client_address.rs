@@ -1,5 +1,5 @@
-//! Whose request it is when a proxy stands between: `Forwarded` (RFC 7239) and `X-Forwarded-For`, believed only as far
-//! as trusted proxies wrote them.
+//! Finds the client's address in `Forwarded` (RFC 7239) and `X-Forwarded-For`, using only the entries that trusted proxies
+//! wrote.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,9 +8,11 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The right-most address that is not a trusted proxy's: what stands left of it, anybody may have written. Where the
-/// headers say nothing, cannot be read that far, or contradict each other, the peer's. A proxy adds to one of the two
-/// headers and passes the other one on as it came, so a lone header that a client made up would count otherwise.
+/// Returns the right-most address that is not a trusted proxy's: the client may have written everything left of it.
+///
+/// Returns the peer's address if the headers are missing, unreadable up to that entry, or contradict each other. They
+/// contradict each other if a client invents one of them: the proxy appends to the other, and forwards the invented one
+/// unchanged.
 pub(in crate::gateway) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let peer = peer.to_canonical();
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
@@ -27,8 +29,8 @@ pub(in crate::gateway) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[I
     }
 }
 
-/// Goes from the right to the first address that no trusted proxy has; the left-most when all have one. `None` when an
-/// entry on the way cannot be read.
+/// Returns the right-most address that is not a trusted proxy's, or the left-most if all are. `None` if an entry up to
+/// there cannot be read.
 fn walk(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -36,7 +38,7 @@ fn walk(
     is_trusted: impl Fn(IpAddr) -> bool,
 ) -> Option<IpAddr> {
     let lines = headers.get_all(name).iter().rev();
-    // Byte by byte: whatever a client wrote in front must not make the rest unreadable.
+    // Split as bytes: invalid text that a client wrote on the left must not make the rest unreadable.
     let entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
     let mut last = None;
     for entry in entries {
@@ -49,7 +51,7 @@ fn walk(
     last
 }
 
-/// The address of an element such as `for="[2001:db8::1]:4711";proto=https`. An obfuscated or unknown one has none.
+/// Parses an element such as `for="[2001:db8::1]:4711";proto=https`. Returns `None` for an obfuscated or unknown address.
 fn forwarded_for(element: &str) -> Option<IpAddr> {
     let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(name, _)| name.trim().eq_ignore_ascii_case("for")).map(|(_, value)| value.trim());
@@ -57,12 +59,12 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     node(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// An address, alone or with a port; IPv6 with a port is in brackets.
+/// Parses an address with or without a port. IPv6 with a port is in brackets.
 fn node(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']')?;
-        let plain = port.is_empty() || port.starts_with(':');
-        return address.parse::<Ipv6Addr>().ok().filter(|_| plain).map(|ip| IpAddr::V6(ip).to_canonical());
+        let is_plain = port.is_empty() || port.starts_with(':');
+        return address.parse::<Ipv6Addr>().ok().filter(|_| is_plain).map(|ip| IpAddr::V6(ip).to_canonical());
     }
     let with_port = || text.split_once(':').and_then(|(address, _)| address.parse::<Ipv4Addr>().ok()).map(IpAddr::V4);
     text.parse().ok().or_else(with_port).map(|ip: IpAddr| ip.to_canonical())

@@ -1,4 +1,4 @@
-//! How many connections anybody may hold open.
+//! Limits the open connections of each client network.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,24 +8,28 @@ use ipnet::IpNet;
 use crate::gateway::listener::rate_limits::network;
 use crate::permits::{Permit, Permits};
 
-/// The connections that are open, by the network that they come from.
+/// Permits for open connections, by client network.
 pub(in crate::gateway) struct Peers {
-    most: usize,
+    most_per_network: usize,
     trusted: Vec<IpNet>,
     open: Arc<Permits<IpAddr>>,
 }
 
 impl Peers {
-    /// At most that many of each network, 0 for as many as come. Trusted proxies bring everybody's and have no limit.
-    pub(in crate::gateway) fn new(most: usize, trusted: Vec<IpNet>) -> Self {
-        Self { most: if most == 0 { usize::MAX } else { most }, trusted, open: Arc::default() }
+    /// 0 sets no limit. Trusted proxies have none, because they carry the connections of many clients.
+    pub(in crate::gateway) fn new(most_per_network: usize, trusted: Vec<IpNet>) -> Self {
+        Self {
+            most_per_network: if most_per_network == 0 { usize::MAX } else { most_per_network },
+            trusted,
+            open: Arc::default(),
+        }
     }
 
-    /// A place for a connection of that peer; none when its network has as many as it may.
+    /// Returns a permit for a connection, or `None` if the peer's network has all that it may have.
     pub(in crate::gateway) fn take(&self, peer: IpAddr) -> Option<Permit<IpAddr>> {
         let peer = peer.to_canonical();
         let is_trusted = self.trusted.iter().any(|trusted| trusted.contains(&peer));
-        self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most })
+        self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most_per_network })
     }
 }
 
@@ -34,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn g3_a_network_has_its_places_and_gives_them_back() {
+    fn g3_a_network_has_its_permits_and_returns_them() {
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
         let peers = Peers::new(2, vec!["10.0.0.0/8".parse().unwrap()]);
         let held = ["2001:db8::1", "2001:db8::2"].map(|peer| peers.take(address(peer)).unwrap());

@@ -1,4 +1,4 @@
-//! How often anybody may come: per client address and per credential. Nobody is judged here, only counted.
+//! Limits the rate of requests per client address and per credential. Credentials are counted here, not verified.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,29 +6,24 @@ use std::num::NonZeroU32;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use hyper::header::HeaderMap;
-use ipnet::IpNet;
 
 use crate::command::Credential;
-use crate::gateway::listener::client_address;
 use crate::gateway::routes::error::HttpError;
 
-/// Counters of one kind. Clients are spread over them by a hash that nobody outside can foresee, so memory is bounded
-/// whoever comes: 256 Ki counters of a few words. Two clients that meet in one share its allowance.
+/// Counters of one kind. Clients are spread over them by a hash that only this process knows. So memory is bounded
+/// however many clients come (256 Ki counters of a few words), and clients cannot choose their counter. Two clients that
+/// share a counter share its allowance.
 const COUNTERS: u64 = 1 << 18;
 
-/// Requests a second, and at once. A rate or burst of 0 sets no limit.
+/// A rate or burst of 0 sets no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate {
-    /// A second, in the long run.
     pub per_second: u32,
-    /// At once, after a while of silence.
+    /// Requests at once after a pause.
     pub burst: u32,
 }
 
-/// Who may come in, and how often.
-pub(in crate::gateway) struct Gate {
-    trusted: Vec<IpNet>,
+pub(in crate::gateway) struct RateLimits {
     addresses: Counters,
     credentials: Counters,
 }
@@ -39,23 +34,18 @@ struct Counters {
     hasher: RandomState,
 }
 
-impl Gate {
-    pub(in crate::gateway) fn new(trusted: Vec<IpNet>, address: Rate, credential: Rate) -> Self {
-        Self { trusted, addresses: Counters::new(address), credentials: Counters::new(credential) }
+impl RateLimits {
+    pub(in crate::gateway) fn new(address: Rate, credential: Rate) -> Self {
+        Self { addresses: Counters::new(address), credentials: Counters::new(credential) }
     }
 
-    /// Whose request it is.
-    pub(in crate::gateway) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        client_address::client(peer, headers, &self.trusted)
-    }
-
-    /// Counts a request of that address.
+    /// Counts a request of this address, and rejects it if there were too many.
     pub(in crate::gateway) fn admit_address(&self, client: IpAddr) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "address", seconds };
         self.addresses.admit(&network(client)).map_err(limited)
     }
 
-    /// Counts a request with that credential.
+    /// Counts a request with this credential, and rejects it if there were too many.
     pub(in crate::gateway) fn admit_credential(&self, credential: &Credential) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "credential", seconds };
         self.credentials.admit(credential.counted_by()).map_err(limited)
@@ -69,7 +59,7 @@ impl Counters {
         Self { limiter, clock: DefaultClock::default(), hasher: RandomState::new() }
     }
 
-    /// The seconds to wait, when it is too much.
+    /// Returns the seconds to wait if there were too many requests.
     fn admit(&self, key: &(impl Hash + ?Sized)) -> Result<(), u64> {
         let Some(limiter) = &self.limiter else { return Ok(()) };
         let counter = u32::try_from(self.hasher.hash_one(key) % COUNTERS).unwrap_or_default();
@@ -80,7 +70,7 @@ impl Counters {
     }
 }
 
-/// What counts as one client: an IPv4 address, or an IPv6 /64, which any one site has all of.
+/// The network that counts as one client: an IPv4 address, or the IPv6 /64 that one site owns whole.
 pub(in crate::gateway) fn network(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
@@ -91,9 +81,9 @@ pub(in crate::gateway) fn network(client: IpAddr) -> IpAddr {
     }
 }
 
-impl std::fmt::Debug for Gate {
+impl std::fmt::Debug for RateLimits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gate").field("trusted", &self.trusted).finish_non_exhaustive()
+        f.debug_struct("RateLimits").finish_non_exhaustive()
     }
 }
 

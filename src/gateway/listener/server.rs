@@ -1,4 +1,4 @@
-//! The listener: takes connections in, bounds everything about them, and drains on shutdown.
+//! The listener: accepts connections, applies their limits, and drains them at shutdown.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -15,38 +15,58 @@ use hyper_util::server::conn::auto::Builder;
 use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::gateway::listener::peers::Peers;
-use crate::gateway::listener::rate_limits::Gate;
+use crate::gateway::listener::rate_limits::RateLimits;
 use crate::gateway::{Certificates, Gateway, Rate};
 
-/// Pause after the operating system refused to hand over a connection: it is out of descriptors,
-/// and asking again at once would only burn time.
+/// Pause after the operating system failed to hand over a connection. The process is then out of file descriptors, and an
+/// immediate retry would only use the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where we do TLS ourselves, browsers are to come back with TLS only (RFC 6797), for a year. Behind a proxy that does it
-/// this is the proxy's to say; of other names of the domain we know nothing.
+/// Makes browsers use TLS only, for a year (RFC 6797). Sent if the gateway itself does TLS; otherwise the proxy before it
+/// decides. Other names of the domain are not covered.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// How much of everything the edge takes.
+/// Bytes of a head beyond [`Limits::uri`] and [`Limits::headers`] that are still read, so that the gateway itself rejects
+/// a head just above the limits.
+const HEAD_MARGIN_BYTES: usize = 4096;
+/// hyper's least buffer for a head.
+const MIN_HEAD_BUFFER_BYTES: usize = 8192;
+
+/// HTTP/2 flow-control window of a stream: all of a body, which has at most 64 KiB.
+const STREAM_WINDOW_BYTES: u32 = 65_535;
+/// HTTP/2 flow-control window of a connection: four bodies at once. Bounds the memory of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 262_144;
+/// Most bytes of answers that one HTTP/2 stream buffers.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Streams that a client has reset before they were accepted, and streams reset for a client's errors. More end the
+/// connection: protects from rapid resets (CVE-2023-44487).
+const MAX_PENDING_RESETS: usize = 20;
+const MAX_ERROR_RESETS: usize = 128;
+/// Finds dead HTTP/2 connections: a ping, and the longest wait for its answer.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The limits of one listener.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
-    /// Connections open at once; further ones wait in the listener's backlog.
+    /// Open connections. More wait in the operating system's backlog.
     pub connections: usize,
-    /// Of these, connections of one address that is no trusted proxy's; further ones are closed at once. 0: no limit.
+    /// Open connections of one client network. More are closed at once. Trusted proxies have no limit; 0 sets none.
     pub connections_per_address: usize,
-    /// Time for a request's head to arrive, counted from the connection's beginning as well, TLS handshake included.
+    /// Longest time for the head of the first request to arrive, TLS handshake included, and for each further head.
     pub header_timeout: Duration,
-    /// Time that a connection may stay open without a request in flight.
+    /// Longest time for a connection without a running request.
     pub idle_timeout: Duration,
-    /// Time for a body to arrive.
+    /// Longest time for a body to arrive, from the beginning of the request.
     pub body_timeout: Duration,
-    /// Time for the whole answer; longer than the bus's own deadline.
+    /// Longest time for the whole answer. Must exceed the backend's deadline for commands.
     pub request_timeout: Duration,
     /// Bytes of all headers together.
     pub headers: usize,
@@ -56,13 +76,13 @@ pub(crate) struct Limits {
     pub body: usize,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
-    /// Requests of one client address.
+    /// Requests of one client network.
     pub address_rate: Rate,
     /// Requests with one credential.
     pub credential_rate: Rate,
-    /// Peers whose word about a client's address counts.
+    /// Proxies whose headers name the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Time for requests in flight to end after shutdown began.
+    /// Longest wait for running requests at shutdown.
     pub drain: Duration,
 }
 
@@ -87,32 +107,40 @@ impl Default for Limits {
     }
 }
 
-/// How the listener ended.
+/// The result of a shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drain {
-    /// All requests in flight were answered.
+    /// All running requests were answered.
     Complete,
-    /// Some were cut off at the deadline.
+    /// Connections were closed at the deadline.
     Cut,
 }
 
-/// Whether requests are in flight on a connection, and since when not.
+/// The requests that run on one connection.
 #[derive(Debug)]
-struct Activity(Mutex<(usize, Instant)>);
+struct Activity(Mutex<ActivityState>);
 
-/// A request in flight until it is dropped.
-struct Busy(Arc<Activity>);
+#[derive(Debug, Clone, Copy)]
+struct ActivityState {
+    running: usize,
+    /// The time of the last change of `running`.
+    since: Instant,
+}
 
-/// What the connections of a listener share.
+/// Counts a request as running until it is dropped.
+struct Running(Arc<Activity>);
+
+/// State that all connections of a listener share.
 struct Listener {
     gateway: Arc<Gateway>,
     limits: Limits,
-    gate: Gate,
+    rates: RateLimits,
     tls: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
 }
 
-/// Serves until shutdown, with TLS where there is a certificate, then lets what is in flight end within the limit.
+/// Serves until shutdown, with TLS if there is a certificate. Then waits for running requests, at most for
+/// [`Limits::drain`].
 pub(crate) async fn run(
     listener: TcpListener,
     gateway: Arc<Gateway>,
@@ -121,19 +149,19 @@ pub(crate) async fn run(
     shutdown: CancellationToken,
 ) -> Drain {
     let (permits, drain) = (Arc::new(Semaphore::new(limits.connections)), limits.drain);
-    let gate = Gate::new(limits.trusted_proxies.clone(), limits.address_rate, limits.credential_rate);
+    let rates = RateLimits::new(limits.address_rate, limits.credential_rate);
     let peers = Peers::new(limits.connections_per_address, limits.trusted_proxies.clone());
-    let shared = Arc::new(Listener { gateway, limits, gate, tls, shutdown: shutdown.clone() });
+    let shared = Arc::new(Listener { gateway, limits, rates, tls, shutdown: shutdown.clone() });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
-    while let Some((stream, peer, permit)) = accept(&listener, &permits, &shutdown).await {
-        let Some(place) = peers.take(peer) else {
-            tracing::debug!(%peer, "a connection too many of this address");
+    while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shutdown).await {
+        let Some(network_permit) = peers.take(peer) else {
+            tracing::debug!(%peer, "connection closed: its network has too many");
             continue;
         };
         let (shared, cut) = (Arc::clone(&shared), cut.clone());
         tracker.spawn(async move {
-            cut.run_until_cancelled(shared.take(stream, peer)).await;
-            drop((place, permit));
+            cut.run_until_cancelled(shared.handshake(stream, peer)).await;
+            drop((network_permit, permit));
         });
     }
     drop(listener);
@@ -141,23 +169,27 @@ pub(crate) async fn run(
     if tokio::time::timeout(drain, tracker.wait()).await.is_ok() {
         return Drain::Complete;
     }
-    tracing::warn!(connections = tracker.len(), "connections cut at the end of the drain");
+    tracing::warn!(connections = tracker.len(), "connections closed at the end of the drain");
     cut.cancel();
     tracker.wait().await;
     Drain::Cut
 }
 
-type Accepted = (TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit);
+struct Accepted {
+    stream: TcpStream,
+    peer: IpAddr,
+    permit: OwnedSemaphorePermit,
+}
 
-/// The next connection, taken only when there is room for it; none once shutdown began.
+/// Waits for a permit, then for a connection. Returns `None` once shutdown began.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &CancellationToken) -> Option<Accepted> {
     let next = async {
         let permit = Arc::clone(permits).acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => return Some((stream, peer.ip(), permit)),
+                Ok((stream, peer)) => return Some(Accepted { stream, peer: peer.ip(), permit }),
                 Err(error) => {
-                    tracing::warn!(%error, "no connection accepted");
+                    tracing::warn!(%error, "no connection accepted; trying again");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -167,8 +199,9 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &Can
 }
 
 impl Listener {
-    /// Takes one connection in: the handshake, where there is one, counts as a part of the first request's head.
-    async fn take(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
+    /// Makes the TLS handshake, if any, and serves the connection. The handshake counts as a part of the first request's
+    /// head.
+    async fn handshake(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
@@ -181,28 +214,28 @@ impl Listener {
         };
         match made {
             Ok(Ok(stream)) => self.serve(stream, peer, activity).await,
-            Ok(Err(error)) => tracing::debug!(%error, "no TLS handshake"),
-            Err(_) => tracing::debug!("TLS handshake took too long"),
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    /// Serves one connection. Beside hyper's own limits it is closed when no request is in flight for too long:
-    /// neither a slow first byte, nor half an HTTP/2 preface, nor pings keep it open.
+    /// Serves one connection. Besides hyper's own limits, it is closed if no request runs for too long: a slow first byte,
+    /// half an HTTP/2 preface or pings do not keep it open.
     async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (idle, shared) = (Arc::clone(&activity), Arc::clone(self));
+        let (watched, shared) = (Arc::clone(&activity), Arc::clone(self));
         let builder = builder(&self.limits);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shared, busy) = (Arc::clone(&shared), Activity::begin(&activity));
+            let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity));
             async move {
-                let Listener { gateway, limits, gate, tls, .. } = &*shared;
-                let mut reply = gateway.answer(request, peer, limits, gate).await;
+                let Listener { gateway, limits, rates, tls, shutdown: _ } = &*shared;
+                let mut reply = gateway.answer(request, peer, limits, rates).await;
                 if tls.is_some() {
                     reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
                 }
-                drop(busy);
+                drop(running);
                 Ok::<_, Infallible>(reply)
             }
         });
@@ -210,12 +243,12 @@ impl Listener {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.shutdown.cancelled() => {}
-            () = idle.ended(&self.limits) => {}
+            () = watched.idle(&self.limits) => {}
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => log_end(ended.err()),
-            () = idle.ended(&self.limits) => {}
+            () = watched.idle(&self.limits) => {}
         }
     }
 }
@@ -227,57 +260,58 @@ fn log_end(error: Option<Box<dyn std::error::Error + Send + Sync>>) {
 }
 
 fn builder(limits: &Limits) -> Builder<TokioExecutor> {
+    let head_bytes = limits.uri + limits.headers + HEAD_MARGIN_BYTES;
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        // Room for a head at both limits, so that one above them gets our own answer.
-        .max_buf_size((limits.uri + limits.headers + 4096).max(8192))
+        .max_buf_size(head_bytes.max(MIN_HEAD_BUFFER_BYTES))
         .half_close(false)
         .keep_alive(true);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.uri + limits.headers + 4096).unwrap_or(u32::MAX))
-        // A body is at most 64 KiB, so a window of that size costs nothing and bounds the memory.
-        .initial_stream_window_size(65_535)
-        .initial_connection_window_size(262_144)
-        .max_send_buf_size(256 * 1024)
-        // Against rapid resets (CVE-2023-44487).
-        .max_pending_accept_reset_streams(20)
-        .max_local_error_reset_streams(128)
-        .keep_alive_interval(Duration::from_secs(20))
-        .keep_alive_timeout(Duration::from_secs(10));
+        .max_header_list_size(u32::try_from(head_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
     builder
 }
 
 impl Activity {
     fn new() -> Self {
-        Self(Mutex::new((0, Instant::now())))
+        Self(Mutex::new(ActivityState { running: 0, since: Instant::now() }))
     }
 
-    fn with<T>(&self, change: impl FnOnce(&mut (usize, Instant)) -> T) -> T {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn state(&self) -> ActivityState {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(this: &Arc<Self>) -> Busy {
-        this.with(|(requests, since)| {
-            *requests += 1;
-            *since = Instant::now();
-        });
-        Busy(Arc::clone(this))
+    fn set_running(&self, change: impl FnOnce(usize) -> usize) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = ActivityState { running: change(state.running), since: Instant::now() };
     }
 
-    /// Returns when no request has been in flight for the limit.
-    async fn ended(&self, limits: &Limits) {
-        let began = self.with(|(_, since)| *since);
+    fn begin(this: &Arc<Self>) -> Running {
+        this.set_running(|running| running + 1);
+        Running(Arc::clone(this))
+    }
+
+    /// Returns once no request has run for the limit: [`Limits::header_timeout`] until the first request, then
+    /// [`Limits::idle_timeout`].
+    async fn idle(&self, limits: &Limits) {
+        let began = self.state().since;
         loop {
-            let (requests, since) = self.with(|now| *now);
+            let ActivityState { running, since } = self.state();
             let longest = if since == began { limits.header_timeout } else { limits.idle_timeout };
-            let deadline = if requests > 0 { Instant::now() + longest } else { since + longest };
-            if requests == 0 && deadline <= Instant::now() {
+            let deadline = if running > 0 { Instant::now() + longest } else { since + longest };
+            if running == 0 && deadline <= Instant::now() {
                 return;
             }
             tokio::time::sleep_until(deadline).await;
@@ -285,11 +319,8 @@ impl Activity {
     }
 }
 
-impl Drop for Busy {
+impl Drop for Running {
     fn drop(&mut self) {
-        self.0.with(|(requests, since)| {
-            *requests = requests.saturating_sub(1);
-            *since = Instant::now();
-        });
+        self.0.set_running(|running| running.saturating_sub(1));
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway's certificate: read at start, and again when its files change.
+//! The gateway's certificate. Its files are read at start, on SIGHUP, and when they change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::pem::{self, PemObject as _};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
@@ -15,59 +15,45 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use zeroize::Zeroizing;
 
-/// How often files are looked at: a look costs two small reads.
-pub(crate) const LOOK: Duration = Duration::from_secs(5);
+/// Interval at which the files are read. A new certificate is in use within this time; a check costs two small reads.
+pub(crate) const CERTIFICATE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why there is no certificate to serve with. Nothing of the key is in the text.
+/// No usable certificate. The texts never contain key material.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsError {
-    /// One of the two settings without the other.
     #[error("http.tls_cert and http.tls_key go together: give both, or neither for plain HTTP")]
     Half,
-    /// A file cannot be read.
     #[error("{setting}: cannot read {path}: {source}")]
-    File {
-        /// Which setting names it.
-        setting: &'static str,
-        /// Its path.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// No certificate in the file.
-    #[error("http.tls_cert: no PEM certificate in {0}")]
-    NoCertificate(String),
-    /// No private key in the file.
-    #[error("http.tls_key: no PEM private key in {0}")]
-    NoKey(String),
-    /// They do not go together, or are of a kind that cannot be used.
+    File { setting: &'static str, path: String, source: std::io::Error },
+    #[error("http.tls_cert: no PEM certificate in {path}")]
+    NoCertificate { path: String, source: Option<pem::Error> },
+    #[error("http.tls_key: no PEM private key in {path}")]
+    NoKey { path: String, source: pem::Error },
+    /// Certificate and key do not belong together, or rustls does not support their kind.
     #[error("http.tls_cert and http.tls_key: {0}")]
-    Pair(rustls::Error),
+    Pair(#[from] rustls::Error),
 }
 
-/// The certificate in force, and where it comes from.
+/// The current certificate and its files.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     cert: PathBuf,
     key: PathBuf,
-    /// Digest of what the files held at the beginning.
+    /// Digest of the files' content at start.
     first: Digest,
     current: ArcSwap<ServerConfig>,
 }
 
 type Digest = [u8; 32];
 
-/// What the two files hold.
+/// The content of the two files.
 struct Pair {
     cert: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
 }
 
 impl Certificates {
-    /// Reads both files; `None` when neither is named.
-    ///
-    /// # Errors
-    /// [`TlsError`].
+    /// Reads both files. Returns `None` if neither is set.
     pub(crate) async fn load(cert: &Path, key: &Path) -> Result<Option<Self>, TlsError> {
         match (cert.as_os_str().is_empty(), key.as_os_str().is_empty()) {
             (true, true) => return Ok(None),
@@ -79,13 +65,13 @@ impl Certificates {
         Ok(Some(Self { cert: cert.to_owned(), key: key.to_owned(), first: pair.digest(), current }))
     }
 
-    /// What the next handshake is made with.
+    /// The configuration of the next handshake.
     pub(in crate::gateway) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }
 
-    /// Takes new files into force, when asked to and whenever a look finds them changed. A pair that cannot be used is
-    /// logged once, and the old one stays.
+    /// Loads the files again on each `reload` and whenever they have changed. If the new pair cannot be used, logs it once
+    /// and keeps the old certificate.
     pub(crate) async fn keep_current(
         &self,
         every: Duration,
@@ -94,14 +80,14 @@ impl Certificates {
     ) {
         let mut seen = Some(self.first);
         loop {
-            let asked = tokio::select! {
+            let is_requested = tokio::select! {
                 () = stop.cancelled() => return,
                 Ok(()) = reload.changed() => true,
                 () = tokio::time::sleep(every) => false,
             };
             let read = Pair::read(&self.cert, &self.key).await;
             let found = read.as_ref().ok().map(Pair::digest);
-            if found == seen && !asked {
+            if found == seen && !is_requested {
                 continue;
             }
             seen = found;
@@ -110,7 +96,7 @@ impl Certificates {
                     self.current.store(Arc::new(config));
                     info!("serving with the certificate of {}", self.cert.display());
                 }
-                Err(error) => error!("the certificate in force stays: {error}"),
+                Err(error) => error!("certificate not loaded; keeping the old one: {error}"),
             }
         }
     }
@@ -130,19 +116,21 @@ impl Pair {
         Sha256::digest(parts.concat()).into()
     }
 
-    /// TLS 1.2 and 1.3 (BCP 195), HTTP/2 before HTTP/1.1, no early data: that can be replayed.
+    /// TLS 1.2 and 1.3 (BCP 195), HTTP/2 before HTTP/1.1. No early data, because it can be replayed.
     fn config(&self, cert: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
-        let no_certificate = || TlsError::NoCertificate(cert.display().to_string());
+        let no_certificate = |source| TlsError::NoCertificate { path: cert.display().to_string(), source };
         let chain = CertificateDer::pem_slice_iter(&self.cert).collect::<Result<Vec<_>, _>>();
-        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| TlsError::NoKey(key.display().to_string()))?;
-        // Named, because a second provider anywhere among the dependencies leaves rustls without a default.
+        let chain = chain.map_err(|source| no_certificate(Some(source)))?;
+        if chain.is_empty() {
+            return Err(no_certificate(None));
+        }
+        let key = PrivateKeyDer::from_pem_slice(&self.key)
+            .map_err(|source| TlsError::NoKey { path: key.display().to_string(), source })?;
+        // Set explicitly: rustls has no default if two dependencies bring different providers.
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(TlsError::Pair)?
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(TlsError::Pair)?;
+            .with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }

@@ -1,4 +1,4 @@
-//! The routes that a browser comes to: the start of a bound login, and the provider's callback.
+//! The routes that browsers open: the start of a bound login, and the provider's callback.
 
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -7,17 +7,18 @@ use serde_json::json;
 
 use crate::call::Call;
 use crate::gateway::backend::{Backend, Command, RequestContext, StateOwner};
-use crate::gateway::routes::error::{Answer, HttpError};
+use crate::gateway::routes::error::{ErrorReply, HttpError};
 use crate::gateway::routes::page::{self, Outcome};
 use crate::gateway::routes::reply::{self, Reply};
-use crate::gateway::routes::request::{self, Asked};
+use crate::gateway::routes::request::{self, ParsedRequest};
 use crate::secret::Secret;
 
-/// Longest state that is looked up; ours are far shorter.
-const MAX_STATE: usize = 256;
+/// Longest state that is looked up. Ours have 43 bytes; longer texts would only load the bus.
+const MAX_STATE_BYTES: usize = 256;
 
+/// The worker's answer to [`Call::Start`].
 #[derive(Deserialize)]
-struct Started {
+struct StartAnswer {
     oauth_url: Secret,
     cookie: Cookie,
 }
@@ -26,71 +27,74 @@ struct Started {
 struct Cookie {
     name: String,
     value: Secret,
-    /// Seconds that it is kept: as long as the login may take.
+    /// Seconds: as long as the login may take.
     max_age: u64,
 }
 
-/// Sends a browser on to the provider with the cookie that the callback then demands.
-pub(in crate::gateway) async fn start(backend: &Backend, mut asked: Asked) -> Result<Reply, HttpError> {
-    let ticket = asked.query.need("ticket")?;
-    asked.query.end()?;
-    let answer = backend.call(Call::Start, &asked.context, &json!({ "ticket": ticket.expose() })).await?;
-    let started = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
-    redirect(&started).ok_or(HttpError::Unreadable)
+/// Redirects a browser to the provider, with the cookie that the callback requires.
+pub(in crate::gateway) async fn start(backend: &Backend, mut request: ParsedRequest) -> Result<Reply, HttpError> {
+    let ticket = request.query.require("ticket")?;
+    request.query.expect_empty()?;
+    let answer = backend.call(Call::Start, &request.context, &json!({ "ticket": ticket.expose() })).await?;
+    redirect(&serde_json::from_slice(&answer).map_err(HttpError::invalid_answer)?)
 }
 
-fn redirect(Started { oauth_url, cookie: Cookie { name, value, max_age } }: &Started) -> Option<Reply> {
-    let url = url::Url::parse(oauth_url.expose()).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
+fn redirect(
+    StartAnswer { oauth_url, cookie: Cookie { name, value, max_age } }: &StartAnswer,
+) -> Result<Reply, HttpError> {
+    let url = url::Url::parse(oauth_url.expose()).map_err(HttpError::invalid_answer)?;
+    if !matches!(url.scheme(), "https" | "http") {
+        return Err(HttpError::invalid_answer("oauth_url is not a web address"));
+    }
     if !request::is_login_cookie(name, value.expose()) {
-        return None;
+        return Err(HttpError::invalid_answer("the cookie is not a login's"));
     }
     let cookie = format!("{name}={}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax", value.expose());
+    let header = |text: &str| HeaderValue::from_str(text).map_err(HttpError::invalid_answer);
     let mut reply = Response::default();
     *reply.status_mut() = StatusCode::SEE_OTHER;
-    reply.headers_mut().insert(header::LOCATION, HeaderValue::from_str(url.as_str()).ok()?);
-    reply.headers_mut().insert(header::SET_COOKIE, HeaderValue::from_str(&cookie).ok()?);
-    Some(reply)
+    reply.headers_mut().insert(header::LOCATION, header(url.as_str())?);
+    reply.headers_mut().insert(header::SET_COOKIE, header(&cookie)?);
+    Ok(reply)
 }
 
-/// Takes what the provider sent, has a worker exchange it, and says how it went: in JSON, or as a
-/// page that shows no token.
-pub(in crate::gateway) async fn finish(backend: &Backend, mut asked: Asked, html: bool) -> Reply {
-    let owner = match owner(backend, &mut asked).await {
-        Ok((state, owner)) => (state, owner),
-        Err(error) => return failed(&error.answer(false), None, html),
+/// Has a worker exchange the code, and returns the result as JSON or as a page that shows no token.
+pub(in crate::gateway) async fn finish(backend: &Backend, mut request: ParsedRequest, html: bool) -> Reply {
+    let (state, owner) = match find_owner(backend, &mut request).await {
+        Ok(found) => found,
+        Err(error) => return failure(&error.reply(false), None, html),
     };
-    let (state, owner) = owner;
-    let cookies = request::login_cookies(&asked.headers);
-    let command = Command::Exchange { state, query: asked.raw_query, owner: owner.clone(), cookies };
-    match backend.command(command, &asked.context).await {
+    let cookies = request::login_cookies(&request.headers);
+    let command = Command::Exchange { state, query: request.raw_query, owner: owner.clone(), cookies };
+    match backend.command(command, &request.context).await {
         Ok(_) if html => page::reply(StatusCode::OK, &Outcome::Connected, Some(&owner)),
-        Ok(connection) => negotiated(reply::json(StatusCode::OK, connection)),
-        Err(error) => failed(&HttpError::Backend(error).answer(false), Some(&owner), html),
+        Ok(connection) => varies_by_accept(reply::json(StatusCode::OK, connection)),
+        Err(error) => failure(&HttpError::Backend(error).reply(false), Some(&owner), html),
     }
 }
 
-async fn owner(backend: &Backend, asked: &mut Asked) -> Result<(Secret, StateOwner), HttpError> {
-    let state = asked.query.need("state")?;
-    if state.expose().len() > MAX_STATE {
-        return Err(HttpError::bad(format!("state is longer than {MAX_STATE} bytes")));
+/// Takes the state from the query, and asks a worker which login it belongs to.
+async fn find_owner(backend: &Backend, request: &mut ParsedRequest) -> Result<(Secret, StateOwner), HttpError> {
+    let state = request.query.require("state")?;
+    if state.expose().len() > MAX_STATE_BYTES {
+        return Err(HttpError::bad_request(format!("state is longer than {MAX_STATE_BYTES} bytes")));
     }
-    // The state is the credential; another one travels sealed in the command alone.
-    let nobody = RequestContext { credential: None, ..asked.context.clone() };
-    let answer = backend.call(Call::State, &nobody, &json!({ "state": state.expose() })).await?;
-    let owner = serde_json::from_slice(&answer).map_err(|_| HttpError::Unreadable)?;
+    // The state is the credential of this call. A credential of the request goes only into the sealed command.
+    let context = RequestContext { credential: None, ..request.context.clone() };
+    let answer = backend.call(Call::State, &context, &json!({ "state": state.expose() })).await?;
+    let owner = serde_json::from_slice(&answer).map_err(HttpError::invalid_answer)?;
     Ok((state, owner))
 }
 
-/// A failure, in JSON or as a page; the status is the same.
-pub(in crate::gateway) fn failed(answer: &Answer, owner: Option<&StateOwner>, html: bool) -> Reply {
+/// Builds the answer to a failure as JSON or as a page, with the same status.
+pub(in crate::gateway) fn failure(error: &ErrorReply, owner: Option<&StateOwner>, html: bool) -> Reply {
     if html {
-        return answer.with(page::reply(answer.status, &Outcome::Failed(&answer.error), owner));
+        return error.with_header(page::reply(error.status, &Outcome::Failed(&error.error), owner));
     }
-    negotiated(answer.json())
+    varies_by_accept(error.json())
 }
 
-/// Marks an answer as the one to a wish for JSON.
-fn negotiated(mut reply: Reply) -> Reply {
+fn varies_by_accept(mut reply: Reply) -> Reply {
     reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     reply
 }
@@ -102,8 +106,8 @@ mod tests {
     #[track_caller]
     fn check(url: &str, name: &str, value: &str, expected: bool) {
         let cookie = Cookie { name: name.to_owned(), value: Secret::new(value), max_age: 600 };
-        let reply = redirect(&Started { oauth_url: Secret::new(url), cookie });
-        assert_eq!(reply.is_some(), expected, "{url} {name} {value}");
+        let reply = redirect(&StartAnswer { oauth_url: Secret::new(url), cookie });
+        assert_eq!(reply.is_ok(), expected, "{url} {name} {value}");
     }
 
     #[test]
@@ -119,9 +123,9 @@ mod tests {
     }
 
     #[test]
-    fn b4_the_cookie_is_kept_from_scripts_and_other_sites() {
+    fn b4_the_cookie_is_hidden_from_scripts_and_other_sites() {
         let cookie = Cookie { name: "__Host-tokenbus-f".to_owned(), value: Secret::new("v"), max_age: 600 };
-        let reply = redirect(&Started { oauth_url: Secret::new("https://p.example/a?state=s"), cookie }).unwrap();
+        let reply = redirect(&StartAnswer { oauth_url: Secret::new("https://p.example/a?state=s"), cookie }).unwrap();
         assert_eq!(reply.status(), StatusCode::SEE_OTHER);
         assert_eq!(reply.headers()[header::LOCATION], "https://p.example/a?state=s");
         assert_eq!(

@@ -1,26 +1,38 @@
-//! Why a request is not answered as asked, and the one place that makes a status of it.
+//! Failures of requests, and the one table that turns the gateway's own into statuses. A worker's status is passed on.
+
+use std::error::Error;
+use std::fmt;
 
 use hyper::StatusCode;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue, ToStrError};
+use matchit::MatchError;
 
-use crate::gateway::backend::BackendError;
+use crate::gateway::backend::{BackendError, NotReady};
 use crate::gateway::routes::reply::{self, Reply};
 use crate::subject::NameError;
 
-/// Seconds after which to ask again when nobody said how long.
-const RETRY_AFTER: u64 = 2;
+/// `Retry-After` of a 503 that names no time. A restart of NATS or the workers takes about as long.
+const RETRY_AFTER_SECONDS: u64 = 2;
 
-/// Why a request is not answered as asked. The text goes to the caller.
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// A request that is not answered as asked. The texts go to the caller.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gateway) enum HttpError {
     #[error("{0}")]
     BadRequest(String),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error("header {name} is not plain text")]
+    HeaderNotText { name: HeaderName, source: ToStrError },
+    #[error("the body must be a JSON object")]
+    BodyNotJson(#[source] serde_json::Error),
+    #[error("the body could not be read")]
+    BodyUnreadable(#[source] Cause),
     #[error("{0}")]
     Unauthorized(&'static str),
     #[error("there is nothing at this path")]
-    NoRoute,
+    NoRoute(#[from] MatchError),
     #[error("this path only takes {0}")]
     Method(String),
     #[error("the body is larger than {0} bytes")]
@@ -32,65 +44,103 @@ pub(in crate::gateway) enum HttpError {
     #[error("the answer did not come in time")]
     Timeout,
     #[error("a worker's answer could not be read")]
-    Unreadable,
+    InvalidAnswer(#[source] Cause),
+    #[error("the metrics could not be written")]
+    Metrics(#[from] fmt::Error),
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     #[error(transparent)]
     Backend(#[from] BackendError),
 }
 
-/// What the caller sees of an error.
+/// The caller's view of an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::gateway) struct Answer {
+pub(in crate::gateway) struct ErrorReply {
     pub(in crate::gateway) status: StatusCode,
     pub(in crate::gateway) error: String,
-    pub(in crate::gateway) header: Option<(HeaderName, HeaderValue)>,
+    /// The header that belongs to the status.
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl HttpError {
-    pub(in crate::gateway) fn bad(text: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn bad_request(text: impl Into<String>) -> Self {
         Self::BadRequest(text.into())
     }
 
-    /// The status and what goes with it. On most routes an unknown integration or connection is
-    /// a 400, as their documented codes want it; `missing_is_404` is set on the others.
-    pub(in crate::gateway) fn answer(&self, missing_is_404: bool) -> Answer {
+    /// For `map_err`.
+    pub(in crate::gateway) fn invalid_answer(cause: impl Into<Cause>) -> Self {
+        Self::InvalidAnswer(cause.into())
+    }
+
+    /// Returns the status and its header. An unknown integration or connection is a 404 if `missing_is_404`; on the other
+    /// routes it is the 400 that they document.
+    pub(in crate::gateway) fn reply(&self, missing_is_404: bool) -> ErrorReply {
         let (status, header) = match self {
-            Self::BadRequest(_) | Self::Name(_) => (StatusCode::BAD_REQUEST, None),
+            Self::BadRequest(_)
+            | Self::Name(_)
+            | Self::HeaderNotText { .. }
+            | Self::BodyNotJson(_)
+            | Self::BodyUnreadable(_) => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, Some(challenge())),
-            Self::NoRoute => (StatusCode::NOT_FOUND, None),
+            Self::NoRoute(_) => (StatusCode::NOT_FOUND, None),
             Self::Method(allow) => {
                 (StatusCode::METHOD_NOT_ALLOWED, HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)))
             }
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
-            Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(Some(*seconds)))),
-            Self::Timeout | Self::Backend(BackendError::Deadline) => (StatusCode::GATEWAY_TIMEOUT, None),
-            Self::Unreadable => (StatusCode::BAD_GATEWAY, None),
-            Self::Backend(BackendError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(None))),
-            Self::Backend(BackendError::Refused { status, error: _, retry_after: after }) => match status {
-                401 | 403 => (StatusCode::UNAUTHORIZED, Some(challenge())),
-                404 if missing_is_404 => (StatusCode::NOT_FOUND, None),
-                413 => (StatusCode::PAYLOAD_TOO_LARGE, None),
-                429 => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(*after))),
-                400..=499 => (StatusCode::BAD_REQUEST, None),
-                503 => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(*after))),
-                504 => (StatusCode::GATEWAY_TIMEOUT, None),
-                // A provider may have said when it wants to be asked again.
-                _ => (StatusCode::BAD_GATEWAY, after.map(|after| retry_after(Some(after)))),
-            },
+            Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(*seconds))),
+            Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
+            Self::InvalidAnswer(_) | Self::Metrics(_) => (StatusCode::BAD_GATEWAY, None),
+            Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
+            Self::Backend(error) => backend(error, missing_is_404),
         };
-        Answer { status, error: self.to_string(), header }
+        ErrorReply { status, error: self.to_string(), header }
     }
 }
 
-impl Answer {
-    /// The answer in JSON: `{"error": text}`.
+fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(HeaderName, HeaderValue)>) {
+    match error {
+        BackendError::Refused { status, error: _, retry_after_seconds } => {
+            refused(*status, *retry_after_seconds, missing_is_404)
+        }
+        BackendError::UsedState | BackendError::NoCredential => (StatusCode::UNAUTHORIZED, Some(challenge())),
+        BackendError::NotText(_) => (StatusCode::BAD_REQUEST, None),
+        BackendError::Occupied | BackendError::Unavailable(_) | BackendError::Disconnected | BackendError::Seal(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS)))
+        }
+        BackendError::Deadline => (StatusCode::GATEWAY_TIMEOUT, None),
+    }
+}
+
+/// Maps a status that a worker chose to one that the route documents.
+fn refused(
+    status: u16,
+    retry_after_seconds: Option<u64>,
+    missing_is_404: bool,
+) -> (StatusCode, Option<(HeaderName, HeaderValue)>) {
+    let wait = || Some(retry_after(retry_after_seconds.unwrap_or(RETRY_AFTER_SECONDS)));
+    match status {
+        401 | 403 => (StatusCode::UNAUTHORIZED, Some(challenge())),
+        404 if missing_is_404 => (StatusCode::NOT_FOUND, None),
+        413 => (StatusCode::PAYLOAD_TOO_LARGE, None),
+        429 => (StatusCode::TOO_MANY_REQUESTS, wait()),
+        400..=499 => (StatusCode::BAD_REQUEST, None),
+        503 => (StatusCode::SERVICE_UNAVAILABLE, wait()),
+        504 => (StatusCode::GATEWAY_TIMEOUT, None),
+        // The provider may have named a time.
+        _ => (StatusCode::BAD_GATEWAY, retry_after_seconds.map(retry_after)),
+    }
+}
+
+impl ErrorReply {
+    /// Builds `{"error": text}`.
     pub(in crate::gateway) fn json(&self) -> Reply {
         let body = serde_json::json!({ "error": self.error }).to_string();
-        self.with(reply::json(self.status, body))
+        self.with_header(reply::json(self.status, body))
     }
 
     /// Adds the header that belongs to the status.
-    pub(in crate::gateway) fn with(&self, mut reply: Reply) -> Reply {
+    pub(in crate::gateway) fn with_header(&self, mut reply: Reply) -> Reply {
         if let Some((name, value)) = &self.header {
             reply.headers_mut().insert(name.clone(), value.clone());
         }
@@ -102,22 +152,24 @@ fn challenge() -> (HeaderName, HeaderValue) {
     (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
-fn retry_after(seconds: Option<u64>) -> (HeaderName, HeaderValue) {
-    (header::RETRY_AFTER, HeaderValue::from(seconds.unwrap_or(RETRY_AFTER)))
+fn retry_after(seconds: u64) -> (HeaderName, HeaderValue) {
+    (header::RETRY_AFTER, HeaderValue::from(seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::jetstream::NatsError;
 
     #[track_caller]
     fn check(status: u16, missing_is_404: bool, expected: u16) {
-        let error = HttpError::Backend(BackendError::Refused { status, error: "no".to_owned(), retry_after: Some(7) });
-        assert_eq!(error.answer(missing_is_404).status.as_u16(), expected);
+        let error =
+            HttpError::Backend(BackendError::Refused { status, error: "no".to_owned(), retry_after_seconds: Some(7) });
+        assert_eq!(error.reply(missing_is_404).status.as_u16(), expected);
     }
 
     #[test]
-    fn a_workers_status_becomes_one_of_the_documented() {
+    fn a_workers_status_becomes_a_documented_one() {
         for status in [400, 401, 413, 429, 502, 503, 504] {
             check(status, false, status);
         }
@@ -130,18 +182,21 @@ mod tests {
     }
 
     #[test]
-    fn waiting_times_and_challenges_go_with_their_status() {
-        let busy = BackendError::Refused { status: 429, error: "slow down".to_owned(), retry_after: Some(7) };
-        assert_eq!(HttpError::Backend(busy).answer(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
-        let away = HttpError::Backend(BackendError::Unavailable).answer(false);
-        assert_eq!(away.header, Some((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER))));
-        let limited = HttpError::Limited { whose: "address", seconds: 3 }.answer(false);
+    fn waiting_times_and_challenges_belong_to_their_status() {
+        let busy = BackendError::Refused { status: 429, error: "slow down".to_owned(), retry_after_seconds: Some(7) };
+        assert_eq!(HttpError::Backend(busy).reply(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
+        for away in [BackendError::Unavailable(NatsError::away("test")), BackendError::Disconnected] {
+            let away = HttpError::Backend(away).reply(false);
+            assert_eq!(away.status, StatusCode::SERVICE_UNAVAILABLE);
+            assert_eq!(away.header, Some((header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS))));
+        }
+        let limited = HttpError::Limited { whose: "address", seconds: 3 }.reply(false);
         assert_eq!((limited.status.as_u16(), limited.header), (429, Some((header::RETRY_AFTER, HeaderValue::from(3)))));
         for after in [Some(7), None] {
-            let broken = BackendError::Refused { status: 502, error: "later".to_owned(), retry_after: after };
+            let broken = BackendError::Refused { status: 502, error: "later".to_owned(), retry_after_seconds: after };
             let expected = after.map(|after| (header::RETRY_AFTER, HeaderValue::from(after)));
-            assert_eq!(HttpError::Backend(broken).answer(false).header, expected);
+            assert_eq!(HttpError::Backend(broken).reply(false).header, expected);
         }
-        assert_eq!(HttpError::Unauthorized("who?").answer(false).header, Some(challenge()));
+        assert_eq!(HttpError::Unauthorized("who?").reply(false).header, Some(challenge()));
     }
 }

@@ -1,4 +1,5 @@
-//! What is counted. Labels come from fixed sets alone: route patterns, methods of the table, codes.
+//! The gateway's metrics. Labels come from fixed sets only: route patterns, known methods, statuses. A client cannot add
+//! time series.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// The registry of the whole process; clones are the same one.
+/// The registry of the whole process. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     registry: Arc<Mutex<Registry>>,
@@ -36,7 +37,7 @@ struct Callback {
 pub(in crate::gateway) struct InFlight(Gauge);
 
 impl Metrics {
-    /// A registry that holds the edge's own metrics; names begin with `tokenbus_`.
+    /// A registry with the gateway's own metrics. Their names begin with `tokenbus_`.
     #[must_use]
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("tokenbus");
@@ -49,15 +50,12 @@ impl Metrics {
         Self { registry: Arc::new(Mutex::new(registry)), requests, callbacks, in_flight }
     }
 
-    /// Lets others register what they count.
+    /// Adds metrics of other modules.
     pub(crate) fn register(&self, with: impl FnOnce(&mut Registry)) {
         with(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Everything in the OpenMetrics text format.
-    ///
-    /// # Errors
-    /// When one of the metrics can't be written.
+    /// Writes all metrics in the OpenMetrics text format.
     pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
@@ -104,14 +102,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_by_route_and_code_and_takes_others_in() {
+    fn counts_by_route_and_code_and_includes_other_modules_metrics() {
         let metrics = Metrics::new();
-        let theirs = Counter::<u64>::default();
-        metrics.register(|registry| registry.register("refreshes", "Refreshes", theirs.clone()));
-        theirs.inc();
+        let other = Counter::<u64>::default();
+        metrics.register(|registry| registry.register("refreshes", "Refreshes", other.clone()));
+        other.inc();
         metrics.request("/healthz", "GET", 200);
         metrics.callback(502);
-        let busy = metrics.in_flight();
+        let running = metrics.in_flight();
         let text = metrics.encode().unwrap();
         for line in [
             r#"tokenbus_http_requests_total{route="/healthz",method="GET",code="200"} 1"#,
@@ -121,7 +119,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }
-        drop(busy);
+        drop(running);
         assert!(metrics.encode().unwrap().contains("tokenbus_http_requests_in_flight 0"));
     }
 }

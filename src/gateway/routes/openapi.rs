@@ -1,16 +1,15 @@
-//! The description of all routes, OpenAPI 3.1.
+//! The OpenAPI 3.1 document of all routes.
 
 use hyper::StatusCode;
 
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::reply::{self, Reply};
-use crate::gateway::routes::request::Asked;
+use crate::gateway::routes::request::ParsedRequest;
 
-/// The OpenAPI document in JSON.
 pub(crate) const DOCUMENT: &str = include_str!("openapi.json");
 
-pub(in crate::gateway) fn document(asked: &Asked) -> Result<Reply, HttpError> {
-    asked.query.end()?;
+pub(in crate::gateway) fn document(request: &ParsedRequest) -> Result<Reply, HttpError> {
+    request.query.expect_empty()?;
     Ok(reply::json(StatusCode::OK, DOCUMENT))
 }
 
@@ -27,30 +26,30 @@ mod tests {
         serde_json::from_str(DOCUMENT).unwrap()
     }
 
-    /// The codes that an operation can answer with when it is routed.
-    fn codes(operation: Operation) -> BTreeSet<&'static str> {
-        let mut codes = BTreeSet::from(["200", "400", "405", "431"]);
+    /// The statuses with which an operation can answer.
+    fn statuses(operation: Operation) -> BTreeSet<&'static str> {
+        let mut statuses = BTreeSet::from(["200", "400", "405", "431"]);
         if !operation.is_open() {
-            codes.extend(["401", "413", "429", "502", "503", "504"]);
+            statuses.extend(["401", "413", "429", "502", "503", "504"]);
         }
         if operation.missing_is_404() {
-            codes.insert("404");
+            statuses.insert("404");
         }
         if operation == Operation::Start {
-            codes.remove("200");
-            codes.insert("303");
+            statuses.remove("200");
+            statuses.insert("303");
         }
         if operation == Operation::Ready {
-            codes.insert("503");
+            statuses.insert("503");
         }
         if operation == Operation::Metrics {
-            codes.extend(["404", "502"]);
+            statuses.extend(["404", "502"]);
         }
-        codes
+        statuses
     }
 
     #[test]
-    fn every_route_is_documented_with_its_codes_and_nothing_else_is() {
+    fn every_route_is_documented_with_its_statuses_and_no_other_route_is() {
         let document = document();
         let mut documented = BTreeSet::new();
         for (path, methods) in document["paths"].as_object().unwrap() {
@@ -63,7 +62,7 @@ mod tests {
             for path in route.paths {
                 let responses = document["paths"][path][&method]["responses"].as_object().unwrap();
                 let found: BTreeSet<&str> = responses.keys().map(String::as_str).collect();
-                assert_eq!(found, codes(*operation), "{method} {path}");
+                assert_eq!(found, statuses(*operation), "{method} {path}");
                 routed.insert((*path, method.clone()));
             }
         }
@@ -71,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn all_references_lead_somewhere() {
+    fn all_references_resolve() {
         fn check(value: &Value, document: &Value) {
             if let Some(reference) = value["$ref"].as_str() {
                 assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");

@@ -1,5 +1,5 @@
-//! The page that a browser sees after a callback. It shows no token, works without scripts and
-//! fetches nothing; all that is not ours in it is escaped.
+//! The page that a browser sees after a callback. It shows no token, works without scripts and loads nothing. All text
+//! from outside is escaped.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,36 +13,39 @@ use crate::gateway::backend::StateOwner;
 use crate::gateway::routes::reply::{self, Reply};
 
 const STYLE: &str = include_str!("page.css");
-/// Posts to the opener. It is the same for all; what it posts stands in attributes of the body, so
-/// that nothing of a request is ever part of a script.
+/// Posts a message to the opener. The script is constant and reads the message from attributes of the body, so that no
+/// part of a request becomes a part of a script.
 const SCRIPT: &str = include_str!("page.js");
 
 const TICK: &str = r#"<path d="M5 12.5l4.5 4.5L19 7.5"/>"#;
 const WARNING: &str = r#"<path d="M12 7v6"/><path d="M12 17h.01"/>"#;
 
-/// How it went.
+/// The result of a login.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::gateway) enum Outcome<'a> {
     Connected,
-    /// With the text that a caller in JSON would get.
+    /// The error's text, as the JSON answer has it.
     Failed(&'a str),
 }
 
-/// Where the person came from: the link back, what to call it, and where messages go.
+/// The page that the person came from.
 #[derive(Debug)]
 struct Origin {
     link: String,
+    /// The link's text.
     host: String,
+    /// The origin that receives the message.
     target: String,
 }
 
 impl Origin {
-    /// The worker's allow-list judged it at login; whatever is no plain web address is dropped here too.
+    /// Returns `None` for anything but a plain web address. The worker has checked its allow-list at login.
     fn of(return_to: &str) -> Option<Self> {
         let url = Url::parse(return_to).ok()?;
-        let plain = matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
+        let is_plain =
+            matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
         let origin = url.origin();
-        (plain && origin.is_tuple()).then(|| Self {
+        (is_plain && origin.is_tuple()).then(|| Self {
             link: url.to_string(),
             host: url[Position::BeforeHost..Position::AfterPort].to_owned(),
             target: origin.ascii_serialization(),
@@ -50,7 +53,7 @@ impl Origin {
     }
 }
 
-/// The page as an answer, with the policy that lets nothing in it but itself.
+/// Builds the answer, with a content security policy that allows only the page's own style and script.
 pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>) -> Reply {
     let origin = owner.and_then(|owner| owner.return_to.as_deref()).and_then(Origin::of);
     let mut reply = reply::of_type(status, "text/html; charset=utf-8", html(status, outcome, owner, origin.as_ref()));
@@ -69,10 +72,13 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner
 fn html(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>, origin: Option<&Origin>) -> String {
     let integration = owner.map(|owner| owner.integration_id.as_str());
     let (class, mark, title, text) = match outcome {
-        Outcome::Connected => {
-            ("connected", TICK, format!("{} is connected", integration.unwrap_or("It")), "You can close this window.")
-        }
-        Outcome::Failed(_) => ("error", WARNING, failure(status, integration), advice(status)),
+        Outcome::Connected => (
+            "connected",
+            TICK,
+            format!("{} is connected", integration.unwrap_or("The account")),
+            "You can close this window.",
+        ),
+        Outcome::Failed(_) => ("error", WARNING, failure_title(status, integration), advice(status)),
     };
     let title = escape(&title);
     let detail = match outcome {
@@ -94,8 +100,8 @@ fn html(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>, o
     )
 }
 
-/// What failed, as far as is known: behind a link that was used already, there may well be a connection.
-fn failure(status: StatusCode, integration: Option<&str>) -> String {
+/// The page's title. It claims no failure for a used link, because that link may have made a connection.
+fn failure_title(status: StatusCode, integration: Option<&str>) -> String {
     match (status, integration) {
         (StatusCode::UNAUTHORIZED, _) => "This login link is not valid".to_owned(),
         (StatusCode::GATEWAY_TIMEOUT, Some(name)) => format!("{name} is not connected yet"),
@@ -104,19 +110,19 @@ fn failure(status: StatusCode, integration: Option<&str>) -> String {
     }
 }
 
-/// What a person can do about it.
+/// Tells the person what to do.
 fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
         401 => {
-            "It was used already, it is too old, or it belongs to another browser. If you connected with it, all is well; if not, go back to where you came from and connect again."
+            "It was already used, has expired, or belongs to another browser. If you connected with it, all is well. If not, go back to the page you came from and connect again."
         }
         400 => {
-            "The login was refused or given up, and nothing was changed. Go back to where you came from and connect again."
+            "The login was refused or cancelled, and nothing has changed. Go back to the page you came from and connect again."
         }
         429 => "There were too many attempts. Wait a moment, then connect again.",
-        503 => "The service is not available just now. Wait a moment, then reload this page.",
-        504 => "It takes longer than usual and may still succeed. Look in a minute before you connect again.",
-        _ => "The provider did not answer as it should. Try again in a few minutes.",
+        503 => "The service is not available at the moment. Wait a moment, then reload this page.",
+        504 => "It takes longer than usual and may still succeed. Check again in a minute before you connect again.",
+        _ => "The provider did not answer correctly. Try again in a few minutes.",
     }
 }
 
@@ -137,7 +143,7 @@ fn attributes(outcome: &Outcome<'_>, owner: &StateOwner, origin: &Origin) -> Str
     format!(" data-origin=\"{}\" data-message=\"{}\"", escape(&origin.target), escape(&message.to_string()))
 }
 
-/// Text as it may stand in an element or in a quoted attribute.
+/// Escapes text for an element or a quoted attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -153,7 +159,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// The source expression of a content security policy that allows exactly this text.
+/// Returns the source expression that allows exactly this text in a content security policy.
 fn hash(text: &str) -> String {
     format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())))
 }

@@ -1,22 +1,18 @@
-//! Answers, and the headers that each of them carries.
+//! HTTP answers, and the headers that all of them carry.
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// An answer, whole.
 pub(in crate::gateway) type Reply = Response<Full<Bytes>>;
 
-/// Name of the header with the request's id.
 pub(in crate::gateway) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// An answer in JSON.
 pub(in crate::gateway) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     of_type(status, "application/json", body)
 }
 
-/// An answer of another media type.
 pub(in crate::gateway) fn of_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
@@ -24,13 +20,12 @@ pub(in crate::gateway) fn of_type(status: StatusCode, media_type: &'static str, 
     reply
 }
 
-/// `{"message": "success"}`.
 pub(in crate::gateway) fn success() -> Reply {
     json(StatusCode::OK, r#"{"message":"success"}"#)
 }
 
-/// Adds what every answer carries: nothing is stored, sniffed, framed or told to the next site.
-pub(in crate::gateway) fn seal_headers(reply: &mut Reply, request_id: &str) {
+/// Adds the headers of every answer: browsers must not store, sniff or frame it, nor send its URL on as a referrer.
+pub(in crate::gateway) fn add_common_headers(reply: &mut Reply, request_id: &str) {
     let headers = reply.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

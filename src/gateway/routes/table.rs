@@ -1,4 +1,4 @@
-//! Which path and method mean which operation.
+//! The route table: maps a path and a method to an operation.
 
 use matchit::{InsertError, Router};
 
@@ -7,45 +7,44 @@ use crate::gateway::routes::error::HttpError;
 use crate::subject::{ConnectionName, Integration};
 
 impl Operation {
-    /// Whether an unknown integration, connection or key is a 404 here, not a 400.
+    /// Returns true if an unknown integration, connection or key is a 404; on other routes it is a 400.
     pub(in crate::gateway) fn missing_is_404(self) -> bool {
         matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey)
     }
 
-    /// Whether a browser comes here by a link, with no credential but what the link holds.
+    /// Returns true if browsers open the path by a link. The only credential is then the state or ticket in the link.
     pub(in crate::gateway) fn is_for_browsers(self) -> bool {
         matches!(self, Self::Callback | Self::Start)
     }
 
-    /// Whether whatever watches over the process comes here all the time: no limit of requests holds.
-    pub(in crate::gateway) fn is_watched(self) -> bool {
+    /// Returns true if monitoring polls the path. It has no rate limit: a rejected check would look like a failure.
+    pub(in crate::gateway) fn is_for_monitoring(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics)
     }
 
-    /// Whether it is open to everyone.
+    /// Returns true if the operation needs no credential.
     pub(in crate::gateway) fn is_open(self) -> bool {
         matches!(self, Self::Health | Self::Ready | Self::Metrics | Self::OpenApi)
     }
 }
 
-/// Which of the routes a listener serves.
+/// The routes that a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Served {
-    /// All of them.
     All,
-    /// All but `/metrics`, which has its own listener.
+    /// `/metrics` has its own listener.
     WithoutMetrics,
-    /// `/metrics`, `/healthz` and `/readyz` alone.
+    /// `/metrics`, `/healthz` and `/readyz`.
     MetricsOnly,
 }
 
 impl Served {
     fn includes(self, operation: Operation) -> bool {
-        let health = matches!(operation, Operation::Health | Operation::Ready);
+        let is_health = matches!(operation, Operation::Health | Operation::Ready);
         match self {
             Self::All => true,
             Self::WithoutMetrics => operation != Operation::Metrics,
-            Self::MetricsOnly => health || operation == Operation::Metrics,
+            Self::MetricsOnly => is_health || operation == Operation::Metrics,
         }
     }
 }
@@ -61,7 +60,7 @@ pub(in crate::gateway) struct Row {
 #[derive(Debug)]
 pub(in crate::gateway) struct Routes(Router<Row>);
 
-/// The names in a path, as they came: percent-encoded and unchecked.
+/// The names in a path, still percent-encoded and not validated.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct PathNames {
     integration: Option<String>,
@@ -96,8 +95,7 @@ impl Routes {
     }
 
     pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found<'_>, HttpError> {
-        // The only error says that no route matches.
-        let matched = self.0.at(path).map_err(|_| HttpError::NoRoute)?;
+        let matched = self.0.at(path)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
         let names =
             PathNames { integration: name("integration_id"), connection: name("connection_id"), key: name("key_id") };
@@ -116,7 +114,6 @@ impl Row {
 }
 
 impl PathNames {
-    /// Whether the path names an integration.
     pub(in crate::gateway) fn has_integration(&self) -> bool {
         self.integration.is_some()
     }
@@ -129,13 +126,13 @@ impl PathNames {
         Ok(ConnectionName::parse(&decoded(self.connection.as_deref()))?)
     }
 
-    /// The key's id as it was meant; one of another form is one that no worker knows.
+    /// The key's id. Workers reject ids of another form.
     pub(in crate::gateway) fn key(&self) -> String {
         decoded(self.key.as_deref())
     }
 }
 
-/// Undoes percent-encoding; what can't be undone is empty, which is no name.
+/// Undoes percent-encoding. Invalid encoding becomes empty, which is not a valid name.
 fn decoded(segment: Option<&str>) -> String {
     let mut bytes = segment.unwrap_or_default().bytes();
     let hex = |bytes: &mut std::str::Bytes<'_>| {

@@ -1,4 +1,4 @@
-//! What is cut off, and what is counted.
+//! Connections that are closed, and requests that are rejected, because of a limit.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,17 +8,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use super::*;
 
 const PUT: &str = "PUT /hub/integrations/slack/oauth-config HTTP/1.1\r\nhost: x\r\nx-api-key: tb_1_2\r\n";
-/// Refused behind the credential, before anything is asked.
+/// Rejected after the credential is counted, before a call.
 const QUICK: &str = "/hub/integrations/oauth-config?limit=0";
 
-/// A callback that is refused as quickly.
+/// A callback that is rejected as early.
 const STATELESS: &str = "/hub/integrations/oauth-callback";
 
 fn rate(per_second: u32, burst: u32) -> Rate {
     Rate { per_second, burst }
 }
 
-/// Asks until it is too much, which at one request a second is soon.
+/// Repeats a request until it is limited, which happens soon at one request a second.
 async fn until_limited(running: &Running, path: &str, headers: &str) -> String {
     for _ in 0..1000 {
         let answer = ask(running, "GET", path, headers).await;
@@ -26,7 +26,7 @@ async fn until_limited(running: &Running, path: &str, headers: &str) -> String {
             return answer;
         }
     }
-    panic!("{path} is never too much with {headers}");
+    panic!("{path} is never limited with {headers}");
 }
 
 #[tokio::test]
@@ -36,7 +36,7 @@ async fn b7_big_heads_are_refused() {
     expect(&ask(&running, "GET", "/healthz", &big).await, 431, &["headers are larger", "no-store"]);
     let long = format!("/healthz?{}", "a".repeat(8192));
     expect(&ask(&running, "GET", &long, "").await, 400, &["the URI is longer"]);
-    // Beyond what a head of our own may hold hyper answers, or hangs up.
+    // hyper itself answers a head far above the limits, or closes the connection.
     for bytes in
         [format!("GET /{} HTTP/1.1\r\n", "a".repeat(70_000)), format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(70_000))]
     {
@@ -48,10 +48,10 @@ async fn b7_big_heads_are_refused() {
 #[tokio::test]
 async fn b7_big_bodies_are_refused_and_the_answer_arrives() {
     let running = start(Limits::default()).await;
-    // Declared and never sent; declared and sent; sent in chunks, just too much and much too much.
-    let declared = format!("{PUT}content-length: {}\r\n\r\n", DRAIN + 1);
+    // Declared and never sent; declared and sent; sent in chunks; just above the limit and far above it.
+    let declared = format!("{PUT}content-length: {}\r\n\r\n", MAX_DRAINED_BYTES + 1);
     expect(&raw(&running, declared.as_bytes()).await, 413, &["larger than 65536"]);
-    for length in [65_537, DRAIN / 2] {
+    for length in [65_537, MAX_DRAINED_BYTES / 2] {
         let whole = format!("{PUT}connection: close\r\ncontent-length: {length}\r\n\r\n{}", "a".repeat(length));
         expect(&raw(&running, whole.as_bytes()).await, 413, &["larger than 65536"]);
         let chunk = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "a".repeat(length));
@@ -61,8 +61,8 @@ async fn b7_big_bodies_are_refused_and_the_answer_arrives() {
     }
 }
 
-/// The answer to a PUT over HTTP/2, and how much of its body was taken. Some clients see no answer before they have sent
-/// it all.
+/// Returns the answer to a PUT over HTTP/2, and the number of bytes of the body that were read. Some clients see no answer
+/// before they have sent the whole body.
 async fn http2_put(running: &Running, length: usize) -> (StatusCode, usize) {
     let stream = TcpStream::connect(running.address).await.unwrap();
     let (mut sender, connection) =
@@ -96,7 +96,7 @@ async fn g3_slow_clients_are_cut() {
     expect(&raw(&running, put.as_bytes()).await, 400, &["did not come in time"]);
 }
 
-/// A byte now and then, for as long as the other side takes them.
+/// Sends a byte every 20 ms until the server stops reading.
 async fn drip(running: &Running, beginning: &str) -> String {
     let stream = TcpStream::connect(running.address).await.unwrap();
     let (mut from, mut to) = stream.into_split();
@@ -111,7 +111,7 @@ async fn drip(running: &Running, beginning: &str) -> String {
     tokio::select! {
         () = reading => {}
         () = dripping => {}
-        () = tokio::time::sleep(PATIENCE) => panic!("{beginning:?} was taken byte by byte"),
+        () = tokio::time::sleep(PATIENCE) => panic!("{beginning:?} was read byte by byte"),
     }
     String::from_utf8_lossy(&answer).into_owned()
 }
@@ -147,13 +147,13 @@ async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
     let cert = files.renew();
     let limits = Limits { connections: 1, header_timeout: Duration::from_millis(300), ..Limits::default() };
     let running = start_with(limits, Some(Arc::new(files.load().await))).await;
-    // The beginning of a record that would hold a ClientHello; then nothing, and nothing at all.
+    // The beginning of a record with a ClientHello, then nothing; and nothing at all.
     for beginning in [&b"\x16\x03\x01\x02\x00"[..], b""] {
         let mut first = TcpStream::connect(running.address).await.unwrap();
         first.write_all(beginning).await.unwrap();
         let second = crate::gateway::listener::tls::tests::connect(running.address, &cert);
         let mut second = tokio::time::timeout(PATIENCE, second).await.expect("the first one is cut");
-        // There is room for it only because the first one is gone.
+        // The limit is one connection, so the first one must be closed.
         let closed = tokio::time::timeout(PATIENCE, first.read(&mut [0; 1024])).await.expect("it is cut");
         assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
         second.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
@@ -167,7 +167,7 @@ async fn g3_a_handshake_that_drags_is_cut_and_counts_as_a_connection() {
 }
 
 #[tokio::test]
-async fn g3_an_address_that_asks_too_often_is_told_when_to_come_back() {
+async fn g3_a_limited_address_gets_the_time_to_wait() {
     let running = start(Limits { address_rate: rate(1, 3), ..Limits::default() }).await;
     for path in ["/nowhere", QUICK, STATELESS] {
         let answer = until_limited(&running, path, KEY).await;
@@ -179,7 +179,7 @@ async fn g3_an_address_that_asks_too_often_is_told_when_to_come_back() {
     }
     let answer = until_limited(&running, STATELESS, "accept: text/html\r\n").await;
     expect(&answer, 429, &["retry-after: 1\r\n", "text/html"]);
-    // Whoever watches over the process is not counted.
+    // Monitoring is not counted.
     for path in ["/healthz", "/metrics"] {
         for _ in 0..10 {
             expect(&ask(&running, "GET", path, "").await, 200, &[]);
@@ -206,7 +206,7 @@ async fn b9_refusals_carry_the_headers_of_every_answer() {
     let refused = [
         (404, ask(&running, "GET", "/nowhere", "").await),
         (405, ask(&running, "POST", "/hub/integrations/oauth-config", KEY).await),
-        (413, raw(&running, format!("{PUT}content-length: {}\r\n\r\n", DRAIN + 1).as_bytes()).await),
+        (413, raw(&running, format!("{PUT}content-length: {}\r\n\r\n", MAX_DRAINED_BYTES + 1).as_bytes()).await),
         (429, until_limited(&running, STATELESS, "accept: text/html\r\n").await),
         (429, until_limited(&running, QUICK, KEY).await),
     ];
@@ -217,25 +217,25 @@ async fn b9_refusals_carry_the_headers_of_every_answer() {
 }
 
 #[tokio::test]
-async fn g3_a_credential_that_asks_too_often_is_limited_by_itself() {
+async fn g3_a_credential_is_limited_apart_from_others() {
     let limits = Limits { address_rate: rate(0, 0), credential_rate: rate(1, 3), ..Limits::default() };
     let running = start(limits).await;
     expect(&until_limited(&running, QUICK, KEY).await, 429, &["retry-after: 1\r\n", "from this credential"]);
     expect(&ask(&running, "GET", QUICK, "x-api-key: another\r\n").await, 400, &[]);
     expect(&ask(&running, "GET", QUICK, "authorization: Bearer tb_1_2\r\n").await, 400, &[]);
     for _ in 0..10 {
-        // The state is the credential of a callback; a key beside it is not what is counted.
+        // The state is a callback's credential, so a key beside it is not counted.
         expect(&ask(&running, "GET", STATELESS, KEY).await, 400, &["state is missing"]);
     }
 }
 
 #[tokio::test]
-async fn g3_the_client_behind_a_trusted_proxy_is_limited_not_the_proxy() {
+async fn g3_the_client_of_a_trusted_proxy_is_limited_not_the_proxy() {
     let trusted = vec!["127.0.0.0/8".parse().unwrap()];
     let running = start(Limits { address_rate: rate(1, 2), trusted_proxies: trusted, ..Limits::default() }).await;
     until_limited(&running, "/nowhere", "x-forwarded-for: 192.0.2.1\r\n").await;
     expect(&ask(&running, "GET", "/nowhere", "x-forwarded-for: 192.0.2.2\r\n").await, 404, &[]);
-    // What the client wrote in front of its own address changes nothing.
+    // Entries that the client wrote before its own address change nothing.
     for spoofed in 0..250 {
         let headers = format!("x-forwarded-for: 198.51.100.{spoofed}, 192.0.2.1\r\n");
         if ask(&running, "GET", "/nowhere", &headers).await.starts_with("HTTP/1.1 429 ") {
@@ -243,7 +243,7 @@ async fn g3_the_client_behind_a_trusted_proxy_is_limited_not_the_proxy() {
         }
         assert_ne!(spoofed, 249, "each spoofed address has an allowance of its own");
     }
-    // Without trust nobody's word counts.
+    // Without trusted proxies the header is ignored.
     let running = start(Limits { address_rate: rate(1, 2), ..Limits::default() }).await;
     for spoofed in 0..250 {
         let headers = format!("x-forwarded-for: 198.51.100.{spoofed}\r\n");
@@ -259,7 +259,7 @@ async fn g3_one_address_does_not_hold_all_connections() {
     let patient = Duration::from_mins(10);
     let limits = Limits { connections: 4, connections_per_address: 2, header_timeout: patient, ..Limits::default() };
     let running = start(limits).await;
-    // Two that say nothing are all that one address may hold.
+    // One address may hold two connections, even silent ones.
     let silent =
         [TcpStream::connect(running.address).await.unwrap(), TcpStream::connect(running.address).await.unwrap()];
     let mut third = TcpStream::connect(running.address).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whatever stands in a request: read or refused, never a panic, and no value in a refusal.
+//! Arbitrary requests are parsed or rejected, never panic, and a rejection repeats no value.
 
 use hyper::header::HeaderValue;
 use proptest::prelude::*;
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::super::*;
 use crate::command::Cookie;
 
-/// Queries, and texts that are none.
+/// Queries, and texts that are not valid queries.
 fn query() -> impl Strategy<Value = String> {
     let value = "canary[a-z0-9%+&=;#]{0,12}";
     let pair = ("(state|code|limit|cursor|var\\.x|%73tate|[a-z]{0,3})", value)
@@ -31,11 +31,11 @@ proptest! {
         match Query::parse(&raw) {
             Ok(mut query) => {
                 prop_assert_eq!(unique.len(), names.len());
-                let limit = query.number("limit", 1_u32, 1000);
+                let limit = query.number("limit", 1_u32..=1000);
                 prop_assert!(limit.as_ref().map_or(true, |limit| limit.is_none_or(|limit| (1..=1000).contains(&limit))));
                 prop_assert!(limit.map_or_else(|error| !error.to_string().contains("canary"), |_| true));
-                let state = query.need("state").map(|state| state.is_empty());
-                prop_assert!(state.map_or(true, |is_empty| !is_empty), "what is needed is never empty");
+                let state = query.require("state").map(|state| state.is_empty());
+                prop_assert!(state.map_or(true, |is_empty| !is_empty), "a required parameter is never empty");
             }
             Err(error) => {
                 prop_assert!(unique.len() < names.len());
@@ -46,7 +46,7 @@ proptest! {
     }
 
     #[test]
-    fn e4_a_path_leads_to_a_name_or_to_nothing(segment in prop_oneof!["[^/]{0,20}", "[a-zA-Z0-9_%.*>-]{0,20}", "(%[0-9a-fA-F]{2}){0,8}"]) {
+    fn e4_a_path_has_a_valid_name_or_none(segment in prop_oneof!["[^/]{0,20}", "[a-zA-Z0-9_%.*>-]{0,20}", "(%[0-9a-fA-F]{2}){0,8}"]) {
         let routes = Routes::new(Served::All).unwrap();
         if let Ok(found) = routes.find(&format!("/hub/integrations/{segment}/oauth-connections"))
             && let Ok(name) = found.names.integration()
@@ -68,7 +68,7 @@ proptest! {
         let _ = request::prefers_html(&headers("accept", &value));
         let _ = request::is_prefetch(&headers("sec-purpose", &value));
         for name in ["authorization", "x-api-key"] {
-            if let Ok(credential) = request::credential(&headers(name, &value), request::Seen { method: "GET", target: "/" }) {
+            if let Ok(credential) = request::credential(&headers(name, &value), request::RequestLine { method: "GET", target: "/" }) {
                 let printed = format!("{credential:?}");
                 prop_assert!(!printed.contains(&value) || value.len() < 12, "{}", printed);
             }

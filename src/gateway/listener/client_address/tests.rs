@@ -27,7 +27,7 @@ fn both(value: &str, expected: &str) {
 }
 
 #[test]
-fn g3_only_trusted_peers_are_listened_to() {
+fn g3_headers_count_only_from_trusted_peers() {
     check_from("192.0.2.9", &[("x-forwarded-for", "192.0.2.1")], "192.0.2.9");
     check_from("192.0.2.9", &[("forwarded", "for=192.0.2.1")], "192.0.2.9");
     check_from("::ffff:192.0.2.9", &[], "192.0.2.9");
@@ -55,7 +55,7 @@ fn g3_the_right_most_untrusted_address_counts() {
 }
 
 #[test]
-fn g3_what_cannot_be_read_is_the_peers() {
+fn g3_unreadable_headers_leave_the_peers_address() {
     for entry in [
         "",
         " ",
@@ -79,7 +79,7 @@ fn g3_what_cannot_be_read_is_the_peers() {
 }
 
 #[test]
-fn g3_a_second_header_that_says_otherwise_is_nobodys() {
+fn g3_contradicting_headers_leave_the_peers_address() {
     let own = ("x-forwarded-for", "192.0.2.1");
     check(&[own, ("forwarded", "for=192.0.2.1")], "192.0.2.1");
     check(&[own, ("forwarded", "for=198.51.100.7")], PEER);

@@ -13,7 +13,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Certificate and key files that a test changes.
+/// Certificate and key files for a test to change.
 pub(crate) struct Files(TempDir);
 
 impl Files {
@@ -30,7 +30,7 @@ impl Files {
         self.path(name)
     }
 
-    /// A new pair of files; gives the certificate, which is its own authority.
+    /// Writes a new pair of files, and returns the certificate, which is its own authority.
     pub(crate) fn renew(&self) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let cert = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -44,7 +44,7 @@ impl Files {
     }
 }
 
-/// What has to come: what a connection to a server of these certificates sees.
+/// Connects to a server that uses these certificates, and reads its greeting.
 async fn handshake(
     certificates: &Certificates,
     trusted: &CertificateDer<'static>,
@@ -112,7 +112,7 @@ async fn tls_of_both_versions_with_http2_first() {
 }
 
 #[tokio::test]
-async fn settings_that_make_no_tls_are_named() {
+async fn errors_name_the_setting() {
     let files = Files::new();
     files.renew();
     let other = Files::new();
@@ -136,7 +136,7 @@ async fn settings_that_make_no_tls_are_named() {
 }
 
 #[tokio::test]
-async fn new_files_are_taken_into_force_and_broken_ones_are_not() {
+async fn new_files_are_loaded_and_broken_ones_are_not() {
     let files = Files::new();
     let first = files.renew();
     let certificates = files.load().await;
@@ -148,7 +148,7 @@ async fn new_files_are_taken_into_force_and_broken_ones_are_not() {
             handshake(&certificates, cert, &[], &rustls::version::TLS13).await.is_ok()
         };
         assert!(served(&first).await);
-        // Without a signal, as files are replaced one after the other.
+        // Without a signal. The files are replaced one after the other.
         let second = files.renew();
         while !served(&second).await {}
         assert!(!served(&first).await);
@@ -156,12 +156,12 @@ async fn new_files_are_taken_into_force_and_broken_ones_are_not() {
         files.write("key", "broken");
         ask.send_modify(|times| *times += 1);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert!(Arc::ptr_eq(&before, &certificates.current()), "the old pair stays");
+        assert!(Arc::ptr_eq(&before, &certificates.current()), "the old pair is kept");
         files.renew();
         while Arc::ptr_eq(&before, &certificates.current()) {
             tokio::task::yield_now().await;
         }
-        // On a signal even when nothing changed.
+        // On a signal, even if nothing changed.
         let before = certificates.current();
         ask.send_modify(|times| *times += 1);
         while Arc::ptr_eq(&before, &certificates.current()) {
@@ -170,5 +170,5 @@ async fn new_files_are_taken_into_force_and_broken_ones_are_not() {
         stop.cancel();
     };
     let both = async { tokio::join!(keeping, test) };
-    tokio::time::timeout(PATIENCE, both).await.expect("files are looked at");
+    tokio::time::timeout(PATIENCE, both).await.expect("the files are read again");
 }

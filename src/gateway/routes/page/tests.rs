@@ -43,7 +43,7 @@ async fn b9_the_message_goes_to_the_exact_origin() {
 }
 
 #[tokio::test]
-async fn b6_what_a_provider_said_is_escaped_everywhere() {
+async fn b6_the_providers_text_is_escaped_everywhere() {
     let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
     let (_, html) = shown(400, Outcome::Failed(said), Some(&owner(Some("https://app.example.com/")))).await;
     assert_eq!(html.matches("<script>").count(), 1, "only our own script");
@@ -53,7 +53,7 @@ async fn b6_what_a_provider_said_is_escaped_everywhere() {
 }
 
 #[tokio::test]
-async fn b8_odd_places_to_return_to_are_dropped() {
+async fn b8_unsafe_return_links_are_dropped() {
     for odd in ["//x.example", "\\\\x.example", "javascript:alert(1)", "https://a@x.example/", "data:text/html,x", "x"]
     {
         let (_, html) = shown(200, Outcome::Connected, Some(&owner(Some(odd)))).await;
@@ -62,7 +62,7 @@ async fn b8_odd_places_to_return_to_are_dropped() {
 }
 
 #[tokio::test]
-async fn each_failure_says_what_to_do() {
+async fn each_failure_tells_the_person_what_to_do() {
     for status in [400, 429, 502, 503, 504] {
         let (_, html) = shown(status, Outcome::Failed("because"), None).await;
         assert!(html.contains("<h1>The login did not succeed</h1>") && html.contains("because"), "{status}");

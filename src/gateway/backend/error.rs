@@ -1,0 +1,33 @@
+//! Failures of calls and commands.
+
+use std::str::Utf8Error;
+
+use crate::command::CREDENTIAL_NEEDED;
+use crate::jetstream::NatsError;
+use crate::login::UNKNOWN_STATE;
+use crate::seal::SealError;
+
+/// A call or command without a result for the caller. The texts go to the caller.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The worker's own answer, without any secret.
+    #[error("{error}")]
+    Refused { status: u16, error: String, retry_after_seconds: Option<u64> },
+    /// Another command is using this login.
+    #[error("{UNKNOWN_STATE}")]
+    UsedState,
+    #[error("{CREDENTIAL_NEEDED}")]
+    NoCredential,
+    #[error("the body must be a JSON object")]
+    NotText(#[from] Utf8Error),
+    #[error("another command of the same kind is running for this connection or config; try again")]
+    Occupied,
+    #[error("the message bus is not available")]
+    Unavailable(#[from] NatsError),
+    #[error("the message bus is not available")]
+    Disconnected,
+    #[error("the command cannot be sealed for the workers")]
+    Seal(#[from] SealError),
+    #[error("accepted and still running; look again in a moment")]
+    Deadline,
+}
