@@ -256,6 +256,6 @@ async fn a_config_with_a_field_twice_is_refused() {
         let put = world.tokenbus.request(Method::PUT, &format!("hub/integrations/{INTEGRATION}/oauth-config"));
         let answer = ask(put.header("x-api-key", &world.tokenbus.admin_key).body(body)).await;
         assert_eq!(answer.status, 400, "{}", answer.text);
-        assert!(answer.error().contains("a second time (line 1"), "{}", answer.text);
+        assert!(answer.error().contains("duplicate field (line 1"), "{}", answer.text);
     }
 }
