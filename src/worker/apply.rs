@@ -1,34 +1,55 @@
-//! A connection's new state: written as a record, then settled everywhere else from the record alone.
+//! A connection's new state: its record, and everything that follows from the record.
+//!
+//! The record is the durable state. [`apply`] derives KV, the event and the schedule from the record alone, so any worker
+//! can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 
-use super::context::Context;
-use super::job::Job;
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
-use crate::connection::{OauthConnection, SealedPart, StoredConnection};
+use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::protocol::records::{self, NewRecord, Written};
 use crate::protocol::schedule::{self, Due};
 use crate::store::{StoreError, json};
 use crate::subject::ConnectionKey;
 use crate::system;
+use crate::worker::context::Context;
+use crate::worker::job::Job;
 
-/// Writes the record in place of the one with the given sequence. Gives nothing when another writer was first.
-pub(super) async fn write(
+/// Tries to write a record while other commands write records of the same connection. Each lost try means that another
+/// command succeeded, so a few are enough.
+pub(super) const RECORD_TRIES: u32 = 8;
+
+/// Result of [`write_record`].
+pub(super) enum Recorded {
+    /// The record is the newest.
+    Newest(StreamMessage),
+    /// Another command's record is there instead.
+    Superseded,
+}
+
+/// What an event says beside its connection.
+pub(super) struct EventDetails<'a> {
+    pub(super) kind: EventKind,
+    pub(super) actor: &'a str,
+    pub(super) reason: Option<&'a str>,
+}
+
+/// Writes the record in place of the record with sequence `replaces`, or as the first one if that is 0.
+pub(super) async fn write_record(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
     replaces: u64,
-) -> Result<Option<StreamMessage>, StoreError> {
-    let store = &context.store;
+) -> Result<Recorded, StoreError> {
     let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _ } = stored;
     let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id };
     (connection.sequence, connection.modified) = (0, 0);
     let mut headers = HeaderMap::new();
-    headers.insert(HEADER_SEALED_REFRESH, store.seal_part(key, &job.id, &part)?);
+    headers.insert(HEADER_SEALED_REFRESH, context.store.seal_part(key, &job.id, &part)?);
     headers.insert(HEADER_STATUS, connection.status.as_str());
     let record = NewRecord {
         publish_to: key.record_subject(),
@@ -39,48 +60,78 @@ pub(super) async fn write(
         body: json(&connection)?,
     };
     match records::write(&context.nats, record).await? {
-        Written::Stored(record) => Ok(Some(record)),
-        Written::Replaced { .. } | Written::Superseded => Ok(None),
+        Written::Stored(record) => Ok(Recorded::Newest(record)),
+        Written::Replaced { .. } | Written::Superseded => Ok(Recorded::Superseded),
     }
 }
 
-/// Everything behind the record: KV, event, schedule. Each may be repeated. Gives the connection.
-pub(super) async fn settle(
+/// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id and
+/// applies it again; each step is safe to repeat.
+pub(super) async fn apply(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
-    (kind, actor, reason): (EventKind, &str, Option<&str>),
+    details: EventDetails<'_>,
 ) -> Result<OauthConnection, StoreError> {
     let stored = context.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
+    // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
+    //    crash after this: the next worker finds KV as new as the record, and leaves it. Only a deletion's next worker
+    //    has lost the tokens, and its event says `revocation_unknown`.
     context.store.put_or_delete_connection(key, stored).await?;
-    fail_point!("after_kv");
-    let mut event = Event::about(&job.subject, kind, actor, system::now());
-    (event.sequence, event.reason) = (Some(record.sequence), reason);
+    fail_point!("apply_1_kv_written");
+    // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
+    //    again under the same message id, and the server drops it.
+    let mut event = Event::about(&job.subject, details.kind, details.actor, system::now());
+    (event.sequence, event.reason) = (Some(record.sequence), details.reason);
     job.publish_event(&context.nats, &event).await?;
-    fail_point!("after_event");
-    plan(context, key, &connection).await?;
+    fail_point!("apply_2_event_published");
+    // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place
+    //    of this one.
+    schedule_next(context, key, &connection).await?;
+    fail_point!("apply_3_refresh_scheduled");
     Ok(connection)
 }
 
-/// Sets the connection's next refresh, or forgets it where there is none. What a newer state has set meanwhile goes with
-/// what is forgotten, and is set again.
-pub(super) async fn plan(
+/// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
+///
+/// Leaves KV alone if that record is a tombstone: the deletion needs the tokens in KV until it has asked the provider to
+/// revoke them, and then removes the entry itself.
+pub(super) async fn catch_up(
+    context: &Context,
+    key: &ConnectionKey,
+    newest: Option<&StreamMessage>,
+) -> Result<Option<StoredConnection>, StoreError> {
+    let stored = context.store.stored_connection(key).await?;
+    let is_newer =
+        |record: &&StreamMessage| stored.as_ref().is_none_or(|stored| stored.connection.sequence < record.sequence);
+    let Some(record) = newest.filter(is_newer) else { return Ok(stored) };
+    let newer = context.store.connection_of(key, record)?;
+    if newer.connection.status == Status::Revoked {
+        return Ok(None);
+    }
+    context.store.put_connection(key, newer.clone()).await?;
+    Ok(Some(newer))
+}
+
+/// Schedules the connection's next refresh, or cancels it if the connection needs none.
+pub(super) async fn schedule_next(
     context: &Context,
     key: &ConnectionKey,
     connection: &OauthConnection,
 ) -> Result<(), StoreError> {
     let nats = &context.nats;
-    let next = |of: &OauthConnection| {
-        let at = of.refresh_at(system::now(), system::random_share())?;
-        Some((at, Due { sequence: of.sequence, booked: false }))
+    let next = |connection: &OauthConnection| {
+        let at = connection.refresh_at(system::now(), system::random_share())?;
+        Some((at, Due { sequence: connection.sequence, booked: false }))
     };
     if let Some((at, due)) = next(connection) {
         return Ok(schedule::set(nats, key, at, due).await?);
     }
     schedule::cancel(nats, key).await?;
-    // Whoever stores a newer state after this look sets its schedule after it, too.
+    // The purge may have removed the schedule of a newer state, which is then set again. A state that is stored after
+    // this read sets its schedule after the purge, too.
     let newer = context.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
     match newer.as_ref().and_then(next) {
         Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),

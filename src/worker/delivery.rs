@@ -21,6 +21,7 @@ use crate::protocol::commands as queue;
 use crate::store::StoreError;
 use crate::subject::Verb;
 use crate::system;
+use crate::worker::commands::configure::Change;
 use crate::worker::commands::{configure, exchange, refresh, revoke};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
@@ -40,7 +41,7 @@ pub(super) async fn process(context: &Context, message: Message) {
     let delivered = message.info().map_or(1, |info| info.delivered);
     let (job, work) = match Job::parse(&context.store.keyring, &message) {
         Ok(parsed) => parsed,
-        Err(reason) => return reject(context, &message, None, &reason).await,
+        Err(error) => return reject(context, &message, None, &error.to_string()).await,
     };
     if delivered > 1 {
         context.measures.redelivered.inc();
@@ -74,9 +75,11 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
         Work::Refresh { actor, sequence, booked } => {
             refresh::run(context, job, &refresh::Trigger { actor, sequence, booked }).await
         }
-        Work::Revoke { actor, login_id } => revoke::run(context, job, &actor, &login_id).await,
-        Work::Put { credential, config } => configure::put(context, job, &credential, &config).await,
-        Work::Delete { credential } => configure::delete(context, job, &credential).await,
+        Work::Revoke { actor, login_id } => {
+            revoke::run(context, job, &revoke::Deletion { actor: &actor, login_id: &login_id }).await
+        }
+        Work::Put { credential, config } => configure::run(context, job, &credential, Change::Put(&config)).await,
+        Work::Delete { credential } => configure::run(context, job, &credential, Change::Delete).await,
     };
     match done {
         Ok(reply) => Outcome::Done(reply),
@@ -97,10 +100,11 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             //    finds its work done, and answers a caller that waits no more. Without the first answer, the caller
             //    waits for this one.
             job.answer(nats, &reply).await;
-            fail_point!("before_ack");
+            fail_point!("delivery_1_answered");
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash
             //    after this changes nothing.
             confirm(nats, message, AckKind::Ack).await;
+            fail_point!("delivery_2_acked");
         }
         Outcome::Lost => warn!("this delivery took too long; another worker has the command"),
         Outcome::Retry(delay, reason) => {

@@ -1,4 +1,4 @@
-//! A command taken off the queue: what it is about, where its answer goes, and the order once opened.
+//! A command from the queue, opened.
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::message::StreamMessage;
@@ -6,63 +6,73 @@ use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
 
 use crate::auth::Purpose;
-use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Work, WorkerReply};
+use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Malformed, Order, Work, WorkerReply};
 use crate::event::Event;
 use crate::jetstream::Nats;
 use crate::protocol::events::publish_event;
 use crate::protocol::records;
-use crate::seal::Keyring;
+use crate::seal::{Keyring, SealError};
 use crate::store::{StoreError, json};
-use crate::subject::{self, CommandSubject};
+use crate::subject::{self, CommandSubject, NameError};
 
-/// A command under way.
 pub(super) struct Job {
-    /// What it is about.
     pub(super) subject: CommandSubject,
-    /// Its id.
     pub(super) id: String,
-    /// Whether a worker sent it: nobody else can seal with the workers' own key.
+    /// True if a worker sealed the command: only workers have the key for that.
     pub(super) from_worker: bool,
-    /// When it was queued, in Unix nanoseconds, if this is not its first delivery.
-    repeats: Option<i128>,
     queued: Timestamp,
+    is_redelivery: bool,
     reply: Option<String>,
     traceparent: String,
 }
 
+/// A message that is no command of ours. The text is for the dead letter and holds nothing of the content.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnreadableCommand {
+    #[error(transparent)]
+    Subject(#[from] NameError),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    #[error(transparent)]
+    Time(#[from] jiff::Error),
+}
+
 impl Job {
-    /// Reads a message. Errors are texts for the dead letter, without anything of the content.
-    pub(super) fn parse(keyring: &Keyring, message: &Message) -> Result<(Self, Work), String> {
-        let subject = CommandSubject::parse(&message.subject).map_err(|error| error.to_string())?;
-        let envelope = Envelope::parse(&message.payload).map_err(|error| error.to_string())?;
+    /// Opens a message.
+    pub(super) fn parse(keyring: &Keyring, message: &Message) -> Result<(Self, Work), UnreadableCommand> {
+        let subject = CommandSubject::parse(&message.subject)?;
+        let envelope = Envelope::parse(&message.payload)?;
         let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
-        let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed).map_err(|error| error.to_string())?;
-        let work = Order::parse(&opened, &subject, &envelope.id).map_err(|error| error.to_string())?;
+        let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
+        let work = Order::parse(&opened, &subject, &envelope.id)?;
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
-        let queued = Timestamp::from_nanosecond(published).map_err(|error| error.to_string())?;
-        let info = message.info().ok().filter(|info| info.delivered > 1);
-        let repeats = info.map(|info| info.published.unix_timestamp_nanos());
-        Ok((Self { subject, id: envelope.id, from_worker, repeats, queued, reply, traceparent }, work))
+        let queued = Timestamp::from_nanosecond(published)?;
+        let is_redelivery = message.info().is_ok_and(|info| info.delivered > 1);
+        Ok((Self { subject, id: envelope.id, from_worker, queued, is_redelivery, reply, traceparent }, work))
     }
 
-    /// Whether this is a repetition that comes too late: another's record was written since the command was queued.
-    pub(super) fn is_overtaken_by(&self, newest: &StreamMessage) -> bool {
-        self.repeats.is_some_and(|queued| newest.time.unix_timestamp_nanos() > queued)
+    /// Returns true if this is a redelivery that comes too late: another command's record was written after this command
+    /// was queued.
+    pub(super) fn is_superseded_by(&self, newest: &StreamMessage) -> bool {
+        self.is_redelivery
+            && newest.time.unix_timestamp_nanos() > self.queued.as_nanosecond()
             && !records::is_work_of(newest, &self.id)
     }
 
-    /// What a credential in it has to be for.
-    pub(super) fn purpose<'a>(&'a self, content: &'a [u8]) -> Purpose<'a> {
-        Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
+    /// Returns true if this worker or another one has had the command before.
+    pub(super) fn is_redelivery(&self) -> bool {
+        self.is_redelivery
     }
 
-    /// Whether it comes again: another worker had it before, or this one.
-    pub(super) fn is_repetition(&self) -> bool {
-        self.repeats.is_some()
+    /// What a credential in this command must have been sent for.
+    pub(super) fn purpose<'a>(&'a self, content: &'a [u8]) -> Purpose<'a> {
+        Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
     }
 
     pub(super) fn span(&self, delivered: i64) -> Span {
@@ -71,8 +81,8 @@ impl Job {
         info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
     }
 
-    /// Sends the answer to whoever waits for it, if the reply subject has our form. It can be lost: whoever waits
-    /// has a deadline.
+    /// Sends the answer, if the command asks for one at a reply subject of our form. The answer may get lost; the caller
+    /// then stops waiting at its deadline.
     pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
         let (Some(reply), Ok(body)) = (&self.reply, json(answer)) else { return };
         if let Err(error) = nats.send(reply.clone(), async_nats::HeaderMap::new(), body).await {
@@ -80,7 +90,7 @@ impl Job {
         }
     }
 
-    /// Leaves an event in the audit log, once for this command.
+    /// Publishes an event, once of its kind for this command.
     pub(super) async fn publish_event(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
         Ok(publish_event(nats, event, Some(&self.id)).await?)
     }

@@ -1,69 +1,70 @@
-//! Asks a token endpoint, with each of the client's secrets in turn when one is refused.
+//! Requests to a provider's token endpoint. `revocation` has those to its revocation endpoint.
+//!
+//! A client may have two secrets while one replaces the other. A refusal of the client's authentication is tried again
+//! with the next secret: the provider has then not looked at the grant, so neither code nor refresh token is spent.
+
+pub(crate) mod revocation;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::context::Context;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::PostRequest;
 use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
 use crate::provider::{ProviderError, TOTAL_TIMEOUT};
 use crate::system;
+use crate::worker::context::Context;
 
-/// Why there are no tokens.
+/// A token request without tokens in return.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTokens {
-    /// The request could not be made: the config does not fit.
+    /// Nothing was sent: the config does not fit.
+    #[error(transparent)]
     Request(RequestError),
-    /// No answer.
+    /// The request may have arrived.
+    #[error(transparent)]
     Unreachable(ProviderError),
-    /// An answer without tokens, and how long it asks to wait.
-    Refused(TokenError, Option<Duration>),
+    #[error("{error}")]
+    Refused {
+        #[source]
+        error: TokenError,
+        /// Shortest wait before the next request, if the provider asks for one.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl NoTokens {
-    /// How long the provider asks to wait.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Request(_) | Self::Unreachable(_) => None,
-            Self::Refused(_, retry_after) => *retry_after,
+            Self::Refused { retry_after, .. } => *retry_after,
         }
     }
 
-    /// Its name in events, from a fixed list.
+    /// The reason in events, from a fixed list.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "client_authentication",
             Self::Unreachable(_) => "provider_unreachable",
-            Self::Refused(error, _) => error.reason(),
+            Self::Refused { error, .. } => error.reason(),
         }
     }
 }
 
-impl std::fmt::Display for NoTokens {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Request(error) => error.fmt(f),
-            Self::Unreachable(error) => error.fmt(f),
-            Self::Refused(error, _) => error.fmt(f),
-        }
-    }
-}
-
-/// Asks for tokens, for as long as a provider is waited for: all tries together, for a refresh that is cut off is sent
-/// again once nobody can be waiting for its answer any more.
-pub(super) async fn ask(
+/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. An interrupted refresh is sent again after a time
+/// that counts on this limit.
+pub(super) async fn request_tokens(
     context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
-    let asked = tokio::time::timeout(TOTAL_TIMEOUT, ask_each(context, config, variables, build)).await;
-    asked.unwrap_or_else(|elapsed| Err(NoTokens::Unreachable(ProviderError::timed_out(elapsed))))
+    let tried = tokio::time::timeout(TOTAL_TIMEOUT, try_each_secret(context, config, variables, build)).await;
+    tried.unwrap_or_else(|elapsed| Err(NoTokens::Unreachable(ProviderError::timed_out(elapsed))))
 }
 
-/// Sends the request that `build` makes of each way to authenticate, until one is not refused for the client's sake:
-/// such a refusal spends neither code nor refresh token.
-async fn ask_each(
+/// Sends the request that `build` makes for each of the client's secrets, until the client is not refused.
+async fn try_each_secret(
     context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
@@ -76,12 +77,12 @@ async fn ask_each(
         let began = Instant::now();
         let sent = context.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
-        let answer = sent.map_err(NoTokens::Unreachable)?;
-        let content_type = answer.content_type.as_deref();
-        match token::parse_response(answer.status, content_type, &answer.body, config, system::now()) {
+        let response = sent.map_err(NoTokens::Unreachable)?;
+        let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);
+        match token::parse_response(response.status, content_type, &response.body, config, system::now()) {
             Ok(tokens) => return Ok(tokens),
-            Err(error) if error.allows_next_secret() => refused = NoTokens::Refused(error, answer.retry_after),
-            Err(error) => return Err(NoTokens::Refused(error, answer.retry_after)),
+            Err(error) if error.allows_next_secret() => refused = NoTokens::Refused { error, retry_after },
+            Err(error) => return Err(NoTokens::Refused { error, retry_after }),
         }
     }
     Err(refused)

@@ -17,8 +17,15 @@ use tokio::time::timeout;
 use crate::fleet::{Fleet, INTEGRATION, Worker};
 use crate::provider::{Provider, Said};
 
-const PLACES: [&str; 7] =
-    ["before_mark", "after_mark", "after_request", "after_record", "after_kv", "after_event", "before_ack"];
+const PLACES: [&str; 7] = [
+    "exchange_1_callback_checked",
+    "exchange_2_login_consumed",
+    "exchange_3_code_sent",
+    "exchange_4_record_written",
+    "apply_1_kv_written",
+    "apply_2_event_published",
+    "delivery_1_answered",
+];
 const LOGINS: usize = 30;
 /// Two logins at once for each connection.
 const CONNECTIONS: usize = LOGINS / 2;

@@ -141,7 +141,7 @@ async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
     let mut configures = fleet.worker().await;
     assert_eq!(delete(&fleet, "oauth-config").await, StatusCode::OK);
     configures.kill().await;
-    let first = fleet.worker_stopping_at("before_pause").await;
+    let first = fleet.worker_stopping_at("postpone_1_time_chosen").await;
     // All that has to be asked is asked while nobody stands still.
     let caller = RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
@@ -166,7 +166,7 @@ async fn d9_what_is_due_while_a_callers_refresh_is_queued_is_not_forgotten() {
     let refused = Said { headers: vec![("retry-after", "120".to_owned())], ..Said::json(503, &json!({})) };
     let provider = provider(refused).await;
     let (fleet, _pushes) = connected(&provider).await;
-    let mut doomed = fleet.worker_dying_at("before_ack").await;
+    let mut doomed = fleet.worker_dying_at("delivery_1_answered").await;
     let call = refreshes(&fleet, 1);
     let dies = async {
         assert!(!doomed.ended().await.success());
@@ -240,7 +240,7 @@ async fn cut_short(provider: &Provider) -> Fleet {
     fleet.ready().await;
     assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
     configurer.kill().await;
-    let mut doomed = fleet.worker_dying_at("after_revocation").await;
+    let mut doomed = fleet.worker_dying_at("revoke_2_tombstone_written").await;
     let path = format!("oauth-connections/{NAME}");
     let deleted = delete(&fleet, &path);
     let dies = async { assert!(!doomed.ended().await.success()) };

@@ -112,7 +112,13 @@ async fn dies_at(place: &'static str) -> Ending {
 
 #[tokio::test]
 async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
-    let places = ["before_refresh", "after_refresh_record", "after_kv", "after_event", "before_ack"];
+    let places = [
+        "refresh_1_slot_taken",
+        "refresh_3_record_written",
+        "apply_1_kv_written",
+        "apply_2_event_published",
+        "delivery_1_answered",
+    ];
     for (place, ending) in places.iter().zip(join_all(places.map(dies_at)).await) {
         assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");
         assert_eq!(ending.stored["status"], "active", "{place}");
@@ -124,7 +130,7 @@ async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
 async fn d4_a_worker_dead_inside_the_window_ends_in_one_retry_and_no_loop() {
     let provider = strict().await;
     let (fleet, mut pushes) = connected(&provider).await;
-    let mut doomed = fleet.worker_dying_at("after_refresh").await;
+    let mut doomed = fleet.worker_dying_at("refresh_2_token_sent").await;
     due(&fleet).await;
     assert!(!doomed.ended().await.success());
     let _second = fleet.worker().await;
@@ -268,7 +274,7 @@ async fn stops_at(place: &'static str) -> Ending {
     fleet.idle().await;
     stopped.signal("CONT");
     let went_on =
-        |log: &str| ["done", "no longer this worker's", "ack not confirmed"].iter().any(|end| log.contains(end));
+        |log: &str| ["done", "another worker has the command", "ack not confirmed"].iter().any(|end| log.contains(end));
     eventually("the first one goes on", async || went_on(&stopped.log())).await;
     drop(second);
     ending(&fleet, &mut pushes, &provider).await
@@ -276,7 +282,13 @@ async fn stops_at(place: &'static str) -> Ending {
 
 #[tokio::test]
 async fn d3_a_worker_that_stood_still_brings_no_older_token_back() {
-    let places = ["before_refresh", "after_refresh_record", "after_kv", "after_event", "before_ack"];
+    let places = [
+        "refresh_1_slot_taken",
+        "refresh_3_record_written",
+        "apply_1_kv_written",
+        "apply_2_event_published",
+        "delivery_1_answered",
+    ];
     for (place, ending) in places.iter().zip(join_all(places.map(stops_at)).await) {
         assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");
         assert_eq!(ending.stored["status"], "active", "{place}");
@@ -285,7 +297,7 @@ async fn d3_a_worker_that_stood_still_brings_no_older_token_back() {
 
 #[tokio::test]
 async fn d3_a_worker_that_stood_still_inside_the_window_overwrites_nothing() {
-    let ending = stops_at("after_refresh").await;
+    let ending = stops_at("refresh_2_token_sent").await;
     assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1), "the provider said so");
     assert_eq!(ending.stored["status"], "needs_reauthorization");
 }

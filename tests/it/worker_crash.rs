@@ -91,18 +91,22 @@ impl Ending {
 #[tokio::test]
 async fn b3_a_worker_dead_between_mark_and_record_interrupts_the_exchange() {
     let check = async |place, token_requests| dies_at(place).await.is_interrupted(token_requests);
-    tokio::join!(check("after_mark", 0), check("after_request", 1));
+    tokio::join!(check("exchange_2_login_consumed", 0), check("exchange_3_code_sent", 1));
 }
 
 #[tokio::test]
 async fn a_worker_dead_behind_the_record_is_carried_on_for() {
-    let endings = join_all(["after_record", "after_kv", "after_event", "before_ack"].map(dies_at)).await;
+    let endings = join_all(
+        ["exchange_4_record_written", "apply_1_kv_written", "apply_2_event_published", "delivery_1_answered"]
+            .map(dies_at),
+    )
+    .await;
     endings.iter().for_each(Ending::is_connected);
 }
 
 #[tokio::test]
 async fn a_worker_dead_before_the_mark_loses_nothing() {
-    dies_at("before_mark").await.is_connected();
+    dies_at("exchange_1_callback_checked").await.is_connected();
 }
 
 #[tokio::test]
@@ -205,7 +209,7 @@ async fn stopped_at(place: &'static str) {
 
 #[tokio::test]
 async fn b3_a_worker_stopped_on_its_way_to_the_record_comes_late_but_whole() {
-    tokio::join!(stopped_at("after_mark"), stopped_at("after_request"));
+    tokio::join!(stopped_at("exchange_2_login_consumed"), stopped_at("exchange_3_code_sent"));
 }
 
 #[tokio::test]
@@ -213,7 +217,7 @@ async fn a_worker_stopped_before_the_mark_finds_its_work_done() {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
     configurer.kill().await;
-    let mut first = fleet.worker_stopping_at("before_mark").await;
+    let mut first = fleet.worker_stopping_at("exchange_1_callback_checked").await;
     let state = fleet.login(NAME).await;
     let takeover = async {
         first.stopped().await;
@@ -224,7 +228,7 @@ async fn a_worker_stopped_before_the_mark_finds_its_work_done() {
     first.signal("CONT");
     // It finds the record; or, when it stood still for so long that its connection is given up first, it puts back a
     // command that is no longer there.
-    let ended = |log: &str| log.contains("going on behind it") || log.contains("put back for");
+    let ended = |log: &str| log.contains("applying it") || log.contains("put back for");
     eventually("the first worker ends its delivery", async || ended(&first.log())).await;
     first.signal("TERM");
     assert!(first.ended().await.success());
@@ -236,7 +240,7 @@ async fn d3_e8_a_stopped_worker_neither_overwrites_nor_pushes() {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
     configurer.kill().await;
-    let first = fleet.worker_stopping_at("after_request").await;
+    let first = fleet.worker_stopping_at("exchange_3_code_sent").await;
     let edge = fleet.own_edge().await;
     let tenant = fleet.nats.connect("demo").await;
     let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();

@@ -111,7 +111,7 @@ async fn parallel_puts_all_succeed_and_the_newest_record_is_in_force() {
 async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integration, String) -> Command) {
     let (fleet, mut configurer) = Fleet::configured("http://127.0.0.1:9").await;
     configurer.kill().await;
-    let mut first = fleet.worker_dying_at("before_config_record").await;
+    let mut first = fleet.worker_dying_at("configure_1_change_checked").await;
     let edge = fleet.own_edge().await;
     let callers = fleet.admin_keys.clone().map(|key| RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {key}")))),

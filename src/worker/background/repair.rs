@@ -126,7 +126,7 @@ async fn mend(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError
         return Ok(true);
     }
     if connection.is_kept_alive() {
-        apply::plan(context, key, &connection).await?;
+        apply::schedule_next(context, key, &connection).await?;
     }
     Ok(connection.is_kept_alive())
 }

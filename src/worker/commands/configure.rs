@@ -1,138 +1,204 @@
-//! `put` and `delete`: an integration's config is put in force or taken out of it.
+//! `put` and `delete`: stores or deletes the config of an integration.
+//!
+//! - Only admins may do this, and the worker verifies their credential itself.
+//! - Of commands at the same time, the last one to write its record wins. A command that is delivered again never undoes
+//!   a newer one.
+//! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
+//!   same effect: the command is put back and delivered again.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
 use fail::fail_point;
 use serde_json::json;
 
+use crate::auth;
 use crate::command::{Credential, HEADER_STATUS, WorkerReply};
 use crate::event::{Event, EventKind};
-use crate::integration::{self, IntegrationOauthConfig, UrlRules};
+use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::jetstream::NatsError;
 use crate::protocol::records::{self, NewRecord, Written};
-use crate::provider::profiles;
+use crate::provider::profiles::{self, UnknownProfile};
 use crate::secret::Secret;
 use crate::store::{StoreError, json as to_json};
 use crate::subject::{self, OAUTH};
+use crate::system;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::{self, Failure};
-use crate::{auth, system};
 
+/// Status header of a deleted config's record.
 const DELETED: &str = "deleted";
 /// Tries to write a record while other admins write the same config.
-const TRIES: u32 = 8;
-const OVERTAKEN: &str = "superseded: the config was changed again while this request was under way";
+const CONFIG_RECORD_TRIES: u32 = 8;
 
-pub(in crate::worker) async fn put(
+pub(in crate::worker) enum Change<'a> {
+    /// The config's JSON, as it came.
+    Put(&'a Secret),
+    Delete,
+}
+
+pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
     credential: &Credential,
-    body: &Secret,
+    change: Change<'_>,
 ) -> Result<WorkerReply, StoreError> {
-    let actor = match admin(context, job, credential, body.expose().as_bytes()).await? {
-        Ok(actor) => actor,
-        Err(refusal) => return Ok(refusal),
+    let integration = &job.subject.integration;
+    // 1. Check the credential and the config. Durable: nothing new, but the nonce of a signed request, which the next
+    //    delivery of this command may use again. A crash after this: the next worker starts over. If another admin has
+    //    changed the config since, it stops with step 2.
+    let (actor, new) = match check(context, job, credential, &change).await? {
+        Checked::Accepted { actor, new } => (actor, new),
+        Checked::Refused(reply) => return Ok(reply),
     };
-    let config = match parse(context, job, body) {
-        Ok(config) => config,
-        Err(text) => return Ok(Failure::BadRequest.answer(&text)),
-    };
-    let subject = subject::config_subject(&job.subject.integration);
-    let sealed = context.store.seal_config(OAUTH, &subject, 0, config.clone())?;
-    let was_there = context.store.stored_config(&job.subject.integration).await?.is_some();
-    let sequence = match write(context, job, HeaderMap::new(), to_json(&sealed)?).await? {
-        Write::InForce(record) => {
-            context.store.put_config(config, &record).await?;
-            if !was_there {
-                context.resumed.add(job.subject.integration.clone());
+    fail_point!("configure_1_change_checked");
+
+    // 2. Write the record. Durable: the config's new state. A crash after this: the next worker finds this command's
+    //    record and continues with step 3. If it finds a newer record of another command, it answers that this one came
+    //    too late.
+    let written = write_record(context, job, new.as_ref().map(|new| &new.config)).await?;
+    fail_point!("configure_2_record_written");
+
+    // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and those that were paused
+    //    without one start again. A crash after this: as after step 2; KV is as new already. Paused refreshes then
+    //    start when their schedule fires, within 15 minutes.
+    let sequence = match written {
+        ConfigRecorded::Newest(record) => {
+            match new {
+                Some(NewConfig { config, is_first }) => {
+                    context.store.put_config(config, &record).await?;
+                    if is_first {
+                        context.resumed.add(integration.clone());
+                    }
+                }
+                None => context.store.delete_config(integration, record.sequence).await?,
             }
             record.sequence
         }
-        Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(Failure::Superseded.answer(OVERTAKEN)),
-    };
-    done(context, job, EventKind::ConfigPut, &actor, sequence).await
-}
-
-pub(in crate::worker) async fn delete(
-    context: &Context,
-    job: &Job,
-    credential: &Credential,
-) -> Result<WorkerReply, StoreError> {
-    let actor = match admin(context, job, credential, b"").await? {
-        Ok(actor) => actor,
-        Err(refusal) => return Ok(refusal),
-    };
-    let subject = subject::config_subject(&job.subject.integration);
-    let newest = records::last(&context.nats, &subject).await?;
-    let is_ours = newest.as_ref().is_some_and(|record| records::is_work_of(record, &job.id));
-    if !is_ours && context.store.stored_config(&job.subject.integration).await?.is_none() {
-        return Ok(Failure::NotFound.answer("no config with that integration_id"));
-    }
-    let mut headers = HeaderMap::new();
-    headers.insert(HEADER_STATUS, DELETED);
-    let sequence = match write(context, job, headers, "{}".into()).await? {
-        Write::InForce(record) => {
-            context.store.delete_config(&job.subject.integration, record.sequence).await?;
-            record.sequence
+        ConfigRecorded::Replaced { sequence } => sequence,
+        ConfigRecorded::Superseded => {
+            let text = "superseded: the config was changed again while this request was under way";
+            return Ok(Failure::Superseded.answer(text));
         }
-        Write::Replaced { sequence } => sequence,
-        Write::Overtaken => return Ok(Failure::Superseded.answer(OVERTAKEN)),
     };
-    done(context, job, EventKind::ConfigDeleted, &actor, sequence).await
+    fail_point!("configure_3_kv_written");
+
+    // 4. Publish the event. Durable: the audit log has it. A crash after this: as after step 2; the server drops the
+    //    second event, whose message id is the same.
+    let kind = match change {
+        Change::Put(_) => EventKind::ConfigPut,
+        Change::Delete => EventKind::ConfigDeleted,
+    };
+    let mut event = Event::about(&job.subject, kind, &actor, system::now());
+    event.sequence = Some(sequence);
+    job.publish_event(&context.nats, &event).await?;
+    fail_point!("configure_4_event_published");
+    Ok(WorkerReply::ok(json!({ "message": "success" })))
 }
 
-/// Who asks, if an admin of the account that the subject names.
-async fn admin(
-    context: &Context,
-    job: &Job,
-    credential: &Credential,
-    content: &[u8],
-) -> Result<Result<String, WorkerReply>, StoreError> {
-    match context.auth.authenticate(credential, job.purpose(content)).await {
-        Ok(caller) if caller.account != job.subject.account => {
-            Ok(Err(Failure::Unauthorized.answer("the credential belongs to another account")))
-        }
-        Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => Ok(Ok(caller.actor)),
-        Ok(_) => Ok(Err(Failure::Unauthorized.answer(auth::ADMINS_ONLY))),
-        Err(error) => status::of_auth_error(error).map(Err),
-    }
-}
-
-fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, String> {
-    let rules = UrlRules { allow_insecure_urls: context.config.oauth.allow_insecure_urls };
-    let value = integration::read_json(body.expose().as_bytes()).map_err(|error| error.to_string())?;
-    let value = profiles::apply(value).map_err(|error| error.to_string())?;
-    integration::parse_value(value, &job.subject.integration, rules).map_err(|error| error.to_string())
-}
-
-/// What became of a config's record.
-enum Write {
-    /// It is the newest.
-    InForce(StreamMessage),
-    /// It was, and a newer one has replaced it since.
-    Replaced {
-        /// Its sequence.
-        sequence: u64,
+enum Checked {
+    Accepted {
+        actor: String,
+        /// The config to store; `None` to delete it.
+        new: Option<NewConfig>,
     },
-    /// This is a repetition of the command, and a newer one has been carried out in the meantime.
-    Overtaken,
+    Refused(WorkerReply),
 }
 
-/// Writes the record in place of whatever is newest: of those under way at once, the last to write wins. A command
-/// that comes again must not undo what was asked for after it.
-async fn write(context: &Context, job: &Job, headers: HeaderMap, body: bytes::Bytes) -> Result<Write, StoreError> {
+struct NewConfig {
+    config: IntegrationOauthConfig,
+    /// True if the integration has no config now: some of its connections may have paused their refreshes.
+    is_first: bool,
+}
+
+async fn check(
+    context: &Context,
+    job: &Job,
+    credential: &Credential,
+    change: &Change<'_>,
+) -> Result<Checked, StoreError> {
+    let integration = &job.subject.integration;
+    let content: &[u8] = match change {
+        Change::Put(body) => body.expose().as_bytes(),
+        Change::Delete => b"",
+    };
+    let actor = match context.auth.authenticate(credential, job.purpose(content)).await {
+        Ok(caller) if caller.account != job.subject.account => {
+            let reply = Failure::Unauthorized.answer("the credential belongs to another account");
+            return Ok(Checked::Refused(reply));
+        }
+        Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => caller.actor,
+        Ok(_) => return Ok(Checked::Refused(Failure::Unauthorized.answer(auth::ADMINS_ONLY))),
+        Err(error) => return status::of_auth_error(error).map(Checked::Refused),
+    };
+    match change {
+        Change::Put(body) => {
+            let config = match parse(context, job, body) {
+                Ok(config) => config,
+                Err(error) => return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string()))),
+            };
+            let is_first = context.store.stored_config(integration).await?.is_none();
+            Ok(Checked::Accepted { actor, new: Some(NewConfig { config, is_first }) })
+        }
+        Change::Delete => {
+            let subject = subject::config_subject(integration);
+            let newest = records::last(&context.nats, &subject).await?;
+            let is_deleted_by_this = newest.is_some_and(|record| records::is_work_of(&record, &job.id));
+            if is_deleted_by_this || context.store.stored_config(integration).await?.is_some() {
+                return Ok(Checked::Accepted { actor, new: None });
+            }
+            Ok(Checked::Refused(Failure::NotFound.answer("no config with that integration_id")))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RejectedConfig {
+    #[error(transparent)]
+    Profile(#[from] UnknownProfile),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, RejectedConfig> {
+    let rules = UrlRules { allow_insecure_urls: context.config.oauth.allow_insecure_urls };
+    let value = profiles::apply(integration::read_json(body.expose().as_bytes())?)?;
+    Ok(integration::parse_value(value, &job.subject.integration, rules)?)
+}
+
+/// Result of [`write_record`].
+enum ConfigRecorded {
+    /// The record is the newest.
+    Newest(StreamMessage),
+    /// The record was stored, and another command's record has since replaced it.
+    Replaced { sequence: u64 },
+    /// The command was delivered again, and another command's record has been written since the first delivery.
+    Superseded,
+}
+
+/// Writes the record in place of the newest one, whoever wrote that, unless this is a repetition that comes too late.
+async fn write_record(
+    context: &Context,
+    job: &Job,
+    new: Option<&IntegrationOauthConfig>,
+) -> Result<ConfigRecorded, StoreError> {
     let (nats, integration) = (&context.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
-    for _ in 0..TRIES {
+    let mut headers = HeaderMap::new();
+    let body = if let Some(config) = new {
+        to_json(&context.store.seal_config(OAUTH, &subject, 0, config.clone())?)?
+    } else {
+        headers.insert(HEADER_STATUS, DELETED);
+        Bytes::from_static(b"{}")
+    };
+    for _ in 0..CONFIG_RECORD_TRIES {
         let newest = records::last(nats, &subject).await?;
         match newest.clone() {
-            Some(record) if records::is_work_of(&record, &job.id) => return Ok(Write::InForce(record)),
-            Some(record) if job.is_overtaken_by(&record) => return Ok(Write::Overtaken),
+            Some(record) if records::is_work_of(&record, &job.id) => return Ok(ConfigRecorded::Newest(record)),
+            Some(record) if job.is_superseded_by(&record) => return Ok(ConfigRecorded::Superseded),
             Some(_) | None => {}
         }
-        fail_point!("before_config_record");
         let record = NewRecord {
             publish_to: subject::config_record_subject(integration),
             subject: subject.clone(),
@@ -142,24 +208,11 @@ async fn write(context: &Context, job: &Job, headers: HeaderMap, body: bytes::By
             body: body.clone(),
         };
         match records::write(nats, record).await? {
-            Written::Stored(record) => return Ok(Write::InForce(record)),
-            Written::Replaced { sequence } => return Ok(Write::Replaced { sequence }),
-            // Another admin was first: once more, in place of that one.
+            Written::Stored(record) => return Ok(ConfigRecorded::Newest(record)),
+            Written::Replaced { sequence } => return Ok(ConfigRecorded::Replaced { sequence }),
+            // Another admin was first: try again, in place of that record.
             Written::Superseded => {}
         }
     }
     Err(NatsError::WrongLastSequence.into())
-}
-
-async fn done(
-    context: &Context,
-    job: &Job,
-    kind: EventKind,
-    actor: &str,
-    sequence: u64,
-) -> Result<WorkerReply, StoreError> {
-    let mut event = Event::about(&job.subject, kind, actor, system::now());
-    event.sequence = Some(sequence);
-    job.publish_event(&context.nats, &event).await?;
-    Ok(WorkerReply::ok(json!({ "message": "success" })))
 }

@@ -1,12 +1,17 @@
-//! `exchange`: a provider's answer to an authorization request becomes a stored connection.
+//! `exchange`: turns a provider's callback into a stored connection.
 //!
-//! The order is the contract: consume the login, send the code, write the record, store, tell, schedule, answer, ack.
-//! A code is sent by the attempt that consumed the login and by no other, so never twice.
+//! - An authorization code is sent at most once. Only the delivery that consumed the login sends it. A server that sees a
+//!   code twice revokes the grant (RFC 6749 §4.1.2).
+//! - The caller has its answer only after the connection is stored.
+//! - The numbered steps say what is durable after them and what a crash leads to. When a worker falls silent for 5 s, the
+//!   server delivers its command again, to any worker: the next worker. An error that a step returns has the same
+//!   effect: the command is put back and delivered again.
 
 use std::time::Duration;
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
+use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use crate::command::{Cookie, Credential, WorkerReply};
@@ -18,251 +23,272 @@ use crate::oauth::{callback, token};
 use crate::protocol::records;
 use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
-use crate::subject::ConnectionKey;
+use crate::subject::{Account, ConnectionKey};
 use crate::system;
+use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
-use crate::worker::{apply, provider_calls};
 
-/// Tries to be first while refreshes write the same record.
-const TRIES: u32 = 8;
-const FOREIGN_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
+const OTHER_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
+/// The audit log's name for the caller of a callback.
+const ACTOR: &str = "browser";
 
-/// A callback, as the gateway received it.
+/// A callback as the gateway received it.
 pub(in crate::worker) struct Callback<'a> {
     pub(in crate::worker) query: &'a Secret,
     pub(in crate::worker) credential: Option<&'a Credential>,
     pub(in crate::worker) cookies: &'a [Cookie],
 }
 
+/// Finds the login of a callback, and lets it be exchanged if it is pending and this callback may end it.
+///
+/// This part changes nothing that a repetition would find. A crash in it: the next worker finds the login as it was and
+/// starts over. The nonce of a signed request is then used up by this command, whose next delivery may use it again.
 pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
     callback: &Callback<'_>,
 ) -> Result<WorkerReply, StoreError> {
-    let Callback { query, credential, cookies } = *callback;
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
-    let newest = records::last(&context.nats, &key.subject()).await?;
-    // Not even its own record makes a command known: ids are the senders', and one that was heard is no proof of the
-    // login's state.
-    let state = match callback::state(query.expose()) {
+    let replaces = records::last(&context.nats, &key.subject()).await?;
+    let state = match callback::state(callback.query.expose()) {
         Ok(state) => state,
         Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
     };
-    let hash = login::hash_of(&state);
-    let (login, revision) = match context.store.login(&hash).await? {
-        FoundLogin::Pending { account, login, revision } if key == of(&account, &login) => (login, revision),
-        FoundLogin::Used { command_id, .. } if command_id == job.id => return interrupted(context, job, &key).await,
+    let state_hash = login::hash_of(&state);
+    // Don't trust an existing record that carries this command's id: senders choose ids, so a replayed id proves
+    // nothing. The login's state comes first.
+    let (login, revision) = match context.store.login(&state_hash).await? {
+        FoundLogin::Pending { account, login, revision } if key == key_of(&account, &login) => (login, revision),
+        FoundLogin::Used { command_id, .. } if command_id == job.id => return resume(context, job, &key).await,
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE));
         }
     };
-    if let Some(refusal) = foreign(context, job, query, credential).await? {
-        return Ok(refusal);
+    if let Credentials::Refused(reply) = check_credential(context, job, callback).await? {
+        return Ok(reply);
     }
-    if !login.is_of_browser(&hash, cookies) {
-        return Ok(Failure::Unauthorized.answer(FOREIGN_BROWSER));
+    if !login.is_of_browser(&state_hash, callback.cookies) {
+        return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
-    let attempt = Attempt { context, job, key: &key, hash: &hash, login: &login, replaces: newest };
-    attempt.run(query, revision).await
+    let attempt = Attempt { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
+    attempt.run(callback.query).await
 }
 
-fn of(account: &crate::subject::Account, login: &PendingLogin) -> ConnectionKey {
+fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
     ConnectionKey { account: account.clone(), integration: login.integration.clone(), name: login.name.clone() }
 }
 
-/// A credential that came with the callback must be of the login's account.
-async fn foreign(
-    context: &Context,
-    job: &Job,
-    query: &Secret,
-    credential: Option<&Credential>,
-) -> Result<Option<WorkerReply>, StoreError> {
-    let Some(credential) = credential else { return Ok(None) };
-    match context.auth.authenticate(credential, job.purpose(query.expose().as_bytes())).await {
-        Ok(caller) if caller.account == job.subject.account => Ok(None),
-        Ok(_) => Ok(Some(Failure::Unauthorized.answer("this login belongs to another account"))),
-        Err(error) => status::of_auth_error(error).map(Some),
+enum Credentials {
+    /// The credential is of the login's account, or the callback came without one.
+    Accepted,
+    Refused(WorkerReply),
+}
+
+async fn check_credential(context: &Context, job: &Job, callback: &Callback<'_>) -> Result<Credentials, StoreError> {
+    let Some(credential) = callback.credential else { return Ok(Credentials::Accepted) };
+    let purpose = job.purpose(callback.query.expose().as_bytes());
+    match context.auth.authenticate(credential, purpose).await {
+        Ok(caller) if caller.account == job.subject.account => Ok(Credentials::Accepted),
+        Ok(_) => Ok(Credentials::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
+        Err(error) => status::of_auth_error(error).map(Credentials::Refused),
     }
 }
 
-/// One attempt at one login, with all it was begun with.
+/// One attempt to exchange a pending login.
 struct Attempt<'a> {
     context: &'a Context,
     job: &'a Job,
     key: &'a ConnectionKey,
-    hash: &'a str,
+    state_hash: &'a str,
     login: &'a PendingLogin,
-    /// The record that the new one replaces.
+    /// Revision of the login's entry.
+    revision: u64,
+    /// The record that the new one replaces, read before the code is sent: a later login or deletion wins.
     replaces: Option<StreamMessage>,
 }
 
+/// What a callback is good for.
+enum Checked {
+    /// A code to send.
+    Code(Box<CodeExchange>),
+    /// An end of the login without a connection.
+    End(Refusal),
+    /// Nothing. The login stays pending, so that the provider's real callback still finds it.
+    Malformed(WorkerReply),
+}
+
+struct CodeExchange {
+    config: IntegrationOauthConfig,
+    code: Secret,
+    verifier: Option<Secret>,
+    /// Parameters of the callback that the config wants to keep.
+    metadata: Map<String, Value>,
+}
+
 impl Attempt<'_> {
-    async fn run(&self, query: &Secret, revision: u64) -> Result<WorkerReply, StoreError> {
+    async fn run(&self, query: &Secret) -> Result<WorkerReply, StoreError> {
+        // 1. Check the callback against the login and the config. Durable: nothing new. A crash after this: the next
+        //    worker finds the login pending and starts over. Nothing is lost.
+        let exchange = match self.check(query).await? {
+            Checked::Code(exchange) => Ok(exchange),
+            Checked::End(refusal) => Err(refusal),
+            Checked::Malformed(reply) => return Ok(reply),
+        };
+        fail_point!("exchange_1_callback_checked");
+
+        // 2. Consume the login. Durable: its delete marker, with this command's id. A crash after this: the next worker
+        //    finds that marker and no record of this command. The code may have been sent, and is never sent again. The
+        //    next worker publishes the event `exchange_failed` and answers 502, both with `exchange_interrupted`.
+        let consumed =
+            self.context.store.consume_login(self.state_hash, &self.key.account, self.revision, &self.job.id);
+        match consumed.await? {
+            Consumer::ThisAttempt => {}
+            Consumer::ThisCommand => return resume(self.context, self.job, self.key).await,
+            Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
+        }
+        fail_point!("exchange_2_login_consumed");
+        let exchange = match exchange {
+            Ok(exchange) => exchange,
+            Err(refusal) => return fail(self.context, self.job, &refusal).await,
+        };
+
+        // 3. Send the code. Durable: nothing here; at the provider the code is spent and tokens exist. A crash after
+        //    this: as after step 2. The tokens are lost, and the person logs in again.
+        let tokens = match self.send_code(&exchange).await {
+            Ok(tokens) => tokens,
+            Err(refusal) => return fail(self.context, self.job, &refusal).await,
+        };
+        fail_point!("exchange_3_code_sent");
+
+        // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker finds
+        //    the consumed login and this command's record, and continues with step 5.
+        let Recorded::Newest(record) = self.write_record(tokens, exchange.metadata).await? else {
+            let text = "the connection changed while this login was running; start it again";
+            return fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await;
+        };
+        fail_point!("exchange_4_record_written");
+
+        // 5. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it or
+        //    after it: as after step 4; what is done already is repeated without effect. The caller has its answer only
+        //    after this step.
+        let reply = apply(self.context, self.job, self.key, &record).await?;
+        fail_point!("exchange_5_record_applied");
+        Ok(reply)
+    }
+
+    async fn check(&self, query: &Secret) -> Result<Checked, StoreError> {
         let store = &self.context.store;
         let config = match store.config(&self.login.integration).await? {
             Some(config) if self.is_meant_for(&config) => config,
-            _ => {
-                return self
-                    .refuse(
-                        revision,
-                        Failure::Superseded,
-                        "config_changed",
-                        "the integration's config changed during the login; start it again",
-                    )
-                    .await;
+            Some(_) | None => {
+                let text = "the integration's config changed during the login; start it again";
+                return Ok(Checked::End(Refusal::new(Failure::Superseded, "config_changed", text)));
             }
         };
-        let answer = match callback::AuthorizationResponse::parse(query.expose(), &config) {
-            Ok(answer) => answer,
-            Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
+        let response = match callback::AuthorizationResponse::parse(query.expose(), &config) {
+            Ok(response) => response,
+            Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
         };
-        if let Err(error) = answer.check_issuer(&config) {
-            return self.refuse(revision, Failure::BadRequest, "issuer_mismatch", &error.to_string()).await;
+        if let Err(error) = response.check_issuer(&config) {
+            let refusal = Refusal::new(Failure::BadRequest, "issuer_mismatch", &error.to_string());
+            return Ok(Checked::End(refusal));
         }
-        let code = match &answer.code {
+        let code = match response.code {
             Ok(code) => code,
-            Err(code) => return self.refuse(revision, Failure::LoginNeeded, code.as_str(), code.as_str()).await,
+            Err(code) => return Ok(Checked::End(Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str()))),
         };
-        // Before the mark: what cannot be opened at the moment can be tried again, a consumed login cannot.
+        // Before the login is consumed: a key that is missing for a moment then costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
-        let verifier = sealed.map(|sealed| store.open_verifier(self.hash, sealed)).transpose()?;
-        fail_point!("before_mark");
-        if let Some(ended) = self.consume(revision).await? {
-            return Ok(ended);
-        }
-        fail_point!("after_mark");
-        let mut tokens = match self.request_tokens(&config, code, verifier.as_ref()).await {
-            Ok(tokens) => tokens,
-            Err(refusal) => return failed(self.context, self.job, &refusal).await,
-        };
-        fail_point!("after_request");
-        tokens.metadata.extend(answer.metadata);
-        let issued = StoredConnection {
-            connection: OauthConnection::issued(self.key.subject(), tokens),
-            issued_at: self.login.issued_at.clone(),
-            login_id: self.job.id.clone(),
-            refresh_failure: None,
-        };
-        let Some(record) = self.write(issued).await? else {
-            let refusal = Refusal::new(
-                Failure::Superseded,
-                "superseded",
-                "the connection changed while this login was running; start it again",
-            );
-            return failed(self.context, self.job, &refusal).await;
-        };
-        fail_point!("after_record");
-        finish(self.context, self.job, self.key, &record).await
-    }
-
-    /// Writes the record. A refresh of the connection that it replaces may have written meanwhile, and is replaced, too;
-    /// another login or a deletion is not.
-    async fn write(&self, issued: StoredConnection) -> Result<Option<StreamMessage>, StoreError> {
-        let mut newest = self.replaces.clone();
-        for _ in 0..TRIES {
-            let replaces = newest.map_or(0, |record| record.sequence);
-            let written = apply::write(self.context, self.job, self.key, issued.clone(), replaces).await?;
-            if written.is_some() {
-                return Ok(written);
-            }
-            newest = records::last(&self.context.nats, &self.key.subject()).await?;
-            if !self.is_of_the_same_login(newest.as_ref())? {
-                break;
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether a record is of the login whose connection this one replaces.
-    fn is_of_the_same_login(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
-        let (Some(old), Some(new)) = (&self.replaces, newest) else { return Ok(false) };
-        let [old, new] = [old, new].map(|record| self.context.store.connection_of(self.key, record));
-        let (old, new) = (old?, new?);
-        Ok(old.login_id == new.login_id && new.connection.status != Status::Revoked)
+        let verifier = sealed.map(|sealed| store.open_verifier(self.state_hash, sealed)).transpose()?;
+        Ok(Checked::Code(Box::new(CodeExchange { config, code, verifier, metadata: response.metadata })))
     }
 
     fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {
         config.is_issuer_of(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
     }
 
-    /// Makes the mark that the attempt began. Gives an answer when it is not ours to go on.
-    async fn consume(&self, revision: u64) -> Result<Option<WorkerReply>, StoreError> {
-        match self.context.store.consume_login(self.hash, &self.key.account, revision, &self.job.id).await? {
-            Consumer::ThisAttempt => Ok(None),
-            Consumer::ThisCommand => interrupted(self.context, self.job, self.key).await.map(Some),
-            Consumer::Another => Ok(Some(Failure::Unauthorized.answer(UNKNOWN_STATE))),
-        }
-    }
-
-    /// Ends a login that never gets as far as a token request.
-    async fn refuse(
-        &self,
-        revision: u64,
-        failure: Failure,
-        reason: &str,
-        text: &str,
-    ) -> Result<WorkerReply, StoreError> {
-        if let Some(ended) = self.consume(revision).await? {
-            return Ok(ended);
-        }
-        failed(self.context, self.job, &Refusal::new(failure, reason, text)).await
-    }
-
-    /// Sends the code, once.
-    async fn request_tokens(
-        &self,
-        config: &IntegrationOauthConfig,
-        code: &Secret,
-        verifier: Option<&Secret>,
-    ) -> Result<token::TokenSet, Refusal> {
-        let grant = token::CodeGrant { code, verifier, variables: &self.login.issued_at.variables };
+    async fn send_code(&self, exchange: &CodeExchange) -> Result<token::TokenSet, Refusal> {
+        let CodeExchange { config, code, verifier, metadata: _ } = exchange;
+        let variables = &self.login.issued_at.variables;
+        let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
-        let asked = provider_calls::ask(self.context, config, grant.variables, build).await;
-        asked.map_err(|error| {
+        let answered = provider_calls::request_tokens(self.context, config, variables, build).await;
+        answered.map_err(|error| {
             let retry_after = error.retry_after();
             Refusal { retry_after, ..Refusal::new(status::of_no_tokens(&error), error.reason(), &error.to_string()) }
         })
     }
+
+    /// Writes the record in place of the one that this attempt found. While the code was sent, a refresh may have
+    /// replaced that one. Its tokens are of the grant that this login replaces, so its record is replaced, too. Another
+    /// login or a deletion is not: it came later and wins.
+    async fn write_record(
+        &self,
+        mut tokens: token::TokenSet,
+        metadata: Map<String, Value>,
+    ) -> Result<Recorded, StoreError> {
+        tokens.metadata.extend(metadata);
+        let issued = StoredConnection {
+            connection: OauthConnection::issued(self.key.subject(), tokens),
+            issued_at: self.login.issued_at.clone(),
+            login_id: self.job.id.clone(),
+            refresh_failure: None,
+        };
+        let mut newest = self.replaces.clone();
+        for _ in 0..RECORD_TRIES {
+            let replaces = newest.map_or(0, |record| record.sequence);
+            match apply::write_record(self.context, self.job, self.key, issued.clone(), replaces).await? {
+                Recorded::Newest(record) => return Ok(Recorded::Newest(record)),
+                Recorded::Superseded => {}
+            }
+            newest = records::last(&self.context.nats, &self.key.subject()).await?;
+            if !self.is_refresh_of_replaced(newest.as_ref())? {
+                break;
+            }
+        }
+        Ok(Recorded::Superseded)
+    }
+
+    fn is_refresh_of_replaced(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
+        let (Some(replaced), Some(newest)) = (&self.replaces, newest) else { return Ok(false) };
+        let replaced = self.context.store.connection_of(self.key, replaced)?;
+        let newest = self.context.store.connection_of(self.key, newest)?;
+        Ok(replaced.login_id == newest.login_id && newest.connection.status != Status::Revoked)
+    }
 }
 
-/// Everything behind the record.
-async fn finish(
+async fn apply(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<WorkerReply, StoreError> {
-    let connection = apply::settle(context, job, key, record, (EventKind::Connected, "browser", None)).await?;
+    let details = EventDetails { kind: EventKind::Connected, actor: ACTOR, reason: None };
+    let connection = apply::apply(context, job, key, record, details).await?;
     apply::answer(&connection)
 }
 
-/// Goes on behind the record that another delivery of this command wrote.
-async fn go_on(
-    context: &Context,
-    job: &Job,
-    key: &ConnectionKey,
-    record: &StreamMessage,
-) -> Result<WorkerReply, StoreError> {
-    info!(sequence = record.sequence, "record is there already; going on behind it");
-    finish(context, job, key, record).await
-}
-
-/// Another delivery of this command consumed the login. Unless there is a record by now, the code may be spent.
-async fn interrupted(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
-    // This delivery may be the older one, held up while the newer one did it all.
+/// Resumes a login that another delivery of this command consumed: from its record, or not at all.
+async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
+    // Read after the login: this delivery may be the older one, held up while the newer one did everything.
     let newest = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
-        return go_on(context, job, key, &record).await;
+        info!(sequence = record.sequence, "the record is written already; applying it");
+        return apply(context, job, key, &record).await;
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
-    failed(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
+    fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
 }
 
+/// The end of a login without a connection.
 struct Refusal {
     failure: Failure,
+    /// For the event, from a fixed list.
     reason: String,
+    /// For the person.
     text: String,
     retry_after: Option<Duration>,
 }
@@ -273,9 +299,12 @@ impl Refusal {
     }
 }
 
-async fn failed(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
+/// Ends a consumed login without a connection. A crash before the event is stored: as after step 2, so the event and the
+/// answer then say `exchange_interrupted`. A crash after it: the next worker answers `exchange_interrupted`, and the
+/// server drops the second event, whose message id is the same.
+async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
-    let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, "browser", system::now());
+    let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, system::now());
     event.reason = Some(&refusal.reason);
     job.publish_event(&context.nats, &event).await?;
     Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))

@@ -104,8 +104,8 @@ pub(crate) fn of_auth_error(error: AuthError) -> Result<WorkerReply, StoreError>
 /// Classifies the failure of a token request: the caller can help with a new login, or the operator has to act.
 pub(crate) fn of_no_tokens(error: &NoTokens) -> Failure {
     match error {
-        NoTokens::Refused(TokenError::Oauth(code), _) if !blames_integration(*code) => Failure::LoginNeeded,
-        NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused(..) => Failure::ProviderFailed,
+        NoTokens::Refused { error: TokenError::Oauth(code), .. } if !blames_integration(*code) => Failure::LoginNeeded,
+        NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => Failure::ProviderFailed,
     }
 }
 
@@ -130,13 +130,15 @@ mod tests {
             ("server_error", 502),
             ("temporarily_unavailable", 502),
         ] {
-            let error = NoTokens::Refused(TokenError::Oauth(ErrorCode::parse(code)), None);
+            let error = NoTokens::Refused { error: TokenError::Oauth(ErrorCode::parse(code)), retry_after: None };
             assert_eq!(of_no_tokens(&error).status(), status, "{code}");
         }
         for error in
             [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge]
         {
-            assert_eq!(of_no_tokens(&NoTokens::Refused(error, None)).status(), 502, "{error}");
+            let text = error.to_string();
+            let error = NoTokens::Refused { error, retry_after: None };
+            assert_eq!(of_no_tokens(&error).status(), 502, "{text}");
         }
     }
 
