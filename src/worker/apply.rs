@@ -1,7 +1,7 @@
 //! A connection's new state: its record, and everything that follows from the record.
 //!
-//! The record is the durable state. [`apply`] derives KV, the event and the schedule from the record alone, so any worker
-//! can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
+//! The record is the durable state. [`apply`] derives KV, the event and the schedule from the record alone, so any
+//! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
@@ -26,7 +26,7 @@ pub(super) const RECORD_TRIES: u32 = 8;
 pub(super) enum Recorded {
     /// The record is the newest.
     Newest(StreamMessage),
-    /// Another command's record is there instead.
+    /// Another command was first.
     Superseded,
 }
 
@@ -65,8 +65,8 @@ pub(super) async fn write_record(
     }
 }
 
-/// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id and
-/// applies it again; each step is safe to repeat.
+/// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id
+/// and applies it again; each step is safe to repeat.
 pub(super) async fn apply(
     context: &Context,
     job: &Job,
@@ -96,8 +96,8 @@ pub(super) async fn apply(
 
 /// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
 ///
-/// Leaves KV alone if that record is a tombstone: the deletion needs the tokens in KV until it has asked the provider to
-/// revoke them, and then removes the entry itself.
+/// Leaves KV alone if that record is a tombstone: the deletion needs the tokens in KV until it has asked the provider
+/// to revoke them, and then removes the entry itself.
 pub(super) async fn catch_up(
     context: &Context,
     key: &ConnectionKey,

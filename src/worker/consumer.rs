@@ -1,8 +1,8 @@
 //! Pulls messages and handles a bounded number of them at once.
 //!
 //! - Each verb has its own consumer and its own permits, so that slow refreshes never delay a login.
-//! - A worker pulls only as many messages as it has free permits. A message without one would wait here while its ack wait
-//!   runs out, and another worker could have it.
+//! - A worker pulls only as many messages as it has free permits. A message without one would wait here while its ack
+//!   wait runs out, and another worker could have it.
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
 //! One delivery of a command, from the message to its one confirmed ack.
 //!
-//! - While a command is in progress, the server is told so every [`PROGRESS_INTERVAL`]. When its worker falls silent for
+//! - A worker reports progress on its command every [`PROGRESS_INTERVAL`]. When it falls silent for
 //!   [`ACK_WAIT`](crate::protocol::topology::ACK_WAIT), the server delivers the command again, to any worker.
-//! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its subject.
-//!   Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
+//! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its
+//!   subject. Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
 //! - Every message ends in exactly one confirmed ack, also one that cannot be read. The one exception is
-//!   [`Outcome::Lost`]: another worker has the command, and an ack would end it there.
+//!   [`Outcome::Lost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -27,8 +27,7 @@ use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::Failure;
 
-/// Interval at which the server is told that a command is in progress. Two of these messages fit into the ack wait of 5 s,
-/// so that one may be late.
+/// Interval of progress reports to the server. Two of them fit into the ack wait of 5 s, so that one may be late.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// Deliveries after which a failure that no retry is known to repair ends its command. More than one, because a refusal
 /// may come from a server that is just restoring a stream.
@@ -115,8 +114,8 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
     }
 }
 
-/// Gives a command up. The dead letter comes first and the end of the command last: after a crash in between the command
-/// is delivered and given up again, and its dead letter is stored once.
+/// Gives a command up. The dead letter comes first and the end of the command last: after a crash in between the
+/// command is delivered and given up again, and its dead letter is stored once.
 async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &context.nats;
     error!(subject = %message.subject, "command given up: {reason}");

@@ -57,8 +57,8 @@ impl Job {
         Ok((Self { subject, id: envelope.id, from_worker, queued, is_redelivery, reply, traceparent }, work))
     }
 
-    /// Returns true if this is a redelivery that comes too late: another command's record was written after this command
-    /// was queued.
+    /// Returns true if this is a redelivery that comes too late: another command's record was written after this
+    /// command was queued.
     pub(super) fn is_superseded_by(&self, newest: &StreamMessage) -> bool {
         self.is_redelivery
             && newest.time.unix_timestamp_nanos() > self.queued.as_nanosecond()
@@ -81,8 +81,8 @@ impl Job {
         info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
     }
 
-    /// Sends the answer, if the command asks for one at a reply subject of our form. The answer may get lost; the caller
-    /// then stops waiting at its deadline.
+    /// Sends the answer, if the command asks for one at a reply subject of our form. The answer may get lost; the
+    /// caller then stops waiting at its deadline.
     pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
         let (Some(reply), Ok(body)) = (&self.reply, json(answer)) else { return };
         if let Err(error) = nats.send(reply.clone(), async_nats::HeaderMap::new(), body).await {

@@ -17,14 +17,17 @@ use tokio::time::timeout;
 use crate::fleet::{Fleet, INTEGRATION, Worker};
 use crate::provider::{Provider, Said};
 
-const PLACES: [&str; 7] = [
+const PLACES: [&str; 10] = [
     "exchange_1_callback_checked",
     "exchange_2_login_consumed",
     "exchange_3_code_sent",
     "exchange_4_record_written",
     "apply_1_kv_written",
     "apply_2_event_published",
+    "apply_3_refresh_scheduled",
+    "exchange_5_record_applied",
     "delivery_1_answered",
+    "delivery_2_acked",
 ];
 const LOGINS: usize = 30;
 /// Two logins at once for each connection.

@@ -126,6 +126,8 @@ mod seal_start;
 #[cfg(test)]
 mod sequences;
 #[cfg(test)]
+mod steps;
+#[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]
 mod support;

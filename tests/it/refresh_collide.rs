@@ -201,18 +201,18 @@ async fn d1_a_failure_reaches_all_who_wait_at_once() {
 #[tokio::test]
 async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
     let provider = revoking().await;
-    let fleet = cut_short(&provider).await;
+    let fleet = cut_off_at("revoke_2_tombstone_written", &provider).await;
     due(&fleet).await;
     let _second = fleet.worker().await;
     fleet.idle().await;
-    is_revoked(&fleet, &provider).await;
+    is_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
 }
 
 /// The server has lost the command, so that nobody repeats it: the next deletion does.
 #[tokio::test]
 async fn g1_a_revocation_that_was_lost_is_made_up_for_by_the_next_one() {
     let provider = revoking().await;
-    let fleet = cut_short(&provider).await;
+    let fleet = cut_off_at("revoke_2_tombstone_written", &provider).await;
     let commands = fleet.jetstream("worker").await.get_stream("OAUTH_COMMANDS").await.unwrap();
     let lost = commands.cached_info().state.last_sequence;
     assert!(commands.delete_message(lost).await.unwrap());
@@ -220,7 +220,50 @@ async fn g1_a_revocation_that_was_lost_is_made_up_for_by_the_next_one() {
     fleet.ready().await;
     assert_eq!(delete(&fleet, &format!("oauth-connections/{NAME}")).await, StatusCode::OK);
     fleet.idle().await;
-    is_revoked(&fleet, &provider).await;
+    is_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
+}
+
+#[tokio::test]
+async fn g1_a_revocation_cut_off_at_any_step_ends_in_one_event() {
+    let check = async |step, expected: &[&str]| {
+        let provider = revoking().await;
+        let fleet = cut_off_at(step, &provider).await;
+        let _second = fleet.worker().await;
+        fleet.idle().await;
+        is_revoked(&fleet, &provider, expected).await;
+    };
+    tokio::join!(
+        check("revoke_1_connection_found", &["rt-0", "at-0"]),
+        check("revoke_3_provider_asked", &["rt-0", "at-0", "rt-0", "at-0"]),
+        check("revoke_4_tombstone_applied", &["rt-0", "at-0"]),
+    );
+}
+
+/// The next worker cannot know whether the refresh token was sent, so it holds the refresh.
+#[tokio::test]
+async fn d4_a_postponed_refresh_whose_worker_dies_is_held() {
+    let check = async |step: &str, reason: &str| {
+        let provider = provider(Said::json(503, &json!({}))).await;
+        let (fleet, _pushes) = connected(&provider).await;
+        let mut doomed = fleet.worker_dying_at(step).await;
+        due(&fleet).await;
+        assert!(!doomed.ended().await.success(), "{step}");
+        let _second = fleet.worker().await;
+        let stored_reason =
+            async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
+        eventually("it is held", async || stored_reason().await == Some(json!("refresh_interrupted"))).await;
+        fleet.idle().await;
+        assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1, "{step}");
+        assert_eq!(schedules(&fleet).await.len(), 1, "{step}");
+        let mut events = fleet.events().await;
+        events.retain(|event| event["event"] == "refresh_failed");
+        assert_eq!(events.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), [reason], "{step}");
+    };
+    tokio::join!(
+        check("postpone_2_failure_stored", "refresh_interrupted"),
+        check("postpone_3_refresh_scheduled", "refresh_interrupted"),
+        check("postpone_4_event_published", "provider_error"),
+    );
 }
 
 async fn revoking() -> Provider {
@@ -231,8 +274,8 @@ async fn revoking() -> Provider {
     .await
 }
 
-/// A connection whose deletion ended with its worker, before the provider was told.
-async fn cut_short(provider: &Provider) -> Fleet {
+/// A connection whose deletion ended with its worker after that step.
+async fn cut_off_at(step: &str, provider: &Provider) -> Fleet {
     let (fleet, _pushes) = connected(provider).await;
     let mut configurer = fleet.worker().await;
     let mut config = fleet.config();
@@ -240,21 +283,21 @@ async fn cut_short(provider: &Provider) -> Fleet {
     fleet.ready().await;
     assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
     configurer.kill().await;
-    let mut doomed = fleet.worker_dying_at("revoke_2_tombstone_written").await;
+    let mut doomed = fleet.worker_dying_at(step).await;
     let path = format!("oauth-connections/{NAME}");
     let deleted = delete(&fleet, &path);
     let dies = async { assert!(!doomed.ended().await.success()) };
-    // Whoever asks the one that dies hears that it is away.
+    // The call waits at the worker that dies, so it fails.
     tokio::join!(deleted, dies);
     fleet
 }
 
-async fn is_revoked(fleet: &Fleet, provider: &Provider) {
+async fn is_revoked(fleet: &Fleet, provider: &Provider, expected: &[&str]) {
     let asked: Vec<Asked> = provider.asked().into_iter().filter(|asked| asked.path == "/revoke").collect();
     let tokens: Vec<String> = asked.iter().map(|asked| asked.form()["token"].clone()).collect();
-    assert_eq!(tokens, ["rt-0", "at-0"]);
+    assert_eq!(tokens, expected);
     let events = fleet.events().await;
-    let revoked = events.iter().find(|event| event["event"] == "revoked").expect("an event");
-    assert_eq!(revoked["reason"], "revoked_at_provider");
+    let revoked: Vec<&Value> = events.iter().filter(|event| event["event"] == "revoked").collect();
+    assert_eq!(revoked.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), ["revoked_at_provider"]);
     assert_eq!(fleet.stored(NAME).await.0, None, "nothing is left of it here");
 }

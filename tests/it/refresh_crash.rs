@@ -117,7 +117,10 @@ async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
         "refresh_3_record_written",
         "apply_1_kv_written",
         "apply_2_event_published",
+        "apply_3_refresh_scheduled",
+        "refresh_4_record_applied",
         "delivery_1_answered",
+        "delivery_2_acked",
     ];
     for (place, ending) in places.iter().zip(join_all(places.map(dies_at)).await) {
         assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");

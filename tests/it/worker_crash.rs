@@ -21,6 +21,16 @@ use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 const CODE: &str = "canary-code";
+/// Steps after which the record is written.
+const STEPS_WITH_RECORD: [&str; 7] = [
+    "exchange_4_record_written",
+    "apply_1_kv_written",
+    "apply_2_event_published",
+    "apply_3_refresh_scheduled",
+    "exchange_5_record_applied",
+    "delivery_1_answered",
+    "delivery_2_acked",
+];
 
 /// What is to be seen once everything is over.
 struct Ending {
@@ -96,11 +106,7 @@ async fn b3_a_worker_dead_between_mark_and_record_interrupts_the_exchange() {
 
 #[tokio::test]
 async fn a_worker_dead_behind_the_record_is_carried_on_for() {
-    let endings = join_all(
-        ["exchange_4_record_written", "apply_1_kv_written", "apply_2_event_published", "delivery_1_answered"]
-            .map(dies_at),
-    )
-    .await;
+    let endings = join_all(STEPS_WITH_RECORD.map(dies_at)).await;
     endings.iter().for_each(Ending::is_connected);
 }
 

@@ -152,3 +152,35 @@ async fn d3_an_old_delete_that_comes_again_does_not_undo_a_newer_put() {
     comes_again_after_a_newer_put(|_, account, integration, seal_to| Command::Delete { integration, account, seal_to })
         .await;
 }
+
+#[tokio::test]
+async fn a_config_whose_worker_dies_is_deleted_once() {
+    let check = async |step: &str| {
+        let (fleet, mut configurer) = Fleet::configured("http://127.0.0.1:9").await;
+        configurer.kill().await;
+        let mut first = fleet.worker_dying_at(step).await;
+        let edge = fleet.own_edge().await;
+        let credential = Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])));
+        let caller = RequestContext { credential: Some(credential), traceparent: None };
+        let seal_to = edge.seal_to(&caller).await;
+        let (integration, account) = (Integration::parse(INTEGRATION).unwrap(), Account::parse(ACCOUNT).unwrap());
+        let delete = Command::Delete { integration, account, seal_to };
+        let takeover = async {
+            first.ended().await;
+            fleet.worker().await
+        };
+        let (deleted, _second) = tokio::join!(edge.bus.command(delete, &caller), takeover);
+        deleted.expect("the second worker deletes it");
+        fleet.idle().await;
+        let stored = fleet.stored_config().await;
+        let (newest, records) = fleet.record(&format!("config.{INTEGRATION}")).await;
+        assert_eq!((newest, records), (Some(2), 2), "{step}");
+        assert_eq!((&stored["config"], stored["sequence"].as_u64()), (&Value::Null, newest), "{step}");
+        assert_eq!(fleet.events().await.len(), 1, "{step}");
+    };
+    tokio::join!(
+        check("configure_2_record_written"),
+        check("configure_3_kv_written"),
+        check("configure_4_event_published"),
+    );
+}

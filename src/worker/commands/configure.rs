@@ -1,8 +1,8 @@
 //! `put` and `delete`: stores or deletes the config of an integration.
 //!
 //! - Only admins may do this, and the worker verifies their credential itself.
-//! - Of commands at the same time, the last one to write its record wins. A command that is delivered again never undoes
-//!   a newer one.
+//! - Of commands at the same time, the last one to write its record wins. A command that is delivered again never
+//!   undoes a newer one.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
 //!   same effect: the command is put back and delivered again.
 
@@ -60,9 +60,9 @@ pub(in crate::worker) async fn run(
     let written = write_record(context, job, new.as_ref().map(|new| &new.config)).await?;
     fail_point!("configure_2_record_written");
 
-    // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and those that were paused
-    //    without one start again. A crash after this: as after step 2; KV is as new already. Paused refreshes then
-    //    start when their schedule fires, within 15 minutes.
+    // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and those that were
+    //    paused without one start again. A crash after this: as after step 2; KV is as new already. Paused refreshes
+    //    then start when their schedule fires, within 15 minutes.
     let sequence = match written {
         ConfigRecorded::Newest(record) => {
             match new {
@@ -78,7 +78,7 @@ pub(in crate::worker) async fn run(
         }
         ConfigRecorded::Replaced { sequence } => sequence,
         ConfigRecorded::Superseded => {
-            let text = "superseded: the config was changed again while this request was under way";
+            let text = "superseded: the config was changed again while this request was in progress";
             return Ok(Failure::Superseded.answer(text));
         }
     };
@@ -173,11 +173,11 @@ enum ConfigRecorded {
     Newest(StreamMessage),
     /// The record was stored, and another command's record has since replaced it.
     Replaced { sequence: u64 },
-    /// The command was delivered again, and another command's record has been written since the first delivery.
+    /// This is a redelivery, and another command has written a record since this one was queued.
     Superseded,
 }
 
-/// Writes the record in place of the newest one, whoever wrote that, unless this is a repetition that comes too late.
+/// Writes the record in place of the newest one, unless this is a redelivery that comes too late.
 async fn write_record(
     context: &Context,
     job: &Job,

@@ -1,10 +1,10 @@
 //! `exchange`: turns a provider's callback into a stored connection.
 //!
-//! - An authorization code is sent at most once. Only the delivery that consumed the login sends it. A server that sees a
-//!   code twice revokes the grant (RFC 6749 §4.1.2).
+//! - An authorization code is sent at most once. Only the delivery that consumed the login sends it. A server that sees
+//!   a code twice revokes the grant (RFC 6749 §4.1.2).
 //! - The caller has its answer only after the connection is stored.
-//! - The numbered steps say what is durable after them and what a crash leads to. When a worker falls silent for 5 s, the
-//!   server delivers its command again, to any worker: the next worker. An error that a step returns has the same
+//! - The numbered steps say what is durable after them and what a crash leads to. When a worker falls silent for 5 s,
+//!   the server delivers its command again, to any worker: the next worker. An error that a step returns has the same
 //!   effect: the command is put back and delivered again.
 
 use std::time::Duration;
@@ -110,7 +110,7 @@ struct Attempt<'a> {
     replaces: Option<StreamMessage>,
 }
 
-/// What a callback is good for.
+/// Result of checking a callback.
 enum Checked {
     /// A code to send.
     Code(Box<CodeExchange>),
@@ -124,7 +124,7 @@ struct CodeExchange {
     config: IntegrationOauthConfig,
     code: Secret,
     verifier: Option<Secret>,
-    /// Parameters of the callback that the config wants to keep.
+    /// Parameters of the callback that the config selects for the connection's metadata.
     metadata: Map<String, Value>,
 }
 
@@ -163,17 +163,17 @@ impl Attempt<'_> {
         };
         fail_point!("exchange_3_code_sent");
 
-        // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker finds
-        //    the consumed login and this command's record, and continues with step 5.
+        // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
+        //    finds the consumed login and this command's record, and continues with step 5.
         let Recorded::Newest(record) = self.write_record(tokens, exchange.metadata).await? else {
             let text = "the connection changed while this login was running; start it again";
             return fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await;
         };
         fail_point!("exchange_4_record_written");
 
-        // 5. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it or
-        //    after it: as after step 4; what is done already is repeated without effect. The caller has its answer only
-        //    after this step.
+        // 5. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
+        //    or after it: as after step 4; a repeated write has no effect. The caller receives its answer only after
+        //    this step.
         let reply = apply(self.context, self.job, self.key, &record).await?;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
@@ -299,9 +299,9 @@ impl Refusal {
     }
 }
 
-/// Ends a consumed login without a connection. A crash before the event is stored: as after step 2, so the event and the
-/// answer then say `exchange_interrupted`. A crash after it: the next worker answers `exchange_interrupted`, and the
-/// server drops the second event, whose message id is the same.
+/// Ends a consumed login without a connection. A crash before the event is stored: as after step 2, so the event and
+/// the answer then say `exchange_interrupted`. A crash after it: the next worker answers `exchange_interrupted`, and
+/// the server drops the second event, whose message id is the same.
 async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, system::now());

@@ -3,10 +3,10 @@
 //! - A connection has at most one refresh at a time: the queue holds one such command per connection.
 //! - A refresh token may be spent by being sent. It is therefore sent only while this delivery holds the command, the
 //!   record is written with patience, and everything else comes after the record.
-//! - Unlike a code, a refresh token is sent again after a crash, but not before [`HOLD`] has passed: until then the worker
-//!   that sent it may be cut off from the bus and still store the answer. There is no marker before the request, as the
-//!   consumed login is one for an exchange: it would cost each refresh a write, and save the wait only after a crash that
-//!   happened before the request.
+//! - Unlike a code, a refresh token is sent again after a crash, but not before [`HOLD`] has passed: until then the
+//!   worker that sent it may be cut off from the bus and still store the answer. No marker is written before the
+//!   request, unlike an exchange's consumed login: it would cost each refresh a write, and save the wait only after a
+//!   crash that happened before the request.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
 //!   same effect: the command is put back and delivered again.
 
@@ -58,7 +58,7 @@ pub(in crate::worker) struct Trigger {
     pub(in crate::worker) booked: bool,
 }
 
-/// Finds the connection, and decides whether its refresh token is to be sent.
+/// Finds the connection, and sends its refresh token if [`Refresh::decide`] says so.
 ///
 /// This part changes nothing, except that KV may catch up with the record. A crash in it: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
@@ -123,8 +123,8 @@ impl Refresh<'_> {
             let text = "the provider gave no refresh token: log in again when the token expires";
             return Ok(Decision::Answer(Failure::LoginNeeded.answer(text)));
         }
-        // A young record is the answer to a caller, and so is a young failure: otherwise each of many callers at once
-        // would send a request of its own.
+        // A young record is the answer to a caller, and so is a young failure: otherwise many callers at once would
+        // lead to as many token requests.
         if connection.sequence > self.trigger.sequence || (has_caller && connection.is_younger_than(min_interval, now))
         {
             return apply::answer(connection).map(Decision::Answer);
@@ -145,9 +145,9 @@ impl Refresh<'_> {
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<WorkerReply, StoreError> {
-        // 1. Get ready to send: the config, and a slot of the refresh limiter. Durable: nothing new. A crash after this:
-        //    the next worker cannot know that nothing was sent. It holds the refresh for 47 s (`refresh/postpone.rs`,
-        //    with the reason `refresh_interrupted`), and then the schedule starts another one.
+        // 1. Get ready to send: the config, and a slot of the refresh limiter. Durable: nothing new. A crash after
+        //    this: the next worker cannot know that nothing was sent. It holds the refresh for 47 s
+        //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
         let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
         };
@@ -162,9 +162,9 @@ impl Refresh<'_> {
             return Err(StoreError::Lost);
         }
 
-        // 2. Send the refresh token. Durable: nothing here; at the provider the refresh token may be spent. A crash after
-        //    this: held, as after step 1. Then the refresh token is sent again. If the provider counts it as spent, the
-        //    connection needs reauthorization.
+        // 2. Send the refresh token. Durable: nothing here; at the provider the refresh token may be spent. A crash
+        //    after this: held, as after step 1. Then the refresh token is sent again. If the provider counts it as
+        //    spent, the connection needs reauthorization.
         let sent = Instant::now();
         let answered = self.send(&config, &RefreshGrant { refresh_token, issued_at: &stored.issued_at }).await;
         drop(slot);
@@ -177,8 +177,8 @@ impl Refresh<'_> {
             },
         };
 
-        // 3. Write the record. Durable: the new tokens, or that a login is needed; subscribers receive it. A crash after
-        //    this: the next worker finds this command's record and continues with step 4.
+        // 3. Write the record. Durable: the new tokens, or that a login is needed; subscribers receive it. A crash
+        //    after this: the next worker finds this command's record and continues with step 4.
         let written = apply::write_record(self.context, self.job, self.key, new.clone(), self.replaces).await?;
         let Recorded::Newest(record) = written else { return self.superseded(&new).await };
         if new.connection.status == Status::Active {
@@ -186,8 +186,8 @@ impl Refresh<'_> {
         }
         fail_point!("refresh_3_record_written");
 
-        // 4. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it or
-        //    after it: as after step 3; what is done already is repeated without effect.
+        // 4. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
+        //    or after it: as after step 3; a repeated write has no effect.
         let reply = apply(self.context, self.job, self.key, &record, self.actor).await?;
         fail_point!("refresh_4_record_applied");
         Ok(reply)
@@ -207,7 +207,7 @@ impl Refresh<'_> {
         provider_calls::request_tokens(self.context, config, &grant.issued_at.variables, build).await
     }
 
-    /// The connection with its new tokens. A rotated refresh token replaces the old one; a missing one keeps it.
+    /// The connection with its new tokens. A rotated refresh token replaces the old one; without a new one it stays.
     fn renewed(&self, stored: StoredConnection, tokens: TokenSet) -> StoredConnection {
         let old = stored.connection;
         let mut new = OauthConnection::issued(self.key.subject(), tokens);

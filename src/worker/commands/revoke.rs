@@ -1,6 +1,6 @@
 //! `revoke`: deletes a connection here, and asks its provider to revoke the tokens (RFC 7009).
 //!
-//! - The connection is deleted here whatever the provider answers.
+//! - The connection is deleted here even if the provider refuses.
 //! - The deletion comes first: a refresh that runs at the same time can then not store the tokens that it gets.
 //! - The tokens stay in KV until the provider was asked, so that the next worker can ask it after a crash.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
@@ -36,8 +36,8 @@ pub(in crate::worker) async fn run(
 ) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     for _ in 0..RECORD_TRIES {
-        // 1. Find the connection, or a deletion that was cut off. Durable: nothing new; KV may catch up with the record. A
-        //    crash after this: the next worker starts over.
+        // 1. Find the connection, or a deletion that was cut off. Durable: nothing new; KV may catch up with the
+        //    record. A crash after this: the next worker starts over.
         let found = find(context, job, &key, deletion.login_id).await?;
         fail_point!("revoke_1_connection_found");
         let (record, stored) = match found {
@@ -68,15 +68,15 @@ pub(in crate::worker) async fn run(
         };
         fail_point!("revoke_3_provider_asked");
 
-        // 4. Apply the tombstone: KV, event, no schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in
-        //    it or after it: the next worker finds the tombstone with this command's id and no tokens. It repeats this
-        //    step without effect; if the event was not published yet, its reason is `revocation_unknown`.
+        // 4. Apply the tombstone: KV, event, no schedule (the steps of `worker/apply.rs`). Durable: all three. A crash
+        //    in it or after it: the next worker finds the tombstone with this command's id and no tokens. It repeats
+        //    this step without effect; if the event was not published yet, its reason is `revocation_unknown`.
         let details = EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(outcome.as_str()) };
         apply::apply(context, job, &key, &record, details).await?;
         fail_point!("revoke_4_tombstone_applied");
         return Ok(WorkerReply::ok(json!({ "message": "success" })));
     }
-    Ok(Failure::Superseded.answer("the connection keeps changing while it is being deleted; try again"))
+    Ok(Failure::Superseded.answer("the connection changed several times while it was being deleted; try again"))
 }
 
 enum Found {

@@ -11,7 +11,7 @@ use crate::subject::ConnectionKey;
 use crate::system;
 use crate::worker::context::Context;
 
-/// What became of the tokens at the provider. None of these keeps the connection alive here.
+/// Result of the revocation at the provider. The connection is deleted here in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RevocationOutcome {
     Revoked,

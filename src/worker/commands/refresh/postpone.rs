@@ -26,8 +26,8 @@ use crate::worker::job::Job;
 use crate::worker::provider_calls::NoTokens;
 use crate::worker::rpc::status::{self, Failure};
 
-/// Interval at which a connection without a config is looked at again. A worker that stores a config where there was
-/// none starts these refreshes at once, so this one is for a worker that died before it did.
+/// Interval of tries while the integration has no config. A worker that stores its first config starts these refreshes
+/// at once; this interval covers a worker that died before it did so.
 const PAUSE: Duration = Duration::from_mins(15);
 /// Wait if the config returned while the pause was stored.
 const CONFIG_RETURNED_WAIT: Duration = Duration::from_secs(1);
@@ -44,8 +44,8 @@ enum Next {
 
 impl Refresh<'_> {
     /// Ends this command without sending, because the worker before may have sent the refresh token. The stored failure
-    /// holds back every other refresh until then, and the new schedule has a command of its own, so that deliveries of
-    /// this one, however many, send nothing.
+    /// holds back every other refresh until then, and the schedule then sends a new command. So this command sends
+    /// nothing, however often it is delivered.
     pub(super) async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<WorkerReply, StoreError> {
         let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
         let (status, reason) = (Failure::RefreshInterrupted.status(), INTERRUPTED.to_owned());
@@ -61,8 +61,8 @@ impl Refresh<'_> {
         Ok(failure.answer(system::now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
 
-    /// Ends this command after a failed request, with a backoff that grows with the failures in a row. Callers' requests
-    /// in between do not count, or they would make the wait longer.
+    /// Ends this command after a failed request, with a backoff that grows with the failures in a row. Callers'
+    /// requests in between do not count, or they would make the wait longer.
     pub(super) async fn retry_later(
         &self,
         stored: &StoredConnection,
