@@ -224,7 +224,7 @@ async fn g1_a_revocation_that_was_lost_is_made_up_for_by_the_next_one() {
 }
 
 #[tokio::test]
-async fn g1_a_revocation_cut_off_at_any_step_ends_in_one_event() {
+async fn a_revocation_interrupted_after_any_step_ends_in_one_event() {
     let check = async |step, expected: &[&str]| {
         let provider = revoking().await;
         let fleet = cut_off_at(step, &provider).await;
@@ -241,7 +241,7 @@ async fn g1_a_revocation_cut_off_at_any_step_ends_in_one_event() {
 
 /// The next worker cannot know whether the refresh token was sent, so it holds the refresh.
 #[tokio::test]
-async fn d4_a_postponed_refresh_whose_worker_dies_is_held() {
+async fn a_postponed_refresh_whose_worker_dies_is_held() {
     let check = async |step: &str, reason: &str| {
         let provider = provider(Said::json(503, &json!({}))).await;
         let (fleet, _pushes) = connected(&provider).await;
