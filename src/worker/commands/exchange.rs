@@ -42,10 +42,11 @@ pub(in crate::worker) struct Callback<'a> {
     pub(in crate::worker) cookies: &'a [Cookie],
 }
 
-/// Finds the login of a callback, and lets it be exchanged if it is pending and this callback may end it.
+/// Finds the login of a callback, and exchanges its code if the login is pending and the callback is from its browser.
 ///
-/// This part changes nothing that a repetition would find. A crash in it: the next worker finds the login as it was and
-/// starts over. The nonce of a signed request is then used up by this command, whose next delivery may use it again.
+/// This part changes nothing. A crash in it: the next worker finds the login as it was and starts over. If the callback
+/// came as a signed request, its nonce is used up by this command, and the next delivery of the command may use it
+/// again.
 pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
@@ -132,7 +133,7 @@ impl Attempt<'_> {
     async fn run(&self, query: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Check the callback against the login and the config. Durable: nothing new. A crash after this: the next
         //    worker finds the login pending and starts over. Nothing is lost.
-        let exchange = match self.check(query).await? {
+        let checked = match self.check(query).await? {
             Checked::Code(exchange) => Ok(exchange),
             Checked::End(refusal) => Err(refusal),
             Checked::Malformed(reply) => return Ok(reply),
@@ -150,7 +151,7 @@ impl Attempt<'_> {
             Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
         }
         fail_point!("exchange_2_login_consumed");
-        let exchange = match exchange {
+        let exchange = match checked {
             Ok(exchange) => exchange,
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
