@@ -268,7 +268,7 @@ pub(in crate::gateway) fn prefers_html(headers: &HeaderMap) -> bool {
     quality(&accept, "text/html", &["text/html"]) > quality(&accept, "application/json", &["application/*", "*/*"])
 }
 
-/// The weight of a media type in thousandths: that of its own entry, else of the first range that is listed.
+/// Returns the weight of a media type in thousandths: from its exact entry, else from the first of the ranges that is listed.
 fn quality(accept: &str, media_type: &str, ranges: &[&str]) -> u16 {
     let entries: Vec<(&str, u16)> = accept.split(',').map(entry).collect();
     let of = |wanted: &str| entries.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, q)| *q);

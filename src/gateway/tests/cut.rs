@@ -241,7 +241,7 @@ async fn g3_the_client_of_a_trusted_proxy_is_limited_not_the_proxy() {
         if ask(&running, "GET", "/nowhere", &headers).await.starts_with("HTTP/1.1 429 ") {
             break;
         }
-        assert_ne!(spoofed, 249, "each spoofed address has an allowance of its own");
+        assert_ne!(spoofed, 249, "each spoofed address has a separate allowance");
     }
     // Without trusted proxies the header is ignored.
     let running = start(Limits { address_rate: rate(1, 2), ..Limits::default() }).await;
@@ -251,7 +251,7 @@ async fn g3_the_client_of_a_trusted_proxy_is_limited_not_the_proxy() {
             return;
         }
     }
-    panic!("each made-up address has an allowance of its own");
+    panic!("each made-up address has a separate allowance");
 }
 
 #[tokio::test]
