@@ -1,4 +1,4 @@
-//! The verbs: one file each, and the only place that has a verb's order of steps.
+//! Verbs. Only the file of a verb has the order of its steps.
 
 pub(super) mod configure;
 pub(super) mod exchange;

@@ -31,8 +31,8 @@ fn marks(text: &str) -> Vec<Mark> {
 
 /// The number of a failpoint in the file of that name.
 fn number(name: &str, path: &Path) -> Option<u32> {
-    let stem = path.file_stem()?.to_str()?;
-    let (number, step) = name.strip_prefix(stem)?.strip_prefix('_')?.split_once('_')?;
+    let file = path.file_stem()?.to_str()?;
+    let (number, step) = name.strip_prefix(file)?.strip_prefix('_')?.split_once('_')?;
     number.parse().ok().filter(|_| !step.is_empty())
 }
 

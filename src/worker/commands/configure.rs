@@ -66,9 +66,9 @@ pub(in crate::worker) async fn run(
     let sequence = match written {
         ConfigRecorded::Newest(record) => {
             match new {
-                Some(NewConfig { config, is_first }) => {
-                    context.store.put_config(config, &record).await?;
-                    if is_first {
+                Some(new) => {
+                    context.store.put_config(new.config, &record).await?;
+                    if new.is_first {
                         context.resumed.add(integration.clone());
                     }
                 }
@@ -101,7 +101,7 @@ enum Checked {
     Accepted {
         actor: String,
         /// The config to store; `None` to delete it.
-        new: Option<NewConfig>,
+        new: Option<Box<NewConfig>>,
     },
     Refused(WorkerReply),
 }
@@ -119,11 +119,11 @@ async fn check(
     change: &Change<'_>,
 ) -> Result<Checked, StoreError> {
     let integration = &job.subject.integration;
-    let content: &[u8] = match change {
+    let signed: &[u8] = match change {
         Change::Put(body) => body.expose().as_bytes(),
         Change::Delete => b"",
     };
-    let actor = match context.auth.authenticate(credential, job.purpose(content)).await {
+    let actor = match context.auth.authenticate(credential, job.purpose(signed)).await {
         Ok(caller) if caller.account != job.subject.account => {
             let reply = Failure::Unauthorized.answer("the credential belongs to another account");
             return Ok(Checked::Refused(reply));
@@ -139,7 +139,7 @@ async fn check(
                 Err(error) => return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string()))),
             };
             let is_first = context.store.stored_config(integration).await?.is_none();
-            Ok(Checked::Accepted { actor, new: Some(NewConfig { config, is_first }) })
+            Ok(Checked::Accepted { actor, new: Some(Box::new(NewConfig { config, is_first })) })
         }
         Change::Delete => {
             let subject = subject::config_subject(integration);
