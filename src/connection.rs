@@ -1,38 +1,67 @@
-//! A connection: what travels as its record, what is stored of it, and what callers see.
+//! The state of a connection, as nodes receive it.
+//!
+//! An [`OauthConnection`] is the JSON body of a push on the connection's
+//! [token subject](crate::subject::ConnectionKey::subject) and of the answer to
+//! [`NodeCall::Token`](crate::subject::NodeCall::Token). A node uses `access_token` while `status` is
+//! [`Status::Active`]; in the other states a person has to log in again. Of two states, the one with the higher
+//! `sequence` is newer. A push has its sequence in the header `Nats-Sequence`, not in the body;
+//! [`TokenSource`](crate::client::TokenSource) fills it in.
+//!
+//! ```
+//! use tokenbus::connection::{OauthConnection, Status};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let push = br#"{
+//!     "access_token": "xoxb-1", "token_type": "Bearer", "expires_in": 3600, "status": "active",
+//!     "expiry": "2026-01-01T12:00:00.000000+00:00", "subject": "ms.integration.oauth.A.slack.workspace1"
+//! }"#;
+//! let connection: OauthConnection = serde_json::from_slice(push)?;
+//! assert_eq!(connection.status, Status::Active);
+//! let token = connection.access_token.ok_or("active connections have a token")?;
+//! let header = format!("{} {}", connection.token_type, token.expose()); // for the request to the provider
+//! # assert_eq!(header, "Bearer xoxb-1");
+//! assert_eq!(format!("{token}"), "[redacted]"); // printing a token does not reveal it
+//! # Ok(())
+//! # }
+//! ```
 
-use std::time::Duration;
+mod expiry;
+mod stored;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::command::WorkerReply;
-use crate::integration::IssuedAt;
+pub(crate) use self::expiry::MIN_MARGIN;
+pub(crate) use self::stored::{RefreshFailure, SealedPart, StoredConnection};
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
 
-/// Why a connection is not refreshed when its integration has no config at the moment.
-pub const NO_CONFIG: &str = "no_config";
-/// What whoever asks for a new token is told when only a login can bring one.
-pub const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
+/// For tests and benches, which reach these items through `tokenbus::internals`.
+#[cfg(feature = "internals")]
+pub(crate) mod internals {
+    pub use super::stored::{SealedPart, StoredConnection};
+}
 
-/// How long before its expiry a token is refreshed at the latest, unless its lifetime is shorter than twice that.
-pub const LEAST_MARGIN: Duration = Duration::from_mins(1);
+/// [`OauthConnection::status_reason`] while refreshes are paused because the integration has no config.
+pub(crate) const NO_CONFIG: &str = "no_config";
+/// Error for callers who ask for a new token of a connection that only a login can renew.
+pub(crate) const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
-/// Whether a connection can be used.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Holds a token.
+    /// The connection has an access token, and is refreshed before it expires if the provider allows it.
     Active,
-    /// The provider takes its tokens no more: somebody has to log in again.
+    /// The provider no longer accepts the connection's tokens. A person has to log in again.
     NeedsReauthorization,
-    /// Deleted by its owner.
+    /// The connection was deleted.
     Revoked,
 }
 
 impl Status {
-    /// As on the wire.
+    /// The status as in JSON and in the header `Oauth-Status`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -43,78 +72,51 @@ impl Status {
     }
 }
 
-/// A connection as HTTP callers and nodes see it (`OauthConnection`). Its record's body is the same without
-/// `refresh_token`, `sequence` and `modified`, which the record gets by being stored.
+/// A connection as nodes and HTTP callers receive it.
+///
+/// The body of a record, and so of a push, has no `refresh_token`, `sequence` or `modified`. The last two are properties of
+/// the stored record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OauthConnection {
-    /// The access token (RFC 6749 §1.4).
+    /// The access token (RFC 6749 §1.4). Present while the status is [`Status::Active`].
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
     pub access_token: Option<Secret>,
-    /// As the provider wrote it, `Bearer` when it named none (RFC 6749 §7.1).
+    /// The token type (RFC 6749 §7.1) in the provider's spelling; `Bearer` if the provider did not send one.
     pub token_type: String,
-    /// The refresh token (RFC 6749 §1.5).
+    /// The refresh token (RFC 6749 §1.5). Nodes never receive it.
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
     pub refresh_token: Option<Secret>,
-    /// When the access token ends; none when the provider names no lifetime.
+    /// Expiry of the access token; `None` if the provider did not send a lifetime.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339_micros")]
     pub expiry: Option<Timestamp>,
-    /// Lifetime in seconds as the provider gave it.
+    /// Lifetime of the access token in seconds, as the provider sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<i64>,
-    /// Stream sequence of the record; 0 before it is stored.
+    /// Stream sequence of the record; 0 if not known. The higher one of two is newer.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sequence: u64,
     /// The token subject.
     pub subject: String,
-    /// Unix seconds of the record; 0 before it is stored.
+    /// Time at which the record was stored, in Unix seconds; 0 if not known.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub modified: u64,
-    /// Whether it can be used.
+    /// The connection's state.
     pub status: Status,
-    /// Why it is not refreshed as it should be, from a fixed list; none when all is well.
+    /// Why the connection is not refreshed, from a fixed list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_reason: Option<String>,
-    /// The scope that was granted.
+    /// The scope that the provider granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// What else the provider sent and the config asked to keep.
+    /// Further fields of the token answer that the integration's config selects.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
 
-/// A connection as it lies in the bucket: secrets sealed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StoredConnection {
-    /// The connection; `access_token` and `refresh_token` hold sealed forms.
-    #[serde(flatten)]
-    pub connection: OauthConnection,
-    /// Where its tokens were issued.
-    pub issued_at: IssuedAt,
-    /// Id of the command that made it: refreshes keep it, another login brings another.
-    #[serde(default)]
-    pub login_id: String,
-    /// The last refresh, if it failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_failure: Option<RefreshFailure>,
-}
-
-/// What a record's `Oauth-Sealed-Refresh` header holds once opened: what step 5 of a callback needs beside the body.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SealedPart {
-    /// The refresh token.
-    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
-    pub refresh_token: Option<Secret>,
-    /// Where the tokens were issued.
-    pub issued_at: IssuedAt,
-    /// Id of the command that made the connection.
-    #[serde(default)]
-    pub login_id: String,
-}
-
 impl OauthConnection {
-    /// An active connection of what a token endpoint answered.
+    /// Makes an active connection from the answer of a token endpoint.
     #[must_use]
+    #[doc(hidden)]
     pub fn issued(subject: String, tokens: TokenSet) -> Self {
         let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, metadata } = tokens;
         Self {
@@ -133,9 +135,9 @@ impl OauthConnection {
         }
     }
 
-    /// The same without anything to use it with, and why.
+    /// Removes the tokens and sets the status, with the reason for it.
     #[must_use]
-    pub fn without_tokens(self, status: Status, reason: Option<&str>) -> Self {
+    pub(crate) fn without_tokens(self, status: Status, reason: Option<&str>) -> Self {
         Self {
             access_token: None,
             refresh_token: None,
@@ -145,84 +147,6 @@ impl OauthConnection {
             status_reason: reason.map(str::to_owned),
             ..self
         }
-    }
-
-    /// When it is refreshed next: before its expiry by a margin, the jitter (0 to 1) making it earlier by at most a
-    /// tenth of that, never before a second from now. None without a refresh token or an expiry.
-    #[must_use]
-    pub fn refresh_at(&self, now: Timestamp, jitter: f64) -> Option<Timestamp> {
-        let (expiry, _) = self.expiry.zip(self.refresh_token.as_ref()).filter(|_| self.status == Status::Active)?;
-        let margin = self.margin();
-        let earlier = margin + margin.mul_f64(0.1 * jitter.clamp(0.0, 1.0));
-        let soonest = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
-        Some(expiry.checked_sub(earlier).unwrap_or(soonest).max(soonest))
-    }
-
-    /// Whether it is refreshed at all: active, with a lifetime and a refresh token.
-    #[must_use]
-    pub fn is_kept_alive(&self) -> bool {
-        self.status == Status::Active && self.expiry.is_some() && self.refresh_token.is_some()
-    }
-
-    /// How long a token has to be good for when its reader does not say: `wish`, but no more than half its lifetime,
-    /// or every read would refresh it.
-    #[must_use]
-    pub fn min_valid_default(&self, wish: Duration) -> Duration {
-        wish.min(self.lifetime() / 2)
-    }
-
-    /// Whether the access token ends within half the margin, or before `min_valid` is over.
-    #[must_use]
-    pub fn is_near_expiry(&self, now: Timestamp, min_valid: Option<Duration>) -> bool {
-        let needed = min_valid.unwrap_or_else(|| self.margin() / 2);
-        self.expiry.is_some_and(|expiry| expiry.checked_sub(needed).unwrap_or(Timestamp::MIN) <= now)
-    }
-
-    /// From when on it is near its expiry: within half the margin. None when it has no token or does not expire.
-    #[must_use]
-    pub fn near_expiry_at(&self) -> Option<Timestamp> {
-        let (expiry, _) = self.expiry.zip(self.access_token.as_ref())?;
-        expiry.checked_sub(self.margin() / 2).ok()
-    }
-
-    /// Whether its record is younger than that, or as little ahead of this clock.
-    #[must_use]
-    pub fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
-        let modified = i64::try_from(self.modified).unwrap_or(i64::MAX);
-        let apart = now.as_second().saturating_sub(modified).saturating_abs();
-        apart < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
-    }
-
-    /// A minute or a tenth of the lifetime, whichever is longer, but at most half the lifetime.
-    fn margin(&self) -> Duration {
-        let lifetime = self.lifetime();
-        LEAST_MARGIN.max(lifetime / 10).min(lifetime / 2)
-    }
-
-    fn lifetime(&self) -> Duration {
-        self.expires_in.and_then(|seconds| u64::try_from(seconds).ok()).map_or(Duration::ZERO, Duration::from_secs)
-    }
-}
-
-/// A refresh that failed, as the bucket remembers it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RefreshFailure {
-    /// How often in a row.
-    pub count: u32,
-    /// Until when this failure is the answer to whoever asks.
-    pub until: Timestamp,
-    /// The HTTP status for whoever waits.
-    pub status: u16,
-    /// Why, from a fixed list.
-    pub reason: String,
-}
-
-impl RefreshFailure {
-    /// What to answer whoever asks, as long as this failure is the answer.
-    #[must_use]
-    pub fn answer(&self, now: Timestamp) -> Option<WorkerReply> {
-        let wait = Duration::try_from(self.until.duration_since(now)).ok().filter(|wait| !wait.is_zero())?;
-        Some(WorkerReply::error(self.status, &self.reason).after(Some(wait)))
     }
 }
 

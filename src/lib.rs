@@ -76,6 +76,7 @@ pub mod internals {
         pub use crate::auth::nats_jwt::AccountJwt;
         pub use crate::auth::jwt::{Jwt, MAX_JWT_BYTES};
     }
+    pub mod connection { pub use crate::connection::internals::*; }
     pub mod command { pub use crate::command::*; }
     pub mod config { pub use crate::config::{Config, Nats, Secrets, env, load}; }
     pub mod gateway {

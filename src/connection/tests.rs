@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn connection(lifetime: i64) -> OauthConnection {
@@ -31,12 +33,12 @@ fn d7_refreshes_are_due_before_expiry_and_never_in_the_past() {
     check(300, 0.0, 240); // a minute
     check(60, 0.0, 30); // half the lifetime
     check(2, 0.0, 1);
-    check(1, 1.0, 1); // not at once, not in the past
+    check(1, 1.0, 1); // neither now nor in the past
     check(-5, 0.0, 1);
 }
 
 #[test]
-fn what_cannot_be_refreshed_has_no_due_time() {
+fn a_connection_that_cannot_be_refreshed_has_no_due_time() {
     let now = Timestamp::from_second(1_000_000).unwrap();
     let without_token = OauthConnection { refresh_token: None, ..connection(60) };
     let without_expiry = OauthConnection { expiry: None, ..connection(60) };
@@ -47,7 +49,7 @@ fn what_cannot_be_refreshed_has_no_due_time() {
 }
 
 #[test]
-fn a_clock_that_is_behind_does_not_keep_a_record_young() {
+fn a_slow_clock_does_not_keep_a_record_young() {
     for (seconds, expected) in [(0, true), (4, true), (5, false), (-4, true), (-3600, false)] {
         let now = Timestamp::from_second(1_000_000 + seconds).unwrap();
         assert_eq!(connection(60).is_younger_than(Duration::from_secs(5), now), expected, "{seconds} s later");
@@ -55,7 +57,7 @@ fn a_clock_that_is_behind_does_not_keep_a_record_young() {
 }
 
 #[test]
-fn near_expiry_is_half_the_margin_or_what_the_caller_needs() {
+fn near_expiry_is_half_the_margin_or_min_valid() {
     #[track_caller]
     fn check(seconds_before_expiry: i64, min_valid: Option<u64>, expected: bool) {
         let now = Timestamp::from_second(1_003_600 - seconds_before_expiry).unwrap();
@@ -69,7 +71,7 @@ fn near_expiry_is_half_the_margin_or_what_the_caller_needs() {
 }
 
 #[test]
-fn the_usual_min_valid_never_asks_for_more_than_half_the_lifetime() {
+fn the_default_min_valid_is_at_most_half_the_lifetime() {
     for (lifetime, wish, seconds) in [(3600, 60, 60), (60, 60, 30), (1, 60, 0), (-5, 60, 0)] {
         let needed = connection(lifetime).min_valid_default(Duration::from_secs(wish));
         assert_eq!(needed.as_secs(), seconds, "{lifetime} s");

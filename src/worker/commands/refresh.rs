@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 pub(in crate::worker) use self::postpone::given_up;
 use crate::command::WorkerReply;
-use crate::connection::{LEAST_MARGIN, NEEDS_LOGIN, OauthConnection, Status, StoredConnection};
+use crate::connection::{MIN_MARGIN, NEEDS_LOGIN, OauthConnection, Status, StoredConnection};
 use crate::event::EventKind;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::error::ErrorKind;
@@ -43,7 +43,7 @@ use crate::worker::rpc::status::Failure;
 /// delivery began; since then it waits for the provider, then writes the record, and then gives up.
 const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(records::LONGEST_WRITE);
 // A refresh that was due, and whose worker died at once, is sent again before the token expires.
-const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < LEAST_MARGIN.as_millis());
+const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
 /// Reason of a refresh that is held, in the stored failure and in the event.
 const INTERRUPTED: &str = "refresh_interrupted";
 /// The audit log's name for the schedule.
