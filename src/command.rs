@@ -1,4 +1,4 @@
-//! What travels on the work queue: an envelope that anyone may see, and the order sealed inside it.
+//! Commands on the work queue: a readable envelope with a sealed order inside.
 
 mod credential;
 
@@ -11,107 +11,102 @@ pub use self::credential::{CREDENTIAL_NEEDED, Credential};
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 
-/// Version of the envelope and of what is sealed inside.
+/// Version of the envelope and of the order inside.
 pub const VERSION: u8 = 1;
 
-/// Header: id of the command that a message is the work of.
+/// Header: id of the command that published the message.
 pub const HEADER_COMMAND: &str = "Oauth-Command";
-/// Header: subject that the answer goes to.
+/// Header: subject of the reply.
 pub const HEADER_REPLY: &str = "Oauth-Reply";
 /// Header: the caller's credential.
 pub const HEADER_CREDENTIAL: &str = "Oauth-Credential";
-/// Header: public curve key of whoever sealed the order.
+/// Header: public curve key of the process that sealed the order.
 pub const HEADER_SENDER: &str = "Oauth-Sender";
-/// Header: a record's refresh token and origin, sealed.
+/// Header: the sealed part of a record, a [`SealedPart`](crate::connection::SealedPart).
 pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
 /// Header: a record's status.
 pub const HEADER_STATUS: &str = "Oauth-Status";
-/// Header of an answer to a call: seconds after which to ask again.
+/// Header of a reply to a call: seconds to wait before the next try.
 pub const HEADER_RETRY_AFTER: &str = "Retry-After";
-/// Header of a stored connection: whether there is anything to refresh, [`REFRESH_NONE`] or [`REFRESH_PAUSED`]; none
-/// when there is. So the repair pass needs to read headers only.
+/// Header of a stored connection that is not refreshed on a schedule: [`REFRESH_NONE`] or [`REFRESH_PAUSED`]. Lets the
+/// repair pass read headers only.
 pub const HEADER_REFRESH: &str = "Oauth-Refresh";
-/// [`HEADER_REFRESH`]: no lifetime, no refresh token, or not active.
+/// [`HEADER_REFRESH`]: the connection has no expiry or no refresh token, or is not active.
 pub const REFRESH_NONE: &str = "none";
-/// [`HEADER_REFRESH`]: the integration has no config at the moment.
+/// [`HEADER_REFRESH`]: the integration has no config now.
 pub const REFRESH_PAUSED: &str = "paused";
-/// Header: the trace that a message belongs to (W3C Trace Context).
+/// Header: the trace of the message (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
-/// A command as it lies on the queue.
+/// A command as published to the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Envelope {
-    /// [`VERSION`].
     pub v: u8,
-    /// Id of the command, 128 bits in base64url.
+    /// Id of the command: 128 random bits in base64url.
     pub id: String,
-    /// The order, sealed to the workers' curve key; base64url.
+    /// The [`Order`], sealed to the workers' curve key, in base64url.
     pub sealed: String,
 }
 
-/// What is sealed in the envelope. It repeats where it was sent to, so that it works nowhere else.
+/// The sealed content of an envelope. It repeats the subject and id, so that a captured order cannot be sent as another command.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
-    /// The subject it was sent to.
+    /// The subject to which the command was published.
     pub subject: String,
     /// The envelope's id.
     pub id: String,
-    /// What to do.
     pub work: Work,
 }
 
-/// The work itself, one variant a verb.
+/// The work of a command, one variant for each verb.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Work {
-    /// A provider's answer to an authorization request.
+    /// Exchanges the code in a provider's answer to an authorization request.
     Exchange {
-        /// The callback's whole query, undecoded.
+        /// The whole query of the callback, not decoded.
         #[serde(serialize_with = "secret::in_clear")]
         query: Secret,
-        /// Cookies that bind a login to a browser: name and value.
+        /// The cookies of the callback that bind logins to browsers.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         cookies: Vec<Cookie>,
-        /// The credential that came with the callback, if one did.
+        /// The credential of the callback, if it had one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         credential: Option<Credential>,
     },
-    /// A config to be put in force.
+    /// Creates or replaces a config.
     Put {
-        /// Whose wish it is.
         credential: Credential,
-        /// The config's JSON as it came.
+        /// The JSON of the config as received.
         #[serde(serialize_with = "secret::in_clear")]
         config: Secret,
     },
-    /// A connection to be refreshed. Believed only when a worker sealed it.
+    /// Refreshes a connection. Accepted only if a worker sealed it.
     Refresh {
-        /// Whose wish it is; none when it was due.
+        /// The caller who asked for the refresh; `None` if it was due.
         actor: Option<String>,
-        /// The sequence it is meant for: a newer one needs nothing.
+        /// Sequence of the record that needs the refresh. If the current one is newer, nothing is done.
         sequence: u64,
-        /// Whether its turn at the integration was booked.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        booked: bool,
+        /// True if the refresh limiter reserved a slot for it.
+        #[serde(default, rename = "booked", skip_serializing_if = "std::ops::Not::not")]
+        slot_reserved: bool,
     },
-    /// A connection to be revoked and deleted. Believed only when a worker sealed it.
+    /// Revokes and deletes a connection. Accepted only if a worker sealed it.
     Revoke {
-        /// Whose wish it is.
+        /// The caller who asked for it.
         actor: String,
-        /// Id of the command that made the connection: one that a later login made is left alone.
+        /// Id of the login that made the connection. A connection that a later login made is not deleted.
         login_id: String,
     },
-    /// A config to be deleted.
+    /// Deletes a config.
     Delete {
-        /// Whose wish it is.
         credential: Credential,
     },
 }
 
 impl Work {
-    /// The verb whose work it is.
     #[must_use]
     pub fn verb(&self) -> Verb {
         match self {
@@ -127,86 +122,75 @@ impl Work {
 /// A cookie that binds a login to the browser it began in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cookie {
-    /// Its name.
     pub name: String,
-    /// Its value.
     #[serde(serialize_with = "secret::in_clear")]
     pub value: Secret,
 }
 
-/// What a worker answers to a command.
+/// A worker's reply to a command or a call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerReply {
-    /// An HTTP status.
+    /// HTTP status for the caller.
     pub status: u16,
-    /// What the caller gets; `{"error": …}` unless the status is 200.
+    /// Body for the caller; `{"error": …}` unless the status is 200.
     pub body: Value,
-    /// Seconds after which to try again.
+    /// Seconds to wait before the next try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
 }
 
 impl WorkerReply {
-    /// A success.
     #[must_use]
     pub fn ok(body: Value) -> Self {
         Self { status: 200, body, retry_after: None }
     }
 
-    /// A refusal with a text for people.
+    /// A failure with a text for people.
     #[must_use]
     pub fn error(status: u16, text: &str) -> Self {
         Self { status, body: serde_json::json!({ "error": text }), retry_after: None }
     }
 
-    /// The same, with the time to wait before asking again.
+    /// Sets the time to wait before the next try, at least a second.
     #[must_use]
     pub fn after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait.map(|wait| wait.as_secs().max(1)), ..self }
     }
 }
 
-/// Why an envelope or order cannot be worked on. No retry mends it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// An envelope or order that is not valid. A retry cannot succeed.
+#[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// Not JSON of the envelope's shape.
-    #[error("envelope is not of the known form")]
-    Envelope,
-    /// Another version.
-    #[error("envelope version {0} is not known here")]
+    #[error("envelope is not valid JSON of the expected fields")]
+    Envelope(#[source] serde_json::Error),
+    #[error("the id of an envelope must be 128 bits in base64url")]
+    Id,
+    #[error("envelope version {0} is not supported; is the sender newer?")]
     Version(u8),
-    /// Not JSON of the order's shape.
-    #[error("order is not of the known form")]
+    /// Without the cause, whose text may repeat secret values of the order.
+    #[error("order is not valid JSON of the expected fields")]
     Order,
-    /// Sealed for another subject, id or verb.
     #[error("order was sealed for another subject, id or verb")]
     Misplaced,
 }
 
 impl Envelope {
-    /// Reads a message's payload.
-    ///
-    /// # Errors
-    /// [`Malformed`] for anything but a known envelope.
     pub fn parse(payload: &[u8]) -> Result<Self, Malformed> {
-        let envelope: Self = serde_json::from_slice(payload).map_err(|_| Malformed::Envelope)?;
+        let envelope: Self = serde_json::from_slice(payload).map_err(Malformed::Envelope)?;
         let is_id = crate::subject::is_id(&envelope.id);
         match (envelope.v, is_id) {
             (VERSION, true) => Ok(envelope),
-            (VERSION, false) => Err(Malformed::Envelope),
+            (VERSION, false) => Err(Malformed::Id),
             (version, _) => Err(Malformed::Version(version)),
         }
     }
 }
 
 impl Order {
-    /// Reads an opened order and checks that it was sealed for this place.
-    ///
-    /// # Errors
-    /// [`Malformed`] when it is no order or was sealed for another place.
+    /// Reads an opened order. Returns its work if it was sealed for this subject, id and verb.
     pub fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Work, Malformed> {
-        let order: Self = serde_json::from_slice(opened).map_err(|_| Malformed::Order)?;
+        let Ok(order) = serde_json::from_slice::<Self>(opened) else { return Err(Malformed::Order) };
         let fits = order.subject == subject.subject() && order.id == id && order.work.verb() == subject.verb;
         if fits { Ok(order.work) } else { Err(Malformed::Misplaced) }
     }

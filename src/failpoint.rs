@@ -1,27 +1,27 @@
-//! For tests alone: this process kills itself with SIGKILL at the place that `FAIL_KILL_AT` names, and stands still
-//! with SIGSTOP, until somebody sends SIGCONT, at the one that `FAIL_STOP_AT` names.
+//! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
+//! SIGCONT, at the one that `FAIL_STOP_AT` names.
 
 use std::process::Command;
 use std::time::Duration;
 
 use crate::config;
 
-/// Arms the places that are named.
+/// Arms the failpoints that the environment names.
 pub fn arm() {
     let signal = |name: &str| Command::new("kill").args([name, &std::process::id().to_string()]).status();
-    if let Some(place) = config::env("FAIL_KILL_AT") {
-        let armed = fail::cfg_callback(place, move || {
+    if let Some(failpoint) = config::env("FAIL_KILL_AT") {
+        let armed = fail::cfg_callback(failpoint, move || {
             let killed = signal("-KILL");
-            // Nothing may happen behind this place, not even while the signal is on its way.
+            // Nothing after the failpoint may run while the signal is delivered.
             std::thread::sleep(Duration::from_mins(1));
             drop(killed);
         });
         drop(armed);
     }
-    if let Some(place) = config::env("FAIL_STOP_AT") {
-        let armed = fail::cfg_callback(place, move || {
+    if let Some(failpoint) = config::env("FAIL_STOP_AT") {
+        let armed = fail::cfg_callback(failpoint, move || {
             let stopped = signal("-STOP");
-            // The signal may reach another thread first; this one waits for it here.
+            // The signal may stop another thread first. Wait until it stops this one too.
             std::thread::sleep(Duration::from_millis(500));
             drop(stopped);
         });

@@ -148,7 +148,7 @@ impl Gateway {
                 return self.dispatch(request, body, html).await;
             };
             let body = body.await?;
-            request.context.credential = Some(signed.over(&body));
+            request.context.credential = Some(signed.with_body_hash(&body));
             self.dispatch(request, std::future::ready(Ok(body)), html).await
         };
         let done = tokio::time::timeout(arrival.limits.request_timeout, work).await;

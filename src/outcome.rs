@@ -1,13 +1,14 @@
-//! What becomes of a command, and how long to wait before it is tried again.
+//! Outcomes of commands, and the waits before retries.
 
 use std::time::Duration;
 
 use crate::command::WorkerReply;
 
-/// Deliveries after which a command is given up.
+/// Deliveries of a command before it becomes a dead letter: up to three minutes of retries.
 pub(crate) const MAX_DELIVERIES: i64 = 12;
-/// Deliveries of an event after which its webhook is given up: about ten hours.
+/// Deliveries of an event before its webhook gives it up: about ten hours of retries.
 pub const MAX_WEBHOOK_DELIVERIES: i64 = 16;
+// First and longest waits, before jitter.
 const WEBHOOK_FIRST: Duration = Duration::from_secs(5);
 const WEBHOOK_CAP: Duration = Duration::from_hours(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
@@ -15,21 +16,21 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
 const REFRESH_CAP: Duration = Duration::from_mins(30);
 
-/// What happens next with a command. Each ends in exactly one confirmed ack, unless it is another worker's by now.
+/// The outcome of one delivery of a command. Each outcome except `Lost` ends in exactly one confirmed ack.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// It took so long that the server has given it to another worker: not a word about it.
+    /// The work took so long that the server delivered the command to another worker. Do nothing more.
     Lost,
-    /// It is done, well or badly: answer, then ack.
+    /// The command succeeded or failed finally: reply, then ack.
     Done(WorkerReply),
-    /// Something is away: deliver it again after this long.
+    /// Something is not available, as the text says: ask for another delivery after this time.
     Retry(Duration, String),
-    /// No retry mends it: dead letter, answer, terminate.
+    /// A retry cannot succeed, for the reason in the text: publish a dead letter, reply, terminate.
     Reject(String),
 }
 
-/// How long to wait before delivery number `delivered + 1`: doubled each time, capped, with the jitter (0 to 1)
-/// taking away up to half, so that what failed together does not come back together.
+/// Wait before delivery number `delivered + 1`: doubled each time, up to 30 seconds. The jitter (0 to 1) takes off up to half,
+/// so that commands that failed together are not retried together.
 #[must_use]
 pub(crate) fn backoff(delivered: i64, jitter: f64) -> Duration {
     let doublings = u32::try_from(delivered.clamp(1, 16) - 1).unwrap_or(0);
@@ -37,8 +38,8 @@ pub(crate) fn backoff(delivered: i64, jitter: f64) -> Duration {
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
-/// How long to wait before a refresh is tried again after so many failures in a row: from ten seconds to about twenty
-/// minutes, with the same jitter.
+/// Wait before the next try of a refresh, by the number of failures in a row: from ten seconds to about twenty minutes, with
+/// the same jitter.
 #[must_use]
 pub(crate) fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
     let doublings = failures.clamp(1, 8) - 1;
@@ -46,8 +47,8 @@ pub(crate) fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
-/// How long to wait before a webhook is tried again: from five seconds, four times as long each time, up to an hour,
-/// with the same jitter.
+/// Wait before the next try of a webhook: five seconds, then four times as long each time, up to an hour, with the same
+/// jitter.
 #[must_use]
 pub(crate) fn backoff_webhook(delivered: i64, jitter: f64) -> Duration {
     let steps = u32::try_from(delivered.clamp(1, 8) - 1).unwrap_or(0);

@@ -1,18 +1,18 @@
-//! Places of which nobody gets more than a share: whoever takes all of them keeps all others out.
+//! Permits that are limited per holder, so that one holder cannot take all of them and lock out the others.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The places that are taken, by whoever took them.
+/// The number of permits that each holder has.
 #[derive(Debug)]
 pub(crate) struct Permits<K>(Mutex<HashMap<K, usize>>);
 
-/// A place, until it is dropped.
+/// A permit. Dropping it returns it.
 #[derive(Debug)]
 pub(crate) struct Permit<K: Eq + Hash> {
-    of: Arc<Permits<K>>,
-    taker: K,
+    permits: Arc<Permits<K>>,
+    holder: K,
 }
 
 impl<K> Default for Permits<K> {
@@ -22,16 +22,16 @@ impl<K> Default for Permits<K> {
 }
 
 impl<K: Eq + Hash + Clone> Permits<K> {
-    /// A place, unless this taker has `most` of them.
+    /// Returns a permit, or `None` if the holder has `max` of them.
     #[must_use]
-    pub(crate) fn take(self: &Arc<Self>, key: &K, most: usize) -> Option<Permit<K>> {
+    pub(crate) fn take(self: &Arc<Self>, holder: &K, max: usize) -> Option<Permit<K>> {
         let mut taken = self.lock();
-        let count = taken.get(key).copied().unwrap_or(0);
-        if count >= most {
+        let count = taken.get(holder).copied().unwrap_or(0);
+        if count >= max {
             return None;
         }
-        taken.insert(key.clone(), count + 1);
-        Some(Permit { of: Arc::clone(self), taker: key.clone() })
+        taken.insert(holder.clone(), count + 1);
+        Some(Permit { permits: Arc::clone(self), holder: holder.clone() })
     }
 }
 
@@ -43,11 +43,11 @@ impl<K> Permits<K> {
 
 impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
-        let mut taken = self.of.lock();
-        match taken.get_mut(&self.taker) {
+        let mut taken = self.permits.lock();
+        match taken.get_mut(&self.holder) {
             Some(count) if *count > 1 => *count -= 1,
-            // Nothing is kept of those who are gone.
-            _ => drop(taken.remove(&self.taker)),
+            // Entries of former holders would pile up.
+            _ => drop(taken.remove(&self.holder)),
         }
     }
 }
@@ -57,16 +57,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn g3_nobody_has_more_than_a_share_and_each_is_given_back() {
-        let shares = Arc::new(Permits::default());
-        let held = [shares.take(&"one", 2).unwrap(), shares.take(&"one", 2).unwrap()];
-        assert!(shares.take(&"one", 2).is_none());
-        assert!(shares.take(&"one", 0).is_none());
-        let other = shares.take(&"other", 2).unwrap();
+    fn g3_permits_are_limited_per_holder_and_returned() {
+        let permits = Arc::new(Permits::default());
+        let held = [permits.take(&"one", 2).unwrap(), permits.take(&"one", 2).unwrap()];
+        assert!(permits.take(&"one", 2).is_none());
+        assert!(permits.take(&"one", 0).is_none());
+        let other = permits.take(&"other", 2).unwrap();
         let [first, second] = held;
         drop(first);
-        drop(shares.take(&"one", 2).unwrap());
+        drop(permits.take(&"one", 2).unwrap());
         drop((second, other));
-        assert!(shares.lock().is_empty(), "{shares:?}");
+        assert!(permits.lock().is_empty(), "{permits:?}");
     }
 }

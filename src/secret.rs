@@ -1,4 +1,4 @@
-//! Values that must not be seen: they print `[redacted]` and are wiped when dropped.
+//! Secret values: they print as `[redacted]` and are wiped when dropped.
 
 use std::fmt;
 
@@ -6,32 +6,33 @@ use serde::{Deserialize, Deserializer, Serializer};
 use subtle::ConstantTimeEq as _;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-/// A token, client secret, code, verifier or key in clear. Printing shows `[redacted]`;
-/// there is no `Serialize`, so a field that really has to leave in clear says so with
-/// `#[serde(serialize_with = "secret::in_clear")]`.
+/// A secret text, such as a token.
+///
+/// `Debug` and `Display` print `[redacted]`; [`Secret::expose`] is the only way to the value. The type does not implement
+/// `Serialize`, so that each field that is sent in clear shows it in its own attribute.
 #[derive(Clone, Default)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Takes the value in.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(Zeroizing::new(value.into()))
     }
 
-    /// The value in clear. The only way out.
+    /// The value in clear.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing inside.
+    /// Returns true if the value is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// By its one field, which does it.
+/// Its one field wipes itself.
 impl ZeroizeOnDrop for Secret {}
 
 impl fmt::Debug for Secret {
@@ -46,7 +47,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Compares in a time that does not depend on where the two differ.
+/// Compares in constant time: the time does not depend on where the two differ.
 impl PartialEq for Secret {
     fn eq(&self, other: &Self) -> bool {
         self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
@@ -61,10 +62,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// Serializes a secret in clear; the field's own attribute shows where that happens.
-///
-/// # Errors
-/// As the serializer's.
+/// Serializes a secret in clear, for fields with `#[serde(serialize_with = "secret::in_clear")]`.
 pub(crate) fn in_clear<S: Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
 }
@@ -83,7 +81,7 @@ mod tests {
     #[test]
     fn f4_what_is_inside_is_wiped_when_dropped() {
         fn is_wiped<T: ZeroizeOnDrop>(_: &T) {}
-        // The field itself, whatever the type says of itself.
+        // Tests the field itself, because the trait on `Secret` is only a claim.
         let Secret(inside) = &Secret::new("xoxb-1");
         is_wiped(inside);
     }

@@ -1,4 +1,4 @@
-//! Signed requests: what a caller signs, and the text form in which the gateway hands on what it saw.
+//! Signed requests: the text that a caller signs, and the text form in which the gateway passes a request on.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -6,37 +6,42 @@ use sha2::{Digest as _, Sha256};
 
 use crate::secret::Secret;
 
-/// Scheme in `Authorization`, before the user's JWT.
+/// Scheme in the header `Authorization`, before the user's JWT.
 pub const SCHEME: &str = "NATS";
-/// Header: Unix seconds at which it was signed.
+/// Header: time of the signature in Unix seconds.
 pub const HEADER_TIMESTAMP: &str = "x-nats-timestamp";
-/// Header: what makes it this request and no other, 16 to 64 letters, digits, `_` or `-`.
+/// Header: a value that no other request uses, 16 to 64 letters, digits, `_` or `-`. Prevents replay.
 pub const HEADER_NONCE: &str = "x-nats-nonce";
 /// Header: the signature, base64url without padding.
 pub const HEADER_SIGNATURE: &str = "x-nats-signature";
 
-/// First line of what is signed.
+/// First line of the signed text.
 const VERSION: &str = "tokenbus-signed-v1";
 
-/// A request as its caller signed it.
+/// A request, with all that its signature covers.
 #[derive(Debug, Clone)]
 pub struct SignedRequest {
-    /// The user's JWT.
+    /// JWT of the NATS user.
     pub jwt: Secret,
-    /// Unix seconds.
+    /// Time of the signature in Unix seconds.
     pub timestamp: i64,
-    /// Used once.
     pub nonce: String,
-    /// HTTP method.
     pub method: String,
-    /// Path and query, as they stand in the request.
+    /// Path and query, not decoded.
     pub target: Secret,
-    /// SHA-256 of the body in lower-case hex.
+    /// SHA-256 of the body, in lower-case hex.
     pub body_hash: String,
 }
 
+/// A request and its signature, not verified yet.
+#[derive(Debug)]
+pub struct WithSignature {
+    pub request: SignedRequest,
+    pub signature: Vec<u8>,
+}
+
 impl SignedRequest {
-    /// What is signed: seven lines joined by `\n`, without one at the end.
+    /// The text to sign: seven lines joined by `\n`, without one at the end.
     #[must_use]
     pub fn text(&self) -> Secret {
         let Self { jwt, timestamp, nonce, method, target, body_hash } = self;
@@ -44,17 +49,16 @@ impl SignedRequest {
         Secret::new(format!("{VERSION}\n{jwt_hash}\n{method}\n{target}\n{body_hash}\n{timestamp}\n{nonce}"))
     }
 
-    /// Path and query, apart.
     #[must_use]
     pub fn path_and_query(&self) -> (&str, &str) {
         let target = self.target.expose();
         target.split_once('?').unwrap_or((target, ""))
     }
 
-    /// Reads what the gateway hands on behind the scheme: JWT, timestamp, nonce, signature, method, path with query,
-    /// the body's hash; and gives the signature beside the request.
+    /// Reads the text form that the gateway passes on after the scheme: JWT, timestamp, nonce, signature, method, path with
+    /// query, hash of the body. Returns `None` if any part is not valid.
     #[must_use]
-    pub fn parse(text: &str) -> Option<(Self, Vec<u8>)> {
+    pub fn parse(text: &str) -> Option<WithSignature> {
         let parts: Vec<&str> = text.split(' ').collect();
         let [jwt, timestamp, nonce, signature, method, target, body_hash] = parts.try_into().ok()?;
         let is_digits = (1..=12).contains(&timestamp.len()) && timestamp.bytes().all(|byte| byte.is_ascii_digit());
@@ -73,7 +77,7 @@ impl SignedRequest {
             target: Secret::new(target),
             body_hash: body_hash.to_owned(),
         };
-        Some((request, signature))
+        Some(WithSignature { request, signature })
     }
 }
 
@@ -83,7 +87,7 @@ pub fn hash(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut hex = String::with_capacity(64);
     for byte in Sha256::digest(bytes) {
-        // Writing into a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(hex, "{byte:02x}");
     }
     hex
@@ -100,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_is_the_one_that_is_documented() {
+    fn the_signed_text_is_as_documented() {
         let request = SignedRequest {
             jwt: Secret::new("a.b.c"),
             timestamp: 1_700_000_000,
@@ -125,7 +129,7 @@ nonce-of-16-char";
     }
 
     #[test]
-    fn only_whole_requests_are_read() {
+    fn only_complete_requests_are_read() {
         #[track_caller]
         fn check(text: &str, expected: bool) {
             assert_eq!(SignedRequest::parse(text).is_some(), expected, "{text}");
@@ -146,7 +150,7 @@ nonce-of-16-char";
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_/.?-]{0,70}", 7)) {
+        fn no_text_panics(text in "\\PC{0,200}", parts in proptest::collection::vec("[A-Za-z0-9_/.?-]{0,70}", 7)) {
             let _ = SignedRequest::parse(&text);
             let _ = SignedRequest::parse(&parts.join(" "));
         }

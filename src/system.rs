@@ -1,5 +1,4 @@
-//! The clock and the random generator: their one home. Everything else takes time and randomness
-//! as arguments.
+//! The clock and the random generator. No other module reads them directly; core code takes time and randomness as arguments.
 
 use std::time::Duration;
 
@@ -7,21 +6,20 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 
-/// The time now.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
 pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// That much later, or as late as there is.
+/// Adds a duration. Returns the largest timestamp instead of overflowing.
 #[must_use]
 pub(crate) fn later(now: Timestamp, by: Duration) -> Timestamp {
     let by = SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX);
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// Bytes of the operating system's generator, through a cryptographic one seeded by it.
+/// Random bytes from a cryptographic generator that the operating system seeds.
 #[must_use]
 pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
@@ -29,7 +27,7 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-/// A random share from 0 to 1.
+/// A random number from 0 to 1.
 #[must_use]
 pub fn random_share() -> f64 {
     f64::from(u32::from_be_bytes(random())) / f64::from(u32::MAX)
