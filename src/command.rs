@@ -101,9 +101,7 @@ pub enum Work {
         login_id: String,
     },
     /// Deletes a config.
-    Delete {
-        credential: Credential,
-    },
+    Delete { credential: Credential },
 }
 
 impl Work {

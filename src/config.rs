@@ -1,4 +1,5 @@
-//! Settings: `config/default.toml`, then the file given, then the environment. The only reader of the environment.
+//! Settings, from `config/default.toml`, the given file and the environment; later ones override earlier ones. No other
+//! module reads the environment.
 
 mod describe;
 mod form;
@@ -13,27 +14,24 @@ pub(crate) use self::describe::SettingsError;
 pub(crate) use self::section::{Auth, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
-/// Every key with its default and what it means.
+/// Every setting with its default and its description.
 pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 
-/// Reads the settings.
-///
-/// # Errors
-/// When the file cannot be read, a key is unknown or a value does not fit; the text names the key and where it stands.
+/// Reads and validates the settings.
 pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
     let mut figment = Figment::from(Toml::string(DEFAULT));
     if let Some(file) = file {
         figment = figment.merge(Toml::file_exact(file));
     }
-    // Other programs' variables may begin alike; a setting's has a section.
+    // Variables without a section, such as `TOKENBUS_CACHE`, are not settings.
     describe::check_names(&Env::prefixed(describe::PREFIX))?;
     let environment = Env::prefixed(describe::PREFIX).filter(|name| name.as_str().contains("__")).split("__");
     Ok(figment.merge(environment).extract()?)
 }
 
-/// A variable that is no setting, such as `NO_COLOR`.
+/// Reads an environment variable that is not a setting, such as `NO_COLOR`.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one home of the environment")]
+#[expect(clippy::disallowed_methods, reason = "the only reader of the environment")]
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
@@ -49,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_whole() {
+    fn the_defaults_are_complete() {
         let config = parse("").unwrap();
         assert_eq!(config.oauth.login_ttl, Duration::from_mins(10));
         assert!(!config.oauth.allow_insecure_urls);
@@ -72,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_said_in_plain_words() {
+    fn errors_describe_invalid_values() {
         #[track_caller]
         fn check(text: &str, expected: &str) {
             let error = parse(text).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Audit events: who, what, when. No secret in them.
+//! Audit events: who did what, and when. They contain no secret.
 
 mod reads;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration};
 
-/// What happened; the last token of the event's subject.
+/// The kind of an event; the last token of its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -17,30 +17,29 @@ pub enum EventKind {
     LoginStarted,
     /// A login ended in a stored connection.
     Connected,
-    /// A login ended without one.
+    /// A login failed.
     ExchangeFailed,
-    /// A connection got a new access token.
+    /// A connection has a new access token.
     Refreshed,
-    /// A refresh failed; it is tried again.
+    /// A refresh failed and will be tried again.
     RefreshFailed,
-    /// The provider takes the connection's tokens no more.
+    /// The provider no longer accepts the connection's tokens.
     NeedsReauthorization,
     /// A connection was deleted.
     Revoked,
-    /// Access tokens were handed out.
+    /// A reader received access tokens.
     Read,
-    /// A config was put in force.
+    /// A config was created or replaced.
     ConfigPut,
     /// A config was deleted.
     ConfigDeleted,
-    /// An API key was made.
+    /// An API key was created.
     ApiKeyCreated,
     /// An API key was revoked.
     ApiKeyRevoked,
 }
 
 impl EventKind {
-    /// As in the subject.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,32 +62,29 @@ impl EventKind {
 /// An event's body.
 #[derive(Debug, Serialize)]
 pub(crate) struct Event<'a> {
-    /// What happened.
     pub event: EventKind,
-    /// Whose connection, config or key it is about.
+    /// Owner of the connection or key; for a config, the admin's account.
     pub account: &'a str,
-    /// At which integration; none for a key.
+    /// `None` for a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integration_id: Option<&'a str>,
-    /// Which connection; none for a config or a key.
+    /// `None` for a config or a key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<&'a str>,
-    /// Which API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<&'a str>,
-    /// Who did it: a credential's id, `node:<account>` for a call on the bus, `browser` for a callback, `schedule` for the
-    /// clock, `cli` for the program's own commands.
+    /// A credential's id, `node:<account>` for a call on the bus, `browser` for a callback, `schedule` for a due refresh, or
+    /// `cli` for `tokenbus` commands.
     pub actor: &'a str,
-    /// Why it failed, from a fixed list.
+    /// Reason of a failure, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// Sequence of the record it is about.
+    /// Sequence of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// How often, where several reads are summed up.
+    /// Number of reads that the event sums up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
-    /// When.
     pub time: Timestamp,
 }
 

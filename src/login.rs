@@ -1,4 +1,4 @@
-//! A pending login: what is kept between the authorization request and the provider's answer.
+//! A pending login: the data stored between the authorization request and the provider's answer.
 
 use std::collections::BTreeMap;
 
@@ -14,37 +14,37 @@ use crate::integration::IssuedAt;
 use crate::secret::Secret;
 use crate::subject::{ConnectionName, Integration};
 
-/// How the names of the cookies begin that bind logins to browsers (RFC 6265bis, §4.1.3.2: this host's alone).
+/// Prefix of the cookies that bind logins to browsers. Browsers accept `__Host-` cookies only from the host itself
+/// (RFC 6265bis, §4.1.3.2).
 pub(crate) const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
-/// What whoever comes with a state is told that leads nowhere.
+/// Error for an unknown, expired or used state.
 pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
 
-/// What the bucket keeps of a login; its key holds the state's hash and the account.
+/// A login as stored in the bucket. The hash of its state and its account are in the key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PendingLogin {
-    /// At which provider.
     pub integration: Integration,
-    /// Under which name the connection will be stored.
+    /// Name of the connection that the login creates or replaces.
     pub name: ConnectionName,
-    /// The PKCE verifier (RFC 7636 §4.1), sealed; none with `pkce = off`.
+    /// The PKCE verifier (RFC 7636 §4.1), sealed; `None` with `pkce = off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_verifier: Option<String>,
-    /// Where the browser goes afterwards.
+    /// The browser is sent there at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_to: Option<Url>,
-    /// The redirect URI of the authorization request: the token request repeats it.
+    /// The redirect URI of the authorization request. The token request must repeat it.
     pub redirect_url: String,
-    /// The token endpoint and client the code is meant for: it is sent nowhere else.
+    /// The token endpoint and client that the code is for. It is sent nowhere else.
     pub issued_at: IssuedAt,
-    /// Hash of the cookie that the callback has to bring, when the login is bound to its browser.
+    /// Hash of the cookie that the callback must carry, if the login is bound to its browser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_hash: Option<String>,
 }
 
 impl PendingLogin {
-    /// Whether these are cookies of the browser that it is bound to, or it is bound to none.
+    /// Returns true if the cookies are those of the browser to which the login is bound, or if it is not bound.
     #[must_use]
     pub(crate) fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
         let Some(expected) = &self.cookie_hash else { return true };
@@ -55,46 +55,47 @@ impl PendingLogin {
     }
 }
 
-/// Name of the cookie that binds a login to its browser: one for each login.
+/// Name of the cookie that binds a login to its browser. Each login has its own, so that two logins in one browser work.
 #[must_use]
 pub(crate) fn cookie_name(state_hash: &str) -> String {
     format!("{COOKIE_PREFIX}{}", state_hash.get(..22).unwrap_or(state_hash))
 }
 
-/// A new `state` of 256 random bits (RFC 6749 §10.12), base64url, 43 characters. So are tickets and cookies made.
+/// Makes a `state` (RFC 6749 §10.12), start ticket or cookie of 256 random bits: 43 characters of base64url.
 #[must_use]
 pub(crate) fn state_from(random: &[u8; 32]) -> Secret {
     Secret::new(BASE64_URL_SAFE_NO_PAD.encode(random))
 }
 
-/// What stands for a state, a ticket or a cookie everywhere but in the browser: base64url(SHA-256(value)).
+/// Hash of a state, start ticket or cookie: base64url(SHA-256(value)). Only the browser has the value; we store the hash.
 #[must_use]
 pub(crate) fn hash_of(value: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))
 }
 
-/// Where a login may return to: the URL, when its origin is exactly one of those allowed.
-///
-/// # Errors
-/// [`ReturnError`] for anything else.
+/// Parses a `return_to` address. Accepts it only if its origin is exactly one of the allowed ones.
 pub(crate) fn return_to(wanted: &str, allowed: &[Url]) -> Result<Url, ReturnError> {
-    let url = Url::parse(wanted).map_err(|_| ReturnError)?;
+    let url = Url::parse(wanted)?;
     let is_plain = matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
-    // What a browser would read differently from us is refused: backslashes, control characters, a missing host.
-    let behind_scheme = wanted.strip_prefix(&format!("{}://", url.scheme()));
-    let is_clean = behind_scheme.is_some_and(|rest| !rest.starts_with('/'))
+    // Reject URLs that a browser may read differently: with backslashes, control characters, or without a host.
+    let after_scheme = wanted.strip_prefix(&format!("{}://", url.scheme()));
+    let is_clean = after_scheme.is_some_and(|rest| !rest.starts_with('/'))
         && !wanted.contains(['\\', '@'])
         && !wanted.chars().any(char::is_control);
     let is_allowed = allowed.iter().any(|origin| origin.origin() == url.origin());
-    if is_plain && is_clean && is_allowed { Ok(url) } else { Err(ReturnError) }
+    if is_plain && is_clean && is_allowed { Ok(url) } else { Err(ReturnError::NotAllowed) }
 }
 
-/// A return address that is not allowed.
+/// Both variants have the same text: callers need not learn which check failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("return_to must be a URL whose origin is listed in `oauth.return_to`")]
-pub(crate) struct ReturnError;
+pub(crate) enum ReturnError {
+    #[error("return_to must be a URL whose origin is listed in `oauth.return_to`")]
+    NotAllowed,
+    #[error("return_to must be a URL whose origin is listed in `oauth.return_to`")]
+    NotAUrl(#[from] url::ParseError),
+}
 
-/// Variables of a login, as they come with the call.
+/// Values for the variables in an integration's URLs, by name.
 pub(crate) type Variables = BTreeMap<String, String>;
 
 #[cfg(test)]
@@ -102,20 +103,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a1_state_is_opaque_and_never_the_same() {
+    fn a1_states_are_opaque_and_unique() {
         let states: std::collections::HashSet<String> =
             (0..10_000).map(|_| state_from(&crate::system::random()).expose().to_owned()).collect();
         assert_eq!(states.len(), 10_000);
         assert!(states.iter().all(|state| state.len() == 43));
-        // No place in it is anybody's, or the clock's: each holds nearly all letters (the last one has four bits).
-        for place in 0..43 {
-            let letters: std::collections::HashSet<u8> = states.iter().map(|state| state.as_bytes()[place]).collect();
-            assert!(letters.len() >= if place == 42 { 16 } else { 60 }, "{place}: {}", letters.len());
+        // No position depends on a user or the clock: each has nearly all letters over time (the last one has four bits).
+        for position in 0..43 {
+            let letters: std::collections::HashSet<u8> =
+                states.iter().map(|state| state.as_bytes()[position]).collect();
+            assert!(letters.len() >= if position == 42 { 16 } else { 60 }, "{position}: {}", letters.len());
         }
     }
 
     #[test]
-    fn b8_return_to_is_of_an_allowed_origin_to_the_letter() {
+    fn b8_return_to_must_have_exactly_an_allowed_origin() {
         #[track_caller]
         fn check(wanted: &str, allowed: &[Url], expected: bool) {
             assert_eq!(return_to(wanted, allowed).is_ok(), expected, "{wanted}");

@@ -1,5 +1,5 @@
-//! Two-step shutdown: stop taking, drain with a deadline, drop. A task that ends by itself is a crash. SIGHUP stops
-//! nothing: whoever reads files subscribes to it.
+//! Shutdown in two steps: tasks stop taking new work and drain with a deadline, then the process ends. A task that ends
+//! earlier counts as a crash and stops the process. SIGHUP stops nothing; tasks that read files subscribe to it.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -22,37 +22,35 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// Cancelled when everything shall stop taking new work.
+    /// Cancelled when tasks must stop taking new work.
     #[must_use]
     pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.clone()
     }
 
-    /// Changes with each SIGHUP: files are to be read again.
+    /// Changes on each SIGHUP: read your files again.
     #[must_use]
     pub(crate) fn reload(&self) -> watch::Receiver<u64> {
         self.reload.subscribe()
     }
 
-    /// From here on signals are heard: SIGHUP ends nothing, and what asks for an end waits for [`Tasks::run`]. Call it
-    /// before anything that may take long.
-    ///
-    /// # Errors
-    /// When the system takes no handler.
-    pub(crate) fn hear_signals(&self) -> std::io::Result<Ends> {
+    /// Installs signal handlers. From then on SIGHUP does not end the process, and SIGTERM and SIGINT take effect in
+    /// [`Tasks::run`]. Call it before steps that may take long.
+    pub(crate) fn listen_for_signals(&self) -> std::io::Result<StopSignals> {
         let mut hangup = signal(SignalKind::hangup())?;
-        let ends = Ends { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let stop_signals =
+            StopSignals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
         let (stop, reload) = (self.stop.clone(), self.reload.clone());
         self.tracker.spawn(async move {
             while let Some(Some(())) = stop.run_until_cancelled(hangup.recv()).await {
-                info!("SIGHUP: reading files again");
+                info!("received SIGHUP; reading files again");
                 reload.send_modify(|times| *times += 1);
             }
         });
-        Ok(ends)
+        Ok(stop_signals)
     }
 
-    /// Starts a task that runs until [`Tasks::stop`]. If it ends before, with an error or in a panic, the process stops.
+    /// Starts a task that runs until [`Tasks::stop`]. If it ends earlier, fails or panics, the process stops.
     pub(crate) fn spawn<E: std::fmt::Display>(
         &self,
         name: &'static str,
@@ -60,23 +58,23 @@ impl Tasks {
     ) {
         let (stop, failed) = (self.stop.clone(), self.failed.clone());
         self.tracker.spawn(async move {
-            // What a panic leaves behind is not looked at again: the process ends.
+            // Unwind safe: the process ends, so nothing uses the task's state after a panic.
             match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) if stop.is_cancelled() => return,
-                Ok(Ok(())) => error!("{name} ended by itself"),
-                Ok(Err(error)) => error!("{name} failed: {error}"),
-                Err(_) => error!("{name} panicked"),
+                Ok(Ok(())) => error!("{name} ended unexpectedly; stopping"),
+                Ok(Err(error)) => error!("{name} failed; stopping: {error}"),
+                Err(_) => error!("{name} panicked; stopping"),
             }
             failed.cancel();
             stop.cancel();
         });
     }
 
-    /// Waits for a signal (or, when `with_stdin`, for the end of standard input) or a task's failure, then for all
-    /// tasks to end. Gives whether that was asked for.
-    pub(crate) async fn run(self, mut ends: Ends, with_stdin: bool) -> bool {
+    /// Waits for a stop signal, for the end of standard input if `with_stdin`, or for a task that fails; then for all tasks
+    /// to end. A second signal ends the wait. Returns true if no task failed.
+    pub(crate) async fn run(self, mut stop_signals: StopSignals, with_stdin: bool) -> bool {
         tokio::select! {
-            () = ends.asked() => info!("stopping"),
+            () = stop_signals.recv() => info!("received a stop signal; stopping"),
             () = end_of_stdin(), if with_stdin => info!("standard input closed; stopping"),
             () = self.failed.cancelled() => {}
         }
@@ -84,21 +82,21 @@ impl Tasks {
         self.tracker.close();
         tokio::select! {
             () = self.tracker.wait() => {}
-            () = ends.asked() => info!("stopping at once"),
+            () = stop_signals.recv() => info!("received a second stop signal; stopping at once"),
         }
         !self.failed.is_cancelled()
     }
 }
 
-/// The signals that ask for an end.
+/// SIGTERM and SIGINT.
 #[derive(Debug)]
-pub(crate) struct Ends {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Ends {
-    async fn asked(&mut self) {
+impl StopSignals {
+    async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -119,20 +117,20 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(what: &'static str, task: impl Future<Output = Result<(), Infallible>> + Send + 'static) {
+    fn check(name: &'static str, task: impl Future<Output = Result<(), Infallible>> + Send + 'static) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let ended = runtime.block_on(async {
             let tasks = Tasks::default();
-            tasks.spawn(what, task);
-            let ends = tasks.hear_signals().unwrap();
-            tokio::time::timeout(Duration::from_mins(1), tasks.run(ends, false)).await
+            tasks.spawn(name, task);
+            let stop_signals = tasks.listen_for_signals().unwrap();
+            tokio::time::timeout(Duration::from_mins(1), tasks.run(stop_signals, false)).await
         });
-        assert_eq!(ended, Ok(false), "{what}");
+        assert_eq!(ended, Ok(false), "{name}");
     }
 
     #[test]
-    fn a_part_that_ends_or_panics_stops_the_process() {
-        check("a part that ends", std::future::ready(Ok(())));
-        check("a part that panics", async { panic!("as a test wants it") });
+    fn a_task_that_ends_or_panics_stops_the_process() {
+        check("a task that ends", std::future::ready(Ok(())));
+        check("a task that panics", async { panic!("on purpose") });
     }
 }

@@ -1,5 +1,5 @@
-//! Webhooks: an event as a signed POST. Names and signature are those of Standard Webhooks: HMAC-SHA256 over
-//! `<id>.<timestamp>.<body>`, base64, behind `v1,`.
+//! Webhooks: events as signed POST requests. Header names and signature follow Standard Webhooks: `v1,` and the base64 of
+//! HMAC-SHA256 over `<id>.<timestamp>.<body>`.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,40 +13,36 @@ use crate::oauth::PostRequest;
 use crate::secret::Secret;
 
 const PREFIX: &str = "whsec_";
-/// Bytes of a secret, as Standard Webhooks has them.
+/// Length of a secret in bytes, required by Standard Webhooks.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Where events go, and what signs them.
+/// The receiver of events, and the key that signs them.
 pub(crate) struct Webhook {
     url: Url,
     key: Zeroizing<Vec<u8>>,
 }
 
-/// Why there can be no webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WebhookError {
-    /// The secret has not the known form.
     #[error(
-        "webhooks.secret must be `whsec_` and 24 to 64 random bytes in base64 (`openssl rand -base64 32` makes the latter)"
+        "webhooks.secret must be `whsec_` and 24 to 64 random bytes in base64; `openssl rand -base64 32` makes such bytes"
     )]
     Secret,
 }
 
 impl Webhook {
-    /// A webhook at that URL.
-    ///
-    /// # Errors
-    /// [`WebhookError`] when the secret has not the known form.
     pub(crate) fn new(url: Url, secret: &Secret) -> Result<Self, WebhookError> {
         let text = secret.expose().strip_prefix(PREFIX).ok_or(WebhookError::Secret)?;
-        let key = BASE64_STANDARD.decode(text).map(Zeroizing::new).map_err(|_| WebhookError::Secret)?;
-        if SECRET_BYTES.contains(&key.len()) { Ok(Self { url, key }) } else { Err(WebhookError::Secret) }
+        // The decoder's error is dropped because its text repeats a character of the secret.
+        let key = BASE64_STANDARD.decode(text).ok().map(Zeroizing::new);
+        let key = key.filter(|key| SECRET_BYTES.contains(&key.len())).ok_or(WebhookError::Secret)?;
+        Ok(Self { url, key })
     }
 
-    /// The POST of an event. Its id stays the same however often it is sent: receivers tell repetitions by it.
+    /// Builds the POST request for an event. Repeated requests carry the same id, so that receivers can detect them.
     #[must_use]
     pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> PostRequest {
-        // A dot would let the id run into the timestamp.
+        // With a dot in the id, the signed text would be ambiguous.
         let (id, timestamp) = (id.replace('.', "_"), now.as_second().to_string());
         let signature = self.signature(&format!("{id}.{timestamp}.{body}"));
         PostRequest {
@@ -62,7 +58,7 @@ impl Webhook {
     }
 
     fn signature(&self, signed: &str) -> String {
-        // HMAC takes keys of every length.
+        // HMAC accepts keys of any length, so this cannot fail.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
         mac.update(signed.as_bytes());
         format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
@@ -77,9 +73,9 @@ mod tests {
         Webhook::new("https://receiver.example/hook".parse().unwrap(), &Secret::new(secret))
     }
 
-    /// The signature that Standard Webhooks prints in its own tests.
+    /// The example is from the tests of Standard Webhooks.
     #[test]
-    fn signs_as_the_standard_does() {
+    fn signatures_match_the_standard() {
         let webhook = webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let now = Timestamp::from_second(1_614_265_330).unwrap();
         let request = webhook.request("msg_p5jXN8AQM9LWM0D4loKWxJek", now, r#"{"test": 2432232314}"#);
@@ -89,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn an_id_holds_no_dot() {
+    fn an_id_contains_no_dot() {
         let webhook = webhook("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let request = webhook.request("a.refreshed", Timestamp::UNIX_EPOCH, "{}");
         assert_eq!(request.headers[0].1.expose(), "a_refreshed");
     }
 
     #[test]
-    fn weak_secrets_are_refused() {
+    fn short_or_malformed_secrets_are_rejected() {
         for secret in ["", "whsec_", "whsec_c2hvcnQ=", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_not base64"] {
             assert_eq!(webhook(secret).err(), Some(WebhookError::Secret), "{secret}");
         }

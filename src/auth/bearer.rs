@@ -15,7 +15,7 @@ use super::rejection::Reason;
 use super::{AuthError, Purpose, Role, VerifiedCaller, signed};
 use crate::call::Call;
 use crate::jetstream::{ConnectError, Nats, Patience};
-use crate::signed::SignedRequest;
+use crate::signed::{SignedRequest, WithSignature};
 use crate::{config, provider, subject};
 
 /// JWTs cannot be verified with these settings.
@@ -79,7 +79,7 @@ impl Bearers {
         purpose: Purpose<'_>,
         now: Timestamp,
     ) -> Result<VerifiedCaller, AuthError> {
-        let (request, signature) = SignedRequest::parse(text).ok_or(Reason::Form)?;
+        let WithSignature { request, signature } = SignedRequest::parse(text).ok_or(Reason::Form)?;
         let VerifiedJwt::NatsUser(user) = self.verify(request.jwt.expose(), now).await? else {
             return Err(Reason::Form.into());
         };

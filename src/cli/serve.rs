@@ -59,7 +59,7 @@ enum Role {
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
-    let ends = tasks.hear_signals().context("cannot listen for signals")?;
+    let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -87,7 +87,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     if role != Role::Worker {
         start_edge(&config, backend, metrics, &tasks).await?;
     }
-    if tasks.run(ends, exit_with_stdin).await {
+    if tasks.run(stop_signals, exit_with_stdin).await {
         Ok(())
     } else {
         anyhow::bail!("stopped because a part failed; see the log for the reason")

@@ -1,4 +1,4 @@
-//! What is wrong with settings, in words for people; and variables that look like settings and are none.
+//! Descriptions of invalid settings, and a check for misspelt environment variables.
 
 use figment::error::Kind;
 use figment::providers::{Env, Format as _, Toml};
@@ -7,10 +7,10 @@ use figment::{Metadata, Provider as _, Source};
 
 use super::DEFAULT;
 
-/// What all variables of settings begin with.
+/// Prefix of the environment variables that are settings.
 pub(super) const PREFIX: &str = "TOKENBUS_";
 
-/// Why there are no settings: each line names a setting and where it stands.
+/// Errors in settings. The text names each setting and the file or variable it is in, and never a secret value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
@@ -22,19 +22,19 @@ impl From<figment::Error> for SettingsError {
 }
 
 fn describe(error: &figment::Error) -> String {
-    let what = if let Kind::UnknownField(_, known) = &error.kind {
-        format!("there is no such setting; there are: {}", known.join(", "))
+    let problem = if let Kind::UnknownField(_, known) = &error.kind {
+        format!("unknown setting; known here are: {}", known.join(", "))
     } else {
         error.kind.to_string().trim().to_owned()
     };
-    match place(&error.path, error.metadata.as_ref()) {
-        Some(place) => format!("{place}: {what}"),
-        None => what,
+    match location(&error.path, error.metadata.as_ref()) {
+        Some(location) => format!("{location}: {problem}"),
+        None => problem,
     }
 }
 
-/// The setting as it is written there, and the file.
-fn place(path: &[String], metadata: Option<&Metadata>) -> Option<String> {
+/// The file and the setting's name in it, or the environment variable.
+fn location(path: &[String], metadata: Option<&Metadata>) -> Option<String> {
     let file = match metadata.and_then(|metadata| metadata.source.as_ref()) {
         Some(Source::File(file)) => Some(file.display().to_string()),
         _ => None,
@@ -47,7 +47,7 @@ fn place(path: &[String], metadata: Option<&Metadata>) -> Option<String> {
     }
 }
 
-/// A list's variable holds all of it: which element it is stands behind.
+/// Name of the environment variable of a setting. A variable holds a whole list, so the index of an element follows the name.
 fn variable(path: &[String]) -> String {
     let (elements, names): (Vec<&String>, Vec<&String>) = path.iter().partition(|part| part.parse::<usize>().is_ok());
     let names: Vec<String> = names.into_iter().map(|name| name.to_uppercase()).collect();
@@ -55,30 +55,27 @@ fn variable(path: &[String]) -> String {
     format!("{PREFIX}{}{}", names.join("__"), elements.concat())
 }
 
-/// Refuses variables that are a setting's but for an underscore: passed over, they would be missed by nobody but the
-/// person who set them.
-///
-/// # Errors
-/// Names the first one and what it has to be.
+/// Rejects variables that are spelt like a setting except for one underscore instead of two. They would have no effect, and
+/// the person who set them would not notice.
 pub(super) fn check_names(environment: &Env) -> Result<(), SettingsError> {
     let settings = settings();
     for (name, _) in environment.iter() {
         let name = name.as_str().to_uppercase();
-        let meant = settings.iter().find(|setting| **setting != name && setting.replace("__", "_") == name);
-        if let Some(setting) = meant {
+        let intended = settings.iter().find(|setting| **setting != name && setting.replace("__", "_") == name);
+        if let Some(setting) = intended {
             return Err(SettingsError(format!(
-                "{PREFIX}{name}: two underscores go between section and key: {PREFIX}{setting}"
+                "{PREFIX}{name}: write two underscores between section and key: {PREFIX}{setting}"
             )));
         }
     }
     Ok(())
 }
 
-/// Every setting as in the environment, without the prefix: `NATS__URL`.
+/// The environment variables of all settings, without the prefix: `NATS__URL`.
 fn settings() -> Vec<String> {
-    fn walk(dict: &Dict, above: &str, found: &mut Vec<String>) {
+    fn walk(dict: &Dict, section: &str, found: &mut Vec<String>) {
         for (key, value) in dict {
-            let name = format!("{above}{}", key.to_uppercase());
+            let name = format!("{section}{}", key.to_uppercase());
             if let Value::Dict(_, inner) = value {
                 walk(inner, &format!("{name}__"), found);
             } else {
@@ -101,20 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_setting_is_named_with_those_there_are() {
+    fn an_unknown_setting_is_named_with_the_known_ones() {
         let settings = Figment::from(Toml::string(DEFAULT)).merge(Toml::string("[log]\nfiltr = \"info\""));
         let error = settings.extract::<Config>().map_err(SettingsError::from).unwrap_err().to_string();
-        assert_eq!(error, "log.filtr: there is no such setting; there are: filter, format");
+        assert_eq!(error, "log.filtr: unknown setting; known here are: filter, format");
     }
 
     #[test]
-    fn a_lists_variable_has_no_number() {
+    fn an_element_of_a_list_has_the_variable_of_the_list() {
         let path = ["AUTH", "ADMIN_ACCOUNTS", "0"].map(str::to_owned);
         assert_eq!(variable(&path), "TOKENBUS_AUTH__ADMIN_ACCOUNTS[0]");
     }
 
     #[test]
-    fn every_setting_has_its_variable() {
+    fn every_setting_has_a_variable() {
         let settings = settings();
         for name in ["NATS__URL", "AUTH__ADMIN_ACCOUNTS", "AUTH__NATS__OPERATORS", "SECRETS__KEYS_FILE"] {
             assert!(settings.iter().any(|setting| setting == name), "{name}");

@@ -1,4 +1,4 @@
-//! The forms that settings are written in.
+//! Deserializers for the forms in which settings are written.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
-/// A length of time as it is written.
+/// A duration as written: seconds, or a text such as `10m`.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Length {
@@ -65,7 +65,9 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Re
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("`{text}` is not an address with a port, such as `127.0.0.1:8080`"))
+    // The parser's error says only that the text is not an address.
+    let invalid = || format!("`{text}` is not an address with a port, such as `127.0.0.1:8080`");
+    text.parse().ok().ok_or_else(invalid)
 }
 
 /// A number that must not be zero.
@@ -78,7 +80,7 @@ where
     if count == T::default() { Err(de::Error::custom("must be at least 1")) } else { Ok(count) }
 }
 
-/// The URL of an HTTP proxy. Never repeated in an error: there may be a password in it.
+/// The URL of an HTTP proxy. Errors never repeat it, because it may contain a password.
 pub(super) fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! The sections of the settings, key by key.
+//! The sections of the settings. `config/default.toml` has the defaults and describes each key for operators.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,25 +17,25 @@ use crate::subject::Account;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The bus.
+    /// The connection to the bus.
     pub nats: Nats,
     /// The gateway.
     pub http: Http,
     /// Logins and providers.
     pub oauth: Oauth,
-    /// Who may do what.
+    /// Verification of callers.
     pub auth: Auth,
     /// Sealing keys.
     pub secrets: Secrets,
     /// Command processing.
     pub worker: Worker,
-    /// Refreshing.
+    /// Scheduled refreshes.
     pub refresh: Refresh,
-    /// Where events go.
+    /// The receiver of events.
     pub webhooks: Webhooks,
     /// Audit events.
     pub events: Events,
-    /// The program's own commands.
+    /// Commands such as `tokenbus connections`.
     pub cli: Cli,
     /// Logging.
     pub log: Log,
@@ -57,18 +57,18 @@ pub struct Nats {
     pub nkey: PathBuf,
     /// File with root certificates, or empty.
     pub ca: PathBuf,
-    /// File with the certificate that this process shows, or empty.
+    /// File with the client certificate, or empty.
     pub client_cert: PathBuf,
     /// File with its private key, or empty.
     pub client_key: PathBuf,
     /// Replicas of each stream and bucket.
     pub replicas: usize,
-    /// First token of this process's inboxes, or empty for the default.
+    /// First token of inbox subjects, or empty for the default.
     pub inbox_prefix: String,
 }
 
 impl Nats {
-    /// The first token of this process's inboxes.
+    /// First token of inbox subjects. The default contains the user name, because each user may subscribe only to its own.
     #[must_use]
     pub fn inbox_prefix(&self) -> String {
         match (self.inbox_prefix.as_str(), self.user.as_str()) {
@@ -83,42 +83,42 @@ impl Nats {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
-    /// Address of the gateway.
+    /// Address on which the gateway listens.
     #[serde(deserialize_with = "form::address")]
     pub listen: SocketAddr,
-    /// How browsers reach it.
+    /// URL under which browsers reach the gateway.
     #[serde(deserialize_with = "form::optional")]
     pub public_url: Option<Url>,
-    /// Own address for metrics.
+    /// Separate address for metrics.
     #[serde(deserialize_with = "form::optional_address")]
     pub metrics_listen: Option<SocketAddr>,
-    /// What answers to its commands are addressed to, or empty.
+    /// Id of this gateway in reply subjects, or empty for a random one.
     #[serde(deserialize_with = "form::edge_id")]
     pub edge_id: String,
     /// File with the certificate chain, or empty for plain HTTP.
     pub tls_cert: PathBuf,
     /// File with its private key.
     pub tls_key: PathBuf,
-    /// Peers whose word about a client's address counts.
+    /// Proxies whose headers about the client's address are trusted.
     #[serde(deserialize_with = "form::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Requests of one address a second.
+    /// Requests per second from one address.
     pub address_rate: u32,
-    /// Requests of one address at once.
+    /// Requests that one address may make at once.
     pub address_burst: u32,
-    /// Requests with one credential a second.
+    /// Requests per second with one credential.
     pub credential_rate: u32,
-    /// Requests with one credential at once.
+    /// Requests that one credential may make at once.
     pub credential_burst: u32,
-    /// Connections open at once.
+    /// Most open connections.
     #[serde(deserialize_with = "form::count")]
     pub max_connections: usize,
-    /// Connections of one address open at once.
+    /// Most open connections from one address.
     pub max_connections_per_address: usize,
-    /// How long a caller waits for a command's answer.
+    /// Longest time that a caller waits for the reply to a command.
     #[serde(deserialize_with = "form::duration")]
     pub deadline: Duration,
-    /// How long shutdown waits for requests under way.
+    /// Longest time that shutdown waits for requests in progress.
     #[serde(deserialize_with = "form::duration")]
     pub drain: Duration,
 }
@@ -127,21 +127,21 @@ pub struct Http {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Oauth {
-    /// Lets URLs be http on loopback.
+    /// Allows http URLs on loopback.
     pub allow_insecure_urls: bool,
-    /// Hosts whose private addresses may be called.
+    /// Hosts that may have private addresses.
     pub allowed_hosts: Vec<String>,
-    /// Origins that a login may return to.
+    /// Origins to which a login may return.
     pub return_to: Vec<Url>,
-    /// How long a login may take.
+    /// Longest time from the start of a login to its callback.
     #[serde(deserialize_with = "form::duration")]
     pub login_ttl: Duration,
-    /// Logins of one account that may be pending at once.
+    /// Most pending logins of one account.
     pub max_pending_logins: u64,
     /// Proxy for calls to providers.
     #[serde(deserialize_with = "form::proxy")]
     pub proxy: Option<Url>,
-    /// File with further root certificates, or empty.
+    /// File with additional root certificates, or empty.
     pub ca: PathBuf,
 }
 
@@ -151,7 +151,7 @@ pub struct Oauth {
 pub struct Auth {
     /// Accounts that may change configs and API keys.
     pub admin_accounts: Vec<Account>,
-    /// How long a valid JWT and an account's JWT are remembered.
+    /// Time for which verified JWTs and the JWTs of accounts are cached.
     #[serde(deserialize_with = "form::duration")]
     pub cache_ttl: Duration,
     /// JWTs of NATS users.
@@ -164,15 +164,14 @@ pub struct Auth {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsJwt {
-    /// Identity and signing keys of the operators that are trusted.
+    /// Identity and signing keys of the trusted operators.
     pub operators: Vec<String>,
-    /// Folder of accounts' JWTs, or empty.
+    /// Folder with the JWTs of accounts, or empty.
     pub accounts_dir: PathBuf,
     /// User of the system account, or empty.
     pub system_user: String,
-    /// Its password.
     pub system_password: Secret,
-    /// Its credentials file, or empty.
+    /// Credentials file of that user, or empty.
     pub system_creds: PathBuf,
 }
 
@@ -180,20 +179,20 @@ pub struct NatsJwt {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Jwt {
-    /// Who issues them, or empty.
+    /// The accepted issuer, or empty.
     pub issuer: String,
-    /// Whom they are meant for.
+    /// The accepted audience.
     pub audience: String,
-    /// Where the issuer's keys are.
+    /// URL of the issuer's keys.
     #[serde(deserialize_with = "form::optional")]
     pub jwks_url: Option<Url>,
     /// Shared secret for HS256, or empty.
     pub secret: Secret,
-    /// The claim with the account.
+    /// Name of the claim with the account.
     pub account_claim: String,
-    /// The claim with the role.
+    /// Name of the claim with the role.
     pub role_claim: String,
-    /// How far clocks may differ.
+    /// Largest accepted difference between clocks.
     #[serde(deserialize_with = "form::duration")]
     pub leeway: Duration,
 }
@@ -202,7 +201,7 @@ pub struct Jwt {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// The keyring's file, or empty.
+    /// File with the keyring, or empty.
     pub keys_file: PathBuf,
     /// The keyring itself, or empty.
     pub keys: Secret,
@@ -214,10 +213,10 @@ pub struct Secrets {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Worker {
-    /// Commands of one verb worked on at once.
+    /// Most commands of one verb in progress at once.
     #[serde(deserialize_with = "form::count")]
     pub concurrency: usize,
-    /// How long shutdown waits for commands under way.
+    /// Longest time that shutdown waits for commands in progress.
     #[serde(deserialize_with = "form::duration")]
     pub drain: Duration,
 }
@@ -226,19 +225,19 @@ pub struct Worker {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Refresh {
-    /// A record younger than this answers whoever asks for a refresh.
+    /// A caller who asks for a refresh gets the current token if its record is younger than this.
     #[serde(deserialize_with = "form::duration")]
     pub min_interval: Duration,
-    /// How long a token has to be good for when its reader does not say.
+    /// Remaining validity of a token that readers get if they do not ask for any.
     #[serde(deserialize_with = "form::optional_duration")]
     pub min_valid: Option<Duration>,
-    /// Refreshes at one integration at once.
+    /// Most refreshes at one integration at once.
     #[serde(deserialize_with = "form::count")]
     pub concurrency: usize,
-    /// Refreshes at one integration a second.
+    /// Most refreshes at one integration per second.
     #[serde(deserialize_with = "form::count")]
     pub rate: u32,
-    /// How often connections that lost their schedule are looked for.
+    /// Interval between repair passes, which find connections without a schedule.
     #[serde(deserialize_with = "form::duration")]
     pub repair_interval: Duration,
 }
@@ -247,12 +246,12 @@ pub struct Refresh {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {
-    /// Where events are sent to.
+    /// The receiver's URL.
     #[serde(deserialize_with = "form::optional")]
     pub url: Option<Url>,
-    /// What signs them: `whsec_<base64>`.
+    /// The signing key: `whsec_<base64>`.
     pub secret: Secret,
-    /// Which events.
+    /// Kinds of events that are sent.
     pub events: Vec<EventKind>,
 }
 
@@ -260,20 +259,19 @@ pub struct Webhooks {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
-    /// Which events reads leave.
     pub reads: ReadEvents,
-    /// How often sums of reads are written down.
+    /// Interval between summaries of reads.
     #[serde(deserialize_with = "form::duration")]
     pub reads_interval: Duration,
 }
 
-/// Which events reads leave.
+/// The events that reads of access tokens produce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReadEvents {
-    /// One for each connection and reader, with their number, now and then.
+    /// One event per connection and reader in each interval, with the number of reads.
     Summary,
-    /// One each, stored before the token goes out.
+    /// One event per read, stored before the token is sent.
     All,
 }
 
@@ -281,7 +279,7 @@ pub enum ReadEvents {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cli {
-    /// Whose connections `tokenbus connections` is about.
+    /// The account whose connections `tokenbus connections` shows.
     #[serde(deserialize_with = "form::optional")]
     pub account: Option<Account>,
     /// The API key that `tokenbus config` sends, or empty.
@@ -292,18 +290,16 @@ pub struct Cli {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
-    /// Which events.
+    /// Log filter, such as `info` or `tokenbus=debug`.
     pub filter: String,
-    /// In which form.
     pub format: LogFormat,
 }
 
-/// Form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

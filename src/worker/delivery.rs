@@ -71,7 +71,7 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());
         }
-        Work::Refresh { actor, sequence, booked } => {
+        Work::Refresh { actor, sequence, slot_reserved: booked } => {
             refresh::run(context, job, &refresh::Trigger { actor, sequence, booked }).await
         }
         Work::Revoke { actor, login_id } => {

@@ -97,7 +97,7 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
     let none = HashMap::new();
     let (code, printed, _) = doctor(&none, &["--config", file.path().to_str().unwrap()]).await;
     assert_eq!(code, Some(1));
-    assert!(printed.starts_with("✗ settings") && printed.contains("nats.urll: there is no such setting"), "{printed}");
+    assert!(printed.starts_with("✗ settings") && printed.contains("nats.urll: unknown setting"), "{printed}");
 
     let nearly = HashMap::from([("TOKENBUS_NATS_URL".to_owned(), "nats://127.0.0.1:1".to_owned())]);
     let (code, printed, _) = doctor(&nearly, &["--role", "edge"]).await;

@@ -314,7 +314,7 @@ async fn e9_refreshes_and_revocations_are_the_workers_own() {
         assert!(!wire.may_publish(&subject.subject()).await, "the edge may publish {subject}");
         // Even from somebody who may put it there, nobody believes it.
         let work = if verb == Verb::Refresh {
-            Work::Refresh { actor: None, sequence: 1, booked: false }
+            Work::Refresh { actor: None, sequence: 1, slot_reserved: false }
         } else {
             Work::Revoke { actor: "user:x".to_owned(), login_id: "x".to_owned() }
         };

@@ -48,7 +48,7 @@ impl RateLimits {
     /// Counts a request with this credential, and rejects it if there were too many.
     pub(in crate::gateway) fn admit_credential(&self, credential: &Credential) -> Result<(), HttpError> {
         let limited = |seconds| HttpError::Limited { whose: "credential", seconds };
-        self.credentials.admit(credential.counted_by()).map_err(limited)
+        self.credentials.admit(credential.rate_limit_key()).map_err(limited)
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn refresh(
     if let Some(answer) = failure.and_then(|failure| failure.answer(system::now())) {
         return Err(CallError::Answered(answer));
     }
-    let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, booked: false };
+    let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
     send_and_wait(context, &subject, work, Some((key, before.sequence))).await
 }
