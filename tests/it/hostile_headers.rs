@@ -62,7 +62,7 @@ async fn e9_headers_that_no_library_writes_stop_no_worker() {
     .await;
     assert!(!worker.has_ended(), "{}", worker.log());
     // Once a library stands all of these, it needs no connections apart any more, nor a queue that is sifted.
-    assert!(worker.log().contains("on a new connection"), "{}", worker.log());
+    assert!(worker.log().contains(": the connection broke: "), "{}", worker.log());
     assert!(!worker.log().contains("cannot take commands"), "{}", worker.log());
 }
 
