@@ -5,7 +5,7 @@
 #![cfg_attr(rustfmt, rustfmt_skip)]
 // The feature `internals` decides what is public: what only tests and benches use is unreachable without it, and needs
 // no documentation with it.
-#![cfg_attr(feature = "internals", allow(missing_docs))]
+#![cfg_attr(feature = "internals", allow(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc))]
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 
 // Core: plain values; no async, no IO, no clock, no randomness of its own.
