@@ -28,8 +28,8 @@ use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::permission;
 use crate::webhook::Webhook;
-use crate::worker::background::refresh_limiter::Lanes;
-use crate::worker::context::{self, Context, Measures, PendingLogins, Resumed};
+use crate::worker::background::refresh_limiter::RefreshLimiter;
+use crate::worker::context::{self, Context, Measures, PendingLogins, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider};
 
@@ -114,9 +114,9 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         measures,
         replies: Replies::to_worker(),
         reads: Reads::default(),
-        resumed: Resumed::default(),
+        wakeups: Wakeups::default(),
         limits: context::Limits {
-            refreshes: Lanes::new(config.refresh.concurrency, config.refresh.rate),
+            refreshes: RefreshLimiter::new(config.refresh.concurrency, config.refresh.rate),
             pending_logins: PendingLogins::default(),
             calls: Arc::default(),
             waiting_calls: Arc::default(),

@@ -172,6 +172,6 @@ mod tests {
         };
         assert_eq!(timeout(STOP, ended).await.unwrap().code(), Some(3));
         assert_eq!(kept.tail(), "no such store");
-        assert!(kept.must_run().unwrap_err().to_string().contains("ended by itself"));
+        assert!(kept.must_run().unwrap_err().to_string().contains("exited unexpectedly"));
     }
 }

@@ -1,4 +1,5 @@
-//! Tasks that run beside commands and calls.
+//! Tasks that run beside commands and calls. Each file says what its task guarantees, how often it runs, and what happens
+//! if it does not run.
 
 pub(super) mod due;
 pub(super) mod queues;

@@ -42,7 +42,7 @@ async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> N
     let nats = &context.nats;
     let consumer = match queue::consumer(nats, verb).await {
         Ok(consumer) => consumer,
-        Err(error) => return queues::doubt(context, error),
+        Err(error) => return queues::check_after(context, error),
     };
     let process = |message| {
         let context = Arc::clone(context);
@@ -50,7 +50,7 @@ async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> N
     };
     loop {
         if let Err(error) = puller.pull(nats, &consumer, process).await {
-            return queues::doubt(context, error);
+            return queues::check_after(context, error);
         }
     }
 }

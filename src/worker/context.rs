@@ -1,8 +1,8 @@
-//! What calls and commands of a worker's process share.
+//! State that all calls and commands of a worker's process share.
 
 mod measures;
 mod pending_logins;
-mod resumed;
+mod wakeups;
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::measures::Measures;
 pub(crate) use self::pending_logins::PendingLogins;
-pub(crate) use self::resumed::Resumed;
+pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::event::Reads;
@@ -21,29 +21,22 @@ use crate::provider;
 use crate::store::Store;
 use crate::subject::Account;
 use crate::webhook::Webhook;
-use crate::worker::background::refresh_limiter::Lanes;
+use crate::worker::background::refresh_limiter::RefreshLimiter;
 
-/// What is kept, the ways to providers and the bus, settings, and what is counted.
 pub(crate) struct Context {
-    /// What is kept.
     pub(crate) nats: Nats,
     pub(crate) store: Store,
-    /// The way to providers.
     pub(crate) provider: provider::Client,
-    /// Who is calling.
     pub(crate) auth: Authenticator,
-    /// Where chosen events go.
     pub(crate) webhook: Option<Arc<Webhook>>,
-    /// Settings.
     pub(crate) config: Config,
-    /// Counters.
     pub(crate) measures: Measures,
-    /// Answers to the commands that calls become.
+    /// Receives the answers to commands that calls send.
     pub(crate) replies: Replies,
-    /// Reads that are not written down yet.
+    /// Sums of reads that are not stored yet.
     pub(crate) reads: Reads,
-    /// Configs that came back.
-    pub(crate) resumed: Resumed,
+    /// Requests to the background tasks.
+    pub(crate) wakeups: Wakeups,
     pub(crate) limits: Limits,
     /// Changes with each SIGHUP.
     pub(crate) hangups: watch::Receiver<u64>,
@@ -51,7 +44,7 @@ pub(crate) struct Context {
 
 /// Limits that calls and commands of this process share.
 pub(crate) struct Limits {
-    pub(crate) refreshes: Lanes,
+    pub(crate) refreshes: RefreshLimiter,
     pub(crate) pending_logins: PendingLogins,
     /// Running calls, by account.
     pub(crate) calls: Arc<Permits<Account>>,

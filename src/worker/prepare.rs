@@ -47,7 +47,7 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     permissions::check(nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
     // The server may have lost a queue, and all schedules with it.
     if topology::declare(nats, sizes(config)).await? {
-        context.resumed.add_lost();
+        context.wakeups.report_lost_queue();
     }
     queues::make_ready(nats).await?;
     Ok(store.claim_keys().await?)

@@ -22,7 +22,7 @@ async fn d9_a_queue_that_the_server_lost_is_made_again() {
     nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     // Not only once something could not be taken from them.
-    let seen_to = async || world.tokenbus.log().contains("connected again: the queues are there");
+    let seen_to = async || world.tokenbus.log().contains("reconnected; the queues exist");
     eventually("they are seen to on the new connection", seen_to).await;
     // A login is a command, and leaves a schedule.
     eventually("the queues are there again", async || world.connect("two").await.0 == StatusCode::OK).await;

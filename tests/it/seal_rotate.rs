@@ -167,7 +167,7 @@ async fn e2_rotation_seals_everything_anew_and_changes_nothing_else() {
 
     // What is spare can go; workers and a new worker go on without it.
     ring.drop_key(&ring.old);
-    eventually("the keyring is taken up", async || ring.worker.log().matches("keyring taken up").count() > 1).await;
+    eventually("the keyring is taken up", async || ring.worker.log().matches("keyring reloaded").count() > 1).await;
     let _second = fleet.worker().await;
     connect(fleet, "w0").await;
     ring.is_sealed_with(&new).await;

@@ -104,7 +104,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     let id = id["id"].as_str().unwrap();
     run(&fleet.settings, &["keys", "promote", id]).await;
     first.signal("HUP");
-    eventually("the keyring is taken up", async || first.log().contains("keyring taken up")).await;
+    eventually("the keyring is taken up", async || first.log().contains("keyring reloaded")).await;
     // Whichever worker takes it, seals it with its own key; until it was the first one.
     eventually("the config is sealed with the new key", async || {
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;

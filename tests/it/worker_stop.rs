@@ -18,7 +18,7 @@ async fn ends_without_its_bus(how: &str) {
     let mut worker = fleet.worker_with(&settings);
     worker.ready().await;
     signal(fleet.nats.pid(), how);
-    let is_missed = |log: &str| log.contains("cannot take commands") && log.contains("repair pass ended early");
+    let is_missed = |log: &str| log.contains("cannot take commands") && log.contains("repair pass failed");
     eventually("the worker misses its bus", async || is_missed(&worker.log())).await;
     worker.signal("TERM");
     let ended = worker.ended().await;

@@ -1,4 +1,8 @@
-//! Refreshes that are due become commands, in the order in which they came up.
+//! Turns due schedules into `refresh` commands, in the order in which they became due.
+//!
+//! Guarantees that a due refresh stays in the schedule's queue until its command is on the work queue. Pulls continuously;
+//! a due message arrives within a pull. If no worker runs this task, due refreshes wait in `OAUTH_SCHEDULE`, and tokens
+//! expire until a reader asks for them.
 
 use std::sync::Arc;
 
@@ -21,12 +25,11 @@ use crate::worker::consumer::PULL_EXPIRES;
 use crate::worker::context::Context;
 use crate::worker::restart::{RESTART_PAUSE, run_until_stopped};
 
-/// Due refreshes taken at once.
+/// Due refreshes per pull.
 const BATCH: usize = 256;
-/// Of those, on their way to the queue at once. They leave in the order in which they came.
-const AT_ONCE: usize = 32;
+/// Commands to publish in parallel. Publishing starts in the order of arrival.
+const PARALLEL: usize = 32;
 
-/// Turns due refreshes into commands until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
     run_until_stopped(&stop, "take due refreshes", || take_all(&context)).await;
 }
@@ -34,40 +37,40 @@ pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToke
 async fn take_all(context: &Context) -> NatsError {
     let consumer = match schedule::consumer(&context.nats).await {
         Ok(consumer) => consumer,
-        Err(error) => return queues::doubt(context, error),
+        Err(error) => return queues::check_after(context, error),
     };
     loop {
         if let Err(error) = take(context, &consumer).await {
-            return queues::doubt(context, error);
+            return queues::check_after(context, error);
         }
     }
 }
 
 async fn take(context: &Context, consumer: &PullConsumer) -> Result<(), NatsError> {
-    let mut chunks = queue::pull(&context.nats, consumer, BATCH, PULL_EXPIRES).await?.ready_chunks(AT_ONCE);
+    let mut chunks = queue::pull(&context.nats, consumer, BATCH, PULL_EXPIRES).await?.ready_chunks(PARALLEL);
     while let Some(chunk) = chunks.next().await {
-        let mut handed_on = Vec::new();
+        let mut enqueued = Vec::new();
         for message in chunk {
-            handed_on.push(hand_on(context, message.map_err(NatsError::away_because("a pull ended early"))?));
+            enqueued.push(enqueue_and_ack(context, message.map_err(NatsError::away_because("a pull ended early"))?));
         }
-        for done in join_all(handed_on).await {
+        for done in join_all(enqueued).await {
             done?;
         }
     }
     Ok(())
 }
 
-async fn hand_on(context: &Context, message: Message) -> Result<(), NatsError> {
+async fn enqueue_and_ack(context: &Context, message: Message) -> Result<(), NatsError> {
     let kind = match enqueue(context, &message).await {
         Ok(()) => AckKind::Ack,
-        // A refresh is there already. If a caller asked for it, it may end without one, and without a schedule.
+        // Another refresh is queued. If a caller started it, it may end without setting a schedule, so this one returns.
         Err(StoreError::Nats(NatsError::Occupied)) => AckKind::Nak(Some(RESTART_PAUSE)),
         Err(error @ StoreError::Unreadable { .. }) => {
-            warn!("a due refresh cannot be read: {error}");
+            warn!("dropped an unreadable due refresh: {error}");
             AckKind::Term
         }
         Err(error) => {
-            warn!("a due refresh could not be queued: {error}");
+            warn!("cannot queue a due refresh: {error}; trying again");
             AckKind::Nak(Some(RESTART_PAUSE))
         }
     };

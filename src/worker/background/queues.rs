@@ -1,4 +1,9 @@
-//! The two queues, which a server that was killed may have lost: made again at once.
+//! Recreates the two queues `OAUTH_COMMANDS` and `OAUTH_SCHEDULE` after a server has lost them.
+//!
+//! nats-server 2.15.1 that is killed right after an ack may fail to restore an encrypted work queue ("corrupt state file")
+//! and then drops it. Guarantees that both queues and their consumers exist soon after each reconnect; the repair pass then
+//! sets lost schedules again. Runs on each new connection and after each failed pull. If it does not run, callers of
+//! commands get 503 until a worker restarts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,10 +21,10 @@ use crate::worker::context::Context;
 use crate::worker::prepare::{PrepareError, sizes};
 use crate::worker::restart::RESTART_PAUSE;
 
-/// How often the connection is looked at: until a lost queue is there again, callers are turned away.
-const LOOK: Duration = Duration::from_millis(100);
+/// Interval of the check for a new connection. Short, because callers are refused until a lost queue exists again.
+const RECONNECT_CHECK: Duration = Duration::from_millis(100);
 
-/// Sees to the queues on each new connection, and whenever something could not be taken from them, until told to stop.
+/// Checks the queues on each new connection and after each failed pull, until `stop`.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
@@ -27,9 +32,9 @@ pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToke
     }
 }
 
-/// Something could not be taken from a queue. Gives the reason back.
-pub(in crate::worker) fn doubt(context: &Context, error: NatsError) -> NatsError {
-    context.resumed.doubt();
+/// Requests a check of the queues after a failed pull. Returns the error unchanged.
+pub(in crate::worker) fn check_after(context: &Context, error: NatsError) -> NatsError {
+    context.wakeups.request_queue_check();
     error
 }
 
@@ -38,17 +43,17 @@ async fn look_after(context: &Context) -> Infallible {
     let mut known = nats.connects();
     loop {
         tokio::select! {
-            () = another_connection(nats, known) => {}
-            () = context.resumed.doubted() => {}
+            () = new_connection(nats, known) => {}
+            () = context.wakeups.queue_check_requested() => {}
         }
         let is_new = nats.connects() != known;
         known = nats.connects();
         while nats.is_connected() {
-            match mend(context).await {
-                Ok(()) if is_new => info!("connected again: the queues are there"),
+            match restore(context).await {
+                Ok(()) if is_new => info!("reconnected; the queues exist"),
                 Ok(()) => {}
                 Err(error) => {
-                    warn!("the queues are not there: {error}");
+                    warn!("cannot restore the queues: {error}; trying again");
                     tokio::time::sleep(RESTART_PAUSE).await;
                     continue;
                 }
@@ -58,33 +63,33 @@ async fn look_after(context: &Context) -> Infallible {
     }
 }
 
-async fn another_connection(nats: &Nats, known: u64) {
+async fn new_connection(nats: &Nats, known: u64) {
     while nats.connects() == known || !nats.is_connected() {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(RECONNECT_CHECK).await;
     }
 }
 
-/// Makes sure that the queues are there. What one held that had to be made again is looked for at once.
-async fn mend(context: &Context) -> Result<(), PrepareError> {
+/// Creates missing queues. If one was missing, requests a repair pass for the schedules that it held.
+async fn restore(context: &Context) -> Result<(), PrepareError> {
     if topology::declare_queues(&context.nats, sizes(&context.config)).await? {
-        context.resumed.add_lost();
+        context.wakeups.report_lost_queue();
     }
     Ok(make_ready(&context.nats).await?)
 }
 
-/// Makes the consumers of the commands, and takes off the queue what would stop them.
+/// Creates the consumers, and removes commands that would break their connections.
 pub(in crate::worker) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
     for verb in Verb::ALL {
         queue::declare_consumer(nats, verb).await?;
     }
-    clear_up(nats).await
+    quarantine_commands(nats).await
 }
 
-/// Takes commands off the queue that would end each connection they come to.
-pub(in crate::worker) async fn clear_up(nats: &Nats) -> Result<(), StoreError> {
+/// Moves unreadable commands to the dead letters. Delivered, each would end the connection of its worker.
+pub(in crate::worker) async fn quarantine_commands(nats: &Nats) -> Result<(), StoreError> {
     let found = quarantine::quarantine(nats, system::now()).await?;
     if found > 0 {
-        error!("{found} commands had subjects or headers that cannot be read; they were given up");
+        error!("gave up {found} commands with unreadable subjects or headers; see `tokenbus dead list`");
     }
     Ok(())
 }

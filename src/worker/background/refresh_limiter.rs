@@ -1,5 +1,9 @@
-//! Refreshes stand in line before their integration: so many at once, so many a second, for each process. Whoever
-//! finds it full gets a turn and comes back then, so that one provider's outage holds up nobody else's refreshes.
+//! Limits the refreshes of each integration: how many run at once, and how many start per second, in this process.
+//!
+//! A refresh that finds no capacity reserves a slot, leaves the queue, and returns by a schedule at that time. So the
+//! refreshes of a provider in an outage hold up no others. The time of a slot depends on the rate, or on how long requests
+//! take when they use four fifths of the permits. A refresh that comes at its slot and finds no permit goes ahead of all that
+//! have none yet. docs/decisions/0012-reserved-slots.md compares this with random waits.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,105 +13,106 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::subject::Integration;
 
-/// Schedules have seconds: nobody can come back sooner.
-const SOONEST: Duration = Duration::from_secs(1);
-/// What the line may be ahead of the clock before anybody is sent away: a second's worth goes through at once.
+/// Shortest wait. Schedules have a resolution of one second.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+/// Reserved time that may lie ahead before new refreshes must wait: one second's worth starts at once.
 const BURST: Duration = Duration::from_secs(1);
-/// No turn is farther away; whoever finds it full again then gets another.
-const FARTHEST: Duration = Duration::from_mins(10);
+/// Longest wait. A refresh that finds no capacity then reserves another slot.
+const MAX_WAIT: Duration = Duration::from_mins(10);
 
-/// The lines of a process.
-pub(crate) struct Lanes {
+pub(crate) struct RefreshLimiter {
     concurrency: usize,
     gap: Duration,
-    by_integration: Mutex<HashMap<Integration, Lane>>,
+    by_integration: Mutex<HashMap<Integration, Limiter>>,
 }
 
-struct Lane {
-    places: Arc<Semaphore>,
-    line: Arc<Mutex<Line>>,
+struct Limiter {
+    permits: Arc<Semaphore>,
+    slots: Arc<Mutex<Slots>>,
 }
 
-/// The turns given out so far.
-struct Line {
+/// The slots reserved so far.
+struct Slots {
     next: Instant,
-    /// Those of whoever came at his turn and found all places taken: before everybody who has none yet.
+    /// Next slot for refreshes that came at their slot and found no permit.
     overdue: Instant,
-    /// How long a request takes, smoothed.
-    took: Duration,
+    /// Smoothed duration of a request.
+    request_time: Duration,
 }
 
-/// How somebody comes to the line.
+/// Reason of an attempt to start a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ticket {
-    /// Due, for the first time.
-    New,
-    /// Due, with a turn given before.
-    Booked,
-    /// Asked for by somebody who waits.
-    Asked,
+pub(crate) enum Attempt {
+    /// Due for the first time.
+    Due,
+    /// Returns at a reserved slot.
+    AtSlot,
+    /// A caller waits for the result. It gets no slot, because it asks again itself.
+    ForCaller,
 }
 
-/// A place at the provider, free again when dropped.
-pub(crate) struct Place {
+/// Permit for one refresh. Returned on drop.
+pub(crate) struct RefreshPermit {
     _permit: OwnedSemaphorePermit,
-    line: Arc<Mutex<Line>>,
+    slots: Arc<Mutex<Slots>>,
     since: Instant,
 }
 
-impl Lanes {
-    /// Lines with so many places and so many turns a second for each integration.
+impl RefreshLimiter {
+    /// Allows each integration `concurrency` refreshes at once and `rate` per second.
     #[must_use]
     pub(crate) fn new(concurrency: usize, rate: u32) -> Self {
         let gap = Duration::from_secs(1) / rate.max(1);
         Self { concurrency: concurrency.max(1), gap, by_integration: Mutex::default() }
     }
 
-    /// A place, or how long to stay away.
-    ///
-    /// # Errors
-    /// How long it is until the turn that was given instead.
-    pub(crate) fn enter(&self, integration: &Integration, ticket: Ticket, now: Instant) -> Result<Place, Duration> {
-        let (places, line) = {
-            let mut lanes = lock(&self.by_integration);
-            let lane = lanes.entry(integration.clone()).or_insert_with(|| Lane {
-                places: Arc::new(Semaphore::new(self.concurrency)),
-                line: Arc::new(Mutex::new(Line { next: now, overdue: now, took: Duration::ZERO })),
+    /// Takes a permit. Without capacity, reserves a slot and returns the wait until that slot as the error.
+    pub(crate) fn acquire(
+        &self,
+        integration: &Integration,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Result<RefreshPermit, Duration> {
+        let (permits, slots) = {
+            let mut limiters = lock(&self.by_integration);
+            let limiter = limiters.entry(integration.clone()).or_insert_with(|| Limiter {
+                permits: Arc::new(Semaphore::new(self.concurrency)),
+                slots: Arc::new(Mutex::new(Slots { next: now, overdue: now, request_time: Duration::ZERO })),
             });
-            (Arc::clone(&lane.places), Arc::clone(&lane.line))
+            (Arc::clone(&limiter.permits), Arc::clone(&limiter.slots))
         };
-        let mut turns = lock(&line);
-        let end = turns.next.max(turns.overdue).max(now);
-        let is_early = ticket == Ticket::New && end > now + BURST;
-        match places.try_acquire_owned() {
+        let mut reserved = lock(&slots);
+        let end = reserved.next.max(reserved.overdue).max(now);
+        let is_early = attempt == Attempt::Due && end > now + BURST;
+        match permits.try_acquire_owned() {
             Ok(permit) if !is_early => {
-                if ticket != Ticket::Booked {
-                    turns.next = turns.next.max(now) + self.gap;
+                if attempt != Attempt::AtSlot {
+                    reserved.next = reserved.next.max(now) + self.gap;
                 }
-                drop(turns);
-                Ok(Place { _permit: permit, line, since: now })
+                drop(reserved);
+                Ok(RefreshPermit { _permit: permit, slots, since: now })
             }
-            Ok(_) | Err(_) if ticket == Ticket::Asked => Err(SOONEST),
+            Ok(_) | Err(_) if attempt == Attempt::ForCaller => Err(MIN_WAIT),
             Ok(_) | Err(_) => {
-                // Four fifths of the places: where all are planned for, many who come at their turn find none.
-                let share = turns.took * 5 / 4 / u32::try_from(self.concurrency).unwrap_or(u32::MAX);
+                // Plan for four fifths of the permits: planning for all, many refreshes would find none at their slot.
+                let share = reserved.request_time * 5 / 4 / u32::try_from(self.concurrency).unwrap_or(u32::MAX);
                 let gap = self.gap.max(share);
-                let turn = if ticket == Ticket::Booked { turns.overdue.max(now) } else { end };
-                // Whoever comes twice takes the place of two.
-                turns.next = (end + gap).min(now + FARTHEST);
-                if ticket == Ticket::Booked {
-                    turns.overdue = (turn + gap).min(now + FARTHEST);
+                let slot = if attempt == Attempt::AtSlot { reserved.overdue.max(now) } else { end };
+                // A refresh that returns without a permit uses a second slot.
+                reserved.next = (end + gap).min(now + MAX_WAIT);
+                if attempt == Attempt::AtSlot {
+                    reserved.overdue = (slot + gap).min(now + MAX_WAIT);
                 }
-                Err((turn - now).max(SOONEST))
+                Err((slot - now).max(MIN_WAIT))
             }
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for RefreshPermit {
     fn drop(&mut self) {
-        let (took, mut line) = (self.since.elapsed(), lock(&self.line));
-        line.took = (line.took * 7 + took) / 8;
+        let (elapsed, mut slots) = (self.since.elapsed(), lock(&self.slots));
+        slots.request_time = (slots.request_time * 7 + elapsed) / 8;
     }
 }
 
@@ -126,61 +131,61 @@ mod tests {
     }
 
     #[test]
-    fn a_full_integration_sends_away_in_order_and_holds_up_no_other() {
-        let (lanes, now) = (Lanes::new(2, 10), Instant::now());
+    fn a_full_integration_reserves_slots_in_order_and_holds_up_no_other() {
+        let (limiter, now) = (RefreshLimiter::new(2, 10), Instant::now());
         let (dead, good) = (integration("dead"), integration("good"));
-        let held = [(); 2].map(|()| lanes.enter(&dead, Ticket::New, now).ok().unwrap());
+        let held = [(); 2].map(|()| limiter.acquire(&dead, Attempt::Due, now).ok().unwrap());
         let mut before = Duration::ZERO;
         for _ in 0..30 {
-            let wait = lanes.enter(&dead, Ticket::New, now).err().unwrap();
-            assert!(wait >= SOONEST && wait >= before, "{wait:?} after {before:?}");
+            let wait = limiter.acquire(&dead, Attempt::Due, now).err().unwrap();
+            assert!(wait >= MIN_WAIT && wait >= before, "{wait:?} after {before:?}");
             before = wait;
         }
         assert!(before >= Duration::from_secs(2), "ten a second: {before:?}");
-        assert_eq!(lanes.enter(&dead, Ticket::Asked, now).err(), Some(SOONEST));
-        assert!(lanes.enter(&good, Ticket::New, now).is_ok());
+        assert_eq!(limiter.acquire(&dead, Attempt::ForCaller, now).err(), Some(MIN_WAIT));
+        assert!(limiter.acquire(&good, Attempt::Due, now).is_ok());
         drop(held);
-        assert!(lanes.enter(&dead, Ticket::Booked, now).is_ok(), "its turn has come");
-        assert!(lanes.enter(&dead, Ticket::New, now).is_err(), "behind those in line");
+        assert!(limiter.acquire(&dead, Attempt::AtSlot, now).is_ok(), "at its slot");
+        assert!(limiter.acquire(&dead, Attempt::Due, now).is_err(), "after the reserved slots");
     }
 
-    /// More is due at once than there are places for, and requests take now less, now more: whoever comes at his turn
-    /// and finds no place waits for a short time, and not behind all who have none yet.
+    /// More refreshes are due at once than there are permits for, and the duration of requests varies: a refresh that finds no
+    /// permit at its slot must wait only a short time, not until the end of the backlog.
     #[test]
-    fn d7_whoever_has_a_turn_is_not_sent_to_the_end_of_the_line() {
-        let (lanes, start, slack) = (Lanes::new(4, 100), Instant::now(), integration("slack"));
-        let mut held: Vec<(u64, Place)> = Vec::new();
-        // When each comes, in milliseconds, who it is, and when its turn was.
+    fn d7_a_refresh_at_its_slot_is_not_sent_to_the_end_of_the_backlog() {
+        let (limiter, start, slack) = (RefreshLimiter::new(4, 100), Instant::now(), integration("slack"));
+        let mut held: Vec<(u64, RefreshPermit)> = Vec::new();
+        // Time of the attempt in milliseconds, number of the refresh, and its first slot.
         let mut coming: BTreeSet<(u64, u64, Option<u64>)> = (0..2_000).map(|who| (0, who, None)).collect();
         let (mut latest, mut last) = (0, 0);
-        while let Some((now, who, turn)) = coming.pop_first() {
+        while let Some((now, who, slot)) = coming.pop_first() {
             held.retain(|(until, _)| *until > now);
-            for lane in lock(&lanes.by_integration).values() {
-                // In this test no time passes.
-                lock(&lane.line).took = Duration::from_millis(195);
+            for limiter in lock(&limiter.by_integration).values() {
+                // No time passes in this test, so the duration is set by hand.
+                lock(&limiter.slots).request_time = Duration::from_millis(195);
             }
-            let ticket = if turn.is_some() { Ticket::Booked } else { Ticket::New };
-            match lanes.enter(&slack, ticket, start + Duration::from_millis(now)) {
-                Ok(place) => {
-                    held.push((now + 50 + who * 7_919 % 290, place));
-                    (latest, last) = (latest.max(now - turn.unwrap_or(now)), now);
+            let attempt = if slot.is_some() { Attempt::AtSlot } else { Attempt::Due };
+            match limiter.acquire(&slack, attempt, start + Duration::from_millis(now)) {
+                Ok(permit) => {
+                    held.push((now + 50 + who * 7_919 % 290, permit));
+                    (latest, last) = (latest.max(now - slot.unwrap_or(now)), now);
                 }
                 Err(wait) => {
                     let comes = now + u64::try_from(wait.as_millis()).unwrap();
-                    coming.insert((comes, who, turn.or(Some(comes))));
+                    coming.insert((comes, who, slot.or(Some(comes))));
                 }
             }
         }
-        assert!(latest < 30_000, "{latest} ms behind its turn, in a line of {last} ms");
-        assert!(last < 130_000, "{last} ms, when four places at once take 98 s");
+        assert!(latest < 30_000, "{latest} ms after its slot, in a backlog of {last} ms");
+        assert!(last < 130_000, "{last} ms, but four permits need 98 s");
     }
 
     #[test]
-    fn the_rate_holds_with_places_to_spare() {
-        let (lanes, now) = (Lanes::new(100, 10), Instant::now());
+    fn the_rate_holds_while_permits_are_free() {
+        let (limiter, now) = (RefreshLimiter::new(100, 10), Instant::now());
         let slack = integration("slack");
-        let entered = (0..30).filter(|_| lanes.enter(&slack, Ticket::New, now).is_ok()).count();
+        let entered = (0..30).filter(|_| limiter.acquire(&slack, Attempt::Due, now).is_ok()).count();
         assert!((10..=12).contains(&entered), "{entered}");
-        assert!(lanes.enter(&slack, Ticket::New, now + Duration::from_secs(9)).is_ok());
+        assert!(limiter.acquire(&slack, Attempt::Due, now + Duration::from_secs(9)).is_ok());
     }
 }

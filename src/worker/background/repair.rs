@@ -1,6 +1,9 @@
-//! Connections that lost their schedule get one again, and those that paused for want of a config go on.
+//! The repair pass: finds active connections without a schedule, and resumes those that paused without a config.
 //!
-//! A pass sees keys and headers only, a chunk at a time, and takes its time: it is for what should not happen.
+//! Guarantees that no active connection stays without a schedule for longer than `refresh.repair_interval`. One worker at a
+//! time makes a pass. It reads keys and headers in chunks, with pauses, because it finds something only after a crash or a
+//! lost queue. A lost queue or a new config starts it at once. If it does not run, a connection whose schedule was lost is
+//! refreshed only when a reader asks for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,53 +23,53 @@ use crate::worker::apply;
 use crate::worker::context::Context;
 use crate::worker::restart::RESTART_PAUSE;
 
-/// Keys looked at together: each has two subjects in the schedule.
+/// Keys per chunk. Each key has two subjects in the schedule.
 const CHUNK: usize = batch::MAX_SUBJECTS / 2;
-/// Pause between two chunks.
-const PACE: Duration = Duration::from_millis(200);
-/// Pause behind each connection that was mended.
-const PACE_EACH: Duration = Duration::from_millis(2);
+/// Pause after each chunk.
+const CHUNK_PAUSE: Duration = Duration::from_millis(200);
+/// Pause after each repaired connection.
+const REPAIR_PAUSE: Duration = Duration::from_millis(2);
 
-/// When the last pass began: one at a time is enough, whoever's it is.
+/// Start of the last pass of any worker.
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct LastPass {
     begun: Timestamp,
 }
 
-/// Looks now and then, and when a config comes back, until told to stop.
+/// Makes passes until `stop`.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        never = look(&context) => match never {},
+        never = run_passes(&context) => match never {},
     }
 }
 
-async fn look(context: &Context) -> std::convert::Infallible {
+async fn run_passes(context: &Context) -> std::convert::Infallible {
     let every = context.config.refresh.repair_interval;
-    // Workers that started together do not look together.
+    // A random first pause, so that workers that start together do not compete for the pass.
     let mut pause = every.mul_f64(system::random_share());
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 pause = every;
-                if let Err(error) = pass(context, every).await {
-                    warn!("repair pass ended early: {error}");
+                if let Err(error) = run_pass(context, every).await {
+                    warn!("repair pass failed: {error}");
                 }
             }
-            () = context.resumed.lost() => {
-                // However short ago the last one began.
-                if let Err(error) = pass(context, Duration::ZERO).await {
-                    warn!("repair pass ended early: {error}; trying again");
+            () = context.wakeups.lost_queue() => {
+                // Even if the last pass has just begun: it may have read a part of the schedule before the loss.
+                if let Err(error) = run_pass(context, Duration::ZERO).await {
+                    warn!("repair pass failed: {error}; trying again");
                     tokio::time::sleep(RESTART_PAUSE).await;
-                    context.resumed.add_lost();
+                    context.wakeups.report_lost_queue();
                 }
             }
-            () = context.resumed.news() => {
-                for integration in context.resumed.take() {
+            () = context.wakeups.returned_config() => {
+                for integration in context.wakeups.take_returned_configs() {
                     match resume(context, &integration).await {
                         Ok(0) => {}
-                        Ok(found) => info!(%integration, "the config is back; {found} connections go on"),
-                        Err(error) => warn!(%integration, "connections go on later: {error}"),
+                        Ok(found) => info!(%integration, "the integration has a config again; resumed {found} connections"),
+                        Err(error) => warn!(%integration, "cannot resume connections: {error}; they resume at their next check"),
                     }
                 }
             }
@@ -74,8 +77,8 @@ async fn look(context: &Context) -> std::convert::Infallible {
     }
 }
 
-async fn pass(context: &Context, every: Duration) -> Result<(), StoreError> {
-    if !claim(context, every).await? {
+async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> {
+    if !claim_pass(context, every).await? {
         return Ok(());
     }
     let nats = &context.nats;
@@ -85,13 +88,13 @@ async fn pass(context: &Context, every: Duration) -> Result<(), StoreError> {
         let due =
             seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without_schedule(nats, due).await? {
-            repaired += usize::from(mend(context, &key).await?);
-            tokio::time::sleep(PACE_EACH).await;
+            repaired += usize::from(repair(context, &key).await?);
+            tokio::time::sleep(REPAIR_PAUSE).await;
         }
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(CHUNK_PAUSE).await;
     }
     if repaired > 0 {
-        info!("{repaired} connections had lost their schedule");
+        info!("repaired {repaired} connections without a schedule");
     }
     Ok(())
 }
@@ -100,26 +103,26 @@ fn key(seen: &kv::Entry) -> Option<ConnectionKey> {
     ConnectionKey::parse_kv_key(&seen.key).ok()
 }
 
-/// Makes this worker's the next pass, unless one began lately.
-async fn claim(context: &Context, every: Duration) -> Result<bool, StoreError> {
+/// Claims the next pass for this worker. Returns false if a pass began recently.
+async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreError> {
     let nats = &context.nats;
     let entry = kv::get(nats, META, META_REPAIR).await?;
-    let mark: Option<Mark> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
+    let last: Option<LastPass> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
     let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
-    // A clock that was ahead may have left a mark of times to come, which is to keep nobody out until then.
-    if mark.is_some_and(|mark| now.duration_since(mark.begun).abs() < lately) {
+    // A worker with a clock that was ahead may have stored a time in the future; it must not block passes until then.
+    if last.is_some_and(|last| now.duration_since(last.begun).abs() < lately) {
         return Ok(false);
     }
     let replaces = entry.map_or(0, |entry| entry.revision);
-    match kv::put(nats, META, META_REPAIR, json(&Mark { begun: now })?, replaces).await {
+    match kv::put(nats, META, META_REPAIR, json(&LastPass { begun: now })?, replaces).await {
         Ok(_) => Ok(true),
         Err(NatsError::WrongLastSequence) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Sets a connection's schedule, or takes the connection out if it was deleted and a write came too late for that.
-async fn mend(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError> {
+/// Sets a connection's schedule. Removes the connection instead if its record is a tombstone: a late write restored it.
+async fn repair(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError> {
     let Some(connection) = context.store.connection(key).await? else { return Ok(false) };
     if let Some(deleted) = context.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
         context.store.delete_connection(key, deleted).await?;
@@ -131,15 +134,15 @@ async fn mend(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError
     Ok(connection.is_kept_alive())
 }
 
-/// Sets the schedules of an integration's paused connections.
+/// Schedules an integration's paused connections.
 async fn resume(context: &Context, integration: &Integration) -> Result<usize, StoreError> {
     let filter = connections_at(integration);
     let mut reader = kv::HeaderReader::start(&context.nats, CONNECTIONS, &filter).await?;
     let mut resumed = 0;
     while let Some(seen) = reader.next_chunk(CHUNK).await? {
         for key in seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) == REFRESH_PAUSED).filter_map(key) {
-            resumed += usize::from(mend(context, &key).await?);
-            tokio::time::sleep(PACE_EACH).await;
+            resumed += usize::from(repair(context, &key).await?);
+            tokio::time::sleep(REPAIR_PAUSE).await;
         }
     }
     Ok(resumed)

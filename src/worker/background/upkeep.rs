@@ -1,5 +1,9 @@
-//! What a worker looks after beside its commands: the keyring, which may change while it runs, the marks that make the
-//! next start quick, and commands on the queue that no worker can read.
+//! Periodic checks of a worker: reloads the keyring, moves the high-water marks, quarantines unreadable commands, and answers
+//! which keys this worker has.
+//!
+//! Guarantees that a changed keyring file is in use within 5 s or at SIGHUP, and that a start has few entries to read. Runs
+//! every 5 s (keyring) and 30 s (marks, quarantine). If it does not run, the worker keeps its old keys, and the next start is
+//! slower.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,36 +21,35 @@ use crate::worker::background::queues;
 use crate::worker::context::Context;
 use crate::worker::restart::run_until_stopped;
 
-/// How often the keyring's file is looked at.
-const LOOK: Duration = Duration::from_secs(5);
-/// Looks between two at the marks and at the queue.
-const LOOKS_PER_MARK: u32 = 6;
+/// Interval of checks of the keyring's file.
+const KEYRING_CHECK: Duration = Duration::from_secs(5);
+/// Keyring checks per check of high-water marks and queue.
+const CHECKS_PER_CLEANUP: u32 = 6;
 
-/// Looks after them until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
-    run_until_stopped(&stop, "look after the keyring", || look_after(&context)).await;
+    run_until_stopped(&stop, "check the keyring", || run_checks(&context)).await;
 }
 
-async fn look_after(context: &Context) -> StoreError {
+async fn run_checks(context: &Context) -> StoreError {
     let (nats, keyring) = (&context.nats, &context.store.keyring);
     let mut hangups = context.hangups.clone();
     let mut questions = match nats.client().subscribe(WORKER_KEYS).await {
         Ok(questions) => questions,
         Err(error) => return NatsError::not_sent_because("a subscription was refused")(error).into(),
     };
-    let mut ticks = tokio::time::interval(LOOK);
+    let mut ticks = tokio::time::interval(KEYRING_CHECK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looks = 0_u32;
+    let mut checks = 0_u32;
     loop {
         tokio::select! {
-            Ok(()) = hangups.changed() => reload(context, true).await,
+            Ok(()) = hangups.changed() => reload(context, Trigger::Signal).await,
             _ = ticks.tick() => {
-                looks = looks.wrapping_add(1);
+                checks = checks.wrapping_add(1);
                 if keyring.is_file() {
-                    reload(context, false).await;
+                    reload(context, Trigger::Timer).await;
                 }
-                if looks.is_multiple_of(LOOKS_PER_MARK) {
-                    keep_clear(context).await;
+                if checks.is_multiple_of(CHECKS_PER_CLEANUP) {
+                    clean_up(context).await;
                 }
             }
             question = questions.next() => {
@@ -61,27 +64,35 @@ async fn look_after(context: &Context) -> StoreError {
     }
 }
 
-async fn keep_clear(context: &Context) {
+async fn clean_up(context: &Context) {
     if let Err(error) = high_water::refresh_marks(&context.nats).await {
-        warn!("the marks could not be looked at: {error}");
+        warn!("cannot move the high-water marks: {error}");
     }
-    if let Err(error) = queues::clear_up(&context.nats).await {
-        warn!("the queue could not be looked at: {error}");
+    if let Err(error) = queues::quarantine_commands(&context.nats).await {
+        warn!("cannot check the queue for unreadable commands: {error}");
     }
 }
 
-async fn reload(context: &Context, was_asked: bool) {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trigger {
+    Signal,
+    Timer,
+}
+
+async fn reload(context: &Context, trigger: Trigger) {
     match context.store.reload_keys().await {
-        Ok(Some(sealing)) => info!(sealing, keys = ?context.store.keyring.key_ids(), "keyring taken up"),
-        Ok(None) if was_asked => info!(sealing = ?context.store.keyring.key_ids().first(), "keyring as before"),
+        Ok(Some(sealing)) => info!(sealing, keys = ?context.store.keyring.key_ids(), "keyring reloaded"),
+        Ok(None) if trigger == Trigger::Signal => {
+            info!(sealing = ?context.store.keyring.key_ids().first(), "keyring unchanged");
+        }
         Ok(None) => {}
-        // Nothing to say about the keyring; whoever waits for the bus says so.
-        Err(StoreError::Nats(error)) if error.is_unavailable() && !was_asked => {}
-        Err(error) => error!("keyring not taken up, going on with the one from before: {error}"),
+        // Other tasks log that NATS is unavailable, so the timer does not repeat it every 5 s.
+        Err(StoreError::Nats(error)) if error.is_unavailable() && trigger == Trigger::Timer => {}
+        Err(error) => error!("cannot reload the keyring: {error}; the old one stays in use"),
     }
 }
 
-/// How people find this process.
+/// Name of this process for people: process id and host.
 fn name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}@{}", std::process::id(), host.trim())

@@ -1,4 +1,8 @@
-//! Events go out to the webhook: taken from the audit log by one durable consumer, sent until the receiver takes them.
+//! Sends events to the webhook.
+//!
+//! Guarantees that each chosen event is sent at least once: one durable consumer of all workers holds an event until the
+//! receiver answers 2xx, or gives it up with a dead letter after `MAX_WEBHOOK_DELIVERIES`. Pulls continuously. If it does not
+//! run, events wait in `OAUTH_EVENTS` for the stream's maximum age.
 
 use std::sync::Arc;
 
@@ -16,15 +20,14 @@ use crate::worker::consumer::Puller;
 use crate::worker::context::Context;
 use crate::worker::restart::run_until_stopped;
 
-/// Events sent at once by one process.
+/// Events that one process sends in parallel.
 const CONCURRENCY: usize = 16;
 
-/// Sends events until told to stop.
 pub(in crate::worker) async fn run(context: Arc<Context>, webhook: Arc<Webhook>, stop: CancellationToken) {
     let puller = Puller::new(CONCURRENCY);
     run_until_stopped(&stop, "take events for the webhook", || take_all(&context, &webhook, &puller)).await;
     if !puller.drain(context.config.worker.drain).await {
-        warn!("stopped with webhooks under way; they are sent again");
+        warn!("stopped while webhooks were being sent; they are sent again");
     }
 }
 
@@ -53,11 +56,11 @@ async fn deliver(context: &Context, webhook: &Webhook, message: &Message) {
     let reason = match context.provider.send_for_status(webhook.request(id, system::now(), &body)).await {
         Ok(200..300) => {
             context.measures.webhooks_sent.inc();
-            debug!(subject = %message.subject, "the webhook took an event");
+            debug!(subject = %message.subject, "webhook delivered");
             return confirm(context, message, AckKind::Ack).await;
         }
         Ok(status) => format!("the receiver answered {status}"),
-        Err(error) => format!("the receiver was not reached: {error}"),
+        Err(error) => format!("cannot reach the receiver: {error}"),
     };
     context.measures.webhooks_failed.inc();
     if delivered < MAX_WEBHOOK_DELIVERIES {
@@ -68,7 +71,7 @@ async fn deliver(context: &Context, webhook: &Webhook, message: &Message) {
     warn!(subject = %message.subject, delivered, "webhook: {reason}; given up");
     match queue::dead_letter(nats, message, None, &format!("webhook: {reason}"), system::now()).await {
         Ok(()) => confirm(context, message, AckKind::Term).await,
-        Err(error) => warn!("no dead letter could be stored: {error}; the event comes again"),
+        Err(error) => warn!("cannot store a dead letter: {error}; the event is delivered again"),
     }
 }
 

@@ -69,7 +69,7 @@ pub(in crate::worker) async fn run(
                 Some(new) => {
                     context.store.put_config(new.config, &record).await?;
                     if new.is_first {
-                        context.resumed.add(integration.clone());
+                        context.wakeups.report_returned_config(integration.clone());
                     }
                 }
                 None => context.store.delete_config(integration, record.sequence).await?,

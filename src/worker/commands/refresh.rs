@@ -32,7 +32,7 @@ use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
 use crate::worker::apply::{self, EventDetails, Recorded};
-use crate::worker::background::refresh_limiter::{Place, Ticket};
+use crate::worker::background::refresh_limiter::{Attempt, RefreshPermit};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens, revocation};
@@ -193,13 +193,13 @@ impl Refresh<'_> {
         Ok(reply)
     }
 
-    fn enter_limiter(&self) -> Result<Place, Duration> {
+    fn enter_limiter(&self) -> Result<RefreshPermit, Duration> {
         let ticket = match (&self.trigger.actor, self.trigger.booked) {
-            (Some(_), _) => Ticket::Asked,
-            (None, true) => Ticket::Booked,
-            (None, false) => Ticket::New,
+            (Some(_), _) => Attempt::ForCaller,
+            (None, true) => Attempt::AtSlot,
+            (None, false) => Attempt::Due,
         };
-        self.context.limits.refreshes.enter(&self.key.integration, ticket, Instant::now())
+        self.context.limits.refreshes.acquire(&self.key.integration, ticket, Instant::now())
     }
 
     async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {

@@ -1,24 +1,21 @@
-//! What workers count.
+//! Metrics of a worker.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// Counters of the commands of a process.
 #[derive(Debug, Clone)]
 pub(crate) struct Measures {
-    /// Commands being worked on.
+    /// Running commands.
     pub running: Gauge,
-    /// Commands that came a second time or more.
+    /// Commands that were delivered before.
     pub redelivered: Counter,
-    /// From a request to a provider to its answer.
+    /// Duration of requests to providers.
     pub provider_seconds: Histogram,
-    /// Events that the webhook took.
     pub webhooks_sent: Counter,
-    /// Events that the webhook did not take.
     pub webhooks_failed: Counter,
-    /// From sending a refresh token to the stored record.
+    /// Time from sending a refresh token to the stored record. A crash in between may cost the grant.
     pub refresh_window_seconds: Histogram,
 }
 
@@ -36,7 +33,6 @@ impl Default for Measures {
 }
 
 impl Measures {
-    /// Shows them under their names.
     pub(crate) fn register(&self, registry: &mut Registry) {
         registry.register("commands_running", "Commands being worked on", self.running.clone());
         registry.register("commands_redelivered", "Commands that came a second time or more", self.redelivered.clone());

@@ -1,4 +1,4 @@
-//! How many logins of an account may be pending at once.
+//! Limits the pending logins of each account. docs/decisions/0013-pending-login-counts.md has the reason for the cache.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use crate::jetstream::{Nats, NatsError, kv};
 
 use crate::subject::{self, Account, STATES};
 
-/// How long a count is believed. Between two, each process adds what it begins itself.
+/// Lifetime of a count. Until the next one, each process adds the logins that it begins itself.
 const COUNTED_FOR: Duration = Duration::from_secs(1);
-/// Accounts whose counts are kept.
+/// Most accounts in the cache.
 const ACCOUNTS: u64 = 10_000;
 
-/// The pending logins of each account, counted by the server.
+/// Pending logins per account, counted by the server.
 pub(crate) struct PendingLogins(Cache<Account, Arc<Counted>>);
 
 struct Counted {
@@ -30,35 +30,32 @@ impl Default for PendingLogins {
 }
 
 impl PendingLogins {
-    /// Takes a place for one more, of at most `most`. Gives whether there was one.
-    ///
-    /// # Errors
-    /// [`NatsError`] when the server does not count.
+    /// Admits one more pending login. Returns false if the account has `most` already.
     pub(crate) async fn admit(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
         if let Some(counted) = self.0.get(account) {
-            match counted.take_place(most) {
+            match counted.admit(most) {
                 Ok(()) => return Ok(true),
                 Err(Full::Counted) => return Ok(false),
                 Err(Full::Perhaps) => self.0.invalidate(account),
             }
         }
         let found = count(nats, account, most).await?;
-        // Of those who counted at once, all go on with one count.
+        // Logins that counted at the same time share one count.
         let counted = || Arc::new(Counted { found, begun_since: AtomicU64::new(0) });
-        Ok(self.0.get_with_by_ref(account, counted).take_place(most).is_ok())
+        Ok(self.0.get_with_by_ref(account, counted).admit(most).is_ok())
     }
 }
 
-/// Why there is no place.
+/// Why a login is not admitted.
 enum Full {
-    /// The server counted as many.
+    /// The server counted the maximum.
     Counted,
-    /// With those that were begun since; of which some may have ended.
+    /// The count plus the logins begun since; some of those may have ended.
     Perhaps,
 }
 
 impl Counted {
-    fn take_place(&self, most: u64) -> Result<(), Full> {
+    fn admit(&self, most: u64) -> Result<(), Full> {
         let one_more = |begun: u64| (self.found + begun < most).then_some(begun + 1);
         match self.begun_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) {
             Ok(_) => Ok(()),
@@ -68,7 +65,8 @@ impl Counted {
     }
 }
 
-/// The server's count holds the marks of logins that ended, too. Only when that is too many are those told apart.
+/// Counts messages first, which includes delete markers of ended logins. Only if that is too many, reads the keys to leave
+/// the markers out.
 async fn count(nats: &Nats, account: &Account, most: u64) -> Result<u64, NatsError> {
     let filter = subject::states_of(account);
     match kv::count(nats, STATES, &filter).await? {
