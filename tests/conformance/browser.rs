@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 const MESSAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn chromium_walks_a_login() {
+async fn chromium_completes_a_login() {
     let Some(browser) = Browser::open().await else { return };
     let landing = Landing::open().await;
     let provider = Provider::start(&[metadata_to(CLIENT, &landing.url)]).await;
@@ -29,7 +29,7 @@ async fn chromium_walks_a_login() {
 }
 
 #[tokio::test]
-async fn chromium_walks_a_refusal() {
+async fn chromium_completes_a_denied_login() {
     let Some(browser) = Browser::open().await else { return };
     let landing = Landing::open().await;
     let provider = Provider::start(&[metadata_to(CLIENT, &landing.url)]).await;
@@ -93,7 +93,7 @@ async fn a_popup_tells_its_opener_that_it_was_denied() {
 }
 
 #[tokio::test]
-async fn b9_an_opener_of_another_origin_hears_nothing() {
+async fn b9_an_opener_of_another_origin_gets_no_message() {
     let Some(browser) = Browser::open().await else { return };
     let (application, other) = (Landing::open().await, Landing::open().await);
     let world = world(&application).await;
@@ -114,7 +114,7 @@ async fn b9_an_opener_of_another_origin_hears_nothing() {
 }
 
 #[tokio::test]
-async fn b9_without_return_to_nobody_hears_anything() {
+async fn b9_without_return_to_no_window_gets_a_message() {
     let Some(browser) = Browser::open().await else { return };
     let application = Landing::open().await;
     let world = world(&application).await;

@@ -13,7 +13,7 @@ const OPERATOR: &str = r#"nats --user operator --password "$NATS_OPERATOR_PASSWO
 const DEMO: &str = r#"nats --user demo --password "$NATS_DEMO_PASSWORD""#;
 
 #[tokio::test]
-async fn an_operator_looks_at_a_connection() {
+async fn an_operator_inspects_a_connection() {
     let world = World::start().await;
     let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
     let connection = world.connect(CONNECTION).await;
@@ -38,7 +38,7 @@ async fn an_operator_looks_at_a_connection() {
 }
 
 #[tokio::test]
-async fn an_operator_looks_at_the_streams() {
+async fn an_operator_inspects_the_streams() {
     let world = World::start().await;
     let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
     world.connect(CONNECTION).await;
@@ -60,7 +60,7 @@ async fn an_operator_looks_at_the_streams() {
 
 /// What the documents name for looking around, and what they say is refused.
 #[tokio::test]
-async fn an_operator_looks_everywhere_and_changes_nothing() {
+async fn an_operator_inspects_everything_and_changes_nothing() {
     let world = World::start().await;
     let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
     world.connect(CONNECTION).await;
@@ -171,7 +171,7 @@ async fn a_tenant_receives_its_token() {
 
 /// The command lines that stand by themselves in the bus's README.
 #[tokio::test]
-async fn the_readmes_command_lines_hold() {
+async fn the_readmes_command_lines_work() {
     let world = World::start().await;
     let Some(cli) = NatsCli::on(&world.tokenbus.nats) else { return };
     world.connect(CONNECTION).await;

@@ -63,7 +63,7 @@ async fn a_login_is_pushed_and_stored_sealed() {
 }
 
 #[tokio::test]
-async fn a_login_may_ask_for_less() {
+async fn a_login_may_ask_for_fewer_scopes() {
     let world = World::start().await;
     let path = format!("{INTEGRATION}/oauth-login/{CONNECTION}?scopes=read");
     let (_, body) = world.tokenbus.call(Method::GET, &path).await;
@@ -84,7 +84,7 @@ async fn a_second_login_replaces_the_first() {
 }
 
 #[tokio::test]
-async fn a_connection_outlives_the_program() {
+async fn a_connection_survives_a_restart_of_the_program() {
     let mut world = World::start().await;
     let connection = world.connect(CONNECTION).await;
     world.tokenbus.crash_and_restart().await;
@@ -107,7 +107,7 @@ async fn c4_client_secret_basic_is_form_encoded() {
 }
 
 #[tokio::test]
-async fn a_public_client_sends_its_id_alone() {
+async fn a_public_client_only_sends_its_id() {
     assert_authenticates(&World::unconfigured(metadata("none"), &[]).await, json!({})).await;
 }
 
@@ -172,7 +172,7 @@ async fn b5_a_missing_issuer_is_refused_before_any_token_request() {
 }
 
 #[tokio::test]
-async fn b1_a_replayed_callback_leaves_the_grant_alone() {
+async fn b1_a_replayed_callback_does_not_revoke_the_grant() {
     let world = World::start().await;
     let callback = world.callback(CONNECTION, Consent::Allow).await;
     let (status, connection) = world.tokenbus.arrive(&callback).await;

@@ -34,7 +34,7 @@ fn sequence(line: &str) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn the_python_example_prints_the_token_that_is_there_and_each_new_one() {
+async fn the_python_example_prints_the_current_token_and_each_new_one() {
     let Some(python) = install::python() else { return };
     let mut world = World::start().await;
     let connection = world.connect(CONNECTION).await;

@@ -92,7 +92,7 @@ async fn refresh_tokens_rotate_and_an_old_one_kills_the_grant() {
 }
 
 #[tokio::test]
-async fn a_revoked_refresh_token_is_of_no_use() {
+async fn a_revoked_refresh_token_is_refused() {
     let provider = provider().await;
     let (_, tokens) = exchange(&provider, &code(&provider).await, VERIFIER).await;
     assert_eq!(revoke(&provider, text(&tokens, "refresh_token")).await, 200);
@@ -111,7 +111,7 @@ async fn faults_hit_the_next_requests_only() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_has_spent_the_code() {
+async fn a_code_whose_answer_was_lost_is_used_up() {
     let provider = provider().await;
     let code = code(&provider).await;
     provider.fault(&[Fault::Lost]).await;

@@ -22,7 +22,7 @@ const SETTINGS: [(&str, &str); 2] =
     [("TOKENBUS_REFRESH__MIN_INTERVAL", "500ms"), ("TOKENBUS_HTTP__METRICS_LISTEN", "127.0.0.1:0")];
 
 #[tokio::test]
-async fn d2_a_rotating_grant_outlives_twenty_workers() {
+async fn d2_a_rotating_grant_survives_twenty_killed_workers() {
     let fleet = Fleet::start("http://127.0.0.1:9").await;
     let provider = connect(&fleet).await;
     let lasting = [worker(&fleet, None).await, worker(&fleet, None).await];

@@ -56,7 +56,7 @@ fn id_of(key: &str) -> &str {
 }
 
 #[tokio::test]
-async fn g2_a_key_is_made_listed_and_revoked_and_each_change_leaves_an_event() {
+async fn g2_a_key_is_created_listed_and_revoked_and_each_change_has_an_event() {
     let world = World::with_settings(Provider::generous().await, &[("LOG__FILTER", "trace")]).await;
     let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
     let wanted = json!({ "name": "billing", "expires_days": 3, "rate_limit": 50 });
@@ -109,7 +109,7 @@ async fn g2_a_key_is_made_listed_and_revoked_and_each_change_leaves_an_event() {
 }
 
 #[tokio::test]
-async fn lists_of_keys_come_in_pages() {
+async fn key_lists_have_pages() {
     let world = world().await;
     let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
     let mut expected = vec![id_of(admin).to_owned(), id_of(&tokenbus.key).to_owned()];
@@ -145,7 +145,7 @@ async fn e4_keys_of_another_account_are_neither_seen_nor_revoked() {
 }
 
 #[tokio::test]
-async fn only_admins_of_listed_accounts_have_to_do_with_keys() {
+async fn only_admins_of_listed_accounts_manage_keys() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let unlisted = tokenbus.api_key(&new_account(), "admin").await;
@@ -164,7 +164,7 @@ async fn only_admins_of_listed_accounts_have_to_do_with_keys() {
 }
 
 #[tokio::test]
-async fn keys_that_make_no_sense_are_not_made() {
+async fn invalid_key_requests_are_refused() {
     let world = world().await;
     let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
     for (body, error) in [
@@ -186,7 +186,7 @@ async fn keys_that_make_no_sense_are_not_made() {
 }
 
 #[tokio::test]
-async fn g3_a_keys_rate_is_limited_and_others_are_not() {
+async fn g3_rate_limits_are_per_key() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let (_, key) = made(tokenbus, &tokenbus.admin_key, json!({ "rate_limit": 1 })).await;
@@ -204,7 +204,7 @@ async fn g3_a_keys_rate_is_limited_and_others_are_not() {
 }
 
 #[tokio::test]
-async fn an_expired_key_is_refused_although_it_was_known() {
+async fn an_expired_key_is_refused_even_if_cached() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let (id, key) = made(tokenbus, &tokenbus.admin_key, json!({})).await;
@@ -221,7 +221,7 @@ async fn an_expired_key_is_refused_although_it_was_known() {
 }
 
 #[tokio::test]
-async fn a_key_shows_when_it_was_used_and_that_is_rarely_written() {
+async fn the_last_use_of_a_key_is_shown_and_rarely_written() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let (id, key) = made(tokenbus, &tokenbus.admin_key, json!({})).await;
@@ -239,7 +239,7 @@ async fn a_key_shows_when_it_was_used_and_that_is_rarely_written() {
 }
 
 #[tokio::test]
-async fn the_note_of_its_last_use_does_not_revive_a_revoked_key() {
+async fn writing_the_last_use_does_not_revive_a_revoked_key() {
     let world = world().await;
     let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
     let mut revoked = Vec::new();
@@ -263,7 +263,7 @@ async fn the_note_of_its_last_use_does_not_revive_a_revoked_key() {
 }
 
 #[tokio::test]
-async fn lists_are_whole_although_what_they_show_is_being_written() {
+async fn lists_are_complete_during_concurrent_writes() {
     let world = world().await;
     let (tokenbus, admin) = (&world.tokenbus, &world.tokenbus.admin_key);
     for _ in 0..3 {

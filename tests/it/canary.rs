@@ -275,7 +275,7 @@ fn marks(flows: &Flows, key: &(String, Vec<u8>)) -> Marks {
 }
 
 #[tokio::test]
-async fn e3_e5_f1_no_secret_is_left_where_it_does_not_belong() {
+async fn e3_e5_f1_no_secret_is_found_where_it_does_not_belong() {
     let mut flows = Flows::start().await;
     let tenant = flows.world.tokenbus.nats.connect("demo").await;
     let mut pushes = tenant.subscribe(">").await.expect("the bus is there");

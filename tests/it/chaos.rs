@@ -47,7 +47,7 @@ struct Login {
 }
 
 #[tokio::test]
-async fn b3_workers_dying_at_random_send_no_code_twice_and_lose_no_connection() {
+async fn b3_workers_killed_at_random_send_no_code_twice_and_lose_no_connection() {
     let number = |name: &str| env(name).and_then(|text| text.parse::<u64>().ok());
     let seed = number("CHAOS_SEED").unwrap_or_else(rand::random);
     println!("CHAOS_SEED={seed}");

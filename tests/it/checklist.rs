@@ -100,7 +100,7 @@ fn every_line_of_the_checklist_is_mapped_to_its_tests() {
 }
 
 #[test]
-fn the_map_finds_what_is_wrong_with_it() {
+fn the_map_reports_its_own_errors() {
     let tests: BTreeSet<String> = ["a1_one", "a1_b2_two", "c1_three", "other"].map(str::to_owned).into();
     let text = "| A1 | says | `a1_gone`, `other` |\n| B2 | that | – |\n| C1 | x | `c1_three` |\n| none | of | ours |\n";
     let expected = "| A1 | says | `a1_b2_two`, `a1_one`, `other` |\n| B2 | that | `a1_b2_two` |\n| C1 | x | `c1_three` |\n\
@@ -108,5 +108,5 @@ fn the_map_finds_what_is_wrong_with_it() {
     assert_eq!(mended(text, &tests), expected);
     assert_eq!(lines_of("d3_e8_a_stopped_worker"), ["D3", "E8"]);
     assert_eq!(lines_of("a9_no_line"), [""; 0]);
-    assert!(self::tests().contains("the_map_finds_what_is_wrong_with_it"));
+    assert!(self::tests().contains("the_map_reports_its_own_errors"));
 }

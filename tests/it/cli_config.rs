@@ -43,7 +43,7 @@ async fn configs_are_put_shown_and_deleted_from_the_command_line() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_config_or_a_key_is_refused_in_words_that_help() {
+async fn invalid_configs_and_keys_are_refused_with_helpful_messages() {
     let world = World { tokenbus: Tokenbus::start(&[]).await, provider: Provider::generous().await };
     let bus = &world.tokenbus;
     let folder = tempfile::tempdir().unwrap();

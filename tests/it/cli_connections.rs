@@ -71,7 +71,7 @@ fn ends_within_the_hour(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn f1_people_and_programs_look_at_connections_and_see_no_token_unless_they_say_so() {
+async fn f1_the_connection_commands_show_tokens_only_on_request() {
     let world = connected().await;
     for user in ["demo", "admin"] {
         let list = connections(&world, user, &["list"]).await;
@@ -97,7 +97,7 @@ async fn f1_people_and_programs_look_at_connections_and_see_no_token_unless_they
 }
 
 #[tokio::test]
-async fn people_refresh_and_delete() {
+async fn connections_are_refreshed_and_deleted_from_the_command_line() {
     let world = connected().await;
     let before = world.read("one").await.1["sequence"].as_u64();
     let refreshed = timeout(PATIENCE, async {
@@ -119,7 +119,7 @@ async fn people_refresh_and_delete() {
 }
 
 #[tokio::test]
-async fn what_goes_wrong_is_said_in_words_that_help() {
+async fn failures_of_the_connection_commands_have_helpful_messages() {
     let world = connected().await;
     for command in ["get", "refresh", "delete"] {
         connections(&world, "demo", &[command, INTEGRATION, "three"]).await.fails(1, "no connection with that");

@@ -41,7 +41,7 @@ const COMMANDS: [(&str, bool); 26] = [
 ];
 
 #[tokio::test]
-async fn every_command_is_there_and_a_wrong_usage_of_it_ends_with_2() {
+async fn every_command_exists_and_exits_with_2_on_wrong_usage() {
     let nats = crate::support::nats::Nats::start().await;
     for (command, prints) in COMMANDS {
         let words: Vec<&str> = command.split(' ').collect();
@@ -57,7 +57,7 @@ async fn every_command_is_there_and_a_wrong_usage_of_it_ends_with_2() {
 }
 
 #[tokio::test]
-async fn what_is_printed_for_people_is_printed_for_programs_too() {
+async fn every_printed_answer_is_available_as_json() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, 200);
     let nats = &world.tokenbus.nats;
@@ -91,7 +91,7 @@ async fn what_is_printed_for_people_is_printed_for_programs_too() {
 }
 
 #[test]
-fn output_that_nobody_reads_is_an_error_and_no_panic() {
+fn a_closed_standard_output_is_an_error_and_no_panic() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let output =

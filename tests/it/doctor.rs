@@ -32,7 +32,7 @@ async fn statuses(settings: &HashMap<String, String>, role: &str) -> (Option<i32
 }
 
 #[tokio::test]
-async fn all_is_well_where_all_is_well() {
+async fn doctor_reports_no_problem_on_a_healthy_setup() {
     let tokenbus = Tokenbus::start(&[]).await;
     for (user, role) in
         [("worker", "all"), ("worker", "worker"), ("edge", "edge"), ("operator", "operator"), ("admin", "admin")]
@@ -50,7 +50,7 @@ async fn all_is_well_where_all_is_well() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_named_with_what_to_do() {
+async fn doctor_names_each_problem_and_its_remedy() {
     let nats = Nats::edited(&[ROOT], &["root"]).await;
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");
@@ -75,7 +75,7 @@ async fn what_is_wrong_is_named_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn e2_a_missing_key_and_other_replicas_are_found() {
+async fn e2_doctor_finds_a_missing_key_and_other_replicas() {
     let tokenbus = Tokenbus::start(&[]).await;
     let folder = tempfile::tempdir().unwrap();
     let others = folder.path().join("others");
@@ -91,7 +91,7 @@ async fn e2_a_missing_key_and_other_replicas_are_found() {
 }
 
 #[tokio::test]
-async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
+async fn doctor_distinguishes_invalid_settings_from_an_absent_server() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "[nats]\nurll = \"x\"\n").unwrap();
     let none = HashMap::new();
@@ -113,7 +113,7 @@ async fn broken_settings_and_an_absent_server_are_failures_of_their_own() {
 
 /// A user without JetStream is not told that the server is too old, nor waited for at each stream.
 #[tokio::test]
-async fn another_roles_user_is_told_what_is_wrong_with_it() {
+async fn doctor_explains_a_user_of_another_role() {
     let nats = Nats::start().await;
     for user in ["demo", "edge"] {
         let settings = settings(&nats, user, Path::new("none"));
@@ -133,7 +133,7 @@ async fn another_roles_user_is_told_what_is_wrong_with_it() {
 
 /// What a worker's start would be refused for: an entry from after the copy that `OAUTH` was restored from.
 #[tokio::test]
-async fn an_oauth_that_would_go_backwards_is_found() {
+async fn doctor_finds_a_record_stream_that_would_go_backwards() {
     let nats = Nats::edited(&[ROOT], &["root"]).await;
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");
@@ -151,7 +151,7 @@ async fn an_oauth_that_would_go_backwards_is_found() {
 }
 
 #[tokio::test]
-async fn a_keyring_that_everybody_can_read_is_told() {
+async fn doctor_warns_of_a_world_readable_keyring() {
     use std::os::unix::fs::PermissionsExt as _;
     let tokenbus = Tokenbus::start(&[]).await;
     let settings = settings(&tokenbus.nats, "worker", &tokenbus.keys_file());
@@ -164,7 +164,7 @@ async fn a_keyring_that_everybody_can_read_is_told() {
 
 /// A gateway with a worker's user would do harm when taken over.
 #[tokio::test]
-async fn e9_a_gateway_with_too_much_is_told() {
+async fn e9_doctor_reports_a_gateway_with_too_many_permissions() {
     let tokenbus = Tokenbus::start(&[]).await;
     let (code, found, report) = statuses(&settings(&tokenbus.nats, "worker", Path::new("none")), "edge").await;
     assert_eq!((code, found["limits"].as_str()), (Some(0), "warning"), "{report}");

@@ -11,7 +11,7 @@ use crate::support::tokenbus::ACCOUNT;
 use crate::world::{INTEGRATION, World};
 
 #[tokio::test]
-async fn a_callback_becomes_a_token_on_its_subject() {
+async fn a_callback_publishes_the_token_on_its_subject() {
     let world = World::with(Provider::generous().await).await;
     let tenant = world.tokenbus.nats.connect("demo").await;
     let mut tokens = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
@@ -35,7 +35,7 @@ async fn a_callback_becomes_a_token_on_its_subject() {
 }
 
 #[tokio::test]
-async fn a_trace_goes_from_the_request_to_the_workers_log() {
+async fn the_workers_log_has_the_trace_id_of_the_request() {
     let world = World::with(Provider::generous().await).await;
     let login = world.login("workspace1").await;
     let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";

@@ -78,7 +78,7 @@ async fn status(client: &Client, url: &Url) -> Option<StatusCode> {
 }
 
 #[tokio::test]
-async fn the_gateway_serves_tls_and_takes_new_certificates_while_it_runs() {
+async fn the_gateway_serves_tls_and_reloads_certificates_while_it_runs() {
     let folder = folder();
     let client = renew(folder.path());
     let [cert, key] = ["cert", "key"].map(|name| folder.path().join(name).display().to_string());
@@ -107,7 +107,7 @@ async fn the_gateway_serves_tls_and_takes_new_certificates_while_it_runs() {
 }
 
 #[tokio::test]
-async fn a_hangup_ends_no_role() {
+async fn sighup_ends_no_role() {
     for role in ["edge", "worker", "all"] {
         let folder = folder();
         let keys = folder.path().join("keys");
@@ -166,7 +166,7 @@ async fn told(settings: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn wrong_settings_are_named() {
+async fn invalid_settings_are_named() {
     let folder = folder();
     renew(folder.path());
     let path = |name: &str| -> PathBuf { folder.path().join(name) };

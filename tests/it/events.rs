@@ -52,7 +52,7 @@ async fn check(bus: &Bus, kind: &str, name: &str, (actor, reason, is_of_a_record
 }
 
 #[tokio::test]
-async fn g2_each_kind_of_event_says_who_why_and_which_record() {
+async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
     let (provider, down, refuses) = provider().await;
     let settings = [("REFRESH__MIN_INTERVAL", "1ms"), ("EVENTS__READS", "all")];
     let world = World::with_settings(provider, &settings).await;

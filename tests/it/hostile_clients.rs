@@ -13,7 +13,7 @@ use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 
 #[tokio::test]
-async fn e4_a_cursor_of_any_number_shows_nothing_foreign_and_breaks_nothing() {
+async fn e4_an_arbitrary_cursor_shows_nothing_foreign_and_causes_no_error() {
     let provider = Provider::generous().await;
     let (fleet, worker) = Fleet::configured(&provider.url).await;
     assert_eq!(fleet.arrive(&fleet.login("one").await, "code").await.0, 200);
@@ -35,7 +35,7 @@ async fn e4_a_cursor_of_any_number_shows_nothing_foreign_and_breaks_nothing() {
 }
 
 #[tokio::test]
-async fn g3_whoever_asks_for_readiness_all_the_time_asks_the_bus_now_and_then() {
+async fn g3_frequent_readiness_requests_rarely_reach_the_bus() {
     let fleet = Fleet::start("http://127.0.0.1:1").await;
     let _worker = fleet.worker().await;
     fleet.ready().await;
@@ -60,7 +60,7 @@ async fn g3_whoever_asks_for_readiness_all_the_time_asks_the_bus_now_and_then() 
 }
 
 #[tokio::test]
-async fn f1_an_error_repeats_no_value_however_it_came_there() {
+async fn f1_an_error_never_repeats_a_value_of_the_request() {
     let fleet = Fleet::start("http://127.0.0.1:1").await;
     let _worker = fleet.worker().await;
     fleet.ready().await;

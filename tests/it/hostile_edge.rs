@@ -157,7 +157,7 @@ fn signed(user: &KeyPair, jwt: &str, method: &str, target: &str) -> String {
 }
 
 #[tokio::test]
-async fn e9_calls_with_forged_or_foreign_credentials_get_nothing() {
+async fn e9_calls_with_forged_or_foreign_credentials_are_refused() {
     let world = World::start().await;
     let one = json!({ "integration_id": INTEGRATION, "connection_id": "one" });
     assert_eq!(world.call("token", Some(&world.key(0)), &one).await.0, 200);
@@ -198,7 +198,7 @@ async fn e9_calls_with_forged_or_foreign_credentials_get_nothing() {
 }
 
 #[tokio::test]
-async fn e9_a_captured_signed_request_is_good_once_and_for_nothing_else() {
+async fn e9_a_captured_signed_request_works_once_and_only_as_signed() {
     let mut world = World::start().await;
     let (account, user) = (world.tenants.account(&json!({})), KeyPair::new_user());
     let jwt = mint::user(&account, &user, &json!({}));
@@ -240,7 +240,7 @@ async fn e9_a_captured_signed_request_is_good_once_and_for_nothing_else() {
 }
 
 #[tokio::test]
-async fn e9_a_config_is_changed_by_its_admins_credential_alone() {
+async fn e9_only_an_admins_credential_of_its_account_changes_a_config() {
     let mut world = World::start().await;
     let account = world.tenants.account(&json!({}));
     let (config, bearer) = (world.fleet.stored_config().await, format!("Bearer {}", bearer(&account)));
@@ -273,7 +273,7 @@ async fn e9_a_config_is_changed_by_its_admins_credential_alone() {
 }
 
 #[tokio::test]
-async fn e9_a_captured_command_works_nowhere_else() {
+async fn e9_a_captured_command_works_under_no_other_subject_or_id() {
     let world = World::start().await;
     let config = world.fleet.stored_config().await;
     // As if an admin's command had passed through, sealed: all that its sender has of it is this.
@@ -305,7 +305,7 @@ async fn e9_a_captured_command_works_nowhere_else() {
 }
 
 #[tokio::test]
-async fn e9_refreshes_and_revocations_are_the_workers_own() {
+async fn e9_only_workers_can_send_due_refreshes_and_revocations() {
     let world = World::start().await;
     let mut wire = Wire::connect(&world.fleet.nats, "edge").await;
     let admin = world.fleet.nats.connect("admin").await;
@@ -326,7 +326,7 @@ async fn e9_refreshes_and_revocations_are_the_workers_own() {
 }
 
 #[tokio::test]
-async fn e9_the_id_of_a_login_that_went_through_brings_no_token() {
+async fn e9_the_id_of_a_finished_login_returns_no_token() {
     let mut world = World::start().await;
     let stream = world.fleet.jetstream("worker").await.get_stream("OAUTH").await.unwrap();
     let subject = format!("ms.integration.oauth.{}", Fleet::path("one"));

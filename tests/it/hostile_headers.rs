@@ -40,7 +40,7 @@ async fn send_to(wire: &mut Wire, subject: &[u8], headers: &[u8]) {
 }
 
 #[tokio::test]
-async fn e9_headers_that_no_library_writes_stop_no_worker() {
+async fn e9_malformed_headers_stop_no_worker() {
     let provider = Provider::generous().await;
     let (fleet, mut worker) = Fleet::configured(&provider.url).await;
     for (user, subject) in [("demo", format!("ms.oauth.{ACCOUNT}.token")), ("edge", "oauth.edge.token".to_owned())] {
@@ -67,7 +67,7 @@ async fn e9_headers_that_no_library_writes_stop_no_worker() {
 }
 
 #[tokio::test]
-async fn e9_a_command_with_such_headers_is_given_up_and_holds_up_no_other() {
+async fn e9_a_command_with_malformed_headers_is_dropped_and_blocks_no_other() {
     let provider = Provider::generous().await;
     let (fleet, first) = Fleet::configured(&provider.url).await;
     let mut wire = Wire::connect(&fleet.nats, "edge").await;
@@ -99,7 +99,7 @@ async fn are_given_up(fleet: Fleet, first: Worker, many: usize) {
 }
 
 #[tokio::test]
-async fn e4_e9_subjects_that_are_no_text_stop_no_worker() {
+async fn e4_e9_subjects_that_are_not_utf8_stop_no_worker() {
     let provider = Provider::generous().await;
     let (fleet, mut worker) = Fleet::configured(&provider.url).await;
     let (mut edge, mut tenant) = (Wire::connect(&fleet.nats, "edge").await, Wire::connect(&fleet.nats, "demo").await);

@@ -90,7 +90,7 @@ async fn b4_the_start_ticket_works_once() {
 }
 
 #[tokio::test]
-async fn b4_b7_head_and_prefetch_do_not_use_the_ticket_up() {
+async fn b4_b7_head_and_prefetch_do_not_consume_the_ticket() {
     let world = World::of_browsers().await;
     let link = world.bound("one").await;
     for method in [Method::HEAD, Method::POST] {
@@ -103,7 +103,7 @@ async fn b4_b7_head_and_prefetch_do_not_use_the_ticket_up() {
 }
 
 #[tokio::test]
-async fn b4_a_ticket_is_no_state_and_a_state_no_ticket() {
+async fn b4_a_ticket_is_not_accepted_as_a_state_nor_a_state_as_a_ticket() {
     let world = World::of_browsers().await;
     let (link, plain) = (world.bound("one").await, world.login("two").await.state);
     world.come_with(&parameter(&link, "ticket"), "").await.is_refused(401, "unknown");
@@ -127,7 +127,7 @@ async fn b4_two_logins_in_one_browser_do_not_disturb_each_other() {
 }
 
 #[tokio::test]
-async fn b4_the_link_is_made_from_the_settings_and_never_from_host() {
+async fn b4_the_start_link_uses_the_configured_url_and_never_the_host_header() {
     let login = "hub/integrations/odd/oauth-login/one?bind=browser";
     let at_home = World::of_browsers().await;
     let public = [("HTTP__PUBLIC_URL", "https://hub.example/bus/")];

@@ -32,7 +32,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn b7_malformed_callbacks_are_400_and_use_nothing_up() {
+async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let long = "c".repeat(4097);
@@ -80,7 +80,7 @@ async fn b1_an_expired_state_is_401_without_a_call_to_the_provider() {
 }
 
 #[tokio::test]
-async fn b6_error_answers_use_the_login_up_and_repeat_nothing_of_the_provider() {
+async fn b6_error_callbacks_consume_the_login_and_repeat_no_text_of_the_provider() {
     let world = World::generous().await;
     for (error, told) in [
         ("access_denied", "access_denied"),
@@ -102,7 +102,7 @@ async fn b6_error_answers_use_the_login_up_and_repeat_nothing_of_the_provider() 
 }
 
 #[tokio::test]
-async fn b7_other_methods_and_prefetches_do_not_use_the_login_up() {
+async fn b7_other_methods_and_prefetches_do_not_consume_the_login() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let query = [("code", "c"), ("state", state.as_str())];
@@ -180,7 +180,7 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
 }
 
 #[tokio::test]
-async fn b9_every_answer_is_kept_from_caches_frames_and_the_next_site() {
+async fn b9_every_answer_forbids_caching_framing_and_referrers() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let tokenbus = &world.tokenbus;
@@ -208,7 +208,7 @@ async fn b9_every_answer_is_kept_from_caches_frames_and_the_next_site() {
 }
 
 #[tokio::test]
-async fn f2_the_log_has_requests_by_route_and_nothing_of_the_query() {
+async fn f2_the_log_names_routes_and_no_part_of_the_query() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let query = [("code", "canary-code"), ("state", state.as_str())];

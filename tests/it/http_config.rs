@@ -77,7 +77,7 @@ async fn a_config_is_put_read_listed_replaced_and_deleted() {
 }
 
 #[tokio::test]
-async fn a_config_that_does_not_fit_is_400_and_changes_nothing() {
+async fn an_invalid_config_is_400_and_changes_nothing() {
     let world = world().await;
     for body in ["", "{", "[]", "null", "\"text\"", "\u{0}"] {
         assert_eq!(put_text(&world, INTEGRATION, body.to_owned()).await.status, 400, "{body}");
@@ -148,7 +148,7 @@ async fn e4_names_that_could_widen_a_subject_are_refused() {
 }
 
 #[tokio::test]
-async fn a_credential_must_be_one_valid_and_in_its_time() {
+async fn a_request_needs_exactly_one_valid_and_unexpired_credential() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let expired = expired(tokenbus).await;
@@ -188,7 +188,7 @@ async fn only_admins_of_listed_accounts_may_write() {
 }
 
 #[tokio::test]
-async fn no_answer_has_a_secret_or_a_url() {
+async fn no_answer_contains_a_secret_or_a_url() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let answers = [
@@ -205,7 +205,7 @@ async fn no_answer_has_a_secret_or_a_url() {
 }
 
 #[tokio::test]
-async fn lists_come_in_pages_that_count_all() {
+async fn config_lists_have_pages_and_a_total() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     for name in ["a", "b", "c", "d"] {
@@ -245,7 +245,7 @@ async fn expired(tokenbus: &Tokenbus) -> String {
 }
 
 #[tokio::test]
-async fn a_config_with_a_field_twice_is_refused() {
+async fn a_config_with_a_duplicate_field_is_refused() {
     let world = World::with(Provider::generous().await).await;
     let config = world.config().to_string();
     let twice = [

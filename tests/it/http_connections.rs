@@ -21,7 +21,7 @@ fn names(page: &Value) -> String {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_404_and_what_is_wrong_400() {
+async fn unknown_names_are_404_and_malformed_requests_400() {
     let world = world().await;
     let key = &world.tokenbus.key;
     for (path, status) in [
@@ -46,7 +46,7 @@ async fn what_is_not_there_is_404_and_what_is_wrong_400() {
 }
 
 #[tokio::test]
-async fn lists_hold_all_or_one_integrations_connections_page_by_page() {
+async fn lists_return_the_connections_of_all_integrations_or_of_one_in_pages() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     let mut other = world.config();
@@ -81,7 +81,7 @@ async fn lists_hold_all_or_one_integrations_connections_page_by_page() {
 }
 
 #[tokio::test]
-async fn e4_connections_of_another_account_are_not_there() {
+async fn e4_connections_of_another_account_are_404() {
     let world = world().await;
     let tokenbus = &world.tokenbus;
     assert_eq!(world.connect("mine").await.0, 200);
@@ -142,7 +142,7 @@ async fn a1_states_are_opaque_and_fresh() {
 }
 
 #[tokio::test]
-async fn b8_return_to_is_of_a_listed_origin() {
+async fn b8_return_to_must_have_a_listed_origin() {
     let allowed = [("OAUTH__RETURN_TO", "[\"https://app.example\", \"https://other.example:8443\"]")];
     let world = World::with_settings(Provider::generous().await, &allowed).await;
     for (wanted, status) in [
@@ -169,7 +169,7 @@ async fn b8_return_to_is_of_a_listed_origin() {
 }
 
 #[tokio::test]
-async fn connections_outlive_the_program() {
+async fn connections_survive_a_restart_of_the_program() {
     let mut world = world().await;
     assert_eq!(world.connect("one").await.0, 200);
     let before = world.read("one").await;
@@ -211,7 +211,7 @@ async fn g3_pending_logins_are_bounded() {
 }
 
 #[tokio::test]
-async fn a_page_ends_at_512_kib_and_the_next_one_goes_on() {
+async fn a_page_ends_at_512_kib_and_the_next_one_continues() {
     let token = "x".repeat(100 * 1024);
     let script = move |_, _: &Asked| Said::json(200, &json!({ "access_token": token, "expires_in": 3600 }));
     let world = World::with(Provider::start(script).await).await;

@@ -15,7 +15,7 @@ use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
-async fn a_gateway_without_a_bus_lives_and_is_ready_once_the_bus_is_there() {
+async fn a_gateway_without_a_bus_stays_alive_and_is_ready_once_the_bus_is_up() {
     let mut world = World::with(Provider::generous().await).await;
     world.tokenbus.restart_without_nats().await;
     let tokenbus = &world.tokenbus;
@@ -34,7 +34,7 @@ async fn a_gateway_without_a_bus_lives_and_is_ready_once_the_bus_is_there() {
 }
 
 #[tokio::test]
-async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_not_there() {
+async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_missing() {
     let mut world = World::with(Provider::generous().await).await;
     let nats = &mut world.tokenbus.nats;
     nats.kill().await;
@@ -50,7 +50,7 @@ async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_bus_killed_during_a_login_leaves_what_was_stored() {
+async fn a_bus_killed_during_a_login_loses_no_stored_connection() {
     let reached = Arc::new(Notify::new());
     let said = Arc::clone(&reached);
     let script = move |number, asked: &Asked| {
@@ -96,7 +96,7 @@ async fn a_bus_killed_during_a_login_leaves_what_was_stored() {
 }
 
 #[tokio::test]
-async fn metrics_have_the_promised_families_and_bounded_labels() {
+async fn metrics_have_the_documented_families_and_bounded_labels() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("canary-name").await.0, 200);
     ask(world.tokenbus.request(Method::GET, "canary-path")).await;
@@ -121,7 +121,7 @@ async fn metrics_have_the_promised_families_and_bounded_labels() {
 }
 
 #[tokio::test]
-async fn the_description_served_is_the_one_that_the_program_prints() {
+async fn the_served_openapi_description_equals_the_printed_one() {
     let world = World::with(Provider::generous().await).await;
     let served = ask(world.tokenbus.request(Method::GET, "openapi.json")).await;
     assert_eq!((served.status, served.header("content-type")), (200, "application/json"));
@@ -131,7 +131,7 @@ async fn the_description_served_is_the_one_that_the_program_prints() {
 }
 
 #[tokio::test]
-async fn metrics_have_a_listener_of_their_own_where_one_is_configured() {
+async fn metrics_have_a_separate_listener_if_configured() {
     let settings = [("HTTP__METRICS_LISTEN", "127.0.0.1:0")];
     let world = World::with_settings(Provider::generous().await, &settings).await;
     let log = world.tokenbus.log();
@@ -146,7 +146,7 @@ async fn metrics_have_a_listener_of_their_own_where_one_is_configured() {
 }
 
 #[tokio::test]
-async fn the_log_is_a_json_object_a_line_where_that_is_configured() {
+async fn the_log_has_one_json_object_per_line_if_configured() {
     let world = World::with_settings(Provider::generous().await, &[("LOG__FORMAT", "json")]).await;
     assert_eq!(world.connect("one").await.0, 200);
     let log = world.tokenbus.log();

@@ -44,7 +44,7 @@ fn has(url: &Url, name: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a1_a_state_is_256_bits_and_says_nothing_of_its_login() {
+async fn a1_a_state_is_256_bits_and_reveals_nothing_about_its_login() {
     let world = world().await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     for connection in ["one", "one", "two"] {
@@ -193,7 +193,7 @@ async fn b5_the_issuer_is_demanded_of_codes_and_errors_before_any_token_request(
 }
 
 #[tokio::test]
-async fn b6_every_known_error_is_told_and_nothing_else_of_it() {
+async fn b6_every_known_error_code_is_reported_and_no_other_part_of_it() {
     let world = world().await;
     for (error, told) in [
         ("invalid_request", "invalid_request"),
@@ -228,7 +228,7 @@ async fn b6_every_known_error_is_told_and_nothing_else_of_it() {
 }
 
 #[tokio::test]
-async fn b9_every_route_and_status_carries_its_headers() {
+async fn b9_every_route_and_status_has_its_security_headers() {
     let provider = Provider::start(|_, _| crate::provider::Said::json(500, &json!({}))).await;
     let mut world = World::with(provider).await;
     let tokenbus = &world.tokenbus;

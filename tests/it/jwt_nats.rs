@@ -93,7 +93,7 @@ async fn as_bearer(world: &World, path: &str, jwt: &str) -> Answered {
 }
 
 #[tokio::test]
-async fn a_bearer_acts_for_its_own_account_and_is_no_admin() {
+async fn a_bearer_acts_for_its_own_account_and_is_not_an_admin() {
     let tenants = Tenants::new();
     let [one, two] = [tenants.account(&json!({})), tenants.account(&json!({}))];
     let admins = format!("[\"{}\", \"{}\"]", one.public_key(), crate::support::tokenbus::ACCOUNT);
@@ -115,7 +115,7 @@ async fn a_bearer_acts_for_its_own_account_and_is_no_admin() {
 }
 
 #[tokio::test]
-async fn a_users_jwt_that_is_not_in_order_is_401() {
+async fn an_invalid_user_jwt_is_401() {
     let tenants = Tenants::new();
     let account = tenants.account(&json!({}));
     let closed = tenants.account(&json!({ "limits": { "disallow_bearer": true } }));
@@ -146,7 +146,7 @@ async fn a_users_jwt_that_is_not_in_order_is_401() {
 }
 
 #[tokio::test]
-async fn a_revoked_user_is_out_once_the_accounts_jwt_is_read_again() {
+async fn a_revoked_user_is_refused_once_the_account_jwt_is_reloaded() {
     let tenants = Tenants::new();
     let account = tenants.account(&json!({}));
     let world = tenants.world(&[("AUTH__CACHE_TTL", "1s")]).await;
@@ -161,7 +161,7 @@ async fn a_revoked_user_is_out_once_the_accounts_jwt_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_signed_request_is_good_once_for_what_it_says() {
+async fn a_signed_request_works_once_and_only_as_signed() {
     let tenants = Tenants::new();
     let account = tenants.account(&json!({}));
     let world = tenants.world(&[]).await;
@@ -240,7 +240,7 @@ async fn the_cli_signs_for_curl() {
 }
 
 #[tokio::test]
-async fn a_signed_callback_must_be_of_the_logins_account() {
+async fn a_signed_callback_must_belong_to_the_logins_account() {
     let tenants = Tenants::new();
     let [one, two] = [tenants.account(&json!({})), tenants.account(&json!({}))];
     let world = tenants.world(&[]).await;

@@ -66,7 +66,7 @@ async fn list(world: &World, jwt: &str) -> Answered {
 }
 
 #[tokio::test]
-async fn every_kind_of_key_vouches_for_its_callers_own_account() {
+async fn a_jwt_signed_by_any_supported_kind_of_key_acts_for_its_own_account() {
     let signers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA].map(|it| signer("k", it));
     let signers: Vec<Signer> =
         signers.into_iter().zip(["r", "e", "d"]).map(|(signer, id)| renamed(signer, id)).collect();
@@ -94,7 +94,7 @@ fn renamed(signer: Signer, id: &'static str) -> Signer {
 }
 
 #[tokio::test]
-async fn what_is_not_in_order_is_401_whatever_it_is() {
+async fn every_invalid_jwt_is_401() {
     let (rsa, stranger) = (signer("k", Algorithm::RS256), signer("k", Algorithm::RS256));
     let world = world(&published(&[&rsa])).await;
     assert_eq!(list(&world, &rsa.sign(&claims(ACCOUNT))).await.status, 200);
@@ -137,7 +137,7 @@ async fn what_is_not_in_order_is_401_whatever_it_is() {
 }
 
 #[tokio::test]
-async fn a_role_counts_for_listed_accounts_alone() {
+async fn a_role_only_counts_for_listed_accounts() {
     let signer = signer("k", Algorithm::ES256);
     let world = world(&published(&[&signer])).await;
     let put = async |account: &str, role: &str, name: &str| {
@@ -159,7 +159,7 @@ async fn a_role_counts_for_listed_accounts_alone() {
 }
 
 #[tokio::test]
-async fn a_new_key_is_found_and_made_up_ones_are_not_asked_for_again_and_again() {
+async fn a_new_key_is_fetched_and_unknown_key_ids_do_not_cause_repeated_fetches() {
     let (old, new) = (signer("old", Algorithm::ES256), signer("new", Algorithm::ES256));
     let published = published(&[&old]);
     let world = world(&published).await;
@@ -180,7 +180,7 @@ async fn a_new_key_is_found_and_made_up_ones_are_not_asked_for_again_and_again()
 }
 
 #[tokio::test]
-async fn without_the_issuers_keys_nobody_is_let_in_and_nobody_is_blamed() {
+async fn without_the_issuers_keys_its_jwts_are_503_and_shared_secret_jwts_work() {
     let signer = signer("k", Algorithm::ES256);
     let world = world(&Arc::new(Mutex::new(None))).await;
     list(&world, &signer.sign(&claims(ACCOUNT))).await.is_refused(503, "cannot be checked now");
@@ -191,7 +191,7 @@ async fn without_the_issuers_keys_nobody_is_let_in_and_nobody_is_blamed() {
 
 /// Whoever waits for keys holds a place for calls, and may be anybody.
 #[tokio::test]
-async fn g3_an_issuer_that_hangs_holds_up_one_caller_and_turns_the_others_away() {
+async fn g3_an_issuer_that_hangs_delays_one_caller_and_the_others_are_refused() {
     let rsa = signer("k", Algorithm::RS256);
     let world = slow_world(&published(&[&rsa]), Duration::from_secs(4)).await;
     let jwt = rsa.sign(&claims(ACCOUNT));

@@ -72,7 +72,7 @@ fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn f1_the_search_finds_a_value_in_each_form_and_at_each_offset() {
+fn f1_the_search_finds_a_secret_in_each_encoding_and_at_each_offset() {
     let value = b"canary/secret+\xc3\xa9~";
     let mut marks = Marks::default();
     marks.add("other", "another value");

@@ -41,7 +41,7 @@ async fn world() -> World {
 }
 
 #[tokio::test]
-async fn a_cluster_keeps_everything_three_times_and_goes_on_without_a_node() {
+async fn a_cluster_stores_three_replicas_and_continues_without_one_node() {
     let mut world = world().await;
     assert_eq!(world.tokenbus.nats.others(), 2);
     assert_eq!(world.connect("kept").await.0, StatusCode::OK);

@@ -169,7 +169,7 @@ async fn the_program_works_with_the_documented_users_in_operator_mode() {
 }
 
 #[tokio::test]
-async fn e4_two_tenants_in_operator_mode_get_and_reach_their_own_alone() {
+async fn e4_two_tenants_in_operator_mode_only_reach_their_own_data() {
     let mode = Mode::start().await;
     let [acme, other] = ["acme", "other"].map(|name| mode.keys[name].public_key());
     let (worker, tenant) = (mode.connect("OAUTH", "").await, mode.connect("acme", "").await);

@@ -10,7 +10,7 @@ use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
-async fn d9_a_queue_that_the_server_lost_is_made_again() {
+async fn d9_a_queue_that_the_server_lost_is_created_again() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     let nats = &mut world.tokenbus.nats;
@@ -49,7 +49,7 @@ async fn is_mended(world: &World) {
 }
 
 #[tokio::test]
-async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
+async fn d9_schedules_that_the_server_lost_are_restored_at_once() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     world.tokenbus.nats.kill().await;
@@ -59,7 +59,7 @@ async fn d9_schedules_that_the_server_lost_are_set_again_at_once() {
 
 /// Server and workers went down together.
 #[tokio::test]
-async fn d9_schedules_that_were_lost_before_a_start_are_set_again_at_once() {
+async fn d9_schedules_that_were_lost_before_a_start_are_restored_at_once() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     world.tokenbus.restart_without_nats().await;
@@ -68,7 +68,7 @@ async fn d9_schedules_that_were_lost_before_a_start_are_set_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_bus_that_is_away_is_told_once_and_then_ever_more_rarely() {
+async fn a_bus_outage_is_logged_once_and_then_at_growing_intervals() {
     let mut world = World::with(Provider::generous().await).await;
     let count = |world: &World, text: &str| world.tokenbus.log().matches(text).count();
     world.tokenbus.nats.kill().await;

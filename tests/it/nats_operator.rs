@@ -122,7 +122,7 @@ async fn e3_the_operator_makes_no_consumer_on_records_or_commands() {
 
 /// The right stream in the subject, another one within.
 #[tokio::test]
-async fn e3_no_request_of_the_operators_about_one_stream_reaches_another() {
+async fn e3_an_operators_request_about_one_stream_reaches_no_other_stream() {
     let scene = Scene::start().await;
     let operator = scene.world.tokenbus.nats.connect("operator").await;
     let mut delivered = operator.subscribe("_INBOX_operator.smuggled").await.unwrap();
@@ -165,7 +165,7 @@ async fn e3_no_request_of_the_operators_about_one_stream_reaches_another() {
 }
 
 #[tokio::test]
-async fn e9_the_operator_writes_and_moves_nothing() {
+async fn e9_the_operator_changes_nothing() {
     let mut scene = Scene::start().await;
     let bus = Bus::of(&scene.world.tokenbus.nats).await;
     let before = bus.last_sequence("OAUTH").await;

@@ -32,7 +32,7 @@ const NARROWED: (&str, &str) = (
 const EDGE_ONE: &str = "edge-number-one-------";
 
 #[tokio::test]
-async fn e9_a_narrowed_edge_hears_its_own_answers_alone() {
+async fn e9_an_edge_with_a_fixed_id_only_receives_its_own_answers() {
     let nats = Nats::edited(&[NARROWED], &["edge2"]).await;
     let mut two = Wire::connect(&nats, "edge2").await;
     for subject in [&format!("oauth.reply.{EDGE_ONE}.*"), "oauth.reply.*.*", "oauth.reply.>", "oauth.reply.worker.*.*"]
@@ -59,7 +59,7 @@ async fn e9_a_narrowed_edge_hears_its_own_answers_alone() {
 }
 
 #[tokio::test]
-async fn e6_what_workers_answer_each_other_no_edge_hears() {
+async fn e6_no_edge_receives_answers_between_workers() {
     let nats = Nats::start().await;
     let (mut edge, worker) = (nats.connect("edge").await, nats.connect("worker").await);
     let mut wire = Wire::connect(&nats, "edge").await;
@@ -82,7 +82,7 @@ async fn e6_what_workers_answer_each_other_no_edge_hears() {
 
 /// What the program counts as needed is what the shipped users have, stream by stream.
 #[tokio::test]
-async fn all_shipped_users_have_what_they_need() {
+async fn all_shipped_users_have_the_permissions_they_need() {
     let world = World::with(Provider::generous().await).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     let mut streams = Vec::new();
@@ -152,7 +152,7 @@ fn check(
 }
 
 #[tokio::test]
-async fn a_process_without_a_permission_names_it_and_does_not_start() {
+async fn a_process_that_lacks_a_permission_names_it_and_does_not_start() {
     check("worker", "worker", ("\"oauth.record.*.*.*\", ", ""), "publish `oauth.record.*.*.*`").await;
     check("worker", "worker", ("\"ms.oauth.*.*\", \"oauth.edge.*\", ", ""), "subscribe `oauth.edge.*`").await;
     check("edge", "edge", ("\"oauth.edge.*\", \"$SYS", "\"$SYS"), "publish `oauth.edge.*`").await;
@@ -172,7 +172,7 @@ async fn a_process_without_a_permission_names_it_and_does_not_start() {
 
 /// Nothing is known to be missing: it goes on with a warning.
 #[tokio::test]
-async fn a_process_that_cannot_ask_warns_and_works() {
+async fn a_process_that_cannot_read_its_permissions_warns_and_works() {
     let edit = (
         "\"$SYS.REQ.USER.INFO\", \"$JS.API.INFO\", \"$JS.API.STREAM.NAMES\", \"$JS.API.STREAM.LIST\"\n            \"$JS.API.STREAM.CREATE",
         "\"$JS.API.INFO\", \"$JS.API.STREAM.NAMES\", \"$JS.API.STREAM.LIST\"\n            \"$JS.API.STREAM.CREATE",

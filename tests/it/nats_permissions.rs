@@ -123,7 +123,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
 
 /// A gateway's user without limits: the account is a border of its own.
 #[tokio::test]
-async fn e9_the_edges_account_alone_keeps_it_from_what_is_stored() {
+async fn e9_the_edges_account_keeps_even_an_unlimited_edge_user_from_stored_data() {
     let open = (
         "        publish: { allow: [\n          \"oauth.edge.*\", \"$SYS.REQ.USER.INFO\"",
         "        publish: { allow: [ \">\"",
@@ -158,7 +158,7 @@ async fn e9_the_edges_account_alone_keeps_it_from_what_is_stored() {
 }
 
 #[tokio::test]
-async fn e3_the_operator_sees_states_and_sealed_values_and_no_message_of_a_record() {
+async fn e3_the_operator_sees_stream_states_and_sealed_values_but_no_record() {
     let world = world().await;
     let mut operator = Wire::connect(&world.tokenbus.nats, "operator").await;
     let more = [
@@ -212,7 +212,7 @@ async fn e9_the_workers_themselves_cannot_publish_a_token_or_delete_a_stream() {
 }
 
 #[tokio::test]
-async fn g2_the_admins_tool_leaves_events_of_keys_and_no_others() {
+async fn g2_the_admin_user_publishes_key_events_and_no_others() {
     let nats = Nats::start().await;
     let mut admin = Wire::connect(&nats, "admin").await;
     assert!(admin.may_publish("ms.oauth.A.event._._.api_key_revoked").await);

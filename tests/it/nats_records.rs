@@ -30,7 +30,7 @@ async fn subscribed(nats: &Nats) -> async_nats::Subscriber {
 }
 
 #[tokio::test]
-async fn e8_refused_and_doubled_records_push_nothing() {
+async fn e8_refused_and_duplicate_records_push_nothing() {
     let tokenbus = Tokenbus::start(&[]).await;
     let bus = Bus::of(&tokenbus.nats).await;
     let mut tokens = subscribed(&tokenbus.nats).await;
@@ -50,7 +50,7 @@ async fn e8_refused_and_doubled_records_push_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_subscribes_reads_and_keeps_the_higher_sequence_never_ends_older() {
+async fn a_node_that_subscribes_then_reads_and_keeps_the_higher_sequence_never_ends_with_an_older_token() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, 200);
     let mut tokens = subscribed(&world.tokenbus.nats).await;

@@ -14,7 +14,7 @@ use crate::wire::Wire;
 use crate::world::World;
 
 #[tokio::test]
-async fn e4_a_tenant_gets_its_own_records_and_events_alone() {
+async fn e4_a_tenant_only_receives_its_own_records_and_events() {
     let world = World::on(Nats::edited(&[ROOT], &["root"]).await, Provider::generous().await).await;
     let (other, bus) = (new_account(), Bus::of(&world.tokenbus.nats).await);
     let tenant = world.tokenbus.nats.connect("demo").await;
@@ -90,7 +90,7 @@ async fn e4_a_tenant_gets_its_own_records_and_events_alone() {
 }
 
 #[tokio::test]
-async fn e4_a_tenants_requests_elsewhere_find_nobody() {
+async fn e4_a_tenants_requests_for_other_accounts_have_no_responder() {
     let world = world().await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     let before = stored(&bus).await;
@@ -125,7 +125,7 @@ async fn e4_a_tenants_requests_elsewhere_find_nobody() {
 }
 
 #[tokio::test]
-async fn e6_no_answer_of_the_edges_or_a_tenants_lands_on_a_record_a_key_or_a_foreign_inbox() {
+async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_or_a_foreign_inbox() {
     let world = world().await;
     let nats = &world.tokenbus.nats;
     let bus = Bus::of(nats).await;

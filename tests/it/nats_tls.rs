@@ -78,7 +78,7 @@ fn issue(folder: &Path, ca: &CertifiedIssuer<'_, KeyPair>, name: &str, usage: Ex
 const CLIENT: [(&str, &str); 2] = [("CLIENT_CERT", "client.pem"), ("CLIENT_KEY", "client.key")];
 
 #[tokio::test]
-async fn the_bus_is_spoken_to_with_tls_and_a_client_certificate() {
+async fn the_program_connects_to_the_bus_with_tls_and_a_client_certificate() {
     let server = Server::start().await;
     let [cert, key] = CLIENT;
     for (scheme, files, expected) in [
@@ -110,7 +110,7 @@ async fn the_bus_is_spoken_to_with_tls_and_a_client_certificate() {
 }
 
 #[tokio::test]
-async fn a_service_says_in_its_log_why_the_bus_is_not_there() {
+async fn the_log_says_why_the_bus_cannot_be_reached() {
     let server = Server::start().await;
     let [cert, key] = CLIENT;
     for (files, expected) in

@@ -39,7 +39,7 @@ async fn setup_can_be_repeated_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn setup_changes_the_age_of_pending_logins() {
+async fn setup_changes_the_maximum_age_of_pending_logins() {
     let (nats, mut settings, _folder) = empty().await;
     let bus = Bus::of(&nats).await;
     run(&settings, &["setup"]).await;
@@ -51,7 +51,7 @@ async fn setup_changes_the_age_of_pending_logins() {
 }
 
 #[tokio::test]
-async fn a_stream_that_does_not_fit_is_named_and_left_as_it_is() {
+async fn a_stream_with_other_settings_is_named_and_left_unchanged() {
     let (nats, settings, _folder) = empty().await;
     let bus = Bus::of(&nats).await;
     run(&settings, &["setup"]).await;
@@ -69,7 +69,7 @@ async fn a_stream_that_does_not_fit_is_named_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn setup_lets_replicas_answer_reads_of_a_stream_made_before_and_nothing_is_lost() {
+async fn setup_enables_direct_reads_on_an_existing_stream_and_loses_nothing() {
     let (nats, mut settings, folder) = empty().await;
     let bus = Bus::of(&nats).await;
     run(&settings, &["setup"]).await;

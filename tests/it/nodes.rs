@@ -52,7 +52,7 @@ async fn connected(provider: Provider) -> (World, Client) {
 }
 
 #[tokio::test]
-async fn e5_a_nodes_calls_answer_as_the_gateway_does_without_the_refresh_token() {
+async fn e5_node_calls_return_the_same_as_the_gateway_without_the_refresh_token() {
     let (world, node) = connected(Provider::generous().await).await;
     let (_, mut shown) = world.read("one").await;
     assert_eq!(shown.as_object_mut().unwrap().remove("refresh_token"), Some(json!("rt-0")), "the gateway shows it");
@@ -95,7 +95,7 @@ async fn e5_a_nodes_calls_answer_as_the_gateway_does_without_the_refresh_token()
 }
 
 #[tokio::test]
-async fn errors_of_a_nodes_calls_are_those_of_a_micro_service() {
+async fn errors_of_node_calls_have_the_form_of_a_micro_service() {
     let tokens = json!({ "access_token": "at", "expires_in": 3600 });
     let (_world, node) = connected(Provider::start(move |_, _| Said::json(200, &tokens)).await).await;
     let node = &node;
@@ -131,7 +131,7 @@ async fn errors_of_a_nodes_calls_are_those_of_a_micro_service() {
 }
 
 #[tokio::test]
-async fn e4_a_node_calls_for_its_own_account_alone() {
+async fn e4_a_node_can_only_call_for_its_own_account() {
     let (world, node) = connected(Provider::generous().await).await;
     let other = new_account();
     for name in ["token", "list", "login", "refresh", "delete"] {
@@ -196,7 +196,7 @@ fn key_actor(world: &World) -> String {
 }
 
 #[tokio::test]
-async fn g2_reads_are_summed_up_for_each_credential_and_connection() {
+async fn g2_reads_are_counted_per_credential_and_connection() {
     let settings = [("EVENTS__READS_INTERVAL", "1s")];
     let world = World::with_settings(Provider::generous().await, &settings).await;
     for name in ["one", "two"] {
@@ -224,7 +224,7 @@ async fn g2_reads_are_summed_up_for_each_credential_and_connection() {
 }
 
 #[tokio::test]
-async fn g2_each_read_leaves_its_event_before_the_token_goes_out_where_configured() {
+async fn g2_each_read_has_its_event_before_the_token_is_returned_if_configured() {
     let world = World::with_settings(Provider::generous().await, &[("EVENTS__READS", "all")]).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     let (key, node) = (key_actor(&world), world.tokenbus.nats.connect("demo").await);

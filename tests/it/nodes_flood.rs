@@ -16,7 +16,7 @@ use crate::support::tokenbus::ACCOUNT;
 const CALLS: usize = 1_500;
 
 #[tokio::test]
-async fn g3_an_account_that_keeps_workers_waiting_holds_up_no_other() {
+async fn g3_an_account_that_floods_workers_delays_no_other() {
     let provider = Provider::start(|number, asked| {
         let is_refresh = asked.form().contains_key("refresh_token");
         Said::tokens(number).after(Duration::from_secs(if is_refresh { 6 } else { 0 }))

@@ -11,7 +11,7 @@ use crate::provider::{Provider, Said};
 use crate::support::tokenbus::ACCOUNT;
 
 #[tokio::test]
-async fn g2_calls_under_way_are_answered_and_reads_written_down_before_a_worker_ends() {
+async fn g2_a_worker_answers_running_calls_and_publishes_its_read_counts_before_it_ends() {
     let slow = |number, asked: &crate::provider::Asked| {
         let is_refresh = asked.body.contains("refresh_token");
         Said::tokens(number).after(Duration::from_millis(if is_refresh { 1_500 } else { 0 }))

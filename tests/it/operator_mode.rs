@@ -111,7 +111,7 @@ fn server(operator: &KeyPair, system: &KeyPair, oauth: &KeyPair, folder: &Path) 
 }
 
 #[tokio::test]
-async fn a_bearer_is_judged_by_its_accounts_jwt_from_the_servers_resolver() {
+async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     let world = World::start().await;
     let (user, signing) = (KeyPair::new_user(), KeyPair::new_account());
     let jwt = mint::user(&world.tenant, &user, &json!({ "nats": { "bearer_token": true } }));

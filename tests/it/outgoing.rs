@@ -14,7 +14,7 @@ use crate::provider::{Provider, Said};
 use crate::world::{INTEGRATION, World};
 
 #[tokio::test]
-async fn c2_proxies_of_the_environment_are_not_asked() {
+async fn c2_proxies_in_the_environment_are_ignored() {
     let trap = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let proxy = format!("http://{}", trap.local_addr().expect("an address"));
     let (caught, counter) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -50,7 +50,7 @@ async fn c2_proxies_of_the_environment_are_not_asked() {
 }
 
 #[tokio::test]
-async fn d5_a_provider_that_asks_to_wait_is_heard_by_whoever_asked() {
+async fn d5_a_providers_retry_after_reaches_the_caller() {
     let busy = |after: &str| {
         let mut said = Said::json(429, &json!({ "error": "slow_down" }));
         said.headers.push(("retry-after", after.to_owned()));

@@ -50,7 +50,7 @@ async fn all(world: &World, node: &Client, name: &str) -> [Vec<(String, Value)>;
 }
 
 #[tokio::test]
-async fn d1_callers_of_every_kind_wait_for_one_refresh_and_hear_its_failure() {
+async fn d1_callers_of_every_kind_share_one_refresh_and_get_its_failure() {
     let provider = Provider::start(|number, asked| match asked.form().get("refresh_token").map(String::as_str) {
         None => Said::tokens(number),
         Some("rt-0") => Said::tokens(number).after(SLOW),

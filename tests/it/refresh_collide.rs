@@ -58,7 +58,7 @@ async fn failures(fleet: &Fleet) -> usize {
 
 /// An old refresh fails after a new login, and its schedule takes the place of the login's.
 #[tokio::test]
-async fn d9_a_refresh_that_fails_after_a_new_login_leaves_the_login_its_schedule() {
+async fn d9_a_refresh_that_fails_after_a_new_login_keeps_the_logins_schedule() {
     let (connected_anew, is_connected_anew) = watch::channel(false);
     let provider = provider(Said::json(503, &json!({})).once(&is_connected_anew)).await;
     let (fleet, _pushes) = connected(&provider).await;
@@ -77,7 +77,7 @@ async fn d9_a_refresh_that_fails_after_a_new_login_leaves_the_login_its_schedule
 
 /// An old command ends without a next refresh, after a new login has set its own.
 #[tokio::test]
-async fn d9_a_revocation_that_takes_long_leaves_a_new_login_its_schedule() {
+async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
     let revoked = Said::json(200, &json!({})).after(Duration::from_secs(4));
     let provider = Provider::start(
         move |number, asked| {
@@ -110,7 +110,7 @@ async fn d9_a_revocation_that_takes_long_leaves_a_new_login_its_schedule() {
 /// A refresh of the connection that a login replaces is quicker than the login: it is no reason to send a person through
 /// the login again.
 #[tokio::test]
-async fn d3_a_login_replaces_what_a_refresh_wrote_meanwhile() {
+async fn d3_a_login_replaces_the_record_of_a_concurrent_refresh() {
     let codes = |asked: &[Asked]| asked.iter().filter(|asked| asked.form().contains_key("code")).count();
     let provider = Provider::start(|number, asked| {
         let is_second = asked.form().get("code").is_some_and(|code| code == "second");
@@ -135,7 +135,7 @@ async fn d3_a_login_replaces_what_a_refresh_wrote_meanwhile() {
 
 /// A refresh finds no config, and notes that down when the config is back already.
 #[tokio::test]
-async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
+async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanwhile() {
     let provider = Provider::generous().await;
     let (fleet, _pushes) = connected(&provider).await;
     let mut configures = fleet.worker().await;
@@ -162,7 +162,7 @@ async fn d9_a_refresh_that_pauses_while_the_config_comes_back_goes_on() {
 /// What came up while a caller's refresh held the queue's place must not be forgotten with it: that one may end in
 /// nothing.
 #[tokio::test]
-async fn d9_what_is_due_while_a_callers_refresh_is_queued_is_not_forgotten() {
+async fn d9_a_refresh_due_while_a_callers_refresh_is_queued_is_not_lost() {
     let refused = Said { headers: vec![("retry-after", "120".to_owned())], ..Said::json(503, &json!({})) };
     let provider = provider(refused).await;
     let (fleet, _pushes) = connected(&provider).await;
@@ -186,7 +186,7 @@ async fn d9_what_is_due_while_a_callers_refresh_is_queued_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn d1_a_failure_reaches_all_who_wait_at_once() {
+async fn d1_a_failure_reaches_all_waiting_callers_at_once() {
     let provider = provider(Said::json(503, &json!({})).after(Duration::from_secs(2))).await;
     let (fleet, _pushes) = connected(&provider).await;
     let _workers: Vec<Worker> = join_all((0..3).map(|_| fleet.worker())).await;
@@ -199,7 +199,7 @@ async fn d1_a_failure_reaches_all_who_wait_at_once() {
 
 /// A worker dies between the tombstone and the provider; a refresh that is due meanwhile takes nothing away.
 #[tokio::test]
-async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
+async fn g1_an_interrupted_revocation_is_repeated_by_the_next_worker() {
     let provider = revoking().await;
     let fleet = cut_off_at("revoke_2_tombstone_written", &provider).await;
     due(&fleet).await;
@@ -210,7 +210,7 @@ async fn g1_a_revocation_cut_short_is_repeated_by_the_next_worker() {
 
 /// The server has lost the command, so that nobody repeats it: the next deletion does.
 #[tokio::test]
-async fn g1_a_revocation_that_was_lost_is_made_up_for_by_the_next_one() {
+async fn g1_a_lost_revocation_is_repeated_by_the_next_deletion() {
     let provider = revoking().await;
     let fleet = cut_off_at("revoke_2_tombstone_written", &provider).await;
     let commands = fleet.jetstream("worker").await.get_stream("OAUTH_COMMANDS").await.unwrap();

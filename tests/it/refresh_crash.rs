@@ -111,7 +111,7 @@ async fn dies_at(place: &'static str) -> Ending {
 }
 
 #[tokio::test]
-async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
+async fn d2_a_worker_killed_outside_the_window_loses_no_token() {
     let places = [
         "refresh_1_slot_taken",
         "refresh_3_record_written",
@@ -130,7 +130,7 @@ async fn d2_a_worker_dead_outside_the_window_costs_no_token() {
 
 /// Until it is over, whoever asks hears why, and when to ask again.
 #[tokio::test]
-async fn d4_a_worker_dead_inside_the_window_ends_in_one_retry_and_no_loop() {
+async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
     let provider = strict().await;
     let (fleet, mut pushes) = connected(&provider).await;
     let mut doomed = fleet.worker_dying_at("refresh_2_token_sent").await;
@@ -195,7 +195,7 @@ async fn pass(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool
 
 /// The one that is cut off holds the only token there is, and brings it when its way is free again.
 #[tokio::test]
-async fn d3_a_worker_cut_off_with_the_answer_in_hand_may_bring_it() {
+async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
     let asked = Arc::new(Mutex::new(None::<watch::Sender<bool>>));
     let spent: Mutex<HashSet<String>> = Mutex::default();
     let provider = Provider::start({
@@ -233,7 +233,7 @@ async fn d3_a_worker_cut_off_with_the_answer_in_hand_may_bring_it() {
 }
 
 #[tokio::test]
-async fn d2_a_worker_dead_while_the_provider_works_is_followed_by_one_that_asks_again() {
+async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_again() {
     let victim = Arc::new(AtomicU32::new(0));
     let provider = Provider::start({
         let victim = Arc::clone(&victim);
@@ -284,7 +284,7 @@ async fn stops_at(place: &'static str) -> Ending {
 }
 
 #[tokio::test]
-async fn d3_a_worker_that_stood_still_brings_no_older_token_back() {
+async fn d3_a_paused_worker_restores_no_older_token() {
     let places = [
         "refresh_1_slot_taken",
         "refresh_3_record_written",
@@ -299,7 +299,7 @@ async fn d3_a_worker_that_stood_still_brings_no_older_token_back() {
 }
 
 #[tokio::test]
-async fn d3_a_worker_that_stood_still_inside_the_window_overwrites_nothing() {
+async fn d3_a_worker_paused_inside_the_window_overwrites_nothing() {
     let ending = stops_at("refresh_2_token_sent").await;
     assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1), "the provider said so");
     assert_eq!(ending.stored["status"], "needs_reauthorization");
@@ -321,7 +321,7 @@ async fn d1_fifty_refreshes_over_three_workers_are_one_token_request() {
 }
 
 #[tokio::test]
-async fn d9_what_came_up_without_workers_is_refreshed_in_the_order_of_its_time() {
+async fn d9_refreshes_due_while_no_worker_ran_are_done_in_the_order_of_their_due_time() {
     let provider = Provider::generous().await;
     let (fleet, mut first) = Fleet::configured(&provider.url).await;
     let names = ["e", "b", "d", "a", "c"];

@@ -41,7 +41,7 @@ async fn configure(world: &World, method: Method) -> StatusCode {
 }
 
 #[tokio::test]
-async fn a_connection_without_its_config_stays_readable_says_why_and_goes_on_when_it_is_back() {
+async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_the_config_is_back() {
     let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
     connect(&world).await;
     assert_eq!(configure(&world, Method::DELETE).await, StatusCode::OK);
@@ -69,7 +69,7 @@ async fn a_connection_without_its_config_stays_readable_says_why_and_goes_on_whe
 }
 
 #[tokio::test]
-async fn the_usual_min_valid_is_a_setting_and_each_read_may_ask_for_more() {
+async fn min_valid_has_a_default_setting_and_each_read_may_ask_for_more() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;
     let world =
         World::with_settings(provider, &[("REFRESH__MIN_VALID", "50m"), ("REFRESH__MIN_INTERVAL", "900ms")]).await;
@@ -83,7 +83,7 @@ async fn the_usual_min_valid_is_a_setting_and_each_read_may_ask_for_more() {
 
 /// Whoever waits is told before the gateway's own patience ends, and a reader gets the token that is good still.
 #[tokio::test]
-async fn d5_a_refresh_that_takes_too_long_is_504_and_the_old_token_served() {
+async fn d5_a_slow_refresh_is_504_and_reads_return_the_old_token() {
     let slow =
         |number, asked: &Asked| tokens(number, 3600).after(Duration::from_secs(if is_refresh(asked) { 9 } else { 0 }));
     let world = World::with_settings(Provider::start(slow).await, &[("HTTP__DEADLINE", "3s")]).await;
@@ -97,7 +97,7 @@ async fn d5_a_refresh_that_takes_too_long_is_504_and_the_old_token_served() {
 }
 
 #[tokio::test]
-async fn d6_no_refresh_is_started_while_nats_is_away() {
+async fn d6_no_refresh_starts_while_nats_is_down() {
     let world = World::with(Provider::start(|number, _| tokens(number, 6)).await).await;
     loop {
         let began = Instant::now();
@@ -118,7 +118,7 @@ async fn d6_no_refresh_is_started_while_nats_is_away() {
 }
 
 #[tokio::test]
-async fn d9_a_full_queue_takes_the_refresh_once_there_is_room() {
+async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     connect(&world).await;
@@ -135,7 +135,7 @@ async fn d9_a_full_queue_takes_the_refresh_once_there_is_room() {
 }
 
 #[tokio::test]
-async fn d9_a_refresh_given_up_is_due_again_and_an_event_says_so() {
+async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
     connect(&world).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
@@ -150,7 +150,7 @@ async fn d9_a_refresh_given_up_is_due_again_and_an_event_says_so() {
 }
 
 #[tokio::test]
-async fn d9_the_repair_pass_takes_out_what_a_late_write_brought_back() {
+async fn d9_the_repair_pass_removes_an_entry_that_a_late_write_restored() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;
     let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
     connect(&world).await;
@@ -168,7 +168,7 @@ async fn d9_the_repair_pass_takes_out_what_a_late_write_brought_back() {
 
 /// A worker whose clock was ahead has begun a pass in days to come.
 #[tokio::test]
-async fn d9_a_mark_of_times_to_come_keeps_nobody_from_a_repair_pass() {
+async fn d9_a_repair_pass_recorded_in_the_future_does_not_prevent_the_next() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;
     let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
@@ -180,7 +180,7 @@ async fn d9_a_mark_of_times_to_come_keeps_nobody_from_a_repair_pass() {
 }
 
 #[tokio::test]
-async fn d5_one_provider_that_is_down_does_not_hold_up_another() {
+async fn d5_a_provider_that_is_down_does_not_delay_another() {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let dead = Provider::start({
         let most = Arc::clone(&most);
@@ -221,7 +221,7 @@ async fn d5_one_provider_that_is_down_does_not_hold_up_another() {
 }
 
 #[tokio::test]
-async fn a_refresh_goes_to_its_own_url_with_its_own_parameters() {
+async fn a_refresh_uses_the_configured_refresh_url_and_parameters() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;
     let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
     let mut config = world.config();

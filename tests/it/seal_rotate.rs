@@ -137,7 +137,7 @@ async fn sealed_with(fleet: &Fleet) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn e2_rotation_seals_everything_anew_and_changes_nothing_else() {
+async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
     let ring = Ring::start().await;
     let fleet = &ring.fleet;
     let before = reads(fleet).await;
@@ -174,7 +174,7 @@ async fn e2_rotation_seals_everything_anew_and_changes_nothing_else() {
 }
 
 #[tokio::test]
-async fn e2_rotation_lets_newer_writes_win() {
+async fn e2_rotation_does_not_overwrite_newer_writes() {
     let ring = Ring::start().await;
     let _second = ring.fleet.worker().await;
     let new = ring.promote().await;
@@ -198,7 +198,7 @@ async fn e2_rotation_lets_newer_writes_win() {
 }
 
 #[tokio::test]
-async fn e2_a_rotation_that_was_killed_is_begun_again() {
+async fn e2_a_killed_rotation_starts_again() {
     let killed_at = async |place: &str| {
         let ring = Ring::start().await;
         let new = ring.promote().await;
@@ -261,7 +261,7 @@ async fn e2_an_older_key_stays_in_use_while_a_start_ticket_needs_it() {
 }
 
 #[tokio::test]
-async fn e2_an_entry_behind_its_record_catches_up_before_the_older_key_goes() {
+async fn e2_an_entry_older_than_its_record_is_updated_before_the_older_key_is_retired() {
     let ring = Ring::start().await;
     let fleet = &ring.fleet;
     let behind = stored(fleet, "w0").await;
@@ -277,7 +277,7 @@ async fn e2_an_entry_behind_its_record_catches_up_before_the_older_key_goes() {
 }
 
 #[tokio::test]
-async fn e2_one_entry_that_does_not_open_keeps_its_key_in_use_and_holds_up_no_other() {
+async fn e2_an_entry_that_cannot_be_opened_keeps_its_key_in_use_and_blocks_no_other_entry() {
     let ring = Ring::start().await;
     let fleet = &ring.fleet;
     let (mut one, other) = (stored(fleet, "w0").await, stored(fleet, "w1").await);

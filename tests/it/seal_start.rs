@@ -56,7 +56,7 @@ async fn entry(world: &World, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn e2_start_is_refused_without_a_key_in_use_and_names_it() {
+async fn e2_a_worker_that_lacks_a_key_in_use_names_it_and_does_not_start() {
     let provider = Provider::generous().await;
     let (fleet, mut worker) = Fleet::configured(&provider.url).await;
     worker.kill().await;

@@ -102,7 +102,7 @@ fn copy_folder(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn e7_start_is_refused_while_records_made_anew_would_go_backwards() {
+async fn e7_start_is_refused_while_a_recreated_record_stream_would_go_backwards() {
     let mut lost = Lost::start().await;
     let sequences = [lost.connect("one").await, lost.connect("two").await];
     lost.worker.kill().await;
@@ -123,7 +123,7 @@ async fn e7_start_is_refused_while_records_made_anew_would_go_backwards() {
 }
 
 #[tokio::test]
-async fn e7_start_is_refused_after_records_were_restored_alone() {
+async fn e7_start_is_refused_after_only_the_record_stream_was_restored() {
     let mut lost = Lost::start().await;
     lost.connect("one").await;
     let backup = tempfile::tempdir().unwrap();
@@ -149,7 +149,7 @@ async fn e7_start_is_refused_after_records_were_restored_alone() {
 }
 
 #[tokio::test]
-async fn e7_a_worker_that_runs_passes_nothing_over_in_silence() {
+async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
     let mut lost = Lost::start().await;
     let stored = lost.connect("one").await;
     let records = lost.fleet.jetstream("admin").await.get_stream("OAUTH").await.unwrap().cached_info().config.clone();
@@ -169,7 +169,7 @@ async fn e7_a_worker_that_runs_passes_nothing_over_in_silence() {
 }
 
 #[tokio::test]
-async fn e7_a_mark_stands_for_what_was_read_before_and_for_nothing_behind_it() {
+async fn e7_a_checkpoint_covers_only_the_entries_read_before_it() {
     let mut lost = Lost::start().await;
     lost.worker.kill().await;
     let jetstream = lost.fleet.jetstream("worker").await;

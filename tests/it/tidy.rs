@@ -36,7 +36,7 @@ fn files_are_short() {
 }
 
 #[test]
-fn nothing_is_left_for_later_or_left_out() {
+fn no_todo_and_no_ignored_test_is_left() {
     // Put together here, so that this file does not find itself.
     let marks = [["TO", "DO"], ["FIX", "ME"], ["to", "do!("], ["#[ig", "nore"], ["unimpl", "emented!("]];
     for (path, text) in all_sources() {
@@ -47,7 +47,7 @@ fn nothing_is_left_for_later_or_left_out() {
 }
 
 #[test]
-fn subjects_are_spelled_out_in_one_place() {
+fn only_the_subject_module_spells_out_subjects() {
     let home = [root().join("src/subject.rs"), root().join("src/subject")];
     for (path, text) in sources("src") {
         if home.iter().any(|home| path.starts_with(home)) {
@@ -115,7 +115,7 @@ fn documented(path: &Path) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn what_documents_name_is_there() {
+fn names_in_documents_exist() {
     let defaults: toml::Table =
         read_to_string(root().join("config/default.toml")).expect("the defaults").parse().expect("they are TOML");
     let known: BTreeSet<String> = settings("", &defaults).into_iter().map(|(key, _)| key).collect();

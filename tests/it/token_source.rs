@@ -55,7 +55,7 @@ async fn refresh(world: &World, source: &TokenSource) -> Value {
 }
 
 #[tokio::test]
-async fn a_source_waits_for_the_login_gets_every_token_and_ends_when_dropped() {
+async fn a_source_waits_for_the_login_receives_every_token_and_ends_when_dropped() {
     let world = World::with(Provider::generous().await).await;
     let mut source = TokenSource::open(world.tokenbus.nats.connect("demo").await, key()).await.unwrap();
     assert!(source.current().is_none(), "nobody has logged in");
@@ -81,7 +81,7 @@ async fn a_source_waits_for_the_login_gets_every_token_and_ends_when_dropped() {
 }
 
 #[tokio::test]
-async fn a_source_finds_the_token_that_is_there() {
+async fn a_source_finds_an_existing_token() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     let source = TokenSource::open(world.tokenbus.nats.connect("demo").await, key()).await.unwrap();
@@ -89,14 +89,14 @@ async fn a_source_finds_the_token_that_is_there() {
 }
 
 #[tokio::test]
-async fn a_source_says_when_no_worker_is_there() {
+async fn a_source_reports_missing_workers() {
     let nats = Nats::start().await;
     let error = TokenSource::open(nats.connect("demo").await, key()).await.expect_err("nobody answers");
     assert!(matches!(error, TokenSourceError::Call(CallError::NoWorker)), "{error}");
 }
 
 #[tokio::test]
-async fn a_source_outlives_the_bus() {
+async fn a_source_survives_a_bus_restart() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     let mut source = TokenSource::open(world.tokenbus.nats.connect("demo").await, key()).await.unwrap();
@@ -147,7 +147,7 @@ impl Cable {
 }
 
 #[tokio::test]
-async fn a_push_that_was_missed_is_made_up_for_after_the_next_connect() {
+async fn a_missed_push_is_read_after_the_next_connect() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     let (nats, cable) = (&world.tokenbus.nats, Cable::to(&world.tokenbus.nats).await);

@@ -94,7 +94,7 @@ async fn becomes(source: &mut TokenSource, before: &str, after: &str) {
 }
 
 #[tokio::test]
-async fn whichever_comes_first_the_higher_sequence_is_kept() {
+async fn the_higher_sequence_is_kept_in_either_order_of_arrival() {
     let mut bus = Played::start().await;
     let old = bus.push("old").await;
     // Pushed after the subscription, answered from before.
@@ -114,7 +114,7 @@ async fn whichever_comes_first_the_higher_sequence_is_kept() {
 }
 
 #[tokio::test]
-async fn a_token_that_nothing_replaces_is_asked_for_again_until_there_is_a_new_one() {
+async fn an_expiring_token_is_requested_again_until_a_new_one_arrives() {
     let mut bus = Played::start().await;
     let mut source = bus.opened(&connection(1, "first", 4), async |_| {}).await;
     for _ in 0..2 {
@@ -127,7 +127,7 @@ async fn a_token_that_nothing_replaces_is_asked_for_again_until_there_is_a_new_o
 }
 
 #[tokio::test]
-async fn a_connection_that_was_deleted_meanwhile_is_shown_as_revoked() {
+async fn a_connection_deleted_meanwhile_is_reported_as_revoked() {
     let mut bus = Played::start().await;
     let sequence = bus.push("first").await;
     let mut source = bus.opened(&connection(sequence, "first", 2), async |_| {}).await;

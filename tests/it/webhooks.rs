@@ -74,7 +74,7 @@ fn check_signature(asked: &Asked) {
 }
 
 #[tokio::test]
-async fn an_event_comes_signed_and_again_until_it_is_taken() {
+async fn an_event_is_sent_signed_and_repeated_until_accepted() {
     let receiver = Provider::start(|number, _| Said::new(if number == 0 { 500 } else { 204 }, "text/plain", "")).await;
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(SECRET));
     let hook = format!("{}/hook", receiver.url);
@@ -102,7 +102,7 @@ async fn an_event_comes_signed_and_again_until_it_is_taken() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_a_failure_and_any_2xx_a_success_however_long_its_body() {
+async fn a_redirect_is_a_failure_and_any_2xx_a_success_even_with_a_long_body() {
     let receiver = Provider::start(|number, _| match number {
         0 => {
             let mut redirect = Said::new(307, "text/plain", "");
@@ -120,7 +120,7 @@ async fn a_redirect_is_a_failure_and_any_2xx_a_success_however_long_its_body() {
 }
 
 #[tokio::test]
-async fn an_event_whose_worker_died_while_it_was_sent_comes_again_under_its_id() {
+async fn an_event_whose_worker_was_killed_while_sending_is_sent_again_with_the_same_id() {
     let receiver = Provider::start(|number, _| {
         let wait = Duration::from_secs(if number == 0 { 3_600 } else { 0 });
         Said::new(204, "text/plain", "").after(wait)
@@ -138,7 +138,7 @@ async fn an_event_whose_worker_died_while_it_was_sent_comes_again_under_its_id()
 
 /// Ten hours of deliveries, of which the test takes those in between itself.
 #[tokio::test]
-async fn an_event_that_is_never_taken_ends_as_a_dead_letter() {
+async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     let receiver = Provider::start(|_, _| Said::new(503, "text/plain", "canary: what receivers say")).await;
     let provider = Provider::generous().await;
     let (fleet, mut first) = Fleet::configured(&provider.url).await;
@@ -173,7 +173,7 @@ async fn an_event_that_is_never_taken_ends_as_a_dead_letter() {
 }
 
 #[tokio::test]
-async fn c2_a_webhook_goes_to_no_private_address_and_only_signed() {
+async fn c2_a_webhook_is_always_signed_and_never_sent_to_a_private_address() {
     let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a temporary folder"));
     let keys = folder.path().join("keys");
     let mut settings = settings(&nats, "worker", &keys);

@@ -56,7 +56,7 @@ async fn check(world: &World, cases: &[(&str, u16, &str)]) {
 const CONNECTIONS: &str = "KV_oauth_connections";
 
 #[tokio::test]
-async fn refusals_of_the_provider_leave_the_connection_as_it_was() {
+async fn a_provider_that_refuses_leaves_the_connection_unchanged() {
     let refused = |code: &str| json!({ "error": code, "error_description": "canary" });
     let github = "error=bad_verification_code&error_description=canary&error_uri=https%3A%2F%2Fx.example";
     let world = world(vec![
@@ -83,7 +83,7 @@ async fn refusals_of_the_provider_leave_the_connection_as_it_was() {
 }
 
 #[tokio::test]
-async fn c3_broken_answers_leave_the_connection_as_it_was() {
+async fn c3_malformed_answers_leave_the_connection_unchanged() {
     let html = "<!doctype html><title>canary</title>";
     let redirect = Said { status: 307, headers: vec![("location", "/token".to_owned())], ..Said::tokens(7) };
     let large = json!({ "access_token": "canary", "padding": "x".repeat(300 * 1024) });
@@ -113,14 +113,14 @@ async fn c3_broken_answers_leave_the_connection_as_it_was() {
 }
 
 #[tokio::test]
-async fn c3_a_provider_that_does_not_answer_is_given_up_after_its_time() {
+async fn c3_a_provider_that_does_not_answer_times_out() {
     let slow = Said::tokens(0).after(Duration::from_secs(15));
     check(&world(vec![("slow", slow)]).await, &[("slow", 502, "provider_unreachable")]).await;
 }
 
 /// A client with two secrets, the older of which the provider refuses after some time.
 #[tokio::test]
-async fn c3_all_tries_of_a_request_have_that_time_together() {
+async fn c3_all_tries_of_a_request_share_one_timeout() {
     let provider = Provider::start(|number, asked| {
         let is_old = asked.form()["client_secret"] == "canary-client-secret";
         let refused = Said::json(401, &json!({ "error": "invalid_client" }));
@@ -137,7 +137,7 @@ async fn c3_all_tries_of_a_request_have_that_time_together() {
 }
 
 #[tokio::test]
-async fn c3_a_provider_that_is_not_there_leaves_the_connection_as_it_was() {
+async fn c3_an_unreachable_provider_leaves_the_connection_unchanged() {
     let mut world = world(vec![]).await;
     assert_eq!(bring(&world, "fine").await.0, 200);
     let before = world.read("kept").await;
@@ -151,7 +151,7 @@ async fn c3_a_provider_that_is_not_there_leaves_the_connection_as_it_was() {
 }
 
 #[tokio::test]
-async fn c6_lifetimes_of_every_form_make_a_sane_expiry_or_none() {
+async fn c6_lifetimes_of_every_form_result_in_a_valid_expiry_or_no_expiry() {
     let answer = |lifetime: Value| Said::json(200, &json!({ "access_token": "at", "expires_in": lifetime }));
     let world = world(vec![
         ("absent", Said::json(200, &json!({ "access_token": "at" }))),
@@ -193,7 +193,7 @@ async fn c6_lifetimes_of_every_form_make_a_sane_expiry_or_none() {
 }
 
 #[tokio::test]
-async fn g2_a_login_that_succeeds_leaves_one_event_with_its_sequence() {
+async fn g2_a_successful_login_has_one_event_with_its_sequence() {
     let world = world(vec![]).await;
     let (_, body) = bring(&world, "fine").await;
     let bus = Bus::of(&world.tokenbus.nats).await;
@@ -211,7 +211,7 @@ async fn g2_a_login_that_succeeds_leaves_one_event_with_its_sequence() {
 }
 
 #[tokio::test]
-async fn c4_the_token_request_has_one_client_authentication_and_what_the_login_began_with() {
+async fn c4_the_token_request_has_one_client_authentication_and_the_logins_parameters() {
     let world = world(vec![]).await;
     let mut basic = world.config();
     basic["client_id"] = json!("cli ent:1");

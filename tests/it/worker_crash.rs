@@ -99,24 +99,24 @@ impl Ending {
 }
 
 #[tokio::test]
-async fn b3_a_worker_dead_between_mark_and_record_interrupts_the_exchange() {
+async fn b3_a_worker_killed_after_consuming_the_login_and_before_the_record_interrupts_the_exchange() {
     let check = async |place, token_requests| dies_at(place).await.is_interrupted(token_requests);
     tokio::join!(check("exchange_2_login_consumed", 0), check("exchange_3_code_sent", 1));
 }
 
 #[tokio::test]
-async fn a_worker_dead_behind_the_record_is_carried_on_for() {
+async fn a_worker_killed_after_the_record_is_completed_by_the_next() {
     let endings = join_all(STEPS_WITH_RECORD.map(dies_at)).await;
     endings.iter().for_each(Ending::is_connected);
 }
 
 #[tokio::test]
-async fn a_worker_dead_before_the_mark_loses_nothing() {
+async fn a_worker_killed_before_consuming_the_login_loses_nothing() {
     dies_at("exchange_1_callback_checked").await.is_connected();
 }
 
 #[tokio::test]
-async fn a_command_that_no_worker_saw_waits_for_one() {
+async fn a_command_sent_without_a_worker_waits_for_one() {
     let provider = Provider::generous().await;
     let (fleet, mut worker) = Fleet::configured(&provider.url).await;
     let state = fleet.login(NAME).await;
@@ -139,7 +139,7 @@ async fn a_command_that_no_worker_saw_waits_for_one() {
 }
 
 #[tokio::test]
-async fn b3_a_worker_killed_by_the_request_it_sent_leaves_the_older_connection_alone() {
+async fn b3_a_worker_killed_during_its_token_request_leaves_the_older_connection_unchanged() {
     let victim = Arc::new(AtomicU32::new(0));
     let provider = Provider::start({
         let victim = Arc::clone(&victim);
@@ -214,12 +214,12 @@ async fn stopped_at(place: &'static str) {
 }
 
 #[tokio::test]
-async fn b3_a_worker_stopped_on_its_way_to_the_record_comes_late_but_whole() {
+async fn b3_a_worker_paused_before_the_record_stores_a_late_but_complete_connection() {
     tokio::join!(stopped_at("exchange_2_login_consumed"), stopped_at("exchange_3_code_sent"));
 }
 
 #[tokio::test]
-async fn a_worker_stopped_before_the_mark_finds_its_work_done() {
+async fn a_worker_paused_before_consuming_the_login_finds_its_work_done() {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
     configurer.kill().await;
@@ -242,7 +242,7 @@ async fn a_worker_stopped_before_the_mark_finds_its_work_done() {
 }
 
 #[tokio::test]
-async fn d3_e8_a_stopped_worker_neither_overwrites_nor_pushes() {
+async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
     configurer.kill().await;
@@ -283,7 +283,7 @@ async fn d3_e8_a_stopped_worker_neither_overwrites_nor_pushes() {
 }
 
 #[tokio::test]
-async fn a_slow_provider_holds_its_command_with_one_worker() {
+async fn a_command_with_a_slow_provider_stays_with_one_worker() {
     let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_secs(8))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let _second = fleet.worker().await;
@@ -304,7 +304,7 @@ async fn terminating_provider(victim: &Arc<AtomicU32>) -> Provider {
 }
 
 #[tokio::test]
-async fn a_worker_told_to_stop_ends_what_it_began() {
+async fn a_worker_that_gets_sigterm_finishes_its_commands() {
     let victim = Arc::default();
     let provider = terminating_provider(&victim).await;
     let (fleet, mut worker) = Fleet::configured(&provider.url).await;
@@ -316,7 +316,7 @@ async fn a_worker_told_to_stop_ends_what_it_began() {
 }
 
 #[tokio::test]
-async fn an_edge_told_to_stop_waits_for_the_answers_it_owes() {
+async fn an_edge_that_gets_sigterm_answers_its_open_requests() {
     let victim = Arc::default();
     let provider = terminating_provider(&victim).await;
     let (mut fleet, _worker) = Fleet::configured(&provider.url).await;
@@ -328,7 +328,7 @@ async fn an_edge_told_to_stop_waits_for_the_answers_it_owes() {
 }
 
 #[tokio::test]
-async fn a_bus_killed_during_an_exchange_comes_back_to_workers_that_go_on() {
+async fn workers_continue_after_a_bus_killed_during_an_exchange_is_back() {
     let victim = Arc::new(AtomicU32::new(0));
     let provider = Provider::start({
         let victim = Arc::clone(&victim);

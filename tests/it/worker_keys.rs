@@ -83,7 +83,7 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
 }
 
 #[tokio::test]
-async fn keys_revoked_after_the_bus_was_away_are_refused() {
+async fn keys_revoked_after_a_bus_outage_are_refused() {
     let mut fleet = fleet().await;
     let worker = loud_worker(&fleet).await;
     fleet.ready().await;

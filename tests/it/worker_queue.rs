@@ -74,7 +74,7 @@ async fn scene() -> (Provider, Fleet, crate::fleet::Worker, async_nats::Client, 
 }
 
 #[tokio::test]
-async fn garbage_becomes_dead_letters_without_content() {
+async fn malformed_commands_become_dead_letters_without_content() {
     let (provider, fleet, worker, edge, seal_to) = scene().await;
     queue(&edge, &subject(ACCOUNT, "g0"), HeaderMap::new(), format!("{{ {CANARY}").into_bytes()).await;
     let forged = |name: &str| Forged::new(subject(ACCOUNT, name), work(&format!("code={CANARY}&state=x"), None));
@@ -141,7 +141,7 @@ async fn dead_letters_are_listed_explained_and_dropped_by_the_admin() {
 }
 
 #[tokio::test]
-async fn e6_answers_go_to_reply_subjects_of_our_form_alone() {
+async fn e6_answers_go_only_to_reply_subjects_of_our_form() {
     let (_provider, fleet, worker, edge, seal_to) = scene().await;
     let mut replies = edge.subscribe("oauth.reply.*.*").await.unwrap();
     edge.flush().await.unwrap();
@@ -181,7 +181,7 @@ async fn answer_to(edge: &async_nats::Client, seal_to: &str, forged: Forged) -> 
 }
 
 #[tokio::test]
-async fn e9_the_edge_acts_for_no_account_but_the_credentials() {
+async fn e9_the_edge_can_only_act_for_the_credentials_account() {
     let (provider, fleet, _worker, edge, seal_to) = scene().await;
     let before = fleet.stored_config().await;
     let [own, others] = &fleet.admin_keys;

@@ -38,7 +38,7 @@ async fn b2_parallel_callbacks_exchange_once() {
 }
 
 #[tokio::test]
-async fn b2_a_bus_that_stalls_leaves_nobody_waiting_for_another_ones_answer() {
+async fn b2_after_a_bus_stall_each_caller_gets_its_own_answer() {
     let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let state = fleet.login(NAME).await;
@@ -57,7 +57,7 @@ async fn b2_a_bus_that_stalls_leaves_nobody_waiting_for_another_ones_answer() {
 }
 
 #[tokio::test]
-async fn parallel_logins_of_one_connection_end_one_after_the_other() {
+async fn parallel_logins_of_one_connection_are_stored_one_after_the_other() {
     let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(100))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let _second = fleet.worker().await;
@@ -88,7 +88,7 @@ fn named(fleet: &Fleet, name: &str) -> Value {
 }
 
 #[tokio::test]
-async fn parallel_puts_all_succeed_and_the_newest_record_is_in_force() {
+async fn parallel_puts_all_succeed_and_the_newest_record_applies() {
     let (fleet, _first) = Fleet::configured("http://127.0.0.1:9").await;
     let _second = fleet.worker().await;
     for round in 0..5 {
@@ -139,7 +139,7 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
 }
 
 #[tokio::test]
-async fn d3_an_old_put_that_comes_again_does_not_undo_a_newer_one() {
+async fn d3_a_redelivered_put_does_not_undo_a_newer_one() {
     comes_again_after_a_newer_put(|fleet, account, integration, seal_to| {
         let body = named(fleet, "Older").to_string().into();
         Command::Put { integration, account, seal_to, body }
@@ -148,7 +148,7 @@ async fn d3_an_old_put_that_comes_again_does_not_undo_a_newer_one() {
 }
 
 #[tokio::test]
-async fn d3_an_old_delete_that_comes_again_does_not_undo_a_newer_put() {
+async fn d3_a_redelivered_delete_does_not_undo_a_newer_put() {
     comes_again_after_a_newer_put(|_, account, integration, seal_to| Command::Delete { integration, account, seal_to })
         .await;
 }

@@ -58,7 +58,7 @@ async fn next(pushes: &mut Subscriber) -> Value {
 }
 
 #[tokio::test]
-async fn d7_short_lived_tokens_are_refreshed_by_the_servers_clock() {
+async fn d7_short_lived_tokens_are_refreshed_on_schedule_by_the_servers_clock() {
     let world = World::with(Provider::start(|number, _| tokens(number, 4)).await).await;
     let mut subscriber = pushes(&world).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
@@ -94,7 +94,7 @@ async fn d1_many_refreshes_at_once_are_one_token_request() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_that_is_named_must_be_the_stored_one() {
+async fn a_refresh_token_in_a_request_must_be_the_stored_one() {
     let world = connected(provider(|number| tokens(number, 3600)).await).await;
     let path = |token: &str| format!("{INTEGRATION}/oauth-refresh-token/w?refresh_token={token}");
     let (status, body) = world.tokenbus.call(Method::GET, &path("rt-9")).await;
@@ -118,7 +118,7 @@ async fn d2_an_absent_or_empty_refresh_token_keeps_the_old_one() {
 }
 
 #[tokio::test]
-async fn d4_invalid_grant_needs_reauthorization_and_is_asked_no_more() {
+async fn d4_invalid_grant_needs_reauthorization_and_stops_refreshes() {
     let refused = |_| Said::json(400, &json!({ "error": "invalid_grant", "error_description": "canary" }));
     let world = connected(provider(refused).await).await;
     let mut subscriber = pushes(&world).await;
@@ -140,7 +140,7 @@ async fn d4_invalid_grant_needs_reauthorization_and_is_asked_no_more() {
 }
 
 #[tokio::test]
-async fn d4_invalid_client_blames_the_integration_and_keeps_the_connection() {
+async fn d4_invalid_client_is_the_integrations_fault_and_keeps_the_connection() {
     let world = connected(provider(|_| Said::json(401, &json!({ "error": "invalid_client" }))).await).await;
     assert_eq!(refresh(&world).await.0, StatusCode::BAD_GATEWAY);
     let (_, body) = world.read("w").await;
@@ -148,7 +148,7 @@ async fn d4_invalid_client_blames_the_integration_and_keeps_the_connection() {
 }
 
 #[tokio::test]
-async fn d5_a_failing_provider_is_asked_again_later_and_the_old_token_served() {
+async fn d5_a_failing_provider_is_retried_later_and_reads_return_the_old_token() {
     let world = connected(provider(|_| Said::new(503, "text/html", "<h1>down</h1>")).await).await;
     let answers = join_all((0..5).map(|_| refresh(&world))).await;
     assert!(answers.iter().all(|(status, _)| *status == StatusCode::BAD_GATEWAY), "{answers:?}");
@@ -165,7 +165,7 @@ async fn d5_a_failing_provider_is_asked_again_later_and_the_old_token_served() {
 }
 
 #[tokio::test]
-async fn d8_no_refresh_with_another_client_than_the_token_was_issued_to() {
+async fn d8_a_refresh_only_uses_the_client_that_the_token_was_issued_to() {
     let world = connected(provider(|number| tokens(number, 3600)).await).await;
     let mut config = world.config();
     config["client_id"] = "another".into();
@@ -177,7 +177,7 @@ async fn d8_no_refresh_with_another_client_than_the_token_was_issued_to() {
 }
 
 #[tokio::test]
-async fn a_read_refreshes_first_what_ends_soon() {
+async fn a_read_first_refreshes_a_token_that_expires_soon() {
     let world = connected(provider(|number| tokens(number, 3600)).await).await;
     assert_eq!(world.read("w").await.1["access_token"], "at-0");
     let (_, body) = world.tokenbus.call(Method::GET, &format!("{INTEGRATION}/oauth-token/w?min_valid=3700")).await;
@@ -185,7 +185,7 @@ async fn a_read_refreshes_first_what_ends_soon() {
 }
 
 #[tokio::test]
-async fn g1_deleting_revokes_at_the_provider_and_here_whatever_the_provider_says() {
+async fn g1_deleting_revokes_at_the_provider_and_here_even_if_the_provider_fails() {
     for status in [200, 500] {
         let provider = Provider::start(move |number, asked| match asked.path.as_str() {
             "/revoke" => Said::new(status, "text/plain", ""),
@@ -220,7 +220,7 @@ async fn g1_deleting_revokes_at_the_provider_and_here_whatever_the_provider_says
 }
 
 #[tokio::test]
-async fn d9_a_lost_schedule_is_found_and_set_again() {
+async fn d9_a_lost_schedule_is_found_and_restored() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;
     let world = World::with_settings(provider, &[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
@@ -235,7 +235,7 @@ async fn asked(world: &World, times: usize) {
 }
 
 #[tokio::test]
-async fn d1_a_bus_that_is_away_during_a_refresh_makes_no_second_request() {
+async fn d1_a_bus_outage_during_a_refresh_causes_no_second_token_request() {
     let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
     let world = connected(provider(slow).await).await;
     let away = async {

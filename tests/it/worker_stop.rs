@@ -29,13 +29,13 @@ async fn ends_without_its_bus(how: &str) {
 }
 
 #[tokio::test]
-async fn a_worker_told_to_stop_without_its_bus_ends() {
+async fn a_worker_without_a_bus_ends_on_sigterm() {
     tokio::join!(ends_without_its_bus("KILL"), ends_without_its_bus("STOP"));
 }
 
 /// Workers may be away for longer than the bus was.
 #[tokio::test]
-async fn what_workers_said_before_the_bus_was_away_is_not_believed_afterwards() {
+async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
     let provider = Provider::generous().await;
     let (mut fleet, mut worker) = Fleet::configured(&provider.url).await;
     worker.kill().await;
