@@ -174,7 +174,7 @@ pub enum Malformed {
 }
 
 impl Envelope {
-    pub fn parse(payload: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(payload: &[u8]) -> Result<Self, Malformed> {
         let envelope: Self = serde_json::from_slice(payload).map_err(Malformed::Envelope)?;
         let is_id = crate::subject::is_id(&envelope.id);
         match (envelope.v, is_id) {
@@ -187,7 +187,7 @@ impl Envelope {
 
 impl Order {
     /// Reads an opened order. Returns its work if it was sealed for this subject, id and verb.
-    pub fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Work, Malformed> {
+    pub(crate) fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Work, Malformed> {
         let Ok(order) = serde_json::from_slice::<Self>(opened) else { return Err(Malformed::Order) };
         let fits = order.subject == subject.subject() && order.id == id && order.work.verb() == subject.verb;
         if fits { Ok(order.work) } else { Err(Malformed::Misplaced) }

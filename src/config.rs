@@ -18,6 +18,9 @@ pub use self::section::{Config, Nats, Secrets};
 pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 
 /// Reads and validates the settings.
+///
+/// # Errors
+/// Fails if the file cannot be read, a setting is unknown or a value is not valid. The error names file and setting.
 pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
     let mut figment = Figment::from(Toml::string(DEFAULT));
     if let Some(file) = file {

@@ -62,7 +62,8 @@ impl EventKind {
 /// An event's body.
 #[derive(Debug, Serialize)]
 pub(crate) struct Event<'a> {
-    pub event: EventKind,
+    #[serde(rename = "event")]
+    pub kind: EventKind,
     /// Owner of the connection or key; for a config, the admin's account.
     pub account: &'a str,
     /// `None` for a key.
@@ -91,7 +92,7 @@ pub(crate) struct Event<'a> {
 impl<'a> Event<'a> {
     #[must_use]
     pub(crate) fn subject(&self) -> String {
-        subject::event_subject(self.account, self.integration_id, self.connection_id, self.event.as_str())
+        subject::event_subject(self.account, self.integration_id, self.connection_id, self.kind.as_str())
     }
 
     /// Builds an event about the connection or config of a command.
@@ -115,7 +116,7 @@ impl<'a> Event<'a> {
         time: Timestamp,
     ) -> Self {
         Self {
-            event,
+            kind: event,
             account: account.as_str(),
             integration_id: Some(integration.as_str()),
             connection_id,
@@ -138,7 +139,7 @@ impl<'a> Event<'a> {
         time: Timestamp,
     ) -> Self {
         Self {
-            event,
+            kind: event,
             account: account.as_str(),
             integration_id: None,
             connection_id: None,

@@ -1,10 +1,9 @@
 //! tokenbus: OAuth connections on a message bus.
 //!
-//! A workflow node gets its tokens through [`client`]. [`subject`] and [`connection`] have the names and values that go
-//! over the bus. All other modules belong to the `tokenbus` program; they follow in reading order.
+//! A workflow node gets its tokens through [`client`]. [`subject`] has the names on the bus, [`connection`] the values. All
+//! other modules are private parts of the `tokenbus` program, listed in reading order.
 #![cfg_attr(rustfmt, rustfmt_skip)]
-// The feature `internals` decides what is public: what only tests and benches use is unreachable without it, and needs
-// no documentation with it.
+// Items that only tests and benches use are public only with the feature `internals`, and need no documentation.
 #![cfg_attr(feature = "internals", allow(missing_docs, clippy::missing_errors_doc, clippy::missing_panics_doc))]
 #![cfg_attr(not(feature = "internals"), allow(unreachable_pub))]
 
@@ -36,12 +35,12 @@ mod provider;
 // The gateway: HTTP on one side, the bus on the other.
 mod gateway;
 
-// The worker: what is kept, who asks, and the order of things.
+// The worker: stored data, verification of callers, and the steps of each command.
 mod store;
 mod auth;
 mod worker;
 
-// For nodes and for people: the calls of the bus, from the other side.
+// For nodes and people: clients of the workers' calls.
 pub mod client;
 
 // The program.
@@ -58,7 +57,7 @@ pub use self::cli::{Arguments, describe_error, run};
 #[doc(hidden)]
 pub use self::failpoint::arm;
 
-/// For this package's tests and benches alone.
+/// Only for the tests and benches of this package.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {

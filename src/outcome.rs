@@ -6,7 +6,7 @@ use crate::command::WorkerReply;
 
 /// Deliveries of a command before it becomes a dead letter: up to three minutes of retries.
 pub(crate) const MAX_DELIVERIES: i64 = 12;
-/// Deliveries of an event before its webhook gives it up: about ten hours of retries.
+/// Deliveries of an event before its webhook abandons it: about ten hours of retries.
 pub const MAX_WEBHOOK_DELIVERIES: i64 = 16;
 // First and longest waits, before jitter.
 const WEBHOOK_FIRST: Duration = Duration::from_secs(5);

@@ -89,7 +89,7 @@ impl CommandSubject {
         Self { account, integration, name: None, verb }
     }
 
-    pub fn parse(subject: &str) -> Result<Self, NameError> {
+    pub(crate) fn parse(subject: &str) -> Result<Self, NameError> {
         let path = subject.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('.')).ok_or(NameError::Subject)?;
         let [first, second, third, verb] = tokens(path)?;
         let verb = Verb::parse(verb).ok_or(NameError::Subject)?;

@@ -1,5 +1,5 @@
 //! Permissions that each kind of NATS user needs, and permissions it must not have. The program checks its own users against
-//! these lists. `nats/accounts.conf` contains the same for the server; a test compares the two.
+//! these lists. `nats/accounts.conf` repeats them for the server; a test compares the two.
 
 use std::fmt;
 

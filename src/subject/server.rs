@@ -1,4 +1,4 @@
-//! Subjects of requests to nats-server, and the names it gives to a bucket's stream and subjects.
+//! Subjects of requests to nats-server, and its names for a bucket's stream and keys.
 
 use super::Account;
 
