@@ -1,7 +1,7 @@
-//! How many callbacks a second one edge and one worker carry, and what they add to the provider's own time; beside it,
-//! in the same run, what JetStream alone writes on this machine. `cargo bench --bench callbacks`.
+//! Callbacks per second of one edge and one worker, and the latency they add to the provider's own; for comparison,
+//! in the same run, JetStream's own writes per second on this machine. `cargo bench --bench callbacks`.
 
-#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
 #![expect(
     clippy::expect_used,
     clippy::panic,

@@ -1,7 +1,7 @@
-//! How long a worker takes to judge a credential, in one thread: JWTs of each kind that it has not seen before, one that
+//! Time a worker takes to verify a credential, in one thread: JWTs of each kind that it has not seen before, one that
 //! it has, and a request's signature. `cargo bench --bench credentials`.
 
-#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
 
 #[path = "../tests/support/issuer.rs"]
@@ -28,7 +28,7 @@ use tokenbus::internals::system;
 use tokenbus::subject::Account;
 
 const ROUNDS: usize = 2_000;
-/// What no judgement may reach, even of a JWT not seen before.
+/// Upper limit for a verification, even of a JWT not seen before.
 const LIMIT: Duration = Duration::from_micros(150);
 const ISSUER: &str = "https://sso.example";
 

@@ -1,9 +1,9 @@
-//! A million connections: how long a worker takes to start and how much memory it needs, a repair pass included; how a
+//! A million connections: a worker's start time and memory, a repair pass included; how a
 //! read and a page of a list compare with those of a thousand connections. `cargo bench --bench million`.
 //!
 //! The store is filled on a server that answers before its disk has it; nothing measured here writes.
 
-#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so and ends")]
 #![expect(clippy::indexing_slicing, reason = "figures for people")]
 
@@ -36,8 +36,8 @@ const LARGE: usize = 10;
 const READS: usize = 3_000;
 /// A month: nothing is due meanwhile.
 const LIFETIME: i64 = 30 * 86_400;
-/// What a start may not reach, in seconds; nor a worker's memory, in MiB; and how many times as long as with a
-/// thousand connections a read may take.
+/// Upper limits for a start, in seconds; for a worker's memory, in MiB; and for the ratio of a read's time to its time
+/// with a thousand connections.
 const LIMITS: (f64, u64, f64) = (2.0, 100, 1.3);
 const PROVIDER: &str = "http://127.0.0.1:9";
 
@@ -77,7 +77,7 @@ fn key(account: &str, name: &str) -> ConnectionKey {
     ConnectionKey::parse_kv_key(&format!("{account}.{INTEGRATION}.{name}")).expect("a key")
 }
 
-/// Makes all others; gives how many of them are the account's whose reads are measured.
+/// Makes all others. Returns the number in the account whose reads are measured.
 async fn fill(seed: &mut Seed, fleet: &Fleet, many: usize) -> usize {
     let began = Instant::now();
     let accounts: Vec<String> = (0..many / FEW).map(|_| nkeys::KeyPair::new_account().public_key()).collect();
@@ -97,7 +97,7 @@ async fn fill(seed: &mut Seed, fleet: &Fleet, many: usize) -> usize {
     spread
 }
 
-/// Starts a worker that looks for lost schedules at once; gives how many seconds it took, too.
+/// Starts a worker that runs a repair pass at once. Returns it and its start time in seconds.
 async fn start(fleet: &Fleet, many: usize) -> (Worker, f64) {
     let began = Instant::now();
     let worker = fleet.worker_with(&[("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s")]);

@@ -1,7 +1,7 @@
 //! Ten thousand connections that expire within one minute, three workers, a provider that takes 50 ms: how many are
 //! refreshed before their expiry, how often, and how early. `cargo bench --bench minute`.
 
-#![expect(dead_code, reason = "it stands on what the tests stand on, and uses a part of it")]
+#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so and ends")]
 #![expect(clippy::indexing_slicing, reason = "figures for people")]
 
@@ -28,7 +28,7 @@ use tokenbus::subject::ConnectionKey;
 
 /// Connections; `MINUTE` asks for another number.
 const CONNECTIONS: usize = 10_000;
-/// What all tokens have to live while they are made: so that the first is due only when the last is there.
+/// Extra lifetime of all tokens, so that the first is due only after the last was made.
 const LIFETIME: i64 = 240;
 
 #[tokio::main]
@@ -40,7 +40,7 @@ async fn main() {
         move |_, asked| {
             let token = asked.form().remove("refresh_token").expect("nothing but refreshes");
             let number = token.trim_start_matches('0').parse().unwrap_or(0);
-            refreshed.lock().expect("nobody panics with it").entry(number).or_default().push(Instant::now());
+            refreshed.lock().expect("no thread panics with the lock").entry(number).or_default().push(Instant::now());
             let body = json!({ "access_token": "new", "refresh_token": "next", "expires_in": 86_400 });
             Said::json(200, &body).after(Duration::from_millis(50))
         }
@@ -52,11 +52,11 @@ async fn main() {
     let workers = [fleet.worker().await, fleet.worker().await, fleet.worker().await];
     eventually_all(&refreshed, many).await;
     fleet.idle().await;
-    report(&refreshed.lock().expect("nobody panics with it"), &expiries);
+    report(&refreshed.lock().expect("no thread panics with the lock"), &expiries);
     drop(workers);
 }
 
-/// Makes the connections, with expiries spread over a minute; gives when each expires.
+/// Makes the connections, with expiries spread over a minute. Returns the expiry of each.
 async fn seed(fleet: &Fleet, provider_url: &str, many: usize) -> Vec<Instant> {
     let (mut seed, began) = (Seed::on(fleet, provider_url).await, Instant::now());
     let mut expiries = Vec::new();
@@ -74,10 +74,10 @@ async fn seed(fleet: &Fleet, provider_url: &str, many: usize) -> Vec<Instant> {
 
 async fn eventually_all(refreshed: &Mutex<HashMap<usize, Vec<Instant>>>, many: usize) {
     let deadline = Instant::now() + Duration::from_mins(10);
-    while refreshed.lock().expect("nobody panics with it").len() < many && Instant::now() < deadline {
+    while refreshed.lock().expect("no thread panics with the lock").len() < many && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    eventually("the count stands", async || true).await;
+    eventually("the count is stable", async || true).await;
 }
 
 fn report(refreshed: &HashMap<usize, Vec<Instant>>, expiries: &[Instant]) {

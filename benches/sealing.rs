@@ -1,4 +1,4 @@
-//! What it costs to seal a token of 1 KiB for its place at rest, and to open it again. `cargo bench --bench sealing`.
+//! Time to seal a token of 1 KiB for storage, and to open it again. `cargo bench --bench sealing`.
 
 #![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
 

@@ -31,7 +31,7 @@ class TokenSource:
             reconnected_cb=self.ask,  # what was pushed in between is missed: ask again
         )
         await self.nc.subscribe(self.subject, cb=self.pushed)
-        await self.nc.flush()  # the subscription stands before the question is asked
+        await self.nc.flush()  # subscribe before asking
         while True:
             await self.ask()
             await asyncio.sleep(self.until_near_expiry())
@@ -51,7 +51,7 @@ class TokenSource:
             self.keep(json.loads(answer.data))
             return
         print(headers["Nats-Service-Error-Code"], headers["Nats-Service-Error"], file=sys.stderr)
-        # 404: nobody has logged in yet, or it was deleted while this was away. A push comes a moment before its
+        # 404: no login yet, or it was deleted while this was away. A push comes a moment before its
         # connection is found: so twice unknown is deleted.
         if headers["Nats-Service-Error-Code"] == "404" and "access_token" in self.current:
             if is_second:

@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     follow(client, key, |line| println!("{line}")).await
 }
 
-/// Says each new state, for as long as the client lives.
+/// Prints each new state until the client is dropped.
 pub(crate) async fn follow(client: Client, key: ConnectionKey, say: impl Fn(String)) -> Result<(), Box<dyn Error>> {
     let mut source = TokenSource::open(client, key).await?;
     let mut current = source.current();

@@ -1,4 +1,4 @@
-//! Connections put where the worker keeps them, by the worker's own code.
+//! Connections stored by the worker's own code.
 
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Seed {
         let body = serde_json::to_vec(&record).expect("JSON").into();
         self.records += 1;
         let sequence = self.write(key.record_subject(), headers, body).await;
-        assert!(sequence.is_none_or(|sequence| sequence == self.records), "nobody else writes records");
+        assert!(sequence.is_none_or(|sequence| sequence == self.records), "only this code writes records");
 
         let mut stored = StoredConnection { connection, issued_at, login_id, refresh_failure: None };
         stored.connection.sequence = self.records;

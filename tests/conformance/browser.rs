@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// How long a message between windows may take.
+/// Longest time for a message between windows.
 const MESSAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn b9_an_opener_of_another_origin_gets_no_message() {
     browser.arrive(&world.tokenbus.callback()).await;
     assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
 
-    // Chromium tells the console of a message that it did not deliver.
+    // Chromium logs an undelivered message to the console.
     let console = browser.console(&gateway(&world)).await.join("\n");
     assert!(console.contains("postMessage") && console.contains(&other.origin), "{console}");
     browser.show(&windows.opener).await;

@@ -1,4 +1,4 @@
-//! What people see with the `nats` CLI.
+//! The bus as an operator sees it with the `nats` CLI.
 
 use crate::parts::nats_cli::NatsCli;
 use crate::parts::world::{CONNECTION, INTEGRATION, World, text, token_subject};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// As `nats/README.md` says it.
+/// As in `nats/README.md`.
 const OPERATOR: &str = r#"nats --user operator --password "$NATS_OPERATOR_PASSWORD" --inbox-prefix _INBOX_operator"#;
 const DEMO: &str = r#"nats --user demo --password "$NATS_DEMO_PASSWORD""#;
 
@@ -58,7 +58,7 @@ async fn an_operator_inspects_the_streams() {
     assert!(events.contains(&event), "{event} is not in {events}");
 }
 
-/// What the documents name for looking around, and what they say is refused.
+/// The documented commands for inspection, and those documented as refused.
 #[tokio::test]
 async fn an_operator_inspects_everything_and_changes_nothing() {
     let world = World::start().await;
@@ -103,7 +103,7 @@ async fn an_operator_inspects_everything_and_changes_nothing() {
     assert_eq!(still.trim(), key);
 }
 
-/// What a message of `OAUTH` holds is the token itself.
+/// A message of `OAUTH` contains the token itself.
 #[tokio::test]
 async fn e4_an_operator_reads_no_record() {
     let world = World::start().await;
@@ -153,7 +153,7 @@ async fn a_tenant_receives_its_token() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    // Its second subscription stands, so the first does.
+    // Its second subscription is open, so the first is, too.
     tokio::select! {
         () = subscriber.line(|line| line.contains(r#"Received on "ready""#).then_some(())) => {}
         () = knock => {}
@@ -169,7 +169,7 @@ async fn a_tenant_receives_its_token() {
     assert!(body.get("refresh_token").is_none(), "a push with a refresh token");
 }
 
-/// The command lines that stand by themselves in the bus's README.
+/// The command lines in code blocks of the bus's README.
 #[tokio::test]
 async fn the_readmes_command_lines_work() {
     let world = World::start().await;

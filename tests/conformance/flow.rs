@@ -39,7 +39,7 @@ async fn a_login_is_pushed_and_stored_sealed() {
     let world = World::start().await;
     let tenant = world.tokenbus.nats.connect("demo").await;
     let mut pushed = tenant.subscribe(token_subject("*")).await.expect("a subscription");
-    tenant.flush().await.expect("the subscription stands");
+    tenant.flush().await.expect("the subscription is open");
     let connection = world.connect(CONNECTION).await;
 
     let message = pushed.next().await.expect("a push");

@@ -11,7 +11,7 @@ use crate::support::root;
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::PATIENCE;
 
-/// Refreshes once the token is old enough; gives the new sequence.
+/// Refreshes once the token is old enough and returns the new sequence.
 async fn refresh(world: &World, before: u64) -> u64 {
     let wait = async {
         loop {

@@ -1,6 +1,6 @@
 //! The description at `/openapi.json` against the running gateway: schemathesis makes requests of it, good and bad, and
-//! finds no server error and no answer that is not described. What it checks stands in `tests/openapi/schemathesis.toml`;
-//! what a call means is other tests' to judge.
+//! finds no server error and no undocumented answer. The checks are listed in `tests/openapi/schemathesis.toml`;
+//! other tests check the meaning of calls.
 
 use crate::parts::install;
 use crate::scripted::{Provider, Said};
@@ -11,7 +11,7 @@ use std::io::Write;
 use std::process::Stdio;
 use tokio::process::Command;
 
-/// The integration and connection that the description gives as examples.
+/// The integration and connection in the description's examples.
 const INTEGRATION: &str = "slack";
 const CONNECTION: &str = "workspace1";
 
@@ -37,7 +37,7 @@ async fn every_answer_is_a_documented_one() {
     let _ = writeln!(std::io::stderr(), "schemathesis: {counted}, nothing undocumented");
 }
 
-/// A connection under the names that the description gives as examples.
+/// A connection with the names in the description's examples.
 async fn connect(tokenbus: &Tokenbus, provider: &Provider) {
     let config = json!({
         "integration_id": INTEGRATION, "name": "Slack", "scopes": "read", "client_id": "client", "client_secret": "s",
@@ -59,7 +59,7 @@ fn shortened(printed: &str) -> String {
     printed.lines().map(cut).collect::<Vec<_>>().join("\n")
 }
 
-/// What the report says of how much was tried.
+/// The report's line on the number of tried requests.
 fn counted(printed: &str) -> Option<String> {
     let line = |begin: &str| printed.lines().map(str::trim).find_map(|line| line.strip_prefix(begin));
     let cases = printed.lines().map(str::trim).skip_while(|line| *line != "Test cases:").nth(1)?;

@@ -1,4 +1,4 @@
-//! What the suite's tests stand on.
+//! Shared by the suite's tests.
 
 pub(crate) mod chromium;
 pub(crate) mod client;

@@ -1,4 +1,4 @@
-//! The authorization server is what the other tests take it for.
+//! The authorization server behaves as the other tests expect.
 
 use crate::parts::client::{
     CALLBACK, CLIENT, VERIFIER, authorization_url, exchange, metadata, plain_authorization_url, refresh, revoke,

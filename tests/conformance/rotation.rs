@@ -33,7 +33,7 @@ async fn d2_a_rotating_grant_survives_twenty_killed_workers() {
         while doomed.process.is_alive() {
             due(&fleet, last).await;
             last = newer(&fleet, last).await;
-            // What the dead one left is ended first: another refresh would find its place taken.
+            // Wait for the dead worker's refresh first: another one would find it queued.
             fleet.idle().await;
         }
         doomed.ended().await;

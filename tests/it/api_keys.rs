@@ -137,7 +137,7 @@ async fn e4_keys_of_another_account_are_neither_seen_nor_revoked() {
     let mine = format!("/{}", id_of(&tokenbus.key));
     at_keys(tokenbus, Method::DELETE, &theirs, &mine, None).await.is_refused(404, "no API key with that id");
     assert!(is_valid(tokenbus, &tokenbus.key).await);
-    // A new key is of the credential's account, and says so.
+    // A new key belongs to the credential's account, and the answer names it.
     let (_, new) = made(tokenbus, &theirs, json!({ "role": "admin" })).await;
     assert_eq!(ids(&listed(tokenbus, &new).await, "id").len(), 2);
     let body = json!({ "account": ACCOUNT });

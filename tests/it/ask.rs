@@ -1,4 +1,4 @@
-//! Requests with every part in the test's hand, and answers with every part to look at.
+//! Requests and answers of which a test can set and check every part.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};

@@ -1,4 +1,4 @@
-//! What lies on the bus, read as the workers' user.
+//! The contents of the bus, read as the workers' user.
 
 use async_nats::Client;
 use async_nats::client::Request;
@@ -73,12 +73,12 @@ impl Bus {
         .await;
     }
 
-    /// Changes a connection as it is kept.
+    /// Changes a stored connection.
     pub(crate) async fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
         let (kept, mut stored) = self.kept(name).await;
         change(&mut stored);
         let mut headers = async_nats::HeaderMap::new();
-        // Those of its own writing are for that alone.
+        // Headers that begin with `Nats-` only apply to the original write.
         for (header, values) in kept.headers.iter().filter(|(header, _)| !header.to_string().starts_with("Nats-")) {
             for value in values {
                 headers.append(header.clone(), value.clone());
@@ -88,7 +88,7 @@ impl Bus {
         sent.expect("sent").await.expect("the bucket takes it");
     }
 
-    /// A connection as the bucket has it.
+    /// A connection's entry in the bucket.
     async fn kept(&self, name: &str) -> (jetstream::message::StreamMessage, Value) {
         let subject = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{name}");
         let bucket = self.jetstream.get_stream("KV_oauth_connections").await.expect("the bucket is there");
@@ -109,7 +109,7 @@ impl Bus {
         sent.expect("sent").await.expect("the clock takes it");
     }
 
-    /// How a stream is and what is in it.
+    /// A stream's configuration and state.
     pub(crate) async fn info(&self, name: &str) -> stream::Info {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
     }

@@ -20,7 +20,7 @@ use crate::provider::Asked;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::state_of;
 
-/// Configs with a secret of each kind; gives the private key in PEM and in bytes.
+/// Puts configs with a secret of each kind. Returns the private key in PEM and in bytes.
 async fn configs(flows: &mut Flows) -> (String, Vec<u8>) {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
     let revocation_url = format!("{}/revoke", flows.world.provider.url);
@@ -80,7 +80,7 @@ async fn logins_and_refreshes(flows: &mut Flows) {
     flows.get("odd/oauth-config", 200).await;
 }
 
-/// Whatever a browser, a caller or a thief might send instead.
+/// Invalid requests that a browser, a caller or a thief might send.
 async fn refusals(flows: &mut Flows) {
     for (name, error) in [("access_denied", 400), (CODE, 400)] {
         let state = flows.login("odd/oauth-login/refused").await;
@@ -126,7 +126,7 @@ async fn refusals(flows: &mut Flows) {
     flows.ask(request).await;
 }
 
-/// What of an API key nobody may know; the id before it may be seen. It may hold the letter that parts them.
+/// The secret part of an API key, after the public id. It may itself contain the separator.
 fn secret_of(key: &str) -> &str {
     key.splitn(3, '_').nth(2).expect("a key has three parts")
 }
@@ -186,7 +186,7 @@ async fn places(flows: &Flows, bus: &Bus, pushes: &mut Subscriber) -> Vec<Place>
     bus.client.publish(format!("ms.oauth.{ACCOUNT}.event._._.end"), end.into()).await.expect("the bus is there");
     loop {
         let message = pushes.next().await.expect("the bus is there");
-        // What nodes ask and are answered is theirs, and looked at by itself.
+        // The calls of nodes and their answers are checked separately.
         let is_call = message.subject.starts_with("ms.oauth.") && message.subject.split('.').count() == 4;
         if is_call || message.subject.starts_with("_INBOX") {
             continue;
@@ -217,7 +217,7 @@ fn found(places: &[Place], all: &Search, without_access: &Search) -> Vec<String>
     found.collect()
 }
 
-/// What the receiver of events got.
+/// The requests of the webhook receiver.
 fn webhooks(flows: &Flows) -> Vec<u8> {
     let asked = flows.world.provider.asked().into_iter().filter(is_hook);
     asked.flat_map(|asked| format!("{:?} {}\n", asked.headers, asked.body).into_bytes()).collect()
@@ -242,7 +242,7 @@ fn marks(flows: &Flows, key: &(String, Vec<u8>)) -> Marks {
     let mut marks = flows.marks.clone();
     for (name, value) in [("code", CODE), ("refresh token", REFRESH), ("client secret", SECRET), ("basic", BASIC)] {
         marks.add(name, value);
-        // Whatever encodes it in its own way leaves the beginning as it is.
+        // Every encoding leaves the beginning unchanged.
         marks.add(name, value.split_once('/').expect("a mark has parts").0);
     }
     for (name, value) in
@@ -298,7 +298,7 @@ async fn e3_e5_f1_no_secret_is_found_where_it_does_not_belong() {
     assert!(String::from_utf8_lossy(&before[0].1).contains("DEBUG"), "the log's filter is in force");
     assert_eq!(found(&before, &all.search(), &without_access.search()), [""; 0]);
 
-    // Whatever gets there would be found there.
+    // Checks that a secret on the bus would be found.
     all.add("planted", planted);
     without_access.add("planted", planted);
     let request = flows.with_key(Method::GET, &format!("oauth-connections?{planted}=1"));

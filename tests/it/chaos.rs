@@ -1,5 +1,5 @@
-//! Workers that die at random places while many logins run. However it goes: no code is sent twice, and whoever was
-//! told of a connection finds it stored.
+//! Workers that die at random failpoints while many logins run. In every case no code is sent twice, and every
+//! connection that was reported to a caller is stored.
 //!
 //! `CHAOS_ROUNDS` asks for more rounds than the one of an ordinary run, `CHAOS_SEED` for those of an earlier run.
 
@@ -34,9 +34,9 @@ const LOGINS: usize = 30;
 const CONNECTIONS: usize = LOGINS / 2;
 /// Workers that die in a round.
 const DEATHS: usize = 4;
-/// How many of them there are at once, beside the one that lives.
+/// Doomed workers that run at once, beside the one that survives.
 const WAVE: usize = 2;
-/// How long a wave has to die: what the dead held comes again after five seconds.
+/// Time for a wave to die: the commands of a dead worker are redelivered after five seconds.
 const DYING: Duration = Duration::from_secs(6);
 
 struct Login {
@@ -67,7 +67,7 @@ async fn round(random: &mut StdRng) {
     let logins = join_all(states.into_iter().enumerate().map(|(number, state)| arrive(&fleet, number, state)));
     let deaths = async {
         for wave in dooms[WAVE..].chunks(WAVE) {
-            // One that gets no command any more has nothing to die of.
+            // A worker that gets no more commands reaches no failpoint.
             join_all(doomed.iter_mut().map(|worker| timeout(DYING, worker.ended()))).await;
             doomed = doomed_workers(&fleet, wave).await;
         }
@@ -90,7 +90,7 @@ async fn doomed_workers(fleet: &Fleet, places: &[&str]) -> Vec<Worker> {
 async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {
     let code = format!("code-{number}");
     let (mut status, mut body) = fleet.arrive(&state, &code).await;
-    // The call that asks whose state it is went to a worker that died: the browser's person tries again.
+    // The call that looks up the state's account went to a worker that died: the user tries again.
     for _ in 0..2 {
         if status != StatusCode::SERVICE_UNAVAILABLE {
             break;

@@ -43,7 +43,7 @@ fn lines_of(test: &str) -> Vec<String> {
     test.split('_').map(str::to_uppercase).take_while(|part| known.contains(part)).collect()
 }
 
-/// The rows of the map: a line's number, what it says, and the tests behind it.
+/// The rows of the map: a line's number, its requirement and its tests.
 fn rows(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut rows = BTreeMap::new();
     for row in text.lines().filter_map(|line| line.strip_prefix("| ")) {

@@ -16,7 +16,7 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
 use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, parameter, state_of};
 
-/// What a command line left.
+/// Exit code and output of a command.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
@@ -65,7 +65,7 @@ async fn connected() -> World {
     world
 }
 
-/// Whether it says so; the hour has begun a while ago.
+/// Returns true if the text names an expiry in just under an hour.
 fn ends_within_the_hour(text: &str) -> bool {
     (50..60).any(|minutes| text.contains(&format!("in {minutes} min")))
 }

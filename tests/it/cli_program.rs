@@ -10,7 +10,7 @@ use crate::provider::Provider;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
-/// Every command, and whether it prints something for people, and so takes `--json`.
+/// Every command, and true if it prints an answer and so accepts `--json`.
 const COMMANDS: [(&str, bool); 26] = [
     ("serve", false),
     ("setup", true),

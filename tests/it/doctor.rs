@@ -1,4 +1,4 @@
-//! `tokenbus doctor`: what it finds, what it advises, and how it ends.
+//! `tokenbus doctor`: its findings, its advice and its exit code.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -56,7 +56,7 @@ async fn doctor_names_each_problem_and_its_remedy() {
     let keys = folder.path().join("keys");
     let settings = settings(&nats, "worker", &keys);
 
-    // Nothing has been set up.
+    // Before `tokenbus setup`.
     let (code, found, report) = statuses(&settings, "worker").await;
     assert_eq!((code, found["keyring"].as_str(), found["streams"].as_str()), (Some(1), "failed", "failed"), "{report}");
     assert!(report.to_string().contains("tokenbus keys generate") && report.to_string().contains("tokenbus setup"));
@@ -64,7 +64,7 @@ async fn doctor_names_each_problem_and_its_remedy() {
     assert_eq!(code, Some(1));
     assert!(report.to_string().contains("no worker answers"), "{report}");
 
-    // One stream differs, and one key is in use that nobody here has.
+    // One stream differs, and a key in use is missing from the keyring.
     run(&settings, &["keys", "generate", "--out", keys.to_str().unwrap()]).await;
     let root = async_nats::jetstream::new(nats.connect("root").await);
     let other = json!({ "name": "OAUTH_DEAD", "subjects": ["oauth.dead.>"], "max_msgs": 7 });
@@ -111,7 +111,7 @@ async fn doctor_distinguishes_invalid_settings_from_an_absent_server() {
     assert!(printed.contains("✗ NATS") && printed.contains("→ start nats-server"), "{printed}");
 }
 
-/// A user without JetStream is not told that the server is too old, nor waited for at each stream.
+/// A user without JetStream gets no error about the server's version, and doctor does not wait at each stream.
 #[tokio::test]
 async fn doctor_explains_a_user_of_another_role() {
     let nats = Nats::start().await;
@@ -131,7 +131,7 @@ async fn doctor_explains_a_user_of_another_role() {
     assert!(printed.contains("refuses this user: correct `nats.user`"), "{printed}");
 }
 
-/// What a worker's start would be refused for: an entry from after the copy that `OAUTH` was restored from.
+/// An entry newer than the backup that `OAUTH` was restored from: a worker would refuse to start.
 #[tokio::test]
 async fn doctor_finds_a_record_stream_that_would_go_backwards() {
     let nats = Nats::edited(&[ROOT], &["root"]).await;

@@ -1,4 +1,4 @@
-//! The gateway as a process of its own, without a bus: TLS, SIGHUP, and what its log says of a request.
+//! The gateway as a separate process, without a bus: TLS, SIGHUP and its access log.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -22,7 +22,7 @@ struct Process {
 }
 
 impl Process {
-    /// Starts `serve` in that role, with a bus that never comes and these settings, named without `TOKENBUS_`.
+    /// Starts `serve` in that role with an unreachable bus and these settings, named without `TOKENBUS_`.
     fn start(folder: TempDir, role: &str, settings: &[(&str, &str)]) -> Self {
         let running = Running::start(Path::new(PROGRAM), &folder.path().join("log"), |command| {
             configure(command, settings);
@@ -62,7 +62,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
-/// Writes a new certificate for loopback and its key; gives a client that trusts that one alone.
+/// Writes a new certificate for loopback and its key. Returns a client that only trusts this certificate.
 fn renew(folder: &Path) -> Client {
     let key = KeyPair::generate().expect("a key");
     let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
@@ -92,7 +92,7 @@ async fn the_gateway_serves_tls_and_reloads_certificates_while_it_runs() {
     plain.set_scheme("http").expect("a scheme");
     assert_ne!(status(&client, &plain).await, Some(StatusCode::OK), "plain HTTP on the same port");
 
-    // Broken: the old one goes on, and the log says why. Whole again: the new one, at once.
+    // With a broken file the old certificate stays in use and the log says why; a valid file is loaded at once.
     std::fs::write(&cert, "nothing").expect("the folder can be written");
     signal(edge.running.pid(), "HUP");
     edge.has_logged("the certificate in force stays: http.tls_cert: no PEM certificate").await;
@@ -100,7 +100,7 @@ async fn the_gateway_serves_tls_and_reloads_certificates_while_it_runs() {
     let newer = renew(edge.folder.path());
     signal(edge.running.pid(), "HUP");
     eventually(async || status(&newer, &url).await == Some(StatusCode::OK), || edge.log()).await;
-    // Without a signal, too.
+    // Files are reloaded without a signal, too.
     let newest = renew(edge.folder.path());
     eventually(async || status(&newest, &url).await == Some(StatusCode::OK), || edge.log()).await;
     assert!(!edge.log().contains("PRIVATE KEY"));
@@ -155,7 +155,7 @@ async fn f2_access_logs_name_the_client_and_drop_the_query() {
     assert!(!log.contains("canary"), "{log}");
 }
 
-/// What a person is told who starts the program with that setting.
+/// The error text of a start with that setting.
 async fn told(settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(PROGRAM);
     configure(&mut command, settings);

@@ -1,4 +1,4 @@
-//! The audit log: one event of each kind, with who did it, why, and which record came of it.
+//! The audit log: one event of each kind, with its actor, its reason and its record.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +12,8 @@ use crate::provider::{Provider, Said};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::World;
 
-/// A provider that takes the code `good` and no other, and after the first refresh says what it is told.
+/// A provider that only accepts the code `good`. Refreshes fail with 503 while the first flag is set, and with
+/// `invalid_grant` while the second one is.
 async fn provider() -> (Provider, &'static AtomicBool, &'static AtomicBool) {
     let (down, refuses): (&AtomicBool, &AtomicBool) = (Box::leak(Box::default()), Box::leak(Box::default()));
     let provider = Provider::start(move |number, asked| match asked.form() {
@@ -27,12 +28,12 @@ async fn provider() -> (Provider, &'static AtomicBool, &'static AtomicBool) {
     (provider.await, down, refuses)
 }
 
-/// The actor that an API key is.
+/// The actor name of an API key.
 fn actor(key: &str) -> String {
     format!("key:{}", key.split('_').nth(1).expect("a key has an id"))
 }
 
-/// Who did it, why, and whether a record is named.
+/// Actor, reason, and true if the event names a record.
 type Told<'a> = (&'a str, Option<&'a str>, bool);
 
 /// The newest event of that kind, on its subject.
@@ -75,7 +76,7 @@ async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
     assert_eq!(failed["sequence"], refreshed["sequence"], "what is still in force");
     down.store(false, Ordering::Relaxed);
     refuses.store(true, Ordering::Relaxed);
-    // While its failure is young, it is the answer.
+    // A recent failure is returned without asking the provider again.
     eventually("the provider is asked again and refuses", async || {
         send(tokenbus, Method::GET, key, refresh).await.status == 400
     })

@@ -1,4 +1,4 @@
-//! What clients of the gateway ask for that nobody would who means well.
+//! Malicious requests of the gateway's clients.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ async fn g3_frequent_readiness_requests_rarely_reach_the_bus() {
     client.flush().await.unwrap();
     let (http, began) = (reqwest::Client::builder().no_proxy().build().unwrap(), Instant::now());
     let mut rounds = 0;
-    // For longer than an answer is believed.
+    // For longer than an answer is cached.
     while rounds < 8 || began.elapsed() < Duration::from_secs(1) {
         rounds += 1;
         let all = join_all((0..50).map(|_| http.get(fleet.endpoint("readyz")).send())).await;

@@ -1,4 +1,4 @@
-//! An edge that belongs to an attacker: it has the edge's NATS user and all that passes through it, and no more.
+//! An edge under an attacker's control: it has the edge's NATS user and the requests that pass through it.
 
 use async_nats::HeaderMap;
 use async_nats::client::Request;
@@ -148,7 +148,7 @@ fn connection(name: &str) -> ConnectionKey {
     }
 }
 
-/// What travels of a signed request.
+/// The credential of a signed request as it is sent to workers.
 fn signed(user: &KeyPair, jwt: &str, method: &str, target: &str) -> String {
     let request = request(jwt, method, target);
     let headers = sign(user, &request);
@@ -184,7 +184,7 @@ async fn e9_calls_with_forged_or_foreign_credentials_are_refused() {
             assert_eq!(status, 401, "{call} {credential:?}: {body}");
         }
     }
-    // A credential that did come by is good for its own account alone, whatever the call says.
+    // A captured credential only works for its own account, regardless of the call's fields.
     for credential in [format!("Bearer {own}"), world.key(1)] {
         for call in ["token", "refresh", "delete"] {
             assert_eq!(world.call(call, Some(&credential), &one).await.0, 404, "{call}");
@@ -218,7 +218,7 @@ async fn e9_a_captured_signed_request_works_once_and_only_as_signed() {
         let (status, body) = world.call(call, Some(&captured), &body).await;
         assert_eq!(status, 401, "{call}: {body}");
     }
-    // Nor does the edge change what it hands on.
+    // The edge cannot change a signed request that it forwards, either.
     for changed in [
         captured.replace("oauth-token/one", "oauth-token/two"),
         captured.replace(" GET ", " DELETE "),
@@ -227,7 +227,7 @@ async fn e9_a_captured_signed_request_works_once_and_only_as_signed() {
     ] {
         assert_eq!(world.call("token", Some(&changed), &one).await.0, 401, "{changed}");
     }
-    // In a command of its own making.
+    // In a command that the edge built itself.
     let credential = Credential::new(Secret::new(captured.as_str()));
     let subject = config_subject(&account.public_key(), Verb::Delete);
     let answer = world.command(&subject, Work::Delete { credential }).await;
@@ -276,7 +276,7 @@ async fn e9_only_an_admins_credential_of_its_account_changes_a_config() {
 async fn e9_a_captured_command_works_under_no_other_subject_or_id() {
     let world = World::start().await;
     let config = world.fleet.stored_config().await;
-    // As if an admin's command had passed through, sealed: all that its sender has of it is this.
+    // As if an admin's command had passed through: the edge only has this sealed form.
     let captured = world.seal(&config_subject(ACCOUNT, Verb::Put), world.config_put(&world.key(0)));
     let elsewhere =
         CommandSubject::config(Integration::parse("elsewhere").unwrap(), Account::parse(ACCOUNT).unwrap(), Verb::Put);
@@ -312,7 +312,7 @@ async fn e9_only_workers_can_send_due_refreshes_and_revocations() {
     for verb in [Verb::Refresh, Verb::Revoke] {
         let subject = CommandSubject::connection(&connection("one"), verb);
         assert!(!wire.may_publish(&subject.subject()).await, "the edge may publish {subject}");
-        // Even from somebody who may put it there, nobody believes it.
+        // Workers reject it even from a user who may publish it.
         let work = if verb == Verb::Refresh {
             Work::Refresh { actor: None, sequence: 1, slot_reserved: false }
         } else {

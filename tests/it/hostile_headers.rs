@@ -1,4 +1,4 @@
-//! Messages whose headers or subjects no client library would write: whoever may publish can send them by hand.
+//! Messages whose headers or subjects no client library would write. Any user with publish permission can send them.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 use crate::wire::Wire;
 
-/// Header blocks that a reader may stumble over.
+/// Malformed header blocks.
 const HEADERS: [&[u8]; 11] = [
     b"NATS/1.0\r\nOauth-Credential: a\rb\r\n\r\n",
     b"NATS/1.0\r\nno colon\r\n\r\n",
@@ -22,7 +22,7 @@ const HEADERS: [&[u8]; 11] = [
     b"\r\n",
 ];
 
-/// Tokens of subjects that the server takes and a reader may stumble over: no text, and what some call a space.
+/// Subject tokens that the server accepts and a client may not: invalid UTF-8, and Unicode spaces.
 const TOKENS: [&[u8]; 6] =
     [b"\xff", b"a\xc3", "a\u{2003}1".as_bytes(), "a\u{a0}1\u{a0}2".as_bytes(), b"a\x0b1", b"\x1b[31m"];
 
@@ -49,7 +49,7 @@ async fn e9_malformed_headers_stop_no_worker() {
             send(&mut wire, &subject, headers).await;
         }
     }
-    // Calls are answered again, by the same worker, and what has another connection never noticed.
+    // The same worker answers calls again; its other NATS connections were not affected.
     fleet.ready().await;
     let state = fleet.login("one").await;
     assert_eq!(fleet.arrive(&state, "code").await.0.as_u16(), 200);
@@ -61,7 +61,7 @@ async fn e9_malformed_headers_stop_no_worker() {
     })
     .await;
     assert!(!worker.has_ended(), "{}", worker.log());
-    // Once a library stands all of these, it needs no connections apart any more, nor a queue that is sifted.
+    // Once the client library accepts all of these, separate connections and the quarantine are no longer needed.
     assert!(worker.log().contains(": the connection broke: "), "{}", worker.log());
     assert!(!worker.log().contains("cannot take commands"), "{}", worker.log());
 }
@@ -78,8 +78,8 @@ async fn e9_a_command_with_malformed_headers_is_dropped_and_blocks_no_other() {
     are_given_up(fleet, first, HEADERS.len()).await;
 }
 
-/// So many commands are given up, and then the next login goes well. A worker may end of one of them; whoever looks after
-/// workers starts another.
+/// Waits until that many commands are dropped, then checks that the next login works. A command may end a worker, which
+/// its supervisor would start again.
 async fn are_given_up(fleet: Fleet, first: Worker, many: usize) {
     let worker = std::cell::RefCell::new(first);
     eventually("the commands are given up", async || {

@@ -1,4 +1,4 @@
-//! The callback: what a browser may bring, and what becomes of the login.
+//! The callback: the requests a browser may send, and their effect on the login.
 
 use reqwest::{Method, RequestBuilder};
 
@@ -24,7 +24,7 @@ impl World {
         ask(self.arrival(Method::GET, query)).await
     }
 
-    /// Checks that a login was not used up: it still works.
+    /// Checks that a login was not consumed: it still works.
     async fn still_works(&self, state: &str) {
         let answer = self.come(&[("code", "c"), ("state", state)]).await;
         assert_eq!(answer.status, 200, "{}", answer.text);

@@ -1,4 +1,4 @@
-//! Integrations' configs: who may write them, what they may hold, and what is shown of them.
+//! Integrations' configs: permission to write them, valid fields, and the fields that answers show.
 
 use async_nats::jetstream;
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! Connections as callers see them, each its own account's alone, and what a login may ask for.
+//! Connections as callers see them, limited to their own account, and the parameters of a login.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -103,7 +103,7 @@ async fn e4_connections_of_another_account_are_404() {
     assert_eq!(world.read("mine").await.1["access_token"], "at-0");
     assert_eq!(get(tokenbus, &foreign, "odd/oauth-token/mine").await.json()["access_token"], "at-1");
 
-    // A page's cursor holds no right: with another account's it shows one's own.
+    // A cursor grants no access: used by another account, it shows only that account's connections.
     assert_eq!(world.connect("more").await.0, 200);
     let page = get(tokenbus, &tokenbus.key, "oauth-connections?limit=1").await.json();
     let cursor = page["next_cursor"].as_str().expect("there is more");
@@ -185,7 +185,7 @@ async fn g3_pending_logins_are_bounded() {
     let settings = [("OAUTH__MAX_PENDING_LOGINS", "3")];
     let world = World::with_settings(Provider::generous().await, &settings).await;
     let (tokenbus, mut states) = (&world.tokenbus, Vec::new());
-    // A login that has ended takes no place.
+    // A finished login does not count.
     for name in ["a", "b", "c", "d"] {
         assert_eq!(world.connect(name).await.0, 200, "{name}");
     }

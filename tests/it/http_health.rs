@@ -43,7 +43,7 @@ async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_missing() {
     nats.restart_once_killed().await;
     let is_named = async || {
         let answer = ask(world.tokenbus.request(Method::GET, "readyz")).await;
-        // What was found before is remembered for a moment.
+        // The last result is cached for a moment.
         answer.status == 503 && answer.error().contains("KV_oauth_states is missing")
     };
     eventually("readiness names it", is_named).await;
@@ -82,7 +82,7 @@ async fn a_bus_killed_during_a_login_loses_no_stored_connection() {
     let bus = Bus::of(&world.tokenbus.nats).await;
     eventually("the command ends", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
     assert_eq!(world.provider.asked().len(), 2, "the code was sent once");
-    // The worker held on to what the provider issued until the bus was back: the new connection, whole.
+    // The worker held the issued tokens until the bus was back, then stored the complete new connection.
     let after = world.read("kept").await;
     assert_eq!(
         (after.0.as_u16(), &after.1["access_token"], &after.1["status"]),

@@ -1,4 +1,4 @@
-//! The authorization request and what binds its answer to it, from the login to the token request.
+//! The authorization request and the parameters that bind its answer to it, from the login to the token request.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -51,7 +51,7 @@ async fn a1_a_state_is_256_bits_and_reveals_nothing_about_its_login() {
         let state = world.login(connection).await.state;
         let bits = BASE64_URL_SAFE_NO_PAD.decode(&state).expect("a state is base64url");
         assert_eq!((bits.len(), state.len()), (32, 43));
-        // What is kept is found by its hash, so that nobody learns it from the bus.
+        // The login is stored under the state's hash, so that the bus does not reveal the state.
         let hash = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&state));
         let kept = bus.messages("KV_oauth_states").await;
         assert!(kept.iter().any(|login| login.subject.as_str() == format!("$KV.oauth_states.{hash}.{ACCOUNT}")));
@@ -175,7 +175,7 @@ async fn b5_the_issuer_is_demanded_of_codes_and_errors_before_any_token_request(
             let mut query = vec![answer, ("state", state.as_str())];
             query.extend(iss.map(|iss| ("iss", iss)));
             world.come_back(&query).await.is_refused(400, "issuer");
-            // A mix-up uses the login up: whoever made it has the state.
+            // A mix-up consumes the login: the attacker knows the state.
             world.come_back(&[("code", "c"), ("state", &state), ("iss", issuer)]).await.is_refused(401, "used already");
         }
     }

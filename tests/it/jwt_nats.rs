@@ -1,4 +1,4 @@
-//! JWTs of NATS users over HTTP: as bearers, and behind requests that the user signs.
+//! JWTs of NATS users over HTTP: as bearers, and in requests that the user signs.
 
 use nkeys::KeyPair;
 use reqwest::{Method, RequestBuilder};

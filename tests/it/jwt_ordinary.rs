@@ -1,4 +1,4 @@
-//! Ordinary JWTs as bearers: whose they are, which are refused, and what becomes of the issuer's keys.
+//! Ordinary JWTs as bearers: their account, which of them are refused, and how the issuer's keys are fetched.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ const ISSUER: &str = "https://sso.example";
 const SECRET: &str = "a-secret-of-thirty-two-bytes-or-more";
 const REFUSED: &str = "the credential is not valid or has expired";
 
-/// The issuer's keys as it gives them out; none is an error.
+/// The issuer's published keys; `None` answers with an error.
 type Published = Arc<Mutex<Option<Vec<Value>>>>;
 
 /// A world that knows an issuer.
@@ -189,7 +189,7 @@ async fn without_the_issuers_keys_its_jwts_are_503_and_shared_secret_jwts_work()
     assert_eq!(list(&world, &jwt).await.status, 200);
 }
 
-/// Whoever waits for keys holds a place for calls, and may be anybody.
+/// An unauthenticated caller that waits for keys holds a permit for calls.
 #[tokio::test]
 async fn g3_an_issuer_that_hangs_delays_one_caller_and_the_others_are_refused() {
     let rsa = signer("k", Algorithm::RS256);

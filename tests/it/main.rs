@@ -1,4 +1,4 @@
-//! tokenbus on real nats-servers, one for each test, with a provider that answers whatever a test wants.
+//! tokenbus on real nats-servers, one for each test, with a provider that gives scripted answers.
 //!
 //! Tests that kill workers at named places need the feature `failpoints`: `cargo test --features failpoints`.
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 
-/// Values that must not turn up.
+/// Secrets that must not be found.
 #[derive(Clone, Default)]
 pub(crate) struct Marks {
     forms: Vec<(String, Vec<u8>)>,
@@ -36,7 +36,7 @@ impl Marks {
 }
 
 impl Search {
-    /// What is found there, by name and form; never the value itself.
+    /// The secrets found, by name and form, never by value.
     pub(crate) fn find(&self, text: &[u8]) -> Option<&str> {
         text.windows(BEGIN).enumerate().find_map(|(at, begin)| {
             let forms = self.0.get(begin)?;
@@ -62,7 +62,7 @@ fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     for offset in 0..3 {
         let padded = [&vec![b' '; offset], value].concat();
         for encoded in [BASE64_STANDARD_NO_PAD.encode(&padded), BASE64_URL_SAFE_NO_PAD.encode(&padded)] {
-            // The first and last letters depend on what stands around the value.
+            // The first and last letters depend on the surrounding bytes.
             let begin = (offset * 8).div_ceil(6);
             let whole = padded.len() * 8 / 6;
             forms.push(("in base64", encoded.as_bytes()[begin..whole].to_vec()));

@@ -17,7 +17,7 @@ use crate::support::tokenbus::Tokenbus;
 use crate::support::wait::PATIENCE;
 use crate::world::World;
 
-/// Ports that are free, from there on. No system gives them to whoever asks for any port, as the tests beside do.
+/// Free ports from this one on, below the range from which the system assigns ports to other tests.
 fn free_ports<const N: usize>(from: u16) -> [u16; N] {
     let mut free = (from..).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     std::array::from_fn(|_| free.next().expect("a free port"))

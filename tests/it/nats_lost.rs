@@ -32,14 +32,14 @@ async fn d9_a_queue_that_the_server_lost_is_created_again() {
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
 }
 
-/// What the server lost while nobody looked. Commands go on: nothing of theirs fails.
+/// Deletes the schedules' stream while the server is down, then restarts it. Commands are not affected.
 async fn loses_its_schedules(nats: &mut Nats) {
     let folder = nats.store().join("jetstream/OAUTH/streams/OAUTH_SCHEDULE");
     std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     nats.restart_once_killed().await;
 }
 
-/// The one connection has its schedule again, and logins go on.
+/// The connection has its schedule again, and logins work.
 async fn is_mended(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
@@ -84,5 +84,5 @@ async fn a_bus_outage_is_logged_once_and_then_at_growing_intervals() {
     world.tokenbus.nats.restart_once_killed().await;
     eventually("each says that it is back", async || count(&world, "connected to NATS") >= connected + away).await;
     let password = world.tokenbus.nats.password("worker");
-    assert!(!world.tokenbus.log().contains(password), "nothing that a server is told who one is with");
+    assert!(!world.tokenbus.log().contains(password), "the log has no credential for the server");
 }

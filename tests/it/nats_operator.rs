@@ -1,4 +1,4 @@
-//! What the NATS user `operator` may not do: each request is refused to it, and then works for a user who may.
+//! Requests that the NATS user `operator` must not make: each is refused, then succeeds for a user with the permission.
 
 use async_nats::Client;
 use async_nats::client::{Request, RequestErrorKind};
@@ -34,7 +34,7 @@ impl Scene {
         Self { world, operator, root }
     }
 
-    /// The server refuses it to the operator and answers it to another; gives that answer.
+    /// Checks that the server refuses the request to the operator and answers an unlimited user. Returns that answer.
     async fn refused(&mut self, subject: &str, payload: &Value) -> (String, bool) {
         let payload = if payload.is_null() { String::new() } else { payload.to_string() };
         let (refused, answered) = self.operator.asks(subject, &payload, "_INBOX_operator.answer").await;
@@ -81,7 +81,7 @@ async fn e3_the_operator_reads_no_record_by_any_api() {
     assert!(read.get("error").is_none(), "{read}");
 }
 
-/// How JetStream's API shows a payload: in base64. The token stands somewhere within, so by its three alignments.
+/// The token as JetStream's API may show it: in base64, at each of the three alignments.
 fn data_encoding(text: &str) -> String {
     use base64::Engine as _;
     let body = format!(r#"{{"access_token":"{text}"#);

@@ -1,4 +1,4 @@
-//! Each process finds out what it may do on the bus, and says what is missing.
+//! Each process checks its permissions on the bus and names the missing ones.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -80,7 +80,7 @@ async fn e6_no_edge_receives_answers_between_workers() {
     }
 }
 
-/// What the program counts as needed is what the shipped users have, stream by stream.
+/// The permissions that the program needs are those of the shipped users, stream by stream.
 #[tokio::test]
 async fn all_shipped_users_have_the_permissions_they_need() {
     let world = World::with(Provider::generous().await).await;
@@ -164,13 +164,13 @@ async fn a_process_that_lacks_a_permission_names_it_and_does_not_start() {
     )
     .await;
     check("all", "worker", ("            \"oauth.reply.*.*\"\n", ""), "subscribe `oauth.reply.").await;
-    // What is denied is not there, whatever is allowed.
+    // A denied subject is missing even if it is also allowed.
     let denied =
         ("subscribe: { allow: [\"oauth.reply", "subscribe: { deny: [\"oauth.reply.>\"], allow: [\"oauth.reply");
     check("edge", "edge", denied, "subscribe `oauth.reply.").await;
 }
 
-/// Nothing is known to be missing: it goes on with a warning.
+/// No permission is known to be missing, so it continues with a warning.
 #[tokio::test]
 async fn a_process_that_cannot_read_its_permissions_warns_and_works() {
     let edit = (

@@ -1,4 +1,4 @@
-//! Who may do what on the bus, with the configuration that is shipped.
+//! The permissions of each NATS user, with the shipped configuration.
 
 use async_nats::client::RequestErrorKind;
 use futures_util::StreamExt as _;
@@ -13,7 +13,7 @@ use crate::support::tokenbus::ACCOUNT;
 use crate::wire::Wire;
 use crate::world::World;
 
-/// What none of the others may publish, for it would change what is stored or read what is not theirs.
+/// Subjects that other users must not publish on: a message would change stored data or read foreign data.
 pub(crate) const INNER: [&str; 14] = [
     "oauth.record.A.odd.one",
     "oauth.record.config.odd",
@@ -37,10 +37,10 @@ pub(crate) async fn world() -> World {
     world
 }
 
-/// Sequences of every stream and bucket, but for what the commands themselves leave.
+/// Last sequence of every stream and bucket, without those that the commands themselves write.
 pub(crate) async fn stored(bus: &Bus) -> Vec<(&'static str, u64)> {
     let mut sequences = Vec::new();
-    // When an API key was used is noted at any time.
+    // A worker may write the last use of an API key at any time.
     let buckets = BUCKETS.into_iter().filter(|name| *name != "KV_oauth_api_keys");
     for name in buckets.chain(["OAUTH", "OAUTH_SCHEDULE", "OAUTH_EVENTS"]) {
         sequences.push((name, bus.last_sequence(name).await));
@@ -84,7 +84,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
     ];
     for subject in INNER.into_iter().chain(more) {
         assert!(!edge.may_publish(subject).await, "the edge may publish {subject}");
-        assert!(root.may_publish(subject).await, "nobody may publish {subject}");
+        assert!(root.may_publish(subject).await, "no user may publish {subject}");
     }
     for subject in [
         ">",
@@ -110,7 +110,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
     ] {
         for pattern in [subject.to_owned(), format!("{subject} mine")] {
             assert!(!edge.may_subscribe(&pattern).await, "the edge may subscribe {pattern}");
-            assert!(root.may_subscribe(&pattern).await, "nobody may subscribe {pattern}");
+            assert!(root.may_subscribe(&pattern).await, "no user may subscribe {pattern}");
         }
     }
     for subject in ["oauth.edge.whoami", "ms.integration.oauth.A.odd.one.exchange", "$SYS.REQ.USER.INFO"] {

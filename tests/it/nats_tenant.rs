@@ -1,4 +1,4 @@
-//! What tenants get and reach, and where answers to them and to gateways can be made to land.
+//! The subjects that tenants receive and reach, and those to which answers can be directed.
 
 use futures_util::StreamExt as _;
 use futures_util::stream::SelectAll;
@@ -61,7 +61,7 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
     let last = format!("ms.integration.oauth.{ACCOUNT}.odd.last");
     let end = format!("ms.oauth.{ACCOUNT}.event.odd.last.end");
     bus.client.publish(end.clone(), "".into()).await.unwrap();
-    // Somebody hears all of it.
+    // An unlimited user receives all of it.
     let mut theirs = 0;
     while let Some(message) = control.next().await.filter(|message| message.subject.as_str() != end) {
         theirs += usize::from(message.subject.contains(&other));
@@ -114,7 +114,7 @@ async fn e4_a_tenants_requests_for_other_accounts_have_no_responder() {
             Err(error) => {
                 assert_eq!(error.kind(), async_nats::client::RequestErrorKind::NoResponders, "{subject}: {error}");
             }
-            // An account without JetStream is told so.
+            // An account without JetStream gets this error.
             Ok(answer) => {
                 let text = String::from_utf8_lossy(&answer.payload).into_owned();
                 assert!(subject.starts_with("$JS.API") && text.contains("\"error\""), "{subject}: {text}");
@@ -164,8 +164,8 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
         // An answer of a call, and the PubAck of a command.
         edge.say(&format!("PUB oauth.edge.ready {reply} 2\r\n{{}}\r\n")).await;
         edge.say(&format!("PUB ms.integration.oauth.{ACCOUNT}.odd.one.exchange {reply} 2\r\n{{}}\r\n")).await;
-        // An answer of a call of a node; what serves such calls answers wherever it is told to. The server itself lets
-        // nobody be answered on an ack's subject.
+        // The answer to a node's call goes to any reply subject that the node names. The server itself does not allow a
+        // reply subject of an ack.
         let said = tenant.say(&format!("PUB ms.oauth.{ACCOUNT}.token {reply} 2\r\n{{}}\r\n")).await;
         if reply.starts_with("$JS.ACK.") {
             assert!(said.iter().any(|line| line.starts_with("-ERR 'Permissions Violation")), "{said:?}");
@@ -175,7 +175,7 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
         let question = served.next().await.expect("a tenant's call arrives");
         bus.client.publish(question.reply.expect("it wants an answer"), "junk".into()).await.unwrap();
     }
-    // All of that is behind us once the next call and the next command are answered.
+    // All of them are handled once the next call and the next command are answered.
     bus.client.publish("_INBOX_worker.mine.end", "".into()).await.unwrap();
     assert_eq!(inbox.next().await.expect("the inbox works").subject.as_str(), "_INBOX_worker.mine.end");
     let connected = world.connect("two").await;

@@ -138,7 +138,7 @@ async fn e4_a_node_can_only_call_for_its_own_account() {
         let error = node.request(format!("ms.oauth.{other}.{name}"), "{}".into()).await.expect_err("nobody answers");
         assert_eq!(error.kind(), async_nats::client::RequestErrorKind::NoResponders, "{name}");
     }
-    // Who may call for any account is still told when it is none.
+    // A user who may call for any account still gets an error for an invalid account.
     let admin = world.tokenbus.nats.connect("admin").await;
     let answer = ask(&admin, "ms.oauth.nobody.list".to_owned(), "{}".to_owned()).await;
     assert_eq!(answer.code(), "400");
@@ -163,7 +163,7 @@ async fn operators_see_the_service_and_count_its_calls() {
     let expected = ["delete", "list", "login", "refresh", "token"].map(|name| json!(format!("ms.oauth.*.{name}")));
     assert_eq!(endpoints, expected);
 
-    // Of a call that went well it is counted after its answer.
+    // A successful call is counted after its answer.
     let stats = timeout(PATIENCE, async {
         loop {
             let stats = ask("STATS").await;
@@ -207,7 +207,7 @@ async fn g2_reads_are_counted_per_credential_and_connection() {
         assert_eq!(world.read("one").await.0, StatusCode::OK);
         assert_eq!(call(&node, "token", &about("one")).await.code(), "");
     }
-    // A page hands its connections' tokens out, too. What is refused hands out none.
+    // A page returns tokens, too. A refused call returns none.
     assert_eq!(call(&node, "list", &json!({})).await.code(), "");
     assert_eq!(call(&node, "token", &about("unknown")).await.code(), "404");
     let (key, node) = (key_actor(&world), format!("node:{ACCOUNT}"));

@@ -45,7 +45,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
         headers.get("Nats-Service-Error-Code").map_or(String::new(), ToString::to_string)
     });
     let (refreshed, refused): (Vec<_>, Vec<_>) = codes.partition(String::is_empty);
-    // Some may be told that the bus is slow: on a busy machine it is, with so many reads at once.
+    // Some may get the error that the bus is slow: on a busy machine it is, with so many reads at once.
     let is_told = |code: &String| ["429", "503"].contains(&code.as_str());
     assert!(refreshed.len() >= 200 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
     assert!(refused.iter().any(|code| code == "429"), "{refused:?}");

@@ -1,4 +1,4 @@
-//! What a worker that is told to stop still does for nodes.
+//! The calls of nodes during a worker's shutdown.
 
 use std::time::Duration;
 
@@ -54,5 +54,5 @@ async fn g2_a_worker_answers_running_calls_and_publishes_its_read_counts_before_
     };
     assert_eq!((by("key:"), by("node:")), (2, asked), "{reads:?}");
     let gone = fleet.nats.connect("operator").await.request("$SRV.PING.tokenbus", "".into()).await;
-    assert!(gone.is_err(), "nobody serves any more");
+    assert!(gone.is_err(), "no worker serves calls any more");
 }

@@ -65,7 +65,7 @@ impl World {
         world
     }
 
-    /// Gives the server a new JWT of the tenant, as `nsc push` does.
+    /// Uploads a new JWT of the tenant to the server, as `nsc push` does.
     async fn push(&self, more: &Value) {
         let creds = std::fs::read_to_string(self.folder.path().join("system")).unwrap();
         let options = async_nats::ConnectOptions::with_credentials(&creds).unwrap();
@@ -117,7 +117,7 @@ async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     let jwt = mint::user(&world.tenant, &user, &json!({ "nats": { "bearer_token": true } }));
     let answer = world.list(&jwt).await;
     assert_eq!((answer.status, &answer.json()["results_total"]), (200, &json!(0)), "{}", answer.text);
-    // The resolver knows nobody of that name; the system account has no connections here, but is one of the operator's.
+    // The resolver does not know the account; the system account has no connections, but belongs to the operator.
     let bearer = json!({ "nats": { "bearer_token": true } });
     let unknown = mint::user(&KeyPair::new_account(), &user, &bearer);
     assert_eq!(world.list(&unknown).await.status, 401);

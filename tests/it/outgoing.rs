@@ -75,7 +75,7 @@ async fn d5_a_providers_retry_after_reaches_the_caller() {
     let path = format!("hub/integrations/{INTEGRATION}/oauth-refresh-token/two");
     // The second one is answered from what the first one found.
     for _ in 0..2 {
-        // A young token is the answer to whoever asks for a refresh.
+        // A recently issued token is returned for a refresh request.
         let refused = async {
             loop {
                 let answer =

@@ -1,4 +1,4 @@
-//! A provider that answers whatever a test wants, and remembers what it was asked.
+//! A provider that gives scripted answers and records its requests.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,15 +34,15 @@ impl Asked {
     }
 }
 
-/// What it answers.
+/// An answer of the provider.
 #[derive(Debug, Clone)]
 pub(crate) struct Said {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: String,
-    /// How long it thinks before.
+    /// Delay before the answer.
     pub(crate) after: Duration,
-    /// What it waits for then, if for anything.
+    /// A condition to wait for after the delay.
     pub(crate) until: Option<watch::Receiver<bool>>,
 }
 
@@ -60,7 +60,7 @@ impl Said {
         Self { after, ..self }
     }
 
-    /// The same once that is true.
+    /// Holds the answer until the condition is true.
     pub(crate) fn once(self, until: &watch::Receiver<bool>) -> Self {
         Self { until: Some(until.clone()), ..self }
     }
@@ -86,7 +86,7 @@ pub(crate) struct Provider {
 }
 
 impl Provider {
-    /// A provider whose answers `script` gives: of how many requests there were before, and the request.
+    /// A provider that answers with `script`, which receives the number of earlier requests and the request.
     pub(crate) async fn start(script: impl Fn(usize, &Asked) -> Said + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
@@ -101,7 +101,7 @@ impl Provider {
         Self::start(|number, _| Said::tokens(number)).await
     }
 
-    /// What it was asked so far.
+    /// All requests so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("no test panics with the lock").clone()
     }
@@ -113,7 +113,7 @@ async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, script: Arc
         let (asked, script) = (Arc::clone(&asked), Arc::clone(&script));
         let service = service_fn(move |request| answer(request, Arc::clone(&asked), Arc::clone(&script)));
         connections.spawn(async move {
-            // A client may hang up in the middle: that is its business.
+            // A client may disconnect at any time.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -141,7 +141,7 @@ async fn answer(
     let said = script(number, &question);
     tokio::time::sleep(said.after).await;
     if let Some(mut until) = said.until {
-        // A test that is over waits for nothing.
+        // Don't wait once the test has ended.
         let _ = until.wait_for(|is_time| *is_time).await;
     }
     let mut response = Response::builder().status(said.status);

@@ -12,7 +12,7 @@ use crate::provider::{Provider, Said};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::{INTEGRATION, World};
 
-/// So long that all callers are there before the provider has answered the first.
+/// Long enough for all callers to arrive before the provider answers the first.
 const SLOW: Duration = Duration::from_secs(2);
 const EACH: usize = 5;
 

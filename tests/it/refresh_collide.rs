@@ -1,5 +1,5 @@
-//! What meets at one connection: a refresh and a login, the clock and a caller, many callers and one failure, a worker
-//! that died and whoever waits. Whatever meets, the connection keeps a schedule and everybody gets an answer.
+//! Concurrent operations on one connection: a refresh and a login, a schedule and a caller, many callers and one
+//! failure, a dead worker and waiting callers. The connection always keeps a schedule; every caller gets an answer.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn provider(refreshed: Said) -> Provider {
     Provider::start(move |number, asked| if is_refresh(asked) { refreshed.clone() } else { Said::tokens(number) }).await
 }
 
-/// What the connection's schedules remember: one for each, those that are due included.
+/// The contents of the connection's schedules, due ones included.
 async fn schedules(fleet: &Fleet) -> Vec<Value> {
     let stream = fleet.jetstream("worker").await.get_stream("OAUTH_SCHEDULE").await.expect("the stream");
     let mut found = Vec::new();
@@ -96,7 +96,8 @@ async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
     };
     login().await;
     let meanwhile = async {
-        eventually("the provider is told", async || provider.asked().iter().any(|asked| asked.path == "/revoke")).await;
+        eventually("the revocation arrives", async || provider.asked().iter().any(|asked| asked.path == "/revoke"))
+            .await;
         login().await
     };
     let path = format!("oauth-connections/{NAME}");
@@ -142,7 +143,7 @@ async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanw
     assert_eq!(delete(&fleet, "oauth-config").await, StatusCode::OK);
     configures.kill().await;
     let first = fleet.worker_stopping_at("postpone_1_time_chosen").await;
-    // All that has to be asked is asked while nobody stands still.
+    // Prepare all calls before a worker is paused.
     let caller = RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
         traceparent: None,
@@ -177,7 +178,7 @@ async fn d9_a_refresh_due_while_a_callers_refresh_is_queued_is_not_lost() {
     let (_, _second) = tokio::join!(call, dies);
     fleet.idle().await;
     eventually("there is a schedule", async || schedules(&fleet).await.len() == 1).await;
-    // Not one that is about to be dropped.
+    // Don't count one that is about to be dropped.
     let second =
         async || schedules(&fleet).await == [json!({ "sequence": fleet.stored(NAME).await.0.unwrap()["sequence"] })];
     eventually("it is the connection's", second).await;
@@ -208,7 +209,7 @@ async fn g1_an_interrupted_revocation_is_repeated_by_the_next_worker() {
     is_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
 }
 
-/// The server has lost the command, so that nobody repeats it: the next deletion does.
+/// The server has lost the command, so that no worker repeats it; the next deletion does.
 #[tokio::test]
 async fn g1_a_lost_revocation_is_repeated_by_the_next_deletion() {
     let provider = revoking().await;

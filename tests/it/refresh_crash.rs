@@ -1,4 +1,4 @@
-//! Workers that die, or stand still for longer than the ack wait, at each place of a refresh: nobody ends up with an
+//! Workers that die, or are paused for longer than the ack wait, at each step of a refresh: no reader ends up with an
 //! older token, and a connection needs reauthorization only when the provider says so.
 
 use std::collections::HashSet;
@@ -42,7 +42,7 @@ fn refreshes(provider: &Provider) -> usize {
     provider.asked().iter().filter(|asked: &&Asked| asked.form().contains_key("refresh_token")).count()
 }
 
-/// A connection, made by a worker that is gone, and what its subscribers hear.
+/// A connection made by a worker that has ended, and its pushes.
 pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     let (mut fleet, mut first) = Fleet::configured(&provider.url).await;
     let state = fleet.login(NAME).await;
@@ -52,8 +52,8 @@ pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     let tenant = fleet.nats.connect("demo").await;
     let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
     Nats::heard(&tenant).await;
-    // A record younger than this is the answer to whoever asks for a refresh. This one is older, and its successor, or
-    // the failure to get one, is the answer to all who come however late.
+    // A refresh request returns a record younger than this. This one is older, and its successor, or
+    // the failure to get one, is the answer to all later callers.
     fleet.settings.insert("TOKENBUS_REFRESH__MIN_INTERVAL".to_owned(), "10m".to_owned());
     Bus::of(&fleet.nats).await.age(NAME).await;
     (fleet, pushes)
@@ -128,7 +128,7 @@ async fn d2_a_worker_killed_outside_the_window_loses_no_token() {
     }
 }
 
-/// Until it is over, whoever asks hears why, and when to ask again.
+/// Until the wait is over, callers get the reason and the time to retry.
 #[tokio::test]
 async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
     let provider = strict().await;
@@ -161,7 +161,7 @@ async fn held_back(fleet: &Fleet) {
     fleet.idle().await;
 }
 
-/// The way of one worker to the bus, which a test can cut.
+/// A proxy between one worker and the bus, which a test can cut.
 struct Way {
     url: String,
     cut: watch::Sender<bool>,
@@ -193,7 +193,7 @@ async fn pass(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool
     }
 }
 
-/// The one that is cut off holds the only token there is, and brings it when its way is free again.
+/// The worker that is cut off holds the only valid token, and stores it when it is connected again.
 #[tokio::test]
 async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
     let asked = Arc::new(Mutex::new(None::<watch::Sender<bool>>));
@@ -220,7 +220,7 @@ async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
     let cut = Instant::now();
     let _second = fleet.worker().await;
     held_back(&fleet).await;
-    // Long, but so that it is back before its patience ends.
+    // Long, but short enough that it is back before its timeout.
     sleep_until(cut + Duration::from_secs(20)).await;
     asked.lock().unwrap().take();
     way.cut.send_replace(false);
@@ -260,7 +260,7 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
     assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
 }
 
-/// A worker that stands still at that place until another one has ended its refresh, and then goes on.
+/// A worker that is paused at that failpoint until another one has finished its refresh, and then continues.
 async fn stops_at(place: &'static str) -> Ending {
     let provider = strict().await;
     let (fleet, mut pushes) = connected(&provider).await;

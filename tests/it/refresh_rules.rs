@@ -1,4 +1,4 @@
-//! What holds a refresh up, and what brings it back: lost schedules, full queues, absent buses and configs, providers
+//! Causes that delay a refresh, and its recovery: lost schedules, full queues, absent buses and configs, providers
 //! that are down.
 
 use std::sync::Arc;
@@ -60,7 +60,7 @@ async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "no_config");
     bus.change("w", |stored| stored["expiry"] = json!(tokenbus::internals::system::now())).await;
     assert_eq!(read(&world, "").await.1.get("access_token"), None, "the token has ended");
-    assert_eq!(world.provider.asked().len(), 1, "nobody asks the provider meanwhile");
+    assert_eq!(world.provider.asked().len(), 1, "the provider gets no request meanwhile");
 
     assert_eq!(configure(&world, Method::PUT).await, StatusCode::OK);
     eventually("it is refreshed at once", async || world.provider.asked().len() > 1).await;
@@ -81,7 +81,7 @@ async fn min_valid_has_a_default_setting_and_each_read_may_ask_for_more() {
         .await;
 }
 
-/// Whoever waits is told before the gateway's own patience ends, and a reader gets the token that is good still.
+/// A waiting caller gets an error before the gateway's own timeout, and a reader gets the still valid token.
 #[tokio::test]
 async fn d5_a_slow_refresh_is_504_and_reads_return_the_old_token() {
     let slow =
@@ -110,7 +110,7 @@ async fn d6_no_refresh_starts_while_nats_is_down() {
         signal(world.tokenbus.nats.pid(), "CONT");
     }
     let before = world.provider.asked().len();
-    // Past the time at which it is due, and past the expiry.
+    // After its due time and after the expiry.
     sleep(Duration::from_secs(7)).await;
     assert_eq!(world.provider.asked().len(), before);
     signal(world.tokenbus.nats.pid(), "CONT");
@@ -139,7 +139,7 @@ async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
     connect(&world).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
-    // Nothing that a worker could read.
+    // A command that no worker can read.
     bus.change("w", |stored| *stored = json!({ "sequence": stored["sequence"] })).await;
     bus.due("w").await;
     eventually("it is given up", async || !bus.events("refresh_failed").await.is_empty()).await;
@@ -166,7 +166,7 @@ async fn d9_the_repair_pass_removes_an_entry_that_a_late_write_restored() {
     assert_eq!(read(&world, "").await.0, StatusCode::NOT_FOUND);
 }
 
-/// A worker whose clock was ahead has begun a pass in days to come.
+/// A worker whose clock was ahead has recorded a pass in the future.
 #[tokio::test]
 async fn d9_a_repair_pass_recorded_in_the_future_does_not_prevent_the_next() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;

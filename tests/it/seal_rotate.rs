@@ -20,7 +20,7 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM, run};
 
 const NAMES: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
 
-/// A fleet with connections, its keyring, and who keeps the provider.
+/// A fleet with connections, its keyring and its provider.
 struct Ring {
     fleet: Fleet,
     worker: Worker,
@@ -40,7 +40,7 @@ impl Ring {
         Self { fleet, worker, old, _provider: provider }
     }
 
-    /// Adds a key and has it seal; gives its id.
+    /// Adds a key, makes it the sealing key and returns its id.
     async fn promote(&self) -> String {
         let added: Value = serde_json::from_str(&self.keys(&["add", "--json"]).await).unwrap();
         let new = added["id"].as_str().unwrap();
@@ -57,14 +57,14 @@ impl Ring {
         serde_json::from_str(&self.keys(&["rotate", "--json"]).await).unwrap()
     }
 
-    /// A rotation that goes on beside the test.
+    /// A rotation that runs concurrently with the test.
     fn rotating(&self, environment: &[(&str, &str)]) -> Child {
         let mut command = Command::new(PROGRAM);
         command.args(["keys", "rotate", "--json"]).envs(&self.fleet.settings).envs(environment.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().expect("the program starts")
     }
 
-    /// Everything is sealed with that key and noted to be so, and is what it was.
+    /// Checks that everything is sealed with that key, that the key list says so, and that no value changed.
     async fn is_sealed_with(&self, key: &str) {
         assert_eq!(sealed_with(&self.fleet).await, BTreeSet::from([key.to_owned()]));
         assert_eq!(in_use(&self.fleet).await, [key]);
@@ -160,12 +160,12 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
     tenant.publish(last.clone(), "".into()).await.unwrap();
     assert_eq!(pushed.next().await.unwrap().subject.as_str(), last, "nothing was pushed");
 
-    // Again: nothing is written.
+    // A second rotation writes nothing.
     let writes = fleet.stored("w0").await.1;
     assert!(ring.keys(&["rotate"]).await.starts_with("nothing to do: "));
     assert_eq!(fleet.stored("w0").await.1, writes);
 
-    // What is spare can go; workers and a new worker go on without it.
+    // A key that is no longer in use can be removed; old and new workers run without it.
     ring.drop_key(&ring.old);
     eventually("the keyring is taken up", async || ring.worker.log().matches("keyring reloaded").count() > 1).await;
     let _second = fleet.worker().await;
@@ -180,7 +180,7 @@ async fn e2_rotation_does_not_overwrite_newer_writes() {
     let new = ring.promote().await;
     let (fleet, mut rotating) = (&ring.fleet, ring.rotating(&[]));
     let mut logins = 0;
-    // Two workers of which each takes the new key up when it looks, while the rotation waits for both, then runs.
+    // Each of the two workers loads the new key at its next reload; the rotation waits for both, then runs.
     while rotating.try_wait().unwrap().is_none() {
         let sequences = join_all(NAMES.map(|name| connect(fleet, name))).await;
         for (name, body) in NAMES.into_iter().zip(sequences) {
@@ -266,7 +266,7 @@ async fn e2_an_entry_older_than_its_record_is_updated_before_the_older_key_is_re
     let fleet = &ring.fleet;
     let behind = stored(fleet, "w0").await;
     let newer = connect(fleet, "w0").await;
-    // As if the worker had died behind the record, and the command had been given up.
+    // As if the worker had died after the record, and the command had been dropped.
     let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.w0");
     fleet.jetstream("worker").await.publish(key, behind.to_string().into()).await.unwrap().await.unwrap();
     let new = ring.promote().await;

@@ -98,14 +98,14 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     let late = fleet.worker_with(&[("TOKENBUS_SECRETS__KEYS_FILE", copy.to_str().unwrap())]);
     late.ready().await;
 
-    // The first worker goes on to a key that the other one does not have, and is told so by a signal.
+    // The first worker switches, on a signal, to a key that the second one lacks.
     let id = run(&fleet.settings, &["keys", "add", "--json"]).await;
     let id: Value = serde_json::from_str(&id).unwrap();
     let id = id["id"].as_str().unwrap();
     run(&fleet.settings, &["keys", "promote", id]).await;
     first.signal("HUP");
     eventually("the keyring is taken up", async || first.log().contains("keyring reloaded")).await;
-    // Whichever worker takes it, seals it with its own key; until it was the first one.
+    // Each worker seals with its own key, so repeat until the first worker has handled one.
     eventually("the config is sealed with the new key", async || {
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
         assert_eq!(status, StatusCode::OK, "{body}");

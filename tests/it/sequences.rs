@@ -1,4 +1,4 @@
-//! `OAUTH` lost, restored alone or made anew: nothing starts until its sequences go on above all that is stored.
+//! `OAUTH` lost, restored alone or recreated: no worker starts until its sequences continue above all stored ones.
 
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ impl Lost {
         .await;
     }
 
-    /// A worker is refused, and what it says.
+    /// Checks that a worker refuses to start with this error.
     async fn refuses_to_start(&self, expected: &str) {
         let mut command = Command::new(PROGRAM);
         let output = command.args(["serve", "--role", "worker"]).envs(&self.fleet.settings).kill_on_drop(true).output();
@@ -68,7 +68,7 @@ impl Lost {
         assert!(errors.contains(expected), "`{expected}` is not in {errors}");
     }
 
-    /// `tokenbus setup` is refused, and what it says.
+    /// Checks that `tokenbus setup` fails with this error.
     async fn setup_fails(&self, arguments: &[&str], expected: &str) {
         let settings = as_user(&self.fleet.settings, &self.fleet.nats, "admin");
         let output = Command::new(PROGRAM).arg("setup").args(arguments).envs(&settings).output().await.unwrap();
@@ -154,7 +154,7 @@ async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
     let stored = lost.connect("one").await;
     let records = lost.fleet.jetstream("admin").await.get_stream("OAUTH").await.unwrap().cached_info().config.clone();
     lost.with_stopped_bus(|records| std::fs::remove_dir_all(records).unwrap()).await;
-    // Somebody makes the stream anew by hand.
+    // Someone recreates the stream by hand.
     let made = stream::Config { first_sequence: None, ..records };
     lost.fleet.jetstream("admin").await.create_stream(made).await.unwrap();
     lost.ready().await;
@@ -192,7 +192,7 @@ async fn e7_a_checkpoint_covers_only_the_entries_read_before_it() {
     let mark = &marks["oauth_connections"];
     assert_eq!((&mark["upto"], &mark["highest"]), (&json!(10_100), &json!(10_100)));
 
-    // The highest one is written over by a lower one, which the mark does not see, and another one is higher still.
+    // A lower one overwrites the highest one, which the checkpoint does not notice, and another one is even higher.
     for (name, sequence) in [("n0", 7), ("n1", 10_200)] {
         let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.{name}");
         jetstream.publish(key, json!({ "sequence": sequence }).to_string().into()).await.unwrap().await.unwrap();

@@ -1,4 +1,4 @@
-//! What the sources and the documents keep to.
+//! Rules for sources and documents.
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;

@@ -1,4 +1,4 @@
-//! `tokenbus::client::TokenSource` on the tenant's own NATS user: what a node sees whatever happens to the bus.
+//! `tokenbus::client::TokenSource` on the tenant's own NATS user, with and without a bus.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn has(source: &mut TokenSource, expected: &str) -> OauthConnection {
     timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the source never has {expected}"))
 }
 
-/// Asks until the bus is there and the token old enough to be refreshed, then gives the new one.
+/// Asks until the bus is up and the token old enough to be refreshed. Returns the new token.
 async fn refresh(world: &World, source: &TokenSource) -> Value {
     let before = source.current().map(|current| current.sequence);
     let wait = async {
@@ -58,7 +58,7 @@ async fn refresh(world: &World, source: &TokenSource) -> Value {
 async fn a_source_waits_for_the_login_receives_every_token_and_ends_when_dropped() {
     let world = World::with(Provider::generous().await).await;
     let mut source = TokenSource::open(world.tokenbus.nats.connect("demo").await, key()).await.unwrap();
-    assert!(source.current().is_none(), "nobody has logged in");
+    assert!(source.current().is_none(), "no login yet");
     let (first, connected) = tokio::join!(timeout(PATIENCE, source.token()), world.connect("one"));
     let first = first.expect("the login's token arrives").unwrap();
     assert_eq!((token(&first), Some(first.sequence)), ("at-0", connected.1["sequence"].as_u64()));
@@ -108,7 +108,7 @@ async fn a_source_survives_a_bus_restart() {
     has(&mut source, "at-1").await;
 }
 
-/// A way to the server that can be cut.
+/// A proxy to the server that can be cut.
 struct Cable {
     url: String,
     server: String,

@@ -47,7 +47,7 @@ impl Played {
         self.worker.publish_with_headers(call.reply.clone().unwrap(), headers, "".into()).await.unwrap();
     }
 
-    /// Stores a record, which is pushed. Gives its sequence.
+    /// Stores a record, which is pushed, and returns its sequence.
     async fn push(&self, token: &str) -> u64 {
         let subject = format!("oauth.record.{ACCOUNT}.odd.one");
         let answer = self.worker.request(subject, connection(0, token, 3600).to_string().into()).await.unwrap();
@@ -55,7 +55,7 @@ impl Played {
         answer["seq"].as_u64().expect("the record is stored")
     }
 
-    /// Opens a source whose first question has that answer, once what `before` does has been done.
+    /// Opens a source and, after `before` has run, answers its first call.
     async fn opened(&mut self, answer: &Value, before: impl AsyncFnOnce(&Self)) -> TokenSource {
         let key = ConnectionKey::parse(ACCOUNT, "odd", "one").unwrap();
         let open = TokenSource::open(self.nats.connect("demo").await, key);
@@ -78,7 +78,7 @@ fn connection(sequence: u64, token: &str, seconds: i64) -> Value {
     })
 }
 
-/// Waits until the source shows that token; it never shows another than these two on the way.
+/// Waits until the source has the token; until then it may only have the older of the two.
 async fn becomes(source: &mut TokenSource, before: &str, after: &str) {
     let wait = async {
         loop {

@@ -1,4 +1,4 @@
-//! Chosen events reach a receiver, signed, until it takes them.
+//! Configured events are sent, signed, until the receiver accepts them.
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, AckKind};
@@ -19,7 +19,7 @@ use crate::world::World;
 
 const SECRET: &str = "canary webhook secret, 32 bytes.";
 
-/// What the receiver got, once it got that many.
+/// The receiver's requests, once it has that many.
 async fn received(receiver: &Provider, count: usize) -> Vec<Asked> {
     let poll = async {
         while receiver.asked().len() < count {
@@ -54,7 +54,7 @@ async fn consumer(nats: &Nats) -> PullConsumer {
     jetstream.get_consumer_from_stream("webhook", "OAUTH_EVENTS").await.expect("workers made it")
 }
 
-/// Waits until no event is to be sent, or sent again.
+/// Waits until no event is pending or waiting for a retry.
 async fn settled(nats: &Nats) {
     let consumer = consumer(nats).await;
     eventually("nothing is to be sent any more", async || {
@@ -86,7 +86,7 @@ async fn an_event_is_sent_signed_and_repeated_until_accepted() {
     let world = World::with_settings(Provider::generous().await, &more).await;
     assert_eq!(world.connect("one").await.0, 200);
     let first = received(&receiver, 2).await;
-    assert_eq!(first[0].headers["webhook-id"], first[1].headers["webhook-id"], "a repetition is told by its id");
+    assert_eq!(first[0].headers["webhook-id"], first[1].headers["webhook-id"], "a repetition has the same id");
     assert_eq!(first[0].body, first[1].body);
     let path = format!("{}/oauth-connections/one", crate::world::INTEGRATION);
     assert_eq!(world.tokenbus.call(reqwest::Method::DELETE, &path).await.0, 200);
@@ -154,7 +154,7 @@ async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     let consumer = consumer(&fleet.nats).await;
     let mut delivered = 1;
     while delivered < tokenbus::internals::MAX_WEBHOOK_DELIVERIES - 1 {
-        // One by one: what is put back last has to wait for the worker.
+        // One by one: the last message put back has to wait for the worker.
         let batch = consumer.batch().max_messages(1).expires(PATIENCE).messages().await;
         let message = batch.expect("workers may pull").next().await.expect("in time").expect("a message");
         delivered = message.info().expect("a delivery").delivered;

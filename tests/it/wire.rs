@@ -1,4 +1,4 @@
-//! The NATS protocol by hand: what a client library would not let a user try, and what the server says to it.
+//! The NATS protocol by hand, for requests that a client library would not send.
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -22,12 +22,12 @@ impl Wire {
         wire
     }
 
-    /// Says something; gives all that the server has said until it had taken notice.
+    /// Sends a text and returns the server's output up to its PONG.
     pub(crate) async fn say(&mut self, text: &str) -> Vec<String> {
         self.say_bytes(text.as_bytes()).await
     }
 
-    /// The same for what is no text.
+    /// Like `say`, for bytes.
     pub(crate) async fn say_bytes(&mut self, bytes: &[u8]) -> Vec<String> {
         self.0.write_all(&[bytes, b"PING\r\n"].concat()).await.expect("the server reads");
         let mut said = Vec::new();
@@ -42,19 +42,19 @@ impl Wire {
         }
     }
 
-    /// Whether the server lets this user publish there.
+    /// Returns true if the server lets this user publish on the subject.
     pub(crate) async fn may_publish(&mut self, subject: &str) -> bool {
         self.is_fine(&format!("PUB {subject} 0\r\n\r\n")).await
     }
 
-    /// Whether the server lets this user subscribe there.
+    /// Returns true if the server lets this user subscribe to the subject.
     pub(crate) async fn may_subscribe(&mut self, subject: &str) -> bool {
         let is_fine = self.is_fine(&format!("SUB {subject} 9\r\n")).await;
         self.say("UNSUB 9\r\n").await;
         is_fine
     }
 
-    /// Sends a request; gives what the server refuses, and whether an answer came.
+    /// Sends a request. Returns the server's refusals, and true if an answer arrived.
     pub(crate) async fn asks(&mut self, subject: &str, payload: &str, reply: &str) -> (Option<String>, bool) {
         let said =
             self.say(&format!("SUB {reply} 8\r\nPUB {subject} {reply} {}\r\n{payload}\r\n", payload.len())).await;

@@ -1,4 +1,4 @@
-//! What token endpoints answer, and what becomes of the login and of the connection that was there before.
+//! Answers of token endpoints, and their effect on the login and on an existing connection.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::provider::{Asked, Provider, Said};
 use crate::support::wait::eventually;
 use crate::world::{World, parameter};
 
-/// A world whose provider answers each code with what stands beside it, and others with tokens.
+/// A world whose provider answers each listed code with its listed answer, and other codes with tokens.
 async fn world(answers: Vec<(&'static str, Said)>) -> World {
     let answers: HashMap<&str, Said> = answers.into_iter().collect();
     let script = move |number, asked: &Asked| {
@@ -24,7 +24,7 @@ async fn world(answers: Vec<(&'static str, Said)>) -> World {
     World::with(Provider::start(script).await).await
 }
 
-/// Brings a code to a login of the connection `kept`.
+/// Sends a code to a login of the connection `kept`.
 async fn bring(world: &World, code: &str) -> (u16, Value) {
     let login = world.login("kept").await;
     let (status, body) = world.tokenbus.arrive(&world.callback(&[("code", code), ("state", &login.state)])).await;

@@ -1,4 +1,4 @@
-//! Workers that die, or are stopped, in the middle of an exchange: what the caller hears, what is stored, and that no
+//! Workers that die or are paused in the middle of an exchange: the caller's answer, the stored state, and that no
 //! code is sent twice.
 
 use std::process::ExitStatus;
@@ -32,7 +32,7 @@ const STEPS_WITH_RECORD: [&str; 7] = [
     "delivery_2_acked",
 ];
 
-/// What is to be seen once everything is over.
+/// The observable state after the test.
 struct Ending {
     place: &'static str,
     status: StatusCode,
@@ -185,7 +185,7 @@ fn exchange(state: &str, code: &str, owner: StateOwner) -> Command {
     Command::Exchange { state: Secret::new(state), query, owner, cookies: Vec::new() }
 }
 
-/// A login whose worker stands still at that place until another one has ended it.
+/// A login whose worker is paused at that failpoint until another worker has finished it.
 async fn stopped_at(place: &'static str) {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
@@ -201,9 +201,9 @@ async fn stopped_at(place: &'static str) {
     fleet.idle().await;
     assert_eq!(fleet.stored(NAME).await.0, None, "{place}");
 
-    // What the first worker gets is not thrown away: nobody wrote a record since. It comes whole, as after a 504.
+    // The first worker's tokens are stored, as after a 504: no record was written since.
     first.signal("CONT");
-    eventually("the late connection is told of", async || fleet.events().await.len() == 2).await;
+    eventually("the late connection has an event", async || fleet.events().await.len() == 2).await;
     let events = fleet.events().await;
     assert_eq!(events[0]["reason"], "exchange_interrupted", "{place}");
     assert_eq!(events[1]["event"], "connected", "{place}");
@@ -232,7 +232,7 @@ async fn a_worker_paused_before_consuming_the_login_finds_its_work_done() {
     let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
     fleet.idle().await;
     first.signal("CONT");
-    // It finds the record; or, when it stood still for so long that its connection is given up first, it puts back a
+    // It finds the record; or, if it was paused so long that its NATS connection was closed first, it puts back a
     // command that is no longer there.
     let ended = |log: &str| log.contains("applying it") || log.contains("put back for");
     eventually("the first worker ends its delivery", async || ended(&first.log())).await;
@@ -274,7 +274,7 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newer["sequence"].as_u64());
     assert_eq!(provider.asked().len(), 2);
 
-    // Behind all that was pushed, a message of the tenant to itself.
+    // A message of the tenant to itself, which arrives after all pushes.
     let last = format!("ms.integration.oauth.{ACCOUNT}.odd.last");
     tenant.publish(last.clone(), "".into()).await.unwrap();
     let token: Value = serde_json::from_slice(&pushed.next().await.unwrap().payload).unwrap();

@@ -7,7 +7,7 @@ use crate::support::tokenbus::ACCOUNT;
 
 const LOUD: (&str, &str) = ("TOKENBUS_LOG__FILTER", "tokenbus=debug");
 
-/// A fleet without a provider: nobody logs in.
+/// A fleet without a provider, for tests without logins.
 async fn fleet() -> Fleet {
     Fleet::start("http://127.0.0.1:1").await
 }
@@ -50,7 +50,7 @@ async fn a_revoked_key_is_refused_by_every_worker() {
 
     let printed = fleet.cli(&["api-keys", "revoke", text(&made, "id")]).await;
     assert!(printed.contains("revoked"), "{printed}");
-    eventually("nobody takes the key any more", async || {
+    eventually("every worker refuses the key", async || {
         for _ in 0..30 {
             if fleet.list_with(text(&made, "key")).await != 401 {
                 return false;
@@ -77,7 +77,7 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
     for _ in 0..50 {
         assert_eq!(fleet.list_with(key).await, 200);
     }
-    // What is kept lasts a minute, which may end in between.
+    // The cache entry expires after a minute, which may end in between.
     let reads = reads() - before;
     assert!(before > 0 && reads < 5, "{reads} reads for 50 calls");
 }

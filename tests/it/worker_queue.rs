@@ -1,4 +1,4 @@
-//! What lies on the command queue and cannot be carried out, or not for whoever sent it.
+//! Commands on the queue that cannot be executed, or that their sender must not send.
 
 use async_nats::HeaderMap;
 use futures_util::StreamExt;

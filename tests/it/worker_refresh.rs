@@ -28,7 +28,7 @@ fn is_refresh(asked: &Asked) -> bool {
     asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
 }
 
-/// A provider that issues tokens for an hour, and answers refreshes as it is told.
+/// A provider that issues tokens for an hour and answers refreshes with `answer`.
 async fn provider(refreshed: impl Fn(usize) -> Said + Send + Sync + 'static) -> Provider {
     Provider::start(move |number, asked| if is_refresh(asked) { refreshed(number) } else { tokens(number, 3600) }).await
 }
@@ -53,7 +53,7 @@ async fn pushes(world: &World) -> Subscriber {
 }
 
 async fn next(pushes: &mut Subscriber) -> Value {
-    let message = timeout(PATIENCE, pushes.next()).await.expect("a push arrives").expect("the subscription stands");
+    let message = timeout(PATIENCE, pushes.next()).await.expect("a push arrives").expect("the subscription is open");
     serde_json::from_slice(&message.payload).expect("a push is JSON")
 }
 
@@ -159,7 +159,7 @@ async fn d5_a_failing_provider_is_retried_later_and_reads_return_the_old_token()
     let bus = Bus::of(&world.tokenbus.nats).await;
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "provider_error");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "it is tried again");
-    // It is told before it is acknowledged.
+    // The event is published before the acknowledgement.
     let is_idle = async || bus.info("OAUTH_COMMANDS").await.state.messages == 0;
     eventually("it waits in no queue", is_idle).await;
 }
@@ -205,7 +205,7 @@ async fn g1_deleting_revokes_at_the_provider_and_here_even_if_the_provider_fails
         let asked = world.provider.asked();
         let second = asked.get(2).map(|asked| asked.form()["token_type_hint"].clone());
         let expected = (status == 200).then_some("access_token");
-        assert_eq!(second.as_deref(), expected, "then the access token, unless nobody listens");
+        assert_eq!(second.as_deref(), expected, "then the access token, unless the first revocation failed");
         let pushed = next(&mut subscriber).await;
         assert_eq!((&pushed["status"], pushed.get("access_token")), (&json!("revoked"), None));
         assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);

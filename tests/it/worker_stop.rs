@@ -1,10 +1,10 @@
-//! A worker that is told to stop while the bus is away ends all the same; and what a gateway knew of workers before.
+//! A worker that gets SIGTERM during a bus outage ends; a gateway forgets the workers it knew before the outage.
 
 use crate::fleet::{Fleet, eventually};
 use crate::provider::Provider;
 use crate::support::child::signal;
 
-/// A worker in the middle of a repair pass, whose bus goes away by that signal, and then itself by SIGTERM.
+/// Sends the signal to the bus during a worker's repair pass, then SIGTERM to the worker.
 async fn ends_without_its_bus(how: &str) {
     let provider = Provider::generous().await;
     let (fleet, mut first) = Fleet::configured(&provider.url).await;
@@ -13,7 +13,7 @@ async fn ends_without_its_bus(how: &str) {
         assert_eq!(fleet.arrive(&state, "code").await.0, 200);
     }
     first.kill().await;
-    // So long that whoever waits for it waits in vain.
+    // So long that a wait for it would exceed the test's limit.
     let settings = [("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s"), ("TOKENBUS_WORKER__DRAIN", "10m")];
     let mut worker = fleet.worker_with(&settings);
     worker.ready().await;
@@ -33,7 +33,7 @@ async fn a_worker_without_a_bus_ends_on_sigterm() {
     tokio::join!(ends_without_its_bus("KILL"), ends_without_its_bus("STOP"));
 }
 
-/// Workers may be away for longer than the bus was.
+/// Workers may stay away longer than the bus.
 #[tokio::test]
 async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
     let provider = Provider::generous().await;
@@ -48,7 +48,7 @@ async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
     let said = async || http.get(fleet.endpoint("readyz")).send().await.expect("the edge answers").text().await;
     eventually("the gateway is on the bus again", async || {
         let said = said().await.expect("a whole answer");
-        assert!(!said.contains("ready\"}"), "nobody is there: {said}");
+        assert!(!said.contains("ready\"}"), "no worker is running: {said}");
         said.contains("no worker answers")
     })
     .await;

@@ -16,7 +16,7 @@ pub(crate) struct World {
     pub(crate) provider: Provider,
 }
 
-/// A login under way: what the browser would send next.
+/// A pending login: the parameters for the browser's next request.
 pub(crate) struct Login {
     pub(crate) oauth_url: Url,
     pub(crate) state: String,

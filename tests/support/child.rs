@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// How long a program may take from its start to the line that tests wait for.
+/// Longest time from a program's start to the line that tests wait for.
 const START: Duration = Duration::from_mins(1);
 
 /// A running program, with what it prints.
@@ -35,7 +35,7 @@ impl Running {
         Self { child, lines: BufReader::new(stdout).lines(), name }
     }
 
-    /// What `find` makes of the first line of standard output that it accepts.
+    /// Reads standard output until `find` accepts a line, and returns its result.
     pub(crate) async fn line<T>(&mut self, find: impl Fn(&str) -> Option<T>) -> T {
         let search = async {
             while let Some(line) = self.lines.next_line().await.expect("the program prints text") {
@@ -48,12 +48,12 @@ impl Running {
         timeout(START, search).await.unwrap_or_else(|_| panic!("{} prints nothing that helps", self.name))
     }
 
-    /// Its process id, for as long as nobody has waited for its end.
+    /// Its process id, until its end has been waited for.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the program was not waited for")
     }
 
-    /// Whether it has not ended yet.
+    /// Returns true if it is still running.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
@@ -63,12 +63,12 @@ impl Running {
         timeout(START, self.child.wait()).await.expect("the program ends").expect("the program was running")
     }
 
-    /// Whether it has ended.
+    /// Returns true if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
-    /// Ends the program at once, without a word to it: SIGKILL.
+    /// Ends the program at once with SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.expect("the program was running");
     }

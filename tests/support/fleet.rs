@@ -86,12 +86,12 @@ impl Fleet {
         Self { nats, other_account, admin_keys, url, edge, http, settings, provider_url, folder, started }
     }
 
-    /// A bus, an edge, and the worker that put the provider's config in force.
+    /// A bus, an edge, and the worker that applied the provider's config.
     pub(crate) async fn configured(provider_url: &str) -> (Self, Worker) {
         Self::start(provider_url).await.configure().await
     }
 
-    /// The same with the worker that put the provider's config in force.
+    /// The same with the worker that applied the provider's config.
     pub(crate) async fn configure(self) -> (Self, Worker) {
         let fleet = self;
         let worker = fleet.worker().await;
@@ -112,12 +112,12 @@ impl Fleet {
         worker
     }
 
-    /// Another worker, which will kill itself at that place. Ready, and so is the edge.
+    /// Another worker, which will kill itself at that failpoint. Ready, and so is the edge.
     pub(crate) async fn worker_dying_at(&self, place: &str) -> Worker {
         self.worker_failing("FAIL_KILL_AT", place).await
     }
 
-    /// Another worker, which will stand still at that place. Ready, and so is the edge.
+    /// Another worker, which will pause at that failpoint. Ready, and so is the edge.
     pub(crate) async fn worker_stopping_at(&self, place: &str) -> Worker {
         self.worker_failing("FAIL_STOP_AT", place).await
     }
@@ -144,7 +144,7 @@ impl Fleet {
         self.edge.pid()
     }
 
-    /// How the edge ended.
+    /// The edge's exit status.
     pub(crate) async fn edge_ended(&mut self) -> ExitStatus {
         self.edge.ended().await
     }
@@ -194,7 +194,7 @@ impl Fleet {
         answer.await.expect("the edge answers").status().as_u16()
     }
 
-    /// Begins a login; gives its state.
+    /// Begins a login and returns its state.
     pub(crate) async fn login(&self, connection: &str) -> String {
         let (status, body) = self.get(&format!("{INTEGRATION}/oauth-login/{connection}")).await;
         assert_eq!(status, StatusCode::OK, "{body}");
@@ -229,7 +229,7 @@ impl Fleet {
         run(&as_user(&self.settings, &self.nats, "admin"), arguments).await
     }
 
-    /// The same, whatever comes of it: exit code and what it says.
+    /// The same with any result: exit code and output.
     pub(crate) async fn cli_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let settings = as_user(&self.settings, &self.nats, "admin");
         let output = tokio::process::Command::new(PROGRAM).args(arguments).envs(&settings).output().await;
@@ -247,7 +247,7 @@ impl Fleet {
         .await;
     }
 
-    /// How often the consumer of that verb handed a command out.
+    /// Number of deliveries by the consumer of that verb.
     pub(crate) async fn deliveries(&self, verb: &str) -> u64 {
         let admin = self.jetstream("admin").await;
         let info = admin.get_stream_no_info("OAUTH_COMMANDS").await.expect("a name");
@@ -272,7 +272,7 @@ impl Fleet {
         (value, stream.cached_info().state.last_sequence)
     }
 
-    /// The config in force.
+    /// The stored config.
     pub(crate) async fn stored_config(&self) -> Value {
         let stream = self.jetstream("admin").await.get_stream("KV_oauth_configs").await.expect("the bucket");
         let found = stream.get_last_raw_message_by_subject(&format!("$KV.oauth_configs.{INTEGRATION}")).await;
@@ -317,12 +317,12 @@ impl Worker {
         self.process.pid()
     }
 
-    /// What it logged.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it logs that it is ready.
     pub(crate) async fn ready(&self) {
         eventually("the worker is ready", async || self.log().contains("ready for commands and calls")).await;
     }
@@ -332,7 +332,7 @@ impl Worker {
         self.process.kill().await;
     }
 
-    /// Whether it has ended.
+    /// Returns true if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.has_ended()
     }
@@ -347,7 +347,7 @@ impl Worker {
         signal(self.pid(), name);
     }
 
-    /// Waits until it stands still after SIGSTOP.
+    /// Waits until it is stopped by SIGSTOP.
     pub(crate) async fn stopped(&self) {
         let path = format!("/proc/{}/stat", self.pid());
         eventually("the worker is stopped", async || {
@@ -359,13 +359,13 @@ impl Worker {
 }
 
 impl OwnEdge {
-    /// Whose login a state belongs to.
+    /// The account of a state's login.
     pub(crate) async fn owner(&self, state: &str) -> StateOwner {
         let answer = self.bus.call(Call::State, &nobody(), &json!({ "state": state })).await.expect("a worker answers");
         serde_json::from_slice(&answer).expect("an owner")
     }
 
-    /// The workers' public curve key, as they tell it to this caller.
+    /// The workers' public curve key, as this caller receives it.
     pub(crate) async fn seal_to(&self, context: &RequestContext) -> String {
         let answer = self.bus.call(Call::Whoami, context, &json!({})).await.expect("a worker answers");
         let who: Value = serde_json::from_slice(&answer).expect("JSON");

@@ -11,7 +11,7 @@ pub(crate) struct Signer {
     pub(crate) id: &'static str,
     pub(crate) algorithm: Algorithm,
     pub(crate) key: EncodingKey,
-    /// As it stands in a set of keys.
+    /// The key as an entry of a JWK set.
     pub(crate) public: Value,
 }
 

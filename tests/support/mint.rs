@@ -24,7 +24,7 @@ pub(crate) fn operator(key: &KeyPair, system_account: &KeyPair) -> String {
     sign(key, &claims(key, key, "operator", &nats))
 }
 
-/// An account's claims; `more` goes over what stands in `nats`.
+/// An account's claims; `more` overrides fields of `nats`.
 pub(crate) fn account_claims(operator: &KeyPair, account: &KeyPair, more: &Value) -> Value {
     let open = json!({
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
@@ -39,7 +39,7 @@ pub(crate) fn account(operator: &KeyPair, account: &KeyPair, more: &Value) -> St
     sign(operator, &account_claims(operator, account, more))
 }
 
-/// A user's claims; `more` goes over all of them.
+/// A user's claims; `more` overrides any of them.
 pub(crate) fn user_claims(issuer: &KeyPair, user: &KeyPair, more: &Value) -> Value {
     let nats = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
     let mut claims = claims(issuer, user, "user", &nats);

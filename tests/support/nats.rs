@@ -37,7 +37,7 @@ impl Nats {
         Self::edited(&[("sync_interval: always", "sync_interval: 2m")], &[]).await
     }
 
-    /// A server on a copy of the configuration in which each of these pieces stands as its second. The users named
+    /// A server on a copy of the configuration in which each first text is replaced by its second. The users named
     /// besides get a password.
     pub(crate) async fn edited(edits: &[(&str, &str)], users: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -136,7 +136,7 @@ impl Nats {
             .expect("the server lets its users in")
     }
 
-    /// Waits until the server has taken in all that this client said so far.
+    /// Waits until the server has processed everything that this client sent.
     pub(crate) async fn heard(client: &async_nats::Client) {
         client.request("$SYS.REQ.USER.INFO", "".into()).await.expect("the server says who we are");
     }
@@ -153,13 +153,13 @@ impl Nats {
         .await;
     }
 
-    /// Where the server keeps its streams.
+    /// The folder of the server's streams.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 }
 
-/// The server's binary, brought once a run.
+/// The server's binary, fetched once a run.
 pub(crate) fn binary() -> &'static str {
     static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
     &SERVER
@@ -202,7 +202,7 @@ pub(crate) async fn ports(folder: &Path) -> String {
     timeout(PATIENCE, poll).await.expect("nats-server listens; nats/bring-nats says which one it is")
 }
 
-/// What a script prints, without the line's end.
+/// A script's output without the final newline.
 fn output(command: &mut Command) -> String {
     let output = command.stderr(std::process::Stdio::inherit()).output().expect("bash runs the script");
     assert!(output.status.success(), "{command:?} failed; what it said is above");

@@ -1,4 +1,4 @@
-//! What tests of all suites stand on: real servers and the program itself, as processes.
+//! Shared by all test suites: real servers and the program itself, as processes.
 
 pub(crate) mod child;
 pub(crate) mod nats;

@@ -19,7 +19,7 @@ pub(crate) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K6
 
 /// `tokenbus serve`, edge and worker in one process, with its bus.
 pub(crate) struct Tokenbus {
-    /// Where it listens.
+    /// Its address.
     pub(crate) url: Url,
     /// The bus.
     pub(crate) nats: Nats,
@@ -88,7 +88,7 @@ impl Tokenbus {
         api_key(&self.as_admin, account, role).await
     }
 
-    /// What one of the program's commands prints, with the settings of an admin.
+    /// Runs one of the program's commands with an admin's settings and returns its output.
     pub(crate) async fn tool(&self, arguments: &[&str]) -> String {
         run(&self.as_admin, arguments).await
     }
@@ -98,7 +98,7 @@ impl Tokenbus {
         self.folder.path().join("keys")
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).expect("a log file")
     }
@@ -135,7 +135,7 @@ impl Tokenbus {
         Url::parse(url).expect("the URL is one")
     }
 
-    /// The status of a read below `/hub/integrations/`, whatever it is.
+    /// The status of a read below `/hub/integrations/`.
     pub(crate) async fn get(&self, path: &str) -> StatusCode {
         let url = self.endpoint(&format!("hub/integrations/{path}"));
         let answer = self.http.get(url).header("x-api-key", &self.key).send().await;
@@ -206,7 +206,7 @@ async fn api_key(settings: &HashMap<String, String>, account: &str, role: &str) 
     made["key"].as_str().expect("a key is in `key`").to_owned()
 }
 
-/// What one of the program's commands prints; it must succeed.
+/// Runs one of the program's commands, which must succeed, and returns its output.
 pub(crate) async fn run(settings: &HashMap<String, String>, arguments: &[&str]) -> String {
     let output = Command::new(PROGRAM).args(arguments).envs(settings).kill_on_drop(true).output().await;
     let output = output.expect("the program starts");

@@ -1,13 +1,13 @@
-//! Waiting for what has to happen.
+//! Waiting for expected events.
 
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// How long something may take that has to happen: twice what a refresh waits that a dead worker left.
+/// Longest time for an expected event: twice the hold of a refresh that a dead worker left.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Asks again and again until it is so.
+/// Polls until the condition is true.
 #[track_caller]
 pub(crate) fn eventually(what: &str, is_so: impl AsyncFn() -> bool) -> impl Future<Output = ()> {
     let asked_from = std::panic::Location::caller();

@@ -76,7 +76,7 @@ impl Browser {
         std::fs::write(Path::new(&folder).join(format!("{name}.png")), picture).expect("the picture is saved");
     }
 
-    /// What the consoles said of pages at `origin`.
+    /// Console messages of pages at `origin`.
     pub(crate) async fn console(&self, origin: &str) -> Vec<String> {
         let entries = self.page.console().await;
         let messages = entries.iter().filter_map(|entry| entry["message"].as_str());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-/// Where the provider sends the browser; nobody listens there.
+/// The redirect URI; no server listens on it.
 pub(crate) const CALLBACK: &str = "http://127.0.0.1:9/callback";
 /// The client that the suite is unless a test says otherwise.
 pub(crate) const CLIENT: &str = "client_secret_post";

@@ -16,7 +16,7 @@ pub(crate) fn provider() -> PathBuf {
     root().join("tests/provider")
 }
 
-/// Whether Chromium and its driver are here; a line says that the test is skipped when they are not.
+/// Returns true if Chromium and its driver are installed; otherwise prints that the test is skipped.
 pub(crate) fn chromium() -> bool {
     static CODE: LazyLock<Option<i32>> = LazyLock::new(|| run("chromium"));
     match *CODE {
@@ -49,7 +49,7 @@ pub(crate) fn schemathesis() -> Option<&'static Path> {
     found(&BROUGHT, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
 }
 
-/// How a script that brings a program ended, and the path that it printed.
+/// The exit status of a script that installs a program, and the path that it printed.
 fn brought(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
     let mut command = Command::new(root().join(script));
     command.args(arguments);

@@ -36,7 +36,7 @@ impl Landing {
 
 async fn answer(mut stream: TcpStream) {
     let mut request = [0; 8192];
-    // A browser opens connections that it may never use; whatever it sends, the answer is the same.
+    // A browser opens connections that it may never use; every request gets the same answer.
     if stream.read(&mut request).await.is_ok_and(|length| length > 0) {
         let head = format!("Content-Type: text/html\r\nContent-Length: {}\r\nConnection: close", PAGE.len());
         let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{PAGE}").as_bytes()).await;

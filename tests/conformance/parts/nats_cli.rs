@@ -7,7 +7,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// The CLI with a home of its own, so that nobody's contexts are used, and with the bus's address and passwords in the
+/// The CLI with a separate home, so that it uses no saved contexts, and with the bus's address and passwords in the
 /// environment.
 pub(crate) struct NatsCli<'a> {
     nats: &'a Nats,
@@ -23,14 +23,14 @@ impl<'a> NatsCli<'a> {
         Some(Self { nats, home })
     }
 
-    /// What a command line prints; it must succeed.
+    /// Runs a command line, which must succeed, and returns its output.
     pub(crate) async fn prints(&self, line: &str) -> String {
         let (succeeded, printed) = self.tries(line).await;
         assert!(succeeded, "{line}: {printed}");
         printed
     }
 
-    /// Whether a command line succeeds, and what it prints, errors included.
+    /// Runs a command line. Returns true if it succeeds, and its output, errors included.
     pub(crate) async fn tries(&self, line: &str) -> (bool, String) {
         let mut command = Command::new("bash");
         self.prepare(&mut command, line);
@@ -39,7 +39,7 @@ impl<'a> NatsCli<'a> {
         (output.status.success(), String::from_utf8(printed).expect("the CLI prints text"))
     }
 
-    /// Starts a command line that goes on running.
+    /// Starts a command line that keeps running.
     pub(crate) fn start(&self, line: &str) -> Running {
         Running::start(Path::new("bash"), &self.home.path().join("log"), |command| {
             self.prepare(command, &format!("exec {line}"));

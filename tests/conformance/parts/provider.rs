@@ -24,14 +24,14 @@ pub(crate) struct Asked {
     pub(crate) route: String,
     pub(crate) grant_type: Option<String>,
     pub(crate) client_id: Option<String>,
-    /// How the client authenticated; more than one way is joined by `+`.
+    /// The client's authentication methods, joined by `+`.
     pub(crate) auth: Option<String>,
     pub(crate) status: u16,
     /// The OAuth error code of the answer.
     pub(crate) error: Option<String>,
 }
 
-/// What becomes of a token request.
+/// Treatment of a token request.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
     /// 503, not looked at.
@@ -71,13 +71,13 @@ impl Provider {
         self.endpoint("token/revocation")
     }
 
-    /// What the token and the revocation endpoint were asked so far, oldest first.
+    /// The requests to the token and revocation endpoints, oldest first.
     pub(crate) async fn asked(&self) -> Vec<Asked> {
         let answer = self.http.get(self.endpoint("test/requests")).send().await.expect("the provider answers");
         answer.json().await.expect("a list of requests")
     }
 
-    /// What becomes of the next token requests; those after them are served as usual.
+    /// Sets the treatment of the next token requests; later ones are served as usual.
     pub(crate) async fn fault(&self, faults: &[Fault]) {
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
         let sent = self.http.post(self.endpoint("test/faults")).json(&names).send().await;

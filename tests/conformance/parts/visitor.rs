@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 use url::Url;
 
-/// What the person answers when asked for consent.
+/// The person's answer to the consent page.
 #[derive(Clone, Copy)]
 pub(crate) enum Consent {
     Allow,

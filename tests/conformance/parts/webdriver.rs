@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-/// How long a page, or an element on it, may take.
+/// Longest time for a page, or an element on it, to appear.
 const PAGE: Duration = Duration::from_secs(30);
-/// The name under which a driver gives an element (§12.2).
+/// The JSON key of an element in a driver's answer (§12.2).
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
 /// A session with a driver: one browser.
@@ -73,12 +73,12 @@ impl Page {
         self.post("/window", json!({ "handle": window.0 })).await;
     }
 
-    /// What a script returns.
+    /// Runs a script and returns its result.
     pub(crate) async fn execute(&self, script: &str, arguments: &[&str]) -> Value {
         self.post("/execute/sync", json!({ "script": script, "args": arguments })).await
     }
 
-    /// What the console said (chromedriver's own command).
+    /// The console's log (chromedriver's own command).
     pub(crate) async fn console(&self) -> Vec<Value> {
         let entries = self.post("/se/log", json!({ "type": "browser" })).await;
         entries.as_array().cloned().expect("a list of entries")

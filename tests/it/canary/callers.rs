@@ -1,4 +1,4 @@
-//! Every kind of credential, whether it may or not: API keys made over HTTP, JWTs of NATS users as bearers and behind
+//! Every kind of credential, permitted and refused: API keys made over HTTP, JWTs of NATS users as bearers and in
 //! signed requests, ordinary JWTs, and nodes on the bus.
 
 use async_nats::Client;
@@ -15,10 +15,10 @@ use crate::mint;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::state_of;
 
-/// What goes with a request: names and values of headers.
+/// Names and values of a request's headers.
 type Headers = Vec<(&'static str, String)>;
 
-/// What each caller asks, in this order: method, path below `/hub/`, status.
+/// Each caller's requests, in this order: method, path below `/hub/`, status.
 const ASKED: [(&str, &str, u16); 7] = [
     ("GET", "integrations/odd/oauth-token/called", 200),
     ("GET", "integrations/odd/oauth-refresh-token/called", 200),
@@ -33,7 +33,7 @@ fn with(request: RequestBuilder, headers: &Headers) -> RequestBuilder {
     headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
 }
 
-/// The part of a JWT that nobody can make but its issuer.
+/// The signature of a JWT, which only its issuer can make.
 fn mark_jwt(flows: &mut Flows, jwt: &str) {
     mark_signature(flows, "signature of a JWT", jwt.rsplit('.').next().expect("a JWT has parts"));
 }
@@ -61,7 +61,7 @@ async fn walk(flows: &mut Flows, name: &str, headers: impl Fn(&mut Flows, &str, 
         let answer = flows.ask(with(flows.world.tokenbus.request(method, &target), &sent)).await;
         assert_eq!(answer.status, status, "{name} {path}: {}", answer.text);
     }
-    // The same signature, the same nonce, another path: refused where it is signed, and of no use where it is not.
+    // Same signature and nonce, another path: refused if the request is signed, useless if it is not.
     let foreign = flows.ask(with(flows.world.tokenbus.request(Method::GET, "hub/api-keys"), &sent)).await;
     assert_eq!(foreign.status, 401, "{name}: {}", foreign.text);
 }
@@ -81,7 +81,7 @@ async fn nats_users(flows: &mut Flows) {
         headers
     };
     walk(flows, "signed", signed).await;
-    // Without `bearer_token` the JWT alone is nothing.
+    // Without `bearer_token` the JWT alone is no credential.
     let alone = vec![("authorization", format!("Bearer {jwt}"))];
     let path = "hub/integrations/oauth-connections";
     let answer = flows.ask(with(flows.world.tokenbus.request(Method::GET, path), &alone)).await;
@@ -133,7 +133,7 @@ async fn api_keys(flows: &mut Flows) {
     flows.show("keys as printed", &printed);
 }
 
-/// A node's calls on the bus; what it is answered holds access tokens and no other secret.
+/// A node's calls on the bus. The answers contain access tokens and no other secret.
 async fn nodes(flows: &mut Flows) {
     let node = flows.world.tokenbus.nats.connect("demo").await;
     let about = json!({ "integration_id": "odd", "connection_id": "called" });

@@ -19,10 +19,10 @@ pub(crate) const REFRESH: &str = "canary-refresh-token/+3";
 pub(crate) const SECRET: &str = "canary-client-secret/+4";
 pub(crate) const BASIC: &str = "canary-basic-secret/+5";
 pub(crate) const NEXT: &str = "canary-next-secret/+6";
-/// What ordinary JWTs are signed with.
+/// Shared secret of ordinary JWTs.
 pub(crate) const JWT_SECRET: &str = "canary-secret-of-ordinary-JWTs/+7";
 pub(crate) const ISSUER: &str = "https://sso.example";
-/// What webhooks are signed with, and what only their sender knows of their receiver's URL.
+/// Signing secret of webhooks, and the secret part of the receiver's URL.
 pub(crate) const HOOK_SECRET: &str = "canary webhook secret, 32 bytes.";
 pub(crate) const HOOK: &str = "canary-path-of-the-receiver";
 /// Values that no flow accepts.
@@ -34,7 +34,7 @@ pub(crate) const STRANGE: [(&str, &str); 6] = [
     ("strange cookie", "canary-strange-cookie"),
     ("strange ticket", "canary-strange-ticket"),
 ];
-/// How the provider answers, and the status that a login ends with then.
+/// The provider's answers, each with the resulting status of a login.
 pub(crate) const MODES: [(&str, u16); 8] = [
     ("tokens", 200),
     ("garbage", 502),
@@ -46,7 +46,7 @@ pub(crate) const MODES: [(&str, u16); 8] = [
     ("page", 502),
 ];
 
-/// The provider repeats whatever it was sent and issued, in every way that an answer can be wrong.
+/// The provider repeats every value it received and issued, in each kind of invalid answer.
 fn said(number: usize, mode: &str, asked: &Asked) -> Said {
     let Asked { path: _, authorization, headers: _, content_type: _, body } = asked;
     let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
@@ -66,7 +66,7 @@ fn said(number: usize, mode: &str, asked: &Asked) -> Said {
     }
 }
 
-/// Whether it is an event that is sent out.
+/// Returns true if the event is sent to the webhook.
 pub(crate) fn is_hook(asked: &Asked) -> bool {
     asked.path.ends_with(HOOK)
 }
@@ -75,10 +75,10 @@ pub(crate) fn is_hook(asked: &Asked) -> bool {
 pub(crate) struct Flows {
     pub(crate) world: World,
     pub(crate) shown: Vec<u8>,
-    /// What nodes were answered on the bus.
+    /// The answers to nodes' calls on the bus.
     pub(crate) nodes: Vec<u8>,
     pub(crate) tenants: Tenants,
-    /// States and whatever else came up on the way.
+    /// States and other secrets collected on the way.
     pub(crate) marks: Marks,
     mode: Arc<Mutex<&'static str>>,
 }
@@ -113,7 +113,7 @@ impl Flows {
         *self.mode.lock().unwrap() = mode;
     }
 
-    /// Sends a request; what comes back is looked at unless it is a success in JSON, which may well hold a token.
+    /// Sends a request and records its answer, unless it is a success in JSON, which may contain a token.
     pub(crate) async fn ask(&mut self, request: RequestBuilder) -> Answered {
         let answer = ask(request).await;
         if answer.status >= 400 || answer.header("content-type").starts_with("text/html") {
