@@ -67,6 +67,8 @@ mod jwt_nats;
 #[cfg(test)]
 mod jwt_ordinary;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod marks;
 #[cfg(test)]
 #[path = "../support/mint.rs"]
