@@ -57,7 +57,9 @@ fn only_the_subject_module_spells_out_subjects() {
             ["ms.integration", "ms.oauth", "oauth.record", "oauth.edge", "oauth.dead", "oauth.reply", "$JS.", "$KV."]
         {
             let start = format!("\"{start}");
-            assert!(!text.contains(&start), "{start} in {}", path.display());
+            // Examples in documentation spell subjects out.
+            let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            assert!(!code.any(|line| line.contains(&start)), "{start} in {}", path.display());
         }
     }
 }
