@@ -14,24 +14,23 @@ mod login;
 mod nodes;
 mod reads;
 pub(crate) mod status;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
 use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::WorkerReply;
-use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
-use crate::system;
 use crate::worker::context::Context;
 
 /// Calls of gateways, and calls of nodes, that one process handles at once. More wait in the client library.
@@ -162,7 +161,7 @@ async fn answer_call(
     };
     let answer = match call {
         NodeCall::Login => login::begin(context, caller, parse(body)?).await,
-        NodeCall::Token => token(context, caller, &parse(body)?).await,
+        NodeCall::Token => token::token(context, caller, &parse(body)?).await,
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
             change::refresh(context, caller, &question.key(caller), question.refresh_token.as_ref()).await
@@ -210,61 +209,6 @@ impl ConnectionQuestion {
     fn key(&self, caller: &VerifiedCaller) -> ConnectionKey {
         let (integration, name) = (self.integration_id.clone(), self.connection_id.clone());
         ConnectionKey { account: caller.account.clone(), integration, name }
-    }
-}
-
-/// Returns the connection, refreshed first if its token expires soon. If the refresh fails, returns the old token while it
-/// is valid.
-async fn token(context: &Context, caller: &VerifiedCaller, question: &ConnectionQuestion) -> Result<Value, CallError> {
-    let key = question.key(caller);
-    let connection = read(context, &key).await?;
-    let usual = context.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));
-    let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(usual);
-    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
-    if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(system::now(), min_valid) {
-        return Ok(json!(connection));
-    }
-    match change::refresh(context, caller, &key, None).await {
-        Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
-            // Read again: the connection may have changed, and its status says why there is no token.
-            let connection = read(context, &key).await?;
-            let is_usable =
-                connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
-            let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
-            if is_usable {
-                Ok(json!(connection))
-            } else if is_limited {
-                Err(refused)
-            } else {
-                Err(CallError::Refused(
-                    Failure::Unreadable,
-                    "the token has expired and cannot be refreshed at the moment".to_owned(),
-                ))
-            }
-        }
-        refreshed => refreshed,
-    }
-}
-
-/// Reads the connection, with `status_reason` set if refreshes pause because its integration has no config.
-async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
-    let store = &context.store;
-    let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
-    let mut connection = connection?.ok_or_else(no_connection)?;
-    // If the config cannot be read, return the token without the explanation.
-    set_pause_reason(&mut connection, config.unwrap_or(true));
-    Ok(connection)
-}
-
-/// Sets or clears the reason `no_config`.
-fn set_pause_reason(connection: &mut OauthConnection, has_config: bool) {
-    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
-    if connection.is_kept_alive() && has_config == is_paused {
-        connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
-    }
-    // Without a config nothing can refresh an expired token, so it is removed as after `needs_reauthorization`.
-    if !has_config && connection.expiry.is_some_and(|expiry| expiry <= system::now()) {
-        connection.access_token = None;
     }
 }
 

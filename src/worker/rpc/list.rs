@@ -9,7 +9,8 @@ use futures_util::{StreamExt as _, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CallError, bad_request, no_config, set_pause_reason};
+use super::token::set_pause_reason;
+use super::{CallError, bad_request, no_config};
 use crate::auth::VerifiedCaller;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
@@ -51,6 +52,7 @@ pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, Call
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
+    // "Not a number" means nothing to the caller: to it a cursor is opaque.
     let after = after.map_err(|_| bad_request(CURSOR))?;
     // Stored entries are larger than listed ones; twice the size of a page is enough.
     let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);

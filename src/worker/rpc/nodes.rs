@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_fits_into_a_header_whatever_the_caller_wrote() {
+    fn an_error_that_quotes_the_caller_fits_into_a_header() {
         let (answer, headers) = build_response(WorkerReply {
             retry_after: Some(7),
             ..WorkerReply::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")

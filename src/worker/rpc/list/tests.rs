@@ -6,7 +6,7 @@ fn page(limit: Option<usize>, cursor: Option<String>) -> Page {
     Page { limit, cursor, integration_id: None }
 }
 
-/// All pages behind each other, and how many there were.
+/// Reads all pages. Returns their entries and the number of pages.
 fn all(keys: &[String], limit: usize) -> (Vec<Value>, usize) {
     let (mut found, mut cursor, mut pages) = (Vec::new(), None, 0);
     loop {
