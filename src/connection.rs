@@ -11,11 +11,11 @@
 //! use tokenbus::connection::{OauthConnection, Status};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let push = br#"{
+//! let push = r#"{
 //!     "access_token": "xoxb-1", "token_type": "Bearer", "expires_in": 3600, "status": "active",
-//!     "expiry": "2026-01-01T12:00:00.000000+00:00", "subject": "ms.integration.oauth.A.slack.workspace1"
+//!     "expiry": "2026-01-01T12:00:00.000000+00:00", "subject": "…"
 //! }"#;
-//! let connection: OauthConnection = serde_json::from_slice(push)?;
+//! let connection: OauthConnection = serde_json::from_str(push)?;
 //! assert_eq!(connection.status, Status::Active);
 //! let token = connection.access_token.ok_or("active connections have a token")?;
 //! let header = format!("{} {}", connection.token_type, token.expose()); // for the request to the provider
