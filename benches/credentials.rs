@@ -73,7 +73,7 @@ fn nats(key: &KeyPair, now: Timestamp) {
     };
     let signature = user.sign(request.text().expose().as_bytes()).expect("a signature");
     show("a request's signature", &|| {
-        proven.verify_signature(request.text().expose().as_bytes(), &signature).expect("it fits")
+        proven.verify_signature(request.text().expose().as_bytes(), &signature).expect("it fits");
     });
 }
 
