@@ -121,7 +121,7 @@ pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Sec
     let expires = created.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
     let hash = hash(secret.expose());
     let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
-    kv::put(nats, API_KEYS, &id, to_json(&stored)?, 0).await?;
+    kv::create(nats, API_KEYS, &id, to_json(&stored)?).await?;
     let event = Event::about_key(&stored.account, &id, EventKind::ApiKeyCreated, actor, system::now());
     publish_event(nats, &event, Some(&id)).await?;
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))

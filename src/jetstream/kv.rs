@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 pub(crate) use self::changes::changes;
 pub(crate) use self::list::{HeaderReader, KeyValue, count, keys, values};
-pub(crate) use self::swap::{Change, Swapped, Write, swap, update, update_from};
+pub(crate) use self::swap::{Change, Swapped, Write, create, swap, update, update_from};
 use super::client::Nats;
 use super::error::NatsError;
 use super::header::{header, headers};

@@ -47,7 +47,7 @@ impl Store {
         account: &Account,
         login: &PendingLogin,
     ) -> Result<(), StoreError> {
-        Ok(kv::put(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?, 0).await.map(drop)?)
+        Ok(kv::create(&self.nats, STATES, &subject::state_key(state_hash, account), json(login)?).await?)
     }
 
     pub(crate) async fn login(&self, state_hash: &str) -> Result<FoundLogin, StoreError> {

@@ -42,7 +42,7 @@ impl Store {
         let text = serde_json::to_string(start).map(Secret::new).map_err(StoreError::unreadable(what.as_str()))?;
         let sealed = self.keyring.seal(seal_context(ticket_hash), &text).map_err(StoreError::seal(what))?;
         let key = subject::ticket_key(ticket_hash, account);
-        Ok(kv::put(&self.nats, STATES, &key, json(&Ticket { sealed })?, 0).await.map(drop)?)
+        Ok(kv::create(&self.nats, STATES, &key, json(&Ticket { sealed })?).await?)
     }
 
     /// Uses a ticket up and returns its content. Opens it first: a key that is missing for a moment then costs no

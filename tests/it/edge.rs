@@ -95,7 +95,7 @@ async fn the_gateway_serves_tls_and_reloads_certificates_while_it_runs() {
     // With a broken file the old certificate stays in use and the log says why; a valid file is loaded at once.
     std::fs::write(&cert, "nothing").expect("the folder can be written");
     signal(edge.running.pid(), "HUP");
-    edge.has_logged("the certificate in force stays: http.tls_cert: no PEM certificate").await;
+    edge.has_logged("certificate not loaded; keeping the old one: http.tls_cert: no PEM certificate").await;
     assert_eq!(status(&client, &url).await, Some(StatusCode::OK));
     let newer = renew(edge.folder.path());
     signal(edge.running.pid(), "HUP");

@@ -128,7 +128,7 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     let other = format!("ms.integration.oauth.config.{INTEGRATION}.{ACCOUNT}.none");
     bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
     bus.due("w").await;
-    eventually("it is turned away", async || world.tokenbus.log().contains("could not be queued")).await;
+    eventually("it is turned away", async || world.tokenbus.log().contains("cannot queue a due refresh")).await;
     assert_eq!(world.provider.asked().len(), 1);
     bus.limit("OAUTH_COMMANDS", -1).await;
     eventually("it is refreshed", async || world.provider.asked().len() > 1).await;

@@ -54,6 +54,17 @@ pub(crate) async fn swap(nats: &Nats, at: At<'_>, write: Write) -> Result<Swappe
     }
 }
 
+/// Creates a key that no other writer chooses, such as a random id. A first try whose answer was lost counts as done.
+///
+/// # Errors
+/// [`NatsError::WrongLastSequence`] if the key exists.
+pub(crate) async fn create(nats: &Nats, bucket: &str, key: &str, value: Bytes) -> Result<(), NatsError> {
+    match swap(nats, At { bucket, key, replaces: 0 }, Write::Put { headers: HeaderMap::new(), value }).await? {
+        Swapped::Done => Ok(()),
+        Swapped::Lost(_) => Err(NatsError::WrongLastSequence),
+    }
+}
+
 /// Decision of an [`update`], with the result that it returns.
 pub(crate) enum Change<T> {
     Keep(T),
