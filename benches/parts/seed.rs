@@ -89,7 +89,7 @@ impl Seed {
         let (headers, value) = self.store.sealed_connection(key, stored).expect("sealed");
         assert!(headers.get(HEADER_REFRESH).is_none(), "it is kept alive");
         self.write(kv_subject(CONNECTIONS, &key.kv_key()), headers, value).await;
-        let due = schedule::Due { sequence: self.records, booked: false };
+        let due = schedule::Due { sequence: self.records, slot_reserved: false };
         let schedule::ScheduleMessage { subject, headers, body } =
             schedule::message(key, due_at, due).expect("a schedule");
         self.write(subject, headers, body).await;

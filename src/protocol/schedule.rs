@@ -26,8 +26,8 @@ pub struct Due {
     /// Sequence of the record that the schedule was set for.
     pub sequence: u64,
     /// True if the refresh limiter has reserved a slot for this time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub booked: bool,
+    #[serde(default, rename = "booked", skip_serializing_if = "std::ops::Not::not")]
+    pub slot_reserved: bool,
 }
 
 /// Schedules a connection's refresh in place of an earlier schedule.
@@ -80,4 +80,32 @@ pub(crate) async fn consumer(nats: &Nats) -> Result<PullConsumer, NatsError> {
     nats.connected()?;
     let created = nats.create_consumer(OAUTH_SCHEDULE, topology::due_consumer()).await;
     created.map_err(|source| NatsError::Consumer { name: "due".to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::command::Work;
+
+    /// Schedules and commands of older releases use the name `booked`.
+    #[test]
+    fn a_reserved_slot_is_stored_as_booked() {
+        #[track_caller]
+        fn check(slot_reserved: bool, due: &Value, refresh: &Value) {
+            let work = Work::Refresh { actor: None, sequence: 7, slot_reserved };
+            assert_eq!(&json!(Due { sequence: 7, slot_reserved }), due);
+            assert_eq!(&json!(work), refresh);
+            assert_eq!(serde_json::from_value::<Due>(due.clone()).unwrap(), Due { sequence: 7, slot_reserved });
+            let read: Work = serde_json::from_value(refresh.clone()).unwrap();
+            assert!(matches!(read, Work::Refresh { slot_reserved: read, .. } if read == slot_reserved));
+        }
+        check(
+            true,
+            &json!({ "sequence": 7, "booked": true }),
+            &json!({ "refresh": { "actor": null, "sequence": 7, "booked": true } }),
+        );
+        check(false, &json!({ "sequence": 7 }), &json!({ "refresh": { "actor": null, "sequence": 7 } }));
+    }
 }

@@ -124,7 +124,7 @@ pub(super) async fn schedule_next(
     let nats = &context.nats;
     let next = |connection: &OauthConnection| {
         let at = connection.refresh_at(system::now(), system::random_share())?;
-        Some((at, Due { sequence: connection.sequence, booked: false }))
+        Some((at, Due { sequence: connection.sequence, slot_reserved: false }))
     };
     if let Some((at, due)) = next(connection) {
         return Ok(schedule::set(nats, key, at, due).await?);

@@ -71,8 +71,8 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());
         }
-        Work::Refresh { actor, sequence, slot_reserved: booked } => {
-            refresh::run(context, job, &refresh::Trigger { actor, sequence, booked }).await
+        Work::Refresh { actor, sequence, slot_reserved } => {
+            refresh::run(context, job, &refresh::Trigger { actor, sequence, slot_reserved }).await
         }
         Work::Revoke { actor, login_id } => {
             revoke::run(context, job, &revoke::Deletion { actor: &actor, login_id: &login_id }).await

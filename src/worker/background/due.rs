@@ -82,7 +82,7 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     let key = ConnectionKey::parse_due(subject).map_err(StoreError::unreadable(subject))?;
     let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
-    let work = Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.booked };
+    let work = Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved };
     let command = Outgoing::seal(&subject, work, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;

@@ -55,7 +55,7 @@ pub(in crate::worker) struct Trigger {
     /// Sequence of the record to refresh. If a newer one exists, that is the answer.
     pub(in crate::worker) sequence: u64,
     /// True if the refresh limiter reserved a slot for this time.
-    pub(in crate::worker) booked: bool,
+    pub(in crate::worker) slot_reserved: bool,
 }
 
 /// Finds the connection, and sends its refresh token if [`Refresh::decide`] says so.
@@ -194,7 +194,7 @@ impl Refresh<'_> {
     }
 
     fn enter_limiter(&self) -> Result<RefreshPermit, Duration> {
-        let ticket = match (&self.trigger.actor, self.trigger.booked) {
+        let ticket = match (&self.trigger.actor, self.trigger.slot_reserved) {
             (Some(_), _) => Attempt::ForCaller,
             (None, true) => Attempt::AtSlot,
             (None, false) => Attempt::Due,

@@ -138,7 +138,7 @@ impl Refresh<'_> {
     }
 
     async fn schedule(&self, connection: &OauthConnection, next: Next) -> Result<(), StoreError> {
-        let (at, booked) = match next {
+        let (at, slot_reserved) = match next {
             Next::At(at) => (at, false),
             Next::InSlotAt(at) => (at, true),
             Next::WhenConfigReturns => {
@@ -147,7 +147,7 @@ impl Refresh<'_> {
                 (later(system::now(), if has_returned { CONFIG_RETURNED_WAIT } else { PAUSE }), false)
             }
         };
-        let due = Due { sequence: connection.sequence, booked };
+        let due = Due { sequence: connection.sequence, slot_reserved };
         Ok(schedule::set(&self.context.nats, self.key, at, due).await?)
     }
 }
@@ -159,7 +159,7 @@ pub(in crate::worker) async fn given_up(context: &Context, job: &Job) -> Result<
     let record = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = &record {
         let at = later(system::now(), backoff_refresh(GIVEN_UP_FAILURES, system::random_share()));
-        schedule::set(&context.nats, &key, at, Due { sequence: record.sequence, booked: false }).await?;
+        schedule::set(&context.nats, &key, at, Due { sequence: record.sequence, slot_reserved: false }).await?;
     }
     let mut event = Event::about(&job.subject, EventKind::RefreshFailed, SCHEDULE_ACTOR, system::now());
     (event.reason, event.sequence) = (Some("given_up"), record.map(|record| record.sequence));
