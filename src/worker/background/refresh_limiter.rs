@@ -188,4 +188,69 @@ mod tests {
         assert!((10..=12).contains(&entered), "{entered}");
         assert!(limiter.acquire(&slack, Attempt::Due, now + Duration::from_secs(9)).is_ok());
     }
+
+    /// Tries per refresh, and milliseconds until the last refresh starts, when all are due at once.
+    #[derive(Debug, Clone, Copy)]
+    struct Backlog {
+        tries: f64,
+        last: u64,
+    }
+
+    /// Simulates refreshes that are due at once. `acquire` returns a permit or the wait in milliseconds.
+    fn simulate<P>(many: u64, mut acquire: impl FnMut(Attempt, u64) -> Result<P, u64>) -> Backlog {
+        let mut held: Vec<(u64, P)> = Vec::new();
+        let mut coming: BTreeSet<(u64, u64, bool)> = (0..many).map(|who| (0, who, false)).collect();
+        let (mut tries, mut last) = (0_u32, 0);
+        while let Some((now, who, has_slot)) = coming.pop_first() {
+            held.retain(|(until, _)| *until > now);
+            tries += 1;
+            match acquire(if has_slot { Attempt::AtSlot } else { Attempt::Due }, now) {
+                Ok(permit) => {
+                    held.push((now + 50 + who * 7_919 % 290, permit));
+                    last = now;
+                }
+                Err(wait) => drop(coming.insert((now + wait, who, true))),
+            }
+        }
+        Backlog { tries: f64::from(tries) / f64::from(u32::try_from(many).unwrap()), last }
+    }
+
+    fn with_slots(many: u64) -> Backlog {
+        let (limiter, start, slack) = (RefreshLimiter::new(4, 100), Instant::now(), integration("slack"));
+        simulate(many, |attempt, now| {
+            for limiter in lock(&limiter.by_integration).values() {
+                lock(&limiter.slots).request_time = Duration::from_millis(195);
+            }
+            let acquired = limiter.acquire(&slack, attempt, start + Duration::from_millis(now));
+            acquired.map_err(|wait| u64::try_from(wait.as_millis()).unwrap())
+        })
+    }
+
+    /// The alternative: a semaphore, and a random wait from one second to `longest`.
+    fn with_jitter(many: u64, longest: u64) -> Backlog {
+        let (permits, mut random) = (Arc::new(Semaphore::new(4)), 88_172_645_463_325_252_u64);
+        simulate(many, |_, _| {
+            Arc::clone(&permits).try_acquire_owned().map_err(|_full| {
+                // Xorshift: the figures must be the same in each run.
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                1_000 + random % (longest - 1_000)
+            })
+        })
+    }
+
+    /// Holds docs/decisions/0012-reserved-slots.md, and prints its figures.
+    #[test]
+    fn d7_slots_need_few_tries_for_any_backlog() {
+        for many in [500, 2_000, 10_000] {
+            let slots = with_slots(many);
+            println!("{many} due at once, slots: {slots:?}");
+            for longest in [10_000, 30_000, 120_000] {
+                println!("{many} due at once, waits up to {longest} ms: {:?}", with_jitter(many, longest));
+            }
+            assert!(slots.tries < 3.0, "{many}: {slots:?}");
+        }
+        assert!(with_jitter(10_000, 30_000).tries > 4.0 * with_slots(10_000).tries);
+    }
 }

@@ -65,7 +65,7 @@ pub(super) async fn flush(context: &Context) {
     while let Some((result, sum)) = published.next().await {
         let Err(error) = result else { continue };
         let lost = context.reads.add(sum).map_or(0, |sum| sum.count);
-        warn!(lost, "cannot store an event about reads: {error}; counted again at the next interval");
+        warn!(lost, "cannot store an event about reads: {error}; reads not in `lost` are stored at the next interval");
     }
 }
 
