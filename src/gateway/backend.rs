@@ -290,9 +290,8 @@ fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendE
     Ok(outgoing)
 }
 
-/// The message id of a callback. An identical callback is a duplicate; one that differs in anything is not. So a callback
-/// that is refused without using the login, because it has no code or a foreign credential, does not keep the right one
-/// out.
+/// Builds the message id of a callback. Any difference makes a new id, so a callback that is rejected before it consumes the
+/// login (no code, another account's credential) does not block the correct one.
 fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, cookies: &[Cookie]) -> String {
     let credential = credential.map_or("", Credential::expose);
     let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);

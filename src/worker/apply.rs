@@ -130,8 +130,8 @@ pub(super) async fn schedule_next(
         return Ok(schedule::set(nats, key, at, due).await?);
     }
     schedule::cancel(nats, key).await?;
-    // The purge may have removed the schedule of a newer state, which is then set again. A state that is stored after
-    // this read sets its schedule after the purge, too.
+    // The purge may have removed a newer state's schedule; restore it. A state that is stored after this read needs no
+    // repair: its schedule is set after the purge.
     let newer = context.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
     match newer.as_ref().and_then(next) {
         Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),

@@ -1,11 +1,13 @@
 //! `exchange`: turns a provider's callback into a stored connection.
 //!
-//! - An authorization code is sent at most once. Only the delivery that consumed the login sends it. A server that sees
-//!   a code twice revokes the grant (RFC 6749 §4.1.2).
-//! - The caller has its answer only after the connection is stored.
+//! - Only the delivery that consumed the login sends the authorization code. It sends the code again only if the provider
+//!   has rejected the client itself, with the next client secret. A server that sees a code twice revokes the grant (RFC
+//!   6749 §4.1.2).
+//! - The caller receives its answer only after the connection is stored.
 //! - The numbered steps say what is durable after them and what a crash leads to. When a worker falls silent for 5 s,
 //!   the server delivers its command again, to any worker: the next worker. An error that a step returns has the same
-//!   effect: the command is put back and delivered again.
+//!   effect: the command is put back and delivered again, until a limit of deliveries. A crash inside a step leads to what
+//!   the step before or the step itself says.
 
 use std::time::Duration;
 
@@ -44,9 +46,9 @@ pub(in crate::worker) struct Callback<'a> {
 
 /// Finds the login of a callback, and exchanges its code if the login is pending and the callback is from its browser.
 ///
-/// This part changes nothing. A crash in it: the next worker finds the login as it was and starts over. If the callback
-/// came as a signed request, its nonce is used up by this command, and the next delivery of the command may use it
-/// again.
+/// Until the attempt begins, this writes only the nonce of a signed request, which a redelivery of the same command may use
+/// again. A crash before: the next worker finds the login as it was and starts over. A login that this command has consumed
+/// already is resumed.
 pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
@@ -141,8 +143,9 @@ impl Attempt<'_> {
         fail_point!("exchange_1_callback_checked");
 
         // 2. Consume the login. Durable: its delete marker, with this command's id. A crash after this: the next worker
-        //    finds that marker and no record of this command. The code may have been sent, and is never sent again. The
-        //    next worker publishes the event `exchange_failed` and answers 502, both with `exchange_interrupted`.
+        //    finds that marker and no record of this command. The code may have been sent, so it is not sent
+        //    again: the next worker (`resume`) publishes the event `exchange_failed` and answers 502, both with
+        //    `exchange_interrupted`. A refusal of step 1 consumes the login too, so it is reported after this step.
         let consumed =
             self.context.store.consume_login(self.state_hash, &self.key.account, self.revision, &self.job.id);
         match consumed.await? {
@@ -165,7 +168,8 @@ impl Attempt<'_> {
         fail_point!("exchange_3_code_sent");
 
         // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
-        //    finds the consumed login and this command's record, and continues with step 5.
+        //    finds the consumed login and this command's record, and continues with step 5. If another command has
+        //    replaced the record since, the next worker leaves the newer state and answers `exchange_interrupted`.
         let Recorded::Newest(record) = self.write_record(tokens, exchange.metadata).await? else {
             let text = "the connection changed while this login was running; start it again";
             return fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await;
@@ -223,9 +227,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// Writes the record in place of the one that this attempt found. While the code was sent, a refresh may have
-    /// replaced that one. Its tokens are of the grant that this login replaces, so its record is replaced, too. Another
-    /// login or a deletion is not: it came later and wins.
+    /// Writes the record. It replaces the record found at the start, or a refresh of that record: its tokens belong to the
+    /// grant that this login replaces. A newer login or deletion wins instead.
     async fn write_record(
         &self,
         mut tokens: token::TokenSet,
@@ -272,9 +275,10 @@ async fn apply(
     apply::answer(&connection)
 }
 
-/// Resumes a login that another delivery of this command consumed: from its record, or not at all.
+/// Resumes a login that another delivery of this command consumed. Applies the record if it exists; otherwise fails with
+/// `exchange_interrupted`. A crash in it: the next worker does the same, and repeated writes have no effect.
 async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
-    // Read after the login: this delivery may be the older one, held up while the newer one did everything.
+    // Read the record after the login: a newer delivery may have finished while this one was stalled.
     let newest = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
@@ -284,7 +288,7 @@ async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Wor
     fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
 }
 
-/// The end of a login without a connection.
+/// Why a consumed login creates no connection.
 struct Refusal {
     failure: Failure,
     /// For the event, from a fixed list.

@@ -38,11 +38,11 @@ use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens, revocation};
 use crate::worker::rpc::status::Failure;
 
-/// Time for which a refresh that is delivered again is held: longer than the worker before may still need to store its
-/// record. That worker sent nothing later than [`topology::ACK_WAIT`] after it had read the record, so not after this
-/// delivery began; since then it waits for the provider, then writes the record, and then gives up.
+/// Time to hold a refresh that is delivered again. The previous worker sends nothing later than [`topology::ACK_WAIT`] after
+/// its delivery, so its request left before this delivery began. From then it needs at most the provider's timeout and the
+/// longest write of a record.
 const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(records::LONGEST_WRITE);
-// A refresh that was due, and whose worker died at once, is sent again before the token expires.
+// The hold must fit into the refresh margin, so that a due refresh whose worker dies is retried before the token expires.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
 /// Reason of a refresh that is held, in the stored failure and in the event.
 const INTERRUPTED: &str = "refresh_interrupted";
@@ -78,7 +78,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, began };
     match refresh.decide(&stored)? {
         Decision::Answer(reply) => {
-            // A schedule for an older state may have replaced the newer state's schedule, and then it was the only one.
+            // A schedule of an older state may have replaced the newer state's. It has fired now, so set the newer one again.
             if trigger.actor.is_none() {
                 apply::schedule_next(context, &key, &stored.connection).await?;
             }
@@ -194,12 +194,12 @@ impl Refresh<'_> {
     }
 
     fn enter_limiter(&self) -> Result<RefreshPermit, Duration> {
-        let ticket = match (&self.trigger.actor, self.trigger.slot_reserved) {
+        let attempt = match (&self.trigger.actor, self.trigger.slot_reserved) {
             (Some(_), _) => Attempt::ForCaller,
             (None, true) => Attempt::AtSlot,
             (None, false) => Attempt::Due,
         };
-        self.context.limits.refreshes.acquire(&self.key.integration, ticket, Instant::now())
+        self.context.limits.refreshes.acquire(&self.key.integration, attempt, Instant::now())
     }
 
     async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
