@@ -80,7 +80,8 @@ impl Fleet {
             command.envs(&as_edge).args(["serve", "--role", "edge"]);
         });
         let url = edge.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        // No idle connections: the gateway closes one after a minute, and a test that blocks its runtime misses that.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
         let provider_url = provider_url.to_owned();
         let started = Cell::new(0);
         Self { nats, other_account, admin_keys, url, edge, http, settings, provider_url, folder, started }

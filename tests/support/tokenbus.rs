@@ -59,7 +59,8 @@ impl Tokenbus {
 
         let (process, url) = serve(&settings, folder.path()).await;
         nats.serves_nodes().await;
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        // No idle connections: the gateway closes one after a minute, and a test that blocks its runtime misses that.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
         Self { url, nats, admin_key, key, settings, as_admin, http, process, folder }
     }
 
@@ -173,7 +174,8 @@ async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, 
 
 /// Waits for the worker: the gateway listens before it, and answers 503 until then.
 async fn ready(url: &Url) {
-    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    // No idle connections: the gateway closes one after a minute, and a test that blocks its runtime misses that.
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
     let readiness = url.join("readyz").expect("a path makes a URL");
     let is_ready =
         async || http.get(readiness.clone()).send().await.expect("tokenbus answers").status() == StatusCode::OK;
