@@ -30,8 +30,8 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde_json::Value;
 
+pub(crate) use self::token_source::parse_push;
 pub use self::token_source::{TokenSource, TokenSourceError};
-pub(crate) use self::token_source::{connects, parse_push};
 use crate::command::HEADER_RETRY_AFTER;
 use crate::jetstream::header;
 use crate::subject::{Account, NodeCall};

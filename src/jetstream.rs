@@ -11,7 +11,7 @@ pub(crate) mod kv;
 pub(crate) mod reader;
 mod stream;
 
-pub(crate) use self::client::{LONGEST_PUBLISH, PubAck, REQUEST_TIMEOUT};
+pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};
 pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::ConnectError;
 pub(crate) use self::error::{Cause, NatsError};

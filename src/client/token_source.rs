@@ -69,7 +69,7 @@ impl TokenSource {
     /// # Errors
     /// Fails if the subscription is refused or no worker answers.
     pub async fn open(client: Client, key: ConnectionKey) -> Result<Self, TokenSourceError> {
-        let connects = connects(&client);
+        let connection_count = connection_count(&client);
         let pushes = client.subscribe(key.subject()).await.map_err(|error| Subscribe(error.into()))?;
         // The subscription must reach the server before the question, or a push between the two is missed.
         client.flush().await.map_err(|error| Subscribe(error.into()))?;
@@ -79,7 +79,7 @@ impl TokenSource {
             Err(error) => return Err(error.into()),
         };
         let (sender, current) = watch::channel(first);
-        let follower = Follower { client, key, connects, sender, pause: FIRST_PAUSE, unknown_since: None };
+        let follower = Follower { client, key, connection_count, sender, pause: FIRST_PAUSE, unknown_since: None };
         let mut tasks = JoinSet::new();
         tasks.spawn(follower.run(pushes));
         Ok(Self { current, _follower: tasks })
@@ -122,8 +122,8 @@ fn has_token(connection: &OauthConnection, now: Timestamp) -> bool {
     connection.access_token.is_some() && connection.expiry.is_none_or(|expiry| now < expiry)
 }
 
-/// Number of connections that the client has made so far. A change means a reconnect.
-pub(crate) fn connects(client: &Client) -> u64 {
+/// Returns the number of connections made so far. A change means that the client has reconnected.
+fn connection_count(client: &Client) -> u64 {
     client.statistics().connects.load(Ordering::Relaxed)
 }
 
@@ -146,7 +146,8 @@ pub(crate) fn parse_push(message: &Message) -> Option<OauthConnection> {
 struct Follower {
     client: Client,
     key: ConnectionKey,
-    connects: u64,
+    /// Number of connections that the client had made when the task last asked because of a reconnect.
+    connection_count: u64,
     sender: watch::Sender<Option<OauthConnection>>,
     pause: Duration,
     /// Sequence of the current state when a worker last answered that the connection is unknown.
@@ -177,9 +178,9 @@ impl Follower {
                     asked.spawn(async move { ask(&client, &key).await });
                 }
                 _ = reconnect_check.tick() => {
-                    let connects = connects(&self.client);
-                    if connects != self.connects {
-                        self.connects = connects;
+                    let connection_count = connection_count(&self.client);
+                    if connection_count != self.connection_count {
+                        self.connection_count = connection_count;
                         // A question sent on the old connection may never be answered.
                         asked = JoinSet::new();
                         (self.pause, ask_at) = (FIRST_PAUSE, Instant::now());

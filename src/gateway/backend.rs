@@ -21,7 +21,7 @@ use crate::call::Call;
 use crate::command::{
     Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
 };
-use crate::jetstream::{Nats, NatsError, header};
+use crate::jetstream::{Nats, NatsError, Published, header};
 use crate::login::hash_of;
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
@@ -103,12 +103,14 @@ pub enum Command {
     },
 }
 
-/// Which command the queue holds after a publish.
+/// The command that the queue holds after a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Queued {
-    Ours,
-    /// After a retry, the duplicate may be an identical command from another sender.
-    OursOrIdentical,
+    /// The published command.
+    Own,
+    /// The published command, or an identical one that another gateway request published: the publish was retried, and a
+    /// retry that finds the message id taken cannot tell by which of the two.
+    OwnOrIdentical,
 }
 
 /// The connection to the bus.
@@ -188,7 +190,7 @@ impl Backend {
         let mut expected = self.replies.expect(&outgoing.id);
         let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
-            match state.filter(|_| queued == Queued::OursOrIdentical) {
+            match state.filter(|_| queued == Queued::OwnOrIdentical) {
                 None => Ok(expected.arrival().await),
                 Some(state) => tokio::select! {
                     reply = expected.arrival() => Ok(reply),
@@ -242,10 +244,10 @@ impl Backend {
         let mut pause = QUEUE_PAUSE_FIRST;
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
-                Ok(ack) if ack.duplicate && !ack.repeated => return Err(BackendError::UsedState),
-                Ok(ack) if ack.duplicate => return Ok(Queued::OursOrIdentical),
-                Ok(_) => return Ok(Queued::Ours),
-                Err(NatsError::InFlight) => return Err(BackendError::UsedState),
+                Ok(Published::Stored { .. }) => return Ok(Queued::Own),
+                Ok(Published::DuplicateAfterRetry) => return Ok(Queued::OwnOrIdentical),
+                // Another request published the same callback before this one.
+                Ok(Published::Duplicate) | Err(NatsError::InFlight) => return Err(BackendError::UsedState),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
                 Err(NatsError::Occupied) => return Err(BackendError::Occupied),
                 Err(error) => {

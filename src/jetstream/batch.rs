@@ -124,7 +124,7 @@ async fn get_unlimited(nats: &Nats, stream: &str, query: &Query) -> Result<Batch
 /// Sends a query and receives its messages. Returns nothing if too many subjects match.
 async fn get_batch(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Batch>, NatsError> {
     const FAILED: &str = "a direct get failed";
-    nats.connected()?;
+    nats.require_connected()?;
     let payload = serde_json::to_vec(query).map_err(NatsError::unreadable)?;
     let inbox = nats.client().new_inbox();
     let mut answers = nats.client().subscribe(inbox.clone()).await.map_err(NatsError::away_because(FAILED))?;

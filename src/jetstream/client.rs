@@ -41,22 +41,23 @@ pub struct Nats {
     refusals: watch::Receiver<String>,
 }
 
-/// The server's answer to a stored message.
+/// Outcome of a publish that the server has answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PubAck {
-    pub sequence: u64,
-    /// The server had already stored a message with this message id.
-    pub duplicate: bool,
-    /// The message was sent more than once: a duplicate may then be this publish itself.
-    pub repeated: bool,
+pub(crate) enum Published {
+    /// The server stored the message at this sequence of its stream.
+    Stored { sequence: u64 },
+    /// The server had stored a message with the same `Nats-Msg-Id` before this publish began.
+    Duplicate,
+    /// A retry found a message with the same `Nats-Msg-Id`. An earlier try of this publish stored it, or another sender.
+    DuplicateAfterRetry,
 }
 
-/// How long to try to connect while the server cannot be reached.
+/// Decides what happens if the server cannot be reached at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// For services: connect in the background, without end.
+    /// For services: connects in the background and never gives up.
     Forever,
-    /// For commands that a person waits for: fail at once.
+    /// For commands that a person waits for: fails at once.
     Once,
 }
 
@@ -64,7 +65,7 @@ impl Nats {
     /// Connects with the given settings. The server shows `name` in its list of connections.
     ///
     /// # Errors
-    /// With [`Patience::Forever`] only for settings and files.
+    /// If a setting or a file is invalid. With [`Patience::Once`] also if the server cannot be reached.
     pub async fn connect(settings: &config::Nats, name: &str, patience: Patience) -> Result<Self, ConnectError> {
         let (refused, refusals) = watch::channel(String::new());
         let options = options(settings)
@@ -76,7 +77,7 @@ impl Nats {
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(reconnect_delay);
         let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();
-        // The client library would ignore them silently.
+        // The client library ignores a user and password in the URL without an error.
         if servers.iter().any(|server| server.contains('@')) {
             return Err(ConnectError::Setting(
                 "nats.url must not hold a user or password; set `nats.user` and `nats.password`",
@@ -98,13 +99,13 @@ impl Nats {
         Ok(Self { client, jetstream, publish_seconds, refusals })
     }
 
-    /// Waits until the server refuses something that gets no answer, such as a subject that this user may not use, and
-    /// returns the server's words.
+    /// Waits for the first refusal that reaches this connection outside of an answer, such as of a subscription that this
+    /// user may not make. Returns the server's error text.
     pub(crate) async fn refusal(&self) -> String {
         let mut refusals = self.refusals.clone();
         match refusals.wait_for(|refusal| !refusal.is_empty()).await.map(|refusal| refusal.clone()) {
             Ok(refusal) => refusal,
-            // The connection is closed and refuses nothing more.
+            // The connection is closed, so no refusal can arrive any more.
             Err(_) => std::future::pending().await,
         }
     }
@@ -125,32 +126,36 @@ impl Nats {
         &self.jetstream
     }
 
-    /// Publishes into a stream and waits for the server's answer. Repeats a try without an answer under the same
-    /// `Nats-Msg-Id`, which the headers must hold for that to be safe.
+    /// Publishes into a stream and waits for the server's answer. If no answer arrives, sends the same message again. The
+    /// headers must hold a `Nats-Msg-Id` or an expected last sequence, or the server may store the message twice.
     ///
     /// # Errors
-    /// After [`NatsError::WrongLastSequence`] an earlier try may have been stored: read back.
-    pub(crate) async fn publish(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<PubAck, NatsError> {
+    /// [`NatsError::WrongLastSequence`] may be the answer to a retry of a message that an earlier try stored. The caller
+    /// has to read the subject's newest message to find out.
+    pub(crate) async fn publish(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Published, NatsError> {
         let (mut tries, began) = (0, Instant::now());
         loop {
             tries += 1;
             let request = Request::new().headers(headers.clone()).payload(payload.clone());
             match self.request(subject, request).await {
-                Ok(message) => match self.acked(&message, began) {
-                    Err(NatsError::InFlight) if tries > 1 => {
-                        return Ok(PubAck { sequence: 0, duplicate: true, repeated: true });
-                    }
-                    ack => return ack.map(|ack| PubAck { repeated: tries > 1, ..ack }),
-                },
+                Ok(answer) => {
+                    self.publish_seconds.observe(began.elapsed().as_secs_f64());
+                    return match parse_ack(&answer.payload) {
+                        Ok(Published::Duplicate) | Err(NatsError::InFlight) if tries > 1 => {
+                            Ok(Published::DuplicateAfterRetry)
+                        }
+                        outcome => outcome,
+                    };
+                }
                 Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => return Err(error),
                 Err(_) => tokio::time::sleep(PUBLISH_PAUSE).await,
             }
         }
-    }
-
-    fn acked(&self, message: &Message, began: Instant) -> Result<PubAck, NatsError> {
-        self.publish_seconds.observe(began.elapsed().as_secs_f64());
-        parse_ack(&message.payload)
     }
 
     /// Returns the newest message of a subject, or of the subjects that match a pattern. Reads from the stream's leader,
@@ -172,7 +177,7 @@ impl Nats {
 
     /// Sends a request and returns the answer.
     pub(crate) async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         self.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => {
                 NatsError::not_sent_because("no service listens on the subject of a request")(error)
@@ -193,36 +198,39 @@ impl Nats {
         inbox: String,
         payload: Bytes,
     ) -> Result<(), NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         let sent = self.client.publish_with_reply(subject, inbox, payload).await;
         sent.map_err(NatsError::away_because("cannot publish a request"))
     }
 
     /// Publishes without waiting for an answer. The server receives it after all earlier messages of this connection.
     pub(crate) async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         let sent = self.client.publish_with_headers(subject, headers, payload).await;
         sent.map_err(NatsError::away_because("cannot publish a message"))
     }
 
-    /// Returns true while the client knows of no interruption. It may notice one late.
+    /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s.
     #[must_use]
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }
 
-    /// Number of connections made so far: another number means another connection.
+    /// Returns the number of connections made so far. A change means that the client has reconnected.
     #[must_use]
-    pub(crate) fn connects(&self) -> u64 {
+    pub(crate) fn connection_count(&self) -> u64 {
         self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    pub(crate) fn connected(&self) -> Result<(), NatsError> {
+    /// Fails with [`NatsError::NotSent`] while disconnected. The client would otherwise hold messages back and send them
+    /// after it reconnects, when their callers no longer wait.
+    pub(crate) fn require_connected(&self) -> Result<(), NatsError> {
         if self.is_connected() { Ok(()) } else { Err(NatsError::not_sent("not connected")) }
     }
 }
 
-fn parse_ack(payload: &[u8]) -> Result<PubAck, NatsError> {
+/// Parses the server's answer to a single try.
+fn parse_ack(payload: &[u8]) -> Result<Published, NatsError> {
     #[derive(Deserialize)]
     struct Ack {
         error: Option<ApiError>,
@@ -240,7 +248,8 @@ fn parse_ack(payload: &[u8]) -> Result<PubAck, NatsError> {
     }
     let ack: Ack = serde_json::from_slice(payload).map_err(NatsError::unreadable)?;
     match ack.error {
-        None => Ok(PubAck { sequence: ack.seq, duplicate: ack.duplicate, repeated: false }),
+        None if ack.duplicate => Ok(Published::Duplicate),
+        None => Ok(Published::Stored { sequence: ack.seq }),
         Some(error) => Err(NatsError::refused(error.err_code, error.description)),
     }
 }
@@ -254,13 +263,13 @@ mod tests {
         #[track_caller]
         fn check(answer: &str, expected: &str) {
             let text = match parse_ack(answer.as_bytes()) {
-                Ok(PubAck { sequence, duplicate, .. }) => format!("{sequence} {duplicate}"),
+                Ok(outcome) => format!("{outcome:?}"),
                 Err(error) => error.to_string(),
             };
             assert_eq!(text, expected);
         }
-        check(r#"{"stream":"OAUTH","seq":7}"#, "7 false");
-        check(r#"{"stream":"OAUTH","seq":7,"duplicate":true}"#, "7 true");
+        check(r#"{"stream":"OAUTH","seq":7}"#, "Stored { sequence: 7 }");
+        check(r#"{"stream":"OAUTH","seq":7,"duplicate":true}"#, "Duplicate");
         check(
             r#"{"error":{"code":400,"err_code":10071,"description":"wrong last sequence: 3"},"stream":"OAUTH","seq":0}"#,
             "another writer was first",

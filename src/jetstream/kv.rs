@@ -64,11 +64,11 @@ pub(super) fn entry(bucket: &str, subject: &str, revision: u64, headers: HeaderM
     Entry { key, revision, value, payload, headers }
 }
 
-/// Writes a value and returns its revision. `replaces` is 0 if the key must not exist.
+/// Writes a value. `replaces` is 0 if the key must not exist.
 ///
 /// # Errors
 /// [`NatsError::WrongLastSequence`] if the revision is not the newest.
-pub(crate) async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u64) -> Result<u64, NatsError> {
+pub(crate) async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, replaces: u64) -> Result<(), NatsError> {
     put_with(nats, At { bucket, key, replaces }, headers(None), value).await
 }
 
@@ -76,16 +76,16 @@ pub(crate) async fn put(nats: &Nats, bucket: &str, key: &str, value: Bytes, repl
 ///
 /// # Errors
 /// [`NatsError::WrongLastSequence`] if the revision is not the newest.
-pub(crate) async fn put_with(nats: &Nats, at: At<'_>, mut headers: HeaderMap, value: Bytes) -> Result<u64, NatsError> {
+pub(crate) async fn put_with(nats: &Nats, at: At<'_>, mut headers: HeaderMap, value: Bytes) -> Result<(), NatsError> {
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, at.replaces.to_string());
-    nats.publish(&kv_subject(at.bucket, at.key), headers, value).await.map(|ack| ack.sequence)
+    nats.publish(&kv_subject(at.bucket, at.key), headers, value).await.map(drop)
 }
 
 /// Replaces a key by a deletion marker, which stores the given headers and body.
 ///
 /// # Errors
 /// [`NatsError::WrongLastSequence`] if the revision is not the newest.
-pub(crate) async fn delete(nats: &Nats, at: At<'_>, mut headers: HeaderMap, body: Bytes) -> Result<u64, NatsError> {
+pub(crate) async fn delete(nats: &Nats, at: At<'_>, mut headers: HeaderMap, body: Bytes) -> Result<(), NatsError> {
     headers.insert(OPERATION, DELETE);
     put_with(nats, at, headers, body).await
 }

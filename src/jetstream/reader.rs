@@ -85,7 +85,7 @@ impl Reader {
     }
 
     pub(crate) async fn snapshot(nats: &Nats, stream: &str, selection: Selection) -> Result<Self, NatsError> {
-        nats.connected()?;
+        nats.require_connected()?;
         let consumer = ordered(nats, stream, selection).await?;
         let is_done = consumer.cached_info().num_pending == 0;
         let messages = consumer.messages().await.map_err(NatsError::away_because(FAILED))?;
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     pub(super) async fn headers(nats: &Nats, stream: &str, subjects: String) -> Result<Self, NatsError> {
-        nats.connected()?;
+        nats.require_connected()?;
         let config = pull::Config {
             name: Some(system::random_id()),
             filter_subject: subjects,

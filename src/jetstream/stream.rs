@@ -27,7 +27,7 @@ pub(crate) struct StreamState {
 impl Nats {
     /// Returns a stream by name, without asking the server.
     pub(super) async fn stream(&self, name: &str) -> Result<Stream<()>, NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         self.jetstream().get_stream_no_info(name).await.map_err(NatsError::unreadable)
     }
 
@@ -46,7 +46,7 @@ impl Nats {
     }
 
     pub(crate) async fn stream_state(&self, name: &str) -> Result<Option<StreamState>, NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         Ok(self.stream_info(name).await?.map(|info| StreamState {
             created: info.created.unix_timestamp_nanos().to_string(),
             messages: info.state.messages,
@@ -78,7 +78,7 @@ impl Nats {
     }
 
     pub(crate) async fn pull_consumer(&self, stream: &str, name: &str) -> Result<PullConsumer, NatsError> {
-        self.connected()?;
+        self.require_connected()?;
         let found = self.jetstream().get_consumer_from_stream(name, stream).await;
         found.map_err(NatsError::away_because("cannot look up a consumer"))
     }

@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 /// Publishes an empty question to all workers and returns their answers. Returns no answers if no worker listens.
 pub(crate) async fn ask_all_workers(nats: &Nats, subject: &str) -> Result<Vec<Bytes>, NatsError> {
     const FAILED: &str = "cannot ask the workers";
-    nats.connected()?;
+    nats.require_connected()?;
     let inbox = nats.client().new_inbox();
     let mut answers = nats.client().subscribe(inbox.clone()).await.map_err(NatsError::away_because(FAILED))?;
     nats.request_to_inbox(subject.to_owned(), inbox, Bytes::new()).await?;

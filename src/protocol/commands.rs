@@ -43,7 +43,7 @@ pub(crate) async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), Nats
 
 /// Creates the consumer of the events for the webhook, or updates its selection of events.
 pub(crate) async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullConsumer, NatsError> {
-    nats.connected()?;
+    nats.require_connected()?;
     let created = nats.create_consumer(OAUTH_EVENTS, topology::webhook_consumer(events)).await;
     created.map_err(|source| NatsError::Consumer { name: "webhook".to_owned(), source })
 }
@@ -65,7 +65,7 @@ pub(crate) async fn pull(
     expires: Duration,
 ) -> Result<pull::Batch, NatsError> {
     // The client would send the request after it reconnects. It would then take commands for a batch that nothing reads.
-    nats.connected()?;
+    nats.require_connected()?;
     let batch = consumer.batch().max_messages(limit).expires(expires);
     batch.messages().await.map_err(NatsError::away_because("cannot pull commands"))
 }

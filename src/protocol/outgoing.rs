@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::replies::Replies;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
-use crate::jetstream::{Nats, NatsError, PubAck};
+use crate::jetstream::{Nats, NatsError, Published};
 use crate::seal::SealError;
 use crate::secret::Secret;
 use crate::subject::CommandSubject;
@@ -70,7 +70,7 @@ impl Outgoing {
     ///
     /// # Errors
     /// [`NatsError::Occupied`] while another command has this subject.
-    pub(crate) async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<PubAck, NatsError> {
+    pub(crate) async fn publish(&self, nats: &Nats, replies: Option<&Replies>) -> Result<Published, NatsError> {
         let mut headers = self.headers.clone();
         if let Some(replies) = replies {
             headers.insert(HEADER_REPLY, replies.waiter().reply(&self.id));

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tracing::warn;
 
 use crate::command::HEADER_COMMAND;
-use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, REQUEST_TIMEOUT, header};
+use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, Published, REQUEST_TIMEOUT, header};
 use crate::subject::OAUTH;
 
 /// A record to be written.
@@ -98,8 +98,9 @@ async fn try_write(
     body: &Bytes,
 ) -> Result<Tried, NatsError> {
     let acked = match nats.publish(publish_to, headers.clone(), body.clone()).await {
-        Ok(ack) => Some(ack.sequence).filter(|_| !ack.duplicate),
-        Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
+        Ok(Published::Stored { sequence }) => Some(sequence),
+        Ok(Published::Duplicate | Published::DuplicateAfterRetry)
+        | Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
         Err(error) => return Err(error),
     };
     Ok(Tried { newest: last(nats, subject).await?, acked })

@@ -77,7 +77,7 @@ pub(crate) async fn without_schedule(nats: &Nats, keys: Vec<ConnectionKey>) -> R
 
 /// Creates the consumer of due refreshes, or looks it up.
 pub(crate) async fn consumer(nats: &Nats) -> Result<PullConsumer, NatsError> {
-    nats.connected()?;
+    nats.require_connected()?;
     let created = nats.create_consumer(OAUTH_SCHEDULE, topology::due_consumer()).await;
     created.map_err(|source| NatsError::Consumer { name: "due".to_owned(), source })
 }

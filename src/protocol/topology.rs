@@ -122,7 +122,7 @@ pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, To
 
 /// Checks that the streams and buckets answer that a login, a refresh or a read cannot do without.
 pub(crate) async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
-    nats.connected()?;
+    nats.require_connected()?;
     let buckets = [subject::CONNECTIONS, subject::CONFIGS, subject::STATES, subject::API_KEYS];
     let needed: Vec<String> = [subject::OAUTH, subject::OAUTH_COMMANDS, subject::OAUTH_SCHEDULE, subject::OAUTH_EVENTS]
         .map(str::to_owned)

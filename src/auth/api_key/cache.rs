@@ -140,7 +140,7 @@ impl ApiKeys {
 
     /// Follows the bucket's changes until that fails.
     async fn follow(&self) -> NatsError {
-        let connection = self.0.nats.connects();
+        let connection = self.0.nats.connection_count();
         let mut changes = match kv::changes(&self.0.nats, API_KEYS).await {
             Ok(changes) => changes,
             Err(error) => return error,
@@ -192,7 +192,7 @@ impl ApiKeys {
     fn reliable_changes(&self) -> Option<u64> {
         let watch = self.lock();
         let nats = &self.0.nats;
-        (nats.is_connected() && watch.connection == Some(nats.connects())).then_some(watch.changes)
+        (nats.is_connected() && watch.connection == Some(nats.connection_count())).then_some(watch.changes)
     }
 
     fn record_use(&self, id: &str, key: &Arc<Cached>, now: Timestamp) {

@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::client::Calls;
 use super::show;
 use crate::cli::print::{self, print_line};
-use crate::client::{connects, parse_push};
+use crate::client::parse_push;
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::subject::{self, Integration};
@@ -53,7 +53,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     if !is_drawn {
         eprintln!("watching {1} connections of {0}", calls.account, view.0.len());
     }
-    let (mut redraw, mut connected) = (tokio::time::interval(REDRAW), connects(calls.nats.client()));
+    let (mut redraw, mut known) = (tokio::time::interval(REDRAW), calls.nats.connection_count());
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
@@ -88,10 +88,12 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                     let away = if calls.nats.is_connected() { "" } else { "Not connected to NATS. " };
                     print_line(&format!("{CLEAR}{}", truncate_lines(&format!("{away}{table}"), width.into())))?;
                 }
-                let now = connects(calls.nats.client());
+                let connection_count = calls.nats.connection_count();
                 // After a reconnect, list again: changes were missed. Without a worker this repeats at the next redraw.
-                if now != connected && let Ok(Ok(connections)) = timeout(REDRAW, calls.list(integration)).await {
-                    connected = now;
+                if connection_count != known
+                    && let Ok(Ok(connections)) = timeout(REDRAW, calls.list(integration)).await
+                {
+                    known = connection_count;
                     view.replace_all(connections)?;
                 }
             }

@@ -41,7 +41,7 @@ impl Backend {
         }
         // Held during the call, so that all checks that arrive meanwhile wait for its answer.
         let mut last = self.last_check.lock().await;
-        let connection = self.nats.connects();
+        let connection = self.nats.connection_count();
         if let Some(check) = last.as_ref().filter(|it| it.connection == connection && it.at.elapsed() < READY_TTL) {
             return check.result.clone();
         }

@@ -27,7 +27,7 @@ pub(crate) struct Changes {
 
 /// Watches a bucket. Each change that is stored from now on is delivered, or the watch ends with an error.
 pub(crate) async fn changes(nats: &Nats, bucket: &str) -> Result<Changes, NatsError> {
-    nats.connected()?;
+    nats.require_connected()?;
     let config = push::Config {
         // With a name, the stream's is not the last token of the request's subject, so that permissions can name it.
         name: Some(system::random_id()),

@@ -40,14 +40,14 @@ pub(in crate::worker) fn check_after(context: &Context, error: NatsError) -> Nat
 
 async fn look_after(context: &Context) -> Infallible {
     let nats = &context.nats;
-    let mut known = nats.connects();
+    let mut known = nats.connection_count();
     loop {
         tokio::select! {
             () = new_connection(nats, known) => {}
             () = context.wakeups.queue_check_requested() => {}
         }
-        let is_new = nats.connects() != known;
-        known = nats.connects();
+        let is_new = nats.connection_count() != known;
+        known = nats.connection_count();
         while nats.is_connected() {
             match restore(context).await {
                 Ok(()) if is_new => info!("reconnected; the queues exist"),
@@ -64,7 +64,7 @@ async fn look_after(context: &Context) -> Infallible {
 }
 
 async fn new_connection(nats: &Nats, known: u64) {
-    while nats.connects() == known || !nats.is_connected() {
+    while nats.connection_count() == known || !nats.is_connected() {
         tokio::time::sleep(RECONNECT_CHECK).await;
     }
 }
