@@ -2,8 +2,8 @@
 //! if it does not run.
 
 pub(super) mod due;
+pub(super) mod periodic_checks;
 pub(super) mod queues;
 pub(crate) mod refresh_limiter;
 pub(super) mod repair;
-pub(super) mod upkeep;
 pub(super) mod webhooks;
