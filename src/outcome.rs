@@ -16,11 +16,11 @@ const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
 const REFRESH_CAP: Duration = Duration::from_mins(30);
 
-/// The outcome of one delivery of a command. Each outcome except `Lost` ends in exactly one confirmed ack.
+/// The outcome of one delivery of a command. Each outcome except `DeliveryLost` ends in exactly one confirmed ack.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The work took so long that the server delivered the command to another worker. Do nothing more.
-    Lost,
+    DeliveryLost,
     /// The command succeeded or failed finally: reply, then ack.
     Done(WorkerReply),
     /// Something is not available, as the text says: ask for another delivery after this time.

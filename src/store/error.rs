@@ -18,7 +18,7 @@ pub enum StoreError {
     },
     /// The delivery took so long that the server has given the command to another worker.
     #[error("another worker has the command by now")]
-    Lost,
+    DeliveryLost,
     #[error("{what} does not have the known form: {source}")]
     Unreadable {
         /// Bucket and key, or subject.
@@ -60,7 +60,7 @@ impl StoreError {
             | Self::MissingKey(_)
             | Self::Keyring(_)
             | Self::Backwards(_)
-            | Self::Lost => false,
+            | Self::DeliveryLost => false,
         }
     }
 
@@ -69,7 +69,7 @@ impl StoreError {
     pub(crate) fn prevents_start(&self) -> bool {
         match self {
             Self::MissingKey(_) | Self::Unreadable { .. } => true,
-            Self::Nats(_) | Self::Seal { .. } | Self::Keyring(_) | Self::Backwards(_) | Self::Lost => false,
+            Self::Nats(_) | Self::Seal { .. } | Self::Keyring(_) | Self::Backwards(_) | Self::DeliveryLost => false,
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) enum FoundLogin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Consumer {
     /// The code may be sent, once.
-    ThisAttempt,
+    ThisDelivery,
     /// An earlier delivery of the same command: the code may have been sent.
     ThisCommand,
     /// Another callback.
@@ -64,7 +64,7 @@ impl Store {
     }
 
     /// Consumes a login for an attempt to exchange its code. Of all attempts exactly one gets
-    /// [`Consumer::ThisAttempt`].
+    /// [`Consumer::ThisDelivery`].
     ///
     /// # Errors
     /// If the outcome is unknown. The login may then be consumed.
@@ -80,7 +80,7 @@ impl Store {
         let key = subject::state_key(state_hash, account);
         let at = kv::At { bucket: STATES, key: &key, replaces: revision };
         Ok(match kv::swap(&self.nats, at, Write::Delete { headers, body: Bytes::new() }).await? {
-            Swapped::Done => Consumer::ThisAttempt,
+            Swapped::Done => Consumer::ThisDelivery,
             Swapped::Lost(Some(entry)) if entry.value.is_none() && consuming_command(&entry) == command_id => {
                 Consumer::ThisCommand
             }

@@ -1,6 +1,6 @@
 //! A connection's new state: its record, and everything that follows from the record.
 //!
-//! The record is the durable state. [`apply`] derives KV, the event and the schedule from the record alone, so any
+//! The record is the durable state. [`apply_record`] derives KV, the event and the schedule from the record alone, so any
 //! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
 
 use async_nats::HeaderMap;
@@ -67,7 +67,7 @@ pub(super) async fn write_record(
 
 /// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id
 /// and applies it again; each step is safe to repeat.
-pub(super) async fn apply(
+pub(super) async fn apply_record(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
@@ -139,8 +139,8 @@ pub(super) async fn schedule_next(
     }
 }
 
-/// The answer that shows a connection.
-pub(super) fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
+/// Builds the reply that shows a connection.
+pub(super) fn reply_with(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
     let body = serde_json::to_value(connection).map_err(StoreError::unreadable(connection.subject.as_str()))?;
     Ok(WorkerReply::ok(body))
 }

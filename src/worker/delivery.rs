@@ -5,7 +5,7 @@
 //! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its
 //!   subject. Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
 //! - Every message ends in exactly one confirmed ack, also one that cannot be read. The one exception is
-//!   [`Outcome::Lost`]: another worker has the command, and an ack would take it from that worker.
+//!   [`Outcome::DeliveryLost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
     };
     match done {
         Ok(reply) => Outcome::Done(reply),
-        Err(StoreError::Lost) => Outcome::Lost,
+        Err(StoreError::DeliveryLost) => Outcome::DeliveryLost,
         Err(error) if error.is_permanent_for_command() && delivered >= PERMANENT_FAILURE_DELIVERIES => {
             Outcome::Reject(error.to_string())
         }
@@ -105,7 +105,7 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             confirm(nats, message, AckKind::Ack).await;
             fail_point!("delivery_2_acked");
         }
-        Outcome::Lost => warn!("this delivery took too long; another worker has the command"),
+        Outcome::DeliveryLost => warn!("this delivery took too long; another worker has the command"),
         Outcome::Retry(delay, reason) => {
             warn!("put back for {delay:?}: {reason}");
             confirm(nats, message, AckKind::Nak(Some(delay))).await;

@@ -16,7 +16,7 @@ const KILLS: usize = 20;
 const PLACES: [&str; 4] =
     ["refresh_3_record_written", "apply_1_kv_written", "apply_2_event_published", "delivery_1_answered"];
 /// Another one, for every tenth kill: there a refresh is held back for most of a minute.
-const BEFORE: &str = "refresh_1_slot_taken";
+const BEFORE: &str = "refresh_1_permit_taken";
 /// Tokens are never too young to be refreshed, and each worker shows its metrics.
 const SETTINGS: [(&str, &str); 2] =
     [("TOKENBUS_REFRESH__MIN_INTERVAL", "500ms"), ("TOKENBUS_HTTP__METRICS_LISTEN", "127.0.0.1:0")];

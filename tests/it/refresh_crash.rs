@@ -113,7 +113,7 @@ async fn dies_at(place: &'static str) -> Ending {
 #[tokio::test]
 async fn d2_a_worker_killed_outside_the_window_loses_no_token() {
     let places = [
-        "refresh_1_slot_taken",
+        "refresh_1_permit_taken",
         "refresh_3_record_written",
         "apply_1_kv_written",
         "apply_2_event_published",
@@ -286,7 +286,7 @@ async fn stops_at(place: &'static str) -> Ending {
 #[tokio::test]
 async fn d3_a_paused_worker_restores_no_older_token() {
     let places = [
-        "refresh_1_slot_taken",
+        "refresh_1_permit_taken",
         "refresh_3_record_written",
         "apply_1_kv_written",
         "apply_2_event_published",

@@ -40,9 +40,9 @@ struct Slots {
     request_time: Duration,
 }
 
-/// Reason of an attempt to start a refresh.
+/// Reason to start a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Attempt {
+pub(crate) enum StartReason {
     /// Due for the first time.
     Due,
     /// Returns at a reserved slot.
@@ -70,7 +70,7 @@ impl RefreshLimiter {
     pub(crate) fn acquire(
         &self,
         integration: &Integration,
-        attempt: Attempt,
+        reason: StartReason,
         now: Instant,
     ) -> Result<RefreshPermit, Duration> {
         let (permits, slots) = {
@@ -83,24 +83,24 @@ impl RefreshLimiter {
         };
         let mut reserved = lock(&slots);
         let end = reserved.next.max(reserved.overdue).max(now);
-        let is_early = attempt == Attempt::Due && end > now + BURST;
+        let is_early = reason == StartReason::Due && end > now + BURST;
         match permits.try_acquire_owned() {
             Ok(permit) if !is_early => {
-                if attempt != Attempt::AtSlot {
+                if reason != StartReason::AtSlot {
                     reserved.next = reserved.next.max(now) + self.gap;
                 }
                 drop(reserved);
                 Ok(RefreshPermit { _permit: permit, slots, since: now })
             }
-            Ok(_) | Err(_) if attempt == Attempt::ForCaller => Err(MIN_WAIT),
+            Ok(_) | Err(_) if reason == StartReason::ForCaller => Err(MIN_WAIT),
             Ok(_) | Err(_) => {
                 // Plan for four fifths of the permits: planning for all, many refreshes would find none at their slot.
                 let share = reserved.request_time * 5 / 4 / u32::try_from(self.concurrency).unwrap_or(u32::MAX);
                 let gap = self.gap.max(share);
-                let slot = if attempt == Attempt::AtSlot { reserved.overdue.max(now) } else { end };
+                let slot = if reason == StartReason::AtSlot { reserved.overdue.max(now) } else { end };
                 // A refresh that returns without a permit uses a second slot.
                 reserved.next = (end + gap).min(now + MAX_WAIT);
-                if attempt == Attempt::AtSlot {
+                if reason == StartReason::AtSlot {
                     reserved.overdue = (slot + gap).min(now + MAX_WAIT);
                 }
                 Err((slot - now).max(MIN_WAIT))
@@ -134,19 +134,19 @@ mod tests {
     fn a_full_integration_reserves_slots_in_order_and_holds_up_no_other() {
         let (limiter, now) = (RefreshLimiter::new(2, 10), Instant::now());
         let (dead, good) = (integration("dead"), integration("good"));
-        let held = [(); 2].map(|()| limiter.acquire(&dead, Attempt::Due, now).ok().unwrap());
+        let held = [(); 2].map(|()| limiter.acquire(&dead, StartReason::Due, now).ok().unwrap());
         let mut before = Duration::ZERO;
         for _ in 0..30 {
-            let wait = limiter.acquire(&dead, Attempt::Due, now).err().unwrap();
+            let wait = limiter.acquire(&dead, StartReason::Due, now).err().unwrap();
             assert!(wait >= MIN_WAIT && wait >= before, "{wait:?} after {before:?}");
             before = wait;
         }
         assert!(before >= Duration::from_secs(2), "ten a second: {before:?}");
-        assert_eq!(limiter.acquire(&dead, Attempt::ForCaller, now).err(), Some(MIN_WAIT));
-        assert!(limiter.acquire(&good, Attempt::Due, now).is_ok());
+        assert_eq!(limiter.acquire(&dead, StartReason::ForCaller, now).err(), Some(MIN_WAIT));
+        assert!(limiter.acquire(&good, StartReason::Due, now).is_ok());
         drop(held);
-        assert!(limiter.acquire(&dead, Attempt::AtSlot, now).is_ok(), "at its slot");
-        assert!(limiter.acquire(&dead, Attempt::Due, now).is_err(), "after the reserved slots");
+        assert!(limiter.acquire(&dead, StartReason::AtSlot, now).is_ok(), "at its slot");
+        assert!(limiter.acquire(&dead, StartReason::Due, now).is_err(), "after the reserved slots");
     }
 
     /// More refreshes are due at once than there are permits for, and the duration of requests varies: a refresh that finds no
@@ -164,7 +164,7 @@ mod tests {
                 // No time passes in this test, so the duration is set by hand.
                 lock(&limiter.slots).request_time = Duration::from_millis(195);
             }
-            let attempt = if slot.is_some() { Attempt::AtSlot } else { Attempt::Due };
+            let attempt = if slot.is_some() { StartReason::AtSlot } else { StartReason::Due };
             match limiter.acquire(&slack, attempt, start + Duration::from_millis(now)) {
                 Ok(permit) => {
                     held.push((now + 50 + who * 7_919 % 290, permit));
@@ -184,9 +184,9 @@ mod tests {
     fn the_rate_holds_while_permits_are_free() {
         let (limiter, now) = (RefreshLimiter::new(100, 10), Instant::now());
         let slack = integration("slack");
-        let entered = (0..30).filter(|_| limiter.acquire(&slack, Attempt::Due, now).is_ok()).count();
+        let entered = (0..30).filter(|_| limiter.acquire(&slack, StartReason::Due, now).is_ok()).count();
         assert!((10..=12).contains(&entered), "{entered}");
-        assert!(limiter.acquire(&slack, Attempt::Due, now + Duration::from_secs(9)).is_ok());
+        assert!(limiter.acquire(&slack, StartReason::Due, now + Duration::from_secs(9)).is_ok());
     }
 
     /// Tries per refresh, and milliseconds until the last refresh starts, when all are due at once.
@@ -197,14 +197,14 @@ mod tests {
     }
 
     /// Simulates refreshes that are due at once. `acquire` returns a permit or the wait in milliseconds.
-    fn simulate<P>(many: u64, mut acquire: impl FnMut(Attempt, u64) -> Result<P, u64>) -> Backlog {
+    fn simulate<P>(many: u64, mut acquire: impl FnMut(StartReason, u64) -> Result<P, u64>) -> Backlog {
         let mut held: Vec<(u64, P)> = Vec::new();
         let mut coming: BTreeSet<(u64, u64, bool)> = (0..many).map(|who| (0, who, false)).collect();
         let (mut tries, mut last) = (0_u32, 0);
         while let Some((now, who, has_slot)) = coming.pop_first() {
             held.retain(|(until, _)| *until > now);
             tries += 1;
-            match acquire(if has_slot { Attempt::AtSlot } else { Attempt::Due }, now) {
+            match acquire(if has_slot { StartReason::AtSlot } else { StartReason::Due }, now) {
                 Ok(permit) => {
                     held.push((now + 50 + who * 7_919 % 290, permit));
                     last = now;

@@ -46,9 +46,9 @@ pub(in crate::worker) struct Callback<'a> {
 
 /// Finds the login of a callback, and exchanges its code if the login is pending and the callback is from its browser.
 ///
-/// Until the attempt begins, this writes only the nonce of a signed request, which a redelivery of the same command may use
-/// again. A crash before: the next worker finds the login as it was and starts over. A login that this command has consumed
-/// already is resumed.
+/// Before step 1 this writes only the nonce of a signed request, which a redelivery of the same command may use again. A
+/// crash before step 1: the next worker finds the login as it was and starts over. If this command has consumed the login
+/// already, [`resume`] finishes it.
 pub(in crate::worker) async fn run(
     context: &Context,
     job: &Job,
@@ -76,8 +76,8 @@ pub(in crate::worker) async fn run(
     if !login.is_of_browser(&state_hash, callback.cookies) {
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
-    let attempt = Attempt { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    attempt.run(callback.query).await
+    let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
+    exchange.run(callback.query).await
 }
 
 fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
@@ -100,8 +100,8 @@ async fn check_credential(context: &Context, job: &Job, callback: &Callback<'_>)
     }
 }
 
-/// One attempt to exchange a pending login.
-struct Attempt<'a> {
+/// A pending login whose callback is from its browser.
+struct Exchange<'a> {
     context: &'a Context,
     job: &'a Job,
     key: &'a ConnectionKey,
@@ -109,21 +109,21 @@ struct Attempt<'a> {
     login: &'a PendingLogin,
     /// Revision of the login's entry.
     revision: u64,
-    /// The record that the new one replaces, read before the code is sent: a later login or deletion wins.
+    /// Newest record of the connection when the command began. The new record replaces it, so a later login or deletion
+    /// wins.
     replaces: Option<StreamMessage>,
 }
 
 /// Result of checking a callback.
 enum Checked {
-    /// A code to send.
-    Code(Box<CodeExchange>),
-    /// An end of the login without a connection.
-    End(Refusal),
-    /// Nothing. The login stays pending, so that the provider's real callback still finds it.
+    Accepted(Box<CodeToSend>),
+    /// The login ends without a connection: its state is consumed, and no code is sent.
+    Refused(Refusal),
+    /// The callback cannot be read. The login stays pending, so that the provider's real callback still finds it.
     Malformed(WorkerReply),
 }
 
-struct CodeExchange {
+struct CodeToSend {
     config: IntegrationOauthConfig,
     code: Secret,
     verifier: Option<Secret>,
@@ -131,13 +131,13 @@ struct CodeExchange {
     metadata: Map<String, Value>,
 }
 
-impl Attempt<'_> {
+impl Exchange<'_> {
     async fn run(&self, query: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Check the callback against the login and the config. Durable: nothing new. A crash after this: the next
         //    worker finds the login pending and starts over. Nothing is lost.
         let checked = match self.check(query).await? {
-            Checked::Code(exchange) => Ok(exchange),
-            Checked::End(refusal) => Err(refusal),
+            Checked::Accepted(exchange) => Ok(exchange),
+            Checked::Refused(refusal) => Err(refusal),
             Checked::Malformed(reply) => return Ok(reply),
         };
         fail_point!("exchange_1_callback_checked");
@@ -149,7 +149,7 @@ impl Attempt<'_> {
         let consumed =
             self.context.store.consume_login(self.state_hash, &self.key.account, self.revision, &self.job.id);
         match consumed.await? {
-            Consumer::ThisAttempt => {}
+            Consumer::ThisDelivery => {}
             Consumer::ThisCommand => return resume(self.context, self.job, self.key).await,
             Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
         }
@@ -179,7 +179,7 @@ impl Attempt<'_> {
         // 5. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
         //    or after it: as after step 4; a repeated write has no effect. The caller receives its answer only after
         //    this step.
-        let reply = apply(self.context, self.job, self.key, &record).await?;
+        let reply = apply_connected(self.context, self.job, self.key, &record).await?;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
     }
@@ -190,7 +190,7 @@ impl Attempt<'_> {
             Some(config) if self.is_meant_for(&config) => config,
             Some(_) | None => {
                 let text = "the integration's config changed during the login; start it again";
-                return Ok(Checked::End(Refusal::new(Failure::Superseded, "config_changed", text)));
+                return Ok(Checked::Refused(Refusal::new(Failure::Superseded, "config_changed", text)));
             }
         };
         let response = match callback::AuthorizationResponse::parse(query.expose(), &config) {
@@ -199,24 +199,24 @@ impl Attempt<'_> {
         };
         if let Err(error) = response.check_issuer(&config) {
             let refusal = Refusal::new(Failure::BadRequest, "issuer_mismatch", &error.to_string());
-            return Ok(Checked::End(refusal));
+            return Ok(Checked::Refused(refusal));
         }
         let code = match response.code {
             Ok(code) => code,
-            Err(code) => return Ok(Checked::End(Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str()))),
+            Err(code) => return Ok(Checked::Refused(Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str()))),
         };
         // Before the login is consumed: a key that is missing for a moment then costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
         let verifier = sealed.map(|sealed| store.open_verifier(self.state_hash, sealed)).transpose()?;
-        Ok(Checked::Code(Box::new(CodeExchange { config, code, verifier, metadata: response.metadata })))
+        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, metadata: response.metadata })))
     }
 
     fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {
         config.is_issuer_of(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
     }
 
-    async fn send_code(&self, exchange: &CodeExchange) -> Result<token::TokenSet, Refusal> {
-        let CodeExchange { config, code, verifier, metadata: _ } = exchange;
+    async fn send_code(&self, exchange: &CodeToSend) -> Result<token::TokenSet, Refusal> {
+        let CodeToSend { config, code, verifier, metadata: _ } = exchange;
         let variables = &self.login.issued_at.variables;
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
@@ -264,15 +264,15 @@ impl Attempt<'_> {
     }
 }
 
-async fn apply(
+async fn apply_connected(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<WorkerReply, StoreError> {
     let details = EventDetails { kind: EventKind::Connected, actor: ACTOR, reason: None };
-    let connection = apply::apply(context, job, key, record, details).await?;
-    apply::answer(&connection)
+    let connection = apply::apply_record(context, job, key, record, details).await?;
+    apply::reply_with(&connection)
 }
 
 /// Resumes a login that another delivery of this command consumed. Applies the record if it exists; otherwise fails with
@@ -282,7 +282,7 @@ async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Wor
     let newest = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
-        return apply(context, job, key, &record).await;
+        return apply_connected(context, job, key, &record).await;
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
     fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await

@@ -32,7 +32,7 @@ use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
 use crate::worker::apply::{self, EventDetails, Recorded};
-use crate::worker::background::refresh_limiter::{Attempt, RefreshPermit};
+use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens, revocation};
@@ -69,7 +69,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
-        return apply(context, job, &key, record, actor).await;
+        return apply_refreshed(context, job, &key, record, actor).await;
     }
     let Some(stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
@@ -127,7 +127,7 @@ impl Refresh<'_> {
         // lead to as many token requests.
         if connection.sequence > self.trigger.sequence || (has_caller && connection.is_younger_than(min_interval, now))
         {
-            return apply::answer(connection).map(Decision::Answer);
+            return apply::reply_with(connection).map(Decision::Answer);
         }
         let failure = refresh_failure.as_ref();
         let failed = failure.filter(|failure| has_caller && failure.reason != INTERRUPTED);
@@ -145,21 +145,23 @@ impl Refresh<'_> {
     }
 
     async fn run(&self, stored: StoredConnection) -> Result<WorkerReply, StoreError> {
-        // 1. Get ready to send: the config, and a slot of the refresh limiter. Durable: nothing new. A crash after
+        // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
         //    this: the next worker cannot know that nothing was sent. It holds the refresh for 47 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
         let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
         };
-        let slot = match self.enter_limiter() {
-            Ok(slot) => slot,
+        let permit = match self.enter_limiter() {
+            Ok(permit) => permit,
             Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,
         };
-        let Some(refresh_token) = &stored.connection.refresh_token else { return apply::answer(&stored.connection) };
-        fail_point!("refresh_1_slot_taken");
+        let Some(refresh_token) = &stored.connection.refresh_token else {
+            return apply::reply_with(&stored.connection);
+        };
+        fail_point!("refresh_1_permit_taken");
         // A worker that stood still longer than the ack wait no longer holds the command. It neither sends nor acks.
         if self.began.elapsed() > topology::ACK_WAIT {
-            return Err(StoreError::Lost);
+            return Err(StoreError::DeliveryLost);
         }
 
         // 2. Send the refresh token. Durable: nothing here; at the provider the refresh token may be spent. A crash
@@ -167,7 +169,7 @@ impl Refresh<'_> {
         //    spent, the connection needs reauthorization.
         let sent = Instant::now();
         let answered = self.send(&config, &RefreshGrant { refresh_token, issued_at: &stored.issued_at }).await;
-        drop(slot);
+        drop(permit);
         fail_point!("refresh_2_token_sent");
         let new = match answered {
             Ok(tokens) => self.renewed(stored, tokens),
@@ -188,18 +190,18 @@ impl Refresh<'_> {
 
         // 4. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
         //    or after it: as after step 3; a repeated write has no effect.
-        let reply = apply(self.context, self.job, self.key, &record, self.actor).await?;
+        let reply = apply_refreshed(self.context, self.job, self.key, &record, self.actor).await?;
         fail_point!("refresh_4_record_applied");
         Ok(reply)
     }
 
     fn enter_limiter(&self) -> Result<RefreshPermit, Duration> {
-        let attempt = match (&self.trigger.actor, self.trigger.slot_reserved) {
-            (Some(_), _) => Attempt::ForCaller,
-            (None, true) => Attempt::AtSlot,
-            (None, false) => Attempt::Due,
+        let reason = match (&self.trigger.actor, self.trigger.slot_reserved) {
+            (Some(_), _) => StartReason::ForCaller,
+            (None, true) => StartReason::AtSlot,
+            (None, false) => StartReason::Due,
         };
-        self.context.limits.refreshes.acquire(&self.key.integration, attempt, Instant::now())
+        self.context.limits.refreshes.acquire(&self.key.integration, reason, Instant::now())
     }
 
     async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
@@ -235,7 +237,7 @@ impl Refresh<'_> {
         }
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         match apply::catch_up(self.context, self.key, newest.as_ref()).await? {
-            Some(stored) => answer(&stored.connection),
+            Some(stored) => reply_by_status(&stored.connection),
             None => Ok(Failure::NotFound.answer("the connection was deleted")),
         }
     }
@@ -259,7 +261,7 @@ fn needs_reauthorization(stored: StoredConnection, reason: &str) -> StoredConnec
     StoredConnection { connection, ..stored }
 }
 
-async fn apply(
+async fn apply_refreshed(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
@@ -269,13 +271,13 @@ async fn apply(
     let OauthConnection { status, status_reason, .. } = context.store.connection_of(key, record)?.connection;
     let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
     let details = EventDetails { kind, actor, reason: status_reason.as_deref() };
-    let connection = apply::apply(context, job, key, record, details).await?;
-    answer(&connection)
+    let connection = apply::apply_record(context, job, key, record, details).await?;
+    reply_by_status(&connection)
 }
 
-fn answer(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
+fn reply_by_status(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
     match connection.status {
-        Status::Active => apply::answer(connection),
+        Status::Active => apply::reply_with(connection),
         Status::NeedsReauthorization => {
             let reason = connection.status_reason.as_deref();
             Ok(Failure::LoginNeeded.answer(reason.unwrap_or(NEEDS_LOGIN)))

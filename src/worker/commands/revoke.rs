@@ -72,7 +72,7 @@ pub(in crate::worker) async fn run(
         //    in it or after it: the next worker finds the tombstone with this command's id and no tokens. It repeats
         //    this step without effect; if the event was not published yet, its reason is `revocation_unknown`.
         let details = EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(outcome.as_str()) };
-        apply::apply(context, job, &key, &record, details).await?;
+        apply::apply_record(context, job, &key, &record, details).await?;
         fail_point!("revoke_4_tombstone_applied");
         return Ok(WorkerReply::ok(json!({ "message": "success" })));
     }
