@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fleet::{Fleet, INTEGRATION, eventually};
-use provider::{Provider, Said};
+use provider::{Provider, Scripted};
 use seed::Seed;
 use serde_json::json;
 use support::tokenbus::ACCOUNT;
@@ -37,12 +37,12 @@ async fn main() {
     let refreshed: Arc<Mutex<HashMap<usize, Vec<Instant>>>> = Arc::default();
     let provider = Provider::start({
         let refreshed = Arc::clone(&refreshed);
-        move |_, asked| {
-            let token = asked.form().remove("refresh_token").expect("nothing but refreshes");
+        move |_, received| {
+            let token = received.form().remove("refresh_token").expect("nothing but refreshes");
             let number = token.trim_start_matches('0').parse().unwrap_or(0);
             refreshed.lock().expect("no thread panics with the lock").entry(number).or_default().push(Instant::now());
             let body = json!({ "access_token": "new", "refresh_token": "next", "expires_in": 86_400 });
-            Said::json(200, &body).after(Duration::from_millis(50))
+            Scripted::json(200, &body).after(Duration::from_millis(50))
         }
     })
     .await;

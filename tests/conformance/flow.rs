@@ -134,7 +134,7 @@ async fn a_wrong_secret_is_a_bad_gateway() {
     world.tokenbus.configure(&config).await;
     let callback = world.callback(CONNECTION, Consent::Allow).await;
     assert_refused(&world, &callback, StatusCode::BAD_GATEWAY, "invalid_client").await;
-    assert_eq!(world.provider.asked().await.len(), 1);
+    assert_eq!(world.provider.received().await.len(), 1);
 }
 
 #[tokio::test]
@@ -253,8 +253,8 @@ async fn assert_authenticates(world: &World, more: Value) {
     }
     world.tokenbus.configure(&config).await;
     world.connect(CONNECTION).await;
-    let asked = world.provider.asked().await;
-    let seen: Vec<_> = asked.iter().map(|it| (it.status, it.auth.as_deref(), it.client_id.as_deref())).collect();
+    let received = world.provider.received().await;
+    let seen: Vec<_> = received.iter().map(|it| (it.status, it.auth.as_deref(), it.client_id.as_deref())).collect();
     assert_eq!(seen, [(200, config["token_auth_method"].as_str(), config["client_id"].as_str())]);
 }
 

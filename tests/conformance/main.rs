@@ -4,7 +4,7 @@
 //! run installs the server's packages (`tests/provider/install`). Chromium is used where it is or can be installed;
 //! elsewhere the tests that need it say that they were skipped.
 
-// `cfg(test)` is what clippy knows tests by, their helpers included.
+// Clippy recognises tests and their helpers by `cfg(test)`.
 #[cfg(test)]
 mod browser;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! other tests check the meaning of calls.
 
 use crate::parts::install;
-use crate::scripted::{Provider, Said};
+use crate::scripted::{Provider, Scripted};
 use crate::support::root;
 use crate::support::tokenbus::Tokenbus;
 use serde_json::json;
@@ -18,7 +18,7 @@ const CONNECTION: &str = "workspace1";
 #[tokio::test]
 async fn every_answer_is_a_documented_one() {
     let Some(schemathesis) = install::schemathesis() else { return };
-    let provider = Provider::start(|number, _| Said::tokens(number)).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number)).await;
     let tokenbus = Tokenbus::start(&[]).await;
     connect(&tokenbus, &provider).await;
 
@@ -33,7 +33,7 @@ async fn every_answer_is_a_documented_one() {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}\n{errors}", shortened(&printed));
     let counted = counted(&printed).unwrap_or_else(|| panic!("no count of requests in {printed}"));
-    // Past the harness, which keeps what a passing test prints to itself.
+    // Straight to the terminal: the harness hides the output of a passing test.
     let _ = writeln!(std::io::stderr(), "schemathesis: {counted}, nothing undocumented");
 }
 
@@ -53,7 +53,7 @@ async fn connect(tokenbus: &Tokenbus, provider: &Provider) {
     assert_eq!(status, 200, "{body}");
 }
 
-/// Its lines without the middle of long ones: it repeats what it sent, however long that was.
+/// The output with long lines shortened in the middle: schemathesis repeats its requests in full.
 fn shortened(printed: &str) -> String {
     let cut = |line: &str| line.chars().take(400).collect::<String>();
     printed.lines().map(cut).collect::<Vec<_>>().join("\n")

@@ -69,11 +69,11 @@ async fn a_replayed_code_kills_the_grant() {
     let (_, third) = refresh(&provider, text(&first, "refresh_token")).await;
     assert_eq!(text(&third, "error"), "invalid_grant");
 
-    let asked = provider.asked().await;
-    let seen: Vec<_> = asked.iter().map(|it| (it.grant_type.as_deref(), it.status)).collect();
+    let received = provider.received().await;
+    let seen: Vec<_> = received.iter().map(|it| (it.grant_type.as_deref(), it.status)).collect();
     let exchange = Some("authorization_code");
     assert_eq!(seen, [(exchange, 200), (exchange, 400), (Some("refresh_token"), 400)]);
-    assert!(asked.iter().all(|it| it.auth.as_deref() == Some(CLIENT) && it.client_id.as_deref() == Some(CLIENT)));
+    assert!(received.iter().all(|it| it.auth.as_deref() == Some(CLIENT) && it.client_id.as_deref() == Some(CLIENT)));
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_revoked_refresh_token_is_refused() {
     assert_eq!(revoke(&provider, text(&tokens, "refresh_token")).await, 200);
     let (_, after) = refresh(&provider, text(&tokens, "refresh_token")).await;
     assert_eq!(text(&after, "error"), "invalid_grant");
-    assert_eq!(provider.asked().await[1].route, "revocation");
+    assert_eq!(provider.received().await[1].route, "revocation");
 }
 
 #[tokio::test]
@@ -118,6 +118,6 @@ async fn a_code_whose_answer_was_lost_is_used_up() {
     assert!(try_exchange(&provider, &code).await.is_err(), "the answer never leaves");
     let (_, again) = exchange(&provider, &code, VERIFIER).await;
     assert_eq!(text(&again, "error"), "invalid_grant");
-    let seen: Vec<_> = provider.asked().await.iter().map(|it| it.status).collect();
+    let seen: Vec<_> = provider.received().await.iter().map(|it| it.status).collect();
     assert_eq!(seen, [200, 400]);
 }

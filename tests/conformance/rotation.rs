@@ -15,7 +15,7 @@ const KILLS: usize = 20;
 /// Places outside the window from sending the request to the stored record.
 const PLACES: [&str; 4] =
     ["refresh_3_record_written", "apply_1_kv_written", "apply_2_event_published", "delivery_1_answered"];
-/// Another one, for every tenth kill: there a refresh is held back for most of a minute.
+/// Failpoint of every tenth kill, which holds the next refresh for most of a minute.
 const BEFORE: &str = "refresh_1_permit_taken";
 /// Tokens are never too young to be refreshed, and each worker shows its metrics.
 const SETTINGS: [(&str, &str); 2] =
@@ -47,12 +47,12 @@ async fn d2_a_rotating_grant_survives_twenty_killed_workers() {
         assert!(body["sequence"].as_u64() > Some(last), "{body}");
         last = body["sequence"].as_u64().expect("a sequence");
     }
-    let asked = provider.asked().await;
-    assert!(asked.iter().all(|asked| asked.status == 200), "{asked:?}");
+    let received = provider.received().await;
+    assert!(received.iter().all(|received| received.status == 200), "{received:?}");
     println!("{} refreshes in a row, {kills} workers killed: the grant is alive", refreshes(&provider).await);
     let (mut seconds, mut times) = (0.0, 0.0);
     for worker in lasting.iter().chain([&third]) {
-        let (more, count) = window(worker).await;
+        let (more, count) = refresh_window(worker).await;
         (seconds, times) = (seconds + more, times + count);
     }
     println!(
@@ -119,13 +119,13 @@ async fn due(fleet: &Fleet, sequence: u64) {
 }
 
 async fn refreshes(provider: &Provider) -> u64 {
-    let asked = provider.asked().await;
-    let refreshes = asked.iter().filter(|asked| asked.grant_type.as_deref() == Some("refresh_token"));
+    let received = provider.received().await;
+    let refreshes = received.iter().filter(|received| received.grant_type.as_deref() == Some("refresh_token"));
     u64::try_from(refreshes.count()).expect("not that many")
 }
 
-/// How long the window was, in seconds, all in all, and how often there was one.
-async fn window(worker: &Worker) -> (f64, f64) {
+/// Total length of all windows between a token request and the stored record, in seconds, and their number.
+async fn refresh_window(worker: &Worker) -> (f64, f64) {
     let log = worker.log();
     let url = log.split_whitespace().find(|word| word.ends_with("/metrics")).expect("it says where its metrics are");
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");

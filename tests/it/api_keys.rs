@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::ask::{Answered, ask, get, ids, new_account};
+use crate::ask::{Answer, ask, get, ids, new_account};
 use crate::bus::Bus;
 use crate::fleet::eventually;
 use crate::provider::Provider;
@@ -15,8 +15,8 @@ async fn world() -> World {
     World::with(Provider::generous().await).await
 }
 
-/// A request to `/hub/api-keys` and what follows there.
-async fn at_keys(tokenbus: &Tokenbus, method: Method, key: &str, rest: &str, body: Option<&Value>) -> Answered {
+/// Sends a request to `/hub/api-keys` or a path below it.
+async fn at_keys(tokenbus: &Tokenbus, method: Method, key: &str, rest: &str, body: Option<&Value>) -> Answer {
     let request = tokenbus.request(method, &format!("hub/api-keys{rest}")).header("x-api-key", key);
     ask(match body {
         Some(body) => request.json(body),
@@ -87,7 +87,7 @@ async fn g2_a_key_is_created_listed_and_revoked_and_each_change_has_an_event() {
     assert!(super::api_keys::entry(tokenbus, id).await.is_none());
     for gone in [path.as_str(), "/ffffffffffff", "/x", "/*", "/%3E", key] {
         let gone = if gone.starts_with('/') { gone.to_owned() } else { format!("/{gone}") };
-        at_keys(tokenbus, Method::DELETE, admin, &gone, None).await.is_refused(404, "no API key with that id");
+        at_keys(tokenbus, Method::DELETE, admin, &gone, None).await.assert_error(404, "no API key with that id");
     }
 
     let bus = Bus::of(&tokenbus.nats).await;
@@ -135,13 +135,13 @@ async fn e4_keys_of_another_account_are_neither_seen_nor_revoked() {
     assert_eq!(ids(&listed(tokenbus, &theirs).await, "id"), [id_of(&theirs)]);
     assert!(!listed(tokenbus, &tokenbus.admin_key).await.to_string().contains(id_of(&theirs)));
     let mine = format!("/{}", id_of(&tokenbus.key));
-    at_keys(tokenbus, Method::DELETE, &theirs, &mine, None).await.is_refused(404, "no API key with that id");
+    at_keys(tokenbus, Method::DELETE, &theirs, &mine, None).await.assert_error(404, "no API key with that id");
     assert!(is_valid(tokenbus, &tokenbus.key).await);
     // A new key belongs to the credential's account, and the answer names it.
     let (_, new) = made(tokenbus, &theirs, json!({ "role": "admin" })).await;
     assert_eq!(ids(&listed(tokenbus, &new).await, "id").len(), 2);
     let body = json!({ "account": ACCOUNT });
-    at_keys(tokenbus, Method::POST, &theirs, "", Some(&body)).await.is_refused(400, "account");
+    at_keys(tokenbus, Method::POST, &theirs, "", Some(&body)).await.assert_error(400, "account");
 }
 
 #[tokio::test]
@@ -155,11 +155,11 @@ async fn only_admins_of_listed_accounts_manage_keys() {
             [(Method::GET, "", None), (Method::POST, "", Some(json!({}))), (Method::DELETE, own.as_str(), None)]
         {
             let answer = at_keys(tokenbus, method, key, rest, body.as_ref()).await;
-            answer.is_refused(401, "only admins may do this");
+            answer.assert_error(401, "only admins may do this");
         }
     }
     let open = ask(tokenbus.request(Method::GET, "hub/api-keys")).await;
-    open.is_refused(401, "X-Api-Key");
+    open.assert_error(401, "X-Api-Key");
     assert!(is_valid(tokenbus, &tokenbus.key).await);
 }
 
@@ -178,10 +178,10 @@ async fn invalid_key_requests_are_refused() {
         (json!({ "name": "a".repeat(129) }), "at most 128"),
         (json!({ "names": "a" }), "unknown field"),
     ] {
-        at_keys(tokenbus, Method::POST, admin, "", Some(&body)).await.is_refused(400, error);
+        at_keys(tokenbus, Method::POST, admin, "", Some(&body)).await.assert_error(400, error);
     }
     let post = tokenbus.request(Method::POST, "hub/api-keys").header("x-api-key", admin);
-    ask(post.body("{")).await.is_refused(400, "JSON object");
+    ask(post.body("{")).await.assert_error(400, "JSON object");
     assert_eq!(listed(tokenbus, admin).await["results_total"], 2);
 }
 
@@ -192,10 +192,10 @@ async fn g3_rate_limits_are_per_key() {
     let (_, key) = made(tokenbus, &tokenbus.admin_key, json!({ "rate_limit": 1 })).await;
     let answers = join_all((0..20).map(|_| get(tokenbus, &key, "oauth-connections"))).await;
     assert!(answers.iter().any(|answer| answer.status == 200));
-    let limited: Vec<&Answered> = answers.iter().filter(|answer| answer.status != 200).collect();
+    let limited: Vec<&Answer> = answers.iter().filter(|answer| answer.status != 200).collect();
     assert!(!limited.is_empty());
     for answer in limited {
-        answer.is_refused(429, "too many requests with this credential");
+        answer.assert_error(429, "too many requests with this credential");
         assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
     }
     let others = join_all((0..20).map(|_| get(tokenbus, &tokenbus.key, "oauth-connections"))).await;

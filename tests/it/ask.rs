@@ -7,13 +7,13 @@ use serde_json::Value;
 use crate::support::tokenbus::Tokenbus;
 
 /// An answer, whole.
-pub(crate) struct Answered {
+pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
 }
 
-impl Answered {
+impl Answer {
     /// Its body, which must be JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
@@ -34,27 +34,27 @@ impl Answered {
 
     /// Checks status and error.
     #[track_caller]
-    pub(crate) fn is_refused(&self, status: u16, error: &str) {
+    pub(crate) fn assert_error(&self, status: u16, error: &str) {
         assert_eq!(self.status, status, "{}", self.text);
         assert!(self.error().contains(error), "`{error}` is not in {}", self.text);
     }
 }
 
 /// Sends a request and takes the whole answer.
-pub(crate) async fn ask(request: RequestBuilder) -> Answered {
+pub(crate) async fn ask(request: RequestBuilder) -> Answer {
     let answer = request.send().await.expect("tokenbus answers");
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     let text = answer.text().await.expect("a whole answer");
-    Answered { status, headers, text }
+    Answer { status, headers, text }
 }
 
 /// A GET below `/hub/integrations/` with an API key.
-pub(crate) async fn get(tokenbus: &Tokenbus, key: &str, path: &str) -> Answered {
+pub(crate) async fn get(tokenbus: &Tokenbus, key: &str, path: &str) -> Answer {
     send(tokenbus, Method::GET, key, path).await
 }
 
 /// A request below `/hub/integrations/` with an API key.
-pub(crate) async fn send(tokenbus: &Tokenbus, method: Method, key: &str, path: &str) -> Answered {
+pub(crate) async fn send(tokenbus: &Tokenbus, method: Method, key: &str, path: &str) -> Answer {
     ask(tokenbus.request(method, &format!("hub/integrations/{path}")).header("x-api-key", key)).await
 }
 

@@ -9,7 +9,7 @@ use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::INTEGRATION;
 
-/// The workers' user, looking at what is stored.
+/// Reads the stored messages as the workers' NATS user.
 pub(crate) struct Bus {
     pub(crate) client: Client,
     jetstream: jetstream::Context,

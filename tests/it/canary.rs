@@ -16,7 +16,7 @@ use self::flows::{
 use crate::ask::{ask, new_account};
 use crate::bus::{BUCKETS, Bus};
 use crate::marks::{Marks, Search};
-use crate::provider::Asked;
+use crate::provider::Received;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::state_of;
 
@@ -54,13 +54,13 @@ async fn configs(flows: &mut Flows) -> (String, Vec<u8>) {
 async fn logins_and_refreshes(flows: &mut Flows) {
     for integration in ["odd", "basic", "signed"] {
         for (number, (mode, status)) in MODES.into_iter().enumerate() {
-            flows.is(mode);
+            flows.set_mode(mode);
             let html = number % 2 == 1;
             assert_eq!(flows.connect(integration, "login", html).await, status, "{integration} {mode}");
-            flows.is("tokens");
+            flows.set_mode("tokens");
             assert_eq!(flows.connect(integration, mode, !html).await, 200, "{integration} {mode}");
             flows.get(&format!("{integration}/oauth-token/{mode}"), 200).await;
-            flows.is(mode);
+            flows.set_mode(mode);
             let request = flows.with_key(Method::GET, &format!("{integration}/oauth-refresh-token/{mode}"));
             flows.ask(request).await;
             let request = flows.with_key(Method::GET, &format!("{integration}/oauth-token/{mode}?min_valid=86400"));
@@ -69,7 +69,7 @@ async fn logins_and_refreshes(flows: &mut Flows) {
             let request = flows.with_key(Method::DELETE, &path);
             assert_eq!(flows.ask(request).await.status, 200, "{path}");
         }
-        flows.is("tokens");
+        flows.set_mode("tokens");
         assert_eq!(flows.connect(integration, "kept", false).await, 200, "{integration}");
         let path = format!("{integration}/oauth-refresh-token/kept?refresh_token={}", STRANGE[3].1);
         flows.get(&path, 400).await;
@@ -165,7 +165,7 @@ async fn dead_letters(flows: &Flows, bus: &Bus) {
     assert!(flows.world.tokenbus.tool(&["dead", "list"]).await.contains(".odd.dead."));
 }
 
-/// A place to look at: its name, what is there, and whether access tokens belong there.
+/// A place to search: its name, its content, and true if access tokens belong there.
 type Place = (&'static str, Vec<u8>, bool);
 
 async fn places(flows: &Flows, bus: &Bus, pushes: &mut Subscriber) -> Vec<Place> {
@@ -219,8 +219,8 @@ fn found(places: &[Place], all: &Search, without_access: &Search) -> Vec<String>
 
 /// The requests of the webhook receiver.
 fn webhooks(flows: &Flows) -> Vec<u8> {
-    let asked = flows.world.provider.asked().into_iter().filter(is_hook);
-    asked.flat_map(|asked| format!("{:?} {}\n", asked.headers, asked.body).into_bytes()).collect()
+    let received = flows.world.provider.received().into_iter().filter(is_hook);
+    received.flat_map(|received| format!("{:?} {}\n", received.headers, received.body).into_bytes()).collect()
 }
 
 /// Everything in the server's files.
@@ -260,13 +260,13 @@ fn marks(flows: &Flows, key: &(String, Vec<u8>)) -> Marks {
     for key in [&flows.world.tokenbus.key, &flows.world.tokenbus.admin_key] {
         marks.add("key", secret_of(key));
     }
-    let asked = flows.world.provider.asked();
-    for Asked { path: _, authorization, headers: _, content_type: _, body: _ } in &asked {
+    let received = flows.world.provider.received();
+    for Received { path: _, authorization, headers: _, content_type: _, body: _ } in &received {
         if let Some(header) = authorization {
             marks.add("authorization", header.trim_start_matches("Basic "));
         }
     }
-    for form in asked.iter().map(Asked::form) {
+    for form in received.iter().map(Received::form) {
         for name in ["code_verifier", "client_assertion"] {
             form.get(name).into_iter().for_each(|value| marks.add(name, value));
         }

@@ -1,7 +1,7 @@
 //! Workers that die at random failpoints while many logins run. In every case no code is sent twice, and every
 //! connection that was reported to a caller is stored.
 //!
-//! `CHAOS_ROUNDS` asks for more rounds than the one of an ordinary run, `CHAOS_SEED` for those of an earlier run.
+//! `CHAOS_ROUNDS` sets the number of rounds (default 1). `CHAOS_SEED` repeats the rounds of an earlier run.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,26 +15,15 @@ use tokenbus::internals::config::env;
 use tokio::time::timeout;
 
 use crate::fleet::{Fleet, INTEGRATION, Worker};
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
+use crate::worker_crash::{STEPS_BEFORE_RECORD, STEPS_WITH_RECORD};
 
-const PLACES: [&str; 10] = [
-    "exchange_1_callback_checked",
-    "exchange_2_login_consumed",
-    "exchange_3_code_sent",
-    "exchange_4_record_written",
-    "apply_1_kv_written",
-    "apply_2_event_published",
-    "apply_3_refresh_scheduled",
-    "exchange_5_record_applied",
-    "delivery_1_answered",
-    "delivery_2_acked",
-];
 const LOGINS: usize = 30;
 /// Two logins at once for each connection.
 const CONNECTIONS: usize = LOGINS / 2;
 /// Workers that die in a round.
 const DEATHS: usize = 4;
-/// Doomed workers that run at once, beside the one that survives.
+/// Doomed workers that run at once, in addition to the one that survives.
 const WAVE: usize = 2;
 /// Time for a wave to die: the commands of a dead worker are redelivered after five seconds.
 const DYING: Duration = Duration::from_secs(6);
@@ -58,10 +47,11 @@ async fn b3_workers_killed_at_random_send_no_code_twice_and_lose_no_connection()
 }
 
 async fn round(random: &mut StdRng) {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(50))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_millis(50))).await;
     let (fleet, _reliable) = Fleet::configured(&provider.url).await;
-    let dooms: Vec<&str> = (0..DEATHS).map(|_| PLACES[random.random_range(0..PLACES.len())]).collect();
-    println!("places: {dooms:?}");
+    let failpoints: Vec<&str> = STEPS_BEFORE_RECORD.into_iter().chain(STEPS_WITH_RECORD).collect();
+    let dooms: Vec<&str> = (0..DEATHS).map(|_| failpoints[random.random_range(0..failpoints.len())]).collect();
+    println!("failpoints: {dooms:?}");
     let states = join_all((0..LOGINS).map(async |number| fleet.login(&connection(number)).await)).await;
     let mut doomed = doomed_workers(&fleet, &dooms[..WAVE]).await;
     let logins = join_all(states.into_iter().enumerate().map(|(number, state)| arrive(&fleet, number, state)));
@@ -81,8 +71,8 @@ fn connection(number: usize) -> String {
     format!("c{}", number % CONNECTIONS)
 }
 
-async fn doomed_workers(fleet: &Fleet, places: &[&str]) -> Vec<Worker> {
-    let workers: Vec<Worker> = places.iter().map(|place| fleet.worker_with(&[("FAIL_KILL_AT", place)])).collect();
+async fn doomed_workers(fleet: &Fleet, failpoints: &[&str]) -> Vec<Worker> {
+    let workers: Vec<Worker> = failpoints.iter().map(|name| fleet.worker_with(&[("FAIL_KILL_AT", name)])).collect();
     join_all(workers.iter().map(Worker::ready)).await;
     workers
 }
@@ -90,7 +80,7 @@ async fn doomed_workers(fleet: &Fleet, places: &[&str]) -> Vec<Worker> {
 async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {
     let code = format!("code-{number}");
     let (mut status, mut body) = fleet.arrive(&state, &code).await;
-    // The call that looks up the state's account went to a worker that died: the user tries again.
+    // The call that looks up the login may reach a worker that dies: the user tries again.
     for _ in 0..2 {
         if status != StatusCode::SERVICE_UNAVAILABLE {
             break;
@@ -102,8 +92,8 @@ async fn arrive(fleet: &Fleet, number: usize, state: String) -> Login {
 
 async fn check(fleet: &Fleet, provider: &Provider, logins: &[Login]) {
     let mut requests: HashMap<String, usize> = HashMap::new();
-    for asked in provider.asked() {
-        *requests.entry(asked.form()["code"].clone()).or_default() += 1;
+    for received in provider.received() {
+        *requests.entry(received.form()["code"].clone()).or_default() += 1;
     }
     let mut ended: HashMap<u16, usize> = HashMap::new();
     for Login { connection, code, status, body } in logins {

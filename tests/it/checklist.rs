@@ -65,18 +65,18 @@ fn row(number: &str, says: &str, tests: &BTreeSet<String>) -> String {
 }
 
 /// The document as it has to be.
-fn mended(text: &str, tests: &BTreeSet<String>) -> String {
+fn updated(text: &str, tests: &BTreeSet<String>) -> String {
     let rows = rows(text);
-    let mut mended: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut updated: Vec<String> = text.lines().map(str::to_owned).collect();
     for (number, (says, named)) in &rows {
         let mut held_by: BTreeSet<String> = named.intersection(tests).cloned().collect();
         held_by.extend(tests.iter().filter(|test| lines_of(test).contains(number)).cloned());
         let begin = format!("| {number} | ");
-        if let Some(line) = mended.iter_mut().find(|line| line.starts_with(&begin)) {
+        if let Some(line) = updated.iter_mut().find(|line| line.starts_with(&begin)) {
             *line = row(number, says, &held_by);
         }
     }
-    mended.join("\n") + "\n"
+    updated.join("\n") + "\n"
 }
 
 #[test]
@@ -87,16 +87,16 @@ fn every_line_of_the_checklist_is_mapped_to_its_tests() {
     let missing: Vec<String> = lines().into_iter().filter(|line| !rows.contains_key(line)).collect();
     assert!(missing.is_empty(), "lines without a row in {DOCUMENT}: {missing:?}");
 
-    let mended = mended(&text, &tests);
+    let updated = updated(&text, &tests);
     if std::env::var_os("UPDATE").is_some() {
-        write(&path, &mended).expect("the document can be written");
+        write(&path, &updated).expect("the document can be written");
     } else {
         let old: Vec<&str> = text.lines().collect();
-        let changed: Vec<&str> = mended.lines().filter(|line| !old.contains(line)).collect();
+        let changed: Vec<&str> = updated.lines().filter(|line| !old.contains(line)).collect();
         assert!(changed.is_empty(), "in {DOCUMENT} put (UPDATE=1 does it):\n{}", changed.join("\n"));
     }
-    let unheld = mended.lines().filter_map(|line| line.strip_suffix(" | – |")?.strip_prefix("| ")?.get(..2));
-    assert_eq!(unheld.collect::<Vec<_>>(), [""; 0], "lines that no test holds");
+    let untested = updated.lines().filter_map(|line| line.strip_suffix(" | – |")?.strip_prefix("| ")?.get(..2));
+    assert_eq!(untested.collect::<Vec<_>>(), [""; 0], "lines that no test holds");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn the_map_reports_its_own_errors() {
     let text = "| A1 | says | `a1_gone`, `other` |\n| B2 | that | – |\n| C1 | x | `c1_three` |\n| none | of | ours |\n";
     let expected = "| A1 | says | `a1_b2_two`, `a1_one`, `other` |\n| B2 | that | `a1_b2_two` |\n| C1 | x | `c1_three` |\n\
                     | none | of | ours |\n";
-    assert_eq!(mended(text, &tests), expected);
+    assert_eq!(updated(text, &tests), expected);
     assert_eq!(lines_of("d3_e8_a_stopped_worker"), ["D3", "E8"]);
     assert_eq!(lines_of("a9_no_line"), [""; 0]);
     assert!(self::tests().contains("the_map_reports_its_own_errors"));

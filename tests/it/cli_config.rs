@@ -7,7 +7,7 @@ use crate::provider::Provider;
 use crate::support::tokenbus::Tokenbus;
 use crate::world::World;
 
-async fn config(tokenbus_: &Tokenbus, key: &str, arguments: &[&str]) -> crate::cli_connections::Ran {
+async fn config(tokenbus_: &Tokenbus, key: &str, arguments: &[&str]) -> crate::cli_connections::CommandOutput {
     tokenbus(&tokenbus_.nats, "admin", &[&["config", "--api-key", key], arguments].concat()).await
 }
 

@@ -17,13 +17,13 @@ use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, parameter, state_of};
 
 /// Exit code and output of a command.
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) out: String,
     pub(crate) errors: String,
 }
 
-impl Ran {
+impl CommandOutput {
     /// Its lines, each JSON.
     pub(crate) fn json(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}", self.errors);
@@ -45,14 +45,14 @@ fn program(nats: &Nats, user: &str, arguments: &[&str]) -> Command {
 }
 
 /// Runs `tokenbus` as that user.
-pub(crate) async fn tokenbus(nats: &Nats, user: &str, arguments: &[&str]) -> Ran {
+pub(crate) async fn tokenbus(nats: &Nats, user: &str, arguments: &[&str]) -> CommandOutput {
     let output = program(nats, user, arguments).output().await.expect("the program starts");
     let text = |bytes| String::from_utf8(bytes).expect("the program prints text");
-    Ran { code: output.status.code(), out: text(output.stdout), errors: text(output.stderr) }
+    CommandOutput { code: output.status.code(), out: text(output.stdout), errors: text(output.stderr) }
 }
 
 /// Runs `tokenbus connections` for the tenant.
-async fn connections(world: &World, user: &str, arguments: &[&str]) -> Ran {
+async fn connections(world: &World, user: &str, arguments: &[&str]) -> CommandOutput {
     let arguments = [&["connections", "--account", ACCOUNT], arguments].concat();
     tokenbus(&world.tokenbus.nats, user, &arguments).await
 }

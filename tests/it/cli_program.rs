@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use crate::bus::Bus;
-use crate::cli_connections::{Ran, tokenbus};
+use crate::cli_connections::{CommandOutput, tokenbus};
 use crate::fleet::eventually;
 use crate::provider::Provider;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM};
@@ -61,7 +61,8 @@ async fn every_printed_answer_is_available_as_json() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, 200);
     let nats = &world.tokenbus.nats;
-    let run = async |line: &str| -> Ran { tokenbus(nats, "admin", &line.split(' ').collect::<Vec<_>>()).await };
+    let run =
+        async |line: &str| -> CommandOutput { tokenbus(nats, "admin", &line.split(' ').collect::<Vec<_>>()).await };
     let success = [json!({ "message": "success" })];
     assert_eq!(run("setup --json").await.json(), success);
     let made = run(&format!("api-keys create --account {ACCOUNT} --json")).await.json();

@@ -15,7 +15,7 @@ async fn a_callback_publishes_the_token_on_its_subject() {
     let world = World::with(Provider::generous().await).await;
     let tenant = world.tokenbus.nats.connect("demo").await;
     let mut tokens = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
 
     let (status, connection) = world.connect("workspace1").await;
     assert_eq!(status, StatusCode::OK, "{connection}");

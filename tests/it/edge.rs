@@ -39,7 +39,7 @@ impl Process {
         std::fs::read_to_string(self.folder.path().join("log")).expect("a log file")
     }
 
-    async fn has_logged(&self, text: &str) {
+    async fn wait_for_log(&self, text: &str) {
         eventually(async || self.log().contains(text), || format!("`{text}` is not in\n{}", self.log())).await;
     }
 }
@@ -95,7 +95,7 @@ async fn the_gateway_serves_tls_and_reloads_certificates_while_it_runs() {
     // With a broken file the old certificate stays in use and the log says why; a valid file is loaded at once.
     std::fs::write(&cert, "nothing").expect("the folder can be written");
     signal(edge.running.pid(), "HUP");
-    edge.has_logged("certificate not loaded; keeping the old one: http.tls_cert: no PEM certificate").await;
+    edge.wait_for_log("certificate not loaded; keeping the old one: http.tls_cert: no PEM certificate").await;
     assert_eq!(status(&client, &url).await, Some(StatusCode::OK));
     let newer = renew(edge.folder.path());
     signal(edge.running.pid(), "HUP");
@@ -118,7 +118,7 @@ async fn sighup_ends_no_role() {
             role,
             &[("SECRETS__KEYS_FILE", &keys.display().to_string()), ("LOG__FILTER", "info")],
         );
-        process.has_logged("NATS").await;
+        process.wait_for_log("NATS").await;
         for times in 1..=2 {
             signal(process.running.pid(), "HUP");
             let heard = async || process.log().matches("SIGHUP").count() == times;
@@ -146,7 +146,7 @@ async fn f2_access_logs_name_the_client_and_drop_the_query() {
         let request = request.header("user-agent", "canary-agent").header("cookie", "canary=1");
         request.send().await.expect("the gateway answers");
     }
-    edge.has_logged("route=\"/hub/integrations/{integration_id}/oauth-token/{connection_id}\" status=401").await;
+    edge.wait_for_log("route=\"/hub/integrations/{integration_id}/oauth-token/{connection_id}\" status=401").await;
     let log = edge.log();
     for line in ["route=\"/healthz\" status=400", "route=\"unrouted\" status=404", "oauth-callback\" status=400"] {
         let found = log.lines().find(|found| found.contains(line));
@@ -156,7 +156,7 @@ async fn f2_access_logs_name_the_client_and_drop_the_query() {
 }
 
 /// The error text of a start with that setting.
-async fn told(settings: &[(&str, &str)]) -> String {
+async fn start_error(settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(PROGRAM);
     configure(&mut command, settings);
     let output = command.args(["serve", "--role", "edge"]).kill_on_drop(true).output();
@@ -183,7 +183,7 @@ async fn invalid_settings_are_named() {
         (&[("NATS__CA", &missing)], "tokenbus: cannot read /"),
         (&[("NATS__CA", &empty)], "tokenbus: `nats.ca` holds no PEM certificate"),
     ] {
-        let told = told(settings).await;
-        assert!(told.contains(expected) && told.lines().count() == 1, "{expected}:\n{told}");
+        let start_error = start_error(settings).await;
+        assert!(start_error.contains(expected) && start_error.lines().count() == 1, "{expected}:\n{start_error}");
     }
 }

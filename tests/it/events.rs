@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::ask::{ask, send};
 use crate::bus::Bus;
 use crate::fleet::eventually;
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::World;
 
@@ -16,14 +16,14 @@ use crate::world::World;
 /// `invalid_grant` while the second one is.
 async fn provider() -> (Provider, &'static AtomicBool, &'static AtomicBool) {
     let (down, refuses): (&AtomicBool, &AtomicBool) = (Box::leak(Box::default()), Box::leak(Box::default()));
-    let provider = Provider::start(move |number, asked| match asked.form() {
+    let provider = Provider::start(move |number, received| match received.form() {
         form if form.get("code").is_some_and(|code| code != "good") => {
-            Said::json(400, &json!({ "error": "invalid_grant" }))
+            Scripted::json(400, &json!({ "error": "invalid_grant" }))
         }
-        form if form.contains_key("code") => Said::tokens(number),
-        _ if down.load(Ordering::Relaxed) => Said::json(503, &json!({})),
-        _ if refuses.load(Ordering::Relaxed) => Said::json(400, &json!({ "error": "invalid_grant" })),
-        _ => Said::tokens(number),
+        form if form.contains_key("code") => Scripted::tokens(number),
+        _ if down.load(Ordering::Relaxed) => Scripted::json(503, &json!({})),
+        _ if refuses.load(Ordering::Relaxed) => Scripted::json(400, &json!({ "error": "invalid_grant" })),
+        _ => Scripted::tokens(number),
     });
     (provider.await, down, refuses)
 }
@@ -34,10 +34,10 @@ fn actor(key: &str) -> String {
 }
 
 /// Actor, reason, and true if the event names a record.
-type Told<'a> = (&'a str, Option<&'a str>, bool);
+type Summary<'a> = (&'a str, Option<&'a str>, bool);
 
 /// The newest event of that kind, on its subject.
-async fn check(bus: &Bus, kind: &str, name: &str, (actor, reason, is_of_a_record): Told<'_>) -> Value {
+async fn check(bus: &Bus, kind: &str, name: &str, (actor, reason, is_of_a_record): Summary<'_>) -> Value {
     let subject = format!("ms.oauth.{ACCOUNT}.event.odd.{name}.{kind}");
     let messages = bus.messages("OAUTH_EVENTS").await;
     let message = messages.iter().rfind(|message| message.subject.as_str() == subject);

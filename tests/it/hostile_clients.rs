@@ -40,7 +40,7 @@ async fn g3_frequent_readiness_requests_rarely_reach_the_bus() {
     let _worker = fleet.worker().await;
     fleet.ready().await;
     let client = fleet.nats.connect("worker").await;
-    let mut asked = client.subscribe("oauth.edge.ready").await.unwrap();
+    let mut received = client.subscribe("oauth.edge.ready").await.unwrap();
     client.flush().await.unwrap();
     let (http, began) = (reqwest::Client::builder().no_proxy().build().unwrap(), Instant::now());
     let mut rounds = 0;
@@ -53,7 +53,7 @@ async fn g3_frequent_readiness_requests_rarely_reach_the_bus() {
     let most = 2 + began.elapsed().as_millis() / Duration::from_millis(500).as_millis();
     client.flush().await.unwrap();
     let mut count = 0;
-    while let Some(Some(_)) = asked.next().now_or_never() {
+    while let Some(Some(_)) = received.next().now_or_never() {
         count += 1;
     }
     assert!((1..=most).contains(&count), "{count} questions for {rounds} times 50 requests, at most {most} are enough");

@@ -35,7 +35,7 @@ async fn send_to(wire: &mut Wire, subject: &[u8], headers: &[u8]) {
     let (head, all) = (headers.len(), headers.len() + payload.len());
     let rest = format!(" _INBOX.x {head} {all}\r\n");
     let message = [b"HPUB ", subject, rest.as_bytes(), headers, payload.as_bytes(), b"\r\n"].concat();
-    let said = wire.say_bytes(&message).await;
+    let said = wire.send_bytes(&message).await;
     assert!(!said.iter().any(|line| line.starts_with("-ERR")), "{said:?}");
 }
 
@@ -75,12 +75,12 @@ async fn e9_a_command_with_malformed_headers_is_dropped_and_blocks_no_other() {
         let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.bad{number}.exchange");
         send(&mut wire, &subject, headers).await;
     }
-    are_given_up(fleet, first, HEADERS.len()).await;
+    assert_dropped(fleet, first, HEADERS.len()).await;
 }
 
 /// Waits until that many commands are dropped, then checks that the next login works. A command may end a worker, which
 /// its supervisor would start again.
-async fn are_given_up(fleet: Fleet, first: Worker, many: usize) {
+async fn assert_dropped(fleet: Fleet, first: Worker, many: usize) {
     let worker = std::cell::RefCell::new(first);
     eventually("the commands are given up", async || {
         if worker.borrow_mut().has_ended() {
@@ -110,8 +110,8 @@ async fn e4_e9_subjects_that_are_not_utf8_stop_no_worker() {
         // Without headers and without a reply, which is read in another way.
         for subject in [[b"oauth.edge.", token].concat(), [b"ms.oauth.", ACCOUNT.as_bytes(), b".", token].concat()] {
             let message = [b"PUB ", &subject[..], b" 2\r\n{}\r\n"].concat();
-            edge.say_bytes(&message).await;
-            tenant.say_bytes(&message).await;
+            edge.send_bytes(&message).await;
+            tenant.send_bytes(&message).await;
         }
     }
     fleet.ready().await;
@@ -121,5 +121,5 @@ async fn e4_e9_subjects_that_are_not_utf8_stop_no_worker() {
         let start = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.");
         send_to(&mut edge, &[start.as_bytes(), token, b".exchange"].concat(), plain).await;
     }
-    are_given_up(fleet, worker, TOKENS.len()).await;
+    assert_dropped(fleet, worker, TOKENS.len()).await;
 }

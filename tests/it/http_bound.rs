@@ -5,7 +5,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use url::Url;
 
-use crate::ask::{Answered, ask, get, with_query};
+use crate::ask::{Answer, ask, get, with_query};
 use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::world::{World, parameter};
@@ -29,7 +29,7 @@ impl World {
     }
 
     /// The answer to a callback with that `Cookie` header.
-    async fn come_with(&self, state: &str, cookie: &str) -> Answered {
+    async fn callback_with_cookie(&self, state: &str, cookie: &str) -> Answer {
         let path = with_query("hub/integrations/oauth-callback", &[("code", "c"), ("state", state)]);
         let request = self.tokenbus.request(Method::GET, &path);
         ask(if cookie.is_empty() { request } else { request.header("cookie", cookie) }).await
@@ -65,14 +65,14 @@ async fn b4_a_bound_login_needs_the_cookie_of_the_browser_that_started_it() {
         format!("__Host-tokenbus-other={value}"),
         other.cookie.clone(),
     ] {
-        world.come_with(&started.state, &cookie).await.is_refused(401, "another browser");
+        world.callback_with_cookie(&started.state, &cookie).await.assert_error(401, "another browser");
     }
-    assert!(world.provider.asked().is_empty());
+    assert!(world.provider.received().is_empty());
     // None of them used the login up.
-    let answer = world.come_with(&started.state, &started.cookie).await;
+    let answer = world.callback_with_cookie(&started.state, &started.cookie).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
-    world.come_with(&started.state, &started.cookie).await.is_refused(401, "used already");
-    assert_eq!(world.provider.asked().len(), 1);
+    world.callback_with_cookie(&started.state, &started.cookie).await.assert_error(401, "used already");
+    assert_eq!(world.provider.received().len(), 1);
 }
 
 #[tokio::test]
@@ -82,11 +82,11 @@ async fn b4_the_start_ticket_works_once() {
     let answers = join_all((0..8).map(|_| ask(open(Method::GET, &link)))).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 303).count(), 1);
     for answer in answers.iter().filter(|answer| answer.status != 303) {
-        answer.is_refused(401, "used already");
+        answer.assert_error(401, "used already");
         assert_eq!(answer.header("set-cookie"), "");
     }
     let unknown = world.tokenbus.endpoint("hub/integrations/oauth-start?ticket=canary");
-    ask(open(Method::GET, &unknown)).await.is_refused(401, "unknown");
+    ask(open(Method::GET, &unknown)).await.assert_error(401, "unknown");
 }
 
 #[tokio::test]
@@ -106,12 +106,12 @@ async fn b4_b7_head_and_prefetch_do_not_consume_the_ticket() {
 async fn b4_a_ticket_is_not_accepted_as_a_state_nor_a_state_as_a_ticket() {
     let world = World::of_browsers().await;
     let (link, plain) = (world.bound("one").await, world.login("two").await.state);
-    world.come_with(&parameter(&link, "ticket"), "").await.is_refused(401, "unknown");
+    world.callback_with_cookie(&parameter(&link, "ticket"), "").await.assert_error(401, "unknown");
     let mut with_state = link.clone();
     with_state.set_query(Some(&format!("ticket={plain}")));
-    ask(open(Method::GET, &with_state)).await.is_refused(401, "unknown");
+    ask(open(Method::GET, &with_state)).await.assert_error(401, "unknown");
     start(&link).await;
-    assert_eq!(world.come_with(&plain, "").await.status, 200);
+    assert_eq!(world.callback_with_cookie(&plain, "").await.status, 200);
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn b4_two_logins_in_one_browser_do_not_disturb_each_other() {
     let second = start(&world.bound("two").await).await;
     let jar = format!("session=x; {}; {}", first.cookie, second.cookie);
     for started in [&second, &first] {
-        let answer = world.come_with(&started.state, &jar).await;
+        let answer = world.callback_with_cookie(&started.state, &jar).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
 }
@@ -131,8 +131,8 @@ async fn b4_the_start_link_uses_the_configured_url_and_never_the_host_header() {
     let login = "hub/integrations/odd/oauth-login/one?bind=browser";
     let at_home = World::of_browsers().await;
     let public = [("HTTP__PUBLIC_URL", "https://hub.example/bus/")];
-    let behind = World::with_settings(Provider::generous().await, &public).await;
-    for (world, expected) in [(&at_home, at_home.tokenbus.url.as_str()), (&behind, "https://hub.example/bus/")] {
+    let proxied = World::with_settings(Provider::generous().await, &public).await;
+    for (world, expected) in [(&at_home, at_home.tokenbus.url.as_str()), (&proxied, "https://hub.example/bus/")] {
         let request = world.tokenbus.request(Method::GET, login).header("x-api-key", &world.tokenbus.key);
         let body = ask(request.header("host", "evil.test").header("x-forwarded-host", "evil.test")).await.json();
         let link = body["oauth_url"].as_str().expect("a link");
@@ -152,7 +152,7 @@ async fn b4_f1_neither_url_nor_ticket_nor_cookie_is_in_the_bucket_or_the_log() {
     let (_, cookie) = started.cookie.split_once('=').expect("a name and a value");
     let secrets = [started.state.as_str(), cookie, &parameter(&link, "ticket"), "authorize"];
     assert_eq!((pending.len(), used.len()), (2, 2));
-    assert_eq!(world.come_with(&started.state, &started.cookie).await.status, 200);
+    assert_eq!(world.callback_with_cookie(&started.state, &started.cookie).await.status, 200);
     let log = world.tokenbus.log();
     assert!(log.contains("oauth-start"), "{log}");
     for secret in &secrets[..3] {

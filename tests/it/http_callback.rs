@@ -2,7 +2,7 @@
 
 use reqwest::{Method, RequestBuilder};
 
-use crate::ask::{Answered, ask, new_account, with_query};
+use crate::ask::{Answer, ask, new_account, with_query};
 use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::support::wait::eventually;
@@ -15,18 +15,18 @@ impl World {
         Self::with(Provider::generous().await).await
     }
 
-    fn arrival(&self, method: Method, query: &[(&str, &str)]) -> RequestBuilder {
+    fn callback_request(&self, method: Method, query: &[(&str, &str)]) -> RequestBuilder {
         self.tokenbus.request(method, &with_query(PATH, query))
     }
 
     /// The answer to a callback that asks for JSON.
-    async fn come(&self, query: &[(&str, &str)]) -> Answered {
-        ask(self.arrival(Method::GET, query)).await
+    async fn callback_json(&self, query: &[(&str, &str)]) -> Answer {
+        ask(self.callback_request(Method::GET, query)).await
     }
 
     /// Checks that a login was not consumed: it still works.
-    async fn still_works(&self, state: &str) {
-        let answer = self.come(&[("code", "c"), ("state", state)]).await;
+    async fn assert_usable(&self, state: &str) {
+        let answer = self.callback_json(&[("code", "c"), ("state", state)]).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
     }
 }
@@ -49,24 +49,24 @@ async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
         (vec![("state", &long_state), ("code", "c")], "state is longer"),
         (vec![("state", &state), ("code", "c"), ("error", "access_denied")], "both a code and an error"),
     ] {
-        world.come(&query).await.is_refused(400, error);
+        world.callback_json(&query).await.assert_error(400, error);
     }
-    assert!(world.provider.asked().is_empty());
-    world.still_works(&state).await;
+    assert!(world.provider.received().is_empty());
+    world.assert_usable(&state).await;
 }
 
 #[tokio::test]
 async fn b1_unknown_and_used_states_are_401_without_a_call_to_the_provider() {
     let world = World::generous().await;
-    world.come(&[("code", "c"), ("state", "nobody-knows-it")]).await.is_refused(401, "unknown");
-    assert!(world.provider.asked().is_empty());
+    world.callback_json(&[("code", "c"), ("state", "nobody-knows-it")]).await.assert_error(401, "unknown");
+    assert!(world.provider.received().is_empty());
 
     let state = world.login("one").await.state;
-    world.still_works(&state).await;
+    world.assert_usable(&state).await;
     for code in ["c", "another"] {
-        world.come(&[("code", code), ("state", &state)]).await.is_refused(401, "used already");
+        world.callback_json(&[("code", code), ("state", &state)]).await.assert_error(401, "used already");
     }
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.provider.received().len(), 1);
 }
 
 #[tokio::test]
@@ -75,8 +75,8 @@ async fn b1_an_expired_state_is_401_without_a_call_to_the_provider() {
     let state = world.login("one").await.state;
     let bus = Bus::of(&world.tokenbus.nats).await;
     eventually("the login ends with its time", async || bus.info("KV_oauth_states").await.state.messages == 0).await;
-    world.come(&[("code", "c"), ("state", &state)]).await.is_refused(401, "expired");
-    assert!(world.provider.asked().is_empty());
+    world.callback_json(&[("code", "c"), ("state", &state)]).await.assert_error(401, "expired");
+    assert!(world.provider.received().is_empty());
 }
 
 #[tokio::test]
@@ -91,14 +91,14 @@ async fn b6_error_callbacks_consume_the_login_and_repeat_no_text_of_the_provider
         for accept in ["application/json", "text/html"] {
             let state = world.login("one").await.state;
             let query = [("error", error), ("error_description", "canary<b>"), ("state", state.as_str())];
-            let answer = ask(world.arrival(Method::GET, &query).header("accept", accept)).await;
+            let answer = ask(world.callback_request(Method::GET, &query).header("accept", accept)).await;
             assert_eq!(answer.status, 400, "{}", answer.text);
             assert!(answer.text.contains(told), "{told}: {}", answer.text);
             assert!(!answer.text.contains("canary"), "{}", answer.text);
-            world.come(&[("code", "c"), ("state", &state)]).await.is_refused(401, "used already");
+            world.callback_json(&[("code", "c"), ("state", &state)]).await.assert_error(401, "used already");
         }
     }
-    assert!(world.provider.asked().is_empty());
+    assert!(world.provider.received().is_empty());
 }
 
 #[tokio::test]
@@ -107,15 +107,15 @@ async fn b7_other_methods_and_prefetches_do_not_consume_the_login() {
     let state = world.login("one").await.state;
     let query = [("code", "c"), ("state", state.as_str())];
     for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
-        let answer = ask(world.arrival(method.clone(), &query)).await;
+        let answer = ask(world.callback_request(method.clone(), &query)).await;
         assert_eq!((answer.status, answer.header("allow")), (405, "GET"), "{method}");
     }
     for (name, value) in [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")] {
-        let answer = ask(world.arrival(Method::GET, &query).header(name, value)).await;
+        let answer = ask(world.callback_request(Method::GET, &query).header(name, value)).await;
         assert_eq!(answer.status, 400, "{name}");
     }
-    assert!(world.provider.asked().is_empty());
-    world.still_works(&state).await;
+    assert!(world.provider.received().is_empty());
+    world.assert_usable(&state).await;
 }
 
 #[tokio::test]
@@ -129,11 +129,11 @@ async fn a_credential_beside_the_state_must_be_valid_and_of_the_same_account() {
         ("x-api-key", "tb_nothing".to_owned()),
         ("authorization", "Bearer a.b.c".to_owned()),
     ] {
-        let answer = ask(world.arrival(Method::GET, &query).header(name, value)).await;
+        let answer = ask(world.callback_request(Method::GET, &query).header(name, value)).await;
         assert_eq!(answer.status, 401, "{}", answer.text);
     }
-    assert!(world.provider.asked().is_empty());
-    let own = ask(world.arrival(Method::GET, &query).header("x-api-key", &world.tokenbus.key)).await;
+    assert!(world.provider.received().is_empty());
+    let own = ask(world.callback_request(Method::GET, &query).header("x-api-key", &world.tokenbus.key)).await;
     assert_eq!(own.status, 200, "{}", own.text);
 }
 
@@ -143,7 +143,7 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
     let world = World::with_settings(Provider::generous().await, &[("OAUTH__RETURN_TO", "[\"https://app.example\"]")]);
     let world = world.await;
     let page = async |query: &[(&str, &str)]| {
-        let answer = ask(world.arrival(Method::GET, query).header("accept", "text/html,*/*;q=0.8")).await;
+        let answer = ask(world.callback_request(Method::GET, query).header("accept", "text/html,*/*;q=0.8")).await;
         assert!(answer.header("content-type").starts_with("text/html"), "{}", answer.text);
         let policy = answer.header("content-security-policy");
         assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
@@ -185,13 +185,13 @@ async fn b9_every_answer_forbids_caching_framing_and_referrers() {
     let state = world.login("one").await.state;
     let tokenbus = &world.tokenbus;
     for (status, request) in [
-        (400, world.arrival(Method::GET, &[])),
-        (401, world.arrival(Method::GET, &[("state", "x"), ("code", "c")])),
+        (400, world.callback_request(Method::GET, &[])),
+        (401, world.callback_request(Method::GET, &[("state", "x"), ("code", "c")])),
         (401, tokenbus.request(Method::GET, "hub/integrations/oauth-connections")),
         (404, tokenbus.request(Method::GET, "nowhere")),
         (405, tokenbus.request(Method::POST, PATH)),
         (200, tokenbus.request(Method::GET, "healthz")),
-        (200, world.arrival(Method::GET, &[("state", &state), ("code", "c")])),
+        (200, world.callback_request(Method::GET, &[("state", &state), ("code", "c")])),
     ] {
         let answer = ask(request).await;
         assert_eq!(answer.status, status, "{}", answer.text);
@@ -212,9 +212,9 @@ async fn f2_the_log_names_routes_and_no_part_of_the_query() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let query = [("code", "canary-code"), ("state", state.as_str())];
-    let answer = ask(world.arrival(Method::GET, &query).header("x-request-id", "request-of-mine")).await;
+    let answer = ask(world.callback_request(Method::GET, &query).header("x-request-id", "request-of-mine")).await;
     assert_eq!((answer.status, answer.header("x-request-id")), (200, "request-of-mine"));
-    let strange = ask(world.arrival(Method::GET, &query).header("x-request-id", "two words")).await;
+    let strange = ask(world.callback_request(Method::GET, &query).header("x-request-id", "two words")).await;
     assert!(!strange.header("x-request-id").is_empty() && strange.header("x-request-id") != "two words");
 
     let log = world.tokenbus.log();

@@ -4,7 +4,7 @@ use async_nats::jetstream;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::ask::{Answered, ask, get, ids, new_account, send};
+use crate::ask::{Answer, ask, get, ids, new_account, send};
 use crate::provider::Provider;
 use crate::support::tokenbus::Tokenbus;
 use crate::world::{INTEGRATION, World};
@@ -16,11 +16,11 @@ async fn world() -> World {
 }
 
 /// The answer to a PUT of that config by an admin.
-async fn put(world: &World, integration: &str, config: &Value) -> Answered {
+async fn put(world: &World, integration: &str, config: &Value) -> Answer {
     put_text(world, integration, config.to_string()).await
 }
 
-async fn put_text(world: &World, integration: &str, body: String) -> Answered {
+async fn put_text(world: &World, integration: &str, body: String) -> Answer {
     let tokenbus = &world.tokenbus;
     let request = tokenbus.request(Method::PUT, &path(integration)).header("x-api-key", &tokenbus.admin_key);
     ask(request.body(body)).await
@@ -65,12 +65,12 @@ async fn a_config_is_put_read_listed_replaced_and_deleted() {
     let deleted = send(tokenbus, Method::DELETE, &tokenbus.admin_key, "odd/oauth-config").await;
     assert_eq!((deleted.status, deleted.text.as_str()), (200, SUCCESS));
     for path in ["odd/oauth-config", "oauth-config/odd", "odd/oauth-login/one"] {
-        get(tokenbus, &tokenbus.key, path).await.is_refused(404, "no config");
+        get(tokenbus, &tokenbus.key, path).await.assert_error(404, "no config");
     }
     assert_eq!(get(tokenbus, &tokenbus.key, "oauth-config").await.json()["results_total"], 0);
     let kept = world.read("kept").await;
     assert_eq!((kept.0.as_u16(), &kept.1["access_token"]), (200, &json!("at-0")));
-    send(tokenbus, Method::DELETE, &tokenbus.admin_key, "odd/oauth-config").await.is_refused(400, "no config");
+    send(tokenbus, Method::DELETE, &tokenbus.admin_key, "odd/oauth-config").await.assert_error(400, "no config");
 
     assert_eq!(put(&world, INTEGRATION, &world.config()).await.status, 200);
     assert_eq!(get(tokenbus, &tokenbus.key, "odd/oauth-config").await.status, 200);
@@ -98,7 +98,7 @@ async fn an_invalid_config_is_400_and_changes_nothing() {
         ("redirect_url", json!("javascript:alert(1)"), "redirect_url must be"),
     ] {
         let answer = put(&world, INTEGRATION, &with(&world, field, value)).await;
-        answer.is_refused(400, error);
+        answer.assert_error(400, error);
         assert!(!answer.text.contains("canary"), "{}", answer.text);
     }
     let config = get(&world.tokenbus, &world.tokenbus.key, "odd/oauth-config").await.json();
@@ -118,7 +118,7 @@ async fn c1_plain_http_is_refused_on_loopback_too_unless_it_is_allowed() {
         let fine = config[field].clone();
         config[field] = json!("http://127.0.0.1:8080/x");
         let request = tokenbus.request(Method::PUT, &path("odd")).header("x-api-key", &tokenbus.admin_key);
-        ask(request.json(&config)).await.is_refused(400, field);
+        ask(request.json(&config)).await.assert_error(400, field);
         config[field] = fine;
     }
 }
@@ -158,7 +158,7 @@ async fn a_request_needs_exactly_one_valid_and_unexpired_credential() {
         ("unknown", request().header("x-api-key", format!("tb_0123456789ab_{}", "s".repeat(43)))),
         ("no key", request().header("x-api-key", "secret")),
         ("empty", request().header("x-api-key", "")),
-        ("another secret", request().header("x-api-key", wrong(&tokenbus.key))),
+        ("another secret", request().header("x-api-key", with_wrong_secret(&tokenbus.key))),
         ("expired", request().header("x-api-key", expired)),
         ("no JWT", request().header("authorization", "Bearer nonsense")),
         ("Basic", request().header("authorization", "Basic dXNlcjpwdw==")),
@@ -167,9 +167,9 @@ async fn a_request_needs_exactly_one_valid_and_unexpired_credential() {
         assert_eq!((answer.status, answer.header("www-authenticate")), (401, "Bearer"), "{case}: {}", answer.text);
     }
     let both = request().header("x-api-key", &tokenbus.key).header("authorization", "Bearer a.b.c");
-    ask(both).await.is_refused(400, "both");
+    ask(both).await.assert_error(400, "both");
     let doubled = request().header("x-api-key", &tokenbus.key).header("x-api-key", &tokenbus.key);
-    ask(doubled).await.is_refused(400, "twice");
+    ask(doubled).await.assert_error(400, "twice");
 }
 
 #[tokio::test]
@@ -179,8 +179,8 @@ async fn only_admins_of_listed_accounts_may_write() {
     let elsewhere = tokenbus.api_key(&new_account(), "admin").await;
     for key in [&tokenbus.key, &elsewhere] {
         let request = tokenbus.request(Method::PUT, &path("odd")).header("x-api-key", key);
-        ask(request.json(&with(&world, "name", json!("Stolen")))).await.is_refused(401, "only admins");
-        send(tokenbus, Method::DELETE, key, "odd/oauth-config").await.is_refused(401, "only admins");
+        ask(request.json(&with(&world, "name", json!("Stolen")))).await.assert_error(401, "only admins");
+        send(tokenbus, Method::DELETE, key, "odd/oauth-config").await.assert_error(401, "only admins");
     }
     let open = tokenbus.request(Method::PUT, &path("odd")).json(&world.config());
     assert_eq!(ask(open).await.status, 401);
@@ -224,7 +224,7 @@ async fn config_lists_have_pages_and_a_total() {
 }
 
 /// A key like that one with another secret.
-fn wrong(key: &str) -> String {
+fn with_wrong_secret(key: &str) -> String {
     let last = if key.ends_with('A') { 'B' } else { 'A' };
     format!("{}{last}", &key[..key.len() - 1])
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use crate::ask::{ask, get, ids, new_account, with_query};
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::{World, parameter};
 
@@ -123,10 +123,10 @@ async fn a4_a_login_needs_a_credential_and_can_only_narrow_scopes() {
         assert_eq!(parameter(&url, "scope"), expected, "{scopes}");
     }
     for scopes in ["admin", "read,admin", "read%20write"] {
-        get(tokenbus, &tokenbus.key, &format!("odd/oauth-login/one?scopes={scopes}")).await.is_refused(400, "scopes");
+        get(tokenbus, &tokenbus.key, &format!("odd/oauth-login/one?scopes={scopes}")).await.assert_error(400, "scopes");
     }
     for reserved in ["state=mine", "client_id=mine", "redirect_uri=https%3A%2F%2Fevil.test", "code_challenge=x"] {
-        get(tokenbus, &tokenbus.key, &format!("odd/oauth-login/one?{reserved}")).await.is_refused(400, "unknown");
+        get(tokenbus, &tokenbus.key, &format!("odd/oauth-login/one?{reserved}")).await.assert_error(400, "unknown");
     }
 }
 
@@ -195,7 +195,7 @@ async fn g3_pending_logins_are_bounded() {
     let bound = get(tokenbus, &tokenbus.key, "odd/oauth-login/g?bind=browser").await;
     assert_eq!(bound.status, 200, "{}", bound.text);
     let one_more = get(tokenbus, &tokenbus.key, "odd/oauth-login/h").await;
-    one_more.is_refused(429, "3 logins of this account are pending");
+    one_more.assert_error(429, "3 logins of this account are pending");
     assert!(one_more.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds > 0));
     assert_eq!(get(tokenbus, &tokenbus.admin_key, "odd/oauth-login/h").await.status, 429);
 
@@ -213,7 +213,7 @@ async fn g3_pending_logins_are_bounded() {
 #[tokio::test]
 async fn a_page_ends_at_512_kib_and_the_next_one_continues() {
     let token = "x".repeat(100 * 1024);
-    let script = move |_, _: &Asked| Said::json(200, &json!({ "access_token": token, "expires_in": 3600 }));
+    let script = move |_, _: &Received| Scripted::json(200, &json!({ "access_token": token, "expires_in": 3600 }));
     let world = World::with(Provider::start(script).await).await;
     let names: Vec<String> = (0..13).map(|number| format!("c{number:02}")).collect();
     for name in &names {

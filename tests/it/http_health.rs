@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::ask::{ask, with_query};
 use crate::bus::Bus;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::wait::eventually;
 use crate::world::World;
 
@@ -53,12 +53,12 @@ async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_missing() {
 async fn a_bus_killed_during_a_login_loses_no_stored_connection() {
     let reached = Arc::new(Notify::new());
     let said = Arc::clone(&reached);
-    let script = move |number, asked: &Asked| {
-        if asked.form().get("code").is_some_and(|code| code == "late") {
+    let script = move |number, received: &Received| {
+        if received.form().get("code").is_some_and(|code| code == "late") {
             said.notify_one();
-            return Said::tokens(number).after(Duration::from_secs(1));
+            return Scripted::tokens(number).after(Duration::from_secs(1));
         }
-        Said::tokens(number)
+        Scripted::tokens(number)
     };
     let mut world = World::with_settings(Provider::start(script).await, &[("HTTP__DEADLINE", "3s")]).await;
     assert_eq!(world.connect("kept").await.0, 200);
@@ -81,7 +81,7 @@ async fn a_bus_killed_during_a_login_loses_no_stored_connection() {
     world.tokenbus.ready().await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     eventually("the command ends", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
-    assert_eq!(world.provider.asked().len(), 2, "the code was sent once");
+    assert_eq!(world.provider.received().len(), 2, "the code was sent once");
     // The worker held the issued tokens until the bus was back, then stored the complete new connection.
     let after = world.read("kept").await;
     assert_eq!(
@@ -140,9 +140,9 @@ async fn metrics_have_a_separate_listener_if_configured() {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let own = ask(http.get(&address)).await;
     assert!(own.status == 200 && own.text.contains("tokenbus_commands_running"), "{}", own.text);
-    ask(world.tokenbus.request(Method::GET, "metrics")).await.is_refused(404, "nothing at this path");
+    ask(world.tokenbus.request(Method::GET, "metrics")).await.assert_error(404, "nothing at this path");
     let elsewhere = address.replace("/metrics", "/hub/integrations/oauth-config");
-    ask(http.get(&elsewhere).header("x-api-key", &world.tokenbus.key)).await.is_refused(404, "nothing at this path");
+    ask(http.get(&elsewhere).header("x-api-key", &world.tokenbus.key)).await.assert_error(404, "nothing at this path");
 }
 
 #[tokio::test]

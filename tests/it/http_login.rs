@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use crate::ask::{Answered, ask, get, with_query};
+use crate::ask::{Answer, ask, get, with_query};
 use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
@@ -30,11 +30,11 @@ impl World {
     }
 
     /// A callback's answer in JSON, with a forged `Host`.
-    async fn come_by(&self, host: &str, query: &[(&str, &str)]) -> Answered {
+    async fn callback_at(&self, host: &str, query: &[(&str, &str)]) -> Answer {
         ask(self.tokenbus.request(Method::GET, &with_query(CALLBACK, query)).header("host", host)).await
     }
 
-    async fn come_back(&self, query: &[(&str, &str)]) -> Answered {
+    async fn callback_answer(&self, query: &[(&str, &str)]) -> Answer {
         ask(self.tokenbus.request(Method::GET, &with_query(CALLBACK, query))).await
     }
 }
@@ -67,8 +67,8 @@ async fn a2_each_login_has_a_verifier_of_its_own_unless_pkce_is_off() {
         let login = world.login(connection).await;
         assert_eq!(parameter(&login.oauth_url, "code_challenge_method"), "S256");
         assert!(!has(&login.oauth_url, "code_verifier"));
-        assert_eq!(world.come_back(&[("code", "c"), ("state", &login.state)]).await.status, 200);
-        let verifier = world.provider.asked()[number].form()["code_verifier"].clone();
+        assert_eq!(world.callback_answer(&[("code", "c"), ("state", &login.state)]).await.status, 200);
+        let verifier = world.provider.received()[number].form()["code_verifier"].clone();
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&verifier));
         assert_eq!(parameter(&login.oauth_url, "code_challenge"), challenge);
         let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
@@ -80,12 +80,12 @@ async fn a2_each_login_has_a_verifier_of_its_own_unless_pkce_is_off() {
     world.configure_with(&json!({ "pkce": "off" })).await;
     let login = world.login("one").await;
     assert!(!has(&login.oauth_url, "code_challenge") && !has(&login.oauth_url, "code_challenge_method"));
-    assert_eq!(world.come_back(&[("code", "c"), ("state", &login.state)]).await.status, 200);
-    assert!(!world.provider.asked()[3].form().contains_key("code_verifier"));
+    assert_eq!(world.callback_answer(&[("code", "c"), ("state", &login.state)]).await.status, 200);
+    assert!(!world.provider.received()[3].form().contains_key("code_verifier"));
 }
 
 #[tokio::test]
-async fn a3_the_redirect_uri_is_the_configured_one_whatever_the_host() {
+async fn a3_the_redirect_uri_is_the_configured_one_for_any_host() {
     let world = world().await;
     for (number, redirect) in [
         "https://HUB.example:443/a/../hub/integrations/oauth-callback?x=%41&y=1+2",
@@ -103,9 +103,9 @@ async fn a3_the_redirect_uri_is_the_configured_one_whatever_the_host() {
         let url: Url = login["oauth_url"].as_str().and_then(|url| url.parse().ok()).expect("a URL");
         assert_eq!(parameter(&url, "redirect_uri"), redirect);
         let state = parameter(&url, "state");
-        let answer = world.come_by("evil.test", &[("code", "c"), ("state", &state)]).await;
+        let answer = world.callback_at("evil.test", &[("code", "c"), ("state", &state)]).await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        assert_eq!(world.provider.asked()[number].form()["redirect_uri"], redirect);
+        assert_eq!(world.provider.received()[number].form()["redirect_uri"], redirect);
     }
 }
 
@@ -133,7 +133,7 @@ async fn a4_no_caller_and_no_config_sets_a_reserved_parameter() {
             let mut config = world.config();
             config[field] = json!({ name: "mine" });
             let request = tokenbus.request(Method::PUT, "hub/integrations/odd/oauth-config");
-            ask(request.header("x-api-key", &tokenbus.admin_key).json(&config)).await.is_refused(400, field);
+            ask(request.header("x-api-key", &tokenbus.admin_key).json(&config)).await.assert_error(400, field);
         }
     }
     let login = world.login("one").await;
@@ -146,19 +146,19 @@ async fn a4_no_caller_and_no_config_sets_a_reserved_parameter() {
 async fn b1_a_refused_state_leaves_one_line_in_the_log_without_it() {
     let world = world().await;
     let used = world.login("one").await.state;
-    assert_eq!(world.come_back(&[("code", "c"), ("state", &used)]).await.status, 200);
+    assert_eq!(world.callback_answer(&[("code", "c"), ("state", &used)]).await.status, 200);
     for (id, state) in [("request-unknown", "state-that-nobody-knows"), ("request-used", used.as_str())] {
         let before = world.tokenbus.log().lines().count();
         let path = with_query(CALLBACK, &[("code", "code-to-be-seen-nowhere"), ("state", state)]);
         let answer = ask(world.tokenbus.request(Method::GET, &path).header("x-request-id", id)).await;
-        answer.is_refused(401, "unknown");
+        answer.assert_error(401, "unknown");
         let log = world.tokenbus.log();
         let lines: Vec<&str> = log.lines().skip(before).filter(|line| line.contains(id)).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].contains("401") && lines[0].contains("/hub/integrations/oauth-callback"), "{}", lines[0]);
         assert!(!log.contains(state) && !log.contains("code-to-be-seen-nowhere"), "{log}");
     }
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.provider.received().len(), 1);
 }
 
 #[tokio::test]
@@ -174,22 +174,25 @@ async fn b5_the_issuer_is_demanded_of_codes_and_errors_before_any_token_request(
             let state = world.login("one").await.state;
             let mut query = vec![answer, ("state", state.as_str())];
             query.extend(iss.map(|iss| ("iss", iss)));
-            world.come_back(&query).await.is_refused(400, "issuer");
+            world.callback_answer(&query).await.assert_error(400, "issuer");
             // A mix-up consumes the login: the attacker knows the state.
-            world.come_back(&[("code", "c"), ("state", &state), ("iss", issuer)]).await.is_refused(401, "used already");
+            world
+                .callback_answer(&[("code", "c"), ("state", &state), ("iss", issuer)])
+                .await
+                .assert_error(401, "used already");
         }
     }
-    assert!(world.provider.asked().is_empty());
+    assert!(world.provider.received().is_empty());
     let events = bus.events("exchange_failed").await;
     assert_eq!(events.len(), 10);
     assert!(events.iter().all(|event| event["reason"] == "issuer_mismatch"), "{events:?}");
 
     let state = world.login("one").await.state;
     let denied = [("error", "access_denied"), ("state", &state), ("iss", issuer)];
-    world.come_back(&denied).await.is_refused(400, "access_denied");
+    world.callback_answer(&denied).await.assert_error(400, "access_denied");
     let state = world.login("one").await.state;
-    assert_eq!(world.come_back(&[("code", "c"), ("state", &state), ("iss", issuer)]).await.status, 200);
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.callback_answer(&[("code", "c"), ("state", &state), ("iss", issuer)]).await.status, 200);
+    assert_eq!(world.provider.received().len(), 1);
 }
 
 #[tokio::test]
@@ -224,18 +227,18 @@ async fn b6_every_known_error_code_is_reported_and_no_other_part_of_it() {
             }
         }
     }
-    assert!(world.provider.asked().is_empty());
+    assert!(world.provider.received().is_empty());
 }
 
 #[tokio::test]
 async fn b9_every_route_and_status_has_its_security_headers() {
-    let provider = Provider::start(|_, _| crate::provider::Said::json(500, &json!({}))).await;
+    let provider = Provider::start(|_, _| crate::provider::Scripted::json(500, &json!({}))).await;
     let mut world = World::with(provider).await;
     let tokenbus = &world.tokenbus;
     let document = ask(tokenbus.request(Method::GET, "openapi.json")).await.json();
     let paths = document["paths"].as_object().expect("paths");
     let mut statuses = std::collections::BTreeSet::new();
-    let mut check = |answer: &Answered, what: &str| {
+    let mut check = |answer: &Answer, what: &str| {
         statuses.insert(answer.status);
         for (name, value) in [
             ("cache-control", "no-store"),

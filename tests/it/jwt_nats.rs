@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokenbus::Secret;
 use tokenbus::internals::signed::{self, SignedRequest};
 
-use crate::ask::{Answered, ask};
+use crate::ask::{Answer, ask};
 use crate::mint;
 use crate::provider::Provider;
 use crate::world::World;
@@ -84,11 +84,11 @@ fn with(request: RequestBuilder, headers: &[(&'static str, String)]) -> RequestB
     headers.iter().fold(request, |request, (name, value)| request.header(*name, value))
 }
 
-async fn send(world: &World, path: &str, headers: &[(&'static str, String)]) -> Answered {
+async fn send(world: &World, path: &str, headers: &[(&'static str, String)]) -> Answer {
     ask(with(world.tokenbus.request(Method::GET, path), headers)).await
 }
 
-async fn as_bearer(world: &World, path: &str, jwt: &str) -> Answered {
+async fn as_bearer(world: &World, path: &str, jwt: &str) -> Answer {
     send(world, &format!("hub/integrations/{path}"), &[("authorization", format!("Bearer {jwt}"))]).await
 }
 
@@ -105,13 +105,13 @@ async fn a_bearer_acts_for_its_own_account_and_is_not_an_admin() {
     assert_eq!(arrived.0, 200, "{}", arrived.1);
     let token = as_bearer(&world, "odd/oauth-token/mine", &bearer(&one)).await;
     assert_eq!((token.status, &token.json()["access_token"]), (200, &json!("at-0")));
-    as_bearer(&world, "odd/oauth-token/mine", &bearer(&two)).await.is_refused(404, "no connection");
+    as_bearer(&world, "odd/oauth-token/mine", &bearer(&two)).await.assert_error(404, "no connection");
     let list = as_bearer(&world, "oauth-connections", &bearer(&two)).await;
     assert_eq!(list.json()["results_total"], 0);
 
     let put = world.tokenbus.request(Method::PUT, "hub/integrations/odd/oauth-config").json(&world.config());
     let put = put.header("authorization", format!("Bearer {}", bearer(&one)));
-    ask(put).await.is_refused(401, "only admins");
+    ask(put).await.assert_error(401, "only admins");
 }
 
 #[tokio::test]
@@ -251,9 +251,9 @@ async fn a_signed_callback_must_belong_to_the_logins_account() {
     let state = crate::world::state_of(&answer.json()["oauth_url"]);
     let target = format!("/hub/integrations/oauth-callback?code=canary-code&state={state}");
     let foreign = sign(&user, &request(&jwts[1], "GET", &target));
-    send(&world, &target, &foreign).await.is_refused(401, "another account");
+    send(&world, &target, &foreign).await.assert_error(401, "another account");
     let elsewhere = sign(&user, &request(&jwts[0], "GET", login));
-    send(&world, &target, &elsewhere).await.is_refused(401, REFUSED);
+    send(&world, &target, &elsewhere).await.assert_error(401, REFUSED);
     let own = send(&world, &target, &sign(&user, &request(&jwts[0], "GET", &target))).await;
     assert_eq!((own.status, &own.json()["access_token"]), (200, &json!("at-0")), "{}", own.text);
 }

@@ -8,9 +8,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::ask::{Answered, ask, new_account};
+use crate::ask::{Answer, ask, new_account};
 use crate::issuer::{Signer, signer};
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::eventually;
 use crate::world::World;
@@ -30,12 +30,12 @@ async fn world(published: &Published) -> World {
 /// The same with an issuer that takes its time.
 async fn slow_world(published: &Published, takes: Duration) -> World {
     let published = Arc::clone(published);
-    let provider = Provider::start(move |number, asked| match asked.path.as_str() {
+    let provider = Provider::start(move |number, received| match received.path.as_str() {
         "/jwks" => match published.lock().unwrap().as_ref() {
-            Some(keys) => Said::json(200, &json!({ "keys": keys })).after(takes),
-            None => Said::json(500, &json!({})),
+            Some(keys) => Scripted::json(200, &json!({ "keys": keys })).after(takes),
+            None => Scripted::json(500, &json!({})),
         },
-        _ => Said::tokens(number),
+        _ => Scripted::tokens(number),
     })
     .await;
     let url = format!("{}/jwks", provider.url);
@@ -60,7 +60,7 @@ fn claims(account: &str) -> Value {
     json!({ "iss": ISSUER, "aud": ["tokenbus"], "sub": "ada", "exp": now + 300, "account": account })
 }
 
-async fn list(world: &World, jwt: &str) -> Answered {
+async fn list(world: &World, jwt: &str) -> Answer {
     let request = world.tokenbus.request(Method::GET, "hub/integrations/oauth-connections");
     ask(request.header("authorization", format!("Bearer {jwt}"))).await
 }
@@ -148,8 +148,8 @@ async fn a_role_only_counts_for_listed_accounts() {
         let request = world.tokenbus.request(Method::PUT, "hub/integrations/odd/oauth-config").json(&config);
         ask(request.header("authorization", format!("Bearer {}", signer.sign(&claims)))).await
     };
-    put(&new_account(), "admin", "Theirs").await.is_refused(401, "only admins");
-    put(ACCOUNT, "member", "Theirs").await.is_refused(401, "only admins");
+    put(&new_account(), "admin", "Theirs").await.assert_error(401, "only admins");
+    put(ACCOUNT, "member", "Theirs").await.assert_error(401, "only admins");
     let done = put(ACCOUNT, "admin", "Ours").await;
     assert_eq!(done.status, 200, "{}", done.text);
     let config = crate::ask::get(&world.tokenbus, &world.tokenbus.key, "odd/oauth-config").await;
@@ -174,7 +174,7 @@ async fn a_new_key_is_fetched_and_unknown_key_ids_do_not_cause_repeated_fetches(
             assert_eq!(list(&world, &jwt).await.status, 401);
         }
     }
-    let fetched = world.provider.asked().iter().filter(|asked| asked.path == "/jwks").count();
+    let fetched = world.provider.received().iter().filter(|received| received.path == "/jwks").count();
     let most = 2 + began.elapsed().as_secs() / 10;
     assert!(fetched as u64 <= most, "{fetched} fetches, {most} would do");
 }
@@ -183,7 +183,7 @@ async fn a_new_key_is_fetched_and_unknown_key_ids_do_not_cause_repeated_fetches(
 async fn without_the_issuers_keys_its_jwts_are_503_and_shared_secret_jwts_work() {
     let signer = signer("k", Algorithm::ES256);
     let world = world(&Arc::new(Mutex::new(None))).await;
-    list(&world, &signer.sign(&claims(ACCOUNT))).await.is_refused(503, "cannot be checked now");
+    list(&world, &signer.sign(&claims(ACCOUNT))).await.assert_error(503, "cannot be checked now");
     let hmac = EncodingKey::from_secret(SECRET.as_bytes());
     let jwt = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(ACCOUNT), &hmac).unwrap();
     assert_eq!(list(&world, &jwt).await.status, 200);
@@ -197,8 +197,8 @@ async fn g3_an_issuer_that_hangs_delays_one_caller_and_the_others_are_refused() 
     let jwt = rsa.sign(&claims(ACCOUNT));
     let first = list(&world, &jwt);
     let others = async {
-        let asked = async || world.provider.asked().iter().any(|asked| asked.path == "/jwks");
-        eventually("the issuer is asked", asked).await;
+        let received = async || world.provider.received().iter().any(|received| received.path == "/jwks");
+        eventually("the issuer is asked", received).await;
         join_all((0..20).map(|_| list(&world, &jwt))).await
     };
     tokio::pin!(first);

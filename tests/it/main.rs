@@ -1,8 +1,8 @@
-//! tokenbus on real nats-servers, one for each test, with a provider that gives scripted answers.
+//! tokenbus on real nats-servers, one for each test, with a provider that sends scripted answers.
 //!
-//! Tests that kill workers at named places need the feature `failpoints`: `cargo test --features failpoints`.
+//! Tests that kill workers at failpoints need the feature `failpoints`: `cargo test --features failpoints`.
 
-// `cfg(test)` is what clippy knows tests by, their helpers included.
+// Clippy recognises tests and their helpers by `cfg(test)`.
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod api_keys;

@@ -71,11 +71,11 @@ async fn a_cluster_stores_three_replicas_and_continues_without_one_node() {
         }
     };
     timeout(PATIENCE, goes_on).await.expect("logins go on");
-    let codes = world.provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect::<Vec<_>>();
+    let codes = world.provider.received().iter().map(|received| received.form()["code"].clone()).collect::<Vec<_>>();
     assert!(codes.len() >= 2, "{}", json!(codes));
 }
 
-/// A configuration with what it includes.
+/// A configuration with its included files.
 fn whole(path: &Path) -> String {
     let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let lines =
@@ -92,7 +92,7 @@ fn e3_every_shipped_configuration_encrypts_what_it_stores() {
     let files = folders.into_iter().flatten().map(|entry| entry.expect("a file").path());
     let servers: Vec<_> = files.filter(|path| path.extension().is_some_and(|it| it == "conf")).collect();
     let servers: Vec<_> = servers.iter().map(|path| (path, whole(path))).collect();
-    // What listens is a server; the rest is included in one.
+    // A file with a port starts a server; servers include the other files.
     let servers: Vec<_> =
         servers.iter().filter(|(_, text)| text.lines().any(|line| line.starts_with("port:"))).collect();
     assert_eq!(servers.len(), 4, "local.conf and three nodes");

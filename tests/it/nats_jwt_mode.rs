@@ -174,7 +174,7 @@ async fn e4_two_tenants_in_operator_mode_only_reach_their_own_data() {
     let [acme, other] = ["acme", "other"].map(|name| mode.keys[name].public_key());
     let (worker, tenant) = (mode.connect("OAUTH", "").await, mode.connect("acme", "").await);
     let mut heard = tenant.subscribe("ms.>").await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     for account in [&other, &acme] {
         for subject in [
             format!("ms.integration.oauth.{account}.slack.one"),
@@ -189,15 +189,15 @@ async fn e4_two_tenants_in_operator_mode_only_reach_their_own_data() {
     }
     // Its own subscription would answer for the others.
     heard.unsubscribe().await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     let mut calls = worker.subscribe("ms.oauth.*.*").await.unwrap();
-    Nats::heard(&worker).await;
+    Nats::flush(&worker).await;
     for subject in [
         format!("ms.oauth.{other}.token"),
         "oauth.edge.whoami".to_owned(),
         format!("ms.integration.oauth.{acme}.a.b.exchange"),
     ] {
-        let refused = tenant.request(subject.clone(), "".into()).await.expect_err("nobody is there");
+        let refused = tenant.request(subject.clone(), "".into()).await.expect_err("no responder");
         assert_eq!(refused.kind(), RequestErrorKind::NoResponders, "{subject}");
     }
     let answering = async {

@@ -21,26 +21,26 @@ async fn d9_a_queue_that_the_server_lost_is_created_again() {
     }
     nats.restart_once_killed().await;
     world.tokenbus.ready().await;
-    // Not only once something could not be taken from them.
-    let seen_to = async || world.tokenbus.log().contains("reconnected; the queues exist");
-    eventually("they are seen to on the new connection", seen_to).await;
+    // Before a failed pull shows that the queues are missing.
+    let is_logged = async || world.tokenbus.log().contains("reconnected; the queues exist");
+    eventually("the worker checks the queues on its new connection", is_logged).await;
     // A login is a command, and leaves a schedule.
-    eventually("the queues are there again", async || world.connect("two").await.0 == StatusCode::OK).await;
+    eventually("a login works again", async || world.connect("two").await.0 == StatusCode::OK).await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
-    // The repair pass sets the other one again.
+    // The repair pass restores the other connection's schedule.
     eventually("both have a schedule", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 2).await;
     assert_eq!(world.read("one").await.0, StatusCode::OK, "nothing else is lost");
 }
 
 /// Deletes the schedules' stream while the server is down, then restarts it. Commands are not affected.
-async fn loses_its_schedules(nats: &mut Nats) {
+async fn lose_schedules(nats: &mut Nats) {
     let folder = nats.store().join("jetstream/OAUTH/streams/OAUTH_SCHEDULE");
     std::fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     nats.restart_once_killed().await;
 }
 
-/// The connection has its schedule again, and logins work.
-async fn is_mended(world: &World) {
+/// Waits until the connection has its schedule again, and checks that logins work.
+async fn assert_restored(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     let has_schedule = async || bus.try_info("OAUTH_SCHEDULE").await.is_some_and(|info| info.state.messages > 0);
@@ -53,18 +53,18 @@ async fn d9_schedules_that_the_server_lost_are_restored_at_once() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     world.tokenbus.nats.kill().await;
-    loses_its_schedules(&mut world.tokenbus.nats).await;
-    is_mended(&world).await;
+    lose_schedules(&mut world.tokenbus.nats).await;
+    assert_restored(&world).await;
 }
 
-/// Server and workers went down together.
+/// The server and the workers went down together.
 #[tokio::test]
 async fn d9_schedules_that_were_lost_before_a_start_are_restored_at_once() {
     let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
     world.tokenbus.restart_without_nats().await;
-    loses_its_schedules(&mut world.tokenbus.nats).await;
-    is_mended(&world).await;
+    lose_schedules(&mut world.tokenbus.nats).await;
+    assert_restored(&world).await;
 }
 
 #[tokio::test]
@@ -73,16 +73,18 @@ async fn a_bus_outage_is_logged_once_and_then_at_growing_intervals() {
     let count = |world: &World, text: &str| world.tokenbus.log().matches(text).count();
     world.tokenbus.nats.kill().await;
     let began = Instant::now();
-    // At its first, second, fourth and eighth failure: each connection has been tried again often by then.
+    // Logged at the first, second, fourth and eighth failure. Each connection has been retried often by then.
     let failed = async || count(&world, "cannot take commands (refresh)") >= 4;
     eventually("commands could not be taken for long", failed).await;
     let (away, reasons) =
         (count(&world, "disconnected from NATS; trying again"), count(&world, "no connection to NATS"));
-    let minutes = 1 + usize::try_from(began.elapsed().as_secs() / 60).expect("a test takes no ages");
+    let minutes =
+        1 + usize::try_from(began.elapsed().as_secs() / 60).expect("a test takes less than a billion minutes");
     assert!(away > 0 && reasons <= away * minutes, "{away} connections: {}", world.tokenbus.log());
     let connected = count(&world, "connected to NATS");
     world.tokenbus.nats.restart_once_killed().await;
-    eventually("each says that it is back", async || count(&world, "connected to NATS") >= connected + away).await;
+    eventually("each connection logs that it is back", async || count(&world, "connected to NATS") >= connected + away)
+        .await;
     let password = world.tokenbus.nats.password("worker");
     assert!(!world.tokenbus.log().contains(password), "the log has no credential for the server");
 }

@@ -37,7 +37,7 @@ impl Scene {
     /// Checks that the server refuses the request to the operator and answers an unlimited user. Returns that answer.
     async fn refused(&mut self, subject: &str, payload: &Value) -> (String, bool) {
         let payload = if payload.is_null() { String::new() } else { payload.to_string() };
-        let (refused, answered) = self.operator.asks(subject, &payload, "_INBOX_operator.answer").await;
+        let (refused, answered) = self.operator.request_on(subject, &payload, "_INBOX_operator.answer").await;
         assert!(refused.is_some() && !answered, "{subject} {payload}: {refused:?}, answered: {answered}");
         let request = Request::new().payload(payload.clone().into()).timeout(Some(Duration::from_mins(1)));
         let answer = self.root.send_request(subject.to_owned(), request).await;
@@ -132,7 +132,7 @@ async fn e3_an_operators_request_about_one_stream_reaches_no_other_stream() {
         config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         json!({ "stream_name": "OAUTH", "config": config }).to_string()
     };
-    let asked = [
+    let received = [
         ("$JS.API.CONSUMER.CREATE.OAUTH_EVENTS.a".to_owned(), push("a", json!({}))),
         (format!("$JS.API.CONSUMER.CREATE.OAUTH_EVENTS.b.{token}"), push("b", json!({ "filter_subject": token }))),
         ("$JS.API.CONSUMER.CREATE.OAUTH_DEAD.OAUTH".to_owned(), push("OAUTH", json!({}))),
@@ -142,7 +142,7 @@ async fn e3_an_operators_request_about_one_stream_reaches_no_other_stream() {
         (format!("$JS.API.DIRECT.GET.OAUTH_EVENTS.{token}"), String::new()),
         ("$JS.API.DIRECT.GET.KV_oauth_meta".to_owned(), json!({ "multi_last": [token] }).to_string()),
     ];
-    for (subject, payload) in asked {
+    for (subject, payload) in received {
         match operator.request(subject.clone(), payload.clone().into()).await {
             Ok(answer) => {
                 let text = String::from_utf8_lossy(&answer.payload).into_owned();
@@ -212,7 +212,7 @@ async fn e9_the_operator_changes_nothing() {
         assert!(root.may_publish(subject).await, "root may not publish {subject}");
     }
     assert_eq!(bus.last_sequence("OAUTH").await, before + 1, "only root's record was stored");
-    // What destroys comes last.
+    // The destructive requests come last.
     scene.check("$JS.API.CONSUMER.DELETE.OAUTH_COMMANDS.exchange", Value::Null).await;
     scene.check("$JS.API.STREAM.MSG.DELETE.OAUTH", json!({ "seq": before + 1 })).await;
     scene.check("$JS.API.STREAM.MSG.DELETE.OAUTH_EVENTS", json!({ "seq": 1 })).await;

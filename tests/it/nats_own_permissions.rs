@@ -70,11 +70,11 @@ async fn e6_no_edge_receives_answers_between_workers() {
         edge = if is_open { nats.connect("edge").await } else { edge };
         let worker = if is_open { nats.connect("worker").await } else { worker.clone() };
         let mut heard = edge.subscribe(if is_open { "oauth.>" } else { "oauth.reply.*.*" }).await.unwrap();
-        Nats::heard(&edge).await;
+        Nats::flush(&edge).await;
         let id = "a".repeat(22);
         worker.publish(format!("oauth.reply.worker.{id}.{id}"), "inner".into()).await.unwrap();
         worker.publish(format!("oauth.reply.{id}.{id}"), "outer".into()).await.unwrap();
-        Nats::heard(&worker).await;
+        Nats::flush(&worker).await;
         let first = futures_util::StreamExt::next(&mut heard).await.expect("the outer one comes");
         assert_eq!(first.payload.as_ref(), b"outer", "{}", first.subject);
     }

@@ -143,7 +143,7 @@ async fn e9_the_edges_account_keeps_even_an_unlimited_edge_user_from_stored_data
     assert_eq!(stored(&bus).await, before);
     // A token goes past it, and an answer to a gateway does not.
     let mut all = edge.subscribe(">").await.unwrap();
-    Nats::heard(&edge).await;
+    Nats::flush(&edge).await;
     assert_eq!(world.connect("two").await.0, 200);
     bus.client.publish("oauth.reply.x.end", "".into()).await.unwrap();
     loop {

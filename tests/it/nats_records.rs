@@ -1,4 +1,4 @@
-//! Records: only what was stored is pushed, and a node that follows the recipe never ends with an older token.
+//! Records: subscribers receive only stored records, and a node that follows the recipe never ends with an older token.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn pushed(message: &async_nats::Message) -> (u64, String) {
 async fn subscribed(nats: &Nats) -> async_nats::Subscriber {
     let tenant = nats.connect("demo").await;
     let subscriber = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     subscriber
 }
 

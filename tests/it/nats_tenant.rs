@@ -49,8 +49,8 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
         heard.push(tenant.subscribe(pattern.clone()).await.unwrap());
         heard.push(tenant.queue_subscribe(pattern.clone(), pattern.replace(['.', '*', '>', '$'], "_")).await.unwrap());
     }
-    Nats::heard(&tenant).await;
-    Nats::heard(&root).await;
+    Nats::flush(&tenant).await;
+    Nats::flush(&root).await;
 
     // A record and an event of theirs, a login under way, a config; then one of its own.
     bus.record(&format!("oauth.record.{other}.odd.one"), "theirs", 0, "at-theirs").await;
@@ -135,11 +135,11 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
     for other in others {
         let (user, client) = other.await;
         foreign.push(client.subscribe(format!("_INBOX_{user}.mine.*")).await.unwrap());
-        Nats::heard(&client).await;
+        Nats::flush(&client).await;
     }
     let exchange = bus.consumer("OAUTH_COMMANDS", "exchange").await;
     let mut served = bus.client.subscribe("ms.oauth.*.*").await.unwrap();
-    Nats::heard(&bus.client).await;
+    Nats::flush(&bus.client).await;
     let before = stored(&bus).await;
 
     let mut edge = Wire::connect(nats, "edge").await;
@@ -162,11 +162,11 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
         "_INBOX_worker.mine.1".to_owned(),
     ] {
         // An answer of a call, and the PubAck of a command.
-        edge.say(&format!("PUB oauth.edge.ready {reply} 2\r\n{{}}\r\n")).await;
-        edge.say(&format!("PUB ms.integration.oauth.{ACCOUNT}.odd.one.exchange {reply} 2\r\n{{}}\r\n")).await;
+        edge.send_text(&format!("PUB oauth.edge.ready {reply} 2\r\n{{}}\r\n")).await;
+        edge.send_text(&format!("PUB ms.integration.oauth.{ACCOUNT}.odd.one.exchange {reply} 2\r\n{{}}\r\n")).await;
         // The answer to a node's call goes to any reply subject that the node names. The server itself does not allow a
         // reply subject of an ack.
-        let said = tenant.say(&format!("PUB ms.oauth.{ACCOUNT}.token {reply} 2\r\n{{}}\r\n")).await;
+        let said = tenant.send_text(&format!("PUB ms.oauth.{ACCOUNT}.token {reply} 2\r\n{{}}\r\n")).await;
         if reply.starts_with("$JS.ACK.") {
             assert!(said.iter().any(|line| line.starts_with("-ERR 'Permissions Violation")), "{said:?}");
             continue;

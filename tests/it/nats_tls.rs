@@ -1,4 +1,4 @@
-//! TLS to NATS, with the program itself: a plain-text test never meets what TLS needs.
+//! TLS to NATS, with the program itself: errors of TLS appear only on a TLS connection.
 
 use std::path::Path;
 use std::time::Duration;

@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::ask::new_account;
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::PATIENCE;
 use crate::world::{INTEGRATION, World, state_of};
 
 /// An answer of the micro service.
-struct Answered {
+struct Answer {
     headers: HeaderMap,
     body: Value,
 }
 
-impl Answered {
+impl Answer {
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.as_str())
     }
@@ -30,17 +30,17 @@ impl Answered {
     }
 }
 
-async fn ask(node: &Client, subject: String, payload: String) -> Answered {
+async fn ask(node: &Client, subject: String, payload: String) -> Answer {
     let answer = timeout(PATIENCE, node.request(subject, payload.into())).await.expect("in time").expect("an answer");
     let body = if answer.payload.is_empty() { Value::Null } else { serde_json::from_slice(&answer.payload).unwrap() };
-    Answered { headers: answer.headers.unwrap_or_default(), body }
+    Answer { headers: answer.headers.unwrap_or_default(), body }
 }
 
-async fn call(node: &Client, call: &str, question: &Value) -> Answered {
+async fn call(node: &Client, call: &str, question: &Value) -> Answer {
     ask(node, format!("ms.oauth.{ACCOUNT}.{call}"), question.to_string()).await
 }
 
-fn about(name: &str) -> Value {
+fn params(name: &str) -> Value {
     json!({ "integration_id": INTEGRATION, "connection_id": name })
 }
 
@@ -57,7 +57,7 @@ async fn e5_node_calls_return_the_same_as_the_gateway_without_the_refresh_token(
     let (_, mut shown) = world.read("one").await;
     assert_eq!(shown.as_object_mut().unwrap().remove("refresh_token"), Some(json!("rt-0")), "the gateway shows it");
 
-    let token = call(&node, "token", &about("one")).await;
+    let token = call(&node, "token", &params("one")).await;
     assert_eq!((token.code(), &token.body), ("", &shown));
     let page = json!({ "results": [shown], "results_total": 1 });
     for question in ["", "{}", r#"{"integration_id": "odd"}"#] {
@@ -68,7 +68,7 @@ async fn e5_node_calls_return_the_same_as_the_gateway_without_the_refresh_token(
     // Older than `refresh.min_interval` by then.
     let refreshed = timeout(PATIENCE, async {
         loop {
-            let refreshed = call(&node, "refresh", &about("one")).await;
+            let refreshed = call(&node, "refresh", &params("one")).await;
             assert_eq!(refreshed.code(), "", "{}", refreshed.header("Nats-Service-Error"));
             assert!(refreshed.body.get("refresh_token").is_none(), "{}", refreshed.body);
             if refreshed.body["access_token"] != "at-0" {
@@ -81,14 +81,14 @@ async fn e5_node_calls_return_the_same_as_the_gateway_without_the_refresh_token(
     assert_eq!(refreshed["access_token"], "at-1");
     assert!(refreshed["sequence"].as_u64() > token.body["sequence"].as_u64());
 
-    let login = call(&node, "login", &about("two")).await;
+    let login = call(&node, "login", &params("two")).await;
     let state = state_of(&login.body["oauth_url"]);
     let callback = world.callback(&[("code", "canary-code"), ("state", &state)]);
     assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
-    assert_eq!(call(&node, "token", &about("two")).await.body["access_token"], "at-2");
+    assert_eq!(call(&node, "token", &params("two")).await.body["access_token"], "at-2");
 
-    assert_eq!(call(&node, "delete", &about("two")).await.body, json!({ "message": "success" }));
-    assert_eq!(call(&node, "token", &about("two")).await.code(), "404");
+    assert_eq!(call(&node, "delete", &params("two")).await.body, json!({ "message": "success" }));
+    assert_eq!(call(&node, "token", &params("two")).await.code(), "404");
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     let revoked = &bus.events("revoked").await[0];
     assert_eq!(revoked["actor"], format!("node:{ACCOUNT}"));
@@ -97,7 +97,7 @@ async fn e5_node_calls_return_the_same_as_the_gateway_without_the_refresh_token(
 #[tokio::test]
 async fn errors_of_node_calls_have_the_form_of_a_micro_service() {
     let tokens = json!({ "access_token": "at", "expires_in": 3600 });
-    let (_world, node) = connected(Provider::start(move |_, _| Said::json(200, &tokens)).await).await;
+    let (_world, node) = connected(Provider::start(move |_, _| Scripted::json(200, &tokens)).await).await;
     let node = &node;
     let check = async |name: &str, question: &str, code: &str, text: &str| {
         let answer = ask(node, format!("ms.oauth.{ACCOUNT}.{name}"), question.to_owned()).await;
@@ -105,11 +105,11 @@ async fn errors_of_node_calls_have_the_form_of_a_micro_service() {
         assert_eq!((answer.code(), &answer.body), (code, &Value::Null), "{name} {question}: {said}");
         assert!(said.contains(text), "{name} {question}: {said}");
     };
-    let unknown = about("unknown").to_string();
+    let unknown = params("unknown").to_string();
     check("token", &unknown, "404", "no connection").await;
     check("refresh", &unknown, "404", "no connection").await;
     check("delete", &unknown, "404", "no connection").await;
-    check("refresh", &about("one").to_string(), "400", "no refresh token").await;
+    check("refresh", &params("one").to_string(), "400", "no refresh token").await;
     check("login", r#"{"integration_id": "unknown", "connection_id": "x"}"#, "404", "no config").await;
     let bound = json!({ "integration_id": "odd", "connection_id": "x", "bind": "browser" }).to_string();
     check("login", &bound, "400", "begins at the gateway").await;
@@ -122,11 +122,11 @@ async fn errors_of_node_calls_have_the_form_of_a_micro_service() {
     let long = "a".repeat(60_000);
     check("list", &format!("{{\"{long}\": 0}}"), "400", "unknown field").await;
     check("token", &format!("{{\"integration_id\": \"{long}\"}}"), "400", "integration_id must be").await;
-    // The last place that there can be.
-    let behind =
+    // The highest cursor.
+    let past_the_end =
         ask(node, format!("ms.oauth.{ACCOUNT}.list"), json!({ "cursor": "MTg0NDY3NDQwNzM3MDk1NTE2MTU" }).to_string());
-    let behind = behind.await;
-    assert_eq!((behind.code(), &behind.body["results"]), ("", &json!([])));
+    let past_the_end = past_the_end.await;
+    assert_eq!((past_the_end.code(), &past_the_end.body["results"]), ("", &json!([])));
     check("list", "{\"a\\nNats-Service-Error-Code: 200\": 0}", "400", "unknown field").await;
 }
 
@@ -135,7 +135,7 @@ async fn e4_a_node_can_only_call_for_its_own_account() {
     let (world, node) = connected(Provider::generous().await).await;
     let other = new_account();
     for name in ["token", "list", "login", "refresh", "delete"] {
-        let error = node.request(format!("ms.oauth.{other}.{name}"), "{}".into()).await.expect_err("nobody answers");
+        let error = node.request(format!("ms.oauth.{other}.{name}"), "{}".into()).await.expect_err("no responder");
         assert_eq!(error.kind(), async_nats::client::RequestErrorKind::NoResponders, "{name}");
     }
     // A user who may call for any account still gets an error for an invalid account.
@@ -149,8 +149,8 @@ async fn e4_a_node_can_only_call_for_its_own_account() {
 #[tokio::test]
 async fn operators_see_the_service_and_count_its_calls() {
     let (world, node) = connected(Provider::generous().await).await;
-    assert_eq!(call(&node, "token", &about("one")).await.code(), "");
-    assert_eq!(call(&node, "token", &about("unknown")).await.code(), "404");
+    assert_eq!(call(&node, "token", &params("one")).await.code(), "");
+    assert_eq!(call(&node, "token", &params("unknown")).await.code(), "404");
     let operator = world.tokenbus.nats.connect("operator").await;
     let operator = &operator;
     let ask = async |what: &str| ask(operator, format!("$SRV.{what}.tokenbus"), String::new()).await.body;
@@ -205,11 +205,11 @@ async fn g2_reads_are_counted_per_credential_and_connection() {
     let node = world.tokenbus.nats.connect("demo").await;
     for _ in 0..20 {
         assert_eq!(world.read("one").await.0, StatusCode::OK);
-        assert_eq!(call(&node, "token", &about("one")).await.code(), "");
+        assert_eq!(call(&node, "token", &params("one")).await.code(), "");
     }
     // A page returns tokens, too. A refused call returns none.
     assert_eq!(call(&node, "list", &json!({})).await.code(), "");
-    assert_eq!(call(&node, "token", &about("unknown")).await.code(), "404");
+    assert_eq!(call(&node, "token", &params("unknown")).await.code(), "404");
     let (key, node) = (key_actor(&world), format!("node:{ACCOUNT}"));
     timeout(PATIENCE, async {
         while (reads(&world, &key).await, reads(&world, &node).await) != (20, 21) {
@@ -231,7 +231,7 @@ async fn g2_each_read_has_its_event_before_the_token_is_returned_if_configured()
     for number in 1..=3 {
         assert_eq!(world.read("one").await.0, StatusCode::OK);
         assert_eq!(reads(&world, &key).await, number);
-        assert_eq!(call(&node, "token", &about("one")).await.code(), "");
+        assert_eq!(call(&node, "token", &params("one")).await.code(), "");
         assert_eq!(reads(&world, &format!("node:{ACCOUNT}")).await, number);
     }
     let list = world.tokenbus.call(Method::GET, "oauth-connections").await;

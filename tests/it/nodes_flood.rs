@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::ask::new_account;
 use crate::fleet::{INTEGRATION, eventually};
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::connected;
 use crate::support::tokenbus::ACCOUNT;
 
@@ -17,9 +17,9 @@ const CALLS: usize = 1_500;
 
 #[tokio::test]
 async fn g3_an_account_that_floods_workers_delays_no_other() {
-    let provider = Provider::start(|number, asked| {
-        let is_refresh = asked.form().contains_key("refresh_token");
-        Said::tokens(number).after(Duration::from_secs(if is_refresh { 6 } else { 0 }))
+    let provider = Provider::start(|number, received| {
+        let is_refresh = received.form().contains_key("refresh_token");
+        Scripted::tokens(number).after(Duration::from_secs(if is_refresh { 6 } else { 0 }))
     })
     .await;
     let (fleet, _pushes) = connected(&provider).await;
@@ -30,7 +30,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let request = || Request::new().payload(question.clone().into()).timeout(Some(Duration::from_mins(1)));
     let flood = join_all((0..CALLS).map(|_| node.send_request(format!("ms.oauth.{ACCOUNT}.refresh"), request())));
     let other = async {
-        eventually("the refresh is under way", async || provider.asked().len() == 2).await;
+        eventually("the refresh is under way", async || provider.received().len() == 2).await;
         let list = Request::new().payload("{}".into()).timeout(Some(Duration::from_mins(1)));
         admin.send_request(format!("ms.oauth.{}.list", new_account()), list).await.expect("an answer");
     };
@@ -49,5 +49,5 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let is_told = |code: &String| ["429", "503"].contains(&code.as_str());
     assert!(refreshed.len() >= 200 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
     assert!(refused.iter().any(|code| code == "429"), "{refused:?}");
-    assert_eq!(provider.asked().len(), 2);
+    assert_eq!(provider.received().len(), 2);
 }

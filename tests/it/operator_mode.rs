@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use url::Url;
 
-use crate::ask::{Answered, ask};
+use crate::ask::{Answer, ask};
 use crate::mint;
 use crate::support::child::Running;
 use crate::support::nats::{binary, ports};
@@ -76,12 +76,12 @@ impl World {
         assert_eq!(answer["data"]["code"], 200, "{answer}");
     }
 
-    async fn get(&self, path: &str, jwt: &str) -> Answered {
+    async fn get(&self, path: &str, jwt: &str) -> Answer {
         let request = self.http.request(Method::GET, self.url.join(path).unwrap());
         ask(request.header("authorization", format!("Bearer {jwt}"))).await
     }
 
-    async fn list(&self, jwt: &str) -> Answered {
+    async fn list(&self, jwt: &str) -> Answer {
         self.get("hub/integrations/oauth-connections", jwt).await
     }
 }

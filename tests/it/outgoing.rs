@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::ask::{ask, with_query};
 use crate::fleet::Fleet;
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::world::{INTEGRATION, World};
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn c2_proxies_in_the_environment_are_ignored() {
     let seen = Arc::clone(&counter);
     let provider = Provider::start(move |number, _| {
         seen.fetch_add(1, Ordering::SeqCst);
-        Said::tokens(number)
+        Scripted::tokens(number)
     })
     .await;
     let fleet = Fleet::start(&provider.url).await;
@@ -52,14 +52,14 @@ async fn c2_proxies_in_the_environment_are_ignored() {
 #[tokio::test]
 async fn d5_a_providers_retry_after_reaches_the_caller() {
     let busy = |after: &str| {
-        let mut said = Said::json(429, &json!({ "error": "slow_down" }));
+        let mut said = Scripted::json(429, &json!({ "error": "slow_down" }));
         said.headers.push(("retry-after", after.to_owned()));
         said
     };
-    let provider = Provider::start(move |number, asked| match asked.form().get("code").map(String::as_str) {
+    let provider = Provider::start(move |number, received| match received.form().get("code").map(String::as_str) {
         Some("busy") => busy("77"),
         Some("dated") => busy("Thu, 21 Oct 2100 07:28:00 GMT"),
-        Some(_) => Said::tokens(number),
+        Some(_) => Scripted::tokens(number),
         None => busy("55"),
     })
     .await;
@@ -73,7 +73,7 @@ async fn d5_a_providers_retry_after_reaches_the_caller() {
     }
     assert_eq!(world.connect("two").await.0, 200);
     let path = format!("hub/integrations/{INTEGRATION}/oauth-refresh-token/two");
-    // The second one is answered from what the first one found.
+    // The first reader's result answers the second one.
     for _ in 0..2 {
         // A recently issued token is returned for a refresh request.
         let refused = async {

@@ -1,4 +1,4 @@
-//! A provider that gives scripted answers and records its requests.
+//! A provider that sends scripted answers and records the requests it receives.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A request that the provider got.
+/// A request to the provider.
 #[derive(Debug, Clone)]
-pub(crate) struct Asked {
+pub(crate) struct Received {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
     pub(crate) headers: HashMap<String, String>,
@@ -27,16 +27,16 @@ pub(crate) struct Asked {
     pub(crate) body: String,
 }
 
-impl Asked {
+impl Received {
     /// The fields of a form body.
     pub(crate) fn form(&self) -> HashMap<String, String> {
         url::form_urlencoded::parse(self.body.as_bytes()).into_owned().collect()
     }
 }
 
-/// An answer of the provider.
+/// A scripted answer of the provider.
 #[derive(Debug, Clone)]
-pub(crate) struct Said {
+pub(crate) struct Scripted {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: String,
@@ -46,7 +46,7 @@ pub(crate) struct Said {
     pub(crate) until: Option<watch::Receiver<bool>>,
 }
 
-impl Said {
+impl Scripted {
     pub(crate) fn json(status: u16, body: &Value) -> Self {
         Self::new(status, "application/json", body.to_string())
     }
@@ -75,43 +75,43 @@ impl Said {
     }
 }
 
-type Script = dyn Fn(usize, &Asked) -> Said + Send + Sync;
+type Script = dyn Fn(usize, &Received) -> Scripted + Send + Sync;
 
 /// The provider; ends when dropped.
 pub(crate) struct Provider {
     /// Its address: `http://127.0.0.1:<port>`.
     pub(crate) url: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     _tasks: JoinSet<()>,
 }
 
 impl Provider {
     /// A provider that answers with `script`, which receives the number of earlier requests and the request.
-    pub(crate) async fn start(script: impl Fn(usize, &Asked) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(usize, &Received) -> Scripted + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
-        let (asked, script): (Arc<Mutex<Vec<Asked>>>, Arc<Script>) = (Arc::default(), Arc::new(script));
+        let (received, script): (Arc<Mutex<Vec<Received>>>, Arc<Script>) = (Arc::default(), Arc::new(script));
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve(listener, Arc::clone(&asked), script));
-        Self { url, asked, _tasks: tasks }
+        tasks.spawn(serve(listener, Arc::clone(&received), script));
+        Self { url, received, _tasks: tasks }
     }
 
     /// A provider that always issues tokens, `at-0`, `at-1` and so on.
     pub(crate) async fn generous() -> Self {
-        Self::start(|number, _| Said::tokens(number)).await
+        Self::start(|number, _| Scripted::tokens(number)).await
     }
 
     /// All requests so far.
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().expect("no test panics with the lock").clone()
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("no test panics with the lock").clone()
     }
 }
 
-async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, script: Arc<Script>) {
+async fn serve(listener: TcpListener, received: Arc<Mutex<Vec<Received>>>, script: Arc<Script>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let (asked, script) = (Arc::clone(&asked), Arc::clone(&script));
-        let service = service_fn(move |request| answer(request, Arc::clone(&asked), Arc::clone(&script)));
+        let (received, script) = (Arc::clone(&received), Arc::clone(&script));
+        let service = service_fn(move |request| answer(request, Arc::clone(&received), Arc::clone(&script)));
         connections.spawn(async move {
             // A client may disconnect at any time.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -121,7 +121,7 @@ async fn serve(listener: TcpListener, asked: Arc<Mutex<Vec<Asked>>>, script: Arc
 
 async fn answer(
     request: Request<Incoming>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    received: Arc<Mutex<Vec<Received>>>,
     script: Arc<Script>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
@@ -132,11 +132,11 @@ async fn answer(
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = String::from_utf8_lossy(&body).into_owned();
-    let question = Asked { path, authorization, headers, content_type, body };
+    let question = Received { path, authorization, headers, content_type, body };
     let number = {
-        let mut asked = asked.lock().expect("no test panics with the lock");
-        asked.push(question.clone());
-        asked.len() - 1
+        let mut received = received.lock().expect("no test panics with the lock");
+        received.push(question.clone());
+        received.len() - 1
     };
     let said = script(number, &question);
     tokio::time::sleep(said.after).await;

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::bus::Bus;
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::{INTEGRATION, World};
 
@@ -32,14 +32,14 @@ async fn on_the_bus(node: &Client, call: &str, question: &Value) -> (String, Val
     (code, serde_json::from_slice(&answer.payload).unwrap_or(Value::Null))
 }
 
-/// What all are answered who ask for a refresh, and who read and want the token to be good for a day.
+/// The answers to callers who refresh, and to readers who require a remaining lifetime of one day, by HTTP and bus.
 async fn all(world: &World, node: &Client, name: &str) -> [Vec<(String, Value)>; 2] {
     let (refresh, read) = (format!("oauth-refresh-token/{name}"), format!("oauth-token/{name}?min_valid=86400"));
-    let about = json!({ "integration_id": INTEGRATION, "connection_id": name });
+    let params = json!({ "integration_id": INTEGRATION, "connection_id": name });
     let soon = json!({ "integration_id": INTEGRATION, "connection_id": name, "min_valid": 86_400 });
     let refreshes = join(
         join_all((0..EACH).map(|_| over_http(world, &refresh))),
-        join_all((0..EACH).map(|_| on_the_bus(node, "refresh", &about))),
+        join_all((0..EACH).map(|_| on_the_bus(node, "refresh", &params))),
     );
     let reads = join(
         join_all((0..EACH).map(|_| over_http(world, &read))),
@@ -51,10 +51,10 @@ async fn all(world: &World, node: &Client, name: &str) -> [Vec<(String, Value)>;
 
 #[tokio::test]
 async fn d1_callers_of_every_kind_share_one_refresh_and_get_its_failure() {
-    let provider = Provider::start(|number, asked| match asked.form().get("refresh_token").map(String::as_str) {
-        None => Said::tokens(number),
-        Some("rt-0") => Said::tokens(number).after(SLOW),
-        Some(_) => Said::json(503, &json!({})).after(SLOW),
+    let provider = Provider::start(|number, received| match received.form().get("refresh_token").map(String::as_str) {
+        None => Scripted::tokens(number),
+        Some("rt-0") => Scripted::tokens(number).after(SLOW),
+        Some(_) => Scripted::json(503, &json!({})).after(SLOW),
     })
     .await;
     let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "10m")]).await;
@@ -79,9 +79,9 @@ async fn d1_callers_of_every_kind_share_one_refresh_and_get_its_failure() {
     let sent = |token: &str| {
         world
             .provider
-            .asked()
+            .received()
             .iter()
-            .filter(|asked| asked.form().get("refresh_token").is_some_and(|it| it == token))
+            .filter(|received| received.form().get("refresh_token").is_some_and(|it| it == token))
             .count()
     };
     assert_eq!((sent("rt-0"), sent("rt-1")), (1, 1));

@@ -13,19 +13,22 @@ use tokenbus::subject::{Account, Integration};
 use tokio::sync::watch;
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::refresh_crash::{connected, due};
 use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 
-fn is_refresh(asked: &Asked) -> bool {
-    asked.form().contains_key("refresh_token")
+fn is_refresh(received: &Received) -> bool {
+    received.form().contains_key("refresh_token")
 }
 
 /// A provider whose refreshes end so.
-async fn provider(refreshed: Said) -> Provider {
-    Provider::start(move |number, asked| if is_refresh(asked) { refreshed.clone() } else { Said::tokens(number) }).await
+async fn provider(refreshed: Scripted) -> Provider {
+    Provider::start(
+        move |number, received| if is_refresh(received) { refreshed.clone() } else { Scripted::tokens(number) },
+    )
+    .await
 }
 
 /// The contents of the connection's schedules, due ones included.
@@ -60,11 +63,11 @@ async fn failures(fleet: &Fleet) -> usize {
 #[tokio::test]
 async fn d9_a_refresh_that_fails_after_a_new_login_keeps_the_logins_schedule() {
     let (connected_anew, is_connected_anew) = watch::channel(false);
-    let provider = provider(Said::json(503, &json!({})).once(&is_connected_anew)).await;
+    let provider = provider(Scripted::json(503, &json!({})).once(&is_connected_anew)).await;
     let (fleet, _pushes) = connected(&provider).await;
     let _worker = fleet.worker().await;
     due(&fleet).await;
-    eventually("the refresh is under way", async || provider.asked().iter().any(is_refresh)).await;
+    eventually("the refresh is under way", async || provider.received().iter().any(is_refresh)).await;
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, "code").await;
     assert_eq!(status, StatusCode::OK, "{body}");
@@ -72,16 +75,16 @@ async fn d9_a_refresh_that_fails_after_a_new_login_keeps_the_logins_schedule() {
     eventually("the old refresh fails", async || failures(&fleet).await > 0).await;
     let set_for = json!({ "sequence": body["sequence"] });
     eventually("what is set is the login's", async || schedules(&fleet).await == [set_for.clone()]).await;
-    assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1);
+    assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1);
 }
 
 /// An old command ends without a next refresh, after a new login has set its own.
 #[tokio::test]
 async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
-    let revoked = Said::json(200, &json!({})).after(Duration::from_secs(4));
+    let revoked = Scripted::json(200, &json!({})).after(Duration::from_secs(4));
     let provider = Provider::start(
-        move |number, asked| {
-            if asked.path == "/revoke" { revoked.clone() } else { Said::tokens(number) }
+        move |number, received| {
+            if received.path == "/revoke" { revoked.clone() } else { Scripted::tokens(number) }
         },
     );
     let provider = provider.await;
@@ -96,8 +99,10 @@ async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
     };
     login().await;
     let meanwhile = async {
-        eventually("the revocation arrives", async || provider.asked().iter().any(|asked| asked.path == "/revoke"))
-            .await;
+        eventually("the revocation arrives", async || {
+            provider.received().iter().any(|received| received.path == "/revoke")
+        })
+        .await;
         login().await
     };
     let path = format!("oauth-connections/{NAME}");
@@ -112,17 +117,17 @@ async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
 /// the login again.
 #[tokio::test]
 async fn d3_a_login_replaces_the_record_of_a_concurrent_refresh() {
-    let codes = |asked: &[Asked]| asked.iter().filter(|asked| asked.form().contains_key("code")).count();
-    let provider = Provider::start(|number, asked| {
-        let is_second = asked.form().get("code").is_some_and(|code| code == "second");
-        Said::tokens(number).after(Duration::from_secs(if is_second { 3 } else { 0 }))
+    let codes = |received: &[Received]| received.iter().filter(|received| received.form().contains_key("code")).count();
+    let provider = Provider::start(|number, received| {
+        let is_second = received.form().get("code").is_some_and(|code| code == "second");
+        Scripted::tokens(number).after(Duration::from_secs(if is_second { 3 } else { 0 }))
     });
     let provider = provider.await;
     let (fleet, _pushes) = connected(&provider).await;
     let _worker = fleet.worker().await;
     let state = fleet.login(NAME).await;
     let refresh = async {
-        eventually("the code is sent", async || codes(&provider.asked()) == 2).await;
+        eventually("the code is sent", async || codes(&provider.received()) == 2).await;
         refreshes(&fleet, 1).await.remove(0)
     };
     let ((status, body), (refreshed, answer)) = tokio::join!(fleet.arrive(&state, "second"), refresh);
@@ -157,21 +162,21 @@ async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanw
     let _second = fleet.worker().await;
     edge.bus.command(put, &caller).await.expect("the config is back");
     first.signal("CONT");
-    eventually("it is refreshed", async || provider.asked().iter().any(is_refresh)).await;
+    eventually("it is refreshed", async || provider.received().iter().any(is_refresh)).await;
 }
 
-/// What came up while a caller's refresh held the queue's place must not be forgotten with it: that one may end in
-/// nothing.
+/// A refresh that becomes due while a caller's refresh is queued must not be lost: the caller's may end without a new
+/// schedule.
 #[tokio::test]
 async fn d9_a_refresh_due_while_a_callers_refresh_is_queued_is_not_lost() {
-    let refused = Said { headers: vec![("retry-after", "120".to_owned())], ..Said::json(503, &json!({})) };
+    let refused = Scripted { headers: vec![("retry-after", "120".to_owned())], ..Scripted::json(503, &json!({})) };
     let provider = provider(refused).await;
     let (fleet, _pushes) = connected(&provider).await;
     let mut doomed = fleet.worker_dying_at("delivery_1_answered").await;
     let call = refreshes(&fleet, 1);
     let dies = async {
         assert!(!doomed.ended().await.success());
-        // The command is on the queue still.
+        // The command is still on the queue.
         due(&fleet).await;
         fleet.worker().await
     };
@@ -188,13 +193,13 @@ async fn d9_a_refresh_due_while_a_callers_refresh_is_queued_is_not_lost() {
 
 #[tokio::test]
 async fn d1_a_failure_reaches_all_waiting_callers_at_once() {
-    let provider = provider(Said::json(503, &json!({})).after(Duration::from_secs(2))).await;
+    let provider = provider(Scripted::json(503, &json!({})).after(Duration::from_secs(2))).await;
     let (fleet, _pushes) = connected(&provider).await;
     let _workers: Vec<Worker> = join_all((0..3).map(|_| fleet.worker())).await;
     for (status, body) in refreshes(&fleet, 200).await {
         assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
     }
-    assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1);
+    assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1);
     assert!(fleet.deliveries("refresh").await < 100, "each waits for one failure, not for a command of its own");
 }
 
@@ -206,7 +211,7 @@ async fn g1_an_interrupted_revocation_is_repeated_by_the_next_worker() {
     due(&fleet).await;
     let _second = fleet.worker().await;
     fleet.idle().await;
-    is_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
+    assert_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
 }
 
 /// The server has lost the command, so that no worker repeats it; the next deletion does.
@@ -221,7 +226,7 @@ async fn g1_a_lost_revocation_is_repeated_by_the_next_deletion() {
     fleet.ready().await;
     assert_eq!(delete(&fleet, &format!("oauth-connections/{NAME}")).await, StatusCode::OK);
     fleet.idle().await;
-    is_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
+    assert_revoked(&fleet, &provider, &["rt-0", "at-0"]).await;
 }
 
 #[tokio::test]
@@ -231,7 +236,7 @@ async fn a_revocation_interrupted_after_any_step_ends_in_one_event() {
         let fleet = cut_off_at(step, &provider).await;
         let _second = fleet.worker().await;
         fleet.idle().await;
-        is_revoked(&fleet, &provider, expected).await;
+        assert_revoked(&fleet, &provider, expected).await;
     };
     tokio::join!(
         check("revoke_1_connection_found", &["rt-0", "at-0"]),
@@ -244,7 +249,7 @@ async fn a_revocation_interrupted_after_any_step_ends_in_one_event() {
 #[tokio::test]
 async fn a_postponed_refresh_whose_worker_dies_is_held() {
     let check = async |step: &str, reason: &str| {
-        let provider = provider(Said::json(503, &json!({}))).await;
+        let provider = provider(Scripted::json(503, &json!({}))).await;
         let (fleet, _pushes) = connected(&provider).await;
         let mut doomed = fleet.worker_dying_at(step).await;
         due(&fleet).await;
@@ -254,7 +259,7 @@ async fn a_postponed_refresh_whose_worker_dies_is_held() {
             async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
         eventually("it is held", async || stored_reason().await == Some(json!("refresh_interrupted"))).await;
         fleet.idle().await;
-        assert_eq!(provider.asked().iter().filter(|asked| is_refresh(asked)).count(), 1, "{step}");
+        assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1, "{step}");
         assert_eq!(schedules(&fleet).await.len(), 1, "{step}");
         let mut events = fleet.events().await;
         events.retain(|event| event["event"] == "refresh_failed");
@@ -268,9 +273,9 @@ async fn a_postponed_refresh_whose_worker_dies_is_held() {
 }
 
 async fn revoking() -> Provider {
-    Provider::start(|number, asked| match asked.path.as_str() {
-        "/revoke" => Said::new(200, "text/plain", ""),
-        _ => Said::tokens(number),
+    Provider::start(|number, received| match received.path.as_str() {
+        "/revoke" => Scripted::new(200, "text/plain", ""),
+        _ => Scripted::tokens(number),
     })
     .await
 }
@@ -293,9 +298,10 @@ async fn cut_off_at(step: &str, provider: &Provider) -> Fleet {
     fleet
 }
 
-async fn is_revoked(fleet: &Fleet, provider: &Provider, expected: &[&str]) {
-    let asked: Vec<Asked> = provider.asked().into_iter().filter(|asked| asked.path == "/revoke").collect();
-    let tokens: Vec<String> = asked.iter().map(|asked| asked.form()["token"].clone()).collect();
+async fn assert_revoked(fleet: &Fleet, provider: &Provider, expected: &[&str]) {
+    let received: Vec<Received> =
+        provider.received().into_iter().filter(|received| received.path == "/revoke").collect();
+    let tokens: Vec<String> = received.iter().map(|received| received.form()["token"].clone()).collect();
     assert_eq!(tokens, expected);
     let events = fleet.events().await;
     let revoked: Vec<&Value> = events.iter().filter(|event| event["event"] == "revoked").collect();

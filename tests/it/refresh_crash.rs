@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, Worker, eventually};
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::child::signal;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
@@ -27,19 +27,19 @@ use crate::support::tokenbus::ACCOUNT;
 const NAME: &str = "workspace1";
 
 /// A provider that takes each refresh token once, as strict ones do.
-async fn strict() -> Provider {
+async fn strict_provider() -> Provider {
     let spent: Mutex<HashSet<String>> = Mutex::default();
-    Provider::start(move |number, asked| match asked.form().remove("refresh_token") {
+    Provider::start(move |number, received| match received.form().remove("refresh_token") {
         Some(token) if !spent.lock().unwrap().insert(token.clone()) => {
-            Said::json(400, &json!({ "error": "invalid_grant" }))
+            Scripted::json(400, &json!({ "error": "invalid_grant" }))
         }
-        _ => Said::tokens(number),
+        _ => Scripted::tokens(number),
     })
     .await
 }
 
 fn refreshes(provider: &Provider) -> usize {
-    provider.asked().iter().filter(|asked: &&Asked| asked.form().contains_key("refresh_token")).count()
+    provider.received().iter().filter(|received: &&Received| received.form().contains_key("refresh_token")).count()
 }
 
 /// A connection made by a worker that has ended, and its pushes.
@@ -51,7 +51,7 @@ pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     first.kill().await;
     let tenant = fleet.nats.connect("demo").await;
     let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     // A refresh request returns a record younger than this. This one is older, and its successor, or
     // the failure to get one, is the answer to all later callers.
     fleet.settings.insert("TOKENBUS_REFRESH__MIN_INTERVAL".to_owned(), "10m".to_owned());
@@ -100,7 +100,7 @@ async fn ending(fleet: &Fleet, pushes: &mut Subscriber, provider: &Provider) -> 
 }
 
 async fn dies_at(place: &'static str) -> Ending {
-    let provider = strict().await;
+    let provider = strict_provider().await;
     let (fleet, mut pushes) = connected(&provider).await;
     let mut doomed = fleet.worker_dying_at(place).await;
     due(&fleet).await;
@@ -131,13 +131,13 @@ async fn d2_a_worker_killed_outside_the_window_loses_no_token() {
 /// Until the wait is over, callers get the reason and the time to retry.
 #[tokio::test]
 async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
-    let provider = strict().await;
+    let provider = strict_provider().await;
     let (fleet, mut pushes) = connected(&provider).await;
     let mut doomed = fleet.worker_dying_at("refresh_2_token_sent").await;
     due(&fleet).await;
     assert!(!doomed.ended().await.success());
     let _second = fleet.worker().await;
-    held_back(&fleet).await;
+    wait_until_held(&fleet).await;
     fleet.ready().await;
     let (status, body) = fleet.get(&format!("odd/oauth-refresh-token/{NAME}")).await;
     assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("refresh_interrupted")), "{body}");
@@ -155,20 +155,20 @@ async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
 }
 
 /// Waits until the refresh that a dead or silent worker left is held back.
-async fn held_back(fleet: &Fleet) {
+async fn wait_until_held(fleet: &Fleet) {
     let reason = async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
     eventually("it is held back", async || reason().await == Some(json!("refresh_interrupted"))).await;
     fleet.idle().await;
 }
 
 /// A proxy between one worker and the bus, which a test can cut.
-struct Way {
+struct Proxy {
     url: String,
     cut: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
-impl Way {
+impl Proxy {
     async fn to(bus: &str) -> Self {
         let bus = bus.trim_start_matches("nats://").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -178,14 +178,14 @@ impl Way {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((here, _)) = listener.accept().await {
-                connections.spawn(pass(here, bus.clone(), is_cut.clone()));
+                connections.spawn(forward(here, bus.clone(), is_cut.clone()));
             }
         });
         Self { url, cut, _tasks: tasks }
     }
 }
 
-async fn pass(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool>) {
+async fn forward(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool>) {
     let Ok(mut there) = TcpStream::connect(&bus).await else { return };
     tokio::select! {
         _ = is_cut.wait_for(|is_cut| *is_cut) => {}
@@ -196,33 +196,33 @@ async fn pass(mut here: TcpStream, bus: String, mut is_cut: watch::Receiver<bool
 /// The worker that is cut off holds the only valid token, and stores it when it is connected again.
 #[tokio::test]
 async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
-    let asked = Arc::new(Mutex::new(None::<watch::Sender<bool>>));
+    let received = Arc::new(Mutex::new(None::<watch::Sender<bool>>));
     let spent: Mutex<HashSet<String>> = Mutex::default();
     let provider = Provider::start({
-        let asked = Arc::clone(&asked);
+        let received = Arc::clone(&received);
         move |number, request| {
-            let Some(token) = request.form().remove("refresh_token") else { return Said::tokens(number) };
-            if let Some(cut) = asked.lock().unwrap().as_ref() {
+            let Some(token) = request.form().remove("refresh_token") else { return Scripted::tokens(number) };
+            if let Some(cut) = received.lock().unwrap().as_ref() {
                 cut.send_replace(true);
             }
             let is_new = spent.lock().unwrap().insert(token);
-            if is_new { Said::tokens(number) } else { Said::json(400, &json!({ "error": "invalid_grant" })) }
+            if is_new { Scripted::tokens(number) } else { Scripted::json(400, &json!({ "error": "invalid_grant" })) }
         }
     })
     .await;
     let (fleet, mut pushes) = connected(&provider).await;
-    let way = Way::to(&fleet.nats.url).await;
+    let way = Proxy::to(&fleet.nats.url).await;
     let first = fleet.worker_with(&[("TOKENBUS_NATS__URL", &way.url)]);
     first.ready().await;
-    *asked.lock().unwrap() = Some(way.cut.clone());
+    *received.lock().unwrap() = Some(way.cut.clone());
     due(&fleet).await;
     eventually("the refresh token is sent", async || refreshes(&provider) == 1).await;
     let cut = Instant::now();
     let _second = fleet.worker().await;
-    held_back(&fleet).await;
+    wait_until_held(&fleet).await;
     // Long, but short enough that it is back before its timeout.
     sleep_until(cut + Duration::from_secs(20)).await;
-    asked.lock().unwrap().take();
+    received.lock().unwrap().take();
     way.cut.send_replace(false);
     let newer = async || fleet.events().await.iter().any(|event| event["event"] == "refreshed");
     eventually("the first one brings its record", newer).await;
@@ -237,14 +237,14 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
     let victim = Arc::new(AtomicU32::new(0));
     let provider = Provider::start({
         let victim = Arc::clone(&victim);
-        move |number, asked| {
-            if asked.form().contains_key("refresh_token") {
+        move |number, received| {
+            if received.form().contains_key("refresh_token") {
                 let pid = victim.swap(0, Ordering::SeqCst);
                 if pid > 0 {
                     signal(pid, "KILL");
                 }
             }
-            Said::tokens(number)
+            Scripted::tokens(number)
         }
     })
     .await;
@@ -262,7 +262,7 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
 
 /// A worker that is paused at that failpoint until another one has finished its refresh, and then continues.
 async fn stops_at(place: &'static str) -> Ending {
-    let provider = strict().await;
+    let provider = strict_provider().await;
     let (fleet, mut pushes) = connected(&provider).await;
     let stopped = fleet.worker_stopping_at(place).await;
     due(&fleet).await;
@@ -307,7 +307,7 @@ async fn d3_a_worker_paused_inside_the_window_overwrites_nothing() {
 
 #[tokio::test]
 async fn d1_fifty_refreshes_over_three_workers_are_one_token_request() {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(300))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_millis(300))).await;
     let (fleet, _pushes) = connected(&provider).await;
     let _workers = [fleet.worker().await, fleet.worker().await, fleet.worker().await];
     fleet.ready().await;
@@ -342,7 +342,7 @@ async fn d9_refreshes_due_while_no_worker_ran_are_done_in_the_order_of_their_due
     }
     let _worker = fleet.worker_with(&[("TOKENBUS_WORKER__CONCURRENCY", "1")]);
     eventually("all are refreshed", async || refreshes(&provider) == sorted.len()).await;
-    let refreshed = provider.asked().into_iter().filter_map(|asked| asked.form().remove("refresh_token"));
+    let refreshed = provider.received().into_iter().filter_map(|received| received.form().remove("refresh_token"));
     let order: Vec<String> = refreshed.collect();
     let expected = sorted.map(|name| names.iter().position(|it| *it == name).map(|number| format!("rt-{number}")));
     assert_eq!(order, expected.map(Option::unwrap));

@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::bus::Bus;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::child::signal;
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::eventually;
 use crate::world::{INTEGRATION, World, parameter};
 
 /// A token answer that is good for so many seconds.
-fn tokens(number: usize, seconds: i64) -> Said {
+fn tokens(number: usize, seconds: i64) -> Scripted {
     let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
-    Said::json(200, &body)
+    Scripted::json(200, &body)
 }
 
-fn is_refresh(asked: &Asked) -> bool {
-    asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
+fn is_refresh(received: &Received) -> bool {
+    received.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
 }
 
 async fn connect(world: &World) {
@@ -60,10 +60,10 @@ async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "no_config");
     bus.change("w", |stored| stored["expiry"] = json!(tokenbus::internals::system::now())).await;
     assert_eq!(read(&world, "").await.1.get("access_token"), None, "the token has ended");
-    assert_eq!(world.provider.asked().len(), 1, "the provider gets no request meanwhile");
+    assert_eq!(world.provider.received().len(), 1, "the provider gets no request meanwhile");
 
     assert_eq!(configure(&world, Method::PUT).await, StatusCode::OK);
-    eventually("it is refreshed at once", async || world.provider.asked().len() > 1).await;
+    eventually("it is refreshed at once", async || world.provider.received().len() > 1).await;
     eventually("all is well", async || read(&world, "").await.1.get("status_reason").is_none()).await;
     assert!(read(&world, "").await.1["access_token"].is_string());
 }
@@ -84,8 +84,9 @@ async fn min_valid_has_a_default_setting_and_each_read_may_ask_for_more() {
 /// A waiting caller gets an error before the gateway's own timeout, and a reader gets the still valid token.
 #[tokio::test]
 async fn d5_a_slow_refresh_is_504_and_reads_return_the_old_token() {
-    let slow =
-        |number, asked: &Asked| tokens(number, 3600).after(Duration::from_secs(if is_refresh(asked) { 9 } else { 0 }));
+    let slow = |number, received: &Received| {
+        tokens(number, 3600).after(Duration::from_secs(if is_refresh(received) { 9 } else { 0 }))
+    };
     let world = World::with_settings(Provider::start(slow).await, &[("HTTP__DEADLINE", "3s")]).await;
     connect(&world).await;
     Bus::of(&world.tokenbus.nats).await.age("w").await;
@@ -109,12 +110,12 @@ async fn d6_no_refresh_starts_while_nats_is_down() {
         }
         signal(world.tokenbus.nats.pid(), "CONT");
     }
-    let before = world.provider.asked().len();
+    let before = world.provider.received().len();
     // After its due time and after the expiry.
     sleep(Duration::from_secs(7)).await;
-    assert_eq!(world.provider.asked().len(), before);
+    assert_eq!(world.provider.received().len(), before);
     signal(world.tokenbus.nats.pid(), "CONT");
-    eventually("it is refreshed afterwards", async || world.provider.asked().len() > before).await;
+    eventually("it is refreshed afterwards", async || world.provider.received().len() > before).await;
 }
 
 #[tokio::test]
@@ -129,9 +130,9 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
     bus.due("w").await;
     eventually("it is turned away", async || world.tokenbus.log().contains("cannot queue a due refresh")).await;
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.provider.received().len(), 1);
     bus.limit("OAUTH_COMMANDS", -1).await;
-    eventually("it is refreshed", async || world.provider.asked().len() > 1).await;
+    eventually("it is refreshed", async || world.provider.received().len() > 1).await;
 }
 
 #[tokio::test]
@@ -146,7 +147,7 @@ async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "given_up");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "there is a new schedule");
     eventually("the queue has its place again", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.provider.received().len(), 1);
 }
 
 #[tokio::test]
@@ -184,13 +185,13 @@ async fn d5_a_provider_that_is_down_does_not_delay_another() {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let dead = Provider::start({
         let most = Arc::clone(&most);
-        move |number, asked| {
-            if !is_refresh(asked) {
+        move |number, received| {
+            if !is_refresh(received) {
                 return tokens(number, 24);
             }
             most.fetch_max(waiting.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             let waiting = Arc::clone(&waiting);
-            // Well within the time of a request to a provider: what is counted is under way.
+            // Well within the time of a request to a provider, so the counted requests are still running.
             std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_secs(5));
                 waiting.fetch_sub(1, Ordering::SeqCst);
@@ -199,7 +200,7 @@ async fn d5_a_provider_that_is_down_does_not_delay_another() {
         }
     })
     .await;
-    let good = Provider::start(|number, asked| tokens(number, if is_refresh(asked) { 3600 } else { 24 })).await;
+    let good = Provider::start(|number, received| tokens(number, if is_refresh(received) { 3600 } else { 24 })).await;
     let settings = [("WORKER__CONCURRENCY", "4"), ("REFRESH__CONCURRENCY", "2")];
     let world = World::with_settings(dead, &settings).await;
     let mut config = world.config();
@@ -214,9 +215,9 @@ async fn d5_a_provider_that_is_down_does_not_delay_another() {
         let callback = world.callback(&[("code", "c"), ("state", &state)]);
         assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
     }
-    eventually("the good one's are refreshed", async || good.asked().len() == 8).await;
-    let asked = world.provider.asked().iter().filter(|asked| is_refresh(asked)).count();
-    assert!(asked < 16, "the dead one's are not all through yet: {asked}");
+    eventually("the good one's are refreshed", async || good.received().len() == 8).await;
+    let received = world.provider.received().iter().filter(|received| is_refresh(received)).count();
+    assert!(received < 16, "the dead one's are not all through yet: {received}");
     assert!(most.load(Ordering::SeqCst) <= 2, "two at once, not {}", most.load(Ordering::SeqCst));
 }
 
@@ -231,10 +232,10 @@ async fn a_refresh_uses_the_configured_refresh_url_and_parameters() {
     connect(&world).await;
     let path = format!("{INTEGRATION}/oauth-refresh-token/w");
     assert_eq!(world.tokenbus.call(Method::GET, &path).await.0, StatusCode::OK);
-    let asked = world.provider.asked();
-    let seen = asked.iter().map(|asked| {
-        let form = asked.form();
-        (asked.path.clone(), form.get("once").cloned(), form.get("again").cloned(), is_refresh(asked))
+    let received = world.provider.received();
+    let seen = received.iter().map(|received| {
+        let form = received.form();
+        (received.path.clone(), form.get("once").cloned(), form.get("again").cloned(), is_refresh(received))
     });
     let a = |text: &str| Some(text.to_owned());
     assert_eq!(

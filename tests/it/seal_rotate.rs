@@ -65,7 +65,7 @@ impl Ring {
     }
 
     /// Checks that everything is sealed with that key, that the key list says so, and that no value changed.
-    async fn is_sealed_with(&self, key: &str) {
+    async fn assert_sealed_with(&self, key: &str) {
         assert_eq!(sealed_with(&self.fleet).await, BTreeSet::from([key.to_owned()]));
         assert_eq!(in_use(&self.fleet).await, [key]);
         for name in NAMES {
@@ -124,7 +124,7 @@ async fn in_use(fleet: &Fleet) -> Vec<String> {
     serde_json::from_slice(&keys.payload).unwrap()
 }
 
-/// The keys that sealed what is stored.
+/// The keys with which the stored values are sealed.
 async fn sealed_with(fleet: &Fleet) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for bucket in ["KV_oauth_connections", "KV_oauth_configs"] {
@@ -144,7 +144,7 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
     let records = fleet.record(&Fleet::path("w0")).await.1;
     let tenant = fleet.nats.connect("demo").await;
     let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
 
     let new = ring.promote().await;
     let rotated = ring.rotate().await;
@@ -152,7 +152,7 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
         "sealing": new, "resealed": NAMES.len() + 1, "caught_up": 0, "retired": [ring.old], "spare": [ring.old],
     });
     assert_eq!(rotated, expected);
-    ring.is_sealed_with(&new).await;
+    ring.assert_sealed_with(&new).await;
     let after = reads(fleet).await;
     assert_eq!(after, before);
     assert_eq!(fleet.record(&Fleet::path("w0")).await.1, records, "no record was written");
@@ -170,7 +170,7 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
     eventually("the keyring is taken up", async || ring.worker.log().matches("keyring reloaded").count() > 1).await;
     let _second = fleet.worker().await;
     connect(fleet, "w0").await;
-    ring.is_sealed_with(&new).await;
+    ring.assert_sealed_with(&new).await;
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn e2_rotation_does_not_overwrite_newer_writes() {
     }
     assert!(rotating.wait().await.unwrap().success());
     assert!(logins > 0);
-    ring.is_sealed_with(&new).await;
+    ring.assert_sealed_with(&new).await;
     for name in NAMES {
         let newest = fleet.record(&Fleet::path(name)).await.0;
         assert_eq!(stored(fleet, name).await["sequence"].as_u64(), newest, "{name}");
@@ -209,7 +209,7 @@ async fn e2_a_killed_rotation_starts_again() {
         assert_eq!(in_use(&ring.fleet).await, noted, "{place}");
         let rotated = ring.rotate().await;
         assert_eq!(rotated["retired"], if retired { json!([]) } else { json!([ring.old]) }, "{place}");
-        ring.is_sealed_with(&new).await;
+        ring.assert_sealed_with(&new).await;
     };
     tokio::join!(killed_at("before_reseal"), killed_at("after_reseal"));
     tokio::join!(killed_at("before_retire"), killed_at("after_retire"));
@@ -231,7 +231,7 @@ async fn e2_an_older_key_stays_in_use_while_a_login_needs_it() {
     let output = rotating.wait_with_output().await.unwrap();
     let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rotated["retired"], json!([ring.old]));
-    ring.is_sealed_with(&new).await;
+    ring.assert_sealed_with(&new).await;
 }
 
 #[tokio::test]
@@ -264,16 +264,16 @@ async fn e2_an_older_key_stays_in_use_while_a_start_ticket_needs_it() {
 async fn e2_an_entry_older_than_its_record_is_updated_before_the_older_key_is_retired() {
     let ring = Ring::start().await;
     let fleet = &ring.fleet;
-    let behind = stored(fleet, "w0").await;
+    let older = stored(fleet, "w0").await;
     let newer = connect(fleet, "w0").await;
     // As if the worker had died after the record, and the command had been dropped.
     let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.w0");
-    fleet.jetstream("worker").await.publish(key, behind.to_string().into()).await.unwrap().await.unwrap();
+    fleet.jetstream("worker").await.publish(key, older.to_string().into()).await.unwrap().await.unwrap();
     let new = ring.promote().await;
     let rotated = ring.rotate().await;
     assert_eq!((&rotated["caught_up"], &rotated["retired"]), (&json!(1), &json!([ring.old])));
     assert_eq!(stored(fleet, "w0").await["sequence"], newer["sequence"]);
-    ring.is_sealed_with(&new).await;
+    ring.assert_sealed_with(&new).await;
 }
 
 #[tokio::test]

@@ -137,6 +137,6 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     };
     let ((status, body), ()) = tokio::join!(arrives, comes);
     assert_eq!(status, StatusCode::OK, "{body}\n{}", late.log());
-    assert_eq!(provider.asked().len(), 1);
+    assert_eq!(provider.received().len(), 1);
     assert!(fleet.events().await.iter().all(|event| event["event"] == "connected"));
 }

@@ -12,13 +12,13 @@ use crate::provider::Provider;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 
 /// A fleet whose stream of records is about to be lost.
-struct Lost {
+struct LosingFleet {
     fleet: Fleet,
     worker: Worker,
     provider: Provider,
 }
 
-impl Lost {
+impl LosingFleet {
     async fn start() -> Self {
         let provider = Provider::generous().await;
         let (fleet, worker) = Fleet::configured(&provider.url).await;
@@ -59,7 +59,7 @@ impl Lost {
     }
 
     /// Checks that a worker refuses to start with this error.
-    async fn refuses_to_start(&self, expected: &str) {
+    async fn assert_start_fails(&self, expected: &str) {
         let mut command = Command::new(PROGRAM);
         let output = command.args(["serve", "--role", "worker"]).envs(&self.fleet.settings).kill_on_drop(true).output();
         let output = tokio::time::timeout(std::time::Duration::from_mins(1), output).await.expect("it ends").unwrap();
@@ -103,13 +103,13 @@ fn copy_folder(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn e7_start_is_refused_while_a_recreated_record_stream_would_go_backwards() {
-    let mut lost = Lost::start().await;
+    let mut lost = LosingFleet::start().await;
     let sequences = [lost.connect("one").await, lost.connect("two").await];
     lost.worker.kill().await;
     lost.with_stopped_bus(|records| std::fs::remove_dir_all(records).unwrap()).await;
     let text = "OAUTH ends at sequence 0, but a stored connection or config has 3";
-    lost.refuses_to_start(text).await;
-    lost.refuses_to_start("`tokenbus setup --first-seq 1003`").await;
+    lost.assert_start_fails(text).await;
+    lost.assert_start_fails("`tokenbus setup --first-seq 1003`").await;
     lost.setup_fails(&[], text).await;
     lost.setup_fails(&["--first-seq", "3"], "has sequence 3; name a higher one").await;
 
@@ -119,12 +119,12 @@ async fn e7_start_is_refused_while_a_recreated_record_stream_would_go_backwards(
     assert_eq!([lost.reads("one").await, lost.reads("two").await], sequences.map(Some));
     let newer = lost.connect("one").await;
     assert_eq!((newer, lost.reads("one").await), (1003, Some(1003)));
-    assert_eq!(lost.provider.asked().len(), 3);
+    assert_eq!(lost.provider.received().len(), 3);
 }
 
 #[tokio::test]
 async fn e7_start_is_refused_after_only_the_record_stream_was_restored() {
-    let mut lost = Lost::start().await;
+    let mut lost = LosingFleet::start().await;
     lost.connect("one").await;
     let backup = tempfile::tempdir().unwrap();
     lost.with_stopped_bus(|records| copy_folder(records, backup.path())).await;
@@ -137,7 +137,7 @@ async fn e7_start_is_refused_after_only_the_record_stream_was_restored() {
     })
     .await;
     let text = format!("OAUTH ends at sequence 2, but a stored connection or config has {one}");
-    lost.refuses_to_start(&text).await;
+    lost.assert_start_fails(&text).await;
     lost.setup_fails(&["--first-seq", "1004"], "OAUTH holds 2 records, which must be dropped for that").await;
 
     lost.fleet.cli(&["setup", "--first-seq", "1004", "--drop-records"]).await;
@@ -150,7 +150,7 @@ async fn e7_start_is_refused_after_only_the_record_stream_was_restored() {
 
 #[tokio::test]
 async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
-    let mut lost = Lost::start().await;
+    let mut lost = LosingFleet::start().await;
     let stored = lost.connect("one").await;
     let records = lost.fleet.jetstream("admin").await.get_stream("OAUTH").await.unwrap().cached_info().config.clone();
     lost.with_stopped_bus(|records| std::fs::remove_dir_all(records).unwrap()).await;
@@ -170,7 +170,7 @@ async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
 
 #[tokio::test]
 async fn e7_a_checkpoint_covers_only_the_entries_read_before_it() {
-    let mut lost = Lost::start().await;
+    let mut lost = LosingFleet::start().await;
     lost.worker.kill().await;
     let jetstream = lost.fleet.jetstream("worker").await;
     for hundred in 0..101_u32 {
@@ -183,7 +183,7 @@ async fn e7_a_checkpoint_covers_only_the_entries_read_before_it() {
             ack.await.unwrap();
         }
     }
-    lost.refuses_to_start("ends at sequence 1, but a stored connection or config has 10100").await;
+    lost.assert_start_fails("ends at sequence 1, but a stored connection or config has 10100").await;
     let marks: Value = {
         let stream = jetstream.get_stream("KV_oauth_meta").await.unwrap();
         let marks = stream.get_last_raw_message_by_subject("$KV.oauth_meta.marks").await.expect("a mark is set");
@@ -197,5 +197,5 @@ async fn e7_a_checkpoint_covers_only_the_entries_read_before_it() {
         let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.{name}");
         jetstream.publish(key, json!({ "sequence": sequence }).to_string().into()).await.unwrap().await.unwrap();
     }
-    lost.refuses_to_start("ends at sequence 1, but a stored connection or config has 10200").await;
+    lost.assert_start_fails("ends at sequence 1, but a stored connection or config has 10200").await;
 }

@@ -54,9 +54,9 @@ fn failpoints() -> Vec<String> {
 #[test]
 fn each_numbered_step_has_its_failpoint_after_it() {
     let files = steps_of_worker();
-    let told: BTreeSet<&str> = files.iter().filter_map(|(path, _)| path.file_stem()?.to_str()).collect();
+    let numbered: BTreeSet<&str> = files.iter().filter_map(|(path, _)| path.file_stem()?.to_str()).collect();
     let expected = ["apply", "configure", "delivery", "exchange", "postpone", "refresh", "revoke"];
-    assert_eq!(told, BTreeSet::from(expected));
+    assert_eq!(numbered, BTreeSet::from(expected));
     for (path, marks) in &files {
         let (mut last, mut commented) = (0, false);
         for mark in marks {

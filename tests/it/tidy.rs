@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::root;
 
-const MOST_LINES: usize = 400;
+const MAX_LINES: usize = 400;
 
 /// All files of Rust below that folder of the project, with their text.
 pub(crate) fn sources(folder: &str) -> Vec<(PathBuf, String)> {
@@ -31,13 +31,13 @@ fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
 
 #[test]
 fn files_are_short() {
-    let long = all_sources().map(|(path, text)| (path, text.lines().count())).filter(|(_, lines)| *lines > MOST_LINES);
-    assert_eq!(long.collect::<Vec<_>>(), [], "files of more than {MOST_LINES} lines");
+    let long = all_sources().map(|(path, text)| (path, text.lines().count())).filter(|(_, lines)| *lines > MAX_LINES);
+    assert_eq!(long.collect::<Vec<_>>(), [], "files of more than {MAX_LINES} lines");
 }
 
 #[test]
 fn no_todo_and_no_ignored_test_is_left() {
-    // Put together here, so that this file does not find itself.
+    // Concatenated, so that the test does not find its own source.
     let marks = [["TO", "DO"], ["FIX", "ME"], ["to", "do!("], ["#[ig", "nore"], ["unimpl", "emented!("]];
     for (path, text) in all_sources() {
         for mark in marks.map(|parts| parts.concat()) {
@@ -66,7 +66,7 @@ fn only_the_subject_module_spells_out_subjects() {
 
 #[test]
 fn f3_secrets_are_compared_in_constant_time() {
-    // `Secret` itself compares so; what takes the text out of it must not compare that.
+    // `Secret` compares in constant time; code that exposes the text must not compare it with `==`.
     let eq = "self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()";
     assert!(read_to_string(root().join("src/secret.rs")).expect("it is there").contains(eq));
     let mut auth = sources("src").into_iter().filter(|(path, _)| path.starts_with(root().join("src/auth")));

@@ -91,7 +91,7 @@ async fn a_source_finds_an_existing_token() {
 #[tokio::test]
 async fn a_source_reports_missing_workers() {
     let nats = Nats::start().await;
-    let error = TokenSource::open(nats.connect("demo").await, key()).await.expect_err("nobody answers");
+    let error = TokenSource::open(nats.connect("demo").await, key()).await.expect_err("no responder");
     assert!(matches!(error, TokenSourceError::Call(CallError::NoWorker)), "{error}");
 }
 
@@ -109,14 +109,14 @@ async fn a_source_survives_a_bus_restart() {
 }
 
 /// A proxy to the server that can be cut.
-struct Cable {
+struct Proxy {
     url: String,
     server: String,
     listener: Arc<TcpListener>,
     carried: Mutex<JoinSet<()>>,
 }
 
-impl Cable {
+impl Proxy {
     async fn to(nats: &Nats) -> Self {
         let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let url = format!("nats://{}", listener.local_addr().unwrap());
@@ -150,7 +150,7 @@ impl Cable {
 async fn a_missed_push_is_read_after_the_next_connect() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
-    let (nats, cable) = (&world.tokenbus.nats, Cable::to(&world.tokenbus.nats).await);
+    let (nats, cable) = (&world.tokenbus.nats, Proxy::to(&world.tokenbus.nats).await);
     let options =
         async_nats::ConnectOptions::with_user_and_password("demo".to_owned(), nats.password("demo").to_owned());
     let client = options.connect(&cable.url).await.unwrap();

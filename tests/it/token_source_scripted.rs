@@ -14,20 +14,20 @@ use crate::support::tokenbus::{ACCOUNT, run, settings};
 use crate::support::wait::PATIENCE;
 
 /// A bus, and the calls of nodes as they arrive.
-struct Played {
+struct ScriptedBus {
     nats: Nats,
     worker: Client,
     calls: Subscriber,
 }
 
-impl Played {
+impl ScriptedBus {
     async fn start() -> Self {
         let nats = Nats::start().await;
         let folder = tempfile::tempdir().unwrap();
         run(&settings(&nats, "admin", folder.path()), &["setup"]).await;
         let worker = nats.connect("worker").await;
         let calls = worker.subscribe("ms.oauth.*.token").await.unwrap();
-        Nats::heard(&worker).await;
+        Nats::flush(&worker).await;
         Self { nats, worker, calls }
     }
 
@@ -79,7 +79,7 @@ fn connection(sequence: u64, token: &str, seconds: i64) -> Value {
 }
 
 /// Waits until the source has the token; until then it may only have the older of the two.
-async fn becomes(source: &mut TokenSource, before: &str, after: &str) {
+async fn wait_for_token(source: &mut TokenSource, before: &str, after: &str) {
     let wait = async {
         loop {
             let shown = source.current().and_then(|current| current.access_token).expect("a token");
@@ -95,14 +95,14 @@ async fn becomes(source: &mut TokenSource, before: &str, after: &str) {
 
 #[tokio::test]
 async fn the_higher_sequence_is_kept_in_either_order_of_arrival() {
-    let mut bus = Played::start().await;
+    let mut bus = ScriptedBus::start().await;
     let old = bus.push("old").await;
     // Pushed after the subscription, answered from before.
-    let push = async |bus: &Played| {
+    let push = async |bus: &ScriptedBus| {
         bus.push("new").await;
     };
     let mut source = bus.opened(&connection(old, "old", 3600), push).await;
-    becomes(&mut source, "old", "new").await;
+    wait_for_token(&mut source, "old", "new").await;
 
     // The other way round.
     let mut source = bus.opened(&connection(old + 10, "newest", 3), async |_| {}).await;
@@ -110,12 +110,12 @@ async fn the_higher_sequence_is_kept_in_either_order_of_arrival() {
     let call = bus.call().await;
     assert_eq!(source.current().unwrap().access_token.unwrap().expose(), "newest");
     bus.answer(&call, &connection(old + 11, "last", 3600)).await;
-    becomes(&mut source, "newest", "last").await;
+    wait_for_token(&mut source, "newest", "last").await;
 }
 
 #[tokio::test]
 async fn an_expiring_token_is_requested_again_until_a_new_one_arrives() {
-    let mut bus = Played::start().await;
+    let mut bus = ScriptedBus::start().await;
     let mut source = bus.opened(&connection(1, "first", 4), async |_| {}).await;
     for _ in 0..2 {
         let call = bus.call().await;
@@ -123,12 +123,12 @@ async fn an_expiring_token_is_requested_again_until_a_new_one_arrives() {
     }
     let call = bus.call().await;
     bus.answer(&call, &connection(2, "second", 3600)).await;
-    becomes(&mut source, "first", "second").await;
+    wait_for_token(&mut source, "first", "second").await;
 }
 
 #[tokio::test]
 async fn a_connection_deleted_meanwhile_is_reported_as_revoked() {
-    let mut bus = Played::start().await;
+    let mut bus = ScriptedBus::start().await;
     let sequence = bus.push("first").await;
     let mut source = bus.opened(&connection(sequence, "first", 2), async |_| {}).await;
     let call = bus.call().await;

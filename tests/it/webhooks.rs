@@ -11,7 +11,7 @@ use sha2::Sha256;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::fleet::Fleet;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
 use crate::support::wait::{PATIENCE, eventually};
@@ -20,17 +20,17 @@ use crate::world::World;
 const SECRET: &str = "canary webhook secret, 32 bytes.";
 
 /// The receiver's requests, once it has that many.
-async fn received(receiver: &Provider, count: usize) -> Vec<Asked> {
+async fn requests_to(receiver: &Provider, count: usize) -> Vec<Received> {
     let poll = async {
-        while receiver.asked().len() < count {
+        while receiver.received().len() < count {
             sleep(Duration::from_millis(20)).await;
         }
-        receiver.asked()
+        receiver.received()
     };
     timeout(PATIENCE, poll).await.expect("the receiver gets its events")
 }
 
-/// Settings that send what is connected to that receiver, and no more.
+/// Settings that send only `connected` events, to that receiver.
 fn sent_to(receiver: &Provider) -> [(&'static str, String); 3] {
     [
         ("WEBHOOKS__URL", format!("{}/hook", receiver.url)),
@@ -55,7 +55,7 @@ async fn consumer(nats: &Nats) -> PullConsumer {
 }
 
 /// Waits until no event is pending or waiting for a retry.
-async fn settled(nats: &Nats) {
+async fn wait_until_sent(nats: &Nats) {
     let consumer = consumer(nats).await;
     eventually("nothing is to be sent any more", async || {
         let info = consumer.get_info().await.expect("the server says how it is");
@@ -65,17 +65,18 @@ async fn settled(nats: &Nats) {
 }
 
 #[track_caller]
-fn check_signature(asked: &Asked) {
-    let header = |name: &str| asked.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
+fn check_signature(received: &Received) {
+    let header = |name: &str| received.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
     let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).expect("a key");
-    mac.update(format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), asked.body).as_bytes());
+    mac.update(format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), received.body).as_bytes());
     let expected = format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()));
     assert_eq!(*header("webhook-signature"), expected);
 }
 
 #[tokio::test]
 async fn an_event_is_sent_signed_and_repeated_until_accepted() {
-    let receiver = Provider::start(|number, _| Said::new(if number == 0 { 500 } else { 204 }, "text/plain", "")).await;
+    let receiver =
+        Provider::start(|number, _| Scripted::new(if number == 0 { 500 } else { 204 }, "text/plain", "")).await;
     let secret = format!("whsec_{}", BASE64_STANDARD.encode(SECRET));
     let hook = format!("{}/hook", receiver.url);
     let more = [
@@ -85,37 +86,38 @@ async fn an_event_is_sent_signed_and_repeated_until_accepted() {
     ];
     let world = World::with_settings(Provider::generous().await, &more).await;
     assert_eq!(world.connect("one").await.0, 200);
-    let first = received(&receiver, 2).await;
+    let first = requests_to(&receiver, 2).await;
     assert_eq!(first[0].headers["webhook-id"], first[1].headers["webhook-id"], "a repetition has the same id");
     assert_eq!(first[0].body, first[1].body);
     let path = format!("{}/oauth-connections/one", crate::world::INTEGRATION);
     assert_eq!(world.tokenbus.call(reqwest::Method::DELETE, &path).await.0, 200);
 
-    let all = received(&receiver, 3).await;
+    let all = requests_to(&receiver, 3).await;
     all.iter().for_each(check_signature);
-    let names: Vec<Value> = all.iter().map(|asked| serde_json::from_str::<Value>(&asked.body).expect("JSON")).collect();
+    let names: Vec<Value> =
+        all.iter().map(|received| serde_json::from_str::<Value>(&received.body).expect("JSON")).collect();
     let names: Vec<&Value> = names.iter().map(|event| &event["event"]).collect();
     assert_eq!(names, ["connected", "connected", "revoked"], "and no other, as login_started or config_put");
-    assert!(
-        all.iter().all(|asked| asked.path == "/hook" && !asked.body.contains("at-0") && !asked.body.contains("rt-0"))
-    );
+    assert!(all.iter().all(|received| received.path == "/hook"
+        && !received.body.contains("at-0")
+        && !received.body.contains("rt-0")));
 }
 
 #[tokio::test]
 async fn a_redirect_is_a_failure_and_any_2xx_a_success_even_with_a_long_body() {
     let receiver = Provider::start(|number, _| match number {
         0 => {
-            let mut redirect = Said::new(307, "text/plain", "");
+            let mut redirect = Scripted::new(307, "text/plain", "");
             redirect.headers.push(("location", "/elsewhere".to_owned()));
             redirect
         }
-        _ => Said::new(201, "text/plain", "x".repeat(1024 * 1024)),
+        _ => Scripted::new(201, "text/plain", "x".repeat(1024 * 1024)),
     })
     .await;
     let world = connected(&receiver).await;
-    received(&receiver, 2).await;
-    settled(&world.tokenbus.nats).await;
-    let paths: Vec<String> = receiver.asked().into_iter().map(|asked| asked.path).collect();
+    requests_to(&receiver, 2).await;
+    wait_until_sent(&world.tokenbus.nats).await;
+    let paths: Vec<String> = receiver.received().into_iter().map(|received| received.path).collect();
     assert_eq!(paths, ["/hook", "/hook"], "followed nowhere, and taken once");
 }
 
@@ -123,23 +125,23 @@ async fn a_redirect_is_a_failure_and_any_2xx_a_success_even_with_a_long_body() {
 async fn an_event_whose_worker_was_killed_while_sending_is_sent_again_with_the_same_id() {
     let receiver = Provider::start(|number, _| {
         let wait = Duration::from_secs(if number == 0 { 3_600 } else { 0 });
-        Said::new(204, "text/plain", "").after(wait)
+        Scripted::new(204, "text/plain", "").after(wait)
     })
     .await;
     let mut world = connected(&receiver).await;
-    received(&receiver, 1).await;
+    requests_to(&receiver, 1).await;
     world.tokenbus.crash_and_restart().await;
-    let both = received(&receiver, 2).await;
+    let both = requests_to(&receiver, 2).await;
     both.iter().for_each(check_signature);
     assert_eq!(both[0].headers["webhook-id"], both[1].headers["webhook-id"]);
     assert_eq!(both[0].body, both[1].body);
-    settled(&world.tokenbus.nats).await;
+    wait_until_sent(&world.tokenbus.nats).await;
 }
 
 /// Ten hours of deliveries, of which the test takes those in between itself.
 #[tokio::test]
 async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
-    let receiver = Provider::start(|_, _| Said::new(503, "text/plain", "canary: what receivers say")).await;
+    let receiver = Provider::start(|_, _| Scripted::new(503, "text/plain", "canary: what receivers say")).await;
     let provider = Provider::generous().await;
     let (fleet, mut first) = Fleet::configured(&provider.url).await;
     first.kill().await;
@@ -148,7 +150,7 @@ async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     let mut second = fleet.worker_with(&settings);
     second.ready().await;
     assert_eq!(fleet.arrive(&fleet.login("one").await, "code").await.0, 200);
-    received(&receiver, 1).await;
+    requests_to(&receiver, 1).await;
     second.kill().await;
 
     let consumer = consumer(&fleet.nats).await;
@@ -162,7 +164,7 @@ async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     }
 
     let third = fleet.worker_with(&settings);
-    settled(&fleet.nats).await;
+    wait_until_sent(&fleet.nats).await;
     let letters = fleet.cli(&["dead", "list", "--json"]).await;
     let letter: Value = serde_json::from_str(&letters).unwrap_or_else(|_| panic!("one letter: {letters}"));
     let letter = &letter["letter"];

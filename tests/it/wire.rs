@@ -17,55 +17,55 @@ impl Wire {
             "user": user, "pass": nats.password(user), "verbose": false, "pedantic": false, "headers": true,
             "no_responders": true, "lang": "test", "version": "0", "protocol": 1,
         });
-        let said = wire.say(&format!("CONNECT {options}\r\n")).await;
-        assert!(!said.iter().any(|line| line.starts_with("-ERR")), "{said:?}");
+        let output = wire.send_text(&format!("CONNECT {options}\r\n")).await;
+        assert!(!output.iter().any(|line| line.starts_with("-ERR")), "{output:?}");
         wire
     }
 
     /// Sends a text and returns the server's output up to its PONG.
-    pub(crate) async fn say(&mut self, text: &str) -> Vec<String> {
-        self.say_bytes(text.as_bytes()).await
+    pub(crate) async fn send_text(&mut self, text: &str) -> Vec<String> {
+        self.send_bytes(text.as_bytes()).await
     }
 
-    /// Like `say`, for bytes.
-    pub(crate) async fn say_bytes(&mut self, bytes: &[u8]) -> Vec<String> {
+    /// Like `send_text`, for bytes.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) -> Vec<String> {
         self.0.write_all(&[bytes, b"PING\r\n"].concat()).await.expect("the server reads");
-        let mut said = Vec::new();
+        let mut output = Vec::new();
         loop {
             let mut line = String::new();
             let read = self.0.read_line(&mut line).await.expect("the server writes text");
-            assert!(read > 0, "the server hung up after {said:?}");
+            assert!(read > 0, "the server hung up after {output:?}");
             if line.trim_end() == "PONG" {
-                return said;
+                return output;
             }
-            said.push(line.trim_end().to_owned());
+            output.push(line.trim_end().to_owned());
         }
     }
 
     /// Returns true if the server lets this user publish on the subject.
     pub(crate) async fn may_publish(&mut self, subject: &str) -> bool {
-        self.is_fine(&format!("PUB {subject} 0\r\n\r\n")).await
+        self.is_permitted(&format!("PUB {subject} 0\r\n\r\n")).await
     }
 
     /// Returns true if the server lets this user subscribe to the subject.
     pub(crate) async fn may_subscribe(&mut self, subject: &str) -> bool {
-        let is_fine = self.is_fine(&format!("SUB {subject} 9\r\n")).await;
-        self.say("UNSUB 9\r\n").await;
-        is_fine
+        let is_permitted = self.is_permitted(&format!("SUB {subject} 9\r\n")).await;
+        self.send_text("UNSUB 9\r\n").await;
+        is_permitted
     }
 
     /// Sends a request. Returns the server's refusals, and true if an answer arrived.
-    pub(crate) async fn asks(&mut self, subject: &str, payload: &str, reply: &str) -> (Option<String>, bool) {
-        let said =
-            self.say(&format!("SUB {reply} 8\r\nPUB {subject} {reply} {}\r\n{payload}\r\n", payload.len())).await;
-        let more = self.say("UNSUB 8\r\n").await;
-        let all: Vec<String> = said.into_iter().chain(more).collect();
+    pub(crate) async fn request_on(&mut self, subject: &str, payload: &str, reply: &str) -> (Option<String>, bool) {
+        let output =
+            self.send_text(&format!("SUB {reply} 8\r\nPUB {subject} {reply} {}\r\n{payload}\r\n", payload.len())).await;
+        let more = self.send_text("UNSUB 8\r\n").await;
+        let all: Vec<String> = output.into_iter().chain(more).collect();
         let refused = all.iter().find(|line| line.starts_with("-ERR 'Permissions Violation")).cloned();
         (refused, all.iter().any(|line| line.starts_with("MSG ") || line.starts_with("HMSG ")))
     }
 
-    async fn is_fine(&mut self, text: &str) -> bool {
-        let said = self.say(text).await;
-        !said.iter().any(|line| line.starts_with("-ERR 'Permissions Violation"))
+    async fn is_permitted(&mut self, text: &str) -> bool {
+        let output = self.send_text(text).await;
+        !output.iter().any(|line| line.starts_with("-ERR 'Permissions Violation"))
     }
 }

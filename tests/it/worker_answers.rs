@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::bus::Bus;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::wait::eventually;
 use crate::world::{World, parameter};
 
 /// A world whose provider answers each listed code with its listed answer, and other codes with tokens.
-async fn world(answers: Vec<(&'static str, Said)>) -> World {
-    let answers: HashMap<&str, Said> = answers.into_iter().collect();
-    let script = move |number, asked: &Asked| {
-        let code = asked.form().remove("code").unwrap_or_default();
-        answers.get(code.as_str()).cloned().unwrap_or_else(|| Said::tokens(number))
+async fn world(answers: Vec<(&'static str, Scripted)>) -> World {
+    let answers: HashMap<&str, Scripted> = answers.into_iter().collect();
+    let script = move |number, received: &Received| {
+        let code = received.form().remove("code").unwrap_or_default();
+        answers.get(code.as_str()).cloned().unwrap_or_else(|| Scripted::tokens(number))
     };
     World::with(Provider::start(script).await).await
 }
 
 /// Sends a code to a login of the connection `kept`.
-async fn bring(world: &World, code: &str) -> (u16, Value) {
+async fn send_code(world: &World, code: &str) -> (u16, Value) {
     let login = world.login("kept").await;
     let (status, body) = world.tokenbus.arrive(&world.callback(&[("code", code), ("state", &login.state)])).await;
     (status.as_u16(), body)
@@ -34,10 +34,10 @@ async fn bring(world: &World, code: &str) -> (u16, Value) {
 /// Each of the codes in `cases` fails with its status and reason, and changes nothing.
 async fn check(world: &World, cases: &[(&str, u16, &str)]) {
     let bus = Bus::of(&world.tokenbus.nats).await;
-    assert_eq!(bring(world, "fine").await.0, 200);
+    assert_eq!(send_code(world, "fine").await.0, 200);
     let before = (world.read("kept").await, bus.last_sequence("OAUTH").await, bus.last_sequence(CONNECTIONS).await);
     for (index, (code, status, reason)) in cases.iter().enumerate() {
-        let (found, body) = bring(world, code).await;
+        let (found, body) = send_code(world, code).await;
         assert_eq!(found, *status, "{code}: {body}");
         assert!(!body.to_string().contains("canary"), "{code}: {body}");
         let failed = bus.events("exchange_failed").await;
@@ -47,7 +47,7 @@ async fn check(world: &World, cases: &[(&str, u16, &str)]) {
         let after = (world.read("kept").await, bus.last_sequence("OAUTH").await, bus.last_sequence(CONNECTIONS).await);
         assert_eq!(after, before, "{code}");
     }
-    assert_eq!(world.provider.asked().len(), cases.len() + 1, "each code is sent once");
+    assert_eq!(world.provider.received().len(), cases.len() + 1, "each code is sent once");
     // Answers go out before commands are acknowledged.
     eventually("the queue is empty", async || bus.messages("OAUTH_COMMANDS").await.is_empty()).await;
     assert!(bus.messages("OAUTH_DEAD").await.is_empty());
@@ -60,14 +60,14 @@ async fn a_provider_that_refuses_leaves_the_connection_unchanged() {
     let refused = |code: &str| json!({ "error": code, "error_description": "canary" });
     let github = "error=bad_verification_code&error_description=canary&error_uri=https%3A%2F%2Fx.example";
     let world = world(vec![
-        ("grant", Said::json(400, &refused("invalid_grant"))),
-        ("client", Said::json(401, &refused("invalid_client"))),
-        ("odd", Said::json(400, &refused("canary"))),
-        ("scope", Said::json(400, &refused("invalid_scope"))),
-        ("github", Said::new(200, "application/x-www-form-urlencoded; charset=utf-8", github)),
-        ("slack", Said::json(200, &json!({ "ok": false, "error": "invalid_code" }))),
-        ("slack-too", Said::json(200, &json!({ "ok": false, "access_token": "canary" }))),
-        ("both", Said::json(200, &json!({ "access_token": "canary", "error": "invalid_grant" }))),
+        ("grant", Scripted::json(400, &refused("invalid_grant"))),
+        ("client", Scripted::json(401, &refused("invalid_client"))),
+        ("odd", Scripted::json(400, &refused("canary"))),
+        ("scope", Scripted::json(400, &refused("invalid_scope"))),
+        ("github", Scripted::new(200, "application/x-www-form-urlencoded; charset=utf-8", github)),
+        ("slack", Scripted::json(200, &json!({ "ok": false, "error": "invalid_code" }))),
+        ("slack-too", Scripted::json(200, &json!({ "ok": false, "access_token": "canary" }))),
+        ("both", Scripted::json(200, &json!({ "access_token": "canary", "error": "invalid_grant" }))),
     ]);
     let cases = [
         ("grant", 400, "invalid_grant"),
@@ -85,17 +85,17 @@ async fn a_provider_that_refuses_leaves_the_connection_unchanged() {
 #[tokio::test]
 async fn c3_malformed_answers_leave_the_connection_unchanged() {
     let html = "<!doctype html><title>canary</title>";
-    let redirect = Said { status: 307, headers: vec![("location", "/token".to_owned())], ..Said::tokens(7) };
+    let redirect = Scripted { status: 307, headers: vec![("location", "/token".to_owned())], ..Scripted::tokens(7) };
     let large = json!({ "access_token": "canary", "padding": "x".repeat(300 * 1024) });
     let world = world(vec![
-        ("failed", Said::json(500, &json!({ "error": "invalid_grant" }))),
-        ("busy", Said::json(429, &json!({}))),
-        ("html", Said::new(200, "text/html", html)),
-        ("nothing", Said::new(200, "application/json", "")),
-        ("no-token", Said::json(200, &json!({ "token_type": "Bearer" }))),
-        ("empty-token", Said::json(200, &json!({ "access_token": "" }))),
-        ("number", Said::json(200, &json!({ "access_token": 7 }))),
-        ("large", Said::json(200, &large)),
+        ("failed", Scripted::json(500, &json!({ "error": "invalid_grant" }))),
+        ("busy", Scripted::json(429, &json!({}))),
+        ("html", Scripted::new(200, "text/html", html)),
+        ("nothing", Scripted::new(200, "application/json", "")),
+        ("no-token", Scripted::json(200, &json!({ "token_type": "Bearer" }))),
+        ("empty-token", Scripted::json(200, &json!({ "access_token": "" }))),
+        ("number", Scripted::json(200, &json!({ "access_token": 7 }))),
+        ("large", Scripted::json(200, &large)),
         ("redirect", redirect),
     ]);
     let cases = [
@@ -114,17 +114,17 @@ async fn c3_malformed_answers_leave_the_connection_unchanged() {
 
 #[tokio::test]
 async fn c3_a_provider_that_does_not_answer_times_out() {
-    let slow = Said::tokens(0).after(Duration::from_secs(15));
+    let slow = Scripted::tokens(0).after(Duration::from_secs(15));
     check(&world(vec![("slow", slow)]).await, &[("slow", 502, "provider_unreachable")]).await;
 }
 
 /// A client with two secrets, the older of which the provider refuses after some time.
 #[tokio::test]
 async fn c3_all_tries_of_a_request_share_one_timeout() {
-    let provider = Provider::start(|number, asked| {
-        let is_old = asked.form()["client_secret"] == "canary-client-secret";
-        let refused = Said::json(401, &json!({ "error": "invalid_client" }));
-        if is_old { refused } else { Said::tokens(number) }.after(Duration::from_secs(6))
+    let provider = Provider::start(|number, received| {
+        let is_old = received.form()["client_secret"] == "canary-client-secret";
+        let refused = Scripted::json(401, &json!({ "error": "invalid_client" }));
+        if is_old { refused } else { Scripted::tokens(number) }.after(Duration::from_secs(6))
     })
     .await;
     let world = World::with(provider).await;
@@ -133,13 +133,13 @@ async fn c3_all_tries_of_a_request_share_one_timeout() {
     world.tokenbus.configure(&config).await;
     let (status, body) = world.connect("w").await;
     assert_eq!(status.as_u16(), 502, "{body}");
-    assert_eq!(world.provider.asked().len(), 2, "both were tried");
+    assert_eq!(world.provider.received().len(), 2, "both were tried");
 }
 
 #[tokio::test]
 async fn c3_an_unreachable_provider_leaves_the_connection_unchanged() {
     let mut world = world(vec![]).await;
-    assert_eq!(bring(&world, "fine").await.0, 200);
+    assert_eq!(send_code(&world, "fine").await.0, 200);
     let before = world.read("kept").await;
     let login = world.login("kept").await;
     world.provider = Provider::generous().await;
@@ -152,9 +152,9 @@ async fn c3_an_unreachable_provider_leaves_the_connection_unchanged() {
 
 #[tokio::test]
 async fn c6_lifetimes_of_every_form_result_in_a_valid_expiry_or_no_expiry() {
-    let answer = |lifetime: Value| Said::json(200, &json!({ "access_token": "at", "expires_in": lifetime }));
+    let answer = |lifetime: Value| Scripted::json(200, &json!({ "access_token": "at", "expires_in": lifetime }));
     let world = world(vec![
-        ("absent", Said::json(200, &json!({ "access_token": "at" }))),
+        ("absent", Scripted::json(200, &json!({ "access_token": "at" }))),
         ("null", answer(Value::Null)),
         ("string", answer(json!("3600"))),
         ("float", answer(json!(3600.9))),
@@ -178,7 +178,7 @@ async fn c6_lifetimes_of_every_form_result_in_a_valid_expiry_or_no_expiry() {
         ("words", None),
         ("list", None),
     ] {
-        let (status, body) = bring(&world, code).await;
+        let (status, body) = send_code(&world, code).await;
         assert_eq!((status, body.get("expires_in").and_then(Value::as_i64)), (200, expected), "{code}: {body}");
         let expiry = body.get("expiry").map(|expiry| expiry.as_str().expect("an expiry is text"));
         assert_eq!(expiry.is_some(), expected.is_some(), "{code}: {body}");
@@ -195,7 +195,7 @@ async fn c6_lifetimes_of_every_form_result_in_a_valid_expiry_or_no_expiry() {
 #[tokio::test]
 async fn g2_a_successful_login_has_one_event_with_its_sequence() {
     let world = world(vec![]).await;
-    let (_, body) = bring(&world, "fine").await;
+    let (_, body) = send_code(&world, "fine").await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     let connected = bus.events("connected").await;
     assert_eq!(connected.len(), 1, "{connected:?}");
@@ -222,9 +222,12 @@ async fn c4_the_token_request_has_one_client_authentication_and_the_logins_param
         let login = world.login("one").await;
         let callback = world.callback(&[("code", "the code/+"), ("state", &login.state)]);
         assert_eq!(world.tokenbus.arrive(&callback).await.0, 200);
-        let asked = world.provider.asked().pop().expect("the provider was asked");
-        let form = asked.form();
-        assert_eq!((asked.path.as_str(), asked.content_type.as_str()), ("/token", "application/x-www-form-urlencoded"));
+        let received = world.provider.received().pop().expect("the provider was asked");
+        let form = received.form();
+        assert_eq!(
+            (received.path.as_str(), received.content_type.as_str()),
+            ("/token", "application/x-www-form-urlencoded")
+        );
         assert_eq!((form["grant_type"].as_str(), form["code"].as_str()), ("authorization_code", "the code/+"));
 
         // A3
@@ -242,12 +245,12 @@ async fn c4_the_token_request_has_one_client_authentication_and_the_logins_param
             let pair = "cli+ent%3A1:canary%2B%2F%C3%BC";
             format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(pair))
         });
-        assert_eq!(asked.authorization, header);
+        assert_eq!(received.authorization, header);
         assert!(!form.contains_key("state"), "{form:?}");
     }
     let log = world.tokenbus.log();
-    for asked in world.provider.asked() {
-        assert!(!log.contains(&asked.form()["code_verifier"]) && !log.contains("canary"), "{log}");
+    for received in world.provider.received() {
+        assert!(!log.contains(&received.form()["code_verifier"]) && !log.contains("canary"), "{log}");
     }
     assert_eq!(world.tokenbus.call(Method::GET, "oauth-connections").await.1["results_total"], 1);
 }

@@ -13,16 +13,19 @@ use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::gateway::{Command, StateOwner};
 
-use crate::fleet::{Fleet, eventually, nobody};
-use crate::provider::{Provider, Said};
+use crate::fleet::{Fleet, eventually, no_credential};
+use crate::provider::{Provider, Scripted};
 use crate::support::child::signal;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 const CODE: &str = "canary-code";
-/// Steps after which the record is written.
-const STEPS_WITH_RECORD: [&str; 7] = [
+/// Steps of an exchange after which there is no record yet.
+pub(crate) const STEPS_BEFORE_RECORD: [&str; 3] =
+    ["exchange_1_callback_checked", "exchange_2_login_consumed", "exchange_3_code_sent"];
+/// Steps of an exchange after which the record is written.
+pub(crate) const STEPS_WITH_RECORD: [&str; 7] = [
     "exchange_4_record_written",
     "apply_1_kv_written",
     "apply_2_event_published",
@@ -45,7 +48,7 @@ struct Ending {
     records: u64,
 }
 
-/// A login whose worker dies at that place; another one takes over.
+/// Runs a login whose worker dies at that failpoint, and starts another worker that takes over.
 async fn dies_at(place: &'static str) -> Ending {
     let provider = Provider::generous().await;
     let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
@@ -64,14 +67,14 @@ async fn ending(place: &'static str, status: StatusCode, body: Value, fleet: &Fl
     fleet.idle().await;
     let (stored, kv_writes) = fleet.stored(NAME).await;
     let (newest_record, records) = fleet.record(&Fleet::path(NAME)).await;
-    let (token_requests, events) = (provider.asked().len(), fleet.events().await);
+    let (token_requests, events) = (provider.received().len(), fleet.events().await);
     Ending { place, status, body, token_requests, events, stored, kv_writes, newest_record, records }
 }
 
 impl Ending {
-    /// The attempt had begun and left no record.
+    /// Checks that the attempt began and left no record.
     #[track_caller]
-    fn is_interrupted(&self, token_requests: usize) {
+    fn assert_interrupted(&self, token_requests: usize) {
         let Self { place, status, body, events, .. } = self;
         assert_eq!(*status, StatusCode::BAD_GATEWAY, "{place}: {body}");
         assert!(body["error"].as_str().is_some_and(|text| text.contains("exchange_interrupted")), "{place}: {body}");
@@ -82,9 +85,9 @@ impl Ending {
         assert_eq!((&self.stored, self.kv_writes, self.newest_record), (&None, 0, None), "{place}");
     }
 
-    /// It went through, once.
+    /// Checks that the login succeeded, with one token request.
     #[track_caller]
-    fn is_connected(&self) {
+    fn assert_connected(&self) {
         let Self { place, status, body, events, .. } = self;
         assert_eq!(*status, StatusCode::OK, "{place}: {body}");
         assert_eq!(self.token_requests, 1, "{place}");
@@ -100,19 +103,21 @@ impl Ending {
 
 #[tokio::test]
 async fn b3_a_worker_killed_after_consuming_the_login_and_before_the_record_interrupts_the_exchange() {
-    let check = async |place, token_requests| dies_at(place).await.is_interrupted(token_requests);
-    tokio::join!(check("exchange_2_login_consumed", 0), check("exchange_3_code_sent", 1));
+    let [_, consumed, sent] = STEPS_BEFORE_RECORD;
+    let check = async |step, token_requests| dies_at(step).await.assert_interrupted(token_requests);
+    tokio::join!(check(consumed, 0), check(sent, 1));
 }
 
 #[tokio::test]
 async fn a_worker_killed_after_the_record_is_completed_by_the_next() {
     let endings = join_all(STEPS_WITH_RECORD.map(dies_at)).await;
-    endings.iter().for_each(Ending::is_connected);
+    endings.iter().for_each(Ending::assert_connected);
 }
 
 #[tokio::test]
 async fn a_worker_killed_before_consuming_the_login_loses_nothing() {
-    dies_at("exchange_1_callback_checked").await.is_connected();
+    let [checked, ..] = STEPS_BEFORE_RECORD;
+    dies_at(checked).await.assert_connected();
 }
 
 #[tokio::test]
@@ -132,10 +137,10 @@ async fn a_command_sent_without_a_worker_waits_for_one() {
         fleet.worker().await
     };
     let command = exchange(&state, "canary-code", owner);
-    let caller = nobody();
+    let caller = no_credential();
     let (answer, _late) = tokio::join!(edge.bus.command(command, &caller), late);
     let body = serde_json::from_slice(&answer.expect("the late worker connects")).unwrap();
-    ending("queued", StatusCode::OK, body, &fleet, &provider).await.is_connected();
+    ending("queued", StatusCode::OK, body, &fleet, &provider).await.assert_connected();
 }
 
 #[tokio::test]
@@ -145,10 +150,10 @@ async fn b3_a_worker_killed_during_its_token_request_leaves_the_older_connection
         let victim = Arc::clone(&victim);
         move |number, _| {
             if number == 0 {
-                return Said::tokens(number);
+                return Scripted::tokens(number);
             }
             signal(victim.load(Ordering::SeqCst), "KILL");
-            Said::tokens(number).after(Duration::from_mins(1))
+            Scripted::tokens(number).after(Duration::from_mins(1))
         }
     })
     .await;
@@ -171,7 +176,7 @@ async fn b3_a_worker_killed_during_its_token_request_leaves_the_older_connection
     fleet.idle().await;
     assert_eq!(fleet.stored(NAME).await, stored_before);
     assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, older["sequence"].as_u64());
-    let codes: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    let codes: Vec<String> = provider.received().iter().map(|received| received.form()["code"].clone()).collect();
     assert_eq!(codes, ["older-code", CODE]);
     let events = fleet.events().await;
     assert_eq!(events.len(), 2, "{events:?}");
@@ -210,7 +215,7 @@ async fn stopped_at(place: &'static str) {
     let (stored, writes) = fleet.stored(NAME).await;
     let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
     assert_eq!((stored.unwrap()["sequence"].as_u64(), writes), (newest, 1), "{place}");
-    assert_eq!(provider.asked().len(), 1, "{place}");
+    assert_eq!(provider.received().len(), 1, "{place}");
 }
 
 #[tokio::test]
@@ -238,7 +243,7 @@ async fn a_worker_paused_before_consuming_the_login_finds_its_work_done() {
     eventually("the first worker ends its delivery", async || ended(&first.log())).await;
     first.signal("TERM");
     assert!(first.ended().await.success());
-    ending("stopped before the mark", status, body, &fleet, &provider).await.is_connected();
+    ending("stopped before the mark", status, body, &fleet, &provider).await.assert_connected();
 }
 
 #[tokio::test]
@@ -250,7 +255,7 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     let edge = fleet.own_edge().await;
     let tenant = fleet.nats.connect("demo").await;
     let mut pushed = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.*.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     // Both logins begin before: calls would go to the stopped worker, too.
     let (old, new) = (fleet.login(NAME).await, fleet.login(NAME).await);
     let owner = edge.owner(&new).await;
@@ -260,7 +265,8 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     };
     let ((status, body), _second) = tokio::join!(fleet.arrive(&old, "old-code"), takeover);
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
-    let newer = edge.bus.command(exchange(&new, "new-code", owner), &nobody()).await.expect("the second one connects");
+    let newer =
+        edge.bus.command(exchange(&new, "new-code", owner), &no_credential()).await.expect("the second one connects");
     let newer: Value = serde_json::from_slice(&newer).unwrap();
     assert_eq!(newer["access_token"], "at-1");
 
@@ -272,7 +278,7 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     let (stored, writes) = fleet.stored(NAME).await;
     assert_eq!((&stored.unwrap()["sequence"], writes), (&newer["sequence"], 1));
     assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newer["sequence"].as_u64());
-    assert_eq!(provider.asked().len(), 2);
+    assert_eq!(provider.received().len(), 2);
 
     // A message of the tenant to itself, which arrives after all pushes.
     let last = format!("ms.integration.oauth.{ACCOUNT}.odd.last");
@@ -284,12 +290,12 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
 
 #[tokio::test]
 async fn a_command_with_a_slow_provider_stays_with_one_worker() {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_secs(8))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_secs(8))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let _second = fleet.worker().await;
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, CODE).await;
-    ending("slow", status, body, &fleet, &provider).await.is_connected();
+    ending("slow", status, body, &fleet, &provider).await.assert_connected();
     assert_eq!(fleet.deliveries("exchange").await, 1);
 }
 
@@ -298,7 +304,7 @@ async fn terminating_provider(victim: &Arc<AtomicU32>) -> Provider {
     let victim = Arc::clone(victim);
     Provider::start(move |number, _| {
         signal(victim.load(Ordering::SeqCst), "TERM");
-        Said::tokens(number).after(Duration::from_secs(2))
+        Scripted::tokens(number).after(Duration::from_secs(2))
     })
     .await
 }
@@ -312,7 +318,7 @@ async fn a_worker_that_gets_sigterm_finishes_its_commands() {
     let state = fleet.login(NAME).await;
     let ((status, body), ended): (_, ExitStatus) = tokio::join!(fleet.arrive(&state, CODE), worker.ended());
     assert!(ended.success(), "{ended}\n{}", worker.log());
-    ending("worker told to stop", status, body, &fleet, &provider).await.is_connected();
+    ending("worker told to stop", status, body, &fleet, &provider).await.assert_connected();
 }
 
 #[tokio::test]
@@ -324,7 +330,7 @@ async fn an_edge_that_gets_sigterm_answers_its_open_requests() {
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, CODE).await;
     assert!(fleet.edge_ended().await.success());
-    ending("edge told to stop", status, body, &fleet, &provider).await.is_connected();
+    ending("edge told to stop", status, body, &fleet, &provider).await.assert_connected();
 }
 
 #[tokio::test]
@@ -336,7 +342,7 @@ async fn workers_continue_after_a_bus_killed_during_an_exchange_is_back() {
             if number == 0 {
                 signal(victim.load(Ordering::SeqCst), "KILL");
             }
-            Said::tokens(number)
+            Scripted::tokens(number)
         }
     })
     .await;
@@ -349,7 +355,7 @@ async fn workers_continue_after_a_bus_killed_during_an_exchange_is_back() {
     assert!(is_allowed, "{status}: {body}");
     fleet.ready().await;
     fleet.idle().await;
-    let codes: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    let codes: Vec<String> = provider.received().iter().map(|received| received.form()["code"].clone()).collect();
     assert_eq!(codes, [CODE]);
     let (stored, _) = fleet.stored(NAME).await;
     let (newest, _) = fleet.record(&Fleet::path(NAME)).await;

@@ -5,32 +5,32 @@ use serde_json::Value;
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::support::tokenbus::ACCOUNT;
 
-const LOUD: (&str, &str) = ("TOKENBUS_LOG__FILTER", "tokenbus=debug");
+const DEBUG_LOG: (&str, &str) = ("TOKENBUS_LOG__FILTER", "tokenbus=debug");
 
 /// A fleet without a provider, for tests without logins.
 async fn fleet() -> Fleet {
     Fleet::start("http://127.0.0.1:1").await
 }
 
-async fn loud_worker(fleet: &Fleet) -> Worker {
-    let worker = fleet.worker_with(&[LOUD]);
+async fn debug_worker(fleet: &Fleet) -> Worker {
+    let worker = fleet.worker_with(&[DEBUG_LOG]);
     worker.ready().await;
     eventually("it watches API keys", async || worker.log().contains("watching API keys")).await;
     worker
 }
 
 /// A new key of the fleet's account.
-async fn made(fleet: &Fleet, more: &[&str]) -> Value {
+async fn create_key(fleet: &Fleet, more: &[&str]) -> Value {
     let arguments = [&["api-keys", "create", "--account", ACCOUNT, "--json"], more].concat();
     serde_json::from_str(&fleet.cli(&arguments).await).expect("a key in JSON")
 }
 
-fn text<'a>(made: &'a Value, field: &str) -> &'a str {
-    made[field].as_str().unwrap_or_else(|| panic!("no {field} in {made}"))
+fn text<'a>(create_key: &'a Value, field: &str) -> &'a str {
+    create_key[field].as_str().unwrap_or_else(|| panic!("no {field} in {create_key}"))
 }
 
 /// Uses a key until each of the workers has seen it.
-async fn known_to_all(fleet: &Fleet, key: &str, workers: &[&Worker]) {
+async fn wait_until_known(fleet: &Fleet, key: &str, workers: &[&Worker]) {
     let answered = |worker: &&Worker| worker.log().matches("answered").count();
     let before: Vec<usize> = workers.iter().map(answered).collect();
     eventually("every worker has seen the key", async || {
@@ -43,16 +43,16 @@ async fn known_to_all(fleet: &Fleet, key: &str, workers: &[&Worker]) {
 #[tokio::test]
 async fn a_revoked_key_is_refused_by_every_worker() {
     let fleet = fleet().await;
-    let (one, two) = (loud_worker(&fleet).await, loud_worker(&fleet).await);
+    let (one, two) = (debug_worker(&fleet).await, debug_worker(&fleet).await);
     fleet.ready().await;
-    let made = made(&fleet, &[]).await;
-    known_to_all(&fleet, text(&made, "key"), &[&one, &two]).await;
+    let create_key = create_key(&fleet, &[]).await;
+    wait_until_known(&fleet, text(&create_key, "key"), &[&one, &two]).await;
 
-    let printed = fleet.cli(&["api-keys", "revoke", text(&made, "id")]).await;
+    let printed = fleet.cli(&["api-keys", "revoke", text(&create_key, "id")]).await;
     assert!(printed.contains("revoked"), "{printed}");
     eventually("every worker refuses the key", async || {
         for _ in 0..30 {
-            if fleet.list_with(text(&made, "key")).await != 401 {
+            if fleet.list_with(text(&create_key, "key")).await != 401 {
                 return false;
             }
         }
@@ -64,11 +64,11 @@ async fn a_revoked_key_is_refused_by_every_worker() {
 #[tokio::test]
 async fn a_known_key_is_verified_without_asking_the_bus() {
     let fleet = fleet().await;
-    let worker = loud_worker(&fleet).await;
+    let worker = debug_worker(&fleet).await;
     fleet.ready().await;
-    let made = made(&fleet, &[]).await;
-    let key = text(&made, "key");
-    known_to_all(&fleet, key, &[&worker]).await;
+    let create_key = create_key(&fleet, &[]).await;
+    let key = text(&create_key, "key");
+    wait_until_known(&fleet, key, &[&worker]).await;
     eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used"))
         .await;
     fleet.list_with(key).await;
@@ -85,25 +85,25 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
 #[tokio::test]
 async fn keys_revoked_after_a_bus_outage_are_refused() {
     let mut fleet = fleet().await;
-    let worker = loud_worker(&fleet).await;
+    let worker = debug_worker(&fleet).await;
     fleet.ready().await;
-    let made = made(&fleet, &[]).await;
-    known_to_all(&fleet, text(&made, "key"), &[&worker]).await;
+    let create_key = create_key(&fleet, &[]).await;
+    wait_until_known(&fleet, text(&create_key, "key"), &[&worker]).await;
     fleet.nats.kill().await;
     fleet.nats.restart_once_killed().await;
     fleet.ready().await;
-    known_to_all(&fleet, text(&made, "key"), &[&worker]).await;
-    fleet.cli(&["api-keys", "revoke", text(&made, "id")]).await;
-    eventually("the key is refused", async || fleet.list_with(text(&made, "key")).await == 401).await;
+    wait_until_known(&fleet, text(&create_key, "key"), &[&worker]).await;
+    fleet.cli(&["api-keys", "revoke", text(&create_key, "id")]).await;
+    eventually("the key is refused", async || fleet.list_with(text(&create_key, "key")).await == 401).await;
     eventually("it watches again", async || worker.log().matches("watching API keys").count() > 1).await;
 }
 
 #[tokio::test]
 async fn keys_are_listed_and_revoked_on_the_command_line() {
     let fleet = fleet().await;
-    let made = made(&fleet, &["--name", "billing", "--rate-limit", "50"]).await;
-    let (id, key) = (text(&made, "id"), text(&made, "key"));
-    assert_eq!(made["rate_limit"], 50);
+    let create_key = create_key(&fleet, &["--name", "billing", "--rate-limit", "50"]).await;
+    let (id, key) = (text(&create_key, "id"), text(&create_key, "key"));
+    assert_eq!(create_key["rate_limit"], 50);
     let table = fleet.cli(&["api-keys", "list"]).await;
     let row = table.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{table}"));
     for part in ["billing", "member", ACCOUNT, "never", "50/s"] {

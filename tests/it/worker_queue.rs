@@ -10,7 +10,7 @@ use tokenbus::internals::gateway::RequestContext;
 use tokenbus::internals::seal::seal_order;
 use tokenbus::internals::system::random_id;
 
-use crate::fleet::{Fleet, INTEGRATION, nobody};
+use crate::fleet::{Fleet, INTEGRATION, no_credential};
 use crate::provider::Provider;
 use crate::support::tokenbus::ACCOUNT;
 
@@ -67,7 +67,7 @@ async fn scene() -> (Provider, Fleet, crate::fleet::Worker, async_nats::Client, 
     let provider = Provider::generous().await;
     let (fleet, worker) = Fleet::configured(&provider.url).await;
     let key = Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0]));
-    let caller = RequestContext { credential: Some(Credential::new(key)), ..nobody() };
+    let caller = RequestContext { credential: Some(Credential::new(key)), ..no_credential() };
     let seal_to = fleet.own_edge().await.seal_to(&caller).await;
     let edge = fleet.nats.connect("edge").await;
     (provider, fleet, worker, edge, seal_to)
@@ -106,7 +106,7 @@ async fn malformed_commands_become_dead_letters_without_content() {
     for text in [&printed, &log] {
         assert!(!text.contains(CANARY), "{text}");
     }
-    assert_eq!(provider.asked().len(), 0);
+    assert_eq!(provider.received().len(), 0);
 
     let state = fleet.login("g0").await;
     let (status, body) = fleet.arrive(&state, "code").await;
@@ -206,7 +206,7 @@ async fn e9_the_edge_can_only_act_for_the_credentials_account() {
         let answer = answer_to(&edge, &seal_to, forged).await;
         assert_eq!(answer["status"], 401, "{answer}");
     }
-    assert_eq!(provider.asked().len(), 0);
+    assert_eq!(provider.received().len(), 0);
     let (status, body) = fleet.arrive(&state, "c").await;
     assert_eq!(status, StatusCode::OK, "{body}");
 }

@@ -13,7 +13,7 @@ use tokenbus::subject::{Account, Integration};
 use tokio::time::sleep;
 
 use crate::fleet::{Fleet, INTEGRATION};
-use crate::provider::{Provider, Said};
+use crate::provider::{Provider, Scripted};
 use crate::support::child::signal;
 use crate::support::tokenbus::ACCOUNT;
 
@@ -21,7 +21,7 @@ const NAME: &str = "workspace1";
 
 #[tokio::test]
 async fn b2_parallel_callbacks_exchange_once() {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_millis(200))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let (_second, _third) = tokio::join!(fleet.worker(), fleet.worker());
     let state = fleet.login(NAME).await;
@@ -30,7 +30,7 @@ async fn b2_parallel_callbacks_exchange_once() {
     assert_eq!(connected.len(), 1);
     let other = refused.iter().find(|(status, _)| *status != StatusCode::UNAUTHORIZED);
     assert!(other.is_none(), "{other:?}");
-    assert_eq!(provider.asked().len(), 1);
+    assert_eq!(provider.received().len(), 1);
     fleet.idle().await;
     assert_eq!(fleet.deliveries("exchange").await, 1);
     assert_eq!(fleet.events().await.len(), 1);
@@ -39,7 +39,7 @@ async fn b2_parallel_callbacks_exchange_once() {
 
 #[tokio::test]
 async fn b2_after_a_bus_stall_each_caller_gets_its_own_answer() {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(200))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_millis(200))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let state = fleet.login(NAME).await;
     let callbacks = join_all((0..60).map(|_| fleet.arrive(&state, "canary-code")));
@@ -53,12 +53,12 @@ async fn b2_after_a_bus_stall_each_caller_gets_its_own_answer() {
     assert!(answers.iter().all(|(status, _)| *status != StatusCode::GATEWAY_TIMEOUT), "{answers:?}");
     assert!(answers.iter().filter(|(status, _)| *status == StatusCode::OK).count() <= 1, "{answers:?}");
     fleet.idle().await;
-    assert!(provider.asked().len() <= 1);
+    assert!(provider.received().len() <= 1);
 }
 
 #[tokio::test]
 async fn parallel_logins_of_one_connection_are_stored_one_after_the_other() {
-    let provider = Provider::start(|number, _| Said::tokens(number).after(Duration::from_millis(100))).await;
+    let provider = Provider::start(|number, _| Scripted::tokens(number).after(Duration::from_millis(100))).await;
     let (fleet, _first) = Fleet::configured(&provider.url).await;
     let _second = fleet.worker().await;
     let logins = join_all((0..8).map(|_| fleet.login(NAME))).await;
@@ -76,7 +76,7 @@ async fn parallel_logins_of_one_connection_are_stored_one_after_the_other() {
     let newest = sequences.iter().max().copied();
     assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, newest);
     assert_eq!(fleet.stored(NAME).await.0.unwrap()["sequence"].as_u64(), newest);
-    let sent: Vec<String> = provider.asked().iter().map(|asked| asked.form()["code"].clone()).collect();
+    let sent: Vec<String> = provider.received().iter().map(|received| received.form()["code"].clone()).collect();
     assert_eq!(sent.len(), sequences.len(), "{sent:?}");
     assert_eq!(sent.iter().collect::<HashSet<_>>().len(), sent.len(), "{sent:?}");
 }

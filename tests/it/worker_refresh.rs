@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::bus::Bus;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::support::child::signal;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, Tokenbus};
@@ -19,18 +19,19 @@ use crate::support::wait::{PATIENCE, eventually};
 use crate::world::{INTEGRATION, World};
 
 /// A token answer with the number of the request in it, good for so many seconds.
-fn tokens(number: usize, seconds: i64) -> Said {
+fn tokens(number: usize, seconds: i64) -> Scripted {
     let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
-    Said::json(200, &body)
+    Scripted::json(200, &body)
 }
 
-fn is_refresh(asked: &Asked) -> bool {
-    asked.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
+fn is_refresh(received: &Received) -> bool {
+    received.form().get("grant_type").is_some_and(|grant| grant == "refresh_token")
 }
 
 /// A provider that issues tokens for an hour and answers refreshes with `answer`.
-async fn provider(refreshed: impl Fn(usize) -> Said + Send + Sync + 'static) -> Provider {
-    Provider::start(move |number, asked| if is_refresh(asked) { refreshed(number) } else { tokens(number, 3600) }).await
+async fn provider(refreshed: impl Fn(usize) -> Scripted + Send + Sync + 'static) -> Provider {
+    Provider::start(move |number, received| if is_refresh(received) { refreshed(number) } else { tokens(number, 3600) })
+        .await
 }
 
 /// A world with a connection that is old enough to be refreshed again. The next one stays young.
@@ -48,7 +49,7 @@ async fn refresh(world: &World) -> (StatusCode, Value) {
 async fn pushes(world: &World) -> Subscriber {
     let tenant = world.tokenbus.nats.connect("demo").await;
     let pushes = tenant.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await.unwrap();
-    Nats::heard(&tenant).await;
+    Nats::flush(&tenant).await;
     pushes
 }
 
@@ -67,10 +68,10 @@ async fn d7_short_lived_tokens_are_refreshed_on_schedule_by_the_servers_clock() 
         assert_eq!((&pushed["access_token"], &pushed["status"]), (&json!(format!("at-{number}")), &json!("active")));
         assert!(pushed.get("refresh_token").is_none(), "{pushed}");
     }
-    let asked = world.provider.asked();
-    assert!(asked.len() <= 4, "half the lifetime lies between two refreshes");
-    for (number, asked) in asked.iter().enumerate().skip(1) {
-        assert_eq!(asked.form()["refresh_token"], format!("rt-{}", number - 1), "the rotated one is used");
+    let received = world.provider.received();
+    assert!(received.len() <= 4, "half the lifetime lies between two refreshes");
+    for (number, received) in received.iter().enumerate().skip(1) {
+        assert_eq!(received.form()["refresh_token"], format!("rt-{}", number - 1), "the rotated one is used");
     }
     let bus = Bus::of(&world.tokenbus.nats).await;
     let refreshed = &bus.events("refreshed").await[0];
@@ -88,7 +89,7 @@ async fn d1_many_refreshes_at_once_are_one_token_request() {
             (StatusCode::OK, &json!("at-1"), &answers[0].1["sequence"])
         );
     }
-    assert_eq!(world.provider.asked().len(), 2, "one exchange, one refresh");
+    assert_eq!(world.provider.received().len(), 2, "one exchange, one refresh");
     let (_, again) = refresh(&world).await;
     assert_eq!(again["sequence"], answers[0].1["sequence"], "a young record is the answer");
 }
@@ -99,7 +100,7 @@ async fn a_refresh_token_in_a_request_must_be_the_stored_one() {
     let path = |token: &str| format!("{INTEGRATION}/oauth-refresh-token/w?refresh_token={token}");
     let (status, body) = world.tokenbus.call(Method::GET, &path("rt-9")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert_eq!(world.provider.asked().len(), 1);
+    assert_eq!(world.provider.received().len(), 1);
     let (status, body) = world.tokenbus.call(Method::GET, &path("rt-0")).await;
     assert_eq!((status, &body["refresh_token"]), (StatusCode::OK, &json!("rt-1")));
 }
@@ -107,7 +108,7 @@ async fn a_refresh_token_in_a_request_must_be_the_stored_one() {
 #[tokio::test]
 async fn d2_an_absent_or_empty_refresh_token_keeps_the_old_one() {
     for kept in [json!({ "access_token": "new" }), json!({ "access_token": "new", "refresh_token": "" })] {
-        let world = connected(provider(move |_| Said::json(200, &kept)).await).await;
+        let world = connected(provider(move |_| Scripted::json(200, &kept)).await).await;
         let (status, body) = refresh(&world).await;
         assert_eq!(
             (status, &body["access_token"], &body["refresh_token"]),
@@ -119,7 +120,7 @@ async fn d2_an_absent_or_empty_refresh_token_keeps_the_old_one() {
 
 #[tokio::test]
 async fn d4_invalid_grant_needs_reauthorization_and_stops_refreshes() {
-    let refused = |_| Said::json(400, &json!({ "error": "invalid_grant", "error_description": "canary" }));
+    let refused = |_| Scripted::json(400, &json!({ "error": "invalid_grant", "error_description": "canary" }));
     let world = connected(provider(refused).await).await;
     let mut subscriber = pushes(&world).await;
     let (status, body) = refresh(&world).await;
@@ -132,7 +133,7 @@ async fn d4_invalid_grant_needs_reauthorization_and_stops_refreshes() {
     assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("needs_reauthorization")));
     assert!(body.get("access_token").is_none() && body.get("refresh_token").is_none(), "{body}");
     assert_eq!(refresh(&world).await.0, StatusCode::BAD_REQUEST);
-    assert_eq!(world.provider.asked().len(), 2, "no more requests");
+    assert_eq!(world.provider.received().len(), 2, "no more requests");
     let bus = Bus::of(&world.tokenbus.nats).await;
     assert_eq!(bus.events("needs_reauthorization").await[0]["reason"], "invalid_grant");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0, "nothing is due any more");
@@ -141,7 +142,7 @@ async fn d4_invalid_grant_needs_reauthorization_and_stops_refreshes() {
 
 #[tokio::test]
 async fn d4_invalid_client_is_the_integrations_fault_and_keeps_the_connection() {
-    let world = connected(provider(|_| Said::json(401, &json!({ "error": "invalid_client" }))).await).await;
+    let world = connected(provider(|_| Scripted::json(401, &json!({ "error": "invalid_client" }))).await).await;
     assert_eq!(refresh(&world).await.0, StatusCode::BAD_GATEWAY);
     let (_, body) = world.read("w").await;
     assert_eq!((&body["status"], &body["access_token"]), (&json!("active"), &json!("at-0")));
@@ -149,10 +150,10 @@ async fn d4_invalid_client_is_the_integrations_fault_and_keeps_the_connection() 
 
 #[tokio::test]
 async fn d5_a_failing_provider_is_retried_later_and_reads_return_the_old_token() {
-    let world = connected(provider(|_| Said::new(503, "text/html", "<h1>down</h1>")).await).await;
+    let world = connected(provider(|_| Scripted::new(503, "text/html", "<h1>down</h1>")).await).await;
     let answers = join_all((0..5).map(|_| refresh(&world))).await;
     assert!(answers.iter().all(|(status, _)| *status == StatusCode::BAD_GATEWAY), "{answers:?}");
-    assert_eq!(world.provider.asked().len(), 2, "its failure is the answer to all who waited");
+    assert_eq!(world.provider.received().len(), 2, "its failure is the answer to all who waited");
     let path = format!("{INTEGRATION}/oauth-token/w?min_valid=86400");
     let (status, body) = world.tokenbus.call(Method::GET, &path).await;
     assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-0")));
@@ -172,7 +173,7 @@ async fn d8_a_refresh_only_uses_the_client_that_the_token_was_issued_to() {
     world.tokenbus.configure(&config).await;
     let (status, body) = refresh(&world).await;
     assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("config_changed")));
-    assert_eq!(world.provider.asked().len(), 1, "nothing was sent");
+    assert_eq!(world.provider.received().len(), 1, "nothing was sent");
     assert_eq!(world.read("w").await.1["status"], "needs_reauthorization");
 }
 
@@ -187,8 +188,8 @@ async fn a_read_first_refreshes_a_token_that_expires_soon() {
 #[tokio::test]
 async fn g1_deleting_revokes_at_the_provider_and_here_even_if_the_provider_fails() {
     for status in [200, 500] {
-        let provider = Provider::start(move |number, asked| match asked.path.as_str() {
-            "/revoke" => Said::new(status, "text/plain", ""),
+        let provider = Provider::start(move |number, received| match received.path.as_str() {
+            "/revoke" => Scripted::new(status, "text/plain", ""),
             _ => tokens(number, 3600),
         });
         let world = World { provider: provider.await, tokenbus: Tokenbus::start(&[]).await };
@@ -200,10 +201,10 @@ async fn g1_deleting_revokes_at_the_provider_and_here_even_if_the_provider_fails
         let path = format!("{INTEGRATION}/oauth-connections/w");
         assert_eq!(world.tokenbus.call(Method::DELETE, &path).await, (StatusCode::OK, json!({ "message": "success" })));
 
-        let revocation = world.provider.asked()[1].form();
+        let revocation = world.provider.received()[1].form();
         assert_eq!((revocation["token"].as_str(), revocation["token_type_hint"].as_str()), ("rt-0", "refresh_token"));
-        let asked = world.provider.asked();
-        let second = asked.get(2).map(|asked| asked.form()["token_type_hint"].clone());
+        let received = world.provider.received();
+        let second = received.get(2).map(|received| received.form()["token_type_hint"].clone());
         let expected = (status == 200).then_some("access_token");
         assert_eq!(second.as_deref(), expected, "then the access token, unless the first revocation failed");
         let pushed = next(&mut subscriber).await;
@@ -230,8 +231,8 @@ async fn d9_a_lost_schedule_is_found_and_restored() {
 }
 
 /// Waits until the provider was asked so often.
-async fn asked(world: &World, times: usize) {
-    eventually("the provider is asked", async || world.provider.asked().len() >= times).await;
+async fn wait_for_requests(world: &World, times: usize) {
+    eventually("the provider is asked", async || world.provider.received().len() >= times).await;
 }
 
 #[tokio::test]
@@ -239,7 +240,7 @@ async fn d1_a_bus_outage_during_a_refresh_causes_no_second_token_request() {
     let slow = |number| tokens(number, 3600).after(Duration::from_secs(1));
     let world = connected(provider(slow).await).await;
     let away = async {
-        asked(&world, 2).await;
+        wait_for_requests(&world, 2).await;
         signal(world.tokenbus.nats.pid(), "STOP");
         // Longer than the ack wait: the command is delivered again.
         sleep(Duration::from_secs(7)).await;
@@ -248,7 +249,7 @@ async fn d1_a_bus_outage_during_a_refresh_causes_no_second_token_request() {
     tokio::join!(refresh(&world), away);
     let bus = Bus::of(&world.tokenbus.nats).await;
     eventually("the command ends", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
-    assert_eq!(world.provider.asked().len(), 2, "one exchange, one refresh");
+    assert_eq!(world.provider.received().len(), 2, "one exchange, one refresh");
     let (_, body) = world.read("w").await;
     assert_eq!((&body["access_token"], &body["refresh_token"]), (&json!("at-1"), &json!("rt-1")));
 }
@@ -261,7 +262,7 @@ async fn g1_deleting_during_a_refresh_leaves_no_connection() {
     config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
     world.tokenbus.configure(&config).await;
     let delete = async {
-        asked(&world, 2).await;
+        wait_for_requests(&world, 2).await;
         let answer = world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await;
         deleted.send_replace(true);
         answer
@@ -269,8 +270,8 @@ async fn g1_deleting_during_a_refresh_leaves_no_connection() {
     let ((refreshed, body), (deleted, _)) = tokio::join!(refresh(&world), delete);
     assert_eq!((refreshed, deleted), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
     assert_eq!(world.read("w").await.0, StatusCode::NOT_FOUND);
-    let revoked = world.provider.asked().into_iter().filter(|asked| asked.path == "/revoke");
-    let mut revoked: Vec<_> = revoked.filter_map(|asked| asked.form().remove("token")).collect();
+    let revoked = world.provider.received().into_iter().filter(|received| received.path == "/revoke");
+    let mut revoked: Vec<_> = revoked.filter_map(|received| received.form().remove("token")).collect();
     revoked.sort();
     assert_eq!(revoked, ["at-0", "at-1", "rt-0", "rt-1"], "what the refresh brought ends, too");
 }

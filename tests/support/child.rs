@@ -10,7 +10,7 @@ use tokio::time::timeout;
 /// Longest time from a program's start to the line that tests wait for.
 const START: Duration = Duration::from_mins(1);
 
-/// A running program, with what it prints.
+/// A running program, with its standard output.
 pub(crate) struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -58,7 +58,7 @@ impl Running {
         self.child.try_wait().is_ok_and(|ended| ended.is_none())
     }
 
-    /// Waits for it to end by itself or by somebody's signal.
+    /// Waits until the program ends, by itself or by a signal.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         timeout(START, self.child.wait()).await.expect("the program ends").expect("the program was running")
     }
@@ -80,8 +80,8 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.is_ok_and(|status| status.success()), "SIG{name} reaches process {pid}");
 }
 
-/// `setpriv` sets the signal that the kernel sends when the thread that started the program is gone, then becomes the
-/// program. Where it is missing, dropping has to do.
+/// `setpriv` makes the kernel kill the program when the thread that started it ends. Without `setpriv` only dropping
+/// kills it.
 fn dies_with_us(program: &Path) -> Command {
     let known = Blocking::new("setpriv").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if known.is_ok_and(|status| status.success()) {

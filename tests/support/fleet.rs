@@ -26,7 +26,7 @@ pub(crate) use crate::support::wait::eventually;
 /// The integration that the tests use.
 pub(crate) const INTEGRATION: &str = "odd";
 
-/// A bus, an edge and the way to more workers.
+/// A bus and an edge; starts workers.
 pub(crate) struct Fleet {
     pub(crate) nats: Nats,
     /// Another account whose key may write configs, too.
@@ -43,7 +43,7 @@ pub(crate) struct Fleet {
     started: Cell<usize>,
 }
 
-/// A process that works.
+/// A process with the role `worker`.
 pub(crate) struct Worker {
     pub(crate) process: Running,
     log: PathBuf,
@@ -140,7 +140,6 @@ impl Fleet {
         Worker { process, log }
     }
 
-    /// The edge's process id.
     pub(crate) fn edge_pid(&self) -> u32 {
         self.edge.pid()
     }
@@ -202,7 +201,7 @@ impl Fleet {
         state_of(&body)
     }
 
-    /// The browser comes back from the provider.
+    /// Sends the callback with which a provider returns the browser.
     pub(crate) fn arrive(&self, state: &str, code: &str) -> impl Future<Output = (StatusCode, Value)> + Send + use<> {
         let url = self.endpoint("hub/integrations/oauth-callback");
         let query = [("code", code), ("state", state)];
@@ -256,11 +255,11 @@ impl Fleet {
         info.delivered.consumer_sequence
     }
 
-    /// Audit events, oldest first, without those of what tests begin with: logins, configs, API keys.
+    /// Audit events, oldest first, without the events of the setup: logins, configs, API keys.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let mut events = self.messages("OAUTH_EVENTS").await;
-        let of_beginnings = ["login_started", "config_put", "api_key_created"];
-        events.retain(|event| !of_beginnings.iter().any(|name| event["event"] == *name));
+        let of_setup = ["login_started", "config_put", "api_key_created"];
+        events.retain(|event| !of_setup.iter().any(|name| event["event"] == *name));
         events
     }
 
@@ -277,7 +276,7 @@ impl Fleet {
     pub(crate) async fn stored_config(&self) -> Value {
         let stream = self.jetstream("admin").await.get_stream("KV_oauth_configs").await.expect("the bucket");
         let found = stream.get_last_raw_message_by_subject(&format!("$KV.oauth_configs.{INTEGRATION}")).await;
-        serde_json::from_slice(&found.expect("a config is in force").payload).expect("a config is JSON")
+        serde_json::from_slice(&found.expect("the config is stored").payload).expect("a config is JSON")
     }
 
     /// Sequences of the newest record of a subject below `ms.integration.oauth.`, and of the stream's newest.
@@ -306,19 +305,16 @@ impl Fleet {
         found
     }
 
-    /// A URL of the edge.
     pub(crate) fn endpoint(&self, path: &str) -> Url {
         self.url.join(path).expect("a path makes a URL")
     }
 }
 
 impl Worker {
-    /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
 
-    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -338,12 +334,10 @@ impl Worker {
         self.process.has_ended()
     }
 
-    /// Waits for its end.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         self.process.ended().await
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.pid(), name);
     }
@@ -362,7 +356,8 @@ impl Worker {
 impl OwnEdge {
     /// The account of a state's login.
     pub(crate) async fn owner(&self, state: &str) -> StateOwner {
-        let answer = self.bus.call(Call::State, &nobody(), &json!({ "state": state })).await.expect("a worker answers");
+        let answer =
+            self.bus.call(Call::State, &no_credential(), &json!({ "state": state })).await.expect("a worker answers");
         serde_json::from_slice(&answer).expect("an owner")
     }
 
@@ -375,7 +370,7 @@ impl OwnEdge {
 }
 
 /// A request without a credential.
-pub(crate) fn nobody() -> RequestContext {
+pub(crate) fn no_credential() -> RequestContext {
     RequestContext::default()
 }
 

@@ -1,4 +1,4 @@
-//! An issuer of ordinary JWTs: its keys, and what it signs.
+//! An issuer of ordinary JWTs: its keys and its signatures.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;

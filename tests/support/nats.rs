@@ -97,12 +97,12 @@ impl Nats {
         Self { url, secrets, server, config, process, others, folder }
     }
 
-    /// How many more nodes there are.
+    /// The number of nodes in addition to the first.
     pub(crate) fn others(&self) -> usize {
         self.others.len()
     }
 
-    /// Its process id.
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
     }
@@ -137,18 +137,19 @@ impl Nats {
     }
 
     /// Waits until the server has processed everything that this client sent.
-    pub(crate) async fn heard(client: &async_nats::Client) {
+    pub(crate) async fn flush(client: &async_nats::Client) {
         client.request("$SYS.REQ.USER.INFO", "".into()).await.expect("the server says who we are");
     }
 
-    /// Waits until nodes' calls are served: that comes up beside what answers gateways, not before it. An endpoint is in
-    /// the service's description once the server knows its subscription.
+    /// Waits until a worker serves nodes' calls. It starts to serve gateways' calls independently, possibly earlier. An
+    /// endpoint appears in the service's description once the server knows its subscription.
     pub(crate) async fn serves_nodes(&self) {
         let operator = self.connect("operator").await;
         eventually("all calls of nodes are served", async || {
-            let Ok(told) = operator.request("$SRV.INFO.tokenbus", "".into()).await else { return false };
-            let told: serde_json::Value = serde_json::from_slice(&told.payload).expect("a description is JSON");
-            told["endpoints"].as_array().is_some_and(|endpoints| endpoints.len() == NodeCall::ALL.len())
+            let Ok(description) = operator.request("$SRV.INFO.tokenbus", "".into()).await else { return false };
+            let description: serde_json::Value =
+                serde_json::from_slice(&description.payload).expect("a description is JSON");
+            description["endpoints"].as_array().is_some_and(|endpoints| endpoints.len() == NodeCall::ALL.len())
         })
         .await;
     }
@@ -205,7 +206,7 @@ pub(crate) async fn ports(folder: &Path) -> String {
 /// A script's output without the final newline.
 fn output(command: &mut Command) -> String {
     let output = command.stderr(std::process::Stdio::inherit()).output().expect("bash runs the script");
-    assert!(output.status.success(), "{command:?} failed; what it said is above");
+    assert!(output.status.success(), "{command:?} failed; its output is above");
     String::from_utf8(output.stdout).expect("a script prints text").trim_end().to_owned()
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// A new browser, or `None` (and a line that says so) where there is no Chromium.
+    /// A new browser; `None`, with a printed reason, without Chromium.
     pub(crate) async fn open() -> Option<Self> {
         Self::start(&[]).await
     }
@@ -68,7 +68,7 @@ impl Browser {
         self.page.element(css).await.text().await
     }
 
-    /// Saves what the window shows as `<name>.png` in the folder that `SCREENSHOT_DIR` names, if it does.
+    /// Saves a screenshot as `<name>.png` in the folder `SCREENSHOT_DIR`, if that variable is set.
     pub(crate) async fn picture(&self, name: &str) {
         let Some(folder) = std::env::var_os("SCREENSHOT_DIR") else { return };
         let picture = self.page.screenshot().await;
@@ -120,7 +120,7 @@ pub(crate) struct Popup {
     pub(crate) popup: Window,
 }
 
-/// The first line names the port that was asked for, 0; a later one the port that it became.
+/// The first line names the requested port, 0; a later one the port that the system assigned.
 fn chosen_port(line: &str) -> Option<u16> {
     line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }

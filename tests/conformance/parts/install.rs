@@ -12,7 +12,7 @@ const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 /// The folder of the authorization server, its packages installed.
 pub(crate) fn provider() -> PathBuf {
     static CODE: LazyLock<Option<i32>> = LazyLock::new(|| run("packages"));
-    assert_eq!(*CODE, Some(0), "tests/provider/install failed; what it said is above");
+    assert_eq!(*CODE, Some(0), "tests/provider/install failed; its output is above");
     root().join("tests/provider")
 }
 
@@ -29,28 +29,28 @@ pub(crate) fn chromium() -> bool {
     }
 }
 
-/// The `nats` CLI; `None`, and a line that says so, where there is none and nothing to build it with.
+/// The `nats` CLI; `None`, with a printed reason, if it is neither installed nor can be built.
 pub(crate) fn nats_cli() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| brought("nats/bring-nats-cli", &[]));
-    found(&BROUGHT, "no Go to build the nats CLI")
+    static INSTALLED: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| installed("nats/bring-nats-cli", &[]));
+    found(&INSTALLED, "no Go to build the nats CLI")
 }
 
-/// A Python that has nats-py; `None`, and a line that says so, where there is none and it cannot be made.
+/// A Python with nats-py; `None`, with a printed reason, if it cannot be installed.
 pub(crate) fn python() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> =
-        LazyLock::new(|| brought("tests/bring-python", &[NATS_PY, "python"]));
-    found(&BROUGHT, "no Python with venv, or nats-py cannot be fetched")
+    static INSTALLED: LazyLock<(Option<i32>, PathBuf)> =
+        LazyLock::new(|| installed("tests/bring-python", &[NATS_PY, "python"]));
+    found(&INSTALLED, "no Python with venv, or nats-py cannot be fetched")
 }
 
-/// schemathesis; `None`, and a line that says so, where it cannot be had.
+/// schemathesis; `None`, with a printed reason, if it cannot be installed.
 pub(crate) fn schemathesis() -> Option<&'static Path> {
-    static BROUGHT: LazyLock<(Option<i32>, PathBuf)> =
-        LazyLock::new(|| brought("tests/bring-python", &[SCHEMATHESIS, "st"]));
-    found(&BROUGHT, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
+    static INSTALLED: LazyLock<(Option<i32>, PathBuf)> =
+        LazyLock::new(|| installed("tests/bring-python", &[SCHEMATHESIS, "st"]));
+    found(&INSTALLED, "no python3 with pip to install schemathesis, so nothing checked /openapi.json")
 }
 
 /// The exit status of a script that installs a program, and the path that it printed.
-fn brought(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
+fn installed(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
     let mut command = Command::new(root().join(script));
     command.args(arguments);
     // `make` hands it on under this name: of those that begin with TOKENBUS_, the program takes every one for a setting.
@@ -63,18 +63,18 @@ fn brought(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
     (output.status.code(), printed.trim_end().into())
 }
 
-fn found(brought: &'static (Option<i32>, PathBuf), why_not: &str) -> Option<&'static Path> {
-    match brought {
+fn found(installed: &'static (Option<i32>, PathBuf), why_not: &str) -> Option<&'static Path> {
+    match installed {
         (Some(0), path) => Some(path),
         (Some(3), _) => {
             skipped(why_not);
             None
         }
-        (other, _) => panic!("a script that brings a program failed: {other:?}; what it said is above"),
+        (other, _) => panic!("an install script failed: {other:?}; its output is above"),
     }
 }
 
-/// Says that this test ends here, past the harness, which keeps what a passing test prints to itself.
+/// Prints that the test is skipped, straight to the terminal: the harness hides the output of a passing test.
 fn skipped(why: &str) {
     let thread = std::thread::current();
     let _ = writeln!(std::io::stderr(), "skipped: {why} ({})", thread.name().unwrap_or("a test"));

@@ -15,7 +15,7 @@ pub(crate) struct NatsCli<'a> {
 }
 
 impl<'a> NatsCli<'a> {
-    /// The CLI on `nats`, or `None` (and a line that says so) where it cannot be had.
+    /// The CLI on `nats`; `None`, with a printed reason, if it cannot be installed.
     pub(crate) fn on(nats: &'a Nats) -> Option<Self> {
         let program = install::nats_cli()?;
         let home = tempfile::tempdir().expect("a temporary folder");

@@ -19,7 +19,7 @@ pub(crate) struct Provider {
 
 /// A request that the token or revocation endpoint was sent.
 #[derive(Debug, Deserialize, PartialEq)]
-pub(crate) struct Asked {
+pub(crate) struct Received {
     /// `token` or `revocation`.
     pub(crate) route: String,
     pub(crate) grant_type: Option<String>,
@@ -72,7 +72,7 @@ impl Provider {
     }
 
     /// The requests to the token and revocation endpoints, oldest first.
-    pub(crate) async fn asked(&self) -> Vec<Asked> {
+    pub(crate) async fn received(&self) -> Vec<Received> {
         let answer = self.http.get(self.endpoint("test/requests")).send().await.expect("the provider answers");
         answer.json().await.expect("a list of requests")
     }

@@ -73,7 +73,7 @@ impl World {
 
     /// The grant type and status of each token request so far.
     pub(crate) async fn token_requests(&self) -> Vec<(Option<String>, u16)> {
-        self.provider.asked().await.into_iter().map(|asked| (asked.grant_type, asked.status)).collect()
+        self.provider.received().await.into_iter().map(|received| (received.grant_type, received.status)).collect()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::world::state_of;
 type Headers = Vec<(&'static str, String)>;
 
 /// Each caller's requests, in this order: method, path below `/hub/`, status.
-const ASKED: [(&str, &str, u16); 7] = [
+const REQUESTS: [(&str, &str, u16); 7] = [
     ("GET", "integrations/odd/oauth-token/called", 200),
     ("GET", "integrations/odd/oauth-refresh-token/called", 200),
     ("GET", "integrations/oauth-connections", 200),
@@ -44,8 +44,8 @@ fn mark_signature(flows: &mut Flows, name: &str, signature: &str) {
     flows.marks.add(name, BASE64_URL_SAFE_NO_PAD.decode(signature).expect("a signature in base64"));
 }
 
-/// A login and all that [`ASKED`] lists; each request has headers of its own.
-async fn walk(flows: &mut Flows, name: &str, headers: impl Fn(&mut Flows, &str, &str) -> Headers) {
+/// A login and all that [`REQUESTS`] lists; each request has headers of its own.
+async fn send_all(flows: &mut Flows, name: &str, headers: impl Fn(&mut Flows, &str, &str) -> Headers) {
     let target = "/hub/integrations/odd/oauth-login/called";
     let sent = headers(flows, "GET", target);
     let login = flows.ask(with(flows.world.tokenbus.request(Method::GET, target), &sent)).await;
@@ -54,7 +54,7 @@ async fn walk(flows: &mut Flows, name: &str, headers: impl Fn(&mut Flows, &str, 
     flows.marks.add("state", &state);
     let arrived = flows.ask(flows.callback(&[("code", CODE), ("state", &state)], true)).await;
     assert_eq!(arrived.status, 200, "{name}: {}", arrived.text);
-    for (method, path, status) in ASKED {
+    for (method, path, status) in REQUESTS {
         let target = format!("/hub/{path}");
         let sent = headers(flows, method, &target);
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
@@ -71,7 +71,7 @@ async fn nats_users(flows: &mut Flows) {
     let account = flows.tenants.account(&json!({}));
     let jwt = bearer(&account);
     mark_jwt(flows, &jwt);
-    walk(flows, "bearer", |_, _, _| vec![("authorization", format!("Bearer {jwt}"))]).await;
+    send_all(flows, "bearer", |_, _, _| vec![("authorization", format!("Bearer {jwt}"))]).await;
     let user = KeyPair::new_user();
     let jwt = mint::user(&account, &user, &json!({}));
     mark_jwt(flows, &jwt);
@@ -80,7 +80,7 @@ async fn nats_users(flows: &mut Flows) {
         mark_signature(flows, "signature of a request", &headers[3].1);
         headers
     };
-    walk(flows, "signed", signed).await;
+    send_all(flows, "signed", signed).await;
     // Without `bearer_token` the JWT alone is no credential.
     let alone = vec![("authorization", format!("Bearer {jwt}"))];
     let path = "hub/integrations/oauth-connections";
@@ -102,7 +102,7 @@ async fn ordinary_jwts(flows: &mut Flows) {
     for jwt in [&good, &bad] {
         mark_jwt(flows, jwt);
     }
-    walk(flows, "ordinary", |_, _, _| vec![("authorization", format!("Bearer {good}"))]).await;
+    send_all(flows, "ordinary", |_, _, _| vec![("authorization", format!("Bearer {good}"))]).await;
     let path = "hub/integrations/oauth-connections";
     let request = flows.world.tokenbus.request(Method::GET, path).header("authorization", format!("Bearer {bad}"));
     assert_eq!(flows.ask(request).await.status, 401);
@@ -121,7 +121,7 @@ async fn api_keys(flows: &mut Flows) {
     let text = |field: &str| made[field].as_str().expect("a text").to_owned();
     let (id, key) = (text("id"), text("key"));
     flows.marks.add("key made over HTTP", secret_of(&key));
-    walk(flows, "key", |_, _, _| vec![("x-api-key", key.clone())]).await;
+    send_all(flows, "key", |_, _, _| vec![("x-api-key", key.clone())]).await;
     let listed = flows.ask(as_admin(flows, Method::GET, "api-keys?limit=1000")).await;
     assert_eq!(listed.status, 200);
     flows.show("keys as listed", &listed.text);
@@ -167,7 +167,7 @@ async fn call(node: &Client, name: &str, question: &Value) -> String {
 
 /// All of them.
 pub(crate) async fn all(flows: &mut Flows) {
-    flows.is("tokens");
+    flows.set_mode("tokens");
     api_keys(flows).await;
     nats_users(flows).await;
     ordinary_jwts(flows).await;

@@ -7,10 +7,10 @@ use base64::prelude::BASE64_STANDARD;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::ask::{Answered, ask};
+use crate::ask::{Answer, ask};
 use crate::jwt_nats::Tenants;
 use crate::marks::Marks;
-use crate::provider::{Asked, Provider, Said};
+use crate::provider::{Provider, Received, Scripted};
 use crate::world::{World, state_of};
 
 pub(crate) const CODE: &str = "canary-code/+1";
@@ -47,19 +47,19 @@ pub(crate) const MODES: [(&str, u16); 8] = [
 ];
 
 /// The provider repeats every value it received and issued, in each kind of invalid answer.
-fn said(number: usize, mode: &str, asked: &Asked) -> Said {
-    let Asked { path: _, authorization, headers: _, content_type: _, body } = asked;
+fn scripted(number: usize, mode: &str, received: &Received) -> Scripted {
+    let Received { path: _, authorization, headers: _, content_type: _, body } = received;
     let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
     match mode {
-        _ if is_hook(asked) => Said::new(if number.is_multiple_of(3) { 500 } else { 204 }, "text/plain", all),
-        "garbage" => Said::new(200, "application/json", format!("{{\"access_token\": \"{ACCESS}\", {all}")),
-        "broken" => Said::json(500, &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "error": all })),
-        "huge" => Said::json(200, &json!({ "access_token": ACCESS, "more": all.repeat(2_000) })),
-        "echo" => Said::json(400, &json!({ "error": "invalid_grant", "error_description": all, "error_uri": all })),
-        "named" => Said::json(400, &json!({ "error": ACCESS, "error_description": all })),
-        "client" => Said::json(401, &json!({ "error": "invalid_client", "error_description": all })),
-        "page" => Said::new(200, "text/html", format!("<html><title>{all}</title></html>")),
-        _ => Said::json(
+        _ if is_hook(received) => Scripted::new(if number.is_multiple_of(3) { 500 } else { 204 }, "text/plain", all),
+        "garbage" => Scripted::new(200, "application/json", format!("{{\"access_token\": \"{ACCESS}\", {all}")),
+        "broken" => Scripted::json(500, &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "error": all })),
+        "huge" => Scripted::json(200, &json!({ "access_token": ACCESS, "more": all.repeat(2_000) })),
+        "echo" => Scripted::json(400, &json!({ "error": "invalid_grant", "error_description": all, "error_uri": all })),
+        "named" => Scripted::json(400, &json!({ "error": ACCESS, "error_description": all })),
+        "client" => Scripted::json(401, &json!({ "error": "invalid_client", "error_description": all })),
+        "page" => Scripted::new(200, "text/html", format!("<html><title>{all}</title></html>")),
+        _ => Scripted::json(
             200,
             &json!({ "access_token": ACCESS, "refresh_token": REFRESH, "expires_in": 3600, "id_token": all }),
         ),
@@ -67,8 +67,8 @@ fn said(number: usize, mode: &str, asked: &Asked) -> Said {
 }
 
 /// Returns true if the event is sent to the webhook.
-pub(crate) fn is_hook(asked: &Asked) -> bool {
-    asked.path.ends_with(HOOK)
+pub(crate) fn is_hook(received: &Received) -> bool {
+    received.path.ends_with(HOOK)
 }
 
 /// The world with its provider's mood, and all answers that must not show a secret.
@@ -87,7 +87,7 @@ impl Flows {
     pub(crate) async fn start() -> Self {
         let mode = Arc::new(Mutex::new("tokens"));
         let mood = Arc::clone(&mode);
-        let provider = Provider::start(move |number, asked| said(number, *mood.lock().unwrap(), asked)).await;
+        let provider = Provider::start(move |number, received| scripted(number, *mood.lock().unwrap(), received)).await;
         let tenants = Tenants::new();
         let of_tenants = tenants.settings();
         let hook = format!("{}/{HOOK}", provider.url);
@@ -109,12 +109,12 @@ impl Flows {
         Self { world, shown: Vec::new(), nodes: Vec::new(), tenants, marks: Marks::default(), mode }
     }
 
-    pub(crate) fn is(&self, mode: &'static str) {
+    pub(crate) fn set_mode(&self, mode: &'static str) {
         *self.mode.lock().unwrap() = mode;
     }
 
     /// Sends a request and records its answer, unless it is a success in JSON, which may contain a token.
-    pub(crate) async fn ask(&mut self, request: RequestBuilder) -> Answered {
+    pub(crate) async fn ask(&mut self, request: RequestBuilder) -> Answer {
         let answer = ask(request).await;
         if answer.status >= 400 || answer.header("content-type").starts_with("text/html") {
             self.shown.extend(format!("{:?}\n{}\n", answer.headers, answer.text).into_bytes());
@@ -132,7 +132,7 @@ impl Flows {
         tokenbus.request(method, &format!("hub/integrations/{path}")).header("x-api-key", &tokenbus.key)
     }
 
-    pub(crate) async fn get(&mut self, path: &str, status: u16) -> Answered {
+    pub(crate) async fn get(&mut self, path: &str, status: u16) -> Answer {
         let request = self.with_key(Method::GET, path);
         let answer = self.ask(request).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.text);
