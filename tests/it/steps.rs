@@ -78,7 +78,7 @@ fn each_numbered_step_has_its_failpoint_after_it() {
 #[test]
 fn the_crash_table_has_a_row_for_each_step() {
     let text = read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
-    let (_, section) = text.split_once("## When something dies").expect("the section is there");
+    let (_, section) = text.split_once("## Recovery after a crash").expect("the section is there");
     let section = section.split("\n## ").next().unwrap_or_default();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let (rows, steps): (Vec<&str>, Vec<String>) = (rows.collect(), failpoints());
