@@ -1,12 +1,12 @@
-//! Callbacks per second of one edge and one worker, and the latency they add to the provider's own; for comparison,
-//! in the same run, JetStream's own writes per second on this machine. `cargo bench --bench callbacks`.
+//! Callbacks per second of one edge and one worker, and the latency that they add to the provider's. For comparison, the
+//! same run measures JetStream's writes per second on this machine. `cargo bench --bench callbacks`.
 
-#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
+#![expect(dead_code, reason = "the bench uses only a part of the tests' modules")]
 #![expect(
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a bench that cannot go on says so and ends"
+    reason = "a bench that cannot continue panics with the reason"
 )]
 
 #[path = "../tests/it/provider.rs"]
@@ -41,7 +41,7 @@ async fn main() {
         let login = world.login(&format!("bench{number}")).await;
         callbacks.push(world.callback(&[("code", "code"), ("state", &login.state)]));
     }
-    let (elapsed, mut latencies) = carry(callbacks).await;
+    let (elapsed, mut latencies) = send_all(callbacks).await;
     latencies.sort_unstable();
     let quantile = |hundredth: usize| {
         let latency = latencies.get((latencies.len() - 1) * hundredth / 100).expect("there are callbacks");
@@ -49,14 +49,14 @@ async fn main() {
     };
     let callbacks = f64::from(CALLBACKS) / elapsed.as_secs_f64();
     let writes = write_alone(&world.tokenbus.nats).await;
-    println!("callbacks, {CLIENTS} clients: {callbacks:.0} a second");
+    println!("callbacks, {CLIENTS} clients: {callbacks:.0} per second");
     println!("added latency: p50 {:.1} ms, p99 {:.1} ms (the provider answers at once)", quantile(50), quantile(99));
-    println!("JetStream alone, {CLIENTS} clients: {writes:.0} writes a second (512 bytes, synced)");
-    println!("ratio: one callback for {:.1} writes", writes / callbacks);
+    println!("JetStream alone, {CLIENTS} clients: {writes:.0} writes per second (512 bytes, synced)");
+    println!("ratio: one callback costs as much as {:.1} writes", writes / callbacks);
 }
 
-/// Sends all callbacks, as many at once as there are clients.
-async fn carry(callbacks: Vec<Url>) -> (Duration, Vec<Duration>) {
+/// Sends all callbacks, one at a time in each client. Returns the whole time and each latency.
+async fn send_all(callbacks: Vec<Url>) -> (Duration, Vec<Duration>) {
     let (callbacks, next) = (Arc::new(callbacks), Arc::new(AtomicUsize::new(0)));
     let mut clients = JoinSet::new();
     let began = Instant::now();
@@ -78,7 +78,7 @@ async fn carry(callbacks: Vec<Url>) -> (Duration, Vec<Duration>) {
     (began.elapsed(), latencies)
 }
 
-/// Writes a second into a stream, one by one in each client, as the worker writes.
+/// Writes per second into a stream. Each client waits for one ack before its next write, as the worker does.
 async fn write_alone(nats: &Nats) -> f64 {
     let mut clients = JoinSet::new();
     let began = Instant::now();

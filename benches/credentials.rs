@@ -1,8 +1,11 @@
-//! Time a worker takes to verify a credential, in one thread: JWTs of each kind that it has not seen before, one that
-//! it has, and a request's signature. `cargo bench --bench credentials`.
+//! Time to verify a credential, in one thread: new JWTs of each kind, a cached JWT, and a request's signature. `cargo bench --bench credentials`.
 
-#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
+#![expect(dead_code, reason = "the bench uses only a part of the tests' modules")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot continue panics with the reason"
+)]
 
 #[path = "../tests/support/issuer.rs"]
 mod issuer;
@@ -48,20 +51,20 @@ fn main() {
     ordinary("HS256", &jwt, &VerificationKeys::secret(&Secret::new(secret)), now);
 }
 
-/// A user's JWT, afresh and remembered, and what the user signs.
+/// Measures a NATS user's JWT, new and cached, and a request's signature.
 fn nats(key: &KeyPair, now: Timestamp) {
     let (operator, user) = (KeyPair::new_operator(), KeyPair::new_user());
     let id = Account::parse(&key.public_key()).expect("an account");
     let jwt = mint::account(&operator, key, &json!({}));
     let account = AccountJwt::verify(&jwt, &id, &[operator.public_key()], now).expect("an account's JWT");
     let jwt = mint::user(key, &user, &json!({ "nats": { "bearer_token": true } }));
-    let judge = || account.user(&Jwt::parse(&jwt, MAX_JWT_BYTES).expect("a JWT"), now).expect("a user");
-    show("NATS user JWT", &judge);
+    let verify = || account.user(&Jwt::parse(&jwt, MAX_JWT_BYTES).expect("a JWT"), now).expect("a user");
+    show("NATS user JWT", &verify);
 
     let verified = VerifiedJwts::new(Duration::from_mins(1));
-    let proven = judge();
+    let proven = verify();
     verified.put(&jwt, VerifiedJwt::NatsUser(Arc::new(proven.clone())), Timestamp::MAX, now);
-    show("any JWT, remembered", &|| verified.get(&jwt, now).expect("it is remembered"));
+    show("any JWT, cached", &|| verified.get(&jwt, now).expect("it is cached"));
 
     let request = SignedRequest {
         jwt: Secret::new(jwt.as_str()),
@@ -85,8 +88,8 @@ fn ordinary(name: &str, jwt: &str, keys: &VerificationKeys, now: Timestamp) {
         role_claim: "role".to_owned(),
         leeway: Duration::from_secs(30),
     };
-    let judge = || rules.verify(&Jwt::parse(jwt, MAX_JWT_BYTES).expect("a JWT"), keys, now).expect("it is valid");
-    show(name, &judge);
+    let verify = || rules.verify(&Jwt::parse(jwt, MAX_JWT_BYTES).expect("a JWT"), keys, now).expect("it is valid");
+    show(name, &verify);
 }
 
 fn claims(account: &KeyPair, now: Timestamp) -> serde_json::Value {
@@ -94,17 +97,17 @@ fn claims(account: &KeyPair, now: Timestamp) -> serde_json::Value {
     json!({ "iss": ISSUER, "aud": "tokenbus", "sub": "ada", "exp": end, "account": account, "role": "admin" })
 }
 
-/// The median of many rounds, which has to be below the limit.
-fn show<T>(name: &str, judge: &dyn Fn() -> T) {
+/// Prints the median of many rounds, which must be below the limit.
+fn show<T>(name: &str, verify: &dyn Fn() -> T) {
     let mut times: Vec<Duration> = (0..ROUNDS)
         .map(|_| {
             let began = Instant::now();
-            black_box(judge());
+            black_box(verify());
             began.elapsed()
         })
         .collect();
     times.sort_unstable();
     let median = times.get(ROUNDS / 2).copied().unwrap_or_default();
     println!("{name}: {:.1} µs", median.as_secs_f64() * 1e6);
-    assert!(median < LIMIT, "{name} is judged in less than {LIMIT:?}");
+    assert!(median < LIMIT, "{name} is verified in less than {LIMIT:?}");
 }

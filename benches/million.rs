@@ -1,10 +1,10 @@
-//! A million connections: a worker's start time and memory, a repair pass included; how a
-//! read and a page of a list compare with those of a thousand connections. `cargo bench --bench million`.
+//! A million connections: a worker's start time and its memory, a repair pass included; the time of a read and of a page of
+//! a list, compared with a thousand connections. `cargo bench --bench million`.
 //!
-//! The store is filled on a server that answers before its disk has it; nothing measured here writes.
+//! The server does not sync its writes, so that filling the store is fast. Nothing that the bench measures writes.
 
-#![expect(dead_code, reason = "it uses a part of the tests' shared modules")]
-#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot go on says so and ends")]
+#![expect(dead_code, reason = "the bench uses only a part of the tests' modules")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot continue panics with the reason")]
 #![expect(clippy::indexing_slicing, reason = "figures for people")]
 
 #[path = "../tests/support/fleet.rs"]
@@ -27,14 +27,14 @@ use support::tokenbus::ACCOUNT;
 use tokenbus::internals::config::env;
 use tokenbus::subject::ConnectionKey;
 
-/// Connections in all; `MILLION` asks for another number.
+/// Number of connections, unless `MILLION` sets another.
 const MANY: usize = 1_000_000;
-/// Those of the account whose reads are measured, spread over all others.
+/// Connections in the first measurement. The account whose reads are measured also has this many among all others.
 const FEW: usize = 1_000;
-/// The share of the large account: one in so many.
+/// One connection in ten belongs to the large account.
 const LARGE: usize = 10;
 const READS: usize = 3_000;
-/// A month: nothing is due meanwhile.
+/// A month, in seconds: no refresh is due during the bench.
 const LIFETIME: i64 = 30 * 86_400;
 /// Upper limits for a start, in seconds; for a worker's memory, in MiB; and for the ratio of a read's time to its time
 /// with a thousand connections.
@@ -66,10 +66,10 @@ async fn main() {
     page(&fleet, "oauth-connections?limit=100", FEW + spread).await;
     large_page(&fleet, many).await;
     let memory = peak(&worker);
-    println!("worker's memory at its most, reads and a repair pass included: {memory} MiB");
+    println!("worker's peak memory, reads and a repair pass included: {memory} MiB");
     let (seconds, mebibytes, ratio) = LIMITS;
     assert!(took < seconds, "a worker is ready in less than {seconds} s");
-    assert!(memory < mebibytes, "a worker needs less than {mebibytes} MiB");
+    assert!(memory < mebibytes, "a worker uses less than {mebibytes} MiB");
     assert!(cold.0.max(warm.0) <= few.0 * ratio, "a read takes at most {ratio} times as long");
 }
 
@@ -77,7 +77,7 @@ fn key(account: &str, name: &str) -> ConnectionKey {
     ConnectionKey::parse_kv_key(&format!("{account}.{INTEGRATION}.{name}")).expect("a key")
 }
 
-/// Makes all others. Returns the number in the account whose reads are measured.
+/// Makes all other connections. Returns the number of those in the account whose reads are measured.
 async fn fill(seed: &mut Seed, fleet: &Fleet, many: usize) -> usize {
     let began = Instant::now();
     let accounts: Vec<String> = (0..many / FEW).map(|_| nkeys::KeyPair::new_account().public_key()).collect();
@@ -105,7 +105,7 @@ async fn start(fleet: &Fleet, many: usize) -> (Worker, f64) {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let took = began.elapsed().as_secs_f64();
-    println!("{many} connections: worker ready after {took:.2} s, {} MiB at most", peak(&worker));
+    println!("{many} connections: worker ready after {took:.2} s, peak memory {} MiB", peak(&worker));
     fleet.ready().await;
     (worker, took)
 }
@@ -141,7 +141,7 @@ async fn page(fleet: &Fleet, path: &str, total: usize) -> Option<String> {
     body["next_cursor"].as_str().map(str::to_owned)
 }
 
-/// The same of an account that has a tenth of all.
+/// Measures pages of the account that has a tenth of all connections.
 async fn large_page(fleet: &Fleet, many: usize) {
     let mut cursor = String::new();
     for _ in 0..3 {
@@ -154,9 +154,9 @@ async fn large_page(fleet: &Fleet, many: usize) {
     }
 }
 
-/// The most memory that a process had so far, in MiB.
+/// Peak memory of a process, in MiB.
 fn peak(worker: &Worker) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.pid())).expect("the process runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says so");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux has this line");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
 }

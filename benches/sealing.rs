@@ -1,6 +1,10 @@
 //! Time to seal a token of 1 KiB for storage, and to open it again. `cargo bench --bench sealing`.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, reason = "a bench that cannot go on says so and ends")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a bench that cannot continue panics with the reason"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -11,7 +15,7 @@ use tokenbus::internals::seal::{Keyring, SealContext, generate};
 
 const ROUNDS: usize = 200;
 const VALUES: u32 = 500;
-/// Nanoseconds that no opening may reach.
+/// Upper limit for opening a value, in nanoseconds.
 const LIMIT: f64 = 5_000.0;
 
 fn main() {
@@ -29,12 +33,12 @@ fn main() {
     let sealed = keyring.seal(context, &token).expect("it seals");
     let seal = median(|| drop(black_box(keyring.seal(black_box(context), &token).expect("it seals"))));
     let open = median(|| drop(black_box(keyring.open(black_box(context), &sealed).expect("it opens"))));
-    println!("seal 1 KiB: {seal:.0} ns a value");
-    println!("open 1 KiB: {open:.0} ns a value");
+    println!("seal 1 KiB: {seal:.0} ns per value");
+    println!("open 1 KiB: {open:.0} ns per value");
     assert!(open < LIMIT, "a value is opened in less than {LIMIT} ns");
 }
 
-/// Nanoseconds of one call: the median of many rounds.
+/// Nanoseconds per call: the median of many rounds.
 fn median(call: impl Fn()) -> f64 {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {

@@ -22,7 +22,7 @@ use tokenbus::subject::ConnectionKey;
 
 use crate::fleet::Fleet;
 
-/// After so many messages without an answer, one with.
+/// Writes sent without waiting before one whose answer is awaited, so that the server keeps up.
 const UNANSWERED: usize = 200;
 
 /// Writes connections.
@@ -36,7 +36,7 @@ pub(crate) struct Seed {
 }
 
 impl Seed {
-    /// On a fleet's bus, with its keys, for its provider.
+    /// Writes on the fleet's bus, with its keys, for its provider.
     pub(crate) async fn on(fleet: &Fleet, provider_url: &str) -> Self {
         let mut config = tokenbus::internals::config::load(None).expect("the defaults are whole");
         config.secrets.keys_file = fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").into();
@@ -54,8 +54,8 @@ impl Seed {
         Self { store, client, jetstream, token_url: format!("{provider_url}/token"), records, written: 0 }
     }
 
-    /// One connection: its record, its entry in the bucket, its schedule. In this order and by one writer, so that the
-    /// record's sequence is known before its answer.
+    /// Writes one connection: its record, its entry in the bucket, its schedule. There is one writer, so the record's
+    /// sequence is known before its answer.
     pub(crate) async fn connection(&mut self, key: &ConnectionKey, (lifetime, number): (i64, usize)) {
         let now = system::now();
         let connection = OauthConnection::issued(key.subject(), tokens(now, lifetime, number));
@@ -87,7 +87,7 @@ impl Seed {
         stored.connection.modified = u64::try_from(now.as_second()).expect("after 1970");
         let due_at = stored.connection.refresh_at(now, system::random_share()).expect("it has a lifetime");
         let (headers, value) = self.store.sealed_connection(key, stored).expect("sealed");
-        assert!(headers.get(HEADER_REFRESH).is_none(), "it is kept alive");
+        assert!(headers.get(HEADER_REFRESH).is_none(), "its token is refreshed");
         self.write(kv_subject(CONNECTIONS, &key.kv_key()), headers, value).await;
         let due = schedule::Due { sequence: self.records, slot_reserved: false };
         let schedule::ScheduleMessage { subject, headers, body } =
