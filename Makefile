@@ -1,4 +1,4 @@
-# `make` without a target lists the targets. Each works on a fresh clone; downloads go to .cache/.
+# `make` without a target lists the targets. Each works in a fresh clone. Downloads go to .cache/.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -6,10 +6,10 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CARGO ?= cargo
-# Only scripts read this variable. It is no setting: a setting's variable has two underscores after its section.
+# Only scripts read this variable. It is not a setting: those have two underscores after the section.
 TOKENBUS_CACHE ?= $(CURDIR)/.cache
 BRING_NATS = TOKENBUS_CACHE='$(TOKENBUS_CACHE)' nats/bring-nats
-# Assigned separately from the export, so that a failing script ends the recipe.
+# A separate assignment before the export, so that a failing script ends the recipe.
 WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SERVER="$$nats_server";
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
@@ -26,10 +26,10 @@ build: cargo ## build the program for release
 	$(CARGO) build --release
 
 # The dev profile builds in a fraction of the release build's time, and is fast enough for the demo.
-run: cargo ## start everything, walk a login, and stay up to look around
+run: cargo ## start everything, do one login, and keep running
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --stay --nats-server "$$NATS_SERVER"
 
-demo: cargo ## start everything, walk a login from end to end, and stop
+demo: cargo ## start everything, do one login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
 # Tests mostly wait for servers and clocks, so two of them run on each core.
@@ -54,7 +54,7 @@ lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --test conformance --all-features -- -D warnings
-	$(CARGO) clippy --lib --bins -- -D warnings  # as shipped: without what only tests reach, and with all documentation
+	$(CARGO) clippy --lib --bins -- -D warnings  # as shipped: without the feature `internals`
 	@CARGO='$(CARGO)' .ci/check-dependencies
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 

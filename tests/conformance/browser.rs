@@ -172,7 +172,7 @@ async fn b4_a_callback_of_another_browsers_login_connects_nothing() {
     let Some(browser) = Browser::open().await else { return };
     let world = World::start().await;
     let link = login_at(&world, "?bind=browser").await;
-    // Somebody else starts the login and consents, then has this browser come to the callback.
+    // An attacker starts the login and consents, then sends this browser to the callback.
     let theirs = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
     let started = theirs.expect("an HTTP client").get(&link).send().await.expect("the gateway answers");
     let start = started.headers()["location"].to_str().expect("a location is text").parse().expect("a URL");
@@ -195,7 +195,7 @@ async fn login(world: &World, application: Option<&Landing>) -> String {
     login_at(world, &query).await
 }
 
-/// Where a login with that query leads.
+/// The final URL of a login with that query.
 async fn login_at(world: &World, query: &str) -> String {
     let path = format!("{INTEGRATION}/oauth-login/{CONNECTION}{query}");
     let (status, body) = world.tokenbus.call(Method::GET, &path).await;
@@ -207,7 +207,7 @@ fn gateway(world: &World) -> String {
     world.tokenbus.url.origin().ascii_serialization()
 }
 
-/// The messages that the application's page has got, once there is one.
+/// The messages that the application's page has received, at least one.
 async fn heard(browser: &Browser) -> Vec<Value> {
     let poll = async {
         loop {

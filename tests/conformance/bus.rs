@@ -1,4 +1,4 @@
-//! The bus that the program runs on here is the one that the project ships.
+//! These tests use the shipped server configuration.
 
 use crate::support::nats::Nats;
 

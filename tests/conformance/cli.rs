@@ -1,4 +1,4 @@
-//! The bus as an operator sees it with the `nats` CLI.
+//! The bus, inspected by an operator with the `nats` CLI.
 
 use crate::parts::nats_cli::NatsCli;
 use crate::parts::world::{CONNECTION, INTEGRATION, World, text, token_subject};
@@ -153,7 +153,7 @@ async fn a_tenant_receives_its_token() {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    // Its second subscription is open, so the first is, too.
+    // The second subscription is open, so the first one is, too.
     tokio::select! {
         () = subscriber.line(|line| line.contains(r#"Received on "ready""#).then_some(())) => {}
         () = knock => {}

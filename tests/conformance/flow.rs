@@ -226,13 +226,13 @@ fn exchange(status: u16) -> (Option<String>, u16) {
     (Some("authorization_code".to_owned()), status)
 }
 
-/// The provider takes the connection's refresh token: nothing has made it kill the grant.
+/// Checks that the provider accepts the connection's refresh token: the grant is still valid.
 async fn assert_grant_works(world: &World, connection: &Value) {
     let (status, answer) = refresh(&world.provider, text(connection, "refresh_token")).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
 }
 
-/// The callback is refused with an error that says `why`, and has used up its state.
+/// Checks that the callback is refused with an error that contains `why`, and that its state is consumed.
 async fn assert_refused(world: &World, callback: &url::Url, status: StatusCode, why: &str) {
     let (answered, body) = world.tokenbus.arrive(callback).await;
     assert_eq!(answered, status, "{body}");

@@ -2,7 +2,7 @@
 //!
 //! Run with `cargo test --test conformance`; plain `cargo test` leaves it out, since it needs node and npm. The first
 //! run installs the server's packages (`tests/provider/install`). Chromium is used where it is or can be installed;
-//! elsewhere the tests that need it say that they were skipped.
+//! otherwise the tests that need it print that they are skipped.
 
 // Clippy recognises tests and their helpers by `cfg(test)`.
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Nodes' side of the bus with other people's tools: nats-py.
+//! The nodes' side of the bus with another client library, nats-py.
 
 use reqwest::StatusCode;
 use std::time::Duration;
@@ -17,7 +17,7 @@ async fn refresh(world: &World, before: u64) -> u64 {
         loop {
             let path = format!("{INTEGRATION}/oauth-refresh-token/{CONNECTION}");
             let (status, body) = world.tokenbus.call(reqwest::Method::GET, &path).await;
-            // A bus that has just come back may need a moment.
+            // A bus that has just restarted may need a moment.
             assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{body}");
             match body["sequence"].as_u64() {
                 Some(sequence) if sequence > before => return sequence,
@@ -48,7 +48,7 @@ async fn the_python_example_prints_the_current_token_and_each_new_one() {
     assert_eq!(node.line(sequence).await, first);
     let second = refresh(&world, first).await;
     assert_eq!(node.line(sequence).await, second);
-    // Its subscription outlives the bus.
+    // The subscription survives the restart of the bus.
     world.tokenbus.nats.kill().await;
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;

@@ -1,5 +1,5 @@
-//! A grant whose refresh token rotates, refreshed over and over while workers die: it survives, for no refresh token is
-//! sent twice. The server kills a grant whose old refresh token it sees again.
+//! A grant with rotating refresh tokens survives many refreshes while workers die, because no refresh token is
+//! sent twice. The server revokes a grant when it receives an old refresh token again.
 
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::parts::client::{CLIENT, SECRET, metadata};
@@ -61,7 +61,7 @@ async fn d2_a_rotating_grant_survives_twenty_killed_workers() {
     );
 }
 
-/// The provider, and a connection to it, made by a worker that is gone.
+/// The provider, and a connection to it that a worker made, which has ended.
 async fn connect(fleet: &Fleet) -> Provider {
     let mut client = metadata(CLIENT);
     let mut config = fleet.config();
@@ -107,7 +107,7 @@ async fn newer(fleet: &Fleet, than: u64) -> u64 {
     sequence(fleet).await
 }
 
-/// Has the connection come up as due, as its schedule would some time.
+/// Publishes the due message of the connection, as its schedule would at its time.
 async fn due(fleet: &Fleet, sequence: u64) {
     let jetstream = fleet.jetstream("worker").await;
     let mut headers = async_nats::HeaderMap::new();

@@ -233,7 +233,7 @@ async fn the_last_use_of_a_key_is_shown_and_rarely_written() {
     }
     let noted = async || entry(tokenbus, &id).await.unwrap().get("last_used").is_some();
     eventually("its use is noted", noted).await;
-    // This one's note, and perhaps the admin's.
+    // The last use of this key, and possibly of the admin's.
     let written = bus.last_sequence("KV_oauth_api_keys").await - before;
     assert!((1..=2).contains(&written), "{written}");
 }
@@ -250,7 +250,7 @@ async fn writing_the_last_use_does_not_revive_a_revoked_key() {
         assert_eq!(answer.status, 200, "{}", answer.text);
         revoked.push(key);
     }
-    // Notes are written one after another: once a later one is there, so are all of these, if they ever will be.
+    // Last uses are written one after another: when a later one is stored, all earlier ones have been decided.
     let (id, key) = made(tokenbus, admin, json!({})).await;
     assert!(is_valid(tokenbus, &key).await);
     let noted = async || entry(tokenbus, &id).await.unwrap().get("last_used").is_some();

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::tokenbus::Tokenbus;
 
-/// An answer, whole.
+/// A complete answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -14,13 +14,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Its body, which must be JSON.
+    /// Parses the body, which must be JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{}: {error}: {}", self.status, self.text))
     }
 
-    /// The error that it names.
+    /// The text of the error in the body.
     #[track_caller]
     pub(crate) fn error(&self) -> String {
         let body = self.json();
@@ -40,7 +40,7 @@ impl Answer {
     }
 }
 
-/// Sends a request and takes the whole answer.
+/// Sends a request and reads the whole answer.
 pub(crate) async fn ask(request: RequestBuilder) -> Answer {
     let answer = request.send().await.expect("tokenbus answers");
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());

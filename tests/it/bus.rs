@@ -46,25 +46,25 @@ impl Bus {
         self.info(name).await.state.last_sequence
     }
 
-    /// Takes the messages of a subject out of a stream.
+    /// Deletes the messages of a subject from a stream.
     pub(crate) async fn purge(&self, name: &str, subject: &str) {
         let stream = self.jetstream.get_stream(name).await.expect("the stream is there");
         stream.purge().filter(subject).await.expect("the stream can be purged");
     }
 
-    /// Lets a stream hold so many messages and no more; -1 for any number.
+    /// Sets the most messages that a stream may hold; -1 for no limit.
     pub(crate) async fn limit(&self, name: &str, most: i64) {
         let config = stream::Config { max_messages: most, ..self.info(name).await.config };
         self.jetstream.update_stream(config).await.expect("the stream can be changed");
     }
 
-    /// Puts a message on a subject of a stream.
+    /// Publishes a message on a subject of a stream.
     pub(crate) async fn fill(&self, name: &str, subject: &str) {
         let ack = self.jetstream.publish(subject.to_owned(), "x".into()).await.expect("sent").await;
         assert_eq!(ack.expect("stored").stream, name);
     }
 
-    /// Makes a connection an hour older, so that no reader takes its record for a young one.
+    /// Makes a connection an hour older, so that it does not count as recently refreshed.
     pub(crate) async fn age(&self, name: &str) {
         self.change(name, |stored| {
             let modified = stored["modified"].as_u64().expect("a connection has its time");
@@ -97,7 +97,7 @@ impl Bus {
         (kept, stored)
     }
 
-    /// Has a connection come up as due, as its schedule would some time.
+    /// Publishes the due message of a connection, as its schedule would at its time.
     pub(crate) async fn due(&self, name: &str) {
         let sequence = self.kept(name).await.1["sequence"].clone();
         let subject = |end: &str| format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.{name}.refresh.{end}");
@@ -114,12 +114,12 @@ impl Bus {
         self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
     }
 
-    /// The same, of a stream that may not be there.
+    /// The same of a stream that may be missing.
     pub(crate) async fn try_info(&self, name: &str) -> Option<stream::Info> {
         self.jetstream.get_stream(name).await.ok().map(|stream| stream.cached_info().clone())
     }
 
-    /// When a consumer was made.
+    /// Creation time of a consumer.
     pub(crate) async fn consumer(&self, stream: &str, name: &str) -> String {
         let stream = self.jetstream.get_stream_no_info(stream).await.expect("a stream's name");
         stream.consumer_info(name).await.expect("the consumer is there").created.to_string()

@@ -1,4 +1,4 @@
-//! Every flow that there is, with marked secrets, and then a look everywhere that none of them belongs.
+//! Runs every flow with marked secrets, then searches every place that must not contain them.
 
 mod callers;
 mod flows;
@@ -50,7 +50,7 @@ async fn configs(flows: &mut Flows) -> (String, Vec<u8>) {
     (key.serialize_pem(), der[36..68].to_vec())
 }
 
-/// Logins, with every answer that a provider might give, in JSON and as a page; then refreshes and deletions.
+/// Logins with every kind of answer from the provider, in JSON and as a page; then refreshes and deletions.
 async fn logins_and_refreshes(flows: &mut Flows) {
     for integration in ["odd", "basic", "signed"] {
         for (number, (mode, status)) in MODES.into_iter().enumerate() {

@@ -57,7 +57,7 @@ async fn round(random: &mut StdRng) {
     let logins = join_all(states.into_iter().enumerate().map(|(number, state)| arrive(&fleet, number, state)));
     let deaths = async {
         for wave in dooms[WAVE..].chunks(WAVE) {
-            // A worker that gets no more commands reaches no failpoint.
+            // A worker that receives no more commands never reaches its failpoint.
             join_all(doomed.iter_mut().map(|worker| timeout(DYING, worker.ended()))).await;
             doomed = doomed_workers(&fleet, wave).await;
         }

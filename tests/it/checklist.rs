@@ -1,7 +1,7 @@
-//! The map of `docs/security.md`: each line of the checklist, and the tests that hold it.
+//! The table in `docs/security.md`: each line of the checklist, and the tests that check it.
 //!
 //! A test belongs to the lines that its name begins with (`d3_e8_…` to D3 and E8). `UPDATE=1 cargo test --features
-//! failpoints --test it checklist` writes the map anew; tests of other names stay in it where they exist.
+//! failpoints --test it checklist` regenerates the table. Listed tests with other names stay, as long as they exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{read_to_string, write};
@@ -9,7 +9,7 @@ use std::fs::{read_to_string, write};
 use crate::support::root;
 use crate::tidy::sources;
 
-/// How many lines each part of the checklist has.
+/// Number of lines in each part of the checklist.
 const PARTS: [(char, usize); 7] = [('A', 4), ('B', 9), ('C', 7), ('D', 9), ('E', 9), ('F', 5), ('G', 3)];
 const DOCUMENT: &str = "docs/security.md";
 
@@ -64,7 +64,7 @@ fn row(number: &str, says: &str, tests: &BTreeSet<String>) -> String {
     format!("| {number} | {says} | {tests} |")
 }
 
-/// The document as it has to be.
+/// The expected document.
 fn updated(text: &str, tests: &BTreeSet<String>) -> String {
     let rows = rows(text);
     let mut updated: Vec<String> = text.lines().map(str::to_owned).collect();

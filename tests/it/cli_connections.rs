@@ -24,7 +24,7 @@ pub(crate) struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Its lines, each JSON.
+    /// The lines of the output, each parsed as JSON.
     pub(crate) fn json(&self) -> Vec<Value> {
         assert_eq!(self.code, Some(0), "{}", self.errors);
         self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()

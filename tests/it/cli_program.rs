@@ -1,5 +1,5 @@
-//! The program's commands as the manual names them: each is there, `--json` prints JSON, and the exit code says how it
-//! ended.
+//! The documented commands of the program: each exists, `--json` prints JSON, and the exit code is that of its
+//! result.
 
 use serde_json::json;
 

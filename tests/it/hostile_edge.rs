@@ -67,7 +67,7 @@ impl World {
         world
     }
 
-    /// An admin's API key as the text that travels: of the usual account, or of the other one.
+    /// An admin's API key in clear: of the usual account, or of the other one.
     fn key(&self, number: usize) -> String {
         format!("X-Api-Key {}", self.fleet.admin_keys[number])
     }
@@ -121,7 +121,7 @@ impl World {
         serde_json::from_slice(&answer.expect("an answer comes").unwrap().payload).unwrap()
     }
 
-    /// Waits for that many dead letters; their reasons.
+    /// Waits for that many dead letters and returns their reasons.
     async fn given_up(&self, count: usize) -> Vec<String> {
         let list = async || self.fleet.cli(&["dead", "list", "--json"]).await;
         eventually("the commands are given up", async || list().await.lines().count() == count).await;
@@ -253,7 +253,7 @@ async fn e9_only_an_admins_credential_of_its_account_changes_a_config() {
         (ACCOUNT, String::new()),
         (ACCOUNT, "X-Api-Key tb_0123456789ab_x".to_owned()),
         (ACCOUNT, bearer.clone()),
-        // An admin, but of another account than the subject says; a member of the very account.
+        // An admin of another account than the subject's, and a member of the subject's account.
         (ACCOUNT, world.key(1)),
         (other.as_str(), world.key(0)),
         (own.as_str(), bearer),
@@ -288,7 +288,7 @@ async fn e9_a_captured_command_works_under_no_other_subject_or_id() {
     ] {
         world.send(&world.client, &subject, &captured).await;
     }
-    // Under another id, and as if the workers had sent it.
+    // Under another id, and as a command of the workers.
     let (sender, envelope) = captured;
     let renamed = Envelope { id: system::random_id(), ..envelope.clone() };
     world.send(&world.client, &config_subject(ACCOUNT, Verb::Put).subject(), &(sender, renamed)).await;

@@ -10,7 +10,7 @@ use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::world::{World, parameter};
 
-/// A start that was followed: where it leads, and the cookie as a browser sends it back.
+/// The result of opening a start link: the redirect's target, and the cookie as a browser returns it.
 struct Started {
     state: String,
     cookie: String,
@@ -36,7 +36,7 @@ impl World {
     }
 }
 
-/// A request to a start link that does not follow where it leads.
+/// Requests a start link without following its redirect.
 fn open(method: Method, link: &Url) -> RequestBuilder {
     let browser = Client::builder().no_proxy().redirect(Policy::none()).build().expect("an HTTP client");
     browser.request(method, link.clone())
@@ -68,7 +68,7 @@ async fn b4_a_bound_login_needs_the_cookie_of_the_browser_that_started_it() {
         world.callback_with_cookie(&started.state, &cookie).await.assert_error(401, "another browser");
     }
     assert!(world.provider.received().is_empty());
-    // None of them used the login up.
+    // None of them consumed the login.
     let answer = world.callback_with_cookie(&started.state, &started.cookie).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     world.callback_with_cookie(&started.state, &started.cookie).await.assert_error(401, "used already");

@@ -30,7 +30,7 @@ fn path(integration: &str) -> String {
     format!("hub/integrations/{integration}/oauth-config")
 }
 
-/// The world's config with one field changed; null takes it out.
+/// The world's config with one field changed; null removes it.
 fn with(world: &World, field: &str, value: Value) -> Value {
     let mut config = world.config();
     let fields = config.as_object_mut().expect("a config is an object");
@@ -223,13 +223,13 @@ async fn config_lists_have_pages_and_a_total() {
     }
 }
 
-/// A key like that one with another secret.
+/// The key with another secret part.
 fn with_wrong_secret(key: &str) -> String {
     let last = if key.ends_with('A') { 'B' } else { 'A' };
     format!("{}{last}", &key[..key.len() - 1])
 }
 
-/// A key whose time is over.
+/// An expired key.
 async fn expired(tokenbus: &Tokenbus) -> String {
     let key = tokenbus.api_key(&new_account(), "member").await;
     let id = key.split('_').nth(1).expect("a key has an id");

@@ -92,7 +92,7 @@ async fn e4_connections_of_another_account_are_404() {
         assert_eq!(get(tokenbus, &foreign, path).await.json()["results_total"], 0, "{path}");
     }
 
-    // A login of theirs under the same name makes another connection.
+    // A login of the other account under the same name creates a separate connection.
     let login = get(tokenbus, &foreign, "odd/oauth-login/mine").await.json();
     let state = crate::world::state_of(&login["oauth_url"]);
     let (status, theirs) = tokenbus.arrive(&world.callback(&[("code", "c"), ("state", &state)])).await;

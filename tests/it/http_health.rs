@@ -1,4 +1,4 @@
-//! Alive, ready, counted and described; and the bus going away and coming back.
+//! Health, readiness, metrics and the OpenAPI document, also while the bus is unreachable and after it returns.
 
 use std::sync::Arc;
 use std::time::Duration;

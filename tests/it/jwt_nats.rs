@@ -14,7 +14,7 @@ use crate::world::World;
 
 const REFUSED: &str = "the credential is not valid or has expired";
 
-/// An operator's tenants, whose JWTs lie in a folder.
+/// An operator's tenants, with their JWTs in a folder.
 pub(crate) struct Tenants {
     pub(crate) operator: KeyPair,
     folder: TempDir,
@@ -56,7 +56,7 @@ pub(crate) fn bearer(account: &KeyPair) -> String {
     mint::user(account, &KeyPair::new_user(), &json!({ "nats": { "bearer_token": true } }))
 }
 
-/// A request as that user signs it, ready to be changed.
+/// A request that the user has signed, for tests to modify.
 pub(crate) fn request(jwt: &str, method: &str, target: &str) -> SignedRequest {
     SignedRequest {
         jwt: Secret::new(jwt),

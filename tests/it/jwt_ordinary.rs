@@ -27,7 +27,7 @@ async fn world(published: &Published) -> World {
     slow_world(published, Duration::ZERO).await
 }
 
-/// The same with an issuer that takes its time.
+/// The same with an issuer that answers after a delay.
 async fn slow_world(published: &Published, takes: Duration) -> World {
     let published = Arc::clone(published);
     let provider = Provider::start(move |number, received| match received.path.as_str() {

@@ -14,11 +14,11 @@ pub(crate) struct Marks {
 /// The search for all forms of all marks at once, by their first bytes.
 pub(crate) struct Search(HashMap<[u8; BEGIN], Vec<(String, Vec<u8>)>>);
 
-/// Every form is longer than that.
+/// Length of the prefix by which forms are found. Every form is longer.
 const BEGIN: usize = 8;
 
 impl Marks {
-    /// Adds a value. It has to be long enough not to turn up by chance, in base64 too.
+    /// Adds a value. It must be long enough not to occur by chance, in base64 too.
     pub(crate) fn add(&mut self, name: &str, value: impl AsRef<[u8]>) {
         let value = value.as_ref();
         assert!(value.len() >= 11, "{name} is too short to look for");
@@ -45,7 +45,7 @@ impl Search {
     }
 }
 
-/// A value as it is, percent-encoded, in hexadecimal, as a list of numbers, and as it looks inside base64 at each of
+/// A value unchanged, percent-encoded, in hexadecimal, as a list of numbers, and within base64 at each of
 /// its three offsets.
 fn forms(value: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let each = |form: &dyn Fn(&u8) -> String| value.iter().map(form).collect::<String>().into_bytes();

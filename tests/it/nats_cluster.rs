@@ -1,4 +1,4 @@
-//! The shipped configuration of three nodes: everything is kept three times, and one node may die.
+//! The shipped configuration of three nodes: all data has three replicas, and one node may die.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -24,7 +24,7 @@ fn free_ports<const N: usize>(from: u16) -> [u16; N] {
 }
 
 async fn world() -> World {
-    // Another run on this machine looks elsewhere.
+    // Another run on this machine uses other ports.
     let from = 10_000 + u16::try_from(std::process::id() % 10_000).expect("a small number");
     let nats = Nats::cluster(free_ports(from), free_ports(from + 100)).await;
     let agreed = async {
@@ -52,7 +52,7 @@ async fn a_cluster_stores_three_replicas_and_continues_without_one_node() {
 
     world.tokenbus.nats.kill().await;
     let goes_on = async {
-        // A list may come from any node, a read from the one that leads by now.
+        // Any replica may answer a list; the current leader answers a read.
         while world.tokenbus.get("oauth-connections").await != StatusCode::OK || world.read("kept").await != kept {
             sleep(Duration::from_millis(200)).await;
         }

@@ -187,7 +187,7 @@ async fn e4_two_tenants_in_operator_mode_only_reach_their_own_data() {
         let message = heard.next().await.expect("its own come");
         assert!(message.subject.contains(&acme) && message.payload == acme.as_bytes(), "{}", message.subject);
     }
-    // Its own subscription would answer for the others.
+    // The user's own subscription would hide a missing import.
     heard.unsubscribe().await.unwrap();
     Nats::flush(&tenant).await;
     let mut calls = worker.subscribe("ms.oauth.*.*").await.unwrap();

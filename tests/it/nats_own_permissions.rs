@@ -14,7 +14,7 @@ use crate::support::tokenbus::{PROGRAM, Tokenbus, run, settings};
 use crate::wire::Wire;
 use crate::world::World;
 
-/// A second gateway's user, and the first one, each for its own answers alone, as `nats/README.md` shows it.
+/// Two gateways' users, each allowed to receive only its own answers, as in `nats/README.md`.
 const NARROWED: (&str, &str) = (
     r#"        subscribe: { allow: ["oauth.reply.*.*", "_INBOX_edge.>"] }
       }
@@ -42,7 +42,7 @@ async fn e9_an_edge_with_a_fixed_id_only_receives_its_own_answers() {
     assert!(two.may_subscribe("oauth.reply.edge-number-two-------.*").await);
     assert!(two.may_subscribe(&format!("oauth.reply.{}.*", "edge-number-two-------")).await);
 
-    // The first one works with its fixed id, a worker beside it.
+    // The first gateway works with its fixed id, together with a worker.
     let world = World { tokenbus: Tokenbus::start_on(nats, &[]).await, provider: Provider::generous().await };
     let folder = tempfile::tempdir().unwrap();
     let nats = &world.tokenbus.nats;
@@ -64,7 +64,7 @@ async fn e6_no_edge_receives_answers_between_workers() {
     let (mut edge, worker) = (nats.connect("edge").await, nats.connect("worker").await);
     let mut wire = Wire::connect(&nats, "edge").await;
     assert!(!wire.may_subscribe("oauth.reply.worker.*.*").await);
-    // Even a gateway's user without limits, for the border is the account's.
+    // Even a gateway's user without limits, because the account is the border.
     let open = Nats::edited(&[("subscribe: { allow: [\"oauth.reply.*.*\", \"_INBOX_edge.>\"] }", "")], &[]).await;
     for (nats, is_open) in [(&nats, false), (&open, true)] {
         edge = if is_open { nats.connect("edge").await } else { edge };
@@ -119,7 +119,7 @@ async fn doctor(settings: &std::collections::HashMap<String, String>, role: &str
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
 }
 
-/// Takes one thing away; the process must name it and end.
+/// Removes one permission; the process must name it and end.
 #[track_caller]
 fn check(
     role: &'static str,

@@ -121,7 +121,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
     }
 }
 
-/// A gateway's user without limits: the account is a border of its own.
+/// Even a gateway's user without limits cannot cross the account's border.
 #[tokio::test]
 async fn e9_the_edges_account_keeps_even_an_unlimited_edge_user_from_stored_data() {
     let open = (
@@ -141,7 +141,7 @@ async fn e9_the_edges_account_keeps_even_an_unlimited_edge_user_from_stored_data
         }
     }
     assert_eq!(stored(&bus).await, before);
-    // A token goes past it, and an answer to a gateway does not.
+    // Subscribers of the account receive a token, but no answer to a gateway.
     let mut all = edge.subscribe(">").await.unwrap();
     Nats::flush(&edge).await;
     assert_eq!(world.connect("two").await.0, 200);

@@ -52,7 +52,7 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
     Nats::flush(&tenant).await;
     Nats::flush(&root).await;
 
-    // A record and an event of theirs, a login under way, a config; then one of its own.
+    // The other account's record, event and pending login, and a config; then the tenant's own message.
     bus.record(&format!("oauth.record.{other}.odd.one"), "theirs", 0, "at-theirs").await;
     let key = world.tokenbus.api_key(&other, "member").await;
     send(&world.tokenbus, reqwest::Method::GET, &key, "odd/oauth-login/two").await;
@@ -67,7 +67,7 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
         theirs += usize::from(message.subject.contains(&other));
     }
     assert!(theirs >= 3, "theirs were not on the bus: {theirs}");
-    // The four patterns that meet its own events, each once alone and once in a queue, end with the last one.
+    // Four patterns match the tenant's own events, each plain and in a queue group; each receives the last event.
     let (mut ends, mut records) = (0, 0);
     while ends < 8 {
         let message = tokio::time::timeout(std::time::Duration::from_mins(1), heard.next()).await;
@@ -79,7 +79,7 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
             ["ms", "integration", "oauth", account, _, _] | ["ms", "oauth", account, "event", _, _, _] => {
                 assert_eq!(*account, ACCOUNT, "{subject}");
             }
-            // Its own question by which the subscriptions were waited for, and the answer.
+            // The request that waited for the subscriptions, and its answer.
             ["$SYS", "REQ", "USER", "INFO"] | ["_INBOX_demo", ..] => {}
             _ => panic!("a tenant got {subject}"),
         }

@@ -13,7 +13,7 @@ use crate::support::nats::{binary, ports};
 use crate::support::tokenbus::PROGRAM;
 use crate::support::wait::PATIENCE;
 
-/// A server that takes TLS with client certificates only.
+/// A server that accepts only TLS with client certificates.
 struct Server {
     folder: TempDir,
     address: String,
@@ -47,7 +47,7 @@ impl Server {
         Self { address: address.to_owned(), folder, _process: process }
     }
 
-    /// Environment of a process that connects so; files by their names in the folder.
+    /// Environment of a process that connects with these files, named within the folder.
     fn settings(&self, scheme: &str, files: &[(&str, &str)]) -> Vec<(String, String)> {
         let path = |file: &str| self.folder.path().join(file).display().to_string();
         let mut settings = vec![("TOKENBUS_NATS__URL".to_owned(), format!("{scheme}://{}", self.address))];

@@ -190,7 +190,7 @@ async fn reads(world: &World, actor: &str) -> u64 {
     events.map(|event| event["count"].as_u64().expect("a read event counts")).sum()
 }
 
-/// The actor that the API key of this world is.
+/// The actor name of this world's API key.
 fn key_actor(world: &World) -> String {
     format!("key:{}", world.tokenbus.key.split('_').nth(1).unwrap())
 }

@@ -1,4 +1,4 @@
-//! One account's nodes that call more than they should: others are served all the same.
+//! Too many calls of one account's nodes: other accounts are still served.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::connected;
 use crate::support::tokenbus::ACCOUNT;
 
-/// More than a worker takes at once.
+/// More calls than a worker runs at once.
 const CALLS: usize = 1_500;
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
         headers.get("Nats-Service-Error-Code").map_or(String::new(), ToString::to_string)
     });
     let (refreshed, refused): (Vec<_>, Vec<_>) = codes.partition(String::is_empty);
-    // Some may get the error that the bus is slow: on a busy machine it is, with so many reads at once.
+    // On a busy machine some calls fail because the bus is slow with so many reads at once.
     let is_told = |code: &String| ["429", "503"].contains(&code.as_str());
     assert!(refreshed.len() >= 200 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
     assert!(refused.iter().any(|code| code == "429"), "{refused:?}");

@@ -117,7 +117,7 @@ async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     let jwt = mint::user(&world.tenant, &user, &json!({ "nats": { "bearer_token": true } }));
     let answer = world.list(&jwt).await;
     assert_eq!((answer.status, &answer.json()["results_total"]), (200, &json!(0)), "{}", answer.text);
-    // The resolver does not know the account; the system account has no connections, but belongs to the operator.
+    // The resolver does not know the first account. The system account is the operator's, but has no connections.
     let bearer = json!({ "nats": { "bearer_token": true } });
     let unknown = mint::user(&KeyPair::new_account(), &user, &bearer);
     assert_eq!(world.list(&unknown).await.status, 401);
@@ -130,7 +130,7 @@ async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     world.push(&json!({ "signing_keys": [signing.public_key()] })).await;
     eventually("the signing key is known", async || world.list(&signed).await.status == 200).await;
 
-    // And so does a revocation.
+    // A revocation, too, arrives with a newer JWT of the account.
     let revoked = json!({ "revocations": { user.public_key(): tokenbus::internals::system::now().as_second() } });
     assert_eq!(world.list(&jwt).await.status, 200);
     world.push(&revoked).await;

@@ -1,4 +1,4 @@
-//! Callers of every kind at once: over HTTP and on the bus, who ask for a refresh and who read near the expiry.
+//! Concurrent callers of every kind, over HTTP and on the bus, that refresh or read near the expiry.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn over_http(world: &World, path: &str) -> (String, Value) {
     (status.as_str().to_owned(), body)
 }
 
-/// The same of a call on the bus.
+/// Status and body of a call on the bus.
 async fn on_the_bus(node: &Client, call: &str, question: &Value) -> (String, Value) {
     let subject = format!("ms.oauth.{ACCOUNT}.{call}");
     let request = async_nats::client::Request::new().payload(question.to_string().into());
@@ -60,7 +60,7 @@ async fn d1_callers_of_every_kind_share_one_refresh_and_get_its_failure() {
     let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "10m")]).await;
     for name in ["good", "bad"] {
         assert_eq!(world.connect(name).await.0, 200, "{name}");
-        // A younger record would be the answer by itself.
+        // A more recent record would answer the callers without a refresh.
         Bus::of(&world.tokenbus.nats).await.age(name).await;
     }
     let node = world.tokenbus.nats.connect("demo").await;

@@ -23,7 +23,7 @@ fn is_refresh(received: &Received) -> bool {
     received.form().contains_key("refresh_token")
 }
 
-/// A provider whose refreshes end so.
+/// A provider that answers refreshes with `refreshed`.
 async fn provider(refreshed: Scripted) -> Provider {
     Provider::start(
         move |number, received| if is_refresh(received) { refreshed.clone() } else { Scripted::tokens(number) },
@@ -113,8 +113,8 @@ async fn d9_a_slow_revocation_keeps_the_schedule_of_a_new_login() {
     assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
 }
 
-/// A refresh of the connection that a login replaces is quicker than the login: it is no reason to send a person through
-/// the login again.
+/// A refresh finishes during a login of the same connection. The login still succeeds: the person need not log in
+/// again.
 #[tokio::test]
 async fn d3_a_login_replaces_the_record_of_a_concurrent_refresh() {
     let codes = |received: &[Received]| received.iter().filter(|received| received.form().contains_key("code")).count();
@@ -139,7 +139,7 @@ async fn d3_a_login_replaces_the_record_of_a_concurrent_refresh() {
     assert_eq!(schedules(&fleet).await, [json!({ "sequence": body["sequence"] })]);
 }
 
-/// A refresh finds no config, and notes that down when the config is back already.
+/// A refresh finds no config, and stores that failure only after the config has returned.
 #[tokio::test]
 async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanwhile() {
     let provider = Provider::generous().await;
@@ -203,7 +203,7 @@ async fn d1_a_failure_reaches_all_waiting_callers_at_once() {
     assert!(fleet.deliveries("refresh").await < 100, "each waits for one failure, not for a command of its own");
 }
 
-/// A worker dies between the tombstone and the provider; a refresh that is due meanwhile takes nothing away.
+/// A worker dies between the tombstone and the revocation; a refresh that becomes due meanwhile changes nothing.
 #[tokio::test]
 async fn g1_an_interrupted_revocation_is_repeated_by_the_next_worker() {
     let provider = revoking().await;

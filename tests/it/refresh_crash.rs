@@ -26,7 +26,7 @@ use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 
-/// A provider that takes each refresh token once, as strict ones do.
+/// A strict provider: it accepts each refresh token once.
 async fn strict_provider() -> Provider {
     let spent: Mutex<HashSet<String>> = Mutex::default();
     Provider::start(move |number, received| match received.form().remove("refresh_token") {
@@ -59,7 +59,7 @@ pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     (fleet, pushes)
 }
 
-/// Has the connection come up as due, as its schedule would some time.
+/// Publishes the due message of the connection, as its schedule would at its time.
 pub(crate) async fn due(fleet: &Fleet) {
     due_of(fleet, NAME).await;
 }
@@ -141,7 +141,7 @@ async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
     fleet.ready().await;
     let (status, body) = fleet.get(&format!("odd/oauth-refresh-token/{NAME}")).await;
     assert_eq!((status, &body["error"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("refresh_interrupted")), "{body}");
-    // Nor does the clock send it, however often it comes up.
+    // Due messages do not send it either, regardless of their number.
     let before = fleet.deliveries("refresh").await;
     due(&fleet).await;
     eventually("it comes up", async || fleet.deliveries("refresh").await > before).await;
@@ -154,7 +154,7 @@ async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
     assert_eq!(ending.stored["status_reason"], "invalid_grant");
 }
 
-/// Waits until the refresh that a dead or silent worker left is held back.
+/// Waits until the refresh of a dead or silent worker is held.
 async fn wait_until_held(fleet: &Fleet) {
     let reason = async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
     eventually("it is held back", async || reason().await == Some(json!("refresh_interrupted"))).await;
@@ -220,7 +220,7 @@ async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
     let cut = Instant::now();
     let _second = fleet.worker().await;
     wait_until_held(&fleet).await;
-    // Long, but short enough that it is back before its timeout.
+    // Long, but the worker returns before its timeout.
     sleep_until(cut + Duration::from_secs(20)).await;
     received.lock().unwrap().take();
     way.cut.send_replace(false);
@@ -256,11 +256,11 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
     let _second = fleet.worker().await;
     eventually("it is sent again", async || refreshes(&provider) == 2).await;
     let ending = ending(&fleet, &mut pushes, &provider).await;
-    // A provider that takes its refresh tokens more than once forgives it.
+    // A provider that accepts a refresh token twice tolerates the retry.
     assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
 }
 
-/// A worker that is paused at that failpoint until another one has finished its refresh, and then continues.
+/// Pauses a worker at that failpoint until another one has finished its refresh, then continues it.
 async fn stops_at(place: &'static str) -> Ending {
     let provider = strict_provider().await;
     let (fleet, mut pushes) = connected(&provider).await;
@@ -337,7 +337,7 @@ async fn d9_refreshes_due_while_no_worker_ran_are_done_in_the_order_of_their_due
     let sorted = ["a", "b", "c", "d", "e"];
     for (number, name) in (1..).zip(sorted) {
         due_of(&fleet, name).await;
-        // Each comes up before the next is set.
+        // Each schedule fires before the next is set.
         eventually("it comes up", async || stream().await.last_sequence == last + 2 * number).await;
     }
     let _worker = fleet.worker_with(&[("TOKENBUS_WORKER__CONCURRENCY", "1")]);

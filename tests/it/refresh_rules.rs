@@ -16,7 +16,7 @@ use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::eventually;
 use crate::world::{INTEGRATION, World, parameter};
 
-/// A token answer that is good for so many seconds.
+/// A token answer with a lifetime of so many seconds.
 fn tokens(number: usize, seconds: i64) -> Scripted {
     let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
     Scripted::json(200, &body)
@@ -74,7 +74,7 @@ async fn min_valid_has_a_default_setting_and_each_read_may_ask_for_more() {
     let world =
         World::with_settings(provider, &[("REFRESH__MIN_VALID", "50m"), ("REFRESH__MIN_INTERVAL", "900ms")]).await;
     connect(&world).await;
-    // At most half the lifetime counts, or each read would refresh.
+    // At most half the lifetime counts; otherwise each read would cause a refresh.
     assert_eq!(read(&world, "").await.1["access_token"], "at-0");
     assert_eq!(read(&world, "?min_valid=3500").await.1["access_token"], "at-0");
     eventually("a read asks for more", async || read(&world, "?min_valid=3599").await.1["access_token"] == "at-1")
@@ -104,7 +104,7 @@ async fn d6_no_refresh_starts_while_nats_is_down() {
         let began = Instant::now();
         connect(&world).await;
         signal(world.tokenbus.nats.pid(), "STOP");
-        // Before it is due. A machine that was busy meanwhile gets another chance.
+        // Before the due time. A busy machine may miss it, so the test tries again.
         if began.elapsed() < Duration::from_millis(1_500) {
             break;
         }
@@ -167,7 +167,7 @@ async fn d9_the_repair_pass_removes_an_entry_that_a_late_write_restored() {
     assert_eq!(read(&world, "").await.0, StatusCode::NOT_FOUND);
 }
 
-/// A worker whose clock was ahead has recorded a pass in the future.
+/// A worker with a fast clock has recorded a pass in the future.
 #[tokio::test]
 async fn d9_a_repair_pass_recorded_in_the_future_does_not_prevent_the_next() {
     let provider = Provider::start(|number, _| tokens(number, 3600)).await;

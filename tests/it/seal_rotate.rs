@@ -1,4 +1,4 @@
-//! Keys that are changed under load: added, promoted, and everything stored sealed anew.
+//! Keys that change under load: added, promoted, and all stored values re-sealed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const NAMES: [&str; 5] = ["w0", "w1", "w2", "w3", "w4"];
 struct Ring {
     fleet: Fleet,
     worker: Worker,
-    /// The key that everything is sealed with.
+    /// The key that seals all values.
     old: String,
     _provider: Provider,
 }
@@ -74,7 +74,7 @@ impl Ring {
         }
     }
 
-    /// Takes a key out of the keyring's file.
+    /// Removes a key from the keyring's file.
     fn drop_key(&self, id: &str) {
         let path = keys_file(&self.fleet);
         let mut keys: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
@@ -117,7 +117,7 @@ async fn entries(fleet: &Fleet, bucket: &str) -> Vec<jetstream::message::StreamM
     found
 }
 
-/// The keys noted to be in use.
+/// The keys that are listed as in use.
 async fn in_use(fleet: &Fleet) -> Vec<String> {
     let all = entries(fleet, "KV_oauth_meta").await;
     let keys = all.into_iter().find(|message| message.subject.ends_with(".keys")).expect("a note of the keys");

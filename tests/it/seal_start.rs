@@ -124,7 +124,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     .await;
     let state = begun.take();
     first.kill().await;
-    // Until the server has noticed, it may hand calls to the dead one.
+    // Until the server notices the death, it may route calls to the dead worker.
     let living = async || fleet.get("oauth-connections").await.0 == StatusCode::OK;
     eventually("the other one answers", living).await;
 

@@ -25,8 +25,8 @@ impl LosingFleet {
         Self { fleet, worker, provider }
     }
 
-    /// Connects. A bus that was killed may have lost the work queue with it, and takes nothing until workers have made
-    /// it again: then the login, of which no code was sent, is begun once more.
+    /// Connects. A killed bus may have lost the work queue, and accepts no command until a worker has recreated
+    /// it. In that case the login starts again; its code was not sent.
     async fn connect(&self, name: &str) -> u64 {
         let answer = std::cell::RefCell::new(Value::Null);
         eventually("a login is taken", async || {
@@ -40,14 +40,14 @@ impl LosingFleet {
         answer.into_inner()["sequence"].as_u64().expect("a sequence")
     }
 
-    /// Stops the bus, does that with the folder of the stream `OAUTH`, and starts the bus again.
+    /// Stops the bus, calls `change` with the folder of the stream `OAUTH`, and starts the bus again.
     async fn with_stopped_bus(&mut self, change: impl FnOnce(&Path)) {
         self.fleet.nats.kill().await;
         change(&folder_of_records(&self.fleet.nats.store()));
         self.fleet.nats.restart_once_killed().await;
     }
 
-    /// Waits for the bus, and for the workers' queue: a killed server may lose it, and then the worker makes it again.
+    /// Waits for the bus and for the workers' queue. A killed server may lose the queue; a worker then recreates it.
     async fn ready(&self) {
         self.fleet.ready().await;
         let jetstream = self.fleet.jetstream("worker").await;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 use crate::tidy::sources;
 
-/// A line of a worker's file that has to do with steps.
+/// A line of a worker's file that belongs to a numbered step.
 #[derive(Debug)]
 enum Mark {
     /// `// 2. Consume the login. …`

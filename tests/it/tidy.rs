@@ -75,7 +75,7 @@ fn f3_secrets_are_compared_in_constant_time() {
         let text = text.split("#[cfg(test)]").next().unwrap_or_default();
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with("//")) {
             let compared = [".expose() ==", ".expose() !=", "== hash", "!= hash", ".hash ==", ".hash !="];
-            // One word of a query that is no secret.
+            // A query parameter that is no secret.
             let is_word = line.contains("!= \"browser\"");
             assert!(is_word || compared.iter().all(|by| !line.contains(by)), "{}: {line}", path.display());
         }

@@ -134,7 +134,7 @@ impl Proxy {
                 let server = server.clone();
                 pairs.spawn(async move {
                     let mut server = TcpStream::connect(&server).await.unwrap();
-                    // Either end may hang up: that ends both.
+                    // When either end closes the connection, both end.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }

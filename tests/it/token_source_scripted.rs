@@ -1,4 +1,4 @@
-//! `TokenSource` against a worker that the test plays: answers and pushes in the order that the test wants.
+//! `TokenSource` with a test in the role of the worker, which sends answers and pushes in a chosen order.
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 use futures_util::StreamExt as _;
@@ -68,7 +68,7 @@ impl ScriptedBus {
     }
 }
 
-/// A connection whose token ends so many seconds from now.
+/// A connection whose token expires in so many seconds.
 fn connection(sequence: u64, token: &str, seconds: i64) -> Value {
     let now = tokenbus::internals::system::now();
     let expiry: Timestamp = now + SignedDuration::from_secs(seconds);
@@ -97,14 +97,14 @@ async fn wait_for_token(source: &mut TokenSource, before: &str, after: &str) {
 async fn the_higher_sequence_is_kept_in_either_order_of_arrival() {
     let mut bus = ScriptedBus::start().await;
     let old = bus.push("old").await;
-    // Pushed after the subscription, answered from before.
+    // The push is newer than the answer.
     let push = async |bus: &ScriptedBus| {
         bus.push("new").await;
     };
     let mut source = bus.opened(&connection(old, "old", 3600), push).await;
     wait_for_token(&mut source, "old", "new").await;
 
-    // The other way round.
+    // The answer is newer than the push.
     let mut source = bus.opened(&connection(old + 10, "newest", 3), async |_| {}).await;
     bus.push("older").await;
     let call = bus.call().await;
@@ -133,7 +133,7 @@ async fn a_connection_deleted_meanwhile_is_reported_as_revoked() {
     let mut source = bus.opened(&connection(sequence, "first", 2), async |_| {}).await;
     let call = bus.call().await;
     bus.unknown(&call).await;
-    // Once may be a record that is pushed before it is found; the token stays for the moment.
+    // A single 404 may precede the bucket's entry of a pushed record, so the token stays.
     let call = bus.call().await;
     assert_eq!(source.current().unwrap().status, Status::Active);
     bus.unknown(&call).await;

@@ -48,7 +48,7 @@ async fn connected(receiver: &Provider) -> World {
     world
 }
 
-/// The consumer of the events that go out.
+/// The consumer of the webhook events.
 async fn consumer(nats: &Nats) -> PullConsumer {
     let jetstream = jetstream::new(nats.connect("worker").await);
     jetstream.get_consumer_from_stream("webhook", "OAUTH_EVENTS").await.expect("workers made it")
@@ -138,7 +138,7 @@ async fn an_event_whose_worker_was_killed_while_sending_is_sent_again_with_the_s
     wait_until_sent(&world.tokenbus.nats).await;
 }
 
-/// Ten hours of deliveries, of which the test takes those in between itself.
+/// Simulates ten hours of deliveries: the test itself takes those between the first and the last.
 #[tokio::test]
 async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     let receiver = Provider::start(|_, _| Scripted::new(503, "text/plain", "canary: what receivers say")).await;
@@ -156,7 +156,7 @@ async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
     let consumer = consumer(&fleet.nats).await;
     let mut delivered = 1;
     while delivered < tokenbus::internals::MAX_WEBHOOK_DELIVERIES - 1 {
-        // One by one: the last message put back has to wait for the worker.
+        // One at a time, so that the last message put back is left for the worker.
         let batch = consumer.batch().max_messages(1).expires(PATIENCE).messages().await;
         let message = batch.expect("workers may pull").next().await.expect("in time").expect("a message");
         delivered = message.info().expect("a delivery").delivered;

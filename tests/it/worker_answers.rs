@@ -48,7 +48,7 @@ async fn check(world: &World, cases: &[(&str, u16, &str)]) {
         assert_eq!(after, before, "{code}");
     }
     assert_eq!(world.provider.received().len(), cases.len() + 1, "each code is sent once");
-    // Answers go out before commands are acknowledged.
+    // Workers send answers before they ack commands.
     eventually("the queue is empty", async || bus.messages("OAUTH_COMMANDS").await.is_empty()).await;
     assert!(bus.messages("OAUTH_DEAD").await.is_empty());
 }

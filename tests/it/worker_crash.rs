@@ -206,7 +206,7 @@ async fn stopped_at(place: &'static str) {
     fleet.idle().await;
     assert_eq!(fleet.stored(NAME).await.0, None, "{place}");
 
-    // The first worker's tokens are stored, as after a 504: no record was written since.
+    // The first worker's tokens are stored although the caller has had 504, because no newer record exists.
     first.signal("CONT");
     eventually("the late connection has an event", async || fleet.events().await.len() == 2).await;
     let events = fleet.events().await;

@@ -16,7 +16,7 @@ use crate::support::tokenbus::ACCOUNT;
 
 const CANARY: &str = "canary-of-the-queue";
 
-/// A command put together by hand, by someone who has the edge's password and nothing else.
+/// A command built by hand with the edge's password.
 struct Forged {
     subject: String,
     id: String,
@@ -171,7 +171,7 @@ async fn e6_answers_go_only_to_reply_subjects_of_our_form() {
     assert!(!worker.log().contains("command given up"), "{}", worker.log());
 }
 
-/// The answer to a command put together by hand.
+/// The answer to a command built by hand.
 async fn answer_to(edge: &async_nats::Client, seal_to: &str, forged: Forged) -> Value {
     let reply = format!("oauth.reply.{}.{}", random_id(), random_id());
     let mut replies = edge.subscribe(reply.clone()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Many at once: callbacks with one state, logins of one connection, admins at one config.
+//! Concurrency: callbacks with one state, logins of one connection, changes of one config.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -107,7 +107,7 @@ async fn parallel_puts_all_succeed_and_the_newest_record_applies() {
     }
 }
 
-/// A command whose worker dies before the record, then a newer put by another account; the old one comes again.
+/// The worker of a command dies before the record, another account's put follows, then the old command is redelivered.
 async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integration, String) -> Command) {
     let (fleet, mut configurer) = Fleet::configured("http://127.0.0.1:9").await;
     configurer.kill().await;

@@ -1,4 +1,4 @@
-//! Tokens that stay alive: refreshed when due, when asked, and no more once the provider refuses.
+//! Refreshes: when due, on request, and never again after the provider's refusal.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::support::tokenbus::{ACCOUNT, Tokenbus};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::world::{INTEGRATION, World};
 
-/// A token answer with the number of the request in it, good for so many seconds.
+/// A token answer that contains the number of the request, with a lifetime of so many seconds.
 fn tokens(number: usize, seconds: i64) -> Scripted {
     let body = json!({ "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": seconds });
     Scripted::json(200, &body)
@@ -230,7 +230,7 @@ async fn d9_a_lost_schedule_is_found_and_restored() {
     eventually("the repair pass finds it", async || bus.info("OAUTH_SCHEDULE").await.state.messages > 0).await;
 }
 
-/// Waits until the provider was asked so often.
+/// Waits until the provider has received that many requests.
 async fn wait_for_requests(world: &World, times: usize) {
     eventually("the provider is asked", async || world.provider.received().len() >= times).await;
 }

@@ -13,7 +13,7 @@ async fn ends_without_its_bus(how: &str) {
         assert_eq!(fleet.arrive(&state, "code").await.0, 200);
     }
     first.kill().await;
-    // So long that a wait for it would exceed the test's limit.
+    // So long that waiting for it would exceed the test's limit.
     let settings = [("TOKENBUS_REFRESH__REPAIR_INTERVAL", "1s"), ("TOKENBUS_WORKER__DRAIN", "10m")];
     let mut worker = fleet.worker_with(&settings);
     worker.ready().await;

@@ -1,4 +1,4 @@
-// The pages a person sees: sign in, then allow or deny. Plain forms, no script.
+// The pages for a person: sign in, then allow or deny. Plain forms without scripts.
 
 const escaped = (text) =>
   String(text).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);

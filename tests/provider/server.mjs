@@ -1,18 +1,18 @@
-// A real authorization server for the conformance suite: oidc-provider on a loopback port of its own, plain http.
+// The authorization server of the conformance suite: oidc-provider on a free loopback port, with plain http.
 //
 // Argument 1 is JSON: {"clients": [client metadata, RFC 7591 names], "access_token_ttl": seconds}.
-// stdout is one line, {"issuer": "http://127.0.0.1:<port>"}, once it listens. It ends when its standard input ends.
+// It prints one line, {"issuer": "http://127.0.0.1:<port>"}, as soon as it listens, and ends with its standard input.
 //
-// Beside the protocol's own routes (discovery names them) the suite has
-//   GET  /test/requests  what token and revocation endpoint were asked, in order, without a secret:
+// In addition to the protocol's routes (discovery names them) it has two for the suite:
+//   GET  /test/requests  the requests to the token and revocation endpoints, in order, without secrets:
 //                        [{route, grant_type, client_id, auth, status, error}]
-//   POST /test/faults    a JSON list, one entry for each of the next token requests: "pass", "unavailable" (503, not
-//                        looked at), "lost" (worked through, but the answer never leaves)
+//   POST /test/faults    sets faults: a JSON list with one entry for each of the next token requests, "pass",
+//                        "unavailable" (503 without processing) or "lost" (processed, but the answer is never sent)
 import { createServer } from 'node:http';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import * as pages from './pages.mjs';
 
-// The library tells its users not to run it like this in production, partly on stdout. stdout is ours.
+// The library prints warnings about production use, some of them to stdout. Tests parse stdout, so silence them.
 console.info = () => {};
 console.warn = () => {};
 const { Provider } = await import('oidc-provider');
@@ -76,9 +76,9 @@ async function body(req) {
 
 async function decide(details, form) {
   const { prompt, params, session, grantId } = details;
-  if (form.get('prompt') !== prompt.name) return { error: 'invalid_request', error_description: 'another form' };
+  if (form.get('prompt') !== prompt.name) return { error: 'invalid_request', error_description: 'the form is of another prompt' };
   if (prompt.name === 'login') return { login: { accountId: form.get('login') } };
-  if (form.get('decision') !== 'allow') return { error: 'access_denied', error_description: 'the user said no' };
+  if (form.get('decision') !== 'allow') return { error: 'access_denied', error_description: 'the user denied access' };
   const grant = (grantId && await provider.Grant.find(grantId))
     || new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
   grant.addOIDCScope((prompt.details.missingOIDCScope ?? []).join(' '));

@@ -1,4 +1,4 @@
-//! Programs that the tests start: killed on drop, and when the test dies without dropping anything.
+//! Programs that the tests start. They are killed on drop, and when the test process dies.
 
 use std::path::Path;
 use std::process::{Command as Blocking, ExitStatus, Stdio};

@@ -113,12 +113,12 @@ impl Fleet {
         worker
     }
 
-    /// Another worker, which will kill itself at that failpoint. Ready, and so is the edge.
+    /// Starts a worker that kills itself at that failpoint. Waits until it and the edge are ready.
     pub(crate) async fn worker_dying_at(&self, place: &str) -> Worker {
         self.worker_failing("FAIL_KILL_AT", place).await
     }
 
-    /// Another worker, which will pause at that failpoint. Ready, and so is the edge.
+    /// Starts a worker that pauses at that failpoint. Waits until it and the edge are ready.
     pub(crate) async fn worker_stopping_at(&self, place: &str) -> Worker {
         self.worker_failing("FAIL_STOP_AT", place).await
     }
@@ -149,7 +149,7 @@ impl Fleet {
         self.edge.ended().await
     }
 
-    /// Waits until the edge finds the bus and a worker there, and nodes find one, too.
+    /// Waits until the edge reaches the bus and a worker, and a worker serves nodes.
     pub(crate) async fn ready(&self) {
         eventually("the edge is ready", async || {
             let answer = self.http.get(self.endpoint("readyz")).send().await;

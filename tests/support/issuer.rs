@@ -6,7 +6,7 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-/// A key to sign with, and the same for others to check by.
+/// A signing key and its public key.
 pub(crate) struct Signer {
     pub(crate) id: &'static str,
     pub(crate) algorithm: Algorithm,

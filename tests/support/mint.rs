@@ -66,7 +66,7 @@ fn claims(issuer: &KeyPair, subject: &KeyPair, name: &str, nats: &Value) -> Valu
     json!({ "jti": "J", "iat": 1_700_000_000, "iss": issuer, "sub": subject, "name": name, "nats": nats })
 }
 
-/// Puts the fields of one object over those of another, object by object; null takes one out.
+/// Merges the fields of one object into another, recursively; null removes a field.
 fn merge(into: &mut Value, more: &Value) {
     let (Some(fields), Some(more)) = (into.as_object_mut(), more.as_object()) else { return };
     for (name, value) in more {

@@ -32,13 +32,13 @@ impl Nats {
         Self::on(binary(), root().join("nats/local.conf"), secrets, folder).await
     }
 
-    /// The same, but a write is answered before the disk has it: for benches that fill a store first.
+    /// The same without syncing writes, for benches that fill a store first.
     pub(crate) async fn start_unsynced() -> Self {
         Self::edited(&[("sync_interval: always", "sync_interval: 2m")], &[]).await
     }
 
-    /// A server on a copy of the configuration in which each first text is replaced by its second. The users named
-    /// besides get a password.
+    /// A server with a copy of the configuration in which the first text of each edit is replaced by the second. The
+    /// additional users get passwords.
     pub(crate) async fn edited(edits: &[(&str, &str)], users: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut secrets = generate(folder.path());

@@ -35,7 +35,7 @@ pub(crate) struct Tokenbus {
 }
 
 impl Tokenbus {
-    /// Starts a bus, declares what is on it, makes the keys, and serves. Further settings are named as in the
+    /// Starts a bus, declares streams and buckets, makes the keys, and serves. Further settings are named as in the
     /// environment, without `TOKENBUS_`.
     pub(crate) async fn start(more: &[(&str, &str)]) -> Self {
         Self::start_on(Nats::start().await, more).await
@@ -64,7 +64,7 @@ impl Tokenbus {
         Self { url, nats, admin_key, key, settings, as_admin, http, process, folder }
     }
 
-    /// Ends the program with SIGKILL and starts it again on the same bus. Its address is another one then.
+    /// Ends the program with SIGKILL and starts it again on the same bus, with a new address.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.process.kill().await;
         (self.process, self.url) = serve(&self.settings, self.folder.path()).await;
@@ -78,7 +78,7 @@ impl Tokenbus {
         (self.process, self.url) = listen(&self.settings, self.folder.path()).await;
     }
 
-    /// Waits until it can work.
+    /// Waits until the program is ready.
     pub(crate) async fn ready(&self) {
         ready(&self.url).await;
         self.nats.serves_nodes().await;
@@ -109,7 +109,7 @@ impl Tokenbus {
         self.http.request(method, self.endpoint(path))
     }
 
-    /// The redirect URI of this program at its present address.
+    /// The redirect URI at the program's current address.
     pub(crate) fn callback(&self) -> String {
         self.endpoint("hub/integrations/oauth-callback").into()
     }
@@ -163,7 +163,7 @@ async fn serve(settings: &HashMap<String, String>, folder: &Path) -> (Running, U
     (process, url)
 }
 
-/// Starts the program and waits no longer than until it listens.
+/// Starts the program and waits until it listens.
 async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, Url) {
     let mut process = Running::start(Path::new(PROGRAM), &folder.join("log"), |command| {
         command.envs(settings).args(["serve", "--role", "all"]);
@@ -172,7 +172,7 @@ async fn listen(settings: &HashMap<String, String>, folder: &Path) -> (Running, 
     (process, url)
 }
 
-/// Waits for the worker: the gateway listens before it, and answers 503 until then.
+/// Waits for the worker. The gateway listens earlier, and answers 503 until then.
 async fn ready(url: &Url) {
     // No idle connections: the gateway closes one after a minute, and a test that blocks its runtime misses that.
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");

@@ -48,7 +48,7 @@ impl Browser {
         self.arrive(callback).await
     }
 
-    /// Opens `url` in a second window, which belongs to the page in the first, and goes there.
+    /// Opens `url` in a second window, whose opener is the page in the first, and switches to that window.
     pub(crate) async fn open_popup(&self, url: &str) -> Popup {
         let opener = self.page.window().await;
         let script = "window.open(arguments[0], 'login', 'popup,width=520,height=680')";
@@ -58,12 +58,12 @@ impl Browser {
         Popup { opener, popup }
     }
 
-    /// Goes to a window.
+    /// Switches to a window.
     pub(crate) async fn show(&self, window: &Window) {
         self.page.switch_to(window).await;
     }
 
-    /// The text of the one element that `css` finds, once it is there.
+    /// Waits for the element that `css` selects, and returns its text.
     pub(crate) async fn text(&self, css: &str) -> String {
         self.page.element(css).await.text().await
     }
@@ -125,7 +125,7 @@ fn chosen_port(line: &str) -> Option<u16> {
     line.split_once("successfully on port ")?.1.trim_end_matches('.').parse().ok()
 }
 
-/// Over the pipe Chromium ends with its driver, however that ends. Nothing here calls home.
+/// With the pipe, Chromium ends when its driver ends, in any way. The flags disable background requests.
 fn capabilities(profile: &Path, more: &[&str]) -> Value {
     let profile = format!("--user-data-dir={}", profile.display());
     let mut arguments = vec![

@@ -1,4 +1,4 @@
-//! `tests/provider/install` and the scripts that bring the `nats` CLI, nats-py and schemathesis, once a run.
+//! Runs `tests/provider/install` and the scripts that install the `nats` CLI, nats-py and schemathesis, once per run.
 
 use crate::support::root;
 use std::io::Write;
@@ -53,7 +53,7 @@ pub(crate) fn schemathesis() -> Option<&'static Path> {
 fn installed(script: &str, arguments: &[&str]) -> (Option<i32>, PathBuf) {
     let mut command = Command::new(root().join(script));
     command.args(arguments);
-    // `make` hands it on under this name: of those that begin with TOKENBUS_, the program takes every one for a setting.
+    // `make` passes it on under this name, because the program treats every TOKENBUS_ variable as a setting.
     if let Some(cache) = std::env::var_os("CACHE") {
         command.env("TOKENBUS_CACHE", cache);
     }

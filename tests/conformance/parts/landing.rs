@@ -1,10 +1,10 @@
-//! A page of the suite's own: where a browser lands when a test has no tokenbus, and an application that opens logins.
+//! A page of the suite: the target of redirects in tests without tokenbus, and an application that opens logins.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// Keeps the messages that it is sent, and shows by a class of its own that scripts run.
+/// Keeps the messages that it receives. Its class `scripts` shows that scripts run.
 const PAGE: &str = "<!doctype html><title>An application</title><script>\
     document.documentElement.className = 'scripts';\
     const heard = []; onmessage = ({ origin, data }) => heard.push({ origin, data })</script>";

@@ -17,7 +17,7 @@ pub(crate) struct Provider {
     _folder: TempDir,
 }
 
-/// A request that the token or revocation endpoint was sent.
+/// A request to the token or revocation endpoint.
 #[derive(Debug, Deserialize, PartialEq)]
 pub(crate) struct Received {
     /// `token` or `revocation`.
@@ -34,9 +34,9 @@ pub(crate) struct Received {
 /// Treatment of a token request.
 #[derive(Clone, Copy)]
 pub(crate) enum Fault {
-    /// 503, not looked at.
+    /// Answers 503 without processing the request.
     Unavailable,
-    /// Worked through, but the answer never leaves.
+    /// Processes the request, but never sends the answer.
     Lost,
 }
 

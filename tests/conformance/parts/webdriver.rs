@@ -31,7 +31,7 @@ pub(crate) struct Element<'a> {
 }
 
 impl Page {
-    /// Has the driver on that port start a browser.
+    /// Starts a browser with the driver on that port.
     pub(crate) async fn start(port: u16, capabilities: Value) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let driver = format!("http://127.0.0.1:{port}/session");
@@ -54,7 +54,7 @@ impl Page {
         self.text("/source").await
     }
 
-    /// A picture of the window, in PNG.
+    /// A screenshot of the window, as PNG.
     pub(crate) async fn screenshot(&self) -> Vec<u8> {
         BASE64_STANDARD.decode(self.text("/screenshot").await).expect("a picture is in base64")
     }
@@ -84,7 +84,7 @@ impl Page {
         entries.as_array().cloned().expect("a list of entries")
     }
 
-    /// The element that `css` finds, once it is there.
+    /// Waits for the element that `css` selects.
     pub(crate) async fn element(&self, css: &str) -> Element<'_> {
         let wanted = json!({ "using": "css selector", "value": css });
         let poll = async {

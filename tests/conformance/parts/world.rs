@@ -8,9 +8,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use url::Url;
 
-/// The integration that the authorization server is here.
+/// The integration of the authorization server.
 pub(crate) const INTEGRATION: &str = "example";
-/// The connection that a test makes unless it says otherwise.
+/// The default connection of a test.
 pub(crate) const CONNECTION: &str = "workspace1";
 
 pub(crate) struct World {

@@ -38,7 +38,7 @@ fn mark_jwt(flows: &mut Flows, jwt: &str) {
     mark_signature(flows, "signature of a JWT", jwt.rsplit('.').next().expect("a JWT has parts"));
 }
 
-/// A signature as it is sent, and its bytes.
+/// A signature in its header form, and its bytes.
 fn mark_signature(flows: &mut Flows, name: &str, signature: &str) {
     flows.marks.add(name, signature);
     flows.marks.add(name, BASE64_URL_SAFE_NO_PAD.decode(signature).expect("a signature in base64"));
@@ -108,7 +108,7 @@ async fn ordinary_jwts(flows: &mut Flows) {
     assert_eq!(flows.ask(request).await.status, 401);
 }
 
-/// A key made over HTTP: it is in that one answer and nowhere else.
+/// A key created over HTTP: only that one answer contains it.
 async fn api_keys(flows: &mut Flows) {
     let as_admin = |flows: &Flows, method: Method, path: &str| {
         let tokenbus = &flows.world.tokenbus;

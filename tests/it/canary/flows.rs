@@ -1,4 +1,4 @@
-//! A provider of many moods, and requests whose refusals are kept to be looked at.
+//! A provider with several modes of answers, and requests whose error answers are kept for the search.
 
 use std::sync::{Arc, Mutex};
 
@@ -71,7 +71,7 @@ pub(crate) fn is_hook(received: &Received) -> bool {
     received.path.ends_with(HOOK)
 }
 
-/// The world with its provider's mood, and all answers that must not show a secret.
+/// The world, its provider's mode, and all answers that must not contain a secret.
 pub(crate) struct Flows {
     pub(crate) world: World,
     pub(crate) shown: Vec<u8>,
@@ -122,7 +122,7 @@ impl Flows {
         answer
     }
 
-    /// Has something looked at that was shown to somebody.
+    /// Adds an output to the places to search.
     pub(crate) fn show(&mut self, name: &str, text: &str) {
         self.shown.extend(format!("{name}: {text}\n").into_bytes());
     }
