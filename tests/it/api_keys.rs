@@ -232,7 +232,7 @@ async fn the_last_use_of_a_key_is_shown_and_rarely_written() {
         assert!(is_valid(tokenbus, &key).await);
     }
     let noted = async || entry(tokenbus, &id).await.unwrap().get("last_used").is_some();
-    eventually("its use is noted", noted).await;
+    eventually("the last use is stored", noted).await;
     // The last use of this key, and possibly of the admin's.
     let written = bus.last_sequence("KV_oauth_api_keys").await - before;
     assert!((1..=2).contains(&written), "{written}");
@@ -254,7 +254,7 @@ async fn writing_the_last_use_does_not_revive_a_revoked_key() {
     let (id, key) = made(tokenbus, admin, json!({})).await;
     assert!(is_valid(tokenbus, &key).await);
     let noted = async || entry(tokenbus, &id).await.unwrap().get("last_used").is_some();
-    eventually("a later use is noted", noted).await;
+    eventually("a later use is stored", noted).await;
     let list = listed(tokenbus, admin).await.to_string();
     for key in revoked {
         assert!(!list.contains(id_of(&key)), "{list}");

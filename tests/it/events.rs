@@ -77,7 +77,7 @@ async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
     down.store(false, Ordering::Relaxed);
     refuses.store(true, Ordering::Relaxed);
     // A recent failure is returned without asking the provider again.
-    eventually("the provider is asked again and refuses", async || {
+    eventually("the provider receives another request and refuses it", async || {
         send(tokenbus, Method::GET, key, refresh).await.status == 400
     })
     .await;

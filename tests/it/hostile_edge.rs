@@ -124,7 +124,7 @@ impl World {
     /// Waits for that many dead letters and returns their reasons.
     async fn given_up(&self, count: usize) -> Vec<String> {
         let list = async || self.fleet.cli(&["dead", "list", "--json"]).await;
-        eventually("the commands are given up", async || list().await.lines().count() == count).await;
+        eventually("the commands become dead letters", async || list().await.lines().count() == count).await;
         let letters = list().await;
         let read = |line: &str| serde_json::from_str::<Value>(line).unwrap()["letter"]["reason"].to_string();
         letters.lines().map(read).collect()

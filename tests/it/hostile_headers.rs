@@ -55,7 +55,7 @@ async fn e9_malformed_headers_stop_no_worker() {
     assert_eq!(fleet.arrive(&state, "code").await.0.as_u16(), 200);
     assert_eq!(fleet.get(&format!("{INTEGRATION}/oauth-token/one")).await.0.as_u16(), 200);
     let node = fleet.nats.connect("demo").await;
-    eventually("nodes are answered", async || {
+    eventually("calls of nodes are answered", async || {
         let question = json!({ "integration_id": INTEGRATION, "connection_id": "one" }).to_string();
         node.request(format!("ms.oauth.{ACCOUNT}.token"), question.into()).await.is_ok()
     })
@@ -82,7 +82,7 @@ async fn e9_a_command_with_malformed_headers_is_dropped_and_blocks_no_other() {
 /// its supervisor would start again.
 async fn assert_dropped(fleet: Fleet, first: Worker, many: usize) {
     let worker = std::cell::RefCell::new(first);
-    eventually("the commands are given up", async || {
+    eventually("the commands become dead letters", async || {
         if worker.borrow_mut().has_ended() {
             *worker.borrow_mut() = fleet.worker_with(&[]);
         }

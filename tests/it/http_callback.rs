@@ -74,7 +74,7 @@ async fn b1_an_expired_state_is_401_without_a_call_to_the_provider() {
     let world = World::with_settings(Provider::generous().await, &[("OAUTH__LOGIN_TTL", "1s")]).await;
     let state = world.login("one").await.state;
     let bus = Bus::of(&world.tokenbus.nats).await;
-    eventually("the login ends with its time", async || bus.info("KV_oauth_states").await.state.messages == 0).await;
+    eventually("the login expires", async || bus.info("KV_oauth_states").await.state.messages == 0).await;
     world.callback_json(&[("code", "c"), ("state", &state)]).await.assert_error(401, "expired");
     assert!(world.provider.received().is_empty());
 }

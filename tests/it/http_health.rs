@@ -46,7 +46,7 @@ async fn a_gateway_is_not_ready_while_a_bucket_that_logins_need_is_missing() {
         // The last result is cached for a moment.
         answer.status == 503 && answer.error().contains("KV_oauth_states is missing")
     };
-    eventually("readiness names it", is_named).await;
+    eventually("readiness names the missing stream or bucket", is_named).await;
 }
 
 #[tokio::test]

@@ -198,7 +198,7 @@ async fn g3_an_issuer_that_hangs_delays_one_caller_and_the_others_are_refused() 
     let first = list(&world, &jwt);
     let others = async {
         let received = async || world.provider.received().iter().any(|received| received.path == "/jwks");
-        eventually("the issuer is asked", received).await;
+        eventually("the issuer receives a request", received).await;
         join_all((0..20).map(|_| list(&world, &jwt))).await
     };
     tokio::pin!(first);

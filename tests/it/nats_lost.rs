@@ -44,7 +44,7 @@ async fn assert_restored(world: &World) {
     world.tokenbus.ready().await;
     let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
     let has_schedule = async || bus.try_info("OAUTH_SCHEDULE").await.is_some_and(|info| info.state.messages > 0);
-    eventually("it has its schedule again", has_schedule).await;
+    eventually("the connection has its schedule again", has_schedule).await;
     assert_eq!(world.connect("two").await.0, StatusCode::OK);
 }
 

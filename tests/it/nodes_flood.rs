@@ -30,7 +30,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let request = || Request::new().payload(question.clone().into()).timeout(Some(Duration::from_mins(1)));
     let flood = join_all((0..CALLS).map(|_| node.send_request(format!("ms.oauth.{ACCOUNT}.refresh"), request())));
     let other = async {
-        eventually("the refresh is under way", async || provider.received().len() == 2).await;
+        eventually("the refresh is running", async || provider.received().len() == 2).await;
         let list = Request::new().payload("{}".into()).timeout(Some(Duration::from_mins(1)));
         admin.send_request(format!("ms.oauth.{}.list", new_account()), list).await.expect("an answer");
     };

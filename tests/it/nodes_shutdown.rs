@@ -40,7 +40,7 @@ async fn g2_a_worker_answers_running_calls_and_publishes_its_read_counts_before_
         unreachable!("it asks for ever")
     };
     let stop = async {
-        eventually("the provider is asked", async || provider.received().len() == 2).await;
+        eventually("the provider receives the request", async || provider.received().len() == 2).await;
         worker.signal("TERM");
     };
     let (received, ()) = tokio::join!(call, stop);

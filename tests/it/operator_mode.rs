@@ -128,7 +128,7 @@ async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     let signed = mint::user(&signing, &user, &of_account);
     assert_eq!(world.list(&signed).await.status, 401);
     world.push(&json!({ "signing_keys": [signing.public_key()] })).await;
-    eventually("the signing key is known", async || world.list(&signed).await.status == 200).await;
+    eventually("the new signing key is accepted", async || world.list(&signed).await.status == 200).await;
 
     // A revocation, too, arrives with a newer JWT of the account.
     let revoked = json!({ "revocations": { user.public_key(): tokenbus::internals::system::now().as_second() } });

@@ -67,14 +67,14 @@ async fn d9_a_refresh_that_fails_after_a_new_login_keeps_the_logins_schedule() {
     let (fleet, _pushes) = connected(&provider).await;
     let _worker = fleet.worker().await;
     due(&fleet).await;
-    eventually("the refresh is under way", async || provider.received().iter().any(is_refresh)).await;
+    eventually("the refresh is running", async || provider.received().iter().any(is_refresh)).await;
     let state = fleet.login(NAME).await;
     let (status, body) = fleet.arrive(&state, "code").await;
     assert_eq!(status, StatusCode::OK, "{body}");
     connected_anew.send_replace(true);
     eventually("the old refresh fails", async || failures(&fleet).await > 0).await;
     let set_for = json!({ "sequence": body["sequence"] });
-    eventually("what is set is the login's", async || schedules(&fleet).await == [set_for.clone()]).await;
+    eventually("the remaining schedule is the login's", async || schedules(&fleet).await == [set_for.clone()]).await;
     assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1);
 }
 
@@ -162,7 +162,7 @@ async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanw
     let _second = fleet.worker().await;
     edge.bus.command(put, &caller).await.expect("the config is back");
     first.signal("CONT");
-    eventually("it is refreshed", async || provider.received().iter().any(is_refresh)).await;
+    eventually("the token is refreshed", async || provider.received().iter().any(is_refresh)).await;
 }
 
 /// A refresh that becomes due while a caller's refresh is queued must not be lost: the caller's may end without a new
@@ -186,7 +186,7 @@ async fn d9_a_refresh_due_while_a_callers_refresh_is_queued_is_not_lost() {
     // Don't count one that is about to be dropped.
     let second =
         async || schedules(&fleet).await == [json!({ "sequence": fleet.stored(NAME).await.0.unwrap()["sequence"] })];
-    eventually("it is the connection's", second).await;
+    eventually("the schedule is that of the current connection", second).await;
     fleet.idle().await;
     assert_eq!(schedules(&fleet).await.len(), 1);
 }
@@ -257,7 +257,7 @@ async fn a_postponed_refresh_whose_worker_dies_is_held() {
         let _second = fleet.worker().await;
         let stored_reason =
             async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
-        eventually("it is held", async || stored_reason().await == Some(json!("refresh_interrupted"))).await;
+        eventually("the refresh is held", async || stored_reason().await == Some(json!("refresh_interrupted"))).await;
         fleet.idle().await;
         assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1, "{step}");
         assert_eq!(schedules(&fleet).await.len(), 1, "{step}");

@@ -106,7 +106,7 @@ async fn dies_at(place: &'static str) -> Ending {
     due(&fleet).await;
     assert!(!doomed.ended().await.success(), "{place}");
     let _second = fleet.worker().await;
-    eventually("the provider has been asked", async || refreshes(&provider) > 0).await;
+    eventually("the provider has received the request", async || refreshes(&provider) > 0).await;
     ending(&fleet, &mut pushes, &provider).await
 }
 
@@ -144,10 +144,10 @@ async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
     // Due messages do not send it either, regardless of their number.
     let before = fleet.deliveries("refresh").await;
     due(&fleet).await;
-    eventually("it comes up", async || fleet.deliveries("refresh").await > before).await;
+    eventually("the due refresh is delivered", async || fleet.deliveries("refresh").await > before).await;
     fleet.idle().await;
-    assert_eq!(refreshes(&provider), 1, "the first worker may still bring its record");
-    eventually("it is sent again", async || refreshes(&provider) == 2).await;
+    assert_eq!(refreshes(&provider), 1, "the first worker may still write its record");
+    eventually("the message is sent again", async || refreshes(&provider) == 2).await;
     let ending = ending(&fleet, &mut pushes, &provider).await;
     assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 0, 1));
     assert_eq!(ending.stored["status"], "needs_reauthorization");
@@ -157,7 +157,7 @@ async fn d4_a_worker_killed_inside_the_window_causes_one_retry_and_no_loop() {
 /// Waits until the refresh of a dead or silent worker is held.
 async fn wait_until_held(fleet: &Fleet) {
     let reason = async || fleet.stored(NAME).await.0.map(|stored| stored["refresh_failure"]["reason"].clone());
-    eventually("it is held back", async || reason().await == Some(json!("refresh_interrupted"))).await;
+    eventually("the refresh is held", async || reason().await == Some(json!("refresh_interrupted"))).await;
     fleet.idle().await;
 }
 
@@ -225,7 +225,7 @@ async fn d3_a_worker_cut_off_after_the_providers_answer_may_store_it_later() {
     received.lock().unwrap().take();
     way.cut.send_replace(false);
     let newer = async || fleet.events().await.iter().any(|event| event["event"] == "refreshed");
-    eventually("the first one brings its record", newer).await;
+    eventually("the first worker writes its record", newer).await;
     let ending = ending(&fleet, &mut pushes, &provider).await;
     assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0));
     assert_eq!(ending.stored["status"], "active");
@@ -254,7 +254,7 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
     due(&fleet).await;
     first.ended().await;
     let _second = fleet.worker().await;
-    eventually("it is sent again", async || refreshes(&provider) == 2).await;
+    eventually("the message is sent again", async || refreshes(&provider) == 2).await;
     let ending = ending(&fleet, &mut pushes, &provider).await;
     // A provider that accepts a refresh token twice tolerates the retry.
     assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
@@ -273,12 +273,12 @@ async fn stops_at(place: &'static str) -> Ending {
         let events = fleet.events().await;
         events.iter().any(|event| event["event"] == "refreshed" || event["event"] == "needs_reauthorization")
     };
-    eventually("another one has ended it", is_over).await;
+    eventually("another worker has ended the command", is_over).await;
     fleet.idle().await;
     stopped.signal("CONT");
     let went_on =
         |log: &str| ["done", "another worker has the command", "ack not confirmed"].iter().any(|end| log.contains(end));
-    eventually("the first one goes on", async || went_on(&stopped.log())).await;
+    eventually("the first worker continues", async || went_on(&stopped.log())).await;
     drop(second);
     ending(&fleet, &mut pushes, &provider).await
 }
@@ -338,7 +338,7 @@ async fn d9_refreshes_due_while_no_worker_ran_are_done_in_the_order_of_their_due
     for (number, name) in (1..).zip(sorted) {
         due_of(&fleet, name).await;
         // Each schedule fires before the next is set.
-        eventually("it comes up", async || stream().await.last_sequence == last + 2 * number).await;
+        eventually("the refresh becomes due", async || stream().await.last_sequence == last + 2 * number).await;
     }
     let _worker = fleet.worker_with(&[("TOKENBUS_WORKER__CONCURRENCY", "1")]);
     eventually("all are refreshed", async || refreshes(&provider) == sorted.len()).await;

@@ -63,8 +63,11 @@ async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_
     assert_eq!(world.provider.received().len(), 1, "the provider gets no request meanwhile");
 
     assert_eq!(configure(&world, Method::PUT).await, StatusCode::OK);
-    eventually("it is refreshed at once", async || world.provider.received().len() > 1).await;
-    eventually("all is well", async || read(&world, "").await.1.get("status_reason").is_none()).await;
+    eventually("the token is refreshed at once", async || world.provider.received().len() > 1).await;
+    eventually("the connection has no failure any more", async || {
+        read(&world, "").await.1.get("status_reason").is_none()
+    })
+    .await;
     assert!(read(&world, "").await.1["access_token"].is_string());
 }
 
@@ -77,8 +80,10 @@ async fn min_valid_has_a_default_setting_and_each_read_may_ask_for_more() {
     // At most half the lifetime counts; otherwise each read would cause a refresh.
     assert_eq!(read(&world, "").await.1["access_token"], "at-0");
     assert_eq!(read(&world, "?min_valid=3500").await.1["access_token"], "at-0");
-    eventually("a read asks for more", async || read(&world, "?min_valid=3599").await.1["access_token"] == "at-1")
-        .await;
+    eventually("a read with a longer min_valid refreshes the token", async || {
+        read(&world, "?min_valid=3599").await.1["access_token"] == "at-1"
+    })
+    .await;
 }
 
 /// A waiting caller gets an error before the gateway's own timeout, and a reader gets the still valid token.
@@ -115,7 +120,7 @@ async fn d6_no_refresh_starts_while_nats_is_down() {
     sleep(Duration::from_secs(7)).await;
     assert_eq!(world.provider.received().len(), before);
     signal(world.tokenbus.nats.pid(), "CONT");
-    eventually("it is refreshed afterwards", async || world.provider.received().len() > before).await;
+    eventually("the token is refreshed afterwards", async || world.provider.received().len() > before).await;
 }
 
 #[tokio::test]
@@ -129,10 +134,10 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     let other = format!("ms.integration.oauth.config.{INTEGRATION}.{ACCOUNT}.none");
     bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
     bus.due("w").await;
-    eventually("it is turned away", async || world.tokenbus.log().contains("cannot queue a due refresh")).await;
+    eventually("the queue rejects the due refresh", async || world.tokenbus.log().contains("cannot queue a due refresh")).await;
     assert_eq!(world.provider.received().len(), 1);
     bus.limit("OAUTH_COMMANDS", -1).await;
-    eventually("it is refreshed", async || world.provider.received().len() > 1).await;
+    eventually("the token is refreshed", async || world.provider.received().len() > 1).await;
 }
 
 #[tokio::test]
@@ -143,10 +148,10 @@ async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     // A command that no worker can read.
     bus.change("w", |stored| *stored = json!({ "sequence": stored["sequence"] })).await;
     bus.due("w").await;
-    eventually("it is given up", async || !bus.events("refresh_failed").await.is_empty()).await;
+    eventually("the refresh is given up", async || !bus.events("refresh_failed").await.is_empty()).await;
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "given_up");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "there is a new schedule");
-    eventually("the queue has its place again", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
+    eventually("the queue is empty again", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
     assert_eq!(world.provider.received().len(), 1);
 }
 
@@ -163,7 +168,7 @@ async fn d9_the_repair_pass_removes_an_entry_that_a_late_write_restored() {
     assert_eq!(bus.info("KV_oauth_connections").await.state.messages, 0, "nothing is left of it");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0);
     bus.client.request(key, stored.payload).await.expect("stored");
-    eventually("it is gone again", async || bus.info("KV_oauth_connections").await.state.messages == 0).await;
+    eventually("the entry is gone again", async || bus.info("KV_oauth_connections").await.state.messages == 0).await;
     assert_eq!(read(&world, "").await.0, StatusCode::NOT_FOUND);
 }
 
@@ -177,7 +182,8 @@ async fn d9_a_repair_pass_recorded_in_the_future_does_not_prevent_the_next() {
     bus.client.request("$KV.oauth_meta.repair", mark.into()).await.expect("stored");
     connect(&world).await;
     bus.purge("OAUTH_SCHEDULE", ">").await;
-    eventually("it has a schedule again", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 1).await;
+    eventually("the connection has a schedule again", async || bus.info("OAUTH_SCHEDULE").await.state.messages == 1)
+        .await;
 }
 
 #[tokio::test]
@@ -215,7 +221,7 @@ async fn d5_a_provider_that_is_down_does_not_delay_another() {
         let callback = world.callback(&[("code", "c"), ("state", &state)]);
         assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
     }
-    eventually("the good one's are refreshed", async || good.received().len() == 8).await;
+    eventually("the tokens of the working provider are refreshed", async || good.received().len() == 8).await;
     let received = world.provider.received().iter().filter(|received| is_refresh(received)).count();
     assert!(received < 16, "the dead one's are not all through yet: {received}");
     assert!(most.load(Ordering::SeqCst) <= 2, "two at once, not {}", most.load(Ordering::SeqCst));

@@ -167,7 +167,7 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
 
     // A key that is no longer in use can be removed; old and new workers run without it.
     ring.drop_key(&ring.old);
-    eventually("the keyring is taken up", async || ring.worker.log().matches("keyring reloaded").count() > 1).await;
+    eventually("the keyring is reloaded", async || ring.worker.log().matches("keyring reloaded").count() > 1).await;
     let _second = fleet.worker().await;
     connect(fleet, "w0").await;
     ring.assert_sealed_with(&new).await;
@@ -222,7 +222,7 @@ async fn e2_an_older_key_stays_in_use_while_a_login_needs_it() {
     let state = fleet.login("w0").await;
     let new = ring.promote().await;
     let mut rotating = ring.rotating(&[]);
-    eventually("everything else is sealed anew", async || sealed_with(fleet).await == BTreeSet::from([new.clone()]))
+    eventually("all other values are re-sealed", async || sealed_with(fleet).await == BTreeSet::from([new.clone()]))
         .await;
     assert!(rotating.try_wait().unwrap().is_none());
     assert_eq!(in_use(fleet).await, [ring.old.clone(), new.clone()]);

@@ -104,7 +104,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     let id = id["id"].as_str().unwrap();
     run(&fleet.settings, &["keys", "promote", id]).await;
     first.signal("HUP");
-    eventually("the keyring is taken up", async || first.log().contains("keyring reloaded")).await;
+    eventually("the keyring is reloaded", async || first.log().contains("keyring reloaded")).await;
     // Each worker seals with its own key, so repeat until the first worker has handled one.
     eventually("the config is sealed with the new key", async || {
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
@@ -114,7 +114,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     })
     .await;
     let begun = std::cell::Cell::new(String::new());
-    eventually("the first one begins a login", async || {
+    eventually("the first worker begins a login", async || {
         let (status, body) = fleet.get("odd/oauth-login/w").await;
         if status == StatusCode::OK {
             begun.set(state_of(&body["oauth_url"]));
@@ -126,7 +126,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     first.kill().await;
     // Until the server notices the death, it may route calls to the dead worker.
     let living = async || fleet.get("oauth-connections").await.0 == StatusCode::OK;
-    eventually("the other one answers", living).await;
+    eventually("the other worker answers", living).await;
 
     let arrives = fleet.arrive(&state, "code");
     let comes = async {

@@ -29,7 +29,7 @@ impl LosingFleet {
     /// it. In that case the login starts again; its code was not sent.
     async fn connect(&self, name: &str) -> u64 {
         let answer = std::cell::RefCell::new(Value::Null);
-        eventually("a login is taken", async || {
+        eventually("a login is accepted", async || {
             let state = self.fleet.login(name).await;
             let (status, body) = self.fleet.arrive(&state, "code").await;
             assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{status} {body}");
@@ -51,7 +51,7 @@ impl LosingFleet {
     async fn ready(&self) {
         self.fleet.ready().await;
         let jetstream = self.fleet.jetstream("worker").await;
-        eventually("the queue is there", async || match jetstream.get_stream("OAUTH_COMMANDS").await {
+        eventually("the queue exists", async || match jetstream.get_stream("OAUTH_COMMANDS").await {
             Ok(queue) => queue.consumer_info("exchange").await.is_ok(),
             Err(_) => false,
         })
@@ -162,7 +162,7 @@ async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
     let arrived = lost.fleet.arrive(&state, "code");
     let told = async {
         let text = format!("OAUTH ends at sequence 1, but a stored connection or config has {stored}");
-        eventually("the worker says so", async || lost.worker.log().contains(&text)).await;
+        eventually("the worker logs the error", async || lost.worker.log().contains(&text)).await;
     };
     let ((status, body), ()) = tokio::join!(arrived, told);
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{body}");

@@ -57,7 +57,7 @@ async fn consumer(nats: &Nats) -> PullConsumer {
 /// Waits until no event is pending or waiting for a retry.
 async fn wait_until_sent(nats: &Nats) {
     let consumer = consumer(nats).await;
-    eventually("nothing is to be sent any more", async || {
+    eventually("no webhook is pending", async || {
         let info = consumer.get_info().await.expect("the server says how it is");
         (info.num_ack_pending, info.num_pending) == (0, 0)
     })

@@ -271,7 +271,7 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     assert_eq!(newer["access_token"], "at-1");
 
     first.signal("CONT");
-    eventually("the late one is refused", async || first.log().contains("superseded")).await;
+    eventually("the late exchange is refused", async || first.log().contains("superseded")).await;
     fleet.idle().await;
     let reasons: Vec<Value> = fleet.events().await.iter().map(|event| event["reason"].clone()).collect();
     assert_eq!(reasons, [json!("exchange_interrupted"), Value::Null]);

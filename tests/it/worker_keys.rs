@@ -15,7 +15,7 @@ async fn fleet() -> Fleet {
 async fn debug_worker(fleet: &Fleet) -> Worker {
     let worker = fleet.worker_with(&[DEBUG_LOG]);
     worker.ready().await;
-    eventually("it watches API keys", async || worker.log().contains("watching API keys")).await;
+    eventually("the worker watches API keys", async || worker.log().contains("watching API keys")).await;
     worker
 }
 
@@ -69,8 +69,10 @@ async fn a_known_key_is_verified_without_asking_the_bus() {
     let create_key = create_key(&fleet, &[]).await;
     let key = text(&create_key, "key");
     wait_until_known(&fleet, key, &[&worker]).await;
-    eventually("its use is noted", async || fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used"))
-        .await;
+    eventually("the last use is stored", async || {
+        fleet.cli(&["api-keys", "list", "--json"]).await.contains("last_used")
+    })
+    .await;
     fleet.list_with(key).await;
     let reads = || worker.log().matches("reading an API key").count();
     let before = reads();
@@ -95,7 +97,8 @@ async fn keys_revoked_after_a_bus_outage_are_refused() {
     wait_until_known(&fleet, text(&create_key, "key"), &[&worker]).await;
     fleet.cli(&["api-keys", "revoke", text(&create_key, "id")]).await;
     eventually("the key is refused", async || fleet.list_with(text(&create_key, "key")).await == 401).await;
-    eventually("it watches again", async || worker.log().matches("watching API keys").count() > 1).await;
+    eventually("the worker watches API keys again", async || worker.log().matches("watching API keys").count() > 1)
+        .await;
 }
 
 #[tokio::test]

@@ -162,7 +162,7 @@ async fn d5_a_failing_provider_is_retried_later_and_reads_return_the_old_token()
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "it is tried again");
     // The event is published before the acknowledgement.
     let is_idle = async || bus.info("OAUTH_COMMANDS").await.state.messages == 0;
-    eventually("it waits in no queue", is_idle).await;
+    eventually("the refresh waits in no queue", is_idle).await;
 }
 
 #[tokio::test]
@@ -227,12 +227,12 @@ async fn d9_a_lost_schedule_is_found_and_restored() {
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
     let bus = Bus::of(&world.tokenbus.nats).await;
     bus.purge("OAUTH_SCHEDULE", &format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at")).await;
-    eventually("the repair pass finds it", async || bus.info("OAUTH_SCHEDULE").await.state.messages > 0).await;
+    eventually("the repair pass sets the schedule", async || bus.info("OAUTH_SCHEDULE").await.state.messages > 0).await;
 }
 
 /// Waits until the provider has received that many requests.
 async fn wait_for_requests(world: &World, times: usize) {
-    eventually("the provider is asked", async || world.provider.received().len() >= times).await;
+    eventually("the provider receives the request", async || world.provider.received().len() >= times).await;
 }
 
 #[tokio::test]

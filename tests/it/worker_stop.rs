@@ -19,7 +19,7 @@ async fn ends_without_its_bus(how: &str) {
     worker.ready().await;
     signal(fleet.nats.pid(), how);
     let is_missed = |log: &str| log.contains("cannot take commands") && log.contains("repair pass failed");
-    eventually("the worker misses its bus", async || is_missed(&worker.log())).await;
+    eventually("the worker notices the outage", async || is_missed(&worker.log())).await;
     worker.signal("TERM");
     let ended = worker.ended().await;
     if how == "STOP" {
@@ -46,7 +46,7 @@ async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
     fleet.nats.restart_once_killed().await;
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let said = async || http.get(fleet.endpoint("readyz")).send().await.expect("the edge answers").text().await;
-    eventually("the gateway is on the bus again", async || {
+    eventually("the gateway has reconnected", async || {
         let said = said().await.expect("a whole answer");
         assert!(!said.contains("ready\"}"), "no worker is running: {said}");
         said.contains("no worker answers")

@@ -179,7 +179,7 @@ async fn ready(url: &Url) {
     let readiness = url.join("readyz").expect("a path makes a URL");
     let is_ready =
         async || http.get(readiness.clone()).send().await.expect("tokenbus answers").status() == StatusCode::OK;
-    eventually("tokenbus gets ready; its log says why not", is_ready).await;
+    eventually("tokenbus is ready; otherwise see its log", is_ready).await;
 }
 
 /// Settings of a process that connects as `user`.
