@@ -134,7 +134,10 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     let other = format!("ms.integration.oauth.config.{INTEGRATION}.{ACCOUNT}.none");
     bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
     bus.due("w").await;
-    eventually("the queue rejects the due refresh", async || world.tokenbus.log().contains("cannot queue a due refresh")).await;
+    eventually("the queue rejects the due refresh", async || {
+        world.tokenbus.log().contains("cannot queue a due refresh")
+    })
+    .await;
     assert_eq!(world.provider.received().len(), 1);
     bus.limit("OAUTH_COMMANDS", -1).await;
     eventually("the token is refreshed", async || world.provider.received().len() > 1).await;
