@@ -18,9 +18,10 @@ use url::Url;
 
 use self::backend::{Backend, RequestContext};
 use self::listener::client_address;
+pub(crate) use self::listener::limits::Limits;
 pub(crate) use self::listener::rate_limits::Rate;
 use self::listener::rate_limits::RateLimits;
-pub(crate) use self::listener::server::{Drain, Limits, run};
+pub(crate) use self::listener::server::{Drain, run};
 pub(crate) use self::listener::tls::{CERTIFICATE_CHECK_INTERVAL, Certificates};
 use self::routes::error::HttpError;
 pub(crate) use self::routes::metrics::Metrics;

@@ -1,7 +1,7 @@
-//! A connection's newest state: subscribe, ask once, then take every state with a higher sequence.
+//! A connection's newest state: subscribes to pushes, asks once, then replaces the state by each one with a higher sequence.
 //!
-//! Pushes are at most once, so a push that was missed is made up for by asking: after each reconnect, and shortly before
-//! the token expires if no push has come.
+//! A push is delivered at most once. To make up for a missed one, the source asks a worker after each reconnect, and shortly
+//! before the token expires if no push has arrived.
 
 use std::error::Error;
 use std::sync::atomic::Ordering;
@@ -32,7 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Time until the next question when nothing is expected, and the longest sleep: timers reject very large values.
 const IDLE: Duration = Duration::from_hours(24);
 
-/// Why a token source could not be opened, or ended.
+/// Error that prevents the opening of a token source, or ends it.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenSourceError {
     /// The client could not subscribe to the token subject.
@@ -190,7 +190,7 @@ impl Follower {
         }
     }
 
-    /// Takes over a state if it is newer, and returns true if it was.
+    /// Replaces the current state if the given one is newer. Returns true if it was.
     fn update(&mut self, connection: OauthConnection) -> bool {
         let is_newer = self.sender.borrow().as_ref().is_none_or(|current| current.sequence < connection.sequence);
         if is_newer {
@@ -201,7 +201,7 @@ impl Follower {
         is_newer
     }
 
-    /// Takes over an answer and returns the time of the next question.
+    /// Uses an answer, and returns the time of the next question.
     fn handle_answer(&mut self, answer: Result<OauthConnection, CallError>) -> Instant {
         match answer {
             Ok(connection) => {
@@ -232,7 +232,7 @@ impl Follower {
         idle()
     }
 
-    /// Time of the next question if no push comes: when the token is so near its expiry that a read refreshes it.
+    /// Time of the next question if no push arrives: when the token is so near its expiry that a read refreshes it.
     fn next_question(&mut self) -> Instant {
         let near = self.sender.borrow().as_ref().and_then(OauthConnection::near_expiry_at);
         let Some(near) = near else { return idle() };

@@ -1,5 +1,6 @@
 //! The gateway's side of the bus: calls, which a worker answers at once, and commands, which go through the work queue.
 
+mod command;
 mod error;
 mod ready;
 
@@ -15,53 +16,37 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::ready::NotReady;
 use crate::call::Call;
-use crate::command::{
-    Cookie, Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, Work, WorkerReply,
-};
+use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published, header};
-use crate::login::hash_of;
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
-use crate::seal;
 use crate::secret::Secret;
-use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::subject::Account;
 
-/// Time after which a command that no worker has taken leaves the queue. An authorization code lives no longer
-/// (RFC 6749 §4.1.2).
-const COMMAND_TTL: Duration = Duration::from_mins(10);
-/// Longest wait for a worker to listen for calls. Covers a restart of the workers.
+/// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
+/// Pause between these repetitions.
 const WORKER_RETRY: Duration = Duration::from_millis(50);
 /// Longest time for a call that only reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// Interval at which a command that may have lost its login to another one checks the login. Each check is a call.
+/// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
+/// to a worker.
 const LOGIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Pauses between attempts to queue a command while another one has its subject, doubled from the first to the longest.
+/// Pauses between tries to queue a command while the queue holds another one for the same subject. Each pause doubles the
+/// one before, up to the longest.
 const QUEUE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const QUEUE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
-/// The parts of a request that every call and command carries. The credential is not verified: workers do that.
+/// The parts of a request that go with each call and command. The credential is not verified: workers do that.
 #[derive(Debug, Clone, Default)]
 pub struct RequestContext {
     pub credential: Option<Credential>,
     /// W3C trace context, of valid form.
     pub traceparent: Option<String>,
-}
-
-/// The login that a state belongs to: the answer to [`Call::State`].
-#[derive(Debug, Clone, Deserialize)]
-pub struct StateOwner {
-    /// The account that started the login.
-    pub account: Account,
-    pub integration_id: Integration,
-    pub connection_id: ConnectionName,
-    /// The page that the person came from, as the worker's allow-list accepted it.
-    pub return_to: Option<String>,
-    /// Public curve key of the workers.
-    pub seal_to: String,
 }
 
 /// The account that a credential acts for: the answer to [`Call::Whoami`].
@@ -72,35 +57,6 @@ pub(crate) struct Whoami {
     pub admin: bool,
     /// Public curve key of the workers.
     pub seal_to: String,
-}
-
-/// A command before it is sealed to the public curve key `seal_to` of the workers.
-#[derive(Debug)]
-pub enum Command {
-    Exchange {
-        state: Secret,
-        /// The callback's whole raw query.
-        query: Secret,
-        owner: StateOwner,
-        /// The request's `__Host-tokenbus-*` cookies, for logins that are bound to a browser.
-        cookies: Vec<Cookie>,
-    },
-    /// Creates or replaces a config.
-    Put {
-        integration: Integration,
-        /// The admin's account.
-        account: Account,
-        seal_to: String,
-        /// The config as it came.
-        body: Bytes,
-    },
-    /// Deletes a config.
-    Delete {
-        integration: Integration,
-        /// The admin's account.
-        account: Account,
-        seal_to: String,
-    },
 }
 
 /// The command that the queue holds after a publish.
@@ -129,13 +85,13 @@ impl std::fmt::Debug for Backend {
 }
 
 impl Backend {
-    /// Answers to commands arrive once [`Backend::receive`] runs.
+    /// `deadline` is the longest wait for the answer to a command. Answers arrive only while [`Backend::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
         Self { nats, replies, deadline, last_check: Mutex::new(None) }
     }
 
-    /// A backend without a server, on which everything is unavailable.
+    /// Returns a backend that cannot reach a server, so every call and command fails.
     #[cfg(test)]
     pub(crate) async fn nowhere() -> Self {
         let mut settings = crate::config::load(None).expect("the defaults are whole").nats;
@@ -145,7 +101,7 @@ impl Backend {
         Self::new(nats, Replies::new(), Duration::from_secs(1))
     }
 
-    /// Receives answers to commands until the subscription is refused or ends.
+    /// Receives the answers to commands. Returns when the subscription ends or is refused.
     pub async fn receive(&self) -> Result<(), async_nats::Error> {
         self.replies.receive(&self.nats).await
     }
@@ -160,7 +116,7 @@ impl Backend {
             headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
         }
         let answer = match self.request(call, &headers, body).await {
-            // A worker has taken the call, and its command may still succeed.
+            // A worker listened, so it may have queued the command, which may still succeed.
             Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
                 return Err(BackendError::Deadline);
             }
@@ -174,7 +130,7 @@ impl Backend {
                 error: header(headers, NATS_SERVICE_ERROR).to_owned(),
                 retry_after_seconds: header(headers, HEADER_RETRY_AFTER).parse().ok(),
             }),
-            // Only refusals have the header.
+            // Without that header the answer is a success.
             Err(_) => Ok(answer.payload),
         }
     }
@@ -186,7 +142,7 @@ impl Backend {
             Command::Exchange { state, .. } => Some(state.clone()),
             Command::Put { .. } | Command::Delete { .. } => None,
         };
-        let outgoing = seal(command, context)?;
+        let outgoing = command::seal(command, context)?;
         let mut expected = self.replies.expect(&outgoing.id);
         let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
@@ -227,7 +183,7 @@ impl Backend {
         }
     }
 
-    /// Returns the refusal once another command has used the login. Runs forever if none does.
+    /// Returns a worker's refusal as soon as another command has used the login. Never returns if no other command does.
     async fn lost_to_another(&self, state: &Secret, command_id: &str) -> BackendError {
         let question = json!({ "state": state.expose(), "command_id": command_id });
         loop {
@@ -239,7 +195,7 @@ impl Backend {
         }
     }
 
-    /// Queues a command. While another command has its subject, tries again until the deadline.
+    /// Queues a command. Tries again until the deadline while the queue holds another command for the same subject.
     async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Queued, BackendError> {
         let mut pause = QUEUE_PAUSE_FIRST;
         loop {
@@ -258,45 +214,4 @@ impl Backend {
             pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
         }
     }
-}
-
-/// Builds the sealed message. Not even its sender can open it.
-fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendError> {
-    let credential = context.credential.clone();
-    let mut message_id = None;
-    let (subject, seal_to, work) = match command {
-        Command::Exchange { state, query, owner, cookies } => {
-            let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
-            let key = ConnectionKey { account, integration, name };
-            message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies));
-            let work = Work::Exchange { query, cookies, credential };
-            (CommandSubject::connection(&key, Verb::Exchange), seal_to, work)
-        }
-        Command::Put { integration, account, seal_to, body } => {
-            let config = Secret::new(std::str::from_utf8(&body)?);
-            let work = Work::Put { credential: credential.ok_or(BackendError::NoCredential)?, config };
-            (CommandSubject::config(integration, account, Verb::Put), seal_to, work)
-        }
-        Command::Delete { integration, account, seal_to } => {
-            let work = Work::Delete { credential: credential.ok_or(BackendError::NoCredential)? };
-            (CommandSubject::config(integration, account, Verb::Delete), seal_to, work)
-        }
-    };
-    let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))?.with_ttl(COMMAND_TTL);
-    if let Some(message_id) = message_id {
-        outgoing = outgoing.with_message_id(&message_id);
-    }
-    if let Some(traceparent) = &context.traceparent {
-        outgoing = outgoing.with_header(HEADER_TRACEPARENT, traceparent);
-    }
-    Ok(outgoing)
-}
-
-/// Builds the message id of a callback. Any difference makes a new id, so a callback that is rejected before it consumes the
-/// login (no code, another account's credential) does not block the correct one.
-fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, cookies: &[Cookie]) -> String {
-    let credential = credential.map_or("", Credential::expose);
-    let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
-    let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
-    hash_of(&Secret::new(parts.join("\n")))
 }

@@ -63,13 +63,14 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
 /// connects, and would try without end with a broken one.
 async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
     let given = |path: &Path| !path.as_os_str().is_empty();
-    // Without it rustls has no default as soon as any dependency adds a second provider. An error means that the
+    // Without this call rustls has no default as soon as any dependency adds a second provider. An error means that the
     // process already has a default.
     let _ = aws_lc_rs::default_provider().install_default();
     let mut options = options;
     if given(&settings.ca) {
         certificate_chain("nats.ca", &read(&settings.ca).await?)?;
-        // A given authority means that the server must prove its identity. Without this line it could offer no TLS.
+        // A configured authority means that the server must prove its identity. By default the client accepts a server
+        // that offers no TLS.
         options = options.add_root_certificates(settings.ca.clone()).require_tls(true);
     }
     match (given(&settings.client_cert), given(&settings.client_key)) {

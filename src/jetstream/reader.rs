@@ -5,8 +5,8 @@
 //! - [`Reader::snapshot`] reads what the consumer finds. Messages that are replaced or expire meanwhile may be missing.
 //! - [`Reader::headers`] does the same with headers only, and requests messages when its caller wants them.
 //!
-//! The server pushes to the first two: the users for people's commands have no permission to pull from every stream. The
-//! third pulls, because pushed messages would pile up in memory in front of a slow caller.
+//! The first two use a push consumer, because the NATS users of the command line may not pull from every stream. The third
+//! pulls, because pushed messages would fill the memory of a slow caller.
 
 use std::time::Duration;
 

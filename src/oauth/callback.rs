@@ -8,6 +8,8 @@ use crate::integration::IntegrationOauthConfig;
 use crate::secret::Secret;
 
 const MAX_QUERY_BYTES: usize = 8 * 1024;
+/// tokenbus's own states have 43 bytes. The gateway looks up longer ones (`gateway/routes/callback.rs`), so that an unknown
+/// state of any usual length gets the same 401; a queued callback has no reason to hold one.
 const MAX_STATE_BYTES: usize = 64;
 const MAX_CODE_BYTES: usize = 4096;
 const MAX_OTHER_BYTES: usize = 2048;

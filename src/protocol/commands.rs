@@ -5,7 +5,8 @@
 //! - The queue holds at most one command per subject. A second one is refused while the first is queued or in progress.
 //! - An ack is a request: only the server's answer proves that it arrived. A late ack of an earlier delivery counts too,
 //!   so acks do not tell workers apart; the expected sequences of their writes do.
-//! - A dead letter's message id is its command's place in the queue, so repeating it stores it once.
+//! - A dead letter's message id is the stream and sequence of its command, so the server stores it once however often its
+//!   publish is repeated.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::jetstream::{Nats, NatsError, headers};
 use crate::protocol::topology;
 use crate::subject::{self, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 
-/// A command that was given up. Holds nothing of its content, so what was sealed in it is gone with it.
+/// A command that was given up. Holds nothing of the command's content, so its sealed secrets are lost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DeadLetter {
     /// The subject that the command was sent to.

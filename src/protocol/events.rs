@@ -1,6 +1,6 @@
 //! Publishes events to the audit log `OAUTH_EVENTS`, whose subjects tenants may read.
 //!
-//! An event is stored before its publisher goes on. If publishing is repeated after a crash, the message id makes the
+//! A publisher continues only after its event is stored. If publishing is repeated after a crash, the message id makes the
 //! event appear once.
 
 use crate::event::Event;

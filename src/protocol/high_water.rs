@@ -4,11 +4,11 @@
 //! An `OAUTH` that was restored alone or created anew would assign sequences that count as old, and new writes would be
 //! ignored.
 //!
-//! The highest sequence of a bucket is found exactly, without reading all entries. `oauth_meta` holds a high-water mark:
-//! up to this revision of the bucket, this was the highest sequence. Only a reader that has read all of that sets a mark,
-//! and every later write has a higher revision, so a check reads only the entries after the mark. An old mark costs time,
-//! not correctness; workers check twice a minute that no more than [`MAX_UNMARKED`] entries come after it. A mark is
-//! ignored if its bucket was created anew or restored: the creation time then differs, or the bucket has fewer revisions.
+//! The highest sequence of a bucket is found exactly, without reading all entries. `oauth_meta` holds a high-water mark of
+//! each bucket: a revision, and the highest sequence of all entries up to it. A mark is set only after all of these entries
+//! were read, and every later write has a higher revision, so a check reads only the entries after the mark. An old mark
+//! costs time, not correctness; workers check twice a minute that at most [`MAX_UNMARKED`] entries come after it. The mark
+//! of a bucket that was created anew or restored is ignored: the creation time differs, or the bucket has fewer revisions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,9 +62,9 @@ pub(crate) enum SequenceError {
 struct Mark {
     /// Creation time of the bucket's stream.
     created: String,
-    /// Up to this revision …
+    /// Revision of the newest entry that the mark covers.
     upto: u64,
-    /// … this is the highest sequence.
+    /// Highest sequence in the entries that the mark covers.
     highest: u64,
 }
 
@@ -119,7 +119,7 @@ pub(crate) async fn highest(nats: &Nats) -> Result<u64, NatsError> {
         let value = serde_json::to_vec(&marks).map_err(NatsError::unreadable)?;
         match kv::put(nats, META, META_HIGH_WATER, value.into(), revision).await {
             // Another process has set marks meanwhile, which are as good.
-            Ok(_) | Err(NatsError::WrongLastSequence) => {}
+            Ok(()) | Err(NatsError::WrongLastSequence) => {}
             Err(error) => return Err(error),
         }
     }

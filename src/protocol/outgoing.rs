@@ -66,7 +66,7 @@ impl Outgoing {
         self
     }
 
-    /// Puts the command on the queue, to be answered to `replies`.
+    /// Queues the command. Its answer goes to `replies`.
     ///
     /// # Errors
     /// [`NatsError::Occupied`] while another command has this subject.

@@ -76,8 +76,8 @@ impl OwnUser {
     }
 }
 
-/// Asks the server for this connection's user. Returns nothing if the connected server does not answer, as it does if the
-/// user may not ask.
+/// Asks the server for this connection's user. Returns nothing if the connected server does not answer, which also
+/// happens if the user may not ask.
 pub(crate) async fn own_user(nats: &Nats) -> Result<Option<OwnUser>, NatsError> {
     let asked = system::now();
     let answer = match nats.request(USER_INFO, Request::new().payload("".into())).await {
@@ -103,8 +103,8 @@ pub(crate) async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), Pe
     Err(PermissionError::Missing { user, account, missing })
 }
 
-/// Runs [`check`] as a task. Waits until the server is there. Succeeds only after `stop`, so that the end of the task means
-/// a missing permission or a stop.
+/// Runs [`check`] as a task. Tries again while the server is away. Returns only when a permission is missing, or
+/// after `stop`.
 pub(crate) async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
     loop {
         let pause = match check(&nats, needed.clone()).await {

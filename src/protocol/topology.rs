@@ -110,8 +110,7 @@ async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyErro
 /// Creates the two work queues again if the server has lost them. Returns true if it created one.
 ///
 /// A nats-server 2.15.1 that is killed right after an ack may be unable to restore an encrypted work queue ("corrupt state
-/// file") and then drops the stream. The messages of the two queues come again: from callers, from schedules, from the
-/// repair pass. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
+/// file") and then drops the stream. Callers, schedules and the repair pass send the messages of the two queues again. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
 pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut created = false;
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
@@ -120,7 +119,7 @@ pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, To
     Ok(created)
 }
 
-/// Checks that the streams and buckets answer that a login, a refresh or a read cannot do without.
+/// Checks that all streams and buckets that logins, refreshes and reads need exist and answer.
 pub(crate) async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
     nats.require_connected()?;
     let buckets = [subject::CONNECTIONS, subject::CONFIGS, subject::STATES, subject::API_KEYS];

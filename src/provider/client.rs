@@ -14,7 +14,7 @@ use super::ProviderError;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
 use crate::oauth::PostRequest;
 
-/// Closes connections to providers that are rarely asked.
+/// Time after which an unused connection is closed. Providers that are rarely called keep none.
 const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
 /// Default limit for one request, from connecting to the last byte of the response.
@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     pub total_timeout: Duration,
     /// Certificate authorities trusted in addition to the system's.
     pub extra_ca_pem: Option<String>,
-    /// The only proxy that is used. It resolves the providers' names, so it must also do the guard's work for them.
+    /// The only proxy that is used. It resolves the providers' names, so it must also keep them from private addresses.
     pub proxy: Option<Url>,
 }
 

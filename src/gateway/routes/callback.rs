@@ -13,7 +13,8 @@ use crate::gateway::routes::reply::{self, Reply};
 use crate::gateway::routes::request::{self, ParsedRequest};
 use crate::secret::Secret;
 
-/// Longest state that is looked up. Ours have 43 bytes; longer texts would only load the bus.
+/// Longest state that is looked up. Bounds the call to a worker; tokenbus's own states have 43 bytes. The worker accepts at
+/// most 64 bytes, but a longer state never gets there: it belongs to no login, so its lookup fails with 401.
 const MAX_STATE_BYTES: usize = 256;
 
 /// The worker's answer to [`Call::Start`].

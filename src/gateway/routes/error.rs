@@ -1,4 +1,4 @@
-//! Failures of requests, and the one table that turns the gateway's own into statuses. A worker's status is passed on.
+//! Failures of requests, with the table that turns the gateway's own errors and the workers' statuses into HTTP statuses.
 
 use std::error::Error;
 use std::fmt;
@@ -16,7 +16,7 @@ const RETRY_AFTER_SECONDS: u64 = 2;
 
 type Cause = Box<dyn Error + Send + Sync>;
 
-/// A request that is not answered as asked. The texts go to the caller.
+/// A request that failed. The texts go to the caller.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::gateway) enum HttpError {
     #[error("{0}")]

@@ -43,7 +43,7 @@ pub(crate) async fn swap(nats: &Nats, at: At<'_>, write: Write) -> Result<Swappe
         }
     };
     match written {
-        Ok(_) => Ok(Swapped::Done),
+        Ok(()) => Ok(Swapped::Done),
         Err(NatsError::WrongLastSequence | NatsError::InFlight) => {
             let newest = get(nats, at.bucket, at.key).await?;
             let is_ours =

@@ -115,7 +115,7 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     }
     let replaces = entry.map_or(0, |entry| entry.revision);
     match kv::put(nats, META, META_REPAIR, json(&LastPass { begun: now })?, replaces).await {
-        Ok(_) => Ok(true),
+        Ok(()) => Ok(true),
         Err(NatsError::WrongLastSequence) => Ok(false),
         Err(error) => Err(error.into()),
     }

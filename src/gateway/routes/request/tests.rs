@@ -1,5 +1,7 @@
+use hyper::header::{HeaderName, HeaderValue};
+
 use super::*;
-use hyper::header::HeaderValue;
+use crate::command::Credential;
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();

@@ -1,0 +1,61 @@
+//! The limits of a listener, with their defaults.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::gateway::listener::rate_limits::Rate;
+
+/// The limits of one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    /// Open connections. More wait in the operating system's backlog.
+    pub connections: usize,
+    /// Open connections of one client network. More are closed at once. Trusted proxies have no limit; 0 sets none.
+    pub connections_per_address: usize,
+    /// Longest time for the head of the first request to arrive, TLS handshake included, and for each further head.
+    pub header_timeout: Duration,
+    /// Longest time for a connection without a running request.
+    pub idle_timeout: Duration,
+    /// Longest time for a body to arrive, from the beginning of the request.
+    pub body_timeout: Duration,
+    /// Longest time for the whole answer. Must exceed the backend's deadline for commands.
+    pub request_timeout: Duration,
+    /// Bytes of all headers together.
+    pub headers: usize,
+    /// Bytes of path and query.
+    pub uri: usize,
+    /// Bytes of a body.
+    pub body: usize,
+    /// Requests at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Requests of one client network.
+    pub address_rate: Rate,
+    /// Requests with one credential.
+    pub credential_rate: Rate,
+    /// Proxies whose headers name the client's address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Longest wait for running requests at shutdown.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_address: 256,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
+            body_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(30),
+            headers: 16 * 1024,
+            uri: 8 * 1024,
+            body: 64 * 1024,
+            streams: 64,
+            address_rate: Rate { per_second: 200, burst: 1000 },
+            credential_rate: Rate { per_second: 100, burst: 500 },
+            trusted_proxies: Vec::new(),
+            drain: Duration::from_secs(25),
+        }
+    }
+}
