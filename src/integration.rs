@@ -129,6 +129,11 @@ fn no_client_key<T>() -> Option<T> {
     None
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// A placeholder in the URLs. Each login sets its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +143,10 @@ pub(crate) struct Variable {
     /// The value for a login that sets none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
+    /// The variable may name a host directly under a suffix of the public suffix list's private part: one owner runs all
+    /// hosts under it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shared_suffix: bool,
 }
 
 /// The part of a config that every account may see.

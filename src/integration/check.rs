@@ -8,6 +8,7 @@ mod urls;
 use serde_json::Value;
 
 pub(crate) use self::json::read_json;
+pub(super) use self::urls::templates;
 use super::scopes::scope_list;
 use super::{ConfigError, IntegrationOauthConfig, TokenAuthMethod, UrlRules, signing_key};
 use crate::secret::Secret;

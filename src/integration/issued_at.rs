@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::check::templates;
 use super::{ConfigError, IntegrationOauthConfig, expand, template};
 
 /// Where a grant was issued; stored with the connection. URLs have their variables filled in.
@@ -38,6 +39,20 @@ impl<T> IntegrationOauthConfig<T> {
             client_id: self.client_id.clone(),
             variables,
         })
+    }
+
+    /// Checks the hosts that a new login's variables choose. A grant that exists keeps its hosts, also when a later release
+    /// knows more public suffixes.
+    ///
+    /// # Errors
+    /// [`ConfigError::Variable`] if a variable chooses a name directly under a public suffix.
+    pub(crate) fn check_hosts(&self, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+        let problem = "must not choose a name directly under a public suffix";
+        for (_, url) in templates(self) {
+            template::check_host(url, &self.variables, Some(values))
+                .map_err(|open| ConfigError::Variable { name: open.variable.to_owned(), problem })?;
+        }
+        Ok(())
     }
 
     /// Returns true if this config's endpoints and client issued the grant, so that it may be refreshed with this

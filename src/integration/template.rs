@@ -5,6 +5,7 @@
 //! with the template filled with a harmless word.
 
 mod parts;
+mod public_suffix;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +15,7 @@ use url::Url;
 
 use self::parts::{Parts, has_same_shape, parts, substitute};
 pub(super) use self::parts::{is_variable_name, sample_url, variable_names};
+pub(super) use self::public_suffix::check_host;
 use super::{ConfigError, Variable};
 
 const MAX_VALUE_BYTES: usize = 256;

@@ -306,6 +306,46 @@ fn c7_variables_change_only_their_own_part() {
 }
 
 #[test]
+fn h17_variables_do_not_name_a_host_under_a_public_suffix() {
+    let with = |host: &str, shared: Value| json!({"token_url": format!("https://{host}/t"), "variables": {"v": {"pattern": ".*", "shared_suffix": shared}}});
+    for (host, unshared, shared) in [
+        ("${v}.co.uk", false, false),
+        ("${v}.CO.UK:8443", false, false),
+        ("${v}.co.uk.", false, false),
+        ("${v}.${v}.co.uk", false, false),
+        ("${v}.foo.ck", false, false),
+        ("${v}.xn--55qx5d.cn", false, false),
+        ("${v}.github.io", false, true),
+        ("${v}.myshopify.com", false, true),
+        ("${v}.auth.us-east-1.amazoncognito.com", false, true),
+        ("${v}.compute.amazonaws.com", false, false),
+        ("${v}.acme.co.uk", true, true),
+        ("${v}.acme.github.io", true, true),
+        ("${v}.zendesk.example", true, true),
+        ("${v}.login.microsoftonline.com", true, true),
+    ] {
+        assert_eq!(config(&with(host, json!(false))).is_ok(), unshared, "{host}");
+        assert_eq!(config(&with(host, json!(true))).is_ok(), shared, "{host} shared");
+        if !unshared {
+            check(&with(host, json!(false)), "token_url");
+        }
+    }
+    let hint = |host: &str| config(&with(host, json!(false))).unwrap_err().to_string().contains("`shared_suffix`");
+    assert!(hint("${v}.github.io") && !hint("${v}.co.uk"));
+    check(&json!({"variables": {"v": {"pattern": "a", "shared_suffix": "canary"}}}), "variables");
+}
+
+#[test]
+fn h17_a_value_does_not_lead_to_another_public_suffix() {
+    let token_url = json!({"token_url": "https://${v}.amazonaws.com/t", "variables": {"v": {"pattern": ".*", "shared_suffix": true}}});
+    let config = config(&token_url).unwrap();
+    for (value, expected) in [("acme", true), ("s3", false), ("evil.s3", false), ("evil.S3", false), ("x.acme", true)] {
+        let values = BTreeMap::from([("v".to_owned(), value.to_owned())]);
+        assert_eq!(config.check_hosts(&values).is_ok(), expected, "{value}");
+    }
+}
+
+#[test]
 fn a4_a_stored_config_reads_back_and_its_basic_part_has_no_secret() {
     let config =
         config(&json!({"scopes": "a,b", "client_secrets": ["canary-2"], "issuer": "https://acme.example"})).unwrap();

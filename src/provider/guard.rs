@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use self::address::{is_never_allowed, is_public};
+use self::address::{is_metadata_name, is_never_allowed, is_public};
 
 /// The hosts that the client may connect to.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,9 @@ pub(crate) enum GuardError {
     /// The address is private or special, or the name has no public address.
     #[error("the host has no public address")]
     Address,
+    /// The name of a cloud metadata service.
+    #[error("the host is a metadata service of a cloud")]
+    Metadata,
 }
 
 impl Guard {
@@ -42,6 +45,10 @@ impl Guard {
     pub(crate) fn check_url(&self, url: &Url) -> Result<(), GuardError> {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(GuardError::Form);
+        }
+        let host = url.host_str().unwrap_or_default();
+        if is_metadata_name(bare(host)) {
+            return Err(GuardError::Metadata);
         }
         let (address, is_loopback) = match url.host().ok_or(GuardError::Form)? {
             Host::Domain(name) => (None, name == "localhost"),
@@ -51,7 +58,6 @@ impl Guard {
         if url.scheme() != "https" && !(url.scheme() == "http" && self.allow_insecure_urls && is_loopback) {
             return Err(GuardError::Scheme);
         }
-        let host = url.host_str().unwrap_or_default();
         if address.is_none_or(|ip| self.allows(host, ip)) { Ok(()) } else { Err(GuardError::Address) }
     }
 

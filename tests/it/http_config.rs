@@ -106,6 +106,30 @@ async fn an_invalid_config_is_400_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn h17_a_variable_never_chooses_a_host_under_a_public_suffix() {
+    let world = world().await;
+    let (tokenbus, mut config) = (&world.tokenbus, world.config());
+    for (host, shared, problem) in [
+        ("${v}.co.uk", true, Some("public suffix")),
+        ("${v}.github.io", false, Some("`shared_suffix`")),
+        ("${v}.github.io", true, None),
+        ("${v}.amazonaws.com", true, None),
+    ] {
+        config["token_url"] = json!(format!("https://{host}/token"));
+        config["variables"] = json!({ "v": { "pattern": "[a-z0-9.]+", "shared_suffix": shared } });
+        let answer = put(&world, INTEGRATION, &config).await;
+        match problem {
+            Some(problem) => answer.is_refused(400, problem),
+            None => assert_eq!(answer.status, 200, "{host}: {}", answer.text),
+        }
+    }
+    for (value, status) in [("acme", 200), ("s3", 400), ("evil.s3", 400)] {
+        let answer = get(tokenbus, &tokenbus.key, &format!("odd/oauth-login/one?var.v={value}")).await;
+        assert_eq!(answer.status, status, "{value}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
 async fn c1_plain_http_is_refused_on_loopback_too_unless_it_is_allowed() {
     let tokenbus = Tokenbus::start(&[("OAUTH__ALLOW_INSECURE_URLS", "false")]).await;
     let mut config = json!({

@@ -102,7 +102,7 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
         }
         Variables => {
             let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
-            (fits, "an object of objects with the strings `pattern` and, optionally, `default`")
+            (fits, "an object of objects with the string `pattern`, and optionally `default` and `shared_suffix`")
         }
         OneOf(choices, expected) => (value.as_str().is_some_and(|text| choices.contains(&text)), expected),
     };
@@ -110,8 +110,10 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
 }
 
 fn is_variable(value: &Value) -> bool {
-    value.as_object().is_some_and(|map| {
-        map.contains_key("pattern")
-            && map.iter().all(|(key, value)| (key == "pattern" || key == "default") && value.is_string())
-    })
+    let fits = |(key, value): (&String, &Value)| match key.as_str() {
+        "pattern" | "default" => value.is_string(),
+        "shared_suffix" => value.is_boolean(),
+        _ => false,
+    };
+    value.as_object().is_some_and(|map| map.contains_key("pattern") && map.iter().all(fits))
 }

@@ -9,8 +9,13 @@ const MAX_URL_BYTES: usize = 2048;
 const MAX_VARIABLES: usize = 8;
 const MAX_PATTERN_BYTES: usize = 256;
 
+const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix, where \
+                          anyone can register a name";
+const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix; if \
+                             the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
+
 /// Returns the URLs that may have variables, by their fields' names.
-pub(super) fn templates(config: &IntegrationOauthConfig) -> impl Iterator<Item = (&'static str, &str)> {
+pub(in crate::integration) fn templates<T>(config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = (&'static str, &str)> {
     let required = [("auth_url", config.auth_url.as_str()), ("token_url", config.token_url.as_str())];
     let optional =
         [("refresh_url", config.refresh_url.as_deref()), ("revocation_url", config.revocation_url.as_deref())];
@@ -61,6 +66,9 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig) -> Result<(), Con
     for (field, url) in templates(config) {
         let has_unknown = template::variable_names(url).iter().any(|name| !config.variables.contains_key(*name));
         require(!has_unknown, field, "a URL with only the variables in `variables`")?;
+        if let Err(open) = template::check_host(url, &config.variables, None) {
+            return Err(ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }));
+        }
     }
     Ok(())
 }

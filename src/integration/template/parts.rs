@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use url::Url;
 
 /// Value of every variable in a template's sample URL.
-const WORD: &str = "x";
+pub(super) const WORD: &str = "x";
 
 enum Piece<'a> {
     Text(&'a str),
@@ -54,6 +54,19 @@ pub(super) fn parts(template: &str) -> Option<Parts<'_>> {
     let end = after.find(['/', '?', '#', '\\']).unwrap_or(after.len());
     let (authority, rest) = after.split_at_checked(end)?;
     Some(Parts { scheme, authority, rest })
+}
+
+/// Returns an authority's host without port and trailing dot.
+pub(super) fn host(authority: &str) -> &str {
+    let host = authority.split(':').next().unwrap_or_default();
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+/// Returns the last variable of the authority, and the fixed part of the authority after it and its dot.
+pub(super) fn last_host_variable(authority: &str) -> Option<(&str, &str)> {
+    let (_, last) = authority.rsplit_once("${")?;
+    let (name, fixed) = last.split_once('}')?;
+    Some((name, fixed.strip_prefix('.')?))
 }
 
 /// Returns the part of the authority right of the variables. Returns `None` if a variable is not a whole label, or if

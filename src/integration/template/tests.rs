@@ -10,7 +10,7 @@ const TEMPLATES: [&str; 4] = [
 ];
 
 fn variables(template: &str) -> BTreeMap<String, Variable> {
-    let any = || Variable { pattern: "(?s).*".to_owned(), default: None };
+    let any = || Variable { pattern: "(?s).*".to_owned(), default: None, shared_suffix: false };
     variable_names(template).into_iter().map(|name| (name.to_owned(), any())).collect()
 }
 

@@ -2,20 +2,53 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Returns true for addresses that no list may allow: those of no single host, link-local ones (cloud metadata), and forms
-/// that embed an IPv4 address.
+/// Metadata services of clouds outside the link-local networks. They hand credentials of the machine to any client on it.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), // Azure; a public address
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), // Alibaba
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254)), // AWS
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254)), // Google
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042)), // Scaleway
+];
+
+/// Returns true for addresses that no list may allow: those of no single host, link-local ones and others of cloud metadata
+/// services, and forms that embed an IPv4 address.
 pub(super) fn is_never_allowed(ip: IpAddr) -> bool {
     let is_special = match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
         IpAddr::V6(ip) => ip.is_unicast_link_local() || embeds_v4(ip),
     };
-    is_special || ip.is_unspecified() || ip.is_multicast()
+    is_special || ip.is_unspecified() || ip.is_multicast() || METADATA.contains(&ip)
 }
 
-/// Returns true for IPv4-compatible, translated (RFC 2765), NAT64, Teredo and 6to4 addresses. IPv4-mapped addresses are
-/// not among them: callers convert those to IPv4 first.
+/// Returns true for IPv4-compatible, translated (RFC 2765), NAT64, Teredo, 6to4 and ISATAP addresses. IPv4-mapped addresses
+/// are not among them: callers convert those to IPv4 first.
 fn embeds_v4(ip: Ipv6Addr) -> bool {
-    matches!(ip.segments(), [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..])
+    match ip.segments() {
+        [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..] => true,
+        // ISATAP (RFC 5214 §6.1), under any prefix. The two bits say "global" and "group".
+        [_, _, _, _, bits, 0x5efe, ..] => bits & !0x0300 == 0,
+        _ => false,
+    }
+}
+
+/// Names of cloud metadata services. Their addresses are refused as well, but a split-horizon resolver or a proxy may
+/// reach the service under another address.
+const METADATA_NAMES: [&str; 9] = [
+    "metadata",
+    "metadata.google.internal",
+    "metadata.goog",
+    "instance-data",
+    "instance-data.ec2.internal",
+    "metadata.azure.internal",
+    "metadata.platformequinix.com",
+    "metadata.packet.net",
+    "metadata.tencentyun.com",
+];
+
+/// Returns true for the name of a cloud metadata service, in any case and without a trailing dot.
+pub(super) fn is_metadata_name(host: &str) -> bool {
+    METADATA_NAMES.iter().any(|name| name.eq_ignore_ascii_case(host))
 }
 
 /// Returns true for addresses of the public internet. An IPv6 address that embeds an IPv4 address is not public.

@@ -120,3 +120,40 @@ fn c2_urls_are_checked_in_every_form_of_an_address() {
         assert_eq!(guard.check_url(&Url::parse(url).unwrap()), expected, "{url} {guard:?}");
     }
 }
+
+#[test]
+fn h17_isatap_and_metadata_services_are_never_allowed() {
+    let listed = ["idp.internal", "metadata.google.internal", "168.63.129.16", "2a00:1450::5efe:10.0.0.1"];
+    for guard in [guard(&[], false), guard(&listed, true)] {
+        for address in [
+            "2a00:1450::5efe:10.0.0.1",
+            "2a00:1450::200:5efe:10.0.0.1",
+            "2a00:1450:1:2:0:5efe:7f00:1",
+            "2a00:1450::300:5efe:8.8.8.8",
+            "fe80::5efe:10.0.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+        ] {
+            for host in ["idp.internal", address] {
+                assert!(!guard.allows(host, address.parse().unwrap()), "{host} {address} {guard:?}");
+            }
+        }
+        for url in [
+            "https://168.63.129.16/",
+            "https://0xa83f8110/",
+            "https://[2a00:1450::200:5efe:a00:1]/",
+            "https://metadata.google.internal/",
+            "https://METADATA.google.internal./",
+            "https://metadata/",
+            "https://instance-data.ec2.internal/latest",
+        ] {
+            assert!(guard.check_url(&Url::parse(url).unwrap()).is_err(), "{url} {guard:?}");
+        }
+        for address in ["168.63.129.15", "2a00:1450::1:5efe:0:1", "2a00:1450:0:5efe::1"] {
+            assert!(guard.allows("acme.example", address.parse().unwrap()), "{address}");
+        }
+    }
+}

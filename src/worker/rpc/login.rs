@@ -54,6 +54,7 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;
+    config.check_hosts(&issued_at.variables).map_err(bad_request)?;
     let return_to = return_to
         .map(|wanted| login::return_to(&wanted, &context.config.oauth.return_to))
         .transpose()
