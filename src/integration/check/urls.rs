@@ -15,7 +15,9 @@ const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables a
                              the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
 
 /// Returns the URLs that may have variables, by their fields' names.
-pub(in crate::integration) fn templates<T>(config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = (&'static str, &str)> {
+pub(in crate::integration) fn templates<T>(
+    config: &IntegrationOauthConfig<T>,
+) -> impl Iterator<Item = (&'static str, &str)> {
     let required = [("auth_url", config.auth_url.as_str()), ("token_url", config.token_url.as_str())];
     let optional =
         [("refresh_url", config.refresh_url.as_deref()), ("revocation_url", config.revocation_url.as_deref())];

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Metadata services of clouds outside the link-local networks. They hand credentials of the machine to any client on it.
 const METADATA: [IpAddr; 5] = [
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)), // Azure; a public address
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),   // Azure; a public address
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)), // Alibaba
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254)), // AWS
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x0254)), // Google
