@@ -122,7 +122,7 @@ async fn h17_a_variable_never_chooses_a_host_under_a_public_suffix() {
         }
         let answer = put(&world, INTEGRATION, &config).await;
         match problem {
-            Some(problem) => answer.is_refused(400, problem),
+            Some(problem) => answer.assert_error(400, problem),
             None => assert_eq!(answer.status, 200, "{host}: {}", answer.text),
         }
     }
