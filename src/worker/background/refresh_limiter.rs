@@ -19,6 +19,9 @@ const MIN_WAIT: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_secs(1);
 /// Longest wait. A refresh that finds no capacity then reserves another slot.
 const MAX_WAIT: Duration = Duration::from_mins(10);
+/// Integrations to remember. When a further one arrives, the idle ones are forgotten, with the measured duration of their
+/// requests.
+const KEPT_INTEGRATIONS: usize = 1_024;
 
 pub(crate) struct RefreshLimiter {
     concurrency: usize,
@@ -29,6 +32,15 @@ pub(crate) struct RefreshLimiter {
 struct Limiter {
     permits: Arc<Semaphore>,
     slots: Arc<Mutex<Slots>>,
+}
+
+impl Limiter {
+    /// Returns true if no permit is held and no reserved time lies ahead. Each permit, and each call of
+    /// [`RefreshLimiter::acquire`] in progress, holds a reference to the slots.
+    fn is_idle(&self, now: Instant) -> bool {
+        let have_passed = |slots: &Slots| slots.next <= now && slots.overdue <= now;
+        Arc::strong_count(&self.slots) == 1 && have_passed(&lock(&self.slots))
+    }
 }
 
 /// The slots reserved so far.
@@ -75,6 +87,9 @@ impl RefreshLimiter {
     ) -> Result<RefreshPermit, Duration> {
         let (permits, slots) = {
             let mut limiters = lock(&self.by_integration);
+            if limiters.len() >= KEPT_INTEGRATIONS && !limiters.contains_key(integration) {
+                limiters.retain(|_, limiter| !limiter.is_idle(now));
+            }
             let limiter = limiters.entry(integration.clone()).or_insert_with(|| Limiter {
                 permits: Arc::new(Semaphore::new(self.concurrency)),
                 slots: Arc::new(Mutex::new(Slots { next: now, overdue: now, request_time: Duration::ZERO })),
@@ -178,6 +193,24 @@ mod tests {
         }
         assert!(latest < 30_000, "{latest} ms after its slot, in a backlog of {last} ms");
         assert!(last < 130_000, "{last} ms, but four permits need 98 s");
+    }
+
+    #[test]
+    fn idle_integrations_are_forgotten_and_busy_ones_are_not() {
+        let (limiter, start) = (RefreshLimiter::new(1, 100), Instant::now());
+        let (busy, full) = (integration("busy"), integration("full"));
+        let _held = limiter.acquire(&busy, StartReason::Due, start).ok().unwrap();
+        drop(limiter.acquire(&full, StartReason::Due, start).ok().unwrap());
+        lock(&lock(&limiter.by_integration)[&full].slots).next = start + MAX_WAIT;
+        for number in 0..5 * KEPT_INTEGRATIONS {
+            let now = start + Duration::from_millis(20) * u32::try_from(number).unwrap();
+            drop(limiter.acquire(&integration(&format!("app{number}")), StartReason::Due, now).ok().unwrap());
+        }
+        let kept = lock(&limiter.by_integration).len();
+        assert!(kept <= KEPT_INTEGRATIONS, "{kept}");
+        let later = start + Duration::from_secs(200);
+        assert!(limiter.acquire(&busy, StartReason::AtSlot, later).is_err(), "its permit is held");
+        assert!(limiter.acquire(&full, StartReason::Due, later).is_err(), "its slots are reserved");
     }
 
     #[test]
