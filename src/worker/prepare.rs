@@ -1,11 +1,15 @@
 //! What a worker needs before it takes its first command: permissions, streams and buckets, consumers, keys.
 
+use tracing::error;
+
 use crate::config::Config;
+use crate::jetstream::Nats;
 use crate::protocol::permissions::{self, PermissionError};
 use crate::protocol::topology::{self, TopologyError};
+use crate::protocol::{commands as queue, quarantine};
 use crate::store::StoreError;
-use crate::subject::permission;
-use crate::worker::background::queues;
+use crate::subject::{Verb, permission};
+use crate::system;
 use crate::worker::context::Context;
 
 /// Failed start of a worker.
@@ -49,10 +53,27 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     if topology::declare(nats, sizes(config)).await? {
         context.wakeups.report_lost_queue();
     }
-    queues::make_ready(nats).await?;
+    make_ready(nats).await?;
     Ok(store.claim_keys().await?)
 }
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {
     topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }
+}
+
+/// Creates the consumers, and removes commands that would break their connections.
+pub(super) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
+    for verb in Verb::ALL {
+        queue::declare_consumer(nats, verb).await?;
+    }
+    quarantine_commands(nats).await
+}
+
+/// Moves unreadable commands to the dead letters. Delivered, each would end the connection of its worker.
+pub(super) async fn quarantine_commands(nats: &Nats) -> Result<(), StoreError> {
+    let found = quarantine::quarantine(nats, system::now()).await?;
+    if found > 0 {
+        error!("gave up {found} commands with unreadable subjects or headers; see `tokenbus dead list`");
+    }
+    Ok(())
 }

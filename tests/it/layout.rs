@@ -1,5 +1,6 @@
 //! The layout that ARCHITECTURE.md and `src/lib.rs` promise: who may import whom, and how small things are.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::read_to_string;
 use std::path::Path;
 
@@ -99,6 +100,57 @@ fn no_verb_imports_another() {
             assert!(is_own || !text.contains(&other), "{} imports {other}", path.display());
         }
     }
+}
+
+/// Paths below `crate::worker` that a source file names outside its tests.
+fn worker_paths(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for rest in code.split("crate::worker::").skip(1) {
+        let end = rest.find(|char: char| !char.is_alphanumeric() && !"_:".contains(char)).unwrap_or(rest.len());
+        let (prefix, tail) = rest.split_at(end);
+        match tail.strip_prefix('{').and_then(|tail| tail.split_once('}')) {
+            Some((list, _)) => found.extend(list.split(',').map(|item| format!("{prefix}{}", item.trim()))),
+            None => found.push(prefix.to_owned()),
+        }
+    }
+    found
+}
+
+/// The module that a path leads into: the longest start of the path that is a file.
+fn file_of<'a>(mut path: &'a str, files: &BTreeSet<String>) -> Option<&'a str> {
+    while !files.contains(path) {
+        path = path.rsplit_once("::")?.0;
+    }
+    Some(path)
+}
+
+#[test]
+fn no_files_of_the_worker_import_each_other() {
+    let folder = root().join("src/worker");
+    let module = |path: &Path| {
+        let relative = path.strip_prefix(&folder).ok()?.with_extension("");
+        Some(relative.iter().map(|part| part.to_string_lossy()).collect::<Vec<_>>().join("::"))
+    };
+    let texts: BTreeMap<String, String> =
+        sources("src/worker").into_iter().filter_map(|(path, text)| Some((module(&path)?, text))).collect();
+    let files: BTreeSet<String> = texts.keys().cloned().collect();
+    let imports = |(file, text): (&String, &String)| {
+        let paths = worker_paths(text);
+        let imported = paths.iter().filter_map(|path| file_of(path, &files)).filter(|it| it != file);
+        (file.clone(), imported.map(str::to_owned).collect::<BTreeSet<String>>())
+    };
+    let mut left: BTreeMap<String, BTreeSet<String>> = texts.iter().map(imports).collect();
+    assert!(left["commands::exchange"].contains("rpc::status"), "imports are found: {left:?}");
+    // Take away files that import none of the others, until only circles and their importers are left.
+    loop {
+        let names: BTreeSet<String> = left.keys().cloned().collect();
+        left.retain(|_, imports| !imports.is_disjoint(&names));
+        if left.len() == names.len() {
+            break;
+        }
+    }
+    assert_eq!(left, BTreeMap::new(), "these files import each other, or files that do");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::jetstream::NatsError;
 use crate::protocol::high_water;
 use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
-use crate::worker::background::queues;
 use crate::worker::context::Context;
+use crate::worker::prepare::quarantine_commands;
 use crate::worker::restart::run_until_stopped;
 
 /// Interval of checks of the keyring's file.
@@ -68,7 +68,7 @@ async fn clean_up(context: &Context) {
     if let Err(error) = high_water::refresh_marks(&context.nats).await {
         warn!("cannot move the high-water marks: {error}");
     }
-    if let Err(error) = queues::quarantine_commands(&context.nats).await {
+    if let Err(error) = quarantine_commands(&context.nats).await {
         warn!("cannot check the queue for unreadable commands: {error}");
     }
 }

@@ -10,15 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::jetstream::{Nats, NatsError};
-use crate::protocol::{commands as queue, quarantine, topology};
-use crate::store::StoreError;
-use crate::subject::Verb;
-use crate::system;
+use crate::protocol::topology;
 use crate::worker::context::Context;
-use crate::worker::prepare::{PrepareError, sizes};
+use crate::worker::prepare::{PrepareError, make_ready, sizes};
 use crate::worker::restart::RESTART_PAUSE;
 
 /// Interval of the check for a new connection. Short, because callers are refused until a lost queue exists again.
@@ -75,21 +72,4 @@ async fn restore(context: &Context) -> Result<(), PrepareError> {
         context.wakeups.report_lost_queue();
     }
     Ok(make_ready(&context.nats).await?)
-}
-
-/// Creates the consumers, and removes commands that would break their connections.
-pub(in crate::worker) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
-    for verb in Verb::ALL {
-        queue::declare_consumer(nats, verb).await?;
-    }
-    quarantine_commands(nats).await
-}
-
-/// Moves unreadable commands to the dead letters. Delivered, each would end the connection of its worker.
-pub(in crate::worker) async fn quarantine_commands(nats: &Nats) -> Result<(), StoreError> {
-    let found = quarantine::quarantine(nats, system::now()).await?;
-    if found > 0 {
-        error!("gave up {found} commands with unreadable subjects or headers; see `tokenbus dead list`");
-    }
-    Ok(())
 }
