@@ -122,12 +122,8 @@ fn is_without_answer(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(NatsError::Away(..) | NatsError::NotSent(..)))
 }
 
-/// Joins an error and its causes. A cause whose text is already in an outer error's text is left out.
+/// Joins an error and its causes for a person.
 #[must_use]
 pub fn describe_error(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
-        "" => cause,
-        outer if outer.contains(&cause) => text,
-        outer => format!("{outer}: {cause}"),
-    })
+    telemetry::describe_error(error.as_ref())
 }

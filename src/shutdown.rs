@@ -1,6 +1,7 @@
 //! Shutdown in two steps: tasks stop taking new work and drain with a deadline, then the process ends. A task that ends
 //! earlier counts as a crash and stops the process. SIGHUP stops nothing; tasks that read files subscribe to it.
 
+use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
@@ -11,6 +12,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
+
+use crate::telemetry;
 
 /// The long-running tasks of a process.
 #[derive(Clone, Default)]
@@ -51,7 +54,7 @@ impl Tasks {
     }
 
     /// Starts a task that runs until [`Tasks::stop`]. If it ends earlier, fails or panics, the process stops.
-    pub(crate) fn spawn<E: std::fmt::Display>(
+    pub(crate) fn spawn<E: Into<Box<dyn Error + Send + Sync>>>(
         &self,
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -62,7 +65,7 @@ impl Tasks {
             match AssertUnwindSafe(task).catch_unwind().await {
                 Ok(Ok(())) if stop.is_cancelled() => return,
                 Ok(Ok(())) => error!("{name} ended unexpectedly; stopping"),
-                Ok(Err(error)) => error!("{name} failed; stopping: {error}"),
+                Ok(Err(error)) => error!("{name} failed; stopping: {}", telemetry::describe_error(&*error.into())),
                 Err(_) => error!("{name} panicked; stopping"),
             }
             failed.cancel();

@@ -31,7 +31,7 @@ use crate::webhook::Webhook;
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 use crate::worker::context::{self, Context, Measures, PendingLogins, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
-use crate::{gateway, provider};
+use crate::{gateway, provider, telemetry};
 
 /// Pause between tries to prepare streams and buckets while NATS is unavailable.
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -154,7 +154,7 @@ async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, Pr
             Ok(()) => return Ok(true),
             Err(error) if error.is_permanent() => return Err(error),
             Err(error) => {
-                let reason = error.to_string();
+                let reason = telemetry::describe_error(&error);
                 if reason != last_reason {
                     warn!("not ready: {reason}; trying again");
                 }
