@@ -89,7 +89,7 @@ pub enum Work {
         actor: Option<String>,
         /// Sequence of the record that needs the refresh. If the current one is newer, nothing is done.
         sequence: u64,
-        /// True if the refresh limiter reserved a slot for it.
+        /// True if the refresh limiter reserved a slot for this time, or if a hold ends then.
         #[serde(default, rename = "booked", skip_serializing_if = "std::ops::Not::not")]
         slot_reserved: bool,
     },

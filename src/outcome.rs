@@ -14,7 +14,8 @@ const WEBHOOK_CAP: Duration = Duration::from_hours(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
-const REFRESH_CAP: Duration = Duration::from_mins(30);
+/// Failures of a refresh in a row after which the wait grows no more: it is then 10 s × 2⁷, about 21 minutes.
+pub(crate) const REFRESH_DOUBLING_FAILURES: u32 = 8;
 
 /// The outcome of one delivery of a command. Each outcome except `DeliveryLost` ends in exactly one confirmed ack.
 #[derive(Debug)]
@@ -38,12 +39,12 @@ pub(crate) fn backoff(delivered: i64, jitter: f64) -> Duration {
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
-/// Wait before the next try of a refresh, by the number of failures in a row: from ten seconds to about twenty minutes, with
+/// Wait before the next try of a refresh, by the number of failures in a row: from ten seconds to about 21 minutes, with
 /// the same jitter.
 #[must_use]
 pub(crate) fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
-    let doublings = failures.clamp(1, 8) - 1;
-    let full = REFRESH_FIRST.saturating_mul(2_u32.saturating_pow(doublings)).min(REFRESH_CAP);
+    let doublings = failures.clamp(1, REFRESH_DOUBLING_FAILURES) - 1;
+    let full = REFRESH_FIRST.saturating_mul(2_u32.saturating_pow(doublings));
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
@@ -72,6 +73,13 @@ mod tests {
         check(2, 0.0, 1_000);
         check(7, 0.0, 30_000);
         check(i64::MAX, 0.0, 30_000);
+    }
+
+    #[test]
+    fn the_wait_of_a_refresh_doubles_up_to_21_minutes() {
+        let waits: Vec<u64> = [0, 1, 2, 7, 8, 9, u32::MAX].map(|count| backoff_refresh(count, 0.0).as_secs()).to_vec();
+        assert_eq!(waits, [10, 10, 20, 640, 1_280, 1_280, 1_280]);
+        assert_eq!(backoff_refresh(u32::MAX, 1.0).as_secs(), 640);
     }
 
     #[test]

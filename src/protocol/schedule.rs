@@ -25,7 +25,7 @@ const TARGET: &str = "Nats-Schedule-Target";
 pub struct Due {
     /// Sequence of the record that the schedule was set for.
     pub sequence: u64,
-    /// True if the refresh limiter has reserved a slot for this time.
+    /// True if the refresh limiter reserved a slot for this time, or if a hold ends then.
     #[serde(default, rename = "booked", skip_serializing_if = "std::ops::Not::not")]
     pub slot_reserved: bool,
 }

@@ -24,9 +24,9 @@ pub(super) const RECORD_TRIES: u32 = 8;
 
 /// Result of [`write_record`].
 pub(super) enum Recorded {
-    /// The record is the newest.
+    /// The record is stored, and no newer one exists.
     Newest(StreamMessage),
-    /// Another command was first.
+    /// Another command's record is the newest. This one was refused, or it was stored and has been replaced since.
     Superseded,
 }
 
@@ -77,8 +77,9 @@ pub(super) async fn apply_record(
     let stored = context.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
     // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
-    //    crash after this: the next worker finds KV as new as the record, and leaves it. Only a deletion's next worker
-    //    has lost the tokens, and its event says `revocation_unknown`.
+    //    crash after this: the next worker finds this record's state in KV and leaves it. After a deletion the tokens
+    //    are gone from KV, so the next worker cannot ask the provider again; the reason of its event is
+    //    `revocation_unknown`.
     context.store.put_or_delete_connection(key, stored).await?;
     fail_point!("apply_1_kv_written");
     // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event

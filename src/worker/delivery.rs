@@ -106,6 +106,7 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             fail_point!("delivery_2_acked");
         }
         Outcome::DeliveryLost => warn!("this delivery took too long; another worker has the command"),
+        // A crash before the server has this nak: it delivers the command again after the ack wait.
         Outcome::Retry(delay, reason) => {
             warn!("put back for {delay:?}: {reason}");
             confirm(nats, message, AckKind::Nak(Some(delay))).await;

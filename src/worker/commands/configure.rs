@@ -76,6 +76,7 @@ pub(in crate::worker) async fn run(
             }
             record.sequence
         }
+        // The command of the newer record updates KV.
         ConfigRecorded::Replaced { sequence } => sequence,
         ConfigRecorded::Superseded => {
             let text = "superseded: the config was changed again while this request was in progress";

@@ -8,6 +8,7 @@
 //!   the server delivers its command again, to any worker: the next worker. An error that a step returns has the same
 //!   effect: the command is put back and delivered again, until a limit of deliveries. A crash inside a step leads to what
 //!   the step before or the step itself says.
+//! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
 use std::time::Duration;
 

@@ -1,14 +1,16 @@
 //! `refresh`: gets a new access token for a connection (RFC 6749 §6), at the token endpoint that issued the old one.
 //!
 //! - A connection has at most one refresh at a time: the queue holds one such command per connection.
-//! - A refresh token may be spent by being sent. It is therefore sent only while this delivery holds the command, the
-//!   record is written with patience, and everything else comes after the record.
-//! - Unlike a code, a refresh token is sent again after a crash, but not before [`HOLD`] has passed: until then the
-//!   worker that sent it may be cut off from the bus and still store the answer. No marker is written before the
-//!   request, unlike an exchange's consumed login: it would cost each refresh a write, and save the wait only after a
-//!   crash that happened before the request.
+//! - Sending a refresh token may spend it, and the new tokens exist only in the provider's response. So the worker sends
+//!   the token only while this delivery holds the command, and writes the record right after the response. While the bus
+//!   is away it tries that write for 30 s. KV, event and schedule follow from the record.
+//! - After a crash a refresh token is sent again, unlike an authorization code, but only when [`HOLD`] has passed. Until
+//!   then the worker that sent it may be cut off from the bus and still store the response.
+//! - An exchange consumes its login before it sends the code. A refresh writes nothing before it sends the token: a
+//!   marker would cost each refresh a write, and would save the wait only after a crash before the token was sent.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
 //!   same effect: the command is put back and delivered again.
+//! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
 mod postpone;
 
@@ -28,6 +30,7 @@ use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
 use crate::protocol::{records, topology};
 use crate::provider::TOTAL_TIMEOUT;
+use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
@@ -54,21 +57,23 @@ pub(in crate::worker) struct Trigger {
     pub(in crate::worker) actor: Option<String>,
     /// Sequence of the record to refresh. If a newer one exists, that is the answer.
     pub(in crate::worker) sequence: u64,
-    /// True if the refresh limiter reserved a slot for this time.
+    /// True if the refresh returns at a slot that the refresh limiter reserved, or after a hold. It goes ahead of refreshes
+    /// without a slot.
     pub(in crate::worker) slot_reserved: bool,
 }
 
 /// Finds the connection, and sends its refresh token if [`Refresh::decide`] says so.
 ///
-/// This part changes nothing, except that KV may catch up with the record. A crash in it: as after step 1.
+/// Before step 1 this only reads, except that KV may catch up with the record. A crash before step 1: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let began = Instant::now();
-    // Read from the leader: if the bus is away, nothing is sent, because its answer could not be stored.
+    // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
     let newest = records::last(&context.nats, &key.subject()).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| records::is_work_of(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
+        // A crash in here: as after step 3.
         return apply_refreshed(context, job, &key, record, actor).await;
     }
     let Some(stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
@@ -78,14 +83,15 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, began };
     match refresh.decide(&stored)? {
         Decision::Answer(reply) => {
-            // A schedule of an older state may have replaced the newer state's. It has fired now, so set the newer one again.
+            // A schedule of an older state may have replaced the newer state's. It has fired now, so set the newer one
+            // again. A crash here: the next worker decides the same and sets it.
             if trigger.actor.is_none() {
                 apply::schedule_next(context, &key, &stored.connection).await?;
             }
             Ok(reply)
         }
         Decision::Hold { until } => refresh.hold(&stored, until).await,
-        Decision::Send => refresh.run(stored).await,
+        Decision::Send { refresh_token } => refresh.run(stored, &refresh_token).await,
     }
 }
 
@@ -108,7 +114,9 @@ enum Decision {
     Hold {
         until: Timestamp,
     },
-    Send,
+    Send {
+        refresh_token: Secret,
+    },
 }
 
 impl Refresh<'_> {
@@ -119,10 +127,10 @@ impl Refresh<'_> {
         if connection.status != Status::Active {
             return Ok(Decision::Answer(Failure::LoginNeeded.answer(NEEDS_LOGIN)));
         }
-        if connection.refresh_token.is_none() {
+        let Some(refresh_token) = &connection.refresh_token else {
             let text = "the provider gave no refresh token: log in again when the token expires";
             return Ok(Decision::Answer(Failure::LoginNeeded.answer(text)));
-        }
+        };
         // A young record is the answer to a caller, and so is a young failure: otherwise many callers at once would
         // lead to as many token requests.
         if connection.sequence > self.trigger.sequence || (has_caller && connection.is_younger_than(min_interval, now))
@@ -136,15 +144,17 @@ impl Refresh<'_> {
         }
         let ongoing = failure.filter(|failure| failure.until > now);
         if self.job.is_redelivery() {
-            // The worker before may have stored a failure with a longer wait, as the provider asked.
+            // An earlier delivery may have stored a failure that lasts longer, because the provider asked for a longer wait.
             let until = ongoing.map_or(Timestamp::MIN, |failure| failure.until).max(later(now, HOLD));
             return Ok(Decision::Hold { until });
         }
-        let held = ongoing.filter(|failure| failure.reason == INTERRUPTED);
-        Ok(held.map_or(Decision::Send, |failure| Decision::Hold { until: failure.until }))
+        Ok(match ongoing.filter(|failure| failure.reason == INTERRUPTED) {
+            Some(failure) => Decision::Hold { until: failure.until },
+            None => Decision::Send { refresh_token: refresh_token.clone() },
+        })
     }
 
-    async fn run(&self, stored: StoredConnection) -> Result<WorkerReply, StoreError> {
+    async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
         //    this: the next worker cannot know that nothing was sent. It holds the refresh for 47 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
@@ -154,9 +164,6 @@ impl Refresh<'_> {
         let permit = match self.enter_limiter() {
             Ok(permit) => permit,
             Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,
-        };
-        let Some(refresh_token) = &stored.connection.refresh_token else {
-            return apply::reply_with(&stored.connection);
         };
         fail_point!("refresh_1_permit_taken");
         // A worker that stood still longer than the ack wait no longer holds the command. It neither sends nor acks.
@@ -209,7 +216,8 @@ impl Refresh<'_> {
         provider_calls::request_tokens(self.context, config, &grant.issued_at.variables, build).await
     }
 
-    /// The connection with its new tokens. A rotated refresh token replaces the old one; without a new one it stays.
+    /// Builds the connection with its new tokens. Keeps the old refresh token and the old scope if the response has none,
+    /// and metadata that the response does not replace.
     fn renewed(&self, stored: StoredConnection, tokens: TokenSet) -> StoredConnection {
         let old = stored.connection;
         let mut new = OauthConnection::issued(self.key.subject(), tokens);
@@ -221,11 +229,12 @@ impl Refresh<'_> {
         StoredConnection { connection: new, ..stored }
     }
 
-    /// Answers with the record that another command wrote meanwhile. After `invalid_grant`, too: the newer record's
-    /// tokens were issued a moment ago, so sending its refresh token would gain nothing.
+    /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the
+    /// provider refused the token with `invalid_grant`: the other record's tokens are new and need no refresh.
     ///
-    /// If the newer record is a tombstone, its deletion knew only the old tokens, so the new ones are revoked here. A
-    /// crash before that leaves them valid at the provider until they expire.
+    /// If the other record is a tombstone, its deletion knew only the old tokens, so this asks the provider to revoke the
+    /// new ones. A crash before that leaves them valid at the provider until they expire. After a crash in here, the next
+    /// worker finds the other record and answers with its connection.
     async fn superseded(&self, new: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let has_tokens = new.connection.status == Status::Active;
         if has_tokens && self.context.store.tombstone(self.key).await?.is_some() {

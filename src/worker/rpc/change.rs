@@ -28,19 +28,29 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Part of the gateway's deadline that is left for the answer to travel.
 const ANSWER_TRAVEL: Duration = Duration::from_secs(1);
+/// Error text for a command that is on the queue at the deadline.
+const IS_RUNNING: &str = "accepted and still running; look again in a moment";
+/// Error text for a command that was not queued before the deadline, because another one occupied its subject.
+const OTHER_IS_RUNNING: &str = "another command of the same kind is still running for this connection; try again";
 
-/// Returns a new token: from a refresh that is running already, or from one that this call starts.
+/// State of a connection before its refresh. A record with a higher sequence is the result of a refresh.
+#[derive(Clone, Copy)]
+struct BeforeRefresh<'a> {
+    key: &'a ConnectionKey,
+    sequence: u64,
+}
+
+/// Returns a new token: from a refresh that is running already, or from one that this call starts. If the caller sends a
+/// refresh token, it must be the stored one.
 pub(super) async fn refresh(
     context: &Context,
     caller: &VerifiedCaller,
     key: &ConnectionKey,
-    given: Option<&Secret>,
+    refresh_token: Option<&Secret>,
 ) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let (before, failure) = (stored.connection, stored.refresh_failure);
-    if let Some(given) = given
-        && before.refresh_token.as_ref() != Some(given)
-    {
+    if refresh_token.is_some() && refresh_token != before.refresh_token.as_ref() {
         return Err(CallError::Refused(Failure::BadRequest, "refresh_token is not the one that is stored".to_owned()));
     }
     if before.status == Status::Active
@@ -54,7 +64,7 @@ pub(super) async fn refresh(
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    send_and_wait(context, &subject, work, Some((key, before.sequence))).await
+    send_and_wait(context, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
 }
 
 pub(super) async fn delete(
@@ -69,11 +79,13 @@ pub(super) async fn delete(
 
 /// Sends a command and waits for its answer. If the answer asks to retry later, as while the integration is full, sends
 /// another one after the wait.
+///
+/// `before` is set for a refresh only: another caller's refresh may do its work.
 async fn send_and_wait(
     context: &Context,
     subject: &CommandSubject,
     work: impl Fn() -> Work,
-    wants_newer: Option<(&ConnectionKey, u64)>,
+    before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
     let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
@@ -84,7 +96,7 @@ async fn send_and_wait(
         let command = Outgoing::seal(subject, work(), |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command.id);
-        if let Some(newer) = enqueue(context, &command, wants_newer, deadline).await? {
+        if let Some(newer) = enqueue(context, &command, before, deadline).await? {
             return Ok(newer);
         }
         match tokio::time::timeout_at(deadline, answer.arrival()).await {
@@ -93,7 +105,7 @@ async fn send_and_wait(
                 Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
                 Some(_) | None => return Err(CallError::Answered(refusal)),
             },
-            Ok(None) | Err(_) => return Err(still_running()),
+            Ok(None) | Err(_) => return Err(still_running(IS_RUNNING)),
         }
     }
 }
@@ -103,7 +115,7 @@ async fn send_and_wait(
 async fn enqueue(
     context: &Context,
     command: &Outgoing,
-    wants_newer: Option<(&ConnectionKey, u64)>,
+    before: Option<BeforeRefresh<'_>>,
     deadline: Instant,
 ) -> Result<Option<Value>, CallError> {
     let mut pause = FIRST_PAUSE;
@@ -111,12 +123,12 @@ async fn enqueue(
         match command.publish(&context.nats, Some(&context.replies)).await {
             Ok(_) => return Ok(None),
             Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(pause).await,
-            Err(NatsError::Occupied) => return Err(still_running()),
+            Err(NatsError::Occupied) => return Err(still_running(OTHER_IS_RUNNING)),
             Err(error) => return Err(StoreError::from(error).into()),
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
-        if let Some((key, sequence)) = wants_newer
-            && let Some(newer) = finished_refresh(context, key, sequence).await?
+        if let Some(before) = before
+            && let Some(newer) = finished_refresh(context, before).await?
         {
             return Ok(Some(newer));
         }
@@ -124,7 +136,8 @@ async fn enqueue(
 }
 
 /// Returns the result of the other refresh if it has finished: the newer connection, or its failure as an error.
-async fn finished_refresh(context: &Context, key: &ConnectionKey, sequence: u64) -> Result<Option<Value>, CallError> {
+async fn finished_refresh(context: &Context, before: BeforeRefresh<'_>) -> Result<Option<Value>, CallError> {
+    let BeforeRefresh { key, sequence } = before;
     let Some(StoredConnection { connection, refresh_failure, .. }) = context.store.stored_connection(key).await? else {
         return Ok(None);
     };
@@ -139,6 +152,6 @@ async fn finished_refresh(context: &Context, key: &ConnectionKey, sequence: u64)
     Err(CallError::Refused(Failure::LoginNeeded, reason))
 }
 
-fn still_running() -> CallError {
-    CallError::Refused(Failure::StillRunning, "accepted and still running; look again in a moment".to_owned())
+fn still_running(text: &str) -> CallError {
+    CallError::Refused(Failure::StillRunning, text.to_owned())
 }

@@ -43,7 +43,7 @@ pub(crate) enum Failure {
     Busy,
     /// NATS, or a key set that credentials need, is unavailable.
     Unavailable,
-    /// The command is queued or running, and may still succeed.
+    /// The command, or another one that it waits for, is queued or running and may still succeed.
     StillRunning,
 }
 

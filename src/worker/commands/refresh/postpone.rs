@@ -1,7 +1,7 @@
 //! Refreshes that are not sent now: the schedule starts each of them again later.
 //!
-//! A postponed refresh ends its command. While it waits, it occupies neither the queue's slot of its connection nor a
-//! permit of the worker.
+//! A postponed refresh ends its command. While it waits, the connection's subject on the queue is free, and the refresh
+//! holds no permit.
 //!
 //! A crash in here, before the ack: the next worker cannot know what was sent, and holds the refresh (see
 //! [`Refresh::hold`]), except that a failure which is stored already is the answer to a caller.
@@ -16,7 +16,7 @@ use super::{INTERRUPTED, Refresh, SCHEDULE_ACTOR};
 use crate::command::WorkerReply;
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, StoredConnection};
 use crate::event::{Event, EventKind};
-use crate::outcome::backoff_refresh;
+use crate::outcome::{REFRESH_DOUBLING_FAILURES, backoff_refresh};
 use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
@@ -31,14 +31,13 @@ use crate::worker::rpc::status::{self, Failure};
 const PAUSE: Duration = Duration::from_mins(15);
 /// Wait if the config returned while the pause was stored.
 const CONFIG_RETURNED_WAIT: Duration = Duration::from_secs(1);
-/// The backoff after a refresh was given up is the one after this many failures in a row.
-const GIVEN_UP_FAILURES: u32 = 8;
 
 /// When the schedule starts the refresh again.
 enum Next {
     At(Timestamp),
-    /// The refresh has waited already, or the refresh limiter has reserved a slot: then it goes before others.
-    InSlotAt(Timestamp),
+    /// At a slot that the refresh limiter reserved, or at the end of a hold. The refresh has waited already, so it goes
+    /// ahead of refreshes without a slot.
+    AtSlot(Timestamp),
     WhenConfigReturns,
 }
 
@@ -56,7 +55,7 @@ impl Refresh<'_> {
             warn!("another worker may have sent the refresh token; trying again at {until}");
         }
         // Schedules have whole seconds, and this one must not fire while the hold lasts.
-        let next = Next::InSlotAt(later(until, Duration::from_secs(1)));
+        let next = Next::AtSlot(later(until, Duration::from_secs(1)));
         self.postpone(&stored.connection, new_failure, next).await?;
         Ok(failure.answer(system::now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
@@ -100,7 +99,7 @@ impl Refresh<'_> {
         wait: Duration,
     ) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
-            self.postpone(connection, None, Next::InSlotAt(later(system::now(), wait))).await?;
+            self.postpone(connection, None, Next::AtSlot(later(system::now(), wait))).await?;
         }
         let text = "too many refreshes of this integration are in progress; try again";
         Ok(Failure::Busy.answer_after(text, wait))
@@ -140,7 +139,7 @@ impl Refresh<'_> {
     async fn schedule(&self, connection: &OauthConnection, next: Next) -> Result<(), StoreError> {
         let (at, slot_reserved) = match next {
             Next::At(at) => (at, false),
-            Next::InSlotAt(at) => (at, true),
+            Next::AtSlot(at) => (at, true),
             Next::WhenConfigReturns => {
                 // The worker that stores the config looks for paused connections, and may have looked before step 2.
                 let has_returned = self.context.store.has_config(&self.key.integration).await?;
@@ -158,7 +157,8 @@ pub(in crate::worker) async fn given_up(context: &Context, job: &Job) -> Result<
     let Some(key) = job.subject.key() else { return Ok(()) };
     let record = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = &record {
-        let at = later(system::now(), backoff_refresh(GIVEN_UP_FAILURES, system::random_share()));
+        // The longest wait: this refresh has failed at each of its deliveries.
+        let at = later(system::now(), backoff_refresh(REFRESH_DOUBLING_FAILURES, system::random_share()));
         schedule::set(&context.nats, &key, at, Due { sequence: record.sequence, slot_reserved: false }).await?;
     }
     let mut event = Event::about(&job.subject, EventKind::RefreshFailed, SCHEDULE_ACTOR, system::now());
