@@ -5,6 +5,9 @@
 //! signed requests and a handler in the worker; a new operation does not compile without a route and a handler in the
 //! gateway.
 
+mod question;
+
+pub(crate) use self::question::Question;
 use crate::subject::{self, NodeCall, Verb};
 
 /// Path of start links, which the gateway writes into answers.

@@ -18,8 +18,6 @@ pub const VERSION: u8 = 1;
 pub const HEADER_COMMAND: &str = "Oauth-Command";
 /// Header: subject of the reply.
 pub const HEADER_REPLY: &str = "Oauth-Reply";
-/// Header: the caller's credential.
-pub const HEADER_CREDENTIAL: &str = "Oauth-Credential";
 /// Header: public curve key of the process that sealed the order.
 pub const HEADER_SENDER: &str = "Oauth-Sender";
 /// Header: the sealed part of a record, a [`SealedPart`](crate::connection::SealedPart).
@@ -35,7 +33,7 @@ pub const HEADER_REFRESH: &str = "Oauth-Refresh";
 pub const REFRESH_NONE: &str = "none";
 /// [`HEADER_REFRESH`]: the integration has no config now.
 pub const REFRESH_PAUSED: &str = "paused";
-/// Header: the trace of the message (W3C Trace Context).
+/// Header of a command, and field of a call: the trace of the message (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
 /// A command as published to the queue.

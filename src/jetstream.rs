@@ -9,6 +9,7 @@ mod error;
 mod header;
 pub(crate) mod kv;
 pub(crate) mod reader;
+pub(crate) mod receiver;
 mod stream;
 
 pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};

@@ -49,7 +49,9 @@ pub use self::call::{NodeCall, events_about, events_of, tokens_of};
 pub use self::connection::ConnectionKey;
 pub use self::name::{Account, ConnectionName, Integration, NameError};
 
-pub(crate) use self::call::{edge_call, event_subject, events_of_kind, node_call, parse_edge_call};
+pub(crate) use self::call::{
+    edge_call, event_subject, events_of_kind, node_call, parse_edge_call, service_call, service_calls,
+};
 pub(crate) use self::command::{CommandSubject, Verb, dead_letter};
 pub(crate) use self::config::{config_record_subject, config_subject, parse_config_subject};
 pub(crate) use self::fixed::*;

@@ -134,12 +134,11 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             let calls = rpc::serve(Arc::clone(&context), stop.clone());
             tokio::join!(calls, worker::run(Arc::clone(&context), stop)).0
         };
-        let ended = tokio::select! {
-            ended = work => ended,
-            ended = replies.receive(&nats) => ended,
+        tokio::select! {
+            ended = work => ended.map_err(PrepareError::Calls),
+            ended = replies.receive(&nats) => ended.map_err(PrepareError::Answers),
             never = context.auth.watch() => match never {},
-        };
-        ended.map_err(PrepareError::Calls)
+        }
     });
     Ok(())
 }

@@ -1,5 +1,4 @@
-//! Credentials of callers. The gateway passes them on, in the header `Oauth-Credential` or sealed in a command; only
-//! workers verify them.
+//! Credentials of callers. The gateway passes them on, in a call or sealed in a command; only workers verify them.
 
 use serde::{Deserialize, Serialize};
 

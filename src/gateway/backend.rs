@@ -19,8 +19,8 @@ use tracing::warn;
 pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::ready::NotReady;
-use crate::call::Call;
-use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
+use crate::call::{Call, Question};
+use crate::command::{Credential, HEADER_RETRY_AFTER, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published, header};
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
@@ -108,14 +108,9 @@ impl Backend {
 
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let mut headers = HeaderMap::new();
-        if let Some(credential) = &context.credential {
-            headers.insert(HEADER_CREDENTIAL, credential.expose());
-        }
-        if let Some(traceparent) = &context.traceparent {
-            headers.insert(HEADER_TRACEPARENT, traceparent.as_str());
-        }
-        let answer = match self.request(call, &headers, body).await {
+        let RequestContext { credential, traceparent } = context;
+        let question = Question::text(credential.as_ref(), traceparent.as_deref(), body);
+        let answer = match self.request(call, &question.into()).await {
             // A worker listened, so it may have queued the command, which may still succeed.
             Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
                 return Err(BackendError::Deadline);
@@ -170,12 +165,11 @@ impl Backend {
     }
 
     /// Sends a call. If no worker listens, tries again for [`WORKER_WAIT`].
-    async fn request(&self, call: Call, headers: &HeaderMap, body: &Value) -> Result<Message, NatsError> {
+    async fn request(&self, call: Call, payload: &Bytes) -> Result<Message, NatsError> {
         let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
         let last_retry = Instant::now() + WORKER_WAIT;
         loop {
-            let request =
-                Request::new().headers(headers.clone()).payload(body.to_string().into()).timeout(Some(timeout));
+            let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
             match self.nats.request(&call.subject(), request).await {
                 Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
                 answer => return answer,

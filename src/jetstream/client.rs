@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::connect::{ConnectError, Probe, log_event, options, reconnect_delay};
+use super::connect::{ConnectError, Probe, log_event, options, reconnect_delay, servers};
 use super::error::NatsError;
 use crate::config;
 use async_nats::client::{Request, RequestErrorKind};
@@ -28,9 +28,9 @@ pub(crate) const LONGEST_PUBLISH: Duration =
     REQUEST_TIMEOUT.saturating_add(PUBLISH_PAUSE).saturating_mul(PUBLISH_TRIES);
 /// Interval of pings to the server. Two missed answers end the connection, so a dead one is noticed within 15 s; the
 /// client's default of a minute would notice it after three minutes.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest time for one try to connect to one server, TLS included, before the next server is tried.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connection to the bus.
 #[derive(Clone)]
@@ -76,13 +76,7 @@ impl Nats {
             .connection_timeout(CONNECTION_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(reconnect_delay);
-        let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();
-        // The client library ignores a user and password in the URL without an error.
-        if servers.iter().any(|server| server.contains('@')) {
-            return Err(ConnectError::Setting(
-                "nats.url must not hold a user or password; set `nats.user` and `nats.password`",
-            ));
-        }
+        let servers = servers(settings)?;
         let probe = Arc::new(Probe::new(options.clone(), servers.clone()));
         let options = options.event_callback(move |event| {
             if let Event::ServerError(error) = &event {

@@ -25,6 +25,8 @@ pub enum ConnectError {
     Pem { setting: &'static str, wanted: &'static str, source: pem::Error },
     #[error("`nats.client_cert` and `nats.client_key` do not match: {0}")]
     Pair(#[source] rustls::Error),
+    #[error("`nats.url` holds no server address ({url}): {source}")]
+    Address { url: String, source: std::io::Error },
     #[error("cannot read {path}: {source}")]
     File { path: String, source: std::io::Error },
     #[error("NATS at {url} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
@@ -41,6 +43,18 @@ impl ConnectError {
         }
         Self::Connect { url, source }
     }
+}
+
+/// Returns the addresses of the servers.
+pub(super) fn servers(settings: &config::Nats) -> Result<Vec<String>, ConnectError> {
+    let servers: Vec<String> = settings.url.split(',').map(|server| server.trim().to_owned()).collect();
+    // The client library ignores a user and password in the URL without an error.
+    if servers.iter().any(|server| server.contains('@')) {
+        return Err(ConnectError::Setting(
+            "nats.url must not hold a user or password; set `nats.user` and `nats.password`",
+        ));
+    }
+    Ok(servers)
 }
 
 pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
@@ -94,7 +108,10 @@ async fn certificates(options: ConnectOptions, settings: &config::Nats) -> Resul
 }
 
 /// Reads one or more certificates.
-fn certificate_chain(setting: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
+pub(super) fn certificate_chain(
+    setting: &'static str,
+    text: &str,
+) -> Result<Vec<CertificateDer<'static>>, ConnectError> {
     let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
     match chain {
         Ok(chain) if chain.is_empty() => Err(pem::Error::NoItemsFound),
@@ -103,7 +120,7 @@ fn certificate_chain(setting: &'static str, text: &str) -> Result<Vec<Certificat
     .map_err(|source| ConnectError::Pem { setting, wanted: "certificate", source })
 }
 
-async fn read(path: &Path) -> Result<String, ConnectError> {
+pub(super) async fn read(path: &Path) -> Result<String, ConnectError> {
     tokio::fs::read_to_string(path).await.map_err(|source| file(path, source))
 }
 

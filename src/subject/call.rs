@@ -2,6 +2,9 @@
 
 use super::{Account, ConnectionKey, NameError, ROOT, tokens};
 
+/// Prefix of questions about micro services.
+const SERVICES: &str = "$SRV";
+
 /// A call that a node makes to a worker, with [`client::call`](crate::client::call).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NodeCall {
@@ -42,6 +45,13 @@ impl NodeCall {
     /// The subject of this call for all accounts.
     pub(crate) fn filter(self) -> String {
         format!("ms.oauth.*.{}", self.as_str())
+    }
+
+    /// Returns the call that a subject ends with, and the account that it names.
+    pub(crate) fn parse_subject(subject: &str) -> Option<(Self, Result<Account, NameError>)> {
+        let name = subject.rsplit('.').next()?;
+        let call = Self::ALL.into_iter().find(|call| call.as_str() == name)?;
+        Some((call, call.account_of(subject)))
     }
 
     /// Returns the account that a call's subject names. It is the caller's: the bus lets only that account publish there.
@@ -101,4 +111,16 @@ pub(crate) fn edge_call(call: &str) -> String {
 #[must_use]
 pub(crate) fn parse_edge_call(subject: &str) -> Option<&str> {
     subject.strip_prefix("oauth.edge.").filter(|call| !call.contains('.'))
+}
+
+/// Subjects of questions about micro services: to all, to those of that name, and to one.
+#[must_use]
+pub(crate) fn service_calls(name: &str, id: &str) -> [String; 3] {
+    [format!("{SERVICES}.*"), format!("{SERVICES}.*.{name}"), format!("{SERVICES}.*.{name}.{id}")]
+}
+
+/// Returns the question about micro services that has this subject, such as `PING`.
+#[must_use]
+pub(crate) fn service_call(subject: &str) -> Option<&str> {
+    subject.strip_prefix(SERVICES)?.strip_prefix('.')?.split('.').next()
 }

@@ -3,7 +3,7 @@
 use tracing::error;
 
 use crate::config::Config;
-use crate::jetstream::Nats;
+use crate::jetstream::{ConnectError, Nats};
 use crate::protocol::permissions::{self, PermissionError};
 use crate::protocol::topology::{self, TopologyError};
 use crate::protocol::{commands as queue, quarantine};
@@ -21,9 +21,11 @@ pub(crate) enum PrepareError {
     Topology(#[from] TopologyError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A subscription to calls was refused or ended.
     #[error("cannot serve calls: {0}")]
-    Calls(#[source] async_nats::Error),
+    Calls(#[source] ConnectError),
+    /// The subscription to answers was refused or ended.
+    #[error("cannot receive answers: {0}")]
+    Answers(#[source] async_nats::Error),
 }
 
 impl PrepareError {
@@ -38,7 +40,8 @@ impl PrepareError {
                 | TopologyError::Backwards(_),
             )
             | Self::Permission(PermissionError::Missing { .. })
-            | Self::Calls(_) => true,
+            | Self::Calls(_)
+            | Self::Answers(_) => true,
             Self::Store(error) => error.prevents_start(),
             Self::Topology(_) | Self::Permission(PermissionError::Away(_)) => false,
         }

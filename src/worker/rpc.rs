@@ -3,37 +3,42 @@
 //! A gateway's call is authenticated by the credential that it carries, a node's by the account in its subject, which the
 //! bus guarantees. Calls that both may make have one implementation ([`answer_call`]).
 //!
-//! Calls of gateways and of nodes arrive on connections of their own: async-nats ends a connection, or panics, at some
-//! headers that a caller can write. Then only calls of that kind are interrupted until the reconnect.
+//! Calls of gateways and of nodes arrive on connections of their own, without headers ([`crate::jetstream::receiver`]):
+//! nothing that a caller writes can end them. Answers go out on the worker's ordinary connection.
 
 mod change;
 mod gateway;
 mod keys;
 mod list;
 mod login;
+mod micro;
 mod nodes;
 mod reads;
+mod running;
 pub(crate) mod status;
 mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::HeaderMap;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
+use self::running::Running;
 use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::WorkerReply;
-use crate::jetstream::{Nats, Patience};
+use crate::jetstream::ConnectError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::worker::context::Context;
 
-/// Calls of gateways, and calls of nodes, that one process handles at once. More wait in the client library.
+/// Calls of gateways, and calls of nodes, that one process handles at once. Further ones are refused at once.
 const CONCURRENCY: usize = 1_024;
 /// Calls of one account at once. Leaves room for others while its calls wait for a slow provider.
 const SHARE: usize = CONCURRENCY / 2;
@@ -46,10 +51,10 @@ const QUEUE: &str = "tokenbus";
 /// Seconds that a caller should wait after NATS was unavailable, or while too many of its calls run.
 const RETRY_AFTER: u64 = 2;
 const RETRY_WAIT: Duration = Duration::from_secs(RETRY_AFTER);
-/// Pause before calls are served on a new connection, so that a connection that keeps failing does not spin.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest wait for the server to confirm the end of a subscription. While NATS is unavailable no confirmation comes.
-const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for the last answers to leave at the end. While NATS is unavailable they never do.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest trace context in characters.
+const TRACE_CHARS: usize = 64;
 
 /// Why a call fails.
 enum CallError {
@@ -86,41 +91,29 @@ fn bad_request(error: impl std::fmt::Display) -> CallError {
 }
 
 /// Serves calls until `stop`, then finishes the running ones and stores the sums of reads.
-pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let gateways = on_own_connection(&context, "tokenbus worker: calls of gateways", &stop, gateway::serve);
-    let nodes = on_own_connection(&context, "tokenbus worker: calls of nodes", &stop, nodes::serve);
+pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let sums = async {
         reads::run(&context, stop.clone()).await;
         Ok(())
     };
-    let ended = tokio::try_join!(gateways, nodes, sums);
+    let gateways = gateway::serve(Arc::clone(&context), stop.clone());
+    let ended = tokio::try_join!(gateways, nodes::serve(Arc::clone(&context), stop.clone()), sums);
     reads::flush(&context).await;
+    // The last answers must leave before the connection is dropped.
+    drop(tokio::time::timeout(FLUSH_TIMEOUT, context.nats.client().flush()).await);
     ended.map(drop)
 }
 
-/// Serves calls on a connection of their own, and on a new one whenever it breaks.
-async fn on_own_connection<S>(
-    context: &Arc<Context>,
-    name: &str,
-    stop: &CancellationToken,
-    serve: impl Fn(Nats, Arc<Context>, CancellationToken) -> S,
-) -> Result<(), async_nats::Error>
-where
-    S: Future<Output = Result<(), async_nats::Error>>,
-{
-    loop {
-        let nats = Nats::connect(&context.config.nats, name, Patience::Forever).await?;
-        match serve(nats.clone(), Arc::clone(context), stop.clone()).await {
-            Ok(()) => {
-                // Flush the last answers before the connection is dropped.
-                drop(tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, nats.client().flush()).await);
-                return Ok(());
-            }
-            Err(_) if stop.is_cancelled() => return Ok(()),
-            Err(error) => warn!("{name}: the connection broke: {error}; reconnecting"),
-        }
-        tokio::time::sleep(RECONNECT_PAUSE).await;
+/// Sends an answer. It may get lost; the caller then stops waiting at its own deadline.
+async fn send(context: &Context, reply: String, headers: HeaderMap, payload: Bytes) {
+    if let Err(error) = context.nats.send(reply, headers, payload).await {
+        warn!("answer to a call not sent: {error}");
     }
+}
+
+/// Returns the part of a trace context that logs show.
+fn shortened(traceparent: &str) -> String {
+    traceparent.chars().take(TRACE_CHARS).collect()
 }
 
 /// Logs the outcome of a call and builds its answer. Details of failures go to the log only.

@@ -74,11 +74,8 @@ impl World {
 
     /// Status and body of the answer to a call.
     async fn call(&self, call: &str, credential: Option<&str>, body: &Value) -> (u16, Value) {
-        let mut headers = HeaderMap::new();
-        if let Some(credential) = credential {
-            headers.insert("Oauth-Credential", credential);
-        }
-        let request = Request::new().headers(headers).payload(body.to_string().into());
+        let question = json!({ "credential": credential, "body": body });
+        let request = Request::new().payload(question.to_string().into());
         let answer = self.client.send_request(format!("oauth.edge.{call}"), request).await.expect("a worker answers");
         let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
         let status = code.map_or(200, |code| code.as_str().parse().unwrap());

@@ -46,6 +46,9 @@ mod hostile_clients;
 mod hostile_edge;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod hostile_floods;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_headers;
 #[cfg(test)]
 mod http_bound;
@@ -66,6 +69,10 @@ mod issuer;
 mod jwt_nats;
 #[cfg(test)]
 mod jwt_ordinary;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[path = "../support/latency.rs"]
+mod latency;
 #[cfg(test)]
 mod layout;
 #[cfg(test)]

@@ -375,7 +375,7 @@ pub(crate) fn no_credential() -> RequestContext {
 }
 
 /// The state in the answer to a login.
-fn state_of(login: &Value) -> String {
+pub(crate) fn state_of(login: &Value) -> String {
     let url = login["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a login answers with a URL");
     let state = url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned());
     state.expect("an authorization request has a state")

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
+use async_nats::HeaderMap;
 use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{HeaderMap, Message};
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, info_span};
 
 use super::status::{self, Failure};
-use super::{CONCURRENCY, CallError, QUEUE, UNSUBSCRIBE_TIMEOUT};
-use super::{answer_call, error_text, keys, list, log_and_build_answer, login, no_config, parse};
+use super::{CallError, QUEUE, Running, answer_call, error_text, keys, list, log_and_build_answer, login};
+use super::{no_config, parse, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
-use crate::call::Call;
-use crate::command::{Credential, HEADER_CREDENTIAL, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
-use crate::jetstream::{Nats, header};
+use crate::call::{Call, Question};
+use crate::command::{Credential, HEADER_RETRY_AFTER, WorkerReply};
+use crate::jetstream::ConnectError;
+use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::protocol::topology;
 use crate::secret::Secret;
@@ -27,46 +25,30 @@ use crate::subject::{self, Integration, NodeCall};
 use crate::worker::context::Context;
 
 /// Serves calls until `stop`, then finishes the running ones.
-pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let mut calls = nats.client().queue_subscribe(subject::EDGE_CALLS, QUEUE.to_owned()).await?;
-    let (running, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
-    loop {
-        let message = tokio::select! {
-            () = stop.cancelled() => break,
-            message = calls.next() => message.ok_or("subscription to calls ended")?,
-        };
-        let permit = Arc::clone(&permits).acquire_owned().await?;
-        let context = Arc::clone(&context);
-        running.spawn(async move {
-            answer(&context, message).await;
-            drop(permit);
-        });
-    }
-    // Without NATS the request may never be sent, so the wait has a limit.
-    drop(tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, calls.unsubscribe()).await);
-    running.close();
-    drop(tokio::time::timeout(context.config.worker.drain, running.wait()).await);
+pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
+    let subscriptions = vec![Subscription { subject: subject::EDGE_CALLS.to_owned(), queue: Some(QUEUE) }];
+    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
+    let running = Running::new(context);
+    receiver.run(|message| running.start(message, answer), stop).await;
+    running.drain().await;
     Ok(())
 }
 
-async fn answer(context: &Context, message: Message) {
-    let Some(reply) = message.reply.clone() else { return };
-    let empty = HeaderMap::new();
-    let headers = message.headers.as_ref().unwrap_or(&empty);
+async fn answer(context: Arc<Context>, message: Received, reply: String) {
     let call = Call::parse_subject(&message.subject);
-    let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
-    let credential = Some(header(headers, HEADER_CREDENTIAL)).filter(|text| !text.is_empty());
-    let credential = credential.map(|text| Credential::new(Secret::new(text)));
+    let question = serde_json::from_slice::<Question>(&message.payload);
+    let traceparent = question.as_ref().ok().and_then(|question| question.traceparent.as_deref()).map(shortened);
     let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
-    let done = match call {
-        Some(call) => dispatch(context, call, credential.as_ref(), &message.payload).instrument(span.clone()).await,
-        None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+    let done = match (call, question) {
+        (Some(call), Ok(Question { credential, traceparent: _, body })) => {
+            let done = dispatch(&context, call, credential.as_ref(), body.get().as_bytes());
+            done.instrument(span.clone()).await
+        }
+        (Some(_), Err(_)) => Err(CallError::Refused(Failure::BadRequest, "the call cannot be read".to_owned())),
+        (None, _) => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
     };
     let answer = log_and_build_answer(&span, done);
-    let sent = context.nats.send(reply.to_string(), error_headers(&answer), answer.body.to_string().into()).await;
-    if let Err(error) = sent {
-        warn!("answer to a call not sent: {error}");
-    }
+    send(&context, reply, error_headers(&answer), answer.body.to_string().into()).await;
 }
 
 fn error_headers(answer: &WorkerReply) -> HeaderMap {

@@ -3,103 +3,83 @@
 //! The account is in the subject. An account's export with `account_token_position` lets only that account publish there,
 //! so the subject is the credential. No answer to a node contains a refresh token.
 
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_nats::HeaderMap;
-use async_nats::service::endpoint::Endpoint;
-use async_nats::service::{Request, Service as Micro, ServiceExt as _, error};
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use serde_json::Value;
-use tokio::sync::Semaphore;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tracing::{Instrument as _, info_span, warn};
+use tracing::{Instrument as _, info_span};
 
-use super::{CONCURRENCY, QUEUE, UNSUBSCRIBE_TIMEOUT, answer_call, log_and_build_answer, status};
+use super::micro::Service;
+use super::{QUEUE, Running, answer_call, error_text, log_and_build_answer, send, status};
 use crate::auth::{Role, VerifiedCaller};
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
-use crate::jetstream::{Nats, header};
+use crate::jetstream::ConnectError;
+use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::subject::NodeCall;
 use crate::worker::context::Context;
 
-/// Name of the micro service.
-const NAME: &str = "tokenbus";
-
 /// Serves calls until `stop`, then finishes the running ones.
-pub(super) async fn serve(nats: Nats, context: Arc<Context>, stop: CancellationToken) -> Result<(), async_nats::Error> {
-    let builder = nats.client().service_builder();
-    let builder = builder.description("OAuth connections: access tokens for nodes").queue_group(QUEUE);
-    let micro = builder.start(NAME, env!("CARGO_PKG_VERSION")).await?;
-    let mut calls = Vec::new();
-    for call in NodeCall::ALL {
-        let endpoint = endpoint(&micro, call).await?;
-        calls.push(endpoint.map(move |request| (call, request)));
-    }
-    let mut calls = stream::select_all(calls);
-    let (running, permits) = (TaskTracker::new(), Arc::new(Semaphore::new(CONCURRENCY)));
-    let take = async |call, request| {
-        let permit = Arc::clone(&permits).acquire_owned().await?;
-        let context = Arc::clone(&context);
-        running.spawn(async move {
-            answer(&context, call, request).await;
-            drop(permit);
-        });
-        Ok::<(), async_nats::Error>(())
+pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
+    let service = Arc::new(Service::new());
+    let calls = NodeCall::ALL.map(|call| Subscription { subject: call.filter(), queue: Some(QUEUE) });
+    // The questions about the service come last: when it answers them, the server has all subscriptions.
+    let subscriptions = calls.into_iter().chain(service.subscriptions()).collect();
+    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
+    let running = Running::new(Arc::clone(&context));
+    let take = |message| {
+        let service = Arc::clone(&service);
+        running.start(message, async move |context, message, reply| answer(&context, &service, message, reply).await);
     };
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => break,
-            next = calls.next() => {
-                let (call, request) = next.ok_or("subscriptions to calls ended")?;
-                take(call, request).await?;
-            }
-        }
-    }
-    micro.stop().await?;
-    let rest = async {
-        // Without NATS the end of the subscriptions is never confirmed, so each wait has a limit.
-        while let Ok(Some((call, request))) = tokio::time::timeout(UNSUBSCRIBE_TIMEOUT, calls.next()).await {
-            take(call, request).await?;
-        }
-        running.close();
-        running.wait().await;
-        Ok::<(), async_nats::Error>(())
-    };
-    tokio::time::timeout(context.config.worker.drain, rest).await.unwrap_or(Ok(()))
+    receiver.run(take, stop).await;
+    running.drain().await;
+    Ok(())
 }
 
-async fn endpoint(micro: &Micro, call: NodeCall) -> Result<Endpoint, async_nats::Error> {
-    micro.endpoint_builder().name(call.as_str()).add(call.filter()).await
-}
-
-async fn answer(context: &Context, call: NodeCall, request: Request) {
-    if request.message.reply.is_none() {
-        return;
+async fn answer(context: &Context, service: &Service, message: Received, reply: String) {
+    if let Some(answer) = service.answer(&message.subject) {
+        return send(context, reply, HeaderMap::new(), answer.to_string().into()).await;
     }
-    let empty = HeaderMap::new();
-    let headers = request.message.headers.as_ref().unwrap_or(&empty);
-    let traceparent: String = header(headers, HEADER_TRACEPARENT).chars().take(64).collect();
+    let Some((call, account)) = NodeCall::parse_subject(&message.subject) else { return };
+    let began = Instant::now();
+    let (body, traceparent) = split_trace(&message.payload);
     let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
     let done = async {
-        let account = call.account_of(&request.message.subject).map_err(super::bad_request)?;
+        let account = account.map_err(super::bad_request)?;
         let actor = format!("node:{account}");
         let caller = VerifiedCaller { account, role: Role::Member, actor };
-        let payload = &request.message.payload;
-        // An empty payload means no parameters.
-        let body: &[u8] = if payload.is_empty() { b"{}" } else { payload };
-        if call == NodeCall::Login && is_bound(body) {
+        if call == NodeCall::Login && is_bound(&body) {
             return Err(super::bad_request(
                 "a login that is bound to a browser begins at the gateway; leave `bind` out",
             ));
         }
-        answer_call(context, &caller, call, body).await
+        answer_call(context, &caller, call, &body).await
     };
     let done = done.instrument(span.clone()).await;
-    let (answer, headers) = build_response(log_and_build_answer(&span, done));
-    if let Err(error) = request.respond_with_headers(answer, headers).await {
-        warn!("answer to a node's call not sent: {error}");
+    let answer = log_and_build_answer(&span, done);
+    service.count(call, &answer, began.elapsed());
+    let (payload, headers) = build_response(answer);
+    send(context, reply, headers, payload).await;
+}
+
+/// Takes the trace context out of a question. An empty payload means no parameters.
+fn split_trace(payload: &[u8]) -> (Cow<'_, [u8]>, String) {
+    let is_traced = payload.windows(HEADER_TRACEPARENT.len()).any(|part| part == HEADER_TRACEPARENT.as_bytes());
+    if payload.is_empty() {
+        return (Cow::Borrowed(b"{}"), String::new());
     }
+    if is_traced
+        && payload.len() <= super::QUESTION_BYTES
+        && let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(payload)
+        && let Some(Value::String(trace)) = fields.remove(HEADER_TRACEPARENT)
+    {
+        return (Cow::Owned(Value::Object(fields).to_string().into_bytes()), super::shortened(&trace));
+    }
+    (Cow::Borrowed(payload), String::new())
 }
 
 /// Returns true if a login asks for a start link. Only the gateway can build one: it knows its public URL.
@@ -108,7 +88,7 @@ fn is_bound(body: &[u8]) -> bool {
 }
 
 /// Converts an answer to the micro service's form, without refresh tokens.
-fn build_response(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMap) {
+fn build_response(answer: WorkerReply) -> (Bytes, HeaderMap) {
     let is_success = status::is_success(&answer);
     let WorkerReply { status, mut body, retry_after } = answer;
     let mut headers = HeaderMap::new();
@@ -117,9 +97,11 @@ fn build_response(answer: WorkerReply) -> (Result<Bytes, error::Error>, HeaderMa
     }
     if is_success {
         remove_refresh_tokens(&mut body);
-        return (Ok(body.to_string().into()), headers);
+        return (body.to_string().into(), headers);
     }
-    (Err(error::Error { status: super::error_text(&body), code: status.into() }), headers)
+    headers.insert(NATS_SERVICE_ERROR, error_text(&body));
+    headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
+    (Bytes::new(), headers)
 }
 
 /// Removes the refresh token from a connection, or from each connection of a page.
@@ -137,13 +119,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::jetstream::header;
 
     #[test]
     fn no_answer_to_a_node_holds_a_refresh_token() {
         #[track_caller]
         fn check(body: Value, expected: &Value) {
             let (answer, _) = build_response(WorkerReply::ok(body));
-            let body: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
+            let body: Value = serde_json::from_slice(&answer).unwrap();
             assert_eq!(&body, expected);
         }
         let connection = json!({ "access_token": "at", "refresh_token": "rt", "sequence": 1 });
@@ -161,8 +144,22 @@ mod tests {
             retry_after: Some(7),
             ..WorkerReply::error(400, "unknown field `a\r\nNats-Context-Error-Code: 200`")
         });
-        let error = answer.unwrap_err();
-        assert_eq!((error.status.as_str(), error.code), ("unknown field `a  Nats-Context-Error-Code: 200`", 400));
+        assert!(answer.is_empty());
+        assert_eq!(header(&headers, "Nats-Service-Error"), "unknown field `a  Nats-Context-Error-Code: 200`");
+        assert_eq!(header(&headers, "Nats-Service-Error-Code"), "400");
         assert_eq!(header(&headers, "Retry-After"), "7");
+    }
+
+    #[test]
+    fn the_trace_is_no_field_of_a_question() {
+        #[track_caller]
+        fn check(payload: &str, body: &str, trace: &str) {
+            let (found, traceparent) = split_trace(payload.as_bytes());
+            assert_eq!((std::str::from_utf8(&found).unwrap(), traceparent.as_str()), (body, trace));
+        }
+        check("", "{}", "");
+        check("{\"limit\":1}", "{\"limit\":1}", "");
+        check("{\"limit\":1,\"traceparent\":\"00-a\"}", "{\"limit\":1}", "00-a");
+        check("[\"traceparent\"]", "[\"traceparent\"]", "");
     }
 }

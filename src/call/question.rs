@@ -1,0 +1,27 @@
+//! The content of a gateway's call.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::command::Credential;
+
+/// A gateway's question to a worker. Everything is in the payload: a worker receives no headers.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Question {
+    #[serde(default)]
+    pub(crate) credential: Option<Credential>,
+    /// W3C trace context.
+    #[serde(default)]
+    pub(crate) traceparent: Option<String>,
+    /// The call's own fields, as JSON. Kept as text, because a signed request is compared with it.
+    pub(crate) body: Box<RawValue>,
+}
+
+impl Question {
+    /// Returns the text of a question.
+    #[must_use]
+    pub(crate) fn text(credential: Option<&Credential>, traceparent: Option<&str>, body: &Value) -> String {
+        json!({ "credential": credential, "traceparent": traceparent, "body": body }).to_string()
+    }
+}

@@ -1,0 +1,173 @@
+//! Receives messages without their headers.
+//!
+//! async-nats 0.51 panics at some headers, such as a lone carriage return, and ends the connection at others and at subjects
+//! that are not UTF-8. A publisher can send them all. A server strips the headers from what it delivers to a connection that
+//! declares `"headers": false`, which the client library cannot declare. So this connection receives what others may publish,
+//! and nothing in a message can end it; answers go out on the ordinary connection.
+//!
+//! Delivery is at most once. [`Receiver::run`] reconnects, and at its end hands over all messages that the server had sent.
+
+mod login;
+mod wire;
+
+use std::time::Duration;
+
+use async_nats::ServerAddr;
+use futures_util::SinkExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use self::login::{Connection, ReceiveError, connect, next};
+use self::wire::Op;
+pub(crate) use self::wire::Received;
+use super::client::{CONNECTION_TIMEOUT, PING_INTERVAL};
+use super::connect::{ConnectError, reconnect_delay, servers};
+use crate::{config, system};
+
+/// Unanswered pings after which the connection counts as dead.
+const MAX_SILENT_PINGS: u32 = 2;
+/// Longest wait for the messages that the server sent before it read the end of the subscriptions.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A subject to receive, and the group of receivers of which one gets each message.
+#[derive(Debug, Clone)]
+pub(crate) struct Subscription {
+    pub(crate) subject: String,
+    pub(crate) queue: Option<&'static str>,
+}
+
+/// A connection that only receives.
+pub(crate) struct Receiver {
+    settings: config::Nats,
+    name: String,
+    servers: Vec<ServerAddr>,
+    subscriptions: Vec<Subscription>,
+}
+
+/// How a connection ended.
+enum Ended {
+    Stopped,
+    /// The server is shutting down and has handed over all messages.
+    ShuttingDown,
+}
+
+impl Receiver {
+    /// # Errors
+    /// If an address in the settings cannot be read.
+    pub(crate) fn new(
+        settings: &config::Nats,
+        name: &str,
+        subscriptions: Vec<Subscription>,
+    ) -> Result<Self, ConnectError> {
+        let servers = servers(settings)?.iter().map(|server| server.parse()).collect::<Result<Vec<_>, _>>();
+        let servers = servers.map_err(|source| ConnectError::Address { url: settings.url.clone(), source })?;
+        Ok(Self { settings: settings.clone(), name: name.to_owned(), servers, subscriptions })
+    }
+
+    /// Calls `handle` with each message until `stop`. While `handle` runs no other message is read.
+    pub(crate) async fn run(mut self, mut handle: impl FnMut(Received), stop: CancellationToken) {
+        let mut tries = 0;
+        loop {
+            let began = Instant::now();
+            match self.receive(tries, &mut handle, &stop).await {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
+                Err(error) if tries == 0 || tries.is_power_of_two() => {
+                    warn!("{}: no connection: {error}; trying again", self.name);
+                }
+                Err(error) => debug!("{}: no connection: {error}", self.name),
+            }
+            tries = if began.elapsed() > CONNECTION_TIMEOUT { 0 } else { tries + 1 };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(reconnect_delay(tries)) => {}
+            }
+        }
+    }
+
+    /// Connects and receives until the connection ends.
+    async fn receive(
+        &mut self,
+        tries: usize,
+        handle: &mut impl FnMut(Received),
+        stop: &CancellationToken,
+    ) -> Result<Ended, ReceiveError> {
+        // A random start spreads workers over the servers; each further try takes the next one.
+        let start = usize::from(u16::from_be_bytes(system::random()));
+        let server = self.servers.get((start + tries) % self.servers.len()).ok_or(ReceiveError::Closed)?.clone();
+        let connected = tokio::select! {
+            () = stop.cancelled() => return Ok(Ended::Stopped),
+            connected = tokio::time::timeout(CONNECTION_TIMEOUT, connect(&self.settings, &self.name, &server)) => connected,
+        };
+        let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
+        self.learn_servers(&info.connect_urls);
+        let mut lines = String::new();
+        for (number, Subscription { subject, queue }) in self.subscriptions.iter().enumerate() {
+            lines += &format!("SUB {subject} {} {number}\r\n", queue.unwrap_or_default());
+        }
+        connection.send(lines.as_bytes()).await?;
+        let (mut silent, mut ping) = (0, tokio::time::interval(PING_INTERVAL));
+        loop {
+            let op = tokio::select! {
+                () = stop.cancelled() => break,
+                op = next(&mut connection) => op?,
+                _ = ping.tick() => {
+                    if silent == MAX_SILENT_PINGS {
+                        return Err(ReceiveError::Silent);
+                    }
+                    silent += 1;
+                    connection.send(&b"PING\r\n"[..]).await?;
+                    continue;
+                }
+            };
+            match op {
+                Op::Message(message) => handle(message),
+                Op::Ping => connection.send(&b"PONG\r\n"[..]).await?,
+                Op::Pong => silent = 0,
+                Op::Info(info) => {
+                    self.learn_servers(&info.connect_urls);
+                    if info.lame_duck_mode {
+                        self.drain(&mut connection, silent, handle).await?;
+                        return Ok(Ended::ShuttingDown);
+                    }
+                }
+                Op::Error(text) => error!("{}: NATS: {text}", self.name),
+            }
+        }
+        self.drain(&mut connection, silent, handle).await?;
+        Ok(Ended::Stopped)
+    }
+
+    /// Ends the subscriptions and hands over what the server has sent until then. `silent` pings are unanswered.
+    async fn drain(
+        &self,
+        connection: &mut Connection,
+        silent: u32,
+        handle: &mut impl FnMut(Received),
+    ) -> Result<(), ReceiveError> {
+        let ends: String = (0..self.subscriptions.len()).map(|number| format!("UNSUB {number}\r\n")).collect();
+        connection.send((ends + "PING\r\n").as_bytes()).await?;
+        let rest = async {
+            let mut unanswered = silent + 1;
+            while unanswered > 0 {
+                match next(connection).await? {
+                    Op::Message(message) => handle(message),
+                    Op::Pong => unanswered -= 1,
+                    Op::Info(_) | Op::Ping | Op::Error(_) => {}
+                }
+            }
+            Ok(())
+        };
+        tokio::time::timeout(DRAIN_TIMEOUT, rest).await.unwrap_or(Err(ReceiveError::Silent))
+    }
+
+    /// Adds servers of the cluster that the settings do not name.
+    fn learn_servers(&mut self, urls: &[String]) {
+        for server in urls.iter().filter_map(|url| url.parse().ok()) {
+            if !self.servers.contains(&server) {
+                self.servers.push(server);
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Runs a bounded number of calls at once, and refuses further ones at once: a caller that waits in vain asks again, which
+//! would add to an overload.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::status::Failure;
+use super::{CONCURRENCY, RETRY_AFTER, send};
+use crate::command::HEADER_RETRY_AFTER;
+use crate::jetstream::receiver::Received;
+use crate::worker::context::Context;
+
+/// The running calls of one kind.
+pub(super) struct Running {
+    context: Arc<Context>,
+    tasks: TaskTracker,
+    permits: Arc<Semaphore>,
+}
+
+impl Running {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context, tasks: TaskTracker::new(), permits: Arc::new(Semaphore::new(CONCURRENCY)) }
+    }
+
+    /// Starts `answer` for a message that names a reply subject.
+    pub(super) fn start<A, F>(&self, message: Received, answer: A)
+    where
+        A: FnOnce(Arc<Context>, Received, String) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(reply) = message.reply.clone() else { return };
+        let context = Arc::clone(&self.context);
+        match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => drop(self.tasks.spawn(async move {
+                answer(context, message, reply).await;
+                drop(permit);
+            })),
+            Err(_) => drop(self.tasks.spawn(async move { refuse(&context, reply).await })),
+        }
+    }
+
+    /// Waits for the running calls, at most for `worker.drain`.
+    pub(super) async fn drain(self) {
+        self.tasks.close();
+        drop(tokio::time::timeout(self.context.config.worker.drain, self.tasks.wait()).await);
+    }
+}
+
+async fn refuse(context: &Context, reply: String) {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_SERVICE_ERROR, "this worker has too many calls; try again");
+    headers.insert(NATS_SERVICE_ERROR_CODE, Failure::Busy.status().to_string());
+    headers.insert(HEADER_RETRY_AFTER, RETRY_AFTER.to_string());
+    send(context, reply, headers, bytes::Bytes::new()).await;
+}

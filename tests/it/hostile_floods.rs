@@ -1,0 +1,88 @@
+//! Floods of calls: other callers are answered as before.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::client::Request;
+use serde_json::{Value, json};
+
+use crate::fleet::{Fleet, INTEGRATION, Worker};
+use crate::latency::compare;
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::wire::Wire;
+
+/// Largest ratio of loaded and quiet latencies.
+const MOST: f64 = 2.0;
+/// A block of headers whose value holds a lone carriage return: async-nats 0.51 panics at it.
+const LONE_CR: &str = "NATS/1.0\r\nx: a\rb\r\n\r\n";
+
+/// A worker, and the connection `one` of the account that is not hostile.
+struct Calm {
+    fleet: Fleet,
+    /// May call for any account.
+    caller: Client,
+    _worker: Worker,
+    _provider: Provider,
+}
+
+impl Calm {
+    async fn start() -> Self {
+        let provider = Provider::generous().await;
+        let (fleet, worker) = Fleet::configured(&provider.url).await;
+        let login = fleet.get_as(&fleet.admin_keys[1], &format!("{INTEGRATION}/oauth-login/one")).await;
+        let state = crate::fleet::state_of(&login.1);
+        assert_eq!(fleet.arrive(&state, "code").await.0, 200);
+        let caller = fleet.nats.connect("admin").await;
+        fleet.ready().await;
+        Self { fleet, caller, _worker: worker, _provider: provider }
+    }
+
+    /// A call of the calm account's node.
+    async fn node_call(&self) {
+        let question = json!({ "integration_id": INTEGRATION, "connection_id": "one" }).to_string();
+        let subject = format!("ms.oauth.{}.token", self.fleet.other_account);
+        let request = Request::new().payload(question.into()).timeout(Some(Duration::from_secs(5)));
+        let answer = self.caller.send_request(subject, request).await.expect("a worker answers");
+        let body: Value = serde_json::from_slice(&answer.payload).expect("a connection");
+        assert!(body["access_token"].is_string(), "{body}");
+    }
+
+    /// A call of the calm account over HTTP.
+    async fn http_call(&self) {
+        let path = format!("{INTEGRATION}/oauth-token/one");
+        let (status, body) = self.fleet.get_as(&self.fleet.admin_keys[1], &path).await;
+        assert_eq!(status, 200, "{body}");
+    }
+}
+
+/// Sends a thousand messages a second with headers that async-nats cannot read.
+async fn malformed(fleet: &Fleet, user: &str, subject: &str, goes_on: &AtomicBool) {
+    let mut wire = Wire::connect(&fleet.nats, user).await;
+    let (head, all) = (LONE_CR.len(), LONE_CR.len() + 2);
+    let message = format!("HPUB {subject} _INBOX.x {head} {all}\r\n{LONE_CR}{{}}\r\n");
+    let mut pace = tokio::time::interval(Duration::from_millis(20));
+    while goes_on.load(Ordering::Relaxed) {
+        pace.tick().await;
+        wire.say(&message.repeat(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h1_malformed_headers_of_one_tenant_delay_no_call_of_another() {
+    let calm = Calm::start().await;
+    let subject = format!("ms.oauth.{ACCOUNT}.token");
+    let compared =
+        compare(async || calm.node_call().await, |goes_on| malformed(&calm.fleet, "demo", &subject, goes_on)).await;
+    assert!(compared.p99 <= MOST, "{compared:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h1_malformed_headers_of_one_gateway_delay_no_call_of_another() {
+    let calm = Calm::start().await;
+    let compared =
+        compare(async || calm.http_call().await, |goes_on| malformed(&calm.fleet, "edge", "oauth.edge.token", goes_on))
+            .await;
+    assert!(compared.p99 <= MOST, "{compared:?}");
+}
