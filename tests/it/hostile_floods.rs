@@ -65,7 +65,7 @@ async fn malformed(fleet: &Fleet, user: &str, subject: &str, goes_on: &AtomicBoo
     let mut pace = tokio::time::interval(Duration::from_millis(20));
     while goes_on.load(Ordering::Relaxed) {
         pace.tick().await;
-        wire.say(&message.repeat(20)).await;
+        wire.send_text(&message.repeat(20)).await;
     }
 }
 
