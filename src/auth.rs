@@ -18,7 +18,6 @@ mod signed;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use self::api_key::ApiKeys;
@@ -26,39 +25,46 @@ use self::bearer::Bearers;
 use self::jwks::NoKeys;
 use self::rejection::{Reason, Rejection};
 use crate::call::Call;
-use crate::command::{CREDENTIAL_NEEDED, Credential};
+use crate::command::{CREDENTIAL_NEEDED, Credential, Origin};
 use crate::jetstream::{Nats, NatsError};
+use crate::rights::{Grant, Rights, Role, Scope, Scopes};
 use crate::signed::SCHEME;
-use crate::subject::{Account, CommandSubject};
+use crate::subject::{Account, CommandSubject, NodeCall, Verb};
 use crate::system;
 
 /// Error text for a caller that needs to be an admin and isn't.
 pub(crate) const ADMINS_ONLY: &str =
     "only admins may do this: the credential needs the role `admin`, and its account must be in `auth.admin_accounts`";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// May do what members may, and change configs and API keys if the account is listed in `auth.admin_accounts`.
-    Admin,
-    /// May create, read, refresh and delete the account's connections.
-    Member,
+/// The holder of a verified JWT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub account: Account,
+    pub role: Role,
+    /// Name in the audit log (`user:<U…>`, `jwt:<sub>`).
+    pub actor: String,
 }
 
 /// A caller whose credential was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VerifiedCaller {
+pub(crate) struct VerifiedCaller {
     pub account: Account,
-    pub role: Role,
-    /// Name in the audit log (`key:<id>`, `user:<U…>`, `jwt:<sub>`).
+    pub rights: Rights,
+    /// Name in the audit log (`key:<id>`, `user:<U…>`, `jwt:<sub>`, `node:<account>`).
     pub actor: String,
+    pub origin: Origin,
 }
 
 impl VerifiedCaller {
-    /// Returns true if the caller may change configs and API keys.
     #[must_use]
-    pub fn is_admin(&self, admin_accounts: &[Account]) -> bool {
-        self.role == Role::Admin && admin_accounts.contains(&self.account)
+    pub(crate) fn has(&self, scope: Scope) -> bool {
+        self.rights.scopes.has(scope)
+    }
+
+    /// Returns true if the caller may change configs, which all accounts share.
+    #[must_use]
+    pub(crate) fn may_change_configs(&self, admin_accounts: &[Account]) -> bool {
+        self.has(Scope::ConfigsWrite) && admin_accounts.contains(&self.account)
     }
 }
 
@@ -70,6 +76,9 @@ pub(crate) enum AuthError {
     /// The text is the same for every reason, so that a caller who tries credentials learns nothing.
     #[error("the credential is not valid or has expired")]
     Rejected(#[source] Rejection),
+    /// The credential is valid, so its caller may know what it lacks.
+    #[error("the credential lacks the scope `{0}`")]
+    Scope(Scope),
     #[error("too many requests with this credential; try again in {retry_after_seconds} s")]
     Limited { retry_after_seconds: u64 },
     /// Nothing is known about the credential, because the bus is not available.
@@ -108,33 +117,104 @@ pub(crate) enum Purpose<'a> {
     },
 }
 
+impl Purpose<'_> {
+    /// The scope that the call or command needs. Calls that return nothing but configs without secrets, or the caller's
+    /// own identity, need a valid credential alone. Callbacks do, too: the login had its scope when it began.
+    fn scope(self) -> Option<Scope> {
+        match self {
+            Self::Call { call, .. } => match call {
+                Call::Ready | Call::State | Call::Start | Call::Whoami | Call::Config | Call::Configs => None,
+                Call::Keys | Call::KeysCreate | Call::KeysRevoke => Some(Scope::KeysWrite),
+                Call::Token => Some(scope_of(NodeCall::Token)),
+                Call::List => Some(scope_of(NodeCall::List)),
+                Call::Login => Some(scope_of(NodeCall::Login)),
+                Call::Refresh => Some(scope_of(NodeCall::Refresh)),
+                Call::Delete => Some(scope_of(NodeCall::Delete)),
+            },
+            Self::Command { subject, .. } => match subject.verb {
+                Verb::Put | Verb::Delete => Some(Scope::ConfigsWrite),
+                Verb::Exchange | Verb::Refresh | Verb::Revoke => None,
+            },
+        }
+    }
+}
+
+fn scope_of(call: NodeCall) -> Scope {
+    match call {
+        NodeCall::Token => Scope::TokensRead,
+        NodeCall::List => Scope::ConnectionsRead,
+        NodeCall::Login | NodeCall::Refresh | NodeCall::Delete => Scope::ConnectionsWrite,
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Authenticator {
     nats: Nats,
     keys: ApiKeys,
     bearers: Arc<Bearers>,
+    /// Scopes of the role `member`.
+    member: Arc<Scopes>,
 }
 
 impl Authenticator {
     #[must_use]
-    pub(crate) fn new(nats: Nats, bearers: Bearers) -> Self {
-        Self { keys: ApiKeys::new(nats.clone()), nats, bearers: Arc::new(bearers) }
+    pub(crate) fn new(nats: Nats, bearers: Bearers, member: Scopes) -> Self {
+        Self { keys: ApiKeys::new(nats.clone()), nats, bearers: Arc::new(bearers), member: Arc::new(member) }
     }
 
+    /// Verifies a credential, and checks that its networks and scopes allow the purpose.
     pub(crate) async fn authenticate(
         &self,
         credential: &Credential,
         purpose: Purpose<'_>,
+        origin: &Origin,
+    ) -> Result<VerifiedCaller, AuthError> {
+        let caller = self.verify(credential, purpose, origin).await?;
+        if !caller.rights.networks.allow(origin.client_address) {
+            info!(actor = caller.actor, client = ?origin.client_address, "credential rejected: {}", Reason::Network);
+            return Err(Reason::Network.into());
+        }
+        match purpose.scope().filter(|scope| !caller.has(*scope)) {
+            Some(missing) => Err(AuthError::Scope(missing)),
+            None => Ok(caller),
+        }
+    }
+
+    async fn verify(
+        &self,
+        credential: &Credential,
+        purpose: Purpose<'_>,
+        origin: &Origin,
     ) -> Result<VerifiedCaller, AuthError> {
         let now = system::now();
-        match credential.expose().split_once(' ') {
-            Some(("X-Api-Key", key)) => self.keys.authenticate(key, now).await,
-            Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await.inspect_err(log_rejection),
+        let identity = match credential.expose().split_once(' ') {
+            Some(("X-Api-Key", key)) => return self.keys.authenticate(key, &self.member, origin, now).await,
+            Some(("Bearer", jwt)) => self.bearers.bearer(jwt, purpose, now).await.inspect_err(log_rejection)?,
             Some((SCHEME, text)) => {
-                self.bearers.signed(&self.nats, text, purpose, now).await.inspect_err(log_rejection)
+                self.bearers.signed(&self.nats, text, purpose, now).await.inspect_err(log_rejection)?
             }
-            _ => Err(Reason::Scheme.into()),
-        }
+            _ => return Err(Reason::Scheme.into()),
+        };
+        let Identity { account, role, actor } = identity;
+        let rights = Rights::of(Grant::Role(role).scopes(&self.member));
+        Ok(VerifiedCaller { account, rights, actor, origin: origin.clone() })
+    }
+
+    /// The caller of a node's call. The bus vouches for its account.
+    ///
+    /// # Errors
+    /// [`AuthError::Scope`] if nodes may not make the call.
+    pub(crate) fn node(account: Account, call: NodeCall) -> Result<VerifiedCaller, AuthError> {
+        let actor = format!("node:{account}");
+        let caller =
+            VerifiedCaller { account, rights: Rights::of(Scopes::of_nodes()), actor, origin: Origin::default() };
+        let scope = scope_of(call);
+        if caller.has(scope) { Ok(caller) } else { Err(AuthError::Scope(scope)) }
+    }
+
+    /// The scopes of the role `member`.
+    pub(crate) fn member(&self) -> &Scopes {
+        &self.member
     }
 
     /// Counts a request against the caller's rate limit.

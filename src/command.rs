@@ -1,6 +1,7 @@
 //! Commands on the work queue: a readable envelope with a sealed order inside.
 
 mod credential;
+mod origin;
 
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::credential::{CREDENTIAL_NEEDED, Credential};
+pub use self::origin::Origin;
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 
@@ -55,6 +57,9 @@ pub struct Order {
     pub subject: String,
     /// The envelope's id.
     pub id: String,
+    /// Origin of the request that led to the command.
+    #[serde(default)]
+    pub origin: Origin,
     pub work: Work,
 }
 
@@ -184,11 +189,11 @@ impl Envelope {
 }
 
 impl Order {
-    /// Reads an opened order. Returns its work if it was sealed for this subject, id and verb.
-    pub(crate) fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Work, Malformed> {
+    /// Reads an opened order. Returns it if it was sealed for this subject, id and verb.
+    pub(crate) fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Self, Malformed> {
         let Ok(order) = serde_json::from_slice::<Self>(opened) else { return Err(Malformed::Order) };
         let fits = order.subject == subject.subject() && order.id == id && order.work.verb() == subject.verb;
-        if fits { Ok(order.work) } else { Err(Malformed::Misplaced) }
+        if fits { Ok(order) } else { Err(Malformed::Misplaced) }
     }
 }
 

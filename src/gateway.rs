@@ -32,6 +32,7 @@ pub(crate) use self::routes::table::Served;
 use self::routes::table::{Found, Routes};
 use self::routes::{api_keys, callback, configs, connections, health, openapi};
 use crate::call::Operation;
+use crate::command::Origin;
 use crate::secret::Secret;
 
 /// Most bytes of an unread body that are read and discarded so that the client sees the answer.
@@ -66,6 +67,7 @@ struct Arrival<'a> {
     limits: &'a Limits,
     rates: &'a RateLimits,
     client: IpAddr,
+    request_id: &'a str,
     /// Also in the worker's log.
     traceparent: &'a str,
     body_deadline: Instant,
@@ -95,7 +97,8 @@ impl Gateway {
         let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
         let client = client_address::client(peer, &head.headers, &limits.trusted_proxies);
         let body_deadline = began + limits.body_timeout;
-        let arrival = Arrival { limits, rates, client, traceparent: &traceparent, body_deadline };
+        let arrival =
+            Arrival { limits, rates, client, request_id: &request_id, traceparent: &traceparent, body_deadline };
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
         let mut reply = match self.route(&head, limits, &mut label) {
             Ok((found, operation)) => self.carry_out(operation, found, head, &mut body, arrival).await,
@@ -220,7 +223,8 @@ fn admit(
     };
     let raw_query = head.uri.query().unwrap_or_default();
     let query = Query::parse(raw_query)?;
-    let context = RequestContext { credential, traceparent: Some(arrival.traceparent.to_owned()) };
+    let origin = Origin { client_address: Some(arrival.client), request_id: Some(arrival.request_id.to_owned()) };
+    let context = RequestContext { credential, origin, traceparent: Some(arrival.traceparent.to_owned()) };
     Ok(ParsedRequest { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, context })
 }
 

@@ -20,6 +20,7 @@ mod login;
 mod oauth;
 mod outcome;
 mod permits;
+mod rights;
 mod webhook;
 
 // Edges: each touches one outside thing.

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::cache::ApiKeys;
-use super::Role;
 use crate::event::{Event, EventKind};
 use crate::jetstream::kv::{self, Change, Write};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::events::publish_event;
+use crate::rights::{Derived, End, Grant, Networks, Rights, Role, Scopes};
 use crate::secret::Secret;
 use crate::subject::{API_KEYS, Account};
 use crate::system;
@@ -40,22 +40,31 @@ const SECRET_LENGTH: usize = 43;
 #[error("must be 1 to {MAX_DAYS}")]
 pub(crate) struct LifetimeError;
 
-pub(crate) fn days(days: u16) -> Result<SignedDuration, LifetimeError> {
-    if (1..=MAX_DAYS).contains(&days) {
-        Ok(SignedDuration::from_hours(i64::from(days) * 24))
-    } else {
-        Err(LifetimeError)
+/// The end of a key that is made now: after the wished number of days, or after [`EXPIRES_DAYS`] at most.
+pub(crate) fn end_of(wish: Option<u16>, now: Timestamp) -> Result<End, LifetimeError> {
+    let after =
+        |days: u16| now.saturating_add(SignedDuration::from_hours(i64::from(days) * 24)).unwrap_or(Timestamp::MAX);
+    match wish {
+        None => Ok(End::AtMost(after(EXPIRES_DAYS))),
+        Some(days) if (1..=MAX_DAYS).contains(&days) => Ok(End::At(after(days))),
+        Some(_) => Err(LifetimeError),
     }
 }
 
-/// Entry of the bucket.
+/// Entry of the bucket. A worker that doesn't know one of its fields rejects the key: the field may be a restriction.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StoredKey {
     /// base64url(SHA-256(secret)).
     pub hash: String,
     pub account: Account,
-    pub role: Role,
+    /// Either `role` or `scopes` is present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes: Option<Scopes>,
+    #[serde(default, skip_serializing_if = "Networks::is_empty")]
+    pub networks: Networks,
     /// For people.
     pub name: String,
     pub created: Timestamp,
@@ -74,7 +83,13 @@ pub(crate) struct ListedKey {
     /// The middle part of the key.
     pub id: String,
     pub account: Account,
-    pub role: Role,
+    /// Absent if the key was made with scopes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The scopes that the key has now.
+    pub scopes: Scopes,
+    #[serde(skip_serializing_if = "Networks::is_empty")]
+    pub networks: Networks,
     pub name: String,
     pub created: Timestamp,
     pub expires: Timestamp,
@@ -87,9 +102,8 @@ pub(crate) struct ListedKey {
 #[derive(Debug, Clone)]
 pub(crate) struct NewKey {
     pub account: Account,
-    pub role: Role,
+    pub rights: Derived,
     pub name: String,
-    pub lifetime: SignedDuration,
     pub rate_limit: Option<NonZeroU32>,
 }
 
@@ -102,38 +116,63 @@ pub(crate) enum CreateError {
     Nats(#[from] NatsError),
 }
 
-impl ListedKey {
-    fn of(id: &str, stored: StoredKey) -> Self {
-        let StoredKey { hash: _, account, role, name, created, expires, rate_limit, last_used } = stored;
-        Self { id: id.to_owned(), account, role, name, created, expires, rate_limit, last_used }
+impl StoredKey {
+    fn scopes(&self, member: &Scopes) -> Scopes {
+        let Self { role, scopes, .. } = self;
+        let of_role = || role.map(|role| Grant::Role(role).scopes(member));
+        scopes.clone().or_else(of_role).unwrap_or_default()
+    }
+
+    fn rights(&self, member: &Scopes) -> Rights {
+        Rights { scopes: self.scopes(member), networks: self.networks.clone(), end: Some(self.expires) }
     }
 }
 
-/// Creates a key and stores its hash. Returns the key itself, which cannot be read again.
-pub(crate) async fn create(nats: &Nats, key: NewKey, actor: &str) -> Result<(Secret, ListedKey), CreateError> {
-    let NewKey { account, role, name, lifetime, rate_limit } = key;
+impl ListedKey {
+    fn of(id: &str, stored: StoredKey, member: &Scopes) -> Self {
+        let scopes = stored.scopes(member);
+        let StoredKey { hash: _, account, role, scopes: _, networks, name, created, expires, rate_limit, last_used } =
+            stored;
+        Self { id: id.to_owned(), account, role, scopes, networks, name, created, expires, rate_limit, last_used }
+    }
+}
+
+/// Creates a key and stores its hash. Returns the key itself, which cannot be read again. `member` are the scopes of the
+/// role `member`, for display.
+pub(crate) async fn create(
+    nats: &Nats,
+    key: NewKey,
+    actor: &str,
+    member: &Scopes,
+) -> Result<(Secret, ListedKey), CreateError> {
+    let NewKey { account, rights, name, rate_limit } = key;
+    let Derived { grant, networks, end: expires } = rights;
+    let (role, scopes) = match grant {
+        Grant::Role(role) => (Some(role), None),
+        Grant::Scopes(scopes) => (None, Some(scopes)),
+    };
     if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(CreateError::Name);
     }
     let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);
     let secret = Secret::new(BASE64_URL_SAFE_NO_PAD.encode(system::random::<32>()));
     let created = system::now();
-    let expires = created.saturating_add(lifetime).unwrap_or(Timestamp::MAX);
     let hash = hash(secret.expose());
-    let stored = StoredKey { hash, account, role, name, created, expires, rate_limit, last_used: None };
+    let last_used = None;
+    let stored = StoredKey { hash, account, role, scopes, networks, name, created, expires, rate_limit, last_used };
     kv::create(nats, API_KEYS, &id, to_json(&stored)?).await?;
     let event = Event::about_key(&stored.account, &id, EventKind::ApiKeyCreated, actor, system::now());
     publish_event(nats, &event, Some(&id)).await?;
-    Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored)))
+    Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored, member)))
 }
 
 /// Lists the keys of one account, or of all, sorted by id. Includes expired keys, but not revoked ones.
-pub(crate) async fn list(nats: &Nats, account: Option<&Account>) -> Result<Vec<ListedKey>, NatsError> {
+pub(crate) async fn list(nats: &Nats, account: Option<&Account>, member: &Scopes) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
     for kv::KeyValue { key: id, value } in kv::values(nats, API_KEYS, ">").await? {
         let stored: StoredKey = serde_json::from_slice(&value).map_err(NatsError::unreadable)?;
         if account.is_none_or(|account| *account == stored.account) {
-            keys.push(ListedKey::of(&id, stored));
+            keys.push(ListedKey::of(&id, stored, member));
         }
     }
     Ok(keys)

@@ -12,9 +12,10 @@ use super::jwt::{Jwt, MAX_JWT_BYTES};
 use super::nats_jwt::{self, NatsUser};
 use super::ordinary_jwt::{Valid, Verifier};
 use super::rejection::Reason;
-use super::{AuthError, Purpose, Role, VerifiedCaller, signed};
+use super::{AuthError, Identity, Purpose, signed};
 use crate::call::Call;
 use crate::jetstream::{ConnectError, Nats, Patience};
+use crate::rights::Role;
 use crate::signed::{SignedRequest, WithSignature};
 use crate::{config, provider, subject};
 
@@ -57,16 +58,11 @@ impl Bearers {
     }
 
     /// Verifies a bearer token.
-    pub(super) async fn bearer(
-        &self,
-        text: &str,
-        purpose: Purpose<'_>,
-        now: Timestamp,
-    ) -> Result<VerifiedCaller, AuthError> {
+    pub(super) async fn bearer(&self, text: &str, purpose: Purpose<'_>, now: Timestamp) -> Result<Identity, AuthError> {
         match self.verify(text, now).await? {
             VerifiedJwt::NatsUser(user) if !user.is_bearer => Err(Reason::NotBearer.into()),
-            VerifiedJwt::NatsUser(user) => Ok(caller(&user, purpose)?),
-            VerifiedJwt::Ordinary(caller) => Ok(VerifiedCaller::clone(&caller)),
+            VerifiedJwt::NatsUser(user) => Ok(identity(&user, purpose)?),
+            VerifiedJwt::Ordinary(identity) => Ok(Identity::clone(&identity)),
         }
     }
 
@@ -78,15 +74,15 @@ impl Bearers {
         text: &str,
         purpose: Purpose<'_>,
         now: Timestamp,
-    ) -> Result<VerifiedCaller, AuthError> {
+    ) -> Result<Identity, AuthError> {
         let WithSignature { request, signature } = SignedRequest::parse(text).ok_or(Reason::Form)?;
         let VerifiedJwt::NatsUser(user) = self.verify(request.jwt.expose(), now).await? else {
             return Err(Reason::Form.into());
         };
         signed::check(&request, &signature, &user, purpose, now)?;
-        let caller = caller(&user, purpose)?;
+        let identity = identity(&user, purpose)?;
         signed::use_nonce_up(nats, &request, &user, purpose).await?;
-        Ok(caller)
+        Ok(identity)
     }
 
     async fn verify(&self, text: &str, now: Timestamp) -> Result<VerifiedJwt, AuthError> {
@@ -99,8 +95,8 @@ impl Bearers {
             (VerifiedJwt::NatsUser(Arc::new(user)), until)
         } else {
             let verifier = self.ordinary.as_ref().ok_or(Reason::NotConfigured)?;
-            let Valid { caller, until } = verifier.verify(&jwt, now).await?;
-            (VerifiedJwt::Ordinary(Arc::new(caller)), until)
+            let Valid { identity, until } = verifier.verify(&jwt, now).await?;
+            (VerifiedJwt::Ordinary(Arc::new(identity)), until)
         };
         self.verified.put(text, verified.clone(), until, now);
         Ok(verified)
@@ -120,7 +116,7 @@ impl Bearers {
 
 /// Checks that the user may make the call on the bus, too. Browsers hold bearer JWTs with narrow permissions, and such
 /// a JWT must not open the account's tokens over HTTP. A NATS user is never an admin.
-fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, Reason> {
+fn identity(user: &NatsUser, purpose: Purpose<'_>) -> Result<Identity, Reason> {
     let call = match purpose {
         // Returns nothing but the caller's own identity.
         Purpose::Call { call: Call::Whoami, .. } => None,
@@ -131,7 +127,7 @@ fn caller(user: &NatsUser, purpose: Purpose<'_>) -> Result<VerifiedCaller, Reaso
     if call.is_some_and(|call| !user.may_publish(&subject::node_call(&user.account, call.as_str()))) {
         return Err(Reason::Permission);
     }
-    Ok(VerifiedCaller { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
+    Ok(Identity { account: user.account.clone(), role: Role::Member, actor: format!("user:{}", user.key) })
 }
 
 async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::VerifiedCaller;
+use super::Identity;
 use super::nats_jwt::NatsUser;
 use crate::system::later;
 
@@ -19,7 +19,7 @@ const MAX_CACHED: u64 = 10_000;
 #[derive(Debug, Clone)]
 pub enum VerifiedJwt {
     NatsUser(Arc<NatsUser>),
-    Ordinary(Arc<VerifiedCaller>),
+    Ordinary(Arc<Identity>),
 }
 
 /// The keys are hashes of the JWTs: a memory dump shows no credential.
@@ -52,8 +52,8 @@ fn hash(jwt: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Role;
     use super::*;
+    use crate::rights::Role;
     use crate::subject::Account;
 
     fn at(second: i64) -> Timestamp {
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_jwt_is_cached_until_it_or_the_ttl_expires() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
-        let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
+        let caller = Identity { account, role: Role::Member, actor: "jwt:x".to_owned() };
         let verified = VerifiedJwt::Ordinary(Arc::new(caller));
         let cache = VerifiedJwts::new(Duration::from_mins(1));
         cache.put("short", verified.clone(), at(1_010), at(1_000));
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn the_number_of_cached_jwts_is_limited() {
         let account = Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
-        let caller = VerifiedCaller { account, role: Role::Member, actor: "jwt:x".to_owned() };
+        let caller = Identity { account, role: Role::Member, actor: "jwt:x".to_owned() };
         let verified = VerifiedJwt::Ordinary(Arc::new(caller));
         let cache = VerifiedJwts::new(Duration::from_mins(1));
         for number in 0..2 * MAX_CACHED {

@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::jwks::{Jwks, VerificationKeys};
 use super::jwt::Jwt;
 use super::rejection::{Reason, Rejection};
-use super::{AuthError, Role, VerifiedCaller};
+use super::{AuthError, Identity};
+use crate::rights::Role;
 use crate::subject::Account;
 use crate::{config, provider};
 
@@ -37,7 +38,7 @@ pub struct Rules {
 /// A verified JWT.
 #[derive(Debug)]
 pub struct Valid {
-    pub(super) caller: VerifiedCaller,
+    pub(super) identity: Identity,
     /// When the JWT expires, leeway included.
     pub(super) until: Timestamp,
 }
@@ -73,7 +74,7 @@ impl Rules {
         let subject = claims.get("sub").and_then(Value::as_str).filter(|sub| !sub.is_empty());
         let actor = format!("jwt:{}", printable(subject.ok_or(Reason::Subject)?));
         let until = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
-        Ok(Valid { caller: VerifiedCaller { account, role, actor }, until })
+        Ok(Valid { identity: Identity { account, role, actor }, until })
     }
 }
 

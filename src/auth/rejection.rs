@@ -19,6 +19,8 @@ pub(crate) enum Reason {
     Scheme,
     #[error("the API key is unknown, wrong, expired or revoked")]
     ApiKey,
+    #[error("the client's address is in none of the API key's networks")]
+    Network,
     /// Also for a JWT that is too long, and for claims of the wrong type.
     #[error("the JWT or signed request is malformed")]
     Form,

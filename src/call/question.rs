@@ -4,13 +4,15 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::command::Credential;
+use crate::command::{Credential, Origin};
 
 /// A gateway's question to a worker. Everything is in the payload: a worker receives no headers.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Question {
     #[serde(default)]
     pub(crate) credential: Option<Credential>,
+    #[serde(default)]
+    pub(crate) origin: Origin,
     /// W3C trace context.
     #[serde(default)]
     pub(crate) traceparent: Option<String>,
@@ -21,7 +23,12 @@ pub(crate) struct Question {
 impl Question {
     /// Returns the text of a question.
     #[must_use]
-    pub(crate) fn text(credential: Option<&Credential>, traceparent: Option<&str>, body: &Value) -> String {
-        json!({ "credential": credential, "traceparent": traceparent, "body": body }).to_string()
+    pub(crate) fn text(
+        credential: Option<&Credential>,
+        origin: &Origin,
+        traceparent: Option<&str>,
+        body: &Value,
+    ) -> String {
+        json!({ "credential": credential, "origin": origin, "traceparent": traceparent, "body": body }).to_string()
     }
 }

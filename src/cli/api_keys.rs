@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::print::{self, print_line};
-use crate::auth::Role;
 use crate::auth::api_key::{self, EXPIRES_DAYS, LifetimeError, ListedKey, NewKey};
 use crate::config::Config;
+use crate::rights::{Grant, Networks, Rights, Role, Scope, Wish};
 use crate::subject::Account;
 use crate::system;
 
@@ -24,9 +24,15 @@ pub(super) enum Command {
         /// Account that the key acts for (`A…`).
         #[arg(long)]
         account: Account,
-        /// Rights of the key.
+        /// Role of the key: all scopes, or those in `auth.member_scopes`.
         #[arg(long, value_enum, default_value = "member")]
         role: Role,
+        /// Scopes of the key in place of a role, comma-separated.
+        #[arg(long, value_enum, value_delimiter = ',', conflicts_with = "role")]
+        scopes: Option<Vec<Scope>>,
+        /// Addresses and networks that the key may be used from, comma-separated; without any, everywhere.
+        #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+        networks: Vec<String>,
         /// Name for people.
         #[arg(long, default_value = "")]
         name: String,
@@ -62,14 +68,17 @@ pub(super) enum Command {
 /// Parses a lifetime in days, with the limit and the error text of the HTTP interface.
 fn parse_days(text: &str) -> Result<u16, LifetimeError> {
     let Ok(days) = text.parse() else { return Err(LifetimeError) };
-    api_key::days(days).map(|_| days)
+    api_key::end_of(Some(days), system::now()).map(|_| days)
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Create { account, role, name, expires, rate_limit, json } => {
-            let lifetime = api_key::days(expires)?;
-            create(config, NewKey { account, role, name, lifetime, rate_limit }, expires, json).await
+        Command::Create { account, role, scopes, networks, name, expires, rate_limit, json } => {
+            let grant = scopes.map_or(Grant::Role(role), |scopes| Grant::Scopes(scopes.into_iter().collect()));
+            let networks = Networks::parse(&networks)?;
+            let wish = Wish { grant, networks, end: api_key::end_of(Some(expires), system::now())? };
+            let rights = Rights::all().derive(wish, &config.auth.member_scopes)?;
+            create(config, NewKey { account, rights, name, rate_limit }, expires, json).await
         }
         Command::List { account, json } => list(config, account.as_ref(), json).await,
         Command::Revoke { id, json } => revoke(config, &id, json).await,
@@ -79,7 +88,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
 async fn create(config: &Config, new: NewKey, expires_days: u16, as_json: bool) -> anyhow::Result<()> {
     let nats = super::connect(config).await?;
     let may_be_admin = config.auth.admin_accounts.contains(&new.account);
-    let (key, listed) = api_key::create(&nats, new, ACTOR).await?;
+    let (key, listed) = api_key::create(&nats, new, ACTOR, &config.auth.member_scopes).await?;
     if as_json {
         let mut created = json!(listed);
         if let Some(fields) = created.as_object_mut() {
@@ -93,14 +102,14 @@ async fn create(config: &Config, new: NewKey, expires_days: u16, as_json: bool) 
     eprintln!(
         "Key {id} of account {account}, valid for {expires_days} days. It is not shown again; send it as `X-Api-Key`."
     );
-    if role == Role::Admin && !may_be_admin {
+    if role == Some(Role::Admin) && !may_be_admin {
         eprintln!("To change configs with this key, add the account to `auth.admin_accounts` of the workers.");
     }
     Ok(())
 }
 
 async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyhow::Result<()> {
-    let mut keys = api_key::list(&super::connect(config).await?, account).await?;
+    let mut keys = api_key::list(&super::connect(config).await?, account, &config.auth.member_scopes).await?;
     keys.sort_by_key(|key| key.created);
     if as_json {
         return keys.iter().try_for_each(|key| print_line(&json!(key).to_string()));
@@ -111,10 +120,10 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     let mut table = print::table();
     // An account is 56 characters wide, so it is left out when the caller named it.
     let cells = |mut cells: Vec<String>| {
-        cells.truncate(if account.is_some() { 7 } else { 8 });
+        cells.truncate(if account.is_some() { 8 } else { 9 });
         cells
     };
-    let header = ["ID", "NAME", "ROLE", "CREATED", "EXPIRES", "LAST USED", "LIMIT", "ACCOUNT"];
+    let header = ["ID", "NAME", "RIGHTS", "NETWORKS", "CREATED", "EXPIRES", "LAST USED", "LIMIT", "ACCOUNT"];
     table.set_header(cells(header.map(str::to_owned).to_vec()));
     for key in keys {
         table.add_row(cells(row(key, system::now())));
@@ -123,16 +132,18 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
 }
 
 fn row(key: ListedKey, now: Timestamp) -> Vec<String> {
-    let ListedKey { id, account, role, name, created, expires, rate_limit, last_used } = key;
+    let ListedKey { id, account, role, scopes, networks, name, created, expires, rate_limit, last_used } = key;
     let day = |time: Timestamp| time.strftime("%F").to_string();
-    let role = match role {
-        Role::Admin => "admin",
-        Role::Member => "member",
+    let rights = match role {
+        Some(Role::Admin) => "admin".to_owned(),
+        Some(Role::Member) => "member".to_owned(),
+        None => scopes.to_string(),
     };
     vec![
         id,
         name,
-        role.to_owned(),
+        rights,
+        networks.to_string(),
         day(created),
         if expires <= now { format!("{}, expired", day(expires)) } else { day(expires) },
         last_used.map_or_else(|| "never".to_owned(), |time| time.strftime("%F %H:%MZ").to_string()),

@@ -54,7 +54,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         bail!("missing API key: set `cli.api_key` (`TOKENBUS_CLI__API_KEY`), or pass `--api-key`");
     }
     let credential = Credential::new(Secret::new(format!("X-Api-Key {}", key.expose())));
-    let context = RequestContext { credential: Some(credential), traceparent: None };
+    let context = RequestContext { credential: Some(credential), ..RequestContext::default() };
     let nats = super::connect(config).await?;
     let refusal = nats.clone();
     let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);

@@ -108,7 +108,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         nats: nats.clone(),
         store,
         provider,
-        auth: Authenticator::new(nats.clone(), bearers),
+        auth: Authenticator::new(nats.clone(), bearers, config.auth.member_scopes.clone()),
         webhook: webhook(config)?,
         config: config.clone(),
         measures,

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::form;
 use crate::event::EventKind;
+use crate::rights::Scopes;
 use crate::secret::Secret;
 use crate::subject::Account;
 
@@ -151,6 +152,10 @@ pub struct Oauth {
 pub struct Auth {
     /// Accounts that may change configs and API keys.
     pub admin_accounts: Vec<Account>,
+    /// Scopes of the role `member`.
+    pub member_scopes: Scopes,
+    /// Lets admins of all accounts manage the keys of their own account.
+    pub self_service_keys: bool,
     /// Time for which verified JWTs and the JWTs of accounts are cached.
     #[serde(deserialize_with = "form::duration")]
     pub cache_ttl: Duration,

@@ -20,7 +20,7 @@ pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::ready::NotReady;
 use crate::call::{Call, Question};
-use crate::command::{Credential, HEADER_RETRY_AFTER, WorkerReply};
+use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published, header};
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
@@ -45,6 +45,7 @@ const QUEUE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Default)]
 pub struct RequestContext {
     pub credential: Option<Credential>,
+    pub origin: Origin,
     /// W3C trace context, of valid form.
     pub traceparent: Option<String>,
 }
@@ -108,8 +109,8 @@ impl Backend {
 
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let RequestContext { credential, traceparent } = context;
-        let question = Question::text(credential.as_ref(), traceparent.as_deref(), body);
+        let RequestContext { credential, origin, traceparent } = context;
+        let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let answer = match self.request(call, &question.into()).await {
             // A worker listened, so it may have queued the command, which may still succeed.
             Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {

@@ -10,7 +10,7 @@ use async_nats::header::{NATS_MESSAGE_ID, NATS_MESSAGE_TTL};
 use bytes::Bytes;
 
 use super::replies::Replies;
-use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work};
 use crate::jetstream::{Nats, NatsError, Published};
 use crate::seal::SealError;
 use crate::secret::Secret;
@@ -29,11 +29,12 @@ impl Outgoing {
     /// Seals the work for its subject. `seal` returns the sealed order and the sender's public key.
     pub(crate) fn seal(
         subject: &CommandSubject,
+        origin: Origin,
         work: Work,
         seal: impl FnOnce(&[u8]) -> Result<(String, String), SealError>,
     ) -> Result<Self, SealError> {
         let (id, subject) = (system::random_id(), subject.subject());
-        let order = Order { subject: subject.clone(), id: id.clone(), work };
+        let order = Order { subject: subject.clone(), id: id.clone(), origin, work };
         // Orders and envelopes always have a JSON form, so these two errors cannot happen and have no cause to keep.
         let order = serde_json::to_string(&order).map(Secret::new).map_err(|_| SealError::Form)?;
         let (sealed, sender) = seal(order.expose().as_bytes())?;

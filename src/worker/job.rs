@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
 
 use crate::auth::Purpose;
-use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Malformed, Order, Work, WorkerReply};
+use crate::command::{
+    Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Malformed, Order, Origin, Work, WorkerReply,
+};
 use crate::event::Event;
 use crate::jetstream::Nats;
 use crate::protocol::events::publish_event;
@@ -20,6 +22,8 @@ pub(super) struct Job {
     pub(super) id: String,
     /// True if a worker sealed the command: only workers have the key for that.
     pub(super) from_worker: bool,
+    /// Origin of the request that led to the command.
+    pub(super) origin: Origin,
     queued: Timestamp,
     is_redelivery: bool,
     reply: Option<String>,
@@ -46,7 +50,7 @@ impl Job {
         let envelope = Envelope::parse(&message.payload)?;
         let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
-        let work = Order::parse(&opened, &subject, &envelope.id)?;
+        let Order { origin, work, .. } = Order::parse(&opened, &subject, &envelope.id)?;
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
@@ -54,7 +58,7 @@ impl Job {
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
         let queued = Timestamp::from_nanosecond(published)?;
         let is_redelivery = message.info().is_ok_and(|info| info.delivered > 1);
-        Ok((Self { subject, id: envelope.id, from_worker, queued, is_redelivery, reply, traceparent }, work))
+        Ok((Self { subject, id: envelope.id, from_worker, origin, queued, is_redelivery, reply, traceparent }, work))
     }
 
     /// Returns true if this is a redelivery that comes too late: another command's record was written after this

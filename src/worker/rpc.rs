@@ -142,7 +142,8 @@ fn error_text(body: &Value) -> String {
     text.chars().take(ERROR_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
-/// Answers a call that gateways and nodes share. All answers with access tokens pass here, so reads are counted here.
+/// Answers a call that gateways and nodes share. All answers with tokens pass here, so tokens that the caller's scopes
+/// don't show are removed here, and reads are counted here.
 async fn answer_call(
     context: &Context,
     caller: &VerifiedCaller,
@@ -152,7 +153,7 @@ async fn answer_call(
     let Some(_permit) = context.limits.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
-    let answer = match call {
+    let mut answer = match call {
         NodeCall::Login => login::begin(context, caller, parse(body)?).await,
         NodeCall::Token => token::token(context, caller, &parse(body)?).await,
         NodeCall::Refresh => {
@@ -162,6 +163,7 @@ async fn answer_call(
         NodeCall::Delete => change::delete(context, caller, &parse::<ConnectionQuestion>(body)?.key(caller)).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
     }?;
+    caller.rights.scopes.hide_tokens(&mut answer);
     reads::count(context, caller, &answer).await?;
     Ok(answer)
 }

@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::{
-    Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work, WorkerReply,
+    Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work, WorkerReply,
 };
 use tokenbus::internals::subject::{CommandSubject, Verb};
 use tokenbus::internals::{seal, system};
@@ -89,7 +89,7 @@ impl World {
 
     fn seal_as(&self, id: &str, subject: &CommandSubject, work: Work) -> (String, Envelope) {
         let (id, subject) = (id.to_owned(), subject.subject());
-        let order = serde_json::to_vec(&Order { subject, id: id.clone(), work }).unwrap();
+        let order = serde_json::to_vec(&Order { subject, id: id.clone(), origin: Origin::default(), work }).unwrap();
         let (sealed, sender) = seal::seal_order(&self.seal_to, &order).unwrap();
         (sender, Envelope { v: VERSION, id, sealed })
     }

@@ -15,7 +15,7 @@ const MAX_DISCARDED_CAUSES: usize = 15;
 const MAX_MEDIAN_LINES: usize = 125;
 
 /// Modules without IO, async, clock and randomness.
-const CORE: [&str; 13] = [
+const CORE: [&str; 14] = [
     "call",
     "command",
     "connection",
@@ -25,6 +25,7 @@ const CORE: [&str; 13] = [
     "oauth",
     "outcome",
     "permits",
+    "rights",
     "secret",
     "signed",
     "subject",

@@ -69,6 +69,8 @@ mod issuer;
 mod jwt_nats;
 #[cfg(test)]
 mod jwt_ordinary;
+#[cfg(test)]
+mod key_scopes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[path = "../support/latency.rs"]

@@ -151,7 +151,7 @@ async fn d9_a_refresh_that_found_no_config_continues_if_the_config_returns_meanw
     // Prepare all calls before a worker is paused.
     let caller = RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
-        traceparent: None,
+        ..RequestContext::default()
     };
     let (integration, account) = (Integration::parse(INTEGRATION).unwrap(), Account::parse(ACCOUNT).unwrap());
     let edge = fleet.own_edge().await;

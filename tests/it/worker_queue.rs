@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
-use tokenbus::internals::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, VERSION, Work};
+use tokenbus::internals::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work};
 use tokenbus::internals::gateway::RequestContext;
 use tokenbus::internals::seal::seal_order;
 use tokenbus::internals::system::random_id;
@@ -35,7 +35,8 @@ impl Forged {
 
     async fn send(self, edge: &async_nats::Client, seal_to: &str) {
         let Self { subject, id, reply, sealed_for, sealed_id, version, work } = self;
-        let order = serde_json::to_vec(&Order { subject: sealed_for, id: sealed_id, work }).unwrap();
+        let order =
+            serde_json::to_vec(&Order { subject: sealed_for, id: sealed_id, origin: Origin::default(), work }).unwrap();
         let (sealed, sender) = seal_order(seal_to, &order).unwrap();
         let envelope = serde_json::to_vec(&Envelope { v: version, id: id.clone(), sealed }).unwrap();
         let mut headers = HeaderMap::new();

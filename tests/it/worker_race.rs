@@ -115,7 +115,7 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
     let edge = fleet.own_edge().await;
     let callers = fleet.admin_keys.clone().map(|key| RequestContext {
         credential: Some(Credential::new(Secret::new(format!("X-Api-Key {key}")))),
-        traceparent: None,
+        ..RequestContext::default()
     });
     let seal_to = edge.seal_to(&callers[0]).await;
     let integration = Integration::parse(INTEGRATION).unwrap();
@@ -161,7 +161,7 @@ async fn a_config_whose_worker_dies_is_deleted_once() {
         let mut first = fleet.worker_dying_at(step).await;
         let edge = fleet.own_edge().await;
         let credential = Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])));
-        let caller = RequestContext { credential: Some(credential), traceparent: None };
+        let caller = RequestContext { credential: Some(credential), ..RequestContext::default() };
         let seal_to = edge.seal_to(&caller).await;
         let (integration, account) = (Integration::parse(INTEGRATION).unwrap(), Account::parse(ACCOUNT).unwrap());
         let delete = Command::Delete { integration, account, seal_to };

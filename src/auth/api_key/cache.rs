@@ -27,7 +27,9 @@ use tracing::{debug, info, warn};
 use super::{StoredKey, hash, parse, to_json};
 use crate::auth::rejection::Reason;
 use crate::auth::{AuthError, VerifiedCaller};
+use crate::command::Origin;
 use crate::jetstream::{Nats, NatsError, kv};
+use crate::rights::Scopes;
 use crate::subject::API_KEYS;
 
 /// Cached keys, rate limiters and stored uses, each. Bounds memory.
@@ -94,7 +96,13 @@ impl ApiKeys {
     }
 
     /// Verifies a key. Compares the hash of its secret in constant time; ids are no secret.
-    pub(crate) async fn authenticate(&self, key: &str, now: Timestamp) -> Result<VerifiedCaller, AuthError> {
+    pub(crate) async fn authenticate(
+        &self,
+        key: &str,
+        member: &Scopes,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Result<VerifiedCaller, AuthError> {
         let (id, secret) = parse(key).ok_or(Reason::ApiKey)?;
         let found = self.find(id).await?;
         let expected = found.as_ref().map_or("", |found| found.key.hash.as_str());
@@ -107,7 +115,8 @@ impl ApiKeys {
                     let fresh = || Arc::new(RateLimiter::direct(Quota::per_second(limit)));
                     drop(self.0.limiters.get_with_by_ref(&actor, fresh));
                 }
-                Ok(VerifiedCaller { account: found.key.account.clone(), role: found.key.role, actor })
+                let (account, rights) = (found.key.account.clone(), found.key.rights(member));
+                Ok(VerifiedCaller { account, rights, actor, origin: origin.clone() })
             }
             _ => Err(Reason::ApiKey.into()),
         }

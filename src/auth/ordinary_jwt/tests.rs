@@ -42,8 +42,11 @@ fn each_algorithm_needs_its_own_key() {
     let signers = algorithms.map(|algorithm| signer("k", algorithm));
     for signer in &signers {
         let jwt = signer.sign(&claims());
-        let Valid { caller, until } = verify(&jwt, &set(&[&signer.public])).unwrap();
-        assert_eq!((caller.account.as_str(), caller.role, caller.actor.as_str()), (ACCOUNT, Role::Member, "jwt:ada"));
+        let Valid { identity, until } = verify(&jwt, &set(&[&signer.public])).unwrap();
+        assert_eq!(
+            (identity.account.as_str(), identity.role, identity.actor.as_str()),
+            (ACCOUNT, Role::Member, "jwt:ada")
+        );
         assert_eq!(until.as_second(), NOW + 90);
         for other in signers.iter().filter(|other| other.algorithm != signer.algorithm) {
             assert!(verify(&jwt, &set(&[&other.public])).is_err(), "{:?}", other.algorithm);
@@ -164,7 +167,7 @@ fn unknown_roles_are_members_and_subjects_are_made_printable() {
     let caller = |field: &str, value: Value| {
         let mut claims = claims();
         claims[field] = value;
-        rules().check_claims(&claims, now).unwrap().caller
+        rules().check_claims(&claims, now).unwrap().identity
     };
     assert_eq!(caller("realm", json!({ "roles": ["user", "admin"] })).role, Role::Admin);
     assert_eq!(caller("realm", json!({ "roles": "admin" })).role, Role::Admin);

@@ -81,7 +81,8 @@ pub(super) fn seal(command: Command, context: &RequestContext) -> Result<Outgoin
             (CommandSubject::config(integration, account, Verb::Delete), seal_to, work)
         }
     };
-    let mut outgoing = Outgoing::seal(&subject, work, |order| seal::seal_order(&seal_to, order))?.with_ttl(COMMAND_TTL);
+    let seal = |order: &[u8]| seal::seal_order(&seal_to, order);
+    let mut outgoing = Outgoing::seal(&subject, context.origin.clone(), work, seal)?.with_ttl(COMMAND_TTL);
     if let Some(message_id) = message_id {
         outgoing = outgoing.with_message_id(&message_id);
     }

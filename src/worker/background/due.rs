@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::command::Work;
+use crate::command::{Origin, Work};
 use crate::jetstream::NatsError;
 use crate::protocol::commands as queue;
 use crate::protocol::outgoing::Outgoing;
@@ -83,7 +83,8 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
     let work = Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved };
-    let command = Outgoing::seal(&subject, work, |order| context.store.keyring.seal_own_order(order));
+    let command =
+        Outgoing::seal(&subject, Origin::default(), work, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;
     Ok(())

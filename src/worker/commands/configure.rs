@@ -124,12 +124,12 @@ async fn check(
         Change::Put(body) => body.expose().as_bytes(),
         Change::Delete => b"",
     };
-    let actor = match context.auth.authenticate(credential, job.purpose(signed)).await {
+    let actor = match context.auth.authenticate(credential, job.purpose(signed), &job.origin).await {
         Ok(caller) if caller.account != job.subject.account => {
             let reply = Failure::Unauthorized.answer("the credential belongs to another account");
             return Ok(Checked::Refused(reply));
         }
-        Ok(caller) if caller.is_admin(&context.config.auth.admin_accounts) => caller.actor,
+        Ok(caller) if caller.may_change_configs(&context.config.auth.admin_accounts) => caller.actor,
         Ok(_) => return Ok(Checked::Refused(Failure::Unauthorized.answer(auth::ADMINS_ONLY))),
         Err(error) => return status::of_auth_error(error).map(Checked::Refused),
     };

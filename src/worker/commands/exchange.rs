@@ -24,6 +24,7 @@ use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::{callback, token};
 use crate::protocol::records;
+use crate::rights::Scopes;
 use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
@@ -66,19 +67,33 @@ pub(in crate::worker) async fn run(
     // nothing. The login's state comes first.
     let (login, revision) = match context.store.login(&state_hash).await? {
         FoundLogin::Pending { account, login, revision } if key == key_of(&account, &login) => (login, revision),
-        FoundLogin::Used { command_id, .. } if command_id == job.id => return resume(context, job, &key).await,
+        FoundLogin::Used { command_id, .. } if command_id == job.id => {
+            // An earlier delivery accepted the credential. It may have ended since; then the answer shows no tokens.
+            let shown = match check_credential(context, job, callback).await? {
+                Credentials::Accepted(shown) => shown,
+                Credentials::Refused(_) => Scopes::default(),
+            };
+            return resume(context, job, &key).await.map(|reply| show(reply, &shown));
+        }
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE));
         }
     };
-    if let Credentials::Refused(reply) = check_credential(context, job, callback).await? {
-        return Ok(reply);
-    }
+    let shown = match check_credential(context, job, callback).await? {
+        Credentials::Accepted(shown) => shown,
+        Credentials::Refused(reply) => return Ok(reply),
+    };
     if !login.is_of_browser(&state_hash, callback.cookies) {
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
     let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    exchange.run(callback.query).await
+    exchange.run(callback.query).await.map(|reply| show(reply, &shown))
+}
+
+/// Removes the tokens that these scopes don't show.
+fn show(mut reply: WorkerReply, scopes: &Scopes) -> WorkerReply {
+    scopes.hide_tokens(&mut reply.body);
+    reply
 }
 
 fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
@@ -86,16 +101,17 @@ fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
 }
 
 enum Credentials {
-    /// The credential is of the login's account, or the callback came without one.
-    Accepted,
+    /// The credential is of the login's account, or the callback came without one. Holds the scopes that say which
+    /// tokens the answer shows.
+    Accepted(Scopes),
     Refused(WorkerReply),
 }
 
 async fn check_credential(context: &Context, job: &Job, callback: &Callback<'_>) -> Result<Credentials, StoreError> {
-    let Some(credential) = callback.credential else { return Ok(Credentials::Accepted) };
+    let Some(credential) = callback.credential else { return Ok(Credentials::Accepted(Scopes::all())) };
     let purpose = job.purpose(callback.query.expose().as_bytes());
-    match context.auth.authenticate(credential, purpose).await {
-        Ok(caller) if caller.account == job.subject.account => Ok(Credentials::Accepted),
+    match context.auth.authenticate(credential, purpose, &job.origin).await {
+        Ok(caller) if caller.account == job.subject.account => Ok(Credentials::Accepted(caller.rights.scopes)),
         Ok(_) => Ok(Credentials::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
         Err(error) => status::of_auth_error(error).map(Credentials::Refused),
     }

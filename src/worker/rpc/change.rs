@@ -64,7 +64,7 @@ pub(super) async fn refresh(
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    send_and_wait(context, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
+    send_and_wait(context, caller, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
 }
 
 pub(super) async fn delete(
@@ -74,7 +74,7 @@ pub(super) async fn delete(
 ) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
-    send_and_wait(context, &CommandSubject::connection(key, Verb::Revoke), work, None).await
+    send_and_wait(context, caller, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 
 /// Sends a command and waits for its answer. If the answer asks to retry later, as while the integration is full, sends
@@ -83,6 +83,7 @@ pub(super) async fn delete(
 /// `before` is set for a refresh only: another caller's refresh may do its work.
 async fn send_and_wait(
     context: &Context,
+    caller: &VerifiedCaller,
     subject: &CommandSubject,
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
@@ -93,7 +94,8 @@ async fn send_and_wait(
     let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
     loop {
-        let command = Outgoing::seal(subject, work(), |order| context.store.keyring.seal_own_order(order));
+        let seal = |order: &[u8]| context.store.keyring.seal_own_order(order);
+        let command = Outgoing::seal(subject, caller.origin.clone(), work(), seal);
         let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command.id);
         if let Some(newer) = enqueue(context, &command, before, deadline).await? {

@@ -14,7 +14,7 @@ use super::{CallError, QUEUE, Running, answer_call, error_text, keys, list, log_
 use super::{no_config, parse, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
-use crate::command::{Credential, HEADER_RETRY_AFTER, WorkerReply};
+use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
@@ -40,8 +40,9 @@ async fn answer(context: Arc<Context>, message: Received, reply: String) {
     let traceparent = question.as_ref().ok().and_then(|question| question.traceparent.as_deref()).map(shortened);
     let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
     let done = match (call, question) {
-        (Some(call), Ok(Question { credential, traceparent: _, body })) => {
-            let done = dispatch(&context, call, credential.as_ref(), body.get().as_bytes());
+        (Some(call), Ok(Question { credential, origin, traceparent: _, body })) => {
+            let claimed = Claimed { credential, origin };
+            let done = dispatch(&context, call, &claimed, body.get().as_bytes());
             done.instrument(span.clone()).await
         }
         (Some(_), Err(_)) => Err(CallError::Refused(Failure::BadRequest, "the call cannot be read".to_owned())),
@@ -63,15 +64,18 @@ fn error_headers(answer: &WorkerReply) -> HeaderMap {
     headers
 }
 
-async fn dispatch(
-    context: &Context,
-    call: Call,
-    credential: Option<&Credential>,
-    body: &[u8],
-) -> Result<Value, CallError> {
+/// A caller before its credential is checked.
+struct Claimed {
+    credential: Option<Credential>,
+    origin: Origin,
+}
+
+async fn dispatch(context: &Context, call: Call, claimed: &Claimed, body: &[u8]) -> Result<Value, CallError> {
     let caller = async || {
         let purpose = Purpose::Call { call, body };
-        let caller = context.auth.authenticate(credential.ok_or(AuthError::Missing)?, purpose).await?;
+        let Claimed { credential, origin } = claimed;
+        let credential = credential.as_ref().ok_or(AuthError::Missing)?;
+        let caller = context.auth.authenticate(credential, purpose, origin).await?;
         context.auth.admit(&caller)?;
         Ok::<VerifiedCaller, CallError>(caller)
     };
@@ -111,8 +115,8 @@ async fn ready(context: &Context) -> Result<Value, CallError> {
 fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {
     json!({
         "account": caller.account,
-        "role": caller.role,
-        "admin": caller.is_admin(&context.config.auth.admin_accounts),
+        "scopes": caller.rights.scopes,
+        "admin": caller.may_change_configs(&context.config.auth.admin_accounts),
         "seal_to": context.store.keyring.seal_to(),
     })
 }

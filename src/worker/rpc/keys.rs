@@ -1,4 +1,7 @@
 //! `keys`, `keys-create`, `keys-revoke`: an admin's calls about the API keys of its own account.
+//!
+//! A key never has more rights than the credential that makes it, and belongs to the same account. Only a credential of an
+//! account in `auth.admin_accounts` makes keys for another account; the command line lists and revokes those.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -10,19 +13,29 @@ use super::list::{self, Page};
 use super::status::Failure;
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, CreateError, NewKey};
-use crate::auth::{ADMINS_ONLY, Role, VerifiedCaller};
+use crate::auth::{ADMINS_ONLY, VerifiedCaller};
+use crate::rights::{Grant, Networks, Role, Scopes, Wish};
 use crate::store::StoreError;
+use crate::subject::Account;
+use crate::system;
 use crate::worker::context::Context;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
+    /// By default, the caller's.
+    #[serde(default)]
+    account: Option<Account>,
     #[serde(default)]
     name: String,
-    #[serde(default = "member")]
-    role: Role,
-    #[serde(default = "expires_days")]
-    expires_days: u16,
+    #[serde(default)]
+    role: Option<Role>,
+    #[serde(default)]
+    scopes: Option<Scopes>,
+    #[serde(default)]
+    networks: Networks,
+    #[serde(default)]
+    expires_days: Option<u16>,
     #[serde(default)]
     rate_limit: Option<NonZeroU32>,
 }
@@ -33,28 +46,30 @@ pub(super) struct Named {
     key_id: String,
 }
 
-fn member() -> Role {
-    Role::Member
-}
-
-fn expires_days() -> u16 {
-    api_key::EXPIRES_DAYS
-}
-
 pub(super) async fn list(context: &Context, caller: &VerifiedCaller, page: &Page) -> Result<Value, CallError> {
-    check_admin(context, caller)?;
-    let keys = api_key::list(&context.nats, Some(&caller.account)).await.map_err(StoreError::from)?;
+    check_manages(context, caller, &caller.account)?;
+    let keys = api_key::list(&context.nats, Some(&caller.account), context.auth.member());
+    let keys = keys.await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
     let ids: Vec<String> = entries.keys().cloned().collect();
     list::page_of(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
 pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: Wanted) -> Result<Value, CallError> {
-    check_admin(context, caller)?;
-    let Wanted { name, role, expires_days, rate_limit } = wanted;
-    let lifetime = api_key::days(expires_days).map_err(|error| bad_request(format!("expires_days {error}")))?;
-    let new = NewKey { account: caller.account.clone(), role, name, lifetime, rate_limit };
-    let (key, listed) = match api_key::create(&context.nats, new, &caller.actor).await {
+    let Wanted { account, name, role, scopes, networks, expires_days, rate_limit } = wanted;
+    let account = account.unwrap_or_else(|| caller.account.clone());
+    check_manages(context, caller, &account)?;
+    let grant = match (role, scopes) {
+        (Some(_), Some(_)) => return Err(bad_request("name either `role` or `scopes`")),
+        (None, Some(scopes)) => Grant::Scopes(scopes),
+        (role, None) => Grant::Role(role.unwrap_or(Role::Member)),
+    };
+    let end = api_key::end_of(expires_days, system::now());
+    let end = end.map_err(|error| bad_request(format!("expires_days {error}")))?;
+    let member = context.auth.member();
+    let rights = caller.rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;
+    let new = NewKey { account, rights, name, rate_limit };
+    let (key, listed) = match api_key::create(&context.nats, new, &caller.actor, member).await {
         Ok(made) => made,
         Err(error @ CreateError::Name) => return Err(bad_request(error)),
         Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
@@ -68,7 +83,7 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
 }
 
 pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &Named) -> Result<Value, CallError> {
-    check_admin(context, caller)?;
+    check_manages(context, caller, &caller.account)?;
     let (nats, account) = (&context.nats, Some(&caller.account));
     match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
@@ -76,8 +91,11 @@ pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &N
     }
 }
 
-fn check_admin(context: &Context, caller: &VerifiedCaller) -> Result<(), CallError> {
-    if caller.is_admin(&context.config.auth.admin_accounts) {
+/// Checks that the caller, whose credential has the scope, may manage keys of the account.
+fn check_manages(context: &Context, caller: &VerifiedCaller, account: &Account) -> Result<(), CallError> {
+    let auth = &context.config.auth;
+    let is_global = auth.admin_accounts.contains(&caller.account);
+    if is_global || (auth.self_service_keys && caller.account == *account) {
         return Ok(());
     }
     Err(CallError::Refused(Failure::Unauthorized, ADMINS_ONLY.to_owned()))

@@ -16,7 +16,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
 use super::{QUEUE, Running, answer_call, error_text, log_and_build_answer, send, status};
-use crate::auth::{Role, VerifiedCaller};
+use crate::auth::Authenticator;
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
@@ -50,8 +50,7 @@ async fn answer(context: &Context, service: &Service, message: Received, reply: 
     let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
     let done = async {
         let account = account.map_err(super::bad_request)?;
-        let actor = format!("node:{account}");
-        let caller = VerifiedCaller { account, role: Role::Member, actor };
+        let caller = Authenticator::node(account, call)?;
         if call == NodeCall::Login && is_bound(&body) {
             return Err(super::bad_request(
                 "a login that is bound to a browser begins at the gateway; leave `bind` out",
@@ -87,16 +86,15 @@ fn is_bound(body: &[u8]) -> bool {
     serde_json::from_slice::<Value>(body).is_ok_and(|question| question.get("bind").is_some())
 }
 
-/// Converts an answer to the micro service's form, without refresh tokens.
+/// Converts an answer to the micro service's form.
 fn build_response(answer: WorkerReply) -> (Bytes, HeaderMap) {
     let is_success = status::is_success(&answer);
-    let WorkerReply { status, mut body, retry_after } = answer;
+    let WorkerReply { status, body, retry_after } = answer;
     let mut headers = HeaderMap::new();
     if let Some(seconds) = retry_after {
         headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
     }
     if is_success {
-        remove_refresh_tokens(&mut body);
         return (body.to_string().into(), headers);
     }
     headers.insert(NATS_SERVICE_ERROR, error_text(&body));
@@ -104,39 +102,10 @@ fn build_response(answer: WorkerReply) -> (Bytes, HeaderMap) {
     (Bytes::new(), headers)
 }
 
-/// Removes the refresh token from a connection, or from each connection of a page.
-fn remove_refresh_tokens(body: &mut Value) {
-    if let Some(connection) = body.as_object_mut() {
-        connection.remove("refresh_token");
-    }
-    for connection in body.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
-        remove_refresh_tokens(connection);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::jetstream::header;
-
-    #[test]
-    fn no_answer_to_a_node_holds_a_refresh_token() {
-        #[track_caller]
-        fn check(body: Value, expected: &Value) {
-            let (answer, _) = build_response(WorkerReply::ok(body));
-            let body: Value = serde_json::from_slice(&answer).unwrap();
-            assert_eq!(&body, expected);
-        }
-        let connection = json!({ "access_token": "at", "refresh_token": "rt", "sequence": 1 });
-        let shown = json!({ "access_token": "at", "sequence": 1 });
-        check(connection.clone(), &shown);
-        check(
-            json!({ "results": [connection.clone(), connection], "results_total": 2 }),
-            &json!({ "results": [shown.clone(), shown], "results_total": 2 }),
-        );
-    }
 
     #[test]
     fn an_error_that_quotes_the_caller_fits_into_a_header() {

@@ -97,7 +97,7 @@ pub(crate) fn of_auth_error(error: AuthError) -> Result<WorkerReply, StoreError>
             Ok(Failure::RateLimited.answer_after(&text, Duration::from_secs(retry_after_seconds)))
         }
         AuthError::NoKeys(_) => Ok(Failure::Unavailable.answer(&text)),
-        AuthError::Missing | AuthError::Rejected(_) => Ok(Failure::Unauthorized.answer(&text)),
+        AuthError::Missing | AuthError::Rejected(_) | AuthError::Scope(_) => Ok(Failure::Unauthorized.answer(&text)),
     }
 }
 
