@@ -123,7 +123,13 @@ impl Purpose<'_> {
     fn scope(self) -> Option<Scope> {
         match self {
             Self::Call { call, .. } => match call {
-                Call::Ready | Call::State | Call::Start | Call::Whoami | Call::Config | Call::Configs => None,
+                Call::Ready
+                | Call::State
+                | Call::Ticket
+                | Call::Start
+                | Call::Whoami
+                | Call::Config
+                | Call::Configs => None,
                 Call::Keys | Call::KeysCreate | Call::KeysRevoke => Some(Scope::KeysWrite),
                 Call::Token => Some(scope_of(NodeCall::Token)),
                 Call::List => Some(scope_of(NodeCall::List)),

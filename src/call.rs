@@ -33,7 +33,10 @@ listed_enum! {
         Ready,
         /// Returns the login that a state belongs to. The state is the credential.
         State,
-        /// Returns the provider's URL for a start link. The ticket in the link is the credential.
+        /// Returns who asks for what with a start link, for its page. The ticket in the link is the credential, and
+        /// stays usable.
+        Ticket,
+        /// Uses up the ticket of a start link and returns the provider's URL. The ticket is the credential.
         Start,
         /// Returns the account that the credential acts for. Precedes a command about a config.
         Whoami,
@@ -54,6 +57,7 @@ listed_enum! {
     /// An operation of the HTTP interface: a method on one path or several.
     pub(crate) enum Operation {
         Callback,
+        StartPage,
         Start,
         ListConfigs,
         GetConfig,
@@ -99,6 +103,7 @@ impl Call {
         match self {
             Self::Ready => "ready",
             Self::State => "state",
+            Self::Ticket => "ticket",
             Self::Start => "start",
             Self::Whoami => "whoami",
             Self::Config => "config",
@@ -131,6 +136,7 @@ impl Call {
         match self {
             Self::Ready => &[Operation::Ready],
             Self::State => &[Operation::Callback],
+            Self::Ticket => &[Operation::StartPage],
             Self::Start => &[Operation::Start],
             Self::Whoami => &[Operation::PutConfig, Operation::DeleteConfig],
             Self::Config => &[Operation::GetConfig],
@@ -152,10 +158,14 @@ impl Call {
                 SignedContent::PathAndQuery
             }
             Self::Whoami => SignedContent::Query,
-            // The first three carry no credential. The others are for admins, and a signer is never one.
-            Self::Ready | Self::State | Self::Start | Self::Keys | Self::KeysCreate | Self::KeysRevoke => {
-                SignedContent::NotSigned
-            }
+            // The first four carry no credential. The others are for admins, and a signer is never one.
+            Self::Ready
+            | Self::State
+            | Self::Ticket
+            | Self::Start
+            | Self::Keys
+            | Self::KeysCreate
+            | Self::KeysRevoke => SignedContent::NotSigned,
         }
     }
 
@@ -165,6 +175,7 @@ impl Call {
             Self::Token | Self::Refresh | Self::Delete => true,
             Self::Ready
             | Self::State
+            | Self::Ticket
             | Self::Start
             | Self::Whoami
             | Self::Config
@@ -183,7 +194,8 @@ impl Operation {
     pub(crate) fn route(self) -> Route {
         match self {
             Self::Callback => Route::get(&["/hub/integrations/oauth-callback"]),
-            Self::Start => Route::get(&[START_PATH]),
+            Self::StartPage => Route::get(&[START_PATH]),
+            Self::Start => Route::post(&[START_PATH]),
             Self::ListConfigs => Route::get(&["/hub/integrations/oauth-config"]),
             Self::GetConfig => Route::get(&[
                 "/hub/integrations/oauth-config/{integration_id}",

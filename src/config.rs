@@ -11,7 +11,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
-pub(crate) use self::section::{Auth, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
+pub(crate) use self::section::{Auth, BindLogins, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
 /// Every setting with its default and its description.
@@ -94,6 +94,18 @@ mod tests {
         let config = parse("http.trusted_proxies = [\"10.1.2.3/8\", \"::1\", \"192.0.2.1\"]").unwrap();
         let networks = config.http.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+    }
+
+    #[test]
+    fn accounts_are_named_by_their_keys_in_either_case() {
+        let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+        for key in [account.to_owned(), account.to_lowercase()] {
+            let config = parse(&format!("[accounts.{key}]\nname = \"Acme\"")).unwrap();
+            let (parsed, settings) = config.accounts.into_iter().next().unwrap();
+            assert_eq!((parsed.as_str(), settings.name.as_deref()), (account, Some("Acme")));
+        }
+        assert!(parse("[accounts.acme]\nname = \"Acme\"").unwrap_err().to_string().contains("public nkey"));
+        assert!(parse(&format!("[accounts.{account}]\nnane = \"Acme\"")).unwrap_err().to_string().contains("nane"));
     }
 
     #[test]

@@ -30,7 +30,7 @@ use self::routes::reply::{self, Reply};
 use self::routes::request::{self, ParsedRequest, Query, RequestLine};
 pub(crate) use self::routes::table::Served;
 use self::routes::table::{Found, Routes};
-use self::routes::{api_keys, callback, configs, connections, health, openapi};
+use self::routes::{api_keys, callback, configs, connections, health, openapi, start};
 use crate::call::Operation;
 use crate::command::Origin;
 use crate::secret::Secret;
@@ -166,7 +166,7 @@ impl Gateway {
         reply
     }
 
-    /// Runs the operation. Only two of them read the body.
+    /// Runs the operation. Only some of them read the body.
     async fn dispatch<F>(&self, request: ParsedRequest, body: F, html: bool) -> Result<Reply, HttpError>
     where
         F: Future<Output = Result<Bytes, HttpError>>,
@@ -174,7 +174,8 @@ impl Gateway {
         let backend = &self.backend;
         match request.operation {
             Operation::Callback => Ok(callback::finish(backend, request, html).await),
-            Operation::Start => callback::start(backend, request).await,
+            Operation::StartPage => start::page(backend, request).await,
+            Operation::Start => start::start(backend, self.public_url.as_ref(), request, body.await?).await,
             Operation::ListConfigs => configs::list(backend, request).await,
             Operation::GetConfig => configs::get(backend, request).await,
             Operation::PutConfig => configs::put(backend, request, body.await?).await,
@@ -214,7 +215,7 @@ fn admit(
     let line = RequestLine { method: head.method.as_str(), target };
     let credential = if operation == Operation::Callback {
         request::callback_credential(&headers, line)?
-    } else if operation.is_open() || operation == Operation::Start {
+    } else if operation.is_open() || matches!(operation, Operation::StartPage | Operation::Start) {
         None
     } else {
         let credential = request::credential(&headers, line)?;

@@ -1,11 +1,15 @@
 //! Deserializers for the forms in which settings are written.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
+
+use super::section::AccountSettings;
+use crate::subject::Account;
 
 /// A duration as written: seconds, or a text such as `10m`.
 #[derive(Deserialize)]
@@ -98,4 +102,16 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
         network.map(|network: IpNet| network.trunc()).map_err(wrong)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// Settings by account. Names of environment variables arrive in lower case, and public keys are upper case.
+pub(super) fn accounts<'de, D>(deserializer: D) -> Result<BTreeMap<Account, AccountSettings>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let written = BTreeMap::<String, AccountSettings>::deserialize(deserializer)?;
+    let parse = |(account, settings): (String, AccountSettings)| {
+        Account::parse(&account.to_uppercase()).map(|account| (account, settings)).map_err(de::Error::custom)
+    };
+    written.into_iter().map(parse).collect()
 }

@@ -1,5 +1,6 @@
 //! The sections of the settings. `config/default.toml` has the defaults and describes each key for operators.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,6 +27,9 @@ pub struct Config {
     pub oauth: Oauth,
     /// Verification of callers.
     pub auth: Auth,
+    /// Settings of single accounts.
+    #[serde(deserialize_with = "form::accounts")]
+    pub accounts: BTreeMap<Account, AccountSettings>,
     /// Sealing keys.
     pub secrets: Secrets,
     /// Command processing.
@@ -134,6 +138,8 @@ pub struct Oauth {
     pub allowed_hosts: Vec<String>,
     /// Origins to which a login may return.
     pub return_to: Vec<Url>,
+    /// Binds all logins to browsers.
+    pub bind: BindLogins,
     /// Longest time from the start of a login to its callback.
     #[serde(deserialize_with = "form::duration")]
     pub login_ttl: Duration,
@@ -144,6 +150,17 @@ pub struct Oauth {
     pub proxy: Option<Url>,
     /// File with additional root certificates, or empty.
     pub ca: PathBuf,
+}
+
+/// The logins that only the browser that started them can finish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum BindLogins {
+    /// Those whose caller asks for it.
+    #[serde(rename = "")]
+    OnRequest,
+    /// All.
+    #[serde(rename = "browser")]
+    All,
 }
 
 /// Section `auth`.
@@ -163,6 +180,15 @@ pub struct Auth {
     pub nats: NatsJwt,
     /// Ordinary JWTs.
     pub jwt: Jwt,
+}
+
+/// Section `accounts.<account>`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountSettings {
+    /// The account's name on pages.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// Section `auth.nats`.

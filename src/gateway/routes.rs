@@ -11,4 +11,5 @@ pub(super) mod openapi;
 pub(super) mod page;
 pub(super) mod reply;
 pub(super) mod request;
+pub(super) mod start;
 pub(super) mod table;

@@ -8,18 +8,21 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError, json, parse};
-use crate::jetstream::kv::{self, Swapped, Write};
+use crate::jetstream::kv::{self, Entry, Swapped, Write};
 use crate::seal::SealContext;
 use crate::secret::{self, Secret};
-use crate::subject::{self, Account, STATES};
+use crate::subject::{self, Account, ConnectionName, Integration, STATES};
 
-/// The authorization request that a ticket leads to, and the cookie that binds the login to the browser.
+/// The authorization request that a ticket leads to, the connection that it is for, and the cookie that binds the login to
+/// the browser.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Start {
     /// Secret, because it holds the state.
     #[serde(serialize_with = "secret::in_clear")]
     pub(crate) oauth_url: Secret,
+    pub(crate) integration: Integration,
+    pub(crate) name: ConnectionName,
     pub(crate) cookie_name: String,
     #[serde(serialize_with = "secret::in_clear")]
     pub(crate) cookie_value: Secret,
@@ -45,28 +48,40 @@ impl Store {
         Ok(kv::create(&self.nats, STATES, &key, json(&Ticket { sealed })?).await?)
     }
 
+    /// Returns the account that made a ticket, and the ticket's content. The ticket stays usable.
+    pub(crate) async fn ticket(&self, ticket_hash: &str) -> Result<Option<(Account, Start)>, StoreError> {
+        let Some((entry, start)) = self.unused_ticket(ticket_hash).await? else { return Ok(None) };
+        let account = entry.key.split('.').nth(1).unwrap_or_default();
+        let account = Account::parse(account).map_err(StoreError::unreadable(format!("{STATES}/{ticket_hash}")))?;
+        Ok(Some((account, start)))
+    }
+
     /// Uses a ticket up and returns its content. Opens it first: a key that is missing for a moment then costs no
     /// ticket.
     ///
     /// # Errors
     /// If the outcome is unknown. The ticket may then be used up.
     pub(crate) async fn take_ticket(&self, ticket_hash: &str) -> Result<Option<Start>, StoreError> {
-        let any = subject::ticket_key_of_any(ticket_hash);
-        let Some(entry) = kv::get(&self.nats, STATES, &any).await? else { return Ok(None) };
-        let Some(value) = entry.value else { return Ok(None) };
-        let Ticket { sealed } = parse(STATES, ticket_hash, &value)?;
-        let opened = self
-            .keyring
-            .open(seal_context(ticket_hash), &sealed)
-            .map_err(StoreError::seal(format!("{STATES}/{ticket_hash}")))?;
-        let start = parse(STATES, ticket_hash, opened.expose().as_bytes())?;
-
+        let Some((entry, start)) = self.unused_ticket(ticket_hash).await? else { return Ok(None) };
         let at = kv::At { bucket: STATES, key: &entry.key, replaces: entry.revision };
         let write = Write::Delete { headers: HeaderMap::new(), body: Bytes::new() };
         match kv::swap(&self.nats, at, write).await? {
             Swapped::Done => Ok(Some(start)),
             Swapped::Lost(_) => Ok(None),
         }
+    }
+
+    async fn unused_ticket(&self, ticket_hash: &str) -> Result<Option<(Entry, Start)>, StoreError> {
+        let any = subject::ticket_key_of_any(ticket_hash);
+        let Some(entry) = kv::get(&self.nats, STATES, &any).await? else { return Ok(None) };
+        let Some(value) = &entry.value else { return Ok(None) };
+        let Ticket { sealed } = parse(STATES, ticket_hash, value)?;
+        let opened = self
+            .keyring
+            .open(seal_context(ticket_hash), &sealed)
+            .map_err(StoreError::seal(format!("{STATES}/{ticket_hash}")))?;
+        let start = parse(STATES, ticket_hash, opened.expose().as_bytes())?;
+        Ok(Some((entry, start)))
     }
 }
 

@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
+use url::Url;
 
 /// Longest time for a message between windows.
 const MESSAGE: Duration = Duration::from_secs(10);
@@ -154,12 +155,22 @@ async fn the_page_works_without_scripts() {
 }
 
 #[tokio::test]
-async fn b4_chromium_keeps_the_cookie_of_a_bound_login() {
+async fn b4_h9_chromium_shows_the_start_page_and_keeps_the_cookie_of_a_bound_login() {
     let Some(browser) = Browser::open().await else { return };
     let world = World::start().await;
     let link = login_at(&world, "?bind=browser").await;
     assert!(link.starts_with(&gateway(&world)), "{link}");
-    browser.walk(&link.parse().expect("a URL"), &world.tokenbus.callback(), Consent::Allow).await;
+    for (name, width, height) in [("start-phone", 390, 844), ("start", 1280, 800)] {
+        browser.page.resize(width, height).await;
+        browser.page.goto(&link).await;
+        assert!(browser.text("h1").await.ends_with(&format!("account as {CONNECTION}")));
+        browser.picture(name).await;
+    }
+    assert_eq!(browser.page.cookies().await, [json!(null); 0], "the page sets no cookie");
+    assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
+    browser.page.element("button").await.click().await;
+    browser.answer(Consent::Allow).await;
+    browser.arrive(&world.tokenbus.callback()).await;
     assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
 
     browser.page.goto(&link).await;
@@ -173,9 +184,7 @@ async fn b4_a_callback_of_another_browsers_login_connects_nothing() {
     let world = World::start().await;
     let link = login_at(&world, "?bind=browser").await;
     // An attacker starts the login and consents, then sends this browser to the callback.
-    let theirs = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
-    let started = theirs.expect("an HTTP client").get(&link).send().await.expect("the gateway answers");
-    let start = started.headers()["location"].to_str().expect("a location is text").parse().expect("a URL");
+    let start = start(&world, &link).await;
     let callback = visitor::walk(start, &world.tokenbus.callback(), Consent::Allow).await;
 
     browser.page.goto(callback.as_str()).await;
@@ -183,6 +192,17 @@ async fn b4_a_callback_of_another_browsers_login_connects_nothing() {
     assert!(browser.text(".detail").await.contains("another browser"));
     assert_eq!(world.token_requests().await, []);
     browser.close().await;
+}
+
+/// Presses the button of a start link's page in another browser, and returns the authorization URL.
+async fn start(world: &World, link: &str) -> Url {
+    let link: Url = link.parse().expect("a URL");
+    let (_, ticket) = link.query_pairs().next().expect("a start link has a ticket");
+    let request = world.tokenbus.request(Method::POST, "hub/integrations/oauth-start");
+    let started = request.header("origin", gateway(world)).form(&[("ticket", ticket)]).send().await;
+    let page = started.expect("the gateway answers").text().await.expect("a page");
+    let (_, rest) = page.split_once("content=\"0;url=").unwrap_or_else(|| panic!("no refresh in {page}"));
+    rest.split('"').next().unwrap_or_default().replace("&amp;", "&").parse().expect("a URL")
 }
 
 async fn world(application: &Landing) -> World {

@@ -1,7 +1,6 @@
 //! Logins that are bound to the browser they are started in.
 
 use futures_util::future::join_all;
-use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use url::Url;
 
@@ -10,10 +9,10 @@ use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::world::{World, parameter};
 
-/// The result of opening a start link: the redirect's target, and the cookie as a browser returns it.
-struct Started {
-    state: String,
-    cookie: String,
+/// The result of starting a bound login: the authorization URL's state, and the cookie as a browser returns it.
+pub(crate) struct Started {
+    pub(crate) state: String,
+    pub(crate) cookie: String,
 }
 
 impl World {
@@ -28,6 +27,11 @@ impl World {
         body["oauth_url"].as_str().and_then(|url| url.parse().ok()).unwrap_or_else(|| panic!("no link: {body}"))
     }
 
+    /// Begins a bound login, and clicks on the button of its start page.
+    pub(crate) async fn start_bound(&self, connection: &str) -> Started {
+        start(&self.bound(connection).await).await
+    }
+
     /// The answer to a callback with that `Cookie` header.
     async fn callback_with_cookie(&self, state: &str, cookie: &str) -> Answer {
         let path = with_query("hub/integrations/oauth-callback", &[("code", "c"), ("state", state)]);
@@ -36,16 +40,29 @@ impl World {
     }
 }
 
-/// Requests a start link without following its redirect.
 fn open(method: Method, link: &Url) -> RequestBuilder {
-    let browser = Client::builder().no_proxy().redirect(Policy::none()).build().expect("an HTTP client");
+    let browser = Client::builder().no_proxy().build().expect("an HTTP client");
     browser.request(method, link.clone())
 }
 
+/// A click on the button of a start link's page.
+pub(crate) fn click(link: &Url) -> RequestBuilder {
+    let mut page = link.clone();
+    page.set_query(None);
+    open(Method::POST, &page).header("sec-fetch-site", "same-origin").form(&[("ticket", parameter(link, "ticket"))])
+}
+
+/// The URL that a page goes on to.
+pub(crate) fn next_page(page: &str) -> Url {
+    let (_, rest) = page.split_once("content=\"0;url=").unwrap_or_else(|| panic!("no refresh in {page}"));
+    let url = rest.split('"').next().unwrap_or_default().replace("&amp;", "&");
+    url.parse().expect("the page goes on to a URL")
+}
+
 async fn start(link: &Url) -> Started {
-    let answer = ask(open(Method::GET, link)).await;
-    assert_eq!(answer.status, 303, "{}", answer.text);
-    let provider: Url = answer.header("location").parse().expect("a location is a URL");
+    let answer = ask(click(link)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let provider = next_page(&answer.text);
     let cookie = answer.header("set-cookie").split(';').next().expect("a cookie").to_owned();
     Started { state: parameter(&provider, "state"), cookie }
 }
@@ -53,8 +70,8 @@ async fn start(link: &Url) -> Started {
 #[tokio::test]
 async fn b4_a_bound_login_needs_the_cookie_of_the_browser_that_started_it() {
     let world = World::of_browsers().await;
-    let started = start(&world.bound("one").await).await;
-    let other = start(&world.bound("two").await).await;
+    let started = world.start_bound("one").await;
+    let other = world.start_bound("two").await;
     let (name, value) = started.cookie.split_once('=').expect("a name and a value");
     let (_, others_value) = other.cookie.split_once('=').expect("a name and a value");
     for cookie in [
@@ -79,9 +96,9 @@ async fn b4_a_bound_login_needs_the_cookie_of_the_browser_that_started_it() {
 async fn b4_the_start_ticket_works_once() {
     let world = World::of_browsers().await;
     let link = world.bound("one").await;
-    let answers = join_all((0..8).map(|_| ask(open(Method::GET, &link)))).await;
-    assert_eq!(answers.iter().filter(|answer| answer.status == 303).count(), 1);
-    for answer in answers.iter().filter(|answer| answer.status != 303) {
+    let answers = join_all((0..8).map(|_| ask(click(&link)))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
         answer.assert_error(401, "used already");
         assert_eq!(answer.header("set-cookie"), "");
     }
@@ -93,11 +110,11 @@ async fn b4_the_start_ticket_works_once() {
 async fn b4_b7_head_and_prefetch_do_not_consume_the_ticket() {
     let world = World::of_browsers().await;
     let link = world.bound("one").await;
-    for method in [Method::HEAD, Method::POST] {
-        assert_eq!(ask(open(method.clone(), &link)).await.status, 405, "{method}");
-    }
+    assert_eq!(ask(open(Method::HEAD, &link)).await.status, 405);
     for (name, value) in [("sec-purpose", "prefetch"), ("purpose", "prefetch"), ("x-moz", "prefetch")] {
-        assert_eq!(ask(open(Method::GET, &link).header(name, value)).await.status, 400, "{name}");
+        for request in [open(Method::GET, &link), click(&link)] {
+            assert_eq!(ask(request.header(name, value)).await.status, 400, "{name}");
+        }
     }
     start(&link).await;
 }
@@ -109,7 +126,9 @@ async fn b4_a_ticket_is_not_accepted_as_a_state_nor_a_state_as_a_ticket() {
     world.callback_with_cookie(&parameter(&link, "ticket"), "").await.assert_error(401, "unknown");
     let mut with_state = link.clone();
     with_state.set_query(Some(&format!("ticket={plain}")));
-    ask(open(Method::GET, &with_state)).await.assert_error(401, "unknown");
+    for request in [open(Method::GET, &with_state), click(&with_state)] {
+        ask(request).await.assert_error(401, "unknown");
+    }
     start(&link).await;
     assert_eq!(world.callback_with_cookie(&plain, "").await.status, 200);
 }
@@ -117,8 +136,8 @@ async fn b4_a_ticket_is_not_accepted_as_a_state_nor_a_state_as_a_ticket() {
 #[tokio::test]
 async fn b4_two_logins_in_one_browser_do_not_disturb_each_other() {
     let world = World::of_browsers().await;
-    let first = start(&world.bound("one").await).await;
-    let second = start(&world.bound("two").await).await;
+    let first = world.start_bound("one").await;
+    let second = world.start_bound("two").await;
     let jar = format!("session=x; {}; {}", first.cookie, second.cookie);
     for started in [&second, &first] {
         let answer = world.callback_with_cookie(&started.state, &jar).await;

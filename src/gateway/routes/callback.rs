@@ -1,8 +1,7 @@
-//! The routes that browsers open: the start of a bound login, and the provider's callback.
+//! The provider's callback.
 
+use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::call::Call;
@@ -16,48 +15,6 @@ use crate::secret::Secret;
 /// Longest state that is looked up. Bounds the call to a worker; tokenbus's own states have 43 bytes. The worker accepts at
 /// most 64 bytes, but a longer state never gets there: it belongs to no login, so its lookup fails with 401.
 const MAX_STATE_BYTES: usize = 256;
-
-/// The worker's answer to [`Call::Start`].
-#[derive(Deserialize)]
-struct StartAnswer {
-    oauth_url: Secret,
-    cookie: Cookie,
-}
-
-#[derive(Deserialize)]
-struct Cookie {
-    name: String,
-    value: Secret,
-    /// Seconds: as long as the login may take.
-    max_age: u64,
-}
-
-/// Redirects a browser to the provider, with the cookie that the callback requires.
-pub(in crate::gateway) async fn start(backend: &Backend, mut request: ParsedRequest) -> Result<Reply, HttpError> {
-    let ticket = request.query.require("ticket")?;
-    request.query.expect_empty()?;
-    let answer = backend.call(Call::Start, &request.context, &json!({ "ticket": ticket.expose() })).await?;
-    redirect(&serde_json::from_slice(&answer).map_err(HttpError::invalid_answer)?)
-}
-
-fn redirect(
-    StartAnswer { oauth_url, cookie: Cookie { name, value, max_age } }: &StartAnswer,
-) -> Result<Reply, HttpError> {
-    let url = url::Url::parse(oauth_url.expose()).map_err(HttpError::invalid_answer)?;
-    if !matches!(url.scheme(), "https" | "http") {
-        return Err(HttpError::invalid_answer("oauth_url is not a web address"));
-    }
-    if !request::is_login_cookie(name, value.expose()) {
-        return Err(HttpError::invalid_answer("the cookie is not a login's"));
-    }
-    let cookie = format!("{name}={}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax", value.expose());
-    let header = |text: &str| HeaderValue::from_str(text).map_err(HttpError::invalid_answer);
-    let mut reply = Response::default();
-    *reply.status_mut() = StatusCode::SEE_OTHER;
-    reply.headers_mut().insert(header::LOCATION, header(url.as_str())?);
-    reply.headers_mut().insert(header::SET_COOKIE, header(&cookie)?);
-    Ok(reply)
-}
 
 /// Has a worker exchange the code, and returns the result as JSON or as a page that shows no token.
 pub(in crate::gateway) async fn finish(backend: &Backend, mut request: ParsedRequest, html: bool) -> Reply {
@@ -98,40 +55,4 @@ pub(in crate::gateway) fn failure(error: &ErrorReply, owner: Option<&StateOwner>
 fn varies_by_accept(mut reply: Reply) -> Reply {
     reply.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
     reply
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(url: &str, name: &str, value: &str, expected: bool) {
-        let cookie = Cookie { name: name.to_owned(), value: Secret::new(value), max_age: 600 };
-        let reply = redirect(&StartAnswer { oauth_url: Secret::new(url), cookie });
-        assert_eq!(reply.is_ok(), expected, "{url} {name} {value}");
-    }
-
-    #[test]
-    fn b4_only_our_cookies_are_set_and_only_web_addresses_followed() {
-        let url = "https://provider.example/authorize?state=s";
-        check(url, "__Host-tokenbus-abc_1", "v-1", true);
-        check("javascript:alert(1)", "__Host-tokenbus-a", "v", false);
-        check("//provider.example", "__Host-tokenbus-a", "v", false);
-        check(url, "session", "v", false);
-        check(url, "__Host-tokenbus-", "v", false);
-        check(url, "__Host-tokenbus-a", "v; Domain=example.com", false);
-        check(url, "__Host-tokenbus-a=b; x", "v", false);
-    }
-
-    #[test]
-    fn b4_the_cookie_is_hidden_from_scripts_and_other_sites() {
-        let cookie = Cookie { name: "__Host-tokenbus-f".to_owned(), value: Secret::new("v"), max_age: 600 };
-        let reply = redirect(&StartAnswer { oauth_url: Secret::new("https://p.example/a?state=s"), cookie }).unwrap();
-        assert_eq!(reply.status(), StatusCode::SEE_OTHER);
-        assert_eq!(reply.headers()[header::LOCATION], "https://p.example/a?state=s");
-        assert_eq!(
-            reply.headers()[header::SET_COOKIE],
-            "__Host-tokenbus-f=v; Path=/; Max-Age=600; Secure; HttpOnly; SameSite=Lax"
-        );
-    }
 }

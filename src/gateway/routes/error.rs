@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::str::Utf8Error;
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue, ToStrError};
@@ -27,10 +28,14 @@ pub(in crate::gateway) enum HttpError {
     HeaderNotText { name: HeaderName, source: ToStrError },
     #[error("the body must be a JSON object")]
     BodyNotJson(#[source] serde_json::Error),
+    #[error("the form is not plain text")]
+    FormNotText(#[source] Utf8Error),
     #[error("the body could not be read")]
     BodyUnreadable(#[source] Cause),
     #[error("{0}")]
     Unauthorized(&'static str),
+    #[error("{0}")]
+    Forbidden(&'static str),
     #[error("there is nothing at this path")]
     NoRoute(#[from] MatchError),
     #[error("this path only takes {0}")]
@@ -80,8 +85,10 @@ impl HttpError {
             | Self::Name(_)
             | Self::HeaderNotText { .. }
             | Self::BodyNotJson(_)
+            | Self::FormNotText(_)
             | Self::BodyUnreadable(_) => (StatusCode::BAD_REQUEST, None),
             Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, Some(challenge())),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, None),
             Self::NoRoute(_) => (StatusCode::NOT_FOUND, None),
             Self::Method(allow) => {
                 (StatusCode::METHOD_NOT_ALLOWED, HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)))

@@ -36,8 +36,7 @@ mod tests {
             statuses.insert("404");
         }
         if operation == Operation::Start {
-            statuses.remove("200");
-            statuses.insert("303");
+            statuses.insert("403");
         }
         if operation == Operation::Ready {
             statuses.insert("503");

@@ -24,11 +24,12 @@ pub(in crate::gateway) fn success() -> Reply {
     json(StatusCode::OK, r#"{"message":"success"}"#)
 }
 
-/// Adds the headers of every answer: browsers must not store, sniff or frame it, nor send its URL on as a referrer.
+/// Adds the headers of every answer: browsers must not store, sniff or frame it, nor send its URL on as a referrer. A page
+/// may have its own policies.
 pub(in crate::gateway) fn add_common_headers(reply: &mut Reply, request_id: &str) {
     let headers = reply.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::REFERRER_POLICY).or_insert(HeaderValue::from_static("no-referrer"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers

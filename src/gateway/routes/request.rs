@@ -2,12 +2,14 @@
 
 mod body;
 mod credential;
+mod form;
 mod query;
 
-use hyper::header::{self, HeaderMap};
+use hyper::header::{self, HeaderMap, HeaderValue, InvalidHeaderValue};
 
 pub(in crate::gateway) use self::body::{drain_body, read_body};
 pub(in crate::gateway) use self::credential::{RequestLine, callback_credential, credential};
+pub(in crate::gateway) use self::form::form;
 pub(in crate::gateway) use self::query::Query;
 use crate::call::Operation;
 use crate::command::Cookie;
@@ -77,6 +79,16 @@ pub(in crate::gateway) fn login_cookies(headers: &HeaderMap) -> Vec<Cookie> {
         .filter(|(name, _)| name.starts_with(COOKIE_PREFIX))
         .map(|(name, value)| Cookie { name: name.to_owned(), value: Secret::new(value) })
         .collect()
+}
+
+/// Builds a `Set-Cookie` header for a cookie that binds a login. `max_age` is in seconds; 0 clears the cookie.
+pub(in crate::gateway) fn set_login_cookie(
+    name: &str,
+    value: &str,
+    max_age: u64,
+) -> Result<HeaderValue, InvalidHeaderValue> {
+    // `Lax`, because the provider sends the browser to the callback from another site.
+    HeaderValue::from_str(&format!("{name}={value}; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite=Lax"))
 }
 
 /// Returns true if name and value can be set as a cookie that binds a login.

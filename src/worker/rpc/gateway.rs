@@ -82,6 +82,7 @@ async fn dispatch(context: &Context, call: Call, claimed: &Claimed, body: &[u8])
     match call {
         Call::Ready => ready(context).await,
         Call::State => state(context, parse(body)?).await,
+        Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
         Call::Whoami => Ok(whoami(context, &caller().await?)),
         Call::Config => {

@@ -1,5 +1,5 @@
-//! `login`: builds an authorization request (RFC 6749 §4.1.1) and stores the pending login. `start`: exchanges the ticket of
-//! a start link for it.
+//! `login`: builds an authorization request (RFC 6749 §4.1.1) and stores the pending login. `ticket`: describes the login of
+//! a start link. `start`: exchanges the link's ticket for the authorization request.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::status::Failure;
 use super::{CallError, bad_request, no_config, too_many};
 use crate::auth::VerifiedCaller;
+use crate::config::BindLogins;
 use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
 use crate::login::{self, PendingLogin, Variables};
@@ -14,12 +15,17 @@ use crate::oauth::{authorization, pkce};
 use crate::protocol::events::publish_event;
 use crate::secret::Secret;
 use crate::store::{Start, StoreError};
-use crate::subject::{ConnectionKey, ConnectionName, Integration};
+use crate::subject::{Account, ConnectionKey, ConnectionName, Integration};
 use crate::system;
 use crate::worker::context::Context;
 
 /// Seconds to wait when too many logins are pending. Each ends after `oauth.login_ttl` at the latest.
 const RETRY_AFTER: u64 = 10;
+/// Error for an unknown, expired or used ticket.
+const UNKNOWN_TICKET: &str = "this link is unknown, has expired or was used already; start the login again";
+/// Characters at the two ends of a public key that pages show of an account without a name.
+const SHOWN_KEY_BEGIN: usize = 6;
+const SHOWN_KEY_END: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,7 +85,8 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
     };
     let oauth_url = authorization::request_url(&config, &request).map_err(bad_request)?;
 
-    let cookie = bind.map(|Bind::Browser| login::state_from(&system::random()));
+    let is_bound = bind.is_some() || context.config.oauth.bind == BindLogins::All;
+    let cookie = is_bound.then(|| login::state_from(&system::random()));
     let sealed_verifier = verifier.map(|verifier| context.store.seal_verifier(&hash, &verifier)).transpose()?;
     let key = ConnectionKey { account: caller.account.clone(), integration: integration.clone(), name: name.clone() };
     let login = PendingLogin {
@@ -97,17 +104,41 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
     // The gateway builds the link from the ticket, because it knows its public URL.
     let ticket = login::state_from(&system::random());
-    let start = Start { oauth_url: Secret::new(oauth_url), cookie_name: login::cookie_name(&hash), cookie_value };
+    let ConnectionKey { account: _, integration, name } = key;
+    let oauth_url = Secret::new(oauth_url);
+    let start = Start { oauth_url, integration, name, cookie_name: login::cookie_name(&hash), cookie_value };
     context.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
     Ok(json!({ "ticket": ticket.expose() }))
 }
 
+/// Returns the names of the account, the integration and the connection that a ticket is for. The ticket is the credential,
+/// and stays usable.
+pub(super) async fn describe(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
+    let found = context.store.ticket(&login::hash_of(&ticket)).await?;
+    let (account, Start { integration, name, .. }) = found.ok_or_else(unknown_ticket)?;
+    let config = context.store.stored_config(&integration).await?;
+    let integration_name = config.map_or_else(|| integration.to_string(), |stored| stored.config.name);
+    let account_name = context.config.accounts.get(&account).and_then(|settings| settings.name.clone());
+    let account_name = account_name.unwrap_or_else(|| shortened(&account));
+    Ok(json!({ "account_name": account_name, "integration_name": integration_name, "connection_id": name }))
+}
+
+fn unknown_ticket() -> CallError {
+    CallError::Refused(Failure::Unauthorized, UNKNOWN_TICKET.to_owned())
+}
+
+/// Shortens a public key: `AC75JG…7A2D`.
+fn shortened(account: &Account) -> String {
+    let key = account.as_str();
+    let begin = key.get(..SHOWN_KEY_BEGIN).unwrap_or(key);
+    let end = key.get(key.len().saturating_sub(SHOWN_KEY_END)..).unwrap_or_default();
+    format!("{begin}…{end}")
+}
+
 /// Consumes a ticket and returns the authorization URL and the cookie. The ticket is the credential.
 pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
-    let text = "this link is unknown, has expired or was used already; start the login again";
-    let start = context.store.take_ticket(&login::hash_of(&ticket)).await?;
-    let start = start.ok_or_else(|| CallError::Refused(Failure::Unauthorized, text.to_owned()))?;
-    let Start { oauth_url, cookie_name, cookie_value } = &start;
+    let start = context.store.take_ticket(&login::hash_of(&ticket)).await?.ok_or_else(unknown_ticket)?;
+    let Start { oauth_url, cookie_name, cookie_value, integration: _, name: _ } = &start;
     let max_age = context.config.oauth.login_ttl.as_secs();
     let cookie = json!({ "name": cookie_name, "value": cookie_value.expose(), "max_age": max_age });
     Ok(json!({ "oauth_url": oauth_url.expose(), "cookie": cookie }))

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
-use super::{QUEUE, Running, answer_call, error_text, log_and_build_answer, send, status};
+use super::{CallError, QUEUE, Running, answer_call, bad_request, error_text, log_and_build_answer, send, status};
 use crate::auth::Authenticator;
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
+use crate::config::BindLogins;
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::subject::NodeCall;
@@ -49,12 +50,10 @@ async fn answer(context: &Context, service: &Service, message: Received, reply: 
     let (body, traceparent) = split_trace(&message.payload);
     let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
     let done = async {
-        let account = account.map_err(super::bad_request)?;
+        let account = account.map_err(bad_request)?;
         let caller = Authenticator::node(account, call)?;
-        if call == NodeCall::Login && is_bound(&body) {
-            return Err(super::bad_request(
-                "a login that is bound to a browser begins at the gateway; leave `bind` out",
-            ));
+        if call == NodeCall::Login {
+            refuse_bound_login(context, &body)?;
         }
         answer_call(context, &caller, call, &body).await
     };
@@ -81,9 +80,15 @@ fn split_trace(payload: &[u8]) -> (Cow<'_, [u8]>, String) {
     (Cow::Borrowed(payload), String::new())
 }
 
-/// Returns true if a login asks for a start link. Only the gateway can build one: it knows its public URL.
-fn is_bound(body: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(body).is_ok_and(|question| question.get("bind").is_some())
+/// Refuses a login that needs a start link. Only the gateway can build one: it knows its public URL.
+fn refuse_bound_login(context: &Context, body: &[u8]) -> Result<(), CallError> {
+    if context.config.oauth.bind == BindLogins::All {
+        return Err(bad_request("all logins are bound to browsers (`oauth.bind`) and begin at the gateway"));
+    }
+    if serde_json::from_slice::<Value>(body).is_ok_and(|question| question.get("bind").is_some()) {
+        return Err(bad_request("a login that is bound to a browser begins at the gateway; leave `bind` out"));
+    }
+    Ok(())
 }
 
 /// Converts an answer to the micro service's form.

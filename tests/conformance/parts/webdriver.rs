@@ -54,6 +54,16 @@ impl Page {
         self.text("/source").await
     }
 
+    /// Sets the window's size in pixels.
+    pub(crate) async fn resize(&self, width: u32, height: u32) {
+        self.post("/window/rect", json!({ "width": width, "height": height })).await;
+    }
+
+    /// The cookies of the page that is shown.
+    pub(crate) async fn cookies(&self) -> Vec<Value> {
+        self.get("/cookie").await.as_array().cloned().expect("a list of cookies")
+    }
+
     /// A screenshot of the window, as PNG.
     pub(crate) async fn screenshot(&self) -> Vec<u8> {
         BASE64_STANDARD.decode(self.text("/screenshot").await).expect("a picture is in base64")

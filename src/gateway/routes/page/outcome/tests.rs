@@ -1,4 +1,5 @@
 use http_body_util::BodyExt as _;
+use hyper::header;
 
 use super::*;
 

@@ -1,0 +1,116 @@
+//! The page that a browser sees after a callback. It shows no token.
+
+use hyper::StatusCode;
+use serde_json::json;
+use url::{Position, Url};
+
+use super::{Form, Frame, Mark, escape};
+use crate::gateway::backend::StateOwner;
+use crate::gateway::routes::reply::Reply;
+
+/// The result of a login.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::gateway) enum Outcome<'a> {
+    Connected,
+    /// The error's text, as the JSON answer has it.
+    Failed(&'a str),
+}
+
+/// The page that the person came from.
+#[derive(Debug)]
+struct Origin {
+    link: String,
+    /// The link's text.
+    host: String,
+    /// The origin that receives the message.
+    target: String,
+}
+
+impl Origin {
+    /// Returns `None` for anything but a plain web address. The worker has checked its allow-list at login.
+    fn of(return_to: &str) -> Option<Self> {
+        let url = Url::parse(return_to).ok()?;
+        let is_plain =
+            matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none();
+        let origin = url.origin();
+        (is_plain && origin.is_tuple()).then(|| Self {
+            link: url.to_string(),
+            host: url[Position::BeforeHost..Position::AfterPort].to_owned(),
+            target: origin.ascii_serialization(),
+        })
+    }
+}
+
+/// Builds the answer. It posts a message to the opener if the login has a page to return to.
+pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>) -> Reply {
+    let origin = owner.and_then(|owner| owner.return_to.as_deref()).and_then(Origin::of);
+    let integration = owner.map(|owner| owner.integration_id.as_str());
+    let (mark, title, text) = match outcome {
+        Outcome::Connected => {
+            (Mark::Tick, format!("{} is connected", integration.unwrap_or("The account")), "You can close this window.")
+        }
+        Outcome::Failed(_) => (Mark::Warning, failure_title(status, integration), advice(status)),
+    };
+    let title = escape(&title);
+    let detail = match outcome {
+        Outcome::Connected => String::new(),
+        Outcome::Failed(error) => format!("<p class=\"detail\">{}</p>\n", escape(error)),
+    };
+    let link = origin.as_ref().map_or(String::new(), |Origin { link, host, target: _ }| {
+        format!("<a class=\"act\" href=\"{}\">Back to {}</a>\n", escape(link), escape(host))
+    });
+    let attributes = owner.zip(origin.as_ref()).map(|(owner, origin)| attributes(outcome, owner, origin));
+    let body = format!("<h1>{title}</h1>\n<p>{text}</p>\n{detail}{link}");
+    let frame = Frame { mark, title: &title, head: "", body: &body, message: attributes.as_deref(), form: Form::None };
+    frame.reply(status)
+}
+
+/// The page's title. It claims no failure for a used link, because that link may have made a connection.
+fn failure_title(status: StatusCode, integration: Option<&str>) -> String {
+    match (status, integration) {
+        (StatusCode::FORBIDDEN, _) => "The login was not started".to_owned(),
+        (StatusCode::UNAUTHORIZED, _) => "This login link is not valid".to_owned(),
+        (StatusCode::GATEWAY_TIMEOUT, Some(name)) => format!("{name} is not connected yet"),
+        (_, Some(name)) => format!("{name} was not connected"),
+        (_, None) => "The login did not succeed".to_owned(),
+    }
+}
+
+/// Tells the person what to do.
+fn advice(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        401 => {
+            "It was already used, has expired, or belongs to another browser. If you connected with it, all is well. If not, go back to the page you came from and connect again."
+        }
+        400 => {
+            "The login was refused or cancelled, and nothing has changed. Go back to the page you came from and connect again."
+        }
+        403 => {
+            "It did not come from the page that the link opens. Open the link again and use the button on that page."
+        }
+        429 => "There were too many attempts. Wait a moment, then connect again.",
+        503 => "The service is not available at the moment. Wait a moment, then reload this page.",
+        504 => "It takes longer than usual and may still succeed. Check again in a minute before you connect again.",
+        _ => "The provider did not answer correctly. Try again in a few minutes.",
+    }
+}
+
+fn attributes(outcome: &Outcome<'_>, owner: &StateOwner, origin: &Origin) -> String {
+    let (status, error) = match outcome {
+        Outcome::Connected => ("connected", None),
+        Outcome::Failed(error) => ("error", Some(*error)),
+    };
+    let mut message = json!({
+        "type": "tokenbus",
+        "status": status,
+        "integration_id": owner.integration_id,
+        "connection_id": owner.connection_id,
+    });
+    if let (Some(error), Some(fields)) = (error, message.as_object_mut()) {
+        fields.insert("error".to_owned(), error.into());
+    }
+    format!(" data-origin=\"{}\" data-message=\"{}\"", escape(&origin.target), escape(&message.to_string()))
+}
+
+#[cfg(test)]
+mod tests;
