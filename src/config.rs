@@ -3,6 +3,7 @@
 
 mod describe;
 mod form;
+mod plaintext;
 mod section;
 
 use std::path::Path;

@@ -63,9 +63,26 @@ pub(super) fn report_unreadable_settings(options: &Options, error: &SettingsErro
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let mut report = Report::default();
     report.add(Check::fine("settings", "readable, all keys known"));
+    if let Some(check) = listeners(config, options.role) {
+        report.add(check);
+    }
     let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await } else { None };
     bus::check(config, options.role, keyring.as_ref(), &mut report).await;
     finish(&report, &options)
+}
+
+/// Checks what would make a gateway or a worker refuse to start.
+fn listeners(config: &Config, role: Role) -> Option<Check> {
+    const CHECK: &str = "listeners";
+    let has_gateway = matches!(role, Role::All | Role::Edge);
+    if !has_gateway && !role.has_keys() {
+        return None;
+    }
+    Some(match config.http.check_plaintext(has_gateway) {
+        Ok(()) if config.http.allow_plaintext => Check::fine(CHECK, "plaintext is allowed by `http.allow_plaintext`"),
+        Ok(()) => Check::fine(CHECK, "use TLS or loopback"),
+        Err(error) => Check::failed(CHECK, error.to_string()),
+    })
 }
 
 fn finish(report: &Report, options: &Options) -> anyhow::Result<()> {

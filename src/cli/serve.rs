@@ -58,6 +58,7 @@ enum Role {
 
 pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
+    config.http.check_plaintext(role != Role::Worker)?;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
     let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
     let name = match role {

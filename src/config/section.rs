@@ -66,6 +66,8 @@ pub struct Nats {
     pub client_cert: PathBuf,
     /// File with its private key, or empty.
     pub client_key: PathBuf,
+    /// Allows connections without TLS beyond loopback.
+    pub allow_plaintext: bool,
     /// Replicas of each stream and bucket.
     pub replicas: usize,
     /// First token of inbox subjects, or empty for the default.
@@ -104,6 +106,8 @@ pub struct Http {
     pub tls_cert: PathBuf,
     /// File with its private key.
     pub tls_key: PathBuf,
+    /// Allows listeners without TLS beyond loopback.
+    pub allow_plaintext: bool,
     /// Proxies whose headers about the client's address are trusted.
     #[serde(deserialize_with = "form::networks")]
     pub trusted_proxies: Vec<IpNet>,

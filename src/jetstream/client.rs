@@ -68,7 +68,8 @@ impl Nats {
     /// If a setting or a file is invalid. With [`Patience::Once`] also if the server cannot be reached.
     pub async fn connect(settings: &config::Nats, name: &str, patience: Patience) -> Result<Self, ConnectError> {
         let (refused, refusals) = watch::channel(String::new());
-        let options = options(settings)
+        let servers = servers(settings)?;
+        let options = options(settings, &servers)
             .await?
             .name(name)
             .custom_inbox_prefix(settings.inbox_prefix())
@@ -76,7 +77,6 @@ impl Nats {
             .connection_timeout(CONNECTION_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(reconnect_delay);
-        let servers = servers(settings)?;
         let probe = Arc::new(Probe::new(options.clone(), servers.clone()));
         let options = options.event_callback(move |event| {
             if let Event::ServerError(error) = &event {

@@ -1,5 +1,7 @@
 //! Connection options: credentials, certificates, reconnects, and a log line for each event of the connection.
 
+mod transport;
+
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+pub(super) use self::transport::{Transport, transport};
 use crate::config;
 
 /// Shortest time between two probes. A probe is a login at a server that may be struggling, and its log line repeats.
@@ -31,6 +34,11 @@ pub enum ConnectError {
     File { path: String, source: std::io::Error },
     #[error("NATS at {url} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
     Unauthorized { url: String, source: async_nats::ConnectError },
+    #[error(
+        "`nats.url` has the server {server}, which is not on loopback, without TLS: write `tls://`, set `nats.ca`, or set \
+         `nats.allow_plaintext` if the network is private"
+    )]
+    Plaintext { server: String },
     #[error("cannot connect to NATS at {url}: {source}")]
     Connect { url: String, source: async_nats::ConnectError },
 }
@@ -57,7 +65,7 @@ pub(super) fn servers(settings: &config::Nats) -> Result<Vec<String>, ConnectErr
     Ok(servers)
 }
 
-pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
+pub(super) async fn options(settings: &config::Nats, servers: &[String]) -> Result<ConnectOptions, ConnectError> {
     let given = |path: &Path| !path.as_os_str().is_empty();
     let options = ConnectOptions::new();
     let options = match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
@@ -70,7 +78,12 @@ pub(super) async fn options(settings: &config::Nats) -> Result<ConnectOptions, C
         (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
         _ => return Err(ConnectError::Setting("set only one of `nats.user`, `nats.creds`, `nats.nkey`")),
     };
-    certificates(options, settings).await
+    let options = certificates(options, settings).await?;
+    Ok(match transport(settings, servers)? {
+        Transport::Tls => options.require_tls(true),
+        Transport::Listed => options.ignore_discovered_servers(),
+        Transport::Any => options,
+    })
 }
 
 /// Sets up TLS from the settings that name certificates. Reads the files first: the client reads them only while it

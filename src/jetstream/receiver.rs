@@ -22,7 +22,7 @@ use self::login::{Connection, ReceiveError, connect, next};
 use self::wire::Op;
 pub(crate) use self::wire::Received;
 use super::client::{CONNECTION_TIMEOUT, PING_INTERVAL};
-use super::connect::{ConnectError, reconnect_delay, servers};
+use super::connect::{ConnectError, Transport, reconnect_delay, servers, transport};
 use crate::{config, system};
 
 /// Unanswered pings after which the connection counts as dead.
@@ -42,6 +42,7 @@ pub(crate) struct Receiver {
     settings: config::Nats,
     name: String,
     servers: Vec<ServerAddr>,
+    transport: Transport,
     subscriptions: Vec<Subscription>,
 }
 
@@ -54,15 +55,17 @@ enum Ended {
 
 impl Receiver {
     /// # Errors
-    /// If an address in the settings cannot be read.
+    /// If an address in the settings cannot be read, or needs TLS.
     pub(crate) fn new(
         settings: &config::Nats,
         name: &str,
         subscriptions: Vec<Subscription>,
     ) -> Result<Self, ConnectError> {
-        let servers = servers(settings)?.iter().map(|server| server.parse()).collect::<Result<Vec<_>, _>>();
+        let servers = servers(settings)?;
+        let transport = transport(settings, &servers)?;
+        let servers = servers.iter().map(|server| server.parse()).collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|source| ConnectError::Address { url: settings.url.clone(), source })?;
-        Ok(Self { settings: settings.clone(), name: name.to_owned(), servers, subscriptions })
+        Ok(Self { settings: settings.clone(), name: name.to_owned(), servers, transport, subscriptions })
     }
 
     /// Calls `handle` with each message until `stop`. While `handle` runs no other message is read.
@@ -96,9 +99,11 @@ impl Receiver {
         // A random start spreads workers over the servers; each further try takes the next one.
         let start = usize::from(u16::from_be_bytes(system::random()));
         let server = self.servers.get((start + tries) % self.servers.len()).ok_or(ReceiveError::Closed)?.clone();
+        let tls_required = self.transport == Transport::Tls || server.tls_required();
+        let connecting = connect(&self.settings, &self.name, &server, tls_required);
         let connected = tokio::select! {
             () = stop.cancelled() => return Ok(Ended::Stopped),
-            connected = tokio::time::timeout(CONNECTION_TIMEOUT, connect(&self.settings, &self.name, &server)) => connected,
+            connected = tokio::time::timeout(CONNECTION_TIMEOUT, connecting) => connected,
         };
         let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
         self.learn_servers(&info.connect_urls);
@@ -164,6 +169,9 @@ impl Receiver {
 
     /// Adds servers of the cluster that the settings do not name.
     fn learn_servers(&mut self, urls: &[String]) {
+        if self.transport == Transport::Listed {
+            return;
+        }
         for server in urls.iter().filter_map(|url| url.parse().ok()) {
             if !self.servers.contains(&server) {
                 self.servers.push(server);

@@ -118,6 +118,8 @@ mod operator_mode;
 #[cfg(test)]
 mod outgoing;
 #[cfg(test)]
+mod plaintext;
+#[cfg(test)]
 mod provider;
 #[cfg(test)]
 mod refresh_callers;

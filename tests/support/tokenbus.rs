@@ -198,7 +198,10 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
         ("SECRETS__KEYS_FILE", &keys_file),
         ("REFRESH__MIN_INTERVAL", "1s"),
     ];
-    pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
+    // Without it a process uses no server of a cluster but the one that it is given.
+    let cluster = (nats.others() > 0).then_some(("NATS__ALLOW_PLAINTEXT", "true"));
+    let pairs = pairs.into_iter().chain(cluster);
+    pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
 }
 
 async fn api_key(settings: &HashMap<String, String>, account: &str, role: &str) -> String {

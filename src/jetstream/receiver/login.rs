@@ -1,7 +1,6 @@
 //! Connects to a server with the logins and TLS modes that the client library supports, but without headers.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::{ConnectInfo, Protocol, ServerAddr, ServerInfo};
@@ -51,14 +50,12 @@ pub(super) async fn connect(
     settings: &config::Nats,
     name: &str,
     server: &ServerAddr,
+    tls_required: bool,
 ) -> Result<(ServerInfo, Connection), ReceiveError> {
     let stream = TcpStream::connect((server.host(), server.port())).await?;
     stream.set_nodelay(true)?;
     let mut plain = Framed::new(stream, Wire::default());
     let Op::Info(info) = next(&mut plain).await? else { return Err(ReceiveError::Closed) };
-    let given = |path: &Path| !path.as_os_str().is_empty();
-    // As for the other connection: an authority or a client certificate means that the server must prove its identity.
-    let tls_required = server.tls_required() || given(&settings.ca) || given(&settings.client_cert);
     // The server sends nothing between INFO and CONNECT, so no bytes are lost here.
     let stream = plain.into_inner();
     let stream = if tls_required || info.tls_required {
