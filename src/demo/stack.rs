@@ -152,6 +152,7 @@ impl Stack {
             ca: PathBuf::new(),
             client_cert: PathBuf::new(),
             client_key: PathBuf::new(),
+            allow_plaintext: false,
             replicas: 1,
             inbox_prefix: String::new(),
         };
