@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::client::Request;
 use jiff::Timestamp;
 use moka::sync::Cache;
+use tokio::sync::{Mutex, Semaphore};
 use tracing::info;
 
 use super::AuthError;
@@ -22,6 +23,10 @@ use crate::system::later;
 
 /// Cached accounts. Bounds memory against callers who name accounts at will.
 const MAX_CACHED: u64 = 10_000;
+/// Look-ups at the resolver at once. A caller may sign for accounts that it makes up, so their number needs a bound.
+const MAX_LOOKUPS: usize = 64;
+/// Longest wait for another caller's look-up of the same account, or for one of the look-ups to end.
+const LOOKUP_WAIT: Duration = Duration::from_secs(2);
 /// Longest time for which an account without a valid JWT is rejected without asking again. Short, because an operator
 /// may be adding the account at this moment.
 const REJECTED_TTL: Duration = Duration::from_secs(5);
@@ -38,13 +43,17 @@ pub(crate) struct Accounts {
     resolver: Option<Nats>,
     ttl: Duration,
     cached: Cache<Account, Cached>,
+    /// One look-up of an account at once: its other callers wait for the result.
+    flights: Cache<Account, Arc<Mutex<()>>>,
+    lookups: Semaphore,
 }
 
 impl Accounts {
     #[must_use]
     pub(crate) fn new(operators: Vec<String>, folder: Option<PathBuf>, resolver: Option<Nats>, ttl: Duration) -> Self {
         let cached = Cache::builder().max_capacity(MAX_CACHED).time_to_live(ttl).build();
-        Self { operators, folder, resolver, ttl, cached }
+        let flights = Cache::builder().max_capacity(MAX_CACHED).time_to_idle(LOOKUP_WAIT * 2).build();
+        Self { operators, folder, resolver, ttl, cached, flights, lookups: Semaphore::new(MAX_LOOKUPS) }
     }
 
     /// Returns the account's JWT, and until when it may be used.
@@ -53,11 +62,27 @@ impl Accounts {
         account: &Account,
         now: Timestamp,
     ) -> Result<(Arc<AccountJwt>, Timestamp), AuthError> {
-        let cached = match self.cached.get(account).filter(|cached| now < cached.until) {
+        let cached = match self.find(account, now) {
             Some(cached) => cached,
-            None => self.fetch(account, now).await?,
+            None => self.look_up(account, now).await?,
         };
         Ok((cached.verified?, cached.until))
+    }
+
+    fn find(&self, account: &Account, now: Timestamp) -> Option<Cached> {
+        self.cached.get(account).filter(|cached| now < cached.until)
+    }
+
+    /// Fetches the account's JWT, or waits for another caller who does.
+    async fn look_up(&self, account: &Account, now: Timestamp) -> Result<Cached, NatsError> {
+        let flight = self.flights.get_with_by_ref(account, Arc::default);
+        let turn = async { (flight.lock().await, self.lookups.acquire().await) };
+        let too_long = |_elapsed| NatsError::away("too many look-ups of accounts are under way");
+        let _turn = tokio::time::timeout(LOOKUP_WAIT, turn).await.map_err(too_long)?;
+        match self.find(account, now) {
+            Some(cached) => Ok(cached),
+            None => self.fetch(account, now).await,
+        }
     }
 
     async fn fetch(&self, account: &Account, now: Timestamp) -> Result<Cached, NatsError> {

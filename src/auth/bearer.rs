@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::account::Accounts;
 use super::cache::{VerifiedJwt, VerifiedJwts};
 use super::jwt::{Jwt, MAX_JWT_BYTES};
-use super::nats_jwt::{self, NatsUser};
+use super::nats_jwt::{self, NatsUser, SelfConsistent};
 use super::ordinary_jwt::{Valid, Verifier};
 use super::rejection::Reason;
 use super::{AuthError, Identity, Purpose, signed};
@@ -106,9 +106,9 @@ impl Bearers {
     /// that a revocation in a newer one takes effect.
     async fn verify_nats_user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<(NatsUser, Timestamp), AuthError> {
         let accounts = self.accounts.as_ref().ok_or(Reason::NotConfigured)?;
-        let account = nats_jwt::account_of(jwt)?;
-        let (account_jwt, until) = accounts.get(&account, now).await?;
-        let user = account_jwt.user(jwt, now)?;
+        let jwt = SelfConsistent::verify(jwt, now)?;
+        let (account_jwt, until) = accounts.get(&jwt.account, now).await?;
+        let user = account_jwt.own_user(jwt, now)?;
         let until = user.expires.map_or(until, |expires| expires.min(until));
         Ok((user, until))
     }

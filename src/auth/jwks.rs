@@ -1,7 +1,7 @@
 //! Keys that verify ordinary JWTs: a shared secret, or a JWKS URL (RFC 7517).
 //!
 //! Keys of a URL are cached. They are fetched again when they are old and when a JWT names an unknown key. If the URL
-//! does not answer, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for; the
+//! does not answer, or answers without a usable key, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for; the
 //! JWT cannot choose another.
 
 use std::sync::Arc;
@@ -160,6 +160,9 @@ enum FetchError {
     Status(u16),
     #[error("no JWK set: {0}")]
     Form(#[from] serde_json::Error),
+    /// An issuer that publishes an empty set by mistake would reject all its users.
+    #[error("a set without a usable key")]
+    NoUsableKey,
 }
 
 impl Jwks {
@@ -220,7 +223,10 @@ impl Jwks {
     async fn request(&self) -> Result<VerificationKeys, FetchError> {
         let answer = self.client.get(self.url.clone()).await?;
         match answer.status {
-            200 => Ok(VerificationKeys::parse(&answer.body)?),
+            200 => {
+                let keys = VerificationKeys::parse(&answer.body)?;
+                if keys.0.is_empty() { Err(FetchError::NoUsableKey) } else { Ok(keys) }
+            }
             status => Err(FetchError::Status(status)),
         }
     }

@@ -17,6 +17,8 @@ pub(crate) const MAX_ACCOUNT_JWT_BYTES: usize = 256 * 1024;
 struct Header {
     alg: String,
     #[serde(default)]
+    typ: Option<String>,
+    #[serde(default)]
     kid: Option<String>,
     /// Extensions that the reader must understand (RFC 7515 §4.1.11). This program understands no extension, so it
     /// rejects every JWT that has this field.
@@ -27,6 +29,8 @@ struct Header {
 /// The parts of a JWT, not verified. Has no `Debug`, which would show the credential.
 pub struct Jwt<'a> {
     pub alg: String,
+    /// The media type, as it came.
+    pub typ: Option<String>,
     pub kid: Option<String>,
     /// JSON.
     pub claims: Vec<u8>,
@@ -48,7 +52,8 @@ impl<'a> Jwt<'a> {
         if header.crit.is_some() {
             return Err(Reason::Form.into());
         }
-        Ok(Self { alg: header.alg, kid: header.kid, claims: decode(claims)?, signed, signature })
+        let Header { alg, typ, kid, crit: _ } = header;
+        Ok(Self { alg, typ, kid, claims: decode(claims)?, signed, signature })
     }
 
     pub fn claims<T: for<'de> Deserialize<'de>>(&self) -> Result<T, Rejection> {

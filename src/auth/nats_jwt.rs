@@ -195,21 +195,48 @@ fn check_signature(jwt: &Jwt<'_>, issuer: &str, kind: &KeyPairType, wrong_kind: 
     issuer.verify(jwt.signed.as_bytes(), &signature).map_err(|error| Reason::Signature.because(error))
 }
 
-/// Returns the account that a user's JWT names. Verifies nothing.
-pub(crate) fn account_of(jwt: &Jwt<'_>) -> Result<Account, Rejection> {
-    let claims: Claims<UserPart> = jwt.claims()?;
-    let issuer_account = claims.nats.issuer_account;
-    let account = if issuer_account.is_empty() { &claims.iss } else { &issuer_account };
-    Account::parse(account).map_err(|error| Reason::Account.because(error))
+/// Checks the header. Like nats-server, demands the type `JWT` in any case.
+fn check_header(jwt: &Jwt<'_>) -> Result<(), Reason> {
+    if jwt.alg != ALGORITHM {
+        return Err(Reason::Form);
+    }
+    let is_jwt = jwt.typ.as_deref().is_some_and(|typ| typ.eq_ignore_ascii_case("JWT"));
+    if is_jwt { Ok(()) } else { Err(Reason::Type) }
+}
+
+/// A user's JWT that the key in it has signed and that is valid now. Nothing says yet that the key is the account's.
+pub(crate) struct SelfConsistent {
+    /// The account that it names.
+    pub(crate) account: Account,
+    claims: Claims<UserPart>,
+}
+
+impl SelfConsistent {
+    /// Checks everything that needs no account's JWT, so that a look-up of the account costs its caller a signature.
+    pub(crate) fn verify(jwt: &Jwt<'_>, now: Timestamp) -> Result<Self, Rejection> {
+        check_header(jwt)?;
+        let claims: Claims<UserPart> = jwt.claims()?;
+        if claims.nats.kind != "user" || claims.nats.version != VERSION {
+            return Err(Reason::Form.into());
+        }
+        let issuer_account = &claims.nats.issuer_account;
+        let account = if issuer_account.is_empty() { &claims.iss } else { issuer_account };
+        let account = Account::parse(account).map_err(|error| Reason::Account.because(error))?;
+        check_signature(jwt, &claims.iss, &KeyPairType::Account, Reason::Issuer)?;
+        public_key(&claims.sub, &KeyPairType::User).ok_or(Reason::Subject)?;
+        claims.lifetime.check(now)?;
+        Ok(Self { account, claims })
+    }
 }
 
 impl AccountJwt {
     /// Checks that the JWT is the account's, valid now, and signed by a trusted operator.
     pub fn verify(text: &str, account: &Account, operators: &[String], now: Timestamp) -> Result<Self, Rejection> {
         let jwt = Jwt::parse(text.trim(), MAX_ACCOUNT_JWT_BYTES)?;
+        check_header(&jwt)?;
         let claims: Claims<AccountPart> = jwt.claims()?;
         let AccountPart { kind, version, limits, signing_keys, revocations, default_permissions } = claims.nats;
-        if jwt.alg != ALGORITHM || kind != "account" || version != VERSION {
+        if kind != "account" || version != VERSION {
             return Err(Reason::Form.into());
         }
         if claims.sub != account.as_str() {
@@ -233,15 +260,13 @@ impl AccountJwt {
     /// Verifies the JWT of one of the account's users. Leaves it to the caller to demand a signed request of a user
     /// that is not a bearer.
     pub fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<NatsUser, Rejection> {
-        let claims: Claims<UserPart> = jwt.claims()?;
-        let Claims { iss, sub, iat, lifetime, nats } = claims;
-        if jwt.alg != ALGORITHM || nats.kind != "user" || nats.version != VERSION {
-            return Err(Reason::Form.into());
-        }
+        self.own_user(SelfConsistent::verify(jwt, now)?, now)
+    }
+
+    /// Verifies that a JWT is the account's, not revoked and without limits that only nats-server can check.
+    pub(crate) fn own_user(&self, jwt: SelfConsistent, now: Timestamp) -> Result<NatsUser, Rejection> {
+        let Claims { iss, sub, iat, lifetime, nats } = jwt.claims;
         let limits = self.limits(&iss, &nats.issuer_account, nats.limits)?;
-        check_signature(jwt, &iss, &KeyPairType::Account, Reason::Issuer)?;
-        public_key(&sub, &KeyPairType::User).ok_or(Reason::Subject)?;
-        lifetime.check(now)?;
         self.lifetime.check(now)?;
         let revoked = |who: &str| self.revocations.get(who).is_some_and(|at| iat <= *at);
         if revoked("*") || revoked(&sub) {

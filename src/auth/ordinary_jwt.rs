@@ -17,6 +17,10 @@ use crate::{config, provider};
 
 /// Longest part of a subject that the audit log shows, in characters.
 const MAX_SUBJECT_CHARS: usize = 64;
+/// Accepted types, in lower case: JWTs without a purpose of their own (RFC 7519 §5.1), and access tokens (RFC 9068 §4). An
+/// issuer signs other JWTs with the same keys, such as logout tokens, which must not be taken for access tokens (RFC 8725
+/// §3.11).
+const TYPES: [&str; 2] = ["jwt", "at+jwt"];
 /// Shortest shared secret: as long as the hash of HS256 (RFC 7518 §3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
@@ -45,6 +49,9 @@ pub struct Valid {
 
 impl Rules {
     pub fn verify(&self, jwt: &Jwt<'_>, keys: &VerificationKeys, now: Timestamp) -> Result<Valid, Rejection> {
+        if jwt.typ.as_deref().is_some_and(|typ| !is_for_access(typ)) {
+            return Err(Reason::Type.into());
+        }
         let algorithm: Algorithm =
             jwt.alg.parse().map_err(|error: jsonwebtoken::errors::Error| Reason::Algorithm.because(error))?;
         // A shared secret has no id.
@@ -76,6 +83,12 @@ impl Rules {
         let until = Timestamp::from_second(end).unwrap_or(Timestamp::MAX);
         Ok(Valid { identity: Identity { account, role, actor }, until })
     }
+}
+
+/// Judges a JWT's type: a media type, whose prefix `application/` may be omitted (RFC 7515 §4.1.9).
+fn is_for_access(typ: &str) -> bool {
+    let typ = typ.to_ascii_lowercase();
+    TYPES.contains(&typ.strip_prefix("application/").unwrap_or(&typ))
 }
 
 /// Returns a time claim in whole seconds. Some issuers write fractions.

@@ -24,6 +24,8 @@ pub(crate) enum Reason {
     /// Also for a JWT that is too long, and for claims of the wrong type.
     #[error("the JWT or signed request is malformed")]
     Form,
+    #[error("the JWT's `typ` says that it is for another purpose")]
+    Type,
     #[error("JWTs of this kind are not configured")]
     NotConfigured,
     #[error("the key must not be used with the JWT's algorithm")]
@@ -69,7 +71,32 @@ pub(crate) enum Reason {
     Replayed,
 }
 
+impl Reason {
+    /// Name in events.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Scheme | Self::Form => "malformed",
+            Self::ApiKey => "api_key",
+            Self::Network => "network",
+            Self::Type => "jwt_type",
+            Self::NotConfigured => "not_configured",
+            Self::Algorithm | Self::Key | Self::Signature => "signature",
+            Self::Expired | Self::NotYetValid => "expired",
+            Self::Issuer | Self::Audience | Self::Subject | Self::Account | Self::Operator => "issuer",
+            Self::UnknownAccount => "unknown_account",
+            Self::Revoked => "revoked",
+            Self::NotBearer | Self::BearersDisallowed => "no_bearer",
+            Self::Restricted | Self::Scope | Self::Permission => "permission",
+            Self::Timestamp | Self::Misused | Self::Replayed => "signed_request",
+        }
+    }
+}
+
 impl Rejection {
+    pub(super) fn code(&self) -> &'static str {
+        self.reason.code()
+    }
+
     pub(super) fn is_unknown_key(&self) -> bool {
         self.reason == Reason::Key
     }

@@ -210,3 +210,51 @@ async fn g3_an_issuer_that_hangs_delays_one_caller_and_the_others_are_refused() 
         assert_eq!(answer.status, 503, "{}", answer.text);
     }
 }
+
+#[tokio::test]
+async fn h18_a_jwt_of_another_type_is_401() {
+    let signer = signer("k", Algorithm::ES256);
+    let world = world(&published(&[&signer])).await;
+    let answer = async |typ: Option<&str>| {
+        let kid = Some("k".to_owned());
+        let header = Header { kid, typ: typ.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        list(&world, &jsonwebtoken::encode(&header, &claims(ACCOUNT), &signer.key).unwrap()).await
+    };
+    for typ in [None, Some("JWT"), Some("jwt"), Some("at+jwt"), Some("AT+JWT"), Some("application/at+jwt")] {
+        assert_eq!(answer(typ).await.status, 200, "{typ:?}");
+    }
+    for typ in ["logout+jwt", "dpop+jwt", "secevent+jwt", "application/logout+jwt", "JOSE", "", "at+jwt "] {
+        let answer = answer(Some(typ)).await;
+        assert_eq!((answer.status, answer.error().as_str()), (401, REFUSED), "{typ}");
+    }
+}
+
+#[tokio::test]
+async fn h18_a_key_set_without_usable_keys_replaces_nothing() {
+    let signer = signer("k", Algorithm::ES256);
+    let published = published(&[&signer]);
+    let world = world(&published).await;
+    let jwt = |sub: &str| {
+        let mut claims = claims(ACCOUNT);
+        claims["sub"] = json!(sub);
+        signer.sign(&claims)
+    };
+    assert_eq!(list(&world, &jwt("first")).await.status, 200);
+    let mut for_encryption = signer.public.clone();
+    for_encryption["use"] = json!("enc");
+    for useless in [vec![], vec![for_encryption, json!({ "kty": "unknown" })]] {
+        *published.lock().unwrap() = Some(useless);
+        let fetches = || world.provider.received().iter().filter(|received| received.path == "/jwks").count();
+        let before = fetches();
+        eventually("the useless set is fetched", async || {
+            let unknown = signer.sign_as(Some("unknown"), &claims(ACCOUNT));
+            assert_eq!(list(&world, &unknown).await.status, 401);
+            fetches() > before
+        })
+        .await;
+        // Not a JWT that is remembered.
+        let answer = list(&world, &jwt(&before.to_string())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert!(world.tokenbus.log().contains("without a usable key"), "{}", world.tokenbus.log());
+}

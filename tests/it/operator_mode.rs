@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use nkeys::KeyPair;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -138,4 +140,65 @@ async fn a_bearer_is_verified_with_the_account_jwt_from_the_servers_resolver() {
     assert_eq!(world.list(&signed).await.status, 401);
     let other = mint::user(&world.tenant, &KeyPair::new_user(), &bearer);
     assert_eq!(world.list(&other).await.status, 200);
+}
+
+/// Watches the look-ups of accounts at the server's resolver.
+async fn lookups(world: &World) -> async_nats::Subscriber {
+    let creds = std::fs::read_to_string(world.folder.path().join("system")).unwrap();
+    let client = async_nats::ConnectOptions::with_credentials(&creds).unwrap().connect(&world.nats).await.unwrap();
+    let lookups = client.subscribe("$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP").await.unwrap();
+    client.flush().await.unwrap();
+    lookups
+}
+
+/// The number of look-ups of an account until a look-up of another one, which this makes.
+async fn count(world: &World, lookups: &mut async_nats::Subscriber, account: &KeyPair) -> usize {
+    let (last, bearer) = (KeyPair::new_account(), json!({ "nats": { "bearer_token": true } }));
+    assert_eq!(world.list(&mint::user(&last, &KeyPair::new_user(), &bearer)).await.status, 401);
+    let mut found = 0;
+    while let Some(lookup) = lookups.next().await {
+        if lookup.subject.contains(&last.public_key()) {
+            return found;
+        }
+        found += usize::from(lookup.subject.contains(&account.public_key()));
+    }
+    panic!("the subscription ended")
+}
+
+#[tokio::test]
+async fn h18_look_ups_of_accounts_have_one_flight_and_need_a_self_consistent_jwt() {
+    let world = World::start().await;
+    let mut lookups = lookups(&world).await;
+    let (account, stranger, user) = (KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
+    let bearer = json!({ "nats": { "bearer_token": true } });
+
+    let claims = mint::user_claims(&account, &user, &bearer);
+    let now = tokenbus::internals::system::now().as_second();
+    let mut expired = claims.clone();
+    expired["exp"] = json!(now - 1);
+    let mut no_user = claims.clone();
+    no_user["sub"] = json!(account.public_key());
+    let mut of_operator = claims.clone();
+    of_operator["iss"] = json!(world.operator.public_key());
+    of_operator["nats"]["issuer_account"] = json!(account.public_key());
+    let good = mint::sign(&account, &claims);
+    for jwt in [
+        mint::sign(&stranger, &claims),
+        mint::sign(&account, &expired),
+        mint::sign(&account, &no_user),
+        mint::sign(&world.operator, &of_operator),
+        mint::sign_as(&account, &json!({ "typ": "at+jwt", "alg": "ed25519-nkey" }), &claims),
+        mint::sign_as(&account, &json!({ "alg": "ed25519-nkey" }), &claims),
+        good[..good.len() - 8].to_owned(),
+    ] {
+        assert_eq!(world.list(&jwt).await.status, 401, "{jwt}");
+    }
+    assert_eq!(count(&world, &mut lookups, &account).await, 0, "look-ups for JWTs that prove nothing");
+
+    let answers = join_all((0..40).map(|_| world.list(&good))).await;
+    let statuses: Vec<(u16, String)> = answers.iter().map(|answer| (answer.status, answer.error())).collect();
+    assert!(statuses.iter().all(|(status, _)| *status == 401), "{statuses:?}");
+    let found = count(&world, &mut lookups, &account).await;
+    // What was found is remembered for a second.
+    assert!((1..=3).contains(&found), "{found} look-ups for 40 requests at once");
 }

@@ -223,3 +223,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn h18_only_the_type_of_nats_jwts_is_accepted() {
+    let tenant = Tenant::new();
+    #[track_caller]
+    fn check(tenant: &Tenant, typ: Option<&str>, expected: Option<Reason>) {
+        let mut header = json!({ "alg": ALGORITHM });
+        if let Some(typ) = typ {
+            header["typ"] = json!(typ);
+        }
+        let jwt =
+            mint::sign_as(&tenant.account, &header, &mint::user_claims(&tenant.account, &tenant.user, &json!({})));
+        let found = tenant.verified(&json!({})).user(&Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap(), now());
+        assert_eq!(found.err().map(|error| error.reason()), expected, "{typ:?}");
+        let claims = mint::account_claims(&tenant.operator, &tenant.account, &json!({}));
+        let jwt = mint::sign_as(&tenant.operator, &header, &claims);
+        let found = AccountJwt::verify(&jwt, &tenant.id(), &[tenant.operator.public_key()], now());
+        assert_eq!(found.err().map(|error| error.reason()), expected, "{typ:?}");
+    }
+    check(&tenant, Some("JWT"), None);
+    check(&tenant, Some("jwt"), None);
+    for typ in [None, Some("at+jwt"), Some("JOSE"), Some("")] {
+        check(&tenant, typ, Some(Reason::Type));
+    }
+}
