@@ -26,6 +26,7 @@ use self::jwks::NoKeys;
 use self::rejection::{Reason, Rejection};
 use crate::call::Call;
 use crate::command::{CREDENTIAL_NEEDED, Credential, Origin};
+use crate::event::{EventKind, Refusal, RefusalSum, Refusals};
 use crate::jetstream::{Nats, NatsError};
 use crate::rights::{Grant, Rights, Role, Scope, Scopes};
 use crate::signed::SCHEME;
@@ -145,6 +146,17 @@ impl Purpose<'_> {
     }
 }
 
+impl Scope {
+    /// The kind of event for callers who lack the scope.
+    fn refusal(self) -> EventKind {
+        if matches!(self, Self::ConfigsWrite | Self::KeysWrite) {
+            EventKind::AdminRefused
+        } else {
+            EventKind::AuthenticationFailed
+        }
+    }
+}
+
 fn scope_of(call: NodeCall) -> Scope {
     match call {
         NodeCall::Token => Scope::TokensRead,
@@ -160,12 +172,15 @@ pub(crate) struct Authenticator {
     bearers: Arc<Bearers>,
     /// Scopes of the role `member`.
     member: Arc<Scopes>,
+    /// Refusals that are no events yet.
+    refusals: Arc<Refusals>,
 }
 
 impl Authenticator {
     #[must_use]
     pub(crate) fn new(nats: Nats, bearers: Bearers, member: Scopes) -> Self {
-        Self { keys: ApiKeys::new(nats.clone()), nats, bearers: Arc::new(bearers), member: Arc::new(member) }
+        let refusals = Arc::new(Refusals::default());
+        Self { keys: ApiKeys::new(nats.clone()), nats, bearers: Arc::new(bearers), member: Arc::new(member), refusals }
     }
 
     /// Verifies a credential, and checks that its networks and scopes allow the purpose.
@@ -175,15 +190,55 @@ impl Authenticator {
         purpose: Purpose<'_>,
         origin: &Origin,
     ) -> Result<VerifiedCaller, AuthError> {
-        let caller = self.verify(credential, purpose, origin).await?;
+        let caller = match self.verify(credential, purpose, origin).await {
+            Ok(caller) => caller,
+            Err(error) => {
+                if let AuthError::Rejected(rejection) = &error {
+                    self.count(self.refusal_of(credential, rejection).await, origin);
+                }
+                return Err(error);
+            }
+        };
+        let failed = |reason| Refusal {
+            kind: EventKind::AuthenticationFailed,
+            account: Some(caller.account.clone()),
+            actor: caller.actor.clone(),
+            reason,
+        };
         if !caller.rights.networks.allow(origin.client_address) {
             info!(actor = caller.actor, client = ?origin.client_address, "credential rejected: {}", Reason::Network);
+            self.count(failed(Reason::Network.code()), origin);
             return Err(Reason::Network.into());
         }
         match purpose.scope().filter(|scope| !caller.has(*scope)) {
-            Some(missing) => Err(AuthError::Scope(missing)),
+            Some(missing) => {
+                self.count(Refusal { kind: missing.refusal(), ..failed(missing.as_str()) }, origin);
+                Err(AuthError::Scope(missing))
+            }
             None => Ok(caller),
         }
+    }
+
+    /// A rejected API key is counted for its account if its id is known: the account's admins see attacks on it.
+    async fn refusal_of(&self, credential: &Credential, rejection: &Rejection) -> Refusal {
+        let unknown = Refusal::unknown(rejection.code());
+        let Some(("X-Api-Key", key)) = credential.expose().split_once(' ') else { return unknown };
+        let Some((id, account)) = self.keys.owner_of(key).await else { return unknown };
+        Refusal { account: Some(account), actor: format!("key:{id}"), ..unknown }
+    }
+
+    fn count(&self, refusal: Refusal, origin: &Origin) {
+        self.refusals.add(refusal, RefusalSum { count: 1, last_address: origin.client_address });
+    }
+
+    /// Counts an act of an admin that its caller may not do. `act` is from a fixed list.
+    pub(crate) fn count_refused_admin(&self, caller: &VerifiedCaller, act: &'static str) {
+        let (account, actor) = (Some(caller.account.clone()), caller.actor.clone());
+        self.count(Refusal { kind: EventKind::AdminRefused, account, actor, reason: act }, &caller.origin);
+    }
+
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     async fn verify(

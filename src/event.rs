@@ -1,16 +1,21 @@
 //! Audit events: who did what, and when. They contain no secret.
 
 mod reads;
+mod refusals;
 
 pub(crate) use self::reads::{Reads, Tally};
+pub(crate) use self::refusals::{Refusal, RefusalSum, Refusals};
+
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Origin;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration};
 
 /// The kind of an event; the last token of its subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
     /// A login began.
@@ -37,6 +42,10 @@ pub enum EventKind {
     ApiKeyCreated,
     /// An API key was revoked.
     ApiKeyRevoked,
+    /// Credentials were rejected, or lacked a scope.
+    AuthenticationFailed,
+    /// Callers who are no admins tried to change configs or API keys.
+    AdminRefused,
 }
 
 impl EventKind {
@@ -55,12 +64,17 @@ impl EventKind {
             Self::ConfigDeleted => "config_deleted",
             Self::ApiKeyCreated => "api_key_created",
             Self::ApiKeyRevoked => "api_key_revoked",
+            Self::AuthenticationFailed => "authentication_failed",
+            Self::AdminRefused => "admin_refused",
         }
     }
 }
 
+/// Account in events about credentials that prove none.
+const NO_ACCOUNT: &str = "_";
+
 /// An event's body.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Event<'a> {
     #[serde(rename = "event")]
     pub kind: EventKind,
@@ -83,7 +97,13 @@ pub(crate) struct Event<'a> {
     /// Sequence of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// Number of reads that the event sums up.
+    /// Id of the HTTP request, as in the gateway's log. An event of a sum has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<&'a str>,
+    /// Only with `events.client_address`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_address: Option<IpAddr>,
+    /// Number of reads or refusals that the event sums up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     pub time: Timestamp,
@@ -107,6 +127,13 @@ impl<'a> Event<'a> {
         Self::new(&key.account, &key.integration, Some(key.name.as_str()), event, actor, time)
     }
 
+    /// Adds the origin of the request that led to the event.
+    #[must_use]
+    pub(crate) fn from(self, origin: &'a Origin) -> Self {
+        let Origin { client_address, request_id } = origin;
+        Self { request_id: request_id.as_deref(), client_address: *client_address, ..self }
+    }
+
     fn new(
         account: &'a Account,
         integration: &'a Integration,
@@ -124,6 +151,8 @@ impl<'a> Event<'a> {
             actor,
             reason: None,
             sequence: None,
+            request_id: None,
+            client_address: None,
             count: None,
             time,
         }
@@ -147,7 +176,29 @@ impl<'a> Event<'a> {
             actor,
             reason: None,
             sequence: None,
+            request_id: None,
+            client_address: None,
             count: None,
+            time,
+        }
+    }
+
+    /// Builds an event that sums up refusals.
+    #[must_use]
+    pub(crate) fn about_refusals(refusal: &'a Refusal, count: u64, time: Timestamp) -> Self {
+        let Refusal { kind, account, actor, reason } = refusal;
+        Self {
+            kind: *kind,
+            account: account.as_ref().map_or(NO_ACCOUNT, Account::as_str),
+            integration_id: None,
+            connection_id: None,
+            key_id: None,
+            actor,
+            reason: Some(reason),
+            sequence: None,
+            request_id: None,
+            client_address: None,
+            count: Some(count),
             time,
         }
     }

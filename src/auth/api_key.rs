@@ -5,21 +5,23 @@
 //! it.
 
 mod cache;
+pub(crate) mod unpublished;
 
 use std::num::NonZeroU32;
 
-use async_nats::HeaderMap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fail::fail_point;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tracing::warn;
 
 pub(crate) use self::cache::ApiKeys;
+use crate::command::Origin;
 use crate::event::{Event, EventKind};
-use crate::jetstream::kv::{self, Change, Write};
+use crate::jetstream::kv::{self, At, Change, Swapped, Write};
 use crate::jetstream::{Nats, NatsError};
-use crate::protocol::events::publish_event;
 use crate::rights::{Derived, End, Grant, Networks, Rights, Role, Scopes};
 use crate::secret::Secret;
 use crate::subject::{API_KEYS, Account};
@@ -107,6 +109,13 @@ pub(crate) struct NewKey {
     pub rate_limit: Option<NonZeroU32>,
 }
 
+/// The author of a change, for its event.
+#[derive(Debug)]
+pub(crate) struct Author<'a> {
+    pub actor: &'a str,
+    pub origin: Origin,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
     /// Lists show the name on a terminal.
@@ -142,7 +151,7 @@ impl ListedKey {
 pub(crate) async fn create(
     nats: &Nats,
     key: NewKey,
-    actor: &str,
+    author: &Author<'_>,
     member: &Scopes,
 ) -> Result<(Secret, ListedKey), CreateError> {
     let NewKey { account, rights, name, rate_limit } = key;
@@ -160,9 +169,14 @@ pub(crate) async fn create(
     let hash = hash(secret.expose());
     let last_used = None;
     let stored = StoredKey { hash, account, role, scopes, networks, name, created, expires, rate_limit, last_used };
-    kv::create(nats, API_KEYS, &id, to_json(&stored)?).await?;
-    let event = Event::about_key(&stored.account, &id, EventKind::ApiKeyCreated, actor, system::now());
-    publish_event(nats, &event, Some(&id)).await?;
+    let event = Event::about_key(&stored.account, &id, EventKind::ApiKeyCreated, author.actor, created);
+    let event = event.from(&author.origin);
+    let write = Write::Put { headers: unpublished::headers(&event)?, value: to_json(&stored)? };
+    if let Swapped::Lost(_) = kv::swap(nats, At { bucket: API_KEYS, key: &id, replaces: 0 }, write).await? {
+        return Err(NatsError::WrongLastSequence.into());
+    }
+    fail_point!("api_key_created");
+    unpublished::publish(nats, &id).await?;
     Ok((Secret::new(format!("tb_{id}_{}", secret.expose())), ListedKey::of(&id, stored, member)))
 }
 
@@ -170,7 +184,10 @@ pub(crate) async fn create(
 pub(crate) async fn list(nats: &Nats, account: Option<&Account>, member: &Scopes) -> Result<Vec<ListedKey>, NatsError> {
     let mut keys = Vec::new();
     for kv::KeyValue { key: id, value } in kv::values(nats, API_KEYS, ">").await? {
-        let stored: StoredKey = serde_json::from_slice(&value).map_err(NatsError::unreadable)?;
+        let Ok(stored) = serde_json::from_slice::<StoredKey>(&value) else {
+            warn!(id, "an entry of the API keys cannot be read; it is left out of lists, and no key has its id");
+            continue;
+        };
         if account.is_none_or(|account| *account == stored.account) {
             keys.push(ListedKey::of(&id, stored, member));
         }
@@ -184,11 +201,13 @@ pub(crate) async fn revoke(
     nats: &Nats,
     id: &str,
     account: Option<&Account>,
-    actor: &str,
+    author: &Author<'_>,
 ) -> Result<Option<Account>, NatsError> {
     if !is_id(id) {
         return Ok(None);
     }
+    unpublished::publish(nats, id).await?;
+    let now = system::now();
     // A worker may store the key's last use at the same moment: the loop then revokes the newer entry.
     let revoked = kv::update(nats, API_KEYS, id, |entry| {
         let Some(value) = entry.and_then(|entry| entry.value.as_ref()) else { return Ok(Change::Keep(None)) };
@@ -196,14 +215,14 @@ pub(crate) async fn revoke(
         if account.is_some_and(|account| *account != stored.account) {
             return Ok(Change::Keep(None));
         }
-        let write = Write::Delete { headers: HeaderMap::new(), body: bytes::Bytes::new() };
+        let event = Event::about_key(&stored.account, id, EventKind::ApiKeyRevoked, author.actor, now);
+        let event = event.from(&author.origin);
+        let write = Write::Delete { headers: unpublished::headers(&event)?, body: bytes::Bytes::new() };
         Ok::<_, NatsError>(Change::Write(write, Some(stored.account)))
     });
     let revoked = revoked.await?;
-    if let Some(account) = &revoked {
-        let event = Event::about_key(account, id, EventKind::ApiKeyRevoked, actor, system::now());
-        publish_event(nats, &event, Some(id)).await?;
-    }
+    fail_point!("api_key_revoked");
+    unpublished::publish(nats, id).await?;
     Ok(revoked)
 }
 

@@ -8,14 +8,15 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::print::{self, print_line};
-use crate::auth::api_key::{self, EXPIRES_DAYS, LifetimeError, ListedKey, NewKey};
+use crate::auth::api_key::{self, Author, EXPIRES_DAYS, LifetimeError, ListedKey, NewKey};
+use crate::command::Origin;
 use crate::config::Config;
 use crate::rights::{Grant, Networks, Rights, Role, Scope, Wish};
 use crate::subject::Account;
 use crate::system;
 
-/// Actor in the audit log.
-const ACTOR: &str = "cli";
+/// Author in the audit log.
+const AUTHOR: Author<'static> = Author { actor: "cli", origin: Origin { client_address: None, request_id: None } };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -88,7 +89,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
 async fn create(config: &Config, new: NewKey, expires_days: u16, as_json: bool) -> anyhow::Result<()> {
     let nats = super::connect(config).await?;
     let may_be_admin = config.auth.admin_accounts.contains(&new.account);
-    let (key, listed) = api_key::create(&nats, new, ACTOR, &config.auth.member_scopes).await?;
+    let (key, listed) = api_key::create(&nats, new, &AUTHOR, &config.auth.member_scopes).await?;
     if as_json {
         let mut created = json!(listed);
         if let Some(fields) = created.as_object_mut() {
@@ -158,7 +159,7 @@ async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
         bail!("not a key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
     }
     let nats = super::connect(config).await?;
-    match api_key::revoke(&nats, id, None, ACTOR).await? {
+    match api_key::revoke(&nats, id, None, &AUTHOR).await? {
         Some(account) => print::print_success(&format!("key {id} of account {account} revoked"), json),
         None => bail!("no API key has the id {id}, or it is revoked already; see `tokenbus api-keys list`"),
     }

@@ -15,3 +15,11 @@ pub struct Origin {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
+
+impl Origin {
+    /// The part of the origin that events show: the client's address only if the settings say so.
+    #[must_use]
+    pub(crate) fn for_events(&self, shows_address: bool) -> Self {
+        Self { client_address: self.client_address.filter(|_| shows_address), request_id: self.request_id.clone() }
+    }
+}

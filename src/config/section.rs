@@ -294,6 +294,8 @@ pub struct Webhooks {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Events {
+    /// Shows clients' addresses in events.
+    pub client_address: bool,
     pub reads: ReadEvents,
     /// Interval between summaries of reads.
     #[serde(deserialize_with = "form::duration")]

@@ -13,7 +13,7 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use bytes::Bytes;
 
 pub(crate) use self::changes::changes;
-pub(crate) use self::list::{HeaderReader, KeyValue, count, keys, values};
+pub(crate) use self::list::{HeaderReader, KeyValue, all_headers, count, keys, values};
 pub(crate) use self::swap::{Change, Swapped, Write, create, swap, update, update_from};
 use super::client::Nats;
 use super::error::NatsError;

@@ -38,7 +38,7 @@ const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 /// Handles one delivery.
 pub(super) async fn process(context: &Context, message: Message) {
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let (job, work) = match Job::parse(&context.store.keyring, &message) {
+    let (job, work) = match Job::parse(&context.store.keyring, &message, context.config.events.client_address) {
         Ok(parsed) => parsed,
         Err(error) => return reject(context, &message, None, &error.to_string()).await,
     };

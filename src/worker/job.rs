@@ -24,6 +24,8 @@ pub(super) struct Job {
     pub(super) from_worker: bool,
     /// Origin of the request that led to the command.
     pub(super) origin: Origin,
+    /// The part of it that events show.
+    event_origin: Origin,
     queued: Timestamp,
     is_redelivery: bool,
     reply: Option<String>,
@@ -44,13 +46,18 @@ pub(super) enum UnreadableCommand {
 }
 
 impl Job {
-    /// Opens a message.
-    pub(super) fn parse(keyring: &Keyring, message: &Message) -> Result<(Self, Work), UnreadableCommand> {
+    /// Opens a message. `shows_address` is the setting `events.client_address`.
+    pub(super) fn parse(
+        keyring: &Keyring,
+        message: &Message,
+        shows_address: bool,
+    ) -> Result<(Self, Work), UnreadableCommand> {
         let subject = CommandSubject::parse(&message.subject)?;
         let envelope = Envelope::parse(&message.payload)?;
         let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
         let Order { origin, work, .. } = Order::parse(&opened, &subject, &envelope.id)?;
+        let event_origin = origin.for_events(shows_address);
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
@@ -58,7 +65,20 @@ impl Job {
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
         let queued = Timestamp::from_nanosecond(published)?;
         let is_redelivery = message.info().is_ok_and(|info| info.delivered > 1);
-        Ok((Self { subject, id: envelope.id, from_worker, origin, queued, is_redelivery, reply, traceparent }, work))
+        Ok((
+            Self {
+                subject,
+                id: envelope.id,
+                from_worker,
+                origin,
+                event_origin,
+                queued,
+                is_redelivery,
+                reply,
+                traceparent,
+            },
+            work,
+        ))
     }
 
     /// Returns true if this is a redelivery that comes too late: another command's record was written after this
@@ -96,6 +116,6 @@ impl Job {
 
     /// Publishes an event, once of its kind for this command.
     pub(super) async fn publish_event(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
-        Ok(publish_event(nats, event, Some(&self.id)).await?)
+        Ok(publish_event(nats, &event.clone().from(&self.event_origin), Some(&self.id)).await?)
     }
 }

@@ -109,3 +109,81 @@ async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
         assert!(!all.iter().any(|body| String::from_utf8_lossy(body).contains(secret)), "{secret} is in an event");
     }
 }
+
+/// The sum of the counts of the events of that kind, actor and reason, and the last of them.
+async fn refusals(bus: &Bus, kind: &str, actor: &str, reason: &str) -> (u64, Option<Value>) {
+    let events = bus.events(kind).await;
+    let of_actor = |event: &&Value| event["actor"] == actor && event["reason"] == reason;
+    let events: Vec<&Value> = events.iter().filter(of_actor).collect();
+    let count = events.iter().map(|event| event["count"].as_u64().expect("a count")).sum();
+    (count, events.last().map(|event| (*event).clone()))
+}
+
+#[tokio::test]
+async fn g2_refused_requests_are_counted_in_events() {
+    let settings = [("EVENTS__READS_INTERVAL", "1s"), ("EVENTS__CLIENT_ADDRESS", "true")];
+    let world = World::with_settings(Provider::generous().await, &settings).await;
+    let (tokenbus, bus) = (&world.tokenbus, Bus::of(&world.tokenbus.nats).await);
+    let wrong = format!("{}{}", &tokenbus.key[..tokenbus.key.len() - 4], "AAAA");
+    let unknown = format!("tb_ffffffffffff_{}", "s".repeat(43));
+    for key in [&wrong, &wrong, &wrong, &unknown, &unknown] {
+        send(tokenbus, Method::GET, key, "oauth-connections").await.assert_error(401, "not valid");
+    }
+    let bearer = tokenbus.request(Method::GET, "hub/api-keys").header("authorization", "Bearer canary-jwt");
+    ask(bearer).await.assert_error(401, "not valid");
+    let keys = tokenbus.request(Method::GET, "hub/api-keys").header("x-api-key", &tokenbus.key);
+    ask(keys).await.assert_error(401, "lacks the scope");
+    let config = tokenbus.request(Method::PUT, "hub/integrations/odd/oauth-config").json(&world.config());
+    ask(config.header("x-api-key", &tokenbus.key)).await.assert_error(401, "only admins");
+
+    let (own, nothing) = (actor(&tokenbus.key), "unknown");
+    for (kind, actor, reason, count) in [
+        ("authentication_failed", own.as_str(), "api_key", 3),
+        ("authentication_failed", nothing, "api_key", 2),
+        ("authentication_failed", nothing, "malformed", 1),
+        ("admin_refused", own.as_str(), "keys:write", 1),
+        ("admin_refused", own.as_str(), "configs", 1),
+    ] {
+        let counted = async || refusals(&bus, kind, actor, reason).await.0 >= count;
+        eventually(&format!("{kind} of {actor}: {reason}"), counted).await;
+        let (found, last) = refusals(&bus, kind, actor, reason).await;
+        let last = last.expect("an event");
+        let account = if actor == nothing { "_" } else { ACCOUNT };
+        assert_eq!((found, &last["account"]), (count, &json!(account)), "{last}");
+        assert_eq!(last["client_address"], "127.0.0.1", "{last}");
+        assert!(!last.to_string().contains("canary"), "{last}");
+    }
+}
+
+#[tokio::test]
+async fn g2_events_name_the_request_and_the_client_only_if_configured() {
+    for shows_address in [false, true] {
+        let setting = shows_address.to_string();
+        let settings = [("EVENTS__CLIENT_ADDRESS", setting.as_str())];
+        let world = World::with_settings(Provider::generous().await, &settings).await;
+        let (tokenbus, bus) = (&world.tokenbus, Bus::of(&world.tokenbus.nats).await);
+        let with_id = |method, path: &str, id: &str| {
+            tokenbus.request(method, path).header("x-api-key", &tokenbus.admin_key).header("x-request-id", id)
+        };
+        let login = ask(with_id(Method::GET, "hub/integrations/odd/oauth-login/one", "request-login")).await;
+        let state = crate::world::state_of(&login.json()["oauth_url"]);
+        let callback = world.callback(&[("code", "c"), ("state", &state)]);
+        ask(with_id(Method::GET, callback.as_str(), "request-callback")).await;
+        ask(with_id(Method::POST, "hub/api-keys", "request-create").json(&json!({}))).await;
+        ask(with_id(Method::DELETE, "hub/integrations/odd/oauth-connections/one", "request-delete")).await;
+        ask(with_id(Method::DELETE, "hub/integrations/odd/oauth-config", "request-config")).await;
+        for (kind, id) in [
+            ("login_started", "request-login"),
+            ("connected", "request-callback"),
+            ("api_key_created", "request-create"),
+            ("revoked", "request-delete"),
+            ("config_deleted", "request-config"),
+        ] {
+            let events = bus.events(kind).await;
+            let event = events.last().unwrap_or_else(|| panic!("no {kind}"));
+            assert_eq!(event["request_id"], id, "{event}");
+            let address = if shows_address { json!("127.0.0.1") } else { Value::Null };
+            assert_eq!(event["client_address"], address, "{event}");
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! API keys in several workers' memories, and on the command line.
 
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
+use crate::bus::Bus;
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::support::tokenbus::ACCOUNT;
 
@@ -129,4 +131,46 @@ async fn keys_are_listed_and_revoked_on_the_command_line() {
     }
     let (code, error) = fleet.cli_failing(&["api-keys", "create", "--account", ACCOUNT, "--rate-limit", "0"]).await;
     assert_eq!(code, Some(2), "{error}");
+}
+
+/// The actors of the events of that kind, by key id.
+async fn events_of(fleet: &Fleet, kind: &str) -> Vec<(Value, Value)> {
+    let events = Bus::of(&fleet.nats).await.events(kind).await;
+    events.into_iter().map(|event| (event["key_id"].clone(), event["actor"].clone())).collect()
+}
+
+#[tokio::test]
+async fn g2_an_event_of_a_key_that_a_crash_left_out_is_published_by_the_next_worker() {
+    let fleet = fleet().await;
+    let (admin, http) = (&fleet.admin_keys[0], reqwest::Client::builder().no_proxy().build().expect("an HTTP client"));
+    let request = |method, path: &str| http.request(method, fleet.endpoint(path)).header("x-api-key", admin);
+    let actor = Value::from(format!("key:{}", admin.split('_').nth(1).expect("an id")));
+    let listed = async || {
+        let lines = fleet.cli(&["api-keys", "list", "--account", ACCOUNT, "--json"]).await;
+        let ids = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["id"].clone());
+        ids.collect::<Vec<_>>()
+    };
+
+    let before = listed().await;
+    let mut first = fleet.worker_dying_at("api_key_created").await;
+    let create = request(Method::POST, "hub/api-keys").json(&json!({}));
+    let (created, _) = tokio::join!(create.send(), first.ended());
+    assert_ne!(created.expect("the edge answers").status(), 200);
+    let id = listed().await.into_iter().find(|id| !before.contains(id)).expect("the key is stored");
+    let with_event = async |kind| events_of(&fleet, kind).await.contains(&(id.clone(), actor.clone()));
+    assert!(!with_event("api_key_created").await);
+    let mut second = fleet.worker().await;
+    eventually("the event of the new key is published", async || with_event("api_key_created").await).await;
+    second.kill().await;
+
+    let mut third = fleet.worker_dying_at("api_key_revoked").await;
+    let path = format!("hub/api-keys/{}", id.as_str().expect("an id"));
+    let revoke = request(Method::DELETE, &path);
+    let (revoked, _) = tokio::join!(revoke.send(), third.ended());
+    assert_ne!(revoked.expect("the edge answers").status(), 200);
+    assert!(!with_event("api_key_revoked").await);
+    let _fourth = fleet.worker().await;
+    eventually("the event of the revocation is published", async || with_event("api_key_revoked").await).await;
+    let events = events_of(&fleet, "api_key_created").await;
+    assert_eq!(events.iter().filter(|(of, _)| *of == id).count(), 1, "{events:?}");
 }

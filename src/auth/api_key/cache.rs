@@ -30,7 +30,7 @@ use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::Origin;
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::rights::Scopes;
-use crate::subject::API_KEYS;
+use crate::subject::{API_KEYS, Account};
 
 /// Cached keys, rate limiters and stored uses, each. Bounds memory.
 const MAX_CACHED: u64 = 10_000;
@@ -120,6 +120,13 @@ impl ApiKeys {
             }
             _ => Err(Reason::ApiKey.into()),
         }
+    }
+
+    /// Returns the id and account of the key with this key's id, if one is stored. Proves nothing about the caller.
+    pub(crate) async fn owner_of<'a>(&self, key: &'a str) -> Option<(&'a str, Account)> {
+        let (id, _) = parse(key)?;
+        let found = self.find(id).await.ok()??;
+        Some((id, found.key.account.clone()))
     }
 
     /// Counts a request of a caller that [`ApiKeys::authenticate`] has verified.

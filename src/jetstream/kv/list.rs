@@ -66,6 +66,16 @@ pub(crate) async fn count(nats: &Nats, bucket: &str, filter: &str) -> Result<u64
     Ok(info.total)
 }
 
+/// Returns the newest entry of each key with an empty value, deletion markers included. For small buckets.
+pub(crate) async fn all_headers(nats: &Nats, bucket: &str) -> Result<Vec<Entry>, NatsError> {
+    let mut reader = Reader::headers(nats, &kv_stream(bucket), kv_subject(bucket, ">")).await?;
+    let mut entries = Vec::new();
+    while let Some(Stored { sequence, message }) = reader.next().await? {
+        entries.push(entry_of(bucket, sequence, message));
+    }
+    Ok(entries)
+}
+
 /// Reads the headers of a bucket's entries, at the pace of its caller.
 pub(crate) struct HeaderReader {
     reader: Reader,

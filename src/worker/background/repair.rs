@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::auth::api_key::unpublished;
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
 use crate::jetstream::{NatsError, batch, header, kv};
 use crate::protocol::schedule;
@@ -46,6 +47,7 @@ pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToke
 
 async fn run_passes(context: &Context) -> std::convert::Infallible {
     let every = context.config.refresh.repair_interval;
+    publish_key_events(context).await;
     // A random first pause, so that workers that start together do not compete for the pass.
     let mut pause = every.mul_f64(system::random_share());
     loop {
@@ -96,7 +98,16 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
     if repaired > 0 {
         info!("repaired {repaired} connections without a schedule");
     }
+    publish_key_events(context).await;
     Ok(())
+}
+
+/// Publishes the events of API keys that a crash left out: at the start, because the crash may have been this worker's, and
+/// in each pass.
+async fn publish_key_events(context: &Context) {
+    if let Err(error) = unpublished::publish_all(&context.nats).await {
+        warn!("cannot look for unpublished events of API keys: {error}; trying again in the next repair pass");
+    }
 }
 
 fn key(seen: &kv::Entry) -> Option<ConnectionKey> {

@@ -130,7 +130,10 @@ async fn check(
             return Ok(Checked::Refused(reply));
         }
         Ok(caller) if caller.may_change_configs(&context.config.auth.admin_accounts) => caller.actor,
-        Ok(_) => return Ok(Checked::Refused(Failure::Unauthorized.answer(auth::ADMINS_ONLY))),
+        Ok(caller) => {
+            context.auth.count_refused_admin(&caller, "configs");
+            return Ok(Checked::Refused(Failure::Unauthorized.answer(auth::ADMINS_ONLY)));
+        }
         Err(error) => return status::of_auth_error(error).map(Checked::Refused),
     };
     match change {

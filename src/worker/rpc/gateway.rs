@@ -114,10 +114,15 @@ async fn ready(context: &Context) -> Result<Value, CallError> {
 }
 
 fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {
+    let may_change_configs = caller.may_change_configs(&context.config.auth.admin_accounts);
+    // The question precedes a change of a config, which the gateway then refuses.
+    if !may_change_configs {
+        context.auth.count_refused_admin(caller, "configs");
+    }
     json!({
         "account": caller.account,
         "scopes": caller.rights.scopes,
-        "admin": caller.may_change_configs(&context.config.auth.admin_accounts),
+        "admin": may_change_configs,
         "seal_to": context.store.keyring.seal_to(),
     })
 }

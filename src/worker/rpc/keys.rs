@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::list::{self, Page};
 use super::status::Failure;
 use super::{CallError, bad_request};
-use crate::auth::api_key::{self, CreateError, NewKey};
+use crate::auth::api_key::{self, Author, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, VerifiedCaller};
 use crate::rights::{Grant, Networks, Role, Scopes, Wish};
 use crate::store::StoreError;
@@ -69,7 +69,7 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
     let member = context.auth.member();
     let rights = caller.rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;
     let new = NewKey { account, rights, name, rate_limit };
-    let (key, listed) = match api_key::create(&context.nats, new, &caller.actor, member).await {
+    let (key, listed) = match api_key::create(&context.nats, new, &author(context, caller), member).await {
         Ok(made) => made,
         Err(error @ CreateError::Name) => return Err(bad_request(error)),
         Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
@@ -85,10 +85,14 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
 pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &Named) -> Result<Value, CallError> {
     check_manages(context, caller, &caller.account)?;
     let (nats, account) = (&context.nats, Some(&caller.account));
-    match api_key::revoke(nats, &named.key_id, account, &caller.actor).await.map_err(StoreError::from)? {
+    match api_key::revoke(nats, &named.key_id, account, &author(context, caller)).await.map_err(StoreError::from)? {
         Some(_) => Ok(json!({ "message": "success" })),
         None => Err(CallError::Refused(Failure::NotFound, "no API key with that id".to_owned())),
     }
+}
+
+fn author<'a>(context: &Context, caller: &'a VerifiedCaller) -> Author<'a> {
+    Author { actor: &caller.actor, origin: caller.origin.for_events(context.config.events.client_address) }
 }
 
 /// Checks that the caller, whose credential has the scope, may manage keys of the account.
@@ -98,5 +102,6 @@ fn check_manages(context: &Context, caller: &VerifiedCaller, account: &Account) 
     if is_global || (auth.self_service_keys && caller.account == *account) {
         return Ok(());
     }
+    context.auth.count_refused_admin(caller, "api_keys");
     Err(CallError::Refused(Failure::Unauthorized, ADMINS_ONLY.to_owned()))
 }

@@ -59,6 +59,7 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) {
 
 /// Stores the sums. A sum that cannot be stored is kept for the next interval.
 pub(super) async fn flush(context: &Context) {
+    flush_refusals(context).await;
     let sums = stream::iter(context.reads.take());
     let published = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
     let mut published = std::pin::pin!(published.buffer_unordered(AT_ONCE));
@@ -66,6 +67,18 @@ pub(super) async fn flush(context: &Context) {
         let Err(error) = result else { continue };
         let lost = context.reads.add(sum).map_or(0, |sum| sum.count);
         warn!(lost, "cannot store an event about reads: {error}; reads not in `lost` are stored at the next interval");
+    }
+}
+
+/// Stores the sums of refused requests.
+async fn flush_refusals(context: &Context) {
+    for (refusal, sum) in context.auth.refusals().take() {
+        let mut event = Event::about_refusals(&refusal, sum.count, system::now());
+        event.client_address = sum.last_address.filter(|_| context.config.events.client_address);
+        if let Err(error) = publish_event(&context.nats, &event, None).await {
+            warn!("cannot store an event about refused requests: {error}; it is stored at the next interval");
+            context.auth.refusals().add(refusal, sum);
+        }
     }
 }
 
