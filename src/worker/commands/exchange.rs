@@ -22,7 +22,8 @@ use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, PendingLogin, UNKNOWN_STATE};
-use crate::oauth::{callback, token};
+use crate::oauth::callback::AuthorizationResponse;
+use crate::oauth::{self, token};
 use crate::protocol::records;
 use crate::rights::Scopes;
 use crate::secret::Secret;
@@ -58,7 +59,7 @@ pub(in crate::worker) async fn run(
 ) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let replaces = records::last(&context.nats, &key.subject()).await?;
-    let state = match callback::state(callback.query.expose()) {
+    let state = match oauth::callback::state(callback.query.expose()) {
         Ok(state) => state,
         Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
     };
@@ -68,30 +69,30 @@ pub(in crate::worker) async fn run(
     let (login, revision) = match context.store.login(&state_hash).await? {
         FoundLogin::Pending { account, login, revision } if key == key_of(&account, &login) => (login, revision),
         FoundLogin::Used { command_id, .. } if command_id == job.id => {
-            // An earlier delivery accepted the credential. It may have ended since; then the answer shows no tokens.
-            let shown = match check_credential(context, job, callback).await? {
-                Credentials::Accepted(shown) => shown,
-                Credentials::Refused(_) => Scopes::default(),
+            // An earlier delivery accepted the credential. If it is no longer valid, the answer shows no tokens.
+            let scopes = match check_credential(context, job, callback).await? {
+                CheckedCredential::Accepted(scopes) => scopes,
+                CheckedCredential::Refused(_) => Scopes::default(),
             };
-            return resume(context, job, &key).await.map(|reply| show(reply, &shown));
+            return resume(context, job, &key).await.map(|reply| hide_tokens(reply, &scopes));
         }
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE));
         }
     };
-    let shown = match check_credential(context, job, callback).await? {
-        Credentials::Accepted(shown) => shown,
-        Credentials::Refused(reply) => return Ok(reply),
+    let scopes = match check_credential(context, job, callback).await? {
+        CheckedCredential::Accepted(scopes) => scopes,
+        CheckedCredential::Refused(reply) => return Ok(reply),
     };
     if !login.is_of_browser(&state_hash, callback.cookies) {
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
     let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    exchange.run(callback.query).await.map(|reply| show(reply, &shown))
+    exchange.run(callback.query).await.map(|reply| hide_tokens(reply, &scopes))
 }
 
 /// Removes the tokens that these scopes don't show.
-fn show(mut reply: WorkerReply, scopes: &Scopes) -> WorkerReply {
+fn hide_tokens(mut reply: WorkerReply, scopes: &Scopes) -> WorkerReply {
     scopes.hide_tokens(&mut reply.body);
     reply
 }
@@ -100,20 +101,25 @@ fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
     ConnectionKey { account: account.clone(), integration: login.integration.clone(), name: login.name.clone() }
 }
 
-enum Credentials {
-    /// The credential is of the login's account, or the callback came without one. Holds the scopes that say which
-    /// tokens the answer shows.
+/// Result of [`check_credential`].
+enum CheckedCredential {
+    /// The credential belongs to the login's account, or the callback has none. The scopes decide which tokens the answer
+    /// shows.
     Accepted(Scopes),
     Refused(WorkerReply),
 }
 
-async fn check_credential(context: &Context, job: &Job, callback: &Callback<'_>) -> Result<Credentials, StoreError> {
-    let Some(credential) = callback.credential else { return Ok(Credentials::Accepted(Scopes::all())) };
+async fn check_credential(
+    context: &Context,
+    job: &Job,
+    callback: &Callback<'_>,
+) -> Result<CheckedCredential, StoreError> {
+    let Some(credential) = callback.credential else { return Ok(CheckedCredential::Accepted(Scopes::all())) };
     let purpose = job.purpose(callback.query.expose().as_bytes());
     match context.auth.authenticate(credential, purpose, &job.origin).await {
-        Ok(caller) if caller.account == job.subject.account => Ok(Credentials::Accepted(caller.rights.scopes)),
-        Ok(_) => Ok(Credentials::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
-        Err(error) => status::of_auth_error(error).map(Credentials::Refused),
+        Ok(caller) if caller.account == job.subject.account => Ok(CheckedCredential::Accepted(caller.rights.scopes)),
+        Ok(_) => Ok(CheckedCredential::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
+        Err(error) => status::of_auth_error(error).map(CheckedCredential::Refused),
     }
 }
 
@@ -153,13 +159,13 @@ impl Exchange<'_> {
         // 1. Check the callback against the login and the config. Durable: nothing new. A crash after this: the next
         //    worker finds the login pending and starts over. Nothing is lost.
         let checked = match self.check(query).await? {
-            Checked::Accepted(exchange) => Ok(exchange),
+            Checked::Accepted(code) => Ok(code),
             Checked::Refused(refusal) => Err(refusal),
             Checked::Malformed(reply) => return Ok(reply),
         };
         fail_point!("exchange_1_callback_checked");
 
-        // 2. Consume the login. Durable: its delete marker, with this command's id. A crash after this: the next worker
+        // 2. Consume the login. Durable: its deletion marker, with this command's id. A crash after this: the next worker
         //    finds that marker and no record of this command. The code may have been sent, so it is not sent
         //    again: the next worker (`resume`) publishes the event `exchange_failed` and answers 502, both with
         //    `exchange_interrupted`. A refusal of step 1 consumes the login too, so it is reported after this step.
@@ -171,14 +177,14 @@ impl Exchange<'_> {
             Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
         }
         fail_point!("exchange_2_login_consumed");
-        let exchange = match checked {
-            Ok(exchange) => exchange,
+        let code = match checked {
+            Ok(code) => code,
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
 
         // 3. Send the code. Durable: nothing here; at the provider the code is spent and tokens exist. A crash after
         //    this: as after step 2. The tokens are lost, and the person logs in again.
-        let tokens = match self.send_code(&exchange).await {
+        let tokens = match self.send_code(&code).await {
             Ok(tokens) => tokens,
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
@@ -187,7 +193,7 @@ impl Exchange<'_> {
         // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
         //    finds the consumed login and this command's record, and continues with step 5. If another command has
         //    replaced the record since, the next worker leaves the newer state and answers `exchange_interrupted`.
-        let Recorded::Newest(record) = self.write_record(tokens, exchange.metadata).await? else {
+        let Recorded::Newest(record) = self.write_record(tokens, code.metadata).await? else {
             let text = "the connection changed while this login was running; start it again";
             return fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await;
         };
@@ -204,13 +210,13 @@ impl Exchange<'_> {
     async fn check(&self, query: &Secret) -> Result<Checked, StoreError> {
         let store = &self.context.store;
         let config = match store.config(&self.login.integration).await? {
-            Some(config) if self.is_meant_for(&config) => config,
+            Some(config) if self.was_started_with(&config) => config,
             Some(_) | None => {
                 let text = "the integration's config changed during the login; start it again";
                 return Ok(Checked::Refused(Refusal::new(Failure::Superseded, "config_changed", text)));
             }
         };
-        let response = match callback::AuthorizationResponse::parse(query.expose(), &config) {
+        let response = match AuthorizationResponse::parse(query.expose(), &config) {
             Ok(response) => response,
             Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
         };
@@ -222,18 +228,18 @@ impl Exchange<'_> {
             Ok(code) => code,
             Err(code) => return Ok(Checked::Refused(Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str()))),
         };
-        // Before the login is consumed: a key that is missing for a moment then costs no login.
+        // Open the verifier before the login is consumed, so that a key that is missing for a moment costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
         let verifier = sealed.map(|sealed| store.open_verifier(self.state_hash, sealed)).transpose()?;
         Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, metadata: response.metadata })))
     }
 
-    fn is_meant_for(&self, config: &IntegrationOauthConfig) -> bool {
+    fn was_started_with(&self, config: &IntegrationOauthConfig) -> bool {
         config.is_issuer_of(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
     }
 
-    async fn send_code(&self, exchange: &CodeToSend) -> Result<token::TokenSet, Refusal> {
-        let CodeToSend { config, code, verifier, metadata: _ } = exchange;
+    async fn send_code(&self, code: &CodeToSend) -> Result<token::TokenSet, Refusal> {
+        let CodeToSend { config, code, verifier, metadata: _ } = code;
         let variables = &self.login.issued_at.variables;
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
@@ -244,8 +250,8 @@ impl Exchange<'_> {
         })
     }
 
-    /// Writes the record. It replaces the record found at the start, or a refresh of that record: its tokens belong to the
-    /// grant that this login replaces. A newer login or deletion wins instead.
+    /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces
+    /// the refresh's record: it belongs to the same grant. A newer login or deletion wins instead.
     async fn write_record(
         &self,
         mut tokens: token::TokenSet,
@@ -293,7 +299,7 @@ async fn apply_connected(
 }
 
 /// Resumes a login that another delivery of this command consumed. Applies the record if it exists; otherwise fails with
-/// `exchange_interrupted`. A crash in it: the next worker does the same, and repeated writes have no effect.
+/// `exchange_interrupted`. A crash in here: the next worker does the same, and repeated writes have no effect.
 async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
     // Read the record after the login: a newer delivery may have finished while this one was stalled.
     let newest = records::last(&context.nats, &key.subject()).await?;

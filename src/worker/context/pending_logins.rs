@@ -65,7 +65,7 @@ impl Counted {
     }
 }
 
-/// Counts messages first, which includes delete markers of ended logins. Only if that is too many, reads the keys to leave
+/// Counts messages first, which includes deletion markers of ended logins. Only if that is too many, reads the keys to leave
 /// the markers out.
 async fn count(nats: &Nats, account: &Account, most: u64) -> Result<u64, NatsError> {
     let filter = subject::states_of(account);
