@@ -78,7 +78,7 @@ impl From<StoreError> for CallError {
 
 impl From<AuthError> for CallError {
     fn from(error: AuthError) -> Self {
-        match status::of_auth_error(error) {
+        match status::answer_to_auth_error(error) {
             Ok(refusal) => Self::Answered(refusal),
             Err(error) => Self::Store(error),
         }

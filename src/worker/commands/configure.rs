@@ -134,7 +134,7 @@ async fn check(
             context.auth.count_refused_admin(&caller, "configs");
             return Ok(Checked::Refused(Failure::Unauthorized.answer(auth::ADMINS_ONLY)));
         }
-        Err(error) => return status::of_auth_error(error).map(Checked::Refused),
+        Err(error) => return status::answer_to_auth_error(error).map(Checked::Refused),
     };
     match change {
         Change::Put(body) => {

@@ -119,7 +119,7 @@ async fn check_credential(
     match context.auth.authenticate(credential, purpose, &job.origin).await {
         Ok(caller) if caller.account == job.subject.account => Ok(CheckedCredential::Accepted(caller.rights.scopes)),
         Ok(_) => Ok(CheckedCredential::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
-        Err(error) => status::of_auth_error(error).map(CheckedCredential::Refused),
+        Err(error) => status::answer_to_auth_error(error).map(CheckedCredential::Refused),
     }
 }
 
@@ -246,7 +246,10 @@ impl Exchange<'_> {
         let answered = provider_calls::request_tokens(self.context, config, variables, build).await;
         answered.map_err(|error| {
             let retry_after = error.retry_after();
-            Refusal { retry_after, ..Refusal::new(status::of_no_tokens(&error), error.reason(), &error.to_string()) }
+            Refusal {
+                retry_after,
+                ..Refusal::new(status::failure_of_no_tokens(&error), error.reason(), &error.to_string())
+            }
         })
     }
 

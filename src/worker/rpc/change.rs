@@ -103,7 +103,7 @@ async fn send_and_wait(
         }
         match tokio::time::timeout_at(deadline, answer.arrival()).await {
             Ok(Some(answer)) if status::is_success(&answer) => return Ok(answer.body),
-            Ok(Some(refusal)) => match status::retry_later(&refusal) {
+            Ok(Some(refusal)) => match status::requested_wait(&refusal) {
                 Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
                 Some(_) | None => return Err(CallError::Answered(refusal)),
             },

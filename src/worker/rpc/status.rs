@@ -31,8 +31,10 @@ pub(crate) enum Failure {
     RateLimited,
     /// The provider is unreachable or broken, or rejects the integration's own credentials.
     ProviderFailed,
-    /// A stored value cannot be read, or a token has expired and cannot be refreshed now.
+    /// A stored value cannot be read.
     Unreadable,
+    /// The access token has expired and cannot be refreshed now.
+    TokenExpired,
     /// The login was interrupted after its code may have been sent.
     LoginInterrupted,
     /// A worker gave the command up; a dead letter has the reason.
@@ -55,7 +57,9 @@ impl Failure {
             Self::NotFound => 404,
             Self::TooLarge => 413,
             Self::RateLimited => 429,
-            Self::ProviderFailed | Self::Unreadable | Self::LoginInterrupted | Self::GivenUp => 502,
+            Self::ProviderFailed | Self::Unreadable | Self::TokenExpired | Self::LoginInterrupted | Self::GivenUp => {
+                502
+            }
             Self::RefreshInterrupted | Self::Busy | Self::Unavailable => 503,
             Self::StillRunning => 504,
         }
@@ -82,14 +86,14 @@ pub(crate) fn is_rate_limited(answer: &WorkerReply) -> bool {
 }
 
 /// Returns the wait if the answer asks the caller to repeat the command later.
-pub(crate) fn retry_later(answer: &WorkerReply) -> Option<Duration> {
+pub(crate) fn requested_wait(answer: &WorkerReply) -> Option<Duration> {
     let seconds = answer.retry_after.filter(|_| answer.status == Failure::Busy.status());
     seconds.map(Duration::from_secs)
 }
 
 /// Turns a failed authentication into its answer. If the bus was unavailable, nothing was decided: that is an error, and
 /// a command is tried again.
-pub(crate) fn of_auth_error(error: AuthError) -> Result<WorkerReply, StoreError> {
+pub(crate) fn answer_to_auth_error(error: AuthError) -> Result<WorkerReply, StoreError> {
     let text = error.to_string();
     match error {
         AuthError::Bus(error) => Err(error.into()),
@@ -102,7 +106,7 @@ pub(crate) fn of_auth_error(error: AuthError) -> Result<WorkerReply, StoreError>
 }
 
 /// Classifies the failure of a token request: the caller can help with a new login, or the operator has to act.
-pub(crate) fn of_no_tokens(error: &NoTokens) -> Failure {
+pub(crate) fn failure_of_no_tokens(error: &NoTokens) -> Failure {
     match error {
         NoTokens::Refused { error: TokenError::Oauth(code), .. } if !blames_integration(*code) => Failure::LoginNeeded,
         NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => Failure::ProviderFailed,
@@ -131,14 +135,14 @@ mod tests {
             ("temporarily_unavailable", 502),
         ] {
             let error = NoTokens::Refused { error: TokenError::Oauth(ErrorCode::parse(code)), retry_after: None };
-            assert_eq!(of_no_tokens(&error).status(), status, "{code}");
+            assert_eq!(failure_of_no_tokens(&error).status(), status, "{code}");
         }
         for error in
             [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge]
         {
             let text = error.to_string();
             let error = NoTokens::Refused { error, retry_after: None };
-            assert_eq!(of_no_tokens(&error).status(), 502, "{text}");
+            assert_eq!(failure_of_no_tokens(&error).status(), 502, "{text}");
         }
     }
 
@@ -157,6 +161,7 @@ mod tests {
         check(Failure::RateLimited, 429);
         check(Failure::ProviderFailed, 502);
         check(Failure::Unreadable, 502);
+        check(Failure::TokenExpired, 502);
         check(Failure::LoginInterrupted, 502);
         check(Failure::GivenUp, 502);
         check(Failure::RefreshInterrupted, 503);

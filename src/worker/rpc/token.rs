@@ -40,7 +40,7 @@ pub(super) async fn token(
                 Err(refused)
             } else {
                 Err(CallError::Refused(
-                    Failure::Unreadable,
+                    Failure::TokenExpired,
                     "the token has expired and cannot be refreshed at the moment".to_owned(),
                 ))
             }

@@ -73,7 +73,7 @@ impl Refresh<'_> {
         let wait = backoff_refresh(count, system::random_share()).max(retry_after);
         warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
         let until = later(now, self.context.config.refresh.min_interval.max(retry_after));
-        let failed = status::of_no_tokens(error);
+        let failed = status::failure_of_no_tokens(error);
         let failure = RefreshFailure { count, until, status: failed.status(), reason: error.reason().to_owned() };
         self.postpone(&stored.connection, Some(&failure), Next::At(later(now, wait))).await?;
         Ok(failed.answer(&error.to_string()).after(error.retry_after()))
