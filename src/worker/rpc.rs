@@ -38,11 +38,11 @@ use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
 use crate::worker::context::Context;
 
-/// Calls of gateways, and calls of nodes, that one process handles at once. Further ones are refused at once.
+/// Calls of gateways, and calls of nodes, that one process handles in parallel. Further ones are refused without waiting.
 const CONCURRENCY: usize = 1_024;
 /// Calls of one account at once. Leaves room for others while its calls wait for a slow provider.
 const SHARE: usize = CONCURRENCY / 2;
-/// Largest question in bytes. It is in memory until the answer, and has room for the largest refresh token four times.
+/// Largest question in bytes: four times the largest refresh token. A question stays in memory until its answer.
 const QUESTION_BYTES: usize = 64 * 1024;
 /// Longest error text in characters. It is sent in a header too, and may quote the caller's input.
 const ERROR_CHARS: usize = 500;
@@ -51,7 +51,7 @@ const QUEUE: &str = "tokenbus";
 /// Seconds that a caller should wait after NATS was unavailable, or while too many of its calls run.
 const RETRY_AFTER: u64 = 2;
 const RETRY_WAIT: Duration = Duration::from_secs(RETRY_AFTER);
-/// Longest wait for the last answers to leave at the end. While NATS is unavailable they never do.
+/// Longest wait at shutdown for the last answers to be sent. While NATS is unavailable they cannot be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest trace context in characters.
 const TRACE_CHARS: usize = 64;
@@ -129,7 +129,7 @@ fn log_and_build_answer(span: &Span, done: Result<Value, CallError>) -> WorkerRe
         Err(CallError::Store(error)) => {
             span.in_scope(|| error!("{error}"));
             Failure::Unreadable
-                .answer("what is stored cannot be read; an operator finds the reason in the worker's log")
+                .answer("a stored value cannot be read; an operator finds the reason in the worker's log")
         }
     };
     span.in_scope(|| debug!(status = answer.status, "answered"));

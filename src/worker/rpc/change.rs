@@ -77,10 +77,10 @@ pub(super) async fn delete(
     send_and_wait(context, caller, &CommandSubject::connection(key, Verb::Revoke), work, None).await
 }
 
-/// Sends a command and waits for its answer. If the answer asks to retry later, as while the integration is full, sends
-/// another one after the wait.
+/// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
+/// integration is full, waits and sends the same work as a new command.
 ///
-/// `before` is set for a refresh only: another caller's refresh may do its work.
+/// `before` is set only for a refresh: a refresh that another caller has queued may do the same work.
 async fn send_and_wait(
     context: &Context,
     caller: &VerifiedCaller,

@@ -41,8 +41,8 @@ async fn answer(context: Arc<Context>, message: Received, reply: String) {
     let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
     let done = match (call, question) {
         (Some(call), Ok(Question { credential, origin, traceparent: _, body })) => {
-            let claimed = Claimed { credential, origin };
-            let done = dispatch(&context, call, &claimed, body.get().as_bytes());
+            let unverified = UnverifiedCaller { credential, origin };
+            let done = dispatch(&context, call, &unverified, body.get().as_bytes());
             done.instrument(span.clone()).await
         }
         (Some(_), Err(_)) => Err(CallError::Refused(Failure::BadRequest, "the call cannot be read".to_owned())),
@@ -65,15 +65,20 @@ fn error_headers(answer: &WorkerReply) -> HeaderMap {
 }
 
 /// A caller before its credential is checked.
-struct Claimed {
+struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
 }
 
-async fn dispatch(context: &Context, call: Call, claimed: &Claimed, body: &[u8]) -> Result<Value, CallError> {
+async fn dispatch(
+    context: &Context,
+    call: Call,
+    unverified: &UnverifiedCaller,
+    body: &[u8],
+) -> Result<Value, CallError> {
     let caller = async || {
         let purpose = Purpose::Call { call, body };
-        let Claimed { credential, origin } = claimed;
+        let UnverifiedCaller { credential, origin } = unverified;
         let credential = credential.as_ref().ok_or(AuthError::Missing)?;
         let caller = context.auth.authenticate(credential, purpose, origin).await?;
         context.auth.admit(&caller)?;
@@ -104,7 +109,7 @@ async fn dispatch(context: &Context, call: Call, claimed: &Claimed, body: &[u8])
     }
 }
 
-/// Checks that the streams and buckets of logins, refreshes and reads answer. Workers decide this, because a gateway has no
+/// Checks that the streams and buckets of logins, refreshes and reads answer. Workers check this, because a gateway has no
 /// permission for the JetStream API. Dead letters, nonces and checkpoints are left out: not every login, refresh or read needs
 /// them.
 async fn ready(context: &Context) -> Result<Value, CallError> {

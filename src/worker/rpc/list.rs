@@ -18,13 +18,13 @@ use crate::store::{ConnectionPage, ListedConnection, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
 use crate::worker::context::Context;
 
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MOST: usize = 1_000;
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1_000;
 /// Size in bytes after which a page ends early.
 const PAGE_BYTES: usize = 512 * 1024;
 /// Entries to read in parallel.
 const READ_AHEAD: usize = 32;
-const CURSOR: &str = "cursor must be one that a page gave as next_cursor";
+const CURSOR: &str = "cursor must be the next_cursor of an earlier page";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,13 +46,13 @@ pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, Call
     .await
 }
 
-/// Lists connections in the order of their last change. A page is then one batch of direct gets; sorted by name it would
-/// need all names. A caller that reads all pages misses none: a connection that is refreshed meanwhile appears again at the
-/// end. Any replica may answer, so a list may lag behind a read by a moment.
+/// Lists connections in the order of their last change, so that a page is one batch of direct gets. A list sorted by name
+/// would need all names. A caller that reads all pages misses none: a connection that is refreshed meanwhile appears again
+/// at the end. Any replica may answer, so a list may lag behind a read by a moment.
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
-    // "Not a number" means nothing to the caller: to it a cursor is opaque.
+    // Cursors are opaque to callers, so the cause ("not a number") would tell them nothing.
     let after = after.map_err(|_| bad_request(CURSOR))?;
     // Stored entries are larger than listed ones; twice the size of a page is enough.
     let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
@@ -64,7 +64,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     {
         return Err(no_config());
     }
-    let (mut results, mut size, mut last, many) = (Vec::new(), 0, after, connections.len());
+    let (mut results, mut size, mut last, found) = (Vec::new(), 0, after, connections.len());
     let mut configs = HashMap::new();
     for ListedConnection { revision, key, mut connection } in connections {
         let has_config = match configs.get(&key.integration) {
@@ -80,14 +80,14 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
             break;
         }
     }
-    let next = (more || results.len() < many).then(|| last.to_string());
+    let next = (more || results.len() < found).then(|| last.to_string());
     Ok(body(results, total, next.as_deref()))
 }
 
 impl Page {
     fn limit(&self) -> Result<usize, CallError> {
-        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
-        let fits = (1..=LIMIT_MOST).contains(&limit);
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
+        let fits = (1..=MAX_LIMIT).contains(&limit);
         fits.then_some(limit).ok_or_else(|| bad_request("limit must be 1 to 1000"))
     }
 }

@@ -1,5 +1,5 @@
 //! `login`: builds an authorization request (RFC 6749 §4.1.1) and stores the pending login. `ticket`: describes the login of
-//! a start link. `start`: exchanges the link's ticket for the authorization request.
+//! a start link. `start`: consumes the link's ticket and returns the request's URL.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ const SHOWN_KEY_END: usize = 4;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Question {
+pub(super) struct LoginQuestion {
     integration_id: Integration,
     connection_id: ConnectionName,
     #[serde(default)]
@@ -51,12 +51,17 @@ enum Bind {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Ticket {
+pub(super) struct TicketQuestion {
     ticket: Secret,
 }
 
-pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: Question) -> Result<Value, CallError> {
-    let Question { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } = question;
+pub(super) async fn begin(
+    context: &Context,
+    caller: &VerifiedCaller,
+    question: LoginQuestion,
+) -> Result<Value, CallError> {
+    let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } =
+        question;
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
     let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;
@@ -114,7 +119,7 @@ pub(super) async fn begin(context: &Context, caller: &VerifiedCaller, question: 
 
 /// Returns the names of the account, the integration and the connection that a ticket is for. The ticket is the credential,
 /// and stays usable.
-pub(super) async fn describe(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
+pub(super) async fn describe(context: &Context, TicketQuestion { ticket }: TicketQuestion) -> Result<Value, CallError> {
     let found = context.store.ticket(&login::hash_of(&ticket)).await?;
     let (account, Start { integration, name, .. }) = found.ok_or_else(unknown_ticket)?;
     let config = context.store.stored_config(&integration).await?;
@@ -137,7 +142,7 @@ fn shortened(account: &Account) -> String {
 }
 
 /// Consumes a ticket and returns the authorization URL and the cookie. The ticket is the credential.
-pub(super) async fn start(context: &Context, Ticket { ticket }: Ticket) -> Result<Value, CallError> {
+pub(super) async fn start(context: &Context, TicketQuestion { ticket }: TicketQuestion) -> Result<Value, CallError> {
     let start = context.store.take_ticket(&login::hash_of(&ticket)).await?.ok_or_else(unknown_ticket)?;
     let Start { oauth_url, cookie_name, cookie_value, integration: _, name: _ } = &start;
     let max_age = context.config.oauth.login_ttl.as_secs();

@@ -38,7 +38,7 @@ impl Service {
         Self { id: system::random_id(), started: system::now(), counts: Mutex::default() }
     }
 
-    /// The questions about services that this one answers.
+    /// Returns the subscriptions for questions about services, such as `nats micro ls`.
     pub(super) fn subscriptions(&self) -> impl Iterator<Item = Subscription> {
         service_calls(NAME, &self.id).into_iter().map(|subject| Subscription { subject, queue: None })
     }

@@ -28,15 +28,15 @@ use crate::worker::context::Context;
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let service = Arc::new(Service::new());
     let calls = NodeCall::ALL.map(|call| Subscription { subject: call.filter(), queue: Some(QUEUE) });
-    // The questions about the service come last: when it answers them, the server has all subscriptions.
+    // Subscribe to the questions about the service last: once it answers one, the server has all subscriptions.
     let subscriptions = calls.into_iter().chain(service.subscriptions()).collect();
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
     let running = Running::new(Arc::clone(&context));
-    let take = |message| {
+    let start = |message| {
         let service = Arc::clone(&service);
         running.start(message, async move |context, message, reply| answer(&context, &service, message, reply).await);
     };
-    receiver.run(take, stop).await;
+    receiver.run(start, stop).await;
     running.drain().await;
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Reads in the audit log: each access token that a call returns is an event, or is counted in one.
 //!
-//! With `events.reads = "all"` the event is stored before the token goes out; if it cannot be stored, the call fails. With
-//! sums, a killed worker loses those of its last interval. At most 10,000 sums are in memory; a read beyond that is stored
-//! as its own event.
+//! With `events.reads = "all"` the event is stored before the token is sent; if it cannot be stored, the call fails. With
+//! `"summary"`, a killed worker loses the sums of its last interval. At most 10,000 sums are in memory; a read beyond that
+//! is stored as its own event.
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
@@ -20,27 +20,29 @@ use crate::system;
 use crate::worker::context::Context;
 
 /// Events to publish in parallel.
-const AT_ONCE: usize = 32;
+const PUBLISH_CONCURRENCY: usize = 32;
 
 /// Counts the access tokens in an answer before it goes out, and stores the events that must not be summed up.
 pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &Value) -> Result<(), StoreError> {
     let returned = match answer.get("results") {
-        Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| read(caller, entry)).collect(),
-        None => Vec::from_iter(read(caller, answer)),
+        Some(results) => results.as_array().into_iter().flatten().filter_map(|entry| tally(caller, entry)).collect(),
+        None => Vec::from_iter(tally(caller, answer)),
     };
-    let at_once: Vec<Tally> = match context.config.events.reads {
+    let not_summed: Vec<Tally> = match context.config.events.reads {
         ReadEvents::All => returned,
         ReadEvents::Summary => returned.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
-    let mut published =
-        stream::iter(at_once).map(|read| async move { publish_read(context, &read).await }).buffered(AT_ONCE);
+    let mut published = stream::iter(not_summed)
+        .map(|read| async move { publish_read(context, &read).await })
+        .buffered(PUBLISH_CONCURRENCY);
     while let Some(result) = published.next().await {
         result?;
     }
     Ok(())
 }
 
-fn read(caller: &VerifiedCaller, connection: &Value) -> Option<Tally> {
+/// Counts one read if the connection shows an access token.
+fn tally(caller: &VerifiedCaller, connection: &Value) -> Option<Tally> {
     connection.get("access_token")?;
     let key = ConnectionKey::parse_subject(connection.get("subject")?.as_str()?).ok()?;
     let sequence = connection.get("sequence").and_then(Value::as_u64).unwrap_or_default();
@@ -62,7 +64,7 @@ pub(super) async fn flush(context: &Context) {
     flush_refusals(context).await;
     let sums = stream::iter(context.reads.take());
     let published = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
-    let mut published = std::pin::pin!(published.buffer_unordered(AT_ONCE));
+    let mut published = std::pin::pin!(published.buffer_unordered(PUBLISH_CONCURRENCY));
     while let Some((result, sum)) = published.next().await {
         let Err(error) = result else { continue };
         let lost = context.reads.add(sum).map_or(0, |sum| sum.count);

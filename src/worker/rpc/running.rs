@@ -1,5 +1,5 @@
-//! Runs a bounded number of calls at once, and refuses further ones at once: a caller that waits in vain asks again, which
-//! would add to an overload.
+//! Runs a bounded number of calls in parallel. Refuses further ones without waiting: callers that wait until their timeout
+//! call again, which would add to an overload.
 
 use std::sync::Arc;
 

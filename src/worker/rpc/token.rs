@@ -21,20 +21,21 @@ pub(super) async fn token(
 ) -> Result<Value, CallError> {
     let key = question.key(caller);
     let connection = read(context, &key).await?;
-    let usual = context.config.refresh.min_valid.map(|wish| connection.min_valid_default(wish));
-    let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(usual);
+    let default = context.config.refresh.min_valid.map(|setting| connection.min_valid_default(setting));
+    let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(default);
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(system::now(), min_valid) {
         return Ok(json!(connection));
     }
     match change::refresh(context, caller, &key, None).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
-            // Read again: the connection may have changed, and its status says why there is no token.
+            // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
+            // status says why there is none.
             let connection = read(context, &key).await?;
-            let is_usable =
+            let is_answer =
                 connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
             let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
-            if is_usable {
+            if is_answer {
                 Ok(json!(connection))
             } else if is_limited {
                 Err(refused)
@@ -59,13 +60,13 @@ async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection,
     Ok(connection)
 }
 
-/// Sets or clears the reason `no_config`.
+/// Sets or clears the reason `no_config`. Without a config, also removes an expired access token.
 pub(super) fn set_pause_reason(connection: &mut OauthConnection, has_config: bool) {
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if connection.is_kept_alive() && has_config == is_paused {
         connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
     }
-    // Without a config nothing can refresh an expired token, so it is removed as after `needs_reauthorization`.
+    // Nothing can refresh the token without a config, so the answer shows none, as after `needs_reauthorization`.
     if !has_config && connection.expiry.is_some_and(|expiry| expiry <= system::now()) {
         connection.access_token = None;
     }

@@ -36,7 +36,7 @@ proptest! {
     #[test]
     fn no_cursor_panics_and_none_leads_outside(cursor in prop_oneof![".{0,40}", "[A-Za-z0-9_-]{0,40}"], limit in 0_usize..3_000) {
         let keys: Vec<String> = ('a'..='e').map(String::from).collect();
-        let is_limit = (1..=LIMIT_MOST).contains(&limit);
+        let is_limit = (1..=MAX_LIMIT).contains(&limit);
         match one(&keys, &page(Some(limit), Some(cursor.clone()))) {
             Ok(body) => {
                 prop_assert!(is_limit && read_cursor(&cursor).is_ok());
