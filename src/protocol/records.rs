@@ -56,7 +56,7 @@ pub(crate) async fn last(nats: &Nats, subject: &str) -> Result<Option<StreamMess
 
 /// Returns true if that command wrote the record.
 #[must_use]
-pub(crate) fn is_work_of(record: &StreamMessage, command_id: &str) -> bool {
+pub(crate) fn was_written_by(record: &StreamMessage, command_id: &str) -> bool {
     header(&record.headers, HEADER_COMMAND) == command_id
 }
 
@@ -76,7 +76,7 @@ pub(crate) async fn write(nats: &Nats, record: NewRecord) -> Result<Written, Nat
             tried => break tried?,
         }
     };
-    Ok(match (newest.filter(|record| is_work_of(record, &command_id)), acked) {
+    Ok(match (newest.filter(|record| was_written_by(record, &command_id)), acked) {
         (Some(record), _) => Written::Stored(record),
         (None, Some(sequence)) => Written::Replaced { sequence },
         (None, None) => Written::Superseded,

@@ -30,7 +30,7 @@ pub(super) enum Recorded {
     Superseded,
 }
 
-/// What an event says beside its connection.
+/// The parts of an event that the record does not contain.
 pub(super) struct EventDetails<'a> {
     pub(super) kind: EventKind,
     pub(super) actor: &'a str,

@@ -1,8 +1,8 @@
 //! Pulls messages and handles a bounded number of them at once.
 //!
 //! - Each verb has its own consumer and its own permits, so that slow refreshes never delay a login.
-//! - A worker pulls only as many messages as it has free permits. A message without one would wait here while its ack
-//!   wait runs out, and another worker could have it.
+//! - A worker pulls only as many messages as it has free permits. A message without a permit would wait here while
+//!   its ack wait runs out, although another worker may have a free one.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::worker::context::Context;
 use crate::worker::delivery;
 use crate::worker::restart::run_until_stopped;
 
-/// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull and the worker
-/// learns that only when it ends (see [`queue::pull`]).
+/// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull, and the worker
+/// notices that only when this time is over (see [`queue::pull`]).
 pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(5);
 
 /// Takes commands of one verb until `stop` is cancelled, then waits for those in progress.

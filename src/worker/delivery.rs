@@ -4,7 +4,7 @@
 //!   [`ACK_WAIT`](crate::protocol::topology::ACK_WAIT), the server delivers the command again, to any worker.
 //! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its
 //!   subject. Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
-//! - Every message ends in exactly one confirmed ack, also one that cannot be read. The one exception is
+//! - Every message ends in exactly one confirmed ack, even one that cannot be read. The one exception is
 //!   [`Outcome::DeliveryLost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
@@ -29,10 +29,10 @@ use crate::worker::rpc::status::Failure;
 
 /// Interval of progress reports to the server. Two of them fit into the ack wait of 5 s, so that one may be late.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
-/// Deliveries after which a failure that no retry is known to repair ends its command. More than one, because a refusal
-/// may come from a server that is just restoring a stream.
+/// Deliveries after which a permanent failure ends its command. More than one, because a server that is restoring a
+/// stream refuses for a while.
 const PERMANENT_FAILURE_DELIVERIES: i64 = 3;
-/// Pause before a command that is to be given up is delivered again because its dead letter could not be stored.
+/// Pause before a given-up command is delivered again, if its dead letter could not be stored.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 
 /// Handles one delivery.
@@ -96,8 +96,8 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
         Outcome::Done(reply) => {
             info!(status = reply.status, "done");
             // 1. Send the answer. Durable: nothing new. A crash after this: the command is delivered again, the verb
-            //    finds its work done, and answers a caller that waits no more. Without the first answer, the caller
-            //    waits for this one.
+            //    finds its work done, and answers once more. A caller that did not receive the first answer still waits
+            //    for this one.
             job.answer(nats, &reply).await;
             fail_point!("delivery_1_answered");
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash
@@ -115,14 +115,14 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
     }
 }
 
-/// Gives a command up. The dead letter comes first and the end of the command last: after a crash in between the
-/// command is delivered and given up again, and its dead letter is stored once.
+/// Gives a command up. Stores the dead letter first and ends the command last: after a crash in between, the command is
+/// delivered and given up again, and its dead letter is stored once.
 async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &context.nats;
     error!(subject = %message.subject, "command given up: {reason}");
     let stored = async {
         if let Some(job) = job.filter(|job| job.subject.verb == Verb::Refresh && job.from_worker) {
-            refresh::given_up(context, job).await?;
+            refresh::reschedule_given_up(context, job).await?;
         }
         Ok(queue::dead_letter(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await?)
     };

@@ -32,7 +32,7 @@ pub(super) struct Job {
     traceparent: String,
 }
 
-/// A message that is no command of ours. The text is for the dead letter and holds nothing of the content.
+/// A message that cannot be read as a command. The error text goes into the dead letter and quotes none of the content.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UnreadableCommand {
     #[error(transparent)]
@@ -86,7 +86,7 @@ impl Job {
     pub(super) fn is_superseded_by(&self, newest: &StreamMessage) -> bool {
         self.is_redelivery
             && newest.time.unix_timestamp_nanos() > self.queued.as_nanosecond()
-            && !records::is_work_of(newest, &self.id)
+            && !records::was_written_by(newest, &self.id)
     }
 
     /// Returns true if this worker or another one has had the command before.
@@ -94,7 +94,7 @@ impl Job {
         self.is_redelivery
     }
 
-    /// What a credential in this command must have been sent for.
+    /// Returns the purpose that a credential in this command must have been sent for.
     pub(super) fn purpose<'a>(&'a self, content: &'a [u8]) -> Purpose<'a> {
         Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
     }

@@ -15,7 +15,7 @@ use crate::provider::{ProviderError, TOTAL_TIMEOUT};
 use crate::system;
 use crate::worker::context::Context;
 
-/// A token request without tokens in return.
+/// Reason why a token request returned no tokens.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTokens {
     /// Nothing was sent: the config does not fit.
@@ -51,8 +51,8 @@ impl NoTokens {
     }
 }
 
-/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. An interrupted refresh is sent again after a time
-/// that counts on this limit.
+/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. The hold of an interrupted
+/// refresh (`commands/refresh.rs`) relies on this limit.
 pub(super) async fn request_tokens(
     context: &Context,
     config: &IntegrationOauthConfig,
@@ -63,13 +63,14 @@ pub(super) async fn request_tokens(
     tried.unwrap_or_else(|elapsed| Err(NoTokens::Unreachable(ProviderError::timed_out(elapsed))))
 }
 
-/// Sends the request that `build` makes for each of the client's secrets, until the client is not refused.
+/// Sends the request with each of the client's secrets in turn, until the provider does not reject the client.
 async fn try_each_secret(
     context: &Context,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
+    // Replaced by the first try: attempt 0 always has an authentication.
     let mut refused = NoTokens::Request(RequestError::NoClientKey);
     for attempt in 0.. {
         let auth = ClientAuthentication::of(config, attempt, variables, system::now(), &system::random_id());

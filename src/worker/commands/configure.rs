@@ -33,7 +33,7 @@ const DELETED: &str = "deleted";
 const CONFIG_RECORD_TRIES: u32 = 8;
 
 pub(in crate::worker) enum Change<'a> {
-    /// The config's JSON, as it came.
+    /// The config's JSON, as the gateway sent it.
     Put(&'a Secret),
     Delete,
 }
@@ -45,7 +45,7 @@ pub(in crate::worker) async fn run(
     change: Change<'_>,
 ) -> Result<WorkerReply, StoreError> {
     let integration = &job.subject.integration;
-    // 1. Check the credential and the config. Durable: nothing new, but the nonce of a signed request, which the next
+    // 1. Check the credential and the config. Durable: only the nonce of a signed request, which the next
     //    delivery of this command may use again. A crash after this: the next worker starts over. If another admin has
     //    changed the config since, it stops with step 2.
     let (actor, new) = match check(context, job, credential, &change).await? {
@@ -60,9 +60,9 @@ pub(in crate::worker) async fn run(
     let written = write_record(context, job, new.as_ref().map(|new| &new.config)).await?;
     fail_point!("configure_2_record_written");
 
-    // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and those that were
-    //    paused without one start again. A crash after this: as after step 2; KV is as new already. Paused refreshes
-    //    then start when their schedule fires, within 15 minutes.
+    // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and refreshes
+    //    that were paused without a config start again. A crash after this: as after step 2; KV is as new already. Paused
+    //    refreshes then start when their schedule fires, within 15 minutes.
     let sequence = match written {
         ConfigRecorded::Newest(record) => {
             match new {
@@ -148,7 +148,7 @@ async fn check(
         Change::Delete => {
             let subject = subject::config_subject(integration);
             let newest = records::last(&context.nats, &subject).await?;
-            let is_deleted_by_this = newest.is_some_and(|record| records::is_work_of(&record, &job.id));
+            let is_deleted_by_this = newest.is_some_and(|record| records::was_written_by(&record, &job.id));
             if is_deleted_by_this || context.store.stored_config(integration).await?.is_some() {
                 return Ok(Checked::Accepted { actor, new: None });
             }
@@ -199,7 +199,7 @@ async fn write_record(
     for _ in 0..CONFIG_RECORD_TRIES {
         let newest = records::last(nats, &subject).await?;
         match newest.clone() {
-            Some(record) if records::is_work_of(&record, &job.id) => return Ok(ConfigRecorded::Newest(record)),
+            Some(record) if records::was_written_by(&record, &job.id) => return Ok(ConfigRecorded::Newest(record)),
             Some(record) if job.is_superseded_by(&record) => return Ok(ConfigRecorded::Superseded),
             Some(_) | None => {}
         }

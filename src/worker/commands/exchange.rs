@@ -306,7 +306,7 @@ async fn apply_connected(
 async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
     // Read the record after the login: a newer delivery may have finished while this one was stalled.
     let newest = records::last(&context.nats, &key.subject()).await?;
-    if let Some(record) = newest.filter(|record| records::is_work_of(record, &job.id)) {
+    if let Some(record) = newest.filter(|record| records::was_written_by(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         return apply_connected(context, job, key, &record).await;
     }

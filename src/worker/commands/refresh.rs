@@ -21,7 +21,7 @@ use fail::fail_point;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
-pub(in crate::worker) use self::postpone::given_up;
+pub(in crate::worker) use self::postpone::reschedule_given_up;
 use crate::command::WorkerReply;
 use crate::connection::{MIN_MARGIN, NEEDS_LOGIN, OauthConnection, Status, StoredConnection};
 use crate::event::EventKind;
@@ -71,7 +71,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
     let newest = records::last(&context.nats, &key.subject()).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
-    if let Some(record) = newest.as_ref().filter(|record| records::is_work_of(record, &job.id)) {
+    if let Some(record) = newest.as_ref().filter(|record| records::was_written_by(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         // A crash in here: as after step 3.
         return apply_refreshed(context, job, &key, record, actor).await;
@@ -83,8 +83,8 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, began };
     match refresh.decide(&stored)? {
         Decision::Answer(reply) => {
-            // A schedule of an older state may have replaced the newer state's. It has fired now, so set the newer one
-            // again. A crash here: the next worker decides the same and sets it.
+            // The schedule of an older state may have replaced the newer state's. The older one has now fired, so set the
+            // newer one again. A crash here: the next worker decides the same and sets it.
             if trigger.actor.is_none() {
                 apply::schedule_next(context, &key, &stored.connection).await?;
             }
@@ -128,7 +128,7 @@ impl Refresh<'_> {
             return Ok(Decision::Answer(Failure::LoginNeeded.answer(NEEDS_LOGIN)));
         }
         let Some(refresh_token) = &connection.refresh_token else {
-            let text = "the provider gave no refresh token: log in again when the token expires";
+            let text = "the provider issued no refresh token: log in again when the token expires";
             return Ok(Decision::Answer(Failure::LoginNeeded.answer(text)));
         };
         // A young record is the answer to a caller, and so is a young failure: otherwise many callers at once would
@@ -166,7 +166,7 @@ impl Refresh<'_> {
             Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,
         };
         fail_point!("refresh_1_permit_taken");
-        // A worker that stood still longer than the ack wait no longer holds the command. It neither sends nor acks.
+        // A worker that was paused for longer than the ack wait no longer holds the command. It neither sends nor acks.
         if self.began.elapsed() > topology::ACK_WAIT {
             return Err(StoreError::DeliveryLost);
         }
@@ -180,7 +180,7 @@ impl Refresh<'_> {
         fail_point!("refresh_2_token_sent");
         let new = match answered {
             Ok(tokens) => self.renewed(stored, tokens),
-            Err(error) => match grant_lost_by(&error) {
+            Err(error) => match reauthorization_reason(&error) {
                 Some(reason) => needs_reauthorization(stored, reason),
                 None => return self.retry_later(&stored, &error).await,
             },
@@ -252,8 +252,8 @@ impl Refresh<'_> {
     }
 }
 
-/// Returns the reason if the error says that the provider never takes this refresh token again.
-fn grant_lost_by(error: &NoTokens) -> Option<&'static str> {
+/// Returns the reason if only a new login helps: the provider never accepts this refresh token again.
+fn reauthorization_reason(error: &NoTokens) -> Option<&'static str> {
     match error {
         // A refresh token goes nowhere but to the token endpoint and the client that it was issued for.
         NoTokens::Request(RequestError::IssuedElsewhere) => Some("config_changed"),

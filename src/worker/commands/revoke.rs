@@ -1,8 +1,8 @@
 //! `revoke`: deletes a connection here, and asks its provider to revoke the tokens (RFC 7009).
 //!
 //! - The connection is deleted here even if the provider refuses.
-//! - The deletion comes first: a refresh that runs at the same time can then not store the tokens that it gets.
-//! - The tokens stay in KV until the provider was asked, so that the next worker can ask it after a crash.
+//! - The deletion comes first: a refresh that runs at the same time then cannot store its new tokens.
+//! - The tokens stay in KV until the provider has been asked, so that the next worker can ask it after a crash.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
 //!   same effect: the command is put back and delivered again.
 
@@ -96,7 +96,7 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
     let newest = records::last(&context.nats, &key.subject()).await?;
     let is_this_login = |stored: &StoredConnection| stored.login_id == login_id;
     if let Some(record) = &newest {
-        let is_own = records::is_work_of(record, &job.id);
+        let is_own = records::was_written_by(record, &job.id);
         if is_own || header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str() {
             let stored = context.store.stored_connection(key).await?.filter(is_this_login);
             if is_own || stored.is_some() {

@@ -4,7 +4,7 @@
 //! holds no permit.
 //!
 //! A crash in here, before the ack: the next worker cannot know what was sent, and holds the refresh (see
-//! [`Refresh::hold`]), except that a failure which is stored already is the answer to a caller.
+//! [`Refresh::hold`]). A caller's refresh gets the stored failure as its answer, if there is one.
 
 use std::time::Duration;
 
@@ -42,9 +42,9 @@ enum Next {
 }
 
 impl Refresh<'_> {
-    /// Ends this command without sending, because the worker before may have sent the refresh token. The stored failure
-    /// holds back every other refresh until then, and the schedule then sends a new command. So this command sends
-    /// nothing, however often it is delivered.
+    /// Ends this command without sending, because the previous worker may have sent the refresh token. The stored
+    /// failure holds back every other refresh until the hold ends, and then the schedule sends a new command. So this
+    /// command sends nothing, however often it is delivered.
     pub(super) async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<WorkerReply, StoreError> {
         let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
         let (status, reason) = (Failure::RefreshInterrupted.status(), INTERRUPTED.to_owned());
@@ -79,8 +79,8 @@ impl Refresh<'_> {
         Ok(failed.answer(&error.to_string()).after(error.retry_after()))
     }
 
-    /// Ends this command because its integration has no config. The config may return. One event reports that, not one
-    /// at each look.
+    /// Ends this command because its integration has no config. The config may return. Only the first pause stores a
+    /// failure and publishes an event.
     pub(super) async fn pause(&self, stored: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let (status, reason) = (Failure::BadRequest.status(), NO_CONFIG.to_owned());
         let failure = RefreshFailure { count: 1, until: system::now(), status, reason };
@@ -151,9 +151,9 @@ impl Refresh<'_> {
     }
 }
 
-/// Schedules a refresh again that was delivered too often, and publishes an event. Its command becomes a dead letter. A
-/// crash in here: the command is delivered and given up once more.
-pub(in crate::worker) async fn given_up(context: &Context, job: &Job) -> Result<(), StoreError> {
+/// Schedules the refresh of a given-up command again, and publishes an event. The command becomes a dead letter. A crash
+/// in here: the command is delivered and given up once more.
+pub(in crate::worker) async fn reschedule_given_up(context: &Context, job: &Job) -> Result<(), StoreError> {
     let Some(key) = job.subject.key() else { return Ok(()) };
     let record = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = &record {
