@@ -7,7 +7,7 @@
 //! - An entry of a connection or config holds the sequence of its record. A write never replaces an entry of a newer
 //!   record, so late and repeated writes do no harm.
 //! - A pending login, and the start ticket that leads to it, is used once.
-//! - A key that something stored is sealed with is listed as in use before it seals and until nothing needs it.
+//! - A sealing key is listed as in use before it seals its first value, and until no stored value needs it.
 
 mod config;
 mod connection;
@@ -28,7 +28,7 @@ pub(crate) use self::error::StoreError;
 pub(crate) use self::json::json;
 use self::json::parse;
 pub(crate) use self::login::{Consumer, FoundLogin};
-pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, spare};
+pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, unused_keys};
 pub(crate) use self::ticket::Start;
 use crate::jetstream::Nats;
 use crate::jetstream::kv::{self, Change, Write};
@@ -97,8 +97,8 @@ impl Store {
         Ok(replaced)
     }
 
-    /// An entry that is newer than the record in hand was kept. That is normal if the stream has given out its
-    /// sequence, and data loss otherwise: the stream was restored from an older copy.
+    /// Checks that the stream has assigned the sequence of an entry that is newer than the record in hand. If it has not,
+    /// the stream was restored from an older copy, and records are lost.
     async fn check_sequence_exists(&self, highest: u64) -> Result<(), StoreError> {
         let ends = self.nats.stream_state(OAUTH).await?.map_or(0, |state| state.last_sequence);
         if ends < highest { Err(Backwards { ends, highest }.into()) } else { Ok(()) }

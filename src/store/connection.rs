@@ -1,9 +1,9 @@
 //! Connections in their bucket.
 //!
 //! A deleted connection leaves nothing in the bucket, so that lists and their totals need not look at deleted entries.
-//! Its record stays as a tombstone. A write that finds no entry therefore reads the newest record after itself, and
-//! removes its entry again if that record is a newer tombstone. If the worker dies between the two, an entry without a
-//! schedule is left; the repair pass finds and removes it.
+//! Its record stays as a tombstone. A write that creates an entry therefore reads the newest record afterwards, and
+//! removes the entry again if that record is a newer tombstone. If the worker dies between the write and the removal, an
+//! entry without a schedule is left; the repair pass finds and removes it.
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -155,7 +155,8 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the failure of a refresh in the connection's entry, if that is still of the record with this sequence.
+    /// Stores the failure of a refresh in the connection's entry, if the entry still belongs to the record with
+    /// this sequence.
     pub(crate) async fn put_failure(
         &self,
         key: &ConnectionKey,

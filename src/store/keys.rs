@@ -26,8 +26,8 @@ impl Store {
     /// If the keyring cannot be read or lacks a key in use; the old one then stays.
     pub(crate) async fn reload_keys(&self) -> Result<Option<String>, StoreError> {
         let newer = self.keyring.read_again().await?;
-        // Also if nothing has changed: a rotation that did not reach this worker may have removed its key from the
-        // list.
+        // Claim the keys even if none has changed: a rotation that did not reach this worker may have removed its key
+        // from the list.
         self.claim(&newer.key_ids()).await?;
         if newer.key_ids() == self.keyring.key_ids() {
             return Ok(None);

@@ -63,8 +63,7 @@ impl Store {
         Ok(FoundLogin::Pending { account, login, revision: entry.revision })
     }
 
-    /// Consumes a login for an attempt to exchange its code. Of all attempts exactly one gets
-    /// [`Consumer::ThisDelivery`].
+    /// Consumes a login for an attempt to exchange its code. At most one attempt gets [`Consumer::ThisDelivery`].
     ///
     /// # Errors
     /// If the outcome is unknown. The login may then be consumed.
@@ -94,8 +93,8 @@ impl Store {
             .map_err(StoreError::seal(format!("{STATES}/{state_hash}")))
     }
 
-    /// Opens the PKCE verifier. Open it before the login is consumed: a key that is missing for a moment then costs no
-    /// login.
+    /// Opens the PKCE verifier. Call this before the login is consumed, so that a key that is missing for a moment costs
+    /// no login.
     pub(crate) fn open_verifier(&self, state_hash: &str, sealed: &str) -> Result<Secret, StoreError> {
         self.keyring.open(seal_context(state_hash), sealed).map_err(StoreError::seal(format!("{STATES}/{state_hash}")))
     }

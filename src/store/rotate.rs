@@ -42,7 +42,7 @@ const WORKERS_TIMEOUT: Duration = Duration::from_secs(45);
 pub(crate) enum RotateError {
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The worker could not open what is re-sealed, or would continue to write with an older key.
+    /// The worker could not open re-sealed values, or would continue to write with an older key.
     #[error(
         "worker {worker} {problem} key `{key}`: give it the same keyring, send it SIGHUP if that is not a file, and rotate again"
     )]
@@ -122,7 +122,7 @@ pub(crate) async fn rotate(store: &Store, show: &(dyn Fn(Step<'_>) + Sync)) -> R
 
 /// Returns the keys of the keyring that are not in use.
 #[must_use]
-pub(crate) fn spare(held: &[String], used: &[String]) -> BTreeSet<String> {
+pub(crate) fn unused_keys(held: &[String], used: &[String]) -> BTreeSet<String> {
     held.iter().filter(|id| !used.contains(id)).cloned().collect()
 }
 

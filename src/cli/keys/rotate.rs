@@ -46,7 +46,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let rotated = rotated?;
     let used = store.keys_in_use().await?;
-    let spare: Vec<String> = store::spare(&store.keyring.key_ids(), &used).into_iter().collect();
+    let spare: Vec<String> = store::unused_keys(&store.keyring.key_ids(), &used).into_iter().collect();
     let Rotated { sealing, resealed, caught_up, retired } = rotated;
     if json {
         let done = json!({ "sealing": sealing, "resealed": resealed, "caught_up": caught_up, "retired": retired, "spare": spare });

@@ -11,7 +11,7 @@ use crate::jetstream::{NatsError, header, kv};
 use crate::store::{Store, StoreError};
 use crate::subject::{self, CONFIGS, CONNECTIONS, OAUTH, kv_stream, kv_subject};
 
-/// Messages in work at once. Each costs a few requests to the server, so this hides their latency.
+/// Messages processed in parallel. Each costs a few requests to the server, so this hides their latency.
 const CONCURRENCY: usize = 32;
 /// Tries of one message while the bus is not available, a second apart: a server that restarts is back by then.
 const MAX_TRIES: u32 = 60;
@@ -73,7 +73,7 @@ impl Rotation<'_> {
                 .map(async |message: Result<Stored, NatsError>| {
                     let Stored { sequence, message } = message?;
                     let what = message.subject.to_string();
-                    let outcome = do_patiently(store, &work(sequence, message)).await;
+                    let outcome = work_with_retries(store, &work(sequence, message)).await;
                     Ok::<_, NatsError>((sequence, what, outcome))
                 })
                 .buffered(CONCURRENCY)
@@ -100,7 +100,7 @@ impl Rotation<'_> {
 }
 
 /// Does the work, and tries again while the bus is not available. Returns true if the work was needed.
-async fn do_patiently(store: &Store, work: &Work) -> Result<bool, StoreError> {
+async fn work_with_retries(store: &Store, work: &Work) -> Result<bool, StoreError> {
     let mut tries = 0;
     loop {
         let done = match work {

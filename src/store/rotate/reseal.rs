@@ -16,23 +16,23 @@ use crate::store::{RecordSequence, Store, StoreError, json, parse};
 use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
 
 impl Store {
-    /// Updates an entry if it is older than its record. Skips a connection's record that is sealed with the
-    /// current key: it stays readable.
+    /// Updates an entry if it is older than its record. Skips a connection's record that is sealed with the current key,
+    /// because that record stays readable.
     pub(super) async fn catch_up(&self, record: &str, sealed: &str, sequence: u64) -> Result<bool, StoreError> {
         if let Ok(key) = ConnectionKey::parse_subject(record) {
             if self.keyring.is_current(sealed) || !self.is_older(CONNECTIONS, &key.kv_key(), sequence).await? {
                 return Ok(false);
             }
-            return self.catch_connection_up(&key, record).await;
+            return self.catch_up_connection(&key, record).await;
         }
         let Some(integration) = subject::parse_config_subject(record) else { return Ok(false) };
         if !self.is_older(CONFIGS, integration.as_str(), sequence).await? {
             return Ok(false);
         }
-        self.catch_config_up(&integration, record).await
+        self.catch_up_config(&integration, record).await
     }
 
-    async fn catch_connection_up(&self, key: &ConnectionKey, subject: &str) -> Result<bool, StoreError> {
+    async fn catch_up_connection(&self, key: &ConnectionKey, subject: &str) -> Result<bool, StoreError> {
         let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
         let stored = self.connection_of(key, &record)?;
         let is_gone = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
@@ -43,7 +43,7 @@ impl Store {
         Ok(true)
     }
 
-    async fn catch_config_up(&self, integration: &Integration, subject: &str) -> Result<bool, StoreError> {
+    async fn catch_up_config(&self, integration: &Integration, subject: &str) -> Result<bool, StoreError> {
         let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
         if header(&record.headers, HEADER_STATUS).is_empty() {
             let sealed: IntegrationOauthConfig<String> = parse(OAUTH, subject, &record.payload)?;
