@@ -131,6 +131,7 @@ impl Gateway {
         Ok((found, operation))
     }
 
+    /// Admits and runs an operation within the request's time limit. Turns every error into its reply.
     async fn carry_out<B>(
         &self,
         operation: Operation,
@@ -148,6 +149,8 @@ impl Gateway {
         let work = async {
             let mut request = admit(operation, found, head, arrival)?;
             let body = request::read_body(body, arrival.limits.body, arrival.body_deadline);
+            // A signature covers the body, so its hash is needed before any call. Other bodies are read only by the
+            // operations that use them.
             let Some(signed) = request.context.credential.take_if(|credential| credential.is_signed()) else {
                 return self.dispatch(request, body, html).await;
             };

@@ -65,8 +65,8 @@ pub(crate) struct Whoami {
 enum Queued {
     /// The published command.
     Own,
-    /// The published command, or an identical one that another gateway request published: the publish was retried, and a
-    /// retry that finds the message id taken cannot tell by which of the two.
+    /// The published command, or an identical one of another request. The publish was retried, and the retry found the
+    /// message id taken: either by its own first try or by the other request.
     OwnOrIdentical,
 }
 

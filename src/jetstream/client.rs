@@ -48,7 +48,7 @@ pub(crate) enum Published {
     Stored { sequence: u64 },
     /// The server had stored a message with the same `Nats-Msg-Id` before this publish began.
     Duplicate,
-    /// A retry met a message with the same `Nats-Msg-Id`. An earlier try of this publish has sent it, or another sender.
+    /// A retry found a message with the same `Nats-Msg-Id`, from an earlier try of this publish or from another sender.
     DuplicateAfterRetry,
 }
 

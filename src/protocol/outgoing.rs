@@ -53,9 +53,9 @@ impl Outgoing {
 
     /// Replaces the message id.
     ///
-    /// The id of an `exchange` covers the whole callback, not only its state. A callback that is refused without using up
-    /// the login, for a missing code or a foreign credential, would otherwise keep the right callback out for the two
-    /// minutes in which the server recognises duplicates.
+    /// The id of an `exchange` covers the whole callback. If it covered only the state, a callback that is refused without
+    /// consuming the login (its code is missing, or its credential is another account's) would block the right callback
+    /// for the two minutes in which the server recognises duplicates.
     #[must_use]
     pub(crate) fn with_message_id(self, id: &str) -> Self {
         self.with_header(NATS_MESSAGE_ID.as_ref(), id)

@@ -2,9 +2,9 @@
 //!
 //! - A record is written in place of the record whose sequence it names. If another writer was first, it is refused.
 //! - A record's message id is its command's id and `.record`, so repeating the publish stores it once.
-//! - The server's answer to a publish is not trusted. A publish without an answer may have been stored, and its repetition
-//!   is then refused because of itself. After each publish the newest record is read from the leader: the command id in its
-//!   header decides.
+//! - The server's answer to a publish is not trusted. A publish without an answer may have been stored; its repetition is
+//!   then refused because of the first try. After each publish the newest record is read from the leader: the command id in
+//!   its header decides.
 
 use std::time::{Duration, Instant};
 

@@ -134,8 +134,8 @@ impl Listener {
         }
     }
 
-    /// Serves one connection. Besides hyper's own limits, it is closed if no request runs for too long: a slow first byte,
-    /// half an HTTP/2 preface or pings do not keep it open.
+    /// Serves one connection. In addition to hyper's own limits, closes it after too long a time without a running request:
+    /// a slow first byte, half an HTTP/2 preface or pings do not keep it open.
     async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, activity: Arc<Activity>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

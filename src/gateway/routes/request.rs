@@ -1,4 +1,4 @@
-//! Takes a request apart: query, credential, ids, body. Each part has a limit, and credentials are not verified.
+//! Parses a request: query, credential, ids, body. Each part has a limit, and credentials are not verified.
 
 mod body;
 mod credential;
