@@ -126,6 +126,7 @@ impl Purpose<'_> {
             Self::Call { call, .. } => match call {
                 Call::Ready
                 | Call::State
+                | Call::Outcome
                 | Call::Ticket
                 | Call::Start
                 | Call::Whoami

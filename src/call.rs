@@ -13,6 +13,9 @@ use crate::subject::{self, NodeCall, Verb};
 /// Path of start links, which the gateway writes into answers.
 pub(crate) const START_PATH: &str = "/hub/integrations/oauth-start";
 
+/// Path of callbacks.
+pub(crate) const CALLBACK_PATH: &str = "/hub/integrations/oauth-callback";
+
 /// Declares an enum and its list of all variants, so that the list cannot miss one.
 macro_rules! listed_enum {
     ($(#[$meta:meta])* $vis:vis enum $name:ident { $($(#[$doc:meta])* $variant:ident),* $(,)? }) => {
@@ -33,6 +36,9 @@ listed_enum! {
         Ready,
         /// Returns the login that a state belongs to. The state is the credential.
         State,
+        /// Returns what became of a login, also after its state was used. The state is the credential, with the browser's
+        /// cookie if the login is bound.
+        Outcome,
         /// Returns who asks for what with a start link, for its page. The ticket in the link is the credential, and
         /// stays usable.
         Ticket,
@@ -57,6 +63,7 @@ listed_enum! {
     /// An operation of the HTTP interface: a method on one path or several.
     pub(crate) enum Operation {
         Callback,
+        CallbackForm,
         StartPage,
         Start,
         ListConfigs,
@@ -103,6 +110,7 @@ impl Call {
         match self {
             Self::Ready => "ready",
             Self::State => "state",
+            Self::Outcome => "outcome",
             Self::Ticket => "ticket",
             Self::Start => "start",
             Self::Whoami => "whoami",
@@ -135,7 +143,8 @@ impl Call {
     pub(crate) fn operations(self) -> &'static [Operation] {
         match self {
             Self::Ready => &[Operation::Ready],
-            Self::State => &[Operation::Callback],
+            Self::State => &[Operation::Callback, Operation::CallbackForm],
+            Self::Outcome => &[Operation::Callback],
             Self::Ticket => &[Operation::StartPage],
             Self::Start => &[Operation::Start],
             Self::Whoami => &[Operation::PutConfig, Operation::DeleteConfig],
@@ -158,9 +167,10 @@ impl Call {
                 SignedContent::PathAndQuery
             }
             Self::Whoami => SignedContent::Query,
-            // The first four carry no credential. The others are for admins, and a signer is never one.
+            // The first five carry no credential. The others are for admins, and a signer is never one.
             Self::Ready
             | Self::State
+            | Self::Outcome
             | Self::Ticket
             | Self::Start
             | Self::Keys
@@ -175,6 +185,7 @@ impl Call {
             Self::Token | Self::Refresh | Self::Delete => true,
             Self::Ready
             | Self::State
+            | Self::Outcome
             | Self::Ticket
             | Self::Start
             | Self::Whoami
@@ -193,7 +204,8 @@ impl Operation {
     /// HEAD has no route: on the callback it would use up the state, and no client needs it elsewhere.
     pub(crate) fn route(self) -> Route {
         match self {
-            Self::Callback => Route::get(&["/hub/integrations/oauth-callback"]),
+            Self::Callback => Route::get(&[CALLBACK_PATH]),
+            Self::CallbackForm => Route::post(&[CALLBACK_PATH]),
             Self::StartPage => Route::get(&[START_PATH]),
             Self::Start => Route::post(&[START_PATH]),
             Self::ListConfigs => Route::get(&["/hub/integrations/oauth-config"]),

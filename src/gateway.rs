@@ -33,6 +33,7 @@ use self::routes::table::{Found, Routes};
 use self::routes::{api_keys, callback, configs, connections, health, openapi, start};
 use crate::call::Operation;
 use crate::command::Origin;
+use crate::oauth::callback::PARAMETERS;
 use crate::secret::Secret;
 
 /// Most bytes of an unread body that are read and discarded so that the client sees the answer.
@@ -177,6 +178,7 @@ impl Gateway {
         let backend = &self.backend;
         match request.operation {
             Operation::Callback => Ok(callback::finish(backend, request, html).await),
+            Operation::CallbackForm => callback::redirect_form(backend, request, body.await?).await,
             Operation::StartPage => start::page(backend, request).await,
             Operation::Start => start::start(backend, self.public_url.as_ref(), request, body.await?).await,
             Operation::ListConfigs => configs::list(backend, request).await,
@@ -218,7 +220,7 @@ fn admit(
     let line = RequestLine { method: head.method.as_str(), target };
     let credential = if operation == Operation::Callback {
         request::callback_credential(&headers, line)?
-    } else if operation.is_open() || matches!(operation, Operation::StartPage | Operation::Start) {
+    } else if operation.is_open() || is_without_credential(operation) {
         None
     } else {
         let credential = request::credential(&headers, line)?;
@@ -226,10 +228,19 @@ fn admit(
         Some(credential)
     };
     let raw_query = head.uri.query().unwrap_or_default();
-    let query = Query::parse(raw_query)?;
+    let query = if matches!(operation, Operation::Callback | Operation::CallbackForm) {
+        Query::parse_known(raw_query, &PARAMETERS)?
+    } else {
+        Query::parse(raw_query)?
+    };
     let origin = Origin { client_address: Some(arrival.client), request_id: Some(arrival.request_id.to_owned()) };
     let context = RequestContext { credential, origin, traceparent: Some(arrival.traceparent.to_owned()) };
     Ok(ParsedRequest { operation, names: found.names, query, raw_query: Secret::new(raw_query), headers, context })
+}
+
+/// Returns true if a credential of the request is ignored: a form or a page carries its own.
+fn is_without_credential(operation: Operation) -> bool {
+    matches!(operation, Operation::CallbackForm | Operation::StartPage | Operation::Start)
 }
 
 /// The size of the headers in HTTP/1.1.

@@ -18,6 +18,9 @@ use crate::subject::{ConnectionName, Integration};
 /// (RFC 6265bis, §4.1.3.2).
 pub(crate) const COOKIE_PREFIX: &str = "__Host-tokenbus-";
 
+/// Error for a bound login that comes from another browser.
+pub(crate) const OTHER_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
+
 /// Error for an unknown, expired or used state.
 pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or was used already; start it again";
 
@@ -47,12 +50,42 @@ impl PendingLogin {
     /// Returns true if the cookies are those of the browser to which the login is bound, or if it is not bound.
     #[must_use]
     pub(crate) fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
-        let Some(expected) = &self.cookie_hash else { return true };
-        let name = cookie_name(state_hash);
-        cookies.iter().any(|cookie| {
-            cookie.name == name && bool::from(hash_of(&cookie.value).as_bytes().ct_eq(expected.as_bytes()))
-        })
+        are_of_browser(self.cookie_hash.as_deref(), state_hash, cookies)
     }
+
+    /// Returns the part that stays stored after the login is consumed.
+    #[must_use]
+    pub(crate) fn consumed(&self) -> ConsumedLogin {
+        let Self { integration, name, return_to, cookie_hash, .. } = self.clone();
+        ConsumedLogin { integration, name, return_to, cookie_hash }
+    }
+}
+
+/// A login whose code may have been sent. Tells a browser that comes again what became of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ConsumedLogin {
+    pub integration: Integration,
+    pub name: ConnectionName,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub return_to: Option<Url>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie_hash: Option<String>,
+}
+
+impl ConsumedLogin {
+    /// As [`PendingLogin::is_of_browser`].
+    #[must_use]
+    pub(crate) fn is_of_browser(&self, state_hash: &str, cookies: &[Cookie]) -> bool {
+        are_of_browser(self.cookie_hash.as_deref(), state_hash, cookies)
+    }
+}
+
+fn are_of_browser(cookie_hash: Option<&str>, state_hash: &str, cookies: &[Cookie]) -> bool {
+    let Some(expected) = cookie_hash else { return true };
+    let name = cookie_name(state_hash);
+    cookies
+        .iter()
+        .any(|cookie| cookie.name == name && bool::from(hash_of(&cookie.value).as_bytes().ct_eq(expected.as_bytes())))
 }
 
 /// Name of the cookie that binds a login to its browser. Each login has its own, so that two logins in one browser work.

@@ -149,6 +149,7 @@ fn with_hint(error: BackendError) -> anyhow::Error {
         | BackendError::NotText(_)
         | BackendError::Occupied
         | BackendError::Seal(_)
+        | BackendError::InvalidAnswer(_)
         | BackendError::Deadline => error.into(),
     }
 }

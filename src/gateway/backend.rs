@@ -2,6 +2,7 @@
 
 mod command;
 mod error;
+mod outcome;
 mod ready;
 
 use std::time::Duration;
@@ -16,8 +17,11 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
 
+pub(crate) use self::command::LoginTarget;
+use self::command::MessageId;
 pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
+pub(crate) use self::outcome::Stage;
 pub(crate) use self::ready::NotReady;
 use crate::call::{Call, Question};
 use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
@@ -132,13 +136,34 @@ impl Backend {
     }
 
     /// Sends a command through the work queue and waits for its answer until the deadline.
+    ///
+    /// # Errors
+    /// [`BackendError::UsedState`] if the queue has an identical callback, or had one in the last seconds.
     pub async fn command(&self, command: Command, context: &RequestContext) -> Result<Bytes, BackendError> {
+        self.send_command(command, MessageId::OfCallback, context).await
+    }
+
+    /// The same for a callback that must be queued even if an identical one was.
+    pub(crate) async fn repeat_command(
+        &self,
+        command: Command,
+        context: &RequestContext,
+    ) -> Result<Bytes, BackendError> {
+        self.send_command(command, MessageId::Fresh, context).await
+    }
+
+    async fn send_command(
+        &self,
+        command: Command,
+        id: MessageId,
+        context: &RequestContext,
+    ) -> Result<Bytes, BackendError> {
         let deadline = Instant::now() + self.deadline;
         let state = match &command {
             Command::Exchange { state, .. } => Some(state.clone()),
             Command::Put { .. } | Command::Delete { .. } => None,
         };
-        let outgoing = command::seal(command, context)?;
+        let outgoing = command::seal(command, id, context)?;
         let mut expected = self.replies.expect(&outgoing.id);
         let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {

@@ -14,6 +14,9 @@ const MAX_STATE_BYTES: usize = 64;
 const MAX_CODE_BYTES: usize = 4096;
 const MAX_OTHER_BYTES: usize = 2048;
 
+/// The parameters that any callback may have (RFC 6749 §4.1.2, RFC 9207). A config may add to them. Others are ignored.
+pub(crate) const PARAMETERS: [&str; 6] = ["code", "state", "error", "error_description", "error_uri", "iss"];
+
 /// An error in the callback's query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallbackError {
@@ -43,6 +46,12 @@ pub(crate) enum CallbackError {
 pub(crate) fn state(raw_query: &str) -> Result<Secret, CallbackError> {
     let state = single(raw_query, "state")?.ok_or(CallbackError::StateMissing)?;
     if state.len() > MAX_STATE_BYTES { Err(CallbackError::StateTooLong) } else { Ok(Secret::new(state)) }
+}
+
+/// Returns the names of the parameters that are read, as owned text.
+pub(crate) fn parameters<T>(config: &IntegrationOauthConfig<T>) -> Vec<String> {
+    let own = PARAMETERS.into_iter().map(str::to_owned).chain([config.code_param.clone()]);
+    own.chain(config.callback_metadata.iter().cloned()).collect()
 }
 
 /// An authorization response: the provider's parameters in the callback.

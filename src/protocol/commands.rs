@@ -16,11 +16,12 @@ use async_nats::jetstream::{AckKind, Message};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::command::Envelope;
 use crate::event::EventKind;
 use crate::jetstream::reader::{Reader, Selection, Stored};
 use crate::jetstream::{Nats, NatsError, headers};
 use crate::protocol::topology;
-use crate::subject::{self, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
+use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 
 /// A command that was given up. Holds nothing of the command's content, so its sealed secrets are lost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,6 +70,12 @@ pub(crate) async fn pull(
     nats.require_connected()?;
     let batch = consumer.batch().max_messages(limit).expires(expires);
     batch.messages().await.map_err(NatsError::away_because("cannot pull commands"))
+}
+
+/// Returns the id of the command that the queue holds for this subject, also while a worker runs it.
+pub(crate) async fn queued_id(nats: &Nats, subject: &CommandSubject) -> Result<Option<String>, NatsError> {
+    let Some(message) = nats.last(OAUTH_COMMANDS, &subject.subject()).await? else { return Ok(None) };
+    Envelope::parse(&message.payload).map(|envelope| Some(envelope.id)).map_err(NatsError::unreadable)
 }
 
 /// Acks a message and waits for the server's confirmation. An error may mean that the consumer is gone.

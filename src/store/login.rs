@@ -1,17 +1,17 @@
 //! Pending logins, stored under the hash of their state until the callback or `oauth.login_ttl`.
 //!
-//! A login is consumed once: its entry is replaced by a deletion marker that holds the id of the consuming command.
+//! A login is consumed once: its entry is replaced by a deletion marker that holds the id of the consuming command and
+//! names the connection.
 //! Only the attempt that stored the marker may send the authorization code. A later delivery of the same command finds
 //! its own id and knows that the code may have been sent.
 
 use async_nats::HeaderMap;
-use bytes::Bytes;
 
 use super::{Store, StoreError, json, parse};
 use crate::command::HEADER_COMMAND;
 use crate::jetstream::header;
 use crate::jetstream::kv::{self, Entry, Swapped, Write};
-use crate::login::PendingLogin;
+use crate::login::{ConsumedLogin, PendingLogin};
 use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{self, Account, STATES};
@@ -19,8 +19,13 @@ use crate::subject::{self, Account, STATES};
 pub(crate) enum FoundLogin {
     /// The state was never given out, or has expired.
     Unknown,
-    /// Consumed by the command with this id.
-    Used { command_id: String },
+    Used {
+        account: Account,
+        /// Id of the command that consumed the login.
+        command_id: String,
+        /// Missing in markers of earlier releases.
+        login: Option<ConsumedLogin>,
+    },
     Pending {
         account: Account,
         login: Box<PendingLogin>,
@@ -54,11 +59,12 @@ impl Store {
         let Some(entry) = kv::get(&self.nats, STATES, &subject::state_key_of_any(state_hash)).await? else {
             return Ok(FoundLogin::Unknown);
         };
-        let Some(value) = &entry.value else {
-            return Ok(FoundLogin::Used { command_id: consuming_command(&entry).to_owned() });
-        };
         let account = entry.key.rsplit('.').next().unwrap_or_default();
         let account = Account::parse(account).map_err(StoreError::unreadable(format!("{STATES}/{state_hash}")))?;
+        let Some(value) = &entry.value else {
+            let command_id = consuming_command(&entry).to_owned();
+            return Ok(FoundLogin::Used { account, command_id, login: serde_json::from_slice(&entry.payload).ok() });
+        };
         let login = Box::new(parse(STATES, state_hash, value)?);
         Ok(FoundLogin::Pending { account, login, revision: entry.revision })
     }
@@ -71,6 +77,7 @@ impl Store {
         &self,
         state_hash: &str,
         account: &Account,
+        login: &PendingLogin,
         revision: u64,
         command_id: &str,
     ) -> Result<Consumer, StoreError> {
@@ -78,7 +85,7 @@ impl Store {
         headers.insert(HEADER_COMMAND, command_id);
         let key = subject::state_key(state_hash, account);
         let at = kv::At { bucket: STATES, key: &key, replaces: revision };
-        Ok(match kv::swap(&self.nats, at, Write::Delete { headers, body: Bytes::new() }).await? {
+        Ok(match kv::swap(&self.nats, at, Write::Delete { headers, body: json(&login.consumed())? }).await? {
             Swapped::Done => Consumer::ThisDelivery,
             Swapped::Lost(Some(entry)) if entry.value.is_none() && consuming_command(&entry) == command_id => {
                 Consumer::ThisCommand

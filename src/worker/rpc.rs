@@ -13,6 +13,7 @@ mod list;
 mod login;
 mod micro;
 mod nodes;
+mod outcome;
 mod reads;
 mod running;
 pub(crate) mod status;

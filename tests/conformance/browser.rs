@@ -148,7 +148,11 @@ async fn the_page_works_without_scripts() {
     assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
     assert_no_token_in(&browser.page.source().await, &world).await;
 
+    // Without the page before, the text could still be of that page.
+    browser.page.goto(&application.url).await;
     browser.page.goto(callback.as_str()).await;
+    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    browser.page.goto(&format!("{}?state=unknown&code=c", world.tokenbus.callback())).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");
     browser.picture("used").await;
     browser.close().await;

@@ -87,8 +87,10 @@ async fn refusals(flows: &mut Flows) {
         let query = [("error", name), ("error_description", CODE), ("error_uri", CODE), ("state", &state)];
         let request = flows.callback(&query, true);
         assert_eq!(flows.ask(request).await.status, error);
-        let request = flows.callback(&[("code", CODE), ("state", &state)], true);
-        assert_eq!(flows.ask(request).await.status, 401);
+        for (html, status) in [(true, 400), (false, 401)] {
+            let request = flows.callback(&[("code", CODE), ("state", &state)], html);
+            assert_eq!(flows.ask(request).await.status, status);
+        }
     }
     let [key, malformed, token, state, cookie, ticket] = STRANGE.map(|(_, value)| value);
     let pending = flows.login("odd/oauth-login/pending").await;

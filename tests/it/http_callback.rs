@@ -106,9 +106,9 @@ async fn b7_other_methods_and_prefetches_do_not_consume_the_login() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
     let query = [("code", "c"), ("state", state.as_str())];
-    for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
+    for method in [Method::HEAD, Method::PUT, Method::DELETE, Method::OPTIONS] {
         let answer = ask(world.callback_request(method.clone(), &query)).await;
-        assert_eq!((answer.status, answer.header("allow")), (405, "GET"), "{method}");
+        assert_eq!((answer.status, answer.header("allow")), (405, "GET, POST"), "{method}");
     }
     for (name, value) in [("sec-purpose", "prefetch;prerender"), ("purpose", "prefetch"), ("x-moz", "prefetch")] {
         let answer = ask(world.callback_request(Method::GET, &query).header(name, value)).await;
@@ -161,7 +161,7 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
     assert!(!answer.text.contains("<script") && !answer.text.contains("href"), "{}", answer.text);
 
     let again = page(&[("code", "canary"), ("state", &plain)]).await;
-    assert_eq!(again.status, 401);
+    assert!(again.status == 200 && again.text.contains("odd is connected"), "{}", again.text);
 
     let login = world.tokenbus.call(Method::GET, "odd/oauth-login/two?return_to=https://app.example/done").await.1;
     let state = crate::world::state_of(&login["oauth_url"]);
@@ -189,7 +189,7 @@ async fn b9_every_answer_forbids_caching_framing_and_referrers() {
         (401, world.callback_request(Method::GET, &[("state", "x"), ("code", "c")])),
         (401, tokenbus.request(Method::GET, "hub/integrations/oauth-connections")),
         (404, tokenbus.request(Method::GET, "nowhere")),
-        (405, tokenbus.request(Method::POST, PATH)),
+        (405, tokenbus.request(Method::PUT, PATH)),
         (200, tokenbus.request(Method::GET, "healthz")),
         (200, world.callback_request(Method::GET, &[("state", &state), ("code", "c")])),
     ] {

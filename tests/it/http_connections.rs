@@ -95,7 +95,7 @@ async fn e4_connections_of_another_account_are_404() {
     // A login of the other account under the same name creates a separate connection.
     let login = get(tokenbus, &foreign, "odd/oauth-login/mine").await.json();
     let state = crate::world::state_of(&login["oauth_url"]);
-    let (status, theirs) = tokenbus.arrive(&world.callback(&[("code", "c"), ("state", &state)])).await;
+    let (status, theirs) = tokenbus.arrive_with(&foreign, &world.callback(&[("code", "c"), ("state", &state)])).await;
     assert_eq!(
         (status.as_u16(), &theirs["subject"]),
         (200, &json!(format!("ms.integration.oauth.{account}.odd.mine")))

@@ -101,8 +101,9 @@ async fn a_bearer_acts_for_its_own_account_and_is_not_an_admin() {
     let login = as_bearer(&world, "odd/oauth-login/mine", &bearer(&one)).await;
     assert_eq!(login.status, 200, "{}", login.text);
     let state = crate::world::state_of(&login.json()["oauth_url"]);
-    let arrived = world.tokenbus.arrive(&world.callback(&[("code", "canary-code"), ("state", &state)])).await;
-    assert_eq!(arrived.0, 200, "{}", arrived.1);
+    let callback = format!("oauth-callback?code=canary-code&state={state}");
+    let arrived = as_bearer(&world, &callback, &bearer(&one)).await;
+    assert_eq!((arrived.status, &arrived.json()["access_token"]), (200, &json!("at-0")));
     let token = as_bearer(&world, "odd/oauth-token/mine", &bearer(&one)).await;
     assert_eq!((token.status, &token.json()["access_token"]), (200, &json!("at-0")));
     as_bearer(&world, "odd/oauth-token/mine", &bearer(&two)).await.assert_error(404, "no connection");

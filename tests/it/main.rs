@@ -63,6 +63,8 @@ mod http_health;
 #[cfg(test)]
 mod http_login;
 #[cfg(test)]
+mod http_outcome;
+#[cfg(test)]
 mod http_start;
 #[cfg(test)]
 #[path = "../support/issuer.rs"]

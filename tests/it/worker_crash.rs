@@ -11,9 +11,10 @@ use futures_util::future::join_all;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
-use tokenbus::internals::gateway::{Command, StateOwner};
+use tokenbus::internals::command::Credential;
+use tokenbus::internals::gateway::{Command, RequestContext, StateOwner};
 
-use crate::fleet::{Fleet, eventually, no_credential};
+use crate::fleet::{Fleet, eventually};
 use crate::provider::{Provider, Scripted};
 use crate::support::child::signal;
 use crate::support::nats::Nats;
@@ -137,7 +138,7 @@ async fn a_command_sent_without_a_worker_waits_for_one() {
         fleet.worker().await
     };
     let command = exchange(&state, "canary-code", owner);
-    let caller = no_credential();
+    let caller = with_key(&fleet);
     let (answer, _late) = tokio::join!(edge.bus.command(command, &caller), late);
     let body = serde_json::from_slice(&answer.expect("the late worker connects")).unwrap();
     ending("queued", StatusCode::OK, body, &fleet, &provider).await.assert_connected();
@@ -188,6 +189,12 @@ async fn b3_a_worker_killed_during_its_token_request_leaves_the_older_connection
 fn exchange(state: &str, code: &str, owner: StateOwner) -> Command {
     let query = Secret::new(format!("code={code}&state={state}"));
     Command::Exchange { state: Secret::new(state), query, owner, cookies: Vec::new() }
+}
+
+/// A request with the usual key.
+fn with_key(fleet: &Fleet) -> RequestContext {
+    let key = Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0]));
+    RequestContext { credential: Some(Credential::new(key)), ..RequestContext::default() }
 }
 
 /// A login whose worker is paused at that failpoint until another worker has finished it.
@@ -266,7 +273,7 @@ async fn d3_e8_a_paused_worker_neither_overwrites_nor_pushes() {
     let ((status, body), _second) = tokio::join!(fleet.arrive(&old, "old-code"), takeover);
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
     let newer =
-        edge.bus.command(exchange(&new, "new-code", owner), &no_credential()).await.expect("the second one connects");
+        edge.bus.command(exchange(&new, "new-code", owner), &with_key(&fleet)).await.expect("the second one connects");
     let newer: Value = serde_json::from_slice(&newer).unwrap();
     assert_eq!(newer["access_token"], "at-1");
 

@@ -201,12 +201,12 @@ impl Fleet {
         state_of(&body)
     }
 
-    /// Sends the callback with which a provider returns the browser.
+    /// Sends the callback with which a provider returns the browser, with an API key, so that the answer has the tokens.
     pub(crate) fn arrive(&self, state: &str, code: &str) -> impl Future<Output = (StatusCode, Value)> + Send + use<> {
         let url = self.endpoint("hub/integrations/oauth-callback");
         let query = [("code", code), ("state", state)];
         let url = Url::parse_with_params(url.as_str(), query).expect("a callback is a URL");
-        let request = self.http.get(url).header("accept", "application/json");
+        let request = self.http.get(url).header("accept", "application/json").header("x-api-key", &self.admin_keys[0]);
         async move { read(request.send().await.expect("the edge answers")).await }
     }
 

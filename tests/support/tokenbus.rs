@@ -150,9 +150,15 @@ impl Tokenbus {
         read(answer.expect("tokenbus answers")).await
     }
 
-    /// The answer to the callback that a provider sent the browser to. The state is the only credential.
+    /// The answer to the callback that a provider sent the browser to, with an API key, so that it has the tokens.
     pub(crate) async fn arrive(&self, callback: &Url) -> (StatusCode, Value) {
-        let answer = self.http.get(callback.clone()).header("accept", "application/json").send().await;
+        self.arrive_with(&self.key, callback).await
+    }
+
+    /// The same with that key.
+    pub(crate) async fn arrive_with(&self, key: &str, callback: &Url) -> (StatusCode, Value) {
+        let request = self.http.get(callback.clone()).header("accept", "application/json");
+        let answer = request.header("x-api-key", key).send().await;
         read(answer.expect("tokenbus answers")).await
     }
 }

@@ -12,26 +12,47 @@ use crate::protocol::outgoing::Outgoing;
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::system;
 
 /// Age at which the queue drops a command. A callback is useless by then: RFC 6749 §4.1.2 recommends that authorization
 /// codes expire after ten minutes at most.
 const COMMAND_TTL: Duration = Duration::from_mins(10);
 
-/// The login that a state belongs to: the answer to [`Call::State`].
+/// Seconds for which identical callbacks share a message id. Parallel ones become one command; a later one is a command of
+/// its own, so that a callback that a worker turned away works when it is repeated.
+const CALLBACK_WINDOW: i64 = 20;
+
+/// The login that a state belongs to: the answer to [`Call::State`](crate::call::Call::State).
 #[derive(Debug, Clone, Deserialize)]
 pub struct StateOwner {
     /// The account that started the login.
     pub account: Account,
-    pub integration_id: Integration,
-    pub connection_id: ConnectionName,
-    /// The page that the person came from, as the worker's allow-list accepted it.
-    pub return_to: Option<String>,
+    #[serde(flatten)]
+    pub target: LoginTarget,
     /// Public curve key of the workers, to seal the command to.
     pub seal_to: String,
 }
 
+/// The connection that a login is for.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LoginTarget {
+    pub integration_id: Integration,
+    pub connection_id: ConnectionName,
+    /// The page that the person came from, as the worker's allow-list accepted it.
+    pub return_to: Option<String>,
+}
+
+/// The message id of a callback's command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MessageId {
+    /// The same for identical callbacks, so that one of them is queued.
+    OfCallback,
+    /// The command's own.
+    Fresh,
+}
+
 /// A command before it is sealed to the public curve key `seal_to` of the workers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Command {
     Exchange {
         state: Secret,
@@ -60,14 +81,17 @@ pub enum Command {
 }
 
 /// Builds the message. Its content is sealed to the workers, so the gateway cannot open it again.
-pub(super) fn seal(command: Command, context: &RequestContext) -> Result<Outgoing, BackendError> {
+pub(super) fn seal(command: Command, id: MessageId, context: &RequestContext) -> Result<Outgoing, BackendError> {
     let credential = context.credential.clone();
     let mut message_id = None;
     let (subject, seal_to, work) = match command {
         Command::Exchange { state, query, owner, cookies } => {
-            let StateOwner { account, integration_id: integration, connection_id: name, return_to: _, seal_to } = owner;
-            let key = ConnectionKey { account, integration, name };
-            message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies));
+            let StateOwner { account, target, seal_to } = owner;
+            let key = ConnectionKey { account, integration: target.integration_id, name: target.connection_id };
+            if id == MessageId::OfCallback {
+                let window = system::now().as_second() / CALLBACK_WINDOW;
+                message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies, window));
+            }
             let work = Work::Exchange { query, cookies, credential };
             (CommandSubject::connection(&key, Verb::Exchange), seal_to, work)
         }
@@ -92,11 +116,19 @@ pub(super) fn seal(command: Command, context: &RequestContext) -> Result<Outgoin
     Ok(outgoing)
 }
 
-/// Derives the message id of a callback from all that its command holds. A callback that is rejected before it consumes
-/// the login (no code, another account's credential) therefore has another id than the correct one and does not block it.
-fn callback_id(state: &Secret, query: &Secret, credential: Option<&Credential>, cookies: &[Cookie]) -> String {
-    let credential = credential.map_or("", Credential::expose);
+/// Derives the message id of a callback from all that its command holds, and from the time window. A callback that is
+/// rejected before it consumes the login (no code, another account's credential) therefore has another id than the correct
+/// one and does not block it.
+fn callback_id(
+    state: &Secret,
+    query: &Secret,
+    credential: Option<&Credential>,
+    cookies: &[Cookie],
+    window: i64,
+) -> String {
+    let (window, credential) = (window.to_string(), credential.map_or("", Credential::expose));
     let cookies = cookies.iter().flat_map(|cookie| [cookie.name.as_str(), cookie.value.expose()]);
-    let parts: Vec<&str> = [state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
+    let parts: Vec<&str> =
+        [window.as_str(), state.expose(), query.expose(), credential].into_iter().chain(cookies).collect();
     hash_of(&Secret::new(parts.join("\n")))
 }

@@ -28,6 +28,8 @@ pub enum BackendError {
     Disconnected,
     #[error("the command cannot be sealed for the workers")]
     Seal(#[from] SealError),
+    #[error("a worker's answer could not be read")]
+    InvalidAnswer(#[source] serde_json::Error),
     #[error("accepted and still running; look again in a moment")]
     Deadline,
 }

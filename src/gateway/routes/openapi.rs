@@ -38,6 +38,11 @@ mod tests {
         if operation == Operation::Start {
             statuses.insert("403");
         }
+        if operation == Operation::CallbackForm {
+            statuses.insert("303");
+            statuses.remove("200");
+            statuses.remove("401");
+        }
         if operation == Operation::Ready {
             statuses.insert("503");
         }

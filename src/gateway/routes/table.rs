@@ -14,7 +14,7 @@ impl Operation {
 
     /// Returns true if browsers open the path by a link. The only credential is then the state or ticket in the link.
     pub(in crate::gateway) fn is_for_browsers(self) -> bool {
-        matches!(self, Self::Callback | Self::StartPage | Self::Start)
+        matches!(self, Self::Callback | Self::CallbackForm | Self::StartPage | Self::Start)
     }
 
     /// Returns true if monitoring polls the path. It has no rate limit: a rejected check would look like a failure.

@@ -21,7 +21,7 @@ use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
-use crate::login::{self, PendingLogin, UNKNOWN_STATE};
+use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::callback::AuthorizationResponse;
 use crate::oauth::{self, token};
 use crate::protocol::records;
@@ -36,7 +36,6 @@ use crate::worker::job::Job;
 use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
 
-const OTHER_BROWSER: &str = "this login was started in another browser, or with cookies off; start it again";
 /// The audit log's name for the caller of a callback.
 const ACTOR: &str = "browser";
 
@@ -104,7 +103,7 @@ fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
 /// Result of [`check_credential`].
 enum CheckedCredential {
     /// The credential belongs to the login's account, or the callback has none. The scopes decide which tokens the answer
-    /// shows.
+    /// shows: none without a credential, because a state and a code travel through browsers and logs.
     Accepted(Scopes),
     Refused(WorkerReply),
 }
@@ -114,7 +113,7 @@ async fn check_credential(
     job: &Job,
     callback: &Callback<'_>,
 ) -> Result<CheckedCredential, StoreError> {
-    let Some(credential) = callback.credential else { return Ok(CheckedCredential::Accepted(Scopes::all())) };
+    let Some(credential) = callback.credential else { return Ok(CheckedCredential::Accepted(Scopes::default())) };
     let purpose = job.purpose(callback.query.expose().as_bytes());
     match context.auth.authenticate(credential, purpose, &job.origin).await {
         Ok(caller) if caller.account == job.subject.account => Ok(CheckedCredential::Accepted(caller.rights.scopes)),
@@ -169,8 +168,8 @@ impl Exchange<'_> {
         //    finds that marker and no record of this command. The code may have been sent, so it is not sent
         //    again: the next worker (`resume`) publishes the event `exchange_failed` and answers 502, both with
         //    `exchange_interrupted`. A refusal of step 1 consumes the login too, so it is reported after this step.
-        let consumed =
-            self.context.store.consume_login(self.state_hash, &self.key.account, self.revision, &self.job.id);
+        let (store, account) = (&self.context.store, &self.key.account);
+        let consumed = store.consume_login(self.state_hash, account, self.login, self.revision, &self.job.id);
         match consumed.await? {
             Consumer::ThisDelivery => {}
             Consumer::ThisCommand => return resume(self.context, self.job, self.key).await,

@@ -11,13 +11,14 @@ use tracing::{Instrument as _, info_span};
 
 use super::status::{self, Failure};
 use super::{CallError, QUEUE, Running, answer_call, error_text, keys, list, log_and_build_answer, login};
-use super::{no_config, parse, send, shortened};
+use super::{no_config, outcome, parse, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
 use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
+use crate::oauth::callback;
 use crate::protocol::topology;
 use crate::secret::Secret;
 use crate::store::FoundLogin;
@@ -87,6 +88,7 @@ async fn dispatch(
     match call {
         Call::Ready => ready(context).await,
         Call::State => state(context, parse(body)?).await,
+        Call::Outcome => outcome::outcome(context, parse(body)?).await,
         Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
         Call::Whoami => Ok(whoami(context, &caller().await?)),
@@ -139,11 +141,18 @@ struct StateQuestion {
     /// Id of the asking command: a login that this command has consumed itself does not count as used.
     #[serde(default)]
     command_id: Option<String>,
+    /// True to learn which parameters of the callback are read.
+    #[serde(default)]
+    parameters: bool,
 }
 
 /// Returns the login that a state belongs to. The state is the credential.
 async fn state(context: &Context, question: StateQuestion) -> Result<Value, CallError> {
     match context.store.login(&hash_of(&question.state)).await? {
+        FoundLogin::Pending { login, .. } if question.parameters => {
+            let stored = context.store.stored_config(&login.integration).await?;
+            Ok(json!({ "parameters": stored.map(|stored| callback::parameters(&stored.config)) }))
+        }
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
             "integration_id": login.integration,

@@ -5,7 +5,7 @@ use serde_json::json;
 use url::{Position, Url};
 
 use super::{Form, Frame, Mark, escape};
-use crate::gateway::backend::StateOwner;
+use crate::gateway::backend::LoginTarget;
 use crate::gateway::routes::reply::Reply;
 
 /// The result of a login.
@@ -42,9 +42,9 @@ impl Origin {
 }
 
 /// Builds the answer. It posts a message to the opener if the login has a page to return to.
-pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner: Option<&StateOwner>) -> Reply {
-    let origin = owner.and_then(|owner| owner.return_to.as_deref()).and_then(Origin::of);
-    let integration = owner.map(|owner| owner.integration_id.as_str());
+pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, target: Option<&LoginTarget>) -> Reply {
+    let origin = target.and_then(|target| target.return_to.as_deref()).and_then(Origin::of);
+    let integration = target.map(|target| target.integration_id.as_str());
     let (mark, title, text) = match outcome {
         Outcome::Connected => {
             (Mark::Tick, format!("{} is connected", integration.unwrap_or("The account")), "You can close this window.")
@@ -59,7 +59,7 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, owner
     let link = origin.as_ref().map_or(String::new(), |Origin { link, host, target: _ }| {
         format!("<a class=\"act\" href=\"{}\">Back to {}</a>\n", escape(link), escape(host))
     });
-    let attributes = owner.zip(origin.as_ref()).map(|(owner, origin)| attributes(outcome, owner, origin));
+    let attributes = target.zip(origin.as_ref()).map(|(target, origin)| attributes(outcome, target, origin));
     let body = format!("<h1>{title}</h1>\n<p>{text}</p>\n{detail}{link}");
     let frame = Frame { mark, title: &title, head: "", body: &body, message: attributes.as_deref(), form: Form::None };
     frame.reply(status)
@@ -95,7 +95,7 @@ fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-fn attributes(outcome: &Outcome<'_>, owner: &StateOwner, origin: &Origin) -> String {
+fn attributes(outcome: &Outcome<'_>, target: &LoginTarget, origin: &Origin) -> String {
     let (status, error) = match outcome {
         Outcome::Connected => ("connected", None),
         Outcome::Failed(error) => ("error", Some(*error)),
@@ -103,8 +103,8 @@ fn attributes(outcome: &Outcome<'_>, owner: &StateOwner, origin: &Origin) -> Str
     let mut message = json!({
         "type": "tokenbus",
         "status": status,
-        "integration_id": owner.integration_id,
-        "connection_id": owner.connection_id,
+        "integration_id": target.integration_id,
+        "connection_id": target.connection_id,
     });
     if let (Some(error), Some(fields)) = (error, message.as_object_mut()) {
         fields.insert("error".to_owned(), error.into());

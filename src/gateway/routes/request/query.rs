@@ -23,8 +23,17 @@ pub(in crate::gateway) struct Query(BTreeMap<String, Secret>);
 
 impl Query {
     pub(in crate::gateway) fn parse(raw: &str) -> Result<Self, HttpError> {
+        Self::parse_if(raw, |_| true)
+    }
+
+    /// Parses only the parameters of these names, and ignores others.
+    pub(in crate::gateway) fn parse_known(raw: &str, names: &[&str]) -> Result<Self, HttpError> {
+        Self::parse_if(raw, |name| names.contains(&name))
+    }
+
+    fn parse_if(raw: &str, is_wanted: impl Fn(&str) -> bool) -> Result<Self, HttpError> {
         let mut parameters = BTreeMap::new();
-        for (name, value) in url::form_urlencoded::parse(raw.as_bytes()) {
+        for (name, value) in url::form_urlencoded::parse(raw.as_bytes()).filter(|(name, _)| is_wanted(name)) {
             let shown = shown(&name);
             if value.len() > MAX_VALUE_BYTES {
                 return Err(HttpError::bad_request(format!(

@@ -3,18 +3,15 @@ use hyper::header;
 
 use super::*;
 
-const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-
-fn owner(return_to: Option<&str>) -> StateOwner {
+fn target(return_to: Option<&str>) -> LoginTarget {
     serde_json::from_value(json!({
-        "account": ACCOUNT, "integration_id": "slack", "connection_id": "workspace1",
-        "return_to": return_to, "seal_to": "X",
+        "integration_id": "slack", "connection_id": "workspace1", "return_to": return_to,
     }))
     .unwrap()
 }
 
-async fn shown(status: u16, outcome: Outcome<'_>, owner: Option<&StateOwner>) -> (String, String) {
-    let reply = reply(StatusCode::from_u16(status).unwrap(), &outcome, owner);
+async fn shown(status: u16, outcome: Outcome<'_>, target: Option<&LoginTarget>) -> (String, String) {
+    let reply = reply(StatusCode::from_u16(status).unwrap(), &outcome, target);
     let policy = reply.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
     let body = reply.into_body().collect().await.unwrap().to_bytes();
     (policy, String::from_utf8(body.to_vec()).unwrap())
@@ -22,7 +19,7 @@ async fn shown(status: u16, outcome: Outcome<'_>, owner: Option<&StateOwner>) ->
 
 #[tokio::test]
 async fn b9_without_return_to_there_is_no_script() {
-    let (policy, html) = shown(200, Outcome::Connected, Some(&owner(None))).await;
+    let (policy, html) = shown(200, Outcome::Connected, Some(&target(None))).await;
     assert!(html.contains("<h1>slack is connected</h1>") && html.contains("You can close this window"));
     assert!(!html.contains("<script") && !policy.contains("script-src") && !html.contains("data-message"));
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"));
@@ -31,8 +28,8 @@ async fn b9_without_return_to_there_is_no_script() {
 
 #[tokio::test]
 async fn b9_the_message_goes_to_the_exact_origin() {
-    let owner = owner(Some("https://app.example.com:8443/done?x=1&y=\"2\"#here"));
-    let (policy, html) = shown(200, Outcome::Connected, Some(&owner)).await;
+    let target = target(Some("https://app.example.com:8443/done?x=1&y=\"2\"#here"));
+    let (policy, html) = shown(200, Outcome::Connected, Some(&target)).await;
     assert!(policy.contains("script-src 'sha256-"));
     assert!(html.contains(r#"data-origin="https://app.example.com:8443""#));
     assert!(html.contains(r#"href="https://app.example.com:8443/done?x=1&amp;y=%222%22#here""#));
@@ -46,7 +43,7 @@ async fn b9_the_message_goes_to_the_exact_origin() {
 #[tokio::test]
 async fn b6_the_providers_text_is_escaped_everywhere() {
     let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
-    let (_, html) = shown(400, Outcome::Failed(said), Some(&owner(Some("https://app.example.com/")))).await;
+    let (_, html) = shown(400, Outcome::Failed(said), Some(&target(Some("https://app.example.com/")))).await;
     assert_eq!(html.matches("<script>").count(), 1, "only our own script");
     assert!(!html.contains("alert(1)</script>") && !html.contains("<a href='"));
     assert!(html.contains("&quot;status&quot;:&quot;error&quot;"));
@@ -57,7 +54,7 @@ async fn b6_the_providers_text_is_escaped_everywhere() {
 async fn b8_unsafe_return_links_are_dropped() {
     for odd in ["//x.example", "\\\\x.example", "javascript:alert(1)", "https://a@x.example/", "data:text/html,x", "x"]
     {
-        let (_, html) = shown(200, Outcome::Connected, Some(&owner(Some(odd)))).await;
+        let (_, html) = shown(200, Outcome::Connected, Some(&target(Some(odd)))).await;
         assert!(!html.contains("href=") && !html.contains("<script"), "{odd}");
     }
 }
@@ -72,8 +69,8 @@ async fn each_failure_tells_the_person_what_to_do() {
 
 #[tokio::test]
 async fn a_used_link_does_not_deny_the_connection_made_with_it() {
-    for owner in [None, Some(&owner(None))] {
-        let (_, html) = shown(401, Outcome::Failed("used"), owner).await;
+    for target in [None, Some(&target(None))] {
+        let (_, html) = shown(401, Outcome::Failed("used"), target).await;
         assert!(html.contains("<h1>This login link is not valid</h1>") && html.contains("all is well"), "{html}");
     }
 }
