@@ -60,6 +60,47 @@ listed_enum! {
 }
 
 listed_enum! {
+    /// A call of the account ADMIN, on `oauth.admin.<name>`. The account is the credential.
+    pub(crate) enum AdminCall {
+        /// Lists API keys of one account or of all.
+        Keys,
+        KeysCreate,
+        KeysRevoke,
+        /// Returns audit events in the order in which they were stored.
+        Events,
+        /// Lists dead letters.
+        Dead,
+        /// Returns advice on how to get a dead letter's command done.
+        DeadRetry,
+        DeadDrop,
+    }
+}
+
+impl AdminCall {
+    /// The last token of the call's subject.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::KeysCreate => "keys-create",
+            Self::KeysRevoke => "keys-revoke",
+            Self::Events => "events",
+            Self::Dead => "dead",
+            Self::DeadRetry => "dead-retry",
+            Self::DeadDrop => "dead-drop",
+        }
+    }
+
+    pub(crate) fn subject(self) -> String {
+        subject::admin_call(self.as_str())
+    }
+
+    pub(crate) fn parse_subject(subject: &str) -> Option<Self> {
+        let name = subject::parse_admin_call(subject)?;
+        Self::ALL.iter().copied().find(|call| call.as_str() == name)
+    }
+}
+
+listed_enum! {
     /// An operation of the HTTP interface: a method on one path or several.
     pub(crate) enum Operation {
         Callback,

@@ -1,5 +1,6 @@
 //! The program's commands.
 
+mod admin;
 mod api_keys;
 mod configs;
 mod connections;
@@ -40,8 +41,7 @@ pub struct Arguments {
 enum Command {
     /// Run the gateway, a worker, or both.
     Serve(serve::Options),
-    /// Create missing streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `worker` or
-    /// `admin`).
+    /// Create missing streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `setup`).
     Setup(setup::Options),
     /// Create, list and revoke API keys (as `admin`).
     #[command(subcommand)]
@@ -80,7 +80,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         // A person sees the command's output, so the log shows only warnings. A failed connection is the command's
         // error, so the client library's own lines would repeat it.
         "warn,async_nats=off".clone_into(&mut config.log.filter);
-        if matches!(arguments.command, Command::Config(_) | Command::Connections(_) | Command::Doctor(_)) {
+        if !matches!(arguments.command, Command::Setup(_) | Command::Keys(_)) {
             // These commands print what the server refuses.
             "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
@@ -89,11 +89,11 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Serve(options) => serve::run(config, options).await,
         Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
-        Command::ApiKeys(command) => api_keys::run(&config, command).await.map_err(with_advice),
+        Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Config(options) => configs::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
         Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice),
-        Command::Dead(command) => dead::run(&config, command).await.map_err(with_advice),
+        Command::Dead(command) => dead::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
         Command::Openapi => print_line(crate::gateway::OPENAPI),

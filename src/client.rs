@@ -30,7 +30,6 @@ use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde_json::Value;
 
-pub(crate) use self::token_source::parse_push;
 pub use self::token_source::{TokenSource, TokenSourceError};
 use crate::command::HEADER_RETRY_AFTER;
 use crate::jetstream::header;
@@ -82,8 +81,13 @@ impl CallError {
 /// # Errors
 /// After [`CallError::TimedOut`] a refresh or deletion may have been carried out. All other errors mean that it was not.
 pub async fn call(client: &Client, account: &Account, call: NodeCall, question: &Value) -> Result<Bytes, CallError> {
+    ask(client, call.subject(account), question).await
+}
+
+/// Sends a question to a call's subject and returns the body of the answer.
+pub(crate) async fn ask(client: &Client, subject: String, question: &Value) -> Result<Bytes, CallError> {
     let request = Request::new().payload(question.to_string().into()).timeout(Some(CALL_TIMEOUT));
-    let answer = client.send_request(call.subject(account), request).await.map_err(|error| match error.kind() {
+    let answer = client.send_request(subject, request).await.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => CallError::NoWorker,
         RequestErrorKind::TimedOut => CallError::TimedOut,
         RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded | RequestErrorKind::Other => {

@@ -97,6 +97,9 @@ pub(crate) struct Event<'a> {
     /// Sequence of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
+    /// End of the access token of that record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expiry: Option<Timestamp>,
     /// Id of the HTTP request, as in the gateway's log. An event of a sum has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<&'a str>,
@@ -151,6 +154,7 @@ impl<'a> Event<'a> {
             actor,
             reason: None,
             sequence: None,
+            expiry: None,
             request_id: None,
             client_address: None,
             count: None,
@@ -176,6 +180,7 @@ impl<'a> Event<'a> {
             actor,
             reason: None,
             sequence: None,
+            expiry: None,
             request_id: None,
             client_address: None,
             count: None,
@@ -196,6 +201,7 @@ impl<'a> Event<'a> {
             actor,
             reason: Some(reason),
             sequence: None,
+            expiry: None,
             request_id: None,
             client_address: None,
             count: Some(count),

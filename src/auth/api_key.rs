@@ -80,24 +80,24 @@ pub(crate) struct StoredKey {
 }
 
 /// A key for display: everything but the hash.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ListedKey {
     /// The middle part of the key.
     pub id: String,
     pub account: Account,
     /// Absent if the key was made with scopes.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role: Option<Role>,
     /// The scopes that the key has now.
     pub scopes: Scopes,
-    #[serde(skip_serializing_if = "Networks::is_empty")]
+    #[serde(default, skip_serializing_if = "Networks::is_empty")]
     pub networks: Networks,
     pub name: String,
     pub created: Timestamp,
     pub expires: Timestamp,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<NonZeroU32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used: Option<Timestamp>,
 }
 

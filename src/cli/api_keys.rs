@@ -2,21 +2,32 @@
 
 use std::num::NonZeroU32;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use jiff::Timestamp;
-use serde_json::json;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
+use super::admin::Admin;
 use super::print::{self, print_line};
-use crate::auth::api_key::{self, Author, EXPIRES_DAYS, LifetimeError, ListedKey, NewKey};
-use crate::command::Origin;
+use crate::auth::api_key::{self, EXPIRES_DAYS, LifetimeError, ListedKey};
+use crate::call::AdminCall;
+use crate::client::CallError;
 use crate::config::Config;
-use crate::rights::{Grant, Networks, Rights, Role, Scope, Wish};
+use crate::rights::{Networks, Role, Scope, Scopes};
+use crate::secret::Secret;
 use crate::subject::Account;
 use crate::system;
 
-/// Author in the audit log.
-const AUTHOR: Author<'static> = Author { actor: "cli", origin: Origin { client_address: None, request_id: None } };
+/// The answer to a creation, as far as people see it.
+#[derive(Deserialize)]
+struct Created {
+    id: String,
+    account: Account,
+    #[serde(default)]
+    role: Option<Role>,
+    key: Secret,
+}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -75,45 +86,53 @@ fn parse_days(text: &str) -> Result<u16, LifetimeError> {
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
     match command {
         Command::Create { account, role, scopes, networks, name, expires, rate_limit, json } => {
-            let grant = scopes.map_or(Grant::Role(role), |scopes| Grant::Scopes(scopes.into_iter().collect()));
-            let networks = Networks::parse(&networks)?;
-            let wish = Wish { grant, networks, end: api_key::end_of(Some(expires), system::now())? };
-            let rights = Rights::all().derive(wish, &config.auth.member_scopes)?;
-            create(config, NewKey { account, rights, name, rate_limit }, expires, json).await
+            let mut question = Map::from_iter([
+                ("account".to_owned(), json!(account)),
+                ("name".to_owned(), json!(name)),
+                ("networks".to_owned(), json!(Networks::parse(&networks)?)),
+                ("expires_days".to_owned(), json!(expires)),
+                ("rate_limit".to_owned(), json!(rate_limit)),
+            ]);
+            match scopes {
+                Some(scopes) => question.insert("scopes".to_owned(), json!(Scopes::from_iter(scopes))),
+                None => question.insert("role".to_owned(), json!(role)),
+            };
+            create(config, question, json).await
         }
         Command::List { account, json } => list(config, account.as_ref(), json).await,
         Command::Revoke { id, json } => revoke(config, &id, json).await,
     }
 }
 
-async fn create(config: &Config, new: NewKey, expires_days: u16, as_json: bool) -> anyhow::Result<()> {
-    let nats = super::connect(config).await?;
-    let may_be_admin = config.auth.admin_accounts.contains(&new.account);
-    let (key, listed) = api_key::create(&nats, new, &AUTHOR, &config.auth.member_scopes).await?;
+async fn create(config: &Config, question: Map<String, Value>, as_json: bool) -> anyhow::Result<()> {
+    let expires_days = question.get("expires_days").cloned().unwrap_or_default();
+    let mut created = Admin::connect(config).await?.call(AdminCall::KeysCreate, question).await?;
     if as_json {
-        let mut created = json!(listed);
         if let Some(fields) = created.as_object_mut() {
-            fields.insert("key".to_owned(), key.expose().into());
-            fields.insert("expires_days".to_owned(), expires_days.into());
+            fields.insert("expires_days".to_owned(), expires_days);
         }
         return print_line(&created.to_string());
     }
-    let ListedKey { id, account, role, .. } = listed;
+    let Created { id, account, role, key } = serde_json::from_value(created).context("cannot read the answer")?;
     print_line(key.expose())?;
     eprintln!(
         "Key {id} of account {account}, valid for {expires_days} days. It is not shown again; send it as `X-Api-Key`."
     );
-    if role == Some(Role::Admin) && !may_be_admin {
+    if role == Some(Role::Admin) && !config.auth.admin_accounts.contains(&account) {
         eprintln!("To change configs with this key, add the account to `auth.admin_accounts` of the workers.");
     }
     Ok(())
 }
 
 async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyhow::Result<()> {
-    let mut keys = api_key::list(&super::connect(config).await?, account, &config.auth.member_scopes).await?;
-    keys.sort_by_key(|key| key.created);
+    let mut question = Map::new();
+    question.extend(account.map(|account| ("account".to_owned(), json!(account))));
+    let listed = Admin::connect(config).await?.list(AdminCall::Keys, question).await?;
+    let read = |key: &Value| Ok((key.clone(), ListedKey::deserialize(key).context("cannot read the answer")?));
+    let mut keys = listed.iter().map(read).collect::<anyhow::Result<Vec<(Value, ListedKey)>>>()?;
+    keys.sort_by_key(|(_, key)| key.created);
     if as_json {
-        return keys.iter().try_for_each(|key| print_line(&json!(key).to_string()));
+        return keys.iter().try_for_each(|(key, _)| print_line(&key.to_string()));
     }
     if keys.is_empty() {
         return print_line("no API keys; `tokenbus api-keys create --account A…` makes one");
@@ -126,7 +145,7 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     };
     let header = ["ID", "NAME", "RIGHTS", "NETWORKS", "CREATED", "EXPIRES", "LAST USED", "LIMIT", "ACCOUNT"];
     table.set_header(cells(header.map(str::to_owned).to_vec()));
-    for key in keys {
+    for (_, key) in keys {
         table.add_row(cells(row(key, system::now())));
     }
     print_line(&print::render(&table))
@@ -158,11 +177,16 @@ async fn revoke(config: &Config, id: &str, json: bool) -> anyhow::Result<()> {
         // The argument may be a whole key, so the error does not repeat it.
         bail!("not a key's id: it has 12 hexadecimal digits; see `tokenbus api-keys list`");
     }
-    let nats = super::connect(config).await?;
-    match api_key::revoke(&nats, id, None, &AUTHOR).await? {
-        Some(account) => print::print_success(&format!("key {id} of account {account} revoked"), json),
-        None => bail!("no API key has the id {id}, or it is revoked already; see `tokenbus api-keys list`"),
-    }
+    let question = Map::from_iter([("key_id".to_owned(), json!(id))]);
+    let revoked = Admin::connect(config).await?.call(AdminCall::KeysRevoke, question).await;
+    let revoked = match revoked {
+        Err(error) if error.downcast_ref().is_some_and(CallError::is_unknown) => {
+            bail!("no API key has the id {id}, or it is revoked already; see `tokenbus api-keys list`")
+        }
+        answer => answer?,
+    };
+    let account = revoked.get("account").and_then(Value::as_str).unwrap_or_default();
+    print::print_success(&format!("key {id} of account {account} revoked"), json)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `connections`: an account's connections, by the same calls that workflow nodes make.
 
 mod client;
+mod events;
 mod login;
 mod reason;
 mod show;

@@ -1,11 +1,14 @@
 //! `dead`: dead letters, the commands that workers gave up.
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
+use serde_json::{Map, Value, json};
 
+use super::admin::Admin;
 use super::print::{self, print_line};
+use crate::call::AdminCall;
 use crate::config::Config;
-use crate::protocol::commands::{self as queue, NumberedLetter};
+use crate::protocol::commands::NumberedLetter;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -31,46 +34,31 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {
-    let nats = super::connect(config).await?;
+    let admin = Admin::connect(config).await?;
+    let named = |number: u64| Map::from_iter([("number".to_owned(), json!(number))]);
     match command {
-        Command::List { json: true } => {
-            for NumberedLetter { number, letter } in queue::dead_letters(&nats).await? {
-                print_line(&serde_json::json!({ "number": number, "letter": letter }).to_string())?;
+        Command::List { json } => {
+            let letters = admin.list(AdminCall::Dead, Map::new()).await?;
+            if json {
+                letters.iter().try_for_each(|letter| print_line(&letter.to_string()))
+            } else {
+                print_table(letters)
             }
         }
-        Command::List { json: false } => print_line(&table(&queue::dead_letters(&nats).await?))?,
         Command::Retry { number } => {
-            let Some(letter) = queue::dead_letters(&nats).await?.into_iter().find(|letter| letter.number == number)
-            else {
-                bail!("{}", unknown(number));
-            };
-            bail!("{}", advice(&letter));
+            let answer = admin.call(AdminCall::DeadRetry, named(number)).await?;
+            bail!("{}", answer.get("advice").and_then(Value::as_str).unwrap_or_default())
         }
         Command::Drop { number, json } => {
-            if !queue::dead_letters(&nats).await?.iter().any(|letter| letter.number == number) {
-                bail!("{}", unknown(number));
-            }
-            queue::delete_dead_letter(&nats, number).await?;
-            print::print_success(&format!("dead letter {number} dropped"), json)?;
+            admin.call(AdminCall::DeadDrop, named(number)).await?;
+            print::print_success(&format!("dead letter {number} dropped"), json)
         }
     }
-    Ok(())
 }
 
-fn unknown(number: u64) -> String {
-    format!("no dead letter has the number {number}; see `tokenbus dead list`")
-}
-
-fn advice(NumberedLetter { letter, .. }: &NumberedLetter) -> String {
-    let subject = &letter.subject;
-    match subject.rsplit('.').next() {
-        Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
-        Some("put" | "delete") => format!("{subject}: its sealed content is not stored; send the request again"),
-        Some(_) if letter.reason.starts_with("webhook:") => {
-            format!("{subject}: its receiver did not accept it for ten hours; the event is still in `OAUTH_EVENTS`")
-        }
-        _ => format!("{subject}: cannot be sent again from here"),
-    }
+fn print_table(letters: Vec<Value>) -> anyhow::Result<()> {
+    let letters = letters.into_iter().map(serde_json::from_value).collect::<Result<Vec<NumberedLetter>, _>>();
+    print_line(&table(&letters.context("cannot read the answer")?))
 }
 
 fn table(letters: &[NumberedLetter]) -> String {

@@ -28,6 +28,8 @@ enum Role {
     Edge,
     /// Workers.
     Worker,
+    /// `tokenbus setup`.
+    Setup,
     /// A person who inspects the store.
     Operator,
     /// A person who changes configs and API keys.
@@ -41,7 +43,7 @@ impl Role {
 
     /// Returns true if the role's NATS user may read streams.
     fn sees_streams(self) -> bool {
-        self != Self::Edge
+        !matches!(self, Self::Edge | Self::Admin)
     }
 
     /// Returns true if the role works only while a worker runs elsewhere.

@@ -22,7 +22,7 @@ pub(super) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K6
 const START: Duration = Duration::from_secs(30);
 /// Interval of the check whether a process has started.
 const LOOK: Duration = Duration::from_millis(20);
-const USERS: [&str; 5] = ["worker", "operator", "admin", "edge", "demo"];
+const USERS: [&str; 6] = ["worker", "setup", "operator", "admin", "edge", "demo"];
 
 /// The running processes, in start order.
 pub(super) struct Stack {
@@ -42,18 +42,18 @@ impl Stack {
     pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<Gateway> {
         self.start_nats(options).await?;
         self.command("worker", &["keys", "generate"]).await?;
-        self.command("worker", &["setup"]).await?;
-        let arguments = ["api-keys", "create", "--account", ACCOUNT, "--role", "admin", "--name", "demo", "--json"];
-        let made = self.command("admin", &arguments).await?;
-        let api_key = parse_api_key(&made).context("`api-keys create` printed no key")?;
+        self.command("setup", &["setup"]).await?;
         self.serve("worker")?;
         self.serve("edge")?;
         let edge = self.children.last_mut().context("no gateway")?;
         let line = edge.line().await?;
         let url = line.strip_prefix("listening on ").context("the gateway did not print its address")?.to_owned();
-        let gateway = Gateway { browser: Browser::new()?, url, api_key };
-        self.until_ready(&gateway).await?;
-        Ok(gateway)
+        let browser = Browser::new()?;
+        self.until_ready(&browser, &url).await?;
+        let arguments = ["api-keys", "create", "--account", ACCOUNT, "--role", "admin", "--name", "demo", "--json"];
+        let made = self.command("admin", &arguments).await?;
+        let api_key = parse_api_key(&made).context("`api-keys create` printed no key")?;
+        Ok(Gateway { browser, url, api_key })
     }
 
     async fn start_nats(&mut self, options: &Options) -> anyhow::Result<()> {
@@ -122,10 +122,10 @@ impl Stack {
         Ok(())
     }
 
-    async fn until_ready(&mut self, gateway: &Gateway) -> anyhow::Result<()> {
+    async fn until_ready(&mut self, browser: &Browser, url: &str) -> anyhow::Result<()> {
         let end = Instant::now() + START;
         loop {
-            let got = gateway.browser.get(&format!("{}/readyz", gateway.url), "application/json").await;
+            let got = browser.get(&format!("{url}/readyz"), "application/json").await;
             if got.as_ref().is_ok_and(|got| got.status.is_success()) {
                 return Ok(());
             }

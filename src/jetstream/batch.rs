@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Serialize;
 
@@ -106,6 +107,30 @@ pub(crate) async fn page(
     let more = batch.pending > 0;
     let entries = batch.messages.into_iter().filter_map(|message| value_entry(bucket, message)).collect();
     Ok(Page { entries, total, more })
+}
+
+/// A message of [`after`].
+pub(crate) struct NumberedMessage {
+    pub sequence: u64,
+    pub payload: Bytes,
+}
+
+/// Returns messages of a stream that match a filter and were stored after the given sequence, oldest first, as many as the
+/// limits allow.
+pub(crate) async fn after(
+    nats: &Nats,
+    stream: &str,
+    filter: String,
+    sequence: u64,
+    limits: PageLimits,
+) -> Result<Vec<NumberedMessage>, NatsError> {
+    let (seq, next_by_subj) = (sequence.saturating_add(1), Some(filter));
+    let query = Query { seq, next_by_subj, batch: limits.entries, max_bytes: limits.bytes, ..Query::default() };
+    let numbered = |message: Message| {
+        let sequence = text(&message.headers?, SEQUENCE).parse().ok()?;
+        Some(NumberedMessage { sequence, payload: message.payload })
+    };
+    Ok(get_unlimited(nats, stream, &query).await?.messages.into_iter().filter_map(numbered).collect())
 }
 
 /// Returns those of the given subjects on which a stream holds a message. At most [`MAX_SUBJECTS`].

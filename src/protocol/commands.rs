@@ -111,7 +111,7 @@ pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &
 }
 
 /// A stored dead letter.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NumberedLetter {
     /// The letter's sequence in the stream.
     pub number: u64,

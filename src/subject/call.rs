@@ -1,6 +1,6 @@
 //! Subjects of calls and events. Those of nodes carry the account; the bus enforces that it is the caller's own.
 
-use super::{Account, ConnectionKey, NameError, ROOT, tokens};
+use super::{Account, ConnectionKey, ConnectionName, Integration, NameError, ROOT, tokens};
 
 /// Prefix of questions about micro services.
 const SERVICES: &str = "$SRV";
@@ -123,4 +123,29 @@ pub(crate) fn service_calls(name: &str, id: &str) -> [String; 3] {
 #[must_use]
 pub(crate) fn service_call(subject: &str) -> Option<&str> {
     subject.strip_prefix(SERVICES)?.strip_prefix('.')?.split('.').next()
+}
+
+/// Subject of an admin's call, by the call's name.
+#[must_use]
+pub(crate) fn admin_call(call: &str) -> String {
+    format!("oauth.admin.{call}")
+}
+
+/// Returns the name of the admin's call that has this subject.
+#[must_use]
+pub(crate) fn parse_admin_call(subject: &str) -> Option<&str> {
+    subject.strip_prefix("oauth.admin.").filter(|call| !call.contains('.'))
+}
+
+/// Filter of the audit events of one account or of all, about one integration or connection or about all.
+#[must_use]
+pub(crate) fn events_matching(
+    account: Option<&Account>,
+    integration: Option<&Integration>,
+    connection: Option<&ConnectionName>,
+) -> String {
+    let account = account.map_or("*", Account::as_str);
+    let integration = integration.map_or("*", Integration::as_str);
+    let connection = connection.map_or("*", ConnectionName::as_str);
+    format!("ms.oauth.{account}.event.{integration}.{connection}.*")
 }

@@ -47,6 +47,8 @@ pub(crate) const EVENTS: &str = "ms.oauth.*.event.*.*.*";
 pub(crate) const ADMIN_EDGE: &str = "admin";
 /// All calls of gateways.
 pub(crate) const EDGE_CALLS: &str = "oauth.edge.*";
+/// All calls of the account ADMIN.
+pub(crate) const ADMIN_CALLS: &str = "oauth.admin.*";
 /// Request for the account's JetStream limits.
 pub(crate) const JETSTREAM_INFO: &str = "$JS.API.INFO";
 /// Request to all workers for the ids of the sealing keys that they hold.

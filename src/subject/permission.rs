@@ -5,9 +5,9 @@ use std::fmt;
 
 use super::pattern::{covers, overlap};
 use super::{
-    API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO, META, NONCES, OAUTH, OAUTH_COMMANDS,
-    OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter, direct_get, kv_stream, kv_subject,
-    message_delete, message_get, stream_info,
+    ADMIN_CALLS, ADMIN_EDGE, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO, META,
+    NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
+    direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info,
 };
 
 /// Request for the permissions of the user that sends it.
@@ -129,10 +129,16 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
         publish("to ask other workers for their sealing keys", [WORKER_KEYS]),
         publish("to remove unreadable commands from the queue", [message_delete(OAUTH_COMMANDS)]),
+        publish("to drop dead letters", [message_delete(OAUTH_DEAD)]),
+        publish(
+            "to list events and dead letters",
+            [direct_get(OAUTH_EVENTS), format!("$JS.API.CONSUMER.CREATE.{OAUTH_DEAD}.>")],
+        ),
         publish("to read commands in progress", [message_get(OAUTH_COMMANDS)]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list stored values", ["$JS.FC.>"]),
         subscribe("calls of gateways", [EDGE_CALLS]),
+        subscribe("calls of the admin", [ADMIN_CALLS]),
         subscribe("calls of nodes", ["ms.oauth.*.*", "$SRV.>"]),
         subscribe("questions of other workers", [WORKER_KEYS]),
         subscribe("replies to its own commands", [Waiter::Worker("*".to_owned()).replies()]),
@@ -164,19 +170,44 @@ pub(crate) fn needed_by_operator(inbox_prefix: &str) -> Vec<Permission> {
     .concat()
 }
 
-/// For people who change data with `tokenbus` commands.
+/// For `tokenbus setup`.
+#[must_use]
+pub(crate) fn needed_by_setup(inbox_prefix: &str) -> Vec<Permission> {
+    let streams = || STREAMS.into_iter().map(str::to_owned).chain(BUCKETS.map(kv_stream));
+    [
+        needed_by_all(inbox_prefix),
+        publish("to read the limits of JetStream", [JETSTREAM_INFO]),
+        publish("to check the configuration of streams", streams().map(|name| stream_info(&name))),
+        publish("to declare streams", ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]),
+        publish("to read stored values", streams().map(|name| message_get(&name))),
+        publish("to list stored values", BUCKETS.map(|name| format!("$JS.API.CONSUMER.CREATE.{}.>", kv_stream(name)))),
+        publish("to write buckets", BUCKETS.map(|bucket| kv_subject(bucket, ">"))),
+        publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
+    ]
+    .concat()
+}
+
+/// For people who change data with `tokenbus` commands, in an account of their own.
 #[must_use]
 pub(crate) fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
     [
-        needed_by_operator(inbox_prefix),
-        publish("to declare streams", ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*"]),
-        publish("to write API keys and sealing key ids", [API_KEYS, META].map(|bucket| kv_subject(bucket, ">"))),
-        publish("to read API keys", [message_get(&kv_stream(API_KEYS))]),
-        publish("to delete dead letters", [message_delete(OAUTH_DEAD)]),
-        publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
-        publish("to publish events about API keys", ["ms.oauth.*.event._._.*"]),
-        publish("to call workers", [EDGE_CALLS, "ms.oauth.*.*"]),
-        publish("to send commands", [COMMANDS]),
+        needed_by_all(inbox_prefix),
+        publish("to manage API keys, events and dead letters", [ADMIN_CALLS]),
+        publish("to call workers with an API key", [EDGE_CALLS]),
+        publish("to make nodes' calls", ["ms.oauth.*.*"]),
+        publish("to change configs", [Verb::Put, Verb::Delete].map(Verb::filter)),
+        subscribe("replies to its commands", [Waiter::Edge(ADMIN_EDGE.to_owned()).replies()]),
+    ]
+    .concat()
+}
+
+/// With any of these, an attacker who has the admin's password could write into buckets past the workers.
+#[must_use]
+pub(crate) fn forbidden_to_admin() -> Vec<Permission> {
+    [
+        publish("to write buckets", ["$KV.>"]),
+        publish("to use JetStream", ["$JS.API.>"]),
+        publish("to write records", ["oauth.record.>"]),
     ]
     .concat()
 }
@@ -249,6 +280,7 @@ mod tests {
         for (needed, forbidden) in [
             (needed_by_edge("_INBOX_edge", &Waiter::Edge("x".to_owned())), forbidden_to_edge()),
             (needed_by_operator("_INBOX_operator"), forbidden_to_operator()),
+            (needed_by_admin("_INBOX_admin"), forbidden_to_admin()),
         ] {
             for Permission { act, subject, .. } in needed {
                 let meets = |other: &&Permission| other.act == act && overlap(&other.subject, &subject);

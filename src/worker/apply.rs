@@ -85,7 +85,7 @@ pub(super) async fn apply_record(
     // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
     //    again under the same message id, and the server drops it.
     let mut event = Event::about(&job.subject, details.kind, details.actor, system::now());
-    (event.sequence, event.reason) = (Some(record.sequence), details.reason);
+    (event.sequence, event.reason, event.expiry) = (Some(record.sequence), details.reason, connection.expiry);
     job.publish_event(&context.nats, &event).await?;
     fail_point!("apply_2_event_published");
     // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place

@@ -1,11 +1,14 @@
 //! Calls: requests with an answer that are not stored.
 //!
-//! A gateway's call is authenticated by the credential that it carries, a node's by the account in its subject, which the
-//! bus guarantees. Calls that both may make have one implementation ([`answer_call`]).
+//! A gateway's call is authenticated by the credential that it carries, a node's by the account in its subject, and the
+//! admin's by its subject, which the bus guarantees. Calls that gateways and nodes may make have one implementation
+//! ([`answer_call`]).
 //!
-//! Calls of gateways and of nodes arrive on connections of their own, without headers ([`crate::jetstream::receiver`]):
-//! nothing that a caller writes can end them. Answers go out on the worker's ordinary connection.
+//! Calls of gateways, of nodes and of the admin arrive on connections of their own, without headers
+//! ([`crate::jetstream::receiver`]): nothing that a caller writes can end them. Answers go out on the worker's ordinary
+//! connection.
 
+mod admin;
 mod change;
 mod gateway;
 mod keys;
@@ -98,7 +101,8 @@ pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         Ok(())
     };
     let gateways = gateway::serve(Arc::clone(&context), stop.clone());
-    let ended = tokio::try_join!(gateways, nodes::serve(Arc::clone(&context), stop.clone()), sums);
+    let admin = admin::serve(Arc::clone(&context), stop.clone());
+    let ended = tokio::try_join!(gateways, nodes::serve(Arc::clone(&context), stop.clone()), admin, sums);
     reads::flush(&context).await;
     // The last answers must leave before the connection is dropped.
     drop(tokio::time::timeout(FLUSH_TIMEOUT, context.nats.client().flush()).await);

@@ -6,7 +6,7 @@ use crate::support::nats::Nats;
 async fn the_shipped_server_config_starts_and_lets_its_users_in() {
     let nats = Nats::start().await;
     assert!(nats.store().exists());
-    for user in ["worker", "operator", "admin", "edge", "demo"] {
+    for user in ["worker", "setup", "operator", "admin", "edge", "demo"] {
         nats.connect(user).await.flush().await.expect("the connection is open");
     }
 }

@@ -53,9 +53,9 @@ impl Bus {
     }
 
     /// Sets the most messages that a stream may hold; -1 for no limit.
-    pub(crate) async fn limit(&self, name: &str, most: i64) {
+    pub(crate) async fn limit(&self, nats: &Nats, name: &str, most: i64) {
         let config = stream::Config { max_messages: most, ..self.info(name).await.config };
-        self.jetstream.update_stream(config).await.expect("the stream can be changed");
+        jetstream::new(nats.connect("setup").await).update_stream(config).await.expect("the stream can be changed");
     }
 
     /// Publishes a message on a subject of a stream.

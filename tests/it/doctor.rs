@@ -34,15 +34,20 @@ async fn statuses(settings: &HashMap<String, String>, role: &str) -> (Option<i32
 #[tokio::test]
 async fn doctor_reports_no_problem_on_a_healthy_setup() {
     let tokenbus = Tokenbus::start(&[]).await;
-    for (user, role) in
-        [("worker", "all"), ("worker", "worker"), ("edge", "edge"), ("operator", "operator"), ("admin", "admin")]
-    {
+    for (user, role) in [
+        ("worker", "all"),
+        ("worker", "worker"),
+        ("setup", "setup"),
+        ("edge", "edge"),
+        ("operator", "operator"),
+        ("admin", "admin"),
+    ] {
         let settings = settings(&tokenbus.nats, user, &tokenbus.keys_file());
         let (code, found, report) = statuses(&settings, role).await;
         assert_eq!(code, Some(0), "{user} as {role}: {report}");
         assert!(!found.values().any(|status| status == "failed" || status == "warning"), "{role}: {report}");
         assert_eq!(found.contains_key("keyring"), user == "worker", "{report}");
-        assert_eq!(found.contains_key("streams"), user != "edge", "{report}");
+        assert_eq!(found.contains_key("streams"), !["edge", "admin"].contains(&user), "{report}");
         let (code, printed, errors) = doctor(&settings, &["--role", role]).await;
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{printed}");
         assert!(printed.ends_with("all is well\n") && !printed.contains('\x1b'), "{printed}");
@@ -125,7 +130,7 @@ async fn doctor_explains_a_user_of_another_role() {
     }
     let mut settings = settings(&nats, "operator", Path::new("none"));
     let printed = tokenbus(&nats, "operator", &["api-keys", "list"]).await;
-    printed.fails(1, "run `tokenbus setup`, and `tokenbus doctor`");
+    printed.fails(1, "this NATS user may not call `oauth.admin.keys`, connect as `admin`");
     settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), "wrong".to_owned());
     let (_, printed, _) = doctor(&settings, &["--role", "operator"]).await;
     assert!(printed.contains("refuses this user: correct `nats.user`"), "{printed}");

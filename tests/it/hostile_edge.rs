@@ -305,7 +305,7 @@ async fn e9_a_captured_command_works_under_no_other_subject_or_id() {
 async fn e9_only_workers_can_send_due_refreshes_and_revocations() {
     let world = World::start().await;
     let mut wire = Wire::connect(&world.fleet.nats, "edge").await;
-    let admin = world.fleet.nats.connect("admin").await;
+    let admin = world.fleet.nats.connect("worker").await;
     for verb in [Verb::Refresh, Verb::Revoke] {
         let subject = CommandSubject::connection(&connection("one"), verb);
         assert!(!wire.may_publish(&subject.subject()).await, "the edge may publish {subject}");

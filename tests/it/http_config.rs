@@ -261,12 +261,12 @@ async fn expired(tokenbus: &Tokenbus) -> String {
     let key = tokenbus.api_key(&new_account(), "member").await;
     let id = key.split('_').nth(1).expect("a key has an id");
     let subject = format!("$KV.oauth_api_keys.{id}");
-    let jetstream = jetstream::new(tokenbus.nats.connect("admin").await);
+    let jetstream = jetstream::new(tokenbus.nats.connect("setup").await);
     let stream = jetstream.get_stream("KV_oauth_api_keys").await.expect("the bucket is there");
     let stored = stream.get_last_raw_message_by_subject(&subject).await.expect("the key is there");
     let mut value: Value = serde_json::from_slice(&stored.payload).expect("a key is kept in JSON");
     value["expires"] = json!("2020-01-01T00:00:00Z");
-    let ack = jetstream.publish(subject, value.to_string().into()).await.expect("the admin may write keys");
+    let ack = jetstream.publish(subject, value.to_string().into()).await.expect("setup may write keys");
     ack.await.expect("the bucket takes it");
     key
 }

@@ -106,6 +106,7 @@ mod nats_tenant;
 mod nats_tls;
 #[cfg(test)]
 mod nats_topology;
+mod nats_writers;
 #[cfg(test)]
 mod nodes;
 #[cfg(feature = "failpoints")]

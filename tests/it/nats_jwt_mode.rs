@@ -19,10 +19,12 @@ use crate::support::root;
 use crate::support::tokenbus::{PROGRAM, run};
 
 /// Exports of `OAUTH`: subject, kind, position of the account's key; without one it is private.
-const EXPORTS: [(&str, &str, u8); 6] = [
+const EXPORTS: [(&str, &str, u8); 8] = [
     ("ms.integration.oauth.*.*.*.*", "service", 0),
     ("oauth.edge.*", "service", 0),
     ("oauth.reply.*.*", "stream", 0),
+    ("oauth.admin.*", "service", 0),
+    ("oauth.node.*.*", "service", 0),
     ("ms.integration.oauth.*.*.*", "stream", 4),
     ("ms.oauth.*.event.*.*.*", "stream", 3),
     ("ms.oauth.*.*", "service", 3),
@@ -60,7 +62,7 @@ impl Mode {
     async fn start() -> Self {
         let operator = KeyPair::new_operator();
         let keys: HashMap<_, _> =
-            ["SYS", "OAUTH", "EDGE", "acme", "other"].map(|name| (name, KeyPair::new_account())).into();
+            ["SYS", "OAUTH", "EDGE", "ADMIN", "acme", "other"].map(|name| (name, KeyPair::new_account())).into();
         let exports = EXPORTS.map(|(subject, kind, position)| match position {
             0 => json!({ "name": subject, "subject": subject, "type": kind, "token_req": true }),
             _ => json!({ "name": subject, "subject": subject, "type": kind, "account_token_position": position }),
@@ -68,19 +70,31 @@ impl Mode {
         let oauth = keys["OAUTH"].public_key();
         let import =
             |subject: &str, kind: &str| json!({ "name": subject, "subject": subject, "account": oauth, "type": kind });
-        let private = EXPORTS.into_iter().filter(|(_, _, position)| *position == 0).map(|(subject, kind, _)| {
-            let claims = json!({ "subject": subject, "kind": kind, "type": "activation", "version": 2 });
-            let mut import = import(subject, kind);
-            import["token"] = jwt(&keys["OAUTH"], &keys["EDGE"].public_key(), subject, &claims).into();
-            import
-        });
-        let private: Vec<Value> = private.collect();
+        let private = |account: &str| {
+            let admins = |subject: &str| ["oauth.admin.*", "oauth.node.*.*"].contains(&subject);
+            let exports = EXPORTS.into_iter().filter(|(_, _, position)| *position == 0);
+            let wanted = exports.filter(|(subject, _, _)| account == "ADMIN" || !admins(subject));
+            let imports = wanted.map(|(subject, kind, _)| {
+                let claims = json!({ "subject": subject, "kind": kind, "type": "activation", "version": 2 });
+                let mut import = import(subject, kind);
+                import["token"] = jwt(&keys["OAUTH"], &keys[account].public_key(), subject, &claims).into();
+                if subject == "oauth.node.*.*" {
+                    import["local_subject"] = "ms.oauth.$1.$2".into();
+                }
+                import
+            });
+            imports.collect::<Vec<Value>>()
+        };
         let mut preload = Vec::new();
         for (name, key) in &keys {
             let public = key.public_key();
             let claims = match *name {
-                "OAUTH" => account(&[], &exports, -1),
-                "EDGE" => account(&private, &[], 0),
+                "OAUTH" => {
+                    let mut claims = account(&[], &exports, -1);
+                    claims["mappings"] = json!({ "oauth.node.*.*": [{ "subject": "ms.oauth.$1.$2" }] });
+                    claims
+                }
+                "EDGE" | "ADMIN" => account(&private(name), &[], 0),
                 "SYS" => account(&[], &[], 0),
                 _ => account(
                     &[
@@ -146,9 +160,9 @@ impl Mode {
 #[tokio::test]
 async fn the_program_works_with_the_documented_users_in_operator_mode() {
     let mode = Mode::start().await;
-    let (admin, worker) = (mode.settings("OAUTH", "admin"), mode.settings("OAUTH", "worker"));
-    run(&admin, &["keys", "generate"]).await;
-    run(&admin, &["setup"]).await;
+    let (setup, worker) = (mode.settings("OAUTH", "setup"), mode.settings("OAUTH", "worker"));
+    run(&setup, &["keys", "generate"]).await;
+    run(&setup, &["setup"]).await;
     let log = mode.folder.path().join("log");
     let _serving = Running::start(Path::new(PROGRAM), &log, |command| {
         command.envs(&worker).args(["serve", "--role", "worker"]);
@@ -160,12 +174,18 @@ async fn the_program_works_with_the_documented_users_in_operator_mode() {
     };
     let ready = tokio::time::timeout(std::time::Duration::from_mins(1), ready).await;
     assert!(ready.is_ok(), "{}", std::fs::read_to_string(&log).unwrap());
-    for (account, role) in [("OAUTH", "worker"), ("OAUTH", "operator"), ("OAUTH", "admin"), ("EDGE", "edge")] {
+    let users = [("OAUTH", "worker"), ("OAUTH", "setup"), ("OAUTH", "operator"), ("ADMIN", "admin"), ("EDGE", "edge")];
+    for (account, role) in users {
         let mut doctor = Command::new(PROGRAM);
         let doctor = doctor.args(["doctor", "--role", role]).envs(mode.settings(account, role)).output().await.unwrap();
         let printed = String::from_utf8_lossy(&doctor.stdout).into_owned();
         assert!(doctor.status.success() && printed.ends_with("all is well\n"), "{role}: {printed}");
     }
+    let (admin, acme) = (mode.settings("ADMIN", "admin"), mode.keys["acme"].public_key());
+    let created = run(&admin, &["api-keys", "create", "--account", &acme]).await;
+    assert!(created.starts_with("tb_"), "{created}");
+    let listed = run(&admin, &["connections", "--account", &acme, "list"]).await;
+    assert_eq!(listed, "no connections\n");
 }
 
 #[tokio::test]

@@ -103,7 +103,8 @@ async fn all_shipped_users_have_the_permissions_they_need() {
         ("worker", &["worker", "all"][..]),
         ("edge", &["edge"]),
         ("operator", &["operator"]),
-        ("admin", &["admin", "operator"]),
+        ("setup", &["setup"]),
+        ("admin", &["admin"]),
     ] {
         for role in roles {
             let settings = settings(&world.tokenbus.nats, user, &keys);

@@ -211,12 +211,26 @@ async fn e9_the_workers_themselves_cannot_publish_a_token_or_delete_a_stream() {
     }
 }
 
+/// Only calls reach the workers, and they write the events.
 #[tokio::test]
-async fn g2_the_admin_user_publishes_key_events_and_no_others() {
+async fn g2_the_admin_user_publishes_no_event_and_reaches_no_stream() {
     let nats = Nats::start().await;
     let mut admin = Wire::connect(&nats, "admin").await;
-    assert!(admin.may_publish("ms.oauth.A.event._._.api_key_revoked").await);
-    for subject in ["ms.oauth.A.event.odd.one.connected", "ms.oauth.A.event.odd._.config_put"] {
+    let more =
+        ["ms.oauth.A.event._._.api_key_revoked", "ms.oauth.A.event.odd.one.connected", "$SRV.INFO", "$JS.API.INFO"];
+    for subject in INNER.into_iter().chain(more) {
         assert!(!admin.may_publish(subject).await, "the admin may publish {subject}");
+    }
+    for subject in [">", "ms.>", "ms.integration.oauth.*.*.*", "oauth.>", "oauth.reply.*.*", "_INBOX.>", "$KV.>"] {
+        assert!(!admin.may_subscribe(subject).await, "the admin may subscribe {subject}");
+    }
+    for subject in ["oauth.admin.keys", "ms.oauth.A.token", "oauth.edge.whoami"] {
+        assert!(admin.may_publish(subject).await, "the admin may not publish {subject}");
+    }
+    for user in ["worker", "operator", "edge", "setup"] {
+        let mut other = Wire::connect(&nats, user).await;
+        for subject in ["oauth.admin.keys", "oauth.admin.keys-create", "oauth.node.A.token"] {
+            assert!(!other.may_publish(subject).await, "{user} may publish {subject}");
+        }
     }
 }

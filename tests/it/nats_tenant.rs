@@ -130,7 +130,7 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
     let nats = &world.tokenbus.nats;
     let bus = Bus::of(nats).await;
     let mut inbox = bus.client.subscribe("_INBOX_worker.mine.*").await.unwrap();
-    let others = ["operator", "admin"].map(|user| async move { (user, nats.connect(user).await) });
+    let others = ["operator"].map(|user| async move { (user, nats.connect(user).await) });
     let mut foreign = SelectAll::new();
     for other in others {
         let (user, client) = other.await;
@@ -181,7 +181,7 @@ async fn e6_no_answer_to_an_edge_or_a_tenant_can_be_directed_at_a_record_a_key_o
     let connected = world.connect("two").await;
     assert_eq!(connected.0, 200, "{}", connected.1);
     assert_eq!(bus.consumer("OAUTH_COMMANDS", "exchange").await, exchange, "the consumer was made anew");
-    for user in ["operator", "admin"] {
+    for user in ["operator"] {
         bus.client.publish(format!("_INBOX_{user}.mine.end"), "".into()).await.unwrap();
         let first = foreign.next().await.expect("the inbox works");
         assert!(first.subject.ends_with(".mine.end"), "{}", first.subject);

@@ -13,10 +13,10 @@ use crate::support::tokenbus::{PROGRAM, run, settings};
 
 const STREAMS: [&str; 5] = ["OAUTH", "OAUTH_COMMANDS", "OAUTH_SCHEDULE", "OAUTH_DEAD", "OAUTH_EVENTS"];
 
-/// A bus with nothing on it, and the settings of its admin.
+/// A bus with nothing on it, and the settings for `tokenbus setup`.
 async fn empty() -> (Nats, HashMap<String, String>, TempDir) {
     let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a temporary folder"));
-    let settings = settings(&nats, "admin", &folder.path().join("keys"));
+    let settings = settings(&nats, "setup", &folder.path().join("keys"));
     (nats, settings, folder)
 }
 
@@ -56,8 +56,8 @@ async fn a_stream_with_other_settings_is_named_and_left_unchanged() {
     let bus = Bus::of(&nats).await;
     run(&settings, &["setup"]).await;
     let theirs = stream::Config { max_messages: 7, ..bus.info("OAUTH_EVENTS").await.config };
-    let jetstream = jetstream::new(nats.connect("admin").await);
-    jetstream.update_stream(theirs).await.expect("the admin may change streams");
+    let jetstream = jetstream::new(nats.connect("setup").await);
+    jetstream.update_stream(theirs).await.expect("setup may change streams");
     let before = bus.info("OAUTH_EVENTS").await.config;
 
     let output = Command::new(PROGRAM).arg("setup").envs(&settings).kill_on_drop(true).output().await;
@@ -76,13 +76,13 @@ async fn setup_enables_direct_reads_on_an_existing_stream_and_loses_nothing() {
     let subject = "ms.integration.oauth.A.odd.w.refresh.at";
     bus.fill("OAUTH_SCHEDULE", subject).await;
     let older = stream::Config { allow_direct: false, ..bus.info("OAUTH_SCHEDULE").await.config };
-    let jetstream = jetstream::new(nats.connect("admin").await);
-    jetstream.update_stream(older).await.expect("the admin may change streams");
+    let jetstream = jetstream::new(nats.connect("setup").await);
+    jetstream.update_stream(older).await.expect("setup may change streams");
 
     let keys = folder.path().join("keys");
     run(&settings, &["keys", "generate", "--out", keys.to_str().expect("a plain path")]).await;
     let (user, password) = ("TOKENBUS_NATS__USER".to_owned(), "TOKENBUS_NATS__PASSWORD".to_owned());
-    let admin = settings.clone();
+    let as_setup = settings.clone();
     settings.extend([(user, "worker".to_owned()), (password, nats.password("worker").to_owned())]);
     let mut command = Command::new(PROGRAM);
     let output = command.args(["serve", "--role", "worker"]).envs(&settings).kill_on_drop(true).output();
@@ -92,7 +92,7 @@ async fn setup_enables_direct_reads_on_an_existing_stream_and_loses_nothing() {
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("OAUTH_SCHEDULE") && errors.contains("`tokenbus setup` adjusts them"), "{errors}");
 
-    run(&admin, &["setup"]).await;
+    run(&as_setup, &["setup"]).await;
     let schedule = bus.info("OAUTH_SCHEDULE").await;
     assert!(schedule.config.allow_direct);
     assert_eq!(schedule.state.messages, 1);
@@ -101,16 +101,16 @@ async fn setup_enables_direct_reads_on_an_existing_stream_and_loses_nothing() {
 #[tokio::test]
 async fn a_user_may_be_an_nkey() {
     let (user, stranger) = (nkeys::KeyPair::new_user(), nkeys::KeyPair::new_user());
-    let (from, to) = ("user: admin, password: $NATS_ADMIN_PASSWORD", format!("nkey: {}", user.public_key()));
+    let (from, to) = ("user: setup, password: $NATS_SETUP_PASSWORD", format!("nkey: {}", user.public_key()));
     let nats = Nats::edited(&[(from, &to)], &[]).await;
     let folder = tempfile::tempdir().expect("a temporary folder");
     let seed = folder.path().join("seed");
-    let mut settings = settings(&nats, "admin", &folder.path().join("keys"));
+    let mut settings = settings(&nats, "setup", &folder.path().join("keys"));
     for (name, value) in [
         ("USER", ""),
         ("PASSWORD", ""),
         ("NKEY", seed.to_str().expect("a plain path")),
-        ("INBOX_PREFIX", "_INBOX_admin"),
+        ("INBOX_PREFIX", "_INBOX_setup"),
     ] {
         settings.insert(format!("TOKENBUS_NATS__{name}"), value.to_owned());
     }

@@ -130,7 +130,7 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     connect(&world).await;
     let is_idle = async || bus.info("OAUTH_COMMANDS").await.state.messages == 0;
     eventually("the login is acknowledged", is_idle).await;
-    bus.limit("OAUTH_COMMANDS", 1).await;
+    bus.limit(&world.tokenbus.nats, "OAUTH_COMMANDS", 1).await;
     let other = format!("ms.integration.oauth.config.{INTEGRATION}.{ACCOUNT}.none");
     bus.fill("OAUTH_COMMANDS", &other.replace("config", "x").replace("none", "other")).await;
     bus.due("w").await;
@@ -139,7 +139,7 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
     })
     .await;
     assert_eq!(world.provider.received().len(), 1);
-    bus.limit("OAUTH_COMMANDS", -1).await;
+    bus.limit(&world.tokenbus.nats, "OAUTH_COMMANDS", -1).await;
     eventually("the token is refreshed", async || world.provider.received().len() > 1).await;
 }
 

@@ -70,7 +70,7 @@ impl LosingFleet {
 
     /// Checks that `tokenbus setup` fails with this error.
     async fn setup_fails(&self, arguments: &[&str], expected: &str) {
-        let settings = as_user(&self.fleet.settings, &self.fleet.nats, "admin");
+        let settings = as_user(&self.fleet.settings, &self.fleet.nats, "setup");
         let output = Command::new(PROGRAM).arg("setup").args(arguments).envs(&settings).output().await.unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {errors}");
@@ -152,11 +152,11 @@ async fn e7_start_is_refused_after_only_the_record_stream_was_restored() {
 async fn e7_a_running_worker_reports_a_record_stream_that_went_backwards() {
     let mut lost = LosingFleet::start().await;
     let stored = lost.connect("one").await;
-    let records = lost.fleet.jetstream("admin").await.get_stream("OAUTH").await.unwrap().cached_info().config.clone();
+    let records = lost.fleet.jetstream("setup").await.get_stream("OAUTH").await.unwrap().cached_info().config.clone();
     lost.with_stopped_bus(|records| std::fs::remove_dir_all(records).unwrap()).await;
     // Someone recreates the stream by hand.
     let made = stream::Config { first_sequence: None, ..records };
-    lost.fleet.jetstream("admin").await.create_stream(made).await.unwrap();
+    lost.fleet.jetstream("setup").await.create_stream(made).await.unwrap();
     lost.ready().await;
     let state = lost.fleet.login("one").await;
     let arrived = lost.fleet.arrive(&state, "code");

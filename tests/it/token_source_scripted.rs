@@ -24,7 +24,7 @@ impl ScriptedBus {
     async fn start() -> Self {
         let nats = Nats::start().await;
         let folder = tempfile::tempdir().unwrap();
-        run(&settings(&nats, "admin", folder.path()), &["setup"]).await;
+        run(&settings(&nats, "setup", folder.path()), &["setup"]).await;
         let worker = nats.connect("worker").await;
         let calls = worker.subscribe("ms.oauth.*.token").await.unwrap();
         Nats::flush(&worker).await;

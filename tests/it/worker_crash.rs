@@ -130,7 +130,7 @@ async fn a_command_sent_without_a_worker_waits_for_one() {
     let owner = edge.owner(&state).await;
     worker.kill().await;
     let late = async {
-        let jetstream = fleet.jetstream("admin").await;
+        let jetstream = fleet.jetstream("setup").await;
         eventually("the command is queued", async || {
             jetstream.get_stream("OAUTH_COMMANDS").await.is_ok_and(|stream| stream.cached_info().state.messages == 1)
         })

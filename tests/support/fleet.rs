@@ -69,10 +69,10 @@ impl Fleet {
         let mut settings = settings(&nats, "worker", &keys_file);
         let admins = json!([ACCOUNT, other_account]).to_string();
         settings.insert("TOKENBUS_AUTH__ADMIN_ACCOUNTS".to_owned(), admins);
-        let as_admin = as_user(&settings, &nats, "admin");
-        run(&as_admin, &["keys", "generate", "--out", keys_file.to_str().expect("a plain path")]).await;
-        run(&as_admin, &["setup"]).await;
-        let admin_keys = [admin_key(&as_admin, ACCOUNT).await, admin_key(&as_admin, &other_account).await];
+        let as_setup = as_user(&settings, &nats, "setup");
+        run(&as_setup, &["keys", "generate", "--out", keys_file.to_str().expect("a plain path")]).await;
+        run(&as_setup, &["setup"]).await;
+        let admin_keys = [nats.api_key(ACCOUNT, "admin").await, nats.api_key(&other_account, "admin").await];
 
         let mut as_edge = as_user(&settings, &nats, "edge");
         as_edge.remove("TOKENBUS_SECRETS__KEYS_FILE");
@@ -224,14 +224,14 @@ impl Fleet {
         OwnEdge { bus, _receives: receives }
     }
 
-    /// `tokenbus` with these arguments, as the NATS user `admin`; it must succeed.
+    /// `tokenbus` with these arguments, as the NATS user that the command needs; it must succeed.
     pub(crate) async fn cli(&self, arguments: &[&str]) -> String {
-        run(&as_user(&self.settings, &self.nats, "admin"), arguments).await
+        run(&as_user(&self.settings, &self.nats, user_for(arguments)), arguments).await
     }
 
     /// The same with any result: exit code and output.
     pub(crate) async fn cli_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
-        let settings = as_user(&self.settings, &self.nats, "admin");
+        let settings = as_user(&self.settings, &self.nats, user_for(arguments));
         let output = tokio::process::Command::new(PROGRAM).args(arguments).envs(&settings).output().await;
         let output = output.expect("the program starts");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
@@ -239,9 +239,9 @@ impl Fleet {
 
     /// Waits until no command is queued or under way.
     pub(crate) async fn idle(&self) {
-        let admin = self.jetstream("admin").await;
+        let setup = self.jetstream("setup").await;
         eventually("the queue is empty", async || {
-            let stream = admin.get_stream("OAUTH_COMMANDS").await;
+            let stream = setup.get_stream("OAUTH_COMMANDS").await;
             stream.is_ok_and(|stream| stream.cached_info().state.messages == 0)
         })
         .await;
@@ -249,8 +249,8 @@ impl Fleet {
 
     /// Number of deliveries by the consumer of that verb.
     pub(crate) async fn deliveries(&self, verb: &str) -> u64 {
-        let admin = self.jetstream("admin").await;
-        let info = admin.get_stream_no_info("OAUTH_COMMANDS").await.expect("a name");
+        let setup = self.jetstream("setup").await;
+        let info = setup.get_stream_no_info("OAUTH_COMMANDS").await.expect("a name");
         let info = info.consumer_info(verb).await.expect("the verb has a consumer");
         info.delivered.consumer_sequence
     }
@@ -266,7 +266,7 @@ impl Fleet {
     /// The connection in the bucket, and how often the bucket was written.
     pub(crate) async fn stored(&self, connection: &str) -> (Option<Value>, u64) {
         let key = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{connection}");
-        let stream = self.jetstream("admin").await.get_stream("KV_oauth_connections").await.expect("the bucket");
+        let stream = self.jetstream("setup").await.get_stream("KV_oauth_connections").await.expect("the bucket");
         let found = stream.get_last_raw_message_by_subject(&key).await.ok();
         let value = found.and_then(|message| serde_json::from_slice(&message.payload).ok());
         (value, stream.cached_info().state.last_sequence)
@@ -274,7 +274,7 @@ impl Fleet {
 
     /// The stored config.
     pub(crate) async fn stored_config(&self) -> Value {
-        let stream = self.jetstream("admin").await.get_stream("KV_oauth_configs").await.expect("the bucket");
+        let stream = self.jetstream("setup").await.get_stream("KV_oauth_configs").await.expect("the bucket");
         let found = stream.get_last_raw_message_by_subject(&format!("$KV.oauth_configs.{INTEGRATION}")).await;
         serde_json::from_slice(&found.expect("the config is stored").payload).expect("a config is JSON")
     }
@@ -296,7 +296,7 @@ impl Fleet {
     }
 
     async fn messages(&self, stream: &str) -> Vec<Value> {
-        let stream = self.jetstream("admin").await.get_stream(stream).await.expect("the stream");
+        let stream = self.jetstream("setup").await.get_stream(stream).await.expect("the stream");
         let mut found = Vec::new();
         for sequence in 1..=stream.cached_info().state.last_sequence {
             let message = stream.get_raw_message(sequence).await.expect("nothing is deleted from it");
@@ -381,15 +381,13 @@ pub(crate) fn state_of(login: &Value) -> String {
     state.expect("an authorization request has a state")
 }
 
+fn user_for(arguments: &[&str]) -> &'static str {
+    if arguments.first() == Some(&"setup") { "setup" } else { "admin" }
+}
+
 pub(crate) fn as_user(settings: &HashMap<String, String>, nats: &Nats, user: &str) -> HashMap<String, String> {
     let mut settings = settings.clone();
     settings.insert("TOKENBUS_NATS__USER".to_owned(), user.to_owned());
     settings.insert("TOKENBUS_NATS__PASSWORD".to_owned(), nats.password(user).to_owned());
     settings
-}
-
-async fn admin_key(settings: &HashMap<String, String>, account: &str) -> String {
-    let printed = run(settings, &["api-keys", "create", "--account", account, "--json", "--role", "admin"]).await;
-    let made: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
-    made["key"].as_str().expect("a key is in `key`").to_owned()
 }

@@ -3,7 +3,11 @@
 use super::child::Running;
 use super::root;
 use super::wait::{PATIENCE, eventually};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -134,6 +138,21 @@ impl Nats {
             .connect(self.url.split(',').collect::<Vec<_>>())
             .await
             .expect("the server lets its users in")
+    }
+
+    /// An API key, written into the bucket as a worker writes one: `tokenbus api-keys` needs a worker that runs.
+    pub(crate) async fn api_key(&self, account: &str, role: &str) -> String {
+        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let id = format!("{:012x}", rand::random::<u64>() >> 16);
+        let secret = encode(&rand::random::<[u8; 32]>());
+        let stored = json!({
+            "hash": encode(&Sha256::digest(secret.as_bytes())), "account": account, "role": role, "name": "",
+            "created": "2026-01-01T00:00:00Z", "expires": "2999-01-01T00:00:00Z",
+        });
+        let jetstream = async_nats::jetstream::new(self.connect("setup").await);
+        let sent = jetstream.publish(format!("$KV.oauth_api_keys.{id}"), stored.to_string().into()).await;
+        sent.expect("sent").await.expect("the bucket takes it");
+        format!("tb_{id}_{secret}")
     }
 
     /// Waits until the server has processed everything that this client sent.

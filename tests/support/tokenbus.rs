@@ -45,17 +45,17 @@ impl Tokenbus {
     pub(crate) async fn start_on(nats: Nats, more: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
-        let [settings, as_admin] = ["worker", "admin"].map(|user| {
+        let [settings, as_setup, as_admin] = ["worker", "setup", "admin"].map(|user| {
             let mut settings = settings(&nats, user, &keys_file);
             settings.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
             settings
         });
 
         let keys = keys_file.to_str().expect("a path of plain letters");
-        run(&as_admin, &["keys", "generate", "--out", keys]).await;
-        run(&as_admin, &["setup"]).await;
-        let admin_key = api_key(&as_admin, ACCOUNT, "admin").await;
-        let key = api_key(&as_admin, ACCOUNT, "member").await;
+        run(&as_setup, &["keys", "generate", "--out", keys]).await;
+        run(&as_setup, &["setup"]).await;
+        let admin_key = nats.api_key(ACCOUNT, "admin").await;
+        let key = nats.api_key(ACCOUNT, "member").await;
 
         let (process, url) = serve(&settings, folder.path()).await;
         nats.serves_nodes().await;
@@ -86,7 +86,7 @@ impl Tokenbus {
 
     /// An API key of any account.
     pub(crate) async fn api_key(&self, account: &str, role: &str) -> String {
-        api_key(&self.as_admin, account, role).await
+        self.nats.api_key(account, role).await
     }
 
     /// Runs one of the program's commands with an admin's settings and returns its output.
@@ -208,13 +208,6 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
     let cluster = (nats.others() > 0).then_some(("NATS__ALLOW_PLAINTEXT", "true"));
     let pairs = pairs.into_iter().chain(cluster);
     pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
-}
-
-async fn api_key(settings: &HashMap<String, String>, account: &str, role: &str) -> String {
-    let arguments = ["api-keys", "create", "--account", account, "--role", role, "--json"];
-    let printed = run(settings, &arguments).await;
-    let made: Value = serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{printed}: {error}"));
-    made["key"].as_str().expect("a key is in `key`").to_owned()
 }
 
 /// Runs one of the program's commands, which must succeed, and returns its output.

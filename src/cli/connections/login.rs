@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
-use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 
 use super::client::Calls;
+use super::events::{self, Events};
 use super::show::Printer;
 use super::{Which, reason};
 use crate::cli::print::print_line;
 use crate::event::EventKind;
-use crate::subject::{ConnectionKey, NodeCall, events_about};
+use crate::subject::NodeCall;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -32,8 +32,8 @@ pub(super) struct Options {
 pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::Result<()> {
     let Options { which, scopes, timeout, no_wait } = options;
     let Which { integration, connection: name } = which.clone();
-    let key = ConnectionKey { account: calls.account.clone(), integration, name };
-    let mut events = calls.subscribe(events_about(&key)).await?;
+    let (sender, mut events) = events::channel();
+    let following = Events::open(calls).await?.forward(calls, sender);
     let mut question = which.question();
     question.extend(scopes.map(|scopes| ("scopes".to_owned(), json!(scopes))));
     let answer = calls.call(NodeCall::Login, question).await?;
@@ -49,11 +49,14 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
     if !json {
         eprintln!("Open this URL in a browser. Waiting for the login …");
     }
+    let is_ours = |event: &Value| {
+        let is = |field: &str, expected: &str| event.get(field).and_then(Value::as_str) == Some(expected);
+        let ends = [EventKind::Connected, EventKind::ExchangeFailed].iter().any(|kind| is("event", kind.as_str()));
+        ends && is("integration_id", integration.as_str()) && is("connection_id", name.as_str())
+    };
     let ended = async {
-        while let Some(message) = events.next().await {
-            let Ok(event) = serde_json::from_slice::<Value>(&message.payload) else { continue };
-            let kind = event.get("event").and_then(Value::as_str).unwrap_or_default();
-            if [EventKind::Connected.as_str(), EventKind::ExchangeFailed.as_str()].contains(&kind) {
+        while let Some(event) = events.recv().await {
+            if is_ours(&event) {
                 return Ok(event);
             }
         }
@@ -61,6 +64,7 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
     };
     let ended = tokio::select! {
         ended = tokio::time::timeout(Duration::from_secs(timeout), ended) => ended,
+        failed = following => return failed,
         refusal = calls.nats.refusal() => bail!("this NATS user may not read the account's events: {refusal}"),
     };
     let Ok(event) = ended else { bail!("no login within {timeout} seconds") };

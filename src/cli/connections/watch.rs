@@ -1,25 +1,23 @@
 //! `connections watch`: follows refreshes, failures and expiries as they happen.
 //!
-//! Subscribes to events and pushes first and lists the connections after, so that no change between the two is missed.
+//! Follows the events first and lists the connections after, so that no change between the two is missed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anyhow::bail;
-use async_nats::{Message, Subscriber};
-use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::client::Calls;
+use super::events::{self, Events};
 use super::show;
 use crate::cli::print::{self, print_line};
-use crate::client::parse_push;
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
-use crate::subject::{self, Integration};
+use crate::subject::Integration;
 use crate::system;
 
 /// Terminal lines that are not rows of the table: title, blank line, header, count of omitted rows, cursor.
@@ -45,8 +43,8 @@ struct View(BTreeMap<(String, String), Row>);
 
 pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: bool) -> anyhow::Result<()> {
     let wanted = |name: &str| integration.is_none_or(|integration| integration.as_str() == name);
-    let mut events = calls.subscribe(subject::events_of(&calls.account)).await?;
-    let mut pushes = calls.subscribe(subject::tokens_of(&calls.account)).await?;
+    let (sender, mut events) = events::channel();
+    let mut following = std::pin::pin!(Events::open(calls).await?.forward(calls, sender));
     let mut view = View::default();
     view.replace_all(calls.list(integration).await?)?;
     let is_drawn = !json && std::io::stdout().is_terminal();
@@ -57,20 +55,13 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {
-            // Pushes first: a push arrives before its event, whose line shows the new expiry.
-            biased;
             _ = &mut interrupted => {
                 // Ends the table's last line, so that the shell's prompt starts on its own.
                 return if is_drawn { print_line("") } else { Ok(()) };
             }
             refusal = calls.nats.refusal() => bail!("this NATS user may not watch the account: {refusal}"),
-            push = next(&mut pushes) => {
-                if let Some(connection) = parse_push(&push?).filter(|it| wanted(&names(it).0)) {
-                    view.update(&connection);
-                }
-            }
-            event = next(&mut events) => {
-                let Ok(event) = serde_json::from_slice::<Value>(&event?.payload) else { continue };
+            ended = &mut following => return ended,
+            Some(event) = events.recv() => {
                 if !wanted(field(&event, "integration_id")) {
                     continue;
                 }
@@ -106,10 +97,6 @@ fn truncate_lines(text: &str, width: usize) -> String {
     text.lines().map(|line| line.chars().take(width).collect::<String>()).collect::<Vec<_>>().join("\n")
 }
 
-async fn next(messages: &mut Subscriber) -> anyhow::Result<Message> {
-    messages.next().await.ok_or_else(|| anyhow::anyhow!("the connection to NATS was closed"))
-}
-
 fn field<'a>(event: &'a Value, name: &str) -> &'a str {
     event.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -120,6 +107,18 @@ fn key(event: &Value) -> (String, String) {
 
 fn names(connection: &OauthConnection) -> (String, String) {
     show::names(&json!({ "subject": connection.subject }))
+}
+
+/// Returns the status that a connection has after an event, or nothing if the event changes none.
+fn status_after(event: &str) -> Option<Status> {
+    [
+        (EventKind::Connected, Status::Active),
+        (EventKind::Refreshed, Status::Active),
+        (EventKind::NeedsReauthorization, Status::NeedsReauthorization),
+        (EventKind::Revoked, Status::Revoked),
+    ]
+    .into_iter()
+    .find_map(|(kind, status)| (kind.as_str() == event).then_some(status))
 }
 
 impl View {
@@ -152,6 +151,10 @@ impl View {
             return;
         }
         let row = self.0.entry(key(event)).or_default();
+        let sequence = event.get("sequence").and_then(Value::as_u64).unwrap_or(0);
+        if let Some(status) = status_after(name).filter(|_| sequence >= row.sequence) {
+            (row.status, row.expiry, row.sequence) = (status.as_str(), field(event, "expiry").parse().ok(), sequence);
+        }
         let time: Option<Timestamp> = field(event, "time").parse().ok();
         let time = time.map(|time| time.strftime("%T").to_string()).unwrap_or_default();
         row.last_event = [time.as_str(), name, field(event, "reason")].join(" ");
@@ -207,7 +210,7 @@ mod tests {
     const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
 
     fn connection(name: &str, sequence: u64, expiry: Option<&str>) -> OauthConnection {
-        let subject = subject::ConnectionKey::parse(ACCOUNT, "odd", name).unwrap().subject();
+        let subject = crate::subject::ConnectionKey::parse(ACCOUNT, "odd", name).unwrap().subject();
         let mut value = json!({ "token_type": "Bearer", "sequence": sequence, "subject": subject, "status": "active" });
         if let Some(expiry) = expiry {
             value["expiry"] = json!(expiry);

@@ -114,6 +114,7 @@ fn needed(config: &Config, role: Role) -> Vec<Permission> {
         Role::All => [permission::needed_by_worker(&inbox), edge].concat(),
         Role::Edge => edge,
         Role::Worker => permission::needed_by_worker(&inbox),
+        Role::Setup => permission::needed_by_setup(&inbox),
         Role::Operator => permission::needed_by_operator(&inbox),
         Role::Admin => permission::needed_by_admin(&inbox),
     }
@@ -149,7 +150,8 @@ fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
     let forbidden = match role {
         Role::Edge => permission::forbidden_to_edge(),
         Role::Operator => permission::forbidden_to_operator(),
-        Role::All | Role::Worker | Role::Admin => {
+        Role::Admin => permission::forbidden_to_admin(),
+        Role::All | Role::Worker | Role::Setup => {
             return Check::skipped(CHECK, "this user has access to everything: guard its password");
         }
     };

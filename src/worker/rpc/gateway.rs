@@ -53,7 +53,7 @@ async fn answer(context: Arc<Context>, message: Received, reply: String) {
     send(&context, reply, error_headers(&answer), answer.body.to_string().into()).await;
 }
 
-fn error_headers(answer: &WorkerReply) -> HeaderMap {
+pub(super) fn error_headers(answer: &WorkerReply) -> HeaderMap {
     let mut headers = HeaderMap::new();
     if !status::is_success(answer) {
         headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());

@@ -1,7 +1,7 @@
-//! `keys`, `keys-create`, `keys-revoke`: an admin's calls about the API keys of its own account.
+//! `keys`, `keys-create`, `keys-revoke`: calls about API keys, of an account's own admin or of the account ADMIN.
 //!
 //! A key never has more rights than the credential that makes it, and belongs to the same account. Only a credential of an
-//! account in `auth.admin_accounts` makes keys for another account; the command line lists and revokes those.
+//! account in `auth.admin_accounts` makes keys for another account; the account ADMIN lists and revokes those.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -14,7 +14,7 @@ use super::status::Failure;
 use super::{CallError, bad_request};
 use crate::auth::api_key::{self, Author, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, VerifiedCaller};
-use crate::rights::{Grant, Networks, Role, Scopes, Wish};
+use crate::rights::{Grant, Networks, Rights, Role, Scopes, Wish};
 use crate::store::StoreError;
 use crate::subject::Account;
 use crate::system;
@@ -25,7 +25,7 @@ use crate::worker::context::Context;
 pub(super) struct Wanted {
     /// By default, the caller's.
     #[serde(default)]
-    account: Option<Account>,
+    pub(super) account: Option<Account>,
     #[serde(default)]
     name: String,
     #[serde(default)]
@@ -48,17 +48,32 @@ pub(super) struct Named {
 
 pub(super) async fn list(context: &Context, caller: &VerifiedCaller, page: &Page) -> Result<Value, CallError> {
     check_manages(context, caller, &caller.account)?;
-    let keys = api_key::list(&context.nats, Some(&caller.account), context.auth.member());
-    let keys = keys.await.map_err(StoreError::from)?;
+    list_of(context, Some(&caller.account), page).await
+}
+
+/// Lists the keys of one account, or of all.
+pub(super) async fn list_of(context: &Context, account: Option<&Account>, page: &Page) -> Result<Value, CallError> {
+    let keys = api_key::list(&context.nats, account, context.auth.member()).await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
     let ids: Vec<String> = entries.keys().cloned().collect();
     list::page_of(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
 pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: Wanted) -> Result<Value, CallError> {
-    let Wanted { account, name, role, scopes, networks, expires_days, rate_limit } = wanted;
-    let account = account.unwrap_or_else(|| caller.account.clone());
+    let account = wanted.account.clone().unwrap_or_else(|| caller.account.clone());
     check_manages(context, caller, &account)?;
+    create_for(context, account, wanted, &caller.rights, &author(context, caller)).await
+}
+
+/// Creates a key with rights that `rights` include.
+pub(super) async fn create_for(
+    context: &Context,
+    account: Account,
+    wanted: Wanted,
+    rights: &Rights,
+    author: &Author<'_>,
+) -> Result<Value, CallError> {
+    let Wanted { account: _, name, role, scopes, networks, expires_days, rate_limit } = wanted;
     let grant = match (role, scopes) {
         (Some(_), Some(_)) => return Err(bad_request("name either `role` or `scopes`")),
         (None, Some(scopes)) => Grant::Scopes(scopes),
@@ -67,9 +82,9 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
     let end = api_key::end_of(expires_days, system::now());
     let end = end.map_err(|error| bad_request(format!("expires_days {error}")))?;
     let member = context.auth.member();
-    let rights = caller.rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;
+    let rights = rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;
     let new = NewKey { account, rights, name, rate_limit };
-    let (key, listed) = match api_key::create(&context.nats, new, &author(context, caller), member).await {
+    let (key, listed) = match api_key::create(&context.nats, new, author, member).await {
         Ok(made) => made,
         Err(error @ CreateError::Name) => return Err(bad_request(error)),
         Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
@@ -84,11 +99,19 @@ pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: W
 
 pub(super) async fn revoke(context: &Context, caller: &VerifiedCaller, named: &Named) -> Result<Value, CallError> {
     check_manages(context, caller, &caller.account)?;
-    let (nats, account) = (&context.nats, Some(&caller.account));
-    match api_key::revoke(nats, &named.key_id, account, &author(context, caller)).await.map_err(StoreError::from)? {
-        Some(_) => Ok(json!({ "message": "success" })),
-        None => Err(CallError::Refused(Failure::NotFound, "no API key with that id".to_owned())),
-    }
+    revoke_of(context, Some(&caller.account), named, &author(context, caller)).await?;
+    Ok(json!({ "message": "success" }))
+}
+
+/// Revokes a key of one account, or of any. Returns its account.
+pub(super) async fn revoke_of(
+    context: &Context,
+    account: Option<&Account>,
+    named: &Named,
+    author: &Author<'_>,
+) -> Result<Account, CallError> {
+    let revoked = api_key::revoke(&context.nats, &named.key_id, account, author).await.map_err(StoreError::from)?;
+    revoked.ok_or_else(|| CallError::Refused(Failure::NotFound, "no API key with that id".to_owned()))
 }
 
 fn author<'a>(context: &Context, caller: &'a VerifiedCaller) -> Author<'a> {

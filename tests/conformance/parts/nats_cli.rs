@@ -50,7 +50,7 @@ impl<'a> NatsCli<'a> {
         command.arg("-c").arg(format!(r#"PATH="$HOME:$PATH"; {line}"#));
         command.env("HOME", self.home.path()).env("XDG_CONFIG_HOME", self.home.path());
         command.env_remove("NATS_CONTEXT").env("NATS_URL", &self.nats.url);
-        for user in ["worker", "operator", "admin", "edge", "demo"] {
+        for user in ["worker", "setup", "operator", "admin", "edge", "demo"] {
             command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), self.nats.password(user));
         }
     }

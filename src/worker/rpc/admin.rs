@@ -1,0 +1,82 @@
+//! Calls of the account ADMIN: `oauth.admin.<call>`. The server lets that account alone publish there, so the account is the
+//! authority, and workers ask for no credential.
+
+mod dead;
+mod events;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info_span};
+
+use super::gateway::error_headers;
+use super::status::Failure;
+use super::{CallError, QUEUE, Running, bad_request, keys, list, log_and_build_answer, parse, send};
+use crate::auth::api_key::Author;
+use crate::call::AdminCall;
+use crate::command::Origin;
+use crate::jetstream::ConnectError;
+use crate::jetstream::receiver::{Received, Receiver, Subscription};
+use crate::rights::Rights;
+use crate::subject::{ADMIN_CALLS, Account};
+use crate::worker::context::Context;
+
+/// Author in the audit log.
+const AUTHOR: Author<'static> = Author { actor: "cli", origin: Origin { client_address: None, request_id: None } };
+
+/// Serves calls until `stop`, then finishes the running ones.
+pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
+    let subscriptions = vec![Subscription { subject: ADMIN_CALLS.to_owned(), queue: Some(QUEUE) }];
+    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of the admin", subscriptions)?;
+    let running = Running::new(context);
+    receiver.run(|message| running.start(message, answer), stop).await;
+    running.drain().await;
+    Ok(())
+}
+
+async fn answer(context: Arc<Context>, message: Received, reply: String) {
+    let call = AdminCall::parse_subject(&message.subject);
+    let span = info_span!("call", call = call.map_or("unknown", AdminCall::as_str), by = "admin");
+    let done = match call {
+        Some(call) => dispatch(&context, call, &message.payload).instrument(span.clone()).await,
+        None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+    };
+    let answer = log_and_build_answer(&span, done);
+    send(&context, reply, error_headers(&answer), answer.body.to_string().into()).await;
+}
+
+async fn dispatch(context: &Context, call: AdminCall, body: &[u8]) -> Result<Value, CallError> {
+    let for_account = || parse(body).and_then(take_account);
+    match call {
+        AdminCall::Keys => {
+            let (account, rest) = for_account()?;
+            keys::list_of(context, account.as_ref(), &parse_rest::<list::Page>(rest)?).await
+        }
+        AdminCall::KeysCreate => {
+            let wanted: keys::Wanted = parse(body)?;
+            let account = wanted.account.clone().ok_or_else(|| bad_request("missing account"))?;
+            keys::create_for(context, account, wanted, &Rights::all(), &AUTHOR).await
+        }
+        AdminCall::KeysRevoke => {
+            let (account, rest) = for_account()?;
+            let account = keys::revoke_of(context, account.as_ref(), &parse_rest(rest)?, &AUTHOR).await?;
+            Ok(json!({ "message": "success", "account": account }))
+        }
+        AdminCall::Events => events::list(context, &parse(body)?).await,
+        AdminCall::Dead => dead::list(context, &parse(body)?).await,
+        AdminCall::DeadRetry => dead::advise(context, &parse(body)?).await,
+        AdminCall::DeadDrop => dead::drop_letter(context, &parse(body)?).await,
+    }
+}
+
+/// Takes the account out of a question. The rest is the question that an account's own admin asks.
+fn take_account(mut question: Map<String, Value>) -> Result<(Option<Account>, Value), CallError> {
+    let account = question.remove("account").map(serde_json::from_value).transpose().map_err(bad_request)?;
+    Ok((account, Value::Object(question)))
+}
+
+fn parse_rest<T: for<'de> Deserialize<'de>>(rest: Value) -> Result<T, CallError> {
+    parse(rest.to_string().as_bytes())
+}
