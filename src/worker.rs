@@ -31,8 +31,8 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     for verb in Verb::ALL {
         tasks.spawn(consumer::run(Arc::clone(&context), verb, stop.clone()));
     }
-    if let Some(webhook) = &context.webhook {
-        tasks.spawn(webhooks::run(Arc::clone(&context), Arc::clone(webhook), stop.clone()));
+    for receiver in &context.receivers {
+        tasks.spawn(webhooks::run(Arc::clone(&context), Arc::clone(receiver), stop.clone()));
     }
     tasks.spawn(queues::run(Arc::clone(&context), stop.clone()));
     tasks.spawn(due::run(Arc::clone(&context), stop.clone()));

@@ -12,11 +12,12 @@ use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use url::Url;
 
 use crate::auth::Authenticator;
 use crate::auth::bearer::Bearers;
-use crate::config::{Config, Http, Webhooks};
-use crate::event::Reads;
+use crate::config::{AccountWebhooks, Config, Http, Webhooks};
+use crate::event::{EventKind, Reads};
 
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
@@ -24,10 +25,12 @@ use crate::jetstream::{Nats, Patience};
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
 use crate::seal::Keyring;
+use crate::secret::Secret;
 use crate::shutdown::Tasks;
 use crate::store::Store;
+use crate::subject::Account;
 use crate::subject::permission;
-use crate::webhook::Webhook;
+use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 use crate::worker::context::{self, Context, Measures, PendingLogins, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
@@ -110,7 +113,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         store,
         provider,
         auth: Authenticator::new(nats.clone(), bearers, config.auth.member_scopes.clone()),
-        webhook: webhook(config)?,
+        receivers: receivers(config)?,
         config: config.clone(),
         measures,
         replies: Replies::to_worker(),
@@ -168,11 +171,27 @@ async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, Pr
     }
 }
 
-fn webhook(config: &Config) -> anyhow::Result<Option<Arc<Webhook>>> {
-    let Webhooks { url, secret, events: _ } = &config.webhooks;
-    let Some(url) = url else { return Ok(None) };
-    guard(config).check_url(url).context("webhooks.url")?;
-    Ok(Some(Arc::new(Webhook::new(url.clone(), secret)?)))
+/// The receivers of events: one of all accounts' events, and those of single accounts.
+fn receivers(config: &Config) -> anyhow::Result<Vec<Arc<Receiver>>> {
+    let guard = guard(config);
+    let receiver = |account: Option<&Account>, url: &Url, secrets: [&Secret; 2], events: &[EventKind]| {
+        let section = account.map_or("webhooks".to_owned(), |account| format!("accounts.{account}.webhooks"));
+        guard.check_url(url).with_context(|| format!("{section}.url"))?;
+        let [secret, previous] = secrets;
+        let webhook = Webhook::new(url.clone(), secret, previous).with_context(|| format!("{section}.secret"))?;
+        anyhow::Ok(Arc::new(Receiver { account: account.cloned(), events: events.to_vec(), webhook }))
+    };
+    let mut receivers = Vec::new();
+    let Webhooks { url, secret, previous_secret, events } = &config.webhooks;
+    if let Some(url) = url {
+        receivers.push(receiver(None, url, [secret, previous_secret], events)?);
+    }
+    for (account, settings) in &config.accounts {
+        let Some(AccountWebhooks { url, secret, previous_secret, events: own }) = &settings.webhooks else { continue };
+        let events = own.as_ref().unwrap_or(events);
+        receivers.push(receiver(Some(account), url, [secret, previous_secret], events)?);
+    }
+    Ok(receivers)
 }
 
 fn guard(config: &Config) -> provider::Guard {

@@ -193,6 +193,24 @@ pub struct AccountSettings {
     /// The account's name on pages.
     #[serde(default)]
     pub name: Option<String>,
+    /// The receiver of the account's own events.
+    #[serde(default)]
+    pub webhooks: Option<AccountWebhooks>,
+}
+
+/// Section `accounts.<key>.webhooks`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountWebhooks {
+    pub url: Url,
+    /// The signing key: `whsec_<base64>`.
+    pub secret: Secret,
+    /// The signing key before a change, or empty.
+    #[serde(default)]
+    pub previous_secret: Secret,
+    /// Kinds of events that are sent; those of the section `webhooks` by default.
+    #[serde(default)]
+    pub events: Option<Vec<EventKind>>,
 }
 
 /// Section `auth.nats`.
@@ -286,6 +304,8 @@ pub struct Webhooks {
     pub url: Option<Url>,
     /// The signing key: `whsec_<base64>`.
     pub secret: Secret,
+    /// The signing key before a change, or empty.
+    pub previous_secret: Secret,
     /// Kinds of events that are sent.
     pub events: Vec<EventKind>,
 }

@@ -17,11 +17,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Envelope;
-use crate::event::EventKind;
 use crate::jetstream::reader::{Reader, Selection, Stored};
 use crate::jetstream::{Nats, NatsError, headers};
 use crate::protocol::topology;
 use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
+use crate::webhook::Receiver;
 
 /// A command that was given up. Holds nothing of the command's content, so its sealed secrets are lost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,11 +43,13 @@ pub(crate) async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), Nats
     created.map(drop).map_err(|source| NatsError::Consumer { name: verb.to_string(), source })
 }
 
-/// Creates the consumer of the events for the webhook, or updates its selection of events.
-pub(crate) async fn webhook_consumer(nats: &Nats, events: &[EventKind]) -> Result<PullConsumer, NatsError> {
+/// Creates the consumer of the events for a receiver, or updates its selection of events.
+pub(crate) async fn webhook_consumer(nats: &Nats, receiver: &Receiver) -> Result<PullConsumer, NatsError> {
     nats.require_connected()?;
-    let created = nats.create_consumer(OAUTH_EVENTS, topology::webhook_consumer(events)).await;
-    created.map_err(|source| NatsError::Consumer { name: "webhook".to_owned(), source })
+    let config = topology::webhook_consumer(receiver.account.as_ref(), &receiver.events);
+    let name = config.durable_name.clone().unwrap_or_default();
+    let created = nats.create_consumer(OAUTH_EVENTS, config).await;
+    created.map_err(|source| NatsError::Consumer { name, source })
 }
 
 /// Looks up a verb's consumer.
@@ -85,7 +87,7 @@ pub(crate) async fn confirm(nats: &Nats, message: &Message, kind: AckKind) -> Re
     nats.request(reply, Request::new().payload(kind.into())).await.map(drop)
 }
 
-/// Stores a dead letter, once for each message.
+/// Stores a dead letter, once for each message and consumer.
 pub(crate) async fn dead_letter(
     nats: &Nats,
     message: &Message,
@@ -101,7 +103,7 @@ pub(crate) async fn dead_letter(
         delivered: info.delivered,
         time,
     };
-    store_letter(nats, &letter, &format!("{}.{}", info.stream, info.stream_sequence)).await
+    store_letter(nats, &letter, &format!("{}.{}.{}", info.stream, info.consumer, info.stream_sequence)).await
 }
 
 pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &str) -> Result<(), NatsError> {

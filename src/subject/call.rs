@@ -81,10 +81,11 @@ pub fn events_about(key: &ConnectionKey) -> String {
     format!("ms.oauth.{account}.event.{integration}.{name}.*")
 }
 
-/// Filter of all accounts' events of one kind.
+/// Filter of the events of one kind: an account's, or those of all accounts.
 #[must_use]
-pub(crate) fn events_of_kind(event: &str) -> String {
-    format!("ms.oauth.*.event.*.*.{event}")
+pub(crate) fn events_of_kind(account: Option<&Account>, event: &str) -> String {
+    let account = account.map_or("*", Account::as_str);
+    format!("ms.oauth.{account}.event.*.*.{event}")
 }
 
 /// Subject of an event. An event about a config names no connection, and an event about an API key neither connection nor

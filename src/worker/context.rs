@@ -20,7 +20,7 @@ use crate::protocol::replies::Replies;
 use crate::provider;
 use crate::store::Store;
 use crate::subject::Account;
-use crate::webhook::Webhook;
+use crate::webhook::Receiver;
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 
 pub(crate) struct Context {
@@ -28,7 +28,7 @@ pub(crate) struct Context {
     pub(crate) store: Store,
     pub(crate) provider: provider::Client,
     pub(crate) auth: Authenticator,
-    pub(crate) webhook: Option<Arc<Webhook>>,
+    pub(crate) receivers: Vec<Arc<Receiver>>,
     pub(crate) config: Config,
     pub(crate) measures: Measures,
     /// Receives the answers to commands that calls send.

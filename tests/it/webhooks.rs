@@ -13,7 +13,7 @@ use tokio::time::{Duration, sleep, timeout};
 use crate::fleet::Fleet;
 use crate::provider::{Provider, Received, Scripted};
 use crate::support::nats::Nats;
-use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::world::World;
 
@@ -186,7 +186,7 @@ async fn c2_a_webhook_is_always_signed_and_never_sent_to_a_private_address() {
         ("https://10.0.0.1/hook", good.as_str(), "webhooks.url: the host has no public address"),
         ("https://169.254.169.254/", good.as_str(), "webhooks.url: the host has no public address"),
         ("http://receiver.example/hook", good.as_str(), "webhooks.url: only https is allowed"),
-        ("https://receiver.example/hook", "canary-weak", "webhooks.secret must be"),
+        ("https://receiver.example/hook", "canary-weak", "webhooks.secret: a webhook's secret must be"),
     ] {
         settings.insert("TOKENBUS_WEBHOOKS__URL".to_owned(), url.to_owned());
         settings.insert("TOKENBUS_WEBHOOKS__SECRET".to_owned(), secret.to_owned());
@@ -197,4 +197,50 @@ async fn c2_a_webhook_is_always_signed_and_never_sent_to_a_private_address() {
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains(expected) && !said.contains("canary"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn an_account_has_a_receiver_of_its_own_and_two_secrets_during_a_change() {
+    let accept = |_: usize, _: &Received| Scripted::new(204, "text/plain", "");
+    let (of_all, of_account, other) =
+        (Provider::start(accept).await, Provider::start(accept).await, Provider::start(accept).await);
+    let [recent, previous] = ["a recent secret of 32 bytes long", SECRET];
+    let encoded = |secret: &str| format!("whsec_{}", BASE64_STANDARD.encode(secret));
+    let own = format!("ACCOUNTS__{ACCOUNT}__WEBHOOKS");
+    let others = format!("ACCOUNTS__{}__WEBHOOKS", crate::ask::new_account());
+    let more = [
+        ("WEBHOOKS__URL".to_owned(), format!("{}/hook", of_all.url)),
+        ("WEBHOOKS__SECRET".to_owned(), encoded(SECRET)),
+        ("WEBHOOKS__EVENTS".to_owned(), "[connected]".to_owned()),
+        (format!("{own}__URL"), format!("{}/hook", of_account.url)),
+        (format!("{own}__SECRET"), encoded(recent)),
+        (format!("{own}__PREVIOUS_SECRET"), encoded(previous)),
+        (format!("{own}__EVENTS"), "[connected, login_started]".to_owned()),
+        (format!("{others}__URL"), format!("{}/hook", other.url)),
+        (format!("{others}__SECRET"), encoded(recent)),
+    ];
+    let more: Vec<(&str, &str)> = more.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let world = World::with_settings(Provider::generous().await, &more).await;
+    assert_eq!(world.connect("one").await.0, 200);
+
+    let events = requests_to(&of_account, 2).await;
+    for event in &events {
+        let header = |name: &str| event.headers.get(name).unwrap_or_else(|| panic!("no {name}"));
+        let signed = format!("{}.{}.{}", header("webhook-id"), header("webhook-timestamp"), event.body);
+        let signatures = [recent, previous].map(|secret| {
+            let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+            mac.update(signed.as_bytes());
+            format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+        });
+        assert_eq!(*header("webhook-signature"), signatures.join(" "));
+    }
+    let kinds = |events: &[Received]| {
+        let kind = |event: &Received| serde_json::from_str::<Value>(&event.body).expect("JSON")["event"].clone();
+        events.iter().map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&events), ["login_started", "connected"]);
+    let all = requests_to(&of_all, 1).await;
+    assert_eq!(kinds(&all), ["connected"]);
+    check_signature(&all[0]);
+    assert!(other.received().is_empty(), "another account's receiver gets nothing");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
 
 use crate::event::EventKind;
-use crate::subject::{self, Verb};
+use crate::subject::{self, Account, Verb};
 
 /// Longest silence of a worker about a command. After it the server delivers the command to another worker. Workers report
 /// progress every two seconds, so one lost report does no harm.
@@ -22,18 +22,20 @@ pub(crate) fn due_consumer() -> pull::Config {
     }
 }
 
-/// Consumer of the events for the webhook.
+/// Consumer of the events for a receiver: of an account's events, or of all. Each receiver has its own, so that one that is
+/// slow delays no other.
 #[must_use]
-pub(crate) fn webhook_consumer(events: &[EventKind]) -> pull::Config {
+pub(crate) fn webhook_consumer(account: Option<&Account>, events: &[EventKind]) -> pull::Config {
+    let name = account.map_or_else(|| "webhook".to_owned(), |account| format!("webhook_{account}"));
     pull::Config {
-        durable_name: Some("webhook".to_owned()),
-        description: Some("workers that send events to the webhook".to_owned()),
+        durable_name: Some(name),
+        description: Some("workers that send events to a webhook".to_owned()),
         // Events from before the webhook was configured are not sent.
         deliver_policy: DeliverPolicy::New,
         // The receiver has ten seconds to answer. An event that it does not accept is retried after much longer.
         ack_wait: Duration::from_secs(30),
         filter_subject: String::new(),
-        filter_subjects: events.iter().map(|event| subject::events_of_kind(event.as_str())).collect(),
+        filter_subjects: events.iter().map(|event| subject::events_of_kind(account, event.as_str())).collect(),
         ..consumer(Verb::Refresh)
     }
 }

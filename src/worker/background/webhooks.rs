@@ -1,6 +1,6 @@
-//! Sends events to the webhook.
+//! Sends events to webhooks.
 //!
-//! Guarantees that each chosen event is sent at least once: one durable consumer of all workers holds an event until the
+//! Guarantees that each chosen event is sent at least once: one durable consumer of all workers for each receiver holds an event until the
 //! receiver answers 2xx, or gives it up with a dead letter after `MAX_WEBHOOK_DELIVERIES`. Pulls continuously. If it does not
 //! run, events wait in `OAUTH_EVENTS` for the stream's maximum age.
 
@@ -15,31 +15,31 @@ use crate::jetstream::{NatsError, header};
 use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
 use crate::protocol::commands as queue;
 use crate::system;
-use crate::webhook::Webhook;
+use crate::webhook::Receiver;
 use crate::worker::consumer::Puller;
 use crate::worker::context::Context;
 use crate::worker::restart::run_until_stopped;
 
-/// Events that one process sends in parallel.
+/// Events that one process sends to one receiver in parallel.
 const CONCURRENCY: usize = 16;
 
-pub(in crate::worker) async fn run(context: Arc<Context>, webhook: Arc<Webhook>, stop: CancellationToken) {
+pub(in crate::worker) async fn run(context: Arc<Context>, receiver: Arc<Receiver>, stop: CancellationToken) {
     let puller = Puller::new(CONCURRENCY);
-    run_until_stopped(&stop, "take events for the webhook", || take_all(&context, &webhook, &puller)).await;
+    run_until_stopped(&stop, "take events for the webhook", || take_all(&context, &receiver, &puller)).await;
     if !puller.drain(context.config.worker.drain).await {
         warn!("stopped while webhooks were being sent; they are sent again");
     }
 }
 
-async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, puller: &Puller) -> NatsError {
+async fn take_all(context: &Arc<Context>, receiver: &Arc<Receiver>, puller: &Puller) -> NatsError {
     let nats = &context.nats;
-    let consumer = match queue::webhook_consumer(nats, &context.config.webhooks.events).await {
+    let consumer = match queue::webhook_consumer(nats, receiver).await {
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
     let handle = |message| {
-        let (context, webhook) = (Arc::clone(context), Arc::clone(webhook));
-        async move { deliver(&context, &webhook, &message).await }
+        let (context, receiver) = (Arc::clone(context), Arc::clone(receiver));
+        async move { deliver(&context, &receiver, &message).await }
     };
     loop {
         if let Err(error) = puller.pull(nats, &consumer, handle).await {
@@ -48,12 +48,12 @@ async fn take_all(context: &Arc<Context>, webhook: &Arc<Webhook>, puller: &Pulle
     }
 }
 
-async fn deliver(context: &Context, webhook: &Webhook, message: &Message) {
+async fn deliver(context: &Context, receiver: &Receiver, message: &Message) {
     let nats = &context.nats;
     let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
     let body = String::from_utf8_lossy(&message.payload);
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let reason = match context.provider.send_for_status(webhook.request(id, system::now(), &body)).await {
+    let reason = match context.provider.send_for_status(receiver.webhook.request(id, system::now(), &body)).await {
         Ok(200..300) => {
             context.measures.webhooks_sent.inc();
             debug!(subject = %message.subject, "webhook delivered");
