@@ -102,6 +102,29 @@ impl From<Reason> for AuthError {
     }
 }
 
+/// A failure with the refusal that it counts as.
+struct Failed {
+    error: AuthError,
+    /// `None` if nothing is known about the credential.
+    refusal: Option<Refusal>,
+}
+
+impl From<AuthError> for Failed {
+    fn from(error: AuthError) -> Self {
+        let code = if let AuthError::Rejected(rejection) = &error { Some(rejection.code()) } else { None };
+        Self { refusal: code.map(Refusal::unknown), error }
+    }
+}
+
+impl Failed {
+    /// A stored key with a wrong secret, or one that has expired. It counts for its account, whose admins see attacks on it.
+    fn of_key(id: &str, account: Account) -> Self {
+        let unknown = Refusal::unknown(Reason::ApiKey.code());
+        let refusal = Refusal { account: Some(account), actor: format!("key:{id}"), ..unknown };
+        Self { error: Reason::ApiKey.into(), refusal: Some(refusal) }
+    }
+}
+
 /// The call or command that carries the credential. A signed request must be signed for exactly this.
 #[derive(Clone, Copy)]
 pub(crate) enum Purpose<'a> {
@@ -193,9 +216,9 @@ impl Authenticator {
     ) -> Result<VerifiedCaller, AuthError> {
         let caller = match self.verify(credential, purpose, origin).await {
             Ok(caller) => caller,
-            Err(error) => {
-                if let AuthError::Rejected(rejection) = &error {
-                    self.count(self.refusal_of(credential, rejection).await, origin);
+            Err(Failed { error, refusal }) => {
+                if let Some(refusal) = refusal {
+                    self.count(refusal, origin);
                 }
                 return Err(error);
             }
@@ -220,14 +243,6 @@ impl Authenticator {
         }
     }
 
-    /// A rejected API key is counted for its account if its id is known: the account's admins see attacks on it.
-    async fn refusal_of(&self, credential: &Credential, rejection: &Rejection) -> Refusal {
-        let unknown = Refusal::unknown(rejection.code());
-        let Some(("X-Api-Key", key)) = credential.expose().split_once(' ') else { return unknown };
-        let Some((id, account)) = self.keys.owner_of(key).await else { return unknown };
-        Refusal { account: Some(account), actor: format!("key:{id}"), ..unknown }
-    }
-
     fn count(&self, refusal: Refusal, origin: &Origin) {
         self.refusals.add(refusal, RefusalSum { count: 1, last_address: origin.client_address });
     }
@@ -247,7 +262,7 @@ impl Authenticator {
         credential: &Credential,
         purpose: Purpose<'_>,
         origin: &Origin,
-    ) -> Result<VerifiedCaller, AuthError> {
+    ) -> Result<VerifiedCaller, Failed> {
         let now = system::now();
         let identity = match credential.expose().split_once(' ') {
             Some(("X-Api-Key", key)) => return self.keys.authenticate(key, &self.member, origin, now).await,
@@ -255,7 +270,7 @@ impl Authenticator {
             Some((SCHEME, text)) => {
                 self.bearers.signed(&self.nats, text, purpose, now).await.inspect_err(log_rejection)?
             }
-            _ => return Err(Reason::Scheme.into()),
+            _ => return Err(AuthError::from(Reason::Scheme).into()),
         };
         let Identity { account, role, actor } = identity;
         let rights = Rights::of(Grant::Role(role).scopes(&self.member));

@@ -26,11 +26,11 @@ use tracing::{debug, info, warn};
 
 use super::{StoredKey, hash, parse, to_json};
 use crate::auth::rejection::Reason;
-use crate::auth::{AuthError, VerifiedCaller};
+use crate::auth::{AuthError, Failed, VerifiedCaller};
 use crate::command::Origin;
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::rights::Scopes;
-use crate::subject::{API_KEYS, Account};
+use crate::subject::API_KEYS;
 
 /// Cached keys, rate limiters and stored uses, each. Bounds memory.
 const MAX_CACHED: u64 = 10_000;
@@ -96,15 +96,16 @@ impl ApiKeys {
     }
 
     /// Verifies a key. Compares the hash of its secret in constant time; ids are no secret.
-    pub(crate) async fn authenticate(
+    pub(in crate::auth) async fn authenticate(
         &self,
         key: &str,
         member: &Scopes,
         origin: &Origin,
         now: Timestamp,
-    ) -> Result<VerifiedCaller, AuthError> {
-        let (id, secret) = parse(key).ok_or(Reason::ApiKey)?;
-        let found = self.find(id).await?;
+    ) -> Result<VerifiedCaller, Failed> {
+        let unknown = || AuthError::from(Reason::ApiKey);
+        let (id, secret) = parse(key).ok_or_else(unknown)?;
+        let found = self.find(id).await.map_err(AuthError::from)?;
         let expected = found.as_ref().map_or("", |found| found.key.hash.as_str());
         let is_same: bool = hash(secret).as_bytes().ct_eq(expected.as_bytes()).into();
         match found {
@@ -118,15 +119,9 @@ impl ApiKeys {
                 let (account, rights) = (found.key.account.clone(), found.key.rights(member));
                 Ok(VerifiedCaller { account, rights, actor, origin: origin.clone() })
             }
-            _ => Err(Reason::ApiKey.into()),
+            Some(found) => Err(Failed::of_key(id, found.key.account.clone())),
+            None => Err(unknown().into()),
         }
-    }
-
-    /// Returns the id and account of the key with this key's id, if one is stored. Proves nothing about the caller.
-    pub(crate) async fn owner_of<'a>(&self, key: &'a str) -> Option<(&'a str, Account)> {
-        let (id, _) = parse(key)?;
-        let found = self.find(id).await.ok()??;
-        Some((id, found.key.account.clone()))
     }
 
     /// Counts a request of a caller that [`ApiKeys::authenticate`] has verified.
