@@ -1,5 +1,5 @@
 //! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
-//! SIGCONT, at the one that `FAIL_STOP_AT` names.
+//! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_CLOCK_AHEAD` shifts the process's wall clock by that many seconds.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,6 +17,9 @@ pub fn arm() {
             drop(killed);
         });
         drop(armed);
+    }
+    if let Some(seconds) = config::env("FAIL_CLOCK_AHEAD") {
+        drop(fail::cfg("system_clock", &format!("return({seconds})")));
     }
     if let Some(failpoint) = config::env("FAIL_STOP_AT") {
         let armed = fail::cfg_callback(failpoint, move || {

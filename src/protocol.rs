@@ -5,10 +5,12 @@
 //! - [`records`]: the durable state of connections and configs.
 //! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
+//! - [`bus_clock`]: the bus's time.
 //! - [`high_water`], [`quarantine`], [`permissions`]: checks at a start and while running.
 //! - [`ask_workers`]: questions that every worker answers.
 
 pub(crate) mod ask_workers;
+pub(crate) mod bus_clock;
 pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod high_water;

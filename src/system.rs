@@ -4,11 +4,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use fail::fail_point;
 use jiff::{SignedDuration, Timestamp};
 
+/// This machine's wall clock. Workers use the bus's time ([`crate::protocol::bus_clock`]) for what is stored.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one home of the clock")]
 pub fn now() -> Timestamp {
+    fail_point!("system_clock", |seconds| {
+        let ahead =
+            seconds.and_then(|seconds| seconds.parse().ok()).map_or(SignedDuration::ZERO, SignedDuration::from_secs);
+        Timestamp::now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    });
     Timestamp::now()
 }
 

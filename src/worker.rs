@@ -5,6 +5,7 @@
 
 mod apply;
 pub(crate) mod background;
+mod clock;
 mod commands;
 mod consumer;
 pub(crate) mod context;

@@ -1,6 +1,7 @@
 //! Connections stored by the worker's own code.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream;
@@ -85,7 +86,8 @@ impl Seed {
         let mut stored = StoredConnection { connection, issued_at, login_id, refresh_failure: None };
         stored.connection.sequence = self.records;
         stored.connection.modified = u64::try_from(now.as_second()).expect("after 1970");
-        let due_at = stored.connection.refresh_at(now, system::random_share()).expect("it has a lifetime");
+        let due_at =
+            stored.connection.refresh_at(now, Duration::ZERO, system::random_share()).expect("it has a lifetime");
         let (headers, value) = self.store.sealed_connection(key, stored).expect("sealed");
         assert!(headers.get(HEADER_REFRESH).is_none(), "its token is refreshed");
         self.write(kv_subject(CONNECTIONS, &key.kv_key()), headers, value).await;

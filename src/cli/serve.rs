@@ -22,6 +22,7 @@ use crate::event::{EventKind, Reads};
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
 use crate::jetstream::{Nats, Patience};
+use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
 use crate::seal::Keyring;
@@ -115,6 +116,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         auth: Authenticator::new(nats.clone(), bearers, config.auth.member_scopes.clone()),
         receivers: receivers(config)?,
         config: config.clone(),
+        clock: BusClock::default(),
         measures,
         replies: Replies::to_worker(),
         reads: Reads::default(),

@@ -11,16 +11,21 @@ use super::{OauthConnection, Status};
 pub(crate) const MIN_MARGIN: Duration = Duration::from_mins(1);
 
 impl OauthConnection {
-    /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now. The jitter (0 to 1)
-    /// moves it earlier by up to a tenth of the margin, so that connections of one login wave are not refreshed together.
-    /// Returns `None` if the connection is not active or has no refresh token or expiry.
+    /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now and `min_interval` after
+    /// the record. The jitter (0 to 1) moves it earlier by up to a tenth of the margin, so that connections of one login wave
+    /// are not refreshed together. Returns `None` if the connection is not active or has no refresh token or expiry.
     #[must_use]
     #[doc(hidden)]
-    pub fn refresh_at(&self, now: Timestamp, jitter: f64) -> Option<Timestamp> {
+    pub fn refresh_at(&self, now: Timestamp, min_interval: Duration, jitter: f64) -> Option<Timestamp> {
         let (expiry, _) = self.expiry.zip(self.refresh_token.as_ref()).filter(|_| self.status == Status::Active)?;
         let margin = self.margin();
         let earlier = margin + margin.mul_f64(0.1 * jitter.clamp(0.0, 1.0));
-        let soonest = now.saturating_add(SignedDuration::from_secs(1)).unwrap_or(now);
+        let after = |time: Timestamp, wait: Duration| {
+            SignedDuration::try_from(wait).ok().and_then(|wait| time.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
+        };
+        // A record from the future, of a server whose clock has gone back, counts as written now.
+        let written = i64::try_from(self.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let soonest = after(now, Duration::from_secs(1)).max(after(written.unwrap_or(now).min(now), min_interval));
         Some(expiry.checked_sub(earlier).unwrap_or(soonest).max(soonest))
     }
 

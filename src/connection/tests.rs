@@ -24,7 +24,7 @@ fn d7_refreshes_are_due_before_expiry_and_never_in_the_past() {
     #[track_caller]
     fn check(lifetime: i64, jitter: f64, seconds_after_issue: i64) {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let due = connection(lifetime).refresh_at(now, jitter).unwrap();
+        let due = connection(lifetime).refresh_at(now, Duration::ZERO, jitter).unwrap();
         assert_eq!(due.as_second() - 1_000_000, seconds_after_issue, "{lifetime} s, jitter {jitter}");
     }
     check(3600, 0.0, 3240); // a tenth is more than a minute
@@ -38,13 +38,31 @@ fn d7_refreshes_are_due_before_expiry_and_never_in_the_past() {
 }
 
 #[test]
+fn h15_scheduled_refreshes_keep_to_the_shortest_interval() {
+    #[track_caller]
+    fn check(age: i64, lifetime: i64, seconds_from_now: i64) {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let modified = u64::try_from(1_000_000 - age).unwrap();
+        let connection = OauthConnection { modified, ..connection(lifetime) };
+        let due = connection.refresh_at(now, Duration::from_secs(5), 0.0).unwrap();
+        assert_eq!(due.as_second() - 1_000_000, seconds_from_now, "{age} s old, {lifetime} s");
+    }
+    check(0, 2, 5);
+    check(3, 2, 2);
+    check(0, -360, 5);
+    check(10, -360, 1);
+    check(-7200, 2, 5); // a record from the future
+    check(0, 600, 540);
+}
+
+#[test]
 fn a_connection_that_cannot_be_refreshed_has_no_due_time() {
     let now = Timestamp::from_second(1_000_000).unwrap();
     let without_token = OauthConnection { refresh_token: None, ..connection(60) };
     let without_expiry = OauthConnection { expiry: None, ..connection(60) };
     let spent = OauthConnection { status: Status::NeedsReauthorization, ..connection(60) };
     for connection in [without_token, without_expiry, spent] {
-        assert_eq!(connection.refresh_at(now, 0.0), None);
+        assert_eq!(connection.refresh_at(now, Duration::ZERO, 0.0), None);
     }
 }
 

@@ -84,7 +84,7 @@ pub(super) async fn apply_record(
     fail_point!("apply_1_kv_written");
     // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
     //    again under the same message id, and the server drops it.
-    let mut event = Event::about(&job.subject, details.kind, details.actor, system::now());
+    let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
     (event.sequence, event.reason, event.expiry) = (Some(record.sequence), details.reason, connection.expiry);
     job.publish_event(&context.nats, &event).await?;
     fail_point!("apply_2_event_published");
@@ -124,7 +124,8 @@ pub(super) async fn schedule_next(
 ) -> Result<(), StoreError> {
     let nats = &context.nats;
     let next = |connection: &OauthConnection| {
-        let at = connection.refresh_at(system::now(), system::random_share())?;
+        let at =
+            connection.refresh_at(context.clock.now(), context.config.refresh.min_interval, system::random_share())?;
         Some((at, Due { sequence: connection.sequence, slot_reserved: false }))
     };
     if let Some((at, due)) = next(connection) {

@@ -49,6 +49,7 @@ async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> N
         async move { delivery::process(&context, message).await }
     };
     loop {
+        context.clock.usable().await;
         if let Err(error) = puller.pull(nats, &consumer, process).await {
             return queues::check_after(context, error);
         }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::event::Reads;
 use crate::jetstream::Nats;
 use crate::permits::Permits;
+use crate::protocol::bus_clock::BusClock;
 use crate::protocol::replies::Replies;
 use crate::provider;
 use crate::store::Store;
@@ -30,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) auth: Authenticator,
     pub(crate) receivers: Vec<Arc<Receiver>>,
     pub(crate) config: Config,
+    pub(crate) clock: BusClock,
     pub(crate) measures: Measures,
     /// Receives the answers to commands that calls send.
     pub(crate) replies: Replies,

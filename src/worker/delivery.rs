@@ -124,7 +124,7 @@ async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason:
         if let Some(job) = job.filter(|job| job.subject.verb == Verb::Refresh && job.from_worker) {
             refresh::reschedule_given_up(context, job).await?;
         }
-        Ok(queue::dead_letter(nats, message, job.map(|job| job.id.as_str()), reason, system::now()).await?)
+        Ok(queue::dead_letter(nats, message, job.map(|job| job.id.as_str()), reason, context.clock.now()).await?)
     };
     if let Err(error) = stored.await as Result<(), StoreError> {
         warn!("no dead letter could be stored: {error}; the command stays on the queue");

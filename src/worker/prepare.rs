@@ -3,13 +3,13 @@
 use tracing::error;
 
 use crate::config::Config;
-use crate::jetstream::{ConnectError, Nats};
+use crate::jetstream::ConnectError;
 use crate::protocol::permissions::{self, PermissionError};
 use crate::protocol::topology::{self, TopologyError};
 use crate::protocol::{commands as queue, quarantine};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
-use crate::system;
+use crate::worker::clock;
 use crate::worker::context::Context;
 
 /// Failed start of a worker.
@@ -52,11 +52,12 @@ impl PrepareError {
 pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     let Context { nats, store, config, .. } = context;
     permissions::check(nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
+    clock::read(context).await.map_err(StoreError::from)?;
     // The server may have lost a queue, and all schedules with it.
     if topology::declare(nats, sizes(config)).await? {
         context.wakeups.report_lost_queue();
     }
-    make_ready(nats).await?;
+    make_ready(context).await?;
     Ok(store.claim_keys().await?)
 }
 
@@ -65,16 +66,16 @@ pub(super) fn sizes(config: &Config) -> topology::Sizes {
 }
 
 /// Creates the consumers, and removes commands that would break their connections.
-pub(super) async fn make_ready(nats: &Nats) -> Result<(), StoreError> {
+pub(super) async fn make_ready(context: &Context) -> Result<(), StoreError> {
     for verb in Verb::ALL {
-        queue::declare_consumer(nats, verb).await?;
+        queue::declare_consumer(&context.nats, verb).await?;
     }
-    quarantine_commands(nats).await
+    quarantine_commands(context).await
 }
 
 /// Moves unreadable commands to the dead letters. Delivered, each would end the connection of its worker.
-pub(super) async fn quarantine_commands(nats: &Nats) -> Result<(), StoreError> {
-    let found = quarantine::quarantine(nats, system::now()).await?;
+pub(super) async fn quarantine_commands(context: &Context) -> Result<(), StoreError> {
+    let found = quarantine::quarantine(&context.nats, context.clock.now()).await?;
     if found > 0 {
         error!("gave up {found} commands with unreadable subjects or headers; see `tokenbus dead list`");
     }

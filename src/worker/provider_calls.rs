@@ -73,14 +73,14 @@ async fn try_each_secret(
     // Replaced by the first try: attempt 0 always has an authentication.
     let mut refused = NoTokens::Request(RequestError::NoClientKey);
     for attempt in 0.. {
-        let auth = ClientAuthentication::of(config, attempt, variables, system::now(), &system::random_id());
+        let auth = ClientAuthentication::of(config, attempt, variables, context.clock.now(), &system::random_id());
         let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
         let began = Instant::now();
         let sent = context.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let response = sent.map_err(NoTokens::Unreachable)?;
         let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);
-        match token::parse_response(response.status, content_type, &response.body, config, system::now()) {
+        match token::parse_response(response.status, content_type, &response.body, config, context.clock.now()) {
             Ok(tokens) => return Ok(tokens),
             Err(error) if error.allows_next_secret() => refused = NoTokens::Refused { error, retry_after },
             Err(error) => return Err(NoTokens::Refused { error, retry_after }),

@@ -24,6 +24,9 @@ mod cli_connections;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod cli_program;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod clocks;
 #[cfg(test)]
 mod doctor;
 #[cfg(test)]

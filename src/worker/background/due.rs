@@ -40,6 +40,7 @@ async fn take_all(context: &Context) -> NatsError {
         Err(error) => return queues::check_after(context, error),
     };
     loop {
+        context.clock.usable().await;
         if let Err(error) = take(context, &consumer).await {
             return queues::check_after(context, error);
         }

@@ -1,4 +1,4 @@
-//! Periodic checks of a worker: reloads the keyring, moves the high-water marks, quarantines unreadable commands, and answers
+//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks, quarantines unreadable commands, and answers
 //! which keys this worker has.
 //!
 //! Guarantees that a changed keyring file is in use within 5 s or at SIGHUP, and that a start has few entries to read. Runs
@@ -11,12 +11,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::jetstream::NatsError;
 use crate::protocol::high_water;
 use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
+use crate::worker::clock;
 use crate::worker::context::Context;
 use crate::worker::prepare::quarantine_commands;
 use crate::worker::restart::run_until_stopped;
@@ -45,6 +46,9 @@ async fn run_checks(context: &Context) -> StoreError {
             Ok(()) = hangups.changed() => reload(context, Trigger::Signal).await,
             _ = ticks.tick() => {
                 checks = checks.wrapping_add(1);
+                if let Err(error) = clock::keep(context).await {
+                    debug!("cannot read the server's clock: {error}");
+                }
                 if keyring.is_file() {
                     reload(context, Trigger::Timer).await;
                 }
@@ -68,7 +72,7 @@ async fn clean_up(context: &Context) {
     if let Err(error) = high_water::refresh_marks(&context.nats).await {
         warn!("cannot move the high-water marks: {error}");
     }
-    if let Err(error) = quarantine_commands(&context.nats).await {
+    if let Err(error) = quarantine_commands(context).await {
         warn!("cannot check the queue for unreadable commands: {error}");
     }
 }

@@ -71,5 +71,5 @@ async fn restore(context: &Context) -> Result<(), PrepareError> {
     if topology::declare_queues(&context.nats, sizes(&context.config)).await? {
         context.wakeups.report_lost_queue();
     }
-    Ok(make_ready(&context.nats).await?)
+    Ok(make_ready(context).await?)
 }

@@ -119,7 +119,8 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     let nats = &context.nats;
     let entry = kv::get(nats, META, META_REPAIR).await?;
     let last: Option<LastPass> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
-    let (now, lately) = (system::now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
+    let (now, lately) =
+        (context.clock.now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
     // A worker with a clock that was ahead may have stored a time in the future; it must not block passes until then.
     if last.is_some_and(|last| now.duration_since(last.begun).abs() < lately) {
         return Ok(false);

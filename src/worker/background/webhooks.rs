@@ -53,7 +53,7 @@ async fn deliver(context: &Context, receiver: &Receiver, message: &Message) {
     let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
     let body = String::from_utf8_lossy(&message.payload);
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let reason = match context.provider.send_for_status(receiver.webhook.request(id, system::now(), &body)).await {
+    let reason = match context.provider.send_for_status(receiver.webhook.request(id, context.clock.now(), &body)).await {
         Ok(200..300) => {
             context.measures.webhooks_sent.inc();
             debug!(subject = %message.subject, "webhook delivered");
@@ -69,7 +69,7 @@ async fn deliver(context: &Context, receiver: &Receiver, message: &Message) {
         return confirm(context, message, AckKind::Nak(Some(wait))).await;
     }
     warn!(subject = %message.subject, delivered, "webhook: {reason}; given up");
-    match queue::dead_letter(nats, message, None, &format!("webhook: {reason}"), system::now()).await {
+    match queue::dead_letter(nats, message, None, &format!("webhook: {reason}"), context.clock.now()).await {
         Ok(()) => confirm(context, message, AckKind::Term).await,
         Err(error) => warn!("cannot store a dead letter: {error}; the event is delivered again"),
     }

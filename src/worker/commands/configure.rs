@@ -22,7 +22,6 @@ use crate::provider::profiles::{self, UnknownProfile};
 use crate::secret::Secret;
 use crate::store::{StoreError, json as to_json};
 use crate::subject::{self, OAUTH};
-use crate::system;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::{self, Failure};
@@ -91,7 +90,7 @@ pub(in crate::worker) async fn run(
         Change::Put(_) => EventKind::ConfigPut,
         Change::Delete => EventKind::ConfigDeleted,
     };
-    let mut event = Event::about(&job.subject, kind, &actor, system::now());
+    let mut event = Event::about(&job.subject, kind, &actor, context.clock.now());
     event.sequence = Some(sequence);
     job.publish_event(&context.nats, &event).await?;
     fail_point!("configure_4_event_published");

@@ -29,7 +29,6 @@ use crate::rights::Scopes;
 use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
-use crate::system;
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
@@ -334,7 +333,7 @@ impl Refusal {
 /// the server drops the second event, whose message id is the same.
 async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
-    let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, system::now());
+    let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
     event.reason = Some(&refusal.reason);
     job.publish_event(&context.nats, &event).await?;
     Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))

@@ -1,5 +1,7 @@
 //! Metrics of a worker.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -15,6 +17,8 @@ pub(crate) struct Measures {
     pub provider_seconds: Histogram,
     pub webhooks_sent: Counter,
     pub webhooks_failed: Counter,
+    /// Lead of this process's clock over the server's, in seconds.
+    pub clock_ahead_seconds: Gauge<f64, AtomicU64>,
     /// Time from sending a refresh token to the stored record. A crash in between may cost the grant.
     pub refresh_window_seconds: Histogram,
 }
@@ -27,6 +31,7 @@ impl Default for Measures {
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             webhooks_sent: Counter::default(),
             webhooks_failed: Counter::default(),
+            clock_ahead_seconds: Gauge::default(),
             refresh_window_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
         }
     }
@@ -45,6 +50,11 @@ impl Measures {
             "refresh_window_seconds",
             "Time from sending a refresh token to the stored record: a crash in between may cost the grant",
             self.refresh_window_seconds.clone(),
+        );
+        registry.register(
+            "clock_ahead_seconds",
+            "Lead of this machine's clock over the NATS server's",
+            self.clock_ahead_seconds.clone(),
         );
         registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());

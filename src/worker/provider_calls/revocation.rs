@@ -92,7 +92,8 @@ async fn revoke_token(
     let revocation = Revocation { token, hint, issued_at };
     for attempt in 0.. {
         let variables = &issued_at.variables;
-        let auth = match ClientAuthentication::of(config, attempt, variables, system::now(), &system::random_id()) {
+        let auth = match ClientAuthentication::of(config, attempt, variables, context.clock.now(), &system::random_id())
+        {
             Ok(Some(auth)) => auth,
             Ok(None) => break,
             Err(error) => {

@@ -17,7 +17,6 @@ use crate::protocol::outgoing::Outgoing;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
-use crate::system;
 use crate::worker::context::Context;
 
 /// Calls of one account that may wait for a command at once: a quarter of all, so that others are not held up.
@@ -54,12 +53,12 @@ pub(super) async fn refresh(
         return Err(CallError::Refused(Failure::BadRequest, "refresh_token is not the one that is stored".to_owned()));
     }
     if before.status == Status::Active
-        && before.is_younger_than(context.config.refresh.min_interval, system::now())
+        && before.is_younger_than(context.config.refresh.min_interval, context.clock.now())
         && before.refresh_token.is_some()
     {
         return Ok(serde_json::json!(before));
     }
-    if let Some(answer) = failure.and_then(|failure| failure.answer(system::now())) {
+    if let Some(answer) = failure.and_then(|failure| failure.answer(context.clock.now())) {
         return Err(CallError::Answered(answer));
     }
     let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
@@ -144,7 +143,7 @@ async fn finished_refresh(context: &Context, before: BeforeRefresh<'_>) -> Resul
         return Ok(None);
     };
     if connection.sequence <= sequence {
-        let failed = refresh_failure.and_then(|failure| failure.answer(system::now()));
+        let failed = refresh_failure.and_then(|failure| failure.answer(context.clock.now()));
         return failed.map_or(Ok(None), |answer| Err(CallError::Answered(answer)));
     }
     if connection.status == Status::Active {

@@ -115,6 +115,7 @@ async fn dispatch(
 /// permission for the JetStream API. Dead letters, nonces and checkpoints are left out: not every login, refresh or read needs
 /// them.
 async fn ready(context: &Context) -> Result<Value, CallError> {
+    context.clock.check().map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let reachable = topology::check_reachable(&context.nats).await;
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     Ok(json!({ "ready": true }))

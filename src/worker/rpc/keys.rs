@@ -17,7 +17,6 @@ use crate::auth::{ADMINS_ONLY, VerifiedCaller};
 use crate::rights::{Grant, Networks, Rights, Role, Scopes, Wish};
 use crate::store::StoreError;
 use crate::subject::Account;
-use crate::system;
 use crate::worker::context::Context;
 
 #[derive(Deserialize)]
@@ -79,7 +78,7 @@ pub(super) async fn create_for(
         (None, Some(scopes)) => Grant::Scopes(scopes),
         (role, None) => Grant::Role(role.unwrap_or(Role::Member)),
     };
-    let end = api_key::end_of(expires_days, system::now());
+    let end = api_key::end_of(expires_days, context.clock.now());
     let end = end.map_err(|error| bad_request(format!("expires_days {error}")))?;
     let member = context.auth.member();
     let rights = rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;

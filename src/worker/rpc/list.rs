@@ -72,7 +72,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
             None => context.store.has_config(&key.integration).await?,
         };
         configs.insert(key.integration, has_config);
-        set_pause_reason(&mut connection, has_config);
+        set_pause_reason(&mut connection, has_config, context.clock.now());
         let entry = json!(connection);
         (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);

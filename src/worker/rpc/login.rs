@@ -105,7 +105,7 @@ pub(super) async fn begin(
     };
     context.store.put_login(&hash, &caller.account, &login).await?;
     let origin = caller.origin.for_events(context.config.events.client_address);
-    let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, system::now());
+    let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, context.clock.now());
     publish_event(&context.nats, &event.from(&origin), Some(&hash)).await.map_err(StoreError::from)?;
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
     // The gateway builds the link from the ticket, because it knows its public URL.

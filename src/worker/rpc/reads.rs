@@ -16,7 +16,6 @@ use crate::jetstream::NatsError;
 use crate::protocol::events::publish_event;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::system;
 use crate::worker::context::Context;
 
 /// Events to publish in parallel.
@@ -86,7 +85,7 @@ async fn flush_refusals(context: &Context) {
 
 async fn publish_read(context: &Context, read: &Tally) -> Result<(), NatsError> {
     let Tally { key, actor, count, sequence } = read;
-    let mut event = Event::about_connection(key, EventKind::Read, actor, system::now());
+    let mut event = Event::about_connection(key, EventKind::Read, actor, context.clock.now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
     publish_event(&context.nats, &event, None).await
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status::{self, Failure};
@@ -9,7 +10,6 @@ use super::{CallError, ConnectionQuestion, change, no_connection};
 use crate::auth::VerifiedCaller;
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::subject::ConnectionKey;
-use crate::system;
 use crate::worker::context::Context;
 
 /// Returns the connection, refreshed first if its token expires soon. If the refresh fails, returns the old token while it
@@ -24,7 +24,7 @@ pub(super) async fn token(
     let default = context.config.refresh.min_valid.map(|setting| connection.min_valid_default(setting));
     let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(default);
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
-    if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(system::now(), min_valid) {
+    if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(context.clock.now(), min_valid) {
         return Ok(json!(connection));
     }
     match change::refresh(context, caller, &key, None).await {
@@ -32,8 +32,8 @@ pub(super) async fn token(
             // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
             // status says why there is none.
             let connection = read(context, &key).await?;
-            let is_answer =
-                connection.status != Status::Active || connection.expiry.is_none_or(|expiry| expiry > system::now());
+            let is_answer = connection.status != Status::Active
+                || connection.expiry.is_none_or(|expiry| expiry > context.clock.now());
             let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
             if is_answer {
                 Ok(json!(connection))
@@ -56,18 +56,18 @@ async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection,
     let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
     let mut connection = connection?.ok_or_else(no_connection)?;
     // If the config cannot be read, return the token without the explanation.
-    set_pause_reason(&mut connection, config.unwrap_or(true));
+    set_pause_reason(&mut connection, config.unwrap_or(true), context.clock.now());
     Ok(connection)
 }
 
 /// Sets or clears the reason `no_config`. Without a config, also removes an expired access token.
-pub(super) fn set_pause_reason(connection: &mut OauthConnection, has_config: bool) {
+pub(super) fn set_pause_reason(connection: &mut OauthConnection, has_config: bool, now: Timestamp) {
     let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
     if connection.is_kept_alive() && has_config == is_paused {
         connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
     }
     // Nothing can refresh the token without a config, so the answer shows none, as after `needs_reauthorization`.
-    if !has_config && connection.expiry.is_some_and(|expiry| expiry <= system::now()) {
+    if !has_config && connection.expiry.is_some_and(|expiry| expiry <= now) {
         connection.access_token = None;
     }
 }

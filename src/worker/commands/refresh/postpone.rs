@@ -57,7 +57,7 @@ impl Refresh<'_> {
         // Schedules have whole seconds, and this one must not fire while the hold lasts.
         let next = Next::AtSlot(later(until, Duration::from_secs(1)));
         self.postpone(&stored.connection, new_failure, next).await?;
-        Ok(failure.answer(system::now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
+        Ok(failure.answer(self.context.clock.now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
 
     /// Ends this command after a failed request, with a backoff that grows with the failures in a row. Callers'
@@ -67,7 +67,8 @@ impl Refresh<'_> {
         stored: &StoredConnection,
         error: &NoTokens,
     ) -> Result<WorkerReply, StoreError> {
-        let (now, failures) = (system::now(), stored.refresh_failure.as_ref().map_or(0, |failure| failure.count));
+        let (now, failures) =
+            (self.context.clock.now(), stored.refresh_failure.as_ref().map_or(0, |failure| failure.count));
         let count = if self.trigger.actor.is_none() { failures.saturating_add(1) } else { failures.max(1) };
         let retry_after = error.retry_after().unwrap_or_default();
         let wait = backoff_refresh(count, system::random_share()).max(retry_after);
@@ -83,7 +84,7 @@ impl Refresh<'_> {
     /// failure and publishes an event.
     pub(super) async fn pause(&self, stored: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let (status, reason) = (Failure::BadRequest.status(), NO_CONFIG.to_owned());
-        let failure = RefreshFailure { count: 1, until: system::now(), status, reason };
+        let failure = RefreshFailure { count: 1, until: self.context.clock.now(), status, reason };
         let is_new = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
         self.postpone(&stored.connection, is_new.then_some(&failure), Next::WhenConfigReturns).await?;
         let text = "the integration has no config any more; the connection is not refreshed";
@@ -99,7 +100,7 @@ impl Refresh<'_> {
         wait: Duration,
     ) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
-            self.postpone(connection, None, Next::AtSlot(later(system::now(), wait))).await?;
+            self.postpone(connection, None, Next::AtSlot(later(self.context.clock.now(), wait))).await?;
         }
         let text = "too many refreshes of this integration are in progress; try again";
         Ok(Failure::Busy.answer_after(text, wait))
@@ -128,7 +129,8 @@ impl Refresh<'_> {
         // 4. Publish the event. Durable: the audit log has the failure. A crash after this: as after step 2. The event
         //    of the hold has the same message id, so the server drops it.
         if let Some(failure) = failure {
-            let mut event = Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, system::now());
+            let mut event =
+                Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, self.context.clock.now());
             (event.reason, event.sequence) = (Some(failure.reason.as_str()), Some(connection.sequence));
             self.job.publish_event(&self.context.nats, &event).await?;
         }
@@ -143,7 +145,7 @@ impl Refresh<'_> {
             Next::WhenConfigReturns => {
                 // The worker that stores the config looks for paused connections, and may have looked before step 2.
                 let has_returned = self.context.store.has_config(&self.key.integration).await?;
-                (later(system::now(), if has_returned { CONFIG_RETURNED_WAIT } else { PAUSE }), false)
+                (later(self.context.clock.now(), if has_returned { CONFIG_RETURNED_WAIT } else { PAUSE }), false)
             }
         };
         let due = Due { sequence: connection.sequence, slot_reserved };
@@ -158,10 +160,10 @@ pub(in crate::worker) async fn reschedule_given_up(context: &Context, job: &Job)
     let record = records::last(&context.nats, &key.subject()).await?;
     if let Some(record) = &record {
         // The longest wait: this refresh has failed at each of its deliveries.
-        let at = later(system::now(), backoff_refresh(REFRESH_DOUBLING_FAILURES, system::random_share()));
+        let at = later(context.clock.now(), backoff_refresh(REFRESH_DOUBLING_FAILURES, system::random_share()));
         schedule::set(&context.nats, &key, at, Due { sequence: record.sequence, slot_reserved: false }).await?;
     }
-    let mut event = Event::about(&job.subject, EventKind::RefreshFailed, SCHEDULE_ACTOR, system::now());
+    let mut event = Event::about(&job.subject, EventKind::RefreshFailed, SCHEDULE_ACTOR, context.clock.now());
     (event.reason, event.sequence) = (Some("given_up"), record.map(|record| record.sequence));
     job.publish_event(&context.nats, &event).await
 }
