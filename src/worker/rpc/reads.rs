@@ -74,7 +74,7 @@ pub(super) async fn flush(context: &Context) {
 /// Stores the sums of refused requests.
 async fn flush_refusals(context: &Context) {
     for (refusal, sum) in context.auth.refusals().take() {
-        let mut event = Event::about_refusals(&refusal, sum.count, system::now());
+        let mut event = Event::about_refusals(&refusal, sum.count, context.clock.now());
         event.client_address = sum.last_address.filter(|_| context.config.events.client_address);
         if let Err(error) = publish_event(&context.nats, &event, None).await {
             warn!("cannot store an event about refused requests: {error}; it is stored at the next interval");
