@@ -53,7 +53,8 @@ async fn deliver(context: &Context, receiver: &Receiver, message: &Message) {
     let id = message.headers.as_ref().map_or("", |headers| header(headers, NATS_MESSAGE_ID.as_ref()));
     let body = String::from_utf8_lossy(&message.payload);
     let delivered = message.info().map_or(1, |info| info.delivered);
-    let reason = match context.provider.send_for_status(receiver.webhook.request(id, context.clock.now(), &body)).await {
+    let reason = match context.provider.send_for_status(receiver.webhook.request(id, context.clock.now(), &body)).await
+    {
         Ok(200..300) => {
             context.measures.webhooks_sent.inc();
             debug!(subject = %message.subject, "webhook delivered");
