@@ -54,7 +54,7 @@ impl Networks {
 /// Parses an address or a network. An IPv4 address within IPv6 becomes IPv4, as clients' addresses do.
 fn parse(text: &str) -> Result<IpNet, NetworkError> {
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())));
-    let network: IpNet = network.ok().ok_or_else(|| NetworkError::Form)?;
+    let network: IpNet = network.ok().ok_or(NetworkError::Form)?;
     Ok(network.trunc())
 }
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::auth::VerifiedCaller;
+use crate::command::Origin;
 use crate::config::ReadEvents;
 use crate::event::{Event, EventKind, Tally};
 use crate::jetstream::NatsError;
@@ -31,8 +32,9 @@ pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &V
         ReadEvents::All => returned,
         ReadEvents::Summary => returned.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
+    let origin = &caller.origin.for_events(context.config.events.client_address);
     let mut published = stream::iter(not_summed)
-        .map(|read| async move { publish_read(context, &read).await })
+        .map(|read| async move { publish_read(context, &read, origin).await })
         .buffered(PUBLISH_CONCURRENCY);
     while let Some(result) = published.next().await {
         result?;
@@ -62,7 +64,7 @@ pub(super) async fn run(context: &Context, stop: CancellationToken) {
 pub(super) async fn flush(context: &Context) {
     flush_refusals(context).await;
     let sums = stream::iter(context.reads.take());
-    let published = sums.map(|sum| async move { (publish_read(context, &sum).await, sum) });
+    let published = sums.map(|sum| async move { (publish_read(context, &sum, &Origin::default()).await, sum) });
     let mut published = std::pin::pin!(published.buffer_unordered(PUBLISH_CONCURRENCY));
     while let Some((result, sum)) = published.next().await {
         let Err(error) = result else { continue };
@@ -83,9 +85,9 @@ async fn flush_refusals(context: &Context) {
     }
 }
 
-async fn publish_read(context: &Context, read: &Tally) -> Result<(), NatsError> {
+async fn publish_read(context: &Context, read: &Tally, origin: &Origin) -> Result<(), NatsError> {
     let Tally { key, actor, count, sequence } = read;
     let mut event = Event::about_connection(key, EventKind::Read, actor, context.clock.now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
-    publish_event(&context.nats, &event, None).await
+    publish_event(&context.nats, &event.from(origin), None).await
 }
