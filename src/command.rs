@@ -102,6 +102,9 @@ pub enum Work {
         actor: String,
         /// Id of the login that made the connection. A connection that a later login made is not deleted.
         login_id: String,
+        /// True to leave the grant at the provider alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        keep_grant: bool,
     },
     /// Deletes a config.
     Delete { credential: Credential },

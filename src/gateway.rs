@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 use hyper::body::Body;
-use hyper::header::HeaderMap;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request};
+use hyper::http::uri::Authority;
+use hyper::{Method, Request, Version};
+use matchit::MatchError;
 use tokio::time::Instant;
 use url::Url;
 
@@ -21,6 +23,7 @@ use self::listener::client_address;
 pub(crate) use self::listener::limits::Limits;
 pub(crate) use self::listener::rate_limits::Rate;
 use self::listener::rate_limits::RateLimits;
+use self::listener::server::line_ends::BareLineFeed;
 pub(crate) use self::listener::server::{Drain, run};
 pub(crate) use self::listener::tls::{CERTIFICATE_CHECK_INTERVAL, Certificates};
 use self::routes::error::HttpError;
@@ -47,6 +50,7 @@ pub(crate) struct Gateway {
     backend: Arc<Backend>,
     metrics: Metrics,
     routes: Routes,
+    served: Served,
     /// The beginning of start links, as browsers reach the gateway.
     public_url: Option<Url>,
 }
@@ -76,7 +80,7 @@ struct Arrival<'a> {
 
 impl Gateway {
     pub(crate) fn new(backend: Arc<Backend>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
-        Ok(Self { backend, metrics, routes: Routes::new(served)?, public_url: None })
+        Ok(Self { backend, metrics, routes: Routes::new(served)?, served, public_url: None })
     }
 
     #[must_use]
@@ -101,7 +105,8 @@ impl Gateway {
         let arrival =
             Arrival { limits, rates, client, request_id: &request_id, traceparent: &traceparent, body_deadline };
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
-        let mut reply = match self.route(&head, limits, &mut label) {
+        let routed = check_head(&head).and_then(|()| self.route(&head, peer, limits, &mut label));
+        let mut reply = match routed {
             Ok((found, operation)) => self.carry_out(operation, found, head, &mut body, arrival).await,
             Err(error) => rates.admit_address(client).err().unwrap_or(error).reply(false).json(),
         };
@@ -118,10 +123,20 @@ impl Gateway {
     }
 
     /// Finds the operation, and checks the size of the request's head.
-    fn route(&self, head: &Parts, limits: &Limits, label: &mut Label) -> Result<(Found<'_>, Operation), HttpError> {
+    fn route(
+        &self,
+        head: &Parts,
+        peer: IpAddr,
+        limits: &Limits,
+        label: &mut Label,
+    ) -> Result<(Found<'_>, Operation), HttpError> {
         let found = self.routes.find(head.uri.path())?;
         label.route = found.row.pattern;
         let operation = found.row.operation(head.method.as_str())?;
+        let is_shared = operation == Operation::Metrics && self.served == Served::All;
+        if is_shared && !client_address::is_local(peer, &head.headers, &limits.trusted_proxies) {
+            return Err(MatchError::NotFound.into());
+        }
         let uri_bytes = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri_bytes > limits.uri {
             return Err(HttpError::bad_request(format!("the URI is longer than {} bytes", limits.uri)));
@@ -199,6 +214,28 @@ impl Gateway {
             Operation::OpenApi => openapi::document(&request),
         }
     }
+}
+
+/// Refuses heads that a proxy before the gateway may read differently (RFC 9112 §2.2, §3.2).
+fn check_head(head: &Parts) -> Result<(), HttpError> {
+    if head.extensions.get::<BareLineFeed>().is_some() {
+        return Err(HttpError::bad_request("the lines of a request's head must end with CR LF"));
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    // HTTP/2 has `:authority` in place of `Host`.
+    let is_missing = host.is_none() && head.version == Version::HTTP_11;
+    let is_invalid = host.is_some_and(|host| host.is_empty() || !is_authority(host)) || hosts.next().is_some();
+    if is_missing || is_invalid {
+        return Err(HttpError::bad_request(
+            "a request needs exactly one Host header, with a host and an optional port",
+        ));
+    }
+    Ok(())
+}
+
+fn is_authority(host: &HeaderValue) -> bool {
+    !host.as_bytes().contains(&b'@') && Authority::try_from(host.as_bytes()).is_ok()
 }
 
 /// Parses a request and counts it against the rate limits.

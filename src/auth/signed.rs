@@ -97,7 +97,8 @@ fn flat(body: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
             }
             Value::String(text) => drop(fields.insert(name.clone(), text.clone())),
             Value::Number(number) => drop(fields.insert(name.clone(), number.to_string())),
-            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+            Value::Bool(flag) => drop(fields.insert(name.clone(), flag.to_string())),
+            Value::Null | Value::Array(_) | Value::Object(_) => return None,
         }
     }
     Some(fields)

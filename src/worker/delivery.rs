@@ -74,8 +74,9 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
         Work::Refresh { actor, sequence, slot_reserved } => {
             refresh::run(context, job, &refresh::Trigger { actor, sequence, slot_reserved }).await
         }
-        Work::Revoke { actor, login_id } => {
-            revoke::run(context, job, &revoke::Deletion { actor: &actor, login_id: &login_id }).await
+        Work::Revoke { actor, login_id, keep_grant } => {
+            let deletion = revoke::Deletion { actor: &actor, login_id: &login_id, keep_grant };
+            revoke::run(context, job, &deletion).await
         }
         Work::Put { credential, config } => configure::run(context, job, &credential, Change::Put(&config)).await,
         Work::Delete { credential } => configure::run(context, job, &credential, Change::Delete).await,

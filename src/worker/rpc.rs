@@ -165,7 +165,7 @@ async fn answer_call(
             let question: ConnectionQuestion = parse(body)?;
             change::refresh(context, caller, &question.key(caller), question.refresh_token.as_ref()).await
         }
-        NodeCall::Delete => change::delete(context, caller, &parse::<ConnectionQuestion>(body)?.key(caller)).await,
+        NodeCall::Delete => change::delete(context, caller, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
     }?;
     caller.rights.scopes.hide_tokens(&mut answer);

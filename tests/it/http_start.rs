@@ -104,7 +104,7 @@ async fn h9_the_settings_can_bind_all_logins() {
 }
 
 #[tokio::test]
-async fn h9_a_start_link_with_another_query_or_an_unknown_ticket_assert_error() {
+async fn h9_a_start_link_with_another_query_or_an_unknown_ticket_is_refused() {
     let world = World::with(Provider::generous().await).await;
     let link = world.start_link("?bind=browser").await;
     let (ticket, own) = (parameter(&link, "ticket"), ("sec-fetch-site", "same-origin"));

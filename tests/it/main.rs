@@ -62,6 +62,8 @@ mod http_config;
 #[cfg(test)]
 mod http_connections;
 #[cfg(test)]
+mod http_flags;
+#[cfg(test)]
 mod http_health;
 #[cfg(test)]
 mod http_login;
@@ -69,6 +71,8 @@ mod http_login;
 mod http_outcome;
 #[cfg(test)]
 mod http_start;
+#[cfg(test)]
+mod http_strict;
 #[cfg(test)]
 #[path = "../support/issuer.rs"]
 mod issuer;

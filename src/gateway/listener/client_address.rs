@@ -8,24 +8,49 @@ use ipnet::IpNet;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// The headers' statement about the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Statement {
+    /// No proxy forwarded the request.
+    None,
+    /// A proxy forwarded the request, and the client is unknown: the proxy is not trusted, or the headers are unreadable or
+    /// contradict each other.
+    Unclear,
+    Address(IpAddr),
+}
+
 /// Returns the right-most address that is not a trusted proxy's: the client may have written everything left of it.
 ///
 /// Returns the peer's address if the headers are missing, unreadable up to that entry, or contradict each other. They
 /// contradict each other if a client invents one of them: the proxy appends to the other, and forwards the invented one
 /// unchanged.
 pub(in crate::gateway) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let peer = peer.to_canonical();
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
-    if !is_trusted(peer) {
-        return peer;
+    match statement(peer, headers, trusted) {
+        Statement::Address(address) => address,
+        Statement::None | Statement::Unclear => peer.to_canonical(),
     }
+}
+
+/// Returns true if the client is certainly on this host.
+pub(in crate::gateway) fn is_local(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> bool {
+    match statement(peer, headers, trusted) {
+        Statement::None => peer.to_canonical().is_loopback(),
+        Statement::Unclear => false,
+        Statement::Address(address) => address.is_loopback(),
+    }
+}
+
+fn statement(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Statement {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let found = |name: &HeaderName, read: fn(&str) -> Option<IpAddr>| {
-        headers.contains_key(name).then(|| walk(headers, name, read, is_trusted).unwrap_or(peer))
+        let address = || walk(headers, name, read, is_trusted).map_or(Statement::Unclear, Statement::Address);
+        headers.contains_key(name).then(address)
     };
     match (found(&header::FORWARDED, forwarded_for), found(&X_FORWARDED_FOR, node)) {
-        (Some(one), Some(other)) if one != other => peer,
-        (Some(address), _) | (None, Some(address)) => address,
-        (None, None) => peer,
+        (None, None) => Statement::None,
+        _ if !is_trusted(peer.to_canonical()) => Statement::Unclear,
+        (Some(one), Some(other)) if one != other => Statement::Unclear,
+        (Some(stated), _) | (None, Some(stated)) => stated,
     }
 }
 

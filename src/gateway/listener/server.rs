@@ -1,6 +1,7 @@
 //! The listener: accepts connections, applies their limits, and drains them at shutdown.
 
 mod activity;
+pub(in crate::gateway) mod line_ends;
 mod protocols;
 
 use std::convert::Infallible;
@@ -9,10 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::header::{HeaderValue, STRICT_TRANSPORT_SECURITY};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use hyper::service::service_fn;
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::activity::Activity;
+use self::line_ends::{BareLineFeed, Heads, Inspected};
 use self::protocols::builder;
 use crate::gateway::listener::limits::Limits;
 use crate::gateway::listener::peers::Peers;
@@ -142,13 +144,24 @@ impl Listener {
     {
         let (watched, shared) = (Arc::clone(&activity), Arc::clone(self));
         let builder = builder(&self.limits);
-        let service = service_fn(move |request: Request<Incoming>| {
+        let heads = Arc::new(Heads::new());
+        let stream = Inspected::new(stream, Arc::clone(&heads));
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity));
+            let is_http1 = request.version() < Version::HTTP_2;
+            let is_bad = is_http1 && heads.is_next_bad();
+            if is_bad {
+                request.extensions_mut().insert(BareLineFeed);
+            }
+            let is_last = is_bad || is_http1 && !request.body().is_end_stream();
             async move {
                 let Listener { gateway, limits, rates, tls, shutdown: _ } = &*shared;
                 let mut reply = gateway.answer(request, peer, limits, rates).await;
                 if tls.is_some() {
                     reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
+                }
+                if is_last {
+                    reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 drop(running);
                 Ok::<_, Infallible>(reply)

@@ -76,6 +76,7 @@ pub(in crate::gateway) async fn refresh(backend: &Backend, mut request: ParsedRe
 
 pub(in crate::gateway) async fn list(backend: &Backend, mut request: ParsedRequest) -> Result<Reply, HttpError> {
     let mut body = page(&mut request.query)?;
+    request.query.move_flag_to("tokens", &mut body)?;
     if request.names.has_integration() {
         body.insert("integration_id".to_owned(), request.names.integration()?.as_str().into());
     }
@@ -83,8 +84,9 @@ pub(in crate::gateway) async fn list(backend: &Backend, mut request: ParsedReque
     forward(backend, Call::List, &request.context, body).await
 }
 
-pub(in crate::gateway) async fn revoke(backend: &Backend, request: ParsedRequest) -> Result<Reply, HttpError> {
-    let body = key_fields(&request)?;
+pub(in crate::gateway) async fn revoke(backend: &Backend, mut request: ParsedRequest) -> Result<Reply, HttpError> {
+    let mut body = key_fields(&request)?;
+    request.query.move_flag_to("revoke", &mut body)?;
     request.query.expect_empty()?;
     forward(backend, Call::Delete, &request.context, body).await
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::str::Utf8Error;
+use std::str::{ParseBoolError, Utf8Error};
 
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue, ToStrError};
@@ -26,6 +26,8 @@ pub(in crate::gateway) enum HttpError {
     Name(#[from] NameError),
     #[error("header {name} is not plain text")]
     HeaderNotText { name: HeaderName, source: ToStrError },
+    #[error("{name} must be `true` or `false`")]
+    NotAFlag { name: String, source: ParseBoolError },
     #[error("the body must be a JSON object")]
     BodyNotJson(#[source] serde_json::Error),
     #[error("the form is not plain text")]
@@ -84,6 +86,7 @@ impl HttpError {
             Self::BadRequest(_)
             | Self::Name(_)
             | Self::HeaderNotText { .. }
+            | Self::NotAFlag { .. }
             | Self::BodyNotJson(_)
             | Self::FormNotText(_)
             | Self::BodyUnreadable(_) => (StatusCode::BAD_REQUEST, None),

@@ -27,6 +27,8 @@ pub(in crate::worker) struct Deletion<'a> {
     pub(in crate::worker) actor: &'a str,
     /// Id of the command that created the connection. A connection that a later login created is left alone.
     pub(in crate::worker) login_id: &'a str,
+    /// True to leave the grant at the provider alone.
+    pub(in crate::worker) keep_grant: bool,
 }
 
 pub(in crate::worker) async fn run(
@@ -63,6 +65,7 @@ pub(in crate::worker) async fn run(
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
         //    after this: as after step 2. The provider is asked once more.
         let outcome = match &stored {
+            _ if deletion.keep_grant => RevocationOutcome::NotWanted,
             Some(stored) => revocation::revoke(context, &key, stored).await?,
             None => RevocationOutcome::Unknown,
         };

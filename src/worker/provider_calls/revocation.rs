@@ -26,6 +26,8 @@ pub(crate) enum RevocationOutcome {
     /// The config has another token endpoint or client than the tokens were issued for.
     ConfigChanged,
     NoRevocationUrl,
+    /// The caller wants to keep the grant.
+    NotWanted,
     /// The provider was asked, but the worker died before it stored the answer.
     Unknown,
 }
@@ -42,6 +44,7 @@ impl RevocationOutcome {
             Self::ConfigUnreadable => "config_unreadable",
             Self::ConfigChanged => "config_changed",
             Self::NoRevocationUrl => "no_revocation_url",
+            Self::NotWanted => "grant_kept",
             Self::Unknown => "revocation_unknown",
         }
     }

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ use crate::jetstream::NatsError;
 use crate::protocol::outgoing::Outgoing;
 use crate::secret::Secret;
 use crate::store::StoreError;
-use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::worker::context::Context;
 
 /// Calls of one account that may wait for a command at once: a quarter of all, so that others are not held up.
@@ -66,14 +67,26 @@ pub(super) async fn refresh(
     send_and_wait(context, caller, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Deletion {
+    integration_id: Integration,
+    connection_id: ConnectionName,
+    /// False to leave the grant at the provider alone.
+    #[serde(default)]
+    revoke: Option<bool>,
+}
+
 pub(super) async fn delete(
     context: &Context,
     caller: &VerifiedCaller,
-    key: &ConnectionKey,
+    Deletion { integration_id: integration, connection_id: name, revoke }: Deletion,
 ) -> Result<Value, CallError> {
-    let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
-    let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone() };
-    send_and_wait(context, caller, &CommandSubject::connection(key, Verb::Revoke), work, None).await
+    let key = ConnectionKey { account: caller.account.clone(), integration, name };
+    let stored = context.store.stored_connection(&key).await?.ok_or_else(no_connection)?;
+    let keep_grant = revoke == Some(false);
+    let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone(), keep_grant };
+    send_and_wait(context, caller, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
 }
 
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the

@@ -35,6 +35,9 @@ pub(super) struct Page {
     cursor: Option<String>,
     #[serde(default)]
     integration_id: Option<Integration>,
+    /// False for connections without tokens.
+    #[serde(default)]
+    tokens: Option<bool>,
 }
 
 pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, CallError> {
@@ -73,6 +76,9 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         };
         configs.insert(key.integration, has_config);
         set_pause_reason(&mut connection, has_config, context.clock.now());
+        if page.tokens == Some(false) {
+            (connection.access_token, connection.refresh_token) = (None, None);
+        }
         let entry = json!(connection);
         (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);

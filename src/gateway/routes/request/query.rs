@@ -76,6 +76,19 @@ impl Query {
         number.map(Some).ok_or_else(wrong)
     }
 
+    /// Moves a parameter that is `true` or `false` into a call's body.
+    pub(in crate::gateway) fn move_flag_to(
+        &mut self,
+        name: &str,
+        body: &mut Map<String, Value>,
+    ) -> Result<(), HttpError> {
+        let Some(text) = self.take(name) else { return Ok(()) };
+        let wrong = |source| HttpError::NotAFlag { name: name.to_owned(), source };
+        let flag: bool = text.expose().parse().map_err(wrong)?;
+        body.insert(name.to_owned(), flag.into());
+        Ok(())
+    }
+
     /// Takes all parameters with this prefix, and returns them without it.
     pub(in crate::gateway) fn take_prefixed(&mut self, prefix: &str) -> Map<String, Value> {
         let (taken, left): (BTreeMap<_, _>, _) =

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn page(limit: Option<usize>, cursor: Option<String>) -> Page {
-    Page { limit, cursor, integration_id: None }
+    Page { limit, cursor, integration_id: None, tokens: None }
 }
 
 /// Reads all pages. Returns their entries and the number of pages.
