@@ -6,6 +6,7 @@ mod configs;
 mod connections;
 mod dead;
 mod doctor;
+mod events;
 mod keys;
 mod pages;
 mod print;
@@ -56,6 +57,9 @@ enum Command {
     /// List dead letters, advise on them, and drop them (as `admin`).
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Export the audit log (as `admin`).
+    #[command(subcommand)]
+    Events(events::Command),
     /// Sign an HTTP request as a NATS user, and print its headers for curl.
     Sign(sign::Options),
     /// Check settings, permissions, streams and keys, and print how to fix what is wrong.
@@ -94,6 +98,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Connections(options) => connections::run(&config, options).await,
         Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice),
         Command::Dead(command) => dead::run(&config, command).await,
+        Command::Events(command) => events::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
         Command::Openapi => print_line(crate::gateway::OPENAPI),

@@ -24,8 +24,9 @@ impl Length {
         let duration = match self {
             Self::Seconds(seconds) => Duration::from_secs(seconds),
             Self::Text(text) => text
-                .parse::<jiff::SignedDuration>()
+                .parse::<jiff::Span>()
                 .ok()
+                .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
                 .and_then(|duration| Duration::try_from(duration).ok())
                 .ok_or_else(|| E::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
         };

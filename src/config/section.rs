@@ -320,6 +320,9 @@ pub struct Events {
     /// Interval between summaries of reads.
     #[serde(deserialize_with = "form::duration")]
     pub reads_interval: Duration,
+    /// Age at which an event is deleted.
+    #[serde(deserialize_with = "form::duration")]
+    pub max_age: Duration,
 }
 
 /// The events that reads of access tokens produce.

@@ -62,7 +62,11 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
 }
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {
-    topology::Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl }
+    topology::Sizes {
+        replicas: config.nats.replicas,
+        login_ttl: config.oauth.login_ttl,
+        events_age: config.events.max_age,
+    }
 }
 
 /// Creates the consumers, and removes commands that would break their connections.

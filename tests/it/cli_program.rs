@@ -11,7 +11,7 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
 /// Every command, and true if it prints an answer and so accepts `--json`.
-const COMMANDS: [(&str, bool); 26] = [
+const COMMANDS: [(&str, bool); 27] = [
     ("serve", false),
     ("setup", true),
     ("demo", false),
@@ -36,6 +36,7 @@ const COMMANDS: [(&str, bool); 26] = [
     ("dead list", true),
     ("dead retry", false),
     ("dead drop", true),
+    ("events export", false),
     ("sign", true),
     ("openapi", false),
 ];

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::ask::{ask, send};
 use crate::bus::Bus;
-use crate::fleet::eventually;
+use crate::fleet::{Fleet, eventually};
 use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::World;
@@ -186,4 +186,28 @@ async fn g2_events_name_the_request_and_the_client_only_if_configured() {
             assert_eq!(event["client_address"], address, "{event}");
         }
     }
+}
+
+#[tokio::test]
+async fn g2_a_login_whose_record_a_refresh_has_replaced_did_not_fail() {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let mut first = fleet.worker_dying_at("exchange_5_record_applied").await;
+    let state = fleet.login("one").await;
+    let refreshed = async {
+        assert!(!first.ended().await.success());
+        // The command returns 5 s after the worker's last report. Until then another worker refreshes the connection.
+        let next = fleet.worker().await;
+        let bus = Bus::of(&fleet.nats).await;
+        bus.age("one").await;
+        bus.due("one").await;
+        eventually("the connection is refreshed", async || provider.received().len() == 2).await;
+        next
+    };
+    let ((status, body), _next) = tokio::join!(fleet.arrive(&state, "code"), refreshed);
+    assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-1")), "{body}");
+    fleet.idle().await;
+    let kinds: Vec<Value> = fleet.events().await.iter().map(|event| event["event"].clone()).collect();
+    assert_eq!(kinds, ["connected", "refreshed"]);
 }

@@ -38,6 +38,9 @@ mod edge;
 mod events;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod events_export;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;

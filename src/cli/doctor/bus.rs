@@ -61,7 +61,8 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Keyring>, 
     if !is_there {
         return report.add(Check::skipped("streams", "cannot be checked without JetStream"));
     }
-    let sizes = Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl };
+    let sizes =
+        Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl, events_age: config.events.max_age };
     report.add(streams(topology::inspect(nats, sizes).await));
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));

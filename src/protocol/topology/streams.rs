@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionP
 
 use crate::subject;
 
-/// Age at which dead letters and events are deleted: time for an operator to look into last month's failures.
+/// Age at which dead letters are deleted: time for an operator to look into last month's failures.
 const AUDIT_TTL: Duration = Duration::from_hours(30 * 24);
 /// Age at which the nonce of a signed request is deleted. Longer than the ten minutes for which a signed command may wait
 /// on the queue, so that a nonce is remembered until no command with it is accepted.
@@ -31,11 +31,13 @@ pub(crate) struct Sizes {
     pub replicas: usize,
     /// Age at which a pending login is deleted.
     pub login_ttl: Duration,
+    /// Age at which an event is deleted.
+    pub events_age: Duration,
 }
 
 pub(super) fn streams(sizes: Sizes) -> Vec<Config> {
-    let Sizes { replicas, login_ttl } = sizes;
-    let mut all = vec![records(), commands(), schedule(), dead_letters(), events()];
+    let Sizes { replicas, login_ttl, events_age } = sizes;
+    let mut all = vec![records(), commands(), schedule(), dead_letters(), events(events_age)];
     for (bucket, max_age) in [
         (subject::CONNECTIONS, Duration::ZERO),
         (subject::CONFIGS, Duration::ZERO),
@@ -132,12 +134,14 @@ fn dead_letters() -> Config {
     }
 }
 
-fn events() -> Config {
+fn events(max_age: Duration) -> Config {
     Config {
         description: Some("audit log".to_owned()),
         retention: RetentionPolicy::Limits,
         discard: DiscardPolicy::Old,
-        max_age: AUDIT_TTL,
+        max_age,
+        // The server accepts no duplicate window longer than the maximum age.
+        duplicate_window: DUPLICATE_WINDOW.min(max_age),
         allow_direct: true,
         ..base(subject::OAUTH_EVENTS, subject::EVENTS)
     }

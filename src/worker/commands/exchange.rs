@@ -189,11 +189,10 @@ impl Exchange<'_> {
         fail_point!("exchange_3_code_sent");
 
         // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
-        //    finds the consumed login and this command's record, and continues with step 5. If another command has
-        //    replaced the record since, the next worker leaves the newer state and answers `exchange_interrupted`.
+        //    finds the consumed login and this command's record, and continues with step 5. If a refresh or a
+        //    deletion has replaced the record since, the next worker leaves the newer state and answers with it.
         let Recorded::Newest(record) = self.write_record(tokens, code.metadata).await? else {
-            let text = "the connection changed while this login was running; start it again";
-            return fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await;
+            return self.superseded().await;
         };
         fail_point!("exchange_4_record_written");
 
@@ -280,6 +279,16 @@ impl Exchange<'_> {
         Ok(Recorded::Superseded)
     }
 
+    /// Answers after another command's record has won.
+    async fn superseded(&self) -> Result<WorkerReply, StoreError> {
+        let newest = records::last(&self.context.nats, &self.key.subject()).await?;
+        if let Some(reply) = answer_if_stored(self.context, self.job, self.key, newest.as_ref()).await? {
+            return Ok(reply);
+        }
+        let text = "the connection changed while this login was running; start it again";
+        fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await
+    }
+
     fn is_refresh_of_replaced(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
         let (Some(replaced), Some(newest)) = (&self.replaces, newest) else { return Ok(false) };
         let replaced = self.context.store.connection_of(self.key, replaced)?;
@@ -304,12 +313,37 @@ async fn apply_connected(
 async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
     // Read the record after the login: a newer delivery may have finished while this one was stalled.
     let newest = records::last(&context.nats, &key.subject()).await?;
-    if let Some(record) = newest.filter(|record| records::was_written_by(record, &job.id)) {
+    if let Some(record) = newest.as_ref().filter(|record| records::was_written_by(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
-        return apply_connected(context, job, key, &record).await;
+        return apply_connected(context, job, key, record).await;
+    }
+    if let Some(reply) = answer_if_stored(context, job, key, newest.as_ref()).await? {
+        return Ok(reply);
     }
     let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
     fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
+}
+
+/// Answers if a refresh or a deletion has replaced the record of this login: the login succeeded. Publishes its event again,
+/// because the worker that wrote the record may have died before it did; the server drops a second one.
+async fn answer_if_stored(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    newest: Option<&StreamMessage>,
+) -> Result<Option<WorkerReply>, StoreError> {
+    let Some(record) = newest else { return Ok(None) };
+    // Refreshes and deletions keep the id of the login.
+    let stored = context.store.connection_of(key, record)?;
+    if stored.login_id != job.id {
+        return Ok(None);
+    }
+    let event = Event::about(&job.subject, EventKind::Connected, ACTOR, context.clock.now());
+    job.publish_event(&context.nats, &event).await?;
+    if stored.connection.status == Status::Revoked {
+        return Ok(Some(Failure::Superseded.answer("the connection was deleted after this login")));
+    }
+    apply::reply_with(&stored.connection).map(Some)
 }
 
 /// Why a consumed login creates no connection.
