@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use crate::event::{Event, EventKind};
 use crate::jetstream::{self, Nats, NatsError};
-use crate::subject;
+use crate::subject::{self, Account};
 
 /// Publishes an event. `cause` is the id of the command, login or key that the event is about; each cause has at most one
 /// event of a kind. Without a cause the event is stored each time.
@@ -23,10 +23,10 @@ pub(crate) async fn publish_stored_event(nats: &Nats, event: &str, cause: &str) 
     #[derive(Deserialize)]
     struct About {
         event: EventKind,
-        account: String,
+        account: Account,
     }
     let About { event: kind, account } = serde_json::from_str(event).map_err(NatsError::unreadable)?;
     let message_id = format!("{cause}.{}", kind.as_str());
-    let subject = subject::event_subject(&account, None, None, kind.as_str());
+    let subject = subject::event_subject(account.as_str(), None, None, kind.as_str());
     nats.publish(&subject, jetstream::headers(Some(&message_id)), event.to_owned().into()).await.map(drop)
 }

@@ -242,3 +242,19 @@ async fn an_accounts_own_admin_makes_keys_for_it_if_the_settings_say_so() {
     let theirs = made(tokenbus, &tokenbus.admin_key, json!({ "account": other, "role": "admin" })).await;
     assert_eq!(theirs["account"], json!(other));
 }
+
+#[tokio::test]
+async fn h8_the_command_line_creates_keys_with_scopes_and_networks() {
+    let world = World::with(provider().await).await;
+    let create = ["api-keys", "create", "--account", ACCOUNT, "--json"];
+    let limits = ["--scopes", "connections:read,keys:write", "--networks", "10.1.2.3/8,192.0.2.1", "--expires", "5"];
+    let created = world.tokenbus.tool(&[&create[..], &limits].concat()).await;
+    let created: Value = serde_json::from_str(&created).expect("JSON");
+    assert_eq!(created["scopes"], json!(["connections:read", "keys:write"]));
+    assert_eq!(created["networks"], json!(["10.0.0.0/8", "192.0.2.1/32"]));
+    let id = created["id"].as_str().expect("an id");
+    let table = world.tokenbus.tool(&["api-keys", "list"]).await;
+    assert!(table.contains(id) && table.contains("keys:write"), "{table}");
+    let outside = send(&world.tokenbus, Method::GET, key_of(&created), "oauth-connections").await;
+    outside.assert_error(401, "not valid");
+}

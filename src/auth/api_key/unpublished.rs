@@ -55,9 +55,14 @@ pub(super) async fn publish(nats: &Nats, id: &str) -> Result<(), NatsError> {
 pub(crate) async fn publish_all(nats: &Nats) -> Result<(), NatsError> {
     let mut published = 0_usize;
     for entry in kv::all_headers(nats, API_KEYS).await? {
-        if !header(&entry.headers, HEADER_EVENT).is_empty() {
-            publish(nats, &entry.key).await?;
-            published += 1;
+        if header(&entry.headers, HEADER_EVENT).is_empty() {
+            continue;
+        }
+        match publish(nats, &entry.key).await {
+            Ok(()) => published += 1,
+            Err(error) if error.is_unavailable() => return Err(error),
+            // Junk must not keep the other events back.
+            Err(error) => warn!(id = entry.key, "cannot publish the event in an API key's entry: {error}"),
         }
     }
     if published > 0 {
