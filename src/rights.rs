@@ -42,13 +42,13 @@ impl Grant {
     }
 }
 
-/// What a credential may do, from where, and until when.
+/// The scopes, networks and end of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rights {
     pub(crate) scopes: Scopes,
     pub(crate) networks: Networks,
-    /// End of the keys that the credential makes. `None` for credentials that are not keys: the JWT of a person's session
-    /// lives for minutes and may make a key for months.
+    /// Latest end of a key that the credential creates. `None` for credentials that are not keys: a person's JWT lives for
+    /// minutes and may create a key for months.
     pub(crate) end: Option<Timestamp>,
 }
 
@@ -56,20 +56,20 @@ pub(crate) struct Rights {
 #[derive(Debug, Clone)]
 pub(crate) struct Wish {
     pub grant: Grant,
-    /// Without any, the key gets the networks of its maker.
+    /// If empty, the key gets the networks of its creator.
     pub networks: Networks,
     pub end: End,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End {
-    /// The caller's wish, which is granted or refused.
+    /// The time that the caller wants: granted or refused.
     At(Timestamp),
-    /// The default, which may become sooner.
+    /// The default, which the creator's own end may bring forward.
     AtMost(Timestamp),
 }
 
-/// The rights of a new key, none of them wider than those of its maker.
+/// The rights of a new key, none of them wider than those of its creator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Derived {
     pub grant: Grant,
@@ -89,7 +89,7 @@ pub(crate) enum TooWide {
 }
 
 impl Rights {
-    /// The rights of an operator at the command line, and of a JWT whose role is `admin`.
+    /// All scopes, from everywhere: the rights of the account ADMIN.
     #[must_use]
     pub(crate) fn all() -> Self {
         Self::of(Scopes::all())
@@ -101,7 +101,7 @@ impl Rights {
         Self { scopes, networks: Networks::default(), end: None }
     }
 
-    /// Grants a wish, or refuses it.
+    /// Returns the rights of a key that this credential creates. `member` are the scopes of the role `member`.
     pub(crate) fn derive(&self, wish: Wish, member: &Scopes) -> Result<Derived, TooWide> {
         let Wish { grant, networks, end } = wish;
         let scopes = grant.scopes(member);
@@ -109,7 +109,7 @@ impl Rights {
         if !lacking.is_empty() {
             return Err(TooWide::Scopes(lacking));
         }
-        // `auth.member_scopes` may grow later. Only a maker with all scopes is then still as wide as the role.
+        // `auth.member_scopes` may grow later. Only a creator with all scopes is then still as wide as the role.
         let grant = if self.scopes == Scopes::all() { grant } else { Grant::Scopes(scopes) };
         let networks = if networks.is_empty() { self.networks.clone() } else { networks };
         if let Some(outside) = networks.first_outside(&self.networks) {

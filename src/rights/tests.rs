@@ -58,7 +58,7 @@ proptest! {
             makers.push(made);
         }
         for pair in makers.windows(2) {
-            // A key of a role keeps up with the settings; a key that it made does so only if it has all scopes.
+            // A creator with the role `member` may lose scopes later; keys that it created before keep theirs.
             for member in [&then, &later] {
                 let (maker, made) = (rights(pair[0].clone(), member), rights(pair[1].clone(), member));
                 let follows_role = pair[0].grant == Grant::Role(Role::Member) && member == &later;
