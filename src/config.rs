@@ -3,6 +3,7 @@
 
 mod describe;
 mod form;
+mod max_bytes;
 mod plaintext;
 mod section;
 
@@ -12,6 +13,7 @@ use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
+pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
 pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
@@ -71,6 +73,26 @@ mod tests {
         check("0", None);
         check("-1", None);
         check("\"soon\"", None);
+    }
+
+    #[test]
+    fn sizes_are_bytes_or_text_and_the_defaults_fit_into_ten_gib() {
+        #[track_caller]
+        fn check(value: &str, expected: Option<i64>) {
+            let config = parse(&format!("[nats.max_bytes]\noauth = {value}"));
+            assert_eq!(config.ok().map(|config| config.nats.max_bytes.oauth), expected, "{value}");
+        }
+        check("4096", Some(4096));
+        check("\"4096\"", Some(4096));
+        check("\"2KiB\"", Some(2048));
+        check("\"3 GiB\"", Some(3 << 30));
+        for wrong in ["0", "-1", "\"\"", "\"MiB\"", "\"1MB\"", "\"9999999999GiB\""] {
+            check(wrong, None);
+        }
+        let MaxBytes { oauth, commands, events, dead, connections, states, configs, api_keys, meta, nonces } =
+            parse("").unwrap().nats.max_bytes;
+        let all = [oauth, commands, events, dead, connections, states, configs, api_keys, meta, nonces];
+        assert!(all.iter().sum::<i64>() <= 10 << 30);
     }
 
     #[test]

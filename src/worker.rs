@@ -21,7 +21,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::background::{due, periodic_checks, queues, repair, webhooks};
+use self::background::{due, periodic_checks, queues, repair, room, webhooks};
 use self::context::Context;
 pub(crate) use self::prepare::{PrepareError, prepare};
 use crate::subject::Verb;
@@ -38,6 +38,7 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tasks.spawn(queues::run(Arc::clone(&context), stop.clone()));
     tasks.spawn(due::run(Arc::clone(&context), stop.clone()));
     tasks.spawn(repair::run(Arc::clone(&context), stop.clone()));
+    tasks.spawn(room::run(Arc::clone(&context), stop.clone()));
     tasks.spawn(periodic_checks::run(context, stop));
     tasks.close();
     tasks.wait().await;

@@ -127,6 +127,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             calls: Arc::default(),
             waiting_calls: Arc::default(),
         },
+        room: context::Room::default(),
         hangups: tasks.reload(),
     });
     let stop = tasks.stop();

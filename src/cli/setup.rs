@@ -24,8 +24,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let Options { first_seq, drop_records, json } = options;
     let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
     let nats = super::connect(config).await?;
-    let sizes =
-        Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl, events_age: config.events.max_age };
+    let sizes = Sizes::of(config);
     topology::set_up(&nats, sizes, first).await?;
     super::print::print_success("all streams and buckets are set up", json)
 }

@@ -45,6 +45,34 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
     }
 }
 
+/// A number of bytes as written: a number, or a text such as `512MiB`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Bytes(i64),
+    Text(String),
+}
+
+pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    let bytes = match Size::deserialize(deserializer)? {
+        Size::Bytes(bytes) => Some(bytes),
+        Size::Text(text) => parse_bytes(&text),
+    };
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| de::Error::custom("must be a number of bytes, such as `512MiB`"))
+}
+
+fn parse_bytes(text: &str) -> Option<i64> {
+    let digits = text.trim_end_matches(|char: char| !char.is_ascii_digit());
+    let unit = match text.strip_prefix(digits)?.trim() {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<i64>().ok()?.checked_mul(unit)
+}
+
 pub(super) fn edge_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let id = String::deserialize(deserializer)?;
     let fits = id.is_empty() || crate::subject::is_id(&id);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::form;
+use super::max_bytes::MaxBytes;
 use crate::event::EventKind;
 use crate::rights::Scopes;
 use crate::secret::Secret;
@@ -72,6 +73,8 @@ pub struct Nats {
     pub replicas: usize,
     /// First token of inbox subjects, or empty for the default.
     pub inbox_prefix: String,
+    /// Most bytes of each stream and bucket.
+    pub max_bytes: MaxBytes,
 }
 
 impl Nats {

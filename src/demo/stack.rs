@@ -22,6 +22,8 @@ pub(super) const ACCOUNT: &str = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K6
 const START: Duration = Duration::from_secs(30);
 /// Interval of the check whether a process has started.
 const LOOK: Duration = Duration::from_millis(20);
+/// Most bytes of each stream and bucket: together they fit into 1 GiB.
+const MAX_BYTES: i64 = 100 << 20;
 const USERS: [&str; 6] = ["worker", "setup", "operator", "admin", "edge", "demo"];
 
 /// The running processes, in start order.
@@ -100,6 +102,9 @@ impl Stack {
             .env("TOKENBUS_OAUTH__ALLOWED_HOSTS", "[\"127.0.0.1\"]")
             .env("TOKENBUS_AUTH__ADMIN_ACCOUNTS", admins)
             .env("TOKENBUS_LOG__FILTER", "warn");
+        for name in config::MaxBytes::NAMES {
+            command.env(format!("TOKENBUS_NATS__MAX_BYTES__{}", name.to_uppercase()), MAX_BYTES.to_string());
+        }
         Ok(command)
     }
 
@@ -155,6 +160,7 @@ impl Stack {
             allow_plaintext: false,
             replicas: 1,
             inbox_prefix: String::new(),
+            max_bytes: config::MaxBytes::of_each(MAX_BYTES),
         };
         Nats::connect(&settings, "tokenbus demo", Patience::Once)
             .await

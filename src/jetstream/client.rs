@@ -1,6 +1,7 @@
 //! Connection to the bus: requests, publishes that the server has confirmed, and reads from a stream's leader.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::connect::{ConnectError, Probe, log_event, options, reconnect_delay, servers};
@@ -39,6 +40,8 @@ pub struct Nats {
     jetstream: jetstream::Context,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
+    /// True after the server has refused a message for lack of space.
+    lacks_space: Arc<AtomicBool>,
 }
 
 /// Outcome of a publish that the server has answered.
@@ -90,7 +93,7 @@ impl Nats {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
-        Ok(Self { client, jetstream, publish_seconds, refusals })
+        Ok(Self { client, jetstream, publish_seconds, refusals, lacks_space: Arc::default() })
     }
 
     /// Waits for the first refusal that reaches this connection outside of an answer, such as of a subscription that this
@@ -139,7 +142,11 @@ impl Nats {
             match self.request(subject, request).await {
                 Ok(answer) => {
                     self.publish_seconds.observe(began.elapsed().as_secs_f64());
-                    return match parse_ack(&answer.payload) {
+                    let ack = parse_ack(&answer.payload);
+                    if ack.as_ref().is_err_and(NatsError::is_lack_of_space) {
+                        self.set_lacks_space(true);
+                    }
+                    return match ack {
                         Ok(Published::Duplicate) | Err(NatsError::InFlight) if tries > 1 => {
                             Ok(Published::DuplicateAfterRetry)
                         }
@@ -150,6 +157,15 @@ impl Nats {
                 Err(_) => tokio::time::sleep(PUBLISH_PAUSE).await,
             }
         }
+    }
+
+    /// Returns true after the server has refused a message for lack of space, until [`Nats::set_lacks_space`].
+    pub(crate) fn lacks_space(&self) -> bool {
+        self.lacks_space.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lacks_space(&self, lacks_space: bool) {
+        self.lacks_space.store(lacks_space, Ordering::Relaxed);
     }
 
     /// Returns the newest message of a subject, or of the subjects that match a pattern. Reads from the stream's leader,

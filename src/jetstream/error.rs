@@ -88,6 +88,11 @@ impl NatsError {
         matches!(self, Self::Away(_) | Self::NotSent(_))
     }
 
+    /// Returns true if the stream, the account or the disk is full.
+    pub(super) fn is_lack_of_space(&self) -> bool {
+        matches!(self, Self::Refused { code: 10_002 | 10_023 | 10_047 | 10_077, .. })
+    }
+
     /// Sorts a JetStream error by its code.
     pub(super) fn refused(code: u64, description: String) -> Self {
         match code {

@@ -7,18 +7,22 @@
 mod compare;
 mod consumer;
 mod first_sequence;
+mod room;
 mod server;
 mod streams;
 
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use tracing::info;
 
 use self::compare::{compare, is_resized};
 pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub(crate) use self::first_sequence::FirstSequence;
+pub(crate) use self::room::{StreamUse, limited, needed_for_tokens, used};
 pub(crate) use self::server::{Server, check_server};
 pub(crate) use self::streams::Sizes;
 use self::streams::streams;
+use crate::config::StreamLimit;
 use crate::jetstream::{Cause, Nats, NatsError};
 use crate::protocol::high_water::{self, Backwards, SequenceError};
 use crate::subject;
@@ -36,11 +40,17 @@ pub(crate) enum TopologyError {
     Absent(String),
     /// An option differs that `setup` may change.
     #[error(
-        "stream {stream} has other replicas, another age or other direct reads than declared; `tokenbus setup` adjusts them"
+        "stream {stream} has other replicas, another age, another limit in bytes or other direct reads than declared; \
+         `tokenbus setup` adjusts them"
     )]
     Resizable { stream: String },
     #[error("stream {stream}: {source}")]
     Refused { stream: String, source: Cause },
+    #[error(
+        "the server has no room for stream {stream}: lower `{setting}` ({bytes} bytes), or give the server or the account \
+         more storage: {source}"
+    )]
+    NoRoom { stream: String, setting: &'static str, bytes: i64, source: Cause },
     #[error("{0}")]
     Nats(#[from] NatsError),
     #[error(transparent)]
@@ -70,12 +80,12 @@ pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     let mut created = false;
     for wanted in streams(sizes) {
         let is_queue = wanted.retention == RetentionPolicy::WorkQueue;
-        created |= declare_stream(nats, wanted, false).await? && is_queue;
+        created |= declare_stream(nats, wanted, sizes, false).await? && is_queue;
     }
     Ok(created)
 }
 
-/// Does the same as [`declare`], and changes what costs no data: replicas, ages, direct reads, and the sequence at which
+/// Does the same as [`declare`], and changes what costs no data: replicas, ages, limits, direct reads, and the sequence at which
 /// `OAUTH` continues.
 pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
     check_server(nats).await?;
@@ -84,7 +94,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
     }
     high_water::check(nats).await?;
     for wanted in streams(sizes) {
-        declare_stream(nats, wanted, true).await?;
+        declare_stream(nats, wanted, sizes, true).await?;
     }
     Ok(())
 }
@@ -114,7 +124,7 @@ async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyErro
 pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut created = false;
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
-        created |= declare_stream(nats, wanted, false).await?;
+        created |= declare_stream(nats, wanted, sizes, false).await?;
     }
     Ok(created)
 }
@@ -137,18 +147,20 @@ fn absent(stream: &str) -> TopologyError {
 }
 
 /// Returns true if the stream was missing and is now created.
-async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result<bool, TopologyError> {
+async fn declare_stream(nats: &Nats, wanted: Config, sizes: Sizes, may_resize: bool) -> Result<bool, TopologyError> {
     let Some(found) = find(nats, &wanted.name).await? else {
-        nats.create_stream(wanted.clone()).await.map_err(refused(&wanted.name))?;
-        info!("created stream {}", wanted.name);
+        let name = wanted.name.clone();
+        create(nats, wanted, sizes).await?;
+        info!("created stream {name}");
         return Ok(true);
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
-        let Config { num_replicas, max_age, duplicate_window, allow_direct, .. } = wanted;
-        let resized = Config { num_replicas, max_age, duplicate_window, allow_direct, ..found };
-        nats.update_stream(resized).await.map_err(refused(&wanted.name))?;
-        info!("changed replicas, age or direct reads of stream {}", wanted.name);
+        let Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, .. } = wanted;
+        let resized = Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, ..found };
+        let updated = nats.update_stream(resized).await;
+        updated.map_err(|error| not_declared(&wanted.name, sizes, create_code(&error), error.into()))?;
+        info!("changed replicas, age, limit in bytes or direct reads of stream {}", wanted.name);
     } else if wanted.allow_direct != found.allow_direct {
         // Other replicas and ages do no harm, but a direct read that the stream does not allow waits until it times out.
         return Err(TopologyError::Resizable { stream: wanted.name });
@@ -159,6 +171,30 @@ async fn declare_stream(nats: &Nats, wanted: Config, may_resize: bool) -> Result
 async fn find(nats: &Nats, name: &str) -> Result<Option<Config>, TopologyError> {
     let info = nats.stream_info(name).await.map_err(refused(name))?;
     Ok(info.map(|info| info.config))
+}
+
+async fn create(nats: &Nats, config: Config, sizes: Sizes) -> Result<(), TopologyError> {
+    let name = config.name.clone();
+    let created = nats.create_stream(config).await;
+    created.map_err(|error| not_declared(&name, sizes, create_code(&error), error.into()))
+}
+
+/// Codes of the server for streams that do not fit into its storage, or into the account's.
+const NO_ROOM: [u64; 3] = [10_002, 10_023, 10_047];
+
+fn not_declared(stream: &str, sizes: Sizes, code: Option<u64>, source: Cause) -> TopologyError {
+    let stream = stream.to_owned();
+    match sizes.max_bytes.of(&stream).filter(|_| code.is_some_and(|code| NO_ROOM.contains(&code))) {
+        Some(StreamLimit { setting, bytes }) => TopologyError::NoRoom { stream, setting, bytes, source },
+        None => TopologyError::Refused { stream, source },
+    }
+}
+
+fn create_code(error: &CreateStreamError) -> Option<u64> {
+    match error.kind() {
+        CreateStreamErrorKind::JetStream(refusal) => Some(refusal.error_code().0),
+        _ => None,
+    }
 }
 
 /// For `map_err`.

@@ -31,6 +31,9 @@ pub(crate) const META_HIGH_WATER: &str = "marks";
 /// Key in [`META`]: start time of the last repair pass.
 pub(crate) const META_REPAIR: &str = "repair";
 
+/// Key in [`META`]: written to find out whether the server has room again.
+pub(crate) const META_ROOM: &str = "room";
+
 /// Subjects that the stream `OAUTH` accepts; it stores their messages under [`RECORDS_STORED`].
 pub(crate) const RECORDS_IN: &str = "oauth.record.>";
 pub(crate) const RECORDS_STORED: &str = "ms.integration.oauth.>";

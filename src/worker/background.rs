@@ -6,4 +6,5 @@ pub(super) mod periodic_checks;
 pub(super) mod queues;
 pub(crate) mod refresh_limiter;
 pub(super) mod repair;
+pub(super) mod room;
 pub(super) mod webhooks;

@@ -2,6 +2,7 @@
 
 mod measures;
 mod pending_logins;
+mod room;
 mod wakeups;
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::measures::Measures;
 pub(crate) use self::pending_logins::PendingLogins;
+pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -40,6 +42,7 @@ pub(crate) struct Context {
     /// Requests to the background tasks.
     pub(crate) wakeups: Wakeups,
     pub(crate) limits: Limits,
+    pub(crate) room: Room,
     /// Changes with each SIGHUP.
     pub(crate) hangups: watch::Receiver<u64>,
 }

@@ -35,6 +35,7 @@ impl PrepareError {
         match self {
             Self::Topology(
                 TopologyError::Incompatible { .. }
+                | TopologyError::NoRoom { .. }
                 | TopologyError::Resizable { .. }
                 | TopologyError::TooOld { .. }
                 | TopologyError::Backwards(_),
@@ -62,11 +63,7 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
 }
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {
-    topology::Sizes {
-        replicas: config.nats.replicas,
-        login_ttl: config.oauth.login_ttl,
-        events_age: config.events.max_age,
-    }
+    topology::Sizes::of(config)
 }
 
 /// Creates the consumers, and removes commands that would break their connections.

@@ -146,6 +146,9 @@ mod refresh_crash;
 mod refresh_rules;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod room;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod seal_rotate;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

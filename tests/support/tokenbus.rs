@@ -207,7 +207,15 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
     // Without it a process uses no server of a cluster but the one that it is given.
     let cluster = (nats.others() > 0).then_some(("NATS__ALLOW_PLAINTEXT", "true"));
     let pairs = pairs.into_iter().chain(cluster);
-    pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
+    let mut settings: HashMap<String, String> =
+        pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect();
+    // Benches, which are built without `cfg(test)`, fill their stores with more.
+    if cfg!(test) {
+        let names =
+            ["OAUTH", "COMMANDS", "EVENTS", "DEAD", "CONNECTIONS", "STATES", "CONFIGS", "API_KEYS", "META", "NONCES"];
+        settings.extend(names.map(|name| (format!("TOKENBUS_NATS__MAX_BYTES__{name}"), "100MiB".to_owned())));
+    }
+    settings
 }
 
 /// Runs one of the program's commands, which must succeed, and returns its output.

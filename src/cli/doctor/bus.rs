@@ -13,7 +13,7 @@ use crate::jetstream::{Nats, NatsError, Patience};
 use crate::protocol::high_water::{self, SequenceError};
 use crate::protocol::permissions::{self, OwnUser};
 use crate::protocol::replies::Replies;
-use crate::protocol::topology::{self, Server, Sizes, TopologyError};
+use crate::protocol::topology::{self, Server, Sizes, StreamUse, TopologyError};
 use crate::seal::Keyring;
 use crate::subject::Waiter;
 use crate::subject::permission::{self, Act, Permission, USER_INFO};
@@ -61,9 +61,9 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Keyring>, 
     if !is_there {
         return report.add(Check::skipped("streams", "cannot be checked without JetStream"));
     }
-    let sizes =
-        Sizes { replicas: config.nats.replicas, login_ttl: config.oauth.login_ttl, events_age: config.events.max_age };
+    let sizes = Sizes::of(config);
     report.add(streams(topology::inspect(nats, sizes).await));
+    report.add(room(topology::used(nats, &topology::limited()).await));
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));
     }
@@ -209,6 +209,22 @@ fn streams(found: Vec<Result<(), TopologyError>>) -> Check {
         check = check.and(format!("  {error}"));
     }
     check
+}
+
+fn room(used: Result<Vec<StreamUse>, NatsError>) -> Check {
+    const CHECK: &str = "room";
+    let nearly: Vec<StreamUse> = match used {
+        Ok(used) => used.into_iter().filter(StreamUse::is_nearly_full).collect(),
+        Err(error) => return Check::failed(CHECK, error.to_string()),
+    };
+    if nearly.is_empty() {
+        return Check::fine(CHECK, "no stream above 80 % of its `max_bytes`");
+    }
+    let mut check = Check::warning(CHECK, "streams above 80 % of their `max_bytes`:");
+    for StreamUse { stream, share } in nearly {
+        check = check.and(format!("  {stream}: {:.0} %", share * 100.0));
+    }
+    check.fix("raise `nats.max_bytes`, then run `tokenbus setup`; above 95 % no token is requested")
 }
 
 async fn workers(nats: Nats) -> Check {

@@ -8,7 +8,10 @@ use super::TopologyError;
 /// Returns true if options differ that `setup` may change. The duplicate window is one of them, because it must not be
 /// longer than the maximum age.
 pub(super) fn is_resized(wanted: &Config, found: &Config) -> bool {
-    let of = |config: &Config| (config.num_replicas, config.max_age, config.duplicate_window, config.allow_direct);
+    let of = |config: &Config| {
+        let Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, .. } = config.clone();
+        (num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard)
+    };
     of(wanted) != of(found)
 }
 
@@ -23,7 +26,14 @@ pub(super) fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyErr
         let there = found.get(&field).unwrap_or(&Value::Null);
         let may_differ = matches!(
             field.as_str(),
-            "num_replicas" | "max_age" | "duplicate_window" | "allow_direct" | "metadata" | "description"
+            "num_replicas"
+                | "max_age"
+                | "duplicate_window"
+                | "allow_direct"
+                | "max_bytes"
+                | "discard"
+                | "metadata"
+                | "description"
         );
         if !may_differ && *there != value {
             let (found, wanted_value) = (there.to_string(), value.to_string());

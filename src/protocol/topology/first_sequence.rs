@@ -7,7 +7,7 @@
 use async_nats::jetstream::stream::Config;
 
 use super::streams::{Sizes, records};
-use super::{TopologyError, refused};
+use super::{TopologyError, create, refused};
 use crate::jetstream::{Nats, StreamState};
 use crate::protocol::high_water;
 use crate::subject::OAUTH;
@@ -29,8 +29,8 @@ pub(super) async fn continue_at(nats: &Nats, sizes: Sizes, first: FirstSequence)
         return unusable(format!("a stored connection or config has sequence {highest}; name a higher one"));
     }
     let Some(StreamState { last_sequence, messages, .. }) = nats.stream_state(OAUTH).await? else {
-        let config = Config { first_sequence: Some(sequence), num_replicas: sizes.replicas, ..records() };
-        return nats.create_stream(config).await.map_err(refused(OAUTH));
+        let config = Config { first_sequence: Some(sequence), ..sizes.applied_to(records()) };
+        return create(nats, config, sizes).await;
     };
     if last_sequence.saturating_add(1) >= sequence {
         return Ok(());

@@ -1,12 +1,14 @@
 //! Configuration of each stream and bucket.
 //!
 //! Every option that matters is written out, so that neither the client library nor the server chooses one. All streams
-//! are stored on disk without a limit in bytes: only the size of the disk limits them.
+//! are stored on disk. Each but `OAUTH_SCHEDULE` has a limit in bytes. Records, commands and buckets are refused when their
+//! stream is full; only events and dead letters are dropped, the oldest first.
 
 use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
 
+use crate::config::MaxBytes;
 use crate::subject;
 
 /// Age at which dead letters are deleted: time for an operator to look into last month's failures.
@@ -33,11 +35,30 @@ pub(crate) struct Sizes {
     pub login_ttl: Duration,
     /// Age at which an event is deleted.
     pub events_age: Duration,
+    pub max_bytes: MaxBytes,
+}
+
+impl Sizes {
+    #[must_use]
+    pub(crate) fn of(config: &crate::config::Config) -> Self {
+        Self {
+            replicas: config.nats.replicas,
+            login_ttl: config.oauth.login_ttl,
+            events_age: config.events.max_age,
+            max_bytes: config.nats.max_bytes,
+        }
+    }
+
+    /// Gives a stream its replicas and its most bytes.
+    pub(super) fn applied_to(self, stream: Config) -> Config {
+        let max_bytes = self.max_bytes.of(&stream.name).map_or(-1, |limit| limit.bytes);
+        Config { num_replicas: self.replicas, max_bytes, ..stream }
+    }
 }
 
 pub(super) fn streams(sizes: Sizes) -> Vec<Config> {
-    let Sizes { replicas, login_ttl, events_age } = sizes;
-    let mut all = vec![records(), commands(), schedule(), dead_letters(), events(events_age)];
+    let login_ttl = sizes.login_ttl;
+    let mut all = vec![records(), commands(), schedule(), dead_letters(), events(sizes.events_age)];
     for (bucket, max_age) in [
         (subject::CONNECTIONS, Duration::ZERO),
         (subject::CONFIGS, Duration::ZERO),
@@ -48,7 +69,7 @@ pub(super) fn streams(sizes: Sizes) -> Vec<Config> {
     ] {
         all.push(bucket_stream(bucket, max_age));
     }
-    all.into_iter().map(|config| Config { num_replicas: replicas, ..config }).collect()
+    all.into_iter().map(|config| sizes.applied_to(config)).collect()
 }
 
 /// Options that all streams share.
@@ -81,7 +102,7 @@ pub(super) fn records() -> Config {
     Config {
         description: Some("records: the newest of each connection and config".to_owned()),
         retention: RetentionPolicy::Limits,
-        discard: DiscardPolicy::Old,
+        discard: DiscardPolicy::New,
         max_messages_per_subject: 1,
         subject_transform: Some(transform),
         republish: Some(republish),

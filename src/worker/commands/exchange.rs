@@ -30,7 +30,7 @@ use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
-use crate::worker::context::Context;
+use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
 use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
@@ -161,6 +161,10 @@ impl Exchange<'_> {
             Checked::Refused(refusal) => Err(refusal),
             Checked::Malformed(reply) => return Ok(reply),
         };
+        // No code is sent whose tokens could not be stored. The login stays pending, so that the same URL works again.
+        if let Err(error) = self.context.room.check(&self.context.nats).await {
+            return Ok(Failure::Unavailable.answer_after(&format!("{error}; try again later"), NO_ROOM_WAIT));
+        }
         fail_point!("exchange_1_callback_checked");
 
         // 2. Consume the login. Durable: its deletion marker, with this command's id. A crash after this: the next worker

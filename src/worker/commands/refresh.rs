@@ -160,6 +160,9 @@ impl Refresh<'_> {
         let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
         };
+        if let Err(error) = self.context.room.check(&self.context.nats).await {
+            return self.wait_for_room(&stored.connection, &error).await;
+        }
         let permit = match self.enter_limiter() {
             Ok(permit) => permit,
             Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,

@@ -15,6 +15,8 @@ pub(crate) struct Measures {
     pub redelivered: Counter,
     /// Duration of requests to providers.
     pub provider_seconds: Histogram,
+    /// Streams that use more than 80 % of their `max_bytes`.
+    pub streams_nearly_full: Gauge,
     pub webhooks_sent: Counter,
     pub webhooks_failed: Counter,
     /// Lead of this process's clock over the server's, in seconds.
@@ -29,6 +31,7 @@ impl Default for Measures {
             running: Gauge::default(),
             redelivered: Counter::default(),
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            streams_nearly_full: Gauge::default(),
             webhooks_sent: Counter::default(),
             webhooks_failed: Counter::default(),
             clock_ahead_seconds: Gauge::default(),
@@ -55,6 +58,11 @@ impl Measures {
             "clock_ahead_seconds",
             "Lead of this machine's clock over the NATS server's",
             self.clock_ahead_seconds.clone(),
+        );
+        registry.register(
+            "streams_nearly_full",
+            "Streams that use more than 80 % of their max_bytes",
+            self.streams_nearly_full.clone(),
         );
         registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());

@@ -118,6 +118,8 @@ async fn ready(context: &Context) -> Result<Value, CallError> {
     context.clock.check().map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let reachable = topology::check_reachable(&context.nats).await;
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
+    let writes = context.room.check_writes(&context.nats).await;
+    writes.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     Ok(json!({ "ready": true }))
 }
 

@@ -21,7 +21,7 @@ use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::system::{self, later};
-use crate::worker::context::Context;
+use crate::worker::context::{Context, NO_ROOM_WAIT, NoRoom};
 use crate::worker::job::Job;
 use crate::worker::provider_calls::NoTokens;
 use crate::worker::rpc::status::{self, Failure};
@@ -104,6 +104,19 @@ impl Refresh<'_> {
         }
         let text = "too many refreshes of this integration are in progress; try again";
         Ok(Failure::Busy.answer_after(text, wait))
+    }
+
+    /// Ends this command because its tokens could not be stored. A due refresh is scheduled again; `OAUTH_SCHEDULE` has no
+    /// limit in bytes.
+    pub(super) async fn wait_for_room(
+        &self,
+        connection: &OauthConnection,
+        reason: &NoRoom,
+    ) -> Result<WorkerReply, StoreError> {
+        if self.trigger.actor.is_none() {
+            self.postpone(connection, None, Next::AtSlot(later(system::now(), NO_ROOM_WAIT))).await?;
+        }
+        Ok(Failure::Unavailable.answer_after(&format!("{reason}; try again later"), NO_ROOM_WAIT))
     }
 
     /// Stores the failure if there is a new one, schedules the next try, and publishes the failure.

@@ -1,0 +1,65 @@
+//! Watches how full the streams are. Guarantees that no token is requested while `OAUTH` or `oauth_connections` is above 95 %
+//! of its `max_bytes`, and that a stream above 80 % is in the log and in the metrics.
+//!
+//! Runs every 2 s for these two, and every 30 s for all. If it does not run, a full stream refuses records, and the tokens
+//! that were requested for them are lost.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::protocol::topology::{self, StreamUse};
+use crate::store::StoreError;
+use crate::worker::context::Context;
+use crate::worker::restart::run_until_stopped;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+/// Checks of the two streams per check of all.
+const CHECKS_PER_REPORT: u32 = 15;
+/// Share of `max_bytes` above which no token is requested.
+const FULL: f64 = 0.95;
+
+pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
+    run_until_stopped(&stop, "check the room in the streams", || watch(&context)).await;
+}
+
+async fn watch(context: &Context) -> StoreError {
+    let mut ticks = tokio::time::interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut checks, mut reported) = (0_u32, BTreeSet::new());
+    loop {
+        ticks.tick().await;
+        let full = match topology::used(&context.nats, &topology::needed_for_tokens()).await {
+            Ok(found) => found.into_iter().find(|found| found.share > FULL).map(|found| found.stream),
+            Err(error) => return error.into(),
+        };
+        context.room.set_full(full);
+        if checks.is_multiple_of(CHECKS_PER_REPORT)
+            && let Err(error) = report(context, &mut reported).await
+        {
+            return error;
+        }
+        checks = checks.wrapping_add(1);
+    }
+}
+
+/// Logs each stream once when it is nearly full.
+async fn report(context: &Context, reported: &mut BTreeSet<String>) -> Result<(), StoreError> {
+    let used = topology::used(&context.nats, &topology::limited()).await?;
+    let nearly: Vec<StreamUse> = used.into_iter().filter(StreamUse::is_nearly_full).collect();
+    context.measures.streams_nearly_full.set(i64::try_from(nearly.len()).unwrap_or(i64::MAX));
+    reported.retain(|name| nearly.iter().any(|found| found.stream == *name));
+    for StreamUse { stream, share } in nearly {
+        if reported.insert(stream.clone()) {
+            warn!(
+                "stream {stream} uses {:.0} % of its `max_bytes`: raise the setting, then run `tokenbus setup`",
+                share * 100.0
+            );
+        }
+    }
+    Ok(())
+}
