@@ -52,11 +52,11 @@ pub(crate) fn click(link: &Url) -> RequestBuilder {
     open(Method::POST, &page).header("sec-fetch-site", "same-origin").form(&[("ticket", parameter(link, "ticket"))])
 }
 
-/// The URL that a page goes on to.
+/// The URL that a page continues to.
 pub(crate) fn next_page(page: &str) -> Url {
     let (_, rest) = page.split_once("content=\"0;url=").unwrap_or_else(|| panic!("no refresh in {page}"));
     let url = rest.split('"').next().unwrap_or_default().replace("&amp;", "&");
-    url.parse().expect("the page goes on to a URL")
+    url.parse().expect("the page continues to a URL")
 }
 
 async fn start(link: &Url) -> Started {

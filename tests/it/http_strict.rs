@@ -28,7 +28,7 @@ fn statuses(answers: &str) -> Vec<&str> {
 #[tokio::test]
 async fn h20_without_a_listener_of_their_own_metrics_are_for_loopback_clients() {
     let trusted = [("HTTP__TRUSTED_PROXIES", "[127.0.0.1, 10.0.0.0/8]")];
-    let behind_proxy = World::with_settings(Provider::generous().await, &trusted).await;
+    let proxied = World::with_settings(Provider::generous().await, &trusted).await;
     let direct = World::with(Provider::generous().await).await;
     let own = [("HTTP__METRICS_LISTEN", "127.0.0.1:0")];
     for (world, headers, status) in [
@@ -36,16 +36,16 @@ async fn h20_without_a_listener_of_their_own_metrics_are_for_loopback_clients() 
         // A proxy on this host that the settings don't name: the client is unknown.
         (&direct, vec![("x-forwarded-for", "127.0.0.1")], 404),
         (&direct, vec![("forwarded", "for=127.0.0.1")], 404),
-        (&behind_proxy, vec![], 200),
-        (&behind_proxy, vec![("x-forwarded-for", "127.0.0.1")], 200),
-        (&behind_proxy, vec![("x-forwarded-for", "192.0.2.7")], 404),
-        (&behind_proxy, vec![("x-forwarded-for", "127.0.0.1, 192.0.2.7")], 404),
-        (&behind_proxy, vec![("x-forwarded-for", "192.0.2.7, 10.0.0.1")], 404),
-        (&behind_proxy, vec![("forwarded", "for=192.0.2.7")], 404),
+        (&proxied, vec![], 200),
+        (&proxied, vec![("x-forwarded-for", "127.0.0.1")], 200),
+        (&proxied, vec![("x-forwarded-for", "192.0.2.7")], 404),
+        (&proxied, vec![("x-forwarded-for", "127.0.0.1, 192.0.2.7")], 404),
+        (&proxied, vec![("x-forwarded-for", "192.0.2.7, 10.0.0.1")], 404),
+        (&proxied, vec![("forwarded", "for=192.0.2.7")], 404),
         // A client invents one of the two headers.
-        (&behind_proxy, vec![("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=127.0.0.1")], 404),
-        (&behind_proxy, vec![("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.8")], 404),
-        (&behind_proxy, vec![("x-forwarded-for", "nonsense")], 404),
+        (&proxied, vec![("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=127.0.0.1")], 404),
+        (&proxied, vec![("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.8")], 404),
+        (&proxied, vec![("x-forwarded-for", "nonsense")], 404),
     ] {
         let mut request = world.tokenbus.request(Method::GET, "metrics");
         for (name, value) in &headers {

@@ -60,7 +60,7 @@ pub(in crate::gateway) async fn start(
     let answer = backend.call(Call::Start, &request.context, &json!({ "ticket": ticket.expose() })).await?;
     let answer: StartAnswer = serde_json::from_slice(&answer).map_err(HttpError::invalid_answer)?;
     let StartAnswer { oauth_url, cookie: Cookie { name, value, max_age } } = &answer;
-    send_on(oauth_url, &set_cookie(name, value, *max_age)?)
+    continue_at(oauth_url, &set_cookie(name, value, *max_age)?)
 }
 
 /// Returns true if the browser sent the request for a page of our own origin. Browsers without `Sec-Fetch-Site`, and all
@@ -84,9 +84,9 @@ fn set_cookie(name: &str, value: &Secret, max_age: u64) -> Result<HeaderValue, H
     request::set_login_cookie(name, value.expose(), max_age).map_err(HttpError::invalid_answer)
 }
 
-/// Answers with a page that goes on to the provider. Not with a redirect: some browsers apply the form's CSP to the redirects
+/// Answers with a page that continues to the provider. Not with a redirect: some browsers apply the form's CSP to the redirects
 /// that follow, and the provider's are unknown.
-fn send_on(oauth_url: &Secret, cookie: &HeaderValue) -> Result<Reply, HttpError> {
+fn continue_at(oauth_url: &Secret, cookie: &HeaderValue) -> Result<Reply, HttpError> {
     let url = Url::parse(oauth_url.expose()).map_err(HttpError::invalid_answer)?;
     if !matches!(url.scheme(), "https" | "http") {
         return Err(HttpError::invalid_answer("oauth_url is not a web address"));
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     fn answer(url: &str, name: &str, value: &str) -> Result<Reply, HttpError> {
-        send_on(&Secret::new(url), &set_cookie(name, &Secret::new(value), 600)?)
+        continue_at(&Secret::new(url), &set_cookie(name, &Secret::new(value), 600)?)
     }
 
     #[test]

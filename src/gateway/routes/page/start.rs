@@ -38,14 +38,14 @@ pub(in crate::gateway) fn start(asked: &Asked, ticket: &Secret) -> Reply {
     frame.reply(StatusCode::OK)
 }
 
-/// Builds the page that goes on to the provider at once, with a link for browsers that don't.
+/// Builds the page that continues to the provider at once, with a link for browsers that do not.
 pub(in crate::gateway) fn to_provider(url: &Url) -> Reply {
     let host = escape(&url[Position::BeforeHost..Position::AfterPort]);
     let url = escape(url.as_str());
     let title = format!("Continue to {host}");
     let head = format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
     let body = format!(
-        "<h1>Continue to {host}</h1>\n<p>Your browser goes on by itself in a moment.</p>\n\
+        "<h1>Continue to {host}</h1>\n<p>Your browser continues in a moment.</p>\n\
          <a class=\"act\" href=\"{url}\">Continue</a>\n"
     );
     let frame = Frame { mark: Mark::Link, title: &title, head: &head, body: &body, message: None, form: Form::None };
