@@ -46,6 +46,10 @@ pub enum EventKind {
     AuthenticationFailed,
     /// Callers who are no admins tried to change configs or API keys.
     AdminRefused,
+    /// A dead letter was dropped.
+    DeadLetterDropped,
+    /// `tokenbus setup` ran.
+    StoreSetUp,
 }
 
 impl EventKind {
@@ -66,11 +70,13 @@ impl EventKind {
             Self::ApiKeyRevoked => "api_key_revoked",
             Self::AuthenticationFailed => "authentication_failed",
             Self::AdminRefused => "admin_refused",
+            Self::DeadLetterDropped => "dead_letter_dropped",
+            Self::StoreSetUp => "store_set_up",
         }
     }
 }
 
-/// Account in events about credentials that prove none.
+/// Account in events about credentials that prove none, and about the store.
 const NO_ACCOUNT: &str = "_";
 
 /// An event's body.
@@ -177,6 +183,26 @@ impl<'a> Event<'a> {
             integration_id: None,
             connection_id: None,
             key_id: Some(id),
+            actor,
+            reason: None,
+            sequence: None,
+            expiry: None,
+            request_id: None,
+            client_address: None,
+            count: None,
+            time,
+        }
+    }
+
+    /// Builds an event about the store of all accounts.
+    #[must_use]
+    pub(crate) fn about_store(event: EventKind, actor: &'a str, time: Timestamp) -> Self {
+        Self {
+            kind: event,
+            account: NO_ACCOUNT,
+            integration_id: None,
+            connection_id: None,
+            key_id: None,
             actor,
             reason: None,
             sequence: None,

@@ -1,9 +1,15 @@
 //! `setup`: streams and buckets.
 
+use anyhow::Context as _;
 use clap::Args;
 
 use crate::config::Config;
+use crate::event::{Event, EventKind};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::events::publish_event;
+use crate::protocol::permissions;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
+use crate::system;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,5 +32,16 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let nats = super::connect(config).await?;
     let sizes = Sizes::of(config);
     topology::set_up(&nats, sizes, first).await?;
+    let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
+    record(&nats, reason).await.context("streams and buckets are set up, but the audit log has no event of it")?;
     super::print::print_success("all streams and buckets are set up", json)
+}
+
+/// Stores in the audit log which NATS user ran `setup`, and what beside streams and buckets it changed.
+async fn record(nats: &Nats, reason: Option<&str>) -> Result<(), NatsError> {
+    let user = permissions::own_user(nats).await?.map_or_else(|| "unknown".to_owned(), |own| own.user);
+    let actor = format!("setup:{user}");
+    let mut event = Event::about_store(EventKind::StoreSetUp, &actor, system::now());
+    event.reason = reason;
+    publish_event(nats, &event, None).await
 }

@@ -79,3 +79,29 @@ async fn g2_events_are_kept_for_the_time_in_the_settings() {
     tokenbus(&world.tokenbus.nats, "setup", &["setup", "--json"]).await.json();
     eventually("setup changes the age", async || bus.info("OAUTH_EVENTS").await.config.max_age == days(30)).await;
 }
+
+#[tokio::test]
+async fn g2_changes_by_setup_and_admin_leave_events() {
+    let world = World::with(Provider::generous().await).await;
+    let bus = crate::bus::Bus::of(&world.tokenbus.nats).await;
+    let of_setup = bus.events("store_set_up").await;
+    let [event] = &of_setup[..] else { panic!("{of_setup:?}") };
+    assert_eq!((&event["actor"], &event["account"]), (&json!("setup:setup"), &json!("_")));
+
+    let subject = format!("ms.integration.oauth.{ACCOUNT}.odd.one.revoke");
+    bus.client.publish(subject, "canary, no command".into()).await.expect("sent");
+    let nats = &world.tokenbus.nats;
+    eventually("it is a dead letter", async || {
+        !tokenbus(nats, "admin", &["dead", "list", "--json"]).await.json().is_empty()
+    })
+    .await;
+    let letters = tokenbus(nats, "admin", &["dead", "list", "--json"]).await.json();
+    tokenbus(nats, "admin", &["dead", "drop", &letters[0]["number"].to_string(), "--json"]).await.json();
+    let dropped = bus.events("dead_letter_dropped").await;
+    let [event] = &dropped[..] else { panic!("{dropped:?}") };
+    assert_eq!(
+        (&event["actor"], &event["account"], &event["connection_id"]),
+        (&json!("cli"), &json!(ACCOUNT), &json!("one"))
+    );
+    assert!(!event.to_string().contains("canary"), "{event}");
+}

@@ -255,10 +255,10 @@ impl Fleet {
         info.delivered.consumer_sequence
     }
 
-    /// Audit events, oldest first, without the events of the setup: logins, configs, API keys.
+    /// Audit events, oldest first, without the events of the setup: logins, configs, API keys, the store.
     pub(crate) async fn events(&self) -> Vec<Value> {
         let mut events = self.messages("OAUTH_EVENTS").await;
-        let of_setup = ["login_started", "config_put", "api_key_created"];
+        let of_setup = ["login_started", "config_put", "api_key_created", "store_set_up"];
         events.retain(|event| !of_setup.iter().any(|name| event["event"] == *name));
         events
     }

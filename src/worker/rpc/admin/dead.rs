@@ -8,9 +8,15 @@ use serde_json::{Value, json};
 use super::super::CallError;
 use super::super::list::{self, Page};
 use super::super::status::Failure;
+use crate::event::{Event, EventKind};
 use crate::protocol::commands::{self as queue, NumberedLetter};
+use crate::protocol::events::publish_event;
 use crate::store::StoreError;
+use crate::subject::CommandSubject;
 use crate::worker::context::Context;
+
+/// The audit log's name for the admin.
+const ACTOR: &str = "cli";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +40,15 @@ pub(super) async fn advise(context: &Context, named: &Named) -> Result<Value, Ca
 }
 
 pub(super) async fn drop_letter(context: &Context, named: &Named) -> Result<Value, CallError> {
-    let NumberedLetter { number, letter: _ } = find(context, named).await?;
+    let NumberedLetter { number, letter } = find(context, named).await?;
+    // The event comes first, so that no letter disappears without one. If the command fails here and is repeated within the
+    // server's window for duplicates, the event appears once.
+    let (subject, now) = (CommandSubject::parse(&letter.subject).ok(), context.clock.now());
+    let event = match &subject {
+        Some(subject) => Event::about(subject, EventKind::DeadLetterDropped, ACTOR, now),
+        None => Event::about_store(EventKind::DeadLetterDropped, ACTOR, now),
+    };
+    publish_event(&context.nats, &event, Some(&format!("dead.{number}"))).await.map_err(StoreError::from)?;
     queue::delete_dead_letter(&context.nats, number).await.map_err(StoreError::from)?;
     Ok(json!({ "message": "success" }))
 }
