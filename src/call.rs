@@ -168,7 +168,8 @@ impl Call {
         }
     }
 
-    pub(crate) fn parse(name: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|call| call.as_str() == name)
     }
 

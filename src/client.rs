@@ -85,7 +85,7 @@ pub async fn call(client: &Client, account: &Account, call: NodeCall, question: 
 }
 
 /// Sends a question to a call's subject and returns the body of the answer.
-pub(crate) async fn ask(client: &Client, subject: String, question: &Value) -> Result<Bytes, CallError> {
+async fn ask(client: &Client, subject: String, question: &Value) -> Result<Bytes, CallError> {
     let request = Request::new().payload(question.to_string().into()).timeout(Some(CALL_TIMEOUT));
     let answer = client.send_request(subject, request).await.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => CallError::NoWorker,

@@ -5,6 +5,7 @@ mod origin;
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -14,7 +15,11 @@ use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 
 /// Version of the envelope and of the order inside.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// Longest time from the making of an order to its storing, in seconds. Half of the server's duplicate window of two
+/// minutes, so that the window still knows the message id of an order that is in time.
+const MAX_AGE_SECONDS: i64 = 60;
 
 /// Header: id of the command that published the message.
 pub const HEADER_COMMAND: &str = "Oauth-Command";
@@ -49,18 +54,33 @@ pub struct Envelope {
     pub sealed: String,
 }
 
-/// The sealed content of an envelope. It repeats the subject and id, so that a captured order cannot be sent as another command.
+/// The sealed content of an envelope. It repeats the subject and id, so that a captured order cannot be sent as another command,
+/// and names its time and message id, so that it cannot be sent twice. Fields of later releases are ignored.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Order {
     /// The subject to which the command was published.
     pub subject: String,
     /// The envelope's id.
     pub id: String,
+    /// The bus's time when the order was made, in milliseconds since 1970.
+    pub time: i64,
+    /// The message id under which the order is stored.
+    pub message_id: String,
+    /// Key of the answer, in base64url.
+    #[serde(serialize_with = "secret::in_clear")]
+    pub answer_key: Secret,
     /// Origin of the request that led to the command.
     #[serde(default)]
     pub origin: Origin,
     pub work: Work,
+}
+
+/// Where and when a command was stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub(crate) subject: &'a CommandSubject,
+    pub(crate) message_id: &'a str,
+    pub(crate) time: Timestamp,
 }
 
 /// The work of a command, one variant for each verb.
@@ -177,6 +197,8 @@ pub enum Malformed {
     Order,
     #[error("order was sealed for another subject, id or verb")]
     Misplaced,
+    #[error("order was sealed for another message id, or at another time: it is a copy")]
+    Replayed,
 }
 
 impl Envelope {
@@ -192,11 +214,16 @@ impl Envelope {
 }
 
 impl Order {
-    /// Reads an opened order. Returns it if it was sealed for this subject, id and verb.
-    pub(crate) fn parse(opened: &[u8], subject: &CommandSubject, id: &str) -> Result<Self, Malformed> {
+    /// Reads an opened order. Returns it if it was sealed for this subject, id and verb, and is no copy.
+    pub(crate) fn parse(opened: &[u8], id: &str, stored: Stored<'_>) -> Result<Self, Malformed> {
+        let Stored { subject, message_id, time } = stored;
         let Ok(order) = serde_json::from_slice::<Self>(opened) else { return Err(Malformed::Order) };
-        let fits = order.subject == subject.subject() && order.id == id && order.work.verb() == subject.verb;
-        if fits { Ok(order) } else { Err(Malformed::Misplaced) }
+        if order.subject != subject.subject() || order.id != id || order.work.verb() != subject.verb {
+            return Err(Malformed::Misplaced);
+        }
+        let made = Timestamp::from_millisecond(order.time).unwrap_or(Timestamp::MIN);
+        let is_in_time = time.duration_since(made).abs() <= SignedDuration::from_secs(MAX_AGE_SECONDS);
+        if is_in_time && order.message_id == message_id { Ok(order) } else { Err(Malformed::Replayed) }
     }
 }
 

@@ -84,7 +84,7 @@ pub mod internals {
         pub use crate::gateway::backend::{Backend, BackendError, Command, RequestContext, StateOwner};
     }
     pub mod schedule { pub use crate::protocol::schedule::{Due, ScheduleMessage, message}; }
-    pub mod seal { pub use crate::seal::{Keyring, SealContext, generate, seal_order}; }
+    pub mod seal { pub use crate::protocol::replies::open_answer; pub use crate::seal::{Keyring, SealContext, SharedKey, generate, seal_order}; }
     pub mod subject { pub use crate::subject::internals::*; }
     pub mod signed { pub use crate::signed::*; }
     pub mod system { pub use crate::system::{now, random_id, random_share}; }

@@ -2,6 +2,7 @@
 //!
 //! - [`topology`]: the streams, buckets and consumers.
 //! - [`commands`], [`outgoing`], [`replies`]: the work queue, how a command is sent, and how it is answered.
+//! - [`calls`]: sealed calls of gateways, and their answers.
 //! - [`records`]: the durable state of connections and configs.
 //! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
@@ -11,6 +12,7 @@
 
 pub(crate) mod ask_workers;
 pub(crate) mod bus_clock;
+pub(crate) mod calls;
 pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod high_water;

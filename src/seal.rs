@@ -7,6 +7,7 @@
 //! cannot: commands on the queue are sealed to it.
 
 mod file;
+mod shared;
 mod source;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 pub use self::file::generate;
 use self::file::{InvalidKeyring, KeyFile};
 pub(crate) use self::file::{add, promote};
+pub use self::shared::SharedKey;
 pub(crate) use self::source::KeyringError;
 use self::source::Source;
 use crate::secret::Secret;

@@ -103,6 +103,8 @@ pub(crate) struct ListedKey {
 
 #[derive(Debug, Clone)]
 pub(crate) struct NewKey {
+    /// From [`id_from`].
+    pub id: String,
     pub account: Account,
     pub rights: Derived,
     pub name: String,
@@ -146,6 +148,11 @@ impl ListedKey {
     }
 }
 
+/// Makes a key's id of random bytes.
+pub(crate) fn id_from([a, b, c, d, e, f, ..]: [u8; 32]) -> String {
+    format!("{:012x}", u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+}
+
 /// Creates a key and stores its hash. Returns the key itself, which cannot be read again. `member` are the scopes of the
 /// role `member`, for display.
 pub(crate) async fn create(
@@ -154,7 +161,7 @@ pub(crate) async fn create(
     author: &Author<'_>,
     member: &Scopes,
 ) -> Result<(Secret, ListedKey), CreateError> {
-    let NewKey { account, rights, name, rate_limit } = key;
+    let NewKey { id, account, rights, name, rate_limit } = key;
     let Derived { grant, networks, end: expires } = rights;
     let (role, scopes) = match grant {
         Grant::Role(role) => (Some(role), None),
@@ -163,7 +170,6 @@ pub(crate) async fn create(
     if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
         return Err(CreateError::Name);
     }
-    let id = format!("{:012x}", u64::from_be_bytes(system::random()) >> 16);
     let secret = Secret::new(BASE64_URL_SAFE_NO_PAD.encode(system::random::<32>()));
     let created = system::now();
     let hash = hash(secret.expose());

@@ -141,6 +141,7 @@ async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
         creds: auth.system_creds.clone(),
         nkey: std::path::PathBuf::new(),
         inbox_prefix: String::new(),
+        worker_key: String::new(),
         ..config.nats.clone()
     };
     Ok(Some(Nats::connect(&settings, "tokenbus accounts", Patience::Forever).await?))

@@ -1,33 +1,34 @@
 //! The calls of the account ADMIN, with errors that tell a person what to do.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::pages;
 use crate::call::AdminCall;
-use crate::client::{self, CallError};
+use crate::client::CallError;
 use crate::config::Config;
-use crate::jetstream::Nats;
+use crate::gateway::backend::{Backend, BackendError};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::replies::Replies;
+use crate::subject::ADMIN_EDGE;
 
-/// Longest wait for a worker that takes the call, as a gateway waits.
-const NO_WORKER_WAIT: Duration = Duration::from_secs(2);
-const NO_WORKER_PAUSE: Duration = Duration::from_millis(100);
-
-pub(super) struct Admin(Nats);
+pub(super) struct Admin {
+    nats: Nats,
+    backend: Backend,
+}
 
 impl Admin {
     pub(super) async fn connect(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self(super::connect(config).await?))
+        let nats = super::connect(config).await?;
+        Ok(Self { backend: backend(nats.clone(), config), nats })
     }
 
     pub(super) async fn call(&self, call: AdminCall, question: Map<String, Value>) -> anyhow::Result<Value> {
         let question = Value::Object(question);
         let answer = tokio::select! {
-            answer = self.ask_patiently(call, &question) => answer,
-            refusal = self.0.refusal() => bail!(
+            answer = ask(&self.backend, call, &question) => answer,
+            refusal = self.nats.refusal() => bail!(
                 "this NATS user may not call `{}`, connect as `admin`: {refusal}", call.subject()
             ),
         };
@@ -40,21 +41,33 @@ impl Admin {
         }
     }
 
-    /// Asks again while no worker takes the call: a worker that has just started may subscribe in a moment.
-    async fn ask_patiently(&self, call: AdminCall, question: &Value) -> Result<Bytes, CallError> {
-        let began = Instant::now();
-        loop {
-            match client::ask(self.0.client(), call.subject(), question).await {
-                Err(CallError::NoWorker) if began.elapsed() < NO_WORKER_WAIT => {
-                    tokio::time::sleep(NO_WORKER_PAUSE).await
-                }
-                answer => return answer,
-            }
-        }
-    }
-
     /// Returns the entries of all pages.
     pub(super) async fn list(&self, call: AdminCall, question: Map<String, Value>) -> anyhow::Result<Vec<Value>> {
         pages::read_all(question, async |question| self.call(call, question).await).await
     }
+}
+
+/// The sealed way to the workers.
+pub(super) fn backend(nats: Nats, config: &Config) -> Backend {
+    let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
+    backend.with_worker_key(config.nats.worker_key.clone())
+}
+
+/// Makes a call of the account ADMIN. Waits a moment for a worker that has just started.
+pub(super) async fn ask(backend: &Backend, call: AdminCall, question: &Value) -> Result<Bytes, CallError> {
+    backend.admin_call(call, question).await.map_err(|error| match error {
+        BackendError::Refused { status, error, retry_after_seconds: retry_after } => {
+            CallError::Refused { status, error, retry_after }
+        }
+        BackendError::Unavailable(NatsError::Away(_)) => CallError::TimedOut,
+        BackendError::Unavailable(_) | BackendError::Disconnected => CallError::NoWorker,
+        error @ (BackendError::UsedState
+        | BackendError::NoCredential
+        | BackendError::NotText(_)
+        | BackendError::Occupied
+        | BackendError::InvalidAnswer(_)
+        | BackendError::Session(_)
+        | BackendError::Seal(_)
+        | BackendError::Deadline) => CallError::Unreadable(error.into()),
+    })
 }

@@ -57,7 +57,8 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let context = RequestContext { credential: Some(credential), ..RequestContext::default() };
     let nats = super::connect(config).await?;
     let refusal = nats.clone();
-    let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline);
+    let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline)
+        .with_worker_key(config.nats.worker_key.clone());
     tokio::select! {
         done = execute(&backend, &context, command, json) => done,
         refusal = refusal.refusal() => bail!("this NATS user lacks a permission that `admin` has: {refusal}"),
@@ -150,6 +151,7 @@ fn with_hint(error: BackendError) -> anyhow::Error {
         | BackendError::Occupied
         | BackendError::Seal(_)
         | BackendError::InvalidAnswer(_)
+        | BackendError::Session(_)
         | BackendError::Deadline => error.into(),
     }
 }

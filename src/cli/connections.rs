@@ -94,7 +94,8 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let account = account.ok_or_else(|| {
         anyhow::anyhow!("missing account: pass `--account A…`, or set `cli.account` (`TOKENBUS_CLI__ACCOUNT`)")
     })?;
-    let calls = Calls { nats: super::connect(config).await?, account };
+    let nats = super::connect(config).await?;
+    let calls = Calls { backend: super::admin::backend(nats.clone(), config), nats, account };
     match command {
         Command::List { integration } => list(&calls, integration.as_ref(), json).await,
         Command::Get { which, min_valid, show_token } => {

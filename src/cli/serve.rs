@@ -81,7 +81,8 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
         let needed = permission::needed_by_edge(&config.nats.inbox_prefix(), replies.waiter());
         tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
     }
-    let backend = Arc::new(Backend::new(nats, replies, config.http.deadline));
+    let backend = Backend::new(nats, replies, config.http.deadline).with_worker_key(config.nats.worker_key.clone());
+    let backend = Arc::new(backend);
     if let Some(address) = config.http.metrics_listen {
         let gateway = Gateway::new(Arc::clone(&backend), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;
@@ -117,6 +118,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         receivers: receivers(config)?,
         config: config.clone(),
         clock: BusClock::default(),
+        sessions: context::Sessions::default(),
         measures,
         replies: Replies::to_worker(),
         reads: Reads::default(),
@@ -135,7 +137,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         if !prepare(&context, &stop).await? {
             return Ok(());
         }
-        info!("ready for commands and calls");
+        info!(curve_key = context.store.keyring.seal_to(), "ready for commands and calls");
         let (replies, nats) = (context.replies.clone(), context.nats.clone());
         let work = async {
             let calls = rpc::serve(Arc::clone(&context), stop.clone());

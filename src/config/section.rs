@@ -69,6 +69,8 @@ pub struct Nats {
     pub client_key: PathBuf,
     /// Allows connections without TLS beyond loopback.
     pub allow_plaintext: bool,
+    /// The workers' public curve key, for gateways and the CLI; or empty.
+    pub worker_key: String,
     /// Replicas of each stream and bucket.
     pub replicas: usize,
     /// First token of inbox subjects, or empty for the default.

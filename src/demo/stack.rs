@@ -161,6 +161,7 @@ impl Stack {
             replicas: 1,
             inbox_prefix: String::new(),
             max_bytes: config::MaxBytes::of_each(MAX_BYTES),
+            worker_key: String::new(),
         };
         Nats::connect(&settings, "tokenbus demo", Patience::Once)
             .await

@@ -4,18 +4,19 @@ mod command;
 mod error;
 mod outcome;
 mod ready;
+mod session;
 
 use std::time::Duration;
 
+use async_nats::Message;
 use async_nats::client::Request;
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
-use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
+use zeroize::Zeroizing;
 
 pub(crate) use self::command::LoginTarget;
 use self::command::MessageId;
@@ -23,9 +24,10 @@ pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::outcome::Stage;
 pub(crate) use self::ready::NotReady;
-use crate::call::{Call, Question};
-use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
-use crate::jetstream::{Nats, NatsError, Published, header};
+use self::session::{Answer, Sessions};
+use crate::call::{AdminCall, Call, Question};
+use crate::command::{Credential, Origin, WorkerReply};
+use crate::jetstream::{Nats, NatsError, Published};
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
 use crate::secret::Secret;
@@ -81,6 +83,7 @@ pub struct Backend {
     /// Longest wait for the answer to a command.
     deadline: Duration,
     last_check: Mutex<Option<ready::LastCheck>>,
+    sessions: Sessions,
 }
 
 impl std::fmt::Debug for Backend {
@@ -93,7 +96,13 @@ impl Backend {
     /// `deadline` is the longest wait for the answer to a command. Answers arrive only while [`Backend::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
-        Self { nats, replies, deadline, last_check: Mutex::new(None) }
+        Self { nats, replies, deadline, last_check: Mutex::new(None), sessions: Sessions::new(String::new()) }
+    }
+
+    /// Accepts only this public curve key of the workers, unless it is empty: `nats.worker_key`.
+    #[must_use]
+    pub fn with_worker_key(self, key: String) -> Self {
+        Self { sessions: Sessions::new(key), ..self }
     }
 
     /// Returns a backend that cannot reach a server, so every call and command fails.
@@ -113,25 +122,48 @@ impl Backend {
 
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
+        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
+        match self.ask(&call.subject(), context, body, timeout).await {
+            // A worker listened, so it may have queued the command, which may still succeed.
+            Err(BackendError::Unavailable(NatsError::Away(_))) if call.starts_command() && self.nats.is_connected() => {
+                Err(BackendError::Deadline)
+            }
+            answer => answer,
+        }
+    }
+
+    /// Makes a call of the account ADMIN.
+    pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
+        self.ask(&call.subject(), &RequestContext::default(), body, READ_TIMEOUT).await
+    }
+
+    async fn ask(
+        &self,
+        subject: &str,
+        context: &RequestContext,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<Bytes, BackendError> {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
-        let answer = match self.request(call, &question.into()).await {
-            // A worker listened, so it may have queued the command, which may still succeed.
-            Err(NatsError::Away(_)) if call.starts_command() && self.nats.is_connected() => {
-                return Err(BackendError::Deadline);
+        let question = Zeroizing::new(question);
+        match self.try_ask(subject, &question, timeout).await {
+            // The workers' key, or this gateway's time, was out of date. The next try asks for both.
+            Err(BackendError::Session(error)) if error.is_out_of_date() => {
+                self.try_ask(subject, &question, timeout).await
             }
-            answer => answer?,
-        };
-        let empty = HeaderMap::new();
-        let headers = answer.headers.as_ref().unwrap_or(&empty);
-        match header(headers, NATS_SERVICE_ERROR_CODE).parse() {
-            Ok(status) => Err(BackendError::Refused {
-                status,
-                error: header(headers, NATS_SERVICE_ERROR).to_owned(),
-                retry_after_seconds: header(headers, HEADER_RETRY_AFTER).parse().ok(),
-            }),
-            // Without that header the answer is a success.
-            Err(_) => Ok(answer.payload),
+            answer => answer,
+        }
+    }
+
+    async fn try_ask(&self, subject: &str, question: &str, timeout: Duration) -> Result<Bytes, BackendError> {
+        let sent = self.sessions.seal(&self.nats, subject, question).await??;
+        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await?;
+        match self.sessions.open(&sent, &answer.payload).await? {
+            Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
+            Answer { status, body, retry_after } => {
+                Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
+            }
         }
     }
 
@@ -163,8 +195,8 @@ impl Backend {
             Command::Exchange { state, .. } => Some(state.clone()),
             Command::Put { .. } | Command::Delete { .. } => None,
         };
-        let outgoing = command::seal(command, id, context)?;
-        let mut expected = self.replies.expect(&outgoing.id);
+        let outgoing = command::seal(command, id, context, self.sessions.clock().now())?;
+        let mut expected = self.replies.expect(&outgoing);
         let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
             match state.filter(|_| queued == Queued::OwnOrIdentical) {
@@ -181,25 +213,9 @@ impl Backend {
         };
         match reply {
             Some(WorkerReply { status: 200, body, retry_after: _ }) => Ok(body.to_string().into()),
-            Some(WorkerReply { status, body, retry_after: retry_after_seconds }) => {
-                let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
-                Err(BackendError::Refused { status, error, retry_after_seconds })
-            }
+            Some(WorkerReply { status, body, retry_after }) => Err(refusal(status, &body, retry_after)),
             None if !self.nats.is_connected() => Err(BackendError::Disconnected),
             None => Err(BackendError::Deadline),
-        }
-    }
-
-    /// Sends a call. If no worker listens, tries again for [`WORKER_WAIT`].
-    async fn request(&self, call: Call, payload: &Bytes) -> Result<Message, NatsError> {
-        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
-        let last_retry = Instant::now() + WORKER_WAIT;
-        loop {
-            let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
-            match self.nats.request(&call.subject(), request).await {
-                Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
-                answer => return answer,
-            }
         }
     }
 
@@ -234,4 +250,21 @@ impl Backend {
             pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
         }
     }
+}
+
+/// Sends a request to the workers. If none listens, tries again for [`WORKER_WAIT`].
+async fn request(nats: &Nats, subject: &str, payload: &Bytes, timeout: Duration) -> Result<Message, NatsError> {
+    let last_retry = Instant::now() + WORKER_WAIT;
+    loop {
+        let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
+        match nats.request(subject, request).await {
+            Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
+            answer => return answer,
+        }
+    }
+}
+
+fn refusal(status: u16, body: &Value, retry_after_seconds: Option<u64>) -> BackendError {
+    let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
+    BackendError::Refused { status, error, retry_after_seconds }
 }

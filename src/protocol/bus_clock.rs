@@ -15,6 +15,8 @@ use crate::system;
 
 /// Age from which a reading is repeated: two clocks drift apart by a few milliseconds in it.
 const READING_INTERVAL: Duration = Duration::from_mins(1);
+/// Shortest time between two readings that calls ask for.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// Difference between the process's clocks that leads to a new reading. Clocks that NTP corrects differ by less.
 const MAX_STEP: SignedDuration = SignedDuration::from_secs(1);
 /// Difference between the process's wall clock and the server's that is logged.
@@ -63,7 +65,8 @@ impl BusClock {
         system::later(time, at.elapsed())
     }
 
-    fn set(&self, time: Timestamp) {
+    /// Sets the clock to a time that a worker has sent.
+    pub(crate) fn set(&self, time: Timestamp) {
         *self.lock() = Reading { time, at: Instant::now(), wall: system::now() };
     }
 
@@ -85,6 +88,12 @@ impl BusClock {
             self.read(nats).await?;
         }
         Ok(!is_current)
+    }
+
+    /// Reads the server's clock unless it was just read: a process that stood still may have lost time.
+    pub(crate) async fn read_again(&self, nats: &Nats) -> Result<(), NatsError> {
+        let at = self.lock().at;
+        if at.elapsed() < SHORTEST_INTERVAL { Ok(()) } else { self.read(nats).await }
     }
 
     /// Lead of the process's wall clock over the server's at the last reading.

@@ -8,16 +8,61 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::warn;
+use zeroize::Zeroizing;
 
+use super::outgoing::Outgoing;
 use crate::command::WorkerReply;
 use crate::jetstream::Nats;
+use crate::seal::{SealError, SharedKey};
 use crate::subject::{self, Waiter};
 use crate::system;
 
-type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<WorkerReply>>>>;
+type Waiting = Arc<Mutex<HashMap<String, Waits>>>;
+
+/// A task that waits for an answer, and the seal of that answer.
+struct Waits {
+    sender: oneshot::Sender<WorkerReply>,
+    key: SharedKey,
+    /// Subject of the command.
+    subject: String,
+}
+
+/// An answer as it travels: a [`WorkerReply`], sealed with the key that the command's order holds.
+#[derive(Debug, Deserialize)]
+struct SealedReply {
+    sealed: String,
+}
+
+/// What the answer to a command is bound to.
+fn answer_data(subject: &str, id: &str) -> Vec<u8> {
+    format!("answer\0{subject}\0{id}").into_bytes()
+}
+
+/// Seals the answer to a command.
+pub(crate) fn seal_answer(
+    key: &SharedKey,
+    (subject, id): (&str, &str),
+    answer: &WorkerReply,
+) -> Result<Bytes, SealError> {
+    let answer = serde_json::to_vec(answer).map(Zeroizing::new);
+    let Ok(answer) = answer else { return Err(SealError::Form) };
+    let sealed = key.seal(&answer_data(subject, id), &answer)?;
+    Ok(json!({ "sealed": sealed }).to_string().into())
+}
+
+/// Opens the answer to a command. Returns nothing if it was sealed with another key or for another command.
+#[must_use]
+pub fn open_answer(key: &SharedKey, (subject, id): (&str, &str), payload: &[u8]) -> Option<WorkerReply> {
+    let SealedReply { sealed } = serde_json::from_slice(payload).ok()?;
+    let opened = key.open(&answer_data(subject, id), &sealed).ok()?;
+    serde_json::from_slice(&opened).ok()
+}
 
 /// Receives all answers to one process on one subscription, and passes each to the task that waits for it.
 #[derive(Clone)]
@@ -65,12 +110,16 @@ impl Replies {
         let mut answers = nats.client().subscribe(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
             let of_worker = matches!(self.waiter, Waiter::Worker(_));
-            let waiter =
-                subject::parse_reply(&message.subject, of_worker).and_then(|id| lock(&self.waiting).remove(id));
-            match (waiter, serde_json::from_slice(&message.payload)) {
-                (Some(waiter), Ok(answer)) => drop(waiter.send(answer)),
-                (Some(_), Err(_)) => warn!("unreadable answer to a command"),
-                (None, _) => {}
+            let Some(id) = subject::parse_reply(&message.subject, of_worker) else { continue };
+            let mut waiting = lock(&self.waiting);
+            // Another gateway's user can direct an answer here. It does not open, and the task waits on.
+            match waiting.get(id).map(|waits| open_answer(&waits.key, (&waits.subject, id), &message.payload)) {
+                Some(Some(answer)) => {
+                    let waits = waiting.remove(id);
+                    drop(waits.map(|waits| waits.sender.send(answer)));
+                }
+                Some(None) => warn!("an answer to a command does not open"),
+                None => {}
             }
         }
         Err("subscription to answers ended".into())
@@ -78,15 +127,16 @@ impl Replies {
 
     /// Registers for the answer to a command. Dropping the result ends the registration.
     #[must_use]
-    pub fn expect(&self, id: &str) -> Expected {
+    pub(crate) fn expect(&self, command: &Outgoing) -> Expected {
         let (sender, receiver) = oneshot::channel();
-        lock(&self.waiting).insert(id.to_owned(), sender);
-        Expected { receiver, waiting: Arc::clone(&self.waiting), id: id.to_owned() }
+        let (key, subject) = (command.answer_key.clone(), command.subject.clone());
+        lock(&self.waiting).insert(command.id.clone(), Waits { sender, key, subject });
+        Expected { receiver, waiting: Arc::clone(&self.waiting), id: command.id.clone() }
     }
 }
 
 /// Registration for an answer.
-pub struct Expected {
+pub(crate) struct Expected {
     receiver: oneshot::Receiver<WorkerReply>,
     waiting: Waiting,
     id: String,
@@ -94,7 +144,7 @@ pub struct Expected {
 
 impl Expected {
     /// Waits for the answer.
-    pub async fn arrival(&mut self) -> Option<WorkerReply> {
+    pub(crate) async fn arrival(&mut self) -> Option<WorkerReply> {
         (&mut self.receiver).await.ok()
     }
 }
@@ -105,6 +155,6 @@ impl Drop for Expected {
     }
 }
 
-fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<WorkerReply>>> {
+fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, Waits>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }

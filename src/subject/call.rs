@@ -108,6 +108,12 @@ pub(crate) fn edge_call(call: &str) -> String {
     format!("oauth.edge.{call}")
 }
 
+/// Subject of the one call of gateways that is not sealed: it returns the workers' public curve key and the bus's time.
+#[must_use]
+pub(crate) fn seal_key_call() -> String {
+    edge_call("seal-key")
+}
+
 /// Returns the name of the gateway's call that has this subject.
 #[must_use]
 pub(crate) fn parse_edge_call(subject: &str) -> Option<&str> {

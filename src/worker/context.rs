@@ -3,6 +3,7 @@
 mod measures;
 mod pending_logins;
 mod room;
+mod sessions;
 mod wakeups;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 pub(crate) use self::measures::Measures;
 pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
+pub(crate) use self::sessions::Sessions;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) receivers: Vec<Arc<Receiver>>,
     pub(crate) config: Config,
     pub(crate) clock: BusClock,
+    /// Opened sessions of gateways.
+    pub(crate) sessions: Sessions,
     pub(crate) measures: Measures,
     /// Receives the answers to commands that calls send.
     pub(crate) replies: Replies,

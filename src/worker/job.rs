@@ -1,20 +1,22 @@
 //! A command from the queue, opened.
 
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
 
 use crate::auth::Purpose;
-use crate::command::{
-    Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Malformed, Order, Origin, Work, WorkerReply,
-};
+use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
+use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
 use crate::event::Event;
 use crate::jetstream::Nats;
 use crate::protocol::events::publish_event;
 use crate::protocol::records;
-use crate::seal::{Keyring, SealError};
-use crate::store::{StoreError, json};
+use crate::protocol::replies::seal_answer;
+use crate::seal::{Keyring, SealError, SharedKey};
+use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 
 pub(super) struct Job {
@@ -28,7 +30,8 @@ pub(super) struct Job {
     event_origin: Origin,
     queued: Timestamp,
     is_redelivery: bool,
-    reply: Option<String>,
+    /// Subject of the answer, and the key that seals it.
+    reply: Option<(String, SharedKey)>,
     traceparent: String,
 }
 
@@ -56,14 +59,16 @@ impl Job {
         let envelope = Envelope::parse(&message.payload)?;
         let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
-        let Order { origin, work, .. } = Order::parse(&opened, &subject, &envelope.id)?;
-        let event_origin = origin.for_events(shows_address);
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
-        let reply = header(HEADER_REPLY);
-        let reply = subject::parse_reply(reply, from_worker).map(|_| reply.to_owned());
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
         let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
         let queued = Timestamp::from_nanosecond(published)?;
+        let stored = Stored { subject: &subject, message_id: header(NATS_MESSAGE_ID.as_ref()), time: queued };
+        let Order { answer_key, origin, work, .. } = Order::parse(&opened, &envelope.id, stored)?;
+        let answer_key = SharedKey::parse(&answer_key)?;
+        let event_origin = origin.for_events(shows_address);
+        let reply = header(HEADER_REPLY);
+        let reply = subject::parse_reply(reply, from_worker).map(|_| (reply.to_owned(), answer_key));
         let is_redelivery = message.info().is_ok_and(|info| info.delivered > 1);
         Ok((
             Self {
@@ -108,8 +113,12 @@ impl Job {
     /// Sends the answer, if the command asks for one at a reply subject of our form. The answer may get lost; the
     /// caller then stops waiting at its deadline.
     pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
-        let (Some(reply), Ok(body)) = (&self.reply, json(answer)) else { return };
-        if let Err(error) = nats.send(reply.clone(), async_nats::HeaderMap::new(), body).await {
+        let Some((reply, key)) = &self.reply else { return };
+        let sent = match seal_answer(key, (&self.subject.subject(), &self.id), answer) {
+            Ok(sealed) => nats.send(reply.clone(), HeaderMap::new(), sealed).await,
+            Err(error) => return warn!("answer not sealed: {error}"),
+        };
+        if let Err(error) = sent {
             warn!("answer not sent: {error}");
         }
     }

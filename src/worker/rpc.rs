@@ -9,6 +9,7 @@
 //! connection.
 
 mod admin;
+mod call_ids;
 mod change;
 mod gateway;
 mod keys;
@@ -19,6 +20,7 @@ mod nodes;
 mod outcome;
 mod reads;
 mod running;
+mod sealed;
 pub(crate) mod status;
 mod token;
 
@@ -32,7 +34,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
+use self::call_ids::{CallIds, Checked};
 use self::running::Running;
+
 use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
 use crate::command::WorkerReply;
@@ -149,23 +153,19 @@ fn error_text(body: &Value) -> String {
 
 /// Answers a call that gateways and nodes share. All answers with tokens pass here, so tokens that the caller's scopes
 /// don't show are removed here, and reads are counted here.
-async fn answer_call(
-    context: &Context,
-    caller: &VerifiedCaller,
-    call: NodeCall,
-    body: &[u8],
-) -> Result<Value, CallError> {
+async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
+    let Checked { caller, ids: _ } = checked;
     let Some(_permit) = context.limits.calls.take(&caller.account, SHARE) else {
         return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
     };
     let mut answer = match call {
-        NodeCall::Login => login::begin(context, caller, parse(body)?).await,
-        NodeCall::Token => token::token(context, caller, &parse(body)?).await,
+        NodeCall::Login => login::begin(context, checked, parse(body)?).await,
+        NodeCall::Token => token::token(context, checked, &parse(body)?).await,
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
-            change::refresh(context, caller, &question.key(caller), question.refresh_token.as_ref()).await
+            change::refresh(context, checked, &question.key(caller), question.refresh_token.as_ref()).await
         }
-        NodeCall::Delete => change::delete(context, caller, parse(body)?).await,
+        NodeCall::Delete => change::delete(context, checked, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
     }?;
     caller.rights.scopes.hide_tokens(&mut answer);
@@ -187,6 +187,11 @@ fn remove_values(error: &str) -> String {
     let Some(kind) = kinds.into_iter().find(|kind| error.starts_with(kind)) else { return error.to_owned() };
     let expected = error.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
     format!("{kind}, expected {expected}")
+}
+
+/// Refuses a call that was sent again, by another than its sender.
+fn replayed() -> CallError {
+    CallError::Refused(Failure::BadRequest, "this call was made before".to_owned())
 }
 
 fn no_config() -> CallError {

@@ -9,11 +9,12 @@ use tokenbus::Secret;
 use tokenbus::internals::command::{
     Credential, Envelope, HEADER_COMMAND, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work, WorkerReply,
 };
+use tokenbus::internals::gateway::{BackendError, Call, RequestContext};
 use tokenbus::internals::subject::{CommandSubject, Verb};
 use tokenbus::internals::{seal, system};
 use tokenbus::subject::{Account, ConnectionKey, ConnectionName, Integration};
 
-use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
+use crate::fleet::{Fleet, INTEGRATION, OwnEdge, Worker, eventually};
 use crate::jwt_nats::{Tenants, bearer, request, sign};
 use crate::mint;
 use crate::provider::Provider;
@@ -28,8 +29,19 @@ struct World {
     answers: async_nats::Subscriber,
     id: String,
     seal_to: String,
+    /// Of all commands that this gateway makes.
+    answer_key: seal::SharedKey,
+    edge: OwnEdge,
     _provider: Provider,
     _workers: [Worker; 2],
+}
+
+/// A sealed command.
+#[derive(Clone)]
+struct Sealed {
+    sender: String,
+    message_id: String,
+    envelope: Envelope,
 }
 
 impl World {
@@ -51,6 +63,7 @@ impl World {
         let id = system::random_id();
         let answers = client.subscribe(format!("oauth.reply.{id}.*")).await.unwrap();
         client.flush().await.unwrap();
+        let edge = fleet.own_edge().await;
         let mut world = Self {
             fleet,
             tenants,
@@ -58,6 +71,8 @@ impl World {
             answers,
             id,
             seal_to: String::new(),
+            answer_key: seal::SharedKey::random(),
+            edge,
             _provider: provider,
             _workers: workers,
         };
@@ -74,29 +89,48 @@ impl World {
 
     /// Status and body of the answer to a call.
     async fn call(&self, call: &str, credential: Option<&str>, body: &Value) -> (u16, Value) {
-        let question = json!({ "credential": credential, "body": body });
-        let request = Request::new().payload(question.to_string().into());
-        let answer = self.client.send_request(format!("oauth.edge.{call}"), request).await.expect("a worker answers");
-        let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
-        let status = code.map_or(200, |code| code.as_str().parse().unwrap());
-        (status, serde_json::from_slice(&answer.payload).unwrap())
+        let credential = credential.map(|text| Credential::new(Secret::new(text)));
+        let context = RequestContext { credential, ..RequestContext::default() };
+        let call = Call::parse(call).expect("a call's name");
+        match self.edge.bus.call(call, &context, body).await {
+            Ok(answer) => (200, serde_json::from_slice(&answer).unwrap()),
+            Err(BackendError::Refused { status, error, .. }) => (status, json!({ "error": error })),
+            Err(error) => panic!("no worker answers: {error}"),
+        }
     }
 
     /// A command sealed to the workers for that subject.
-    fn seal(&self, subject: &CommandSubject, work: Work) -> (String, Envelope) {
+    fn seal(&self, subject: &CommandSubject, work: Work) -> Sealed {
         self.seal_as(&system::random_id(), subject, work)
     }
 
-    fn seal_as(&self, id: &str, subject: &CommandSubject, work: Work) -> (String, Envelope) {
+    fn seal_as(&self, id: &str, subject: &CommandSubject, work: Work) -> Sealed {
+        self.seal_at(system::now(), id, subject, work)
+    }
+
+    fn seal_at(&self, time: jiff::Timestamp, id: &str, subject: &CommandSubject, work: Work) -> Sealed {
         let (id, subject) = (id.to_owned(), subject.subject());
-        let order = serde_json::to_vec(&Order { subject, id: id.clone(), origin: Origin::default(), work }).unwrap();
+        let (time, message_id) = (time.as_millisecond(), system::random_id());
+        let answer_key = self.answer_key.to_text();
+        let order = Order {
+            subject,
+            id: id.clone(),
+            time,
+            message_id: message_id.clone(),
+            answer_key,
+            origin: Origin::default(),
+            work,
+        };
+        let order = serde_json::to_vec(&order).unwrap();
         let (sealed, sender) = seal::seal_order(&self.seal_to, &order).unwrap();
-        (sender, Envelope { v: VERSION, id, sealed })
+        Sealed { sender, message_id, envelope: Envelope { v: VERSION, id, sealed } }
     }
 
     /// Puts a command on the queue as that user.
-    async fn send(&self, client: &async_nats::Client, subject: &str, (sender, envelope): &(String, Envelope)) {
+    async fn send(&self, client: &async_nats::Client, subject: &str, sealed: &Sealed) {
         let mut headers = HeaderMap::new();
+        let Sealed { sender, message_id, envelope } = sealed;
+        headers.insert("Nats-Msg-Id", message_id.as_str());
         headers.insert(HEADER_SENDER, sender.as_str());
         headers.insert(HEADER_REPLY, format!("oauth.reply.{}.{}", self.id, envelope.id));
         let payload = serde_json::to_vec(envelope).unwrap();
@@ -112,10 +146,11 @@ impl World {
         self.answer(subject, &sealed).await
     }
 
-    async fn answer(&mut self, subject: &CommandSubject, sealed: &(String, Envelope)) -> WorkerReply {
+    async fn answer(&mut self, subject: &CommandSubject, sealed: &Sealed) -> WorkerReply {
         self.send(&self.client, &subject.subject(), sealed).await;
         let answer = tokio::time::timeout(std::time::Duration::from_mins(1), self.answers.next()).await;
-        serde_json::from_slice(&answer.expect("an answer comes").unwrap().payload).unwrap()
+        let payload = answer.expect("an answer comes").unwrap().payload;
+        seal::open_answer(&self.answer_key, (&subject.subject(), &sealed.envelope.id), &payload).expect("it opens")
     }
 
     /// Waits for that many dead letters and returns their reasons.
@@ -277,21 +312,23 @@ async fn e9_a_captured_command_works_under_no_other_subject_or_id() {
     let captured = world.seal(&config_subject(ACCOUNT, Verb::Put), world.config_put(&world.key(0)));
     let elsewhere =
         CommandSubject::config(Integration::parse("elsewhere").unwrap(), Account::parse(ACCOUNT).unwrap(), Verb::Put);
+    // Under message ids of their own: the server refuses a copy under the same one.
+    let copy = || Sealed { message_id: system::random_id(), ..captured.clone() };
     for subject in [
         elsewhere.subject(),
         config_subject(&world.fleet.other_account, Verb::Put).subject(),
         config_subject(ACCOUNT, Verb::Delete).subject(),
         CommandSubject::connection(&connection("one"), Verb::Exchange).subject(),
     ] {
-        world.send(&world.client, &subject, &captured).await;
+        world.send(&world.client, &subject, &copy()).await;
     }
     // Under another id, and as a command of the workers.
-    let (sender, envelope) = captured;
-    let renamed = Envelope { id: system::random_id(), ..envelope.clone() };
-    world.send(&world.client, &config_subject(ACCOUNT, Verb::Put).subject(), &(sender, renamed)).await;
+    let renamed = Envelope { id: system::random_id(), ..captured.envelope.clone() };
+    let renamed = Sealed { envelope: renamed, ..copy() };
+    world.send(&world.client, &config_subject(ACCOUNT, Verb::Put).subject(), &renamed).await;
     world.given_up(5).await;
     let subject = config_subject(ACCOUNT, Verb::Put).subject();
-    world.send(&world.client, &subject, &(world.seal_to.clone(), envelope)).await;
+    world.send(&world.client, &subject, &Sealed { sender: world.seal_to.clone(), ..copy() }).await;
     let reasons = world.given_up(6).await;
     assert_eq!(
         reasons.iter().filter(|reason| reason.contains("another subject, id or verb")).count(),
@@ -339,4 +376,25 @@ async fn e9_the_id_of_a_finished_login_returns_no_token() {
     }
     let events = world.fleet.events().await;
     assert_eq!(events.iter().filter(|event| event["event"] == "connected").count(), 1, "{events:?}");
+}
+
+#[tokio::test]
+async fn h6_a_recorded_command_is_refused_by_every_worker() {
+    let mut world = World::start().await;
+    let put = config_subject(ACCOUNT, Verb::Put);
+    let recorded = world.seal(&put, world.config_put(&world.key(0)));
+    assert_eq!(world.answer(&put, &recorded).await.status, 200);
+    let stored = world.fleet.stored_config().await;
+    // The server knows the message id.
+    world.send(&world.client, &put.subject(), &recorded).await;
+    // A worker opens only what is stored under the sealed message id, and soon.
+    let renamed = Sealed { message_id: system::random_id(), ..recorded };
+    world.send(&world.client, &put.subject(), &renamed).await;
+    let old = system::now() - jiff::SignedDuration::from_secs(65);
+    let old = world.seal_at(old, &system::random_id(), &put, world.config_put(&world.key(0)));
+    world.fleet.idle().await;
+    world.send(&world.client, &put.subject(), &old).await;
+    let reasons = world.given_up(2).await;
+    assert!(reasons.iter().all(|reason| reason.contains("it is a copy")), "{reasons:?}");
+    assert_eq!(world.fleet.stored_config().await, stored);
 }

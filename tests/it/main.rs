@@ -56,6 +56,9 @@ mod hostile_floods;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod hostile_headers;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod hostile_listener;
 #[cfg(test)]
 mod http_bound;
 #[cfg(test)]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::{Credential, Envelope, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work};
 use tokenbus::internals::gateway::RequestContext;
-use tokenbus::internals::seal::seal_order;
-use tokenbus::internals::system::random_id;
+use tokenbus::internals::seal::{SharedKey, open_answer, seal_order};
+use tokenbus::internals::system::{now, random_id};
 
 use crate::fleet::{Fleet, INTEGRATION, no_credential};
 use crate::provider::Provider;
@@ -25,18 +25,36 @@ struct Forged {
     sealed_id: String,
     version: u8,
     work: Work,
+    answer_key: SharedKey,
 }
 
 impl Forged {
     fn new(subject: String, work: Work) -> Self {
         let id = random_id();
-        Self { sealed_for: subject.clone(), sealed_id: id.clone(), subject, id, reply: None, version: VERSION, work }
+        Self {
+            sealed_for: subject.clone(),
+            sealed_id: id.clone(),
+            subject,
+            id,
+            reply: None,
+            version: VERSION,
+            work,
+            answer_key: SharedKey::random(),
+        }
     }
 
     async fn send(self, edge: &async_nats::Client, seal_to: &str) {
-        let Self { subject, id, reply, sealed_for, sealed_id, version, work } = self;
-        let order =
-            serde_json::to_vec(&Order { subject: sealed_for, id: sealed_id, origin: Origin::default(), work }).unwrap();
+        let Self { subject, id, reply, sealed_for, sealed_id, version, work, answer_key } = self;
+        let order = Order {
+            subject: sealed_for,
+            id: sealed_id,
+            time: now().as_millisecond(),
+            message_id: id.clone(),
+            answer_key: answer_key.to_text(),
+            origin: Origin::default(),
+            work,
+        };
+        let order = serde_json::to_vec(&order).unwrap();
         let (sealed, sender) = seal_order(seal_to, &order).unwrap();
         let envelope = serde_json::to_vec(&Envelope { v: version, id: id.clone(), sealed }).unwrap();
         let mut headers = HeaderMap::new();
@@ -177,8 +195,10 @@ async fn answer_to(edge: &async_nats::Client, seal_to: &str, forged: Forged) -> 
     let reply = format!("oauth.reply.{}.{}", random_id(), random_id());
     let mut replies = edge.subscribe(reply.clone()).await.unwrap();
     edge.flush().await.unwrap();
+    let (subject, id, key) = (forged.subject.clone(), forged.id.clone(), forged.answer_key.clone());
     Forged { reply: Some(reply), ..forged }.send(edge, seal_to).await;
-    serde_json::from_slice(&replies.next().await.unwrap().payload).unwrap()
+    let answer = open_answer(&key, (&subject, &id), &replies.next().await.unwrap().payload);
+    json!(answer.expect("it opens"))
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokenbus::Secret;
@@ -188,10 +188,15 @@ impl Fleet {
         read(answer.expect("the edge answers")).await
     }
 
+    /// A request with that key and a JSON body.
+    pub(crate) async fn request(&self, method: Method, path: &str, key: &str, body: &Value) -> (StatusCode, Value) {
+        let request = self.http.request(method, self.endpoint(path)).header("x-api-key", key);
+        read(request.json(body).send().await.expect("the edge answers")).await
+    }
+
     /// The status of a list of connections with that key.
     pub(crate) async fn list_with(&self, key: &str) -> u16 {
-        let answer = self.http.get(self.endpoint("hub/integrations/oauth-connections")).header("x-api-key", key).send();
-        answer.await.expect("the edge answers").status().as_u16()
+        self.get_as(key, "oauth-connections").await.0.as_u16()
     }
 
     /// Begins a login and returns its state.

@@ -173,6 +173,11 @@ impl Nats {
         .await;
     }
 
+    /// The server's log so far.
+    pub(crate) fn log(&self) -> Vec<u8> {
+        std::fs::read(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     /// The folder of the server's streams.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")

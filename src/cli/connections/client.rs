@@ -7,11 +7,14 @@ use serde_json::{Map, Value, json};
 use super::{PAGE_SIZE, reason};
 use crate::cli::pages;
 use crate::client::{self, CallError};
+use crate::gateway::backend::Backend;
 use crate::jetstream::Nats;
 use crate::subject::{Account, Integration, NodeCall};
 
 pub(super) struct Calls {
     pub(super) nats: Nats,
+    /// For calls of the account ADMIN.
+    pub(super) backend: Backend,
     pub(super) account: Account,
 }
 

@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 
 use super::client::Calls;
 use crate::call::AdminCall;
-use crate::client::{self, CallError};
+use crate::cli::admin;
+use crate::client::CallError;
 use crate::protocol::permissions;
 use crate::subject;
 use crate::subject::permission::{Act, Permission};
@@ -93,6 +94,6 @@ async fn may_ask(calls: &Calls) -> anyhow::Result<bool> {
 
 async fn ask(calls: &Calls, after: Option<u64>) -> Result<Page, CallError> {
     let question = json!({ "account": calls.account, "after": after, "limit": 1_000 });
-    let answer = client::ask(calls.nats.client(), AdminCall::Events.subject(), &question).await?;
+    let answer = admin::ask(&calls.backend, AdminCall::Events, &question).await?;
     serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.into()))
 }

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{BackendError, RequestContext};
 use crate::command::{Cookie, Credential, HEADER_TRACEPARENT, Work};
 use crate::login::hash_of;
-use crate::protocol::outgoing::Outgoing;
+use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::seal;
 use crate::secret::Secret;
 use crate::subject::{Account, CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
-use crate::system;
 
 /// Age at which the queue drops a command. A callback is useless by then: RFC 6749 §4.1.2 recommends that authorization
 /// codes expire after ten minutes at most.
@@ -81,7 +81,12 @@ pub enum Command {
 }
 
 /// Builds the message. Its content is sealed to the workers, so the gateway cannot open it again.
-pub(super) fn seal(command: Command, id: MessageId, context: &RequestContext) -> Result<Outgoing, BackendError> {
+pub(super) fn seal(
+    command: Command,
+    id: MessageId,
+    context: &RequestContext,
+    time: Timestamp,
+) -> Result<Outgoing, BackendError> {
     let credential = context.credential.clone();
     let mut message_id = None;
     let (subject, seal_to, work) = match command {
@@ -89,7 +94,7 @@ pub(super) fn seal(command: Command, id: MessageId, context: &RequestContext) ->
             let StateOwner { account, target, seal_to } = owner;
             let key = ConnectionKey { account, integration: target.integration_id, name: target.connection_id };
             if id == MessageId::OfCallback {
-                let window = system::now().as_second() / CALLBACK_WINDOW;
+                let window = time.as_second() / CALLBACK_WINDOW;
                 message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies, window));
             }
             let work = Work::Exchange { query, cookies, credential };
@@ -105,11 +110,8 @@ pub(super) fn seal(command: Command, id: MessageId, context: &RequestContext) ->
             (CommandSubject::config(integration, account, Verb::Delete), seal_to, work)
         }
     };
-    let seal = |order: &[u8]| seal::seal_order(&seal_to, order);
-    let mut outgoing = Outgoing::seal(&subject, context.origin.clone(), work, seal)?.with_ttl(COMMAND_TTL);
-    if let Some(message_id) = message_id {
-        outgoing = outgoing.with_message_id(&message_id);
-    }
+    let draft = Draft { subject: &subject, origin: context.origin.clone(), work, time, message_id };
+    let mut outgoing = Outgoing::seal(draft, |order| seal::seal_order(&seal_to, order))?.with_ttl(COMMAND_TTL);
     if let Some(traceparent) = &context.traceparent {
         outgoing = outgoing.with_header(HEADER_TRACEPARENT, traceparent);
     }

@@ -2,6 +2,7 @@
 
 use std::str::Utf8Error;
 
+use super::session::SessionError;
 use crate::command::CREDENTIAL_NEEDED;
 use crate::jetstream::NatsError;
 use crate::login::UNKNOWN_STATE;
@@ -30,6 +31,8 @@ pub enum BackendError {
     Seal(#[from] SealError),
     #[error("a worker's answer could not be read")]
     InvalidAnswer(#[source] serde_json::Error),
+    #[error(transparent)]
+    Session(#[from] SessionError),
     #[error("accepted and still running; look again in a moment")]
     Deadline,
 }

@@ -115,9 +115,11 @@ fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(H
         }
         BackendError::UsedState | BackendError::NoCredential => (StatusCode::UNAUTHORIZED, Some(challenge())),
         BackendError::NotText(_) => (StatusCode::BAD_REQUEST, None),
-        BackendError::Occupied | BackendError::Unavailable(_) | BackendError::Disconnected | BackendError::Seal(_) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS)))
-        }
+        BackendError::Occupied
+        | BackendError::Unavailable(_)
+        | BackendError::Disconnected
+        | BackendError::Seal(_)
+        | BackendError::Session(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
         BackendError::InvalidAnswer(_) => (StatusCode::BAD_GATEWAY, None),
         BackendError::Deadline => (StatusCode::GATEWAY_TIMEOUT, None),
     }

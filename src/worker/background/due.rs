@@ -16,7 +16,7 @@ use tracing::warn;
 use crate::command::{Origin, Work};
 use crate::jetstream::NatsError;
 use crate::protocol::commands as queue;
-use crate::protocol::outgoing::Outgoing;
+use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, Verb};
@@ -84,8 +84,9 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
     let subject = CommandSubject::connection(&key, Verb::Refresh);
     let work = Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved };
-    let command =
-        Outgoing::seal(&subject, Origin::default(), work, |order| context.store.keyring.seal_own_order(order));
+    let origin = Origin::default();
+    let draft = Draft { subject: &subject, origin, work, time: context.clock.now(), message_id: None };
+    let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;
     Ok(())

@@ -6,16 +6,16 @@ mod events;
 
 use std::sync::Arc;
 
+use async_nats::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
-use super::gateway::error_headers;
 use super::status::Failure;
-use super::{CallError, QUEUE, Running, bad_request, keys, list, log_and_build_answer, parse, send};
+use super::{CallError, CallIds, QUEUE, Running, bad_request, keys, list, log_and_build_answer, parse, sealed, send};
 use crate::auth::api_key::Author;
-use crate::call::AdminCall;
+use crate::call::{AdminCall, Question};
 use crate::command::Origin;
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
@@ -30,7 +30,7 @@ const AUTHOR: Author<'static> = Author { actor: "cli", origin: Origin { client_a
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let subscriptions = vec![Subscription { subject: ADMIN_CALLS.to_owned(), queue: Some(QUEUE) }];
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of the admin", subscriptions)?;
-    let running = Running::new(context);
+    let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
     receiver.run(|message| running.start(message, answer), stop).await;
     running.drain().await;
     Ok(())
@@ -38,16 +38,20 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
 
 async fn answer(context: Arc<Context>, message: Received, reply: String) {
     let call = AdminCall::parse_subject(&message.subject);
-    let span = info_span!("call", call = call.map_or("unknown", AdminCall::as_str), by = "admin");
-    let done = match call {
-        Some(call) => dispatch(&context, call, &message.payload).instrument(span.clone()).await,
-        None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+    let serve = async |question: Question, ids| {
+        let span = info_span!("call", call = call.map_or("unknown", AdminCall::as_str), by = "admin");
+        let body = question.body.get().as_bytes();
+        let done = match call {
+            Some(call) => dispatch(&context, call, &ids, body).instrument(span.clone()).await,
+            None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+        };
+        log_and_build_answer(&span, done)
     };
-    let answer = log_and_build_answer(&span, done);
-    send(&context, reply, error_headers(&answer), answer.body.to_string().into()).await;
+    let answer = sealed::answer(&context, &message, serve).await;
+    send(&context, reply, HeaderMap::new(), answer).await;
 }
 
-async fn dispatch(context: &Context, call: AdminCall, body: &[u8]) -> Result<Value, CallError> {
+async fn dispatch(context: &Context, call: AdminCall, ids: &CallIds, body: &[u8]) -> Result<Value, CallError> {
     let for_account = || parse(body).and_then(take_account);
     match call {
         AdminCall::Keys => {
@@ -57,7 +61,7 @@ async fn dispatch(context: &Context, call: AdminCall, body: &[u8]) -> Result<Val
         AdminCall::KeysCreate => {
             let wanted: keys::Wanted = parse(body)?;
             let account = wanted.account.clone().ok_or_else(|| bad_request("missing account"))?;
-            keys::create_for(context, account, wanted, &Rights::all(), &AUTHOR).await
+            keys::create_for(context, ids, (account, wanted), &Rights::all(), &AUTHOR).await
         }
         AdminCall::KeysRevoke => {
             let (account, rest) = for_account()?;

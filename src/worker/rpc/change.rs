@@ -9,12 +9,11 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::status::{self, Failure};
-use super::{CONCURRENCY, CallError, no_connection, too_many};
-use crate::auth::VerifiedCaller;
+use super::{CONCURRENCY, CallError, Checked, no_connection, replayed, too_many};
 use crate::command::Work;
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
-use crate::jetstream::NatsError;
-use crate::protocol::outgoing::Outgoing;
+use crate::jetstream::{NatsError, Published};
+use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
@@ -44,7 +43,7 @@ struct BeforeRefresh<'a> {
 /// refresh token, it must be the stored one.
 pub(super) async fn refresh(
     context: &Context,
-    caller: &VerifiedCaller,
+    checked: Checked<'_>,
     key: &ConnectionKey,
     refresh_token: Option<&Secret>,
 ) -> Result<Value, CallError> {
@@ -62,9 +61,10 @@ pub(super) async fn refresh(
     if let Some(answer) = failure.and_then(|failure| failure.answer(context.clock.now())) {
         return Err(CallError::Answered(answer));
     }
-    let work = || Work::Refresh { actor: Some(caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
+    let work =
+        || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    send_and_wait(context, caller, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
+    send_and_wait(context, checked, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
 }
 
 #[derive(Deserialize)]
@@ -79,14 +79,14 @@ pub(super) struct Deletion {
 
 pub(super) async fn delete(
     context: &Context,
-    caller: &VerifiedCaller,
+    checked: Checked<'_>,
     Deletion { integration_id: integration, connection_id: name, revoke }: Deletion,
 ) -> Result<Value, CallError> {
-    let key = ConnectionKey { account: caller.account.clone(), integration, name };
+    let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
     let stored = context.store.stored_connection(&key).await?.ok_or_else(no_connection)?;
     let keep_grant = revoke == Some(false);
-    let work = || Work::Revoke { actor: caller.actor.clone(), login_id: stored.login_id.clone(), keep_grant };
-    send_and_wait(context, caller, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
+    let work = || Work::Revoke { actor: checked.caller.actor.clone(), login_id: stored.login_id.clone(), keep_grant };
+    send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
 }
 
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
@@ -95,7 +95,7 @@ pub(super) async fn delete(
 /// `before` is set only for a refresh: a refresh that another caller has queued may do the same work.
 async fn send_and_wait(
     context: &Context,
-    caller: &VerifiedCaller,
+    checked: Checked<'_>,
     subject: &CommandSubject,
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
@@ -105,11 +105,12 @@ async fn send_and_wait(
     };
     let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
-    loop {
-        let seal = |order: &[u8]| context.store.keyring.seal_own_order(order);
-        let command = Outgoing::seal(subject, caller.origin.clone(), work(), seal);
+    for earlier in 0.. {
+        let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
+        let draft = Draft { subject, origin, work: work(), time: context.clock.now(), message_id };
+        let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
-        let mut answer = context.replies.expect(&command.id);
+        let mut answer = context.replies.expect(&command);
         if let Some(newer) = enqueue(context, &command, before, deadline).await? {
             return Ok(newer);
         }
@@ -122,6 +123,7 @@ async fn send_and_wait(
             Ok(None) | Err(_) => return Err(still_running(IS_RUNNING)),
         }
     }
+    Err(still_running(OTHER_IS_RUNNING))
 }
 
 /// Publishes a command. While another command of the same subject is queued, checks whether that one has done the work, and
@@ -135,7 +137,9 @@ async fn enqueue(
     let mut pause = FIRST_PAUSE;
     loop {
         match command.publish(&context.nats, Some(&context.replies)).await {
-            Ok(_) => return Ok(None),
+            // The message id is the call's own, so another has sent the call again.
+            Ok(Published::Duplicate) => return Err(replayed()),
+            Ok(Published::Stored { .. } | Published::DuplicateAfterRetry) => return Ok(None),
             Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(pause).await,
             Err(NatsError::Occupied) => return Err(still_running(OTHER_IS_RUNNING)),
             Err(error) => return Err(StoreError::from(error).into()),

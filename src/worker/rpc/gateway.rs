@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
-use super::status::{self, Failure};
-use super::{CallError, QUEUE, Running, answer_call, error_text, keys, list, log_and_build_answer, login};
-use super::{no_config, outcome, parse, send, shortened};
+use super::status::Failure;
+use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
+use super::{no_config, outcome, parse, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
-use crate::command::{Credential, HEADER_RETRY_AFTER, Origin, WorkerReply};
+use crate::command::{Credential, Origin};
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
@@ -29,7 +28,7 @@ use crate::worker::context::Context;
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let subscriptions = vec![Subscription { subject: subject::EDGE_CALLS.to_owned(), queue: Some(QUEUE) }];
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
-    let running = Running::new(context);
+    let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
     receiver.run(|message| running.start(message, answer), stop).await;
     running.drain().await;
     Ok(())
@@ -37,38 +36,26 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
 
 async fn answer(context: Arc<Context>, message: Received, reply: String) {
     let call = Call::parse_subject(&message.subject);
-    let question = serde_json::from_slice::<Question>(&message.payload);
-    let traceparent = question.as_ref().ok().and_then(|question| question.traceparent.as_deref()).map(shortened);
-    let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
-    let done = match (call, question) {
-        (Some(call), Ok(Question { credential, origin, traceparent: _, body })) => {
-            let unverified = UnverifiedCaller { credential, origin };
-            let done = dispatch(&context, call, &unverified, body.get().as_bytes());
-            done.instrument(span.clone()).await
-        }
-        (Some(_), Err(_)) => Err(CallError::Refused(Failure::BadRequest, "the call cannot be read".to_owned())),
-        (None, _) => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+    let serve = async |question, ids| {
+        let Question { credential, origin, traceparent, body } = question;
+        let traceparent = traceparent.as_deref().map(shortened);
+        let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
+        let unverified = UnverifiedCaller { credential, origin, ids };
+        let done = match call {
+            Some(call) => dispatch(&context, call, &unverified, body.get().as_bytes()).instrument(span.clone()).await,
+            None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
+        };
+        log_and_build_answer(&span, done)
     };
-    let answer = log_and_build_answer(&span, done);
-    send(&context, reply, error_headers(&answer), answer.body.to_string().into()).await;
-}
-
-pub(super) fn error_headers(answer: &WorkerReply) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if !status::is_success(answer) {
-        headers.insert(NATS_SERVICE_ERROR_CODE, answer.status.to_string());
-        headers.insert(NATS_SERVICE_ERROR, error_text(&answer.body));
-    }
-    if let Some(seconds) = answer.retry_after {
-        headers.insert(HEADER_RETRY_AFTER, seconds.to_string());
-    }
-    headers
+    let answer = sealed::answer(&context, &message, serve).await;
+    send(&context, reply, HeaderMap::new(), answer).await;
 }
 
 /// A caller before its credential is checked.
 struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
+    ids: CallIds,
 }
 
 async fn dispatch(
@@ -79,12 +66,13 @@ async fn dispatch(
 ) -> Result<Value, CallError> {
     let caller = async || {
         let purpose = Purpose::Call { call, body };
-        let UnverifiedCaller { credential, origin } = unverified;
+        let UnverifiedCaller { credential, origin, ids: _ } = unverified;
         let credential = credential.as_ref().ok_or(AuthError::Missing)?;
         let caller = context.auth.authenticate(credential, purpose, origin).await?;
         context.auth.admit(&caller)?;
         Ok::<VerifiedCaller, CallError>(caller)
     };
+    let checked = |caller| Checked { caller, ids: &unverified.ids };
     match call {
         Call::Ready => ready(context).await,
         Call::State => state(context, parse(body)?).await,
@@ -101,13 +89,13 @@ async fn dispatch(
             list::configs(context, parse(body)?).await
         }
         Call::Keys => keys::list(context, &caller().await?, &parse(body)?).await,
-        Call::KeysCreate => keys::create(context, &caller().await?, parse(body)?).await,
+        Call::KeysCreate => keys::create(context, checked(&caller().await?), parse(body)?).await,
         Call::KeysRevoke => keys::revoke(context, &caller().await?, &parse(body)?).await,
-        Call::Token => answer_call(context, &caller().await?, NodeCall::Token, body).await,
-        Call::List => answer_call(context, &caller().await?, NodeCall::List, body).await,
-        Call::Login => answer_call(context, &caller().await?, NodeCall::Login, body).await,
-        Call::Refresh => answer_call(context, &caller().await?, NodeCall::Refresh, body).await,
-        Call::Delete => answer_call(context, &caller().await?, NodeCall::Delete, body).await,
+        Call::Token => answer_call(context, checked(&caller().await?), NodeCall::Token, body).await,
+        Call::List => answer_call(context, checked(&caller().await?), NodeCall::List, body).await,
+        Call::Login => answer_call(context, checked(&caller().await?), NodeCall::Login, body).await,
+        Call::Refresh => answer_call(context, checked(&caller().await?), NodeCall::Refresh, body).await,
+        Call::Delete => answer_call(context, checked(&caller().await?), NodeCall::Delete, body).await,
     }
 }
 

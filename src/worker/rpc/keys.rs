@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 
 use super::list::{self, Page};
 use super::status::Failure;
-use super::{CallError, bad_request};
+use super::{CallError, CallIds, Checked, bad_request, replayed};
 use crate::auth::api_key::{self, Author, CreateError, NewKey};
 use crate::auth::{ADMINS_ONLY, VerifiedCaller};
+use crate::jetstream::NatsError;
 use crate::rights::{Grant, Networks, Rights, Role, Scopes, Wish};
 use crate::store::StoreError;
 use crate::subject::Account;
@@ -58,17 +59,21 @@ pub(super) async fn list_of(context: &Context, account: Option<&Account>, page: 
     list::page_of(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
 }
 
-pub(super) async fn create(context: &Context, caller: &VerifiedCaller, wanted: Wanted) -> Result<Value, CallError> {
-    let account = wanted.account.clone().unwrap_or_else(|| caller.account.clone());
+pub(super) async fn create(
+    context: &Context,
+    Checked { caller, ids }: Checked<'_>,
+    mut wanted: Wanted,
+) -> Result<Value, CallError> {
+    let account = wanted.account.take().unwrap_or_else(|| caller.account.clone());
     check_manages(context, caller, &account)?;
-    create_for(context, account, wanted, &caller.rights, &author(context, caller)).await
+    create_for(context, ids, (account, wanted), &caller.rights, &author(context, caller)).await
 }
 
 /// Creates a key with rights that `rights` include.
 pub(super) async fn create_for(
     context: &Context,
-    account: Account,
-    wanted: Wanted,
+    ids: &CallIds,
+    (account, wanted): (Account, Wanted),
     rights: &Rights,
     author: &Author<'_>,
 ) -> Result<Value, CallError> {
@@ -82,10 +87,12 @@ pub(super) async fn create_for(
     let end = end.map_err(|error| bad_request(format!("expires_days {error}")))?;
     let member = context.auth.member();
     let rights = rights.derive(Wish { grant, networks, end }, member).map_err(bad_request)?;
-    let new = NewKey { account, rights, name, rate_limit };
+    let id = api_key::id_from(ids.random("api key").map_err(StoreError::seal("api key"))?);
+    let new = NewKey { id, account, rights, name, rate_limit };
     let (key, listed) = match api_key::create(&context.nats, new, author, member).await {
         Ok(made) => made,
         Err(error @ CreateError::Name) => return Err(bad_request(error)),
+        Err(CreateError::Nats(NatsError::WrongLastSequence)) => return Err(replayed()),
         Err(CreateError::Nats(error)) => return Err(StoreError::from(error).into()),
     };
     let mut body = json!(listed);

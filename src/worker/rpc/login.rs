@@ -5,11 +5,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::status::Failure;
-use super::{CallError, bad_request, no_config, too_many};
-use crate::auth::VerifiedCaller;
+use super::{CallError, Checked, bad_request, no_config, replayed, too_many};
 use crate::config::BindLogins;
 use crate::event::{Event, EventKind};
 use crate::integration::Pkce;
+use crate::jetstream::NatsError;
 use crate::login::{self, PendingLogin, Variables};
 use crate::oauth::{authorization, pkce};
 use crate::protocol::events::publish_event;
@@ -57,7 +57,7 @@ pub(super) struct TicketQuestion {
 
 pub(super) async fn begin(
     context: &Context,
-    caller: &VerifiedCaller,
+    Checked { caller, ids }: Checked<'_>,
     question: LoginQuestion,
 ) -> Result<Value, CallError> {
     let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } =
@@ -79,7 +79,7 @@ pub(super) async fn begin(
         );
         return Err(too_many(&text, RETRY_AFTER));
     }
-    let state = login::state_from(&system::random());
+    let state = login::state_from(&ids.random("state").map_err(StoreError::seal("state"))?);
     let hash = login::hash_of(&state);
     let verifier = (config.pkce == Pkce::S256).then(|| pkce::verifier(&system::random()));
     let request = authorization::AuthorizationRequest {
@@ -103,7 +103,10 @@ pub(super) async fn begin(
         issued_at,
         cookie_hash: cookie.as_ref().map(login::hash_of),
     };
-    context.store.put_login(&hash, &caller.account, &login).await?;
+    match context.store.put_login(&hash, &caller.account, &login).await {
+        Err(StoreError::Nats(NatsError::WrongLastSequence)) => return Err(replayed()),
+        stored => stored?,
+    }
     let origin = caller.origin.for_events(context.config.events.client_address);
     let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, context.clock.now());
     publish_event(&context.nats, &event.from(&origin), Some(&hash)).await.map_err(StoreError::from)?;

@@ -15,7 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
-use super::{CallError, QUEUE, Running, answer_call, bad_request, error_text, log_and_build_answer, send, status};
+use super::status::Failure;
+use super::{
+    CallError, CallIds, Checked, QUEUE, RETRY_WAIT, Running, answer_call, bad_request, error_text, log_and_build_answer,
+};
+use super::{send, status};
 use crate::auth::Authenticator;
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::config::BindLogins;
@@ -31,7 +35,9 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     // Subscribe to the questions about the service last: once it answers one, the server has all subscriptions.
     let subscriptions = calls.into_iter().chain(service.subscriptions()).collect();
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
-    let running = Running::new(Arc::clone(&context));
+    let busy = Failure::Busy.answer_after("this worker has too many calls; try again", RETRY_WAIT);
+    let (payload, headers) = build_response(busy);
+    let running = Running::new(Arc::clone(&context), (headers, payload));
     let start = |message| {
         let service = Arc::clone(&service);
         running.start(message, async move |context, message, reply| answer(&context, &service, message, reply).await);
@@ -55,7 +61,7 @@ async fn answer(context: &Context, service: &Service, message: Received, reply: 
         if call == NodeCall::Login {
             refuse_bound_login(context, &body)?;
         }
-        answer_call(context, &caller, call, &body).await
+        answer_call(context, Checked { caller: &caller, ids: &CallIds::Random }, call, &body).await
     };
     let done = done.instrument(span.clone()).await;
     let answer = log_and_build_answer(&span, done);

@@ -4,13 +4,11 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use async_nats::service::{NATS_SERVICE_ERROR, NATS_SERVICE_ERROR_CODE};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::status::Failure;
-use super::{CONCURRENCY, RETRY_AFTER, send};
-use crate::command::HEADER_RETRY_AFTER;
+use super::{CONCURRENCY, send};
 use crate::jetstream::receiver::Received;
 use crate::worker::context::Context;
 
@@ -19,11 +17,13 @@ pub(super) struct Running {
     context: Arc<Context>,
     tasks: TaskTracker,
     permits: Arc<Semaphore>,
+    /// Answer to a call that is refused.
+    refusal: (HeaderMap, Bytes),
 }
 
 impl Running {
-    pub(super) fn new(context: Arc<Context>) -> Self {
-        Self { context, tasks: TaskTracker::new(), permits: Arc::new(Semaphore::new(CONCURRENCY)) }
+    pub(super) fn new(context: Arc<Context>, refusal: (HeaderMap, Bytes)) -> Self {
+        Self { context, tasks: TaskTracker::new(), permits: Arc::new(Semaphore::new(CONCURRENCY)), refusal }
     }
 
     /// Starts `answer` for a message that names a reply subject.
@@ -39,7 +39,10 @@ impl Running {
                 answer(context, message, reply).await;
                 drop(permit);
             })),
-            Err(_) => drop(self.tasks.spawn(async move { refuse(&context, reply).await })),
+            Err(_) => {
+                let (headers, payload) = self.refusal.clone();
+                drop(self.tasks.spawn(async move { send(&context, reply, headers, payload).await }));
+            }
         }
     }
 
@@ -48,12 +51,4 @@ impl Running {
         self.tasks.close();
         drop(tokio::time::timeout(self.context.config.worker.drain, self.tasks.wait()).await);
     }
-}
-
-async fn refuse(context: &Context, reply: String) {
-    let mut headers = HeaderMap::new();
-    headers.insert(NATS_SERVICE_ERROR, "this worker has too many calls; try again");
-    headers.insert(NATS_SERVICE_ERROR_CODE, Failure::Busy.status().to_string());
-    headers.insert(HEADER_RETRY_AFTER, RETRY_AFTER.to_string());
-    send(context, reply, headers, bytes::Bytes::new()).await;
 }

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::status::{self, Failure};
-use super::{CallError, ConnectionQuestion, change, no_connection};
-use crate::auth::VerifiedCaller;
+use super::{CallError, Checked, ConnectionQuestion, change, no_connection};
 use crate::connection::{NO_CONFIG, OauthConnection, Status};
 use crate::subject::ConnectionKey;
 use crate::worker::context::Context;
@@ -16,10 +15,10 @@ use crate::worker::context::Context;
 /// is valid.
 pub(super) async fn token(
     context: &Context,
-    caller: &VerifiedCaller,
+    checked: Checked<'_>,
     question: &ConnectionQuestion,
 ) -> Result<Value, CallError> {
-    let key = question.key(caller);
+    let key = question.key(checked.caller);
     let connection = read(context, &key).await?;
     let default = context.config.refresh.min_valid.map(|setting| connection.min_valid_default(setting));
     let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(default);
@@ -27,7 +26,7 @@ pub(super) async fn token(
     if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(context.clock.now(), min_valid) {
         return Ok(json!(connection));
     }
-    match change::refresh(context, caller, &key, None).await {
+    match change::refresh(context, checked, &key, None).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
             // status says why there is none.

@@ -1,0 +1,159 @@
+//! The gateway's session with the workers: one key for an hour's calls.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use super::{READ_TIMEOUT, request};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::bus_clock::BusClock;
+use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
+use crate::seal::{SealError, SharedKey};
+use crate::subject::seal_key_call;
+use crate::system;
+
+/// Age at which a session key is replaced. A key that leaks opens no calls of another hour.
+const SESSION_AGE: Duration = Duration::from_hours(1);
+
+/// A call that could not be sealed, or an answer that could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("the workers' curve key is not `nats.worker_key`; correct that setting, or the workers' keyring")]
+    OtherKey,
+    #[error("{0}")]
+    Refused(#[source] RefusedCall),
+    #[error("the answer to a call cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    #[error("a call cannot be sealed, or its answer opened: {0}")]
+    Seal(#[from] SealError),
+    #[error("the answer to a call has an impossible time: {0}")]
+    Time(#[from] jiff::Error),
+}
+
+impl SessionError {
+    /// Returns true if the call may succeed in a new session.
+    pub(super) fn is_out_of_date(&self) -> bool {
+        matches!(self, Self::Refused(RefusedCall(Refusal::UnknownKey | Refusal::OutOfTime)))
+    }
+}
+
+/// A refusal of a worker that did not open the call.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RefusedCall(pub(super) Refusal);
+
+/// The current session, and the bus's time.
+pub(super) struct Sessions {
+    /// `nats.worker_key`, or empty.
+    pinned: String,
+    clock: BusClock,
+    current: Mutex<Option<Arc<Session>>>,
+}
+
+pub(super) struct Session {
+    key: SharedKey,
+    /// The key, sealed to the workers.
+    sealed: String,
+    made: Instant,
+}
+
+/// A call that was sent, to open its answer.
+pub(super) struct SentCall {
+    session: Arc<Session>,
+    call: String,
+    sealed: SealedCall,
+}
+
+/// An opened answer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Box<RawValue>,
+    #[serde(default)]
+    pub(super) retry_after: Option<u64>,
+}
+
+impl Sessions {
+    pub(super) fn new(pinned: String) -> Self {
+        Self { pinned, clock: BusClock::default(), current: Mutex::default() }
+    }
+
+    pub(super) fn clock(&self) -> &BusClock {
+        &self.clock
+    }
+
+    /// Seals a call, named by its subject. Asks the workers for their key first, if there is no session yet.
+    ///
+    /// # Errors
+    /// The outer error means that the workers could not be asked.
+    pub(super) async fn seal(
+        &self,
+        nats: &Nats,
+        call: &str,
+        question: &str,
+    ) -> Result<Result<SentCall, SessionError>, NatsError> {
+        let session = match self.session(nats).await? {
+            Ok(session) => session,
+            Err(error) => return Ok(Err(error)),
+        };
+        let made = (system::random_id(), self.clock.now());
+        let sealed = SealedCall::seal(&session.key, &session.sealed, call, made, question.as_bytes());
+        let call = call.to_owned();
+        Ok(sealed.map(|sealed| SentCall { session, call, sealed }).map_err(SessionError::from))
+    }
+
+    /// Opens the answer to a call, and takes over its time. Ends the session if it is out of date.
+    pub(super) async fn open(&self, sent: &SentCall, payload: &[u8]) -> Result<Answer, SessionError> {
+        let (time, sealed) = match serde_json::from_slice(payload)? {
+            CallAnswer::Sealed { time, sealed } => (time, sealed),
+            CallAnswer::Refused(refusal) => {
+                let error = SessionError::Refused(RefusedCall(refusal));
+                if error.is_out_of_date() {
+                    let mut current = self.current.lock().await;
+                    current.take_if(|current| Arc::ptr_eq(current, &sent.session));
+                }
+                return Err(error);
+            }
+        };
+        let opened = sent.sealed.open_answer(&sent.session.key, &sent.call, (time, &sealed))?;
+        self.clock.set(jiff::Timestamp::from_millisecond(time)?);
+        Ok(serde_json::from_slice(&opened)?)
+    }
+
+    async fn session(&self, nats: &Nats) -> Result<Result<Arc<Session>, SessionError>, NatsError> {
+        // Held while the workers are asked, so that all calls that arrive meanwhile share one question.
+        let mut current = self.current.lock().await;
+        if let Some(session) = current.as_ref().filter(|session| session.made.elapsed() < SESSION_AGE) {
+            return Ok(Ok(Arc::clone(session)));
+        }
+        let answer = request(nats, &seal_key_call(), &Bytes::new(), READ_TIMEOUT).await?;
+        let session = self.begin(&answer.payload).map(Arc::new);
+        if let Ok(session) = &session {
+            *current = Some(Arc::clone(session));
+        }
+        Ok(session)
+    }
+
+    fn begin(&self, answer: &[u8]) -> Result<Session, SessionError> {
+        let SealKey { seal_to, time } = serde_json::from_slice(answer)?;
+        if !self.pinned.is_empty() && self.pinned != seal_to {
+            warn!("a worker names the curve key {seal_to}, which is not `nats.worker_key`");
+            return Err(SessionError::OtherKey);
+        }
+        self.clock.set(jiff::Timestamp::from_millisecond(time)?);
+        let key = SharedKey::random();
+        let sealed = key.for_workers(&seal_to)?;
+        Ok(Session { key, sealed, made: Instant::now() })
+    }
+}
+
+impl SentCall {
+    pub(super) fn payload(&self) -> Result<Bytes, SessionError> {
+        Ok(serde_json::to_vec(&self.sealed)?.into())
+    }
+}

@@ -1,0 +1,63 @@
+//! Ids that a call chooses for what it makes: a pending login, an API key, a command.
+//!
+//! A gateway's call derives them from its own id, so a recorded call that is sent again makes nothing new: its entry exists,
+//! or the server knows its command's message id. The session key takes part, so only workers and the calling gateway can
+//! compute them.
+
+use crate::auth::VerifiedCaller;
+use crate::seal::{SealError, SharedKey};
+use crate::system;
+
+/// A checked call.
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a> {
+    pub(super) caller: &'a VerifiedCaller,
+    pub(super) ids: &'a CallIds,
+}
+
+/// Where a call's ids come from.
+pub(super) enum CallIds {
+    /// A node's call: only the account itself can send it again.
+    Random,
+    /// A gateway's call.
+    Derived { session: SharedKey, call_id: String },
+}
+
+impl CallIds {
+    /// Returns 256 bits for this purpose.
+    pub(super) fn random(&self, purpose: &str) -> Result<[u8; 32], SealError> {
+        match self {
+            Self::Random => Ok(system::random()),
+            Self::Derived { session, call_id } => session.derive(&format!("{purpose}\0{call_id}")),
+        }
+    }
+
+    /// Returns the message id of the call's command, or nothing if the command's own id is to be used. `earlier` commands of
+    /// this call were refused for a while.
+    pub(super) fn message_id(&self, earlier: usize) -> Option<String> {
+        match self {
+            Self::Random => None,
+            Self::Derived { call_id, .. } if earlier == 0 => Some(call_id.clone()),
+            Self::Derived { call_id, .. } => Some(format!("{call_id}.{earlier}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h6_a_call_derives_the_same_ids_again() {
+        let session = SharedKey::random();
+        let of = |call_id: &str| CallIds::Derived { session: session.clone(), call_id: call_id.to_owned() };
+        let random = |ids: &CallIds, purpose: &str| ids.random(purpose).unwrap();
+        assert_eq!(random(&of("one"), "state"), random(&of("one"), "state"));
+        assert_ne!(random(&of("one"), "state"), random(&of("two"), "state"));
+        assert_ne!(random(&of("one"), "state"), random(&of("one"), "key"));
+        assert_ne!(random(&CallIds::Random, "state"), random(&CallIds::Random, "state"));
+        assert_eq!(of("one").message_id(0).unwrap(), "one");
+        assert_eq!(of("one").message_id(2).unwrap(), "one.2");
+        assert_eq!(CallIds::Random.message_id(0), None);
+    }
+}

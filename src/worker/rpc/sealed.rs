@@ -1,0 +1,78 @@
+//! Opens sealed calls and seals their answers.
+
+use bytes::Bytes;
+use serde::Serialize;
+use tracing::debug;
+
+use super::CallIds;
+use crate::call::Question;
+use crate::command::WorkerReply;
+use crate::jetstream::receiver::Received;
+use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
+use crate::subject;
+use crate::worker::context::Context;
+
+/// Opens a call, carries it out by `serve`, and returns the sealed answer. Answers `seal-key`, which is not sealed.
+pub(super) async fn answer<F>(
+    context: &Context,
+    message: &Received,
+    serve: impl FnOnce(Question, CallIds) -> F,
+) -> Bytes
+where
+    F: Future<Output = WorkerReply>,
+{
+    if message.subject == subject::seal_key_call() {
+        let seal_to = context.store.keyring.seal_to();
+        return payload(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
+    }
+    let answered = open_and_answer(context, message, serve).await;
+    payload(&answered.unwrap_or_else(|refusal| {
+        debug!("call refused: {refusal}");
+        CallAnswer::Refused(refusal)
+    }))
+}
+
+/// The answer of a worker that has too many calls.
+pub(super) fn busy() -> Bytes {
+    payload(&CallAnswer::Refused(Refusal::Busy))
+}
+
+async fn open_and_answer<F>(
+    context: &Context,
+    message: &Received,
+    serve: impl FnOnce(Question, CallIds) -> F,
+) -> Result<CallAnswer, Refusal>
+where
+    F: Future<Output = WorkerReply>,
+{
+    let unreadable = |error: &dyn std::fmt::Display| {
+        debug!("unreadable call: {error}");
+        Refusal::Unreadable
+    };
+    let call = &message.subject;
+    let sealed: SealedCall = serde_json::from_slice(&message.payload).map_err(|error| unreadable(&error))?;
+    if !subject::is_id(&sealed.id) {
+        return Err(Refusal::Unreadable);
+    }
+    let key = context.sessions.open(&context.store.keyring, &sealed.session).map_err(|error| {
+        debug!("unknown session: {error}");
+        Refusal::UnknownKey
+    })?;
+    let question = sealed.open(&key, call).map_err(|error| unreadable(&error))?;
+    if !sealed.is_in_time(context.clock.now()) {
+        // This worker's own time may be wrong, if it stood still.
+        drop(context.clock.read_again(&context.nats).await);
+        if !sealed.is_in_time(context.clock.now()) {
+            return Err(Refusal::OutOfTime);
+        }
+    }
+    let question = serde_json::from_slice(&question).map_err(|error| unreadable(&error))?;
+    let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone() };
+    let answer = payload(&serve(question, ids).await);
+    sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
+}
+
+/// Answers always have a JSON form.
+fn payload(answer: &impl Serialize) -> Bytes {
+    serde_json::to_vec(answer).unwrap_or_default().into()
+}
