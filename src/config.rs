@@ -5,6 +5,7 @@ mod describe;
 mod form;
 mod max_bytes;
 mod plaintext;
+mod quotas;
 mod section;
 
 use std::path::Path;

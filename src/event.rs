@@ -53,6 +53,28 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Returns true if the event tells of a change of what is stored. Such events are never dropped.
+    pub(crate) fn is_change(self) -> bool {
+        match self {
+            Self::Connected
+            | Self::Refreshed
+            | Self::NeedsReauthorization
+            | Self::Revoked
+            | Self::ConfigPut
+            | Self::ConfigDeleted
+            | Self::ApiKeyCreated
+            | Self::ApiKeyRevoked
+            | Self::DeadLetterDropped
+            | Self::StoreSetUp => true,
+            Self::LoginStarted
+            | Self::ExchangeFailed
+            | Self::RefreshFailed
+            | Self::Read
+            | Self::AuthenticationFailed
+            | Self::AdminRefused => false,
+        }
+    }
+
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -126,6 +126,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         limits: context::Limits {
             refreshes: RefreshLimiter::new(config.refresh.concurrency, config.refresh.rate),
             pending_logins: PendingLogins::default(),
+            connections: context::ConnectionCounts::default(),
+            events: context::EventBuckets::default(),
             calls: Arc::default(),
             waiting_calls: Arc::default(),
         },

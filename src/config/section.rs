@@ -11,6 +11,7 @@ use url::Url;
 
 use super::form;
 use super::max_bytes::MaxBytes;
+use super::quotas::{AccountLimits, Limits};
 use crate::event::EventKind;
 use crate::rights::Scopes;
 use crate::secret::Secret;
@@ -31,6 +32,8 @@ pub struct Config {
     /// Settings of single accounts.
     #[serde(deserialize_with = "form::accounts")]
     pub accounts: BTreeMap<Account, AccountSettings>,
+    /// Quotas of each account.
+    pub limits: Limits,
     /// Sealing keys.
     pub secrets: Secrets,
     /// Command processing.
@@ -201,6 +204,9 @@ pub struct AccountSettings {
     /// The receiver of the account's own events.
     #[serde(default)]
     pub webhooks: Option<AccountWebhooks>,
+    /// Quotas that differ from those of the section `limits`.
+    #[serde(default)]
+    pub limits: AccountLimits,
 }
 
 /// Section `accounts.<key>.webhooks`.

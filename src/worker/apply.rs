@@ -86,7 +86,7 @@ pub(super) async fn apply_record(
     //    again under the same message id, and the server drops it.
     let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
     (event.sequence, event.reason, event.expiry) = (Some(record.sequence), details.reason, connection.expiry);
-    job.publish_event(&context.nats, &event).await?;
+    job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
     // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place
     //    of this one.

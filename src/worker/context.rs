@@ -2,25 +2,29 @@
 
 mod measures;
 mod pending_logins;
+mod quotas;
 mod room;
 mod sessions;
 mod wakeups;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 pub(crate) use self::measures::Measures;
 pub(crate) use self::pending_logins::PendingLogins;
+pub(crate) use self::quotas::{ConnectionCounts, EventBuckets};
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
-use crate::event::Reads;
-use crate::jetstream::Nats;
+use crate::event::{Event, Reads};
+use crate::jetstream::{Nats, NatsError};
 use crate::permits::Permits;
 use crate::protocol::bus_clock::BusClock;
+use crate::protocol::events::publish_event;
 use crate::protocol::replies::Replies;
 use crate::provider;
 use crate::store::Store;
@@ -55,8 +59,28 @@ pub(crate) struct Context {
 pub(crate) struct Limits {
     pub(crate) refreshes: RefreshLimiter,
     pub(crate) pending_logins: PendingLogins,
+    pub(crate) connections: ConnectionCounts,
+    pub(crate) events: EventBuckets,
     /// Running calls, by account.
     pub(crate) calls: Arc<Permits<Account>>,
     /// Running calls that wait for a command, by account.
     pub(crate) waiting_calls: Arc<Permits<Account>>,
+}
+
+impl Context {
+    /// Publishes an event, as [`events::publish_event`](crate::protocol::events::publish_event) does. Drops and counts it if
+    /// it tells of no change and its account has no event left.
+    pub(crate) async fn publish_event(
+        &self,
+        account: &Account,
+        event: &Event<'_>,
+        cause: Option<&str>,
+    ) -> Result<(), NatsError> {
+        let per_minute = self.config.events_per_minute(account);
+        if !event.kind.is_change() && !self.limits.events.take(account, per_minute, Instant::now()) {
+            self.measures.events_dropped.inc();
+            return Ok(());
+        }
+        publish_event(&self.nats, event, cause).await
+    }
 }

@@ -12,12 +12,12 @@ use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
 use crate::event::Event;
 use crate::jetstream::Nats;
-use crate::protocol::events::publish_event;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
 use crate::seal::{Keyring, SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
+use crate::worker::context::Context;
 
 pub(super) struct Job {
     pub(super) subject: CommandSubject,
@@ -124,7 +124,8 @@ impl Job {
     }
 
     /// Publishes an event, once of its kind for this command.
-    pub(super) async fn publish_event(&self, nats: &Nats, event: &Event<'_>) -> Result<(), StoreError> {
-        Ok(publish_event(nats, &event.clone().from(&self.event_origin), Some(&self.id)).await?)
+    pub(super) async fn publish_event(&self, context: &Context, event: &Event<'_>) -> Result<(), StoreError> {
+        let event = event.clone().from(&self.event_origin);
+        Ok(context.publish_event(&self.subject.account, &event, Some(&self.id)).await?)
     }
 }

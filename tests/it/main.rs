@@ -137,6 +137,9 @@ mod outgoing;
 mod plaintext;
 #[cfg(test)]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod quotas;
 #[cfg(test)]
 mod refresh_callers;
 #[cfg(feature = "failpoints")]

@@ -92,7 +92,7 @@ pub(in crate::worker) async fn run(
     };
     let mut event = Event::about(&job.subject, kind, &actor, context.clock.now());
     event.sequence = Some(sequence);
-    job.publish_event(&context.nats, &event).await?;
+    job.publish_event(context, &event).await?;
     fail_point!("configure_4_event_published");
     Ok(WorkerReply::ok(json!({ "message": "success" })))
 }

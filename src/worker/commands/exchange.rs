@@ -343,7 +343,7 @@ async fn answer_if_stored(
         return Ok(None);
     }
     let event = Event::about(&job.subject, EventKind::Connected, ACTOR, context.clock.now());
-    job.publish_event(&context.nats, &event).await?;
+    job.publish_event(context, &event).await?;
     if stored.connection.status == Status::Revoked {
         return Ok(Some(Failure::Superseded.answer("the connection was deleted after this login")));
     }
@@ -373,6 +373,6 @@ async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerR
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
     event.reason = Some(&refusal.reason);
-    job.publish_event(&context.nats, &event).await?;
+    job.publish_event(context, &event).await?;
     Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))
 }

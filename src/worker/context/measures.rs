@@ -17,6 +17,8 @@ pub(crate) struct Measures {
     pub provider_seconds: Histogram,
     /// Streams that use more than 80 % of their `max_bytes`.
     pub streams_nearly_full: Gauge,
+    /// Events that exceeded their account's quota.
+    pub events_dropped: Counter,
     pub webhooks_sent: Counter,
     pub webhooks_failed: Counter,
     /// Lead of this process's clock over the server's, in seconds.
@@ -32,6 +34,7 @@ impl Default for Measures {
             redelivered: Counter::default(),
             provider_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             streams_nearly_full: Gauge::default(),
+            events_dropped: Counter::default(),
             webhooks_sent: Counter::default(),
             webhooks_failed: Counter::default(),
             clock_ahead_seconds: Gauge::default(),
@@ -64,6 +67,7 @@ impl Measures {
             "Streams that use more than 80 % of their max_bytes",
             self.streams_nearly_full.clone(),
         );
+        registry.register("events_dropped", "Events that exceeded their account's quota", self.events_dropped.clone());
         registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());
     }

@@ -12,7 +12,6 @@ use crate::integration::Pkce;
 use crate::jetstream::NatsError;
 use crate::login::{self, PendingLogin, Variables};
 use crate::oauth::{authorization, pkce};
-use crate::protocol::events::publish_event;
 use crate::secret::Secret;
 use crate::store::{Start, StoreError};
 use crate::subject::{Account, ConnectionKey, ConnectionName, Integration};
@@ -71,7 +70,9 @@ pub(super) async fn begin(
         .transpose()
         .map_err(bad_request)?;
 
-    let (nats, most) = (&context.nats, context.config.oauth.max_pending_logins);
+    let key = ConnectionKey { account: caller.account.clone(), integration: integration.clone(), name: name.clone() };
+    check_quota(context, &key).await?;
+    let (nats, most) = (&context.nats, context.config.max_pending_logins(&caller.account));
     if !context.limits.pending_logins.admit(nats, &caller.account, most).await.map_err(StoreError::from)? {
         let text = format!(
             "{most} logins of this account are pending, which is all that `oauth.max_pending_logins` allows; \
@@ -93,7 +94,6 @@ pub(super) async fn begin(
     let is_bound = bind.is_some() || context.config.oauth.bind == BindLogins::All;
     let cookie = is_bound.then(|| login::state_from(&system::random()));
     let sealed_verifier = verifier.map(|verifier| context.store.seal_verifier(&hash, &verifier)).transpose()?;
-    let key = ConnectionKey { account: caller.account.clone(), integration: integration.clone(), name: name.clone() };
     let login = PendingLogin {
         integration,
         name,
@@ -109,7 +109,7 @@ pub(super) async fn begin(
     }
     let origin = caller.origin.for_events(context.config.events.client_address);
     let event = Event::about_connection(&key, EventKind::LoginStarted, &caller.actor, context.clock.now());
-    publish_event(&context.nats, &event.from(&origin), Some(&hash)).await.map_err(StoreError::from)?;
+    context.publish_event(&key.account, &event.from(&origin), Some(&hash)).await.map_err(StoreError::from)?;
     let Some(cookie_value) = cookie else { return Ok(json!({ "oauth_url": oauth_url })) };
     // The gateway builds the link from the ticket, because it knows its public URL.
     let ticket = login::state_from(&system::random());
@@ -118,6 +118,18 @@ pub(super) async fn begin(
     let start = Start { oauth_url, integration, name, cookie_name: login::cookie_name(&hash), cookie_value };
     context.store.put_ticket(&login::hash_of(&ticket), &caller.account, &start).await?;
     Ok(json!({ "ticket": ticket.expose() }))
+}
+
+/// Refuses a login of a new connection if the account has as many as it may have.
+async fn check_quota(context: &Context, key: &ConnectionKey) -> Result<(), CallError> {
+    let most = context.config.max_connections(&key.account);
+    let reached = context.limits.connections.has_reached(&context.nats, &key.account, most).await;
+    if !reached.map_err(StoreError::from)? || context.store.stored_connection(key).await?.is_some() {
+        return Ok(());
+    }
+    let text =
+        format!("the account has {most} connections, which is all that `limits.connections` allows; delete some");
+    Err(too_many(&text, RETRY_AFTER))
 }
 
 /// Returns the names of the account, the integration and the connection that a ticket is for. The ticket is the credential,

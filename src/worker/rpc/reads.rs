@@ -78,7 +78,11 @@ async fn flush_refusals(context: &Context) {
     for (refusal, sum) in context.auth.refusals().take() {
         let mut event = Event::about_refusals(&refusal, sum.count, context.clock.now());
         event.client_address = sum.last_address.filter(|_| context.config.events.client_address);
-        if let Err(error) = publish_event(&context.nats, &event, None).await {
+        let published = match &refusal.account {
+            Some(account) => context.publish_event(account, &event, None).await,
+            None => publish_event(&context.nats, &event, None).await,
+        };
+        if let Err(error) = published {
             warn!("cannot store an event about refused requests: {error}; it is stored at the next interval");
             context.auth.refusals().add(refusal, sum);
         }
@@ -89,5 +93,5 @@ async fn publish_read(context: &Context, read: &Tally, origin: &Origin) -> Resul
     let Tally { key, actor, count, sequence } = read;
     let mut event = Event::about_connection(key, EventKind::Read, actor, context.clock.now());
     (event.count, event.sequence) = (Some(*count), Some(*sequence));
-    publish_event(&context.nats, &event.from(origin), None).await
+    context.publish_event(&key.account, &event.from(origin), None).await
 }

@@ -145,7 +145,7 @@ impl Refresh<'_> {
             let mut event =
                 Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, self.context.clock.now());
             (event.reason, event.sequence) = (Some(failure.reason.as_str()), Some(connection.sequence));
-            self.job.publish_event(&self.context.nats, &event).await?;
+            self.job.publish_event(self.context, &event).await?;
         }
         fail_point!("postpone_4_event_published");
         Ok(())
@@ -178,5 +178,5 @@ pub(in crate::worker) async fn reschedule_given_up(context: &Context, job: &Job)
     }
     let mut event = Event::about(&job.subject, EventKind::RefreshFailed, SCHEDULE_ACTOR, context.clock.now());
     (event.reason, event.sequence) = (Some("given_up"), record.map(|record| record.sequence));
-    job.publish_event(&context.nats, &event).await
+    job.publish_event(context, &event).await
 }

@@ -1,0 +1,88 @@
+//! Quotas of each account: connections, and events per minute. A tenant that exceeds its own affects no other tenant.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use moka::sync::Cache;
+
+use crate::jetstream::{Nats, NatsError, kv};
+use crate::subject::{self, Account, CONNECTIONS};
+
+/// Lifetime of a count of connections. A login that begins meanwhile is not counted, so an account may exceed its quota by
+/// its pending logins.
+const COUNTED_FOR: Duration = Duration::from_secs(10);
+/// Most accounts in each cache.
+const ACCOUNTS: u64 = 10_000;
+/// Time after which an unused bucket of events is forgotten. It is full again by then.
+const BUCKET_FORGOTTEN: Duration = Duration::from_mins(2);
+
+/// Connections per account, counted by the server.
+pub(crate) struct ConnectionCounts(Cache<Account, u64>);
+
+impl Default for ConnectionCounts {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(ACCOUNTS).time_to_live(COUNTED_FOR).build())
+    }
+}
+
+impl ConnectionCounts {
+    /// Returns true if the account has at least `most` connections. Counts again before it says so.
+    pub(crate) async fn has_reached(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
+        if self.0.get(account).is_some_and(|count| count < most) {
+            return Ok(false);
+        }
+        let count = kv::count(nats, CONNECTIONS, &subject::connections_of(account, None)).await?;
+        self.0.insert(account.clone(), count);
+        Ok(count >= most)
+    }
+}
+
+/// A token bucket of events for each account.
+pub(crate) struct EventBuckets(Cache<Account, Arc<Mutex<Bucket>>>);
+
+struct Bucket {
+    /// Events that may be published now.
+    left: f64,
+    since: Instant,
+}
+
+impl Default for EventBuckets {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(ACCOUNTS).time_to_idle(BUCKET_FORGOTTEN).build())
+    }
+}
+
+impl EventBuckets {
+    /// Takes one event out of the account's bucket. Returns false if it is empty. At most `per_minute` events leave a full
+    /// bucket at once.
+    pub(crate) fn take(&self, account: &Account, per_minute: u32, now: Instant) -> bool {
+        let most = f64::from(per_minute);
+        let bucket = self.0.get_with_by_ref(account, || Arc::new(Mutex::new(Bucket { left: most, since: now })));
+        let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let refilled = now.saturating_duration_since(bucket.since).as_secs_f64() * most / 60.0;
+        (bucket.left, bucket.since) = ((bucket.left + refilled).min(most), now);
+        if bucket.left < 1.0 {
+            return false;
+        }
+        bucket.left -= 1.0;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h5_a_bucket_refills_within_a_minute_and_belongs_to_one_account() {
+        let account = || Account::parse(&nkeys::KeyPair::new_account().public_key()).unwrap();
+        let (one, other) = (account(), account());
+        let (buckets, now) = (EventBuckets::default(), Instant::now());
+        let taken = |account: &Account, at: Instant| (0..100).filter(|_| buckets.take(account, 60, at)).count();
+        assert_eq!(taken(&one, now), 60);
+        assert_eq!(taken(&other, now), 60);
+        assert_eq!(taken(&one, now + Duration::from_secs(10)), 10);
+        assert_eq!(taken(&one, now + Duration::from_mins(5)), 60);
+        assert!(!buckets.take(&one, 0, now + Duration::from_mins(9)));
+    }
+}
