@@ -9,7 +9,7 @@ async fn main() -> ExitCode {
     #[cfg(feature = "failpoints")]
     tokenbus::arm();
     let arguments = tokenbus::Arguments::parse();
-    match tokenbus::run(arguments).await {
+    match Box::pin(tokenbus::run(arguments)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tokenbus: {}", tokenbus::describe_error(&error));
