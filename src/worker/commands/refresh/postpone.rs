@@ -114,7 +114,7 @@ impl Refresh<'_> {
         reason: &NoRoom,
     ) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
-            self.postpone(connection, None, Next::AtSlot(later(system::now(), NO_ROOM_WAIT))).await?;
+            self.postpone(connection, None, Next::AtSlot(later(self.context.clock.now(), NO_ROOM_WAIT))).await?;
         }
         Ok(Failure::Unavailable.answer_after(&format!("{reason}; try again later"), NO_ROOM_WAIT))
     }
