@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 /// Most bytes of each stream and bucket: together they fit into 1 GiB.
 const MAX_BYTES: i64 = 100 << 20;
-const USERS: [&str; 6] = ["worker", "setup", "operator", "admin", "edge", "demo"];
+const USERS: [&str; 7] = ["worker", "setup", "operator", "admin", "edge", "demo", "system"];
 
 /// The running processes, in start order.
 pub(super) struct Stack {

@@ -112,6 +112,8 @@ mod nats_own_permissions;
 #[cfg(test)]
 mod nats_permissions;
 #[cfg(test)]
+mod nats_production;
+#[cfg(test)]
 mod nats_records;
 #[cfg(test)]
 mod nats_tenant;

@@ -16,7 +16,7 @@ use tokio::process::Command;
 use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::root;
-use crate::support::tokenbus::{PROGRAM, run};
+use crate::support::tokenbus::{PROGRAM, run, small_streams};
 
 /// Exports of `OAUTH`: subject, kind, position of the account's key; without one it is private.
 const EXPORTS: [(&str, &str, u8); 8] = [
@@ -153,7 +153,8 @@ impl Mode {
             ("HTTP__LISTEN", "127.0.0.1:0".to_owned()),
             ("SECRETS__KEYS_FILE", self.folder.path().join("keys").display().to_string()),
         ];
-        pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value)).collect()
+        let pairs = pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value));
+        pairs.chain(small_streams()).collect()
     }
 }
 

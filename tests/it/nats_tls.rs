@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::child::Running;
 use crate::support::nats::{binary, ports};
-use crate::support::tokenbus::PROGRAM;
+use crate::support::tokenbus::{PROGRAM, small_streams};
 use crate::support::wait::PATIENCE;
 
 /// A server that accepts only TLS with client certificates.
@@ -51,12 +51,13 @@ impl Server {
     fn settings(&self, scheme: &str, files: &[(&str, &str)]) -> Vec<(String, String)> {
         let path = |file: &str| self.folder.path().join(file).display().to_string();
         let mut settings = vec![("TOKENBUS_NATS__URL".to_owned(), format!("{scheme}://{}", self.address))];
+        settings.extend(small_streams());
         settings.extend(files.iter().map(|(name, file)| (format!("TOKENBUS_NATS__{name}"), path(file))));
         settings
     }
 }
 
-fn authority(folder: &Path, name: &str) -> CertifiedIssuer<'static, KeyPair> {
+pub(crate) fn authority(folder: &Path, name: &str) -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
@@ -66,7 +67,7 @@ fn authority(folder: &Path, name: &str) -> CertifiedIssuer<'static, KeyPair> {
     issuer
 }
 
-fn issue(folder: &Path, ca: &CertifiedIssuer<'_, KeyPair>, name: &str, usage: ExtendedKeyUsagePurpose) {
+pub(crate) fn issue(folder: &Path, ca: &CertifiedIssuer<'_, KeyPair>, name: &str, usage: ExtendedKeyUsagePurpose) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("a name");
     params.extended_key_usages = vec![usage];

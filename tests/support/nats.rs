@@ -49,7 +49,7 @@ impl Nats {
         for user in users {
             secrets.insert(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}"));
         }
-        let files = ["local.conf", "server.conf", "accounts.conf", "tenants.conf"];
+        let files = ["local.conf", "server.conf", "pings.conf", "accounts.conf", "tenants.conf"];
         let read = |file| std::fs::read_to_string(root().join("nats").join(file)).expect("a shipped file");
         let mut texts = files.map(read);
         for (from, to) in edits {
@@ -204,7 +204,7 @@ fn serve(server: &str, (config, folder): (&Path, &Path), secrets: &HashMap<Strin
 }
 
 /// The secrets that `nats/generate-local` makes in `folder`.
-fn generate(folder: &Path) -> HashMap<String, String> {
+pub(crate) fn generate(folder: &Path) -> HashMap<String, String> {
     let file = output(Command::new(root().join("nats/generate-local")).arg(folder));
     let text = std::fs::read_to_string(file).expect("a file of secrets");
     let settings = text.lines().filter_map(|line| line.split_once('='));

@@ -211,11 +211,16 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
         pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect();
     // Benches, which are built without `cfg(test)`, fill their stores with more.
     if cfg!(test) {
-        let names =
-            ["OAUTH", "COMMANDS", "EVENTS", "DEAD", "CONNECTIONS", "STATES", "CONFIGS", "API_KEYS", "META", "NONCES"];
-        settings.extend(names.map(|name| (format!("TOKENBUS_NATS__MAX_BYTES__{name}"), "100MiB".to_owned())));
+        settings.extend(small_streams());
     }
     settings
+}
+
+/// Settings with which all streams together fit into 1 GiB: the server reserves what they may store.
+pub(crate) fn small_streams() -> [(String, String); 10] {
+    let names =
+        ["OAUTH", "COMMANDS", "EVENTS", "DEAD", "CONNECTIONS", "STATES", "CONFIGS", "API_KEYS", "META", "NONCES"];
+    names.map(|name| (format!("TOKENBUS_NATS__MAX_BYTES__{name}"), "100MiB".to_owned()))
 }
 
 /// Runs one of the program's commands, which must succeed, and returns its output.
