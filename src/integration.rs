@@ -31,9 +31,11 @@ pub(crate) struct UrlRules {
     pub allow_insecure_urls: bool,
 }
 
-/// The OAuth settings. `T` is [`Secret`] in memory and `String` in the stored form, which has sealed secrets.
+/// The OAuth settings. `T` is the type of the secrets.
+///
+/// Deserializing ignores unknown fields: a later release may have stored them. A new config is checked for them before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "T: Deserialize<'de>"))]
+#[serde(bound(deserialize = "T: Deserialize<'de>"))]
 pub(crate) struct IntegrationOauthConfig<T = Secret> {
     pub integration_id: Integration,
     /// The name shown to people.
@@ -136,7 +138,6 @@ fn is_false(value: &bool) -> bool {
 
 /// A placeholder in the URLs. Each login sets its value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Variable {
     /// Regular expression that must match the whole value.
     pub pattern: String,

@@ -26,7 +26,6 @@ pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or wa
 
 /// A login as stored in the bucket. The hash of its state and its account are in the key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct PendingLogin {
     pub integration: Integration,
     /// Name of the connection that the login creates or replaces.

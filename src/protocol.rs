@@ -15,6 +15,7 @@ pub(crate) mod bus_clock;
 pub(crate) mod calls;
 pub(crate) mod commands;
 pub(crate) mod events;
+pub(crate) mod form;
 pub(crate) mod high_water;
 pub(crate) mod outgoing;
 pub(crate) mod permissions;

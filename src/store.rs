@@ -8,23 +8,31 @@
 //!   record, so late and repeated writes do no harm.
 //! - A pending login, and the start ticket that leads to it, is used once.
 //! - A sealing key is listed as in use before it seals its first value, and until no stored value needs it.
+//! - A worker acts on sealed values only. An entry that cannot be opened, or whose clear fields differ from the sealed ones,
+//!   is restored from its record; without one, reading it is an error. The next write replaces it in any case.
 
 mod config;
 mod connection;
 mod error;
+mod form_1;
 mod json;
 mod keys;
 mod login;
 mod record;
 mod rotate;
 mod ticket;
+mod unreadable;
+mod whole;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
+pub(crate) use self::config::WholeConfig;
 pub(crate) use self::connection::{ConnectionPage, ListedConnection};
 pub(crate) use self::error::StoreError;
+pub(crate) use self::form_1::Migrated;
 pub(crate) use self::json::json;
 use self::json::parse;
 pub(crate) use self::login::{Consumer, FoundLogin};
@@ -34,7 +42,7 @@ use crate::jetstream::Nats;
 use crate::jetstream::kv::{self, Change, Write};
 use crate::protocol::high_water::Backwards;
 use crate::seal::Keyring;
-use crate::subject::OAUTH;
+use crate::subject::{CONFIGS, OAUTH};
 
 #[derive(Clone)]
 pub struct Store {
@@ -42,7 +50,10 @@ pub struct Store {
     pub(crate) keyring: Arc<Keyring>,
 }
 
-/// The field that every entry with a record has: the record's sequence.
+/// Name of the field that every entry with a record has: the record's sequence.
+const SEQUENCE: &str = "sequence";
+
+/// An entry, read for that field only.
 #[derive(Serialize, Deserialize)]
 struct RecordSequence {
     sequence: u64,
@@ -64,24 +75,20 @@ impl Store {
         Self { nats, keyring }
     }
 
-    /// Writes the entry of the record with this sequence, unless an entry of the same or a newer record is stored.
+    /// Writes the entry of the record with this sequence, unless an entry of the same or a newer record is stored. Replaces
+    /// an entry that cannot be read.
     ///
     /// # Errors
     /// [`StoreError::Backwards`] if the stored entry is of a record that the stream has never had.
     async fn replace_older(
         &self,
-        bucket: &str,
+        bucket: &'static str,
         key: &str,
         sequence: u64,
         write: Write,
     ) -> Result<Replaced, StoreError> {
         let replaced = kv::update(&self.nats, bucket, key, |entry| {
-            let stored = match entry {
-                Some(entry) if !entry.payload.is_empty() => {
-                    parse::<RecordSequence>(bucket, key, &entry.payload)?.sequence
-                }
-                Some(_) | None => 0,
-            };
+            let stored = entry.map_or(Ok(0), |entry| self.sequence_of(bucket, entry, sequence))?;
             if stored >= sequence {
                 return Ok(Change::Keep(Replaced::Kept { stored }));
             }
@@ -95,6 +102,33 @@ impl Store {
             self.check_sequence_exists(stored).await?;
         }
         Ok(replaced)
+    }
+
+    /// Returns the sequence of an entry's record; 0 if the entry cannot be read. Opens the entry before it returns `least` or
+    /// more, because such an entry prevents a write.
+    fn sequence_of(&self, bucket: &'static str, entry: &kv::Entry, least: u64) -> Result<u64, StoreError> {
+        let read = parse::<RecordSequence>(bucket, &entry.key, &entry.payload);
+        let opened = read.and_then(|RecordSequence { sequence }| {
+            if sequence >= least {
+                self.check_entry(bucket, entry)?;
+            }
+            Ok(sequence)
+        });
+        match opened {
+            Err(error) if error.is_junk() => {
+                warn!("replacing an entry: {error}");
+                Ok(0)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Checks that an entry of a connection or config can be read.
+    fn check_entry(&self, bucket: &str, entry: &kv::Entry) -> Result<(), StoreError> {
+        match bucket {
+            CONFIGS => self.open_config_entry(entry).map(drop),
+            _ => self.open_connection(&entry.key, &entry.payload).map(drop),
+        }
     }
 
     /// Checks that the stream has assigned the sequence of an entry that is newer than the record in hand. If it has not,

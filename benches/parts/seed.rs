@@ -65,6 +65,7 @@ impl Seed {
             refresh_url: None,
             revocation_url: None,
             client_id: "client".to_owned(),
+            issuer: None,
             variables: std::collections::BTreeMap::new(),
         };
         let login_id = system::random_id();
@@ -73,6 +74,7 @@ impl Seed {
             refresh_token: record.refresh_token.take(),
             issued_at: issued_at.clone(),
             login_id: login_id.clone(),
+            unknown: serde_json::Map::new(),
         };
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_SEALED_REFRESH, self.store.seal_part(key, &login_id, &part).expect("sealed"));
@@ -83,7 +85,13 @@ impl Seed {
         let sequence = self.write(key.record_subject(), headers, body).await;
         assert!(sequence.is_none_or(|sequence| sequence == self.records), "only this code writes records");
 
-        let mut stored = StoredConnection { connection, issued_at, login_id, refresh_failure: None };
+        let mut stored = StoredConnection {
+            connection,
+            issued_at,
+            login_id,
+            refresh_failure: None,
+            unknown: serde_json::Map::new(),
+        };
         stored.connection.sequence = self.records;
         stored.connection.modified = u64::try_from(now.as_second()).expect("after 1970");
         let due_at =

@@ -4,6 +4,8 @@ mod bus;
 mod keyring;
 mod report;
 
+use std::sync::Arc;
+
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 
@@ -68,7 +70,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     if let Some(check) = listeners(config, options.role) {
         report.add(check);
     }
-    let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await } else { None };
+    let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await.map(Arc::new) } else { None };
     bus::check(config, options.role, keyring.as_ref(), &mut report).await;
     finish(&report, &options)
 }

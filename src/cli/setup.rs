@@ -1,14 +1,19 @@
 //! `setup`: streams and buckets.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use clap::Args;
+use tracing::{info, warn};
 
 use crate::config::Config;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::events::publish_event;
-use crate::protocol::permissions;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
+use crate::protocol::{form, permissions};
+use crate::seal::Keyring;
+use crate::store::{Migrated, Store};
 use crate::system;
 
 #[derive(Debug, Args)]
@@ -26,12 +31,28 @@ pub(super) struct Options {
     json: bool,
 }
 
+/// Seals the values of an older store as a whole. The form is stored last, so that a migration that was cut off is repeated.
+async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
+    let keyring = Keyring::load(&config.secrets).await.context("stored values of an older form need the keyring")?;
+    let store = Store::new(nats.clone(), Arc::new(keyring));
+    store.claim_keys().await?;
+    let Migrated { sealed, unreadable } = store.migrate().await?;
+    form::set(&nats).await?;
+    info!("sealed {sealed} stored values as a whole");
+    if !unreadable.is_empty() {
+        warn!("left {} entries that cannot be read: {}", unreadable.len(), unreadable.join(", "));
+    }
+    Ok(())
+}
+
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { first_seq, drop_records, json } = options;
     let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
     let nats = super::connect(config).await?;
     let sizes = Sizes::of(config);
-    topology::set_up(&nats, sizes, first).await?;
+    if topology::set_up(&nats, sizes, first).await? {
+        migrate(config, nats.clone()).await?;
+    }
     let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
     record(&nats, reason).await.context("streams and buckets are set up, but the audit log has no event of it")?;
     super::print::print_success("all streams and buckets are set up", json)

@@ -1,8 +1,10 @@
 //! Quotas of each account: the section `limits`, and what `accounts.<key>.limits` overrides.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
-use super::Config;
+use super::{Config, form};
 use crate::subject::Account;
 
 /// Section `limits`.
@@ -13,6 +15,9 @@ pub struct Limits {
     pub connections: u64,
     /// Events per minute of one account in each worker, without those of changes.
     pub events_per_minute: u32,
+    /// Age at which the record of a deleted connection is removed.
+    #[serde(deserialize_with = "form::duration")]
+    pub tombstones: Duration,
 }
 
 /// Section `accounts.<key>.limits`.

@@ -1,16 +1,16 @@
-//! The endpoints and the client that issued a grant. Its tokens are sent only there, even after the config changes:
-//! otherwise an admin could collect tokens by changing a URL.
+//! The endpoints and the client that issued a grant. Its tokens are sent only to the origins of these endpoints, even after
+//! the config changes: otherwise an admin could collect tokens by changing a URL.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Origin, Url};
 
 use super::check::templates;
 use super::{ConfigError, IntegrationOauthConfig, expand, template};
 
 /// Where a grant was issued; stored with the connection. URLs have their variables filled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedAt {
     pub token_url: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,6 +18,9 @@ pub struct IssuedAt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_url: Option<String>,
     pub client_id: String,
+    /// Several realms can share an origin; the issuer tells them apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// The login's variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
@@ -37,6 +40,7 @@ impl<T> IntegrationOauthConfig<T> {
             refresh_url: self.refresh_url.as_ref().map(filled).transpose()?,
             revocation_url: self.revocation_url.as_ref().map(filled).transpose()?,
             client_id: self.client_id.clone(),
+            issuer: self.issuer.clone(),
             variables,
         })
     }
@@ -55,21 +59,45 @@ impl<T> IntegrationOauthConfig<T> {
         Ok(())
     }
 
-    /// Returns true if this config's endpoints and client issued the grant, so that it may be refreshed with this
-    /// config. The revocation endpoint may differ: see [`Self::may_revoke`].
+    /// Returns true if this config has the endpoints and the client of a login, so that its code may be sent with this
+    /// config. The revocation endpoint may differ.
     #[must_use]
-    pub(crate) fn is_issuer_of(&self, grant: &IssuedAt) -> bool {
-        self.issued_at(&grant.variables)
-            .is_ok_and(|ours| ours == IssuedAt { revocation_url: ours.revocation_url.clone(), ..grant.clone() })
+    pub(crate) fn is_issuer_of(&self, login: &IssuedAt) -> bool {
+        self.issued_at(&login.variables).is_ok_and(|ours| {
+            let IssuedAt { revocation_url, issuer, .. } = ours.clone();
+            ours == IssuedAt { revocation_url, issuer, ..login.clone() } && self.has_issuer_of(login)
+        })
     }
 
-    /// Returns true if the grant's tokens may be sent to this config's revocation endpoint: it is the endpoint that the
-    /// config had when it issued the grant, or it has the origin of the token endpoint that issued it.
+    /// Returns true if a token of the grant may be sent to this URL with this config: it has an origin of the endpoints
+    /// that the config had at the login, and the same client and issuer.
     #[must_use]
-    pub(crate) fn may_revoke(&self, grant: &IssuedAt) -> bool {
-        let origin = |url: &str| Url::parse(url).ok().map(|url| url.origin());
-        let Ok(IssuedAt { revocation_url: Some(url), .. }) = self.issued_at(&grant.variables) else { return false };
-        let is_unchanged = grant.revocation_url.as_ref() == Some(&url);
-        self.is_issuer_of(grant) && (is_unchanged || origin(&url) == origin(&grant.token_url))
+    pub(crate) fn may_send(&self, grant: &IssuedAt, url: &Url) -> bool {
+        self.client_id == grant.client_id && self.has_issuer_of(grant) && grant.origins().any(|it| it == url.origin())
+    }
+
+    fn has_issuer_of(&self, grant: &IssuedAt) -> bool {
+        grant.issuer.is_none() || self.issuer == grant.issuer
+    }
+}
+
+impl<T> IntegrationOauthConfig<T> {
+    /// Adds what a grant of form 1 may lack: the endpoints and the issuer that the config has now.
+    pub(crate) fn complete(&self, grant: IssuedAt) -> IssuedAt {
+        let Ok(now) = self.issued_at(&grant.variables) else { return grant };
+        IssuedAt {
+            refresh_url: grant.refresh_url.or(now.refresh_url),
+            revocation_url: grant.revocation_url.or(now.revocation_url),
+            issuer: grant.issuer.or(now.issuer),
+            ..grant
+        }
+    }
+}
+
+impl IssuedAt {
+    /// Origins of the endpoints. A token of the grant goes nowhere else.
+    fn origins(&self) -> impl Iterator<Item = Origin> {
+        let urls = [Some(&self.token_url), self.refresh_url.as_ref(), self.revocation_url.as_ref()];
+        urls.into_iter().flatten().filter_map(|url| Url::parse(url).ok()).map(|url| url.origin())
     }
 }

@@ -1,6 +1,43 @@
-//! Converts a config's secrets, to seal or open them.
+//! A config's secrets: the JSON with them, which is sealed, and the JSON without them, which operators may read.
+
+use std::convert::Infallible;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::IntegrationOauthConfig;
+use crate::secret::{self, Secret};
+
+/// Serializes a secret in clear.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct InClear(#[serde(serialize_with = "secret::in_clear")] Secret);
+
+impl IntegrationOauthConfig {
+    /// Returns the JSON of the whole config, secrets included.
+    ///
+    /// # Errors
+    /// If a field has no JSON form. No field is such.
+    pub(crate) fn with_secrets(&self) -> serde_json::Result<Secret> {
+        let Ok(config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(InClear(secret)));
+        serde_json::to_string(&config).map(Secret::new)
+    }
+
+    /// Returns the JSON of the config without the fields that hold secrets.
+    ///
+    /// # Errors
+    /// If a field has no JSON form. No field is such.
+    pub(crate) fn without_secrets(&self) -> serde_json::Result<Map<String, Value>> {
+        let mut secrets = Vec::new();
+        let Ok(config) = self.clone().map_secrets(|field, _| {
+            secrets.push(field.split('.').next().unwrap_or(field).to_owned());
+            Ok::<_, Infallible>(())
+        });
+        let Value::Object(mut fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
+        fields.retain(|name, _| !secrets.contains(name));
+        Ok(fields)
+    }
+}
 
 impl<T> IntegrationOauthConfig<T> {
     /// Converts every secret with `f`, which gets the field's name too: `client_secret`, `client_key`,

@@ -24,6 +24,7 @@ pub(crate) use self::streams::Sizes;
 use self::streams::streams;
 use crate::config::StreamLimit;
 use crate::jetstream::{Cause, Nats, NatsError};
+use crate::protocol::form::{self, FormError};
 use crate::protocol::high_water::{self, Backwards, SequenceError};
 use crate::subject;
 
@@ -55,6 +56,8 @@ pub(crate) enum TopologyError {
     Nats(#[from] NatsError),
     #[error(transparent)]
     Backwards(#[from] Backwards),
+    #[error(transparent)]
+    Form(#[from] FormError),
     /// The sequence given to `setup --first-seq` cannot be used.
     #[error("{0}")]
     FirstSequence(String),
@@ -71,10 +74,16 @@ impl From<SequenceError> for TopologyError {
 
 /// Creates missing streams and buckets, and compares existing ones. Returns true if it created a queue.
 ///
+/// Refuses a store of another form.
+///
 /// # Errors
 /// Names the stream and the option that differs.
 pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     check_server(nats).await?;
+    if is_new(nats, sizes).await? {
+        create_meta(nats, sizes).await?;
+    }
+    form::check(nats).await?;
     // Before `OAUTH` is created: a new one would begin at sequence 1.
     high_water::check(nats).await?;
     let mut created = false;
@@ -85,10 +94,18 @@ pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     Ok(created)
 }
 
-/// Does the same as [`declare`], and changes what costs no data: replicas, ages, limits, direct reads, and the sequence at which
-/// `OAUTH` continues.
-pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<(), TopologyError> {
+/// Does the same as [`declare`], and changes what costs no data: replicas, ages, limits, direct reads, expiry of single
+/// messages, and the sequence at which `OAUTH` continues. Returns true if the stored values have an older form and must be
+/// migrated.
+pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequence>) -> Result<bool, TopologyError> {
     check_server(nats).await?;
+    if is_new(nats, sizes).await? {
+        create_meta(nats, sizes).await?;
+    }
+    let is_older = match form::check(nats).await {
+        Err(FormError::Older) => true,
+        checked => checked.map(|()| false)?,
+    };
     if let Some(first) = first {
         first_sequence::continue_at(nats, sizes, first).await?;
     }
@@ -96,7 +113,27 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
     for wanted in streams(sizes) {
         declare_stream(nats, wanted, sizes, true).await?;
     }
-    Ok(())
+    Ok(is_older)
+}
+
+/// Returns true if the server has none of our streams.
+async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+    for wanted in streams(sizes) {
+        if find(nats, &wanted.name).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Creates the bucket that holds the form, and stores the form before there is anything else. After a crash in between,
+/// `setup` stores it.
+async fn create_meta(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
+    let meta = subject::kv_stream(subject::META);
+    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.name == meta) {
+        declare_stream(nats, wanted, sizes, false).await?;
+    }
+    Ok(form::set(nats).await?)
 }
 
 /// Compares each stream with its declaration. Changes nothing.
@@ -156,12 +193,20 @@ async fn declare_stream(nats: &Nats, wanted: Config, sizes: Sizes, may_resize: b
     };
     compare(&wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
-        let Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, .. } = wanted;
-        let resized = Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, ..found };
+        let resized = Config {
+            num_replicas: wanted.num_replicas,
+            max_age: wanted.max_age,
+            duplicate_window: wanted.duplicate_window,
+            allow_direct: wanted.allow_direct,
+            allow_message_ttl: wanted.allow_message_ttl,
+            max_bytes: wanted.max_bytes,
+            discard: wanted.discard,
+            ..found
+        };
         let updated = nats.update_stream(resized).await;
         updated.map_err(|error| not_declared(&wanted.name, sizes, create_code(&error), error.into()))?;
         info!("changed replicas, age, limit in bytes or direct reads of stream {}", wanted.name);
-    } else if wanted.allow_direct != found.allow_direct {
+    } else if (wanted.allow_direct, wanted.allow_message_ttl) != (found.allow_direct, found.allow_message_ttl) {
         // Other replicas and ages do no harm, but a direct read that the stream does not allow waits until it times out.
         return Err(TopologyError::Resizable { stream: wanted.name });
     }

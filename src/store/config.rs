@@ -1,109 +1,210 @@
-//! Configs.
+//! Configs: their records, and their entries in the bucket. Both hold the whole config sealed, and a copy without secrets.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tracing::error;
 
 use super::record::modified;
-use super::{RecordSequence, Store, StoreError, json, parse};
+use super::{Store, StoreError, json, parse};
+use crate::command::{HEADER_COMMAND, HEADER_STATUS};
 use crate::integration::IntegrationOauthConfig;
+use crate::jetstream::header;
 use crate::jetstream::kv::{self, Write};
+use crate::protocol::records;
 use crate::seal::SealContext;
 use crate::secret::Secret;
-use crate::subject::{CONFIGS, Integration};
+use crate::subject::{self, CONFIGS, Integration, OAUTH};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StoredConfig {
-    /// With sealed secrets.
-    pub(crate) config: IntegrationOauthConfig<String>,
+/// Body of a config's record.
+#[derive(Debug, Serialize, Deserialize)]
+struct ConfigRecord {
+    /// Copy of the config without its secrets.
+    config: Map<String, Value>,
+    /// The whole config.
+    sealed: String,
+}
+
+/// A config's entry in the bucket.
+#[derive(Debug, Serialize, Deserialize)]
+struct ConfigEntry {
+    config: Map<String, Value>,
     /// Stream sequence of the record.
-    pub(crate) sequence: u64,
+    sequence: u64,
     /// Unix seconds of the record.
-    pub(crate) modified: u64,
+    modified: u64,
+    sealed: String,
+}
+
+/// Body of the marker of a deleted config. It holds the sequence of the record, so that a late write of an older config does
+/// not bring that back, and proves that a worker wrote the marker for this key.
+#[derive(Debug, Serialize, Deserialize)]
+struct DeletedConfig {
+    sequence: u64,
+    /// Opens to an empty text.
+    sealed: String,
+}
+
+/// A config with its JSON, which may have fields that only a later release knows.
+pub(crate) struct WholeConfig {
+    pub(crate) config: IntegrationOauthConfig,
+    json: Secret,
+}
+
+impl WholeConfig {
+    /// # Errors
+    /// [`StoreError::Unreadable`] for a config without a JSON form. There is none.
+    pub(crate) fn new(config: IntegrationOauthConfig) -> Result<Self, StoreError> {
+        let json = config.with_secrets().map_err(StoreError::unreadable("a config to be stored"))?;
+        Ok(Self { config, json })
+    }
+
+    fn copy(&self) -> Result<Map<String, Value>, StoreError> {
+        self.config.without_secrets().map_err(StoreError::unreadable("a config to be stored"))
+    }
 }
 
 impl Store {
-    /// Reads a config and leaves its secrets sealed.
-    pub(crate) async fn stored_config(&self, integration: &Integration) -> Result<Option<StoredConfig>, StoreError> {
-        let entry = kv::get(&self.nats, CONFIGS, integration.as_str()).await?;
-        entry.and_then(|entry| entry.value).map(|value| parse(CONFIGS, integration.as_str(), &value)).transpose()
-    }
-
+    /// Returns true if the integration has an entry, readable or not.
     pub(crate) async fn has_config(&self, integration: &Integration) -> Result<bool, StoreError> {
         let entry = kv::get(&self.nats, CONFIGS, integration.as_str()).await?;
         Ok(entry.is_some_and(|entry| entry.value.is_some()))
     }
 
+    /// Reads a config. Restores an entry that cannot be read from its record.
     pub(crate) async fn config(&self, integration: &Integration) -> Result<Option<IntegrationOauthConfig>, StoreError> {
-        let Some(StoredConfig { config, sequence, modified: _ }) = self.stored_config(integration).await? else {
+        let Some(entry) = kv::get(&self.nats, CONFIGS, integration.as_str()).await? else { return Ok(None) };
+        match self.open_config_entry(&entry) {
+            Ok(whole) => Ok(whole.map(|whole| whole.config)),
+            Err(error) if error.is_junk() => self.restore_config(integration, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a config from its record, and updates the entry. Returns the given error if the record cannot be read either.
+    async fn restore_config(
+        &self,
+        integration: &Integration,
+        cause: StoreError,
+    ) -> Result<Option<IntegrationOauthConfig>, StoreError> {
+        let subject = subject::config_subject(integration);
+        let Some(record) = records::last(&self.nats, &subject).await? else { return Err(cause) };
+        if is_tombstone(&record) {
+            self.delete_config(integration, record.sequence).await?;
+            return Ok(None);
+        }
+        match self.config_of(integration, &record) {
+            Ok(whole) => {
+                error!("{cause}; restored the entry from its record");
+                self.put_config(&whole, &record).await?;
+                Ok(Some(whole.config))
+            }
+            Err(error) if error.is_junk() => Err(cause),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens an entry. Returns `None` if it marks a deletion.
+    pub(super) fn open_config_entry(&self, entry: &kv::Entry) -> Result<Option<WholeConfig>, StoreError> {
+        let key = &entry.key;
+        let Some(value) = &entry.value else {
+            let DeletedConfig { sequence, sealed } = parse(CONFIGS, key, &entry.payload)?;
+            self.open_whole(deletion_context(key, sequence), &sealed, &Map::new())?;
             return Ok(None);
         };
-        self.open_config(CONFIGS, integration.as_str(), sequence, config).map(Some)
+        let ConfigEntry { config, sequence, modified, sealed } = parse(CONFIGS, key, value)?;
+        let modified = modified.to_string();
+        self.open_config(entry_context(key, sequence, &modified), &sealed, &config).map(Some)
     }
 
-    pub(super) fn open_config(
+    fn open_config(
         &self,
-        bucket: &str,
-        key: &str,
-        sequence: u64,
-        config: IntegrationOauthConfig<String>,
-    ) -> Result<IntegrationOauthConfig, StoreError> {
-        let bound_to = bound_to(&config);
-        config.map_secrets(|field, sealed| {
-            let context = SealContext { bucket, key, field, sequence, bound_to: &bound_to };
-            if sealed.is_empty() {
-                Ok(Secret::default())
-            } else {
-                self.keyring.open(context, &sealed).map_err(StoreError::seal(format!("{bucket}/{key}")))
-            }
-        })
+        context: SealContext<'_>,
+        sealed: &str,
+        copy: &Map<String, Value>,
+    ) -> Result<WholeConfig, StoreError> {
+        let json = self.open_whole(context, sealed, copy)?;
+        Ok(WholeConfig { config: parse(context.bucket, context.key, json.expose().as_bytes())?, json })
     }
 
-    /// Seals a config's secrets for its record, or for its entry in the bucket. An empty secret stays empty.
-    ///
-    /// For the record `sequence` is 0, because a record's sequence is unknown until it is stored. Its secrets open only
-    /// at the record's subject, and only for the same token endpoint and client id.
-    pub(crate) fn seal_config(
+    /// Returns the body of a config's record, bound to the command that writes the record.
+    pub(crate) fn config_record(&self, whole: &WholeConfig, command_id: &str) -> Result<Bytes, StoreError> {
+        let subject = subject::config_subject(&whole.config.integration_id);
+        let sealed = self.seal_whole(record_context(&subject, command_id), &whole.json)?;
+        json(&ConfigRecord { config: whole.copy()?, sealed })
+    }
+
+    /// Reads a config from its record.
+    pub(crate) fn config_of(
         &self,
-        bucket: &str,
-        key: &str,
-        sequence: u64,
-        config: IntegrationOauthConfig,
-    ) -> Result<IntegrationOauthConfig<String>, StoreError> {
-        let bound_to = bound_to(&config);
-        config.map_secrets(|field, secret| {
-            let context = SealContext { bucket, key, field, sequence, bound_to: &bound_to };
-            if secret.is_empty() {
-                Ok(String::new())
-            } else {
-                self.keyring.seal(context, &secret).map_err(StoreError::seal(format!("{bucket}/{key}")))
-            }
-        })
+        integration: &Integration,
+        record: &StreamMessage,
+    ) -> Result<WholeConfig, StoreError> {
+        let subject = subject::config_subject(integration);
+        let Ok(ConfigRecord { config, sealed }) = parse(OAUTH, &subject, &record.payload) else {
+            return self.config_of_form_1(OAUTH, &subject, 0, &record.payload);
+        };
+        self.open_config(record_context(&subject, header(&record.headers, HEADER_COMMAND)), &sealed, &config)
     }
 
     /// Stores the config of a record, unless a newer one is stored.
-    pub(crate) async fn put_config(
-        &self,
-        config: IntegrationOauthConfig,
-        record: &StreamMessage,
-    ) -> Result<(), StoreError> {
-        let key = config.integration_id.to_string();
-        let config = self.seal_config(CONFIGS, &key, record.sequence, config)?;
-        let stored = StoredConfig { config, sequence: record.sequence, modified: modified(record) };
-        let write = Write::Put { headers: HeaderMap::new(), value: json(&stored)? };
-        self.replace_older(CONFIGS, &key, record.sequence, write).await.map(drop)
+    pub(crate) async fn put_config(&self, whole: &WholeConfig, record: &StreamMessage) -> Result<(), StoreError> {
+        let key = whole.config.integration_id.as_str();
+        let write = self.config_entry(whole, record.sequence, modified(record))?;
+        self.replace_older(CONFIGS, key, record.sequence, write).await.map(drop)
     }
 
-    /// Deletes a config, unless a newer one is stored. The deletion marker holds the sequence of the record, so that a
-    /// late write of an older config does not bring that back.
+    pub(super) fn config_entry(&self, whole: &WholeConfig, sequence: u64, modified: u64) -> Result<Write, StoreError> {
+        let bound_to = modified.to_string();
+        let context = entry_context(whole.config.integration_id.as_str(), sequence, &bound_to);
+        let sealed = self.seal_whole(context, &whole.json)?;
+        let value = json(&ConfigEntry { config: whole.copy()?, sequence, modified, sealed })?;
+        Ok(Write::Put { headers: HeaderMap::new(), value })
+    }
+
+    /// Deletes a config, unless a newer one is stored.
     pub(crate) async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
-        let write = Write::Delete { headers: HeaderMap::new(), body: json(&RecordSequence { sequence })? };
+        let write = self.config_deletion(integration.as_str(), sequence)?;
         self.replace_older(CONFIGS, integration.as_str(), sequence, write).await.map(drop)
+    }
+
+    pub(super) fn config_deletion(&self, key: &str, sequence: u64) -> Result<Write, StoreError> {
+        let sealed = self.seal_whole(deletion_context(key, sequence), &Secret::default())?;
+        Ok(Write::Delete { headers: HeaderMap::new(), body: json(&DeletedConfig { sequence, sealed })? })
+    }
+
+    /// Seals an entry again. Returns `None` if it is sealed with the current key.
+    pub(super) fn resealed_config(&self, entry: &kv::Entry) -> Result<Option<Write>, StoreError> {
+        let DeletedConfig { sequence, sealed } = parse(CONFIGS, &entry.key, &entry.payload)?;
+        if self.keyring.is_current(&sealed) {
+            return Ok(None);
+        }
+        match self.open_config_entry(entry)? {
+            None => self.config_deletion(&entry.key, sequence).map(Some),
+            Some(whole) => {
+                let ConfigEntry { modified, .. } = parse(CONFIGS, &entry.key, &entry.payload)?;
+                self.config_entry(&whole, sequence, modified).map(Some)
+            }
+        }
     }
 }
 
-/// A client secret must not be sent to another endpoint or for another client than it was stored for.
-fn bound_to<T>(config: &IntegrationOauthConfig<T>) -> String {
-    format!("{} {}", config.token_url, config.client_id)
+/// Returns true for the record of a deleted config.
+#[must_use]
+pub(super) fn is_tombstone(record: &StreamMessage) -> bool {
+    !header(&record.headers, HEADER_STATUS).is_empty()
+}
+
+fn entry_context<'a>(key: &'a str, sequence: u64, modified: &'a str) -> SealContext<'a> {
+    SealContext { bucket: CONFIGS, key, field: "config", sequence, bound_to: modified }
+}
+
+fn deletion_context(key: &str, sequence: u64) -> SealContext<'_> {
+    SealContext { bucket: CONFIGS, key, field: "deletion", sequence, bound_to: "" }
+}
+
+fn record_context<'a>(subject: &'a str, command_id: &'a str) -> SealContext<'a> {
+    SealContext { bucket: OAUTH, key: subject, field: "config", sequence: 0, bound_to: command_id }
 }

@@ -6,18 +6,22 @@
 //! entry without a schedule is left; the repair pass finds and removes it.
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tracing::{error, warn};
 
-use super::{RecordSequence, Replaced, Store, StoreError, json, parse};
-use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
+use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
+use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
-use crate::jetstream::batch;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv::{self, Change, Write};
+use crate::jetstream::{batch, header};
 use crate::protocol::records;
 use crate::seal::SealContext;
 use crate::secret::Secret;
-use crate::subject::{CONNECTIONS, ConnectionKey, OAUTH};
+use crate::subject::{CONNECTIONS, ConnectionKey};
 
 pub(crate) struct ConnectionPage {
     pub(crate) connections: Vec<ListedConnection>,
@@ -34,8 +38,24 @@ pub(crate) struct ListedConnection {
     pub(crate) connection: OauthConnection,
 }
 
+/// A connection's entry in the bucket.
+#[derive(Serialize, Deserialize)]
+struct ConnectionEntry {
+    /// Stream sequence of the record.
+    sequence: u64,
+    /// The whole connection.
+    sealed: String,
+    /// The only field that a worker changes alone. It is not sealed: it says when the next try is, not what is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_failure: Option<RefreshFailure>,
+    /// Copies of the connection's other fields, without its tokens.
+    #[serde(flatten)]
+    copies: Map<String, Value>,
+}
+
 impl Store {
-    /// Lists the connections whose keys match, after a revision, in the order of their last change.
+    /// Lists the connections whose keys match, after a revision, in the order of their last change. Skips entries that can
+    /// neither be read nor restored, and logs their keys.
     pub(crate) async fn connections(
         &self,
         filter: &str,
@@ -45,64 +65,109 @@ impl Store {
         let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
         let mut connections = Vec::new();
         for entry in page.entries {
-            let stored = self.open_connection(&entry.key, &entry.payload)?;
-            let key = parse_key(&entry.key)?;
-            connections.push(ListedConnection { revision: entry.revision, key, connection: stored.connection });
+            let revision = entry.revision;
+            match self.listed_connection(entry).await {
+                Ok(Some((key, stored))) => {
+                    connections.push(ListedConnection { revision, key, connection: stored.connection });
+                }
+                Ok(None) => {}
+                Err(error) if error.is_junk() => warn!("skipped in a list: {error}"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(ConnectionPage { connections, total: page.total, more: page.more })
+    }
+
+    async fn listed_connection(
+        &self,
+        entry: kv::Entry,
+    ) -> Result<Option<(ConnectionKey, StoredConnection)>, StoreError> {
+        let key = parse_key(&entry.key)?;
+        Ok(self.open_or_restore(&key, &entry).await?.map(|stored| (key, stored)))
     }
 
     pub(crate) async fn connection(&self, key: &ConnectionKey) -> Result<Option<OauthConnection>, StoreError> {
         Ok(self.stored_connection(key).await?.map(|stored| stored.connection))
     }
 
-    /// Reads a connection with the fields that only workers need.
-    pub(crate) async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
-        let kv_key = key.kv_key();
-        let Some(value) = kv::get(&self.nats, CONNECTIONS, &kv_key).await?.and_then(|entry| entry.value) else {
-            return Ok(None);
-        };
-        self.open_connection(&kv_key, &value).map(Some)
+    /// Reads a connection with the fields that only workers need. Restores an entry that cannot be read from its record.
+    pub async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
+        match kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await? {
+            Some(entry) => self.open_or_restore(key, &entry).await,
+            None => Ok(None),
+        }
     }
 
-    fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
-        let mut stored = self.open_secrets(kv_key, parse(CONNECTIONS, kv_key, value)?)?;
-        if let Some(failure) = &stored.refresh_failure {
+    async fn open_or_restore(
+        &self,
+        key: &ConnectionKey,
+        entry: &kv::Entry,
+    ) -> Result<Option<StoredConnection>, StoreError> {
+        // Also reads the body of a deletion marker, which no worker writes into this bucket.
+        match self.open_connection(&entry.key, &entry.payload) {
+            Ok(stored) => Ok(Some(stored)),
+            Err(error) if error.is_junk() => self.restore_connection(key, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a connection from its record, and updates the entry. Returns the given error if the record cannot be read either.
+    async fn restore_connection(
+        &self,
+        key: &ConnectionKey,
+        cause: StoreError,
+    ) -> Result<Option<StoredConnection>, StoreError> {
+        let Some(record) = records::last(&self.nats, &key.subject()).await? else { return Err(cause) };
+        let stored = match self.connection_of(key, &record) {
+            Ok(stored) => stored,
+            Err(error) if error.is_junk() => return Err(cause),
+            Err(error) => return Err(error),
+        };
+        error!("{cause}; restored the entry from its record");
+        self.put_or_delete_connection(key, stored.clone()).await?;
+        Ok((stored.connection.status != Status::Revoked).then_some(stored))
+    }
+
+    pub(super) fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
+        let ConnectionEntry { sequence, sealed, refresh_failure, copies } = parse(CONNECTIONS, kv_key, value)?;
+        let whole = self.open_whole(seal_context(kv_key, sequence), &sealed, &copies)?;
+        let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, whole.expose().as_bytes())?;
+        if let Some(failure) = &refresh_failure {
             stored.connection.status_reason = Some(failure.reason.clone());
         }
+        stored.refresh_failure = refresh_failure;
         Ok(stored)
     }
 
-    pub(super) fn open_secrets(
-        &self,
-        kv_key: &str,
-        mut stored: StoredConnection,
-    ) -> Result<StoredConnection, StoreError> {
-        let sequence = stored.connection.sequence;
-        for (field, secret) in secrets(&mut stored.connection) {
-            if let Some(sealed) = secret.take() {
-                let context = seal_context(kv_key, field, sequence);
-                let opened = self.keyring.open(context, sealed.expose());
-                *secret = Some(opened.map_err(StoreError::seal(format!("{CONNECTIONS}/{kv_key}")))?);
-            }
-        }
-        Ok(stored)
-    }
-
-    /// Returns headers and value of a connection's entry, with sealed secrets.
+    /// Returns headers and value of a connection's entry.
     pub fn sealed_connection(
         &self,
         key: &ConnectionKey,
         mut stored: StoredConnection,
     ) -> Result<(HeaderMap, Bytes), StoreError> {
-        let (kv_key, headers, sequence) = (key.kv_key(), refresh_header(&stored), stored.connection.sequence);
-        for (field, secret) in secrets(&mut stored.connection) {
-            if let Some(clear) = secret.take() {
-                let sealed = self.keyring.seal(seal_context(&kv_key, field, sequence), &clear);
-                *secret = Some(Secret::new(sealed.map_err(StoreError::seal(format!("{CONNECTIONS}/{kv_key}")))?));
-            }
+        let (kv_key, headers) = (key.kv_key(), refresh_header(&stored));
+        let (sequence, refresh_failure) = (stored.connection.sequence, stored.refresh_failure.take());
+        let what = || format!("{CONNECTIONS}/{kv_key}");
+        let whole = serde_json::to_string(&stored).map(Secret::new).map_err(StoreError::unreadable(what()))?;
+        let sealed = self.seal_whole(seal_context(&kv_key, sequence), &whole)?;
+        (stored.connection.access_token, stored.connection.refresh_token) = (None, None);
+        // A field of a later release may be secret.
+        stored.unknown.clear();
+        let copies = serde_json::to_value(&stored).map_err(StoreError::unreadable(what()))?;
+        let mut copies = copies.as_object().cloned().unwrap_or_default();
+        copies.remove(SEQUENCE);
+        Ok((headers, json(&ConnectionEntry { sequence, sealed, refresh_failure, copies })?))
+    }
+
+    /// Seals an entry again. Returns `None` if it is sealed with the current key.
+    pub(super) fn resealed_connection(&self, kv_key: &str, found: &kv::Entry) -> Result<Option<Write>, StoreError> {
+        let mut entry: ConnectionEntry = parse(CONNECTIONS, kv_key, &found.payload)?;
+        if self.keyring.is_current(&entry.sealed) {
+            return Ok(None);
         }
-        Ok((headers, json(&stored)?))
+        let context = seal_context(kv_key, entry.sequence);
+        entry.sealed = self.seal_whole(context, &self.open_whole(context, &entry.sealed, &entry.copies)?)?;
+        Ok(Some(Write::Put { headers: refresh_header_of(found), value: json(&entry)? }))
     }
 
     /// Updates the entry to a record: stores the connection, or removes it if the record is a tombstone.
@@ -135,9 +200,8 @@ impl Store {
 
     /// Returns the sequence of the newest record if that is a tombstone.
     pub(crate) async fn tombstone(&self, key: &ConnectionKey) -> Result<Option<u64>, StoreError> {
-        let Some(newest) = records::last(&self.nats, &key.subject()).await? else { return Ok(None) };
-        let connection: OauthConnection = parse(OAUTH, &key.subject(), &newest.payload)?;
-        Ok((connection.status == Status::Revoked).then_some(newest.sequence))
+        let newest = records::last(&self.nats, &key.subject()).await?;
+        Ok(newest.filter(is_tombstone).map(|record| record.sequence))
     }
 
     /// Removes a connection's entry, unless it is of a newer record than the tombstone with this sequence.
@@ -145,8 +209,7 @@ impl Store {
         let kv_key = key.kv_key();
         // A purge that meets a newer entry removes nothing, so read again until the key is gone.
         while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
-            let stored: RecordSequence = parse(CONNECTIONS, &kv_key, &entry.payload)?;
-            if stored.sequence > sequence {
+            if self.sequence_of(CONNECTIONS, &entry, sequence + 1)? > sequence {
                 return Ok(());
             }
             let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
@@ -164,40 +227,59 @@ impl Store {
         failure: &RefreshFailure,
     ) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        kv::update(&self.nats, CONNECTIONS, &kv_key, |entry| {
-            let Some(value) = entry.and_then(|entry| entry.value.as_ref()) else { return Ok(Change::Keep(())) };
-            // The secrets stay sealed: this needs no key.
-            let mut stored: StoredConnection = parse(CONNECTIONS, &kv_key, value)?;
-            if stored.connection.sequence != sequence {
+        kv::update(&self.nats, CONNECTIONS, &kv_key, |found| {
+            let Some(found) = found else { return Ok(Change::Keep(())) };
+            // An entry that cannot be read has no failure: the next reader restores it.
+            let Ok(mut entry) = parse::<ConnectionEntry>(CONNECTIONS, &kv_key, &found.payload) else {
+                return Ok(Change::Keep(()));
+            };
+            if entry.sequence != sequence {
                 return Ok(Change::Keep(()));
             }
-            stored.refresh_failure = Some(failure.clone());
-            Ok(Change::Write(Write::Put { headers: refresh_header(&stored), value: json(&stored)? }, ()))
+            let mut headers = refresh_header_of(found);
+            if header(&headers, HEADER_REFRESH) != REFRESH_NONE {
+                headers = if failure.reason == NO_CONFIG { refresh(REFRESH_PAUSED) } else { HeaderMap::new() };
+            }
+            entry.refresh_failure = Some(failure.clone());
+            Ok(Change::Write(Write::Put { headers, value: json(&entry)? }, ()))
         })
         .await
     }
 }
 
-/// The header from which the repair pass learns, without the value, whether the connection needs a schedule.
-fn refresh_header(stored: &StoredConnection) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    if !stored.connection.is_kept_alive() {
-        headers.insert(HEADER_REFRESH, REFRESH_NONE);
-    } else if stored.refresh_failure.as_ref().is_some_and(|failure| failure.reason == NO_CONFIG) {
-        headers.insert(HEADER_REFRESH, REFRESH_PAUSED);
-    }
-    headers
+/// Returns true for the record of a deleted connection.
+#[must_use]
+fn is_tombstone(record: &StreamMessage) -> bool {
+    header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str()
 }
 
-/// The sealed fields of a connection, by name.
-pub(super) fn secrets(connection: &mut OauthConnection) -> [(&'static str, &mut Option<Secret>); 2] {
-    [("access_token", &mut connection.access_token), ("refresh_token", &mut connection.refresh_token)]
+/// The header from which the repair pass learns, without the value, whether the connection needs a schedule.
+fn refresh_header(stored: &StoredConnection) -> HeaderMap {
+    if !stored.connection.is_kept_alive() {
+        refresh(REFRESH_NONE)
+    } else if stored.refresh_failure.as_ref().is_some_and(|failure| failure.reason == NO_CONFIG) {
+        refresh(REFRESH_PAUSED)
+    } else {
+        HeaderMap::new()
+    }
+}
+
+/// The same header of an entry that is written again.
+fn refresh_header_of(entry: &kv::Entry) -> HeaderMap {
+    let value = header(&entry.headers, HEADER_REFRESH);
+    if value.is_empty() { HeaderMap::new() } else { refresh(value) }
+}
+
+fn refresh(value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER_REFRESH, value);
+    headers
 }
 
 pub(super) fn parse_key(kv_key: &str) -> Result<ConnectionKey, StoreError> {
     ConnectionKey::parse_kv_key(kv_key).map_err(StoreError::unreadable(format!("{CONNECTIONS}/{kv_key}")))
 }
 
-fn seal_context<'a>(key: &'a str, field: &'a str, sequence: u64) -> SealContext<'a> {
-    SealContext { bucket: CONNECTIONS, key, field, sequence, bound_to: "" }
+fn seal_context(key: &str, sequence: u64) -> SealContext<'_> {
+    SealContext { bucket: CONNECTIONS, key, field: "connection", sequence, bound_to: "" }
 }

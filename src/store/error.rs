@@ -25,6 +25,12 @@ pub enum StoreError {
         what: String,
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error("{what}: `{field}` differs from the sealed value: it was changed by hand")]
+    Changed {
+        /// Bucket and key.
+        what: String,
+        field: String,
+    },
     /// A key that stored values need is not in the keyring.
     #[error(
         "stored values are sealed with key `{0}`, which is not in the keyring: put it back there after the others, and start again; without it these values cannot be opened"
@@ -47,6 +53,19 @@ impl StoreError {
         move |source| Self::Seal { what: what.into(), source }
     }
 
+    /// Returns true if the value at fault was not written by a worker: it is foreign, or was changed or moved. It may be
+    /// replaced. A value that is sealed with a missing key is not junk.
+    pub(crate) fn is_junk(&self) -> bool {
+        match self {
+            Self::Unreadable { .. } | Self::Changed { .. } => true,
+            Self::Seal { source, .. } => match source {
+                SealError::Form | SealError::Encoding(_) | SealError::Forged => true,
+                SealError::MissingKey(_) | SealError::TooLarge | SealError::Order(_) | SealError::CurveKey(_) => false,
+            },
+            Self::Nats(_) | Self::DeliveryLost | Self::MissingKey(_) | Self::Keyring(_) | Self::Backwards(_) => false,
+        }
+    }
+
     /// Returns true if a command that failed with this error fails again at each retry, so that it is given up.
     ///
     /// This and [`StoreError::prevents_start`] disagree about a missing key, for a reason. A command can wait on the
@@ -54,7 +73,7 @@ impl StoreError {
     /// that starts without the key must not wait in silence, because people watch a start and can act on its error.
     pub(crate) fn is_permanent_for_command(&self) -> bool {
         match self {
-            Self::Nats(NatsError::Refused { .. }) | Self::Unreadable { .. } => true,
+            Self::Nats(NatsError::Refused { .. }) | Self::Unreadable { .. } | Self::Changed { .. } => true,
             Self::Nats(_)
             | Self::Seal { .. }
             | Self::MissingKey(_)
@@ -69,7 +88,12 @@ impl StoreError {
     pub(crate) fn prevents_start(&self) -> bool {
         match self {
             Self::MissingKey(_) | Self::Unreadable { .. } => true,
-            Self::Nats(_) | Self::Seal { .. } | Self::Keyring(_) | Self::Backwards(_) | Self::DeliveryLost => false,
+            Self::Nats(_)
+            | Self::Seal { .. }
+            | Self::Changed { .. }
+            | Self::Keyring(_)
+            | Self::Backwards(_)
+            | Self::DeliveryLost => false,
         }
     }
 }

@@ -167,7 +167,8 @@ impl Rotation<'_> {
         let nats = &self.store.nats;
         for key in kv::keys(nats, STATES, "*.*").await? {
             let Some(value) = kv::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
-            let login: PendingLogin = parse(STATES, "a pending login", &value)?;
+            // An entry that cannot be read is no login.
+            let Ok(login) = parse::<PendingLogin>(STATES, "a pending login", &value) else { continue };
             if login.sealed_verifier.is_some_and(|sealed| !self.store.keyring.is_current(&sealed)) {
                 return Ok(true);
             }
@@ -175,7 +176,7 @@ impl Rotation<'_> {
         // A login without PKCE has no sealed verifier, but its start ticket is sealed.
         for key in kv::keys(nats, STATES, &subject::ticket_key_of_any("*")).await? {
             let Some(value) = kv::get(nats, STATES, &key).await?.and_then(|entry| entry.value) else { continue };
-            if !self.store.keyring.is_current(&ticket::sealed(&value)?) {
+            if ticket::sealed(&value).is_ok_and(|sealed| !self.store.keyring.is_current(&sealed)) {
                 return Ok(true);
             }
         }

@@ -16,7 +16,6 @@ use crate::subject::{self, Account, ConnectionName, Integration, STATES};
 /// The authorization request that a ticket leads to, the connection that it is for, and the cookie that binds the login to
 /// the browser.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct Start {
     /// Secret, because it holds the state.
     #[serde(serialize_with = "secret::in_clear")]
@@ -29,7 +28,6 @@ pub(crate) struct Start {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Ticket {
     sealed: String,
 }

@@ -4,8 +4,10 @@
 //! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
 
 use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
+use tracing::error;
 
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
 use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
@@ -37,31 +39,44 @@ pub(super) struct EventDetails<'a> {
     pub(super) reason: Option<&'a str>,
 }
 
-/// Writes the record in place of the record with sequence `replaces`, or as the first one if that is 0.
+/// Writes the record in place of the record with sequence `replaces`, or as the first one if that is 0. Also replaces
+/// records that cannot be read, because no worker wrote them.
 pub(super) async fn write_record(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
-    replaces: u64,
+    mut replaces: u64,
 ) -> Result<Recorded, StoreError> {
-    let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _ } = stored;
-    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id };
+    let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _, unknown } = stored;
+    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id, unknown };
     (connection.sequence, connection.modified) = (0, 0);
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_SEALED_REFRESH, context.store.seal_part(key, &job.id, &part)?);
     headers.insert(HEADER_STATUS, connection.status.as_str());
-    let record = NewRecord {
-        publish_to: key.record_subject(),
-        subject: key.subject(),
-        command_id: job.id.clone(),
-        replaces,
-        headers,
-        body: json(&connection)?,
-    };
-    match records::write(&context.nats, record).await? {
-        Written::Stored(record) => Ok(Recorded::Newest(record)),
-        Written::Replaced { .. } | Written::Superseded => Ok(Recorded::Superseded),
+    if connection.status == Status::Revoked {
+        headers.insert(NATS_MESSAGE_TTL, context.config.limits.tombstones.as_secs().to_string());
+    }
+    let body = json(&connection)?;
+    loop {
+        let record = NewRecord {
+            publish_to: key.record_subject(),
+            subject: key.subject(),
+            command_id: job.id.clone(),
+            replaces,
+            headers: headers.clone(),
+            body: body.clone(),
+        };
+        match records::write(&context.nats, record).await? {
+            Written::Stored(record) => return Ok(Recorded::Newest(record)),
+            Written::Replaced { .. } => return Ok(Recorded::Superseded),
+            Written::Superseded => {}
+        }
+        let newest = records::last(&context.nats, &key.subject()).await?;
+        match newest.filter(|record| context.store.connection_of(key, record).is_err_and(|error| error.is_junk())) {
+            Some(junk) => replaces = junk.sequence,
+            None => return Ok(Recorded::Superseded),
+        }
     }
 }
 
@@ -108,7 +123,13 @@ pub(super) async fn catch_up(
     let is_newer =
         |record: &&StreamMessage| stored.as_ref().is_none_or(|stored| stored.connection.sequence < record.sequence);
     let Some(record) = newest.filter(is_newer) else { return Ok(stored) };
-    let newer = context.store.connection_of(key, record)?;
+    let newer = match context.store.connection_of(key, record) {
+        Err(error) if error.is_junk() => {
+            error!("{error}; the next record replaces it");
+            return Ok(stored);
+        }
+        newer => newer?,
+    };
     if newer.connection.status == Status::Revoked {
         return Ok(None);
     }

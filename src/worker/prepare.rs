@@ -43,6 +43,7 @@ impl PrepareError {
             | Self::Permission(PermissionError::Missing { .. })
             | Self::Calls(_)
             | Self::Answers(_) => true,
+            Self::Topology(TopologyError::Form(error)) => error.is_permanent(),
             Self::Store(error) => error.prevents_start(),
             Self::Topology(_) | Self::Permission(PermissionError::Away(_)) => false,
         }

@@ -1,9 +1,17 @@
 //! The contents of the bus, read as the workers' user.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use async_nats::Client;
 use async_nats::client::Request;
 use async_nats::jetstream::{self, stream};
 use serde_json::{Value, json};
+use tokenbus::Secret;
+use tokenbus::internals::connection::StoredConnection;
+use tokenbus::internals::seal::Keyring;
+use tokenbus::internals::{Nats as Connection, Patience, Store, config};
+use tokenbus::subject::ConnectionKey;
 
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
@@ -13,12 +21,19 @@ use crate::world::INTEGRATION;
 pub(crate) struct Bus {
     pub(crate) client: Client,
     jetstream: jetstream::Context,
+    /// The program's own connection.
+    own: Connection,
 }
 
 impl Bus {
     pub(crate) async fn of(nats: &Nats) -> Self {
         let client = nats.connect("worker").await;
-        Self { jetstream: jetstream::new(client.clone()), client }
+        let mut settings = config::load(None).expect("the defaults are whole").nats;
+        nats.url.clone_into(&mut settings.url);
+        "worker".clone_into(&mut settings.user);
+        settings.password = Secret::new(nats.password("worker"));
+        let own = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
+        Self { jetstream: jetstream::new(client.clone()), client, own }
     }
 
     /// Everything that a stream holds, oldest first: subject, headers and body.
@@ -65,27 +80,35 @@ impl Bus {
     }
 
     /// Makes a connection an hour older, so that it does not count as recently refreshed.
-    pub(crate) async fn age(&self, name: &str) {
-        self.change(name, |stored| {
-            let modified = stored["modified"].as_u64().expect("a connection has its time");
-            stored["modified"] = json!(modified - 3_600);
-        })
-        .await;
+    pub(crate) async fn age(&self, name: &str, keys_file: &Path) {
+        self.change(name, keys_file, |stored| stored.connection.modified -= 3_600).await;
     }
 
-    /// Changes a stored connection.
-    pub(crate) async fn change(&self, name: &str, change: impl FnOnce(&mut Value)) {
-        let (kept, mut stored) = self.kept(name).await;
+    /// Changes a stored connection as a worker would, with the keyring.
+    pub(crate) async fn change(&self, name: &str, keys_file: &Path, change: impl FnOnce(&mut StoredConnection)) {
+        let keys_file = keys_file.to_owned();
+        let mut config = config::load(None).expect("the defaults are whole");
+        config.secrets.keys_file = keys_file;
+        let keyring = Keyring::load(&config.secrets).await.expect("a keyring");
+        let store = Store::new(self.own.clone(), Arc::new(keyring));
+        let key = ConnectionKey::parse(ACCOUNT, INTEGRATION, name).expect("names");
+        let mut stored = store.stored_connection(&key).await.expect("readable").expect("the connection is stored");
         change(&mut stored);
-        let mut headers = async_nats::HeaderMap::new();
-        // Headers that begin with `Nats-` only apply to the original write.
-        for (header, values) in kept.headers.iter().filter(|(header, _)| !header.to_string().starts_with("Nats-")) {
-            for value in values {
-                headers.append(header.clone(), value.clone());
-            }
-        }
-        let sent = self.jetstream.publish_with_headers(kept.subject, headers, stored.to_string().into()).await;
+        let (headers, value) = store.sealed_connection(&key, stored).expect("it can be sealed");
+        let subject = self.kept(name).await.0.subject;
+        let sent = self.jetstream.publish_with_headers(subject, headers, value).await;
         sent.expect("sent").await.expect("the bucket takes it");
+    }
+
+    /// Replaces a connection's entry and record by values that no worker can read.
+    pub(crate) async fn spoil(&self, name: &str) {
+        for subject in [
+            format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{name}"),
+            format!("oauth.record.{ACCOUNT}.{INTEGRATION}.{name}"),
+        ] {
+            let body = json!({ "sequence": 1 }).to_string();
+            self.jetstream.publish(subject, body.into()).await.expect("sent").await.expect("stored");
+        }
     }
 
     /// A connection's entry in the bucket.

@@ -94,7 +94,7 @@ async fn h15_expiries_are_counted_from_the_buss_time() {
         assert!((left - expected).abs() < SignedDuration::from_secs(30), "{seconds}: {left}");
 
         let bus = Bus::of(&fleet.nats).await;
-        bus.age("one").await;
+        bus.age("one", fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").as_ref()).await;
         bus.due("one").await;
         eventually("the token is refreshed", async || refreshes(&provider) == 1).await;
         fleet.idle().await;
@@ -111,7 +111,7 @@ async fn h15_a_worker_six_minutes_behind_beside_another_causes_one_refresh_each(
     let bus = Bus::of(&fleet.nats).await;
     for name in NAMES {
         connect(&fleet, name).await;
-        bus.age(name).await;
+        bus.age(name, fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").as_ref()).await;
     }
     for name in NAMES {
         bus.due(name).await;

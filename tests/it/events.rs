@@ -200,7 +200,7 @@ async fn g2_a_login_whose_record_a_refresh_has_replaced_did_not_fail() {
         // The command returns 5 s after the worker's last report. Until then another worker refreshes the connection.
         let next = fleet.worker().await;
         let bus = Bus::of(&fleet.nats).await;
-        bus.age("one").await;
+        bus.age("one", fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").as_ref()).await;
         bus.due("one").await;
         eventually("the connection is refreshed", async || provider.received().len() == 2).await;
         next

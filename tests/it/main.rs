@@ -60,6 +60,8 @@ mod hostile_headers;
 #[cfg(test)]
 mod hostile_listener;
 #[cfg(test)]
+mod hostile_operator;
+#[cfg(test)]
 mod http_bound;
 #[cfg(test)]
 mod http_callback;
@@ -161,6 +163,8 @@ mod seal_rotate;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod seal_start;
+#[cfg(test)]
+mod sealed_whole;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod sequences;

@@ -61,7 +61,7 @@ async fn d1_callers_of_every_kind_share_one_refresh_and_get_its_failure() {
     for name in ["good", "bad"] {
         assert_eq!(world.connect(name).await.0, 200, "{name}");
         // A more recent record would answer the callers without a refresh.
-        Bus::of(&world.tokenbus.nats).await.age(name).await;
+        Bus::of(&world.tokenbus.nats).await.age(name, &world.tokenbus.keys_file()).await;
     }
     let node = world.tokenbus.nats.connect("demo").await;
     let (good, bad) = join(all(&world, &node, "good"), all(&world, &node, "bad")).await;

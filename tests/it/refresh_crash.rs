@@ -55,7 +55,7 @@ pub(crate) async fn connected(provider: &Provider) -> (Fleet, Subscriber) {
     // A refresh request returns a record younger than this. This one is older, and its successor, or
     // the failure to get one, is the answer to all later callers.
     fleet.settings.insert("TOKENBUS_REFRESH__MIN_INTERVAL".to_owned(), "10m".to_owned());
-    Bus::of(&fleet.nats).await.age(NAME).await;
+    Bus::of(&fleet.nats).await.age(NAME, fleet.setting("TOKENBUS_SECRETS__KEYS_FILE").as_ref()).await;
     (fleet, pushes)
 }
 

@@ -58,7 +58,8 @@ async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_
     bus.due("w").await;
     eventually("the refresh pauses", async || !bus.events("refresh_failed").await.is_empty()).await;
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "no_config");
-    bus.change("w", |stored| stored["expiry"] = json!(tokenbus::internals::system::now())).await;
+    let expired = Some(tokenbus::internals::system::now());
+    bus.change("w", &world.tokenbus.keys_file(), |stored| stored.connection.expiry = expired).await;
     assert_eq!(read(&world, "").await.1.get("access_token"), None, "the token has ended");
     assert_eq!(world.provider.received().len(), 1, "the provider gets no request meanwhile");
 
@@ -94,7 +95,7 @@ async fn d5_a_slow_refresh_is_504_and_reads_return_the_old_token() {
     };
     let world = World::with_settings(Provider::start(slow).await, &[("HTTP__DEADLINE", "3s")]).await;
     connect(&world).await;
-    Bus::of(&world.tokenbus.nats).await.age("w").await;
+    Bus::of(&world.tokenbus.nats).await.age("w", &world.tokenbus.keys_file()).await;
     let path = format!("{INTEGRATION}/oauth-refresh-token/w");
     let refresh = world.tokenbus.call(Method::GET, &path);
     let ((refreshed, said), (read, token)) = tokio::join!(refresh, read(&world, "?min_valid=3599"));
@@ -149,7 +150,7 @@ async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     connect(&world).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     // A command that no worker can read.
-    bus.change("w", |stored| *stored = json!({ "sequence": stored["sequence"] })).await;
+    bus.spoil("w").await;
     bus.due("w").await;
     eventually("the refresh is given up", async || !bus.events("refresh_failed").await.is_empty()).await;
     assert_eq!(bus.events("refresh_failed").await[0]["reason"], "given_up");

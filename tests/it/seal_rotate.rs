@@ -281,9 +281,12 @@ async fn e2_an_entry_that_cannot_be_opened_keeps_its_key_in_use_and_blocks_no_ot
     let ring = Ring::start().await;
     let fleet = &ring.fleet;
     let (mut one, other) = (stored(fleet, "w0").await, stored(fleet, "w1").await);
-    one["access_token"] = other["access_token"].clone();
+    one["sealed"] = other["sealed"].clone();
     let key = format!("$KV.oauth_connections.{ACCOUNT}.odd.w0");
-    fleet.jetstream("worker").await.publish(key, one.to_string().into()).await.unwrap().await.unwrap();
+    let worker = fleet.jetstream("worker").await;
+    worker.publish(key, one.to_string().into()).await.unwrap().await.unwrap();
+    // Otherwise the entry would be restored from its record.
+    worker.publish(format!("oauth.record.{ACCOUNT}.odd.w0"), "x".into()).await.unwrap().await.unwrap();
     let new = ring.promote().await;
     let output = Command::new(PROGRAM).args(["keys", "rotate"]).envs(&fleet.settings).output().await.unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -23,7 +23,7 @@ async fn serve(fleet: &Fleet, environment: &[(&str, &str)]) -> (Option<i32>, Str
 }
 
 #[tokio::test]
-async fn e1_sealed_values_changed_by_hand_give_an_error_and_no_token() {
+async fn e1_a_sealed_value_moved_by_hand_does_not_open() {
     let world = World::with(Provider::generous().await).await;
     let mut entries = Vec::new();
     for name in ["one", "two"] {
@@ -31,20 +31,19 @@ async fn e1_sealed_values_changed_by_hand_give_an_error_and_no_token() {
         entries.push((name, entry(&world, name).await));
     }
     let bus = Bus::of(&world.tokenbus.nats).await;
-    // The whole entry under the other's key; one's token in the other's place; a token in the place of a refresh token.
+    // The whole entry under the other's key; the other's sealed value; and another sequence.
     let (one, two) = (entries[0].1.clone(), entries[1].1.clone());
-    let (mut with_others, mut crossed) = (one.clone(), one.clone());
-    with_others["access_token"] = two["access_token"].clone();
-    crossed["refresh_token"] = one["access_token"].clone();
-    for value in [&two, &with_others, &crossed] {
+    let (mut with_others, mut later) = (one.clone(), one.clone());
+    with_others["sealed"] = two["sealed"].clone();
+    later["sequence"] = two["sequence"].clone();
+    for value in [&two, &with_others, &later] {
         let subject = format!("$KV.oauth_connections.{ACCOUNT}.odd.one");
         bus.client.request(subject, value.to_string().into()).await.expect("JetStream answers");
         let (status, body) = world.read("one").await;
-        assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
-        assert!(!body.to_string().contains("at-") && !body.to_string().contains("rt-"), "{body}");
+        assert_eq!((status, &body["access_token"]), (StatusCode::OK, &Value::from("at-0")), "restored: {body}");
     }
     let what = format!("oauth_connections/{ACCOUNT}.odd.one: sealed value does not open");
-    assert_eq!(world.tokenbus.log().matches(&what).count(), 3, "{}", world.tokenbus.log());
+    assert!(world.tokenbus.log().matches(&what).count() >= 3, "{}", world.tokenbus.log());
     assert_eq!(world.read("two").await.0, StatusCode::OK);
 }
 
@@ -109,7 +108,7 @@ async fn e2_a_command_that_needs_a_missing_key_waits_for_it() {
     eventually("the config is sealed with the new key", async || {
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
         assert_eq!(status, StatusCode::OK, "{body}");
-        let sealed = fleet.stored_config().await["config"]["client_secret"].clone();
+        let sealed = fleet.stored_config().await["sealed"].clone();
         sealed.as_str().and_then(|sealed| sealed.split('.').nth(1)) == Some(id)
     })
     .await;

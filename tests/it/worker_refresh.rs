@@ -38,7 +38,7 @@ async fn provider(refreshed: impl Fn(usize) -> Scripted + Send + Sync + 'static)
 async fn connected(provider: Provider) -> World {
     let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "10m")]).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
-    Bus::of(&world.tokenbus.nats).await.age("w").await;
+    Bus::of(&world.tokenbus.nats).await.age("w", &world.tokenbus.keys_file()).await;
     world
 }
 

@@ -1,5 +1,6 @@
 //! Checks of the bus: server, permissions, streams, workers and clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -15,6 +16,7 @@ use crate::protocol::permissions::{self, OwnUser};
 use crate::protocol::replies::Replies;
 use crate::protocol::topology::{self, Server, Sizes, StreamUse, TopologyError};
 use crate::seal::Keyring;
+use crate::store::{Store, StoreError};
 use crate::subject::Waiter;
 use crate::subject::permission::{self, Act, Permission, USER_INFO};
 
@@ -25,7 +27,7 @@ const MAX_LISTED: usize = 10;
 /// Longest wait for a worker's answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>, report: &mut Report) {
+pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Arc<Keyring>>, report: &mut Report) {
     let nats = match Nats::connect(&config.nats, "tokenbus doctor", Patience::Once).await {
         Ok(nats) => nats,
         Err(error) => {
@@ -54,7 +56,7 @@ pub(super) async fn check(config: &Config, role: Role, keyring: Option<&Keyring>
 }
 
 /// Checks streams and buckets. Stops early without JetStream, because each further request would time out.
-async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Keyring>, role: Role, report: &mut Report) {
+async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyring>>, role: Role, report: &mut Report) {
     let server = topology::check_server(nats).await;
     let is_there = matches!(server, Ok(_) | Err(TopologyError::TooOld { .. }));
     report.add(jetstream(server));
@@ -73,7 +75,23 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Keyring>, 
     ));
     if let Some(keyring) = keyring {
         report.add(keyring::compare(nats, keyring).await);
+        report.add(stored_values(Store::new(nats.clone(), Arc::clone(keyring)).unreadable().await));
     }
+}
+
+/// Names the entries and records that no worker can read.
+fn stored_values(unreadable: Result<Vec<StoreError>, StoreError>) -> Check {
+    const CHECK: &str = "stored values";
+    let unreadable = match unreadable {
+        Ok(unreadable) if unreadable.is_empty() => return Check::fine(CHECK, "can all be read"),
+        Ok(unreadable) => unreadable,
+        Err(error) => return Check::failed(CHECK, error.to_string()),
+    };
+    let mut check = Check::failed(CHECK, format!("{} cannot be read", unreadable.len()));
+    for error in unreadable.iter().take(MAX_LISTED) {
+        check = check.and(format!("  {error}"));
+    }
+    check.fix("an entry is restored from its record when it is read; otherwise log in again, or put the config again")
 }
 
 /// Checks what would make a worker refuse to start.

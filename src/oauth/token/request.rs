@@ -24,7 +24,7 @@ pub(crate) enum RequestError {
     NoClientKey,
     #[error("client_key cannot sign a client assertion")]
     ClientKey(#[from] jsonwebtoken::errors::Error),
-    /// The config's token endpoint or client has changed since.
+    /// The origin of the config's endpoint, its client or its issuer has changed since.
     #[error("the token was issued at another token endpoint or to another client")]
     IssuedElsewhere,
 }
@@ -69,7 +69,7 @@ pub(crate) fn exchange_request(
 /// Builds the token request for a refresh token (RFC 6749 §6).
 ///
 /// # Errors
-/// [`RequestError::IssuedElsewhere`] if the config isn't the issuer of the refresh token.
+/// [`RequestError::IssuedElsewhere`] if the refresh token must not be sent to the config's endpoint.
 pub(crate) fn refresh_request(
     config: &IntegrationOauthConfig,
     grant: &RefreshGrant<'_>,
@@ -85,16 +85,14 @@ pub(crate) fn refresh_request(
     Ok(post_request(config, url, params, authentication))
 }
 
-/// Returns the endpoint with the grant's variables, if the config is the issuer of the grant.
+/// Returns the endpoint with the grant's variables, if the grant's tokens may be sent there.
 pub(super) fn issuer_endpoint(
     config: &IntegrationOauthConfig,
     url: &str,
     issued_at: &IssuedAt,
 ) -> Result<Url, RequestError> {
-    if !config.is_issuer_of(issued_at) {
-        return Err(RequestError::IssuedElsewhere);
-    }
-    Ok(endpoint_url(url, &config.variables, &issued_at.variables)?)
+    let url = endpoint_url(url, &config.variables, &issued_at.variables).ok();
+    url.filter(|url| config.may_send(issued_at, url)).ok_or(RequestError::IssuedElsewhere)
 }
 
 pub(super) fn post_request<'a>(

@@ -40,9 +40,6 @@ pub(crate) fn revocation_request(
     authentication: &ClientAuthentication,
 ) -> Result<Option<PostRequest>, RequestError> {
     let Some(url) = &config.revocation_url else { return Ok(None) };
-    if !config.may_revoke(revocation.issued_at) {
-        return Err(RequestError::IssuedElsewhere);
-    }
     let url = issuer_endpoint(config, url, revocation.issued_at)?;
     let params = vec![("token", revocation.token.expose()), ("token_type_hint", revocation.hint.as_str())];
     Ok(Some(post_request(config, url, params, authentication)))

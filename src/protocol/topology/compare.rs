@@ -9,8 +9,9 @@ use super::TopologyError;
 /// longer than the maximum age.
 pub(super) fn is_resized(wanted: &Config, found: &Config) -> bool {
     let of = |config: &Config| {
-        let Config { num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard, .. } = config.clone();
-        (num_replicas, max_age, duplicate_window, allow_direct, max_bytes, discard)
+        let Config { num_replicas, max_age, duplicate_window, allow_direct, .. } = *config;
+        let Config { allow_message_ttl, max_bytes, discard, .. } = config.clone();
+        (num_replicas, max_age, duplicate_window, allow_direct, allow_message_ttl, max_bytes, discard)
     };
     of(wanted) != of(found)
 }
@@ -30,6 +31,7 @@ pub(super) fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyErr
                 | "max_age"
                 | "duplicate_window"
                 | "allow_direct"
+                | "allow_msg_ttl"
                 | "max_bytes"
                 | "discard"
                 | "metadata"

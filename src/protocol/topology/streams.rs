@@ -107,6 +107,8 @@ pub(super) fn records() -> Config {
         subject_transform: Some(transform),
         republish: Some(republish),
         allow_direct: true,
+        // Tombstones expire.
+        allow_message_ttl: true,
         ..base(subject::OAUTH, subject::RECORDS_IN)
     }
 }

@@ -1,19 +1,14 @@
 //! Work on one record or entry. Each function returns true if there was something to do.
 
-use async_nats::HeaderMap;
 use fail::fail_point;
+use tracing::warn;
 
-use crate::command::HEADER_STATUS;
-use crate::connection::{Status, StoredConnection};
-use crate::integration::IntegrationOauthConfig;
-use crate::jetstream::header;
-use crate::jetstream::kv::{self, Change, Write};
+use crate::connection::Status;
+use crate::jetstream::kv::{self, Change};
 use crate::protocol::records;
-use crate::secret::Secret;
-use crate::store::config::StoredConfig;
-use crate::store::connection::{parse_key, secrets};
-use crate::store::{RecordSequence, Store, StoreError, json, parse};
-use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH};
+use crate::store::config::is_tombstone;
+use crate::store::{Store, StoreError};
+use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration};
 
 impl Store {
     /// Updates an entry if it is older than its record. Skips a connection's record that is sealed with the current key,
@@ -34,7 +29,13 @@ impl Store {
 
     async fn catch_up_connection(&self, key: &ConnectionKey, subject: &str) -> Result<bool, StoreError> {
         let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
-        let stored = self.connection_of(key, &record)?;
+        let stored = match self.connection_of(key, &record) {
+            Err(error) if error.is_junk() => {
+                warn!("not a record: {error}; the next one replaces it");
+                return Ok(false);
+            }
+            stored => stored?,
+        };
         let is_gone = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
         if stored.connection.status == Status::Revoked && is_gone {
             return Ok(false);
@@ -45,21 +46,19 @@ impl Store {
 
     async fn catch_up_config(&self, integration: &Integration, subject: &str) -> Result<bool, StoreError> {
         let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
-        if header(&record.headers, HEADER_STATUS).is_empty() {
-            let sealed: IntegrationOauthConfig<String> = parse(OAUTH, subject, &record.payload)?;
-            let config = self.open_config(OAUTH, subject, 0, sealed)?;
-            self.put_config(config, &record).await?;
-        } else {
+        if is_tombstone(&record) {
             self.delete_config(integration, record.sequence).await?;
+        } else {
+            self.put_config(&self.config_of(integration, &record)?, &record).await?;
         }
         Ok(true)
     }
 
-    /// Returns true if the entry is missing or of an older record.
-    async fn is_older(&self, bucket: &str, key: &str, sequence: u64) -> Result<bool, StoreError> {
-        let entry = kv::get(&self.nats, bucket, key).await?.filter(|entry| !entry.payload.is_empty());
-        let stored = entry.map(|entry| parse::<RecordSequence>(bucket, key, &entry.payload)).transpose()?;
-        Ok(stored.is_none_or(|stored| stored.sequence < sequence))
+    /// Returns true if the entry is missing, of an older record, or unreadable.
+    async fn is_older(&self, bucket: &'static str, key: &str, sequence: u64) -> Result<bool, StoreError> {
+        let entry = kv::get(&self.nats, bucket, key).await?;
+        let stored = entry.map(|entry| self.sequence_of(bucket, &entry, sequence)).transpose()?;
+        Ok(stored.is_none_or(|stored| stored < sequence))
     }
 
     /// Re-seals an entry. If it was replaced since it was read, re-seals the newer one: that may have an older key,
@@ -67,8 +66,12 @@ impl Store {
     pub(super) async fn reseal(&self, bucket: &str, found: kv::Entry) -> Result<bool, StoreError> {
         let key = found.key.clone();
         let resealed = kv::update_from(&self.nats, bucket, &key, Some(found), |entry| {
-            let Some(value) = entry.and_then(|entry| entry.value.as_ref()) else { return Ok(Change::Keep(false)) };
-            let Some(write) = self.resealed(bucket, &key, value)? else { return Ok(Change::Keep(false)) };
+            let Some(entry) = entry else { return Ok(Change::Keep(false)) };
+            let write = match bucket {
+                CONFIGS => self.resealed_config(entry)?,
+                _ => self.resealed_connection(&key, entry)?,
+            };
+            let Some(write) = write else { return Ok(Change::Keep(false)) };
             fail_point!("before_reseal");
             Ok::<_, StoreError>(Change::Write(write, true))
         });
@@ -77,42 +80,5 @@ impl Store {
             fail_point!("after_reseal");
         }
         Ok(resealed)
-    }
-
-    /// Returns the re-sealed entry, or `None` if all its secrets are sealed with the current key.
-    fn resealed(&self, bucket: &str, key: &str, value: &[u8]) -> Result<Option<Write>, StoreError> {
-        if bucket == CONFIGS { self.resealed_config(key, value) } else { self.resealed_connection(key, value) }
-    }
-
-    fn resealed_config(&self, key: &str, value: &[u8]) -> Result<Option<Write>, StoreError> {
-        let StoredConfig { config, sequence, modified } = parse(CONFIGS, key, value)?;
-        let mut has_older = false;
-        config.clone().map_secrets(|_, sealed| {
-            has_older |= self.is_older_seal(&sealed);
-            Ok::<_, StoreError>(())
-        })?;
-        if !has_older {
-            return Ok(None);
-        }
-        let config = self.open_config(CONFIGS, key, sequence, config)?;
-        let config = self.seal_config(CONFIGS, key, sequence, config)?;
-        let value = json(&StoredConfig { config, sequence, modified })?;
-        Ok(Some(Write::Put { headers: HeaderMap::new(), value }))
-    }
-
-    fn resealed_connection(&self, kv_key: &str, value: &[u8]) -> Result<Option<Write>, StoreError> {
-        let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, value)?;
-        let is_older =
-            |sealed: &Option<Secret>| sealed.as_ref().is_some_and(|sealed| self.is_older_seal(sealed.expose()));
-        if !secrets(&mut stored.connection).into_iter().any(|(_, sealed)| is_older(sealed)) {
-            return Ok(None);
-        }
-        let opened = self.open_secrets(kv_key, stored)?;
-        let (headers, value) = self.sealed_connection(&parse_key(kv_key)?, opened)?;
-        Ok(Some(Write::Put { headers, value }))
-    }
-
-    fn is_older_seal(&self, sealed: &str) -> bool {
-        !sealed.is_empty() && !self.keyring.is_current(sealed)
     }
 }

@@ -135,7 +135,14 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
 
 /// Sets a connection's schedule. Removes the connection instead if its record is a tombstone: a late write restored it.
 async fn repair(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError> {
-    let Some(connection) = context.store.connection(key).await? else { return Ok(false) };
+    let connection = match context.store.connection(key).await {
+        Err(error) if error.is_junk() => {
+            warn!("skipped by the repair pass: {error}");
+            return Ok(false);
+        }
+        connection => connection?,
+    };
+    let Some(connection) = connection else { return Ok(false) };
     if let Some(deleted) = context.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
         context.store.delete_connection(key, deleted).await?;
         return Ok(true);

@@ -20,8 +20,8 @@ use crate::jetstream::NatsError;
 use crate::protocol::records::{self, NewRecord, Written};
 use crate::provider::profiles::{self, UnknownProfile};
 use crate::secret::Secret;
-use crate::store::{StoreError, json as to_json};
-use crate::subject::{self, OAUTH};
+use crate::store::{StoreError, WholeConfig};
+use crate::subject;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::{self, Failure};
@@ -66,7 +66,7 @@ pub(in crate::worker) async fn run(
         ConfigRecorded::Newest(record) => {
             match new {
                 Some(new) => {
-                    context.store.put_config(new.config, &record).await?;
+                    context.store.put_config(&new.config, &record).await?;
                     if new.is_first {
                         context.wakeups.report_returned_config(integration.clone());
                     }
@@ -107,7 +107,7 @@ enum Checked {
 }
 
 struct NewConfig {
-    config: IntegrationOauthConfig,
+    config: WholeConfig,
     /// True if the integration has no config now: some of its connections may have paused their refreshes.
     is_first: bool,
 }
@@ -141,14 +141,19 @@ async fn check(
                 Ok(config) => config,
                 Err(error) => return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string()))),
             };
-            let is_first = context.store.stored_config(integration).await?.is_none();
+            let is_first = match context.store.config(integration).await {
+                Ok(config) => config.is_none(),
+                Err(error) if error.is_junk() => true,
+                Err(error) => return Err(error),
+            };
+            let config = WholeConfig::new(config)?;
             Ok(Checked::Accepted { actor, new: Some(Box::new(NewConfig { config, is_first })) })
         }
         Change::Delete => {
             let subject = subject::config_subject(integration);
             let newest = records::last(&context.nats, &subject).await?;
             let is_deleted_by_this = newest.is_some_and(|record| records::was_written_by(&record, &job.id));
-            if is_deleted_by_this || context.store.stored_config(integration).await?.is_some() {
+            if is_deleted_by_this || context.store.has_config(integration).await? {
                 return Ok(Checked::Accepted { actor, new: None });
             }
             Ok(Checked::Refused(Failure::NotFound.answer("no config with that integration_id")))
@@ -181,16 +186,12 @@ enum ConfigRecorded {
 }
 
 /// Writes the record in place of the newest one, unless this is a redelivery that comes too late.
-async fn write_record(
-    context: &Context,
-    job: &Job,
-    new: Option<&IntegrationOauthConfig>,
-) -> Result<ConfigRecorded, StoreError> {
+async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -> Result<ConfigRecorded, StoreError> {
     let (nats, integration) = (&context.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
     let mut headers = HeaderMap::new();
     let body = if let Some(config) = new {
-        to_json(&context.store.seal_config(OAUTH, &subject, 0, config.clone())?)?
+        context.store.config_record(config, &job.id)?
     } else {
         headers.insert(HEADER_STATUS, DELETED);
         Bytes::from_static(b"{}")

@@ -267,6 +267,7 @@ impl Exchange<'_> {
             issued_at: self.login.issued_at.clone(),
             login_id: self.job.id.clone(),
             refresh_failure: None,
+            unknown: Map::new(),
         };
         let mut newest = self.replaces.clone();
         for _ in 0..RECORD_TRIES {
@@ -295,8 +296,13 @@ impl Exchange<'_> {
 
     fn is_refresh_of_replaced(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
         let (Some(replaced), Some(newest)) = (&self.replaces, newest) else { return Ok(false) };
-        let replaced = self.context.store.connection_of(self.key, replaced)?;
-        let newest = self.context.store.connection_of(self.key, newest)?;
+        let store = &self.context.store;
+        let (replaced, newest) = match (store.connection_of(self.key, replaced), store.connection_of(self.key, newest))
+        {
+            // A record that could not be read was of no login.
+            (Err(error), _) if error.is_junk() => return Ok(false),
+            (replaced, newest) => (replaced?, newest?),
+        };
         Ok(replaced.login_id == newest.login_id && newest.connection.status != Status::Revoked)
     }
 }

@@ -51,8 +51,7 @@ pub(in crate::worker) async fn run(
                 // 2. Write the tombstone. Durable: the connection is deleted; subscribers receive it. A crash after
                 //    this: the next worker finds the tombstone, and the tokens in KV, and continues with step 3. So
                 //    does the next deletion, if this command is lost.
-                let mut deleted = (*stored).clone();
-                deleted.connection = deleted.connection.without_tokens(Status::Revoked, None);
+                let deleted = stored.as_ref().clone().deleted();
                 match apply::write_record(context, job, &key, deleted, replaces).await? {
                     Recorded::Newest(record) => (record, Some(stored)),
                     // A refresh was first: try again with its record.

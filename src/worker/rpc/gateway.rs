@@ -141,8 +141,8 @@ struct StateQuestion {
 async fn state(context: &Context, question: StateQuestion) -> Result<Value, CallError> {
     match context.store.login(&hash_of(&question.state)).await? {
         FoundLogin::Pending { login, .. } if question.parameters => {
-            let stored = context.store.stored_config(&login.integration).await?;
-            Ok(json!({ "parameters": stored.map(|stored| callback::parameters(&stored.config)) }))
+            let config = context.store.config(&login.integration).await?;
+            Ok(json!({ "parameters": config.map(|config| callback::parameters(&config)) }))
         }
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
@@ -167,6 +167,6 @@ struct ConfigQuestion {
 }
 
 async fn config(context: &Context, question: &ConfigQuestion) -> Result<Value, CallError> {
-    let stored = context.store.stored_config(&question.integration_id).await?.ok_or_else(no_config)?;
-    Ok(json!(stored.config.basic()))
+    let config = context.store.config(&question.integration_id).await?.ok_or_else(no_config)?;
+    Ok(json!(config.basic()))
 }

@@ -137,8 +137,8 @@ async fn check_quota(context: &Context, key: &ConnectionKey) -> Result<(), CallE
 pub(super) async fn describe(context: &Context, TicketQuestion { ticket }: TicketQuestion) -> Result<Value, CallError> {
     let found = context.store.ticket(&login::hash_of(&ticket)).await?;
     let (account, Start { integration, name, .. }) = found.ok_or_else(unknown_ticket)?;
-    let config = context.store.stored_config(&integration).await?;
-    let integration_name = config.map_or_else(|| integration.to_string(), |stored| stored.config.name);
+    let config = context.store.config(&integration).await?;
+    let integration_name = config.map_or_else(|| integration.to_string(), |config| config.name);
     let account_name = context.config.accounts.get(&account).and_then(|settings| settings.name.clone());
     let account_name = account_name.unwrap_or_else(|| shortened(&account));
     Ok(json!({ "account_name": account_name, "integration_name": integration_name, "connection_id": name }))

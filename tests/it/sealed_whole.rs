@@ -1,0 +1,172 @@
+//! Stored values changed by hand: each is an error or is restored from its record, and no request goes to another address.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::bus::Bus;
+use crate::provider::Provider;
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::World;
+
+/// JSON pointers of all values inside a value, those of objects and lists included.
+fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    let inside: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.replace('/', "~1"), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(index, value)| (index.to_string(), value)).collect(),
+        _ => Vec::new(),
+    };
+    for (name, value) in inside {
+        let pointer = format!("{at}/{name}");
+        found.push(pointer.clone());
+        pointers(value, &pointer, found);
+    }
+}
+
+/// Another value in place of a stored one. URLs lead to the foreign address.
+fn changed(value: &Value, foreign: &str) -> Value {
+    match value {
+        Value::String(text) if text.starts_with("http") => json!(format!("{foreign}/stolen")),
+        Value::String(text) => json!(format!("{text}x")),
+        Value::Number(number) => json!(number.as_u64().unwrap_or_default() + 1),
+        Value::Bool(is_set) => json!(!is_set),
+        Value::Null => json!("x"),
+        Value::Array(_) => json!(["x"]),
+        Value::Object(_) => json!({ "x": foreign }),
+    }
+}
+
+struct Entries {
+    bus: Bus,
+}
+
+impl Entries {
+    async fn read(&self, subject: &str) -> Value {
+        let bucket = if subject.contains("configs") { "KV_oauth_configs" } else { "KV_oauth_connections" };
+        let all = self.bus.messages(bucket).await;
+        let entry = all.into_iter().rfind(|message| message.subject.as_str() == subject).expect("the entry is stored");
+        serde_json::from_slice(&entry.payload).expect("JSON")
+    }
+
+    async fn write(&self, subject: &str, value: &Value) {
+        let answer = self.bus.client.request(subject.to_owned(), value.to_string().into()).await;
+        answer.expect("JetStream answers");
+    }
+}
+
+#[tokio::test]
+async fn h7_a_field_changed_by_hand_is_restored_and_no_request_goes_elsewhere() {
+    let (world, foreign) = (World::with(Provider::generous().await).await, Provider::generous().await);
+    let mut config = world.config();
+    config["refresh_url"] = json!(format!("{}/refresh", world.provider.url));
+    config["revocation_url"] = json!(format!("{}/revoke", world.provider.url));
+    config["auth_params"] = json!({ "prompt": "consent" });
+    config["metadata_paths"] = json!(["token_type"]);
+    world.tokenbus.configure(&config).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let entries = Entries { bus: Bus::of(&world.tokenbus.nats).await };
+
+    let mut tried = BTreeSet::new();
+    for subject in [format!("$KV.oauth_connections.{ACCOUNT}.odd.one"), "$KV.oauth_configs.odd".to_owned()] {
+        let original = entries.read(&subject).await;
+        let mut all = Vec::new();
+        pointers(&original, "", &mut all);
+        let texts = original.to_string();
+        assert!(
+            !texts.contains("at-0") && !texts.contains("rt-0") && !texts.contains("canary-client-secret"),
+            "{texts}"
+        );
+        for pointer in all {
+            let mut value = original.clone();
+            let field = value.pointer_mut(&pointer).expect("it is inside");
+            *field = changed(field, &foreign.url);
+            entries.write(&subject, &value).await;
+            let (status, body) = if subject.contains("configs") {
+                let read = world.tokenbus.call(Method::GET, "oauth-config/odd").await;
+                assert_eq!(world.tokenbus.login("odd", "other").await.host_str(), Some("127.0.0.1"));
+                read
+            } else {
+                world.read("one").await
+            };
+            assert_eq!(status, StatusCode::OK, "{pointer}: {body}");
+            assert!(!body.to_string().contains(&foreign.url), "{pointer}: {body}");
+            assert_eq!(without_seal(entries.read(&subject).await), without_seal(original.clone()), "{pointer}");
+            tried.insert(pointer);
+        }
+        // The last change stays unread until the token is refreshed and revoked.
+        let mut value = original.clone();
+        for field in ["issued_at", "config"] {
+            let urls = ["token_url", "refresh_url", "revocation_url"];
+            for url in urls.into_iter().filter(|_| original.get(field).is_some()) {
+                value[field][url] = json!(format!("{}/stolen", foreign.url));
+            }
+        }
+        entries.write(&subject, &value).await;
+    }
+    for known in ["/issued_at/token_url", "/issued_at/revocation_url", "/status", "/expiry", "/sequence", "/sealed"] {
+        assert!(tried.contains(known), "{known} is a field: {tried:?}");
+    }
+    assert!(tried.contains("/config/token_url") && tried.contains("/config/refresh_url"), "{tried:?}");
+
+    entries.bus.age("one", &world.tokenbus.keys_file()).await;
+    let (status, body) = world.tokenbus.call(Method::GET, "odd/oauth-refresh-token/one").await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(world.tokenbus.call(Method::DELETE, "odd/oauth-connections/one").await.0, StatusCode::OK);
+    let paths: Vec<String> = world.provider.received().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths[..3], ["/token", "/refresh", "/revoke"], "{paths:?}");
+    assert_eq!(foreign.received().len(), 0);
+}
+
+/// An entry without the field that differs each time.
+fn without_seal(mut entry: Value) -> Value {
+    entry["sealed"] = Value::Null;
+    entry
+}
+
+#[tokio::test]
+async fn h14_a_deleted_connection_leaves_nothing_personal() {
+    let world = World::with(
+        Provider::start(|_, _| {
+            let body = json!({
+                "access_token": "at", "refresh_token": "rt", "expires_in": 3600, "scope": "canary-scope",
+                "email": "canary@person.example",
+            });
+            crate::provider::Scripted::json(200, &body)
+        })
+        .await,
+    )
+    .await;
+    let mut config = world.config();
+    config["metadata_paths"] = json!(["email"]);
+    world.tokenbus.configure(&config).await;
+    let (status, body) = world.connect("one").await;
+    assert_eq!((status, &body["metadata"]["email"]), (StatusCode::OK, &json!("canary@person.example")), "{body}");
+    assert_eq!(world.tokenbus.call(Method::DELETE, "odd/oauth-connections/one").await.0, StatusCode::OK);
+
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let tombstone = bus.messages("OAUTH").await.pop().expect("a record");
+    assert_eq!(tombstone.headers.get("Oauth-Status").map(ToString::to_string).as_deref(), Some("revoked"));
+    let days = 90 * 24 * 60 * 60;
+    assert_eq!(tombstone.headers.get("Nats-TTL").map(ToString::to_string), Some(days.to_string()));
+    for stream in ["OAUTH", "OAUTH_EVENTS", "KV_oauth_connections", "OAUTH_SCHEDULE", "OAUTH_COMMANDS"] {
+        for message in bus.messages(stream).await {
+            let text = String::from_utf8_lossy(&message.payload);
+            assert!(!text.contains("canary-scope") && !text.contains("person.example"), "{stream}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn h14_an_expired_tombstone_is_gone_and_pushes_nothing() {
+    let world = World::with_settings(Provider::generous().await, &[("LIMITS__TOMBSTONES", "1s")]).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    assert_eq!(world.tokenbus.call(Method::DELETE, "odd/oauth-connections/one").await.0, StatusCode::OK);
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    let subject = format!("ms.integration.oauth.{ACCOUNT}.odd.one");
+    crate::fleet::eventually("the tombstone expires", async || {
+        bus.messages("OAUTH").await.iter().all(|record| record.subject.as_str() != subject)
+    })
+    .await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+}
