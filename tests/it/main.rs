@@ -185,6 +185,8 @@ mod token_source_example;
 #[cfg(test)]
 mod token_source_scripted;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod webhooks;
 #[cfg(test)]
 mod wire;

@@ -62,6 +62,12 @@ impl Nats {
         Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
     }
 
+    /// A server on a folder that has the secrets (`local.env`) and the store of another one.
+    pub(crate) async fn on_folder(folder: TempDir) -> Self {
+        let secrets = generate(folder.path());
+        Self::on(binary(), root().join("nats/local.conf"), secrets, folder).await
+    }
+
     /// A server on that configuration, whose users have no passwords.
     pub(crate) async fn configured(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
