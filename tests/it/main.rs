@@ -41,7 +41,6 @@ mod events;
 mod events_export;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
-#[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;
 #[cfg(feature = "failpoints")]

@@ -1,13 +1,15 @@
 //! Stored values changed by hand: each is an error or is restored from its record, and no request goes to another address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::bus::Bus;
 use crate::provider::Provider;
-use crate::support::tokenbus::ACCOUNT;
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, run, settings};
 use crate::world::World;
 
 /// JSON pointers of all values inside a value, those of objects and lists included.
@@ -169,4 +171,35 @@ async fn h14_an_expired_tombstone_is_gone_and_pushes_nothing() {
     })
     .await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
+}
+
+/// Exit code and standard error of a worker that ends by itself.
+async fn serve(settings: &HashMap<String, String>) -> (Option<i32>, String) {
+    let mut command = Command::new(PROGRAM);
+    command.args(["serve", "--role", "worker"]).envs(settings).kill_on_drop(true);
+    let output = tokio::time::timeout(Duration::from_mins(1), command.output()).await.expect("it ends by itself");
+    let output = output.expect("the program starts");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_worker_starts_only_on_the_form_that_it_knows() {
+    let world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let nats = &world.tokenbus.nats;
+    let [as_worker, as_setup] = ["worker", "setup"].map(|user| settings(nats, user, &world.tokenbus.keys_file()));
+    let entries = Entries { bus: Bus::of(nats).await };
+    entries.write("$KV.oauth_meta.form", &json!(3)).await;
+    let (code, errors) = serve(&as_worker).await;
+    assert!(code == Some(1) && errors.contains("install a newer release"), "{errors}");
+    entries.write("$KV.oauth_meta.form", &json!(1)).await;
+    let (code, errors) = serve(&as_worker).await;
+    assert!(code == Some(1) && errors.contains("run `tokenbus setup` with the keyring"), "{errors}");
+
+    let before = entries.read(&format!("$KV.oauth_connections.{ACCOUNT}.odd.one")).await;
+    run(&as_setup, &["setup"]).await;
+    let meta = entries.bus.messages("KV_oauth_meta").await;
+    let form = meta.into_iter().rfind(|message| message.subject.as_str() == "$KV.oauth_meta.form");
+    assert_eq!(form.expect("it is stored").payload.as_ref(), b"2");
+    assert_eq!(entries.read(&format!("$KV.oauth_connections.{ACCOUNT}.odd.one")).await, before);
 }
