@@ -177,8 +177,14 @@ impl Call {
         subject::edge_call(self.as_str())
     }
 
+    /// Subject of the call's second try. A call that may change something has none.
+    pub(crate) fn again(self) -> Option<String> {
+        self.is_repeatable().then(|| subject::again_call(self.as_str()))
+    }
+
     pub(crate) fn parse_subject(subject: &str) -> Option<Self> {
-        subject::parse_edge_call(subject).and_then(Self::parse)
+        let again = || subject::parse_again_call(subject).and_then(Self::parse).filter(|call| call.is_repeatable());
+        subject::parse_edge_call(subject).and_then(Self::parse).or_else(again)
     }
 
     /// The HTTP operations that make this call.
@@ -218,6 +224,28 @@ impl Call {
             | Self::Keys
             | Self::KeysCreate
             | Self::KeysRevoke => SignedContent::NotSigned,
+        }
+    }
+
+    /// Returns true if two workers may carry out the call at once.
+    fn is_repeatable(self) -> bool {
+        match self {
+            Self::State
+            | Self::Whoami
+            | Self::Config
+            | Self::Configs
+            | Self::Token
+            | Self::List
+            | Self::Ready
+            | Self::Outcome
+            | Self::Ticket => true,
+            Self::Start
+            | Self::Keys
+            | Self::KeysCreate
+            | Self::KeysRevoke
+            | Self::Login
+            | Self::Refresh
+            | Self::Delete => false,
         }
     }
 

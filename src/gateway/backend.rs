@@ -37,6 +37,9 @@ use crate::subject::Account;
 const WORKER_WAIT: Duration = Duration::from_secs(2);
 /// Pause between these repetitions.
 const WORKER_RETRY: Duration = Duration::from_millis(50);
+/// Time without an answer after which a call that two workers may carry out goes to all workers. Far above the time of a read,
+/// so that few calls are sent twice, and far below [`READ_TIMEOUT`].
+const SECOND_TRY_AFTER: Duration = Duration::from_millis(1_500);
 /// Longest time for a call that only reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
@@ -123,7 +126,13 @@ impl Backend {
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
         let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
-        match self.ask(&call.subject(), context, body, timeout).await {
+        let (first, again) = (call.subject(), call.again());
+        let ask = async |subject: &str| self.ask(subject, context, body, timeout).await;
+        let answer = match &again {
+            Some(again) => first_answer(ask(&first), ask(again)).await,
+            None => ask(&first).await,
+        };
+        match answer {
             // A worker listened, so it may have queued the command, which may still succeed.
             Err(BackendError::Unavailable(NatsError::Away(_))) if call.starts_command() && self.nats.is_connected() => {
                 Err(BackendError::Deadline)
@@ -249,6 +258,26 @@ impl Backend {
             }
             pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
         }
+    }
+}
+
+/// Returns the answer of the first try, or of the second one, which begins after [`SECOND_TRY_AFTER`]. A second try that fails
+/// without an answer leaves the first one.
+async fn first_answer<T, E>(
+    first: impl Future<Output = Result<T, E>>,
+    again: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut first = Box::pin(first);
+    if let Ok(answer) = tokio::time::timeout(SECOND_TRY_AFTER, &mut first).await {
+        return answer;
+    }
+    let mut again = Box::pin(again);
+    tokio::select! {
+        answer = &mut first => answer,
+        answer = &mut again => match answer {
+            Ok(answer) => Ok(answer),
+            Err(_unanswered_or_refused) => first.await,
+        },
     }
 }
 

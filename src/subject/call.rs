@@ -108,10 +108,22 @@ pub(crate) fn edge_call(call: &str) -> String {
     format!("oauth.edge.{call}")
 }
 
-/// Subject of the one call of gateways that is not sealed: it returns the workers' public curve key and the bus's time.
+/// Subject of the second try of a gateway's call, by the call's name.
 #[must_use]
-pub(crate) fn seal_key_call() -> String {
-    edge_call("seal-key")
+pub(crate) fn again_call(call: &str) -> String {
+    format!("oauth.again.{call}")
+}
+
+/// Returns the name of the gateway's call whose second try has this subject.
+#[must_use]
+pub(crate) fn parse_again_call(subject: &str) -> Option<&str> {
+    subject.strip_prefix("oauth.again.").filter(|call| !call.contains('.'))
+}
+
+/// Subjects of both tries of the one call of gateways that is not sealed: it returns the workers' public curve key and the bus's time.
+#[must_use]
+pub(crate) fn seal_key_calls() -> [String; 2] {
+    [edge_call("seal-key"), again_call("seal-key")]
 }
 
 /// Returns the name of the gateway's call that has this subject.

@@ -52,6 +52,8 @@ pub(crate) const EVENTS: &str = "ms.oauth.*.event.*.*.*";
 pub(crate) const ADMIN_EDGE: &str = "admin";
 /// All calls of gateways.
 pub(crate) const EDGE_CALLS: &str = "oauth.edge.*";
+/// Second tries of gateways' calls, to all workers.
+pub(crate) const AGAIN_CALLS: &str = "oauth.again.*";
 /// All calls of the account ADMIN.
 pub(crate) const ADMIN_CALLS: &str = "oauth.admin.*";
 /// Request for the account's JetStream limits.

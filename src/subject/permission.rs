@@ -5,8 +5,8 @@ use std::fmt;
 
 use super::pattern::{covers, overlap};
 use super::{
-    ADMIN_CALLS, ADMIN_EDGE, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO, META,
-    NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
+    ADMIN_CALLS, ADMIN_EDGE, AGAIN_CALLS, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO,
+    META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
     direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info,
 };
 
@@ -93,7 +93,7 @@ pub(crate) fn needed_by_edge(inbox_prefix: &str, waiter: &Waiter) -> Vec<Permiss
     let configs = [Verb::Put, Verb::Delete].map(Verb::filter);
     [
         needed_by_all(inbox_prefix),
-        publish("to call workers", [EDGE_CALLS]),
+        publish("to call workers", [EDGE_CALLS, AGAIN_CALLS]),
         publish("to pass callbacks on", [exchange]),
         publish("to pass configs on", configs),
         subscribe("replies to its commands", [waiter.replies()]),
@@ -137,7 +137,7 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to read commands in progress", [message_get(OAUTH_COMMANDS)]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list stored values", ["$JS.FC.>"]),
-        subscribe("calls of gateways", [EDGE_CALLS]),
+        subscribe("calls of gateways", [EDGE_CALLS, AGAIN_CALLS]),
         subscribe("calls of the admin", [ADMIN_CALLS]),
         subscribe("calls of nodes", ["ms.oauth.*.*", "$SRV.>"]),
         subscribe("questions of other workers", [WORKER_KEYS]),
@@ -194,7 +194,7 @@ pub(crate) fn needed_by_admin(inbox_prefix: &str) -> Vec<Permission> {
     [
         needed_by_all(inbox_prefix),
         publish("to manage API keys, events and dead letters", [ADMIN_CALLS]),
-        publish("to call workers with an API key", [EDGE_CALLS]),
+        publish("to call workers with an API key", [EDGE_CALLS, AGAIN_CALLS]),
         publish("to make nodes' calls", ["ms.oauth.*.*"]),
         publish("to change configs", [Verb::Put, Verb::Delete].map(Verb::filter)),
         subscribe("replies to its commands", [Waiter::Edge(ADMIN_EDGE.to_owned()).replies()]),
@@ -219,7 +219,7 @@ pub(crate) fn forbidden_to_edge() -> Vec<Permission> {
     [
         subscribe(
             "tokens, commands and calls of all accounts",
-            ["ms.>", "oauth.edge.>", "oauth.record.>", "oauth.reply.worker.*.*"],
+            ["ms.>", "oauth.edge.>", "oauth.again.>", "oauth.record.>", "oauth.reply.worker.*.*"],
         ),
         subscribe("writes to buckets", ["$KV.>"]),
         publish("to write records or tokens", ["oauth.record.>", "ms.integration.oauth.*.*.*"]),

@@ -1,7 +1,7 @@
 //! Floods of calls: other callers are answered as before.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::client::Request;
@@ -33,7 +33,8 @@ impl Calm {
         let (fleet, worker) = Fleet::configured(&provider.url).await;
         let login = fleet.get_as(&fleet.admin_keys[1], &format!("{INTEGRATION}/oauth-login/one")).await;
         let state = crate::fleet::state_of(&login.1);
-        assert_eq!(fleet.arrive(&state, "code").await.0, 200);
+        let callback = format!("oauth-callback?code=code&state={state}");
+        assert_eq!(fleet.get_as(&fleet.admin_keys[1], &callback).await.0, 200);
         let caller = fleet.nats.connect("admin").await;
         fleet.ready().await;
         Self { fleet, caller, _worker: worker, _provider: provider }
@@ -85,4 +86,27 @@ async fn h1_malformed_headers_of_one_gateway_delay_no_call_of_another() {
         compare(async || calm.http_call().await, |goes_on| malformed(&calm.fleet, "edge", "oauth.edge.token", goes_on))
             .await;
     assert!(compared.p99 <= MOST, "{compared:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h10_a_stopped_worker_fails_no_read() {
+    let calm = Calm::start().await;
+    let stopped = calm.fleet.worker().await;
+    let _third = calm.fleet.worker().await;
+    calm.http_call().await;
+    stopped.signal("STOP");
+    stopped.stopped().await;
+    for _ in 0..12 {
+        let began = Instant::now();
+        calm.http_call().await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+    // The server has dropped the stopped worker by then.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for _ in 0..12 {
+        let began = Instant::now();
+        calm.http_call().await;
+        assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
+    }
+    stopped.signal("CONT");
 }

@@ -19,9 +19,10 @@ use crate::support::root;
 use crate::support::tokenbus::{PROGRAM, run, small_streams};
 
 /// Exports of `OAUTH`: subject, kind, position of the account's key; without one it is private.
-const EXPORTS: [(&str, &str, u8); 8] = [
+const EXPORTS: [(&str, &str, u8); 9] = [
     ("ms.integration.oauth.*.*.*.*", "service", 0),
     ("oauth.edge.*", "service", 0),
+    ("oauth.again.*", "service", 0),
     ("oauth.reply.*.*", "stream", 0),
     ("oauth.admin.*", "service", 0),
     ("oauth.node.*.*", "service", 0),

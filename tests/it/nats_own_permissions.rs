@@ -24,7 +24,7 @@ const NARROWED: (&str, &str) = (
     }, {
       user: edge2, password: $NATS_EDGE2_PASSWORD
       permissions: {
-        publish: { allow: ["oauth.edge.*", "$SYS.REQ.USER.INFO", "ms.integration.oauth.*.*.*.exchange"] }
+        publish: { allow: ["oauth.edge.*", "oauth.again.*", "$SYS.REQ.USER.INFO", "ms.integration.oauth.*.*.*.exchange"] }
         subscribe: { allow: ["oauth.reply.edge-number-two-------.*", "_INBOX_edge2.>"] }
       }
     }]"#,
@@ -155,8 +155,20 @@ fn check(
 #[tokio::test]
 async fn a_process_that_lacks_a_permission_names_it_and_does_not_start() {
     check("worker", "worker", ("\"oauth.record.*.*.*\", ", ""), "publish `oauth.record.*.*.*`").await;
-    check("worker", "worker", ("\"ms.oauth.*.*\", \"oauth.edge.*\", ", ""), "subscribe `oauth.edge.*`").await;
-    check("edge", "edge", ("\"oauth.edge.*\", \"$SYS", "\"$SYS"), "publish `oauth.edge.*`").await;
+    check(
+        "worker",
+        "worker",
+        ("\"ms.oauth.*.*\", \"oauth.edge.*\", ", "\"ms.oauth.*.*\", "),
+        "subscribe `oauth.edge.*`",
+    )
+    .await;
+    check(
+        "edge",
+        "edge",
+        ("\"oauth.edge.*\", \"oauth.again.*\", \"$SYS", "\"oauth.again.*\", \"$SYS"),
+        "publish `oauth.edge.*`",
+    )
+    .await;
     check(
         "edge",
         "edge",

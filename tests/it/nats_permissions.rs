@@ -98,6 +98,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
         "oauth.>",
         "oauth.record.>",
         "oauth.edge.*",
+        "oauth.again.*",
         "oauth.reply.>",
         "oauth.reply.worker.*.*",
         "$KV.>",
@@ -125,7 +126,7 @@ async fn e9_the_edge_reaches_commands_and_calls_and_nothing_stored() {
 #[tokio::test]
 async fn e9_the_edges_account_keeps_even_an_unlimited_edge_user_from_stored_data() {
     let open = (
-        "        publish: { allow: [\n          \"oauth.edge.*\", \"$SYS.REQ.USER.INFO\"",
+        "        publish: { allow: [\n          \"oauth.edge.*\", \"oauth.again.*\", \"$SYS.REQ.USER.INFO\"",
         "        publish: { allow: [ \">\"",
     );
     let heard = ("subscribe: { allow: [\"oauth.reply.*.*\", \"_INBOX_edge.>\"] }", "");

@@ -34,6 +34,7 @@ async fn e4_a_tenant_only_receives_its_own_records_and_events() {
         "oauth.>".to_owned(),
         "oauth.record.>".to_owned(),
         "oauth.edge.*".to_owned(),
+        "oauth.again.*".to_owned(),
         "oauth.reply.>".to_owned(),
         "$JS.>".to_owned(),
         "$JS.API.>".to_owned(),

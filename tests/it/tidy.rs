@@ -122,8 +122,16 @@ fn names_in_documents_exist() {
         read_to_string(root().join("config/default.toml")).expect("the defaults").parse().expect("they are TOML");
     let known: BTreeSet<String> = settings("", &defaults).into_iter().map(|(key, _)| key).collect();
     let sections: Vec<String> = defaults.keys().map(|section| format!("{section}.")).collect();
-    let subjects =
-        ["oauth.admin", "oauth.dead", "oauth.edge", "oauth.node", "oauth.record", "oauth.reply", "oauth.worker"];
+    let subjects = [
+        "oauth.admin",
+        "oauth.again",
+        "oauth.dead",
+        "oauth.edge",
+        "oauth.node",
+        "oauth.record",
+        "oauth.reply",
+        "oauth.worker",
+    ];
     let is_code = |name: &str| Path::new(name).extension().is_some_and(|it| it == "rs");
     let code: Vec<PathBuf> = all_sources().map(|(path, _)| path).collect();
     let documents = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "nats/README.md"];

@@ -9,12 +9,12 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::{READ_TIMEOUT, request};
+use super::{READ_TIMEOUT, first_answer, request};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
 use crate::seal::{SealError, SharedKey};
-use crate::subject::seal_key_call;
+use crate::subject::seal_key_calls;
 use crate::system;
 
 /// Age at which a session key is replaced. A key that leaks opens no calls of another hour.
@@ -131,7 +131,9 @@ impl Sessions {
         if let Some(session) = current.as_ref().filter(|session| session.made.elapsed() < SESSION_AGE) {
             return Ok(Ok(Arc::clone(session)));
         }
-        let answer = request(nats, &seal_key_call(), &Bytes::new(), READ_TIMEOUT).await?;
+        let [first, again] = seal_key_calls();
+        let ask = async |subject: String| request(nats, &subject, &Bytes::new(), READ_TIMEOUT).await;
+        let answer = first_answer(ask(first), ask(again)).await?;
         let session = self.begin(&answer.payload).map(Arc::new);
         if let Ok(session) = &session {
             *current = Some(Arc::clone(session));

@@ -26,7 +26,11 @@ use crate::worker::context::Context;
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
-    let subscriptions = vec![Subscription { subject: subject::EDGE_CALLS.to_owned(), queue: Some(QUEUE) }];
+    // Second tries reach all workers: the one that has the first try may be stopped.
+    let subscriptions = vec![
+        Subscription { subject: subject::EDGE_CALLS.to_owned(), queue: Some(QUEUE) },
+        Subscription { subject: subject::AGAIN_CALLS.to_owned(), queue: None },
+    ];
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
     let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
     receiver.run(|message| running.start(message, answer), stop).await;

@@ -21,7 +21,7 @@ pub(super) async fn answer<F>(
 where
     F: Future<Output = WorkerReply>,
 {
-    if message.subject == subject::seal_key_call() {
+    if subject::seal_key_calls().contains(&message.subject) {
         let seal_to = context.store.keyring.seal_to();
         return payload(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
     }
