@@ -11,6 +11,7 @@ mod consumer;
 pub(crate) mod context;
 mod delivery;
 mod job;
+mod lease;
 mod prepare;
 mod provider_calls;
 mod restart;

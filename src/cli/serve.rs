@@ -33,7 +33,7 @@ use crate::subject::Account;
 use crate::subject::permission;
 use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
-use crate::worker::context::{self, Context, Measures, PendingLogins, Wakeups};
+use crate::worker::context::{self, Context, Measures, PendingLogins, Shares, UnsentRefreshes, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider, telemetry};
 
@@ -125,6 +125,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         wakeups: Wakeups::default(),
         limits: context::Limits {
             refreshes: RefreshLimiter::new(config.refresh.concurrency, config.refresh.rate),
+            shares: Shares::new(config.worker.concurrency),
+            unsent: UnsentRefreshes::default(),
             pending_logins: PendingLogins::default(),
             connections: context::ConnectionCounts::default(),
             events: context::EventBuckets::default(),

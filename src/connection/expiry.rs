@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::{OauthConnection, Status};
 
 /// Shortest time between a scheduled refresh and the expiry, so that a refresh that fails can be tried again before the token
-/// expires. Tokens that live for less than two minutes are refreshed at half their lifetime.
-pub(crate) const MIN_MARGIN: Duration = Duration::from_mins(1);
+/// expires. Longer than the hold of a refresh whose worker died. Tokens that live for less than four minutes are refreshed at
+/// half their lifetime.
+pub(crate) const MIN_MARGIN: Duration = Duration::from_mins(2);
 
 impl OauthConnection {
     /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now and `min_interval` after

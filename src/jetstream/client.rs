@@ -193,7 +193,7 @@ impl Nats {
                 NatsError::not_sent_because("no service listens on the subject of a request")(error)
             }
             RequestErrorKind::MaxPayloadExceeded => {
-                NatsError::refused(10_054, "message is larger than the server takes".to_owned())
+                NatsError::Refused { code: 10_054, description: "message is larger than the server takes".to_owned() }
             }
             RequestErrorKind::TimedOut | RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
                 NatsError::away_because("a request may have been carried out")(error)
@@ -290,7 +290,7 @@ mod tests {
         );
         check(
             r#"{"error":{"code":503,"err_code":10077,"description":"no space left on device"}}"#,
-            "refused by the server: no space left on device (10077)",
+            "refused by the server for now: no space left on device (10077)",
         );
         check(
             r#"{"error":{"code":409,"err_code":10158,"description":"x"}}"#,

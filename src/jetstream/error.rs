@@ -26,6 +26,10 @@ pub enum NatsError {
     /// The server is still storing an earlier message with the same message id (10158).
     #[error("the same message is being stored at this moment")]
     InFlight,
+    /// The server cannot store or read this now: no space, a limit of the stream, or no leader. The same request may succeed
+    /// later.
+    #[error("refused by the server for now: {description} ({code})")]
+    RefusedForNow { code: u64, description: String },
     /// Any other JetStream error.
     #[error("refused by the server: {description} ({code})")]
     Refused { code: u64, description: String },
@@ -59,6 +63,14 @@ impl Error for Unavailable {
     }
 }
 
+/// Codes of refusals that end when space is free again or a leader is elected: limits of the account, the server and the
+/// stream (10002, 10023, 10028, 10047, 10054, 10077), a cluster or stream without a leader (10004, 10007 to 10009, 10039,
+/// 10041, 10076, 10118, 10119, 10163, 10194, 10195), and too many requests (10167).
+const FOR_NOW: [u64; 19] = [
+    10_002, 10_004, 10_007, 10_008, 10_009, 10_023, 10_028, 10_039, 10_041, 10_047, 10_054, 10_076, 10_077, 10_118,
+    10_119, 10_163, 10_167, 10_194, 10_195,
+];
+
 impl NatsError {
     pub(crate) fn away(request: &'static str) -> Self {
         Self::Away(Unavailable { request, cause: None })
@@ -83,14 +95,14 @@ impl NatsError {
         Self::Unreadable(cause.into())
     }
 
-    /// Returns true if the bus is not available, so that the same request may succeed later.
+    /// Returns true if the bus is not available or refuses for now, so that the same request may succeed later.
     pub(crate) fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::NotSent(_))
+        matches!(self, Self::Away(_) | Self::NotSent(_) | Self::RefusedForNow { .. })
     }
 
     /// Returns true if the stream, the account or the disk is full.
     pub(super) fn is_lack_of_space(&self) -> bool {
-        matches!(self, Self::Refused { code: 10_002 | 10_023 | 10_047 | 10_077, .. })
+        matches!(self, Self::RefusedForNow { code: 10_002 | 10_023 | 10_047 | 10_077, .. })
     }
 
     /// Sorts a JetStream error by its code.
@@ -100,6 +112,7 @@ impl NatsError {
             // The server uses this code for every limit of a stream and tells them apart only by their text.
             10_077 if description.contains("per subject") => Self::Occupied,
             10_158 => Self::InFlight,
+            code if FOR_NOW.contains(&code) => Self::RefusedForNow { code, description },
             code => Self::Refused { code, description },
         }
     }

@@ -31,7 +31,7 @@ pub(crate) struct NewRecord {
     pub body: Bytes,
 }
 
-/// Time to keep trying while the bus is away. Long, because the tokens that a provider has just issued exist nowhere else.
+/// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens that a provider has just issued exist nowhere else.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when
@@ -60,21 +60,31 @@ pub(crate) fn was_written_by(record: &StreamMessage, command_id: &str) -> bool {
     header(&record.headers, HEADER_COMMAND) == command_id
 }
 
-/// Writes a record, and keeps trying for [`RETRY_FOR`] while the bus is away. After an error the record may be stored.
-pub(crate) async fn write(nats: &Nats, record: NewRecord) -> Result<Written, NatsError> {
+/// Writes a record. Only another writer's record ends this early: while the bus is away, or the server refuses for any other
+/// reason, tries again as long as `is_held` returns true, and then for [`RETRY_FOR`]. After an error the record may be stored.
+pub(crate) async fn write(nats: &Nats, record: NewRecord, is_held: impl Fn() -> bool) -> Result<Written, NatsError> {
     let NewRecord { publish_to, subject, command_id, replaces, mut headers, body } = record;
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
-    let deadline = Instant::now() + RETRY_FOR;
+    let mut deadline = Instant::now() + RETRY_FOR;
+    let mut failures = 0_u32;
     let Tried { newest, acked } = loop {
-        match try_write(nats, &publish_to, &subject, &headers, &body).await {
-            Err(error) if error.is_unavailable() && Instant::now() < deadline => {
-                warn!("record not confirmed: {error}; trying again");
-                tokio::time::sleep(RETRY_PAUSE).await;
-            }
-            tried => break tried?,
+        let error = match try_write(nats, &publish_to, &subject, &headers, &body).await {
+            Ok(tried) if tried.is_unsettled(replaces) => NatsError::InFlight,
+            Ok(tried) => break tried,
+            Err(error) => error,
+        };
+        if is_held() {
+            deadline = Instant::now() + RETRY_FOR;
+        } else if Instant::now() >= deadline {
+            return Err(error);
         }
+        failures += 1;
+        if failures.is_power_of_two() {
+            warn!("record not confirmed: {error}; trying again");
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
     };
     Ok(match (newest.filter(|record| was_written_by(record, &command_id)), acked) {
         (Some(record), _) => Written::Stored(record),
@@ -88,6 +98,14 @@ struct Tried {
     newest: Option<StreamMessage>,
     /// The sequence at which the server says that it has stored this record.
     acked: Option<u64>,
+}
+
+impl Tried {
+    /// Returns true if the record was refused although the newest one is still the one to replace: the server is storing an
+    /// earlier try, or a new leader has not caught up.
+    fn is_unsettled(&self, replaces: u64) -> bool {
+        self.acked.is_none() && self.newest.as_ref().map_or(0, |newest| newest.sequence) == replaces
+    }
 }
 
 async fn try_write(

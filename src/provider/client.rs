@@ -1,14 +1,17 @@
 //! The HTTP client for providers. Sends a request once and reads a bounded response. Follows no redirect, uses no proxy
 //! from the environment, and connects only to addresses that the [`Guard`] allows.
 
+mod conditional;
 mod response;
 
+use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Certificate, Proxy, Response, redirect};
+use reqwest::{Body, Certificate, Proxy, Response, redirect};
 use url::Url;
 
+use self::conditional::Conditional;
 use self::response::{ProviderResponse, read_response};
 use super::ProviderError;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
@@ -19,6 +22,9 @@ const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
 /// Default limit for one request, from connecting to the last byte of the response.
 pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after a timeout for what the socket already holds. A process that was stopped finds its timers over before it has
+/// read the response that arrived meanwhile, and that response may hold the only new tokens.
+const HAND_OVER: Duration = Duration::from_millis(250);
 
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -50,6 +56,7 @@ impl Default for Settings {
 pub(crate) struct Client {
     http: reqwest::Client,
     guard: Guard,
+    total_timeout: Duration,
 }
 
 impl Client {
@@ -61,23 +68,41 @@ impl Client {
 
     fn with_lookup(settings: &Settings, lookup: Lookup) -> Result<Self, ProviderError> {
         let http = http_client(settings, lookup).map_err(|error| ProviderError::Setup(error.into()))?;
-        Ok(Self { http, guard: settings.guard.clone() })
+        Ok(Self { http, guard: settings.guard.clone(), total_timeout: settings.total_timeout })
     }
 
     /// Sends a request once and returns the response with any status, redirects included.
     pub(crate) async fn send(&self, request: PostRequest) -> Result<ProviderResponse, ProviderError> {
-        read_response(self.post(request).await?).await
+        self.send_if(request, || true).await
+    }
+
+    /// Does the same if `may_send` returns true. It is asked when the connection is open, directly before the body leaves, so
+    /// that no time passes in between.
+    ///
+    /// # Errors
+    /// As [`Client::send`]. If `may_send` returned false, the provider has received no body.
+    pub(crate) async fn send_if(
+        &self,
+        request: PostRequest,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<ProviderResponse, ProviderError> {
+        within(self.total_timeout, async { read_response(self.post(request, may_send).await?).await }).await
     }
 
     /// Sends a request once and returns the response's status without waiting for the body.
     pub(crate) async fn send_for_status(&self, request: PostRequest) -> Result<u16, ProviderError> {
-        Ok(self.post(request).await?.status().as_u16())
+        within(self.total_timeout, async { Ok(self.post(request, || true).await?.status().as_u16()) }).await
     }
 
-    async fn post(&self, request: PostRequest) -> Result<Response, ProviderError> {
+    async fn post(
+        &self,
+        request: PostRequest,
+        may_send: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Response, ProviderError> {
         let PostRequest { url, headers, content_type, body } = request;
         self.guard.check_url(&url).map_err(ProviderError::Refused)?;
-        let mut builder = self.http.post(url).header(CONTENT_TYPE, content_type).body(body.expose().to_owned());
+        let body = Body::wrap(Conditional::new(body.expose().to_owned().into(), may_send));
+        let mut builder = self.http.post(url).header(CONTENT_TYPE, content_type).body(body);
         for (name, value) in headers {
             let mut value = HeaderValue::from_str(value.expose())?;
             value.set_sensitive(name == AUTHORIZATION.as_str());
@@ -89,12 +114,26 @@ impl Client {
     /// Fetches a public document under the same rules.
     pub(crate) async fn get(&self, url: Url) -> Result<ProviderResponse, ProviderError> {
         self.guard.check_url(&url).map_err(ProviderError::Refused)?;
-        read_response(self.http.get(url).send().await.map_err(ProviderError::from_send)?).await
+        let fetched = async { read_response(self.http.get(url).send().await.map_err(ProviderError::from_send)?).await };
+        within(self.total_timeout, fetched).await
     }
 }
 
+/// Runs a request for at most `limit` and [`HAND_OVER`].
+pub(crate) async fn within<T, E: From<ProviderError>>(
+    limit: Duration,
+    request: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let mut request = pin!(request);
+    if let Ok(done) = tokio::time::timeout(limit, &mut request).await {
+        return done;
+    }
+    let handed_over = tokio::time::timeout(HAND_OVER, request).await;
+    handed_over.unwrap_or_else(|elapsed| Err(ProviderError::timed_out(elapsed).into()))
+}
+
 fn http_client(settings: &Settings, lookup: Lookup) -> Result<reqwest::Client, reqwest::Error> {
-    let Settings { guard, connect_timeout, total_timeout, extra_ca_pem, proxy } = settings;
+    let Settings { guard, connect_timeout, total_timeout: _, extra_ca_pem, proxy } = settings;
     let proxy_host = proxy.as_ref().and_then(Url::host_str).map(str::to_owned);
     let mut builder = reqwest::Client::builder()
         .https_only(!guard.allow_insecure_urls)
@@ -105,7 +144,6 @@ fn http_client(settings: &Settings, lookup: Lookup) -> Result<reqwest::Client, r
         .no_proxy()
         .http1_only()
         .connect_timeout(*connect_timeout)
-        .timeout(*total_timeout)
         .pool_idle_timeout(POOL_IDLE)
         .pool_max_idle_per_host(POOL_PER_HOST)
         .user_agent(concat!("tokenbus/", env!("CARGO_PKG_VERSION")))

@@ -35,6 +35,8 @@ pub(crate) const META_REPAIR: &str = "repair";
 
 /// Key in [`META`]: written to find out whether the server has room again.
 pub(crate) const META_ROOM: &str = "room";
+/// Key in [`META`]: written to find out whether the server has a majority.
+pub(crate) const META_MAJORITY: &str = "majority";
 
 /// Subjects that the stream `OAUTH` accepts; it stores their messages under [`RECORDS_STORED`].
 pub(crate) const RECORDS_IN: &str = "oauth.record.>";

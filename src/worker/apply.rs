@@ -1,7 +1,8 @@
 //! A connection's new state: its record, and everything that follows from the record.
 //!
 //! The record is the durable state. [`apply_record`] derives KV, the event and the schedule from the record alone, so any
-//! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to.
+//! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to. A worker that
+//! was stopped after the record leaves the rest to the next one ([`Lease`](super::lease::Lease)).
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -67,8 +68,11 @@ pub(super) async fn write_record(
             headers: headers.clone(),
             body: body.clone(),
         };
-        match records::write(&context.nats, record).await? {
-            Written::Stored(record) => return Ok(Recorded::Newest(record)),
+        match records::write(&context.nats, record, || job.lease.is_held()).await? {
+            Written::Stored(record) => {
+                job.lease.record_stored();
+                return Ok(Recorded::Newest(record));
+            }
             Written::Replaced { .. } => return Ok(Recorded::Superseded),
             Written::Superseded => {}
         }
@@ -91,6 +95,7 @@ pub(super) async fn apply_record(
 ) -> Result<OauthConnection, StoreError> {
     let stored = context.store.connection_of(key, record)?;
     let connection = stored.connection.clone();
+    job.lease.check()?;
     // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
     //    crash after this: the next worker finds this record's state in KV and leaves it. After a deletion the tokens
     //    are gone from KV, so the next worker cannot ask the provider again; the reason of its event is
@@ -103,6 +108,7 @@ pub(super) async fn apply_record(
     (event.sequence, event.reason, event.expiry) = (Some(record.sequence), details.reason, connection.expiry);
     job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
+    job.lease.check()?;
     // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place
     //    of this one.
     schedule_next(context, key, &connection).await?;

@@ -1,12 +1,13 @@
 //! Pulls messages and handles a bounded number of them at once.
 //!
-//! - Each verb has its own consumer and its own permits, so that slow refreshes never delay a login.
+//! - Each verb has its own consumer and its own permits, so that slow refreshes never delay a login. Callbacks and deletions
+//!   have [`Shares`] too, so that those of one provider or account never delay others.
 //! - A worker pulls only as many messages as it has free permits. A message without a permit would wait here while
 //!   its ack wait runs out, although another worker may have a free one.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::PullConsumer;
@@ -20,17 +21,27 @@ use crate::jetstream::{Nats, NatsError};
 use crate::protocol::commands as queue;
 use crate::subject::Verb;
 use crate::worker::background::queues;
-use crate::worker::context::Context;
+use crate::worker::context::{Context, Shares};
 use crate::worker::delivery;
 use crate::worker::restart::run_until_stopped;
 
 /// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull, and the worker
 /// notices that only when this time is over (see [`queue::pull`]).
 pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(5);
+/// Interval at which a waiting pull looks at the clock.
+const LOOK: Duration = Duration::from_millis(250);
+/// A wait this much longer than [`LOOK`] means that the process stood still. Long, because a busy machine delays it too, and
+/// shorter than the ack wait by more than a progress report needs.
+const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// Takes commands of one verb until `stop` is cancelled, then waits for those in progress.
 pub(super) async fn run(context: Arc<Context>, verb: Verb, stop: CancellationToken) {
-    let puller = Puller::new(context.config.worker.concurrency);
+    let concurrency = context.config.worker.concurrency;
+    let puller = match verb {
+        // Those that have no share yet wait in memory.
+        Verb::Exchange | Verb::Revoke => Puller::new(Shares::in_memory(concurrency)),
+        Verb::Refresh | Verb::Put | Verb::Delete => Puller::new(concurrency),
+    };
     run_until_stopped(&stop, &format!("take commands ({verb})"), || take_commands(&context, verb, &puller)).await;
     if !puller.drain(context.config.worker.drain).await {
         warn!(%verb, "stopped with commands in progress; the server delivers them again to other workers");
@@ -44,9 +55,9 @@ async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> N
         Ok(consumer) => consumer,
         Err(error) => return queues::check_after(context, error),
     };
-    let process = |message| {
+    let process = |message, since| {
         let context = Arc::clone(context);
-        async move { delivery::process(&context, message).await }
+        async move { delivery::process(&context, message, since).await }
     };
     loop {
         context.clock.usable().await;
@@ -67,29 +78,40 @@ impl Puller {
         Self { permits: Arc::new(Semaphore::new(concurrency)), in_progress: TaskTracker::new() }
     }
 
-    /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull.
+    /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull, with a time at which the
+    /// message had not been delivered yet.
     pub(super) async fn pull<H>(
         &self,
         nats: &Nats,
         consumer: &PullConsumer,
-        handle: impl Fn(Message) -> H,
+        handle: impl Fn(Message, Instant) -> H,
     ) -> Result<(), NatsError>
     where
         H: Future<Output = ()> + Send + 'static,
     {
         drop(self.permits.acquire().await);
         let limit = self.permits.available_permits().max(1);
+        let mut since = Instant::now();
         let mut batch = queue::pull(nats, consumer, limit, PULL_EXPIRES).await?;
-        while let Some(message) = batch.next().await {
+        loop {
+            let next = tokio::time::timeout(LOOK, batch.next()).await;
+            // Messages may have waited in the socket while the process stood still.
+            let now = Instant::now();
+            let stood_still = now.duration_since(since) > LOOK + STOOD_STILL;
+            let Ok(next) = next else {
+                since = if stood_still { since } else { now };
+                continue;
+            };
+            let Some(message) = next else { return Ok(()) };
             let message = message.map_err(NatsError::away_because("a pull ended early"))?;
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ok(()) };
-            let handled = handle(message);
+            let handled = handle(message, since);
+            since = if stood_still { since } else { now };
             self.in_progress.spawn(async move {
                 handled.await;
                 drop(permit);
             });
         }
-        Ok(())
     }
 
     /// Waits for the messages in progress. Returns true if all of them ended in time.

@@ -5,6 +5,8 @@ mod pending_logins;
 mod quotas;
 mod room;
 mod sessions;
+mod shares;
+mod unsent;
 mod wakeups;
 
 use std::sync::Arc;
@@ -17,6 +19,8 @@ pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::quotas::{ConnectionCounts, EventBuckets};
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;
+pub(crate) use self::shares::{Share, Shares};
+pub(crate) use self::unsent::UnsentRefreshes;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -58,6 +62,8 @@ pub(crate) struct Context {
 /// Limits that calls and commands of this process share.
 pub(crate) struct Limits {
     pub(crate) refreshes: RefreshLimiter,
+    pub(crate) shares: Shares,
+    pub(crate) unsent: UnsentRefreshes,
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,

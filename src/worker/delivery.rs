@@ -1,14 +1,16 @@
 //! One delivery of a command, from the message to its one confirmed ack.
 //!
 //! - A worker reports progress on its command every [`PROGRESS_INTERVAL`]. When it falls silent for
-//!   [`ACK_WAIT`](crate::protocol::topology::ACK_WAIT), the server delivers the command again, to any worker.
+//!   [`ACK_WAIT`](crate::protocol::topology::ACK_WAIT), the server delivers the command again, to any worker. The silent
+//!   worker finds its [`Lease`] lost when it continues, and leaves the command alone.
 //! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its
 //!   subject. Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
+//! - A command whose record is stored is never given up.
 //! - Every message ends in exactly one confirmed ack, even one that cannot be read. The one exception is
 //!   [`Outcome::DeliveryLost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{AckKind, Message};
 use fail::fail_point;
@@ -17,40 +19,49 @@ use tracing::{Instrument as _, error, info, warn};
 use crate::command::Work;
 use crate::jetstream::Nats;
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
-use crate::protocol::commands as queue;
+use crate::protocol::{commands as queue, records};
 use crate::store::StoreError;
-use crate::subject::Verb;
+use crate::subject::{CommandSubject, Verb, config_subject};
 use crate::system;
 use crate::worker::commands::configure::Change;
 use crate::worker::commands::{configure, exchange, refresh, revoke};
-use crate::worker::context::Context;
+use crate::worker::context::{Context, Share};
 use crate::worker::job::Job;
+use crate::worker::lease::Lease;
 use crate::worker::rpc::status::Failure;
 
-/// Interval of progress reports to the server. Two of them fit into the ack wait of 5 s, so that one may be late.
+/// Interval of progress reports to the server. After one without an answer, which takes 1.5 s to notice, a second one fits
+/// into the ack wait of 5 s.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
+/// Pause after a progress report without an answer.
+const PROGRESS_RETRY: Duration = Duration::from_millis(250);
 /// Deliveries after which a permanent failure ends its command. More than one, because a server that is restoring a
 /// stream refuses for a while.
 const PERMANENT_FAILURE_DELIVERIES: i64 = 3;
 /// Pause before a given-up command is delivered again, if its dead letter could not be stored.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 
-/// Handles one delivery.
-pub(super) async fn process(context: &Context, message: Message) {
-    let delivered = message.info().map_or(1, |info| info.delivered);
-    let (job, work) = match Job::parse(&context.store.keyring, &message, context.config.events.client_address) {
+/// Part of the gateway's deadline that is left for the answer to travel.
+const ANSWER_TRAVEL: Duration = Duration::from_secs(1);
+/// Wait before another try of a callback or deletion that found no share.
+const SHARE_RETRY: Duration = Duration::from_secs(2);
+
+/// Handles one delivery, which took place after `since`.
+pub(super) async fn process(context: &Context, message: Message, since: Instant) {
+    let lease = Lease::since(since);
+    let (job, work) = match Job::parse(&context.store.keyring, &message, lease, context.config.events.client_address) {
         Ok(parsed) => parsed,
         Err(error) => return reject(context, &message, None, &error.to_string()).await,
     };
-    if delivered > 1 {
+    if job.is_redelivery() {
         context.measures.redelivered.inc();
     }
     context.measures.running.inc();
-    let span = job.span(delivered);
+    let span = job.span();
     async {
         let outcome = tokio::select! {
-            outcome = run(context, &job, work, delivered) => outcome,
-            never = report_progress(&message) => match never {},
+            outcome = run(context, &job, work) => outcome,
+            never = report_progress(&context.nats, &message, &job.lease) => match never {},
         };
         conclude(context, &message, &job, outcome).await;
     }
@@ -59,10 +70,15 @@ pub(super) async fn process(context: &Context, message: Message) {
     context.measures.running.dec();
 }
 
-async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcome {
-    if delivered > MAX_DELIVERIES {
+async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
+    let delivered = job.delivered;
+    if delivered > MAX_DELIVERIES && !has_record(context, job).await {
         return Outcome::Reject("delivered too often".to_owned());
     }
+    let _share = match share(context, job).await {
+        Ok(share) => share,
+        Err(outcome) => return outcome,
+    };
     let done = match work {
         Work::Exchange { query, cookies, credential } => {
             let callback = exchange::Callback { query: &query, credential: credential.as_ref(), cookies: &cookies };
@@ -81,13 +97,57 @@ async fn run(context: &Context, job: &Job, work: Work, delivered: i64) -> Outcom
         Work::Put { credential, config } => configure::run(context, job, &credential, Change::Put(&config)).await,
         Work::Delete { credential } => configure::run(context, job, &credential, Change::Delete).await,
     };
+    if job.lease.check().is_err() {
+        return Outcome::DeliveryLost;
+    }
     match done {
         Ok(reply) => Outcome::Done(reply),
         Err(StoreError::DeliveryLost) => Outcome::DeliveryLost,
-        Err(error) if error.is_permanent_for_command() && delivered >= PERMANENT_FAILURE_DELIVERIES => {
+        Err(error)
+            if error.is_permanent_for_command()
+                && delivered >= PERMANENT_FAILURE_DELIVERIES
+                && !has_record(context, job).await =>
+        {
             Outcome::Reject(error.to_string())
         }
         Err(error) => Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
+    }
+}
+
+/// Waits until a callback or deletion may run, at most until its caller's deadline. At its first delivery it then ends with a
+/// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns.
+async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
+    let CommandSubject { account, integration, verb, .. } = &job.subject;
+    if !matches!(verb, Verb::Exchange | Verb::Revoke) {
+        return Ok(None);
+    }
+    let (shares, deadline) = (&context.limits.shares, context.config.http.deadline);
+    let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 2);
+    if let Some(waits) = shares.enter(account, integration)
+        && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
+    {
+        return Ok(Some(waits.and(runs)));
+    }
+    if job.is_redelivery() {
+        return Err(Outcome::Retry(
+            SHARE_RETRY,
+            "too many commands of its integration or account are running".to_owned(),
+        ));
+    }
+    let text = "too many logins and deletions of this integration or account are in progress; try again";
+    Err(Outcome::Done(Failure::Busy.answer_after(text, SHARE_RETRY)))
+}
+
+/// Returns true if the command's record is the newest, or if that is not known: such a command is never given up, because its
+/// KV entry, event or schedule may be missing.
+async fn has_record(context: &Context, job: &Job) -> bool {
+    let subject = job.subject.key().map_or_else(|| config_subject(&job.subject.integration), |key| key.subject());
+    match records::last(&context.nats, &subject).await {
+        Ok(newest) => newest.is_some_and(|record| records::was_written_by(&record, &job.id)),
+        Err(error) => {
+            warn!("cannot look for the command's record: {error}; the command stays on the queue");
+            true
+        }
     }
 }
 
@@ -104,6 +164,7 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash
             //    after this changes nothing.
             confirm(nats, message, AckKind::Ack).await;
+            context.limits.unsent.end(&job.id);
             fail_point!("delivery_2_acked");
         }
         Outcome::DeliveryLost => warn!("this delivery took too long; another worker has the command"),
@@ -144,11 +205,20 @@ async fn confirm(nats: &Nats, message: &Message, kind: AckKind) {
     }
 }
 
-async fn report_progress(message: &Message) -> Infallible {
+async fn report_progress(nats: &Nats, message: &Message, lease: &Lease) -> Infallible {
+    let mut pause = PROGRESS_INTERVAL;
     loop {
-        tokio::time::sleep(PROGRESS_INTERVAL).await;
-        if let Err(error) = message.ack_with(AckKind::Progress).await {
-            warn!("cannot report that the command is in progress: {error}");
-        }
+        tokio::time::sleep(pause).await;
+        let sent = Instant::now();
+        pause = match queue::confirm(nats, message, AckKind::Progress).await {
+            Ok(()) => {
+                lease.renew(sent);
+                PROGRESS_INTERVAL
+            }
+            Err(error) => {
+                warn!("cannot report that the command is in progress: {error}");
+                PROGRESS_RETRY
+            }
+        };
     }
 }

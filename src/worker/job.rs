@@ -1,5 +1,7 @@
 //! A command from the queue, opened.
 
+use std::sync::Arc;
+
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::Message;
@@ -18,6 +20,7 @@ use crate::seal::{Keyring, SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 use crate::worker::context::Context;
+use crate::worker::lease::Lease;
 
 pub(super) struct Job {
     pub(super) subject: CommandSubject,
@@ -28,8 +31,10 @@ pub(super) struct Job {
     pub(super) origin: Origin,
     /// The part of it that events show.
     event_origin: Origin,
+    /// Number of the delivery: 1 for the first.
+    pub(super) delivered: i64,
+    pub(super) lease: Arc<Lease>,
     queued: Timestamp,
-    is_redelivery: bool,
     /// Subject of the answer, and the key that seals it.
     reply: Option<(String, SharedKey)>,
     traceparent: String,
@@ -49,10 +54,11 @@ pub(super) enum UnreadableCommand {
 }
 
 impl Job {
-    /// Opens a message. `shows_address` is the setting `events.client_address`.
+    /// Opens a message, which this delivery holds by `lease`. `shows_address` is the setting `events.client_address`.
     pub(super) fn parse(
         keyring: &Keyring,
         message: &Message,
+        lease: Lease,
         shows_address: bool,
     ) -> Result<(Self, Work), UnreadableCommand> {
         let subject = CommandSubject::parse(&message.subject)?;
@@ -69,7 +75,7 @@ impl Job {
         let event_origin = origin.for_events(shows_address);
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| (reply.to_owned(), answer_key));
-        let is_redelivery = message.info().is_ok_and(|info| info.delivered > 1);
+        let (delivered, lease) = (message.info().map_or(1, |info| info.delivered), Arc::new(lease));
         Ok((
             Self {
                 subject,
@@ -77,8 +83,9 @@ impl Job {
                 from_worker,
                 origin,
                 event_origin,
+                delivered,
+                lease,
                 queued,
-                is_redelivery,
                 reply,
                 traceparent,
             },
@@ -89,14 +96,14 @@ impl Job {
     /// Returns true if this is a redelivery that comes too late: another command's record was written after this
     /// command was queued.
     pub(super) fn is_superseded_by(&self, newest: &StreamMessage) -> bool {
-        self.is_redelivery
+        self.is_redelivery()
             && newest.time.unix_timestamp_nanos() > self.queued.as_nanosecond()
             && !records::was_written_by(newest, &self.id)
     }
 
     /// Returns true if this worker or another one has had the command before.
     pub(super) fn is_redelivery(&self) -> bool {
-        self.is_redelivery
+        self.delivered > 1
     }
 
     /// Returns the purpose that a credential in this command must have been sent for.
@@ -104,7 +111,8 @@ impl Job {
         Purpose::Command { subject: &self.subject, id: &self.id, queued: self.queued, content }
     }
 
-    pub(super) fn span(&self, delivered: i64) -> Span {
+    pub(super) fn span(&self) -> Span {
+        let delivered = self.delivered;
         let CommandSubject { account, integration, name, verb } = &self.subject;
         let name = name.as_ref().map_or("_", subject::ConnectionName::as_str);
         info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
@@ -123,8 +131,10 @@ impl Job {
         }
     }
 
-    /// Publishes an event, once of its kind for this command.
+    /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a
+    /// delivery that is lost publishes none.
     pub(super) async fn publish_event(&self, context: &Context, event: &Event<'_>) -> Result<(), StoreError> {
+        self.lease.check()?;
         let event = event.clone().from(&self.event_origin);
         Ok(context.publish_event(&self.subject.account, &event, Some(&self.id)).await?)
     }

@@ -6,14 +6,16 @@
 pub(crate) mod revocation;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::PostRequest;
 use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
-use crate::provider::{ProviderError, TOTAL_TIMEOUT};
+use crate::provider::{self, ProviderError, TOTAL_TIMEOUT};
 use crate::system;
 use crate::worker::context::Context;
+use crate::worker::lease::Lease;
 
 /// Reason why a token request returned no tokens.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +25,7 @@ pub(crate) enum NoTokens {
     Request(RequestError),
     /// The request may have arrived.
     #[error(transparent)]
-    Unreachable(ProviderError),
+    Unreachable(#[from] ProviderError),
     #[error("{error}")]
     Refused {
         #[source]
@@ -51,21 +53,21 @@ impl NoTokens {
     }
 }
 
-/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. The hold of an interrupted
-/// refresh (`commands/refresh.rs`) relies on this limit.
+/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. Sends nothing once the lease is lost.
 pub(super) async fn request_tokens(
     context: &Context,
+    lease: &Arc<Lease>,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
-    let tried = tokio::time::timeout(TOTAL_TIMEOUT, try_each_secret(context, config, variables, build)).await;
-    tried.unwrap_or_else(|elapsed| Err(NoTokens::Unreachable(ProviderError::timed_out(elapsed))))
+    provider::within(TOTAL_TIMEOUT, try_each_secret(context, lease, config, variables, build)).await
 }
 
 /// Sends the request with each of the client's secrets in turn, until the provider does not reject the client.
 async fn try_each_secret(
     context: &Context,
+    lease: &Arc<Lease>,
     config: &IntegrationOauthConfig,
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
@@ -76,9 +78,10 @@ async fn try_each_secret(
         let auth = ClientAuthentication::of(config, attempt, variables, context.clock.now(), &system::random_id());
         let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
         let began = Instant::now();
-        let sent = context.provider.send(build(&auth).map_err(NoTokens::Request)?).await;
+        let held = Arc::clone(lease);
+        let sent = context.provider.send_if(build(&auth).map_err(NoTokens::Request)?, move || held.is_held()).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
-        let response = sent.map_err(NoTokens::Unreachable)?;
+        let response = sent?;
         let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);
         match token::parse_response(response.status, content_type, &response.body, config, context.clock.now()) {
             Ok(tokens) => return Ok(tokens),

@@ -17,6 +17,16 @@ use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 use crate::world::INTEGRATION;
 
+/// The limit by which a stream refuses writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// No message may have more than a byte.
+    Size,
+    /// The stream holds as many messages as it may: replacements are accepted.
+    Messages,
+    Bytes,
+}
+
 /// Reads the stored messages as the workers' NATS user.
 pub(crate) struct Bus {
     pub(crate) client: Client,
@@ -69,7 +79,24 @@ impl Bus {
 
     /// Sets the most messages that a stream may hold; -1 for no limit.
     pub(crate) async fn limit(&self, nats: &Nats, name: &str, most: i64) {
-        let config = stream::Config { max_messages: most, ..self.info(name).await.config };
+        Self::configure(nats, stream::Config { max_messages: most, ..self.info(name).await.config }).await;
+    }
+
+    /// Makes a stream refuse every write from now on. Returns the config to restore.
+    pub(crate) async fn refuse(&self, nats: &Nats, name: &str, limit: Limit) -> stream::Config {
+        let stream::Info { config: before, state, .. } = self.info(name).await;
+        let mut config = stream::Config { discard: stream::DiscardPolicy::New, ..before.clone() };
+        match limit {
+            Limit::Size => config.max_message_size = 1,
+            Limit::Messages => config.max_messages = i64::try_from(state.messages).expect("a small number").max(1),
+            Limit::Bytes => config.max_bytes = i64::try_from(state.bytes).expect("a small number").max(1),
+        }
+        Self::configure(nats, config).await;
+        before
+    }
+
+    /// Sets a stream's config.
+    pub(crate) async fn configure(nats: &Nats, config: stream::Config) {
         jetstream::new(nats.connect("setup").await).update_stream(config).await.expect("the stream can be changed");
     }
 
@@ -123,6 +150,11 @@ impl Bus {
     /// Publishes the due message of a connection, as its schedule would at its time.
     pub(crate) async fn due(&self, name: &str) {
         let sequence = self.kept(name).await.1["sequence"].clone();
+        self.due_for(name, &sequence).await;
+    }
+
+    /// The same for the record with that sequence.
+    pub(crate) async fn due_for(&self, name: &str, sequence: &Value) {
         let subject = |end: &str| format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.{name}.refresh.{end}");
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Schedule", "@at 2000-01-01T00:00:00Z");

@@ -155,6 +155,11 @@ mod refresh_crash;
 mod refresh_rules;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod refresh_stopped;
+#[cfg(test)]
+mod refused;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod room;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -169,6 +174,9 @@ mod sealed_whole;
 mod sequences;
 #[cfg(test)]
 mod steps;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod superseded;
 #[cfg(test)]
 #[expect(dead_code, reason = "the benches use more of it")]
 #[path = "../support/support.rs"]

@@ -9,12 +9,13 @@ use reqwest::StatusCode;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
+use crate::ask::ask;
 use crate::bus::Bus;
 use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::root;
 use crate::support::tokenbus::Tokenbus;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::world::World;
 
 /// Free ports from this one on, below the range from which the system assigns ports to other tests.
@@ -23,9 +24,10 @@ fn free_ports<const N: usize>(from: u16) -> [u16; N] {
     std::array::from_fn(|_| free.next().expect("a free port"))
 }
 
-async fn world() -> World {
+/// A cluster whose ports begin so many after those of the first test.
+async fn world(offset: u16) -> World {
     // Another run on this machine uses other ports.
-    let from = 10_000 + u16::try_from(std::process::id() % 10_000).expect("a small number");
+    let from = offset + 10_000 + u16::try_from(std::process::id() % 10_000).expect("a small number");
     let nats = Nats::cluster(free_ports(from), free_ports(from + 100)).await;
     let agreed = async {
         let jetstream = jetstream::new(nats.connect("worker").await);
@@ -42,7 +44,7 @@ async fn world() -> World {
 
 #[tokio::test]
 async fn a_cluster_stores_three_replicas_and_continues_without_one_node() {
-    let mut world = world().await;
+    let mut world = world(0).await;
     assert_eq!(world.tokenbus.nats.others(), 2);
     assert_eq!(world.connect("kept").await.0, StatusCode::OK);
     let kept = world.read("kept").await;
@@ -73,6 +75,26 @@ async fn a_cluster_stores_three_replicas_and_continues_without_one_node() {
     timeout(PATIENCE, goes_on).await.expect("logins go on");
     let codes = world.provider.received().iter().map(|received| received.form()["code"].clone()).collect::<Vec<_>>();
     assert!(codes.len() >= 2, "{}", json!(codes));
+}
+
+#[tokio::test]
+async fn h4_without_a_majority_callers_get_503_and_the_gateway_is_not_ready() {
+    let mut world = world(200).await;
+    assert_eq!(world.connect("kept").await.0, StatusCode::OK);
+    world.tokenbus.nats.kill().await;
+    world.tokenbus.nats.kill_another().await;
+    let readiness = || world.tokenbus.request(reqwest::Method::GET, "readyz");
+    eventually("the gateway is not ready", async || ask(readiness()).await.status == 503).await;
+    let path = format!("hub/integrations/{}/oauth-token/kept", crate::world::INTEGRATION);
+    let read = || world.tokenbus.request(reqwest::Method::GET, &path).header("x-api-key", &world.tokenbus.key);
+    eventually("reads are refused", async || ask(read()).await.status != 200).await;
+    for _ in 0..10 {
+        let answer = ask(read()).await;
+        assert_eq!(answer.status, 503, "{}", answer.text);
+        assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
+        assert_eq!(ask(readiness()).await.status, 503, "it stays so");
+        sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// A configuration with its included files.

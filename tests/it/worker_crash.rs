@@ -227,7 +227,28 @@ async fn stopped_at(place: &'static str) {
 
 #[tokio::test]
 async fn b3_a_worker_paused_before_the_record_stores_a_late_but_complete_connection() {
-    tokio::join!(stopped_at("exchange_2_login_consumed"), stopped_at("exchange_3_code_sent"));
+    stopped_at("exchange_3_code_sent").await;
+}
+
+/// The caller has been told to start again, so the code is not sent any more.
+#[tokio::test]
+async fn b3_h3_a_worker_paused_before_the_code_sends_nothing_when_it_continues() {
+    let provider = Provider::generous().await;
+    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+    configurer.kill().await;
+    let first = fleet.worker_stopping_at("exchange_2_login_consumed").await;
+    let state = fleet.login(NAME).await;
+    let takeover = async {
+        first.stopped().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
+    fleet.idle().await;
+    first.signal("CONT");
+    let left = async || first.log().contains("another worker has the command");
+    eventually("the first worker leaves the command", left).await;
+    assert_eq!((provider.received().len(), fleet.events().await.len()), (0, 1));
 }
 
 #[tokio::test]
@@ -244,9 +265,7 @@ async fn a_worker_paused_before_consuming_the_login_finds_its_work_done() {
     let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
     fleet.idle().await;
     first.signal("CONT");
-    // It finds the record; or, if it was paused so long that its NATS connection was closed first, it puts back a
-    // command that is no longer there.
-    let ended = |log: &str| log.contains("applying it") || log.contains("put back for");
+    let ended = |log: &str| log.contains("another worker has the command");
     eventually("the first worker ends its delivery", async || ended(&first.log())).await;
     first.signal("TERM");
     assert!(first.ended().await.success());

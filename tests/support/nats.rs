@@ -107,6 +107,11 @@ impl Nats {
         Self { url, secrets, server, config, process, others, folder }
     }
 
+    /// Ends another node of the cluster with SIGKILL.
+    pub(crate) async fn kill_another(&mut self) {
+        self.others.pop().expect("a node is left").kill().await;
+    }
+
     /// The number of nodes in addition to the first.
     pub(crate) fn others(&self) -> usize {
         self.others.len()

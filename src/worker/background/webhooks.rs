@@ -37,7 +37,7 @@ async fn take_all(context: &Arc<Context>, receiver: &Arc<Receiver>, puller: &Pul
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
-    let handle = |message| {
+    let handle = |message, _| {
         let (context, receiver) = (Arc::clone(context), Arc::clone(receiver));
         async move { deliver(&context, &receiver, &message).await }
     };

@@ -197,6 +197,8 @@ async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -
         Bytes::from_static(b"{}")
     };
     for _ in 0..CONFIG_RECORD_TRIES {
+        // Another delivery may have stored this change, and another admin may have replaced it since.
+        job.lease.check()?;
         let newest = records::last(nats, &subject).await?;
         match newest.clone() {
             Some(record) if records::was_written_by(&record, &job.id) => return Ok(ConfigRecorded::Newest(record)),
@@ -211,8 +213,11 @@ async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -
             headers: headers.clone(),
             body: body.clone(),
         };
-        match records::write(nats, record).await? {
-            Written::Stored(record) => return Ok(ConfigRecorded::Newest(record)),
+        match records::write(nats, record, || job.lease.is_held()).await? {
+            Written::Stored(record) => {
+                job.lease.record_stored();
+                return Ok(ConfigRecorded::Newest(record));
+            }
             Written::Replaced { sequence } => return Ok(ConfigRecorded::Replaced { sequence }),
             // Another admin was first: try again, in place of that record.
             Written::Superseded => {}

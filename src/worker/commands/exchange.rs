@@ -32,7 +32,7 @@ use crate::subject::{Account, ConnectionKey};
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
-use crate::worker::provider_calls;
+use crate::worker::provider_calls::{self, revocation};
 use crate::worker::rpc::status::{self, Failure};
 
 /// The audit log's name for the caller of a callback.
@@ -179,6 +179,7 @@ impl Exchange<'_> {
             Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
         }
         fail_point!("exchange_2_login_consumed");
+        self.job.lease.check()?;
         let code = match checked {
             Ok(code) => code,
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
@@ -186,8 +187,8 @@ impl Exchange<'_> {
 
         // 3. Send the code. Durable: nothing here; at the provider the code is spent and tokens exist. A crash after
         //    this: as after step 2. The tokens are lost, and the person logs in again.
-        let tokens = match self.send_code(&code).await {
-            Ok(tokens) => tokens,
+        let issued = match self.send_code(&code).await {
+            Ok(tokens) => self.issued(tokens, code.metadata),
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
         fail_point!("exchange_3_code_sent");
@@ -195,8 +196,8 @@ impl Exchange<'_> {
         // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
         //    finds the consumed login and this command's record, and continues with step 5. If a refresh or a
         //    deletion has replaced the record since, the next worker leaves the newer state and answers with it.
-        let Recorded::Newest(record) = self.write_record(tokens, code.metadata).await? else {
-            return self.superseded().await;
+        let Recorded::Newest(record) = self.write_record(&issued).await? else {
+            return self.superseded(&issued).await;
         };
         fail_point!("exchange_4_record_written");
 
@@ -244,7 +245,7 @@ impl Exchange<'_> {
         let variables = &self.login.issued_at.variables;
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
-        let answered = provider_calls::request_tokens(self.context, config, variables, build).await;
+        let answered = provider_calls::request_tokens(self.context, &self.job.lease, config, variables, build).await;
         answered.map_err(|error| {
             let retry_after = error.retry_after();
             Refusal {
@@ -254,21 +255,20 @@ impl Exchange<'_> {
         })
     }
 
-    /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces
-    /// the refresh's record: it belongs to the same grant. A newer login or deletion wins instead.
-    async fn write_record(
-        &self,
-        mut tokens: token::TokenSet,
-        metadata: Map<String, Value>,
-    ) -> Result<Recorded, StoreError> {
+    fn issued(&self, mut tokens: token::TokenSet, metadata: Map<String, Value>) -> StoredConnection {
         tokens.metadata.extend(metadata);
-        let issued = StoredConnection {
+        StoredConnection {
             connection: OauthConnection::issued(self.key.subject(), tokens),
             issued_at: self.login.issued_at.clone(),
             login_id: self.job.id.clone(),
             refresh_failure: None,
             unknown: Map::new(),
-        };
+        }
+    }
+
+    /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces
+    /// the refresh's record: it belongs to the same grant. A newer login or deletion wins instead.
+    async fn write_record(&self, issued: &StoredConnection) -> Result<Recorded, StoreError> {
         let mut newest = self.replaces.clone();
         for _ in 0..RECORD_TRIES {
             let replaces = newest.map_or(0, |record| record.sequence);
@@ -284,11 +284,17 @@ impl Exchange<'_> {
         Ok(Recorded::Superseded)
     }
 
-    /// Answers after another command's record has won.
-    async fn superseded(&self) -> Result<WorkerReply, StoreError> {
+    /// Answers after another command's record has won. If a deletion was first, it knew only the tokens of the record before, so
+    /// this asks the provider to revoke the new ones. If another login was first, leaves both grants alone: many providers end all
+    /// grants of a person when one of them is revoked. A crash before the request leaves the new tokens valid at the provider.
+    async fn superseded(&self, issued: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         if let Some(reply) = answer_if_stored(self.context, self.job, self.key, newest.as_ref()).await? {
             return Ok(reply);
+        }
+        if self.context.store.tombstone(self.key).await?.is_some() {
+            let outcome = revocation::revoke(self.context, self.key, issued).await?.as_str();
+            info!(outcome, "the connection was deleted during this login; asked the provider to revoke the new tokens");
         }
         let text = "the connection changed while this login was running; start it again";
         fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await

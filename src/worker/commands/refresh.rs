@@ -3,7 +3,9 @@
 //! - A connection has at most one refresh at a time: the queue holds one such command per connection.
 //! - Sending a refresh token may spend it, and the new tokens exist only in the provider's response. So the worker sends
 //!   the token only while this delivery holds the command, and writes the record right after the response. While the bus
-//!   is away it tries that write for 30 s. KV, event and schedule follow from the record.
+//!   is away or refuses, it tries that write as long as it holds the command, and for 30 s more. KV, event and schedule
+//!   follow from the record.
+//! - A worker that lost the command while it waited writes new tokens, by expected sequence, and nothing else.
 //! - After a crash a refresh token is sent again, unlike an authorization code, but only when [`HOLD`] has passed. Until
 //!   then the worker that sent it may be cut off from the bus and still store the response.
 //! - An exchange consumes its login before it sends the code. A refresh writes nothing before it sends the token: a
@@ -41,14 +43,18 @@ use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens, revocation};
 use crate::worker::rpc::status::Failure;
 
+/// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
+const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
+const _: () = assert!(TOTAL_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
 /// Time to hold a refresh that is delivered again. The previous worker sends nothing later than [`topology::ACK_WAIT`] after
-/// its delivery, so its request left before this delivery began. From then it needs at most the provider's timeout and the
-/// longest write of a record.
-const HOLD: Duration = TOTAL_TIMEOUT.saturating_add(records::LONGEST_WRITE);
+/// its last answered progress report. From then it needs at most the time of its requests and the longest write of a record.
+const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).saturating_add(topology::ACK_WAIT);
 // The hold must fit into the refresh margin, so that a due refresh whose worker dies is retried before the token expires.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
 /// Reason of a refresh that is held, in the stored failure and in the event.
 const INTERRUPTED: &str = "refresh_interrupted";
+/// Pause before another try while NATS is away.
+const BUS_PAUSE: Duration = Duration::from_millis(250);
 /// The audit log's name for the schedule.
 const SCHEDULE_ACTOR: &str = "schedule";
 
@@ -67,9 +73,9 @@ pub(in crate::worker) struct Trigger {
 /// Before step 1 this only reads, except that KV may catch up with the record. A crash before step 1: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
-    let began = Instant::now();
+    let is_unsent = context.limits.unsent.begin(&job.id, job.delivered);
     // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
-    let newest = records::last(&context.nats, &key.subject()).await?;
+    let newest = newest_record(context, job, &key).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| records::was_written_by(record, &job.id)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
@@ -80,18 +86,30 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
-    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, began };
+    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, is_unsent };
     match refresh.decide(&stored)? {
         Decision::Answer(reply) => {
             // The schedule of an older state may have replaced the newer state's. The older one has now fired, so set the
             // newer one again. A crash here: the next worker decides the same and sets it.
             if trigger.actor.is_none() {
+                job.lease.check()?;
                 apply::schedule_next(context, &key, &stored.connection).await?;
             }
             Ok(reply)
         }
         Decision::Hold { until } => refresh.hold(&stored, until).await,
         Decision::Send { refresh_token } => refresh.run(stored, &refresh_token).await,
+    }
+}
+
+/// Reads the newest record, and tries again while NATS is away and this delivery holds the command. An error would let another
+/// worker have it, which cannot know that nothing was sent, and holds it.
+async fn newest_record(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Option<StreamMessage>, StoreError> {
+    loop {
+        match records::last(&context.nats, &key.subject()).await {
+            Err(error) if error.is_unavailable() && job.lease.is_held() => tokio::time::sleep(BUS_PAUSE).await,
+            read => return Ok(read?),
+        }
     }
 }
 
@@ -103,8 +121,8 @@ struct Refresh<'a> {
     trigger: &'a Trigger,
     /// Sequence of the record to replace.
     replaces: u64,
-    /// Time before that record was read.
-    began: Instant,
+    /// True if this process knows that no delivery has sent the refresh token.
+    is_unsent: bool,
 }
 
 enum Decision {
@@ -142,7 +160,7 @@ impl Refresh<'_> {
             return Ok(Decision::Answer(reply));
         }
         let ongoing = failure.filter(|failure| failure.until > now);
-        if self.job.is_redelivery() {
+        if !self.is_unsent {
             // An earlier delivery may have stored a failure that lasts longer, because the provider asked for a longer wait.
             let until = ongoing.map_or(Timestamp::MIN, |failure| failure.until).max(later(now, HOLD));
             return Ok(Decision::Hold { until });
@@ -155,7 +173,7 @@ impl Refresh<'_> {
 
     async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
-        //    this: the next worker cannot know that nothing was sent. It holds the refresh for 47 s
+        //    this: the next worker cannot know that nothing was sent. It holds the refresh for 101 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
         let Some(config) = self.context.store.config(&self.key.integration).await? else {
             return self.pause(&stored).await;
@@ -168,8 +186,8 @@ impl Refresh<'_> {
             Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,
         };
         fail_point!("refresh_1_permit_taken");
-        // A worker that was paused for longer than the ack wait no longer holds the command. It neither sends nor acks.
-        if self.began.elapsed() > topology::ACK_WAIT {
+        self.job.lease.check()?;
+        if !self.context.limits.unsent.claim(&self.job.id, self.job.delivered) {
             return Err(StoreError::DeliveryLost);
         }
 
@@ -182,10 +200,14 @@ impl Refresh<'_> {
         fail_point!("refresh_2_token_sent");
         let new = match answered {
             Ok(tokens) => self.renewed(stored, tokens),
-            Err(error) => match reauthorization_reason(&error) {
-                Some(reason) => needs_reauthorization(stored, reason),
-                None => return self.retry_later(&stored, &error).await,
-            },
+            Err(error) => {
+                // The next worker has held the refresh, and its hold must last.
+                self.job.lease.check()?;
+                match reauthorization_reason(&error) {
+                    Some(reason) => needs_reauthorization(stored, reason),
+                    None => return self.retry_later(&stored, &error).await,
+                }
+            }
         };
 
         // 3. Write the record. Durable: the new tokens, or that a login is needed; subscribers receive it. A crash
@@ -215,7 +237,7 @@ impl Refresh<'_> {
 
     async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
         let build = |auth: &token::ClientAuthentication| token::refresh_request(config, grant, auth);
-        provider_calls::request_tokens(self.context, config, &grant.issued_at.variables, build).await
+        provider_calls::request_tokens(self.context, &self.job.lease, config, &grant.issued_at.variables, build).await
     }
 
     /// Builds the connection with its new tokens. Keeps the old refresh token and the old scope if the response has none,

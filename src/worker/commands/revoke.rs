@@ -60,6 +60,9 @@ pub(in crate::worker) async fn run(
             }
         };
         fail_point!("revoke_2_tombstone_written");
+        // Another delivery may have asked the provider, and a newer login may have begun since. Many providers end all grants of
+        // a person when one of them is revoked.
+        job.lease.check()?;
 
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
         //    after this: as after step 2. The provider is asked once more.

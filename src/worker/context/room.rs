@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
-use crate::jetstream::{Nats, headers};
-use crate::subject::{META, META_ROOM, kv_subject};
+use crate::jetstream::{Nats, NatsError, REQUEST_TIMEOUT, headers};
+use crate::subject::{META, META_MAJORITY, META_ROOM, kv_subject};
 
 /// Shortest time between two test writes.
 const TEST_PAUSE: Duration = Duration::from_secs(1);
@@ -80,5 +80,14 @@ impl Room {
                 Err(NoRoom::Refused)
             }
         }
+    }
+
+    /// Makes a write of its own key, which a full stream may accept in place of the one before. In a cluster without a majority the server may still answer reads and describe its streams, but it
+    /// stores nothing.
+    pub(crate) async fn check_majority(nats: &Nats) -> Result<(), NatsError> {
+        let subject = kv_subject(META, META_MAJORITY);
+        let written = nats.publish(&subject, headers(None), "{}".into());
+        let written = tokio::time::timeout(REQUEST_TIMEOUT, written).await;
+        written.map_err(NatsError::away_because("a test write has no answer"))?.map(drop)
     }
 }

@@ -22,7 +22,7 @@ use crate::protocol::topology;
 use crate::secret::Secret;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
-use crate::worker::context::Context;
+use crate::worker::context::{Context, Room};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -103,7 +103,7 @@ async fn dispatch(
     }
 }
 
-/// Checks that the streams and buckets of logins, refreshes and reads answer. Workers check this, because a gateway has no
+/// Checks that the streams and buckets of logins, refreshes and reads answer, and that the server stores a message. Workers check this, because a gateway has no
 /// permission for the JetStream API. Dead letters, nonces and checkpoints are left out: not every login, refresh or read needs
 /// them.
 async fn ready(context: &Context) -> Result<Value, CallError> {
@@ -112,6 +112,8 @@ async fn ready(context: &Context) -> Result<Value, CallError> {
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let writes = context.room.check_writes(&context.nats).await;
     writes.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
+    let majority = Room::check_majority(&context.nats).await;
+    majority.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     Ok(json!({ "ready": true }))
 }
 

@@ -50,7 +50,7 @@ impl Refresh<'_> {
         let (status, reason) = (Failure::RefreshInterrupted.status(), INTERRUPTED.to_owned());
         let failure = RefreshFailure { count, until, status, reason };
         // The hold of an earlier delivery is stored already.
-        let new_failure = self.job.is_redelivery().then_some(&failure);
+        let new_failure = (!self.is_unsent).then_some(&failure);
         if new_failure.is_some() {
             warn!("another worker may have sent the refresh token; trying again at {until}");
         }
@@ -129,12 +129,14 @@ impl Refresh<'_> {
         // 1. Choose the time and the failure. Durable: nothing new. A crash after this: the next worker holds the
         //    refresh.
         fail_point!("postpone_1_time_chosen");
+        self.job.lease.check()?;
         // 2. Store the failure in KV. Durable: it is the answer to callers while it lasts. A crash after this: the next
         //    worker holds the refresh, at least for as long as the failure lasts.
         if let Some(failure) = failure {
             self.context.store.put_failure(self.key, connection.sequence, failure).await?;
         }
         fail_point!("postpone_2_failure_stored");
+        self.job.lease.check()?;
         // 3. Schedule the next try. Durable: the schedule. A crash after this: as after step 2; the hold replaces this
         //    schedule.
         self.schedule(connection, next).await?;

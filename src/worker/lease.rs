@@ -1,0 +1,102 @@
+//! The time for which a delivery holds its command.
+//!
+//! The server delivers a command again when its worker is silent for [`ACK_WAIT`]: the worker was stopped, its machine was
+//! paused, or the bus was away. Another delivery may then have done anything, and a worker that continues must not undo it.
+//! So a worker asks its lease before it writes, and before it sends a code or token. A lost lease stays lost.
+//!
+//! The server answers progress reports of lost deliveries too. Therefore a lease counts only its own clock: it is renewed
+//! from the time at which an answered report was sent, if it was still held at that time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::protocol::topology::ACK_WAIT;
+use crate::store::StoreError;
+
+pub(super) struct Lease(Mutex<State>);
+
+struct State {
+    renewed: Instant,
+    is_lost: bool,
+    has_own_record: bool,
+}
+
+impl Lease {
+    /// Begins with a time not later than the delivery.
+    pub(super) fn since(delivered: Instant) -> Self {
+        Self(Mutex::new(State { renewed: delivered, is_lost: false, has_own_record: false }))
+    }
+
+    /// Extends the lease after the server has answered a progress report that was sent at `sent`.
+    pub(super) fn renew(&self, sent: Instant) {
+        let mut state = self.lock();
+        state.is_lost |= is_over(sent.duration_since(state.renewed));
+        state.renewed = state.renewed.max(sent);
+    }
+
+    /// Returns true while no other delivery of the command can have begun.
+    pub(super) fn is_held(&self) -> bool {
+        let mut state = self.lock();
+        state.is_lost |= is_over(state.renewed.elapsed());
+        !state.is_lost
+    }
+
+    /// # Errors
+    /// [`StoreError::DeliveryLost`] if another delivery may do this command's work.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.is_held() || self.lock().has_own_record { Ok(()) } else { Err(StoreError::DeliveryLost) }
+    }
+
+    /// Reports that this delivery has stored the command's record. If the lease was lost by then, other deliveries may have
+    /// ended without finding the record, so this one has to apply it.
+    pub(super) fn record_stored(&self) {
+        if !self.is_held() {
+            self.lock().has_own_record = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_over(silence: Duration) -> bool {
+    silence >= ACK_WAIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()
+    }
+
+    #[test]
+    fn a_lease_is_renewed_only_while_it_is_held() {
+        #[track_caller]
+        fn check(delivered: u64, reports: &[u64], is_held: bool) {
+            let lease = Lease::since(ago(delivered));
+            for sent in reports {
+                lease.renew(ago(*sent));
+            }
+            assert_eq!(lease.is_held(), is_held, "{delivered} {reports:?}");
+            lease.renew(Instant::now());
+            assert_eq!(lease.is_held(), is_held, "a lost lease stays lost");
+        }
+        check(0, &[], true);
+        check(4, &[], true);
+        check(6, &[], false);
+        check(6, &[4, 2], true);
+        check(9, &[3], false);
+        check(60, &[58, 56, 0], false);
+    }
+
+    #[test]
+    fn a_worker_with_its_own_record_continues() {
+        let lease = Lease::since(ago(60));
+        assert!(matches!(lease.check(), Err(StoreError::DeliveryLost)));
+        lease.record_stored();
+        assert!(lease.check().is_ok() && !lease.is_held());
+    }
+}
