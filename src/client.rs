@@ -38,6 +38,9 @@ use crate::subject::{Account, NodeCall};
 /// Longest wait for an answer. Workers give up a call earlier, so that their error arrives first.
 const CALL_TIMEOUT: Duration = Duration::from_secs(25);
 
+/// Tries of a call that changes nothing, which share [`CALL_TIMEOUT`].
+const TRIES: u32 = 3;
+
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -75,18 +78,32 @@ impl CallError {
 
 /// Makes a call and returns the body of the answer, which is the JSON of the HTTP interface.
 ///
+/// Repeats a call for a token or a list that gets no answer, up to three times in all.
+///
 /// The fields of `question` are `integration_id` and `connection_id`, and by call `scopes`, `min_valid` (seconds),
 /// `limit` or `cursor`; docs/subjects.md lists them.
 ///
 /// # Errors
 /// After [`CallError::TimedOut`] a refresh or deletion may have been carried out. All other errors mean that it was not.
 pub async fn call(client: &Client, account: &Account, call: NodeCall, question: &Value) -> Result<Bytes, CallError> {
-    ask(client, call.subject(account), question).await
+    // A worker that is stopped swallows a call. Another one answers the next try, or joins a refresh that is under way.
+    let tries = match call {
+        NodeCall::Token | NodeCall::List => TRIES,
+        NodeCall::Login | NodeCall::Refresh | NodeCall::Delete => 1,
+    };
+    let mut answer = Err(CallError::TimedOut);
+    for _ in 0..tries {
+        answer = ask(client, call.subject(account), question, CALL_TIMEOUT / tries).await;
+        if !matches!(answer, Err(CallError::TimedOut)) {
+            break;
+        }
+    }
+    answer
 }
 
 /// Sends a question to a call's subject and returns the body of the answer.
-async fn ask(client: &Client, subject: String, question: &Value) -> Result<Bytes, CallError> {
-    let request = Request::new().payload(question.to_string().into()).timeout(Some(CALL_TIMEOUT));
+async fn ask(client: &Client, subject: String, question: &Value, timeout: Duration) -> Result<Bytes, CallError> {
+    let request = Request::new().payload(question.to_string().into()).timeout(Some(timeout));
     let answer = client.send_request(subject, request).await.map_err(|error| match error.kind() {
         RequestErrorKind::NoResponders => CallError::NoWorker,
         RequestErrorKind::TimedOut => CallError::TimedOut,
