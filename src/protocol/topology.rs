@@ -238,7 +238,14 @@ fn not_declared(stream: &str, sizes: Sizes, code: Option<u64>, source: Cause) ->
 fn create_code(error: &CreateStreamError) -> Option<u64> {
     match error.kind() {
         CreateStreamErrorKind::JetStream(refusal) => Some(refusal.error_code().0),
-        _ => None,
+        CreateStreamErrorKind::EmptyStreamName
+        | CreateStreamErrorKind::InvalidStreamName
+        | CreateStreamErrorKind::DomainAndExternalSet
+        | CreateStreamErrorKind::JetStreamUnavailable
+        | CreateStreamErrorKind::TimedOut
+        | CreateStreamErrorKind::Response
+        | CreateStreamErrorKind::NotFound
+        | CreateStreamErrorKind::ResponseParse => None,
     }
 }
 

@@ -122,6 +122,7 @@ mod nats_tenant;
 mod nats_tls;
 #[cfg(test)]
 mod nats_topology;
+#[cfg(test)]
 mod nats_writers;
 #[cfg(test)]
 mod nodes;

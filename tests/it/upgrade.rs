@@ -45,6 +45,11 @@ async fn messages(nats: &Nats) -> Vec<(String, u64)> {
 async fn a_store_of_commit_c68022c_is_upgraded_by_setup() {
     let (nats, secrets) = old_store().await;
     let keys = secrets.path().join("keys.toml");
+    // A worker of this release does not touch the older form.
+    let early =
+        Command::new(PROGRAM).args(["serve", "--role", "worker"]).envs(settings(&nats, "worker", &keys)).output();
+    let errors = String::from_utf8_lossy(&early.expect("the program starts").stderr).into_owned();
+    assert!(errors.contains("tokenbus setup"), "{errors}");
     let before = messages(&nats).await;
     let as_setup = settings(&nats, "setup", &keys);
     for _ in 0..2 {

@@ -37,11 +37,10 @@ impl Room {
     pub(crate) fn set_full(&self, stream: Option<String>) {
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
         if *full != stream {
-            match &stream {
-                Some(stream) => {
-                    warn!("stream {stream} is above 95 % of its `max_bytes`: no token is requested until it has room")
-                }
-                None => info!("the streams have room again"),
+            if let Some(stream) = &stream {
+                warn!("stream {stream} is above 95 % of its `max_bytes`: no token is requested until it has room");
+            } else {
+                info!("the streams have room again");
             }
             *full = stream;
         }

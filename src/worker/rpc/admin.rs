@@ -56,7 +56,7 @@ async fn dispatch(context: &Context, call: AdminCall, ids: &CallIds, body: &[u8]
     match call {
         AdminCall::Keys => {
             let (account, rest) = for_account()?;
-            keys::list_of(context, account.as_ref(), &parse_rest::<list::Page>(rest)?).await
+            keys::list_of(context, account.as_ref(), &parse_rest::<list::Page>(&rest)?).await
         }
         AdminCall::KeysCreate => {
             let wanted: keys::Wanted = parse(body)?;
@@ -65,7 +65,7 @@ async fn dispatch(context: &Context, call: AdminCall, ids: &CallIds, body: &[u8]
         }
         AdminCall::KeysRevoke => {
             let (account, rest) = for_account()?;
-            let account = keys::revoke_of(context, account.as_ref(), &parse_rest(rest)?, &AUTHOR).await?;
+            let account = keys::revoke_of(context, account.as_ref(), &parse_rest(&rest)?, &AUTHOR).await?;
             Ok(json!({ "message": "success", "account": account }))
         }
         AdminCall::Events => events::list(context, &parse(body)?).await,
@@ -81,6 +81,6 @@ fn take_account(mut question: Map<String, Value>) -> Result<(Option<Account>, Va
     Ok((account, Value::Object(question)))
 }
 
-fn parse_rest<T: for<'de> Deserialize<'de>>(rest: Value) -> Result<T, CallError> {
+fn parse_rest<T: for<'de> Deserialize<'de>>(rest: &Value) -> Result<T, CallError> {
     parse(rest.to_string().as_bytes())
 }
