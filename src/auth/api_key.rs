@@ -149,8 +149,9 @@ impl ListedKey {
 }
 
 /// Makes a key's id of random bytes.
-pub(crate) fn id_from([a, b, c, d, e, f, ..]: [u8; 32]) -> String {
-    format!("{:012x}", u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
+pub(crate) fn id_from(random: [u8; 32]) -> String {
+    let first = random.first_chunk().copied().unwrap_or_default();
+    format!("{:012x}", u64::from_be_bytes(first) >> 16)
 }
 
 /// Creates a key and stores its hash. Returns the key itself, which cannot be read again. `member` are the scopes of the

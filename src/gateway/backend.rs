@@ -127,10 +127,11 @@ impl Backend {
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
         let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
         let (first, again) = (call.subject(), call.again());
-        let ask = async |subject: &str| self.ask(subject, context, body, timeout).await;
+        // Boxed, because the future of a call is large.
+        let first = Box::pin(self.ask(&first, context, body, timeout));
         let answer = match &again {
-            Some(again) => first_answer(ask(&first), ask(again)).await,
-            None => ask(&first).await,
+            Some(again) => first_answer(first, Box::pin(self.ask(again, context, body, timeout))).await,
+            None => first.await,
         };
         match answer {
             // A worker listened, so it may have queued the command, which may still succeed.
@@ -264,14 +265,12 @@ impl Backend {
 /// Returns the answer of the first try, or of the second one, which begins after [`SECOND_TRY_AFTER`]. A second try that fails
 /// without an answer leaves the first one.
 async fn first_answer<T, E>(
-    first: impl Future<Output = Result<T, E>>,
-    again: impl Future<Output = Result<T, E>>,
+    mut first: impl Future<Output = Result<T, E>> + Unpin,
+    mut again: impl Future<Output = Result<T, E>> + Unpin,
 ) -> Result<T, E> {
-    let mut first = Box::pin(first);
     if let Ok(answer) = tokio::time::timeout(SECOND_TRY_AFTER, &mut first).await {
         return answer;
     }
-    let mut again = Box::pin(again);
     tokio::select! {
         answer = &mut first => answer,
         answer = &mut again => match answer {

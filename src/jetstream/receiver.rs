@@ -107,11 +107,12 @@ impl Receiver {
         };
         let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
         self.learn_servers(&info.connect_urls);
-        let mut lines = String::new();
-        for (number, Subscription { subject, queue }) in self.subscriptions.iter().enumerate() {
-            lines += &format!("SUB {subject} {} {number}\r\n", queue.unwrap_or_default());
-        }
-        connection.send(lines.as_bytes()).await?;
+        let subscribe = |(number, subscription): (usize, &Subscription)| {
+            let Subscription { subject, queue } = subscription;
+            format!("SUB {subject} {} {number}\r\n", queue.unwrap_or_default())
+        };
+        let lines: Vec<String> = self.subscriptions.iter().enumerate().map(subscribe).collect();
+        connection.send(lines.concat().as_bytes()).await?;
         let (mut silent, mut ping) = (0, tokio::time::interval(PING_INTERVAL));
         loop {
             let op = tokio::select! {
@@ -151,8 +152,9 @@ impl Receiver {
         silent: u32,
         handle: &mut impl FnMut(Received),
     ) -> Result<(), ReceiveError> {
-        let ends: String = (0..self.subscriptions.len()).map(|number| format!("UNSUB {number}\r\n")).collect();
-        connection.send((ends + "PING\r\n").as_bytes()).await?;
+        let ends = (0..self.subscriptions.len()).map(|number| format!("UNSUB {number}\r\n"));
+        let lines: Vec<String> = ends.chain(["PING\r\n".to_owned()]).collect();
+        connection.send(lines.concat().as_bytes()).await?;
         let rest = async {
             let mut unanswered = silent + 1;
             while unanswered > 0 {

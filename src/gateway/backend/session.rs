@@ -132,8 +132,9 @@ impl Sessions {
             return Ok(Ok(Arc::clone(session)));
         }
         let [first, again] = seal_key_calls();
-        let ask = async |subject: String| request(nats, &subject, &Bytes::new(), READ_TIMEOUT).await;
-        let answer = first_answer(ask(first), ask(again)).await?;
+        let nothing = Bytes::new();
+        let ask = |subject| Box::pin(request(nats, subject, &nothing, READ_TIMEOUT));
+        let answer = first_answer(ask(&first), ask(&again)).await?;
         let session = self.begin(&answer.payload).map(Arc::new);
         if let Ok(session) = &session {
             *current = Some(Arc::clone(session));

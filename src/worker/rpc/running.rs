@@ -34,15 +34,14 @@ impl Running {
     {
         let Some(reply) = message.reply.clone() else { return };
         let context = Arc::clone(&self.context);
-        match Arc::clone(&self.permits).try_acquire_owned() {
-            Ok(permit) => drop(self.tasks.spawn(async move {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            self.tasks.spawn(async move {
                 answer(context, message, reply).await;
                 drop(permit);
-            })),
-            Err(_) => {
-                let (headers, payload) = self.refusal.clone();
-                drop(self.tasks.spawn(async move { send(&context, reply, headers, payload).await }));
-            }
+            });
+        } else {
+            let (headers, payload) = self.refusal.clone();
+            self.tasks.spawn(async move { send(&context, reply, headers, payload).await });
         }
     }
 
