@@ -22,9 +22,9 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use nkeys::KeyPair;
 use serde_json::json;
 use tokenbus::Secret;
-use tokenbus::internals::auth::AccountJwt;
 use tokenbus::internals::auth::Rules;
 use tokenbus::internals::auth::VerificationKeys;
+use tokenbus::internals::auth::{AccountJwt, SelfConsistent};
 use tokenbus::internals::auth::{Jwt, MAX_JWT_BYTES};
 use tokenbus::internals::auth::{VerifiedJwt, VerifiedJwts};
 use tokenbus::internals::seal::SharedKey;
@@ -69,7 +69,10 @@ fn nats(key: &KeyPair, now: Timestamp) {
     let jwt = mint::account(&operator, key, &json!({}));
     let account = AccountJwt::verify(&jwt, &id, &[operator.public_key()], now).expect("an account's JWT");
     let jwt = mint::user(key, &user, &json!({ "nats": { "bearer_token": true } }));
-    let verify = || account.user(&Jwt::parse(&jwt, MAX_JWT_BYTES).expect("a JWT"), now).expect("a user");
+    let verify = || {
+        let jwt = Jwt::parse(&jwt, MAX_JWT_BYTES).expect("a JWT");
+        account.own_user(SelfConsistent::verify(&jwt, now).expect("a signed JWT"), now).expect("a user")
+    };
     show("NATS user JWT", &verify);
 
     let verified = VerifiedJwts::new(Duration::from_mins(1));

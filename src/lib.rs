@@ -73,7 +73,7 @@ pub mod internals {
         pub use crate::auth::cache::{VerifiedJwt, VerifiedJwts};
         pub use crate::auth::jwks::VerificationKeys;
         pub use crate::auth::ordinary_jwt::Rules;
-        pub use crate::auth::nats_jwt::AccountJwt;
+        pub use crate::auth::nats_jwt::{AccountJwt, SelfConsistent};
         pub use crate::auth::jwt::{Jwt, MAX_JWT_BYTES};
     }
     pub mod connection { pub use crate::connection::internals::*; }

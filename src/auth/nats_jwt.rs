@@ -205,7 +205,7 @@ fn check_header(jwt: &Jwt<'_>) -> Result<(), Reason> {
 }
 
 /// A user's JWT that the key in it has signed and that is valid now. Nothing says yet that the key is the account's.
-pub(crate) struct SelfConsistent {
+pub struct SelfConsistent {
     /// The account that it names.
     pub(crate) account: Account,
     claims: Claims<UserPart>,
@@ -213,7 +213,7 @@ pub(crate) struct SelfConsistent {
 
 impl SelfConsistent {
     /// Checks everything that needs no account's JWT, so that a look-up of the account costs its caller a signature.
-    pub(crate) fn verify(jwt: &Jwt<'_>, now: Timestamp) -> Result<Self, Rejection> {
+    pub fn verify(jwt: &Jwt<'_>, now: Timestamp) -> Result<Self, Rejection> {
         check_header(jwt)?;
         let claims: Claims<UserPart> = jwt.claims()?;
         if claims.nats.kind != "user" || claims.nats.version != VERSION {
@@ -257,14 +257,9 @@ impl AccountJwt {
         })
     }
 
-    /// Verifies the JWT of one of the account's users. Leaves it to the caller to demand a signed request of a user
-    /// that is not a bearer.
-    pub fn user(&self, jwt: &Jwt<'_>, now: Timestamp) -> Result<NatsUser, Rejection> {
-        self.own_user(SelfConsistent::verify(jwt, now)?, now)
-    }
-
-    /// Verifies that a JWT is the account's, not revoked and without limits that only nats-server can check.
-    pub(crate) fn own_user(&self, jwt: SelfConsistent, now: Timestamp) -> Result<NatsUser, Rejection> {
+    /// Verifies that a user's JWT is the account's, not revoked and without limits that only nats-server can check.
+    /// Leaves it to the caller to demand a signed request of a user that is not a bearer.
+    pub fn own_user(&self, jwt: SelfConsistent, now: Timestamp) -> Result<NatsUser, Rejection> {
         let Claims { iss, sub, iat, lifetime, nats } = jwt.claims;
         let limits = self.limits(&iss, &nats.issuer_account, nats.limits)?;
         self.lifetime.check(now)?;

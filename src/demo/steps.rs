@@ -205,9 +205,9 @@ impl Walk<'_> {
             self.screen.check(same, &format!("{name} equals the answer's"))?;
         }
         let text = entry.to_string();
+        let is_sealed = entry.get("sealed").and_then(Value::as_str).is_some_and(|sealed| sealed.starts_with("v1."));
         for name in ["access_token", "refresh_token"] {
             let clear = connection.get(name).and_then(Value::as_str);
-            let is_sealed = entry.get(name).and_then(Value::as_str).is_some_and(|sealed| sealed.starts_with("v1."));
             let is_hidden = clear.is_some_and(|clear| !text.contains(clear));
             self.screen.check(is_sealed && is_hidden, &format!("the {name} is sealed"))?;
         }

@@ -88,9 +88,10 @@ impl<'de> DeserializeSeed<'de> for Original<'_> {
     type Value = bool;
 
     fn deserialize<D: Deserializer<'de>>(self, field: D) -> Result<bool, D::Error> {
-        match self.0 {
-            Value::Object(copies) => field.deserialize_map(Originals(copies)),
-            copy => Value::deserialize(field).map(|original| original == *copy),
+        if let Value::Object(copies) = self.0 {
+            field.deserialize_map(Originals(copies))
+        } else {
+            Value::deserialize(field).map(|original| original == *self.0)
         }
     }
 }

@@ -88,7 +88,8 @@ async fn e2_doctor_finds_a_missing_key_and_other_replicas() {
     run(&settings, &["keys", "generate", "--out", others.to_str().unwrap()]).await;
     settings.insert("TOKENBUS_NATS__REPLICAS".to_owned(), "3".to_owned());
     let bus = Bus::of(&tokenbus.nats).await;
-    let entry = bus.messages("KV_oauth_meta").await.pop().expect("the keys in use");
+    let mut meta = bus.messages("KV_oauth_meta").await.into_iter();
+    let entry = meta.find(|entry| entry.subject.ends_with(".keys")).expect("the keys in use");
     let used: Vec<String> = serde_json::from_slice(&entry.payload).unwrap();
     let (code, found, report) = statuses(&settings, "worker").await;
     assert_eq!((code, found["keys in use"].as_str(), found["streams"].as_str()), (Some(1), "failed", "failed"));

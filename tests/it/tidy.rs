@@ -149,8 +149,9 @@ fn names_in_documents_exist() {
             let is_file = is_code(file) && !file.contains('{');
             assert!(!is_file || code.iter().any(|path| path.ends_with(file)), "{place}: there is no {file}");
             let is_key = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'.' || byte == b'_');
-            let is_other =
-                is_code(name) || name.ends_with(".conf") || subjects.iter().any(|start| name.starts_with(start));
+            let is_other = is_code(name)
+                || Path::new(name).extension().is_some_and(|extension| extension == "conf")
+                || subjects.iter().any(|start| name.starts_with(start));
             let is_setting = is_key && !is_other && sections.iter().any(|section| name.starts_with(section));
             let is_section = known.iter().any(|key| key.starts_with(&format!("{name}.")));
             assert!(!is_setting || is_section || known.contains(name), "{place}: there is no setting {name}");

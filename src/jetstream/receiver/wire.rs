@@ -138,6 +138,11 @@ mod tests {
         at_once
     }
 
+    #[track_caller]
+    fn check(bytes: &[u8], expected: &Received) {
+        assert_eq!(messages(bytes).as_slice(), std::slice::from_ref(expected));
+    }
+
     #[test]
     fn h1_messages_are_read_whatever_their_bytes() {
         let received = |subscription, subject: &str, reply: Option<&str>, payload: &'static [u8]| Received {
@@ -146,10 +151,6 @@ mod tests {
             reply: reply.map(str::to_owned),
             payload: Bytes::from_static(payload),
         };
-        #[track_caller]
-        fn check(bytes: &[u8], expected: &Received) {
-            assert_eq!(messages(bytes).as_slice(), std::slice::from_ref(expected));
-        }
         check(b"MSG a.b 3 0\r\n\r\n", &received(3, "a.b", None, b""));
         check(b"MSG a.b 3 _R_.x 2\r\n{}\r\n", &received(3, "a.b", Some("_R_.x"), b"{}"));
         check(b"MSG  a 0  r  4\r\n\r\nMS\r\n", &received(0, "a", Some("r"), b"\r\nMS"));
