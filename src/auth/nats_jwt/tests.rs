@@ -239,7 +239,7 @@ fn h18_only_the_type_of_nats_jwts_is_accepted() {
         }
         let jwt =
             mint::sign_as(&tenant.account, &header, &mint::user_claims(&tenant.account, &tenant.user, &json!({})));
-        let found = tenant.verified(&json!({})).user(&Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap(), now());
+        let found = user_of(&tenant.verified(&json!({})), &Jwt::parse(&jwt, MAX_JWT_BYTES).unwrap());
         assert_eq!(found.err().map(|error| error.reason()), expected, "{typ:?}");
         let claims = mint::account_claims(&tenant.operator, &tenant.account, &json!({}));
         let jwt = mint::sign_as(&tenant.operator, &header, &claims);
