@@ -32,11 +32,11 @@ run: cargo ## start everything, do one login, and keep running
 demo: cargo ## start everything, do one login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"
 
-# Tests mostly wait for servers and clocks, so two of them run on each core.
-TWO_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))}";
+# Tests mostly wait for servers and clocks, so three of them run on each core.
+THREE_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((3 * $$(getconf _NPROCESSORS_ONLN)))}";
 
 test: cargo ## run all tests that need only nats-server
-	@$(WITH_NATS) $(TWO_A_CORE) $(CARGO) test --features failpoints
+	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints
 
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
 	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --features failpoints --test conformance -- --nocapture

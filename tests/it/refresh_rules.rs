@@ -42,7 +42,9 @@ async fn configure(world: &World, method: Method) -> StatusCode {
 
 #[tokio::test]
 async fn a_connection_whose_config_is_deleted_stays_readable_and_refreshes_once_the_config_is_back() {
-    let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
+    // A refresh that is due sooner than this interval after the record would be put off.
+    let settings = [("REFRESH__MIN_INTERVAL", "1ms")];
+    let world = World::with_settings(Provider::start(|number, _| tokens(number, 3600)).await, &settings).await;
     connect(&world).await;
     assert_eq!(configure(&world, Method::DELETE).await, StatusCode::OK);
     let (status, body) = read(&world, "").await;

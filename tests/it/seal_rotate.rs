@@ -1,6 +1,6 @@
 //! Keys that change under load: added, promoted, and all stored values re-sealed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use url::Url;
 
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::Provider;
@@ -252,9 +253,10 @@ async fn e2_an_older_key_stays_in_use_while_a_start_ticket_needs_it() {
     };
     let _said = tokio::time::timeout(Duration::from_mins(1), waits).await.expect("it waits");
     assert_eq!(in_use(fleet).await, [ring.old.clone(), new]);
-    let browser = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let started = browser.get(login["oauth_url"].as_str().unwrap()).send().await.unwrap();
-    assert_eq!(started.status(), StatusCode::SEE_OTHER);
+    let link = Url::parse(login["oauth_url"].as_str().unwrap()).unwrap();
+    let ticket: HashMap<_, _> = link.query_pairs().collect();
+    let click = fleet.http.post(fleet.endpoint(link.path())).header("sec-fetch-site", "same-origin").form(&ticket);
+    assert_eq!(click.send().await.unwrap().status(), StatusCode::OK);
     let output = rotating.wait_with_output().await.unwrap();
     let rotated: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(rotated["retired"], json!([ring.old]));

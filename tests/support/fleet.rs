@@ -35,7 +35,7 @@ pub(crate) struct Fleet {
     pub(crate) admin_keys: [String; 2],
     url: Url,
     edge: Running,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
     /// Settings of a worker.
     pub(crate) settings: HashMap<String, String>,
     provider_url: String,
