@@ -54,8 +54,8 @@ pub struct Envelope {
     pub sealed: String,
 }
 
-/// The sealed content of an envelope. It repeats the subject and id, so that a captured order cannot be sent as another command,
-/// and names its time and message id, so that it cannot be sent twice. Fields of later releases are ignored.
+/// The sealed content of an envelope. It repeats the subject and id, so that a captured order cannot be sent as another
+/// command, and names its time and message id, so that it cannot be sent twice. Fields of later releases are ignored.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Order {
     /// The subject to which the command was published.

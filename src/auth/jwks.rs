@@ -1,8 +1,8 @@
 //! Keys that verify ordinary JWTs: a shared secret, or a JWKS URL (RFC 7517).
 //!
 //! Keys of a URL are cached. They are fetched again when they are old and when a JWT names an unknown key. If the URL
-//! does not answer, or answers without a usable key, old keys are used until [`STALE`]. A key is used only with the algorithms that it is for; the
-//! JWT cannot choose another.
+//! does not answer, or answers without a usable key, old keys are used until [`STALE`]. A key is used only with the
+//! algorithms that it is for; the JWT cannot choose another.
 
 use std::sync::Arc;
 use std::time::Duration;

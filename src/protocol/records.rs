@@ -31,7 +31,8 @@ pub(crate) struct NewRecord {
     pub body: Bytes,
 }
 
-/// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens that a provider has just issued exist nowhere else.
+/// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens
+/// that a provider has just issued exist nowhere else.
 const RETRY_FOR: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when

@@ -156,8 +156,9 @@ async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyErro
 
 /// Creates the two work queues again if the server has lost them. Returns true if it created one.
 ///
-/// A nats-server 2.15.1 that is killed right after an ack may be unable to restore an encrypted work queue ("corrupt state
-/// file") and then drops the stream. Callers, schedules and the repair pass send the messages of the two queues again. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
+/// A nats-server 2.15.1 that is killed right after an ack may be unable to restore an encrypted work queue ("corrupt
+/// state file") and then drops the stream. Callers, schedules and the repair pass send the messages of the two queues
+/// again. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
 pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut created = false;
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {

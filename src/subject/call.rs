@@ -120,7 +120,8 @@ pub(crate) fn parse_again_call(subject: &str) -> Option<&str> {
     subject.strip_prefix("oauth.again.").filter(|call| !call.contains('.'))
 }
 
-/// Subjects of both tries of the one call of gateways that is not sealed: it returns the workers' public curve key and the bus's time.
+/// Subjects of both tries of the one call of gateways that is not sealed: it returns the workers' public curve key and
+/// the bus's time.
 #[must_use]
 pub(crate) fn seal_key_calls() -> [String; 2] {
     [edge_call("seal-key"), again_call("seal-key")]

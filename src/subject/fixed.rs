@@ -22,7 +22,8 @@ pub(crate) const STATES: &str = "oauth_states";
 pub(crate) const API_KEYS: &str = "oauth_api_keys";
 /// Bucket of used nonces of signed requests, key = hash of user and nonce.
 pub(crate) const NONCES: &str = "oauth_nonces";
-/// Bucket of what all workers share about the stored data, keys [`META_FORM`], [`META_KEYS`], [`META_HIGH_WATER`] and [`META_REPAIR`].
+/// Bucket of what all workers share about the stored data, keys [`META_FORM`], [`META_KEYS`], [`META_HIGH_WATER`] and
+/// [`META_REPAIR`].
 pub(crate) const META: &str = "oauth_meta";
 /// Key in [`META`]: ids of the sealing keys in use.
 pub(crate) const META_KEYS: &str = "keys";

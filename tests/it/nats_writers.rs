@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 use crate::bus::{BUCKETS, Bus};
+use crate::fleet::eventually;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, run, settings};
 use crate::wire::Wire;
@@ -83,8 +84,11 @@ async fn h7_only_worker_and_setup_reach_a_bucket_also_through_a_changed_stream()
     let demo = nats.connect("demo").await;
     demo.publish(attacked(), "junk".into()).await.unwrap();
     Nats::flush(&demo).await;
-    let read = bus.messages("KV_oauth_configs").await;
-    assert_eq!(read.last().map(|message| message.payload.as_ref()), Some(b"junk".as_slice()));
+    eventually("the message is in the bucket", async || {
+        let read = bus.messages("KV_oauth_configs").await;
+        read.last().is_some_and(|message| message.payload.as_ref() == b"junk".as_slice())
+    })
+    .await;
 }
 
 #[tokio::test]

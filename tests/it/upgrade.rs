@@ -1,8 +1,8 @@
 //! The upgrade from commit c68022c, on a store that this commit wrote: stop, new NATS users, `tokenbus setup`, start.
 //!
-//! `tests/data/store-c68022c.tar.gz` holds the server's store, the secrets of its configuration (`local.env`), the keyring
-//! (`keys.toml`) and an admin's API key (`api_key`), which are used nowhere else. In the store, the account has the connections
-//! `one` (without expiry) and `two` (with one) of the integration `odd`; it has deleted `three`.
+//! `tests/data/store-c68022c.tar.gz` holds the server's store, the secrets of its configuration (`local.env`), the
+//! keyring (`keys.toml`) and an admin's API key (`api_key`), which are used nowhere else. In the store, the account has
+//! the connections `one` (without expiry) and `two` (with one) of the integration `odd`; it has deleted `three`.
 
 use std::path::Path;
 use std::process::Command;

@@ -84,8 +84,8 @@ fn set_cookie(name: &str, value: &Secret, max_age: u64) -> Result<HeaderValue, H
     request::set_login_cookie(name, value.expose(), max_age).map_err(HttpError::invalid_answer)
 }
 
-/// Answers with a page that continues to the provider. Not with a redirect: some browsers apply the form's CSP to the redirects
-/// that follow, and the provider's are unknown.
+/// Answers with a page that continues to the provider. Not with a redirect: some browsers apply the form's CSP to the
+/// redirects that follow, and the provider's are unknown.
 fn continue_at(oauth_url: &Secret, cookie: &HeaderValue) -> Result<Reply, HttpError> {
     let url = Url::parse(oauth_url.expose()).map_err(HttpError::invalid_answer)?;
     if !matches!(url.scheme(), "https" | "http") {

@@ -1,5 +1,5 @@
-//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks, quarantines unreadable commands, and answers
-//! which keys this worker has.
+//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks,
+//! quarantines unreadable commands, and answers which keys this worker has.
 //!
 //! Guarantees that a changed keyring file is in use within 5 s or at SIGHUP, and that a start has few entries to read. Runs
 //! every 5 s (keyring) and 30 s (marks, quarantine). If it does not run, the worker keeps its old keys, and the next start is

@@ -1,9 +1,9 @@
 //! The repair pass: finds active connections without a schedule, and resumes those that paused without a config.
 //!
-//! Guarantees that no active connection stays without a schedule for longer than `refresh.repair_interval`, or twice that if a
-//! pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses, because it finds something only after a crash or a
-//! lost queue. A lost queue or a new config starts it at once. If it does not run, a connection whose schedule was lost is
-//! refreshed only when a reader asks for it.
+//! Guarantees that no active connection stays without a schedule for longer than `refresh.repair_interval`, or twice
+//! that if a pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses,
+//! because it finds something only after a crash or a lost queue. A lost queue or a new config starts it at once. If it
+//! does not run, a connection whose schedule was lost is refreshed only when a reader asks for it.
 
 use std::sync::Arc;
 use std::time::Duration;

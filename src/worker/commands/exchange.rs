@@ -284,9 +284,10 @@ impl Exchange<'_> {
         Ok(Recorded::Superseded)
     }
 
-    /// Answers after another command's record has won. If a deletion was first, it knew only the tokens of the record before, so
-    /// this asks the provider to revoke the new ones. If another login was first, leaves both grants alone: many providers end all
-    /// grants of a person when one of them is revoked. A crash before the request leaves the new tokens valid at the provider.
+    /// Answers after another command's record has won. If a deletion was first, it knew only the tokens of the record
+    /// before, so this asks the provider to revoke the new ones. If another login was first, leaves both grants alone:
+    /// many providers end all grants of a person when one of them is revoked. A crash before the request leaves the new
+    /// tokens valid at the provider.
     async fn superseded(&self, issued: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         if let Some(reply) = answer_if_stored(self.context, self.job, self.key, newest.as_ref()).await? {

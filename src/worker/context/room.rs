@@ -81,8 +81,8 @@ impl Room {
         }
     }
 
-    /// Makes a write of its own key, which a full stream may accept in place of the one before. In a cluster without a majority the server may still answer reads and describe its streams, but it
-    /// stores nothing.
+    /// Makes a test write to a key of its own, which a full stream may accept in place of the one before. A cluster without
+    /// a majority may still answer reads and describe its streams, but it stores nothing.
     pub(crate) async fn check_majority(nats: &Nats) -> Result<(), NatsError> {
         let subject = kv_subject(META, META_MAJORITY);
         let written = nats.publish(&subject, headers(None), "{}".into());

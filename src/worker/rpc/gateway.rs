@@ -103,9 +103,9 @@ async fn dispatch(
     }
 }
 
-/// Checks that the streams and buckets of logins, refreshes and reads answer, and that the server stores a message. Workers check this, because a gateway has no
-/// permission for the JetStream API. Dead letters, nonces and checkpoints are left out: not every login, refresh or read needs
-/// them.
+/// Checks that the streams and buckets of logins, refreshes and reads answer, and that the server stores a message.
+/// Workers check this, because a gateway has no permission for the JetStream API. Dead letters, nonces and checkpoints
+/// are left out: not every login, refresh or read needs them.
 async fn ready(context: &Context) -> Result<Value, CallError> {
     context.clock.check().map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let reachable = topology::check_reachable(&context.nats).await;

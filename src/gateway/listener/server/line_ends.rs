@@ -1,5 +1,5 @@
-//! Finds lines of HTTP/1.1 heads that end with a bare line feed. hyper accepts them, and a proxy before the gateway may not: the
-//! two would then see different requests on one connection.
+//! Finds lines of HTTP/1.1 heads that end with a bare line feed. hyper accepts them, and a proxy before the gateway may
+//! not: the two would then see different requests on one connection.
 //!
 //! Looks at the bytes on their way to hyper, and counts heads as hyper does. The count is exact until the first request with a
 //! body, whose lines are not told from a head's. So the connection has to end after such a request.
