@@ -202,6 +202,7 @@ impl Keyring {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text)?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Form)?;
         let payload = Payload { msg: sealed, aad: &context.associated_data() };
+        // The same holds for an error of opening.
         let opened = key.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Forged)?;
         String::from_utf8(opened).map(Secret::new).map_err(|error| {
             // The error holds the opened value: wipe it.

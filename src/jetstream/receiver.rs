@@ -105,6 +105,7 @@ impl Receiver {
             () = stop.cancelled() => return Ok(Ended::Stopped),
             connected = tokio::time::timeout(CONNECTION_TIMEOUT, connecting) => connected,
         };
+        // An elapsed timeout has no cause.
         let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
         self.learn_servers(&info.connect_urls);
         let subscribe = |(number, subscription): (usize, &Subscription)| {

@@ -7,6 +7,7 @@ use super::error::ErrorCode;
 use crate::integration::IntegrationOauthConfig;
 use crate::secret::Secret;
 
+// RFC 6749 sets no limits. These leave room for codes that hold encrypted data, and keep the command small.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 /// tokenbus's own states have 43 bytes. The gateway looks up longer ones (`gateway/routes/callback.rs`), so that an unknown
 /// state of any usual length gets the same 401; a queued callback has no reason to hold one.

@@ -34,6 +34,7 @@ pub(crate) struct NewRecord {
 /// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens
 /// that a provider has just issued exist nowhere else.
 const RETRY_FOR: Duration = Duration::from_secs(30);
+/// Short beside an election in a cluster, which takes seconds.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when
 /// [`RETRY_FOR`] ends, and consists of a publish and a read.

@@ -19,6 +19,7 @@ use crate::oauth::PostRequest;
 
 /// Time after which an unused connection is closed. Providers that are rarely called keep none.
 const POOL_IDLE: Duration = Duration::from_mins(1);
+/// Unused connections to keep to one host. Further requests at once open connections of their own.
 const POOL_PER_HOST: usize = 16;
 /// Default limit for one request, from connecting to the last byte of the response.
 pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -58,6 +58,7 @@ impl SharedKey {
     pub fn seal(&self, associated_data: &[u8], message: &[u8]) -> Result<String, SealError> {
         let nonce = system::random::<NONCE_BYTES>();
         let payload = Payload { msg: message, aad: associated_data };
+        // The cipher's errors say nothing, so that they help no attacker.
         let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::TooLarge)?;
         Ok(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
     }
@@ -66,6 +67,7 @@ impl SharedKey {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed)?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Form)?;
         let payload = Payload { msg: sealed, aad: associated_data };
+        // The same holds for an error of opening.
         let opened = self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Forged)?;
         Ok(Zeroizing::new(opened))
     }

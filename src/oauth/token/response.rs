@@ -12,6 +12,8 @@ use crate::integration::IntegrationOauthConfig;
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::secret::Secret;
 
+// RFC 6749 sets no limits. A record with both tokens, sealed, has to fit into the server's largest message (1 MiB by
+// default).
 const MAX_BODY_BYTES: usize = 256 * 1024;
 const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
 const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;

@@ -19,6 +19,7 @@ use crate::store::{ConnectionPage, ListedConnection, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
 use crate::worker::context::Context;
 
+// Connections on a page, as `/openapi.json` documents them.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 /// Size in bytes after which a page ends early.
