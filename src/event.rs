@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Origin;
-use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName, Integration};
+use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName};
 
 /// The kind of an event; the last token of its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -149,13 +149,20 @@ impl<'a> Event<'a> {
     /// Builds an event about the connection or config of a command.
     #[must_use]
     pub(crate) fn about(subject: &'a CommandSubject, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
-        let connection = subject.name.as_ref().map(ConnectionName::as_str);
-        Self::new(&subject.account, &subject.integration, connection, event, actor, time)
+        Self {
+            integration_id: Some(subject.integration.as_str()),
+            connection_id: subject.name.as_ref().map(ConnectionName::as_str),
+            ..Self::new(event, subject.account.as_str(), actor, time)
+        }
     }
 
     #[must_use]
     pub(crate) fn about_connection(key: &'a ConnectionKey, event: EventKind, actor: &'a str, time: Timestamp) -> Self {
-        Self::new(&key.account, &key.integration, Some(key.name.as_str()), event, actor, time)
+        Self {
+            integration_id: Some(key.integration.as_str()),
+            connection_id: Some(key.name.as_str()),
+            ..Self::new(event, key.account.as_str(), actor, time)
+        }
     }
 
     /// Adds the origin of the request that led to the event.
@@ -165,19 +172,12 @@ impl<'a> Event<'a> {
         Self { request_id: request_id.as_deref(), client_address: *client_address, ..self }
     }
 
-    fn new(
-        account: &'a Account,
-        integration: &'a Integration,
-        connection_id: Option<&'a str>,
-        event: EventKind,
-        actor: &'a str,
-        time: Timestamp,
-    ) -> Self {
+    fn new(kind: EventKind, account: &'a str, actor: &'a str, time: Timestamp) -> Self {
         Self {
-            kind: event,
-            account: account.as_str(),
-            integration_id: Some(integration.as_str()),
-            connection_id,
+            kind,
+            account,
+            integration_id: None,
+            connection_id: None,
             key_id: None,
             actor,
             reason: None,
@@ -199,61 +199,20 @@ impl<'a> Event<'a> {
         actor: &'a str,
         time: Timestamp,
     ) -> Self {
-        Self {
-            kind: event,
-            account: account.as_str(),
-            integration_id: None,
-            connection_id: None,
-            key_id: Some(id),
-            actor,
-            reason: None,
-            sequence: None,
-            expiry: None,
-            request_id: None,
-            client_address: None,
-            count: None,
-            time,
-        }
+        Self { key_id: Some(id), ..Self::new(event, account.as_str(), actor, time) }
     }
 
     /// Builds an event about the store of all accounts.
     #[must_use]
     pub(crate) fn about_store(event: EventKind, actor: &'a str, time: Timestamp) -> Self {
-        Self {
-            kind: event,
-            account: NO_ACCOUNT,
-            integration_id: None,
-            connection_id: None,
-            key_id: None,
-            actor,
-            reason: None,
-            sequence: None,
-            expiry: None,
-            request_id: None,
-            client_address: None,
-            count: None,
-            time,
-        }
+        Self::new(event, NO_ACCOUNT, actor, time)
     }
 
     /// Builds an event that sums up refusals.
     #[must_use]
     pub(crate) fn about_refusals(refusal: &'a Refusal, count: u64, time: Timestamp) -> Self {
         let Refusal { kind, account, actor, reason } = refusal;
-        Self {
-            kind: *kind,
-            account: account.as_ref().map_or(NO_ACCOUNT, Account::as_str),
-            integration_id: None,
-            connection_id: None,
-            key_id: None,
-            actor,
-            reason: Some(reason),
-            sequence: None,
-            expiry: None,
-            request_id: None,
-            client_address: None,
-            count: Some(count),
-            time,
-        }
+        let account = account.as_ref().map_or(NO_ACCOUNT, Account::as_str);
+        Self { reason: Some(reason), count: Some(count), ..Self::new(*kind, account, actor, time) }
     }
 }

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::subject::Account;
 
 /// Events in one answer: the most that a worker returns.
-const PAGE: u64 = 1_000;
+pub(super) const PAGE: u64 = 1_000;
 /// Pause before the next question when there is nothing new, or no answer.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -43,16 +43,17 @@ pub(super) struct Export {
     follow: bool,
 }
 
+/// The answer of the call `events`.
 #[derive(Deserialize)]
-struct Page {
-    results: Vec<Numbered>,
-    last: u64,
+pub(super) struct Page {
+    pub(super) results: Vec<Numbered>,
+    pub(super) last: u64,
 }
 
 #[derive(Deserialize)]
-struct Numbered {
+pub(super) struct Numbered {
     number: u64,
-    event: Map<String, Value>,
+    pub(super) event: Map<String, Value>,
 }
 
 pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()> {

@@ -58,7 +58,7 @@ pub(crate) enum Published {
 /// Decides what happens if the server cannot be reached at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
-    /// For services: connects in the background and never gives up.
+    /// For services: connects in the background, and retries without end.
     Forever,
     /// For commands that a person waits for: fails at once.
     Once,

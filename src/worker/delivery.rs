@@ -177,8 +177,8 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
     }
 }
 
-/// Gives a command up. Stores the dead letter first and ends the command last: after a crash in between, the command is
-/// delivered and given up again, and its dead letter is stored once.
+/// Abandons a command. Stores the dead letter first and ends the command last: after a crash in between, the command is
+/// delivered and abandoned again, and its dead letter is stored once.
 async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &context.nats;
     error!(subject = %message.subject, "command given up: {reason}");

@@ -14,7 +14,7 @@ use tokenbus::Secret;
 use tokenbus::internals::command::Credential;
 use tokenbus::internals::gateway::{Command, RequestContext, StateOwner};
 
-use crate::fleet::{Fleet, eventually};
+use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::{Provider, Scripted};
 use crate::support::child::signal;
 use crate::support::nats::Nats;
@@ -197,20 +197,38 @@ fn with_key(fleet: &Fleet) -> RequestContext {
     RequestContext { credential: Some(Credential::new(key)), ..RequestContext::default() }
 }
 
+/// A login whose worker was stopped, so that another worker has answered.
+struct TakenOver {
+    provider: Provider,
+    fleet: Fleet,
+    stopped: Worker,
+    /// Kept running.
+    _second: Worker,
+    status: StatusCode,
+    body: Value,
+}
+
+impl TakenOver {
+    async fn at(place: &str) -> Self {
+        let provider = Provider::generous().await;
+        let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
+        configurer.kill().await;
+        let stopped = fleet.worker_stopping_at(place).await;
+        let state = fleet.login(NAME).await;
+        let takeover = async {
+            stopped.stopped().await;
+            fleet.worker().await
+        };
+        let ((status, body), second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+        fleet.idle().await;
+        Self { provider, fleet, stopped, _second: second, status, body }
+    }
+}
+
 /// A login whose worker is paused at that failpoint until another worker has finished it.
 async fn stopped_at(place: &'static str) {
-    let provider = Provider::generous().await;
-    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
-    configurer.kill().await;
-    let first = fleet.worker_stopping_at(place).await;
-    let state = fleet.login(NAME).await;
-    let takeover = async {
-        first.stopped().await;
-        fleet.worker().await
-    };
-    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    let TakenOver { provider, fleet, stopped: first, _second, status, body } = TakenOver::at(place).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{place}: {body}");
-    fleet.idle().await;
     assert_eq!(fleet.stored(NAME).await.0, None, "{place}");
 
     // The first worker's tokens are stored although the caller has had 504, because no newer record exists.
@@ -233,18 +251,9 @@ async fn b3_a_worker_paused_before_the_record_stores_a_late_but_complete_connect
 /// The caller has been told to start again, so the code is not sent any more.
 #[tokio::test]
 async fn b3_h3_a_worker_paused_before_the_code_sends_nothing_when_it_continues() {
-    let provider = Provider::generous().await;
-    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
-    configurer.kill().await;
-    let first = fleet.worker_stopping_at("exchange_2_login_consumed").await;
-    let state = fleet.login(NAME).await;
-    let takeover = async {
-        first.stopped().await;
-        fleet.worker().await
-    };
-    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
+    let TakenOver { provider, fleet, stopped: first, _second, status, body } =
+        TakenOver::at("exchange_2_login_consumed").await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{body}");
-    fleet.idle().await;
     first.signal("CONT");
     let left = async || first.log().contains("another worker has the command");
     eventually("the first worker leaves the command", left).await;
@@ -253,17 +262,8 @@ async fn b3_h3_a_worker_paused_before_the_code_sends_nothing_when_it_continues()
 
 #[tokio::test]
 async fn a_worker_paused_before_consuming_the_login_finds_its_work_done() {
-    let provider = Provider::generous().await;
-    let (fleet, mut configurer) = Fleet::configured(&provider.url).await;
-    configurer.kill().await;
-    let mut first = fleet.worker_stopping_at("exchange_1_callback_checked").await;
-    let state = fleet.login(NAME).await;
-    let takeover = async {
-        first.stopped().await;
-        fleet.worker().await
-    };
-    let ((status, body), _second) = tokio::join!(fleet.arrive(&state, CODE), takeover);
-    fleet.idle().await;
+    let TakenOver { provider, fleet, stopped: mut first, _second, status, body } =
+        TakenOver::at("exchange_1_callback_checked").await;
     first.signal("CONT");
     let ended = |log: &str| log.contains("another worker has the command");
     eventually("the first worker ends its delivery", async || ended(&first.log())).await;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::Subscriber;
 use futures_util::StreamExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::client::Calls;
 use crate::call::AdminCall;
 use crate::cli::admin;
+use crate::cli::events::{PAGE, Page};
 use crate::client::CallError;
 use crate::protocol::permissions;
 use crate::subject;
@@ -27,17 +27,6 @@ pub(super) enum Events {
     Pushed(Subscriber),
     /// Number of the last event that was received.
     Polled(u64),
-}
-
-#[derive(Deserialize)]
-struct Page {
-    results: Vec<Numbered>,
-    last: u64,
-}
-
-#[derive(Deserialize)]
-struct Numbered {
-    event: Value,
 }
 
 impl Events {
@@ -72,8 +61,8 @@ impl Events {
                     Err(error @ (CallError::NotSent(_) | CallError::Unreadable(_))) => return Err(error.into()),
                 };
                 after = page.last;
-                for Numbered { event } in page.results {
-                    to.send(event).await.context("nothing reads events any more")?;
+                for found in page.results {
+                    to.send(Value::Object(found.event)).await.context("nothing reads events any more")?;
                 }
             },
         }
@@ -93,7 +82,7 @@ async fn may_ask(calls: &Calls) -> anyhow::Result<bool> {
 }
 
 async fn ask(calls: &Calls, after: Option<u64>) -> Result<Page, CallError> {
-    let question = json!({ "account": calls.account, "after": after, "limit": 1_000 });
+    let question = json!({ "account": calls.account, "after": after, "limit": PAGE });
     let answer = admin::ask(&calls.backend, AdminCall::Events, &question).await?;
     serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.into()))
 }

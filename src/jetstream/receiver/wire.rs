@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_messages_are_read_whatever_their_bytes() {
+    fn h1_messages_of_any_bytes_are_read() {
         let received = |subscription, subject: &str, reply: Option<&str>, payload: &'static [u8]| Received {
             subscription,
             subject: subject.to_owned(),

@@ -49,7 +49,7 @@ impl Sizes {
         }
     }
 
-    /// Gives a stream its replicas and its most bytes.
+    /// Sets a stream's replicas and its limit in bytes.
     pub(super) fn applied_to(self, stream: Config) -> Config {
         let max_bytes = self.max_bytes.of(&stream.name).map_or(-1, |limit| limit.bytes);
         Config { num_replicas: self.replicas, max_bytes, ..stream }

@@ -1,7 +1,7 @@
 //! Sends events to webhooks.
 //!
-//! Guarantees that each chosen event is sent at least once: one durable consumer of all workers for each receiver holds
-//! an event until the receiver answers 2xx, or gives it up with a dead letter after `MAX_WEBHOOK_DELIVERIES`. Pulls
+//! Guarantees that each chosen event is sent at least once. For each receiver, one durable consumer of all workers holds
+//! an event until the receiver answers 2xx, or until a dead letter replaces it after `MAX_WEBHOOK_DELIVERIES`. Pulls
 //! continuously. If it does not run, events wait in `OAUTH_EVENTS` for the stream's maximum age.
 
 use std::sync::Arc;
