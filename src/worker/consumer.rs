@@ -92,21 +92,24 @@ impl Puller {
         drop(self.permits.acquire().await);
         let limit = self.permits.available_permits().max(1);
         let mut since = Instant::now();
+        let mut seen = since;
+        let mut is_late = false;
         let mut batch = queue::pull(nats, consumer, limit, PULL_EXPIRES).await?;
         loop {
             let next = tokio::time::timeout(LOOK, batch.next()).await;
-            // Messages may have waited in the socket while the process stood still.
             let now = Instant::now();
-            let stood_still = now.duration_since(since) > LOOK + STOOD_STILL;
-            let Ok(next) = next else {
-                since = if stood_still { since } else { now };
-                continue;
-            };
+            let stood_still = now.duration_since(seen) > LOOK + STOOD_STILL;
+            seen = now;
+            // Messages may have waited in the socket while the process stood still. A quiet wait shows that the socket
+            // is empty.
+            is_late = stood_still || (is_late && next.is_ok());
+            let waited_since = since;
+            since = if is_late { since } else { now };
+            let Ok(next) = next else { continue };
             let Some(message) = next else { return Ok(()) };
             let message = message.map_err(NatsError::away_because("a pull ended early"))?;
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ok(()) };
-            let handled = handle(message, since);
-            since = if stood_still { since } else { now };
+            let handled = handle(message, waited_since);
             self.in_progress.spawn(async move {
                 handled.await;
                 drop(permit);
