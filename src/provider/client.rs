@@ -2,6 +2,7 @@
 //! from the environment, and connects only to addresses that the [`Guard`] allows.
 
 mod conditional;
+mod encoding;
 mod response;
 
 use std::pin::pin;

@@ -3,6 +3,8 @@
 //! Tests that kill workers at failpoints need the feature `failpoints`: `cargo test --features failpoints`.
 
 // Clippy recognises tests and their helpers by `cfg(test)`.
+#[cfg(test)]
+mod answer_forms;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod api_keys;

@@ -39,7 +39,7 @@ impl Received {
 pub(crate) struct Scripted {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(&'static str, String)>,
-    pub(crate) body: String,
+    pub(crate) body: Bytes,
     /// Delay before the answer.
     pub(crate) after: Duration,
     /// A condition to wait for after the delay.
@@ -51,7 +51,7 @@ impl Scripted {
         Self::new(status, "application/json", body.to_string())
     }
 
-    pub(crate) fn new(status: u16, content_type: &str, body: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let headers = vec![("content-type", content_type.to_owned())];
         Self { status, headers, body: body.into(), after: Duration::ZERO, until: None }
     }
@@ -148,5 +148,5 @@ async fn answer(
     for (name, value) in said.headers {
         response = response.header(name, value);
     }
-    Ok(response.body(Full::new(said.body.into())).expect("a script makes valid answers"))
+    Ok(response.body(Full::new(said.body)).expect("a script makes valid answers"))
 }

@@ -5,8 +5,9 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 
+use super::encoding::{Oversized, decoded};
 use crate::provider::ProviderError;
 use crate::system;
 
@@ -21,7 +22,7 @@ pub(crate) struct ProviderResponse {
     pub content_type: Option<String>,
     /// At most a day.
     pub retry_after: Option<Duration>,
-    /// At most 256 KiB.
+    /// Decompressed; at most 256 KiB.
     pub body: Bytes,
 }
 
@@ -37,9 +38,11 @@ impl fmt::Debug for ProviderResponse {
 
 pub(super) async fn read_response(mut response: Response) -> Result<ProviderResponse, ProviderError> {
     let status = response.status().as_u16();
-    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let header = |name| response.headers().get(name).map(text);
     let content_type = header(CONTENT_TYPE);
     let retry_after = header(RETRY_AFTER).and_then(|text| parse_retry_after(text.trim(), system::now()));
+    let codings: Vec<String> = response.headers().get_all(CONTENT_ENCODING).iter().map(text).collect();
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(ProviderError::from_body)? {
         if body.len() + chunk.len() > MAX_BODY_BYTES {
@@ -47,7 +50,9 @@ pub(super) async fn read_response(mut response: Response) -> Result<ProviderResp
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(ProviderResponse { status, content_type, retry_after, body: body.freeze() })
+    let body =
+        decoded(body.freeze(), &codings.join(","), MAX_BODY_BYTES).map_err(|Oversized| ProviderError::TooLarge)?;
+    Ok(ProviderResponse { status, content_type, retry_after, body })
 }
 
 /// Returns the wait that `Retry-After` asks for, in seconds or as a date (RFC 9110 §10.2.3). A past date is no wait.
