@@ -118,7 +118,7 @@ impl OauthConnection {
     #[must_use]
     #[doc(hidden)]
     pub fn issued(subject: String, tokens: TokenSet) -> Self {
-        let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, metadata } = tokens;
+        let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, metadata, .. } = tokens;
         Self {
             access_token: Some(access_token),
             token_type,

@@ -1,5 +1,6 @@
 //! OAuth settings of one integration: their form, their validation, and their public part.
 
+mod answer;
 mod check;
 mod choice;
 mod client_key;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::check::{parse_value, read_json};
 pub(crate) use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
 pub(crate) use self::client_key::signing_key;
@@ -83,9 +85,12 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Revocation endpoint (RFC 7009).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_url: Option<String>,
-    /// Dot path of the object with the tokens in the token response; the root when absent.
+    /// Dot path of the object with the tokens in the token response. What it lacks is looked for at the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_response_path: Option<String>,
+    /// Dot paths of the fields in the token response, by the RFC's name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub token_answer: BTreeMap<String, Paths>,
     /// Dot paths of the values in the token response that become metadata.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metadata_paths: Vec<String>,

@@ -125,6 +125,7 @@ fn tokens(now: Timestamp, lifetime: i64, number: usize) -> TokenSet {
         refresh_token: Some(Secret::new(format!("{number:0>100}"))),
         expires_in: Some(lifetime),
         expiry: now.checked_add(SignedDuration::from_secs(lifetime)).ok(),
+        refresh_token_expiry: None,
         scope: Some("read write".to_owned()),
         metadata: serde_json::Map::new(),
     }

@@ -77,6 +77,7 @@ impl<T> IntegrationOauthConfig<T> {
             refresh_url: self.refresh_url,
             revocation_url: self.revocation_url,
             token_response_path: self.token_response_path,
+            token_answer: self.token_answer,
             metadata_paths: self.metadata_paths,
             callback_metadata: self.callback_metadata,
             code_param: self.code_param,

@@ -1,3 +1,5 @@
+mod answer;
+
 use proptest::prelude::*;
 use serde_json::json;
 

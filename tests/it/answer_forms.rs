@@ -4,10 +4,11 @@ use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use reqwest::Method;
 use serde_json::json;
 
 use crate::provider::{Provider, Received, Scripted};
-use crate::world::World;
+use crate::world::{INTEGRATION, World};
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -39,4 +40,73 @@ async fn c3_compressed_answers_are_read_though_none_was_asked_for() {
     assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("at-plain")), "{body}");
     let (status, body) = world.connect("bomb").await;
     assert_eq!(status.as_u16(), 502, "{body}");
+}
+
+/// A Slack app's user token: nested in the answer to a login, at the root of the answer to a refresh.
+#[tokio::test]
+async fn c5_a_rotated_user_token_is_read_from_the_root() {
+    let provider = Provider::start(|number, received| {
+        let tokens = json!({"access_token": format!("xoxp-{number}"), "refresh_token": format!("xoxe-{number}"),
+            "expires_in": 43200, "token_type": "user"});
+        let is_refresh = received.form()["grant_type"] == "refresh_token";
+        let mut answer = if is_refresh { tokens } else { json!({"authed_user": tokens}) };
+        answer["ok"] = json!(true);
+        Scripted::json(200, &answer)
+    })
+    .await;
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+    let mut config = world.config();
+    (config["provider"], config["token_response_path"]) = (json!("slack"), json!("authed_user"));
+    world.tokenbus.configure(&config).await;
+    let (status, body) = world.connect("user").await;
+    assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("xoxp-0")), "{body}");
+    for number in 1..3 {
+        let path = format!("{INTEGRATION}/oauth-token/user?min_valid=86400");
+        let (status, body) = world.tokenbus.call(Method::GET, &path).await;
+        assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!(format!("xoxp-{number}"))), "{body}");
+        let sent = &world.provider.received()[number].form()["refresh_token"];
+        assert_eq!(*sent, format!("xoxe-{}", number - 1), "the rotated token is kept");
+    }
+}
+
+#[tokio::test]
+async fn c5_fields_of_other_names_and_times_are_read() {
+    let end = jiff::Timestamp::now().as_second() + 3600;
+    let answers = [
+        json!({"data": {"token": "at", "renewal": "rt"}, "ends": end.to_string(), "error": 0}),
+        json!({"data": {"token": "at", "renewal": "rt"}, "ends": end * 1000, "error": null}),
+        json!({"data": {"token": "at", "renewal": "rt"}, "error": false,
+            "ends": jiff::Timestamp::from_second(end).expect("a time").to_string()}),
+    ];
+    let count = answers.len();
+    let provider = Provider::start(move |number, _| Scripted::json(200, &answers[number])).await;
+    let world = World::with(provider).await;
+    let mut config = world.config();
+    config["token_answer"] = json!({"access_token": "data.token", "refresh_token": ["token", "data.renewal"],
+        "expires_at": "ends"});
+    world.tokenbus.configure(&config).await;
+    for number in 0..count {
+        let (status, body) = world.connect("one").await;
+        assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("at")), "{number} {body}");
+        assert_eq!(body["refresh_token"], "rt", "{number} {body}");
+        let left = body["expires_in"].as_i64().expect("a lifetime");
+        assert!((3500..=3600).contains(&left), "{number} {body}");
+    }
+}
+
+#[tokio::test]
+async fn c5_an_answer_in_another_encoding_is_read() {
+    let provider = Provider::start(|number, _| {
+        let body: &[u8] = match number {
+            0 => b"{\"access_token\":\"at\",\"team\":\"caf\xe9\"}",
+            _ => b"{\"access_token\":\"at\xe9\"}",
+        };
+        Scripted::new(200, "application/json; charset=iso-8859-1", body)
+    })
+    .await;
+    let world = World::with(provider).await;
+    let (status, body) = world.connect("one").await;
+    assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("at")), "{body}");
+    let (status, body) = world.connect("one").await;
+    assert_eq!(status.as_u16(), 502, "a token must be exact: {body}");
 }

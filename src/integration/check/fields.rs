@@ -19,18 +19,19 @@ enum Kind {
     Text,
     Texts,
     TextMap,
+    PathMap,
     Seconds,
     Variables,
     /// The allowed strings, and their description for the error.
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{OneOf, Seconds, Text, TextMap, Texts, Variables};
+use Kind::{OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 24] = [
+const OPTIONAL: [(&str, Kind); 25] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -49,6 +50,7 @@ const OPTIONAL: [(&str, Kind); 24] = [
     ("refresh_url", Text),
     ("revocation_url", Text),
     ("token_response_path", Text),
+    ("token_answer", PathMap),
     ("metadata_paths", Texts),
     ("callback_metadata", Texts),
     ("code_param", Text),
@@ -95,6 +97,11 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
         TextMap => {
             let fits = |map: &Map<_, Value>| map.len() <= MAX_ENTRIES && map.values().all(Value::is_string);
             (value.as_object().is_some_and(fits), "an object of at most 32 strings")
+        }
+        PathMap => {
+            let is_paths = |value: &Value| value.is_string() || value.as_array().is_some_and(|values| texts(values));
+            let fits = value.as_object().is_some_and(|map| map.values().all(is_paths));
+            (fits, "an object of dot paths, or of lists of at most 32 dot paths")
         }
         Seconds => {
             let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds));

@@ -4,7 +4,7 @@ use url::form_urlencoded;
 
 use super::urls::templates;
 use super::{MAX_TEXT, printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig};
+use crate::integration::{ANSWER_FIELDS, ConfigError, IntegrationOauthConfig};
 
 const MAX_PATH_BYTES: usize = 128;
 /// Parameters that tokenbus sets itself. A config must not set them in any request.
@@ -43,6 +43,7 @@ const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     check_renames(config)?;
     check_added(config)?;
+    check_answer(config)?;
     check_metadata(config)
 }
 
@@ -109,16 +110,35 @@ fn is_reserved(config: &IntegrationOauthConfig, name: &str, endpoint: Endpoint) 
         || (endpoint == Endpoint::Authorization && RESERVED_AUTH.iter().any(|reserved| is_name_of(reserved)))
 }
 
+fn check_answer(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let token_path = config.token_response_path.as_deref();
+    require(token_path.is_none_or(is_path), "token_response_path", "a dot path of at most 128 bytes")?;
+    for (name, paths) in &config.token_answer {
+        let field = format!("token_answer.{}", printable(name));
+        let names = "named access_token, refresh_token, expires_in, expires_at, refresh_token_expires_in, \
+                     refresh_token_expires_at, scope or token_type";
+        require(ANSWER_FIELDS.contains(&name.as_str()), &field, names)?;
+        let paths = paths.as_slice();
+        let are_paths = !paths.is_empty() && paths.iter().all(|path| is_path(path));
+        require(are_paths, &field, "a dot path of at most 128 bytes, or a list of such paths")?;
+    }
+    Ok(())
+}
+
+fn is_path(path: &str) -> bool {
+    path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty())
+}
+
 /// Metadata is shown to callers, so it must not contain a token, a secret or the authorization code.
 fn check_metadata(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
+    let token_keys: Vec<&str> = token_paths.flatten().filter_map(|path| path.rsplit('.').next()).collect();
     let is_secret = |name: &str| {
         ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
             || name == config.code_param
+            || token_keys.contains(&name)
     };
-    let is_path = |path: &str| path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty());
     let is_shown = |path: &str| is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(last));
-    let token_path = config.token_response_path.as_deref();
-    require(token_path.is_none_or(is_path), "token_response_path", "a dot path of at most 128 bytes")?;
     let are_shown = config.metadata_paths.iter().all(|path| is_shown(path));
     require(
         are_shown,

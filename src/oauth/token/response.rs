@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use self::body::parse_body;
-use self::fields::{is_plain, lifetime, scope, secret, text};
+use self::fields::{Fields, is_plain};
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::secret::Secret;
@@ -32,6 +32,8 @@ pub struct TokenSet {
     pub expires_in: Option<i64>,
     /// Time of the response plus `expires_in`.
     pub expiry: Option<Timestamp>,
+    /// End of the refresh token, if the response has it.
+    pub refresh_token_expiry: Option<Timestamp>,
     /// The granted scopes, if the response has them.
     pub scope: Option<String>,
     /// The values at the config's `metadata_paths`, by path.
@@ -94,29 +96,27 @@ pub(crate) fn parse_response<T>(
         _ if body.len() > MAX_BODY_BYTES => return Err(TokenError::TooLarge),
         _ => {}
     }
-    let response = parse_body(content_type, body).ok_or(TokenError::Unreadable)?;
-    let token = config.token_response_path.as_deref().map_or(Some(&response), |path| value_at(&response, path));
-    if let Some(code) = error_code(&response).or_else(|| token.and_then(error_code)) {
+    let fields: Vec<&str> = config.access_token_roots().chain(["error"]).collect();
+    let response = parse_body(content_type, body, &fields).ok_or(TokenError::Unreadable)?;
+    let nested = config.token_response_path.as_deref().and_then(|path| value_at(&response, path));
+    if let Some(code) = error_code(&response).or_else(|| nested.and_then(error_code)) {
         return Err(TokenError::Oauth(code));
     }
     if !(200..300).contains(&status) {
         return Err(TokenError::Unreadable);
     }
-    token_set(&response, token.ok_or(TokenError::Unreadable)?, config, now)
+    token_set(&response, config, now)
 }
 
-fn token_set<T>(
-    response: &Value,
-    token: &Value,
-    config: &IntegrationOauthConfig<T>,
-    now: Timestamp,
-) -> Result<TokenSet, TokenError> {
-    let access_token = secret(token, "access_token", MAX_ACCESS_TOKEN_BYTES)?.ok_or(TokenError::Unreadable)?;
-    let refresh_token = secret(token, "refresh_token", MAX_REFRESH_TOKEN_BYTES)?;
-    let expires_in = token.get("expires_in").and_then(|value| lifetime(value, config.expires_in_unit));
-    let expires_in = expires_in.or(config.default_expires_in.map(i64::from));
-    let expiry = expires_in.and_then(|seconds| now.checked_add(SignedDuration::from_secs(seconds)).ok());
-    let token_type = text(token, "token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| "Bearer".to_owned());
+fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Timestamp) -> Result<TokenSet, TokenError> {
+    let fields = Fields::of(response, config);
+    let access_token = fields.secret("access_token", MAX_ACCESS_TOKEN_BYTES)?.ok_or(TokenError::Unreadable)?;
+    let refresh_token = fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?;
+    let expires_in = fields.lifetime("expires_in", "expires_at", now).or(config.default_expires_in.map(i64::from));
+    let refresh_token_expires_in = fields.lifetime("refresh_token_expires_in", "refresh_token_expires_at", now);
+    let end_of = |seconds: i64| now.checked_add(SignedDuration::from_secs(seconds)).ok();
+    let expiry = expires_in.and_then(end_of);
+    let token_type = fields.text("token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| "Bearer".to_owned());
     let metadata = |path: &String| {
         value_at(response, path).filter(|value| is_plain(value)).map(|value| (path.clone(), value.clone()))
     };
@@ -126,7 +126,8 @@ fn token_set<T>(
         refresh_token,
         expires_in: expires_in.filter(|_| expiry.is_some()),
         expiry,
-        scope: scope(token),
+        refresh_token_expiry: refresh_token_expires_in.and_then(end_of),
+        scope: fields.scope(),
         metadata: config.metadata_paths.iter().filter_map(metadata).collect(),
     })
 }
@@ -138,13 +139,24 @@ fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
 fn error_code(value: &Value) -> Option<ErrorCode> {
     let is_refused = value.get("ok") == Some(&Value::Bool(false));
     match value.get("error") {
-        None | Some(Value::Null) => is_refused.then_some(ErrorCode::Unknown),
-        Some(Value::String(code)) if code.is_empty() => is_refused.then_some(ErrorCode::Unknown),
+        None => is_refused.then_some(ErrorCode::Unknown),
+        Some(error) if is_falsy(error) => is_refused.then_some(ErrorCode::Unknown),
         Some(Value::String(code)) => Some(ErrorCode::parse(code)),
         Some(other) => {
             let code = other.get("code").or_else(|| other.get("type")).and_then(Value::as_str);
             Some(code.map_or(ErrorCode::Unknown, ErrorCode::parse))
         }
+    }
+}
+
+/// Returns true for an `error` that reports no error. A form has `0` and `false` as text.
+fn is_falsy(error: &Value) -> bool {
+    match error {
+        Value::Null => true,
+        Value::Bool(is_error) => !is_error,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => ["", "0", "false"].contains(&text.as_str()),
+        Value::Array(_) | Value::Object(_) => false,
     }
 }
 

@@ -3,28 +3,30 @@
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-pub(super) fn parse_body(content_type: Option<&str>, body: &[u8]) -> Option<Value> {
-    let body = std::str::from_utf8(body).ok()?.trim_start_matches('\u{feff}').trim();
+/// Parses a JSON object, or a form that has one of the fields. Replaces bytes that are no UTF-8 with U+FFFD.
+pub(super) fn parse_body(content_type: Option<&str>, body: &[u8], fields: &[&str]) -> Option<Value> {
+    let body = String::from_utf8_lossy(body);
+    let body = body.trim_start_matches('\u{feff}').trim();
     let json = || serde_json::from_str::<Value>(body).ok().filter(Value::is_object);
     if content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("urlencoded")) {
-        form(body).or_else(json)
+        form(body, fields).or_else(json)
     } else {
-        json().or_else(|| form(body))
+        json().or_else(|| form(body, fields))
     }
 }
 
-/// Parses a form with an `access_token` or an `error`. Rejects repeated parameters, and characters that a form doesn't
-/// have: an HTML page may contain a link to `?a=1&access_token=x`.
-fn form(body: &str) -> Option<Value> {
-    if !body.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"')) {
+/// Parses a form with one of the fields. Rejects repeated parameters, and characters that a form doesn't have: an HTML page
+/// may contain a link to `?a=1&access_token=x`.
+fn form(body: &str, fields: &[&str]) -> Option<Value> {
+    let is_foreign = |char: char| char.is_control() || char.is_whitespace() || matches!(char, '<' | '>' | '"');
+    if body.contains(is_foreign) {
         return None;
     }
-    let mut fields = Map::new();
+    let mut found = Map::new();
     for (name, value) in form_urlencoded::parse(body.as_bytes()) {
-        if fields.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
+        if found.insert(name.into_owned(), Value::from(value.into_owned())).is_some() {
             return None;
         }
     }
-    let is_response = fields.contains_key("access_token") || fields.contains_key("error");
-    is_response.then_some(Value::Object(fields))
+    fields.iter().any(|field| found.contains_key(*field)).then_some(Value::Object(found))
 }

@@ -161,13 +161,123 @@ fn c5_the_token_object_may_be_nested() {
     assert_eq!(tokens.scope.as_deref(), Some("a b"));
     assert_eq!(Value::Object(tokens.metadata), json!({"team.id": "T1", "authed_user.id": "U1"}));
     for (body, reason) in [
-        (r#"{"access_token":"bot"}"#, "unreadable_answer"),
         (r#"{"authed_user":"u"}"#, "unreadable_answer"),
         (r#"{"authed_user":{"error":"invalid_grant","access_token":"u"}}"#, "invalid_grant"),
         (r#"{"ok":false,"error":"bad_client_secret","authed_user":{"access_token":"u"}}"#, "invalid_client"),
     ] {
         assert_eq!(parse(&user, 200, JSON, body).unwrap_err().reason(), reason, "{body}");
     }
+}
+
+/// `expected`: access token, refresh token, scope.
+#[track_caller]
+fn check_tokens(more: &Value, body: &Value, expected: (&str, Option<&str>, Option<&str>)) {
+    let tokens = parse(more, 200, JSON, &body.to_string()).unwrap();
+    let refresh_token = tokens.refresh_token.as_ref().map(Secret::expose);
+    assert_eq!((tokens.access_token.expose(), refresh_token, tokens.scope.as_deref()), expected, "{more} {body}");
+}
+
+#[test]
+fn c5_fields_outside_the_nested_object_are_found_at_the_root() {
+    let user = json!({"token_response_path": "authed_user"});
+    // A user's token: nested after a login, at the root after a refresh.
+    check_tokens(&user, &json!({"authed_user": {"access_token": "u", "refresh_token": "r"}}), ("u", Some("r"), None));
+    check_tokens(&user, &json!({"access_token": "u", "refresh_token": "r"}), ("u", Some("r"), None));
+    let other = json!({"authed_user": {"id": "U1"}, "access_token": "u", "refresh_token": "r", "scope": "s"});
+    check_tokens(&user, &other, ("u", Some("r"), Some("s")));
+    let split = json!({"authed_user": {"access_token": "u", "scope": null}, "refresh_token": "r", "scope": "s"});
+    check_tokens(&user, &split, ("u", Some("r"), Some("s")));
+    // The refresh token of the bot belongs to another grant.
+    let two = json!({"authed_user": {"access_token": "u"}, "access_token": "b", "refresh_token": "b", "scope": "s"});
+    check_tokens(&user, &two, ("u", None, None));
+}
+
+#[test]
+fn c5_a_config_names_the_places_of_fields() {
+    let more = json!({"token_answer": {"access_token": "data.token", "refresh_token": ["no", "data.renewal", "r"],
+        "scope": ["data.rights"]}});
+    let body = json!({"data": {"token": "a", "renewal": "r", "rights": ["x", "y"]}, "access_token": "b", "scope": "z"});
+    check_tokens(&more, &body, ("a", Some("r"), Some("x y")));
+    check_tokens(&more, &json!({"data": {"token": "a"}, "r": "late"}), ("a", Some("late"), None));
+    check_tokens(&more, &json!({"data": {"token": "a", "renewal": false}, "r": "late"}), ("a", Some("late"), None));
+    let nested = json!({"token_response_path": "body", "token_answer": {"access_token": "token"}});
+    check_tokens(&nested, &json!({"status": 0, "body": {"token": "a", "refresh_token": "r"}}), ("a", Some("r"), None));
+    check_tokens(&nested, &json!({"token": "a", "body": {"refresh_token": "r"}}), ("a", Some("r"), None));
+    let error = parse(&more, 200, JSON, r#"{"access_token":"b"}"#).unwrap_err();
+    assert_eq!(error.reason(), "unreadable_answer");
+    let renamed = json!({"token_answer": {"access_token": "token"}});
+    assert_eq!(parse(&renamed, 200, FORM, "token=a").unwrap().access_token.expose(), "a");
+}
+
+#[test]
+fn c6_expiries_are_lifetimes_or_times() {
+    #[track_caller]
+    fn check(more: &Value, fields: &Value, expected: (Option<i64>, Option<i64>)) {
+        let mut body = fields.clone();
+        body["access_token"] = json!("a");
+        let tokens = parse(more, 200, JSON, &body.to_string()).unwrap();
+        let end = tokens.refresh_token_expiry.map(|end| end.as_second() - now().as_second());
+        assert_eq!((tokens.expires_in, end), expected, "{more} {fields}");
+        assert_eq!(tokens.expiry.map(|end| end.as_second() - now().as_second()), expected.0, "{more} {fields}");
+    }
+    let none = json!({});
+    for (at, expected) in [
+        (json!(1_750_000_060), Some(60)),
+        (json!("1750000060"), Some(60)),
+        (json!(1_750_000_060_000_i64), Some(60)),
+        (json!("1750000060999"), Some(60)),
+        (json!("2025-06-15T15:07:40Z"), Some(60)),
+        (json!("2025-06-15T17:07:40.5+02:00"), Some(60)),
+        (json!(1_750_000_000), None),
+        (json!(1_749_999_999), None),
+        (json!(60), None),
+        (json!(1e300), None),
+        (json!("2099-01-01T00:00:00Z"), None),
+        (json!("tomorrow"), None),
+        (json!("NaN"), None),
+        (json!(null), None),
+        (json!([1_750_000_060]), None),
+    ] {
+        check(&none, &json!({"expires_at": at}), (expected, None));
+        check(&none, &json!({"refresh_token_expires_at": at}), (None, expected));
+        check(&none, &json!({"expires_at": at, "expires_in": 30}), (Some(30), None));
+        check(&json!({"token_answer": {"expires_at": ["no.end", "end"]}}), &json!({"end": at}), (expected, None));
+        check(&json!({"default_expires_in": 7}), &json!({"expires_at": at}), (expected.or(Some(7)), None));
+    }
+    check(&none, &json!({"refresh_token_expires_in": "604799"}), (None, Some(604_799)));
+    check(&json!({"expires_in_unit": "ms"}), &json!({"refresh_token_expires_in": 5000}), (None, Some(5)));
+    let named = json!({"token_answer": {"expires_in": "ttl", "refresh_token_expires_in": "x.ttl"}});
+    check(&named, &json!({"ttl": "60", "x": {"ttl": 90}, "expires_in": 1}), (Some(60), Some(90)));
+}
+
+#[test]
+fn c5_an_error_that_is_null_false_zero_or_empty_is_none() {
+    for error in [json!(null), json!(false), json!(0), json!(0.0), json!(""), json!("0"), json!("false")] {
+        check(200, JSON, &json!({"access_token": "a", "error": error}).to_string(), Ok("a"));
+        check(200, JSON, &json!({"error": error}).to_string(), Err("unreadable_answer"));
+        check(200, JSON, &json!({"access_token": "a", "error": error, "ok": false}).to_string(), Err("unknown_error"));
+    }
+    check(200, FORM, "access_token=a&error=0", Ok("a"));
+    for error in [json!(true), json!(1), json!("no"), json!([]), json!({})] {
+        check(200, JSON, &json!({"access_token": "a", "error": error}).to_string(), Err("unknown_error"));
+    }
+}
+
+#[test]
+fn c5_text_that_is_not_utf8_is_read_except_in_tokens() {
+    let parse = |kind, body: &[u8]| {
+        let tokens = parse_response(200, kind, body, &config(&json!({})).unwrap(), now());
+        tokens.map(|tokens| (tokens.access_token.expose().to_owned(), tokens.scope)).map_err(TokenError::reason)
+    };
+    let read = |scope: &str| Ok(("a".to_owned(), Some(scope.to_owned())));
+    assert_eq!(parse(JSON, b"{\"access_token\":\"a\",\"scope\":\"caf\xe9\"}"), read("caf\u{fffd}"));
+    assert_eq!(parse(FORM, b"access_token=a&scope=caf%E9"), read("caf\u{fffd}"));
+    assert_eq!(parse(FORM, b"access_token=a&scope=caf\xe9"), read("caf\u{fffd}"));
+    for name in ["access_token", "refresh_token"] {
+        let body = [b"{\"access_token\":\"a\",\"", name.as_bytes(), b"\":\"\xff\"}"].concat();
+        assert_eq!(parse(JSON, &body), Err("unreadable_answer"), "{name}");
+    }
+    assert_eq!(parse(FORM, b"access_token=%FF"), Err("unreadable_answer"));
 }
 
 #[test]
