@@ -14,7 +14,7 @@ WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SER
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
 
-.PHONY: help nats build run demo test conformance chaos bench fmt lint doc ci cargo
+.PHONY: help nats build run demo test conformance chaos attack bench fmt lint doc ci cargo
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -44,6 +44,10 @@ conformance: cargo ## run the tests against a real authorization server (needs n
 chaos: cargo ## run the tests that kill and delay workers and servers
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test it -- chaos crash --nocapture
 
+# ATTACK_SECONDS sets the time under attack. A run takes three times as long, because calm windows alternate with it.
+attack: cargo ## attack a running system for two minutes, and check that another tenant loses nothing
+	@$(WITH_NATS) $(CARGO) test --features failpoints --test attack -- --nocapture
+
 bench: cargo ## run the benchmarks
 	@$(WITH_NATS) $(CARGO) bench
 
@@ -53,7 +57,7 @@ fmt: cargo ## format the code
 lint: cargo ## check format, lints, dependencies and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --test conformance --all-features -- -D warnings
+	$(CARGO) clippy --test conformance --test attack --all-features -- -D warnings
 	$(CARGO) clippy --lib --bins -- -D warnings  # as shipped: without the feature `internals`
 	@CARGO='$(CARGO)' .ci/check-dependencies
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
@@ -62,6 +66,7 @@ doc: cargo ## build the documentation of the code
 	$(CARGO) doc --no-deps --document-private-items
 
 ci: lint test conformance demo ## run everything that a change must pass
+	@$(MAKE) attack ATTACK_SECONDS=30 CI=1
 
 cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'cargo is missing; install Rust: https://rustup.rs' >&2; exit 1; }
