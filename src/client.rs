@@ -9,7 +9,7 @@
 //!
 //! # async fn example(client: async_nats::Client) -> Result<(), Box<dyn std::error::Error>> {
 //! let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-//! let key = ConnectionKey::parse(account, "slack", "workspace1")?;
+//! let key = ConnectionKey::parse(account, "acme", "workspace1")?;
 //! let mut source = TokenSource::open(client, key).await?;
 //! let connection = source.token().await?; // waits until a person has logged in
 //! if let Some(token) = &connection.access_token {

@@ -5,6 +5,7 @@ mod check;
 mod choice;
 mod client_key;
 mod error;
+mod error_codes;
 mod issued_at;
 mod scopes;
 mod secrets;
@@ -21,6 +22,7 @@ pub(crate) use self::check::{parse_value, read_json};
 pub(crate) use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
 pub(crate) use self::client_key::signing_key;
 pub(crate) use self::error::ConfigError;
+pub(crate) use self::error_codes::{ERROR_CODES, ErrorRule, Refusal};
 pub use self::issued_at::IssuedAt;
 pub(crate) use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
@@ -91,6 +93,9 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Dot paths of the fields in the token response, by the RFC's name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub token_answer: BTreeMap<String, Paths>,
+    /// The provider's words for errors; the first rule that applies counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub error_codes: Vec<ErrorRule>,
     /// Dot paths of the values in the token response that become metadata.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub metadata_paths: Vec<String>,
@@ -192,6 +197,11 @@ impl<T> IntegrationOauthConfig<T> {
             subject: subject::config_subject(&self.integration_id),
         }
     }
+}
+
+/// Returns the value at a dot path.
+pub(crate) fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
+    path.split('.').try_fold(value, |value, key| value.get(key))
 }
 
 /// Adds the fields of a provider profile that the body doesn't have. A field of the body replaces the profile's field

@@ -16,11 +16,11 @@
 //!
 //! # fn main() -> Result<(), tokenbus::subject::NameError> {
 //! let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
-//! let key = ConnectionKey::parse(account, "slack", "workspace1")?;
-//! assert_eq!(key.subject(), format!("ms.integration.oauth.{account}.slack.workspace1"));
+//! let key = ConnectionKey::parse(account, "acme", "workspace1")?;
+//! assert_eq!(key.subject(), format!("ms.integration.oauth.{account}.acme.workspace1"));
 //! assert_eq!(tokens_of(&key.account), format!("ms.integration.oauth.{account}.*.*"));
 //! assert_eq!(NodeCall::Token.subject(&key.account), format!("ms.oauth.{account}.token"));
-//! assert_eq!(events_about(&key), format!("ms.oauth.{account}.event.slack.workspace1.*"));
+//! assert_eq!(events_about(&key), format!("ms.oauth.{account}.event.acme.workspace1.*"));
 //!
 //! // The subject of a push names the connection.
 //! assert_eq!(ConnectionKey::parse_subject(&key.subject())?, key);

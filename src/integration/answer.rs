@@ -1,6 +1,5 @@
 //! Where the fields of a token response are.
 
-use std::iter::once;
 use std::slice;
 
 use serde::{Deserialize, Serialize};
@@ -43,9 +42,11 @@ impl<T> IntegrationOauthConfig<T> {
         self.token_answer.get(field).map(Paths::as_slice)
     }
 
-    /// Returns the keys of the response's root that may begin the path of an access token.
-    pub(crate) fn access_token_roots(&self) -> impl Iterator<Item = &str> {
-        let paths = self.answer_paths("access_token").unwrap_or_default().iter().map(String::as_str);
-        paths.chain(once("access_token")).map(|path| path.split('.').next().unwrap_or(path))
+    /// Returns keys of a response's root of which every response has one: those that lead to an access token or an error.
+    pub(crate) fn answer_roots(&self) -> impl Iterator<Item = &str> {
+        let tokens = self.answer_paths("access_token").unwrap_or_default().iter();
+        let errors = self.error_codes.iter().filter_map(|rule| rule.path.as_ref());
+        let paths = tokens.chain(errors).map(String::as_str).chain(["access_token", "error"]);
+        paths.map(|path| path.split('.').next().unwrap_or(path))
     }
 }

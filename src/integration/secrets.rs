@@ -78,6 +78,7 @@ impl<T> IntegrationOauthConfig<T> {
             revocation_url: self.revocation_url,
             token_response_path: self.token_response_path,
             token_answer: self.token_answer,
+            error_codes: self.error_codes,
             metadata_paths: self.metadata_paths,
             callback_metadata: self.callback_metadata,
             code_param: self.code_param,

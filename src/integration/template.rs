@@ -25,9 +25,13 @@ const MAX_REGEX_BYTES: usize = 256 * 1024;
 /// Compiles a pattern so that it matches only whole values. Compiles it without the anchors first: `a)|(b` is valid only
 /// between them, and would match parts of values.
 pub(super) fn whole_value_regex(text: &str) -> Option<Regex> {
-    let compile = |text: &str| RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().ok();
-    compile(text)?;
-    compile(&format!(r"\A(?:{text})\z"))
+    bounded_regex(text)?;
+    bounded_regex(&format!(r"\A(?:{text})\z"))
+}
+
+/// Compiles a pattern that may be found anywhere.
+pub(super) fn bounded_regex(text: &str) -> Option<Regex> {
+    RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().ok()
 }
 
 /// Returns each variable's value, given or default, after checking it against the pattern.

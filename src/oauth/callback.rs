@@ -81,7 +81,7 @@ impl AuthorizationResponse {
             (None, None) => return Err(CallbackError::NeitherCodeNorError),
             (Some(code), None) if code.expose().len() > MAX_CODE_BYTES => return Err(CallbackError::CodeTooLong),
             (Some(code), None) => Ok(code),
-            (None, Some(error)) => Err(ErrorCode::parse(&error)),
+            (None, Some(error)) => Err(ErrorCode::of_callback(config, &error)),
         };
         let iss = single(raw_query, "iss")?;
         let mut metadata = Map::new();

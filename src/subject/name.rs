@@ -98,7 +98,7 @@ name!(
     Account, NameError::Account, is_account
 );
 name!(
-    /// An OAuth provider, by the id of its config, such as `slack`.
+    /// An OAuth provider, by the id of its config, such as `acme`.
     Integration, NameError::Integration, |text| is_name(text) && !text.starts_with("oauth-")
 );
 name!(

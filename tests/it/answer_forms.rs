@@ -7,6 +7,7 @@ use flate2::write::GzEncoder;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::bus::Bus;
 use crate::provider::{Provider, Received, Scripted};
 use crate::world::{INTEGRATION, World};
 
@@ -71,7 +72,8 @@ async fn c5_a_rotated_user_token_is_read_from_the_root() {
 
 #[tokio::test]
 async fn c5_fields_of_other_names_and_times_are_read() {
-    let end = jiff::Timestamp::now().as_second() + 3600;
+    let now = std::time::UNIX_EPOCH.elapsed().expect("it is later than 1970").as_secs();
+    let end = i64::try_from(now).expect("the time fits") + 3600;
     let answers = [
         json!({"data": {"token": "at", "renewal": "rt"}, "ends": end.to_string(), "error": 0}),
         json!({"data": {"token": "at", "renewal": "rt"}, "ends": end * 1000, "error": null}),
@@ -109,4 +111,52 @@ async fn c5_an_answer_in_another_encoding_is_read() {
     assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("at")), "{body}");
     let (status, body) = world.connect("one").await;
     assert_eq!(status.as_u16(), 502, "a token must be exact: {body}");
+}
+
+/// Answers of providers that refuse a dead refresh token in their own words: status, body, and the entry of `error_codes`.
+fn dead_grants() -> [(u16, &'static str, serde_json::Value); 3] {
+    [
+        (
+            400,
+            r#"{"status":"BAD_REFRESH_TOKEN","message":"x"}"#,
+            json!({"path": "status", "equals": "BAD_REFRESH_TOKEN"}),
+        ),
+        (400, r#"{"error":{"type":"OAuthException","code":190}}"#, json!({"path": "error.code", "equals": 190})),
+        (401, "Unauthorized", json!({"status": 401, "equals": "Unauthorized"})),
+    ]
+}
+
+/// Connects with a token that is near its end, and refreshes it. Returns the connection after the provider's refusal.
+async fn refuse_refresh(world: &World) -> serde_json::Value {
+    let (status, body) = world.connect("one").await;
+    assert_eq!(status.as_u16(), 200, "{body}");
+    let path = format!("{INTEGRATION}/oauth-token/one");
+    let (status, body) = world.tokenbus.call(Method::GET, &format!("{path}?min_valid=86400")).await;
+    assert!(matches!(status.as_u16(), 200 | 400), "{status} {body}");
+    world.tokenbus.call(Method::GET, &path).await.1
+}
+
+#[tokio::test]
+async fn b6_a_dead_grant_is_known_by_the_words_of_the_config_or_profile() {
+    for (status, body, mut rule) in dead_grants() {
+        let provider = Provider::start(move |_, received| match received.form()["grant_type"].as_str() {
+            "refresh_token" => Scripted::new(status, "application/json", body),
+            _ => Scripted::json(200, &json!({"access_token": "at", "refresh_token": "rt", "expires_in": 60})),
+        })
+        .await;
+        let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+        let mut config = world.config();
+        rule["code"] = json!("invalid_grant");
+        // The profile has the words of the first one.
+        if body.contains("BAD_REFRESH_TOKEN") {
+            config["provider"] = json!("hubspot");
+        } else {
+            config["error_codes"] = json!([rule]);
+        }
+        world.tokenbus.configure(&config).await;
+        let found = refuse_refresh(&world).await;
+        assert_eq!(found["status"], "needs_reauthorization", "{body} {found}");
+        let events = Bus::of(&world.tokenbus.nats).await.events("needs_reauthorization").await;
+        assert_eq!(events.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), ["invalid_grant"], "{body}");
+    }
 }

@@ -26,7 +26,9 @@ pub(crate) fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn all_sources() -> impl Iterator<Item = (PathBuf, String)> {
-    ["src", "tests", "benches", "examples"].into_iter().flat_map(sources)
+    let build = root().join("build.rs");
+    let text = read_to_string(&build).expect("sources are text");
+    ["src", "tests", "benches", "examples"].into_iter().flat_map(sources).chain([(build, text)])
 }
 
 #[test]
@@ -163,4 +165,22 @@ fn names_in_documents_exist() {
 fn folder(name: &str) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(root().join(name)).expect("the folder is there");
     entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file())
+}
+
+/// What a provider does differently is data: in its profile, a config or `config/error_codes.toml`.
+#[test]
+fn no_provider_is_named_in_the_code() {
+    let profiles = folder("config/providers").filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+    let others = ["apple", "facebook", "instagram", "linkedin", "salesforce", "shopify", "zoho"].map(str::to_owned);
+    let names: BTreeSet<String> = profiles.chain(others).collect();
+    assert!(names.contains("slack"), "profiles are found: {names:?}");
+    // The guard keeps requests from clouds' metadata services, which are hosts and not providers.
+    let guard = root().join("src/provider/guard/address.rs");
+    let is_test = |path: &Path| path.ends_with("tests.rs") || path.iter().any(|part| part == "tests");
+    for (path, text) in sources("src").into_iter().filter(|(path, _)| *path != guard && !is_test(path)) {
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_lowercase();
+        let found: Vec<&str> =
+            code.split(|char: char| !char.is_alphanumeric()).filter(|word| names.contains(*word)).collect();
+        assert_eq!(found, Vec::<&str>::new(), "{}", path.display());
+    }
 }

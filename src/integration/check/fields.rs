@@ -20,18 +20,19 @@ enum Kind {
     Texts,
     TextMap,
     PathMap,
+    ErrorRules,
     Seconds,
     Variables,
     /// The allowed strings, and their description for the error.
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
+use Kind::{ErrorRules, OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 25] = [
+const OPTIONAL: [(&str, Kind); 26] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -51,6 +52,7 @@ const OPTIONAL: [(&str, Kind); 25] = [
     ("revocation_url", Text),
     ("token_response_path", Text),
     ("token_answer", PathMap),
+    ("error_codes", ErrorRules),
     ("metadata_paths", Texts),
     ("callback_metadata", Texts),
     ("code_param", Text),
@@ -103,6 +105,12 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
             let fits = value.as_object().is_some_and(|map| map.values().all(is_paths));
             (fits, "an object of dot paths, or of lists of at most 32 dot paths")
         }
+        ErrorRules => {
+            let fits = value.as_array().is_some_and(|rules| rules.len() <= MAX_ENTRIES && rules.iter().all(is_rule));
+            let form = "a list of at most 32 objects with the string `code`, and optionally `status` (100 to 599), `path`, \
+                        and one of `equals` (a string, number or boolean) and `matches` (a string)";
+            (fits, form)
+        }
         Seconds => {
             let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds));
             (fits, "a whole number of seconds, from 1 to ten years")
@@ -114,6 +122,20 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
         OneOf(choices, expected) => (value.as_str().is_some_and(|text| choices.contains(&text)), expected),
     };
     if fits { Ok(()) } else { Err(ConfigError::invalid(name, expected)) }
+}
+
+fn is_rule(value: &Value) -> bool {
+    let fits = |(key, value): (&String, &Value)| match key.as_str() {
+        "status" => value.as_u64().is_some_and(|status| (100..600).contains(&status)),
+        "path" | "matches" | "code" => value.is_string(),
+        "equals" => value.is_string() || value.is_number() || value.is_boolean(),
+        _ => false,
+    };
+    let is_rule = |rule: &Map<String, Value>| {
+        let has = |key: &str| rule.contains_key(key);
+        has("code") && !(has("equals") && has("matches")) && rule.iter().all(fits)
+    };
+    value.as_object().is_some_and(is_rule)
 }
 
 fn is_variable(value: &Value) -> bool {

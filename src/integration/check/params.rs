@@ -1,10 +1,11 @@
 //! Parameters: which ones a config may rename, add, and keep as metadata.
 
+use serde_json::Value;
 use url::form_urlencoded;
 
-use super::urls::templates;
+use super::urls::{MAX_PATTERN_BYTES, templates};
 use super::{MAX_TEXT, printable, require};
-use crate::integration::{ANSWER_FIELDS, ConfigError, IntegrationOauthConfig};
+use crate::integration::{ANSWER_FIELDS, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, template};
 
 const MAX_PATH_BYTES: usize = 128;
 /// Parameters that tokenbus sets itself. A config must not set them in any request.
@@ -44,6 +45,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     check_renames(config)?;
     check_added(config)?;
     check_answer(config)?;
+    check_error_codes(config)?;
     check_metadata(config)
 }
 
@@ -121,6 +123,26 @@ fn check_answer(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
         let paths = paths.as_slice();
         let are_paths = !paths.is_empty() && paths.iter().all(|path| is_path(path));
         require(are_paths, &field, "a dot path of at most 128 bytes, or a list of such paths")?;
+    }
+    Ok(())
+}
+
+fn check_error_codes(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    for (index, rule) in config.error_codes.iter().enumerate() {
+        let ErrorRule { status, path, equals, matches, code } = rule;
+        let field = |name: &str| format!("error_codes.{index}.{name}");
+        let codes = "an error code of RFC 6749 or OpenID Connect, such as invalid_grant";
+        require(ERROR_CODES.contains(&code.as_str()), &field("code"), codes)?;
+        let path_form = "a dot path of at most 128 bytes";
+        require(path.as_deref().is_none_or(is_path), &field("path"), path_form)?;
+        let is_pattern =
+            |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::bounded_regex(pattern).is_some();
+        let pattern_form = "a regular expression of at most 256 bytes";
+        require(matches.as_ref().is_none_or(is_pattern), &field("matches"), pattern_form)?;
+        let is_short = |value: &Value| value.as_str().is_none_or(|text| text.len() <= MAX_TEXT);
+        require(equals.as_ref().is_none_or(is_short), &field("equals"), "at most 1024 bytes")?;
+        let has_condition = status.is_some() || path.is_some() || equals.is_some() || matches.is_some();
+        require(has_condition, &format!("error_codes.{index}"), "an entry with a condition beside `code`")?;
     }
     Ok(())
 }

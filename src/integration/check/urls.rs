@@ -7,7 +7,7 @@ use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, template
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_VARIABLES: usize = 8;
-const MAX_PATTERN_BYTES: usize = 256;
+pub(super) const MAX_PATTERN_BYTES: usize = 256;
 
 const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix, where \
                           anyone can register a name";

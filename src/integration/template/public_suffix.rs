@@ -1,4 +1,4 @@
-//! Hosts under a public suffix (`co.uk`, `github.io`), where anyone can register a name. A variable that chooses such a name
+//! Hosts under a public suffix (`co.uk`, `web.app`), where anyone can register a name. A variable that chooses such a name
 //! would let the one who logs in choose whose server gets the client secret.
 
 use std::collections::BTreeMap;

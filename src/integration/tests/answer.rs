@@ -32,3 +32,46 @@ fn a4_paths_of_token_answers_have_known_names_and_a_dot_path() {
         check(&shown(json!([path])), "metadata_paths");
     }
 }
+
+#[test]
+fn a4_error_codes_have_a_condition_and_a_known_code() {
+    let rules = |rules: Value| json!({ "error_codes": rules });
+    for rule in [
+        json!({"status": 400, "code": "invalid_grant"}),
+        json!({"path": "a.b", "equals": 190, "code": "invalid_client"}),
+        json!({"equals": true, "code": "server_error"}),
+        json!({"matches": "(?i)expired", "code": "invalid_grant"}),
+    ] {
+        let parsed = config(&rules(json!([rule]))).unwrap();
+        assert_eq!(serde_json::to_value(&parsed.error_codes).unwrap(), json!([rule]), "the rule is stored as given");
+    }
+    for value in [
+        json!("canary"),
+        json!({"code": "invalid_grant"}),
+        json!(["canary"]),
+        json!([{"status": 400}]),
+        json!([{"status": "400", "code": "invalid_grant"}]),
+        json!([{"status": 99, "code": "invalid_grant"}]),
+        json!([{"status": 600, "code": "invalid_grant"}]),
+        json!([{"path": 1, "code": "invalid_grant"}]),
+        json!([{"equals": "a", "matches": "canary", "code": "invalid_grant"}]),
+        json!([{"equals": ["canary"], "code": "invalid_grant"}]),
+        json!([{"equals": null, "code": "invalid_grant"}]),
+        json!([{"canary": 1, "status": 400, "code": "invalid_grant"}]),
+        json!(vec![json!({"status": 400, "code": "invalid_grant"}); 33]),
+    ] {
+        check(&rules(value), "error_codes");
+    }
+    for (rule, field) in [
+        (json!({"code": "invalid_grant"}), "error_codes.1"),
+        (json!({"status": 400, "code": "canary"}), "error_codes.1.code"),
+        (json!({"status": 400, "code": "unknown_error"}), "error_codes.1.code"),
+        (json!({"path": "canary.", "code": "invalid_grant"}), "error_codes.1.path"),
+        (json!({"matches": "canary(", "code": "invalid_grant"}), "error_codes.1.matches"),
+        (json!({"matches": "x".repeat(257), "code": "invalid_grant"}), "error_codes.1.matches"),
+        (json!({"matches": "(x{100}){100}", "code": "invalid_grant"}), "error_codes.1.matches"),
+        (json!({"equals": "x".repeat(1025), "code": "invalid_grant"}), "error_codes.1.equals"),
+    ] {
+        check(&rules(json!([{"status": 400, "code": "invalid_grant"}, rule])), field);
+    }
+}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use self::body::parse_body;
 use self::fields::{Fields, is_plain};
-use crate::integration::IntegrationOauthConfig;
+use crate::integration::{IntegrationOauthConfig, Refusal, value_at};
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::secret::Secret;
 
@@ -90,22 +90,42 @@ pub(crate) fn parse_response<T>(
     config: &IntegrationOauthConfig<T>,
     now: Timestamp,
 ) -> Result<TokenSet, TokenError> {
-    match status {
-        429 => return Err(TokenError::RateLimited),
-        500.. => return Err(TokenError::ServerError(status)),
-        _ if body.len() > MAX_BODY_BYTES => return Err(TokenError::TooLarge),
-        _ => {}
+    if body.len() > MAX_BODY_BYTES {
+        return Err(temporary_error(status).unwrap_or(TokenError::TooLarge));
     }
-    let fields: Vec<&str> = config.access_token_roots().chain(["error"]).collect();
-    let response = parse_body(content_type, body, &fields).ok_or(TokenError::Unreadable)?;
-    let nested = config.token_response_path.as_deref().and_then(|path| value_at(&response, path));
-    if let Some(code) = error_code(&response).or_else(|| nested.and_then(error_code)) {
+    let text = String::from_utf8_lossy(body);
+    let response = parse_body(content_type, &text, &config.answer_roots().collect::<Vec<_>>());
+    let nested = response.as_ref().zip(config.token_response_path.as_deref()).and_then(|(it, path)| value_at(it, path));
+    let objects: Vec<&Value> = response.iter().chain(nested).collect();
+    let standard = objects.iter().find_map(|object| error_code(object));
+    let is_success = (200..300).contains(&status);
+    let tokens = || token_set(response.as_ref().ok_or(TokenError::Unreadable)?, config, now);
+
+    // Rules must not cost tokens that arrive without an error.
+    if is_success
+        && standard.is_none()
+        && let Ok(tokens) = tokens()
+    {
+        return Ok(tokens);
+    }
+    if let Some(code) = ErrorCode::by_rules(config, &Refusal { status, body: &text, objects: &objects }) {
         return Err(TokenError::Oauth(code));
     }
-    if !(200..300).contains(&status) {
-        return Err(TokenError::Unreadable);
+    match (temporary_error(status), standard) {
+        (Some(error), _) => Err(error),
+        (None, Some(code)) => Err(TokenError::Oauth(code)),
+        (None, None) if is_success => tokens(),
+        (None, None) => Err(TokenError::Unreadable),
     }
-    token_set(&response, config, now)
+}
+
+/// Returns the error of a status that counts more than the body.
+fn temporary_error(status: u16) -> Option<TokenError> {
+    match status {
+        429 => Some(TokenError::RateLimited),
+        500.. => Some(TokenError::ServerError(status)),
+        _ => None,
+    }
 }
 
 fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Timestamp) -> Result<TokenSet, TokenError> {
@@ -130,10 +150,6 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
         scope: fields.scope(),
         metadata: config.metadata_paths.iter().filter_map(metadata).collect(),
     })
-}
-
-fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, key| value.get(key))
 }
 
 fn error_code(value: &Value) -> Option<ErrorCode> {

@@ -3,10 +3,9 @@
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-/// Parses a JSON object, or a form that has one of the fields. Replaces bytes that are no UTF-8 with U+FFFD.
-pub(super) fn parse_body(content_type: Option<&str>, body: &[u8], fields: &[&str]) -> Option<Value> {
-    let body = String::from_utf8_lossy(body);
-    let body = body.trim_start_matches('\u{feff}').trim();
+/// Parses a JSON object, or a form that has one of the fields.
+pub(super) fn parse_body(content_type: Option<&str>, text: &str, fields: &[&str]) -> Option<Value> {
+    let body = text.trim_start_matches('\u{feff}').trim();
     let json = || serde_json::from_str::<Value>(body).ok().filter(Value::is_object);
     if content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("urlencoded")) {
         form(body, fields).or_else(json)

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{TokenError, value_at};
-use crate::integration::{ExpiresInUnit, IntegrationOauthConfig};
+use super::TokenError;
+use crate::integration::{ExpiresInUnit, IntegrationOauthConfig, value_at};
 use crate::secret::Secret;
 
 pub(super) const MAX_SCOPE_BYTES: usize = 16 * 1024;

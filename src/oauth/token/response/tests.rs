@@ -1,3 +1,5 @@
+mod errors;
+
 use proptest::prelude::*;
 use serde_json::json;
 use url::form_urlencoded;

@@ -1,0 +1,87 @@
+//! Providers' own words for errors: the rules of a config, then the compiled-in ones.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::ErrorCode;
+use crate::integration::{ErrorRule, IntegrationOauthConfig, Refusal};
+
+/// The form of `config/error_codes.toml`.
+#[derive(Deserialize)]
+struct Words {
+    error_codes: Vec<ErrorRule>,
+}
+
+/// A test reads the file, so the default is never used.
+static COMPILED_IN: LazyLock<Vec<ErrorRule>> = LazyLock::new(|| {
+    let words = toml::from_str::<Words>(include_str!("../../../config/error_codes.toml"));
+    words.map(|words| words.error_codes).unwrap_or_default()
+});
+
+impl ErrorCode {
+    /// Returns the code of the first rule that applies to the response. Of 429 and 5xx, which may pass, only rules that name
+    /// the status are asked.
+    pub(crate) fn by_rules<T>(config: &IntegrationOauthConfig<T>, refusal: &Refusal<'_>) -> Option<Self> {
+        let is_temporary = refusal.status == 429 || refusal.status >= 500;
+        first(config, |rule| (rule.status.is_some() || !is_temporary) && rule.applies(refusal))
+    }
+
+    /// Returns the code that a callback's `error` means (RFC 6749 §4.1.2.1). A rule applies if it has no status, and the path
+    /// `error`.
+    pub(crate) fn of_callback<T>(config: &IntegrationOauthConfig<T>, error: &str) -> Self {
+        let callback = json!({ "error": error });
+        let mapped = first(config, |rule| {
+            let path = rule.path.as_deref().filter(|_| rule.status.is_none());
+            path.is_some_and(|path| rule.applies_to_value(path, &[&callback]))
+        });
+        mapped.unwrap_or_else(|| Self::parse(error))
+    }
+}
+
+fn first<T>(config: &IntegrationOauthConfig<T>, applies: impl Fn(&ErrorRule) -> bool) -> Option<ErrorCode> {
+    let mut rules = config.error_codes.iter().chain(COMPILED_IN.iter());
+    rules.find(|rule| applies(rule)).map(|rule| ErrorCode::parse(&rule.code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::integration::ERROR_CODES;
+    use crate::integration::tests::config;
+
+    #[test]
+    fn b6_rules_name_codes_that_are_known() {
+        for code in ERROR_CODES {
+            assert_eq!(ErrorCode::parse(code).as_str(), code);
+        }
+        assert!(toml::from_str::<Words>(include_str!("../../../config/error_codes.toml")).is_ok());
+        assert!(COMPILED_IN.len() > 20);
+        // The rules are valid in a config too.
+        for rules in COMPILED_IN.chunks(32) {
+            assert!(config(&json!({"error_codes": rules})).is_ok(), "{rules:?}");
+        }
+    }
+
+    #[track_caller]
+    fn check(more: &serde_json::Value, error: &str, expected: &str) {
+        assert_eq!(ErrorCode::of_callback(&config(more).unwrap(), error).as_str(), expected, "{error}");
+    }
+
+    #[test]
+    fn b6_a_callbacks_error_is_mapped_like_an_answers() {
+        let more = json!({"error_codes": [
+            {"status": 400, "path": "error", "equals": "odd", "code": "invalid_grant"},
+            {"matches": ".", "code": "invalid_grant"},
+            {"path": "error", "equals": "odd", "code": "login_required"},
+            {"path": "error", "equals": "user_denied", "code": "consent_required"}]});
+        check(&json!({}), "user_denied", "access_denied");
+        check(&json!({}), "user_cancelled_login", "access_denied");
+        check(&json!({}), "access_denied", "access_denied");
+        check(&json!({}), "<script>", "unknown_error");
+        check(&more, "odd", "login_required");
+        check(&more, "user_denied", "consent_required");
+        check(&more, "server_error", "server_error");
+    }
+}
