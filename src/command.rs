@@ -33,12 +33,12 @@ pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
 pub const HEADER_STATUS: &str = "Oauth-Status";
 /// Header of a reply to a call: seconds to wait before the next try.
 pub const HEADER_RETRY_AFTER: &str = "Retry-After";
-/// Header of a stored connection that is not refreshed on a schedule: [`REFRESH_NONE`] or [`REFRESH_PAUSED`]. Lets the
+/// Header of a stored connection that has no schedule or waits for a config: [`REFRESH_NONE`] or [`REFRESH_PAUSED`]. Lets the
 /// repair pass read headers only.
 pub const HEADER_REFRESH: &str = "Oauth-Refresh";
-/// [`HEADER_REFRESH`]: the connection has no expiry or no refresh token, or is not active.
+/// [`HEADER_REFRESH`]: time changes nothing about the connection.
 pub const REFRESH_NONE: &str = "none";
-/// [`HEADER_REFRESH`]: the integration has no config now.
+/// [`HEADER_REFRESH`]: the integration has no config now, or one that does not fit the grant.
 pub const REFRESH_PAUSED: &str = "paused";
 /// Header of a command, and field of a call: the trace of the message (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";

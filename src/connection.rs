@@ -26,6 +26,8 @@
 //! ```
 
 mod expiry;
+pub(crate) mod lifecycle;
+mod refresh_token_end;
 mod stored;
 
 use jiff::Timestamp;
@@ -33,18 +35,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub(crate) use self::expiry::MIN_MARGIN;
-pub(crate) use self::stored::{RefreshFailure, SealedPart, StoredConnection};
+use self::refresh_token_end::refresh_token_end;
+pub(crate) use self::stored::{GrantFacts, RefreshFailure, SealedPart, StoredConnection};
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
 
 /// For tests and benches, which reach these items through `tokenbus::internals`.
 #[cfg(feature = "internals")]
 pub(crate) mod internals {
-    pub use super::stored::{SealedPart, StoredConnection};
+    pub use super::stored::{GrantFacts, SealedPart, StoredConnection};
 }
 
 /// [`OauthConnection::status_reason`] while refreshes are paused because the integration has no config.
 pub(crate) const NO_CONFIG: &str = "no_config";
+/// The same while the config has another client or another origin than the grant.
+pub(crate) const CONFIG_CHANGED: &str = "config_changed";
+/// Reason of a refresh that is held because another worker may have sent the refresh token.
+pub(crate) const INTERRUPTED: &str = "refresh_interrupted";
+/// [`OauthConnection::status_reason`] for a reader who asks for a longer validity than a token without refresh token has.
+pub(crate) const NO_REFRESH_TOKEN: &str = "no_refresh_token";
 /// Error for callers who ask for a new token of a connection that only a login can renew.
 pub(crate) const NEEDS_LOGIN: &str = "the connection needs reauthorization: log in again";
 
@@ -78,7 +87,7 @@ impl Status {
 /// the stored record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OauthConnection {
-    /// The access token (RFC 6749 §1.4). Present while the status is [`Status::Active`].
+    /// The access token (RFC 6749 §1.4). Stays until it expires, also in the status [`Status::NeedsReauthorization`].
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
     pub access_token: Option<Secret>,
     /// The token type (RFC 6749 §7.1) in the provider's spelling; `Bearer` if the provider did not send one.
@@ -92,6 +101,9 @@ pub struct OauthConnection {
     /// Lifetime of the access token in seconds, as the provider sent it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<i64>,
+    /// End of the refresh token, if the provider or the config states one.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "rfc3339_micros")]
+    pub refresh_token_expiry: Option<Timestamp>,
     /// Stream sequence of the record; 0 if not known. The higher one of two is newer.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub sequence: u64,
@@ -102,7 +114,7 @@ pub struct OauthConnection {
     pub modified: u64,
     /// The connection's state.
     pub status: Status,
-    /// Why the connection is not refreshed, from a fixed list.
+    /// Why the connection is not refreshed, or why its last refresh failed, from a fixed list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_reason: Option<String>,
     /// The scope that the provider granted.
@@ -125,6 +137,7 @@ impl OauthConnection {
             refresh_token,
             expiry,
             expires_in,
+            refresh_token_expiry: None,
             sequence: 0,
             subject,
             modified: 0,
@@ -132,20 +145,6 @@ impl OauthConnection {
             status_reason: None,
             scope,
             metadata,
-        }
-    }
-
-    /// Removes the tokens and sets the status, with the reason for it.
-    #[must_use]
-    pub(crate) fn without_tokens(self, status: Status, reason: Option<&str>) -> Self {
-        Self {
-            access_token: None,
-            refresh_token: None,
-            expiry: None,
-            expires_in: None,
-            status,
-            status_reason: reason.map(str::to_owned),
-            ..self
         }
     }
 }

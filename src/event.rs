@@ -28,8 +28,12 @@ pub enum EventKind {
     Refreshed,
     /// A refresh failed and will be tried again.
     RefreshFailed,
-    /// The provider no longer accepts the connection's tokens.
+    /// The grant has ended: only a login, or a refresh that a caller asks for, can renew the connection.
     NeedsReauthorization,
+    /// An access token expired while its refreshes failed.
+    TokenExpired,
+    /// The refresh token ends soon, and a refresh does not prolong it.
+    ReauthorizationDue,
     /// A connection was deleted.
     Revoked,
     /// A reader received access tokens.
@@ -59,6 +63,8 @@ impl EventKind {
             Self::Connected
             | Self::Refreshed
             | Self::NeedsReauthorization
+            | Self::TokenExpired
+            | Self::ReauthorizationDue
             | Self::Revoked
             | Self::ConfigPut
             | Self::ConfigDeleted
@@ -84,6 +90,8 @@ impl EventKind {
             Self::Refreshed => "refreshed",
             Self::RefreshFailed => "refresh_failed",
             Self::NeedsReauthorization => "needs_reauthorization",
+            Self::TokenExpired => "token_expired",
+            Self::ReauthorizationDue => "reauthorization_due",
             Self::Revoked => "revoked",
             Self::Read => "read",
             Self::ConfigPut => "config_put",
@@ -125,7 +133,7 @@ pub(crate) struct Event<'a> {
     /// Sequence of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// End of the access token of that record.
+    /// End of the access token of that record; in `reauthorization_due`, of the refresh token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expiry: Option<Timestamp>,
     /// Id of the HTTP request, as in the gateway's log. An event of a sum has none.

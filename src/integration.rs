@@ -7,6 +7,7 @@ mod client_key;
 mod error;
 mod error_codes;
 mod issued_at;
+mod lifetime;
 mod scopes;
 mod secrets;
 mod template;
@@ -24,6 +25,7 @@ pub(crate) use self::client_key::signing_key;
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::error_codes::{ERROR_CODES, ErrorRule, Refusal};
 pub use self::issued_at::IssuedAt;
+pub(crate) use self::lifetime::{LifetimeStart, RefreshTokenLifetime};
 pub(crate) use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
@@ -108,6 +110,9 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Lifetime of an access token in seconds, for token responses without a valid `expires_in`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_expires_in: Option<u32>,
+    /// Lifetime of a refresh token, for token responses that state none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_lifetime: Option<RefreshTokenLifetime>,
     #[serde(default)]
     pub expires_in_unit: ExpiresInUnit,
     /// Required value of the callback's `iss` (RFC 9207).

@@ -14,6 +14,9 @@ const WEBHOOK_CAP: Duration = Duration::from_hours(1);
 const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 const REFRESH_FIRST: Duration = Duration::from_secs(10);
+// First and longest waits between explicit tries of a grant that has ended.
+const EXPLICIT_FIRST: Duration = Duration::from_mins(1);
+const EXPLICIT_CAP: Duration = Duration::from_hours(1);
 /// Failures of a refresh in a row after which the wait grows no more: it is then 10 s × 2⁷, about 21 minutes.
 pub(crate) const REFRESH_DOUBLING_FAILURES: u32 = 8;
 
@@ -48,6 +51,12 @@ pub(crate) fn backoff_refresh(failures: u32, jitter: f64) -> Duration {
     full.mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
 }
 
+/// Wait before the next explicit try of a grant that has ended, by the number of failed tries: from a minute to an hour.
+#[must_use]
+pub(crate) fn backoff_explicit(failures: u32) -> Duration {
+    EXPLICIT_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(EXPLICIT_CAP)
+}
+
 /// Wait before the next try of a webhook: five seconds, then four times as long each time, up to an hour, with the same
 /// jitter.
 #[must_use]
@@ -80,6 +89,12 @@ mod tests {
         let waits: Vec<u64> = [0, 1, 2, 7, 8, 9, u32::MAX].map(|count| backoff_refresh(count, 0.0).as_secs()).to_vec();
         assert_eq!(waits, [10, 10, 20, 640, 1_280, 1_280, 1_280]);
         assert_eq!(backoff_refresh(u32::MAX, 1.0).as_secs(), 640);
+    }
+
+    #[test]
+    fn the_wait_between_explicit_tries_doubles_up_to_an_hour() {
+        let waits: Vec<u64> = [0, 1, 5, 6, u32::MAX].map(|count| backoff_explicit(count).as_secs()).to_vec();
+        assert_eq!(waits, [60, 120, 1_920, 3_600, 3_600]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokenbus::internals::IssuedAt;
 use tokenbus::internals::Store;
 use tokenbus::internals::TokenSet;
 use tokenbus::internals::command::{HEADER_COMMAND, HEADER_REFRESH, HEADER_SEALED_REFRESH, HEADER_STATUS};
-use tokenbus::internals::connection::{SealedPart, StoredConnection};
+use tokenbus::internals::connection::{GrantFacts, SealedPart, StoredConnection};
 use tokenbus::internals::schedule;
 use tokenbus::internals::seal::Keyring;
 use tokenbus::internals::subject::{CONNECTIONS, kv_subject};
@@ -74,6 +74,7 @@ impl Seed {
             refresh_token: record.refresh_token.take(),
             issued_at: issued_at.clone(),
             login_id: login_id.clone(),
+            grant: GrantFacts::default(),
             unknown: serde_json::Map::new(),
         };
         let mut headers = HeaderMap::new();
@@ -89,6 +90,7 @@ impl Seed {
             connection,
             issued_at,
             login_id,
+            grant: GrantFacts::default(),
             refresh_failure: None,
             unknown: serde_json::Map::new(),
         };

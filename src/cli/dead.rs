@@ -18,7 +18,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print how to get the command done. Its sealed content is not stored, so only its sender can send it again.
+    /// Send the refresh of a connection again. Print who has to act for another command: its sealed content is not stored.
     Retry {
         /// Number of the letter, as in the list.
         number: u64,
@@ -47,7 +47,11 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
         }
         Command::Retry { number } => {
             let answer = admin.call(AdminCall::DeadRetry, named(number)).await?;
-            bail!("{}", answer.get("advice").and_then(Value::as_str).unwrap_or_default())
+            let text = |name: &str| answer.get(name).and_then(Value::as_str);
+            match text("message") {
+                Some(message) => print_line(message),
+                None => bail!("{}", text("advice").unwrap_or_default()),
+            }
         }
         Command::Drop { number, json } => {
             admin.call(AdminCall::DeadDrop, named(number)).await?;

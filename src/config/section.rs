@@ -301,6 +301,9 @@ pub struct Refresh {
     /// Most refreshes at one integration per second.
     #[serde(deserialize_with = "form::count")]
     pub rate: u32,
+    /// Shortest time of failures that say nothing about the grant after which a connection with an expired token is given up.
+    #[serde(deserialize_with = "form::duration")]
+    pub give_up_after: Duration,
     /// Interval between repair passes, which find connections without a schedule.
     #[serde(deserialize_with = "form::duration")]
     pub repair_interval: Duration,

@@ -4,12 +4,58 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{OauthConnection, Status};
+use super::{OauthConnection, Status, StoredConnection};
 
 /// Shortest time between a scheduled refresh and the expiry, so that a refresh that fails can be tried again before the token
 /// expires. Longer than the hold of a refresh whose worker died. Tokens that live for less than four minutes are refreshed at
 /// half their lifetime.
 pub(crate) const MIN_MARGIN: Duration = Duration::from_mins(2);
+/// Interval of tries while no config fits. A worker that stores a config starts these refreshes at once; this interval covers
+/// a worker that died before it did so.
+const PAUSE: Duration = Duration::from_mins(15);
+
+/// Adds a duration. Returns the largest timestamp instead of overflowing.
+pub(super) fn later(time: Timestamp, wait: Duration) -> Timestamp {
+    SignedDuration::try_from(wait).ok().and_then(|wait| time.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
+}
+
+impl StoredConnection {
+    /// Time at which the schedule starts the connection's refresh again: to get a new token, to publish an event, or to end a
+    /// token that nothing can renew. Whole seconds, because schedules drop the fraction and must not fire too early. Returns
+    /// `None` if time changes nothing.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn next_due(&self, now: Timestamp, min_interval: Duration, jitter: f64) -> Option<Timestamp> {
+        let connection = &self.connection;
+        let end = connection.expiry.filter(|_| connection.access_token.is_some());
+        let at = match (connection.status, &connection.refresh_token) {
+            (Status::Revoked, _) => None,
+            (Status::NeedsReauthorization, _) | (Status::Active, None) => end,
+            (Status::Active, Some(_)) => {
+                let failure = self.refresh_failure.as_ref();
+                let refresh = match failure {
+                    Some(failure) if failure.is_pause() => Some(later(now, PAUSE)),
+                    Some(failure) if failure.next_try.is_some() => failure.next_try,
+                    Some(_) | None => {
+                        let by_age = self.refresh_by_age_at().map(|at| at.max(connection.soonest(now, min_interval)));
+                        [connection.refresh_at(now, min_interval, jitter), by_age].into_iter().flatten().min()
+                    }
+                };
+                let token_expired = end.filter(|_| failure.is_some_and(|failure| !failure.token_expired));
+                [refresh, token_expired, self.next_warning()].into_iter().flatten().min()
+            }
+        }?;
+        let at = at.max(later(now, Duration::from_secs(1)));
+        let is_whole = at.subsec_nanosecond() == 0;
+        Timestamp::from_second(if is_whole { at.as_second() } else { at.as_second().saturating_add(1) }).ok()
+    }
+
+    /// Returns true if the connection needs a schedule.
+    #[must_use]
+    pub(crate) fn has_due_time(&self) -> bool {
+        self.next_due(Timestamp::UNIX_EPOCH, Duration::ZERO, 0.0).is_some()
+    }
+}
 
 impl OauthConnection {
     /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now and `min_interval` after
@@ -21,16 +67,18 @@ impl OauthConnection {
         let (expiry, _) = self.expiry.zip(self.refresh_token.as_ref()).filter(|_| self.status == Status::Active)?;
         let margin = self.margin();
         let earlier = margin + margin.mul_f64(0.1 * jitter.clamp(0.0, 1.0));
-        let after = |time: Timestamp, wait: Duration| {
-            SignedDuration::try_from(wait).ok().and_then(|wait| time.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
-        };
-        // A record from the future, of a server whose clock has gone back, counts as written now.
-        let written = i64::try_from(self.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let soonest = after(now, Duration::from_secs(1)).max(after(written.unwrap_or(now).min(now), min_interval));
+        let soonest = self.soonest(now, min_interval);
         Some(expiry.checked_sub(earlier).unwrap_or(soonest).max(soonest))
     }
 
-    /// Returns true if the connection is refreshed on a schedule: it is active and has an expiry and a refresh token.
+    fn soonest(&self, now: Timestamp, min_interval: Duration) -> Timestamp {
+        // A record from the future, of a server whose clock has gone back, counts as written now.
+        let written = i64::try_from(self.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        later(now, Duration::from_secs(1)).max(later(written.unwrap_or(now).min(now), min_interval))
+    }
+
+    /// Returns true if a refresh can replace the access token before it expires: the connection is active and has an expiry and a
+    /// refresh token.
     #[must_use]
     pub(crate) fn is_kept_alive(&self) -> bool {
         self.status == Status::Active && self.expiry.is_some() && self.refresh_token.is_some()

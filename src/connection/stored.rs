@@ -21,6 +21,8 @@ pub struct StoredConnection {
     /// Id of the command of the login that made the connection. Refreshes keep the id; another login sets another.
     #[serde(default)]
     pub login_id: String,
+    #[serde(flatten)]
+    pub grant: GrantFacts,
     /// Set if the last refresh failed. Stored beside the sealed value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_failure: Option<RefreshFailure>,
@@ -40,6 +42,7 @@ impl StoredConnection {
             refresh_token: None,
             expiry: None,
             expires_in: None,
+            refresh_token_expiry: None,
             sequence: 0,
             subject,
             modified: 0,
@@ -48,8 +51,8 @@ impl StoredConnection {
             scope: None,
             metadata: Map::new(),
         };
-        let (issued_at, unknown) = (IssuedAt::default(), Map::new());
-        Self { connection, issued_at, login_id: self.login_id, refresh_failure: None, unknown }
+        let (issued_at, grant, unknown) = (IssuedAt::default(), GrantFacts::default(), Map::new());
+        Self { connection, issued_at, login_id: self.login_id, grant, refresh_failure: None, unknown }
     }
 }
 
@@ -62,15 +65,36 @@ pub struct SealedPart {
     pub issued_at: IssuedAt,
     #[serde(default)]
     pub login_id: String,
+    #[serde(flatten)]
+    pub grant: GrantFacts,
     /// Fields of a later release.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
 
-/// A failed refresh, as stored in the bucket.
+/// Facts about a grant beside its tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantFacts {
+    /// Lifetime in seconds of an access token that was removed when it expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_token_lifetime: Option<i64>,
+    /// True if the last refresh left the end of the refresh token as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refresh_token_end_is_fixed: bool,
+    /// Time of the last `reauthorization_due` event, or from which on such events are due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reauthorization_warned: Option<Timestamp>,
+    /// Name of the event that reports the record, where it does not follow from the status. A text, because a later release
+    /// may have further names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_event: Option<String>,
+}
+
+/// A failed refresh, as stored in the bucket. Alone it changes nothing: a connection ends only with an answer of the
+/// provider, or with its access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshFailure {
-    /// Number of failures in a row.
+    /// Number of failures in a row that were due, or, after the grant has ended, that callers asked for.
     pub count: u32,
     /// Until this time, callers get this failure as the answer.
     pub until: Timestamp,
@@ -78,9 +102,31 @@ pub struct RefreshFailure {
     pub status: u16,
     /// The reason, from a fixed list.
     pub reason: String,
+    /// Time of the first failure since the last success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+    /// Number of failures since then that were unclear.
+    #[serde(default)]
+    pub unclear: u32,
+    /// Time of the first refusal of the grant since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_at: Option<Timestamp>,
+    /// Time of the next scheduled try.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<Timestamp>,
+    /// True once the event `token_expired` was published.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub token_expired: bool,
 }
 
 impl RefreshFailure {
+    #[must_use]
+    pub(crate) fn new(reason: &str, status: u16, until: Timestamp) -> Self {
+        let reason = reason.to_owned();
+        let (since, refused_at, next_try) = (None, None, None);
+        Self { count: 0, until, status, reason, since, unclear: 0, refused_at, next_try, token_expired: false }
+    }
+
     /// Returns the answer for callers, or `None` once a refresh may be tried again.
     #[must_use]
     pub fn answer(&self, now: Timestamp) -> Option<WorkerReply> {

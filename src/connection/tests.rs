@@ -9,6 +9,7 @@ fn connection(lifetime: i64) -> OauthConnection {
         refresh_token: Some(Secret::new("rt")),
         expiry: Some(Timestamp::from_second(1_000_000 + lifetime).unwrap()),
         expires_in: Some(lifetime),
+        refresh_token_expiry: None,
         sequence: 1,
         subject: String::new(),
         modified: 1_000_000,

@@ -76,6 +76,14 @@ impl<T> IntegrationOauthConfig<T> {
         self.client_id == grant.client_id && self.has_issuer_of(grant) && grant.origins().any(|it| it == url.origin())
     }
 
+    /// Returns the token endpoint for a refresh of the grant, if the grant's refresh token may be sent there.
+    #[must_use]
+    pub(crate) fn refresh_endpoint(&self, grant: &IssuedAt) -> Option<Url> {
+        let url = self.refresh_url.as_ref().unwrap_or(&self.token_url);
+        let url = template::endpoint_url(url, &self.variables, &grant.variables).ok();
+        url.filter(|url| self.may_send(grant, url))
+    }
+
     fn has_issuer_of(&self, grant: &IssuedAt) -> bool {
         grant.issuer.is_none() || self.issuer == grant.issuer
     }

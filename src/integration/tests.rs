@@ -76,7 +76,8 @@ fn a4_optional_fields_have_their_type_and_choice() {
         ["scope_separator", "pkce", "token_auth_method", "token_body_format", "expires_in_unit", "client_key_alg"];
     let lists = ["metadata_paths", "callback_metadata", "client_secrets"];
     let maps = ["auth_params", "token_params", "refresh_params", "param_names", "variables"];
-    for field in texts.iter().chain(&choices).chain(&lists).chain(&maps).chain(&["default_expires_in"]) {
+    let others = ["default_expires_in", "refresh_token_lifetime"];
+    for field in texts.iter().chain(&choices).chain(&lists).chain(&maps).chain(&others) {
         assert!(config(&json!({ *field: null })).is_ok(), "{field}: null is absent");
         let right = (texts.contains(field) || choices.contains(field), lists.contains(field), maps.contains(field));
         for (value, fits) in
@@ -99,6 +100,7 @@ fn a4_optional_fields_have_their_type_and_choice() {
     }
     for value in [json!(0), json!(316_224_001_u64), json!(u64::MAX), json!("60")] {
         check(&json!({"default_expires_in": value}), "default_expires_in");
+        check(&json!({"refresh_token_lifetime": {"seconds": value, "from": "use"}}), "refresh_token_lifetime");
     }
     let many: Vec<_> = (0..33).map(|index| format!("p{index}")).collect();
     check(&json!({"metadata_paths": many}), "metadata_paths");
@@ -383,11 +385,11 @@ proptest! {
     }
 
     #[test]
-    fn a4_no_value_panics_or_is_repeated(field in 0_usize..32, text in ".{0,20}") {
+    fn a4_no_value_panics_or_is_repeated(field in 0_usize..33, text in ".{0,20}") {
         let fields = ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url",
             "provider", "scope_separator", "pkce", "token_auth_method", "token_body_format", "auth_params", "token_params",
             "refresh_params", "param_names", "refresh_url", "revocation_url", "token_response_path", "metadata_paths",
-            "callback_metadata", "code_param", "default_expires_in", "expires_in_unit", "issuer", "client_key",
+            "callback_metadata", "code_param", "default_expires_in", "refresh_token_lifetime", "expires_in_unit", "issuer", "client_key",
             "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets"];
         let value = format!("canary{text}");
         for value in [json!(value), json!([value]), json!({"a": value}), json!({"a": {"pattern": value}})] {

@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
-use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv::{self, Change, Write};
 use crate::jetstream::{batch, header};
@@ -132,7 +132,8 @@ impl Store {
         let ConnectionEntry { sequence, sealed, refresh_failure, copies } = parse(CONNECTIONS, kv_key, value)?;
         let whole = self.open_whole(seal_context(kv_key, sequence), &sealed, &copies)?;
         let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, whole.expose().as_bytes())?;
-        if let Some(failure) = &refresh_failure {
+        // The reason why the grant has ended is worth more than that of a later try.
+        if let Some(failure) = refresh_failure.as_ref().filter(|_| stored.connection.status == Status::Active) {
             stored.connection.status_reason = Some(failure.reason.clone());
         }
         stored.refresh_failure = refresh_failure;
@@ -218,15 +219,9 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the failure of a refresh in the connection's entry, if the entry still belongs to the record with
-    /// this sequence.
-    pub(crate) async fn put_failure(
-        &self,
-        key: &ConnectionKey,
-        sequence: u64,
-        failure: &RefreshFailure,
-    ) -> Result<(), StoreError> {
-        let kv_key = key.kv_key();
+    /// Stores the failure of a connection's refresh in its entry, if the entry still belongs to the same record.
+    pub(crate) async fn put_failure(&self, key: &ConnectionKey, stored: &StoredConnection) -> Result<(), StoreError> {
+        let (kv_key, sequence) = (key.kv_key(), stored.connection.sequence);
         kv::update(&self.nats, CONNECTIONS, &kv_key, |found| {
             let Some(found) = found else { return Ok(Change::Keep(())) };
             // An entry that cannot be read has no failure: the next reader restores it.
@@ -236,12 +231,8 @@ impl Store {
             if entry.sequence != sequence {
                 return Ok(Change::Keep(()));
             }
-            let mut headers = refresh_header_of(found);
-            if header(&headers, HEADER_REFRESH) != REFRESH_NONE {
-                headers = if failure.reason == NO_CONFIG { refresh(REFRESH_PAUSED) } else { HeaderMap::new() };
-            }
-            entry.refresh_failure = Some(failure.clone());
-            Ok(Change::Write(Write::Put { headers, value: json(&entry)? }, ()))
+            entry.refresh_failure.clone_from(&stored.refresh_failure);
+            Ok(Change::Write(Write::Put { headers: refresh_header(stored), value: json(&entry)? }, ()))
         })
         .await
     }
@@ -255,9 +246,10 @@ fn is_tombstone(record: &StreamMessage) -> bool {
 
 /// The header from which the repair pass learns, without the value, whether the connection needs a schedule.
 fn refresh_header(stored: &StoredConnection) -> HeaderMap {
-    if !stored.connection.is_kept_alive() {
+    let is_active = stored.connection.status == Status::Active;
+    if !stored.has_due_time() {
         refresh(REFRESH_NONE)
-    } else if stored.refresh_failure.as_ref().is_some_and(|failure| failure.reason == NO_CONFIG) {
+    } else if is_active && stored.refresh_failure.as_ref().is_some_and(RefreshFailure::is_pause) {
         refresh(REFRESH_PAUSED)
     } else {
         HeaderMap::new()

@@ -34,12 +34,12 @@ impl Store {
             .keyring
             .open(context, header(&record.headers, HEADER_SEALED_REFRESH))
             .map_err(StoreError::seal(format!("{OAUTH}/{subject}")))?;
-        let SealedPart { refresh_token, issued_at, login_id, unknown } =
+        let SealedPart { refresh_token, issued_at, login_id, grant, unknown } =
             parse(OAUTH, &subject, opened.expose().as_bytes())?;
         connection.refresh_token = refresh_token;
         connection.sequence = record.sequence;
         connection.modified = modified(record);
-        Ok(StoredConnection { connection, issued_at, login_id, refresh_failure: None, unknown })
+        Ok(StoredConnection { connection, issued_at, login_id, grant, refresh_failure: None, unknown })
     }
 }
 

@@ -11,7 +11,7 @@ use fail::fail_point;
 use tracing::error;
 
 use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
-use crate::connection::{OauthConnection, SealedPart, Status, StoredConnection};
+use crate::connection::{INTERRUPTED, OauthConnection, SealedPart, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::protocol::records::{self, NewRecord, Written};
 use crate::protocol::schedule::{self, Due};
@@ -49,8 +49,8 @@ pub(super) async fn write_record(
     stored: StoredConnection,
     mut replaces: u64,
 ) -> Result<Recorded, StoreError> {
-    let StoredConnection { mut connection, issued_at, login_id, refresh_failure: _, unknown } = stored;
-    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id, unknown };
+    let StoredConnection { mut connection, issued_at, login_id, grant, refresh_failure: _, unknown } = stored;
+    let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id, grant, unknown };
     (connection.sequence, connection.modified) = (0, 0);
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_SEALED_REFRESH, context.store.seal_part(key, &job.id, &part)?);
@@ -94,26 +94,28 @@ pub(super) async fn apply_record(
     details: EventDetails<'_>,
 ) -> Result<OauthConnection, StoreError> {
     let stored = context.store.connection_of(key, record)?;
-    let connection = stored.connection.clone();
+    let connection = &stored.connection;
     job.lease.check()?;
     // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
     //    crash after this: the next worker finds this record's state in KV and leaves it. After a deletion the tokens
     //    are gone from KV, so the next worker cannot ask the provider again; the reason of its event is
     //    `revocation_unknown`.
-    context.store.put_or_delete_connection(key, stored).await?;
+    context.store.put_or_delete_connection(key, stored.clone()).await?;
     fail_point!("apply_1_kv_written");
     // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
     //    again under the same message id, and the server drops it.
     let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
-    (event.sequence, event.reason, event.expiry) = (Some(record.sequence), details.reason, connection.expiry);
+    (event.sequence, event.reason) = (Some(record.sequence), details.reason);
+    let is_about_refresh_token = details.kind == EventKind::ReauthorizationDue;
+    event.expiry = if is_about_refresh_token { connection.refresh_token_expiry } else { connection.expiry };
     job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
     job.lease.check()?;
     // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place
     //    of this one.
-    schedule_next(context, key, &connection).await?;
+    schedule_next(context, key, &stored).await?;
     fail_point!("apply_3_refresh_scheduled");
-    Ok(connection)
+    Ok(stored.connection)
 }
 
 /// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
@@ -147,21 +149,23 @@ pub(super) async fn catch_up(
 pub(super) async fn schedule_next(
     context: &Context,
     key: &ConnectionKey,
-    connection: &OauthConnection,
+    stored: &StoredConnection,
 ) -> Result<(), StoreError> {
     let nats = &context.nats;
-    let next = |connection: &OauthConnection| {
-        let at =
-            connection.refresh_at(context.clock.now(), context.config.refresh.min_interval, system::random_share())?;
-        Some((at, Due { sequence: connection.sequence, slot_reserved: false }))
+    let next = |stored: &StoredConnection| {
+        let at = stored.next_due(context.clock.now(), context.config.refresh.min_interval, system::random_share())?;
+        // A hold has waited already, so it goes ahead of refreshes without a slot.
+        let slot_reserved = stored.refresh_failure.as_ref().is_some_and(|failure| failure.reason == INTERRUPTED);
+        Some((at, Due { sequence: stored.connection.sequence, slot_reserved }))
     };
-    if let Some((at, due)) = next(connection) {
+    if let Some((at, due)) = next(stored) {
         return Ok(schedule::set(nats, key, at, due).await?);
     }
     schedule::cancel(nats, key).await?;
     // The purge may have removed a newer state's schedule; restore it. A state that is stored after this read needs no
     // repair: its schedule is set after the purge.
-    let newer = context.store.connection(key).await?.filter(|newer| newer.sequence > connection.sequence);
+    let newer = context.store.stored_connection(key).await?;
+    let newer = newer.filter(|newer| newer.connection.sequence > stored.connection.sequence);
     match newer.as_ref().and_then(next) {
         Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),
         None => Ok(()),

@@ -24,7 +24,9 @@ pub(crate) use self::unsent::UnsentRefreshes;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
 use crate::config::Config;
+use crate::connection::lifecycle::Rules;
 use crate::event::{Event, Reads};
+use crate::integration::IntegrationOauthConfig;
 use crate::jetstream::{Nats, NatsError};
 use crate::permits::Permits;
 use crate::protocol::bus_clock::BusClock;
@@ -74,6 +76,14 @@ pub(crate) struct Limits {
 }
 
 impl Context {
+    /// Returns the settings that the rules for refreshes depend on.
+    pub(crate) fn refresh_rules(&self, config: Option<&IntegrationOauthConfig>) -> Rules {
+        let (min_interval, give_up_after) = (self.config.refresh.min_interval, self.config.refresh.give_up_after);
+        let default_expires_in = config.and_then(|config| config.default_expires_in);
+        let refresh_token_lifetime = config.and_then(|config| config.refresh_token_lifetime);
+        Rules { min_interval, give_up_after, default_expires_in, refresh_token_lifetime }
+    }
+
     /// Publishes an event, as [`events::publish_event`](crate::protocol::events::publish_event) does. Drops and counts it if
     /// it tells of no change and its account has no event left.
     pub(crate) async fn publish_event(

@@ -9,8 +9,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::connection::lifecycle::Meaning;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::PostRequest;
+use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
 use crate::provider::{self, ProviderError, TOTAL_TIMEOUT};
 use crate::system;
@@ -40,6 +42,25 @@ impl NoTokens {
         match self {
             Self::Request(_) | Self::Unreachable(_) => None,
             Self::Refused { retry_after, .. } => *retry_after,
+        }
+    }
+
+    /// What the failure of a refresh says about the grant.
+    pub(super) fn meaning(&self) -> Meaning {
+        match self {
+            Self::Request(_) => Meaning::ClientRefused,
+            Self::Unreachable(_) => Meaning::Temporary,
+            Self::Refused { error, .. } => match error {
+                TokenError::RateLimited | TokenError::ServerError(_) => Meaning::Temporary,
+                TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
+                TokenError::Oauth(ErrorCode::UnauthorizedClient) => Meaning::ClientRefused,
+                TokenError::Oauth(code) => match code.kind() {
+                    ErrorKind::InvalidGrant => Meaning::DeadGrant,
+                    ErrorKind::InvalidClient => Meaning::ClientRefused,
+                    // A provider that fails for a while answers with a status of 5xx or 429.
+                    ErrorKind::Temporary | ErrorKind::Other => Meaning::Unclear,
+                },
+            },
         }
     }
 

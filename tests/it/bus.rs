@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_nats::Client;
 use async_nats::client::Request;
 use async_nats::jetstream::{self, stream};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::connection::StoredConnection;
@@ -125,6 +126,24 @@ impl Bus {
         let subject = self.kept(name).await.0.subject;
         let sent = self.jetstream.publish_with_headers(subject, headers, value).await;
         sent.expect("sent").await.expect("the bucket takes it");
+    }
+
+    /// Makes a connection's past longer by that many seconds, and so what is left of its future shorter.
+    pub(crate) async fn advance(&self, name: &str, keys_file: &Path, seconds: i64) {
+        let sooner = |time: &mut Option<Timestamp>| *time = time.map(|time| time - SignedDuration::from_secs(seconds));
+        self.change(name, keys_file, |stored| {
+            stored.connection.modified -= u64::try_from(seconds).expect("time goes forward");
+            sooner(&mut stored.connection.expiry);
+            sooner(&mut stored.connection.refresh_token_expiry);
+            sooner(&mut stored.grant.reauthorization_warned);
+            if let Some(failure) = &mut stored.refresh_failure {
+                failure.until -= SignedDuration::from_secs(seconds);
+                sooner(&mut failure.since);
+                sooner(&mut failure.refused_at);
+                sooner(&mut failure.next_try);
+            }
+        })
+        .await;
     }
 
     /// Replaces a connection's entry and record by values that no worker can read.

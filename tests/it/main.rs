@@ -47,6 +47,9 @@ mod events_export;
 mod fleet;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod grants;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_clients;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

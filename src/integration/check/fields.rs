@@ -22,17 +22,18 @@ enum Kind {
     PathMap,
     ErrorRules,
     Seconds,
+    Lifetime,
     Variables,
     /// The allowed strings, and their description for the error.
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{ErrorRules, OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
+use Kind::{ErrorRules, Lifetime, OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 26] = [
+const OPTIONAL: [(&str, Kind); 27] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -57,6 +58,7 @@ const OPTIONAL: [(&str, Kind); 26] = [
     ("callback_metadata", Texts),
     ("code_param", Text),
     ("default_expires_in", Seconds),
+    ("refresh_token_lifetime", Lifetime),
     ("expires_in_unit", OneOf(&["s", "ms"], "s or ms")),
     ("issuer", Text),
     ("client_key", Text),
@@ -111,9 +113,16 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
                         and one of `equals` (a string, number or boolean) and `matches` (a string)";
             (fits, form)
         }
-        Seconds => {
-            let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds));
-            (fits, "a whole number of seconds, from 1 to ten years")
+        Seconds => (is_seconds(value), "a whole number of seconds, from 1 to ten years"),
+        Lifetime => {
+            let fits = |map: &Map<String, Value>| {
+                let from = map.get("from").and_then(Value::as_str);
+                map.len() == 2 && map.get("seconds").is_some_and(is_seconds) && matches!(from, Some("issue" | "use"))
+            };
+            (
+                value.as_object().is_some_and(fits),
+                "an object with `seconds`, from 1 to ten years, and `from`, issue or use",
+            )
         }
         Variables => {
             let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
@@ -136,6 +145,10 @@ fn is_rule(value: &Value) -> bool {
         has("code") && !(has("equals") && has("matches")) && rule.iter().all(fits)
     };
     value.as_object().is_some_and(is_rule)
+}
+
+fn is_seconds(value: &Value) -> bool {
+    value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds))
 }
 
 fn is_variable(value: &Value) -> bool {

@@ -75,8 +75,7 @@ pub(crate) fn refresh_request(
     grant: &RefreshGrant<'_>,
     authentication: &ClientAuthentication,
 ) -> Result<PostRequest, RequestError> {
-    let url = config.refresh_url.as_ref().unwrap_or(&config.token_url);
-    let url = issuer_endpoint(config, url, grant.issued_at)?;
+    let url = config.refresh_endpoint(grant.issued_at).ok_or(RequestError::IssuedElsewhere)?;
     let mut params: Params<'_> = vec![
         (config.param_name("grant_type"), "refresh_token"),
         (config.param_name("refresh_token"), grant.refresh_token.expose()),

@@ -28,7 +28,7 @@ pub struct TokenSet {
     pub token_type: String,
     /// Never empty.
     pub refresh_token: Option<Secret>,
-    /// Seconds, from 1 to ten years; absent if neither the response nor the config has a valid lifetime.
+    /// Seconds, from 1 to ten years; absent if the response has no valid lifetime.
     pub expires_in: Option<i64>,
     /// Time of the response plus `expires_in`.
     pub expiry: Option<Timestamp>,
@@ -132,9 +132,9 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
     let fields = Fields::of(response, config);
     let access_token = fields.secret("access_token", MAX_ACCESS_TOKEN_BYTES)?.ok_or(TokenError::Unreadable)?;
     let refresh_token = fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?;
-    let expires_in = fields.lifetime("expires_in", "expires_at", now).or(config.default_expires_in.map(i64::from));
+    let expires_in = fields.lifetime("expires_in", "expires_at", now);
     let refresh_token_expires_in = fields.lifetime("refresh_token_expires_in", "refresh_token_expires_at", now);
-    let end_of = |seconds: i64| now.checked_add(SignedDuration::from_secs(seconds)).ok();
+    let end_of = |seconds: i64| after(now, seconds);
     let expiry = expires_in.and_then(end_of);
     let token_type = fields.text("token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| "Bearer".to_owned());
     let metadata = |path: &String| {
@@ -150,6 +150,22 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
         scope: fields.scope(),
         metadata: config.metadata_paths.iter().filter_map(metadata).collect(),
     })
+}
+
+impl TokenSet {
+    /// Sets a lifetime in seconds if the response had none.
+    #[must_use]
+    pub(crate) fn or_lifetime(self, seconds: Option<i64>, now: Timestamp) -> Self {
+        let expiry = seconds.and_then(|seconds| after(now, seconds));
+        match (self.expiry, expiry) {
+            (None, Some(_)) => Self { expires_in: seconds, expiry, ..self },
+            (Some(_), _) | (None, None) => self,
+        }
+    }
+}
+
+fn after(now: Timestamp, seconds: i64) -> Option<Timestamp> {
+    now.checked_add(SignedDuration::from_secs(seconds)).ok()
 }
 
 fn error_code(value: &Value) -> Option<ErrorCode> {

@@ -1,8 +1,8 @@
-//! The repair pass: finds active connections without a schedule, and resumes those that paused without a config.
+//! The repair pass: finds connections that need a schedule and have none, and resumes those that waited for a config.
 //!
-//! Guarantees that no active connection stays without a schedule for longer than `refresh.repair_interval`, or twice
+//! Guarantees that no connection that needs a schedule stays without one for longer than `refresh.repair_interval`, or twice
 //! that if a pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses,
-//! because it finds something only after a crash or a lost queue. A lost queue or a new config starts it at once. If it
+//! because it finds something only after a crash or a lost queue. A lost queue starts it at once. If it
 //! does not run, a connection whose schedule was lost is refreshed only when a reader asks for it.
 
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use tracing::{info, warn};
 
 use crate::auth::api_key::unpublished;
 use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
+use crate::connection::Status;
 use crate::jetstream::{NatsError, batch, header, kv};
-use crate::protocol::schedule;
+use crate::protocol::schedule::{self, Due};
 use crate::store::{StoreError, json};
 use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
 use crate::system;
@@ -66,11 +67,11 @@ async fn run_passes(context: &Context) -> std::convert::Infallible {
                     context.wakeups.report_lost_queue();
                 }
             }
-            () = context.wakeups.returned_config() => {
-                for integration in context.wakeups.take_returned_configs() {
+            () = context.wakeups.new_config() => {
+                for integration in context.wakeups.take_new_configs() {
                     match resume(context, &integration).await {
                         Ok(0) => {}
-                        Ok(found) => info!(%integration, "the integration has a config again; resumed {found} connections"),
+                        Ok(found) => info!(%integration, "the integration has a new config; resumed {found} connections"),
                         Err(error) => warn!(%integration, "cannot resume connections: {error}; they resume at their next check"),
                     }
                 }
@@ -90,7 +91,7 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
         let due =
             seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without_schedule(nats, due).await? {
-            repaired += usize::from(repair(context, &key).await?);
+            repaired += usize::from(repair(context, &key, false).await?);
             tokio::time::sleep(REPAIR_PAUSE).await;
         }
         tokio::time::sleep(CHUNK_PAUSE).await;
@@ -133,24 +134,28 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     }
 }
 
-/// Sets a connection's schedule. Removes the connection instead if its record is a tombstone: a late write restored it.
-async fn repair(context: &Context, key: &ConnectionKey) -> Result<bool, StoreError> {
-    let connection = match context.store.connection(key).await {
+/// Sets a connection's schedule, or starts its refresh at once if that paused. Removes the connection instead if its record is a tombstone: a late write restored it.
+async fn repair(context: &Context, key: &ConnectionKey, is_resumed: bool) -> Result<bool, StoreError> {
+    let stored = match context.store.stored_connection(key).await {
         Err(error) if error.is_junk() => {
             warn!("skipped by the repair pass: {error}");
             return Ok(false);
         }
-        connection => connection?,
+        stored => stored?,
     };
-    let Some(connection) = connection else { return Ok(false) };
-    if let Some(deleted) = context.store.tombstone(key).await?.filter(|deleted| *deleted > connection.sequence) {
+    let Some(stored) = stored else { return Ok(false) };
+    if let Some(deleted) = context.store.tombstone(key).await?.filter(|deleted| *deleted > stored.connection.sequence) {
         context.store.delete_connection(key, deleted).await?;
         return Ok(true);
     }
-    if connection.is_kept_alive() {
-        apply::schedule_next(context, key, &connection).await?;
+    if is_resumed && stored.connection.status == Status::Active {
+        // The refresh was due when it paused.
+        let due = Due { sequence: stored.connection.sequence, slot_reserved: false };
+        schedule::set(&context.nats, key, context.clock.now(), due).await?;
+    } else if stored.has_due_time() {
+        apply::schedule_next(context, key, &stored).await?;
     }
-    Ok(connection.is_kept_alive())
+    Ok(stored.has_due_time())
 }
 
 /// Schedules an integration's paused connections.
@@ -160,7 +165,7 @@ async fn resume(context: &Context, integration: &Integration) -> Result<usize, S
     let mut resumed = 0;
     while let Some(seen) = reader.next_chunk(CHUNK).await? {
         for key in seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) == REFRESH_PAUSED).filter_map(key) {
-            resumed += usize::from(repair(context, &key).await?);
+            resumed += usize::from(repair(context, &key, true).await?);
             tokio::time::sleep(REPAIR_PAUSE).await;
         }
     }

@@ -56,20 +56,18 @@ pub(in crate::worker) async fn run(
     // 2. Write the record. Durable: the config's new state. A crash after this: the next worker finds this command's
     //    record and continues with step 3. If it finds a newer record of another command, it answers that this one came
     //    too late.
-    let written = write_record(context, job, new.as_ref().map(|new| &new.config)).await?;
+    let written = write_record(context, job, new.as_deref()).await?;
     fail_point!("configure_2_record_written");
 
     // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and refreshes
-    //    that were paused without a config start again. A crash after this: as after step 2; KV is as new already. Paused
+    //    that were paused until a config fits start again. A crash after this: as after step 2; KV is as new already. Paused
     //    refreshes then start when their schedule fires, within 15 minutes.
     let sequence = match written {
         ConfigRecorded::Newest(record) => {
             match new {
                 Some(new) => {
-                    context.store.put_config(&new.config, &record).await?;
-                    if new.is_first {
-                        context.wakeups.report_returned_config(integration.clone());
-                    }
+                    context.store.put_config(&new, &record).await?;
+                    context.wakeups.report_new_config(integration.clone());
                 }
                 None => context.store.delete_config(integration, record.sequence).await?,
             }
@@ -101,15 +99,9 @@ enum Checked {
     Accepted {
         actor: String,
         /// The config to store; `None` to delete it.
-        new: Option<Box<NewConfig>>,
+        new: Option<Box<WholeConfig>>,
     },
     Refused(WorkerReply),
-}
-
-struct NewConfig {
-    config: WholeConfig,
-    /// True if the integration has no config now: some of its connections may have paused their refreshes.
-    is_first: bool,
 }
 
 async fn check(
@@ -141,13 +133,7 @@ async fn check(
                 Ok(config) => config,
                 Err(error) => return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string()))),
             };
-            let is_first = match context.store.config(integration).await {
-                Ok(config) => config.is_none(),
-                Err(error) if error.is_junk() => true,
-                Err(error) => return Err(error),
-            };
-            let config = WholeConfig::new(config)?;
-            Ok(Checked::Accepted { actor, new: Some(Box::new(NewConfig { config, is_first })) })
+            Ok(Checked::Accepted { actor, new: Some(Box::new(WholeConfig::new(config)?)) })
         }
         Change::Delete => {
             let subject = subject::config_subject(integration);

@@ -18,7 +18,8 @@ use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use crate::command::{Cookie, Credential, WorkerReply};
-use crate::connection::{OauthConnection, Status, StoredConnection};
+use crate::connection::lifecycle::{self, NewGrant};
+use crate::connection::{Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
@@ -188,7 +189,7 @@ impl Exchange<'_> {
         // 3. Send the code. Durable: nothing here; at the provider the code is spent and tokens exist. A crash after
         //    this: as after step 2. The tokens are lost, and the person logs in again.
         let issued = match self.send_code(&code).await {
-            Ok(tokens) => self.issued(tokens, code.metadata),
+            Ok(tokens) => self.issued(tokens, *code),
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
         fail_point!("exchange_3_code_sent");
@@ -255,15 +256,11 @@ impl Exchange<'_> {
         })
     }
 
-    fn issued(&self, mut tokens: token::TokenSet, metadata: Map<String, Value>) -> StoredConnection {
-        tokens.metadata.extend(metadata);
-        StoredConnection {
-            connection: OauthConnection::issued(self.key.subject(), tokens),
-            issued_at: self.login.issued_at.clone(),
-            login_id: self.job.id.clone(),
-            refresh_failure: None,
-            unknown: Map::new(),
-        }
+    fn issued(&self, mut tokens: token::TokenSet, code: CodeToSend) -> StoredConnection {
+        tokens.metadata.extend(code.metadata);
+        let (subject, issued_at, login_id) = (self.key.subject(), self.login.issued_at.clone(), self.job.id.clone());
+        let rules = self.context.refresh_rules(Some(&code.config));
+        lifecycle::connected(NewGrant { subject, issued_at, login_id }, tokens, self.context.clock.now(), &rules)
     }
 
     /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces

@@ -23,25 +23,26 @@ use fail::fail_point;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use self::postpone::Postponement;
 pub(in crate::worker) use self::postpone::reschedule_given_up;
 use crate::command::WorkerReply;
-use crate::connection::{MIN_MARGIN, NEEDS_LOGIN, OauthConnection, Status, StoredConnection};
-use crate::event::EventKind;
+use crate::connection::lifecycle::{self, Answer, Begin, Change, Moment};
+use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
+use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::integration::IntegrationOauthConfig;
-use crate::oauth::error::ErrorKind;
-use crate::oauth::token::{self, RefreshGrant, RequestError, TokenError, TokenSet};
+use crate::oauth::token::{self, RefreshGrant, TokenSet};
 use crate::protocol::{records, topology};
 use crate::provider::TOTAL_TIMEOUT;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::system::later;
+use crate::system::{self, later};
 use crate::worker::apply::{self, EventDetails, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::{self, NoTokens, revocation};
-use crate::worker::rpc::status::Failure;
+use crate::worker::rpc::status::{self, Failure};
 
 /// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
 const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
@@ -51,8 +52,6 @@ const _: () = assert!(TOTAL_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis())
 const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).saturating_add(topology::ACK_WAIT);
 // The hold must fit into the refresh margin, so that a due refresh whose worker dies is retried before the token expires.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
-/// Reason of a refresh that is held, in the stored failure and in the event.
-const INTERRUPTED: &str = "refresh_interrupted";
 /// Pause before another try while NATS is away.
 const BUS_PAUSE: Duration = Duration::from_millis(250);
 /// The audit log's name for the schedule.
@@ -82,23 +81,36 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         // A crash in here: as after step 3.
         return apply_refreshed(context, job, &key, record, actor).await;
     }
-    let Some(stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
+    let Some(mut stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     let replaces = newest.map_or(0, |record| record.sequence);
     let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, is_unsent };
-    match refresh.decide(&stored)? {
-        Decision::Answer(reply) => {
-            // The schedule of an older state may have replaced the newer state's. The older one has now fired, so set the
-            // newer one again. A crash here: the next worker decides the same and sets it.
-            if trigger.actor.is_none() {
-                job.lease.check()?;
-                apply::schedule_next(context, &key, &stored.connection).await?;
+    loop {
+        match refresh.decide(&stored)? {
+            Decision::Answer(reply) => {
+                // The schedule of an older state may have replaced the newer state's. The older one has now fired, so set
+                // the newer one again. A crash here: the next worker decides the same and sets it.
+                if trigger.actor.is_none() {
+                    job.lease.check()?;
+                    apply::schedule_next(context, &key, &stored).await?;
+                }
+                return Ok(reply);
             }
-            Ok(reply)
+            Decision::Hold { until } => return refresh.hold(&stored, until).await,
+            Decision::Send { refresh_token } => return refresh.run(stored, &refresh_token).await,
+            Decision::Change(change) => match *change {
+                Change::Record(new) => {
+                    job.lease.check()?;
+                    return refresh.store(new, None).await;
+                }
+                // An event that was due. The refresh goes on with the new note.
+                Change::Notes { stored: noted, event } => {
+                    refresh.postpone(Postponement::noted(&noted, event)).await?;
+                    stored = noted;
+                }
+            },
         }
-        Decision::Hold { until } => refresh.hold(&stored, until).await,
-        Decision::Send { refresh_token } => refresh.run(stored, &refresh_token).await,
     }
 }
 
@@ -135,55 +147,61 @@ enum Decision {
     Send {
         refresh_token: Secret,
     },
+    /// The state changes without a request.
+    Change(Box<Change>),
 }
 
 impl Refresh<'_> {
     fn decide(&self, stored: &StoredConnection) -> Result<Decision, StoreError> {
-        let StoredConnection { connection, refresh_failure, .. } = stored;
-        let (now, min_interval) = (self.context.clock.now(), self.context.config.refresh.min_interval);
-        let has_caller = self.trigger.actor.is_some();
-        if connection.status != Status::Active {
-            return Ok(Decision::Answer(Failure::LoginNeeded.answer(NEEDS_LOGIN)));
-        }
-        let Some(refresh_token) = &connection.refresh_token else {
-            let text = "the provider issued no refresh token: log in again when the token expires";
-            return Ok(Decision::Answer(Failure::LoginNeeded.answer(text)));
+        let rules = self.context.refresh_rules(None);
+        let moment = self.moment();
+        let refresh_token = match lifecycle::begin(stored, self.trigger.sequence, &moment, &rules) {
+            Begin::Send(refresh_token) => refresh_token.clone(),
+            Begin::Keep => return reply_by_status(&stored.connection).map(Decision::Answer),
+            Begin::Wait(failure) => {
+                let reply = failure.answer(moment.now);
+                return Ok(Decision::Answer(reply.unwrap_or_else(|| Failure::Busy.answer("try again"))));
+            }
+            Begin::NoRefreshToken => {
+                let text = "the connection has no refresh token: log in again";
+                return Ok(Decision::Answer(Failure::LoginNeeded.answer(text)));
+            }
+            Begin::Change(change) => return Ok(Decision::Change(change)),
         };
-        // A young record is the answer to a caller, and so is a young failure: otherwise many callers at once would
-        // lead to as many token requests. The schedule of a young record may be one that a wrong clock has set.
-        if connection.sequence > self.trigger.sequence || connection.is_younger_than(min_interval, now) {
-            return apply::reply_with(connection).map(Decision::Answer);
-        }
-        let failure = refresh_failure.as_ref();
-        let failed = failure.filter(|failure| has_caller && failure.reason != INTERRUPTED);
-        if let Some(reply) = failed.and_then(|failure| failure.answer(now)) {
-            return Ok(Decision::Answer(reply));
-        }
-        let ongoing = failure.filter(|failure| failure.until > now);
+        let ongoing = stored.refresh_failure.as_ref().filter(|failure| failure.until > moment.now);
         if !self.is_unsent {
             // An earlier delivery may have stored a failure that lasts longer, because the provider asked for a longer wait.
-            let until = ongoing.map_or(Timestamp::MIN, |failure| failure.until).max(later(now, HOLD));
+            let until = ongoing.map_or(Timestamp::MIN, |failure| failure.until).max(later(moment.now, HOLD));
             return Ok(Decision::Hold { until });
         }
         Ok(match ongoing.filter(|failure| failure.reason == INTERRUPTED) {
             Some(failure) => Decision::Hold { until: failure.until },
-            None => Decision::Send { refresh_token: refresh_token.clone() },
+            None => Decision::Send { refresh_token },
         })
+    }
+
+    fn moment(&self) -> Moment {
+        let (now, jitter, by_caller) = (self.context.clock.now(), system::random_share(), self.trigger.actor.is_some());
+        Moment { now, jitter, by_caller }
     }
 
     async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
         //    this: the next worker cannot know that nothing was sent. It holds the refresh for 101 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
-        let Some(config) = self.context.store.config(&self.key.integration).await? else {
-            return self.pause(&stored).await;
+        let config = match self.context.store.config(&self.key.integration).await? {
+            None => return self.pause(&stored, NO_CONFIG).await,
+            Some(config) if config.refresh_endpoint(&stored.issued_at).is_none() => {
+                return self.pause(&stored, CONFIG_CHANGED).await;
+            }
+            Some(config) => config,
         };
         if let Err(error) = self.context.room.check(&self.context.nats).await {
-            return self.wait_for_room(&stored.connection, &error).await;
+            return self.wait_for_room(&stored, &error).await;
         }
         let permit = match self.enter_limiter() {
             Ok(permit) => permit,
-            Err(wait) => return self.wait_for_slot(&stored.connection, wait).await,
+            Err(wait) => return self.wait_for_slot(&stored, wait).await,
         };
         fail_point!("refresh_1_permit_taken");
         self.job.lease.check()?;
@@ -193,29 +211,42 @@ impl Refresh<'_> {
 
         // 2. Send the refresh token. Durable: nothing here; at the provider the refresh token may be spent. A crash
         //    after this: held, as after step 1. Then the refresh token is sent again. If the provider counts it as
-        //    spent, the connection needs reauthorization.
+        //    spent, it refuses, and the connection needs reauthorization after a second look.
         let sent = Instant::now();
         let answered = self.send(&config, &RefreshGrant { refresh_token, issued_at: &stored.issued_at }).await;
         drop(permit);
         fail_point!("refresh_2_token_sent");
-        let new = match answered {
-            Ok(tokens) => self.renewed(stored, tokens),
-            Err(error) => {
-                // The next worker has held the refresh, and its hold must last.
-                self.job.lease.check()?;
-                match reauthorization_reason(&error) {
-                    Some(reason) => needs_reauthorization(stored, reason),
-                    None => return self.retry_later(&stored, &error).await,
-                }
-            }
+        let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());
+        let error = match answered {
+            Ok(tokens) => match lifecycle::conclude(&stored, Answer::Tokens(tokens), &moment, &rules) {
+                Change::Record(new) => return self.store(new, Some(sent)).await,
+                Change::Notes { stored, .. } => return reply_by_status(&stored.connection),
+            },
+            Err(error) => error,
         };
+        // The next worker has held the refresh, and its hold must last.
+        self.job.lease.check()?;
+        warn!(reason = error.reason(), "refresh failed");
+        let reply = status::failure_of_no_tokens(&error).answer(&error.to_string()).after(error.retry_after());
+        match lifecycle::conclude(&stored, Answer::Failed(status::failed_refresh(&error)), &moment, &rules) {
+            Change::Record(new) => self.store(new, None).await,
+            Change::Notes { stored, event } => {
+                self.postpone(Postponement::noted(&stored, event)).await?;
+                Ok(reply)
+            }
+        }
+    }
 
-        // 3. Write the record. Durable: the new tokens, or that a login is needed; subscribers receive it. A crash
-        //    after this: the next worker finds this command's record and continues with step 4.
+    /// Writes a changed connection. `sent` is the time at which the refresh token was sent, if the change has new tokens.
+    async fn store(&self, new: StoredConnection, sent: Option<Instant>) -> Result<WorkerReply, StoreError> {
+        // 3. Write the record. Durable: the new tokens, or the end of the grant or of its access token; subscribers receive
+        //    it. A crash after this: the next worker finds this command's record and continues with step 4.
         let written = apply::write_record(self.context, self.job, self.key, new.clone(), self.replaces).await?;
-        let Recorded::Newest(record) = written else { return self.superseded(&new).await };
-        if new.connection.status == Status::Active {
+        let Recorded::Newest(record) = written else { return self.superseded(&new, sent.is_some()).await };
+        if let Some(sent) = sent {
             self.context.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
+        } else {
+            info!(event = new.event().as_str(), "the state of the connection has changed");
         }
         fail_point!("refresh_3_record_written");
 
@@ -240,28 +271,14 @@ impl Refresh<'_> {
         provider_calls::request_tokens(self.context, &self.job.lease, config, &grant.issued_at.variables, build).await
     }
 
-    /// Builds the connection with its new tokens. Keeps the old refresh token and the old scope if the response has none,
-    /// and metadata that the response does not replace.
-    fn renewed(&self, stored: StoredConnection, tokens: TokenSet) -> StoredConnection {
-        let old = stored.connection;
-        let mut new = OauthConnection::issued(self.key.subject(), tokens);
-        new.refresh_token = new.refresh_token.or(old.refresh_token);
-        new.scope = new.scope.or(old.scope);
-        for (name, value) in old.metadata {
-            new.metadata.entry(name).or_insert(value);
-        }
-        StoredConnection { connection: new, ..stored }
-    }
-
     /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the
     /// provider refused the token with `invalid_grant`: the other record's tokens are new and need no refresh.
     ///
     /// If the other record is a tombstone, its deletion knew only the old tokens, so this asks the provider to revoke the
     /// new ones. A crash before that leaves them valid at the provider until they expire. After a crash in here, the next
     /// worker finds the other record and answers with its connection.
-    async fn superseded(&self, new: &StoredConnection) -> Result<WorkerReply, StoreError> {
-        let has_tokens = new.connection.status == Status::Active;
-        if has_tokens && self.context.store.tombstone(self.key).await?.is_some() {
+    async fn superseded(&self, new: &StoredConnection, has_new_tokens: bool) -> Result<WorkerReply, StoreError> {
+        if has_new_tokens && self.context.store.tombstone(self.key).await?.is_some() {
             let outcome = revocation::revoke(self.context, self.key, new).await?;
             info!(
                 outcome = outcome.as_str(),
@@ -276,24 +293,6 @@ impl Refresh<'_> {
     }
 }
 
-/// Returns the reason if only a new login helps: the provider never accepts this refresh token again.
-fn reauthorization_reason(error: &NoTokens) -> Option<&'static str> {
-    match error {
-        // A refresh token goes nowhere but to the token endpoint and the client that it was issued for.
-        NoTokens::Request(RequestError::IssuedElsewhere) => Some("config_changed"),
-        NoTokens::Refused { error: TokenError::Oauth(code), .. } if code.kind() == ErrorKind::InvalidGrant => {
-            Some(code.as_str())
-        }
-        NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => None,
-    }
-}
-
-fn needs_reauthorization(stored: StoredConnection, reason: &str) -> StoredConnection {
-    warn!(reason, "connection needs reauthorization");
-    let connection = stored.connection.without_tokens(Status::NeedsReauthorization, Some(reason));
-    StoredConnection { connection, ..stored }
-}
-
 async fn apply_refreshed(
     context: &Context,
     job: &Job,
@@ -301,9 +300,8 @@ async fn apply_refreshed(
     record: &StreamMessage,
     actor: &str,
 ) -> Result<WorkerReply, StoreError> {
-    let OauthConnection { status, status_reason, .. } = context.store.connection_of(key, record)?.connection;
-    let kind = if status == Status::Active { EventKind::Refreshed } else { EventKind::NeedsReauthorization };
-    let details = EventDetails { kind, actor, reason: status_reason.as_deref() };
+    let stored = context.store.connection_of(key, record)?;
+    let details = EventDetails { kind: stored.event(), actor, reason: stored.connection.status_reason.as_deref() };
     let connection = apply::apply_record(context, job, key, record, details).await?;
     reply_by_status(&connection)
 }

@@ -1,4 +1,4 @@
-//! Requests to background tasks that cannot wait for their next run: a config that exists again, a lost queue, and a failed
+//! Requests to background tasks that cannot wait for their next run: a new config, a lost queue, and a failed
 //! pull.
 
 use std::collections::HashSet;
@@ -10,25 +10,25 @@ use crate::subject::Integration;
 
 /// Most integrations that wait for the resumption of their paused connections. The connections of further integrations
 /// resume when their schedule fires, within 15 minutes.
-const MAX_RETURNED_CONFIGS: usize = 1_024;
+const MAX_NEW_CONFIGS: usize = 1_024;
 
 #[derive(Default)]
 pub(crate) struct Wakeups {
-    returned_configs: Mutex<HashSet<Integration>>,
-    returned_config: Notify,
+    new_configs: Mutex<HashSet<Integration>>,
+    new_config: Notify,
     lost_queue: Notify,
     queue_check: Notify,
 }
 
 impl Wakeups {
-    /// Requests the resumption of paused connections: the integration has a config again.
-    pub(crate) fn report_returned_config(&self, integration: Integration) {
-        let mut waiting = self.returned_configs.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() < MAX_RETURNED_CONFIGS {
+    /// Requests the resumption of paused connections: the integration has a new config.
+    pub(crate) fn report_new_config(&self, integration: Integration) {
+        let mut waiting = self.new_configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < MAX_NEW_CONFIGS {
             waiting.insert(integration);
         }
         drop(waiting);
-        self.returned_config.notify_one();
+        self.new_config.notify_one();
     }
 
     /// Requests a repair pass: a queue was lost, perhaps with schedules.
@@ -45,8 +45,8 @@ impl Wakeups {
         self.queue_check.notified().await;
     }
 
-    pub(crate) async fn returned_config(&self) {
-        self.returned_config.notified().await;
+    pub(crate) async fn new_config(&self) {
+        self.new_config.notified().await;
     }
 
     pub(crate) async fn lost_queue(&self) {
@@ -54,8 +54,8 @@ impl Wakeups {
     }
 
     #[must_use]
-    pub(crate) fn take_returned_configs(&self) -> HashSet<Integration> {
-        std::mem::take(&mut *self.returned_configs.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn take_new_configs(&self) -> HashSet<Integration> {
+        std::mem::take(&mut *self.new_configs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -64,16 +64,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn returned_configs_are_bounded() {
+    fn new_configs_are_bounded() {
         let wakeups = Wakeups::default();
         let integration = |number: usize| Integration::parse(&format!("app{number}")).unwrap();
         for _ in 0..3 {
-            wakeups.report_returned_config(integration(0));
+            wakeups.report_new_config(integration(0));
         }
-        assert_eq!(wakeups.take_returned_configs().len(), 1);
-        for number in 0..2 * MAX_RETURNED_CONFIGS {
-            wakeups.report_returned_config(integration(number));
+        assert_eq!(wakeups.take_new_configs().len(), 1);
+        for number in 0..2 * MAX_NEW_CONFIGS {
+            wakeups.report_new_config(integration(number));
         }
-        assert_eq!(wakeups.take_returned_configs().len(), MAX_RETURNED_CONFIGS);
+        assert_eq!(wakeups.take_new_configs().len(), MAX_NEW_CONFIGS);
     }
 }

@@ -70,7 +70,7 @@ async fn dispatch(context: &Context, call: AdminCall, ids: &CallIds, body: &[u8]
         }
         AdminCall::Events => events::list(context, &parse(body)?).await,
         AdminCall::Dead => dead::list(context, &parse(body)?).await,
-        AdminCall::DeadRetry => dead::advise(context, &parse(body)?).await,
+        AdminCall::DeadRetry => dead::retry(context, &parse(body)?).await,
         AdminCall::DeadDrop => dead::drop_letter(context, &parse(body)?).await,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::auth::AuthError;
 use crate::command::WorkerReply;
+use crate::connection::lifecycle::Failed;
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::token::TokenError;
 use crate::store::StoreError;
@@ -111,6 +112,12 @@ pub(crate) fn failure_of_no_tokens(error: &NoTokens) -> Failure {
         NoTokens::Refused { error: TokenError::Oauth(code), .. } if !blames_integration(*code) => Failure::LoginNeeded,
         NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => Failure::ProviderFailed,
     }
+}
+
+/// Describes a failed refresh for the rules of the grant's life.
+pub(crate) fn failed_refresh(error: &NoTokens) -> Failed {
+    let (reason, status) = (error.reason().to_owned(), failure_of_no_tokens(error).status());
+    Failed { meaning: error.meaning(), reason, status, retry_after: error.retry_after() }
 }
 
 /// Returns true for codes that name a failure of the provider, or its refusal of the integration's own credentials.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::status::{self, Failure};
 use super::{CallError, Checked, ConnectionQuestion, change, no_connection};
-use crate::connection::{NO_CONFIG, OauthConnection, Status};
+use crate::connection::{CONFIG_CHANGED, NO_CONFIG, NO_REFRESH_TOKEN, OauthConnection, Status};
 use crate::subject::ConnectionKey;
 use crate::worker::context::Context;
 
@@ -19,19 +19,25 @@ pub(super) async fn token(
     question: &ConnectionQuestion,
 ) -> Result<Value, CallError> {
     let key = question.key(checked.caller);
-    let connection = read(context, &key).await?;
+    let mut connection = read(context, &key).await?;
+    let now = context.clock.now();
     let default = context.config.refresh.min_valid.map(|setting| connection.min_valid_default(setting));
     let min_valid = question.min_valid.map(|seconds| Duration::from_secs(seconds.into())).or(default);
-    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
-    if !connection.is_kept_alive() || is_paused || !connection.is_near_expiry(context.clock.now(), min_valid) {
+    if connection.status != Status::Active || is_paused(&connection) || !connection.is_near_expiry(now, min_valid) {
         return Ok(json!(connection));
     }
+    if connection.refresh_token.is_none() && connection.expiry.is_some_and(|expiry| expiry > now) {
+        connection.status_reason = Some(NO_REFRESH_TOKEN.to_owned());
+        return Ok(json!(connection));
+    }
+    // Without a refresh token, the command ends the connection.
     match change::refresh(context, checked, &key, None).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
             // status says why there is none.
             let connection = read(context, &key).await?;
             let is_answer = connection.status != Status::Active
+                || is_paused(&connection)
                 || connection.expiry.is_none_or(|expiry| expiry > context.clock.now());
             let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
             if is_answer {
@@ -59,14 +65,19 @@ async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection,
     Ok(connection)
 }
 
-/// Sets or clears the reason `no_config`. Without a config, also removes an expired access token.
+/// Returns true if refreshes wait for a config that fits.
+fn is_paused(connection: &OauthConnection) -> bool {
+    connection.status_reason.as_deref().is_some_and(|reason| reason == NO_CONFIG || reason == CONFIG_CHANGED)
+}
+
+/// Sets or clears the reason `no_config`. Removes an expired access token that nothing renews.
 pub(super) fn set_pause_reason(connection: &mut OauthConnection, has_config: bool, now: Timestamp) {
-    let is_paused = connection.status_reason.as_deref() == Some(NO_CONFIG);
-    if connection.is_kept_alive() && has_config == is_paused {
+    let has_no_config_reason = connection.status_reason.as_deref() == Some(NO_CONFIG);
+    if connection.is_kept_alive() && has_config == has_no_config_reason {
         connection.status_reason = (!has_config).then(|| NO_CONFIG.to_owned());
     }
-    // Nothing can refresh the token without a config, so the answer shows none, as after `needs_reauthorization`.
-    if !has_config && connection.expiry.is_some_and(|expiry| expiry <= now) {
+    let is_renewed = has_config && connection.status == Status::Active && !is_paused(connection);
+    if !is_renewed && connection.expiry.is_some_and(|expiry| expiry <= now) {
         connection.access_token = None;
     }
 }

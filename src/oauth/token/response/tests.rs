@@ -129,7 +129,6 @@ fn c6_expires_in_is_sane_or_none() {
         "{}",
     ] {
         check(&none, text, None);
-        check(&json!({"default_expires_in": 60}), text, Some(60));
     }
     let millis = json!({"expires_in_unit": "ms"});
     check(&millis, "3600000", Some(3600));

@@ -12,33 +12,51 @@ use fail::fail_point;
 use jiff::Timestamp;
 use tracing::warn;
 
-use super::{INTERRUPTED, Refresh, SCHEDULE_ACTOR};
+use super::{Refresh, SCHEDULE_ACTOR};
 use crate::command::WorkerReply;
-use crate::connection::{NO_CONFIG, OauthConnection, RefreshFailure, StoredConnection};
+use crate::connection::lifecycle::{self, Answer, Change, Failed, Meaning};
+use crate::connection::{INTERRUPTED, NO_CONFIG, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::outcome::{REFRESH_DOUBLING_FAILURES, backoff_refresh};
 use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
 use crate::store::StoreError;
 use crate::system::{self, later};
+use crate::worker::apply;
 use crate::worker::context::{Context, NO_ROOM_WAIT, NoRoom};
 use crate::worker::job::Job;
-use crate::worker::provider_calls::NoTokens;
-use crate::worker::rpc::status::{self, Failure};
+use crate::worker::rpc::status::Failure;
 
-/// Interval of tries while the integration has no config. A worker that stores its first config starts these refreshes
-/// at once; this interval covers a worker that died before it did so.
-const PAUSE: Duration = Duration::from_mins(15);
-/// Wait if the config returned while the pause was stored.
+/// Wait if a config that fits was stored while the pause was.
 const CONFIG_RETURNED_WAIT: Duration = Duration::from_secs(1);
 
 /// When the schedule starts the refresh again.
 enum Next {
+    /// When the connection's state says so.
+    ByState,
     At(Timestamp),
-    /// At a slot that the refresh limiter reserved, or at the end of a hold. The refresh has waited already, so it goes
-    /// ahead of refreshes without a slot.
+    /// At a slot that the refresh limiter reserved. The refresh has waited already, so it goes ahead of refreshes without a
+    /// slot.
     AtSlot(Timestamp),
-    WhenConfigReturns,
+}
+
+pub(super) struct Postponement<'a> {
+    stored: &'a StoredConnection,
+    /// True if the failure is new.
+    stores_failure: bool,
+    event: Option<EventKind>,
+    next: Next,
+}
+
+impl<'a> Postponement<'a> {
+    /// Stores the connection's failure.
+    pub(super) fn noted(stored: &'a StoredConnection, event: Option<EventKind>) -> Self {
+        Self { stored, stores_failure: true, event, next: Next::ByState }
+    }
+
+    fn at_slot(stored: &'a StoredConnection, at: Timestamp) -> Self {
+        Self { stored, stores_failure: false, event: None, next: Next::AtSlot(at) }
+    }
 }
 
 impl Refresh<'_> {
@@ -46,49 +64,53 @@ impl Refresh<'_> {
     /// failure holds back every other refresh until the hold ends, and then the schedule sends a new command. So this
     /// command sends nothing, however often it is delivered.
     pub(super) async fn hold(&self, stored: &StoredConnection, until: Timestamp) -> Result<WorkerReply, StoreError> {
-        let count = stored.refresh_failure.as_ref().map_or(0, |failure| failure.count);
-        let (status, reason) = (Failure::RefreshInterrupted.status(), INTERRUPTED.to_owned());
-        let failure = RefreshFailure { count, until, status, reason };
+        let status = Failure::RefreshInterrupted.status();
+        let failure = match stored.refresh_failure.clone() {
+            Some(failure) => RefreshFailure { until, status, reason: INTERRUPTED.to_owned(), ..failure },
+            None => RefreshFailure::new(INTERRUPTED, status, until),
+        };
+        // This schedule must not fire while the hold lasts, on any worker's clock.
+        let next_try = Some(later(until, Duration::from_secs(1)));
+        let failure = RefreshFailure { next_try, ..failure };
+        let reply = failure.answer(self.context.clock.now());
+        let stored = StoredConnection { refresh_failure: Some(failure), ..stored.clone() };
         // The hold of an earlier delivery is stored already.
-        let new_failure = (!self.is_unsent).then_some(&failure);
-        if new_failure.is_some() {
+        let is_new = !self.is_unsent;
+        if is_new {
             warn!("another worker may have sent the refresh token; trying again at {until}");
         }
-        // Schedules have whole seconds, and this one must not fire while the hold lasts.
-        let next = Next::AtSlot(later(until, Duration::from_secs(1)));
-        self.postpone(&stored.connection, new_failure, next).await?;
-        Ok(failure.answer(self.context.clock.now()).unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
+        let event = is_new.then_some(EventKind::RefreshFailed);
+        self.postpone(Postponement { stored: &stored, stores_failure: is_new, event, next: Next::ByState }).await?;
+        Ok(reply.unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
 
-    /// Ends this command after a failed request, with a backoff that grows with the failures in a row. Callers'
-    /// requests in between do not count, or they would make the wait longer.
-    pub(super) async fn retry_later(
-        &self,
-        stored: &StoredConnection,
-        error: &NoTokens,
-    ) -> Result<WorkerReply, StoreError> {
-        let (now, failures) =
-            (self.context.clock.now(), stored.refresh_failure.as_ref().map_or(0, |failure| failure.count));
-        let count = if self.trigger.actor.is_none() { failures.saturating_add(1) } else { failures.max(1) };
-        let retry_after = error.retry_after().unwrap_or_default();
-        let wait = backoff_refresh(count, system::random_share()).max(retry_after);
-        warn!(reason = error.reason(), "refresh failed; trying again in {wait:?}");
-        let until = later(now, self.context.config.refresh.min_interval.max(retry_after));
-        let failed = status::failure_of_no_tokens(error);
-        let failure = RefreshFailure { count, until, status: failed.status(), reason: error.reason().to_owned() };
-        self.postpone(&stored.connection, Some(&failure), Next::At(later(now, wait))).await?;
-        Ok(failed.answer(&error.to_string()).after(error.retry_after()))
-    }
-
-    /// Ends this command because its integration has no config. The config may return. Only the first pause stores a
-    /// failure and publishes an event.
-    pub(super) async fn pause(&self, stored: &StoredConnection) -> Result<WorkerReply, StoreError> {
-        let (status, reason) = (Failure::BadRequest.status(), NO_CONFIG.to_owned());
-        let failure = RefreshFailure { count: 1, until: self.context.clock.now(), status, reason };
-        let is_new = stored.refresh_failure.as_ref().is_none_or(|failure| failure.reason != NO_CONFIG);
-        self.postpone(&stored.connection, is_new.then_some(&failure), Next::WhenConfigReturns).await?;
-        let text = "the integration has no config any more; the connection is not refreshed";
-        Ok(Failure::BadRequest.answer(text))
+    /// Ends this command because its integration has no config, or one that does not fit the grant. Only the first pause
+    /// stores a failure and publishes an event.
+    pub(super) async fn pause(&self, stored: &StoredConnection, reason: &str) -> Result<WorkerReply, StoreError> {
+        let text = if reason == NO_CONFIG {
+            "the integration has no config any more; the connection is not refreshed"
+        } else {
+            "config_changed: the integration's config has another client or token endpoint than the grant; log in again, or restore the config"
+        };
+        let reply = Failure::BadRequest.answer(text);
+        let status = reply.status;
+        let failed = Failed { meaning: Meaning::Paused, reason: reason.to_owned(), status, retry_after: None };
+        let (moment, rules) = (self.moment(), self.context.refresh_rules(None));
+        let Change::Notes { stored, event } = lifecycle::conclude(stored, Answer::Failed(failed), &moment, &rules)
+        else {
+            return Ok(reply);
+        };
+        if stored.connection.status == Status::Active {
+            let stores_failure = event.is_some();
+            self.postpone(Postponement { stored: &stored, stores_failure, event, next: Next::ByState }).await?;
+            // The worker that stores a config looks for paused connections, and may have looked before the failure was stored.
+            let config = self.context.store.config(&self.key.integration).await?;
+            if config.is_some_and(|config| config.refresh_endpoint(&stored.issued_at).is_some()) {
+                let at = later(self.context.clock.now(), CONFIG_RETURNED_WAIT);
+                self.schedule(&stored, Next::At(at)).await?;
+            }
+        }
+        Ok(reply)
     }
 
     /// Ends this command because its integration is at its limit. The wait leads to the slot that the limiter has
@@ -96,11 +118,11 @@ impl Refresh<'_> {
     /// they refresh. A caller tries again by itself, and the connection's schedule exists already.
     pub(super) async fn wait_for_slot(
         &self,
-        connection: &OauthConnection,
+        stored: &StoredConnection,
         wait: Duration,
     ) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
-            self.postpone(connection, None, Next::AtSlot(later(self.context.clock.now(), wait))).await?;
+            self.postpone(Postponement::at_slot(stored, later(self.context.clock.now(), wait))).await?;
         }
         let text = "too many refreshes of this integration are in progress; try again";
         Ok(Failure::Busy.answer_after(text, wait))
@@ -110,60 +132,52 @@ impl Refresh<'_> {
     /// limit in bytes.
     pub(super) async fn wait_for_room(
         &self,
-        connection: &OauthConnection,
+        stored: &StoredConnection,
         reason: &NoRoom,
     ) -> Result<WorkerReply, StoreError> {
         if self.trigger.actor.is_none() {
-            self.postpone(connection, None, Next::AtSlot(later(self.context.clock.now(), NO_ROOM_WAIT))).await?;
+            self.postpone(Postponement::at_slot(stored, later(self.context.clock.now(), NO_ROOM_WAIT))).await?;
         }
         Ok(Failure::Unavailable.answer_after(&format!("{reason}; try again later"), NO_ROOM_WAIT))
     }
 
-    /// Stores the failure if there is a new one, schedules the next try, and publishes the failure.
-    async fn postpone(
-        &self,
-        connection: &OauthConnection,
-        failure: Option<&RefreshFailure>,
-        next: Next,
-    ) -> Result<(), StoreError> {
+    /// Stores the failure if there is a new one, schedules the next try, and publishes the event.
+    pub(super) async fn postpone(&self, postponement: Postponement<'_>) -> Result<(), StoreError> {
+        let Postponement { stored, stores_failure, event, next } = postponement;
         // 1. Choose the time and the failure. Durable: nothing new. A crash after this: the next worker holds the
         //    refresh.
         fail_point!("postpone_1_time_chosen");
         self.job.lease.check()?;
         // 2. Store the failure in KV. Durable: it is the answer to callers while it lasts. A crash after this: the next
         //    worker holds the refresh, at least for as long as the failure lasts.
-        if let Some(failure) = failure {
-            self.context.store.put_failure(self.key, connection.sequence, failure).await?;
+        if stores_failure {
+            self.context.store.put_failure(self.key, stored).await?;
         }
         fail_point!("postpone_2_failure_stored");
         self.job.lease.check()?;
         // 3. Schedule the next try. Durable: the schedule. A crash after this: as after step 2; the hold replaces this
         //    schedule.
-        self.schedule(connection, next).await?;
+        self.schedule(stored, next).await?;
         fail_point!("postpone_3_refresh_scheduled");
         // 4. Publish the event. Durable: the audit log has the failure. A crash after this: as after step 2. The event
         //    of the hold has the same message id, so the server drops it.
-        if let Some(failure) = failure {
-            let mut event =
-                Event::about(&self.job.subject, EventKind::RefreshFailed, self.actor, self.context.clock.now());
-            (event.reason, event.sequence) = (Some(failure.reason.as_str()), Some(connection.sequence));
+        if let Some(kind) = event {
+            let mut event = Event::about(&self.job.subject, kind, self.actor, self.context.clock.now());
+            event.reason = stored.refresh_failure.as_ref().map(|failure| failure.reason.as_str());
+            event.sequence = Some(stored.connection.sequence);
             self.job.publish_event(self.context, &event).await?;
         }
         fail_point!("postpone_4_event_published");
         Ok(())
     }
 
-    async fn schedule(&self, connection: &OauthConnection, next: Next) -> Result<(), StoreError> {
+    async fn schedule(&self, stored: &StoredConnection, next: Next) -> Result<(), StoreError> {
         let (at, slot_reserved) = match next {
+            Next::ByState => return apply::schedule_next(self.context, self.key, stored).await,
             Next::At(at) => (at, false),
             Next::AtSlot(at) => (at, true),
-            Next::WhenConfigReturns => {
-                // The worker that stores the config looks for paused connections, and may have looked before step 2.
-                let has_returned = self.context.store.has_config(&self.key.integration).await?;
-                (later(self.context.clock.now(), if has_returned { CONFIG_RETURNED_WAIT } else { PAUSE }), false)
-            }
         };
-        let due = Due { sequence: connection.sequence, slot_reserved };
+        let due = Due { sequence: stored.connection.sequence, slot_reserved };
         Ok(schedule::set(&self.context.nats, self.key, at, due).await?)
     }
 }

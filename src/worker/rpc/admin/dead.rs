@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use super::super::CallError;
 use super::super::list::{self, Page};
 use super::super::status::Failure;
+use crate::command::{Origin, Work};
 use crate::event::{Event, EventKind};
-use crate::protocol::commands::{self as queue, NumberedLetter};
+use crate::jetstream::NatsError;
+use crate::protocol::commands::{self as queue, DeadLetter, NumberedLetter};
 use crate::protocol::events::publish_event;
+use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::store::StoreError;
-use crate::subject::CommandSubject;
+use crate::subject::{CommandSubject, Verb};
 use crate::worker::context::Context;
 
 /// The audit log's name for the admin.
@@ -34,9 +37,30 @@ pub(super) async fn list(context: &Context, page: &Page) -> Result<Value, CallEr
     list::page_of(page, &numbers, |number: String| std::future::ready(Ok(entries.get(&number).cloned()))).await
 }
 
-/// Returns how to get the command done. Its sealed content is not stored, so only its sender can send it again.
-pub(super) async fn advise(context: &Context, named: &Named) -> Result<Value, CallError> {
-    Ok(json!({ "advice": advice(&find(context, named).await?) }))
+/// Sends the refresh of a connection that exists again, and drops the letter. Returns who has to act for any other command:
+/// its sealed content is not stored.
+pub(super) async fn retry(context: &Context, named: &Named) -> Result<Value, CallError> {
+    let NumberedLetter { letter, .. } = find(context, named).await?;
+    let subject = CommandSubject::parse(&letter.subject).ok();
+    let refresh = subject.as_ref().filter(|subject| subject.verb == Verb::Refresh);
+    let Some((subject, key)) = refresh.and_then(|subject| Some((subject, subject.key()?))) else {
+        return Ok(json!({ "advice": advice(&letter, subject.as_ref()) }));
+    };
+    let Some(connection) = context.store.connection(&key).await? else {
+        let advice = format!("{}: the connection is deleted, nobody has to act; drop the letter", letter.subject);
+        return Ok(json!({ "advice": advice }));
+    };
+    let work = Work::Refresh { actor: Some(ACTOR.to_owned()), sequence: connection.sequence, slot_reserved: false };
+    let draft = Draft { subject, origin: Origin::default(), work, time: context.clock.now(), message_id: None };
+    let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
+    let command = command.map_err(StoreError::seal(subject.subject()))?;
+    // A command that is queued already does the same work.
+    match command.publish(&context.nats, None).await {
+        Ok(_) | Err(NatsError::Occupied) => {}
+        Err(error) => return Err(StoreError::from(error).into()),
+    }
+    drop_letter(context, named).await?;
+    Ok(json!({ "message": format!("{}: sent again; the letter is dropped", letter.subject) }))
 }
 
 pub(super) async fn drop_letter(context: &Context, named: &Named) -> Result<Value, CallError> {
@@ -59,14 +83,20 @@ async fn find(context: &Context, Named { number }: &Named) -> Result<NumberedLet
     found.ok_or_else(|| CallError::Refused(Failure::NotFound, format!("no dead letter has the number {number}")))
 }
 
-fn advice(NumberedLetter { letter, .. }: &NumberedLetter) -> String {
+fn advice(letter: &DeadLetter, command: Option<&CommandSubject>) -> String {
     let subject = &letter.subject;
-    match subject.rsplit('.').next() {
-        Some("exchange") => format!("{subject}: a code is never sent twice; start the login again"),
-        Some("put" | "delete") => format!("{subject}: its sealed content is not stored; send the request again"),
-        Some(_) if letter.reason.starts_with("webhook:") => {
-            format!("{subject}: its receiver did not accept it for ten hours; the event is still in `OAUTH_EVENTS`")
+    match command.map(|command| command.verb) {
+        Some(Verb::Exchange) => {
+            format!("{subject}: a code is never sent twice; the person has to start the login again")
         }
-        _ => format!("{subject}: cannot be sent again from here"),
+        Some(Verb::Put | Verb::Delete) => {
+            format!("{subject}: its sealed content is not stored; the admin has to send the request again")
+        }
+        Some(Verb::Revoke) => format!("{subject}: its caller has to delete the connection again"),
+        None if letter.reason.starts_with("webhook:") => format!(
+            "{subject}: the operator of its receiver has to act, which did not accept it for ten hours; the event is still in \
+             `OAUTH_EVENTS`"
+        ),
+        Some(Verb::Refresh) | None => format!("{subject}: cannot be sent again from here"),
     }
 }

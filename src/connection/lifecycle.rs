@@ -1,0 +1,351 @@
+//! The life of a grant: how answers of the provider, callers and time change a connection.
+//!
+//! Pure functions; `worker/commands/refresh.rs` carries out what they return. [`begin`] decides what a refresh does before
+//! anything is sent, [`conclude`] what follows from the answer. The time of the next refresh follows from the resulting state
+//! alone ([`StoredConnection::next_due`]), so any worker can set a lost schedule again.
+//!
+//! - An access token that is still valid is never removed.
+//! - A dead grant ends after two refusals, 30 s or more apart, or after one if the access token is at its end.
+//! - Failures that say nothing about the grant end it when the access token has expired and `refresh.give_up_after` has
+//!   passed. Failures that blame the provider or the integration never do.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::expiry::later;
+use super::{CONFIG_CHANGED, GrantFacts, INTERRUPTED, NO_CONFIG, OauthConnection, RefreshFailure, Status};
+use super::{StoredConnection, refresh_token_end};
+use crate::event::EventKind;
+use crate::integration::{IssuedAt, RefreshTokenLifetime};
+use crate::oauth::token::TokenSet;
+use crate::outcome::{backoff_explicit, backoff_refresh};
+use crate::secret::Secret;
+
+/// Reason of [`Status::NeedsReauthorization`]: the access token has expired and there is no refresh token.
+const EXPIRED: &str = "expired";
+/// Reason of [`Status::NeedsReauthorization`]: refreshes failed for too long.
+const REFRESH_FAILING: &str = "refresh_failing";
+/// Validity of the access token up to which one refusal of the grant suffices: a second look would come too late.
+const SECOND_LOOK_MIN_VALID: SignedDuration = SignedDuration::from_mins(2);
+/// Part of the access token's remaining validity after which the provider is asked again.
+const SECOND_LOOK_SHARE: i32 = 10;
+/// Shortest wait before the second look. A refusal before then may have the same short-lived cause as the first one.
+const SECOND_LOOK_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// Longest wait before the second look, also for access tokens without an expiry.
+const SECOND_LOOK_WITHIN: SignedDuration = SignedDuration::from_mins(10);
+/// Unclear failures before a connection is given up. Fewer may come from one short disturbance.
+const UNCLEAR_FAILURES: u32 = 5;
+/// HTTP status for a caller whose try comes too early (RFC 6585).
+const TOO_MANY_REQUESTS: u16 = 429;
+
+/// What a failed refresh says about the grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// `invalid_grant`: the provider does not accept the refresh token.
+    DeadGrant,
+    /// The provider does not accept the integration's own credentials.
+    ClientRefused,
+    /// The provider is unreachable, overloaded or broken.
+    Temporary,
+    /// Every other answer.
+    Unclear,
+    /// Nothing was sent: the integration has no config, or one of another client or origin.
+    Paused,
+}
+
+/// A refresh that returned no tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct Failed {
+    pub meaning: Meaning,
+    /// For events, from a fixed list.
+    pub reason: String,
+    /// HTTP status for callers.
+    pub status: u16,
+    /// Shortest wait that the provider asks for.
+    pub retry_after: Option<Duration>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Answer {
+    Tokens(TokenSet),
+    Failed(Failed),
+}
+
+/// Settings of the worker and of the integration that the rules depend on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    pub min_interval: Duration,
+    pub give_up_after: Duration,
+    /// Lifetime in seconds of access tokens whose answers have none.
+    pub default_expires_in: Option<u32>,
+    pub refresh_token_lifetime: Option<RefreshTokenLifetime>,
+}
+
+/// When, and for whom, a refresh runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub now: Timestamp,
+    /// From 0 to 1.
+    pub jitter: f64,
+    /// False if the refresh was due.
+    pub by_caller: bool,
+}
+
+/// What a refresh does before it sends anything.
+#[derive(Debug)]
+pub(crate) enum Begin<'a> {
+    Send(&'a Secret),
+    /// The stored state is the answer.
+    Keep,
+    /// The last failure is the answer.
+    Wait(RefreshFailure),
+    /// Only a login helps: the connection has no refresh token.
+    NoRefreshToken,
+    /// The state changes without a request.
+    Change(Box<Change>),
+}
+
+/// A new state, and the event that reports it.
+#[derive(Debug, Clone)]
+pub(crate) enum Change {
+    /// Needs a record: the tokens or the status change.
+    Record(StoredConnection),
+    /// Changes the notes in KV only.
+    Notes { stored: StoredConnection, event: Option<EventKind> },
+}
+
+/// A login's new grant.
+pub(crate) struct NewGrant {
+    /// The token subject.
+    pub subject: String,
+    pub issued_at: IssuedAt,
+    pub login_id: String,
+}
+
+/// Makes an active connection from a login's tokens.
+pub(crate) fn connected(grant: NewGrant, tokens: TokenSet, now: Timestamp, rules: &Rules) -> StoredConnection {
+    let NewGrant { subject, issued_at, login_id } = grant;
+    let tokens = tokens.or_lifetime(rules.default_expires_in.map(i64::from), now);
+    let end = refresh_token_end(None, &tokens, rules.refresh_token_lifetime, now);
+    let mut connection = OauthConnection::issued(subject, tokens);
+    connection.refresh_token_expiry = end.expiry.filter(|_| connection.refresh_token.is_some());
+    let (grant, unknown) = (GrantFacts::default(), serde_json::Map::new());
+    StoredConnection { connection, issued_at, login_id, grant, refresh_failure: None, unknown }
+}
+
+/// Decides what a refresh does. `sequence` is that of the record for which it was requested.
+pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Moment, rules: &Rules) -> Begin<'a> {
+    let StoredConnection { connection, refresh_failure, .. } = stored;
+    let Moment { now, by_caller, .. } = *moment;
+    if let Some(change) = overdue(stored, now, by_caller) {
+        return Begin::Change(Box::new(change));
+    }
+    let Some(refresh_token) = &connection.refresh_token else {
+        return if by_caller { Begin::NoRefreshToken } else { Begin::Keep };
+    };
+    // A newer record is the answer, and so is a young one: otherwise many callers at once would lead to as many token
+    // requests.
+    if connection.sequence > sequence {
+        return Begin::Keep;
+    }
+    match connection.status {
+        Status::Active if connection.is_younger_than(rules.min_interval, now) => return Begin::Keep,
+        Status::Active => {}
+        Status::NeedsReauthorization if by_caller => {}
+        Status::NeedsReauthorization | Status::Revoked => return Begin::Keep,
+    }
+    // The worker answers an interrupted refresh itself.
+    let failure = match (refresh_failure, connection.status) {
+        (Some(failure), _) if failure.reason == INTERRUPTED => return Begin::Send(refresh_token),
+        (Some(failure), _) => Some(failure.clone()),
+        (None, Status::NeedsReauthorization) => Some(first_wait(connection, now)),
+        (None, _) => None,
+    };
+    match failure {
+        Some(failure) if by_caller && failure.until > now => Begin::Wait(failure),
+        // A schedule of an earlier state, or one that was set for an event.
+        Some(failure) if !by_caller && !failure.is_pause() && failure.next_try.is_some_and(|next| next > now) => {
+            Begin::Keep
+        }
+        Some(_) | None => Begin::Send(refresh_token),
+    }
+}
+
+/// The refusal that ended the grant counts as a try, so the first explicit one waits for a minute.
+fn first_wait(connection: &OauthConnection, now: Timestamp) -> RefreshFailure {
+    let written = i64::try_from(connection.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    // A record from the future, of a server whose clock has gone back, counts as written now.
+    let until = later(written.unwrap_or(now).min(now), backoff_explicit(0));
+    let reason = connection.status_reason.clone().unwrap_or_default();
+    RefreshFailure::new(&reason, TOO_MANY_REQUESTS, until)
+}
+
+/// Returns the change that time alone has brought. Callers get only the end of a token that nothing can renew.
+fn overdue(stored: &StoredConnection, now: Timestamp, by_caller: bool) -> Option<Change> {
+    let connection = &stored.connection;
+    let has_expired = connection.expiry.is_some_and(|expiry| expiry <= now);
+    match connection.status {
+        Status::Active if connection.refresh_token.is_none() => {
+            has_expired.then(|| ended(stored.clone(), EXPIRED, now))
+        }
+        Status::Active if by_caller => None,
+        Status::Active => {
+            if let Some(failure) =
+                stored.refresh_failure.as_ref().filter(|failure| has_expired && !failure.token_expired)
+            {
+                let failure = RefreshFailure { token_expired: true, ..failure.clone() };
+                let stored = StoredConnection { refresh_failure: Some(failure), ..stored.clone() };
+                return Some(Change::Notes { stored, event: Some(EventKind::TokenExpired) });
+            }
+            stored.next_warning().filter(|at| *at <= now).map(|_| {
+                let mut stored = stored.clone();
+                stored.grant.reauthorization_warned = Some(now);
+                Change::Record(stored.with_event(EventKind::ReauthorizationDue))
+            })
+        }
+        Status::NeedsReauthorization if !by_caller && has_expired && connection.access_token.is_some() => {
+            Some(Change::Record(without_access_token(stored.clone()).with_event(EventKind::TokenExpired)))
+        }
+        Status::NeedsReauthorization | Status::Revoked => None,
+    }
+}
+
+/// Returns the state after the answer to a refresh.
+pub(crate) fn conclude(stored: &StoredConnection, answer: Answer, moment: &Moment, rules: &Rules) -> Change {
+    let failed = match answer {
+        Answer::Tokens(tokens) => return Change::Record(renewed(stored.clone(), tokens, moment.now, rules)),
+        Answer::Failed(failed) => failed,
+    };
+    let now = moment.now;
+    let connection = &stored.connection;
+    let valid_for = connection.expiry.map(|expiry| expiry.duration_since(now));
+    let mut failure = noted(stored, &failed, moment, rules);
+    if connection.status == Status::Active {
+        match failed.meaning {
+            Meaning::DeadGrant => match failure.refused_at {
+                None if valid_for.is_none_or(|left| left > SECOND_LOOK_MIN_VALID) => {
+                    failure.refused_at = Some(now);
+                    let wait = valid_for.map_or(SECOND_LOOK_WITHIN, |left| left / SECOND_LOOK_SHARE);
+                    failure.look_again(now, wait.clamp(SECOND_LOOK_AFTER, SECOND_LOOK_WITHIN));
+                }
+                Some(first) if now.duration_since(first) < SECOND_LOOK_AFTER => {
+                    failure.look_again(first, SECOND_LOOK_AFTER);
+                }
+                None | Some(_) => return ended(stored.clone(), &failed.reason, now),
+            },
+            Meaning::Unclear => {
+                failure.unclear = failure.unclear.saturating_add(1);
+                let has_expired = valid_for.is_some_and(|left| !left.is_positive());
+                let has_lasted = later(failure.since.unwrap_or(now), rules.give_up_after) <= now;
+                if has_expired && has_lasted && failure.unclear >= UNCLEAR_FAILURES {
+                    return ended(stored.clone(), REFRESH_FAILING, now);
+                }
+            }
+            Meaning::ClientRefused | Meaning::Temporary | Meaning::Paused => {}
+        }
+    }
+    let is_repeated_pause =
+        stored.refresh_failure.as_ref().is_some_and(|old| old.is_pause() && old.reason == failed.reason);
+    let event = (!is_repeated_pause).then_some(EventKind::RefreshFailed);
+    Change::Notes { stored: StoredConnection { refresh_failure: Some(failure), ..stored.clone() }, event }
+}
+
+/// The note of a failed refresh: when callers and the schedule may try again. Callers' tries of an active connection do not
+/// count, or they would make the wait longer.
+fn noted(stored: &StoredConnection, failed: &Failed, moment: &Moment, rules: &Rules) -> RefreshFailure {
+    let Moment { now, jitter, by_caller } = *moment;
+    let old = stored.refresh_failure.clone();
+    let mut failure = old.unwrap_or_else(|| RefreshFailure::new("", 0, now));
+    let retry_after = failed.retry_after.unwrap_or_default();
+    (failure.reason, failure.status) = (failed.reason.clone(), failed.status);
+    if failed.meaning == Meaning::Paused {
+        (failure.until, failure.next_try) = (now, None);
+    } else if stored.connection.status == Status::Active {
+        failure.since = failure.since.or(Some(now));
+        failure.count = if by_caller { failure.count.max(1) } else { failure.count.saturating_add(1) };
+        failure.until = later(now, rules.min_interval.max(retry_after));
+        failure.next_try = Some(later(now, backoff_refresh(failure.count, jitter).max(retry_after)));
+    } else {
+        failure.count = failure.count.saturating_add(1);
+        failure.until = later(now, backoff_explicit(failure.count).max(retry_after));
+        (failure.status, failure.next_try) = (TOO_MANY_REQUESTS, None);
+    }
+    failure
+}
+
+impl RefreshFailure {
+    /// Returns true if refreshes wait for a config that fits.
+    #[must_use]
+    pub(crate) fn is_pause(&self) -> bool {
+        self.reason == NO_CONFIG || self.reason == CONFIG_CHANGED
+    }
+
+    /// Callers get the refusal until the provider is asked again.
+    fn look_again(&mut self, refused: Timestamp, after: SignedDuration) {
+        let next = refused.checked_add(after).unwrap_or(Timestamp::MAX);
+        (self.until, self.next_try) = (next, Some(next));
+    }
+}
+
+/// The connection with its new tokens. Keeps the old refresh token, scope and lifetime if the answer has none, and metadata
+/// that the answer does not replace.
+fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp, rules: &Rules) -> StoredConnection {
+    let StoredConnection { connection: old, mut grant, .. } = stored.clone();
+    let tokens = tokens.or_lifetime(old.expires_in.or(grant.access_token_lifetime), now);
+    let tokens = tokens.or_lifetime(rules.default_expires_in.map(i64::from), now);
+    let end = refresh_token_end(Some(&old), &tokens, rules.refresh_token_lifetime, now);
+    let mut new = OauthConnection::issued(old.subject, tokens);
+    new.refresh_token = new.refresh_token.or(old.refresh_token);
+    new.refresh_token_expiry = end.expiry;
+    new.scope = new.scope.or(old.scope);
+    for (name, value) in old.metadata {
+        new.metadata.entry(name).or_insert(value);
+    }
+    grant.access_token_lifetime = None;
+    grant.record_event = None;
+    // Warnings whose time passed before the end was known to be fixed are not given any more.
+    grant.reauthorization_warned = if end.is_fixed { grant.reauthorization_warned.or(Some(now)) } else { None };
+    grant.refresh_token_end_is_fixed = end.is_fixed;
+    StoredConnection { connection: new, grant, refresh_failure: None, ..stored }
+}
+
+/// The connection after its grant has ended. The access token stays while it is valid; the refresh token stays for explicit
+/// tries and for the revocation.
+fn ended(stored: StoredConnection, reason: &str, now: Timestamp) -> Change {
+    let has_expired = stored.connection.expiry.is_some_and(|expiry| expiry <= now);
+    let mut stored = if has_expired { without_access_token(stored) } else { stored };
+    stored.connection.status = Status::NeedsReauthorization;
+    stored.connection.status_reason = Some(reason.to_owned());
+    stored.refresh_failure = None;
+    Change::Record(stored.with_event(EventKind::NeedsReauthorization))
+}
+
+fn without_access_token(mut stored: StoredConnection) -> StoredConnection {
+    let connection = &mut stored.connection;
+    stored.grant.access_token_lifetime = connection.expires_in.or(stored.grant.access_token_lifetime);
+    (connection.access_token, connection.expiry, connection.expires_in) = (None, None, None);
+    stored
+}
+
+impl StoredConnection {
+    /// The event that reports the connection's record.
+    #[must_use]
+    pub(crate) fn event(&self) -> EventKind {
+        let name = self.grant.record_event.as_deref().map(|name| serde_json::Value::from(name));
+        let by_status = if self.connection.status == Status::Active {
+            EventKind::Refreshed
+        } else {
+            EventKind::NeedsReauthorization
+        };
+        name.and_then(|name| serde_json::from_value(name).ok()).unwrap_or(by_status)
+    }
+
+    fn with_event(mut self, event: EventKind) -> Self {
+        self.grant.record_event = Some(event.as_str().to_owned());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;
