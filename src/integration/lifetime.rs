@@ -43,7 +43,11 @@ mod tests {
         }
         check(&json!({"seconds": 60, "from": "issue"}), true);
         check(&json!({"seconds": 60, "from": "use"}), true);
+        check(&json!(null), true);
+        check(&json!("canary"), false);
         check(&json!({"seconds": 60}), false);
+        check(&json!({"seconds": 0, "from": "use"}), false);
+        check(&json!({"seconds": 316_224_001, "from": "use"}), false);
         check(&json!({"from": "use"}), false);
         check(&json!({"seconds": 60, "from": "canary"}), false);
         check(&json!({"seconds": 60, "from": "use", "canary": 1}), false);

@@ -76,8 +76,7 @@ fn a4_optional_fields_have_their_type_and_choice() {
         ["scope_separator", "pkce", "token_auth_method", "token_body_format", "expires_in_unit", "client_key_alg"];
     let lists = ["metadata_paths", "callback_metadata", "client_secrets"];
     let maps = ["auth_params", "token_params", "refresh_params", "param_names", "variables"];
-    let others = ["default_expires_in", "refresh_token_lifetime"];
-    for field in texts.iter().chain(&choices).chain(&lists).chain(&maps).chain(&others) {
+    for field in texts.iter().chain(&choices).chain(&lists).chain(&maps).chain(&["default_expires_in"]) {
         assert!(config(&json!({ *field: null })).is_ok(), "{field}: null is absent");
         let right = (texts.contains(field) || choices.contains(field), lists.contains(field), maps.contains(field));
         for (value, fits) in
@@ -100,7 +99,6 @@ fn a4_optional_fields_have_their_type_and_choice() {
     }
     for value in [json!(0), json!(316_224_001_u64), json!(u64::MAX), json!("60")] {
         check(&json!({"default_expires_in": value}), "default_expires_in");
-        check(&json!({"refresh_token_lifetime": {"seconds": value, "from": "use"}}), "refresh_token_lifetime");
     }
     let many: Vec<_> = (0..33).map(|index| format!("p{index}")).collect();
     check(&json!({"metadata_paths": many}), "metadata_paths");

@@ -243,7 +243,6 @@ fn c6_expiries_are_lifetimes_or_times() {
         check(&none, &json!({"refresh_token_expires_at": at}), (None, expected));
         check(&none, &json!({"expires_at": at, "expires_in": 30}), (Some(30), None));
         check(&json!({"token_answer": {"expires_at": ["no.end", "end"]}}), &json!({"end": at}), (expected, None));
-        check(&json!({"default_expires_in": 7}), &json!({"expires_at": at}), (expected.or(Some(7)), None));
     }
     check(&none, &json!({"refresh_token_expires_in": "604799"}), (None, Some(604_799)));
     check(&json!({"expires_in_unit": "ms"}), &json!({"refresh_token_expires_in": 5000}), (None, Some(5)));
