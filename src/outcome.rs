@@ -31,6 +31,9 @@ pub(crate) enum Outcome {
     Retry(Duration, String),
     /// A retry cannot succeed, for the reason in the text: publish a dead letter, reply, terminate.
     Reject(String),
+    /// The message is a copy of a command that was taken before: reply, publish a dead letter, terminate, and leave what the
+    /// command itself has done.
+    RejectCopy,
 }
 
 /// Wait before delivery number `delivered + 1`: doubled each time, up to 30 seconds. The jitter (0 to 1) takes off up to half,

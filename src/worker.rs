@@ -9,6 +9,7 @@ mod clock;
 mod commands;
 mod consumer;
 pub(crate) mod context;
+mod copies;
 mod delivery;
 mod job;
 mod lease;

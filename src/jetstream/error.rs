@@ -101,7 +101,7 @@ impl NatsError {
     }
 
     /// Returns true if the stream, the account or the disk is full.
-    pub(super) fn is_lack_of_space(&self) -> bool {
+    pub(crate) fn is_lack_of_space(&self) -> bool {
         matches!(self, Self::RefusedForNow { code: 10_002 | 10_023 | 10_047 | 10_077, .. })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A command's message id is its own id, or one that the sender derives from the request, so repeating the publish stores it
 //! once. The sealed order names that id and the time: a worker refuses a command that is stored under another id or more than
-//! a minute later, so the server's duplicate window refuses every copy.
+//! a minute later, so the server's duplicate window refuses every copy, and after a restart of the server the worker does.
 
 use std::time::Duration;
 

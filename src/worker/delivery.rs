@@ -26,6 +26,7 @@ use crate::system;
 use crate::worker::commands::configure::Change;
 use crate::worker::commands::{configure, exchange, refresh, revoke};
 use crate::worker::context::{Context, Share};
+use crate::worker::copies::{self, IS_COPY};
 use crate::worker::job::Job;
 use crate::worker::lease::Lease;
 use crate::worker::rpc::status::Failure;
@@ -74,6 +75,11 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     let delivered = job.delivered;
     if delivered > MAX_DELIVERIES && !has_record(context, job).await {
         return Outcome::Reject("delivered too often".to_owned());
+    }
+    match copies::is_copy(context, job, &work).await {
+        Ok(false) => {}
+        Ok(true) => return Outcome::RejectCopy,
+        Err(error) => return Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
     }
     let _share = match share(context, job).await {
         Ok(share) => share,
@@ -174,10 +180,14 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             confirm(nats, message, AckKind::Nak(Some(delay))).await;
         }
         Outcome::Reject(reason) => reject(context, message, Some(job), &reason).await,
+        Outcome::RejectCopy => {
+            job.answer(nats, &Failure::BadRequest.answer(IS_COPY)).await;
+            reject(context, message, None, IS_COPY).await;
+        }
     }
 }
 
-/// Abandons a command. Stores the dead letter first and ends the command last: after a crash in between, the command is
+/// Abandons a command: `job`, unless it is unreadable or a copy. Stores the dead letter first and ends the command last: after a crash in between, the command is
 /// delivered and abandoned again, and its dead letter is stored once.
 async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &context.nats;

@@ -34,7 +34,11 @@ pub(super) struct Job {
     /// Number of the delivery: 1 for the first.
     pub(super) delivered: i64,
     pub(super) lease: Arc<Lease>,
-    queued: Timestamp,
+    /// The message id of the command on the queue.
+    pub(super) message_id: String,
+    /// The message's sequence in the queue. Deliveries of one message share it, a copy has another one.
+    pub(super) queue_sequence: u64,
+    pub(super) queued: Timestamp,
     /// Subject of the answer, and the key that seals it.
     reply: Option<(String, SharedKey)>,
     traceparent: String,
@@ -67,14 +71,17 @@ impl Job {
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();
-        let published = message.info().map_or(0, |info| info.published.unix_timestamp_nanos());
+        let (published, queue_sequence) =
+            message.info().map_or((0, 0), |info| (info.published.unix_timestamp_nanos(), info.stream_sequence));
         let queued = Timestamp::from_nanosecond(published)?;
-        let stored = Stored { subject: &subject, message_id: header(NATS_MESSAGE_ID.as_ref()), time: queued };
+        let message_id = header(NATS_MESSAGE_ID.as_ref());
+        let stored = Stored { subject: &subject, message_id, time: queued };
         let Order { answer_key, origin, work, .. } = Order::parse(&opened, &envelope.id, stored)?;
         let answer_key = SharedKey::parse(&answer_key)?;
         let event_origin = origin.for_events(shows_address);
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| (reply.to_owned(), answer_key));
+        let message_id = message_id.to_owned();
         let (delivered, lease) = (message.info().map_or(1, |info| info.delivered), Arc::new(lease));
         Ok((
             Self {
@@ -85,6 +92,8 @@ impl Job {
                 event_origin,
                 delivered,
                 lease,
+                message_id,
+                queue_sequence,
                 queued,
                 reply,
                 traceparent,

@@ -1,5 +1,7 @@
 //! An edge under an attacker's control: it has the edge's NATS user and the requests that pass through it.
 
+mod recorded;
+
 use async_nats::HeaderMap;
 use async_nats::client::Request;
 use futures_util::StreamExt as _;
@@ -376,25 +378,4 @@ async fn e9_the_id_of_a_finished_login_returns_no_token() {
     }
     let events = world.fleet.events().await;
     assert_eq!(events.iter().filter(|event| event["event"] == "connected").count(), 1, "{events:?}");
-}
-
-#[tokio::test]
-async fn h6_a_recorded_command_is_refused_by_every_worker() {
-    let mut world = World::start().await;
-    let put = config_subject(ACCOUNT, Verb::Put);
-    let recorded = world.seal(&put, world.config_put(&world.key(0)));
-    assert_eq!(world.answer(&put, &recorded).await.status, 200);
-    let stored = world.fleet.stored_config().await;
-    // The server knows the message id.
-    world.send(&world.client, &put.subject(), &recorded).await;
-    // A worker opens only what is stored under the sealed message id, and soon.
-    let renamed = Sealed { message_id: system::random_id(), ..recorded };
-    world.send(&world.client, &put.subject(), &renamed).await;
-    let old = system::now() - jiff::SignedDuration::from_secs(65);
-    let old = world.seal_at(old, &system::random_id(), &put, world.config_put(&world.key(0)));
-    world.fleet.idle().await;
-    world.send(&world.client, &put.subject(), &old).await;
-    let reasons = world.given_up(2).await;
-    assert!(reasons.iter().all(|reason| reason.contains("it is a copy")), "{reasons:?}");
-    assert_eq!(world.fleet.stored_config().await, stored);
 }

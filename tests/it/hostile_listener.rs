@@ -152,3 +152,38 @@ async fn h6_a_recorded_call_changes_nothing_and_tells_its_sender_nothing() {
     let answers = repeat(&call).await;
     assert!(contains(&answers, "out_of_time"), "{}", String::from_utf8_lossy(&answers));
 }
+
+#[tokio::test]
+async fn h6_a_recorded_call_changes_nothing_after_a_restart_of_the_server() {
+    let provider = Provider::start(|number, _| tokens(number)).await;
+    let (mut fleet, _worker) = Fleet::configured(&provider.url).await;
+    for name in ["one", "two"] {
+        assert_eq!(fleet.arrive(&fleet.login(name).await, "code").await.0, 200);
+    }
+    // A young connection is not refreshed.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let listener = fleet.nats.connect("worker").await;
+    let mut calls = listener.subscribe("oauth.edge.*").await.expect("a subscription");
+    listener.flush().await.expect("the server answers");
+    let edge = fleet.nats.connect("edge").await;
+    let admin = fleet.admin_keys[0].clone();
+    assert_eq!(fleet.get(&format!("{INTEGRATION}/oauth-refresh-token/one")).await.0, 200);
+    let refresh = recorded(&mut calls, "refresh").await;
+    let path = format!("hub/integrations/{INTEGRATION}/oauth-connections/two");
+    assert_eq!(fleet.request(Method::DELETE, &path, &admin, &json!({})).await.0, 200);
+    let delete = recorded(&mut calls, "delete").await;
+    assert_eq!(fleet.arrive(&fleet.login("two").await, "code").await.0, 200);
+    fleet.idle().await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let requests = provider.received().len();
+
+    fleet.nats.kill().await;
+    fleet.nats.restart_once_killed().await;
+    fleet.ready().await;
+    for message in [refresh, delete] {
+        drop(edge.request(message.subject, message.payload).await.expect("an answer"));
+    }
+    fleet.idle().await;
+    assert_eq!(provider.received().len(), requests, "a recorded refresh or deletion reaches no provider");
+    assert_eq!(fleet.stored("two").await.0.expect("the newer connection is there")["status"], "active");
+}

@@ -125,7 +125,8 @@ impl Stop {
             let ended = self.events("refreshed").await + self.events("needs_reauthorization").await;
             ended > 0 || self.grant.lock().unwrap().is_dead
         };
-        eventually("a refresh ends", is_over).await;
+        let what = format!("a refresh ends after a stop at {} for {} s", self.step, self.seconds);
+        eventually(&what, is_over).await;
         self.fleet.idle().await;
         assert!(!self.grant.lock().unwrap().is_dead, "the refresh token came twice: {}", self.log());
         let events = (self.events("refreshed").await, self.events("needs_reauthorization").await);
