@@ -29,6 +29,8 @@ pub const HEADER_REPLY: &str = "Oauth-Reply";
 pub const HEADER_SENDER: &str = "Oauth-Sender";
 /// Header: the sealed part of a record, a [`SealedPart`](crate::connection::SealedPart).
 pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
+/// Header of a tombstone: a sealed [`WaitingRevocation`](crate::connection::WaitingRevocation).
+pub(crate) const HEADER_SEALED_REVOCATION: &str = "Oauth-Sealed-Revocation";
 /// Header: a record's status.
 pub const HEADER_STATUS: &str = "Oauth-Status";
 /// Header of a reply to a call: seconds to wait before the next try.

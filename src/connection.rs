@@ -28,6 +28,7 @@
 mod expiry;
 pub(crate) mod lifecycle;
 mod refresh_token_end;
+mod revocation;
 mod stored;
 
 use jiff::Timestamp;
@@ -36,6 +37,7 @@ use serde_json::{Map, Value};
 
 pub(crate) use self::expiry::MIN_MARGIN;
 use self::refresh_token_end::refresh_token_end;
+pub(crate) use self::revocation::WaitingRevocation;
 pub(crate) use self::stored::{GrantFacts, RefreshFailure, SealedPart, StoredConnection};
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};

@@ -106,6 +106,8 @@ impl EventKind {
     }
 }
 
+/// The audit log's name for the schedule.
+pub(crate) const SCHEDULE_ACTOR: &str = "schedule";
 /// Account in events about credentials that prove none, and about the store.
 const NO_ACCOUNT: &str = "_";
 

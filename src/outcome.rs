@@ -17,6 +17,9 @@ const REFRESH_FIRST: Duration = Duration::from_secs(10);
 // First and longest waits between explicit tries of a grant that has ended.
 const EXPLICIT_FIRST: Duration = Duration::from_mins(1);
 const EXPLICIT_CAP: Duration = Duration::from_hours(1);
+// Shortest and longest waits between tries of a revocation.
+const REVOCATION_FIRST: Duration = Duration::from_mins(1);
+const REVOCATION_CAP: Duration = Duration::from_hours(1);
 /// Failures of a refresh in a row after which the wait grows no more: it is then 10 s × 2⁷, about 21 minutes.
 pub(crate) const REFRESH_DOUBLING_FAILURES: u32 = 8;
 
@@ -60,6 +63,13 @@ pub(crate) fn backoff_explicit(failures: u32) -> Duration {
     EXPLICIT_FIRST.saturating_mul(2_u32.saturating_pow(failures)).min(EXPLICIT_CAP)
 }
 
+/// Wait before the next try of a revocation: as long as the connection has been deleted, from a minute to an hour. So the
+/// waits double without a stored count. The same jitter.
+#[must_use]
+pub(crate) fn backoff_revocation(since_deletion: Duration, jitter: f64) -> Duration {
+    since_deletion.clamp(REVOCATION_FIRST, REVOCATION_CAP).mul_f64(1.0 - 0.5 * jitter.clamp(0.0, 1.0))
+}
+
 /// Wait before the next try of a webhook: five seconds, then four times as long each time, up to an hour, with the same
 /// jitter.
 #[must_use]
@@ -98,6 +108,13 @@ mod tests {
     fn the_wait_between_explicit_tries_doubles_up_to_an_hour() {
         let waits: Vec<u64> = [0, 1, 5, 6, u32::MAX].map(|count| backoff_explicit(count).as_secs()).to_vec();
         assert_eq!(waits, [60, 120, 1_920, 3_600, 3_600]);
+    }
+
+    #[test]
+    fn the_wait_of_a_revocation_is_as_long_as_the_time_since_the_deletion() {
+        let waits = [0, 61, 600, 3_600, 600_000].map(|age| backoff_revocation(Duration::from_secs(age), 0.0).as_secs());
+        assert_eq!(waits, [60, 61, 600, 3_600, 3_600]);
+        assert_eq!(backoff_revocation(Duration::from_mins(10), 1.0).as_secs(), 300);
     }
 
     #[test]

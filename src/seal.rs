@@ -236,7 +236,7 @@ pub fn seal_order(seal_to: &str, order: &[u8]) -> Result<(String, String), SealE
 
 /// Returns the id of the key that a value is sealed with.
 #[must_use]
-fn key_id(sealed: &str) -> Option<&str> {
+pub(crate) fn key_id(sealed: &str) -> Option<&str> {
     split(sealed).map(|(id, _)| id)
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod context;
 mod copies;
 mod delivery;
 mod job;
+mod late_tokens;
 mod lease;
 mod prepare;
 mod provider_calls;

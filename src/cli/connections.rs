@@ -61,6 +61,9 @@ enum Command {
     Delete {
         #[command(flatten)]
         which: Which,
+        /// Delete it here only, and leave the grant at the provider alone.
+        #[arg(long)]
+        keep_grant: bool,
     },
     /// Follow the account's events: a live table on a terminal, otherwise one line per event.
     Watch {
@@ -108,8 +111,10 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
             let answer = calls.call(NodeCall::Refresh, which.question()).await?;
             Printer { json, show_token }.print(&answer)
         }
-        Command::Delete { which } => {
-            let answer = calls.call(NodeCall::Delete, which.question()).await?;
+        Command::Delete { which, keep_grant } => {
+            let mut question = which.question();
+            question.insert("revoke".to_owned(), json!(!keep_grant));
+            let answer = calls.call(NodeCall::Delete, question).await?;
             let Which { integration, connection } = which;
             let text = if json { answer.to_string() } else { format!("{integration}/{connection} deleted") };
             print_line(&text)

@@ -40,6 +40,8 @@ pub struct Config {
     pub worker: Worker,
     /// Scheduled refreshes.
     pub refresh: Refresh,
+    /// Revocations that failed.
+    pub revoke: Revoke,
     /// The receiver of events.
     pub webhooks: Webhooks,
     /// Audit events.
@@ -307,6 +309,15 @@ pub struct Refresh {
     /// Interval between repair passes, which find connections without a schedule.
     #[serde(deserialize_with = "form::duration")]
     pub repair_interval: Duration,
+}
+
+/// Section `revoke`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// Time after a deletion for which its revocation is tried again.
+    #[serde(deserialize_with = "form::duration")]
+    pub give_up_after: Duration,
 }
 
 /// Section `webhooks`.

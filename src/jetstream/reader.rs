@@ -92,7 +92,7 @@ impl Reader {
         Ok(Self { source: Source::Pushed(messages), end: End::NothingPending, is_done })
     }
 
-    pub(super) async fn headers(nats: &Nats, stream: &str, subjects: String) -> Result<Self, NatsError> {
+    pub(crate) async fn headers(nats: &Nats, stream: &str, subjects: String) -> Result<Self, NatsError> {
         nats.require_connected()?;
         let config = pull::Config {
             name: Some(system::random_id()),

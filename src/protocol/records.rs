@@ -1,7 +1,7 @@
 //! Records: the durable state of each connection and config. KV buckets, events and schedules follow from them.
 //!
 //! - A record is written in place of the record whose sequence it names. If another writer was first, it is refused.
-//! - A record's message id is its command's id and `.record`, so repeating the publish stores it once.
+//! - A record's message id is its command's id and the record's name, so repeating the publish stores it once.
 //! - The server's answer to a publish is not trusted. A publish without an answer may have been stored; its repetition is
 //!   then refused because of the first try. After each publish the newest record is read from the leader: the command id in
 //!   its header decides.
@@ -25,12 +25,18 @@ pub(crate) struct NewRecord {
     pub subject: String,
     /// Id of the command that writes the record.
     pub command_id: String,
+    /// Tells the records of one command apart. With the command's id it makes the message id.
+    pub name: &'static str,
     /// Sequence of the record to replace; 0 if the subject must have none.
     pub replaces: u64,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
+/// [`NewRecord::name`] of a command's first record.
+pub(crate) const RECORD: &str = "record";
+/// The same of the tombstone that a deletion writes in place of its first one.
+pub(crate) const OUTCOME: &str = "outcome";
 /// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens
 /// that a provider has just issued exist nowhere else.
 const RETRY_FOR: Duration = Duration::from_secs(30);
@@ -65,8 +71,8 @@ pub(crate) fn was_written_by(record: &StreamMessage, command_id: &str) -> bool {
 /// Writes a record. Only another writer's record ends this early: while the bus is away, or the server refuses for any other
 /// reason, tries again as long as `is_held` returns true, and then for [`RETRY_FOR`]. After an error the record may be stored.
 pub(crate) async fn write(nats: &Nats, record: NewRecord, is_held: impl Fn() -> bool) -> Result<Written, NatsError> {
-    let NewRecord { publish_to, subject, command_id, replaces, mut headers, body } = record;
-    headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.record"));
+    let NewRecord { publish_to, subject, command_id, name, replaces, mut headers, body } = record;
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.{name}"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
     let mut deadline = Instant::now() + RETRY_FOR;

@@ -30,9 +30,34 @@ pub struct Due {
     pub slot_reserved: bool,
 }
 
+/// Body of a schedule of a deleted connection. A release that does not know it reads it as a [`Due`], and its refresh finds no
+/// connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DueRevocation {
+    /// Sequence of the tombstone.
+    pub sequence: u64,
+    /// Id of the login that made the connection.
+    #[serde(rename = "revoke")]
+    pub login_id: String,
+}
+
 /// Schedules a connection's refresh in place of an earlier schedule.
 pub(crate) async fn set(nats: &Nats, key: &ConnectionKey, at: Timestamp, due: Due) -> Result<(), NatsError> {
-    let ScheduleMessage { subject, headers, body } = message(key, at, due)?;
+    publish(nats, message(key, at, due)?).await
+}
+
+/// Schedules the next try of a deleted connection's revocation in place of an earlier schedule.
+pub(crate) async fn set_revocation(
+    nats: &Nats,
+    key: &ConnectionKey,
+    at: Timestamp,
+    due: &DueRevocation,
+) -> Result<(), NatsError> {
+    publish(nats, message_with(key, at, due)?).await
+}
+
+async fn publish(nats: &Nats, message: ScheduleMessage) -> Result<(), NatsError> {
+    let ScheduleMessage { subject, headers, body } = message;
     nats.publish(&subject, headers, body).await.map(drop)
 }
 
@@ -48,10 +73,14 @@ pub struct ScheduleMessage {
 /// # Errors
 /// If the body has no JSON form, which cannot happen.
 pub fn message(key: &ConnectionKey, at: Timestamp, due: Due) -> Result<ScheduleMessage, NatsError> {
+    message_with(key, at, &due)
+}
+
+fn message_with(key: &ConnectionKey, at: Timestamp, due: &impl Serialize) -> Result<ScheduleMessage, NatsError> {
     let mut headers = headers(None);
     headers.insert(SCHEDULE, format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
     headers.insert(TARGET, key.schedule_due());
-    let body = serde_json::to_vec(&due).map_err(NatsError::unreadable)?;
+    let body = serde_json::to_vec(due).map_err(NatsError::unreadable)?;
     Ok(ScheduleMessage { subject: key.schedule_at(), headers, body: Bytes::from(body) })
 }
 

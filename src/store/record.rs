@@ -4,8 +4,8 @@
 use async_nats::jetstream::message::StreamMessage;
 
 use super::{Store, StoreError, parse};
-use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH};
-use crate::connection::{OauthConnection, SealedPart, StoredConnection};
+use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION};
+use crate::connection::{OauthConnection, SealedPart, StoredConnection, WaitingRevocation};
 use crate::jetstream::header;
 use crate::seal::SealContext;
 use crate::secret::Secret;
@@ -19,6 +19,36 @@ impl Store {
         self.keyring
             .seal(seal_context(&subject, command_id), &text)
             .map_err(StoreError::seal(format!("{OAUTH}/{subject}")))
+    }
+
+    /// Seals the revocation that a tombstone waits for.
+    pub(crate) fn seal_revocation(
+        &self,
+        key: &ConnectionKey,
+        command_id: &str,
+        waiting: &WaitingRevocation,
+    ) -> Result<String, StoreError> {
+        let subject = key.subject();
+        let text = serde_json::to_string(waiting).map(Secret::new).map_err(StoreError::unreadable(subject.as_str()))?;
+        let context = SealContext { field: HEADER_SEALED_REVOCATION, ..seal_context(&subject, command_id) };
+        self.keyring.seal(context, &text).map_err(StoreError::seal(format!("{OAUTH}/{subject}")))
+    }
+
+    /// Returns the revocation that a tombstone waits for.
+    pub(crate) fn waiting_revocation(
+        &self,
+        key: &ConnectionKey,
+        tombstone: &StreamMessage,
+    ) -> Result<Option<WaitingRevocation>, StoreError> {
+        let sealed = header(&tombstone.headers, HEADER_SEALED_REVOCATION);
+        if sealed.is_empty() {
+            return Ok(None);
+        }
+        let subject = key.subject();
+        let command_id = header(&tombstone.headers, HEADER_COMMAND);
+        let context = SealContext { field: HEADER_SEALED_REVOCATION, ..seal_context(&subject, command_id) };
+        let opened = self.keyring.open(context, sealed).map_err(StoreError::seal(format!("{OAUTH}/{subject}")))?;
+        parse(OAUTH, &subject, opened.expose().as_bytes()).map(Some)
     }
 
     /// Puts a connection together from its record.

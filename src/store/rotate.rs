@@ -13,7 +13,8 @@
 //! starts again. Entries are replaced at the revision at which they were read, so a concurrent write wins.
 //!
 //! Records are not re-sealed. The sealed part of a record is needed only until its entry is up to date, and step 2
-//! updates entries first.
+//! updates entries first. A key with which a tombstone's waiting revocation is sealed stays in use: nothing else holds those
+//! tokens.
 
 mod pass;
 mod reseal;
@@ -26,10 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use self::pass::Progress;
 use super::{Store, StoreError, parse, ticket};
-use crate::jetstream::{NatsError, kv};
+use crate::command::HEADER_SEALED_REVOCATION;
+use crate::jetstream::reader::{Reader, Stored};
+use crate::jetstream::{NatsError, header, kv};
 use crate::login::PendingLogin;
 use crate::protocol::ask_workers::ask_all_workers;
-use crate::subject::{self, STATES};
+use crate::seal;
+use crate::subject::{self, OAUTH, STATES};
 
 /// Pause between two questions to workers, two looks at pending logins, and two tries of an entry.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -113,11 +117,23 @@ pub(crate) async fn rotate(store: &Store, show: &(dyn Fn(Step<'_>) + Sync)) -> R
         return Err(RotateError::Entries { count, first: first.clone() });
     }
     fail_point!("before_retire");
-    let unused = used.into_iter().filter(|id| *id != sealing).collect();
+    let needed = keys_of_waiting_revocations(store).await?;
+    let unused = used.into_iter().filter(|id| *id != sealing && !needed.contains(id)).collect();
     rotation.done.retired = store.retire_keys(&unused).await?;
     fail_point!("after_retire");
     rotation.pass().await?;
     Ok(rotation.done)
+}
+
+/// Returns the keys with which waiting revocations are sealed.
+async fn keys_of_waiting_revocations(store: &Store) -> Result<BTreeSet<String>, NatsError> {
+    let mut reader = Reader::headers(&store.nats, OAUTH, subject::RECORDS_STORED.to_owned()).await?;
+    let mut found = BTreeSet::new();
+    while let Some(Stored { message, .. }) = reader.next().await? {
+        let sealed = message.headers.as_ref().map_or("", |headers| header(headers, HEADER_SEALED_REVOCATION));
+        found.extend(seal::key_id(sealed).map(str::to_owned));
+    }
+    Ok(found)
 }
 
 /// Returns the keys of the keyring that are not in use.

@@ -106,7 +106,7 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
     let streams = STREAMS.into_iter().map(str::to_owned).chain(BUCKETS.map(kv_stream));
     let read = [OAUTH.to_owned(), OAUTH_EVENTS.to_owned()].into_iter().chain(BUCKETS.map(kv_stream));
     let queues = [OAUTH_COMMANDS, OAUTH_SCHEDULE];
-    let listed = [CONNECTIONS, CONFIGS, STATES, API_KEYS].map(kv_stream);
+    let listed = [CONNECTIONS, CONFIGS, STATES, API_KEYS].map(kv_stream).into_iter().chain([OAUTH.to_owned()]);
     [
         needed_by_all(inbox_prefix),
         publish("to store records", ["oauth.record.*.*.*", "oauth.record.config.*"]),

@@ -4,20 +4,24 @@
 //! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to. A worker that
 //! was stopped after the record leaves the rest to the next one ([`Lease`](super::lease::Lease)).
 
+use std::time::Duration;
+
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use tracing::error;
+use tracing::{error, warn};
 
-use crate::command::{HEADER_SEALED_REFRESH, HEADER_STATUS, WorkerReply};
-use crate::connection::{INTERRUPTED, OauthConnection, SealedPart, Status, StoredConnection};
+use crate::command::{HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION, HEADER_STATUS, WorkerReply};
+use crate::connection::{INTERRUPTED, OauthConnection, SealedPart, Status, StoredConnection, WaitingRevocation};
 use crate::event::{Event, EventKind};
+use crate::jetstream::header;
+use crate::outcome::backoff_revocation;
 use crate::protocol::records::{self, NewRecord, Written};
-use crate::protocol::schedule::{self, Due};
+use crate::protocol::schedule::{self, Due, DueRevocation};
 use crate::store::{StoreError, json};
 use crate::subject::ConnectionKey;
-use crate::system;
+use crate::system::{self, later};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 
@@ -40,30 +44,70 @@ pub(super) struct EventDetails<'a> {
     pub(super) reason: Option<&'a str>,
 }
 
-/// Writes the record in place of the record with sequence `replaces`, or as the first one if that is 0. Also replaces
-/// records that cannot be read, because no worker wrote them.
+/// Writes the record in place of `replaces`, or as the first one. Also replaces records that cannot be read, because no
+/// worker wrote them.
 pub(super) async fn write_record(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
-    mut replaces: u64,
+    replaces: Option<&StreamMessage>,
 ) -> Result<Recorded, StoreError> {
+    write(context, job, key, stored, Place { name: records::RECORD, headers: HeaderMap::new(), replaces }).await
+}
+
+/// Writes the record of a deleted connection, with the revocation that it waits for.
+pub(super) async fn write_tombstone(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    deleted: StoredConnection,
+    tombstone: Tombstone<'_>,
+) -> Result<Recorded, StoreError> {
+    let Tombstone { name, waiting, replaces } = tombstone;
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_TTL, context.config.limits.tombstones.as_secs().to_string());
+    if let Some(waiting) = waiting {
+        headers.insert(HEADER_SEALED_REVOCATION, context.store.seal_revocation(key, &job.id, waiting)?);
+    }
+    write(context, job, key, deleted, Place { name, headers, replaces }).await
+}
+
+pub(super) struct Tombstone<'a> {
+    /// The record's name among those of its command.
+    pub(super) name: &'static str,
+    pub(super) waiting: Option<&'a WaitingRevocation>,
+    pub(super) replaces: Option<&'a StreamMessage>,
+}
+
+struct Place<'a> {
+    name: &'static str,
+    /// Further headers.
+    headers: HeaderMap,
+    replaces: Option<&'a StreamMessage>,
+}
+
+async fn write(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    stored: StoredConnection,
+    place: Place<'_>,
+) -> Result<Recorded, StoreError> {
+    let Place { name, mut headers, replaces } = place;
+    let mut replaces = replaces.map_or(0, |record| record.sequence);
     let StoredConnection { mut connection, issued_at, login_id, grant, refresh_failure: _, unknown } = stored;
     let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id, grant, unknown };
     (connection.sequence, connection.modified) = (0, 0);
-    let mut headers = HeaderMap::new();
     headers.insert(HEADER_SEALED_REFRESH, context.store.seal_part(key, &job.id, &part)?);
     headers.insert(HEADER_STATUS, connection.status.as_str());
-    if connection.status == Status::Revoked {
-        headers.insert(NATS_MESSAGE_TTL, context.config.limits.tombstones.as_secs().to_string());
-    }
     let body = json(&connection)?;
     loop {
         let record = NewRecord {
             publish_to: key.record_subject(),
             subject: key.subject(),
             command_id: job.id.clone(),
+            name,
             replaces,
             headers: headers.clone(),
             body: body.clone(),
@@ -84,6 +128,25 @@ pub(super) async fn write_record(
     }
 }
 
+/// Returns true if the command wrote this record as its result. A tombstone may be of a command that [kept](super::late_tokens)
+/// late tokens there.
+pub(super) fn is_result_of(job: &Job, record: &StreamMessage) -> bool {
+    records::was_written_by(record, &job.id) && header(&record.headers, HEADER_STATUS) != Status::Revoked.as_str()
+}
+
+/// Publishes that a login ends the tries of a deleted connection's revocation, if `replaced` waits for any. An error does not
+/// keep the login from storing its tokens.
+pub(super) async fn end_revocation(context: &Context, job: &Job, actor: &str, replaced: Option<&StreamMessage>) {
+    if replaced.is_none_or(|record| header(&record.headers, HEADER_SEALED_REVOCATION).is_empty()) {
+        return;
+    }
+    let mut event = Event::about(&job.subject, EventKind::Revoked, actor, context.clock.now());
+    event.reason = Some("replaced");
+    if let Err(error) = job.publish_event(context, &event).await {
+        warn!("cannot publish that a login ends the tries of a revocation: {error}");
+    }
+}
+
 /// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id
 /// and applies it again; each step is safe to repeat.
 pub(super) async fn apply_record(
@@ -97,9 +160,7 @@ pub(super) async fn apply_record(
     let connection = &stored.connection;
     job.lease.check()?;
     // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
-    //    crash after this: the next worker finds this record's state in KV and leaves it. After a deletion the tokens
-    //    are gone from KV, so the next worker cannot ask the provider again; the reason of its event is
-    //    `revocation_unknown`.
+    //    crash after this: the next worker finds this record's state in KV and leaves it.
     context.store.put_or_delete_connection(key, stored.clone()).await?;
     fail_point!("apply_1_kv_written");
     // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
@@ -111,9 +172,9 @@ pub(super) async fn apply_record(
     job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
     job.lease.check()?;
-    // 3. Schedule the next refresh. Durable: the schedule. A crash after this: the next worker sets it again, in place
-    //    of this one.
-    schedule_next(context, key, &stored).await?;
+    // 3. Schedule the next refresh, or the next try of a revocation. Durable: the schedule. A crash after this: the next
+    //    worker sets it again, in place of this one.
+    schedule_by_record(context, key, record).await?;
     fail_point!("apply_3_refresh_scheduled");
     Ok(stored.connection)
 }
@@ -143,6 +204,41 @@ pub(super) async fn catch_up(
     }
     context.store.put_connection(key, newer.clone()).await?;
     Ok(Some(newer))
+}
+
+/// Schedules what a record needs next: a refresh, another try of a revocation, or nothing.
+pub(super) async fn schedule_by_record(
+    context: &Context,
+    key: &ConnectionKey,
+    record: &StreamMessage,
+) -> Result<(), StoreError> {
+    if !schedule_revocation(context, key, record).await? {
+        return schedule_next(context, key, &context.store.connection_of(key, record)?).await;
+    }
+    // This schedule may have replaced that of a login which has replaced the tombstone. A login that stores its state after
+    // this read sets its schedule later.
+    let newer = context.store.stored_connection(key).await?;
+    match newer.filter(|newer| newer.connection.sequence > record.sequence) {
+        Some(newer) => schedule_next(context, key, &newer).await,
+        None => Ok(()),
+    }
+}
+
+/// Schedules the next try of the revocation that a tombstone waits for. Returns false if it waits for none.
+pub(super) async fn schedule_revocation(
+    context: &Context,
+    key: &ConnectionKey,
+    tombstone: &StreamMessage,
+) -> Result<bool, StoreError> {
+    let Some(waiting) = context.store.waiting_revocation(key, tombstone)? else { return Ok(false) };
+    let login_id = context.store.connection_of(key, tombstone)?.login_id;
+    let now = context.clock.now();
+    // Schedules have whole seconds, and the last try must not come before the end.
+    let last = later(waiting.since, context.config.revoke.give_up_after.saturating_add(Duration::from_secs(1)));
+    let next = later(now, backoff_revocation(waiting.age(now), system::random_share())).min(last);
+    let due = DueRevocation { sequence: tombstone.sequence, login_id };
+    schedule::set_revocation(&context.nats, key, next, &due).await?;
+    Ok(true)
 }
 
 /// Schedules the connection's next refresh, or cancels it if the connection needs none.

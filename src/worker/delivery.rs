@@ -121,7 +121,8 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
 }
 
 /// Waits until a callback or deletion may run, at most until its caller's deadline. At its first delivery it then ends with a
-/// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns.
+/// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns, and so
+/// does a command without a caller.
 async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     let CommandSubject { account, integration, verb, .. } = &job.subject;
     if !matches!(verb, Verb::Exchange | Verb::Revoke) {
@@ -134,7 +135,7 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     {
         return Ok(Some(waits.and(runs)));
     }
-    if job.is_redelivery() {
+    if job.is_redelivery() || !job.has_caller() {
         return Err(Outcome::Retry(
             SHARE_RETRY,
             "too many commands of its integration or account are running".to_owned(),

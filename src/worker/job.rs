@@ -110,6 +110,11 @@ impl Job {
             && !records::was_written_by(newest, &self.id)
     }
 
+    /// Returns true if a caller waits for the answer.
+    pub(super) fn has_caller(&self) -> bool {
+        self.reply.is_some()
+    }
+
     /// Returns true if this worker or another one has had the command before.
     pub(super) fn is_redelivery(&self) -> bool {
         self.delivered > 1

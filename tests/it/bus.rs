@@ -174,13 +174,23 @@ impl Bus {
 
     /// The same for the record with that sequence.
     pub(crate) async fn due_for(&self, name: &str, sequence: &Value) {
+        self.due_with(name, &json!({ "sequence": sequence })).await;
+    }
+
+    /// Sets a connection's schedule with that body to a time in the past.
+    pub(crate) async fn due_with(&self, name: &str, body: &Value) {
         let subject = |end: &str| format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.{name}.refresh.{end}");
         let mut headers = async_nats::HeaderMap::new();
         headers.insert("Nats-Schedule", "@at 2000-01-01T00:00:00Z");
         headers.insert("Nats-Schedule-Target", subject("due"));
-        let body = json!({ "sequence": sequence }).to_string();
-        let sent = self.jetstream.publish_with_headers(subject("at"), headers, body.into()).await;
+        let sent = self.jetstream.publish_with_headers(subject("at"), headers, body.to_string().into()).await;
         sent.expect("sent").await.expect("the clock takes it");
+    }
+
+    /// The newest message of a subject.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Option<jetstream::message::StreamMessage> {
+        let stream = self.jetstream.get_stream(stream).await.expect("the stream is there");
+        stream.get_last_raw_message_by_subject(subject).await.ok()
     }
 
     /// A stream's configuration and state.

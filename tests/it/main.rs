@@ -164,6 +164,7 @@ mod refresh_rules;
 mod refresh_stopped;
 #[cfg(test)]
 mod refused;
+mod revocations;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod room;

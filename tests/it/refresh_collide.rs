@@ -241,7 +241,8 @@ async fn a_revocation_interrupted_after_any_step_ends_in_one_event() {
     tokio::join!(
         check("revoke_1_connection_found", &["rt-0", "at-0"]),
         check("revoke_3_provider_asked", &["rt-0", "at-0", "rt-0", "at-0"]),
-        check("revoke_4_tombstone_applied", &["rt-0", "at-0"]),
+        check("revoke_4_outcome_stored", &["rt-0", "at-0", "rt-0", "at-0"]),
+        check("revoke_5_tombstone_applied", &["rt-0", "at-0"]),
     );
 }
 

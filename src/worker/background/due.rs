@@ -1,4 +1,4 @@
-//! Turns due schedules into `refresh` commands, in the order in which they became due.
+//! Turns due schedules into `refresh` and `revoke` commands, in the order in which they became due.
 //!
 //! Guarantees that a due refresh stays in the schedule's queue until its command is on the work queue. Pulls continuously;
 //! a due message arrives within a pull. If no worker runs this task, due refreshes wait in `OAUTH_SCHEDULE`, and tokens
@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::command::{Origin, Work};
+use crate::event::SCHEDULE_ACTOR;
 use crate::jetstream::NatsError;
 use crate::protocol::commands as queue;
 use crate::protocol::outgoing::{Draft, Outgoing};
-use crate::protocol::schedule::{self, Due};
+use crate::protocol::schedule::{self, Due, DueRevocation};
 use crate::store::StoreError;
-use crate::subject::{CommandSubject, ConnectionKey, Verb};
+use crate::subject::{CommandSubject, ConnectionKey};
 use crate::worker::background::queues;
 use crate::worker::consumer::PULL_EXPIRES;
 use crate::worker::context::Context;
@@ -81,9 +82,13 @@ async fn enqueue_and_ack(context: &Context, message: Message) -> Result<(), Nats
 async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError> {
     let subject = message.subject.as_str();
     let key = ConnectionKey::parse_due(subject).map_err(StoreError::unreadable(subject))?;
-    let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
-    let subject = CommandSubject::connection(&key, Verb::Refresh);
-    let work = Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved };
+    let work = if let Ok(DueRevocation { login_id, .. }) = serde_json::from_slice(&message.payload) {
+        Work::Revoke { actor: SCHEDULE_ACTOR.to_owned(), login_id, keep_grant: false }
+    } else {
+        let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
+        Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved }
+    };
+    let subject = CommandSubject::connection(&key, work.verb());
     let origin = Origin::default();
     let draft = Draft { subject: &subject, origin, work, time: context.clock.now(), message_id: None };
     let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));

@@ -1,4 +1,5 @@
-//! The repair pass: finds connections that need a schedule and have none, and resumes those that waited for a config.
+//! The repair pass: finds connections and waiting revocations that need a schedule and have none, and resumes connections that
+//! waited for a config.
 //!
 //! Guarantees that no connection that needs a schedule stays without one for longer than `refresh.repair_interval`, or twice
 //! that if a pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses,
@@ -14,12 +15,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::auth::api_key::unpublished;
-use crate::command::{HEADER_REFRESH, REFRESH_NONE, REFRESH_PAUSED};
+use crate::command::{HEADER_REFRESH, HEADER_SEALED_REVOCATION, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::Status;
+use crate::jetstream::reader::{Reader, Stored};
 use crate::jetstream::{NatsError, batch, header, kv};
+use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
 use crate::store::{StoreError, json};
-use crate::subject::{CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, connections_at};
+use crate::subject::{
+    CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, OAUTH, RECORDS_STORED, connections_at,
+};
 use crate::system;
 use crate::worker::apply;
 use crate::worker::context::Context;
@@ -96,11 +101,36 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
         }
         tokio::time::sleep(CHUNK_PAUSE).await;
     }
+    repaired += repair_revocations(context).await?;
     if repaired > 0 {
         info!("repaired {repaired} connections without a schedule");
     }
     publish_key_events(context).await;
     Ok(())
+}
+
+/// Schedules the waiting revocations that have no schedule. Only records hold them.
+async fn repair_revocations(context: &Context) -> Result<usize, StoreError> {
+    let nats = &context.nats;
+    let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED.to_owned()).await?;
+    let mut repaired = 0;
+    loop {
+        let seen = reader.next_chunk(CHUNK).await?;
+        if seen.is_empty() {
+            return Ok(repaired);
+        }
+        let waits = |stored: &Stored| {
+            stored.message.headers.as_ref().is_some_and(|headers| !header(headers, HEADER_SEALED_REVOCATION).is_empty())
+        };
+        let waiting = seen.iter().filter(|stored| waits(stored));
+        let keys = waiting.filter_map(|stored| ConnectionKey::parse_subject(&stored.message.subject).ok()).collect();
+        for key in schedule::without_schedule(nats, keys).await? {
+            let Some(newest) = records::last(nats, &key.subject()).await? else { continue };
+            repaired += usize::from(apply::schedule_revocation(context, &key, &newest).await?);
+            tokio::time::sleep(REPAIR_PAUSE).await;
+        }
+        tokio::time::sleep(CHUNK_PAUSE).await;
+    }
 }
 
 /// Publishes the events of API keys that a crash left out: at the start, because the crash may have been this worker's, and

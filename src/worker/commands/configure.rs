@@ -195,6 +195,7 @@ async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -
             publish_to: subject::config_record_subject(integration),
             subject: subject.clone(),
             command_id: job.id.clone(),
+            name: records::RECORD,
             replaces: newest.map_or(0, |record| record.sequence),
             headers: headers.clone(),
             body: body.clone(),

@@ -33,7 +33,8 @@ use crate::subject::{Account, ConnectionKey};
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
-use crate::worker::provider_calls::{self, revocation};
+use crate::worker::late_tokens;
+use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
 
 /// The audit log's name for the caller of a callback.
@@ -268,8 +269,8 @@ impl Exchange<'_> {
     async fn write_record(&self, issued: &StoredConnection) -> Result<Recorded, StoreError> {
         let mut newest = self.replaces.clone();
         for _ in 0..RECORD_TRIES {
-            let replaces = newest.map_or(0, |record| record.sequence);
-            match apply::write_record(self.context, self.job, self.key, issued.clone(), replaces).await? {
+            apply::end_revocation(self.context, self.job, ACTOR, newest.as_ref()).await;
+            match apply::write_record(self.context, self.job, self.key, issued.clone(), newest.as_ref()).await? {
                 Recorded::Newest(record) => return Ok(Recorded::Newest(record)),
                 Recorded::Superseded => {}
             }
@@ -281,19 +282,15 @@ impl Exchange<'_> {
         Ok(Recorded::Superseded)
     }
 
-    /// Answers after another command's record has won. If a deletion was first, it knew only the tokens of the record
-    /// before, so this asks the provider to revoke the new ones. If another login was first, leaves both grants alone:
-    /// many providers end all grants of a person when one of them is revoked. A crash before the request leaves the new
-    /// tokens valid at the provider.
+    /// Answers after another command's record has won. If a deletion was first, this asks the provider to revoke the new
+    /// tokens. If another login was first, leaves both grants alone: many providers end all grants of a person when one of
+    /// them is revoked.
     async fn superseded(&self, issued: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         if let Some(reply) = answer_if_stored(self.context, self.job, self.key, newest.as_ref()).await? {
             return Ok(reply);
         }
-        if self.context.store.tombstone(self.key).await?.is_some() {
-            let outcome = revocation::revoke(self.context, self.key, issued).await?.as_str();
-            info!(outcome, "the connection was deleted during this login; asked the provider to revoke the new tokens");
-        }
+        late_tokens::revoke(self.context, self.job, self.key, issued).await?;
         let text = "the connection changed while this login was running; start it again";
         fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await
     }
@@ -327,7 +324,7 @@ async fn apply_connected(
 async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
     // Read the record after the login: a newer delivery may have finished while this one was stalled.
     let newest = records::last(&context.nats, &key.subject()).await?;
-    if let Some(record) = newest.as_ref().filter(|record| records::was_written_by(record, &job.id)) {
+    if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         return apply_connected(context, job, key, record).await;
     }

@@ -29,6 +29,7 @@ use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Answer, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
+use crate::event::SCHEDULE_ACTOR;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
 use crate::protocol::{records, topology};
@@ -41,7 +42,8 @@ use crate::worker::apply::{self, EventDetails, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
-use crate::worker::provider_calls::{self, NoTokens, revocation};
+use crate::worker::late_tokens;
+use crate::worker::provider_calls::{self, NoTokens};
 use crate::worker::rpc::status::{self, Failure};
 
 /// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
@@ -54,8 +56,6 @@ const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).s
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
 /// Pause before another try while NATS is away.
 const BUS_PAUSE: Duration = Duration::from_millis(250);
-/// The audit log's name for the schedule.
-const SCHEDULE_ACTOR: &str = "schedule";
 
 pub(in crate::worker) struct Trigger {
     /// The caller; `None` if the refresh was due.
@@ -76,7 +76,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
     let newest = newest_record(context, job, &key).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
-    if let Some(record) = newest.as_ref().filter(|record| records::was_written_by(record, &job.id)) {
+    if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         // A crash in here: as after step 3.
         return apply_refreshed(context, job, &key, record, actor).await;
@@ -84,8 +84,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let Some(mut stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
-    let replaces = newest.map_or(0, |record| record.sequence);
-    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces, is_unsent };
+    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest, is_unsent };
     loop {
         match refresh.decide(&stored)? {
             Decision::Answer(reply) => {
@@ -131,8 +130,8 @@ struct Refresh<'a> {
     key: &'a ConnectionKey,
     actor: &'a str,
     trigger: &'a Trigger,
-    /// Sequence of the record to replace.
-    replaces: u64,
+    /// The record to replace.
+    replaces: Option<StreamMessage>,
     /// True if this process knows that no delivery has sent the refresh token.
     is_unsent: bool,
 }
@@ -241,7 +240,8 @@ impl Refresh<'_> {
     async fn store(&self, new: StoredConnection, sent: Option<Instant>) -> Result<WorkerReply, StoreError> {
         // 3. Write the record. Durable: the new tokens, or the end of the grant or of its access token; subscribers receive
         //    it. A crash after this: the next worker finds this command's record and continues with step 4.
-        let written = apply::write_record(self.context, self.job, self.key, new.clone(), self.replaces).await?;
+        let replaces = self.replaces.as_ref();
+        let written = apply::write_record(self.context, self.job, self.key, new.clone(), replaces).await?;
         let Recorded::Newest(record) = written else { return self.superseded(&new, sent.is_some()).await };
         if let Some(sent) = sent {
             self.context.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
@@ -274,16 +274,11 @@ impl Refresh<'_> {
     /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the
     /// provider refused the token with `invalid_grant`: the other record's tokens are new and need no refresh.
     ///
-    /// If the other record is a tombstone, its deletion knew only the old tokens, so this asks the provider to revoke the
-    /// new ones. A crash before that leaves them valid at the provider until they expire. After a crash in here, the next
+    /// If the other record is a tombstone, this asks the provider to revoke the new tokens. After a crash in here, the next
     /// worker finds the other record and answers with its connection.
     async fn superseded(&self, new: &StoredConnection, has_new_tokens: bool) -> Result<WorkerReply, StoreError> {
-        if has_new_tokens && self.context.store.tombstone(self.key).await?.is_some() {
-            let outcome = revocation::revoke(self.context, self.key, new).await?;
-            info!(
-                outcome = outcome.as_str(),
-                "the connection was deleted during its refresh; asked the provider to revoke the new tokens"
-            );
+        if has_new_tokens {
+            late_tokens::revoke(self.context, self.job, self.key, new).await?;
         }
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         match apply::catch_up(self.context, self.key, newest.as_ref()).await? {

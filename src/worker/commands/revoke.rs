@@ -2,22 +2,25 @@
 //!
 //! - The connection is deleted here even if the provider refuses.
 //! - The deletion comes first: a refresh that runs at the same time then cannot store its new tokens.
-//! - The tokens stay in KV until the provider has been asked, so that the next worker can ask it after a crash.
+//! - The tombstone holds the tokens, sealed, until the provider has revoked them or `revoke.give_up_after` has passed. A
+//!   schedule makes each further try: it sends the same deletion again. A login under the same name ends the tries.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
 //!   same effect: the command is put back and delivered again.
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
+use jiff::Timestamp;
 use serde_json::json;
+use tracing::{info, warn};
 
 use crate::command::{HEADER_STATUS, WorkerReply};
-use crate::connection::{Status, StoredConnection};
-use crate::event::EventKind;
+use crate::connection::{Status, StoredConnection, WaitingRevocation};
+use crate::event::{Event, EventKind};
 use crate::jetstream::header;
 use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
+use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::revocation::{self, RevocationOutcome};
@@ -38,50 +41,136 @@ pub(in crate::worker) async fn run(
 ) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     for _ in 0..RECORD_TRIES {
-        // 1. Find the connection, or a deletion that was cut off. Durable: nothing new; KV may catch up with the
+        // 1. Find the connection, or a deletion that is not done. Durable: nothing new; KV may catch up with the
         //    record. A crash after this: the next worker starts over.
         let found = find(context, job, &key, deletion.login_id).await?;
         fail_point!("revoke_1_connection_found");
-        let (record, stored) = match found {
+        let deleted = match found {
             Found::Nothing => {
                 return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
             }
-            Found::CutOff { tombstone, tokens } => (tombstone, tokens),
+            Found::Deleted(deleted) => deleted,
             Found::Connection { stored, replaces } => {
-                // 2. Write the tombstone. Durable: the connection is deleted; subscribers receive it. A crash after
-                //    this: the next worker finds the tombstone, and the tokens in KV, and continues with step 3. So
-                //    does the next deletion, if this command is lost.
-                let deleted = stored.as_ref().clone().deleted();
-                match apply::write_record(context, job, &key, deleted, replaces).await? {
-                    Recorded::Newest(record) => (record, Some(stored)),
+                // 2. Write the tombstone, with the tokens. Durable: the connection is deleted; subscribers receive it. A
+                //    crash after this: the next worker finds the tombstone and continues with step 3. If this command is
+                //    lost, the repair pass does the same.
+                let tokens = WaitingRevocation::of(&stored, context.clock.now());
+                let waiting = tokens.clone().kept();
+                let waiting = Some(&waiting).filter(|waiting| waiting.has_token() && !deletion.keep_grant);
+                let tombstone = Tombstone { name: records::RECORD, waiting, replaces: replaces.as_ref() };
+                match apply::write_tombstone(context, job, &key, stored.deleted(), tombstone).await? {
+                    Recorded::Newest(tombstone) => Deleted { tombstone, tokens: Some(tokens) },
                     // A refresh was first: try again with its record.
                     Recorded::Superseded => continue,
                 }
             }
         };
         fail_point!("revoke_2_tombstone_written");
+        return Revocation { context, job, key: &key, deletion }.run(deleted).await;
+    }
+    Ok(Failure::Superseded.answer("the connection changed several times while it was being deleted; try again"))
+}
+
+struct Revocation<'a> {
+    context: &'a Context,
+    job: &'a Job,
+    key: &'a ConnectionKey,
+    deletion: &'a Deletion<'a>,
+}
+
+impl Revocation<'_> {
+    async fn run(&self, deleted: Deleted) -> Result<WorkerReply, StoreError> {
+        let Self { context, job, key, deletion } = self;
+        let Deleted { tombstone, tokens } = deleted;
         // Another delivery may have asked the provider, and a newer login may have begun since. Many providers end all grants of
         // a person when one of them is revoked.
         job.lease.check()?;
 
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
         //    after this: as after step 2. The provider is asked once more.
-        let outcome = match &stored {
+        let outcome = match &tokens {
             _ if deletion.keep_grant => RevocationOutcome::NotWanted,
-            Some(stored) => revocation::revoke(context, &key, stored).await?,
+            Some(tokens) => revocation::revoke(context, key, tokens).await?,
             None => RevocationOutcome::Unknown,
         };
         fail_point!("revoke_3_provider_asked");
+        job.lease.check()?;
 
-        // 4. Apply the tombstone: KV, event, no schedule (the steps of `worker/apply.rs`). Durable: all three. A crash
-        //    in it or after it: the next worker finds the tombstone with this command's id and no tokens. It repeats
-        //    this step without effect; if the event was not published yet, its reason is `revocation_unknown`.
-        let details = EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(outcome.as_str()) };
-        apply::apply_record(context, job, &key, &record, details).await?;
-        fail_point!("revoke_4_tombstone_applied");
-        return Ok(WorkerReply::ok(json!({ "message": "success" })));
+        // 4. Remove the tokens from the tombstone, unless the provider has to be asked again. Durable: a tombstone
+        //    without tokens. A crash after this: the next worker finds it, and the tokens in KV, and asks the provider once
+        //    more.
+        let (outcome, waiting) = self.remaining(outcome, tokens);
+        let is_first = records::was_written_by(&tombstone, &job.id);
+        let Some(tombstone) = self.settle(tombstone, waiting.as_ref()).await? else {
+            return self.replaced(outcome).await;
+        };
+        fail_point!("revoke_4_outcome_stored");
+
+        // 5. Apply the tombstone: KV, event, and the schedule of the next try (the steps of `worker/apply.rs`). Durable:
+        //    all three. A crash in it or after it: the next worker finds the tombstone and repeats this step without
+        //    effect. If the provider has to be asked again, it asks first.
+        if is_first || waiting.is_none() {
+            let details =
+                EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(outcome.as_str()) };
+            apply::apply_record(context, job, key, &tombstone, details).await?;
+        } else {
+            // The deletion has its event, and the last try will have one.
+            apply::schedule_by_record(context, key, &tombstone).await?;
+        }
+        fail_point!("revoke_5_tombstone_applied");
+        Ok(WorkerReply::ok(json!({ "message": "success" })))
     }
-    Ok(Failure::Superseded.answer("the connection changed several times while it was being deleted; try again"))
+
+    /// Returns the outcome, and the tokens to revoke at a later try.
+    fn remaining(
+        &self,
+        outcome: RevocationOutcome,
+        tokens: Option<WaitingRevocation>,
+    ) -> (RevocationOutcome, Option<WaitingRevocation>) {
+        let Some(waiting) = tokens.map(WaitingRevocation::kept).filter(WaitingRevocation::has_token) else {
+            return (outcome, None);
+        };
+        let reason = outcome.as_str();
+        if !outcome.allows_retry() {
+            info!(outcome = reason, "the deleted connection's revocation is done");
+            return (outcome, None);
+        }
+        if waiting.age(self.context.clock.now()) >= self.context.config.revoke.give_up_after {
+            warn!(reason, "the provider did not revoke the deleted connection's tokens in time; gave up");
+            return (RevocationOutcome::GivenUp, None);
+        }
+        warn!(reason, "the provider did not revoke the deleted connection's tokens; trying again later");
+        (outcome, Some(waiting))
+    }
+
+    /// Makes the tombstone hold the tokens of a later try, or none. Returns the newest tombstone, or `None` if a login has
+    /// replaced it.
+    async fn settle(
+        &self,
+        tombstone: StreamMessage,
+        waiting: Option<&WaitingRevocation>,
+    ) -> Result<Option<StreamMessage>, StoreError> {
+        let Self { context, job, key, .. } = self;
+        let has_tokens = context.store.waiting_revocation(key, &tombstone)?.is_some();
+        if has_tokens == waiting.is_some() {
+            return Ok(Some(tombstone));
+        }
+        let deleted = context.store.connection_of(key, &tombstone)?;
+        let settled = Tombstone { name: records::OUTCOME, waiting, replaces: Some(&tombstone) };
+        Ok(match apply::write_tombstone(context, job, key, deleted, settled).await? {
+            Recorded::Newest(tombstone) => Some(tombstone),
+            Recorded::Superseded => None,
+        })
+    }
+
+    /// Ends a deletion whose tombstone a login has replaced.
+    async fn replaced(&self, outcome: RevocationOutcome) -> Result<WorkerReply, StoreError> {
+        let Self { context, job, deletion, .. } = self;
+        let mut event = Event::about(&job.subject, EventKind::Revoked, deletion.actor, context.clock.now());
+        event.reason = Some(outcome.as_str());
+        job.publish_event(context, &event).await?;
+        Ok(WorkerReply::ok(json!({ "message": "success" })))
+    }
 }
 
 enum Found {
@@ -89,12 +178,15 @@ enum Found {
     Nothing,
     Connection {
         stored: Box<StoredConnection>,
-        /// Sequence of the record to replace.
-        replaces: u64,
+        replaces: Option<StreamMessage>,
     },
-    /// A worker died after step 2 of this deletion, or of another one. The tokens are missing if it died after it had
-    /// removed them from KV.
-    CutOff { tombstone: StreamMessage, tokens: Option<Box<StoredConnection>> },
+    Deleted(Deleted),
+}
+
+struct Deleted {
+    tombstone: StreamMessage,
+    /// The tokens to revoke; `None` if the provider needs no further request.
+    tokens: Option<WaitingRevocation>,
 }
 
 async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str) -> Result<Found, StoreError> {
@@ -103,13 +195,23 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
     if let Some(record) = &newest {
         let is_own = records::was_written_by(record, &job.id);
         if is_own || header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str() {
-            let stored = context.store.stored_connection(key).await?.filter(is_this_login);
-            if is_own || stored.is_some() {
-                return Ok(Found::CutOff { tombstone: record.clone(), tokens: stored.map(Box::new) });
+            let deleted = context.store.connection_of(key, record)?;
+            let mut tokens =
+                context.store.waiting_revocation(key, record)?.filter(|_| is_own || is_this_login(&deleted));
+            if tokens.is_none() {
+                // A token too large for the tombstone, or a tombstone of a release that left the tokens in KV.
+                let stored = context.store.stored_connection(key).await?.filter(is_this_login);
+                tokens = stored.map(|stored| WaitingRevocation::of(&stored, time_of(record)));
+            }
+            if is_own || tokens.is_some() {
+                return Ok(Found::Deleted(Deleted { tombstone: record.clone(), tokens }));
             }
         }
     }
     let stored = apply::catch_up(context, key, newest.as_ref()).await?.filter(is_this_login);
-    let replaces = newest.map_or(0, |record| record.sequence);
-    Ok(stored.map_or(Found::Nothing, |stored| Found::Connection { stored: Box::new(stored), replaces }))
+    Ok(stored.map_or(Found::Nothing, |stored| Found::Connection { stored: Box::new(stored), replaces: newest }))
+}
+
+fn time_of(record: &StreamMessage) -> Timestamp {
+    Timestamp::from_nanosecond(record.time.unix_timestamp_nanos()).unwrap_or(Timestamp::MIN)
 }

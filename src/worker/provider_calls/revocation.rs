@@ -2,9 +2,9 @@
 
 use tracing::warn;
 
-use crate::connection::StoredConnection;
+use crate::connection::WaitingRevocation;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
-use crate::oauth::token::{self, ClientAuthentication, Revocation, TokenTypeHint};
+use crate::oauth::token::{self, ClientAuthentication, Revocation, RevocationAnswer, TokenTypeHint};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
@@ -15,7 +15,11 @@ use crate::worker::context::Context;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RevocationOutcome {
     Revoked,
+    /// The provider does not accept the token.
     Refused,
+    ClientRefused,
+    /// The provider answered with another error.
+    Failed,
     /// The request may have arrived.
     Unreachable,
     /// The connection has no token.
@@ -28,6 +32,8 @@ pub(crate) enum RevocationOutcome {
     NoRevocationUrl,
     /// The caller wants to keep the grant.
     NotWanted,
+    /// All tries failed until `revoke.give_up_after`.
+    GivenUp,
     /// The provider was asked, but the worker died before it stored the answer.
     Unknown,
 }
@@ -38,6 +44,8 @@ impl RevocationOutcome {
         match self {
             Self::Revoked => "revoked_at_provider",
             Self::Refused => "refused_by_provider",
+            Self::ClientRefused => "invalid_client",
+            Self::Failed => "provider_error",
             Self::Unreachable => "provider_unreachable",
             Self::NoToken => "no_token",
             Self::NoConfig => crate::connection::NO_CONFIG,
@@ -45,7 +53,27 @@ impl RevocationOutcome {
             Self::ConfigChanged => "config_changed",
             Self::NoRevocationUrl => "no_revocation_url",
             Self::NotWanted => "grant_kept",
+            Self::GivenUp => "revocation_given_up",
             Self::Unknown => "revocation_unknown",
+        }
+    }
+
+    /// Returns true if a later try may succeed: with a provider that works again, or with a corrected config.
+    pub(crate) fn allows_retry(self) -> bool {
+        match self {
+            Self::ClientRefused
+            | Self::Failed
+            | Self::Unreachable
+            | Self::NoConfig
+            | Self::ConfigUnreadable
+            | Self::ConfigChanged => true,
+            Self::Revoked
+            | Self::Refused
+            | Self::NoToken
+            | Self::NoRevocationUrl
+            | Self::NotWanted
+            | Self::GivenUp
+            | Self::Unknown => false,
         }
     }
 }
@@ -55,9 +83,9 @@ impl RevocationOutcome {
 pub(in crate::worker) async fn revoke(
     context: &Context,
     key: &ConnectionKey,
-    stored: &StoredConnection,
+    tokens: &WaitingRevocation,
 ) -> Result<RevocationOutcome, StoreError> {
-    let StoredConnection { connection, issued_at, .. } = stored;
+    let WaitingRevocation { refresh_token, access_token, issued_at, .. } = tokens;
     let config = match context.store.config(&key.integration).await {
         Ok(Some(config)) => config,
         Ok(None) => return Ok(RevocationOutcome::NoConfig),
@@ -68,16 +96,16 @@ pub(in crate::worker) async fn revoke(
         }
     };
     let mut outcome = RevocationOutcome::NoToken;
-    if let Some(token) = &connection.refresh_token {
+    if let Some(token) = refresh_token {
         outcome = revoke_token(context, &config, issued_at, token, TokenTypeHint::RefreshToken).await;
         // A provider that does not take the first request does not take the second, and the caller waits.
         if outcome != RevocationOutcome::Revoked {
             return Ok(outcome);
         }
     }
-    if let Some(token) = &connection.access_token {
+    if let Some(token) = access_token {
         let revoked = revoke_token(context, &config, issued_at, token, TokenTypeHint::AccessToken).await;
-        if connection.refresh_token.is_none() {
+        if refresh_token.is_none() {
             outcome = revoked;
         }
     }
@@ -113,11 +141,16 @@ async fn revoke_token(
             }
         };
         match context.provider.send(request).await {
-            Ok(response) if (200..300).contains(&response.status) => return RevocationOutcome::Revoked,
             Ok(response) => {
-                warn!(status = response.status, "the provider did not revoke the token");
-                if response.status != 401 {
-                    break;
+                let answer = token::judge_revocation(response.status, &response.body);
+                if answer != RevocationAnswer::Revoked {
+                    warn!(status = response.status, "the provider did not revoke the token");
+                }
+                match answer {
+                    RevocationAnswer::Revoked => return RevocationOutcome::Revoked,
+                    RevocationAnswer::TokenRefused => return RevocationOutcome::Refused,
+                    RevocationAnswer::ClientRefused => {}
+                    RevocationAnswer::Failed => return RevocationOutcome::Failed,
                 }
             }
             Err(error) => {
@@ -126,5 +159,5 @@ async fn revoke_token(
             }
         }
     }
-    RevocationOutcome::Refused
+    RevocationOutcome::ClientRefused
 }

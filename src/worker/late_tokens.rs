@@ -1,0 +1,52 @@
+//! Tokens that arrive after their connection was deleted.
+//!
+//! The deletion knew only the tokens of the record before, so the command that brings new ones asks the provider to revoke
+//! them. If the provider does not, the tombstone keeps them for the tries of the deletion. A crash before the tombstone holds
+//! them leaves them valid at the provider until they expire.
+
+use async_nats::jetstream::message::StreamMessage;
+use tracing::{info, warn};
+
+use crate::command::HEADER_STATUS;
+use crate::connection::{Status, StoredConnection, WaitingRevocation};
+use crate::jetstream::header;
+use crate::protocol::records;
+use crate::store::StoreError;
+use crate::subject::ConnectionKey;
+use crate::worker::apply::{self, Recorded, Tombstone};
+use crate::worker::context::Context;
+use crate::worker::job::Job;
+use crate::worker::provider_calls::revocation;
+
+/// Revokes the new tokens if the newest record is a tombstone.
+pub(super) async fn revoke(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    new: &StoredConnection,
+) -> Result<(), StoreError> {
+    let newest = records::last(&context.nats, &key.subject()).await?;
+    let is_tombstone = |record: &StreamMessage| header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
+    let Some(tombstone) = newest.filter(is_tombstone) else { return Ok(()) };
+    let tokens = WaitingRevocation::of(new, context.clock.now());
+    let outcome = revocation::revoke(context, key, &tokens).await?;
+    info!(
+        outcome = outcome.as_str(),
+        "the connection was deleted meanwhile; asked the provider to revoke the new tokens"
+    );
+    let tokens = tokens.kept();
+    if !outcome.allows_retry() || !tokens.has_token() {
+        return Ok(());
+    }
+    let deleted = context.store.connection_of(key, &tombstone)?;
+    let is_other_grant = deleted.login_id != new.login_id;
+    if is_other_grant && context.store.waiting_revocation(key, &tombstone)?.is_some() {
+        warn!("the tombstone waits for another grant's revocation; the new tokens stay valid until they expire");
+        return Ok(());
+    }
+    let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), replaces: Some(&tombstone) };
+    if let Recorded::Newest(tombstone) = apply::write_tombstone(context, job, key, deleted, kept).await? {
+        apply::schedule_by_record(context, key, &tombstone).await?;
+    }
+    Ok(())
+}

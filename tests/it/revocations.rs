@@ -1,0 +1,185 @@
+//! Revocations that fail: the provider is asked again until it was told, the tries end, or a login ends them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::fleet::eventually;
+use crate::provider::{Provider, Received, Scripted};
+use crate::support::tokenbus::ACCOUNT;
+use crate::world::{INTEGRATION, World};
+
+const SEALED: &str = "Oauth-Sealed-Revocation";
+
+/// A world whose provider answers revocations with a status that the test changes.
+struct Revoking {
+    world: World,
+    bus: Bus,
+    status: Arc<AtomicU16>,
+}
+
+impl Revoking {
+    async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::scripted(settings, |number, _| Scripted::tokens(number)).await
+    }
+
+    async fn scripted(
+        settings: &[(&str, &str)],
+        script: impl Fn(usize, &Received) -> Scripted + Send + Sync + 'static,
+    ) -> Self {
+        let status = Arc::new(AtomicU16::new(503));
+        let now = Arc::clone(&status);
+        let provider = Provider::start(move |number, received| match received.path.as_str() {
+            "/revoke" => Scripted::new(now.load(Ordering::SeqCst), "text/plain", ""),
+            _ => script(number, received),
+        });
+        let world = World::with_settings(provider.await, settings).await;
+        let mut config = world.config();
+        config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+        world.tokenbus.configure(&config).await;
+        assert_eq!(world.connect("w").await.0, StatusCode::OK);
+        let bus = Bus::of(&world.tokenbus.nats).await;
+        Self { world, bus, status }
+    }
+
+    async fn delete(&self) -> StatusCode {
+        self.world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await.0
+    }
+
+    /// Tokens that the provider was asked to revoke, in order.
+    fn asked(&self) -> Vec<String> {
+        let received = self.world.provider.received();
+        let revocations = received.into_iter().filter(|received| received.path == "/revoke");
+        revocations.filter_map(|received| received.form().remove("token")).collect()
+    }
+
+    async fn reasons(&self) -> Vec<String> {
+        let events = self.bus.events("revoked").await;
+        events.iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    async fn schedule(&self) -> Option<Value> {
+        let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at");
+        let message = self.bus.last("OAUTH_SCHEDULE", &subject).await?;
+        serde_json::from_slice(&message.payload).ok()
+    }
+
+    /// Makes the scheduled try due now.
+    async fn try_now(&self) {
+        let body = self.schedule().await.expect("another try is scheduled");
+        self.bus.due_with("w", &body).await;
+    }
+
+    /// The sealed tokens in the connection's record.
+    async fn waiting(&self) -> Option<String> {
+        let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w");
+        let record = self.bus.last("OAUTH", &subject).await.expect("the record");
+        assert!(!String::from_utf8_lossy(&record.payload).contains("t-0"), "a tombstone shows no token");
+        record.headers.get(SEALED).map(ToString::to_string)
+    }
+}
+
+#[tokio::test]
+async fn g1_a_failed_revocation_is_repeated_until_the_provider_was_told() {
+    let revoking = Revoking::start(&[]).await;
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["provider_error"]);
+    assert_eq!(revoking.world.read("w").await.0, StatusCode::NOT_FOUND, "the tokens are never served");
+    let sealed = revoking.waiting().await.expect("the tombstone holds the tokens");
+    assert!(!sealed.contains("t-0"), "they are sealed");
+
+    revoking.try_now().await;
+    eventually("the provider is asked again", async || revoking.asked() == ["rt-0", "rt-0"]).await;
+    eventually("another try is scheduled", async || revoking.schedule().await.is_some()).await;
+    revoking.status.store(200, Ordering::SeqCst);
+    revoking.try_now().await;
+    eventually("the end has an event", async || revoking.reasons().await.len() == 2).await;
+    assert_eq!(revoking.asked(), ["rt-0", "rt-0", "rt-0", "at-0"]);
+    assert_eq!(revoking.reasons().await, ["provider_error", "revoked_at_provider"]);
+    assert_eq!(revoking.bus.events("revoked").await[1]["actor"], "schedule");
+    assert_eq!(revoking.waiting().await, None, "the tokens are gone");
+    eventually("no try is left", async || revoking.schedule().await.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_refused_token_is_not_sent_again() {
+    let revoking = Revoking::start(&[]).await;
+    revoking.status.store(400, Ordering::SeqCst);
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["provider_error"], "a status alone does not say what is refused");
+    let refusing = Provider::start(|number, received| match received.path.as_str() {
+        "/revoke" => Scripted::json(400, &json!({ "error": "invalid_token" })),
+        _ => Scripted::tokens(number),
+    });
+    let world = World::with(refusing.await).await;
+    let mut config = world.config();
+    config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+    world.tokenbus.configure(&config).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    assert_eq!(bus.events("revoked").await[0]["reason"], "refused_by_provider");
+    assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0);
+}
+
+#[tokio::test]
+async fn a_revocation_is_given_up_in_time() {
+    let revoking = Revoking::start(&[("REVOKE__GIVE_UP_AFTER", "1ms")]).await;
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["revocation_given_up"]);
+    assert_eq!((revoking.waiting().await, revoking.schedule().await), (None, None));
+}
+
+#[tokio::test]
+async fn a_login_under_the_same_name_ends_the_tries() {
+    let revoking = Revoking::start(&[]).await;
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    let old = revoking.schedule().await.expect("another try is scheduled");
+    assert_eq!(revoking.world.connect("w").await.0, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["provider_error", "replaced"]);
+    let asked = revoking.asked();
+    revoking.bus.due_with("w", &old).await;
+    eventually("the late try ends", async || revoking.bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
+    assert_eq!(revoking.asked(), asked, "the provider would end the new grant, too");
+    assert_eq!(revoking.world.read("w").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn d9_a_lost_try_of_a_revocation_is_scheduled_again() {
+    let revoking = Revoking::start(&[("REFRESH__REPAIR_INTERVAL", "1s")]).await;
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    let lost = revoking.schedule().await;
+    revoking.bus.purge("OAUTH_SCHEDULE", &format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at")).await;
+    eventually("the repair pass schedules it", async || revoking.schedule().await == lost).await;
+}
+
+/// The deletion knew only the old tokens.
+#[tokio::test]
+async fn g1_tokens_that_arrive_after_the_deletion_are_revoked_by_its_tries() {
+    let (deleted, is_deleted) = watch::channel(false);
+    let script = move |number, received: &Received| {
+        let tokens = Scripted::tokens(number);
+        if received.form().contains_key("refresh_token") { tokens.once(&is_deleted) } else { tokens }
+    };
+    let revoking = Revoking::scripted(&[("REFRESH__MIN_INTERVAL", "1ms")], script).await;
+    let path = format!("{INTEGRATION}/oauth-refresh-token/w");
+    let refresh = revoking.world.tokenbus.call(Method::GET, &path);
+    let delete = async {
+        eventually("the provider has the refresh token", async || revoking.world.provider.received().len() == 2).await;
+        let answer = revoking.delete().await;
+        deleted.send_replace(true);
+        answer
+    };
+    let ((refreshed, body), deletion) = tokio::join!(refresh, delete);
+    assert_eq!((refreshed, deletion), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
+    assert_eq!(revoking.asked(), ["rt-0", "rt-1"]);
+    revoking.status.store(200, Ordering::SeqCst);
+    revoking.try_now().await;
+    eventually("the end has an event", async || revoking.reasons().await.len() == 2).await;
+    assert_eq!(revoking.asked(), ["rt-0", "rt-1", "rt-1", "at-1"]);
+    assert_eq!(revoking.reasons().await, ["provider_error", "revoked_at_provider"]);
+}
