@@ -29,6 +29,8 @@ pub const HEADER_REPLY: &str = "Oauth-Reply";
 pub const HEADER_SENDER: &str = "Oauth-Sender";
 /// Header: the sealed part of a record, a [`SealedPart`](crate::connection::SealedPart).
 pub const HEADER_SEALED_REFRESH: &str = "Oauth-Sealed-Refresh";
+/// Header of a record: a sealed [`RecordEvent`](crate::event::RecordEvent).
+pub(crate) const HEADER_SEALED_EVENT: &str = "Oauth-Sealed-Event";
 /// Header of a tombstone: a sealed [`WaitingRevocation`](crate::connection::WaitingRevocation).
 pub(crate) const HEADER_SEALED_REVOCATION: &str = "Oauth-Sealed-Revocation";
 /// Header: a record's status.

@@ -1,8 +1,10 @@
 //! Audit events: who did what, and when. They contain no secret.
 
+mod of_record;
 mod reads;
 mod refusals;
 
+pub(crate) use self::of_record::RecordEvent;
 pub(crate) use self::reads::{Reads, Tally};
 pub(crate) use self::refusals::{Refusal, RefusalSum, Refusals};
 

@@ -14,6 +14,7 @@ mod delivery;
 mod job;
 mod late_tokens;
 mod lease;
+mod left_out;
 mod prepare;
 mod provider_calls;
 mod restart;

@@ -2,10 +2,13 @@
 //! header.
 
 use async_nats::jetstream::message::StreamMessage;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Store, StoreError, parse};
-use crate::command::{HEADER_COMMAND, HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION};
+use crate::command::{HEADER_COMMAND, HEADER_SEALED_EVENT, HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION};
 use crate::connection::{OauthConnection, SealedPart, StoredConnection, WaitingRevocation};
+use crate::event::RecordEvent;
 use crate::jetstream::header;
 use crate::seal::SealContext;
 use crate::secret::Secret;
@@ -28,10 +31,7 @@ impl Store {
         command_id: &str,
         waiting: &WaitingRevocation,
     ) -> Result<String, StoreError> {
-        let subject = key.subject();
-        let text = serde_json::to_string(waiting).map(Secret::new).map_err(StoreError::unreadable(subject.as_str()))?;
-        let context = SealContext { field: HEADER_SEALED_REVOCATION, ..seal_context(&subject, command_id) };
-        self.keyring.seal(context, &text).map_err(StoreError::seal(format!("{OAUTH}/{subject}")))
+        self.seal_header(HEADER_SEALED_REVOCATION, &key.subject(), command_id, waiting)
     }
 
     /// Returns the revocation that a tombstone waits for.
@@ -40,15 +40,49 @@ impl Store {
         key: &ConnectionKey,
         tombstone: &StreamMessage,
     ) -> Result<Option<WaitingRevocation>, StoreError> {
-        let sealed = header(&tombstone.headers, HEADER_SEALED_REVOCATION);
+        self.open_header(HEADER_SEALED_REVOCATION, &key.subject(), tombstone)
+    }
+
+    /// Seals the event of a record of a connection or config.
+    pub(crate) fn seal_event(
+        &self,
+        subject: &str,
+        command_id: &str,
+        event: &RecordEvent,
+    ) -> Result<String, StoreError> {
+        self.seal_header(HEADER_SEALED_EVENT, subject, command_id, event)
+    }
+
+    /// Returns the event of a record. Records of earlier releases have none.
+    pub(crate) fn event_of(&self, subject: &str, record: &StreamMessage) -> Result<Option<RecordEvent>, StoreError> {
+        self.open_header(HEADER_SEALED_EVENT, subject, record)
+    }
+
+    fn seal_header(
+        &self,
+        field: &str,
+        subject: &str,
+        command_id: &str,
+        value: &impl Serialize,
+    ) -> Result<String, StoreError> {
+        let text = serde_json::to_string(value).map(Secret::new).map_err(StoreError::unreadable(subject))?;
+        let context = SealContext { field, ..seal_context(subject, command_id) };
+        self.keyring.seal(context, &text).map_err(StoreError::seal(format!("{OAUTH}/{subject}")))
+    }
+
+    fn open_header<T: DeserializeOwned>(
+        &self,
+        field: &str,
+        subject: &str,
+        record: &StreamMessage,
+    ) -> Result<Option<T>, StoreError> {
+        let sealed = header(&record.headers, field);
         if sealed.is_empty() {
             return Ok(None);
         }
-        let subject = key.subject();
-        let command_id = header(&tombstone.headers, HEADER_COMMAND);
-        let context = SealContext { field: HEADER_SEALED_REVOCATION, ..seal_context(&subject, command_id) };
+        let context = SealContext { field, ..seal_context(subject, header(&record.headers, HEADER_COMMAND)) };
         let opened = self.keyring.open(context, sealed).map_err(StoreError::seal(format!("{OAUTH}/{subject}")))?;
-        parse(OAUTH, &subject, opened.expose().as_bytes()).map(Some)
+        parse(OAUTH, subject, opened.expose().as_bytes()).map(Some)
     }
 
     /// Puts a connection together from its record.

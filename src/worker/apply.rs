@@ -10,9 +10,12 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use tracing::{error, warn};
+use jiff::Timestamp;
+use tracing::error;
 
-use crate::command::{HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION, HEADER_STATUS, WorkerReply};
+use crate::command::{
+    HEADER_SEALED_EVENT, HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION, HEADER_STATUS, WorkerReply,
+};
 use crate::connection::{INTERRUPTED, OauthConnection, SealedPart, Status, StoredConnection, WaitingRevocation};
 use crate::event::{Event, EventKind};
 use crate::jetstream::header;
@@ -37,7 +40,8 @@ pub(super) enum Recorded {
     Superseded,
 }
 
-/// The parts of an event that the record does not contain.
+/// The parts of an event that a record holds sealed.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct EventDetails<'a> {
     pub(super) kind: EventKind,
     pub(super) actor: &'a str,
@@ -51,9 +55,11 @@ pub(super) async fn write_record(
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
+    event: EventDetails<'_>,
     replaces: Option<&StreamMessage>,
 ) -> Result<Recorded, StoreError> {
-    write(context, job, key, stored, Place { name: records::RECORD, headers: HeaderMap::new(), replaces }).await
+    let headers = event_header(context, job, key, event)?;
+    write(context, job, key, stored, Place { name: records::RECORD, headers, replaces }).await
 }
 
 /// Writes the record of a deleted connection, with the revocation that it waits for.
@@ -64,8 +70,8 @@ pub(super) async fn write_tombstone(
     deleted: StoredConnection,
     tombstone: Tombstone<'_>,
 ) -> Result<Recorded, StoreError> {
-    let Tombstone { name, waiting, replaces } = tombstone;
-    let mut headers = HeaderMap::new();
+    let Tombstone { name, waiting, event, replaces } = tombstone;
+    let mut headers = event.map_or(Ok(HeaderMap::new()), |event| event_header(context, job, key, event))?;
     headers.insert(NATS_MESSAGE_TTL, context.config.limits.tombstones.as_secs().to_string());
     if let Some(waiting) = waiting {
         headers.insert(HEADER_SEALED_REVOCATION, context.store.seal_revocation(key, &job.id, waiting)?);
@@ -77,7 +83,22 @@ pub(super) struct Tombstone<'a> {
     /// The record's name among those of its command.
     pub(super) name: &'static str,
     pub(super) waiting: Option<&'a WaitingRevocation>,
+    /// `None` if the deletion was another command's.
+    pub(super) event: Option<EventDetails<'a>>,
     pub(super) replaces: Option<&'a StreamMessage>,
+}
+
+fn event_header(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    event: EventDetails<'_>,
+) -> Result<HeaderMap, StoreError> {
+    let EventDetails { kind, actor, reason } = event;
+    let event = job.record_event(kind, actor, reason);
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER_SEALED_EVENT, context.store.seal_event(&key.subject(), &job.id, &event)?);
+    Ok(headers)
 }
 
 struct Place<'a> {
@@ -134,17 +155,15 @@ pub(super) fn is_result_of(job: &Job, record: &StreamMessage) -> bool {
     records::was_written_by(record, &job.id) && header(&record.headers, HEADER_STATUS) != Status::Revoked.as_str()
 }
 
-/// Publishes that a login ends the tries of a deleted connection's revocation, if `replaced` waits for any. An error does not
-/// keep the login from storing its tokens.
-pub(super) async fn end_revocation(context: &Context, job: &Job, actor: &str, replaced: Option<&StreamMessage>) {
-    if replaced.is_none_or(|record| header(&record.headers, HEADER_SEALED_REVOCATION).is_empty()) {
-        return;
-    }
-    let mut event = Event::about(&job.subject, EventKind::Revoked, actor, context.clock.now());
-    event.reason = Some("replaced");
-    if let Err(error) = job.publish_event(context, &event).await {
-        warn!("cannot publish that a login ends the tries of a revocation: {error}");
-    }
+/// The time at which the server stored a record.
+pub(super) fn time_of(record: &StreamMessage) -> Timestamp {
+    Timestamp::from_nanosecond(record.time.unix_timestamp_nanos()).unwrap_or(Timestamp::MIN)
+}
+
+/// The end that an event of that kind tells: that of the refresh token, or of the access token.
+pub(super) fn expiry_for(kind: EventKind, connection: &OauthConnection) -> Option<Timestamp> {
+    let is_about_refresh_token = kind == EventKind::ReauthorizationDue;
+    if is_about_refresh_token { connection.refresh_token_expiry } else { connection.expiry }
 }
 
 /// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id
@@ -167,8 +186,7 @@ pub(super) async fn apply_record(
     //    again under the same message id, and the server drops it.
     let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
     (event.sequence, event.reason) = (Some(record.sequence), details.reason);
-    let is_about_refresh_token = details.kind == EventKind::ReauthorizationDue;
-    event.expiry = if is_about_refresh_token { connection.refresh_token_expiry } else { connection.expiry };
+    event.expiry = expiry_for(details.kind, connection);
     job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
     job.lease.check()?;

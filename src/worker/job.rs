@@ -12,7 +12,7 @@ use tracing::{Span, info_span, warn};
 use crate::auth::Purpose;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
-use crate::event::Event;
+use crate::event::{Event, EventKind, RecordEvent};
 use crate::jetstream::Nats;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
@@ -143,6 +143,12 @@ impl Job {
         if let Err(error) = sent {
             warn!("answer not sent: {error}");
         }
+    }
+
+    /// Returns the event of a record that this command writes.
+    pub(super) fn record_event(&self, kind: EventKind, actor: &str, reason: Option<&str>) -> RecordEvent {
+        let (account, origin) = (self.subject.account.clone(), self.event_origin.clone());
+        RecordEvent { kind, account, actor: actor.to_owned(), reason: reason.map(str::to_owned), origin }
     }
 
     /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a

@@ -44,7 +44,7 @@ pub(super) async fn revoke(
         warn!("the tombstone waits for another grant's revocation; the new tokens stay valid until they expire");
         return Ok(());
     }
-    let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), replaces: Some(&tombstone) };
+    let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), event: None, replaces: Some(&tombstone) };
     if let Recorded::Newest(tombstone) = apply::write_tombstone(context, job, key, deleted, kept).await? {
         apply::schedule_by_record(context, key, &tombstone).await?;
     }

@@ -93,7 +93,7 @@ async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
         ("connected", "one", ("browser", None, true)),
         ("read", "one", (caller.as_str(), None, true)),
         ("refreshed", "one", (caller.as_str(), None, true)),
-        ("revoked", "one", (caller.as_str(), Some("no_token"), true)),
+        ("revoked", "one", (caller.as_str(), Some("no_revocation_url"), true)),
         ("config_deleted", "_", (admin.as_str(), None, true)),
     ] {
         check(&bus, kind, name, told).await;

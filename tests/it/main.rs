@@ -100,6 +100,7 @@ mod key_scopes;
 mod latency;
 #[cfg(test)]
 mod layout;
+mod left_out;
 #[cfg(test)]
 mod marks;
 #[cfg(test)]

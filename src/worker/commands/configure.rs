@@ -13,8 +13,8 @@ use fail::fail_point;
 use serde_json::json;
 
 use crate::auth;
-use crate::command::{Credential, HEADER_STATUS, WorkerReply};
-use crate::event::{Event, EventKind};
+use crate::command::{Credential, HEADER_SEALED_EVENT, HEADER_STATUS, WorkerReply};
+use crate::event::{Event, EventKind, RecordEvent};
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::jetstream::NatsError;
 use crate::protocol::records::{self, NewRecord, Written};
@@ -24,6 +24,7 @@ use crate::store::{StoreError, WholeConfig};
 use crate::subject;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::left_out;
 use crate::worker::rpc::status::{self, Failure};
 
 /// Status header of a deleted config's record.
@@ -56,7 +57,11 @@ pub(in crate::worker) async fn run(
     // 2. Write the record. Durable: the config's new state. A crash after this: the next worker finds this command's
     //    record and continues with step 3. If it finds a newer record of another command, it answers that this one came
     //    too late.
-    let written = write_record(context, job, new.as_deref()).await?;
+    let kind = match change {
+        Change::Put(_) => EventKind::ConfigPut,
+        Change::Delete => EventKind::ConfigDeleted,
+    };
+    let written = write_record(context, job, new.as_deref(), &job.record_event(kind, &actor, None)).await?;
     fail_point!("configure_2_record_written");
 
     // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and refreshes
@@ -83,11 +88,7 @@ pub(in crate::worker) async fn run(
     fail_point!("configure_3_kv_written");
 
     // 4. Publish the event. Durable: the audit log has it. A crash after this: as after step 2; the server drops the
-    //    second event, whose message id is the same.
-    let kind = match change {
-        Change::Put(_) => EventKind::ConfigPut,
-        Change::Delete => EventKind::ConfigDeleted,
-    };
+    //    second event, whose message id is the same. A command that replaces the record publishes the event before.
     let mut event = Event::about(&job.subject, kind, &actor, context.clock.now());
     event.sequence = Some(sequence);
     job.publish_event(context, &event).await?;
@@ -172,10 +173,16 @@ enum ConfigRecorded {
 }
 
 /// Writes the record in place of the newest one, unless this is a redelivery that comes too late.
-async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -> Result<ConfigRecorded, StoreError> {
+async fn write_record(
+    context: &Context,
+    job: &Job,
+    new: Option<&WholeConfig>,
+    event: &RecordEvent,
+) -> Result<ConfigRecorded, StoreError> {
     let (nats, integration) = (&context.nats, &job.subject.integration);
     let subject = subject::config_subject(integration);
     let mut headers = HeaderMap::new();
+    headers.insert(HEADER_SEALED_EVENT, context.store.seal_event(&subject, &job.id, event)?);
     let body = if let Some(config) = new {
         context.store.config_record(config, &job.id)?
     } else {
@@ -189,7 +196,8 @@ async fn write_record(context: &Context, job: &Job, new: Option<&WholeConfig>) -
         match newest.clone() {
             Some(record) if records::was_written_by(&record, &job.id) => return Ok(ConfigRecorded::Newest(record)),
             Some(record) if job.is_superseded_by(&record) => return Ok(ConfigRecorded::Superseded),
-            Some(_) | None => {}
+            Some(record) => left_out::of_config(context, job, &record).await?,
+            None => {}
         }
         let record = NewRecord {
             publish_to: subject::config_record_subject(integration),

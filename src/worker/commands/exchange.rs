@@ -33,12 +33,13 @@ use crate::subject::{Account, ConnectionKey};
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
-use crate::worker::late_tokens;
 use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
+use crate::worker::{late_tokens, left_out};
 
 /// The audit log's name for the caller of a callback.
 const ACTOR: &str = "browser";
+const CONNECTED: EventDetails<'_> = EventDetails { kind: EventKind::Connected, actor: ACTOR, reason: None };
 
 /// A callback as the gateway received it.
 pub(in crate::worker) struct Callback<'a> {
@@ -156,8 +157,8 @@ struct CodeToSend {
 
 impl Exchange<'_> {
     async fn run(&self, query: &Secret) -> Result<WorkerReply, StoreError> {
-        // 1. Check the callback against the login and the config. Durable: nothing new. A crash after this: the next
-        //    worker finds the login pending and starts over. Nothing is lost.
+        // 1. Check the callback against the login and the config. Durable: nothing new, except the event of the record to
+        //    replace if a crash left it out. A crash after this: the next worker finds the login pending and starts over.
         let checked = match self.check(query).await? {
             Checked::Accepted(code) => Ok(code),
             Checked::Refused(refusal) => Err(refusal),
@@ -167,6 +168,7 @@ impl Exchange<'_> {
         if let Err(error) = self.context.room.check(&self.context.nats).await {
             return Ok(Failure::Unavailable.answer_after(&format!("{error}; try again later"), NO_ROOM_WAIT));
         }
+        left_out::of_connection(self.context, self.job, self.key, self.replaces.as_ref()).await?;
         fail_point!("exchange_1_callback_checked");
 
         // 2. Consume the login. Durable: its deletion marker, with this command's id. A crash after this: the next worker
@@ -269,8 +271,9 @@ impl Exchange<'_> {
     async fn write_record(&self, issued: &StoredConnection) -> Result<Recorded, StoreError> {
         let mut newest = self.replaces.clone();
         for _ in 0..RECORD_TRIES {
-            apply::end_revocation(self.context, self.job, ACTOR, newest.as_ref()).await;
-            match apply::write_record(self.context, self.job, self.key, issued.clone(), newest.as_ref()).await? {
+            left_out::of_ended_deletion(self.context, self.job, self.key, ACTOR, newest.as_ref()).await;
+            let (issued, replaces) = (issued.clone(), newest.as_ref());
+            match apply::write_record(self.context, self.job, self.key, issued, CONNECTED, replaces).await? {
                 Recorded::Newest(record) => return Ok(Recorded::Newest(record)),
                 Recorded::Superseded => {}
             }
@@ -314,8 +317,7 @@ async fn apply_connected(
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<WorkerReply, StoreError> {
-    let details = EventDetails { kind: EventKind::Connected, actor: ACTOR, reason: None };
-    let connection = apply::apply_record(context, job, key, record, details).await?;
+    let connection = apply::apply_record(context, job, key, record, CONNECTED).await?;
     apply::reply_with(&connection)
 }
 

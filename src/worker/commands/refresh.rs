@@ -42,9 +42,9 @@ use crate::worker::apply::{self, EventDetails, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
-use crate::worker::late_tokens;
 use crate::worker::provider_calls::{self, NoTokens};
 use crate::worker::rpc::status::{self, Failure};
+use crate::worker::{late_tokens, left_out};
 
 /// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
 const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
@@ -69,7 +69,8 @@ pub(in crate::worker) struct Trigger {
 
 /// Finds the connection, and sends its refresh token if [`Refresh::decide`] says so.
 ///
-/// Before step 1 this only reads, except that KV may catch up with the record. A crash before step 1: as after step 1.
+/// Before step 1 this only reads, except that KV may catch up with the record, and that an event may be published that a crash
+/// left out. A crash before step 1: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
     let is_unsent = context.limits.unsent.begin(&job.id, job.delivered);
@@ -84,6 +85,8 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     let Some(mut stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
+    // Before a token is sent: an error here must not cost new tokens.
+    left_out::of_connection(context, job, &key, newest.as_ref()).await?;
     let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest, is_unsent };
     loop {
         match refresh.decide(&stored)? {
@@ -240,8 +243,8 @@ impl Refresh<'_> {
     async fn store(&self, new: StoredConnection, sent: Option<Instant>) -> Result<WorkerReply, StoreError> {
         // 3. Write the record. Durable: the new tokens, or the end of the grant or of its access token; subscribers receive
         //    it. A crash after this: the next worker finds this command's record and continues with step 4.
-        let replaces = self.replaces.as_ref();
-        let written = apply::write_record(self.context, self.job, self.key, new.clone(), replaces).await?;
+        let (event, replaces) = (event_of(&new, self.actor), self.replaces.as_ref());
+        let written = apply::write_record(self.context, self.job, self.key, new.clone(), event, replaces).await?;
         let Recorded::Newest(record) = written else { return self.superseded(&new, sent.is_some()).await };
         if let Some(sent) = sent {
             self.context.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
@@ -296,9 +299,12 @@ async fn apply_refreshed(
     actor: &str,
 ) -> Result<WorkerReply, StoreError> {
     let stored = context.store.connection_of(key, record)?;
-    let details = EventDetails { kind: stored.event(), actor, reason: stored.connection.status_reason.as_deref() };
-    let connection = apply::apply_record(context, job, key, record, details).await?;
+    let connection = apply::apply_record(context, job, key, record, event_of(&stored, actor)).await?;
     reply_by_status(&connection)
+}
+
+fn event_of<'a>(stored: &'a StoredConnection, actor: &'a str) -> EventDetails<'a> {
+    EventDetails { kind: stored.event(), actor, reason: stored.connection.status_reason.as_deref() }
 }
 
 fn reply_by_status(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {

@@ -9,13 +9,12 @@
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use jiff::Timestamp;
 use serde_json::json;
 use tracing::{info, warn};
 
 use crate::command::{HEADER_STATUS, WorkerReply};
 use crate::connection::{Status, StoredConnection, WaitingRevocation};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, SCHEDULE_ACTOR};
 use crate::jetstream::header;
 use crate::protocol::records;
 use crate::store::StoreError;
@@ -23,6 +22,7 @@ use crate::subject::ConnectionKey;
 use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
+use crate::worker::left_out;
 use crate::worker::provider_calls::revocation::{self, RevocationOutcome};
 use crate::worker::rpc::status::Failure;
 
@@ -46,6 +46,9 @@ pub(in crate::worker) async fn run(
         let found = find(context, job, &key, deletion.login_id).await?;
         fail_point!("revoke_1_connection_found");
         let deleted = match found {
+            Found::Settled { tombstone, reason } => {
+                return Revocation { context, job, key: &key, deletion }.apply(&tombstone, &reason).await;
+            }
             Found::Nothing => {
                 return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
             }
@@ -57,7 +60,9 @@ pub(in crate::worker) async fn run(
                 let tokens = WaitingRevocation::of(&stored, context.clock.now());
                 let waiting = tokens.clone().kept();
                 let waiting = Some(&waiting).filter(|waiting| waiting.has_token() && !deletion.keep_grant);
-                let tombstone = Tombstone { name: records::RECORD, waiting, replaces: replaces.as_ref() };
+                let first = if deletion.keep_grant { RevocationOutcome::NotWanted } else { RevocationOutcome::Unknown };
+                let event = Some(event_of(deletion, first.as_str()));
+                let tombstone = Tombstone { name: records::RECORD, waiting, event, replaces: replaces.as_ref() };
                 match apply::write_tombstone(context, job, &key, stored.deleted(), tombstone).await? {
                     Recorded::Newest(tombstone) => Deleted { tombstone, tokens: Some(tokens) },
                     // A refresh was first: try again with its record.
@@ -97,11 +102,9 @@ impl Revocation<'_> {
         job.lease.check()?;
 
         // 4. Remove the tokens from the tombstone, unless the provider has to be asked again. Durable: a tombstone
-        //    without tokens. A crash after this: the next worker finds it, and the tokens in KV, and asks the provider once
-        //    more.
+        //    without tokens and with the outcome. A crash after this: the next worker finds it and continues with step 5.
         let (outcome, waiting) = self.remaining(outcome, tokens);
-        let is_first = records::was_written_by(&tombstone, &job.id);
-        let Some(tombstone) = self.settle(tombstone, waiting.as_ref()).await? else {
+        let Some(tombstone) = self.settle(tombstone, outcome, waiting.as_ref()).await? else {
             return self.replaced(outcome).await;
         };
         fail_point!("revoke_4_outcome_stored");
@@ -109,16 +112,20 @@ impl Revocation<'_> {
         // 5. Apply the tombstone: KV, event, and the schedule of the next try (the steps of `worker/apply.rs`). Durable:
         //    all three. A crash in it or after it: the next worker finds the tombstone and repeats this step without
         //    effect. If the provider has to be asked again, it asks first.
-        if is_first || waiting.is_none() {
-            let details =
-                EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(outcome.as_str()) };
-            apply::apply_record(context, job, key, &tombstone, details).await?;
-        } else {
+        if deletion.actor == SCHEDULE_ACTOR && waiting.is_some() {
             // The deletion has its event, and the last try will have one.
             apply::schedule_by_record(context, key, &tombstone).await?;
+            return Ok(success());
         }
+        let reply = self.apply(&tombstone, outcome.as_str()).await?;
         fail_point!("revoke_5_tombstone_applied");
-        Ok(WorkerReply::ok(json!({ "message": "success" })))
+        Ok(reply)
+    }
+
+    async fn apply(&self, tombstone: &StreamMessage, reason: &str) -> Result<WorkerReply, StoreError> {
+        let Self { context, job, key, deletion } = self;
+        apply::apply_record(context, job, key, tombstone, event_of(deletion, reason)).await?;
+        Ok(success())
     }
 
     /// Returns the outcome, and the tokens to revoke at a later try.
@@ -148,29 +155,41 @@ impl Revocation<'_> {
     async fn settle(
         &self,
         tombstone: StreamMessage,
+        outcome: RevocationOutcome,
         waiting: Option<&WaitingRevocation>,
     ) -> Result<Option<StreamMessage>, StoreError> {
-        let Self { context, job, key, .. } = self;
+        let Self { context, job, key, deletion } = self;
         let has_tokens = context.store.waiting_revocation(key, &tombstone)?.is_some();
         if has_tokens == waiting.is_some() {
             return Ok(Some(tombstone));
         }
         let deleted = context.store.connection_of(key, &tombstone)?;
-        let settled = Tombstone { name: records::OUTCOME, waiting, replaces: Some(&tombstone) };
+        let event = Some(event_of(deletion, outcome.as_str()));
+        let settled = Tombstone { name: records::OUTCOME, waiting, event, replaces: Some(&tombstone) };
         Ok(match apply::write_tombstone(context, job, key, deleted, settled).await? {
             Recorded::Newest(tombstone) => Some(tombstone),
             Recorded::Superseded => None,
         })
     }
 
-    /// Ends a deletion whose tombstone a login has replaced.
+    /// Ends a deletion whose tombstone a login has replaced. The login may have published the deletion's event, so this one has
+    /// a message id of its own.
     async fn replaced(&self, outcome: RevocationOutcome) -> Result<WorkerReply, StoreError> {
         let Self { context, job, deletion, .. } = self;
         let mut event = Event::about(&job.subject, EventKind::Revoked, deletion.actor, context.clock.now());
         event.reason = Some(outcome.as_str());
-        job.publish_event(context, &event).await?;
-        Ok(WorkerReply::ok(json!({ "message": "success" })))
+        let cause = format!("{}.{}", job.id, records::OUTCOME);
+        context.publish_event(&job.subject.account, &event, Some(&cause)).await?;
+        Ok(success())
     }
+}
+
+fn event_of<'a>(deletion: &Deletion<'a>, reason: &'a str) -> EventDetails<'a> {
+    EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(reason) }
+}
+
+fn success() -> WorkerReply {
+    WorkerReply::ok(json!({ "message": "success" }))
 }
 
 enum Found {
@@ -181,6 +200,11 @@ enum Found {
         replaces: Option<StreamMessage>,
     },
     Deleted(Deleted),
+    /// This command's tombstone, with the outcome.
+    Settled {
+        tombstone: StreamMessage,
+        reason: String,
+    },
 }
 
 struct Deleted {
@@ -196,12 +220,17 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
         let is_own = records::was_written_by(record, &job.id);
         if is_own || header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str() {
             let deleted = context.store.connection_of(key, record)?;
+            if !is_own {
+                left_out::of_deletion(context, job, key, record).await?;
+            } else if let Some(reason) = outcome_of(context, key, record)? {
+                return Ok(Found::Settled { tombstone: record.clone(), reason });
+            }
             let mut tokens =
                 context.store.waiting_revocation(key, record)?.filter(|_| is_own || is_this_login(&deleted));
             if tokens.is_none() {
                 // A token too large for the tombstone, or a tombstone of a release that left the tokens in KV.
                 let stored = context.store.stored_connection(key).await?.filter(is_this_login);
-                tokens = stored.map(|stored| WaitingRevocation::of(&stored, time_of(record)));
+                tokens = stored.map(|stored| WaitingRevocation::of(&stored, apply::time_of(record)));
             }
             if is_own || tokens.is_some() {
                 return Ok(Found::Deleted(Deleted { tombstone: record.clone(), tokens }));
@@ -209,9 +238,18 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
         }
     }
     let stored = apply::catch_up(context, key, newest.as_ref()).await?.filter(is_this_login);
+    if stored.is_some() {
+        left_out::of_connection(context, job, key, newest.as_ref()).await?;
+    }
     Ok(stored.map_or(Found::Nothing, |stored| Found::Connection { stored: Box::new(stored), replaces: newest }))
 }
 
-fn time_of(record: &StreamMessage) -> Timestamp {
-    Timestamp::from_nanosecond(record.time.unix_timestamp_nanos()).unwrap_or(Timestamp::MIN)
+/// Returns the outcome that a tombstone holds, if the provider need not be asked again.
+fn outcome_of(context: &Context, key: &ConnectionKey, tombstone: &StreamMessage) -> Result<Option<String>, StoreError> {
+    if context.store.waiting_revocation(key, tombstone)?.is_some() {
+        return Ok(None);
+    }
+    let event = context.store.event_of(&key.subject(), tombstone)?;
+    let reason = event.and_then(|event| event.reason);
+    Ok(reason.filter(|reason| reason != RevocationOutcome::Unknown.as_str()))
 }
