@@ -184,7 +184,7 @@ impl Scope {
 fn scope_of(call: NodeCall) -> Scope {
     match call {
         NodeCall::Token => Scope::TokensRead,
-        NodeCall::List => Scope::ConnectionsRead,
+        NodeCall::List | NodeCall::Failures => Scope::ConnectionsRead,
         NodeCall::Login | NodeCall::Refresh | NodeCall::Delete => Scope::ConnectionsWrite,
     }
 }

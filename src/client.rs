@@ -88,7 +88,7 @@ impl CallError {
 pub async fn call(client: &Client, account: &Account, call: NodeCall, question: &Value) -> Result<Bytes, CallError> {
     // A worker that is stopped swallows a call. Another one answers the next try, or joins a refresh that is under way.
     let tries = match call {
-        NodeCall::Token | NodeCall::List => TRIES,
+        NodeCall::Token | NodeCall::List | NodeCall::Failures => TRIES,
         NodeCall::Login | NodeCall::Refresh | NodeCall::Delete => 1,
     };
     let mut answer = Err(CallError::TimedOut);

@@ -4,7 +4,7 @@ mod of_record;
 mod reads;
 mod refusals;
 
-pub(crate) use self::of_record::RecordEvent;
+pub(crate) use self::of_record::{EventDetails, RecordEvent};
 pub(crate) use self::reads::{Reads, Tally};
 pub(crate) use self::refusals::{Refusal, RefusalSum, Refusals};
 
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Origin;
+use crate::oauth::ProviderAnswer;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName};
 
 /// The kind of an event; the last token of its subject.
@@ -134,6 +135,9 @@ pub(crate) struct Event<'a> {
     /// Reason of a failure, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
+    /// The provider's answer that led to a failure.
+    #[serde(flatten)]
+    pub provider: Option<&'a ProviderAnswer>,
     /// Sequence of the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
@@ -193,6 +197,7 @@ impl<'a> Event<'a> {
             key_id: None,
             actor,
             reason: None,
+            provider: None,
             sequence: None,
             expiry: None,
             request_id: None,

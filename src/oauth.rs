@@ -5,6 +5,8 @@ pub(crate) mod callback;
 pub(crate) mod error;
 pub(crate) mod pkce;
 mod post_request;
+mod provider_answer;
 pub(crate) mod token;
 
 pub(crate) use self::post_request::PostRequest;
+pub(crate) use self::provider_answer::ProviderAnswer;

@@ -38,7 +38,7 @@ enum Command {
         /// List only this integration's connections.
         integration: Option<Integration>,
     },
-    /// Show a connection. Its token is refreshed first if it expires soon.
+    /// Show a connection and its last five failures. Its token is refreshed first if it expires soon.
     Get {
         #[command(flatten)]
         which: Which,
@@ -104,8 +104,19 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         Command::Get { which, min_valid, show_token } => {
             let mut question = which.question();
             question.extend(min_valid.map(|seconds| ("min_valid".to_owned(), json!(seconds))));
-            let answer = calls.call(NodeCall::Token, question).await?;
-            Printer { json, show_token }.print(&answer)
+            let mut answer = calls.call(NodeCall::Token, question).await;
+            // Also after an error: a connection without a valid token has failures above all.
+            let failures = last_failures(&calls, &which).await;
+            if let Ok(connection) = &mut answer {
+                if let (true, Value::Object(connection)) = (json, &mut *connection) {
+                    connection.insert("failures".to_owned(), json!(failures));
+                }
+                Printer { json, show_token }.print(connection)?;
+            }
+            if !json && !failures.is_empty() {
+                print_line(&format!("\n{}", show::failures(&failures)))?;
+            }
+            answer.map(drop)
         }
         Command::Refresh { which, show_token } => {
             let answer = calls.call(NodeCall::Refresh, which.question()).await?;
@@ -122,6 +133,12 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         Command::Watch { integration } => watch::run(&calls, integration.as_ref(), json).await,
         Command::Login(options) => login::run(&calls, options, json).await,
     }
+}
+
+/// Returns the last failures of a connection. Workers of an earlier release do not know the call.
+async fn last_failures(calls: &Calls, which: &Which) -> Vec<Value> {
+    let answer = calls.call(NodeCall::Failures, which.question()).await.unwrap_or_default();
+    answer.get("results").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
 async fn list(calls: &Calls, integration: Option<&Integration>, json: bool) -> anyhow::Result<()> {

@@ -5,7 +5,23 @@ use serde::{Deserialize, Serialize};
 
 use super::{Event, EventKind};
 use crate::command::Origin;
+use crate::oauth::ProviderAnswer;
 use crate::subject::{Account, ConnectionName, Integration};
+
+/// An event's parts that depend on its command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventDetails<'a> {
+    pub kind: EventKind,
+    pub actor: &'a str,
+    pub reason: Option<&'a str>,
+    pub provider: Option<&'a ProviderAnswer>,
+}
+
+impl<'a> EventDetails<'a> {
+    pub(crate) const fn new(kind: EventKind, actor: &'a str, reason: Option<&'a str>) -> Self {
+        Self { kind, actor, reason, provider: None }
+    }
+}
 
 /// The parts of a record's event that only its command knows. A record holds them, sealed, so that the command which replaces
 /// the record can publish an event that a crash left out.
@@ -18,6 +34,9 @@ pub(crate) struct RecordEvent {
     pub actor: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The provider's answer that led to the change.
+    #[serde(flatten)]
+    pub provider: Option<ProviderAnswer>,
     #[serde(default)]
     pub origin: Origin,
 }
@@ -30,11 +49,12 @@ impl RecordEvent {
         name: Option<&'a ConnectionName>,
         time: Timestamp,
     ) -> Event<'a> {
-        let Self { kind, account, actor, reason, origin } = self;
+        let Self { kind, account, actor, reason, provider, origin } = self;
         let event = Event {
             integration_id: Some(integration.as_str()),
             connection_id: name.map(ConnectionName::as_str),
             reason: reason.as_deref(),
+            provider: provider.as_ref(),
             ..Event::new(*kind, account.as_str(), actor, time)
         };
         event.from(origin)

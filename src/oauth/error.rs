@@ -1,4 +1,5 @@
-//! Error codes from a fixed list, so that no text of a provider reaches a caller or a log.
+//! Error codes from a fixed list, so that no text of a provider reaches a caller. Operators see its cleaned text
+//! ([`ProviderAnswer`](super::ProviderAnswer)).
 
 mod words;
 

@@ -18,11 +18,13 @@ pub enum NodeCall {
     Refresh,
     /// Revokes and deletes a connection.
     Delete,
+    /// Returns the last failures of a connection.
+    Failures,
 }
 
 impl NodeCall {
     /// All calls.
-    pub const ALL: [Self; 5] = [Self::Token, Self::List, Self::Login, Self::Refresh, Self::Delete];
+    pub const ALL: [Self; 6] = [Self::Token, Self::List, Self::Login, Self::Refresh, Self::Delete, Self::Failures];
 
     /// The last token of the call's subject.
     #[must_use]
@@ -33,6 +35,7 @@ impl NodeCall {
             Self::Login => "login",
             Self::Refresh => "refresh",
             Self::Delete => "delete",
+            Self::Failures => "failures",
         }
     }
 

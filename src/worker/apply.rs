@@ -17,7 +17,7 @@ use crate::command::{
     HEADER_SEALED_EVENT, HEADER_SEALED_REFRESH, HEADER_SEALED_REVOCATION, HEADER_STATUS, WorkerReply,
 };
 use crate::connection::{INTERRUPTED, OauthConnection, SealedPart, Status, StoredConnection, WaitingRevocation};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventDetails, EventKind};
 use crate::jetstream::header;
 use crate::outcome::backoff_revocation;
 use crate::protocol::records::{self, NewRecord, Written};
@@ -38,14 +38,6 @@ pub(super) enum Recorded {
     Newest(StreamMessage),
     /// Another command's record is the newest. This one was refused, or it was stored and has been replaced since.
     Superseded,
-}
-
-/// The parts of an event that a record holds sealed.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct EventDetails<'a> {
-    pub(super) kind: EventKind,
-    pub(super) actor: &'a str,
-    pub(super) reason: Option<&'a str>,
 }
 
 /// Writes the record in place of `replaces`, or as the first one. Also replaces records that cannot be read, because no
@@ -94,8 +86,7 @@ fn event_header(
     key: &ConnectionKey,
     event: EventDetails<'_>,
 ) -> Result<HeaderMap, StoreError> {
-    let EventDetails { kind, actor, reason } = event;
-    let event = job.record_event(kind, actor, reason);
+    let event = job.record_event(event);
     let mut headers = HeaderMap::new();
     headers.insert(HEADER_SEALED_EVENT, context.store.seal_event(&key.subject(), &job.id, &event)?);
     Ok(headers)
@@ -187,6 +178,9 @@ pub(super) async fn apply_record(
     let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
     (event.sequence, event.reason) = (Some(record.sequence), details.reason);
     event.expiry = expiry_for(details.kind, connection);
+    // From the record, because a worker that continues after a crash has not seen the answer.
+    let stored_event = context.store.event_of(&key.subject(), record)?;
+    event.provider = stored_event.as_ref().and_then(|event| event.provider.as_ref()).or(details.provider);
     job.publish_event(context, &event).await?;
     fail_point!("apply_2_event_published");
     job.lease.check()?;

@@ -12,7 +12,7 @@ use tracing::{Span, info_span, warn};
 use crate::auth::Purpose;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
-use crate::event::{Event, EventKind, RecordEvent};
+use crate::event::{Event, EventDetails, RecordEvent};
 use crate::jetstream::Nats;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
@@ -146,9 +146,11 @@ impl Job {
     }
 
     /// Returns the event of a record that this command writes.
-    pub(super) fn record_event(&self, kind: EventKind, actor: &str, reason: Option<&str>) -> RecordEvent {
+    pub(super) fn record_event(&self, details: EventDetails<'_>) -> RecordEvent {
+        let EventDetails { kind, actor, reason, provider } = details;
         let (account, origin) = (self.subject.account.clone(), self.event_origin.clone());
-        RecordEvent { kind, account, actor: actor.to_owned(), reason: reason.map(str::to_owned), origin }
+        let (actor, reason, provider) = (actor.to_owned(), reason.map(str::to_owned), provider.cloned());
+        RecordEvent { kind, account, actor, reason, provider, origin }
     }
 
     /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a

@@ -29,7 +29,7 @@ pub(super) async fn revoke(
     let is_tombstone = |record: &StreamMessage| header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
     let Some(tombstone) = newest.filter(is_tombstone) else { return Ok(()) };
     let tokens = WaitingRevocation::of(new, context.clock.now());
-    let outcome = revocation::revoke(context, key, &tokens).await?;
+    let outcome = revocation::revoke(context, key, &tokens).await?.outcome;
     info!(
         outcome = outcome.as_str(),
         "the connection was deleted meanwhile; asked the provider to revoke the new tokens"

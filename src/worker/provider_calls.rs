@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::warn;
+
 use crate::connection::lifecycle::Meaning;
 use crate::integration::IntegrationOauthConfig;
-use crate::oauth::PostRequest;
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
+use crate::oauth::{PostRequest, ProviderAnswer};
 use crate::provider::{self, ProviderError, TOTAL_TIMEOUT};
 use crate::system;
 use crate::worker::context::Context;
@@ -34,6 +36,7 @@ pub(crate) enum NoTokens {
         error: TokenError,
         /// Shortest wait before the next request, if the provider asks for one.
         retry_after: Option<Duration>,
+        answer: Box<ProviderAnswer>,
     },
 }
 
@@ -42,6 +45,14 @@ impl NoTokens {
         match self {
             Self::Request(_) | Self::Unreachable(_) => None,
             Self::Refused { retry_after, .. } => *retry_after,
+        }
+    }
+
+    /// The provider's answer, as operators see it.
+    pub(super) fn answer(&self) -> Option<&ProviderAnswer> {
+        match self {
+            Self::Request(_) | Self::Unreachable(_) => None,
+            Self::Refused { answer, .. } => Some(answer),
         }
     }
 
@@ -74,6 +85,17 @@ impl NoTokens {
     }
 }
 
+/// Logs an answer without tokens.
+fn log(answer: &ProviderAnswer, what: &str) {
+    let ProviderAnswer { provider_status, provider_error, provider_detail } = answer;
+    warn!(
+        provider_status,
+        provider_error = provider_error.as_deref(),
+        provider_detail = provider_detail.as_deref(),
+        "{what}"
+    );
+}
+
 /// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. Sends nothing once the lease is lost.
 pub(super) async fn request_tokens(
     context: &Context,
@@ -100,14 +122,21 @@ async fn try_each_secret(
         let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
         let began = Instant::now();
         let held = Arc::clone(lease);
-        let sent = context.provider.send_if(build(&auth).map_err(NoTokens::Request)?, move || held.is_held()).await;
+        let request = build(&auth).map_err(NoTokens::Request)?;
+        let sent = context.provider.send_if(request.clone(), move || held.is_held()).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let response = sent?;
         let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);
-        match token::parse_response(response.status, content_type, &response.body, config, context.clock.now()) {
+        let parsed = token::parse_response(response.status, content_type, &response.body, config, context.clock.now());
+        let error = match parsed {
             Ok(tokens) => return Ok(tokens),
-            Err(error) if error.allows_next_secret() => refused = NoTokens::Refused { error, retry_after },
-            Err(error) => return Err(NoTokens::Refused { error, retry_after }),
+            Err(error) => error,
+        };
+        let answer = Box::new(ProviderAnswer::read(response.status, &response.body, &request));
+        log(&answer, "the provider issued no tokens");
+        refused = NoTokens::Refused { error, retry_after, answer };
+        if !error.allows_next_secret() {
+            break;
         }
     }
     Err(refused)

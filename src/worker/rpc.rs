@@ -11,6 +11,7 @@
 mod admin;
 mod call_ids;
 mod change;
+mod failures;
 mod gateway;
 mod keys;
 mod list;
@@ -167,6 +168,7 @@ async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, bo
         }
         NodeCall::Delete => change::delete(context, checked, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
+        NodeCall::Failures => failures::list(context, &caller.account, &parse(body)?).await,
     }?;
     caller.rights.scopes.hide_tokens(&mut answer);
     reads::count(context, caller, &answer).await?;

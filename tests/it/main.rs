@@ -30,6 +30,8 @@ mod cli_program;
 #[cfg(test)]
 mod clocks;
 #[cfg(test)]
+mod diagnosis;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod e2e;

@@ -160,7 +160,8 @@ async fn operators_see_the_service_and_count_its_calls() {
     let info = ask("INFO").await;
     let mut endpoints: Vec<_> = info["endpoints"].as_array().unwrap().iter().map(|it| it["subject"].clone()).collect();
     endpoints.sort_by_key(ToString::to_string);
-    let expected = ["delete", "list", "login", "refresh", "token"].map(|name| json!(format!("ms.oauth.*.{name}")));
+    let names = ["delete", "failures", "list", "login", "refresh", "token"];
+    let expected = names.map(|name| json!(format!("ms.oauth.*.{name}")));
     assert_eq!(endpoints, expected);
 
     // A successful call is counted after its answer.

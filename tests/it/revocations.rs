@@ -122,7 +122,9 @@ async fn a_refused_token_is_not_sent_again() {
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
     world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
-    assert_eq!(bus.events("revoked").await[0]["reason"], "refused_by_provider");
+    let event = &bus.events("revoked").await[0];
+    assert_eq!((&event["reason"], &event["provider_status"]), (&json!("refused_by_provider"), &json!(400)));
+    assert_eq!(event["provider_error"], "invalid_token");
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 0);
 }
 

@@ -31,6 +31,12 @@ fn advice(reason: &str) -> Option<&'static str> {
         }
         "exchange_interrupted" => "a worker stopped during the login; log in again",
         "refresh_interrupted" => "a worker stopped during the refresh; it is retried automatically",
+        "unknown_error" => "the provider sent an error code of its own; its description says what to do",
+        "answer_too_large" => "the provider's answer is over a limit; check the token URL in the config",
+        "given_up" => "a worker failed at the command too often; its log says why; refreshes are scheduled again",
+        "expired" => "the access token has expired and there is no refresh token; log in again",
+        "no_refresh_token" => "the provider issued no refresh token; log in again before the token expires",
+        "refresh_failing" => "refreshes failed for too long; the failures before this one say why; log in again",
         "issuer_mismatch" => "the callback names another issuer than the config; do not trust it",
         "superseded" => "a newer login or a deletion came first",
         "no_config" => "the integration has no config; refreshes resume when it has one again",

@@ -60,6 +60,25 @@ pub(super) fn table(connections: &[Value]) -> String {
     render(&table)
 }
 
+/// Renders a table with a row per failure: events, the newest first.
+pub(super) fn failures(events: &[Value]) -> String {
+    let mut table = print::table();
+    table.set_header(["FAILED", "EVENT", "REASON", "PROVIDER", "CODE", "DESCRIPTION"]);
+    for event in events {
+        let field = |name| event.get(name).map(plain).unwrap_or_default();
+        let time = event.get("time").and_then(Value::as_str).and_then(|time| time.parse::<Timestamp>().ok());
+        table.add_row([
+            time.map(describe_age).unwrap_or_default(),
+            field("event"),
+            field("reason"),
+            field("provider_status"),
+            field("provider_error"),
+            field("provider_detail"),
+        ]);
+    }
+    render(&table)
+}
+
 /// Returns integration and name, which are only in the token subject.
 pub(super) fn names(connection: &Value) -> (String, String) {
     let subject = connection.get("subject").and_then(Value::as_str).unwrap_or_default();

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::auth;
 use crate::command::{Credential, HEADER_SEALED_EVENT, HEADER_STATUS, WorkerReply};
-use crate::event::{Event, EventKind, RecordEvent};
+use crate::event::{Event, EventDetails, EventKind, RecordEvent};
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::jetstream::NatsError;
 use crate::protocol::records::{self, NewRecord, Written};
@@ -61,7 +61,8 @@ pub(in crate::worker) async fn run(
         Change::Put(_) => EventKind::ConfigPut,
         Change::Delete => EventKind::ConfigDeleted,
     };
-    let written = write_record(context, job, new.as_deref(), &job.record_event(kind, &actor, None)).await?;
+    let written =
+        write_record(context, job, new.as_deref(), &job.record_event(EventDetails::new(kind, &actor, None))).await?;
     fail_point!("configure_2_record_written");
 
     // 3. Update KV, unless it has a newer state. Durable: logins and refreshes use the config, and refreshes

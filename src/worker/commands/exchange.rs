@@ -20,17 +20,17 @@ use tracing::{info, warn};
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
 use crate::connection::{Status, StoredConnection};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::callback::AuthorizationResponse;
-use crate::oauth::{self, token};
+use crate::oauth::{self, ProviderAnswer, token};
 use crate::protocol::records;
 use crate::rights::Scopes;
 use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
-use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded};
+use crate::worker::apply::{self, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
 use crate::worker::provider_calls;
@@ -39,7 +39,7 @@ use crate::worker::{late_tokens, left_out};
 
 /// The audit log's name for the caller of a callback.
 const ACTOR: &str = "browser";
-const CONNECTED: EventDetails<'_> = EventDetails { kind: EventKind::Connected, actor: ACTOR, reason: None };
+const CONNECTED: EventDetails<'_> = EventDetails::new(EventKind::Connected, ACTOR, None);
 
 /// A callback as the gateway received it.
 pub(in crate::worker) struct Callback<'a> {
@@ -251,9 +251,10 @@ impl Exchange<'_> {
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
         let answered = provider_calls::request_tokens(self.context, &self.job.lease, config, variables, build).await;
         answered.map_err(|error| {
-            let retry_after = error.retry_after();
+            let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
             Refusal {
                 retry_after,
+                provider,
                 ..Refusal::new(status::failure_of_no_tokens(&error), error.reason(), &error.to_string())
             }
         })
@@ -367,11 +368,13 @@ struct Refusal {
     /// For the person.
     text: String,
     retry_after: Option<Duration>,
+    /// The token endpoint's answer.
+    provider: Option<ProviderAnswer>,
 }
 
 impl Refusal {
     fn new(failure: Failure, reason: &str, text: &str) -> Self {
-        Self { failure, reason: reason.to_owned(), text: text.to_owned(), retry_after: None }
+        Self { failure, reason: reason.to_owned(), text: text.to_owned(), retry_after: None, provider: None }
     }
 }
 
@@ -381,7 +384,7 @@ impl Refusal {
 async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
-    event.reason = Some(&refusal.reason);
+    (event.reason, event.provider) = (Some(refusal.reason.as_str()), refusal.provider.as_ref());
     job.publish_event(context, &event).await?;
     Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))
 }

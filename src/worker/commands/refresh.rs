@@ -29,8 +29,9 @@ use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Answer, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
-use crate::event::SCHEDULE_ACTOR;
+use crate::event::{EventDetails, SCHEDULE_ACTOR};
 use crate::integration::IntegrationOauthConfig;
+use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
 use crate::protocol::{records, topology};
 use crate::provider::TOTAL_TIMEOUT;
@@ -38,7 +39,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
-use crate::worker::apply::{self, EventDetails, Recorded};
+use crate::worker::apply::{self, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
@@ -104,7 +105,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
             Decision::Change(change) => match *change {
                 Change::Record(new) => {
                     job.lease.check()?;
-                    return refresh.store(new, None).await;
+                    return refresh.store(new, None, None).await;
                 }
                 // An event that was due. The refresh goes on with the new note.
                 Change::Notes { stored: noted, event } => {
@@ -221,7 +222,7 @@ impl Refresh<'_> {
         let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());
         let error = match answered {
             Ok(tokens) => match lifecycle::conclude(&stored, Answer::Tokens(tokens), &moment, &rules) {
-                Change::Record(new) => return self.store(new, Some(sent)).await,
+                Change::Record(new) => return self.store(new, Some(sent), None).await,
                 Change::Notes { stored, .. } => return reply_by_status(&stored.connection),
             },
             Err(error) => error,
@@ -231,19 +232,25 @@ impl Refresh<'_> {
         warn!(reason = error.reason(), "refresh failed");
         let reply = status::failure_of_no_tokens(&error).answer(&error.to_string()).after(error.retry_after());
         match lifecycle::conclude(&stored, Answer::Failed(status::failed_refresh(&error)), &moment, &rules) {
-            Change::Record(new) => self.store(new, None).await,
+            Change::Record(new) => self.store(new, None, error.answer()).await,
             Change::Notes { stored, event } => {
-                self.postpone(Postponement::noted(&stored, event)).await?;
+                self.postpone(Postponement::noted(&stored, event).after(error.answer())).await?;
                 Ok(reply)
             }
         }
     }
 
     /// Writes a changed connection. `sent` is the time at which the refresh token was sent, if the change has new tokens.
-    async fn store(&self, new: StoredConnection, sent: Option<Instant>) -> Result<WorkerReply, StoreError> {
+    /// `provider` is the answer that led to the change, if it is a failure.
+    async fn store(
+        &self,
+        new: StoredConnection,
+        sent: Option<Instant>,
+        provider: Option<&ProviderAnswer>,
+    ) -> Result<WorkerReply, StoreError> {
         // 3. Write the record. Durable: the new tokens, or the end of the grant or of its access token; subscribers receive
         //    it. A crash after this: the next worker finds this command's record and continues with step 4.
-        let (event, replaces) = (event_of(&new, self.actor), self.replaces.as_ref());
+        let (event, replaces) = (EventDetails { provider, ..event_of(&new, self.actor) }, self.replaces.as_ref());
         let written = apply::write_record(self.context, self.job, self.key, new.clone(), event, replaces).await?;
         let Recorded::Newest(record) = written else { return self.superseded(&new, sent.is_some()).await };
         if let Some(sent) = sent {
@@ -304,7 +311,7 @@ async fn apply_refreshed(
 }
 
 fn event_of<'a>(stored: &'a StoredConnection, actor: &'a str) -> EventDetails<'a> {
-    EventDetails { kind: stored.event(), actor, reason: stored.connection.status_reason.as_deref() }
+    EventDetails::new(stored.event(), actor, stored.connection.status_reason.as_deref())
 }
 
 fn reply_by_status(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {

@@ -14,16 +14,16 @@ use tracing::{info, warn};
 
 use crate::command::{HEADER_STATUS, WorkerReply};
 use crate::connection::{Status, StoredConnection, WaitingRevocation};
-use crate::event::{Event, EventKind, SCHEDULE_ACTOR};
+use crate::event::{Event, EventDetails, EventKind, SCHEDULE_ACTOR};
 use crate::jetstream::header;
 use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::worker::apply::{self, EventDetails, RECORD_TRIES, Recorded, Tombstone};
+use crate::worker::apply::{self, RECORD_TRIES, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::left_out;
-use crate::worker::provider_calls::revocation::{self, RevocationOutcome};
+use crate::worker::provider_calls::revocation::{self, RevocationOutcome, RevocationResult};
 use crate::worker::rpc::status::Failure;
 
 pub(in crate::worker) struct Deletion<'a> {
@@ -47,7 +47,8 @@ pub(in crate::worker) async fn run(
         fail_point!("revoke_1_connection_found");
         let deleted = match found {
             Found::Settled { tombstone, reason } => {
-                return Revocation { context, job, key: &key, deletion }.apply(&tombstone, &reason).await;
+                let event = event_of(deletion, &reason);
+                return Revocation { context, job, key: &key, deletion }.apply(&tombstone, event).await;
             }
             Found::Nothing => {
                 return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
@@ -93,10 +94,10 @@ impl Revocation<'_> {
 
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
         //    after this: as after step 2. The provider is asked once more.
-        let outcome = match &tokens {
-            _ if deletion.keep_grant => RevocationOutcome::NotWanted,
+        let RevocationResult { outcome, answer } = match &tokens {
+            _ if deletion.keep_grant => RevocationOutcome::NotWanted.into(),
             Some(tokens) => revocation::revoke(context, key, tokens).await?,
-            None => RevocationOutcome::Unknown,
+            None => RevocationOutcome::Unknown.into(),
         };
         fail_point!("revoke_3_provider_asked");
         job.lease.check()?;
@@ -104,8 +105,9 @@ impl Revocation<'_> {
         // 4. Remove the tokens from the tombstone, unless the provider has to be asked again. Durable: a tombstone
         //    without tokens and with the outcome. A crash after this: the next worker finds it and continues with step 5.
         let (outcome, waiting) = self.remaining(outcome, tokens);
-        let Some(tombstone) = self.settle(tombstone, outcome, waiting.as_ref()).await? else {
-            return self.replaced(outcome).await;
+        let event = EventDetails { provider: answer.as_ref(), ..event_of(deletion, outcome.as_str()) };
+        let Some(tombstone) = self.settle(tombstone, event, waiting.as_ref()).await? else {
+            return self.replaced(event).await;
         };
         fail_point!("revoke_4_outcome_stored");
 
@@ -117,14 +119,14 @@ impl Revocation<'_> {
             apply::schedule_by_record(context, key, &tombstone).await?;
             return Ok(success());
         }
-        let reply = self.apply(&tombstone, outcome.as_str()).await?;
+        let reply = self.apply(&tombstone, event).await?;
         fail_point!("revoke_5_tombstone_applied");
         Ok(reply)
     }
 
-    async fn apply(&self, tombstone: &StreamMessage, reason: &str) -> Result<WorkerReply, StoreError> {
-        let Self { context, job, key, deletion } = self;
-        apply::apply_record(context, job, key, tombstone, event_of(deletion, reason)).await?;
+    async fn apply(&self, tombstone: &StreamMessage, event: EventDetails<'_>) -> Result<WorkerReply, StoreError> {
+        let Self { context, job, key, .. } = self;
+        apply::apply_record(context, job, key, tombstone, event).await?;
         Ok(success())
     }
 
@@ -155,17 +157,16 @@ impl Revocation<'_> {
     async fn settle(
         &self,
         tombstone: StreamMessage,
-        outcome: RevocationOutcome,
+        event: EventDetails<'_>,
         waiting: Option<&WaitingRevocation>,
     ) -> Result<Option<StreamMessage>, StoreError> {
-        let Self { context, job, key, deletion } = self;
+        let Self { context, job, key, .. } = self;
         let has_tokens = context.store.waiting_revocation(key, &tombstone)?.is_some();
         if has_tokens == waiting.is_some() {
             return Ok(Some(tombstone));
         }
         let deleted = context.store.connection_of(key, &tombstone)?;
-        let event = Some(event_of(deletion, outcome.as_str()));
-        let settled = Tombstone { name: records::OUTCOME, waiting, event, replaces: Some(&tombstone) };
+        let settled = Tombstone { name: records::OUTCOME, waiting, event: Some(event), replaces: Some(&tombstone) };
         Ok(match apply::write_tombstone(context, job, key, deleted, settled).await? {
             Recorded::Newest(tombstone) => Some(tombstone),
             Recorded::Superseded => None,
@@ -174,10 +175,10 @@ impl Revocation<'_> {
 
     /// Ends a deletion whose tombstone a login has replaced. The login may have published the deletion's event, so this one has
     /// a message id of its own.
-    async fn replaced(&self, outcome: RevocationOutcome) -> Result<WorkerReply, StoreError> {
-        let Self { context, job, deletion, .. } = self;
-        let mut event = Event::about(&job.subject, EventKind::Revoked, deletion.actor, context.clock.now());
-        event.reason = Some(outcome.as_str());
+    async fn replaced(&self, details: EventDetails<'_>) -> Result<WorkerReply, StoreError> {
+        let Self { context, job, .. } = self;
+        let EventDetails { kind, actor, reason, provider } = details;
+        let event = Event { reason, provider, ..Event::about(&job.subject, kind, actor, context.clock.now()) };
         let cause = format!("{}.{}", job.id, records::OUTCOME);
         context.publish_event(&job.subject.account, &event, Some(&cause)).await?;
         Ok(success())
@@ -185,7 +186,7 @@ impl Revocation<'_> {
 }
 
 fn event_of<'a>(deletion: &Deletion<'a>, reason: &'a str) -> EventDetails<'a> {
-    EventDetails { kind: EventKind::Revoked, actor: deletion.actor, reason: Some(reason) }
+    EventDetails::new(EventKind::Revoked, deletion.actor, Some(reason))
 }
 
 fn success() -> WorkerReply {

@@ -4,6 +4,7 @@ use tracing::warn;
 
 use crate::connection::WaitingRevocation;
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
+use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, ClientAuthentication, Revocation, RevocationAnswer, TokenTypeHint};
 use crate::secret::Secret;
 use crate::store::StoreError;
@@ -36,6 +37,20 @@ pub(crate) enum RevocationOutcome {
     GivenUp,
     /// The provider was asked, but the worker died before it stored the answer.
     Unknown,
+}
+
+/// What came of a request to revoke a connection's tokens.
+#[derive(Debug)]
+pub(crate) struct RevocationResult {
+    pub(crate) outcome: RevocationOutcome,
+    /// The provider's answer, if it is a refusal.
+    pub(crate) answer: Option<ProviderAnswer>,
+}
+
+impl From<RevocationOutcome> for RevocationResult {
+    fn from(outcome: RevocationOutcome) -> Self {
+        Self { outcome, answer: None }
+    }
 }
 
 impl RevocationOutcome {
@@ -84,32 +99,32 @@ pub(in crate::worker) async fn revoke(
     context: &Context,
     key: &ConnectionKey,
     tokens: &WaitingRevocation,
-) -> Result<RevocationOutcome, StoreError> {
+) -> Result<RevocationResult, StoreError> {
     let WaitingRevocation { refresh_token, access_token, issued_at, .. } = tokens;
     let config = match context.store.config(&key.integration).await {
         Ok(Some(config)) => config,
-        Ok(None) => return Ok(RevocationOutcome::NoConfig),
+        Ok(None) => return Ok(RevocationOutcome::NoConfig.into()),
         Err(StoreError::Nats(error)) => return Err(error.into()),
         Err(error) => {
             warn!("cannot ask the provider to revoke the token: {error}");
-            return Ok(RevocationOutcome::ConfigUnreadable);
+            return Ok(RevocationOutcome::ConfigUnreadable.into());
         }
     };
-    let mut outcome = RevocationOutcome::NoToken;
+    let mut result = RevocationResult::from(RevocationOutcome::NoToken);
     if let Some(token) = refresh_token {
-        outcome = revoke_token(context, &config, issued_at, token, TokenTypeHint::RefreshToken).await;
+        result = revoke_token(context, &config, issued_at, token, TokenTypeHint::RefreshToken).await;
         // A provider that does not take the first request does not take the second, and the caller waits.
-        if outcome != RevocationOutcome::Revoked {
-            return Ok(outcome);
+        if result.outcome != RevocationOutcome::Revoked {
+            return Ok(result);
         }
     }
     if let Some(token) = access_token {
         let revoked = revoke_token(context, &config, issued_at, token, TokenTypeHint::AccessToken).await;
         if refresh_token.is_none() {
-            outcome = revoked;
+            result = revoked;
         }
     }
-    Ok(outcome)
+    Ok(result)
 }
 
 /// Sends one request for each of the client's secrets, until the client is not refused.
@@ -119,7 +134,8 @@ async fn revoke_token(
     issued_at: &IssuedAt,
     token: &Secret,
     hint: TokenTypeHint,
-) -> RevocationOutcome {
+) -> RevocationResult {
+    let mut refusal = None;
     let revocation = Revocation { token, hint, issued_at };
     for attempt in 0.. {
         let variables = &issued_at.variables;
@@ -129,35 +145,36 @@ async fn revoke_token(
             Ok(None) => break,
             Err(error) => {
                 warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::ConfigChanged;
+                return RevocationOutcome::ConfigChanged.into();
             }
         };
         let request = match token::revocation_request(config, &revocation, &auth) {
             Ok(Some(request)) => request,
-            Ok(None) => return RevocationOutcome::NoRevocationUrl,
+            Ok(None) => return RevocationOutcome::NoRevocationUrl.into(),
             Err(error) => {
                 warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::ConfigChanged;
+                return RevocationOutcome::ConfigChanged.into();
             }
         };
-        match context.provider.send(request).await {
-            Ok(response) => {
-                let answer = token::judge_revocation(response.status, &response.body);
-                if answer != RevocationAnswer::Revoked {
-                    warn!(status = response.status, "the provider did not revoke the token");
-                }
-                match answer {
-                    RevocationAnswer::Revoked => return RevocationOutcome::Revoked,
-                    RevocationAnswer::TokenRefused => return RevocationOutcome::Refused,
-                    RevocationAnswer::ClientRefused => {}
-                    RevocationAnswer::Failed => return RevocationOutcome::Failed,
-                }
-            }
+        let response = match context.provider.send(request.clone()).await {
+            Ok(response) => response,
             Err(error) => {
                 warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::Unreachable;
+                return RevocationOutcome::Unreachable.into();
             }
+        };
+        let outcome = match token::judge_revocation(response.status, &response.body) {
+            RevocationAnswer::Revoked => return RevocationOutcome::Revoked.into(),
+            RevocationAnswer::TokenRefused => RevocationOutcome::Refused,
+            RevocationAnswer::ClientRefused => RevocationOutcome::ClientRefused,
+            RevocationAnswer::Failed => RevocationOutcome::Failed,
+        };
+        let answer = ProviderAnswer::read(response.status, &response.body, &request);
+        super::log(&answer, "the provider did not revoke the token");
+        if outcome != RevocationOutcome::ClientRefused {
+            return RevocationResult { outcome, answer: Some(answer) };
         }
+        refusal = Some(answer);
     }
-    RevocationOutcome::ClientRefused
+    RevocationResult { outcome: RevocationOutcome::ClientRefused, answer: refusal }
 }

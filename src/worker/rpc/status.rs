@@ -141,14 +141,18 @@ mod tests {
             ("server_error", 502),
             ("temporarily_unavailable", 502),
         ] {
-            let error = NoTokens::Refused { error: TokenError::Oauth(ErrorCode::parse(code)), retry_after: None };
+            let error = NoTokens::Refused {
+                error: TokenError::Oauth(ErrorCode::parse(code)),
+                retry_after: None,
+                answer: Box::default(),
+            };
             assert_eq!(failure_of_no_tokens(&error).status(), status, "{code}");
         }
         for error in
             [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge]
         {
             let text = error.to_string();
-            let error = NoTokens::Refused { error, retry_after: None };
+            let error = NoTokens::Refused { error, retry_after: None, answer: Box::default() };
             assert_eq!(failure_of_no_tokens(&error).status(), 502, "{text}");
         }
     }

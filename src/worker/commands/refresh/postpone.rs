@@ -17,6 +17,7 @@ use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Answer, Change, Failed, Meaning};
 use crate::connection::{INTERRUPTED, NO_CONFIG, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
+use crate::oauth::ProviderAnswer;
 use crate::outcome::{REFRESH_DOUBLING_FAILURES, backoff_refresh};
 use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
@@ -45,17 +46,24 @@ pub(super) struct Postponement<'a> {
     /// True if the failure is new.
     stores_failure: bool,
     event: Option<EventKind>,
+    /// The provider's answer, if the refresh was sent.
+    provider: Option<&'a ProviderAnswer>,
     next: Next,
 }
 
 impl<'a> Postponement<'a> {
     /// Stores the connection's failure.
     pub(super) fn noted(stored: &'a StoredConnection, event: Option<EventKind>) -> Self {
-        Self { stored, stores_failure: true, event, next: Next::ByState }
+        Self { stored, stores_failure: true, event, provider: None, next: Next::ByState }
+    }
+
+    /// Adds the provider's answer that led to the failure.
+    pub(super) fn after(self, provider: Option<&'a ProviderAnswer>) -> Self {
+        Self { provider, ..self }
     }
 
     fn at_slot(stored: &'a StoredConnection, at: Timestamp) -> Self {
-        Self { stored, stores_failure: false, event: None, next: Next::AtSlot(at) }
+        Self { stored, stores_failure: false, event: None, provider: None, next: Next::AtSlot(at) }
     }
 }
 
@@ -80,7 +88,7 @@ impl Refresh<'_> {
             warn!("another worker may have sent the refresh token; trying again at {until}");
         }
         let event = is_new.then_some(EventKind::RefreshFailed);
-        self.postpone(Postponement { stored: &stored, stores_failure: is_new, event, next: Next::ByState }).await?;
+        self.postpone(Postponement { stores_failure: is_new, ..Postponement::noted(&stored, event) }).await?;
         Ok(reply.unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
     }
 
@@ -102,7 +110,7 @@ impl Refresh<'_> {
         };
         if stored.connection.status == Status::Active {
             let stores_failure = event.is_some();
-            self.postpone(Postponement { stored: &stored, stores_failure, event, next: Next::ByState }).await?;
+            self.postpone(Postponement { stores_failure, ..Postponement::noted(&stored, event) }).await?;
             // The worker that stores a config looks for paused connections, and may have looked before the failure was stored.
             let config = self.context.store.config(&self.key.integration).await?;
             if config.is_some_and(|config| config.refresh_endpoint(&stored.issued_at).is_some()) {
@@ -143,7 +151,7 @@ impl Refresh<'_> {
 
     /// Stores the failure if there is a new one, schedules the next try, and publishes the event.
     pub(super) async fn postpone(&self, postponement: Postponement<'_>) -> Result<(), StoreError> {
-        let Postponement { stored, stores_failure, event, next } = postponement;
+        let Postponement { stored, stores_failure, event, provider, next } = postponement;
         // 1. Choose the time and the failure. Durable: nothing new. A crash after this: the next worker holds the
         //    refresh.
         fail_point!("postpone_1_time_chosen");
@@ -164,7 +172,7 @@ impl Refresh<'_> {
         if let Some(kind) = event {
             let mut event = Event::about(&self.job.subject, kind, self.actor, self.context.clock.now());
             event.reason = stored.refresh_failure.as_ref().map(|failure| failure.reason.as_str());
-            event.sequence = Some(stored.connection.sequence);
+            (event.sequence, event.provider) = (Some(stored.connection.sequence), provider);
             self.job.publish_event(self.context, &event).await?;
         }
         fail_point!("postpone_4_event_published");

@@ -1,0 +1,87 @@
+//! The part of a provider's error answer that operators see: in events, the log, and for the connection's own account.
+//!
+//! Providers repeat in their texts what they received, cut and encoded in any way. So the texts are cleaned of the request's
+//! secrets, of the answer's own tokens, of everything that looks like a token, and of e-mail addresses. They never reach a page.
+
+mod clean;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use self::clean::Cleaner;
+use super::PostRequest;
+
+/// Longest error code, in characters.
+const MAX_ERROR: usize = 100;
+/// Longest description, in characters.
+const MAX_DETAIL: usize = 300;
+/// Fields that hold a description, by how common they are.
+const DETAILS: [&str; 5] = ["error_description", "error_message", "message", "detail", "description"];
+/// Fields of an `error` that is an object, or of an answer without `error`.
+const CODES: [&str; 5] = ["code", "type", "error_code", "errorCode", "status"];
+/// Fields of an answer whose values are secret, whatever they look like.
+const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
+
+/// An answer without tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProviderAnswer {
+    /// HTTP status.
+    pub provider_status: u16,
+    /// The provider's own error code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_error: Option<String>,
+    /// The provider's description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_detail: Option<String>,
+}
+
+impl ProviderAnswer {
+    /// Reads an answer to that request.
+    pub(crate) fn read(status: u16, body: &[u8], request: &PostRequest) -> Self {
+        let answer = parse(body);
+        let mut cleaner = Cleaner::of(request);
+        for object in [Some(&answer), answer.get("data"), answer.get("authed_user")].into_iter().flatten() {
+            SECRET_FIELDS.iter().filter_map(|name| object.get(*name)?.as_str()).for_each(|token| cleaner.add(token));
+        }
+        let clean = |text: String, most| Some(cleaner.clean(&text, most)).filter(|text| !text.is_empty());
+        Self {
+            provider_status: status,
+            provider_error: error_of(&answer).and_then(|text| clean(text, MAX_ERROR)),
+            provider_detail: detail_of(&answer).and_then(|text| clean(text, MAX_DETAIL)),
+        }
+    }
+}
+
+/// Reads JSON, or a form. Any other text, such as a page, has no known fields.
+fn parse(body: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(body);
+    serde_json::from_str(&text).unwrap_or_else(|_not_json| {
+        let pairs = url::form_urlencoded::parse(text.trim().as_bytes()).into_owned();
+        Value::Object(pairs.map(|(name, value)| (name, Value::String(value))).collect())
+    })
+}
+
+fn error_of(answer: &Value) -> Option<String> {
+    match answer.get("error") {
+        Some(error @ Value::Object(_)) => field(error, &CODES),
+        Some(Value::String(code)) => Some(code.clone()),
+        Some(Value::Number(code)) => Some(code.to_string()),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_)) | None => field(answer, &CODES),
+    }
+}
+
+fn detail_of(answer: &Value) -> Option<String> {
+    let first = answer.get("errors").and_then(|errors| errors.get(0));
+    [Some(answer), answer.get("error"), first].into_iter().flatten().find_map(|object| field(object, &DETAILS))
+}
+
+fn field(object: &Value, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| match object.get(*name)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
