@@ -45,6 +45,7 @@ use crate::secret::{self, Secret};
 /// For tests and benches, which reach these items through `tokenbus::internals`.
 #[cfg(feature = "internals")]
 pub(crate) mod internals {
+    pub use super::lifecycle::model::{Model, ModelConfig, Reply, Summary};
     pub use super::stored::{GrantFacts, SealedPart, StoredConnection};
 }
 

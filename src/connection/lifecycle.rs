@@ -9,6 +9,11 @@
 //! - Failures that say nothing about the grant end it when the access token has expired and `refresh.give_up_after` has
 //!   passed. Failures that blame the provider or the integration never do.
 
+#[cfg(any(test, feature = "internals"))]
+pub(crate) mod model;
+#[cfg(test)]
+mod properties;
+
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};

@@ -114,11 +114,7 @@ impl Bus {
 
     /// Changes a stored connection as a worker would, with the keyring.
     pub(crate) async fn change(&self, name: &str, keys_file: &Path, change: impl FnOnce(&mut StoredConnection)) {
-        let keys_file = keys_file.to_owned();
-        let mut config = config::load(None).expect("the defaults are whole");
-        config.secrets.keys_file = keys_file;
-        let keyring = Keyring::load(&config.secrets).await.expect("a keyring");
-        let store = Store::new(self.own.clone(), Arc::new(keyring));
+        let store = self.store(keys_file).await;
         let key = ConnectionKey::parse(ACCOUNT, INTEGRATION, name).expect("names");
         let mut stored = store.stored_connection(&key).await.expect("readable").expect("the connection is stored");
         change(&mut stored);
@@ -126,6 +122,18 @@ impl Bus {
         let subject = self.kept(name).await.0.subject;
         let sent = self.jetstream.publish_with_headers(subject, headers, value).await;
         sent.expect("sent").await.expect("the bucket takes it");
+    }
+
+    /// A stored connection, opened with the keyring.
+    pub(crate) async fn stored(&self, name: &str, keys_file: &Path) -> StoredConnection {
+        let key = ConnectionKey::parse(ACCOUNT, INTEGRATION, name).expect("names");
+        self.store(keys_file).await.stored_connection(&key).await.expect("readable").expect("the connection is stored")
+    }
+
+    async fn store(&self, keys_file: &Path) -> Store {
+        let mut config = config::load(None).expect("the defaults are whole");
+        keys_file.clone_into(&mut config.secrets.keys_file);
+        Store::new(self.own.clone(), Arc::new(Keyring::load(&config.secrets).await.expect("a keyring")))
     }
 
     /// Makes a connection's past longer by that many seconds, and so what is left of its future shorter.

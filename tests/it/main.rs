@@ -52,6 +52,9 @@ mod fleet;
 mod grants;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod grants_model;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_clients;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

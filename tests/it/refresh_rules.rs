@@ -148,7 +148,8 @@ async fn d9_a_refresh_refused_by_a_full_queue_is_queued_once_it_has_room() {
 
 #[tokio::test]
 async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
-    let world = World::with(Provider::start(|number, _| tokens(number, 3600)).await).await;
+    let provider = Provider::start(|number, _| tokens(number, 3600)).await;
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
     connect(&world).await;
     let bus = Bus::of(&world.tokenbus.nats).await;
     // A command that no worker can read.
@@ -159,6 +160,15 @@ async fn d9_an_abandoned_refresh_is_scheduled_again_and_has_an_event() {
     assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, 1, "there is a new schedule");
     eventually("the queue is empty again", async || bus.info("OAUTH_COMMANDS").await.state.messages == 0).await;
     assert_eq!(world.provider.received().len(), 1);
+    // The person logs in again; then the refresh can be sent again.
+    connect(&world).await;
+    let listed = world.tokenbus.tool(&["dead", "list", "--json"]).await;
+    let letter: Value = serde_json::from_str(listed.lines().next().expect("a letter")).expect("JSON");
+    let said = world.tokenbus.tool(&["dead", "retry", &letter["number"].to_string()]).await;
+    assert!(said.contains("sent again"), "{said}");
+    eventually("the refresh is done", async || !bus.events("refreshed").await.is_empty()).await;
+    assert_eq!(bus.events("refreshed").await[0]["actor"], "cli");
+    assert!(world.tokenbus.tool(&["dead", "list"]).await.contains("no dead letters"));
 }
 
 #[tokio::test]
