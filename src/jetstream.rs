@@ -8,6 +8,7 @@ mod connect;
 mod error;
 mod header;
 pub(crate) mod kv;
+pub(crate) mod pull;
 pub(crate) mod reader;
 pub(crate) mod receiver;
 mod stream;

@@ -7,7 +7,7 @@
 //! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
 //! - [`bus_clock`]: the bus's time.
-//! - [`high_water`], [`quarantine`], [`permissions`]: checks at a start and while running.
+//! - [`high_water`], [`permissions`]: checks at a start and while running.
 //! - [`ask_workers`]: questions that every worker answers.
 
 pub(crate) mod ask_workers;
@@ -19,7 +19,6 @@ pub(crate) mod form;
 pub(crate) mod high_water;
 pub(crate) mod outgoing;
 pub(crate) mod permissions;
-pub(crate) mod quarantine;
 pub(crate) mod records;
 pub(crate) mod replies;
 pub(crate) mod schedule;

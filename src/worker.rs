@@ -28,13 +28,17 @@ use tokio_util::task::TaskTracker;
 use self::background::{due, periodic_checks, queues, repair, room, webhooks};
 use self::context::Context;
 pub(crate) use self::prepare::{PrepareError, prepare};
+use crate::jetstream::ConnectError;
+use crate::protocol::commands as queue;
 use crate::subject::Verb;
 
 /// Runs until `stop` is cancelled, then takes no more commands and waits for those in progress.
-pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
+pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let tasks = TaskTracker::new();
-    for verb in Verb::ALL {
-        tasks.spawn(consumer::run(Arc::clone(&context), verb, stop.clone()));
+    let (pulling, pulls) = queue::pulls(&context.nats, &context.config.nats)?;
+    tasks.spawn(pulling.run(stop.clone()));
+    for of_verb in Verb::ALL.into_iter().zip(pulls) {
+        tasks.spawn(consumer::run(Arc::clone(&context), of_verb, stop.clone()));
     }
     for receiver in &context.receivers {
         tasks.spawn(webhooks::run(Arc::clone(&context), Arc::clone(receiver), stop.clone()));
@@ -46,4 +50,5 @@ pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) {
     tasks.spawn(periodic_checks::run(context, stop));
     tasks.close();
     tasks.wait().await;
+    Ok(())
 }

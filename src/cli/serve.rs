@@ -145,7 +145,8 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         let (replies, nats) = (context.replies.clone(), context.nats.clone());
         let work = async {
             let calls = rpc::serve(Arc::clone(&context), stop.clone());
-            tokio::join!(calls, worker::run(Arc::clone(&context), stop)).0
+            let (calls, commands) = tokio::join!(calls, worker::run(Arc::clone(&context), stop));
+            calls.and(commands)
         };
         tokio::select! {
             ended = work => ended.map_err(PrepareError::Calls),

@@ -220,6 +220,11 @@ impl Nats {
         sent.map_err(NatsError::away_because("cannot publish a message"))
     }
 
+    /// The client library's context, for messages that it did not receive itself.
+    pub(super) fn context(&self) -> jetstream::Context {
+        self.jetstream.clone()
+    }
+
     /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s.
     #[must_use]
     pub(crate) fn is_connected(&self) -> bool {

@@ -1,9 +1,13 @@
-//! Receives messages without their headers.
+//! Receives messages that anyone may have published.
 //!
 //! async-nats 0.51 panics at some headers, such as a lone carriage return, and ends the connection at others and at subjects
-//! that are not UTF-8. A publisher can send them all. A server strips the headers from what it delivers to a connection that
-//! declares `"headers": false`, which the client library cannot declare. So this connection receives what others may publish,
-//! and nothing in a message can end it; answers go out on the ordinary connection.
+//! that are not UTF-8. A publisher can send them all. So this connection receives what others may publish, and nothing in a
+//! message can end it; answers go out on the ordinary connection.
+//!
+//! - A receiver of calls declares `"headers": false`, which the client library cannot declare. The server then strips the
+//!   headers from what it delivers.
+//! - A receiver of commands ([`Receiver::for_requests`]) gets headers as the bytes that the publisher wrote, and sends the
+//!   requests for commands itself.
 //!
 //! Delivery is at most once. [`Receiver::run`] reconnects, and at its end hands over all messages that the server had sent.
 
@@ -14,11 +18,12 @@ use std::time::Duration;
 
 use async_nats::ServerAddr;
 use futures_util::SinkExt as _;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use self::login::{Connection, ReceiveError, connect, next};
+use self::login::{Connection, Modes, ReceiveError, connect, next};
 use self::wire::Op;
 pub(crate) use self::wire::Received;
 use super::client::{CONNECTION_TIMEOUT, PING_INTERVAL};
@@ -44,6 +49,42 @@ pub(crate) struct Receiver {
     servers: Vec<ServerAddr>,
     transport: Transport,
     subscriptions: Vec<Subscription>,
+    /// None for a connection that only subscribes.
+    requests: Option<Requests>,
+}
+
+/// The receiver's end of a [`Link`].
+struct Requests {
+    lines: mpsc::UnboundedReceiver<String>,
+    connected: watch::Sender<bool>,
+}
+
+/// Sends requests on a receiver's connection, so that the server knows the subscription for the answer before the request.
+#[derive(Debug, Clone)]
+pub(crate) struct Link {
+    lines: mpsc::UnboundedSender<String>,
+    connected: watch::Receiver<bool>,
+}
+
+impl Link {
+    /// Sends lines of the protocol. They are dropped while the receiver is not connected.
+    pub(crate) fn send(&self, lines: String) {
+        // The receiver has ended: so has its connection.
+        let _ = self.lines.send(lines);
+    }
+
+    /// Waits until the receiver is connected and the server knows its subscriptions. Returns false after
+    /// [`CONNECTION_TIMEOUT`].
+    pub(crate) async fn connected(&mut self) -> bool {
+        let connected = self.connected.wait_for(|connected| *connected);
+        tokio::time::timeout(CONNECTION_TIMEOUT, connected).await.is_ok_and(|connected| connected.is_ok())
+    }
+
+    /// Waits until the connection has been lost.
+    pub(crate) async fn lost(&mut self) {
+        // An error means that the receiver has ended.
+        let _ = self.connected.wait_for(|connected| !connected).await;
+    }
 }
 
 /// How a connection ended.
@@ -65,7 +106,23 @@ impl Receiver {
         let transport = transport(settings, &servers)?;
         let servers = servers.iter().map(|server| server.parse()).collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|source| ConnectError::Address { url: settings.url.clone(), source })?;
-        Ok(Self { settings: settings.clone(), name: name.to_owned(), servers, transport, subscriptions })
+        let (settings, name) = (settings.clone(), name.to_owned());
+        Ok(Self { settings, name, servers, transport, subscriptions, requests: None })
+    }
+
+    /// A receiver that gets headers, and sends requests.
+    ///
+    /// # Errors
+    /// As [`Receiver::new`].
+    pub(crate) fn for_requests(
+        settings: &config::Nats,
+        name: &str,
+        subscriptions: Vec<Subscription>,
+    ) -> Result<(Self, Link), ConnectError> {
+        let ((sender, lines), (report, connected)) = (mpsc::unbounded_channel(), watch::channel(false));
+        let mut receiver = Self::new(settings, name, subscriptions)?;
+        receiver.requests = Some(Requests { lines, connected: report });
+        Ok((receiver, Link { lines: sender, connected }))
     }
 
     /// Calls `handle` with each message until `stop`. While `handle` runs no other message is read.
@@ -73,7 +130,9 @@ impl Receiver {
         let mut tries = 0;
         loop {
             let began = Instant::now();
-            match self.receive(tries, &mut handle, &stop).await {
+            let ended = self.receive(tries, &mut handle, &stop).await;
+            self.report_connected(false);
+            match ended {
                 Ok(Ended::Stopped) => return,
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
                 Err(error) if tries == 0 || tries.is_power_of_two() => {
@@ -100,7 +159,8 @@ impl Receiver {
         let start = usize::from(u16::from_be_bytes(system::random()));
         let server = self.servers.get((start + tries) % self.servers.len()).ok_or(ReceiveError::Closed)?.clone();
         let tls_required = self.transport == Transport::Tls || server.tls_required();
-        let connecting = connect(&self.settings, &self.name, &server, tls_required);
+        let modes = Modes { tls_required, headers: self.requests.is_some() };
+        let connecting = connect(&self.settings, &self.name, &server, modes);
         let connected = tokio::select! {
             () = stop.cancelled() => return Ok(Ended::Stopped),
             connected = tokio::time::timeout(CONNECTION_TIMEOUT, connecting) => connected,
@@ -119,6 +179,10 @@ impl Receiver {
             let op = tokio::select! {
                 () = stop.cancelled() => break,
                 op = next(&mut connection) => op?,
+                Some(lines) = next_request(&mut self.requests) => {
+                    connection.send(lines.as_bytes()).await?;
+                    continue;
+                }
                 _ = ping.tick() => {
                     if silent == MAX_SILENT_PINGS {
                         return Err(ReceiveError::Silent);
@@ -131,7 +195,10 @@ impl Receiver {
             match op {
                 Op::Message(message) => handle(message),
                 Op::Ping => connection.send(&b"PONG\r\n"[..]).await?,
-                Op::Pong => silent = 0,
+                Op::Pong => {
+                    silent = 0;
+                    self.report_connected(true);
+                }
                 Op::Info(info) => {
                     self.learn_servers(&info.connect_urls);
                     if info.lame_duck_mode {
@@ -170,6 +237,15 @@ impl Receiver {
         tokio::time::timeout(DRAIN_TIMEOUT, rest).await.unwrap_or(Err(ReceiveError::Silent))
     }
 
+    /// Tells the [`Link`]. Requests of an earlier connection are dropped: their senders no longer wait.
+    fn report_connected(&mut self, is_connected: bool) {
+        let Some(requests) = &mut self.requests else { return };
+        if *requests.connected.borrow() != is_connected {
+            while requests.lines.try_recv().is_ok() {}
+            requests.connected.send_replace(is_connected);
+        }
+    }
+
     /// Adds servers of the cluster that the settings do not name.
     fn learn_servers(&mut self, urls: &[String]) {
         if self.transport == Transport::Listed {
@@ -180,5 +256,13 @@ impl Receiver {
                 self.servers.push(server);
             }
         }
+    }
+}
+
+/// The next lines to send.
+async fn next_request(requests: &mut Option<Requests>) -> Option<String> {
+    match requests {
+        Some(requests) => requests.lines.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig, PullConsumer};
+use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig};
 use async_nats::jetstream::context::{CreateStreamError, GetStreamErrorKind, UpdateStreamError};
 use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, Stream};
 
@@ -75,12 +75,6 @@ impl Nats {
         config: C,
     ) -> Result<Consumer<C>, ConsumerError> {
         self.jetstream().create_consumer_on_stream(config, stream).await
-    }
-
-    pub(crate) async fn pull_consumer(&self, stream: &str, name: &str) -> Result<PullConsumer, NatsError> {
-        self.require_connected()?;
-        let found = self.jetstream().get_consumer_from_stream(name, stream).await;
-        found.map_err(NatsError::away_because("cannot look up a consumer"))
     }
 
     /// Deletes all messages of a subject.

@@ -26,14 +26,13 @@ const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProviderAnswer {
     /// HTTP status.
-    #[serde(rename = "provider_status")]
-    pub status: u16,
+    pub provider_status: u16,
     /// The provider's own error code.
-    #[serde(rename = "provider_error", default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_error: Option<String>,
     /// The provider's description.
-    #[serde(rename = "provider_detail", default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_detail: Option<String>,
 }
 
 impl ProviderAnswer {
@@ -46,9 +45,9 @@ impl ProviderAnswer {
         }
         let clean = |text: String, most| Some(cleaner.clean(&text, most)).filter(|text| !text.is_empty());
         Self {
-            status,
-            error: error_of(&answer).and_then(|text| clean(text, MAX_ERROR)),
-            detail: detail_of(&answer).and_then(|text| clean(text, MAX_DETAIL)),
+            provider_status: status,
+            provider_error: error_of(&answer).and_then(|text| clean(text, MAX_ERROR)),
+            provider_detail: detail_of(&answer).and_then(|text| clean(text, MAX_DETAIL)),
         }
     }
 }

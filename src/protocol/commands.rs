@@ -11,14 +11,17 @@
 use std::time::Duration;
 
 use async_nats::client::Request;
-use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer, pull};
+use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
 use async_nats::jetstream::{AckKind, Message};
+use futures_util::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Envelope;
+use crate::config;
+use crate::jetstream::pull::{Pulling, Pulls};
 use crate::jetstream::reader::{Reader, Selection, Stored};
-use crate::jetstream::{Nats, NatsError, headers};
+use crate::jetstream::{ConnectError, Nats, NatsError, headers};
 use crate::protocol::topology;
 use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 use crate::webhook::Receiver;
@@ -52,12 +55,12 @@ pub(crate) async fn webhook_consumer(nats: &Nats, receiver: &Receiver) -> Result
     created.map_err(|source| NatsError::Consumer { name, source })
 }
 
-/// Looks up a verb's consumer.
-pub(crate) async fn consumer(nats: &Nats, verb: Verb) -> Result<PullConsumer, NatsError> {
-    nats.pull_consumer(OAUTH_COMMANDS, verb.as_str()).await
+/// Prepares the pulls of commands, one for each of [`Verb::ALL`]. Gateways publish commands, with any headers.
+pub(crate) fn pulls(nats: &Nats, settings: &config::Nats) -> Result<(Pulling, Vec<Pulls>), ConnectError> {
+    Pulling::new(nats, settings, OAUTH_COMMANDS, &Verb::ALL.map(Verb::as_str))
 }
 
-/// Requests up to `limit` commands. The batch ends when they have arrived or `expires` has passed.
+/// Requests up to `limit` messages that workers have published. The batch ends when they have arrived or `expires` has passed.
 ///
 /// `expires` is short because pulls have no heartbeats: in async-nats 0.51 a batch that has received a heartbeat is not
 /// woken by later messages, which then wait for the batch's end. Without heartbeats nothing tells a pull that a restarted
@@ -67,11 +70,12 @@ pub(crate) async fn pull(
     consumer: &PullConsumer,
     limit: usize,
     expires: Duration,
-) -> Result<pull::Batch, NatsError> {
+) -> Result<impl Stream<Item = Result<Message, NatsError>> + use<>, NatsError> {
     // The client would send the request after it reconnects. It would then take commands for a batch that nothing reads.
     nats.require_connected()?;
     let batch = consumer.batch().max_messages(limit).expires(expires);
-    batch.messages().await.map_err(NatsError::away_because("cannot pull commands"))
+    let batch = batch.messages().await.map_err(NatsError::away_because("cannot pull messages"))?;
+    Ok(batch.map_err(|error| NatsError::away_because("a pull ended early")(error)))
 }
 
 /// Returns the id of the command that the queue holds for this subject, also while a worker runs it.
@@ -106,7 +110,7 @@ pub(crate) async fn dead_letter(
     store_letter(nats, &letter, &format!("{}.{}.{}", info.stream, info.consumer, info.stream_sequence)).await
 }
 
-pub(super) async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &str) -> Result<(), NatsError> {
+async fn store_letter(nats: &Nats, letter: &DeadLetter, message_id: &str) -> Result<(), NatsError> {
     let to = subject::dead_letter(&letter.subject);
     let body = serde_json::to_vec(letter).map_err(NatsError::unreadable)?;
     nats.publish(&to, headers(Some(message_id)), body.into()).await.map(drop)

@@ -32,6 +32,12 @@ pub(crate) fn message_delete(stream: &str) -> String {
     format!("$JS.API.STREAM.MSG.DELETE.{stream}")
 }
 
+/// Request for the next messages of a consumer.
+#[must_use]
+pub(crate) fn consumer_next(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
+}
+
 /// Request for several messages of a stream at once. Any replica may answer.
 #[must_use]
 pub(crate) fn direct_get(stream: &str) -> String {

@@ -6,19 +6,19 @@
 //!   its ack wait runs out, although another worker may have a free one.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::PullConsumer;
-use futures_util::StreamExt as _;
-use tokio::sync::Semaphore;
+use futures_util::{Stream, StreamExt as _};
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::jetstream::{Nats, NatsError};
-use crate::protocol::commands as queue;
+use crate::jetstream::NatsError;
+use crate::jetstream::pull::Pulls;
 use crate::subject::Verb;
 use crate::worker::background::queues;
 use crate::worker::context::{Context, Shares};
@@ -26,7 +26,7 @@ use crate::worker::delivery;
 use crate::worker::restart::run_until_stopped;
 
 /// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull, and the worker
-/// notices that only when this time is over (see [`queue::pull`]).
+/// notices that only when this time is over.
 pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(5);
 /// Interval at which a waiting pull looks at the clock.
 const LOOK: Duration = Duration::from_millis(250);
@@ -35,33 +35,31 @@ const LOOK: Duration = Duration::from_millis(250);
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
 /// Takes commands of one verb until `stop` is cancelled, then waits for those in progress.
-pub(super) async fn run(context: Arc<Context>, verb: Verb, stop: CancellationToken) {
+pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), stop: CancellationToken) {
     let concurrency = context.config.worker.concurrency;
     let puller = match verb {
         // Those that have no share yet wait in memory.
         Verb::Exchange | Verb::Revoke => Puller::new(Shares::in_memory(concurrency)),
         Verb::Refresh | Verb::Put | Verb::Delete => Puller::new(concurrency),
     };
-    run_until_stopped(&stop, &format!("take commands ({verb})"), || take_commands(&context, verb, &puller)).await;
+    // Never waited for: a try begins after the one before.
+    let pulls = Mutex::new(pulls);
+    let take = async || take_commands(&context, &mut *pulls.lock().await, &puller).await;
+    run_until_stopped(&stop, &format!("take commands ({verb})"), take).await;
     if !puller.drain(context.config.worker.drain).await {
         warn!(%verb, "stopped with commands in progress; the server delivers them again to other workers");
     }
 }
 
 /// Pulls until a pull fails.
-async fn take_commands(context: &Arc<Context>, verb: Verb, puller: &Puller) -> NatsError {
-    let nats = &context.nats;
-    let consumer = match queue::consumer(nats, verb).await {
-        Ok(consumer) => consumer,
-        Err(error) => return queues::check_after(context, error),
-    };
+async fn take_commands(context: &Arc<Context>, pulls: &mut Pulls, puller: &Puller) -> NatsError {
     let process = |message, since| {
         let context = Arc::clone(context);
         async move { delivery::process(&context, message, since).await }
     };
     loop {
         context.clock.usable().await;
-        if let Err(error) = puller.pull(nats, &consumer, process).await {
+        if let Err(error) = puller.pull(async |limit| pulls.pull(limit, PULL_EXPIRES).await, process).await {
             return queues::check_after(context, error);
         }
     }
@@ -80,13 +78,13 @@ impl Puller {
 
     /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull, with a time at which the
     /// message had not been delivered yet.
-    pub(super) async fn pull<H>(
+    pub(super) async fn pull<B, H>(
         &self,
-        nats: &Nats,
-        consumer: &PullConsumer,
+        request: impl AsyncFnOnce(usize) -> Result<B, NatsError>,
         handle: impl Fn(Message, Instant) -> H,
     ) -> Result<(), NatsError>
     where
+        B: Stream<Item = Result<Message, NatsError>>,
         H: Future<Output = ()> + Send + 'static,
     {
         drop(self.permits.acquire().await);
@@ -94,7 +92,7 @@ impl Puller {
         let mut since = Instant::now();
         let mut seen = since;
         let mut is_late = false;
-        let mut batch = queue::pull(nats, consumer, limit, PULL_EXPIRES).await?;
+        let mut batch = pin!(request(limit).await?);
         loop {
             let next = tokio::time::timeout(LOOK, batch.next()).await;
             let now = Instant::now();
@@ -107,7 +105,7 @@ impl Puller {
             since = if is_late { since } else { now };
             let Ok(next) = next else { continue };
             let Some(message) = next else { return Ok(()) };
-            let message = message.map_err(NatsError::away_because("a pull ended early"))?;
+            let message = message?;
             let Ok(permit) = Arc::clone(&self.permits).acquire_owned().await else { return Ok(()) };
             let handled = handle(message, waited_since);
             self.in_progress.spawn(async move {

@@ -49,6 +49,8 @@ pub(super) struct Job {
 pub(super) enum UnreadableCommand {
     #[error(transparent)]
     Subject(#[from] NameError),
+    #[error("its headers cannot be read")]
+    Headers,
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error(transparent)]
@@ -66,8 +68,9 @@ impl Job {
         shows_address: bool,
     ) -> Result<(Self, Work), UnreadableCommand> {
         let subject = CommandSubject::parse(&message.subject)?;
+        let headers = message.headers.as_ref().ok_or(UnreadableCommand::Headers)?;
         let envelope = Envelope::parse(&message.payload)?;
-        let header = |name| message.headers.as_ref().map_or("", |headers| crate::jetstream::header(headers, name));
+        let header = |name| crate::jetstream::header(headers, name);
         let opened = keyring.open_order(header(HEADER_SENDER), &envelope.sealed)?;
         let from_worker = header(HEADER_SENDER) == keyring.seal_to();
         let traceparent = header(HEADER_TRACEPARENT).chars().take(64).collect();

@@ -1,12 +1,10 @@
 //! What a worker needs before it takes its first command: permissions, streams and buckets, consumers, keys.
 
-use tracing::error;
-
 use crate::config::Config;
 use crate::jetstream::ConnectError;
+use crate::protocol::commands as queue;
 use crate::protocol::permissions::{self, PermissionError};
 use crate::protocol::topology::{self, TopologyError};
-use crate::protocol::{commands as queue, quarantine};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
 use crate::worker::clock;
@@ -67,19 +65,10 @@ pub(super) fn sizes(config: &Config) -> topology::Sizes {
     topology::Sizes::of(config)
 }
 
-/// Creates the consumers, and removes commands that would break their connections.
+/// Creates the consumers.
 pub(super) async fn make_ready(context: &Context) -> Result<(), StoreError> {
     for verb in Verb::ALL {
         queue::declare_consumer(&context.nats, verb).await?;
-    }
-    quarantine_commands(context).await
-}
-
-/// Moves unreadable commands to the dead letters. Delivered, each would end the connection of its worker.
-pub(super) async fn quarantine_commands(context: &Context) -> Result<(), StoreError> {
-    let found = quarantine::quarantine(&context.nats, context.clock.now()).await?;
-    if found > 0 {
-        error!("gave up {found} commands with unreadable subjects or headers; see `tokenbus dead list`");
     }
     Ok(())
 }

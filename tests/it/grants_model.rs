@@ -116,8 +116,7 @@ impl Both {
         let mut config = self.world.config();
         let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
         match new {
-            ModelConfig::Missing => panic!("no step deletes the config"),
-            ModelConfig::Fits => {}
+            ModelConfig::Fits | ModelConfig::Missing => {}
             ModelConfig::Other => config["token_url"] = json!(format!("{}/token", self.other.url)),
         }
         self.world.tokenbus.configure(&config).await;

@@ -105,8 +105,6 @@ mod key_scopes;
 mod latency;
 #[cfg(test)]
 mod layout;
-#[cfg(feature = "failpoints")]
-#[cfg(test)]
 mod left_out;
 #[cfg(test)]
 mod marks;
@@ -172,7 +170,6 @@ mod refresh_rules;
 mod refresh_stopped;
 #[cfg(test)]
 mod refused;
-#[cfg(test)]
 mod revocations;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Connects to a server with the logins and TLS modes that the client library supports, but without headers.
+//! Connects to a server with the logins and TLS modes that the client library supports, with headers or without.
 
 use std::io;
 use std::sync::Arc;
@@ -45,12 +45,20 @@ pub(super) enum ReceiveError {
     Silent,
 }
 
+/// The declarations of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Modes {
+    pub(super) tls_required: bool,
+    /// Without it the server strips the headers from what it delivers, and cannot report missing responders either.
+    pub(super) headers: bool,
+}
+
 /// Connects and logs in.
 pub(super) async fn connect(
     settings: &config::Nats,
     name: &str,
     server: &ServerAddr,
-    tls_required: bool,
+    modes: Modes,
 ) -> Result<(ServerInfo, Connection), ReceiveError> {
     let stream = TcpStream::connect((server.host(), server.port())).await?;
     stream.set_nodelay(true)?;
@@ -58,15 +66,14 @@ pub(super) async fn connect(
     let Op::Info(info) = next(&mut plain).await? else { return Err(ReceiveError::Closed) };
     // The server sends nothing between INFO and CONNECT, so no bytes are lost here.
     let stream = plain.into_inner();
-    let stream = if tls_required || info.tls_required {
+    let stream = if modes.tls_required || info.tls_required {
         let host = ServerName::try_from(server.host().to_owned())?;
         Either::Right(TlsConnector::from(Arc::new(tls(settings).await?)).connect(host, stream).await?)
     } else {
         Either::Left(stream)
     };
     let mut connection = Framed::new(stream, Wire::default());
-    let login =
-        serde_json::to_string(&login(settings, name, &info.nonce, tls_required).await?).map_err(io::Error::from)?;
+    let login = serde_json::to_string(&login(settings, name, &info.nonce, modes).await?).map_err(io::Error::from)?;
     connection.send(format!("CONNECT {login}\r\nPING\r\n").as_bytes()).await?;
     match next(&mut connection).await? {
         Op::Pong => Ok((*info, connection)),
@@ -82,12 +89,7 @@ where
     Ok(connection.next().await.ok_or(ReceiveError::Closed)??)
 }
 
-async fn login(
-    settings: &config::Nats,
-    name: &str,
-    nonce: &str,
-    tls_required: bool,
-) -> Result<ConnectInfo, ReceiveError> {
+async fn login(settings: &config::Nats, name: &str, nonce: &str, modes: Modes) -> Result<ConnectInfo, ReceiveError> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     let mut login = ConnectInfo {
         verbose: false,
@@ -100,13 +102,12 @@ async fn login(
         lang: "rust".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: Protocol::Dynamic,
-        tls_required,
+        tls_required: modes.tls_required,
         user: given(&settings.user),
         pass: given(settings.password.expose()),
         auth_token: None,
-        // The server strips headers from what it delivers. Without them it cannot report missing responders either.
-        headers: false,
-        no_responders: false,
+        headers: modes.headers,
+        no_responders: modes.headers,
     };
     if !settings.creds.as_os_str().is_empty() {
         let text = read(&settings.creds).await?;

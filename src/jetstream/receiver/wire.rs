@@ -1,4 +1,4 @@
-//! The lines that a NATS server sends to a connection without headers, and the client's answers to them.
+//! The lines that a NATS server sends to a connection that publishes nothing, and the client's answers to them.
 
 use std::io;
 
@@ -20,6 +20,8 @@ pub(crate) struct Received {
     pub(crate) subject: String,
     /// Missing also if it is not UTF-8: no answer could be sent there.
     pub(crate) reply: Option<String>,
+    /// The block of headers as its publisher wrote it; empty if there is none, or if the connection receives none.
+    pub(crate) headers: Bytes,
     pub(crate) payload: Bytes,
 }
 
@@ -38,6 +40,9 @@ struct Head {
     subscription: usize,
     subject: String,
     reply: Option<String>,
+    /// Bytes of the headers.
+    headers: usize,
+    /// Bytes of headers and payload.
     bytes: usize,
 }
 
@@ -58,10 +63,11 @@ impl Decoder for Wire {
                     self.head = Some(head);
                     return Ok(None);
                 }
-                let payload = read.split_to(head.bytes).freeze();
+                let headers = read.split_to(head.headers).freeze();
+                let payload = read.split_to(head.bytes - head.headers).freeze();
                 read.advance(2);
-                let Head { subscription, subject, reply, bytes: _ } = head;
-                return Ok(Some(Op::Message(Received { subscription, subject, reply, payload })));
+                let Head { subscription, subject, reply, headers: _, bytes: _ } = head;
+                return Ok(Some(Op::Message(Received { subscription, subject, reply, headers, payload })));
             }
             let Some(end) = read.iter().position(|byte| *byte == b'\n') else {
                 return if read.len() > MAX_LINE { Err(malformed("a line is too long")) } else { Ok(None) };
@@ -70,7 +76,8 @@ impl Decoder for Wire {
             let line = line.trim_ascii_end();
             let (name, rest) = line.split_at(line.iter().position(|byte| *byte == b' ').unwrap_or(line.len()));
             match name {
-                b"MSG" => self.head = Some(head(rest)?),
+                b"MSG" => self.head = Some(head(rest, false)?),
+                b"HMSG" => self.head = Some(head(rest, true)?),
                 b"PING" => return Ok(Some(Op::Ping)),
                 b"PONG" => return Ok(Some(Op::Pong)),
                 b"INFO" => return Ok(Some(Op::Info(serde_json::from_slice(rest)?))),
@@ -91,23 +98,29 @@ impl Encoder<&[u8]> for Wire {
     }
 }
 
-/// Parses `<subject> <subscription> [reply] <bytes>`.
-fn head(rest: &[u8]) -> io::Result<Head> {
-    let parts: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|part| !part.is_empty()).collect();
-    let (subject, subscription, reply, bytes) = match parts[..] {
-        [subject, subscription, bytes] => (subject, subscription, None, bytes),
-        [subject, subscription, reply, bytes] => (subject, subscription, Some(reply), bytes),
+/// Parses `<subject> <subscription> [reply] [bytes of the headers] <bytes>`.
+fn head(rest: &[u8], has_headers: bool) -> io::Result<Head> {
+    let mut parts: Vec<&[u8]> = rest.split(|byte| *byte == b' ').filter(|part| !part.is_empty()).collect();
+    let bytes = parts.pop().unwrap_or_default();
+    let headers = if has_headers { parts.pop().unwrap_or_default() } else { b"0" };
+    let (subject, subscription, reply) = match parts[..] {
+        [subject, subscription] => (subject, subscription, None),
+        [subject, subscription, reply] => (subject, subscription, Some(reply)),
         _ => return Err(malformed("a message with other fields than expected")),
     };
     let number = |text| std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
-    let (Some(subscription), Some(bytes)) = (number(subscription), number(bytes)) else {
+    let (Some(subscription), Some(headers), Some(bytes)) = (number(subscription), number(headers), number(bytes))
+    else {
         return Err(malformed("a message without its subscription or size"));
     };
     if bytes > MAX_PAYLOAD {
         return Err(malformed("a message that is too large"));
     }
+    if headers > bytes {
+        return Err(malformed("a message that is shorter than its headers"));
+    }
     let reply = reply.and_then(|reply| std::str::from_utf8(reply).ok()).map(str::to_owned);
-    Ok(Head { subscription, subject: String::from_utf8_lossy(subject).into_owned(), reply, bytes })
+    Ok(Head { subscription, subject: String::from_utf8_lossy(subject).into_owned(), reply, headers, bytes })
 }
 
 fn malformed(what: &'static str) -> io::Error {
@@ -149,6 +162,7 @@ mod tests {
             subscription,
             subject: subject.to_owned(),
             reply: reply.map(str::to_owned),
+            headers: Bytes::new(),
             payload: Bytes::from_static(payload),
         };
         check(b"MSG a.b 3 0\r\n\r\n", &received(3, "a.b", None, b""));
@@ -157,13 +171,22 @@ mod tests {
         check(b"PING\r\nMSG a 0 1\r\nx\r\n+OK\r\n", &received(0, "a", None, b"x"));
         check(b"MSG a.\xff 0 \xff 1\r\nx\r\n", &received(0, "a.\u{fffd}", None, b"x"));
         check("MSG a.\u{2003}b 0 r 1\r\nx\r\n".as_bytes(), &received(0, "a.\u{2003}b", Some("r"), b"x"));
+        let block = b"NATS/1.0\r\nx: a\rb\xff\r\n\r\n";
+        let message = [b"HMSG a 3 r 21 23\r\n", &block[..], b"{}\r\n"].concat();
+        check(&message, &Received { headers: Bytes::from_static(block), ..received(3, "a", Some("r"), b"{}") });
     }
 
     #[test]
     fn other_lines_are_errors() {
-        for line in
-            ["MSG a 0\r\n", "MSG a x 1\r\n", "MSG a 0 99999999999\r\n", "HMSG a 0 1 2\r\n", "INFO {\r\n", "\r\n"]
-        {
+        for line in [
+            "MSG a 0\r\n",
+            "MSG a x 1\r\n",
+            "MSG a 0 99999999999\r\n",
+            "HMSG a 0 1\r\n",
+            "HMSG a 0 2 1\r\n",
+            "INFO {\r\n",
+            "\r\n",
+        ] {
             let mut read = BytesMut::from(line.as_bytes());
             assert!(Wire::default().decode(&mut read).is_err(), "{line}");
         }

@@ -53,7 +53,7 @@ async fn take(context: &Context, consumer: &PullConsumer) -> Result<(), NatsErro
     while let Some(chunk) = chunks.next().await {
         let mut enqueued = Vec::new();
         for message in chunk {
-            enqueued.push(enqueue_and_ack(context, message.map_err(NatsError::away_because("a pull ended early"))?));
+            enqueued.push(enqueue_and_ack(context, message?));
         }
         for done in join_all(enqueued).await {
             done?;

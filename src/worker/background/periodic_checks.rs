@@ -1,8 +1,8 @@
-//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks,
-//! quarantines unreadable commands, and answers which keys this worker has.
+//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks, and
+//! answers which keys this worker has.
 //!
 //! Guarantees that a changed keyring file is in use within 5 s or at SIGHUP, and that a start has few entries to read. Runs
-//! every 5 s (keyring) and 30 s (marks, quarantine). If it does not run, the worker keeps its old keys, and the next start is
+//! every 5 s (keyring) and 30 s (marks). If it does not run, the worker keeps its old keys, and the next start is
 //! slower.
 
 use std::sync::Arc;
@@ -19,12 +19,11 @@ use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
 use crate::worker::clock;
 use crate::worker::context::Context;
-use crate::worker::prepare::quarantine_commands;
 use crate::worker::restart::run_until_stopped;
 
 /// Interval of checks of the keyring's file.
 const KEYRING_CHECK: Duration = Duration::from_secs(5);
-/// Keyring checks per check of high-water marks and queue.
+/// Keyring checks per check of high-water marks.
 const CHECKS_PER_CLEANUP: u32 = 6;
 
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -71,9 +70,6 @@ async fn run_checks(context: &Context) -> StoreError {
 async fn clean_up(context: &Context) {
     if let Err(error) = high_water::refresh_marks(&context.nats).await {
         warn!("cannot move the high-water marks: {error}");
-    }
-    if let Err(error) = quarantine_commands(context).await {
-        warn!("cannot check the queue for unreadable commands: {error}");
     }
 }
 

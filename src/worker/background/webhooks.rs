@@ -16,7 +16,7 @@ use crate::outcome::{MAX_WEBHOOK_DELIVERIES, backoff_webhook};
 use crate::protocol::commands as queue;
 use crate::system;
 use crate::webhook::Receiver;
-use crate::worker::consumer::Puller;
+use crate::worker::consumer::{PULL_EXPIRES, Puller};
 use crate::worker::context::Context;
 use crate::worker::restart::run_until_stopped;
 
@@ -42,7 +42,9 @@ async fn take_all(context: &Arc<Context>, receiver: &Arc<Receiver>, puller: &Pul
         async move { deliver(&context, &receiver, &message).await }
     };
     loop {
-        if let Err(error) = puller.pull(nats, &consumer, handle).await {
+        if let Err(error) =
+            puller.pull(async |limit| queue::pull(nats, &consumer, limit, PULL_EXPIRES).await, handle).await
+        {
             return error;
         }
     }

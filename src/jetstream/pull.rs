@@ -1,0 +1,153 @@
+//! Pulls messages that others may have published, on a connection that reads any headers.
+//!
+//! Each consumer has one subscription for all its pulls. The server delivers a message under the subject on which it was
+//! published, and reports the end of a pull under the pull's own inbox.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde_json::json;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::header::parse_headers;
+use super::receiver::{Link, Received, Receiver, Subscription};
+use super::{ConnectError, Nats, NatsError};
+use crate::{config, subject, system};
+
+/// Longest wait for the server's report that a pull has expired. Without the report the server has forgotten the pull.
+const REPORT_WAIT: Duration = Duration::from_secs(1);
+
+/// The connection for the pulls of some consumers.
+pub(crate) struct Pulling {
+    receiver: Receiver,
+    /// By number of the subscription.
+    senders: Vec<UnboundedSender<Received>>,
+}
+
+/// The pulls of one consumer, one at a time. They fail unless [`Pulling::run`] runs.
+pub(crate) struct Pulls {
+    nats: Nats,
+    /// Subject of the requests.
+    next: String,
+    inbox: String,
+    /// Number of the newest pull.
+    number: u64,
+    link: Link,
+    messages: UnboundedReceiver<Received>,
+}
+
+/// A pull in progress.
+struct Pull<'a> {
+    of: &'a mut Pulls,
+    /// Messages that may still arrive.
+    left: usize,
+    end: Instant,
+}
+
+impl Pulling {
+    /// # Errors
+    /// If an address in the settings cannot be read, or needs TLS.
+    pub(crate) fn new(
+        nats: &Nats,
+        settings: &config::Nats,
+        stream: &str,
+        consumers: &[&str],
+    ) -> Result<(Self, Vec<Pulls>), ConnectError> {
+        let inbox = |_: &&str| format!("{}.{}", settings.inbox_prefix(), system::random_id());
+        let inboxes: Vec<String> = consumers.iter().map(inbox).collect();
+        let subscription = |inbox| Subscription { subject: format!("{inbox}.*"), queue: None };
+        let subscriptions = inboxes.iter().map(subscription).collect();
+        let name = format!("tokenbus worker: {stream}");
+        let (receiver, link) = Receiver::for_requests(settings, &name, subscriptions)?;
+        let pulls = consumers.iter().zip(inboxes).map(|(consumer, inbox)| {
+            // Bounded by the limits of the pulls.
+            let (sender, messages) = unbounded_channel();
+            let next = subject::consumer_next(stream, consumer);
+            (sender, Pulls { nats: nats.clone(), next, inbox, number: 0, link: link.clone(), messages })
+        });
+        let (senders, pulls) = pulls.unzip();
+        Ok((Self { receiver, senders }, pulls))
+    }
+
+    /// Receives until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let Self { receiver, senders } = self;
+        let hand_over = |received: Received| {
+            if let Some(sender) = senders.get(received.subscription) {
+                // A consumer that takes no more messages leaves them to the next delivery.
+                let _ = sender.send(received);
+            }
+        };
+        receiver.run(hand_over, stop).await;
+    }
+}
+
+impl Pulls {
+    /// Requests up to `limit` messages. The stream ends when they have arrived or `expires` has passed. A message whose
+    /// headers no client library would write has none.
+    pub(crate) async fn pull(
+        &mut self,
+        limit: usize,
+        expires: Duration,
+    ) -> Result<impl Stream<Item = Result<Message, NatsError>>, NatsError> {
+        if !self.link.connected().await {
+            return Err(NatsError::not_sent("not connected for commands"));
+        }
+        // Late messages of an earlier pull: the time since which they have waited is unknown, so they are left to the
+        // next delivery.
+        while self.messages.try_recv().is_ok() {}
+        self.number += 1;
+        let question = json!({ "batch": limit, "expires": expires.as_nanos() }).to_string();
+        let (next, inbox) = (&self.next, self.report_subject());
+        self.link.send(format!("PUB {next} {inbox} {}\r\n{question}\r\n", question.len()));
+        let pull = Pull { of: self, left: limit, end: Instant::now() + expires + REPORT_WAIT };
+        Ok(unfold(pull, async |mut pull| Some((pull.next().await?, pull))))
+    }
+
+    /// The subject under which the server reports the end of the newest pull.
+    fn report_subject(&self) -> String {
+        format!("{}.{}", self.inbox, self.number)
+    }
+}
+
+impl Pull<'_> {
+    async fn next(&mut self) -> Option<Result<Message, NatsError>> {
+        while self.left > 0 {
+            let received = tokio::select! {
+                received = timeout_at(self.end, self.of.messages.recv()) => received.ok()??,
+                () = self.of.link.lost() => {
+                    self.left = 0;
+                    return Some(Err(NatsError::away("a pull lost its connection")));
+                }
+            };
+            if received.reply.is_some() {
+                self.left -= 1;
+                return Some(Ok(message(&self.of.nats, received)));
+            }
+            // Reports have no reply subject, and no payload.
+            if received.subject == self.of.report_subject() {
+                self.left = 0;
+                let is_over = ends_normally(&received.headers);
+                return (!is_over).then(|| Err(NatsError::away("the server ended a pull early")));
+            }
+        }
+        None
+    }
+}
+
+fn message(nats: &Nats, received: Received) -> Message {
+    let Received { subscription: _, subject, reply, headers, payload } = received;
+    let length = headers.len() + payload.len();
+    let (subject, reply, headers) = (subject.into(), reply.map(Into::into), parse_headers(&headers));
+    let message = async_nats::Message { subject, reply, payload, headers, status: None, description: None, length };
+    Message { message, context: nats.context() }
+}
+
+/// Returns true if the server reports that no message is there (404) or that the pull has expired (408).
+fn ends_normally(report: &[u8]) -> bool {
+    [b"NATS/1.0 404", b"NATS/1.0 408"].iter().any(|start| report.starts_with(*start))
+}
