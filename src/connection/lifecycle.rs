@@ -337,7 +337,7 @@ impl StoredConnection {
     /// The event that reports the connection's record.
     #[must_use]
     pub(crate) fn event(&self) -> EventKind {
-        let name = self.grant.record_event.as_deref().map(|name| serde_json::Value::from(name));
+        let name = self.grant.record_event.as_deref().map(serde_json::Value::from);
         let by_status = if self.connection.status == Status::Active {
             EventKind::Refreshed
         } else {

@@ -96,3 +96,31 @@ fn the_default_min_valid_is_at_most_half_the_lifetime() {
         assert_eq!(needed.as_secs(), seconds, "{lifetime} s");
     }
 }
+
+/// A connection and a failure as commit c68022c stored them: neither has the newer fields.
+#[test]
+fn a_connection_of_an_older_release_is_read_and_carries_on() {
+    use super::lifecycle::{Begin, Moment, Rules, begin};
+
+    let stored = serde_json::json!({
+        "access_token": "at", "token_type": "Bearer", "refresh_token": "rt", "expiry": "2001-09-09T02:46:40.000000+00:00",
+        "expires_in": 3600, "sequence": 7, "subject": "s", "modified": 1_000_000_000, "status": "active",
+        "issued_at": { "token_url": "https://x/token", "client_id": "c" }, "login_id": "l", "later": 1,
+        "refresh_failure": { "count": 3, "until": "2001-09-09T01:46:50Z", "status": 502, "reason": "provider_error" },
+    });
+    let stored: StoredConnection = serde_json::from_value(stored).unwrap();
+    assert_eq!(stored.grant, GrantFacts::default());
+    assert_eq!(stored.unknown, Map::from_iter([("later".to_owned(), Value::from(1))]), "and nothing of it is lost");
+    let (now, hour) = (Timestamp::from_second(1_000_003_300).unwrap(), Duration::from_hours(1));
+    let rules = Rules {
+        min_interval: Duration::ZERO,
+        give_up_after: hour,
+        default_expires_in: None,
+        refresh_token_lifetime: None,
+    };
+    let moment = Moment { now, jitter: 0.0, by_caller: false };
+    assert!(matches!(begin(&stored, 7, &moment, &rules), Begin::Send(_)));
+    assert!(stored.has_due_time());
+    let text = serde_json::to_string(&stored).unwrap();
+    assert!(!text.contains("reauthorization_warned") && text.contains("later"), "{text}");
+}

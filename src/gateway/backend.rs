@@ -4,6 +4,7 @@ mod command;
 mod error;
 mod outcome;
 mod ready;
+mod second_tries;
 mod session;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::outcome::Stage;
 pub(crate) use self::ready::NotReady;
+use self::second_tries::SecondTries;
 use self::session::{Answer, Sessions};
 use crate::call::{AdminCall, Call, Question};
 use crate::command::{Credential, Origin, WorkerReply};
@@ -37,9 +39,6 @@ use crate::subject::Account;
 const WORKER_WAIT: Duration = Duration::from_secs(2);
 /// Pause between these repetitions.
 const WORKER_RETRY: Duration = Duration::from_millis(50);
-/// Time without an answer after which a call that two workers may carry out goes to all workers. Far above the time of a read,
-/// so that few calls are sent twice, and far below [`READ_TIMEOUT`].
-const SECOND_TRY_AFTER: Duration = Duration::from_millis(1_500);
 /// Longest time for a call that only reads.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
@@ -87,6 +86,7 @@ pub struct Backend {
     deadline: Duration,
     last_check: Mutex<Option<ready::LastCheck>>,
     sessions: Sessions,
+    second_tries: SecondTries,
 }
 
 impl std::fmt::Debug for Backend {
@@ -99,7 +99,14 @@ impl Backend {
     /// `deadline` is the longest wait for the answer to a command. Answers arrive only while [`Backend::receive`] runs.
     #[must_use]
     pub fn new(nats: Nats, replies: Replies, deadline: Duration) -> Self {
-        Self { nats, replies, deadline, last_check: Mutex::new(None), sessions: Sessions::new(String::new()) }
+        Self {
+            nats,
+            replies,
+            deadline,
+            last_check: Mutex::new(None),
+            sessions: Sessions::new(String::new()),
+            second_tries: SecondTries::default(),
+        }
     }
 
     /// Accepts only this public curve key of the workers, unless it is empty: `nats.worker_key`.
@@ -130,7 +137,7 @@ impl Backend {
         // Boxed, because the future of a call is large.
         let first = Box::pin(self.ask(&first, context, body, timeout));
         let answer = match &again {
-            Some(again) => first_answer(first, Box::pin(self.ask(again, context, body, timeout))).await,
+            Some(again) => self.second_tries.answer(first, Box::pin(self.ask(again, context, body, timeout))).await,
             None => first.await,
         };
         match answer {
@@ -259,24 +266,6 @@ impl Backend {
             }
             pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
         }
-    }
-}
-
-/// Returns the answer of the first try, or of the second one, which begins after [`SECOND_TRY_AFTER`]. A second try that fails
-/// without an answer leaves the first one.
-async fn first_answer<T, E>(
-    mut first: impl Future<Output = Result<T, E>> + Unpin,
-    mut again: impl Future<Output = Result<T, E>> + Unpin,
-) -> Result<T, E> {
-    if let Ok(answer) = tokio::time::timeout(SECOND_TRY_AFTER, &mut first).await {
-        return answer;
-    }
-    tokio::select! {
-        answer = &mut first => answer,
-        answer = &mut again => match answer {
-            Ok(answer) => Ok(answer),
-            Err(_unanswered_or_refused) => first.await,
-        },
     }
 }
 

@@ -26,13 +26,14 @@ const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProviderAnswer {
     /// HTTP status.
-    pub provider_status: u16,
+    #[serde(rename = "provider_status")]
+    pub status: u16,
     /// The provider's own error code.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider_error: Option<String>,
+    #[serde(rename = "provider_error", default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// The provider's description.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider_detail: Option<String>,
+    #[serde(rename = "provider_detail", default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 impl ProviderAnswer {
@@ -45,9 +46,9 @@ impl ProviderAnswer {
         }
         let clean = |text: String, most| Some(cleaner.clean(&text, most)).filter(|text| !text.is_empty());
         Self {
-            provider_status: status,
-            provider_error: error_of(&answer).and_then(|text| clean(text, MAX_ERROR)),
-            provider_detail: detail_of(&answer).and_then(|text| clean(text, MAX_DETAIL)),
+            status,
+            error: error_of(&answer).and_then(|text| clean(text, MAX_ERROR)),
+            detail: detail_of(&answer).and_then(|text| clean(text, MAX_DETAIL)),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct NewRecord {
 
 /// [`NewRecord::name`] of a command's first record.
 pub(crate) const RECORD: &str = "record";
-/// The same of the tombstone that a deletion writes in place of its first one.
+/// [`NewRecord::name`] of the tombstone that a deletion writes in place of its first one.
 pub(crate) const OUTCOME: &str = "outcome";
 /// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens
 /// that a provider has just issued exist nowhere else.

@@ -88,17 +88,18 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     let done = match work {
         Work::Exchange { query, cookies, credential } => {
             let callback = exchange::Callback { query: &query, credential: credential.as_ref(), cookies: &cookies };
-            exchange::run(context, job, &callback).await
+            Box::pin(exchange::run(context, job, &callback)).await
         }
         Work::Refresh { .. } | Work::Revoke { .. } if !job.from_worker => {
             return Outcome::Reject("only workers may send this".to_owned());
         }
         Work::Refresh { actor, sequence, slot_reserved } => {
-            refresh::run(context, job, &refresh::Trigger { actor, sequence, slot_reserved }).await
+            let trigger = refresh::Trigger { actor, sequence, slot_reserved };
+            Box::pin(refresh::run(context, job, &trigger)).await
         }
         Work::Revoke { actor, login_id, keep_grant } => {
             let deletion = revoke::Deletion { actor: &actor, login_id: &login_id, keep_grant };
-            revoke::run(context, job, &deletion).await
+            Box::pin(revoke::run(context, job, &deletion)).await
         }
         Work::Put { credential, config } => configure::run(context, job, &credential, Change::Put(&config)).await,
         Work::Delete { credential } => configure::run(context, job, &credential, Change::Delete).await,

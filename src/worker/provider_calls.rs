@@ -87,13 +87,9 @@ impl NoTokens {
 
 /// Logs an answer without tokens.
 fn log(answer: &ProviderAnswer, what: &str) {
-    let ProviderAnswer { provider_status, provider_error, provider_detail } = answer;
-    warn!(
-        provider_status,
-        provider_error = provider_error.as_deref(),
-        provider_detail = provider_detail.as_deref(),
-        "{what}"
-    );
+    let ProviderAnswer { status, error, detail } = answer;
+    let (error, detail) = (error.as_deref(), detail.as_deref());
+    warn!(provider_status = status, provider_error = error, provider_detail = detail, "{what}");
 }
 
 /// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. Sends nothing once the lease is lost.

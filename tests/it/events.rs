@@ -100,8 +100,8 @@ async fn g2_each_kind_of_event_names_its_actor_reason_and_record() {
     }
     // The grant ends with a second refusal only.
     let failed = bus.events("refresh_failed").await;
-    let refused = failed.last().expect("a refresh was refused");
-    assert_eq!((&refused["reason"], &refused["sequence"]), (&json!("invalid_grant"), &refreshed["sequence"]));
+    let last = failed.last().expect("a refresh was refused");
+    assert_eq!((&last["reason"], &last["sequence"]), (&json!("invalid_grant"), &refreshed["sequence"]));
     let [connected, refreshed] = [connected.1, refreshed].map(|body| body["sequence"].clone());
     assert_eq!(bus.events("connected").await[0]["sequence"], connected);
     assert_eq!(bus.events("refreshed").await[0]["sequence"], refreshed);

@@ -234,9 +234,17 @@ async fn d8_a_config_that_does_not_fit_pauses_refreshes_until_one_fits() {
     changed[1]["token_url"] = json!(format!("{}/token", other.url));
     changed[2]["token_url"] = json!(format!("{}/token", other.url));
     changed[2]["refresh_url"] = json!(format!("{}/token", other.url));
-    for config in changed {
+    for (number, config) in changed.into_iter().enumerate() {
+        let before = grant.bus.last_sequence("OAUTH_COMMANDS").await;
         grant.world.tokenbus.configure(&config).await;
-        grant.due().await;
+        if number == 0 {
+            grant.due().await;
+        } else {
+            // The new config and, at once, the paused refresh.
+            let both = async || grant.bus.last_sequence("OAUTH_COMMANDS").await >= before + 2;
+            eventually("the paused refresh", both).await;
+            grant.idle().await;
+        }
         assert_eq!(state(&grant.read().await), ("active", "config_changed", "at-0"));
     }
     assert_eq!((grant.requests(), other.received().len()), (1, 0), "nothing was sent");

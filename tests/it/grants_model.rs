@@ -116,7 +116,8 @@ impl Both {
         let mut config = self.world.config();
         let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
         match new {
-            ModelConfig::Fits | ModelConfig::Missing => {}
+            ModelConfig::Missing => panic!("no step deletes the config"),
+            ModelConfig::Fits => {}
             ModelConfig::Other => config["token_url"] = json!(format!("{}/token", self.other.url)),
         }
         self.world.tokenbus.configure(&config).await;

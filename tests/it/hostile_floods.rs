@@ -1,11 +1,18 @@
 //! Floods of calls: other callers are answered as before.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::client::Request;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokenbus::Secret;
+use tokenbus::internals::command::Credential;
+use tokenbus::internals::gateway::{Backend, BackendError, Call, RequestContext};
+use tokio::task::JoinSet;
 
 use crate::fleet::{Fleet, INTEGRATION, Worker};
 use crate::latency::compare;
@@ -109,4 +116,59 @@ async fn h10_a_stopped_worker_fails_no_read() {
         assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
     }
     stopped.signal("CONT");
+}
+
+/// One read of the calm account's token by a gateway.
+async fn read(gateway: &Backend, key: &str) -> Result<(), BackendError> {
+    let credential = Some(Credential::new(Secret::new(format!("X-Api-Key {key}"))));
+    let context = RequestContext { credential, ..RequestContext::default() };
+    let question = json!({ "integration_id": INTEGRATION, "connection_id": "one" });
+    gateway.call(Call::Token, &context, &question).await.map(drop)
+}
+
+/// Reads for three seconds, from 16 clients that wait for each answer. Returns the reads a second.
+async fn sustained(gateway: &Backend, key: &str) -> u32 {
+    let end = Instant::now() + Duration::from_secs(3);
+    let client = async || {
+        let mut answers = 0;
+        while Instant::now() < end {
+            read(gateway, key).await.expect("a token");
+            answers += 1;
+        }
+        answers
+    };
+    join_all((0..16).map(|_| client())).await.into_iter().sum::<u32>() / 3
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn h10_an_overload_leads_to_few_second_tries() {
+    const OVERLOAD: u32 = 5;
+    const SECONDS: u32 = 8;
+    const TICK: Duration = Duration::from_millis(20);
+    const TICKS: u32 = 50;
+    let calm = Calm::start().await;
+    let gateway = calm.fleet.own_edge().await;
+    let key = calm.fleet.admin_keys[1].clone();
+    let rate = sustained(&gateway.bus, &key).await;
+
+    let bus = calm.fleet.nats.connect("worker").await;
+    let mut again = bus.subscribe("oauth.again.*").await.expect("a subscription");
+    bus.flush().await.expect("the server answers");
+    let mut pace = tokio::time::interval(TICK);
+    let mut calls = JoinSet::new();
+    for _ in 0..SECONDS * TICKS {
+        pace.tick().await;
+        for _ in 0..rate * OVERLOAD / TICKS {
+            let (gateway, key) = (Arc::clone(&gateway.bus), key.clone());
+            calls.spawn(async move { read(&gateway, &key).await.is_ok() });
+        }
+    }
+    let all = calls.len();
+    let answered = calls.join_all().await.into_iter().filter(|is_token| *is_token).count();
+    let mut second_tries = 0;
+    while tokio::time::timeout(Duration::from_secs(1), again.next()).await.is_ok() {
+        second_tries += 1;
+    }
+    println!("at {OVERLOAD} times {rate} reads a second: {second_tries} second tries of {all}, {answered} answered");
+    assert!(second_tries * 20 < all, "{second_tries} second tries of {all} calls");
 }

@@ -105,6 +105,8 @@ mod key_scopes;
 mod latency;
 #[cfg(test)]
 mod layout;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod left_out;
 #[cfg(test)]
 mod marks;
@@ -170,6 +172,7 @@ mod refresh_rules;
 mod refresh_stopped;
 #[cfg(test)]
 mod refused;
+#[cfg(test)]
 mod revocations;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

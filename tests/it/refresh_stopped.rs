@@ -12,12 +12,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokenbus::internals::config::env;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::{Provider, Received, Scripted};
 use crate::refresh_crash::{connected, due};
 use crate::support::child::signal;
+use crate::support::wait::PATIENCE;
 
 const NAME: &str = "workspace1";
 /// Stands for the time between a worker's request and its answer, where no failpoint is.
@@ -61,6 +62,7 @@ struct Stop {
     fleet: Fleet,
     /// The worker that is stopped.
     first: Worker,
+    second: Worker,
     /// Keeps the pushes' subscription.
     _pushes: async_nats::Subscriber,
 }
@@ -101,9 +103,7 @@ impl Stop {
         let second = fleet.worker().await;
         sleep_until(until).await;
         first.signal("CONT");
-        // It runs until the test ends.
-        std::mem::forget(second);
-        Self { step, seconds, provider, grant, fleet, first, _pushes: pushes }
+        Self { step, seconds, provider, grant, fleet, first, second, _pushes: pushes }
     }
 
     fn requests(&self) -> usize {
@@ -112,7 +112,7 @@ impl Stop {
     }
 
     fn log(&self) -> String {
-        format!("{} for {} s\n{}", self.step, self.seconds, self.first.log())
+        format!("{} for {} s\n{}\n{}", self.step, self.seconds, self.first.log(), self.second.log())
     }
 
     async fn events(&self, name: &str) -> usize {
@@ -125,8 +125,12 @@ impl Stop {
             let ended = self.events("refreshed").await + self.events("needs_reauthorization").await;
             ended > 0 || self.grant.lock().unwrap().is_dead
         };
-        let what = format!("a refresh ends after a stop at {} for {} s", self.step, self.seconds);
-        eventually(&what, is_over).await;
+        let end = timeout(PATIENCE, async {
+            while !is_over().await {
+                sleep(Duration::from_millis(20)).await;
+            }
+        });
+        end.await.unwrap_or_else(|_| panic!("no refresh ends: {}", self.log()));
         self.fleet.idle().await;
         assert!(!self.grant.lock().unwrap().is_dead, "the refresh token came twice: {}", self.log());
         let events = (self.events("refreshed").await, self.events("needs_reauthorization").await);

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::{READ_TIMEOUT, first_answer, request};
+use super::second_tries::SecondTries;
+use super::{READ_TIMEOUT, request};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
@@ -134,7 +135,7 @@ impl Sessions {
         let [first, again] = seal_key_calls();
         let nothing = Bytes::new();
         let ask = |subject| Box::pin(request(nats, subject, &nothing, READ_TIMEOUT));
-        let answer = first_answer(ask(&first), ask(&again)).await?;
+        let answer = SecondTries::default().answer(ask(&first), ask(&again)).await?;
         let session = self.begin(&answer.payload).map(Arc::new);
         if let Ok(session) = &session {
             *current = Some(Arc::clone(session));

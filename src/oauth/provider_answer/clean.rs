@@ -137,5 +137,5 @@ fn is_secret(part: &str) -> bool {
     let length = part.chars().count();
     let has = |test: fn(char) -> bool| part.chars().any(test);
     let is_email = has(|char| char == '@') || part.contains("%40");
-    is_email || length >= TOKEN || (length >= TOKEN_WITH_DIGIT && has(|char| char.is_numeric()))
+    is_email || length >= TOKEN || (length >= TOKEN_WITH_DIGIT && has(char::is_numeric))
 }

@@ -26,7 +26,7 @@ fn codes_and_descriptions_are_read_wherever_providers_put_them() {
     #[track_caller]
     fn check(body: &Value, error: Option<&str>, detail: Option<&str>) {
         let answer = read(body);
-        assert_eq!((answer.provider_error.as_deref(), answer.provider_detail.as_deref()), (error, detail), "{body}");
+        assert_eq!((answer.error.as_deref(), answer.detail.as_deref()), (error, detail), "{body}");
     }
     let both = (Some("invalid_grant"), Some("The grant is gone."));
     check(&json!({"error": "invalid_grant", "error_description": "The grant is gone."}), both.0, both.1);
@@ -42,10 +42,10 @@ fn codes_and_descriptions_are_read_wherever_providers_put_them() {
         " error=invalid_grant&message=The%20grant%20is%20gone.",
     ] {
         let answer = ProviderAnswer::read(400, body.as_bytes(), &request(""));
-        assert_eq!((answer.provider_error.as_deref(), answer.provider_detail.as_deref()), both, "{body}");
+        assert_eq!((answer.error.as_deref(), answer.detail.as_deref()), both, "{body}");
     }
     let page = ProviderAnswer::read(502, b"<html><title>Bad gateway</title></html>", &request(""));
-    assert_eq!(page, ProviderAnswer { provider_status: 502, provider_error: None, provider_detail: None });
+    assert_eq!(page, ProviderAnswer { status: 502, error: None, detail: None });
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn f1_texts_are_cleaned_of_secrets_tokens_and_addresses() {
         request.headers.push(("authorization", Secret::new("Basic YXBwOnB3ZA==")));
         let body = json!({"error": "e", "error_description": text, "access_token": "odd"}).to_string();
         let answer = ProviderAnswer::read(400, body.as_bytes(), &request);
-        assert_eq!(answer.provider_detail.as_deref(), Some(expected), "{text}");
+        assert_eq!(answer.detail.as_deref(), Some(expected), "{text}");
     }
     check("Token c/1+ of app is spent", "Token [redacted] of app is spent");
     check("Code c%2F1%2B (s3 cret)", "Code [redacted] ([redacted])");
@@ -72,8 +72,8 @@ fn f1_texts_are_cleaned_of_secrets_tokens_and_addresses() {
 #[test]
 fn texts_are_short() {
     let answer = read(&json!({"error": "word ".repeat(100), "error_description": "ä ".repeat(1_000)}));
-    assert_eq!(answer.provider_error.unwrap().chars().count(), 100);
-    assert_eq!(answer.provider_detail.unwrap().chars().count(), 300);
+    assert_eq!(answer.error.unwrap().chars().count(), 100);
+    assert_eq!(answer.detail.unwrap().chars().count(), 300);
 }
 
 proptest! {
@@ -86,12 +86,12 @@ proptest! {
         let shown = match form {
             0 => secret.clone(),
             1 => encode(&secret),
-            2 => secret.bytes().map(|byte| format!("%{byte:02X}")).collect(),
-            _ => secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+            2 => secret.bytes().fold(String::new(), |all, byte| all + &format!("%{byte:02X}")),
+            _ => secret.bytes().fold(String::new(), |all, byte| all + &format!("{byte:02x}")),
         };
         let body = json!({"error": shown, "error_description": format!("{before}{shown}{after}")}).to_string();
         let answer = ProviderAnswer::read(400, body.as_bytes(), &request(&format!("code={}", encode(&secret))));
-        let text = format!("{:?} {:?}", answer.provider_error, answer.provider_detail);
+        let text = format!("{:?} {:?}", answer.error, answer.detail);
         prop_assert!(!text.contains(&shown), "{text}");
     }
 }

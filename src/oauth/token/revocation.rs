@@ -48,7 +48,7 @@ pub(crate) fn revocation_request(
     Ok(Some(post_request(config, url, params, authentication)))
 }
 
-/// What an answer to a revocation request means.
+/// Meaning of an answer to a revocation request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RevocationAnswer {
     /// The token is revoked, or was not valid (RFC 7009 §2.2).

@@ -101,7 +101,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
                 return Ok(reply);
             }
             Decision::Hold { until } => return refresh.hold(&stored, until).await,
-            Decision::Send { refresh_token } => return refresh.run(stored, &refresh_token).await,
+            Decision::Send { refresh_token } => return Box::pin(refresh.run(stored, &refresh_token)).await,
             Decision::Change(change) => match *change {
                 Change::Record(new) => {
                     job.lease.check()?;

@@ -53,7 +53,7 @@ pub(in crate::worker) async fn run(
             Found::Nothing => {
                 return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
             }
-            Found::Deleted(deleted) => deleted,
+            Found::Deleted(deleted) => *deleted,
             Found::Connection { stored, replaces } => {
                 // 2. Write the tombstone, with the tokens. Durable: the connection is deleted; subscribers receive it. A
                 //    crash after this: the next worker finds the tombstone and continues with step 3. If this command is
@@ -200,7 +200,7 @@ enum Found {
         stored: Box<StoredConnection>,
         replaces: Option<StreamMessage>,
     },
-    Deleted(Deleted),
+    Deleted(Box<Deleted>),
     /// This command's tombstone, with the outcome.
     Settled {
         tombstone: StreamMessage,
@@ -234,7 +234,7 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
                 tokens = stored.map(|stored| WaitingRevocation::of(&stored, apply::time_of(record)));
             }
             if is_own || tokens.is_some() {
-                return Ok(Found::Deleted(Deleted { tombstone: record.clone(), tokens }));
+                return Ok(Found::Deleted(Box::new(Deleted { tombstone: record.clone(), tokens })));
             }
         }
     }

@@ -39,7 +39,7 @@ pub(crate) enum RevocationOutcome {
     Unknown,
 }
 
-/// What came of a request to revoke a connection's tokens.
+/// Result of the requests to revoke a connection's tokens.
 #[derive(Debug)]
 pub(crate) struct RevocationResult {
     pub(crate) outcome: RevocationOutcome,
