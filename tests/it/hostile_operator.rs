@@ -1,9 +1,11 @@
-//! An operator who names keys and subjects of stored data as the reply subjects of its requests, so that the server's
-//! answers are stored there.
+//! Junk under keys and subjects of stored data, and an operator who tries to put it there: by the reply subjects of its
+//! requests and by the deliver subjects of its consumers.
+
+use std::time::Duration;
 
 use async_nats::Client;
 use reqwest::{Method, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::bus::Bus;
@@ -28,12 +30,17 @@ impl Operator {
         Self { client: world.tokenbus.nats.connect("operator").await, bus: Bus::of(&world.tokenbus.nats).await }
     }
 
-    /// Lets the server's answer to a request land on a subject, and waits until the stream has stored it.
+    /// Stores a value that is no value of ours, as a writer that is not the program.
     async fn place_junk(&self, subject: &str, stream: &str) {
         let before = self.bus.last_sequence(stream).await;
-        let question = "$JS.API.STREAM.INFO.OAUTH_EVENTS";
-        self.client.publish_with_reply(question, subject.to_owned(), "".into()).await.expect("sent");
-        eventually("the answer is stored", async || self.bus.last_sequence(stream).await > before).await;
+        self.bus.client.publish(subject.to_owned(), r#"{"junk":true}"#.into()).await.expect("sent");
+        eventually("the junk is stored", async || self.bus.last_sequence(stream).await > before).await;
+    }
+
+    async fn request(&self, subject: &str, question: &str) {
+        let answer = self.client.request(subject.to_owned(), question.to_owned().into()).await.expect("an answer");
+        let answer: Value = serde_json::from_slice(&answer.payload).expect("JSON");
+        assert!(answer.get("error").is_none(), "{subject}: {answer}");
     }
 }
 
@@ -121,4 +128,46 @@ async fn h12_junk_in_connections_is_skipped_named_and_replaced() {
     assert_eq!(status, StatusCode::OK, "{body}");
     operator.place_junk(&record, "OAUTH").await;
     assert_eq!(world.connect("three").await.0, StatusCode::OK);
+}
+
+/// A request without a payload deletes or purges a stream, and some answers have none: of a missing message, and of a consumer
+/// without messages.
+#[tokio::test]
+async fn h7_an_operators_reply_and_deliver_subjects_reach_nothing_stored() {
+    let world = World::with(Provider::generous().await).await;
+    let operator = Operator::of(&world).await;
+    assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let config = json!({ "name": "none", "ack_policy": "none", "deliver_policy": "new" });
+    let question = json!({ "stream_name": "OAUTH_EVENTS", "config": config });
+    operator.request("$JS.API.CONSUMER.CREATE.OAUTH_EVENTS.none", &question.to_string()).await;
+    let targets = [CONFIG, "oauth.record.config.odd", &entry("none"), "$KV.oauth_meta.form"];
+    let streams = ["OAUTH", "OAUTH_EVENTS", "KV_oauth_connections", "KV_oauth_configs", "KV_oauth_meta"];
+    let mut before = Vec::new();
+    for stream in streams {
+        before.push(operator.bus.info(stream).await.state);
+    }
+    let missing = ("$JS.API.DIRECT.GET.KV_oauth_meta.$KV.oauth_meta.nothing", "");
+    let nothing_new = ("$JS.API.CONSUMER.MSG.NEXT.OAUTH_EVENTS.none", r#"{"batch":1,"no_wait":true}"#);
+    let state = ("$JS.API.STREAM.INFO.OAUTH_EVENTS", "");
+    let requests =
+        ["DELETE", "PURGE"].into_iter().flat_map(|act| streams.map(|name| format!("$JS.API.STREAM.{act}.{name}")));
+    for reply in requests.chain(targets.map(str::to_owned)) {
+        for (question, payload) in [missing, nothing_new, state] {
+            let sent = operator.client.publish_with_reply(question, reply.clone(), payload.into());
+            sent.await.expect("sent");
+        }
+    }
+    for (number, target) in targets.into_iter().enumerate() {
+        let name = format!("push{number}");
+        let config = json!({ "name": name, "deliver_subject": target, "deliver_policy": "all", "ack_policy": "none" });
+        let question = json!({ "stream_name": "OAUTH_EVENTS", "config": config });
+        operator.request(&format!("$JS.API.CONSUMER.CREATE.OAUTH_EVENTS.{name}"), &question.to_string()).await;
+    }
+    operator.client.flush().await.expect("the server answers");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for (stream, before) in streams.into_iter().zip(before) {
+        let now = operator.bus.info(stream).await.state;
+        assert_eq!((now.messages, now.last_sequence), (before.messages, before.last_sequence), "{stream}");
+    }
+    assert_eq!(world.read("one").await.0, StatusCode::OK);
 }

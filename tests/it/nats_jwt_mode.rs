@@ -19,7 +19,7 @@ use crate::support::root;
 use crate::support::tokenbus::{PROGRAM, run, small_streams};
 
 /// Exports of `OAUTH`: subject, kind, position of the account's key; without one it is private.
-const EXPORTS: [(&str, &str, u8); 9] = [
+const EXPORTS: [(&str, &str, u8); 22] = [
     ("ms.integration.oauth.*.*.*.*", "service", 0),
     ("oauth.edge.*", "service", 0),
     ("oauth.again.*", "service", 0),
@@ -29,7 +29,31 @@ const EXPORTS: [(&str, &str, u8); 9] = [
     ("ms.integration.oauth.*.*.*", "stream", 4),
     ("ms.oauth.*.event.*.*.*", "stream", 3),
     ("ms.oauth.*.*", "service", 3),
+    ("$JS.API.INFO", "service", 0),
+    ("$JS.API.STREAM.NAMES", "service", 0),
+    ("$JS.API.STREAM.LIST", "service", 0),
+    ("$JS.API.STREAM.INFO.*", "service", 0),
+    ("$JS.API.STREAM.MSG.GET.*", "service", 0),
+    ("$JS.ACK.>", "service", 0),
+    ("$JS.FC.>", "service", 0),
+    ("$JS.API.DIRECT.GET.>", "service", 0),
+    ("$JS.API.CONSUMER.>", "service", 0),
+    ("$SRV.>", "service", 0),
+    ("_INBOX_operator.>", "stream", 0),
+    ("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>", "stream", 0),
+    ("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>", "stream", 0),
 ];
+/// Exports with several answers to one request.
+const SEVERAL_ANSWERS: [&str; 3] = ["$JS.API.DIRECT.GET.>", "$JS.API.CONSUMER.>", "$SRV.>"];
+
+/// Returns true if the account imports that private export.
+fn is_imported_by(account: &str, subject: &str) -> bool {
+    match account {
+        "OPERATOR" => subject.starts_with('$') || subject.starts_with("_INBOX_operator"),
+        "ADMIN" => !is_imported_by("OPERATOR", subject),
+        _ => is_imported_by("ADMIN", subject) && !["oauth.admin.*", "oauth.node.*.*"].contains(&subject),
+    }
+}
 
 struct Mode {
     nats: Nats,
@@ -62,19 +86,25 @@ fn permissions(user: &str, act: &str) -> Vec<String> {
 impl Mode {
     async fn start() -> Self {
         let operator = KeyPair::new_operator();
-        let keys: HashMap<_, _> =
-            ["SYS", "OAUTH", "EDGE", "ADMIN", "acme", "other"].map(|name| (name, KeyPair::new_account())).into();
+        let keys: HashMap<_, _> = ["SYS", "OAUTH", "EDGE", "ADMIN", "OPERATOR", "acme", "other"]
+            .map(|name| (name, KeyPair::new_account()))
+            .into();
         let exports = EXPORTS.map(|(subject, kind, position)| match position {
-            0 => json!({ "name": subject, "subject": subject, "type": kind, "token_req": true }),
+            0 => {
+                let mut export = json!({ "name": subject, "subject": subject, "type": kind, "token_req": true });
+                if SEVERAL_ANSWERS.contains(&subject) {
+                    export["response_type"] = "Stream".into();
+                }
+                export
+            }
             _ => json!({ "name": subject, "subject": subject, "type": kind, "account_token_position": position }),
         });
         let oauth = keys["OAUTH"].public_key();
         let import =
             |subject: &str, kind: &str| json!({ "name": subject, "subject": subject, "account": oauth, "type": kind });
         let private = |account: &str| {
-            let admins = |subject: &str| ["oauth.admin.*", "oauth.node.*.*"].contains(&subject);
             let exports = EXPORTS.into_iter().filter(|(_, _, position)| *position == 0);
-            let wanted = exports.filter(|(subject, _, _)| account == "ADMIN" || !admins(subject));
+            let wanted = exports.filter(|(subject, _, _)| is_imported_by(account, subject));
             let imports = wanted.map(|(subject, kind, _)| {
                 let claims = json!({ "subject": subject, "kind": kind, "type": "activation", "version": 2 });
                 let mut import = import(subject, kind);
@@ -95,7 +125,7 @@ impl Mode {
                     claims["mappings"] = json!({ "oauth.node.*.*": [{ "subject": "ms.oauth.$1.$2" }] });
                     claims
                 }
-                "EDGE" | "ADMIN" => account(&private(name), &[], 0),
+                "EDGE" | "ADMIN" | "OPERATOR" => account(&private(name), &[], 0),
                 "SYS" => account(&[], &[], 0),
                 _ => account(
                     &[
@@ -176,7 +206,8 @@ async fn the_program_works_with_the_documented_users_in_operator_mode() {
     };
     let ready = tokio::time::timeout(std::time::Duration::from_mins(1), ready).await;
     assert!(ready.is_ok(), "{}", std::fs::read_to_string(&log).unwrap());
-    let users = [("OAUTH", "worker"), ("OAUTH", "setup"), ("OAUTH", "operator"), ("ADMIN", "admin"), ("EDGE", "edge")];
+    let users =
+        [("OAUTH", "worker"), ("OAUTH", "setup"), ("OPERATOR", "operator"), ("ADMIN", "admin"), ("EDGE", "edge")];
     for (account, role) in users {
         let mut doctor = Command::new(PROGRAM);
         let doctor = doctor.args(["doctor", "--role", role]).envs(mode.settings(account, role)).output().await.unwrap();
