@@ -57,6 +57,8 @@ pub enum EventKind {
     DeadLetterDropped,
     /// `tokenbus setup` ran.
     StoreSetUp,
+    /// `tokenbus keys rotate` ended.
+    KeysRotated,
 }
 
 impl EventKind {
@@ -74,7 +76,8 @@ impl EventKind {
             | Self::ApiKeyCreated
             | Self::ApiKeyRevoked
             | Self::DeadLetterDropped
-            | Self::StoreSetUp => true,
+            | Self::StoreSetUp
+            | Self::KeysRotated => true,
             Self::LoginStarted
             | Self::ExchangeFailed
             | Self::RefreshFailed
@@ -105,6 +108,7 @@ impl EventKind {
             Self::AdminRefused => "admin_refused",
             Self::DeadLetterDropped => "dead_letter_dropped",
             Self::StoreSetUp => "store_set_up",
+            Self::KeysRotated => "keys_rotated",
         }
     }
 }

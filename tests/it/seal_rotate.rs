@@ -154,6 +154,11 @@ async fn e2_rotation_reseals_everything_and_changes_nothing_else() {
     });
     assert_eq!(rotated, expected);
     ring.assert_sealed_with(&new).await;
+    let events = fleet.events().await;
+    let rotations: Vec<_> = events.iter().filter(|event| event["event"] == "keys_rotated").collect();
+    let [event] = rotations[..] else { panic!("{events:?}") };
+    let count = json!(NAMES.len() + 1);
+    assert_eq!((&event["actor"], &event["reason"], &event["count"]), (&json!("rotate:worker"), &json!(new), &count));
     let after = reads(fleet).await;
     assert_eq!(after, before);
     assert_eq!(fleet.record(&Fleet::path("w0")).await.1, records, "no record was written");

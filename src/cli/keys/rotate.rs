@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::cli::print::print_line;
 use crate::config::Config;
+use crate::event::{Event, EventKind};
+use crate::jetstream::{Nats, NatsError};
+use crate::protocol::events::publish_event;
+use crate::protocol::permissions;
 use crate::seal::Keyring;
 use crate::store::{self, Rotated, Step, Store};
+use crate::system;
 
 /// Shown while entries are counted. Hidden if standard error is not a terminal.
 const BAR: &str = "{prefix:22} {wide_bar} {pos}/{len} {per_sec} {eta}";
@@ -17,7 +23,8 @@ const WAITING: &str = "{wide_msg} {elapsed}";
 
 pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
-    let store = Store::new(crate::cli::connect(config).await?, Arc::new(keyring));
+    let nats = crate::cli::connect(config).await?;
+    let store = Store::new(nats.clone(), Arc::new(keyring));
     let (counting, waiting) = (ProgressStyle::with_template(BAR)?, ProgressStyle::with_template(WAITING)?);
     let bar = ProgressBar::new(0);
     let show = |step: Step<'_>| match step {
@@ -45,6 +52,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
     let rotated = store::rotate(&store, &show).await;
     bar.finish_and_clear();
     let rotated = rotated?;
+    record(&nats, &rotated).await.context("the values are sealed again, but the audit log has no event of it")?;
     let used = store.keys_in_use().await?;
     let spare: Vec<String> = store::unused_keys(&store.keyring.key_ids(), &used).into_iter().collect();
     let Rotated { sealing, resealed, caught_up, retired } = rotated;
@@ -61,4 +69,13 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
         print_line(&format!("no longer used, may be removed from the keyring: {}", spare.join(", ")))?;
     }
     Ok(())
+}
+
+/// Stores in the audit log which NATS user rotated the keys, and what changed.
+async fn record(nats: &Nats, rotated: &Rotated) -> Result<(), NatsError> {
+    let user = permissions::own_user(nats).await?.map_or_else(|| "unknown".to_owned(), |own| own.user);
+    let actor = format!("rotate:{user}");
+    let mut event = Event::about_store(EventKind::KeysRotated, &actor, system::now());
+    (event.reason, event.count) = (Some(rotated.sealing.as_str()), Some(rotated.resealed));
+    publish_event(nats, &event, None).await
 }
