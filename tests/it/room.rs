@@ -11,7 +11,7 @@ use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
 
 /// Changes how many bytes a stream may store. `more` is counted from what it stores now.
-async fn leave_room(fleet: &Fleet, stream: &str, more: i64) {
+pub(crate) async fn leave_room(fleet: &Fleet, stream: &str, more: i64) {
     let setup = fleet.jetstream("setup").await;
     let info = setup.get_stream(stream).await.expect("the stream").cached_info().clone();
     let bytes = i64::try_from(info.state.bytes).expect("a small stream");

@@ -53,9 +53,9 @@ impl SecondTries {
     }
 
     fn record(&self, is_late: bool) {
-        // The closure always returns a value, so the update succeeds.
         let update = |answers: u32| Some((answers << 1) | u32::from(is_late));
-        drop(self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update));
+        // The closure always returns a value, so the update succeeds.
+        let _previous = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
     }
 
     fn is_overload(&self) -> bool {
