@@ -13,6 +13,7 @@ mod secrets;
 mod template;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +30,11 @@ pub(crate) use self::lifetime::{LifetimeStart, RefreshTokenLifetime};
 pub(crate) use self::template::{endpoint_url, expand};
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
+
+/// Limit for token requests, for configs without `timeout`. Some token endpoints need more than ten seconds.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest `timeout`. The hold of an interrupted refresh lasts longer, in every release.
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Which URLs a config may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -113,6 +119,9 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Lifetime of a refresh token, for token responses that state none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token_lifetime: Option<RefreshTokenLifetime>,
+    /// Seconds for all tries of a token request together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u8>,
     #[serde(default)]
     pub expires_in_unit: ExpiresInUnit,
     /// Required value of the callback's `iss` (RFC 9207).
@@ -182,6 +191,12 @@ impl<T> IntegrationOauthConfig<T> {
     #[must_use]
     pub(crate) fn param_name<'a>(&'a self, name: &'a str) -> &'a str {
         self.param_names.get(name).map_or(name, String::as_str)
+    }
+
+    /// Returns the limit for all tries of a token request together.
+    #[must_use]
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.map_or(DEFAULT_TIMEOUT, |seconds| Duration::from_secs(seconds.into())).min(MAX_TIMEOUT)
     }
 
     /// Returns the token endpoint with its variables filled in.

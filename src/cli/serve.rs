@@ -33,7 +33,7 @@ use crate::subject::Account;
 use crate::subject::permission;
 use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
-use crate::worker::context::{self, Context, Measures, PendingLogins, Shares, UnsentRefreshes, Wakeups};
+use crate::worker::context::{self, Context, Measures, Needs, PendingLogins, Shares, UnsentRefreshes, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, provider, telemetry};
 
@@ -127,6 +127,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             refreshes: RefreshLimiter::new(config.refresh.concurrency, config.refresh.rate),
             shares: Shares::new(config.worker.concurrency),
             unsent: UnsentRefreshes::default(),
+            needs: Needs::default(),
             pending_logins: PendingLogins::default(),
             connections: context::ConnectionCounts::default(),
             events: context::EventBuckets::default(),

@@ -84,6 +84,7 @@ impl<T> IntegrationOauthConfig<T> {
             code_param: self.code_param,
             default_expires_in: self.default_expires_in,
             refresh_token_lifetime: self.refresh_token_lifetime,
+            timeout: self.timeout,
             expires_in_unit: self.expires_in_unit,
             issuer: self.issuer,
             client_key_id: self.client_key_id,

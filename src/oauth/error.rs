@@ -10,7 +10,7 @@ use std::fmt;
 pub(crate) enum ErrorKind {
     /// The authorization code or refresh token is used, expired, revoked, or issued to another client.
     InvalidGrant,
-    /// Client authentication failed.
+    /// Client authentication failed, or the client may not use this grant type.
     InvalidClient,
     /// A later attempt may succeed.
     Temporary,
@@ -46,7 +46,7 @@ codes! {
     InvalidClient = "invalid_client", InvalidClient;
     InvalidGrant = "invalid_grant", InvalidGrant;
     /// The client is not authorized to use this grant type.
-    UnauthorizedClient = "unauthorized_client", Other;
+    UnauthorizedClient = "unauthorized_client", InvalidClient;
     UnsupportedGrantType = "unsupported_grant_type", Other;
     UnsupportedResponseType = "unsupported_response_type", Other;
     /// A scope is unknown, malformed or not allowed.

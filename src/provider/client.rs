@@ -22,9 +22,9 @@ use crate::oauth::PostRequest;
 const POOL_IDLE: Duration = Duration::from_mins(1);
 /// Unused connections to keep to one host. Further requests at once open connections of their own.
 const POOL_PER_HOST: usize = 16;
-/// Default limit for one request, from connecting to the last byte of the response.
-pub(crate) const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after a timeout for what the socket already holds. A process that was stopped finds its timers over before it has
+/// Default limit for one request without a limit of its own, from connecting to the last byte of the response.
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Last part of a time limit, for what the socket already holds. A process that was stopped finds its timers over before it has
 /// read the response that arrived meanwhile, and that response may hold the only new tokens.
 const HAND_OVER: Duration = Duration::from_millis(250);
 
@@ -75,10 +75,10 @@ impl Client {
 
     /// Sends a request once and returns the response with any status, redirects included.
     pub(crate) async fn send(&self, request: PostRequest) -> Result<ProviderResponse, ProviderError> {
-        self.send_if(request, || true).await
+        self.send_if(request, self.total_timeout, || true).await
     }
 
-    /// Does the same if `may_send` returns true. It is asked when the connection is open, directly before the body leaves, so
+    /// Does the same for at most `limit`, if `may_send` returns true. It is asked when the connection is open, directly before the body leaves, so
     /// that no time passes in between.
     ///
     /// # Errors
@@ -86,9 +86,10 @@ impl Client {
     pub(crate) async fn send_if(
         &self,
         request: PostRequest,
+        limit: Duration,
         may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<ProviderResponse, ProviderError> {
-        within(self.total_timeout, async { read_response(self.post(request, may_send).await?).await }).await
+        within(limit, async { read_response(self.post(request, may_send).await?).await }).await
     }
 
     /// Sends a request once and returns the response's status without waiting for the body.
@@ -121,16 +122,16 @@ impl Client {
     }
 }
 
-/// Runs a request for at most `limit` and [`HAND_OVER`].
+/// Runs a request for at most `limit`. A process that stood still has [`HAND_OVER`] at its end.
 pub(crate) async fn within<T, E: From<ProviderError>>(
     limit: Duration,
     request: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let mut request = pin!(request);
-    if let Ok(done) = tokio::time::timeout(limit, &mut request).await {
+    if let Ok(done) = tokio::time::timeout(limit.saturating_sub(HAND_OVER), &mut request).await {
         return done;
     }
-    let handed_over = tokio::time::timeout(HAND_OVER, request).await;
+    let handed_over = tokio::time::timeout(limit.min(HAND_OVER), request).await;
     handed_over.unwrap_or_else(|elapsed| Err(ProviderError::timed_out(elapsed).into()))
 }
 

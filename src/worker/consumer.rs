@@ -34,7 +34,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// shorter than the ack wait by more than a progress report needs.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// Takes commands of one verb until `stop` is cancelled, then waits for those in progress.
+/// Takes commands of one verb until `stop` is cancelled. Then waits for those in progress: for `worker.drain`, or for as long
+/// as those that have sent something to a provider may need, if that is longer.
 pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), stop: CancellationToken) {
     let concurrency = context.config.worker.concurrency;
     let puller = match verb {
@@ -46,8 +47,14 @@ pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), sto
     let pulls = Mutex::new(pulls);
     let take = async || take_commands(&context, &mut *pulls.lock().await, &puller).await;
     run_until_stopped(&stop, &format!("take commands ({verb})"), take).await;
-    if !puller.drain(context.config.worker.drain).await {
-        warn!(%verb, "stopped with commands in progress; the server delivers them again to other workers");
+    let mut wait = context.config.worker.drain;
+    while !puller.drain(wait).await {
+        // Tokens that a provider issues from now on exist nowhere else.
+        wait = context.limits.needs.left();
+        if wait.is_zero() {
+            warn!(%verb, "stopped with commands in progress; the server delivers them again to other workers");
+            return;
+        }
     }
 }
 
@@ -116,7 +123,7 @@ impl Puller {
     }
 
     /// Waits for the messages in progress. Returns true if all of them ended in time.
-    pub(super) async fn drain(self, within: Duration) -> bool {
+    pub(super) async fn drain(&self, within: Duration) -> bool {
         self.in_progress.close();
         tokio::time::timeout(within, self.in_progress.wait()).await.is_ok()
     }

@@ -1,6 +1,7 @@
 //! State that all calls and commands of a worker's process share.
 
 mod measures;
+mod needs;
 mod pending_logins;
 mod quotas;
 mod room;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 pub(crate) use self::measures::Measures;
+pub(crate) use self::needs::Needs;
 pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::quotas::{ConnectionCounts, EventBuckets};
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
@@ -66,6 +68,7 @@ pub(crate) struct Limits {
     pub(crate) refreshes: RefreshLimiter,
     pub(crate) shares: Shares,
     pub(crate) unsent: UnsentRefreshes,
+    pub(crate) needs: Needs,
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,

@@ -13,10 +13,11 @@ use tracing::warn;
 
 use crate::connection::lifecycle::Meaning;
 use crate::integration::IntegrationOauthConfig;
-use crate::oauth::error::{ErrorCode, ErrorKind};
+use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
 use crate::oauth::{PostRequest, ProviderAnswer};
-use crate::provider::{self, ProviderError, TOTAL_TIMEOUT};
+use crate::protocol::records::LONGEST_WRITE;
+use crate::provider::{self, ProviderError};
 use crate::system;
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
@@ -63,8 +64,7 @@ impl NoTokens {
             Self::Unreachable(_) => Meaning::Temporary,
             Self::Refused { error, .. } => match error {
                 TokenError::RateLimited | TokenError::ServerError(_) => Meaning::Temporary,
-                TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
-                TokenError::Oauth(ErrorCode::UnauthorizedClient) => Meaning::ClientRefused,
+                TokenError::Unauthorized | TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
                 TokenError::Oauth(code) => match code.kind() {
                     ErrorKind::InvalidGrant => Meaning::DeadGrant,
                     ErrorKind::InvalidClient => Meaning::ClientRefused,
@@ -92,7 +92,7 @@ fn log(answer: &ProviderAnswer, what: &str) {
     warn!(provider_status = status, provider_error = error, provider_detail = detail, "{what}");
 }
 
-/// Requests tokens, with all tries together within [`TOTAL_TIMEOUT`]. Sends nothing once the lease is lost.
+/// Requests tokens, with all tries together within the config's `timeout`. Sends nothing once the lease is lost.
 pub(super) async fn request_tokens(
     context: &Context,
     lease: &Arc<Lease>,
@@ -100,7 +100,9 @@ pub(super) async fn request_tokens(
     variables: &BTreeMap<String, String>,
     build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
 ) -> Result<TokenSet, NoTokens> {
-    provider::within(TOTAL_TIMEOUT, try_each_secret(context, lease, config, variables, build)).await
+    let timeout = config.timeout();
+    context.limits.needs.extend(timeout.saturating_add(LONGEST_WRITE));
+    provider::within(timeout, try_each_secret(context, lease, config, variables, build)).await
 }
 
 /// Sends the request with each of the client's secrets in turn, until the provider does not reject the client.
@@ -119,7 +121,7 @@ async fn try_each_secret(
         let began = Instant::now();
         let held = Arc::clone(lease);
         let request = build(&auth).map_err(NoTokens::Request)?;
-        let sent = context.provider.send_if(request.clone(), move || held.is_held()).await;
+        let sent = context.provider.send_if(request.clone(), config.timeout(), move || held.is_held()).await;
         context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let response = sent?;
         let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);

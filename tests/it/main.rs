@@ -138,6 +138,8 @@ mod nats_topology;
 #[cfg(test)]
 mod nats_writers;
 #[cfg(test)]
+mod next_secret;
+#[cfg(test)]
 mod nodes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -188,6 +190,9 @@ mod sealed_whole;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod sequences;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod slow_provider;
 #[cfg(test)]
 mod steps;
 #[cfg(feature = "failpoints")]

@@ -1,7 +1,7 @@
 //! Answers of token endpoints, and their effect on the login and on an existing connection.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -114,8 +114,13 @@ async fn c3_malformed_answers_leave_the_connection_unchanged() {
 
 #[tokio::test]
 async fn c3_a_provider_that_does_not_answer_times_out() {
-    let slow = Scripted::tokens(0).after(Duration::from_secs(15));
-    check(&world(vec![("slow", slow)]).await, &[("slow", 502, "provider_unreachable")]).await;
+    let world = world(vec![("slow", Scripted::tokens(0).after(Duration::from_secs(15)))]).await;
+    let mut config = world.config();
+    config["timeout"] = json!(1);
+    world.tokenbus.configure(&config).await;
+    let began = Instant::now();
+    check(&world, &[("slow", 502, "provider_unreachable")]).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "the config's time counts");
 }
 
 /// A client with two secrets, the older of which the provider refuses after some time.
@@ -124,12 +129,12 @@ async fn c3_all_tries_of_a_request_share_one_timeout() {
     let provider = Provider::start(|number, received| {
         let is_old = received.form()["client_secret"] == "canary-client-secret";
         let refused = Scripted::json(401, &json!({ "error": "invalid_client" }));
-        if is_old { refused } else { Scripted::tokens(number) }.after(Duration::from_secs(6))
+        if is_old { refused } else { Scripted::tokens(number) }.after(Duration::from_secs(2))
     })
     .await;
     let world = World::with(provider).await;
     let mut config = world.config();
-    config["client_secrets"] = json!(["canary-newer-secret"]);
+    (config["client_secrets"], config["timeout"]) = (json!(["canary-newer-secret"]), json!(3));
     world.tokenbus.configure(&config).await;
     let (status, body) = world.connect("w").await;
     assert_eq!(status.as_u16(), 502, "{body}");

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::printable;
-use crate::integration::ConfigError;
+use crate::integration::{ConfigError, MAX_TIMEOUT};
 use crate::subject::Integration;
 
 /// Entries of a list or an object.
@@ -23,17 +23,18 @@ enum Kind {
     ErrorRules,
     Seconds,
     Lifetime,
+    Timeout,
     Variables,
     /// The allowed strings, and their description for the error.
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{ErrorRules, Lifetime, OneOf, PathMap, Seconds, Text, TextMap, Texts, Variables};
+use Kind::{ErrorRules, Lifetime, OneOf, PathMap, Seconds, Text, TextMap, Texts, Timeout, Variables};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 27] = [
+const OPTIONAL: [(&str, Kind); 28] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -59,6 +60,7 @@ const OPTIONAL: [(&str, Kind); 27] = [
     ("code_param", Text),
     ("default_expires_in", Seconds),
     ("refresh_token_lifetime", Lifetime),
+    ("timeout", Timeout),
     ("expires_in_unit", OneOf(&["s", "ms"], "s or ms")),
     ("issuer", Text),
     ("client_key", Text),
@@ -123,6 +125,10 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
                 value.as_object().is_some_and(fits),
                 "an object with `seconds`, from 1 to ten years, and `from`, issue or use",
             )
+        }
+        Timeout => {
+            let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_TIMEOUT.as_secs()).contains(&seconds));
+            (fits, "a whole number of seconds, from 1 to 60")
         }
         Variables => {
             let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));

@@ -34,6 +34,16 @@ fn a4_paths_of_token_answers_have_known_names_and_a_dot_path() {
 }
 
 #[test]
+fn a4_a_timeout_is_from_1_to_60_seconds() {
+    for (more, seconds) in [(json!({}), 30), (json!({"timeout": 1}), 1), (json!({"timeout": 60}), 60)] {
+        assert_eq!(config(&more).unwrap().timeout().as_secs(), seconds, "{more}");
+    }
+    for value in [json!(0), json!(61), json!(300), json!(-1), json!(1.5), json!("30"), json!("canary"), json!([30])] {
+        check(&json!({ "timeout": value }), "timeout");
+    }
+}
+
+#[test]
 fn a4_error_codes_have_a_condition_and_a_known_code() {
     let rules = |rules: Value| json!({ "error_codes": rules });
     for rule in [

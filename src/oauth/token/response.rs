@@ -52,6 +52,9 @@ pub(crate) enum TokenError {
     /// Status 5xx, with any body.
     #[error("the provider failed with status {0}")]
     ServerError(u16),
+    /// Status 401 without a code: the provider rejects the client's secret, or the token.
+    #[error("the provider answered 401 without an error code")]
+    Unauthorized,
     /// The body has neither an access token nor an error code, or it has an access token with a status other than 2xx.
     #[error("the provider's response is not a valid token response")]
     Unreadable,
@@ -68,16 +71,18 @@ impl TokenError {
             Self::Oauth(code) => code.as_str(),
             Self::RateLimited => "rate_limited",
             Self::ServerError(_) => "provider_error",
+            Self::Unauthorized => "unauthorized",
             Self::Unreadable => "unreadable_answer",
             Self::TooLarge => "answer_too_large",
         }
     }
 
     /// Returns true if the request may be sent again with the next client secret. The provider rejected the client
-    /// before it looked at the grant, so neither the authorization code nor the refresh token is used up.
+    /// before it looked at the grant, so neither the authorization code nor the refresh token is used up. A 401 without a code
+    /// may also mean the token; no server issues tokens with it.
     #[must_use]
     pub(crate) fn allows_next_secret(self) -> bool {
-        matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
+        self == Self::Unauthorized || matches!(self, Self::Oauth(code) if code.kind() == ErrorKind::InvalidClient)
     }
 }
 
@@ -113,6 +118,8 @@ pub(crate) fn parse_response<T>(
     }
     match (temporary_error(status), standard) {
         (Some(error), _) => Err(error),
+        // Words that are unknown are no code.
+        (None, None | Some(ErrorCode::Unknown)) if status == 401 => Err(TokenError::Unauthorized),
         (None, Some(code)) => Err(TokenError::Oauth(code)),
         (None, None) if is_success => tokens(),
         (None, None) => Err(TokenError::Unreadable),

@@ -30,11 +30,10 @@ use crate::connection::lifecycle::{self, Answer, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{EventDetails, SCHEDULE_ACTOR};
-use crate::integration::IntegrationOauthConfig;
+use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
 use crate::protocol::{records, topology};
-use crate::provider::TOTAL_TIMEOUT;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
@@ -49,7 +48,7 @@ use crate::worker::{late_tokens, left_out};
 
 /// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
 const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
-const _: () = assert!(TOTAL_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
+const _: () = assert!(MAX_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
 /// Time to hold a refresh that is delivered again. The previous worker sends nothing later than [`topology::ACK_WAIT`] after
 /// its last answered progress report. From then it needs at most the time of its requests and the longest write of a record.
 const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).saturating_add(topology::ACK_WAIT);

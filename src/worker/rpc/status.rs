@@ -122,7 +122,7 @@ pub(crate) fn failed_refresh(error: &NoTokens) -> Failed {
 
 /// Returns true for codes that name a failure of the provider, or its refusal of the integration's own credentials.
 fn blames_integration(code: ErrorCode) -> bool {
-    matches!(code.kind(), ErrorKind::InvalidClient | ErrorKind::Temporary) || code == ErrorCode::UnauthorizedClient
+    matches!(code.kind(), ErrorKind::InvalidClient | ErrorKind::Temporary)
 }
 
 #[cfg(test)]

@@ -290,19 +290,6 @@ fn f1_metadata_has_only_plain_and_small_values() {
     assert_eq!(Value::Object(tokens.metadata), json!({"a": 1, "b": ["x", true]}));
 }
 
-#[test]
-fn c5_only_a_rejected_client_allows_the_next_secret() {
-    for code in ["invalid_grant", "access_denied", "invalid_scope", "anything", "invalid_client", "unauthorized_client"]
-    {
-        let error = parse(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
-        assert_eq!(error.allows_next_secret(), code == "invalid_client", "{code}");
-    }
-    for code in ["server_error", "temporarily_unavailable"] {
-        let error = parse(&json!({}), 400, JSON, &json!({"error": code}).to_string()).unwrap_err();
-        assert!(!error.allows_next_secret(), "{code}");
-    }
-}
-
 fn field() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["access_token", "refresh_token", "expires_in", "token_type", "scope", "error", "ok", "x"])
 }

@@ -75,3 +75,30 @@ fn b6_no_rule_costs_tokens_that_arrive_without_an_error() {
     check_rules(&rules, 200, r#"{"access_token":"a","error":"odd"}"#, Err("invalid_grant"));
     check_rules(&rules, 201, r#"{"access_token":"a","error":"odd"}"#, Err("unknown_error"));
 }
+
+#[track_caller]
+fn check_next_secret(status: u16, body: &str, reason: &str, expected: bool) {
+    let error = parse(&json!({}), status, JSON, body).unwrap_err();
+    assert_eq!((error.reason(), error.allows_next_secret()), (reason, expected), "{status} {body}");
+}
+
+#[test]
+fn c5_only_a_rejected_client_allows_the_next_secret() {
+    for code in ["invalid_client", "unauthorized_client", "bad_client_secret", "application_suspended"] {
+        let error = parse(&json!({}), 400, JSON, &json!({ "error": code }).to_string()).unwrap_err();
+        assert!(error.allows_next_secret(), "{code}");
+    }
+    for code in ["invalid_grant", "access_denied", "invalid_scope", "anything", "server_error", "ratelimited"] {
+        let error = parse(&json!({}), 400, JSON, &json!({ "error": code }).to_string()).unwrap_err();
+        assert!(!error.allows_next_secret(), "{code}");
+    }
+    check_next_secret(401, "Unauthorized", "unauthorized", true);
+    check_next_secret(401, "", "unauthorized", true);
+    check_next_secret(401, r#"{"error":"anything"}"#, "unauthorized", true);
+    check_next_secret(401, r#"{"error":"invalid_client"}"#, "invalid_client", true);
+    check_next_secret(401, r#"{"error":"invalid_grant"}"#, "invalid_grant", false);
+    check_next_secret(401, r#"{"error":"bad_refresh_token"}"#, "invalid_grant", false);
+    check_next_secret(403, "Forbidden", "unreadable_answer", false);
+    check_next_secret(500, r#"{"error":"invalid_client"}"#, "provider_error", false);
+    check_next_secret(429, r#"{"error":"invalid_client"}"#, "rate_limited", false);
+}
