@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use self::credential::{CREDENTIAL_NEEDED, Credential};
 pub use self::origin::Origin;
+pub(crate) use self::origin::is_plain_request_id;
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 

@@ -116,9 +116,10 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
     Ok(is_older)
 }
 
-/// Returns true if the server has none of our streams.
+/// Returns true if the server has none of our streams, queues aside: a running worker creates the queues again when a server
+/// has lost everything, and they hold no stored value.
 async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
-    for wanted in streams(sizes) {
+    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
         if find(nats, &wanted.name).await?.is_some() {
             return Ok(false);
         }

@@ -12,7 +12,7 @@ pub(in crate::gateway) use self::credential::{RequestLine, callback_credential, 
 pub(in crate::gateway) use self::form::form;
 pub(in crate::gateway) use self::query::Query;
 use crate::call::Operation;
-use crate::command::Cookie;
+use crate::command::{Cookie, is_plain_request_id};
 use crate::gateway::backend::RequestContext;
 use crate::gateway::routes::reply::REQUEST_ID;
 use crate::gateway::routes::table::PathNames;
@@ -20,8 +20,6 @@ use crate::login::COOKIE_PREFIX;
 use crate::secret::Secret;
 use crate::system;
 
-/// Longest request id that is taken from the client. It is written into the log and into the answer.
-const MAX_REQUEST_ID_BYTES: usize = 64;
 /// Longest trace context. Version 00 has 55 bytes; later versions may add fields.
 const MAX_TRACEPARENT_BYTES: usize = 128;
 
@@ -37,11 +35,7 @@ pub(in crate::gateway) struct ParsedRequest {
 
 /// Returns the client's request id if it is short plain text, else a new one.
 pub(in crate::gateway) fn request_id(headers: &HeaderMap) -> String {
-    let is_plain = |id: &&str| {
-        (1..=MAX_REQUEST_ID_BYTES).contains(&id.len())
-            && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
-    };
-    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_plain);
+    let given = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(|id| is_plain_request_id(id));
     given.map_or_else(system::random_id, str::to_owned)
 }
 
