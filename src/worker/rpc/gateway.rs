@@ -5,24 +5,27 @@ use std::sync::Arc;
 use async_nats::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
-use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
+use super::{
+    Arrived, CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login,
+};
 use super::{no_config, outcome, parse, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
 use crate::command::{Credential, Origin};
 use crate::jetstream::ConnectError;
-use crate::jetstream::receiver::{Received, Receiver, Subscription};
+use crate::jetstream::receiver::{Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
 use crate::protocol::topology;
 use crate::secret::Secret;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
-use crate::worker::context::{Context, Room};
+use crate::worker::context::{CallPermit, Context, Room};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -38,15 +41,15 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     Ok(())
 }
 
-async fn answer(context: Arc<Context>, message: Received, reply: String) {
+async fn answer(context: Arc<Context>, Arrived { message, reply, permit }: Arrived) {
     let call = Call::parse_subject(&message.subject);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
         let traceparent = traceparent.as_deref().map(shortened);
         let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
-        let unverified = UnverifiedCaller { credential, origin, ids };
+        let unverified = UnverifiedCaller { credential, origin, ids, permit };
         let done = match call {
-            Some(call) => dispatch(&context, call, &unverified, body.get().as_bytes()).instrument(span.clone()).await,
+            Some(call) => dispatch(&context, call, unverified, body.get().as_bytes()).instrument(span.clone()).await,
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
         };
         log_and_build_answer(&span, done)
@@ -60,46 +63,72 @@ struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
     ids: CallIds,
+    /// The right to be one of the calls whose account is not known yet.
+    permit: OwnedSemaphorePermit,
+}
+
+/// A caller with the right to run one call of its account.
+struct Admitted {
+    caller: VerifiedCaller,
+    ids: CallIds,
+    permit: CallPermit,
+}
+
+impl Admitted {
+    fn checked(&self) -> Checked<'_> {
+        let Self { caller, ids, permit } = self;
+        Checked { caller, ids, permit }
+    }
+}
+
+/// Checks the credential, then waits until the account may run a call.
+async fn admit(
+    context: &Context,
+    call: Call,
+    unverified: UnverifiedCaller,
+    body: &[u8],
+) -> Result<Admitted, CallError> {
+    let UnverifiedCaller { credential, origin, ids, permit: unknown } = unverified;
+    let credential = credential.as_ref().ok_or(AuthError::Missing)?;
+    let caller = context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await?;
+    context.auth.admit(&caller)?;
+    let is_list = matches!(call, Call::List | Call::Configs | Call::Keys);
+    let queued = if is_list { &context.limits.lists } else { &context.limits.calls }.queue(caller.account.as_str())?;
+    drop(unknown);
+    let permit = queued.permit().await?;
+    Ok(Admitted { caller, ids, permit })
 }
 
 async fn dispatch(
     context: &Context,
     call: Call,
-    unverified: &UnverifiedCaller,
+    unverified: UnverifiedCaller,
     body: &[u8],
 ) -> Result<Value, CallError> {
-    let caller = async || {
-        let purpose = Purpose::Call { call, body };
-        let UnverifiedCaller { credential, origin, ids: _ } = unverified;
-        let credential = credential.as_ref().ok_or(AuthError::Missing)?;
-        let caller = context.auth.authenticate(credential, purpose, origin).await?;
-        context.auth.admit(&caller)?;
-        Ok::<VerifiedCaller, CallError>(caller)
-    };
-    let checked = |caller| Checked { caller, ids: &unverified.ids };
+    let admitted = admit(context, call, unverified, body);
     match call {
         Call::Ready => ready(context).await,
         Call::State => state(context, parse(body)?).await,
         Call::Outcome => outcome::outcome(context, parse(body)?).await,
         Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
-        Call::Whoami => Ok(whoami(context, &caller().await?)),
+        Call::Whoami => Ok(whoami(context, &admitted.await?.caller)),
         Call::Config => {
-            caller().await?;
+            let _admitted = admitted.await?;
             config(context, &parse::<ConfigQuestion>(body)?).await
         }
         Call::Configs => {
-            caller().await?;
+            let _admitted = admitted.await?;
             list::configs(context, parse(body)?).await
         }
-        Call::Keys => keys::list(context, &caller().await?, &parse(body)?).await,
-        Call::KeysCreate => keys::create(context, checked(&caller().await?), parse(body)?).await,
-        Call::KeysRevoke => keys::revoke(context, &caller().await?, &parse(body)?).await,
-        Call::Token => answer_call(context, checked(&caller().await?), NodeCall::Token, body).await,
-        Call::List => answer_call(context, checked(&caller().await?), NodeCall::List, body).await,
-        Call::Login => answer_call(context, checked(&caller().await?), NodeCall::Login, body).await,
-        Call::Refresh => answer_call(context, checked(&caller().await?), NodeCall::Refresh, body).await,
-        Call::Delete => answer_call(context, checked(&caller().await?), NodeCall::Delete, body).await,
+        Call::Keys => keys::list(context, &admitted.await?.caller, &parse(body)?).await,
+        Call::KeysCreate => keys::create(context, admitted.await?.checked(), parse(body)?).await,
+        Call::KeysRevoke => keys::revoke(context, &admitted.await?.caller, &parse(body)?).await,
+        Call::Token => answer_call(context, admitted.await?.checked(), NodeCall::Token, body).await,
+        Call::List => answer_call(context, admitted.await?.checked(), NodeCall::List, body).await,
+        Call::Login => answer_call(context, admitted.await?.checked(), NodeCall::Login, body).await,
+        Call::Refresh => answer_call(context, admitted.await?.checked(), NodeCall::Refresh, body).await,
+        Call::Delete => answer_call(context, admitted.await?.checked(), NodeCall::Delete, body).await,
     }
 }
 
