@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-type Holder = u8;
+type Holder = u16;
 
 /// A queue with everything that has happened to its entries.
 struct Watched {
@@ -64,7 +64,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![(0..5_u8).prop_map(Step::Push), any::<usize>().prop_map(Step::End)];
+    let step = prop_oneof![(0..5_u16).prop_map(Step::Push), any::<usize>().prop_map(Step::End)];
     prop::collection::vec(step, 0..200)
 }
 
@@ -94,7 +94,7 @@ proptest! {
     }
 
     #[test]
-    fn h11_holders_that_all_wait_run_equally_many(ends in prop::collection::vec(any::<usize>(), 200), holders in 2..6_u8) {
+    fn h11_holders_that_all_wait_run_equally_many(ends in prop::collection::vec(any::<usize>(), 80), holders in 2..6_u16) {
         let mut watched = Watched::new(12, 1_000);
         for _ in 0..300 {
             watched.push(0);
@@ -144,7 +144,7 @@ fn h11_the_longest_queue_loses_its_newest() {
     assert_eq!([0, 0, 0, 0].map(|holder| watched.push(holder)), [None; 4]);
     assert_eq!(watched.push(0), Some(0), "the arriving entry is its holder's newest");
     assert_eq!([1, 1, 1].map(|holder| watched.push(holder)), [Some(0), Some(0), Some(1)]);
-    assert_eq!(watched.push(2), Some(0));
-    assert_eq!(watched.push(3), Some(1));
+    let losers = [2, 3].map(|holder| watched.push(holder));
+    assert!([[Some(0), Some(1)], [Some(1), Some(0)]].contains(&losers), "each has two entries: {losers:?}");
     assert_eq!(watched.push(4), Some(4), "each holder has one");
 }

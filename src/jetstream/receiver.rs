@@ -185,19 +185,19 @@ impl Receiver {
                 Some(op) => op?,
                 None => tokio::select! {
                     () = stop.cancelled() => break,
-                        op = next(&mut connection) => op?,
-                        Some(lines) = next_request(&mut self.requests) => {
-                            connection.send(lines.as_bytes()).await?;
-                            continue;
+                    op = next(&mut connection) => op?,
+                    Some(lines) = next_request(&mut self.requests) => {
+                        connection.send(lines.as_bytes()).await?;
+                        continue;
+                    }
+                    _ = ping.tick() => {
+                        if silent == MAX_SILENT_PINGS {
+                            return Err(ReceiveError::Silent);
                         }
-                        _ = ping.tick() => {
-                            if silent == MAX_SILENT_PINGS {
-                                return Err(ReceiveError::Silent);
-                            }
-                            silent += 1;
-                            connection.send(&b"PING\r\n"[..]).await?;
-                            continue;
-                        }
+                        silent += 1;
+                        connection.send(&b"PING\r\n"[..]).await?;
+                        continue;
+                    }
                 },
             };
             match op {
