@@ -181,9 +181,10 @@ impl Receiver {
         loop {
             let arrived = if at_once < MOST_AT_ONCE { next(&mut connection).now_or_never() } else { None };
             at_once = if arrived.is_some() { at_once + 1 } else { 0 };
-            let op = match arrived {
-                Some(op) => op?,
-                None => tokio::select! {
+            let op = if let Some(op) = arrived {
+                op?
+            } else {
+                tokio::select! {
                     () = stop.cancelled() => break,
                     op = next(&mut connection) => op?,
                     Some(lines) = next_request(&mut self.requests) => {
@@ -198,7 +199,7 @@ impl Receiver {
                         connection.send(&b"PING\r\n"[..]).await?;
                         continue;
                     }
-                },
+                }
             };
             match op {
                 Op::Message(message) => handle(message),

@@ -19,8 +19,8 @@ use crate::fair_queue::FairQueue;
 const LISTS_PER_CORE: usize = 1;
 /// Calls that wait for a permit.
 const MOST_WAITING: usize = 1_024;
-/// Longest wait for a permit, so that callers are refused before they call again.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Calls {
     state: Mutex<State>,
