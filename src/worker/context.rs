@@ -77,9 +77,11 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Permits for calls, except those that return pages.
-    pub(crate) calls: Arc<Calls>,
-    /// Permits for calls that return pages.
+    /// Permits for nodes' calls, except those that return pages.
+    pub(crate) node_calls: Arc<Calls>,
+    /// Permits for gateways' calls. Those that return pages exchange theirs.
+    pub(crate) gateway_calls: Arc<Calls>,
+    /// Permits for calls of both that return pages.
     pub(crate) lists: Arc<Calls>,
     /// Calls that wait for a command, by account.
     pub(crate) waiting_calls: Arc<Permits<Account>>,

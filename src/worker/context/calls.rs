@@ -46,9 +46,14 @@ pub(crate) struct QueuedCall(oneshot::Receiver<CallPermit>);
 pub(crate) struct Busy;
 
 impl Calls {
-    /// Permits for calls that read or change one connection: at least one for each core.
-    pub(crate) fn plain() -> Arc<Self> {
-        Self::new(Limit::of_plain_calls(cores()))
+    /// Permits for nodes' calls that read or change one connection.
+    pub(crate) fn of_nodes() -> Arc<Self> {
+        Self::new(Limit::of_nodes(cores()))
+    }
+
+    /// Permits for gateways' calls.
+    pub(crate) fn of_gateways() -> Arc<Self> {
+        Self::new(Limit::of_gateways(cores()))
     }
 
     /// Permits for calls that return pages.

@@ -5,20 +5,17 @@ use std::sync::Arc;
 use async_nats::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
-use super::{
-    Arrived, CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login,
-};
+use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
 use super::{no_config, outcome, parse, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
 use crate::command::{Credential, Origin};
 use crate::jetstream::ConnectError;
-use crate::jetstream::receiver::{Receiver, Subscription};
+use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
 use crate::protocol::topology;
@@ -26,6 +23,10 @@ use crate::secret::Secret;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
 use crate::worker::context::{CallPermit, Context, Room};
+
+/// The one holder of all gateways' calls: their accounts are not known before they are opened. Gateways limit the requests of
+/// each credential and address.
+const GATEWAYS: &str = "gateways";
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -35,13 +36,22 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         Subscription { subject: subject::AGAIN_CALLS.to_owned(), queue: None },
     ];
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
-    let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
-    receiver.run(|message| running.start(message, answer), stop).await;
+    let running = Running::new(Arc::clone(&context), (HeaderMap::new(), sealed::busy()));
+    let start = |message: Received| {
+        let Some(reply) = message.reply.clone() else { return };
+        // A refused call is not opened, which takes as much of the CPU as a read.
+        let Ok(queued) = context.limits.gateway_calls.queue(GATEWAYS) else { return running.refuse(reply) };
+        running.start_queued(queued, reply, async move |context, permit, reply| {
+            // Boxed, because the future of a call is large.
+            Box::pin(answer(context, message, permit, reply)).await;
+        });
+    };
+    receiver.run(start, stop).await;
     running.drain().await;
     Ok(())
 }
 
-async fn answer(context: Arc<Context>, Arrived { message, reply, permit }: Arrived) {
+async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, reply: String) {
     let call = Call::parse_subject(&message.subject);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
@@ -63,11 +73,10 @@ struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
     ids: CallIds,
-    /// The right to be one of the calls whose account is not known yet.
-    permit: OwnedSemaphorePermit,
+    permit: CallPermit,
 }
 
-/// A caller with the right to run one call of its account.
+/// A caller with the right to run its call.
 struct Admitted {
     caller: VerifiedCaller,
     ids: CallIds,
@@ -81,22 +90,23 @@ impl Admitted {
     }
 }
 
-/// Checks the credential, then waits until the account may run a call.
+/// Checks the credential. Exchanges the permit of a call for a page, which takes long.
 async fn admit(
     context: &Context,
     call: Call,
     unverified: UnverifiedCaller,
     body: &[u8],
 ) -> Result<Admitted, CallError> {
-    let UnverifiedCaller { credential, origin, ids, permit: unknown } = unverified;
+    let UnverifiedCaller { credential, origin, ids, permit } = unverified;
     let credential = credential.as_ref().ok_or(AuthError::Missing)?;
     let caller = context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await?;
     context.auth.admit(&caller)?;
-    let is_list = matches!(call, Call::List | Call::Configs | Call::Keys);
-    let queued = if is_list { &context.limits.lists } else { &context.limits.calls }.queue(caller.account.as_str())?;
-    drop(unknown);
-    let permit = queued.permit().await?;
-    Ok(Admitted { caller, ids, permit })
+    if !matches!(call, Call::List | Call::Configs | Call::Keys) {
+        return Ok(Admitted { caller, ids, permit });
+    }
+    let queued = context.limits.lists.queue(caller.account.as_str())?;
+    drop(permit);
+    Ok(Admitted { caller, ids, permit: queued.permit().await? })
 }
 
 async fn dispatch(

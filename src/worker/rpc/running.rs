@@ -13,10 +13,12 @@ use super::send;
 use crate::jetstream::receiver::Received;
 use crate::worker::context::{Busy, CallPermit, Context, QueuedCall};
 
-/// Calls of one kind whose account is not known yet, or that have none. Further ones are refused without waiting.
+/// Calls of one kind that belong to no account and join no queue. Further ones are refused without waiting.
 const CONCURRENCY: usize = 1_024;
 /// Refusals that wait to be sent. Further ones are dropped: they must not take the time of the calls that are answered.
 const MOST_REFUSALS: usize = 1_024;
+/// Refusals to send without letting other tasks run. Takes as long as a read.
+const REFUSALS_AT_ONCE: usize = 16;
 
 /// The running calls of one kind.
 pub(super) struct Running {
@@ -30,7 +32,7 @@ pub(super) struct Running {
 pub(super) struct Arrived {
     pub(super) message: Received,
     pub(super) reply: String,
-    /// The right to be one of the calls without an account.
+    /// The right to be one of them.
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -98,11 +100,14 @@ impl Refusals {
     }
 }
 
-/// Sends refusals one after the other, and lets other tasks run after each.
+/// Sends refusals, and lets other tasks run after every few.
 async fn send_refusals(context: Arc<Context>, mut refused: mpsc::Receiver<String>, refusal: (HeaderMap, Bytes)) {
-    while let Some(reply) = refused.recv().await {
-        let (headers, payload) = refusal.clone();
-        send(&context, reply, headers, payload).await;
+    let mut replies = Vec::with_capacity(REFUSALS_AT_ONCE);
+    while refused.recv_many(&mut replies, REFUSALS_AT_ONCE).await > 0 {
+        for reply in replies.drain(..) {
+            let (headers, payload) = refusal.clone();
+            send(&context, reply, headers, payload).await;
+        }
         tokio::task::yield_now().await;
     }
 }
