@@ -11,7 +11,7 @@
 mod fleet;
 #[path = "../tests/it/provider.rs"]
 mod provider;
-#[path = "parts/seed.rs"]
+#[path = "../tests/support/seed.rs"]
 mod seed;
 #[path = "../tests/support/support.rs"]
 mod support;

@@ -15,6 +15,7 @@ mod signed;
 mod command;
 pub mod connection;
 mod event;
+mod fair_queue;
 mod integration;
 mod login;
 mod oauth;

@@ -6,6 +6,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use fail::fail_point;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// Time for which a long computation keeps other tasks waiting.
+const SLICE: Duration = Duration::from_millis(1);
 
 /// This machine's wall clock. Workers use the bus's time ([`crate::protocol::bus_clock`]) for what is stored.
 #[must_use]
@@ -44,4 +48,21 @@ pub fn random_share() -> f64 {
 #[must_use]
 pub fn random_id() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(random::<16>())
+}
+
+/// Cuts a long computation into slices, between which other tasks run.
+pub(crate) struct TimeSlice(Instant);
+
+impl TimeSlice {
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Lets other tasks run if the slice has ended. Call it between short parts of the computation.
+    pub(crate) async fn pause(&mut self) {
+        if self.0.elapsed() >= SLICE {
+            tokio::task::yield_now().await;
+            self.0 = Instant::now();
+        }
+    }
 }

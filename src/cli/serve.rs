@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
@@ -131,8 +132,11 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             pending_logins: PendingLogins::default(),
             connections: context::ConnectionCounts::default(),
             events: context::EventBuckets::default(),
-            calls: Arc::default(),
+            node_calls: context::Calls::of_nodes(),
+            gateway_calls: context::Calls::of_gateways(),
+            lists: context::Calls::lists(),
             waiting_calls: Arc::default(),
+            all_waiting_calls: Semaphore::new(context::WAITING_CALLS),
         },
         room: context::Room::default(),
         hangups: tasks.reload(),

@@ -22,6 +22,7 @@ use crate::protocol::records;
 use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{CONNECTIONS, ConnectionKey};
+use crate::system::TimeSlice;
 
 pub(crate) struct ConnectionPage {
     pub(crate) connections: Vec<ListedConnection>,
@@ -63,9 +64,10 @@ impl Store {
         limits: PageLimits,
     ) -> Result<ConnectionPage, StoreError> {
         let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
-        let mut connections = Vec::new();
+        let (mut connections, mut slice) = (Vec::new(), TimeSlice::begin());
         for entry in page.entries {
             let revision = entry.revision;
+            slice.pause().await;
             match self.listed_connection(entry).await {
                 Ok(Some((key, stored))) => {
                     connections.push(ListedConnection { revision, key, connection: stored.connection });

@@ -50,11 +50,11 @@ impl NodeCall {
         format!("ms.oauth.*.{}", self.as_str())
     }
 
-    /// Returns the call that a subject ends with, and the account that it names.
-    pub(crate) fn parse_subject(subject: &str) -> Option<(Self, Result<Account, NameError>)> {
-        let name = subject.rsplit('.').next()?;
-        let call = Self::ALL.into_iter().find(|call| call.as_str() == name)?;
-        Some((call, call.account_of(subject)))
+    /// Returns the call that a subject ends with, and the text in the place of its account. Takes a fraction of the time of
+    /// [`NodeCall::account_of`], which checks that text.
+    pub(crate) fn split_subject(subject: &str) -> Option<(Self, &str)> {
+        let (account, name) = subject.strip_prefix("ms.oauth.")?.split_once('.')?;
+        Some((Self::ALL.into_iter().find(|call| call.as_str() == name)?, account))
     }
 
     /// Returns the account that a call's subject names. It is the caller's: the bus lets only that account publish there.

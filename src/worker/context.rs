@@ -1,5 +1,6 @@
 //! State that all calls and commands of a worker's process share.
 
+mod calls;
 mod measures;
 mod needs;
 mod pending_logins;
@@ -13,8 +14,9 @@ mod wakeups;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
+pub(crate) use self::calls::{Busy, CallPermit, Calls, QueuedCall};
 pub(crate) use self::measures::Measures;
 pub(crate) use self::needs::Needs;
 pub(crate) use self::pending_logins::PendingLogins;
@@ -39,6 +41,9 @@ use crate::store::Store;
 use crate::subject::Account;
 use crate::webhook::Receiver;
 use crate::worker::background::refresh_limiter::RefreshLimiter;
+
+/// Calls of all accounts that wait for a command at once. Each needs memory until its command's answer.
+pub(crate) const WAITING_CALLS: usize = 4_096;
 
 pub(crate) struct Context {
     pub(crate) nats: Nats,
@@ -72,10 +77,16 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Running calls, by account.
-    pub(crate) calls: Arc<Permits<Account>>,
-    /// Running calls that wait for a command, by account.
+    /// Permits for nodes' calls, except those that return pages.
+    pub(crate) node_calls: Arc<Calls>,
+    /// Permits for gateways' calls. Those that return pages exchange theirs.
+    pub(crate) gateway_calls: Arc<Calls>,
+    /// Permits for calls of both that return pages.
+    pub(crate) lists: Arc<Calls>,
+    /// Calls that wait for a command, by account.
     pub(crate) waiting_calls: Arc<Permits<Account>>,
+    /// Permits for calls of all accounts that wait for a command.
+    pub(crate) all_waiting_calls: Semaphore,
 }
 
 impl Context {

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, warn};
 
 use self::call_ids::{CallIds, Checked};
-use self::running::Running;
+use self::running::{Arrived, Running};
 
 use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
@@ -45,21 +45,16 @@ use crate::jetstream::ConnectError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
-use crate::worker::context::Context;
+use crate::worker::context::{Busy, Context};
 
-/// Calls of gateways, and calls of nodes, that one process handles in parallel. Further ones are refused without waiting.
-const CONCURRENCY: usize = 1_024;
-/// Calls of one account at once. Leaves room for others while its calls wait for a slow provider.
-const SHARE: usize = CONCURRENCY / 2;
 /// Largest question in bytes: four times the largest refresh token. A question stays in memory until its answer.
 const QUESTION_BYTES: usize = 64 * 1024;
 /// Longest error text in characters. It is sent in a header too, and may quote the caller's input.
 const ERROR_CHARS: usize = 500;
 /// Queue group of all workers: each call reaches one of them.
 const QUEUE: &str = "tokenbus";
-/// Seconds that a caller should wait after NATS was unavailable, or while too many of its calls run.
-const RETRY_AFTER: u64 = 2;
-const RETRY_WAIT: Duration = Duration::from_secs(RETRY_AFTER);
+/// Time that a caller should wait after NATS was unavailable, or while too many calls wait.
+const RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait at shutdown for the last answers to be sent. While NATS is unavailable they cannot be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest trace context in characters.
@@ -72,6 +67,17 @@ enum CallError {
     Store(StoreError),
     /// A complete answer, such as the refusal of a command.
     Answered(WorkerReply),
+}
+
+impl From<Busy> for CallError {
+    fn from(Busy: Busy) -> Self {
+        Self::Answered(busy())
+    }
+}
+
+/// Builds the answer of a worker that has too many calls.
+fn busy() -> WorkerReply {
+    Failure::Busy.answer_after("this worker has too many calls; try again", RETRY_WAIT)
 }
 
 /// Builds a 429 with the seconds to wait.
@@ -155,10 +161,7 @@ fn error_text(body: &Value) -> String {
 /// Answers a call that gateways and nodes share. All answers with tokens pass here, so tokens that the caller's scopes
 /// don't show are removed here, and reads are counted here.
 async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, body: &[u8]) -> Result<Value, CallError> {
-    let Checked { caller, ids: _ } = checked;
-    let Some(_permit) = context.limits.calls.take(&caller.account, SHARE) else {
-        return Err(too_many("too many calls of this account are under way; try again", RETRY_AFTER));
-    };
+    let Checked { caller, ids: _, permit: _ } = checked;
     let mut answer = match call {
         NodeCall::Login => login::begin(context, checked, parse(body)?).await,
         NodeCall::Token => token::token(context, checked, &parse(body)?).await,

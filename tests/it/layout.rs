@@ -15,11 +15,12 @@ const MAX_DISCARDED_CAUSES: usize = 15;
 const MAX_MEDIAN_LINES: usize = 125;
 
 /// Modules without IO, async, clock and randomness.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "call",
     "command",
     "connection",
     "event",
+    "fair_queue",
     "integration",
     "login",
     "oauth",

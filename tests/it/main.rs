@@ -70,6 +70,9 @@ mod hostile_headers;
 mod hostile_listener;
 #[cfg(test)]
 mod hostile_operator;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod hostile_rates;
 #[cfg(test)]
 mod http_bound;
 #[cfg(test)]
@@ -187,6 +190,10 @@ mod seal_rotate;
 mod seal_start;
 #[cfg(test)]
 mod sealed_whole;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[path = "../support/seed.rs"]
+mod seed;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod sequences;

@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
-use super::{CallError, CallIds, QUEUE, Running, bad_request, keys, list, log_and_build_answer, parse, sealed, send};
+use super::{
+    Arrived, CallError, CallIds, QUEUE, Running, bad_request, keys, list, log_and_build_answer, parse, sealed, send,
+};
 use crate::auth::api_key::Author;
 use crate::call::{AdminCall, Question};
 use crate::command::Origin;
 use crate::jetstream::ConnectError;
-use crate::jetstream::receiver::{Received, Receiver, Subscription};
+use crate::jetstream::receiver::{Receiver, Subscription};
 use crate::rights::Rights;
 use crate::subject::{ADMIN_CALLS, Account};
 use crate::worker::context::Context;
@@ -36,7 +38,7 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     Ok(())
 }
 
-async fn answer(context: Arc<Context>, message: Received, reply: String) {
+async fn answer(context: Arc<Context>, Arrived { message, reply, permit: _permit }: Arrived) {
     let call = AdminCall::parse_subject(&message.subject);
     let serve = async |question: Question, ids| {
         let span = info_span!("call", call = call.map_or("unknown", AdminCall::as_str), by = "admin");

@@ -7,12 +7,14 @@
 use crate::auth::VerifiedCaller;
 use crate::seal::{SealError, SharedKey};
 use crate::system;
+use crate::worker::context::CallPermit;
 
-/// A checked call.
+/// A checked call that may run.
 #[derive(Clone, Copy)]
 pub(super) struct Checked<'a> {
     pub(super) caller: &'a VerifiedCaller,
     pub(super) ids: &'a CallIds,
+    pub(super) permit: &'a CallPermit,
 }
 
 /// Where a call's ids come from.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::status::{self, Failure};
-use super::{CONCURRENCY, CallError, Checked, no_connection, replayed, too_many};
+use super::{CallError, Checked, no_connection, replayed, too_many};
 use crate::command::Work;
 use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
 use crate::jetstream::{NatsError, Published};
@@ -17,10 +17,10 @@ use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
-use crate::worker::context::Context;
+use crate::worker::context::{Busy, Context};
 
-/// Calls of one account that may wait for a command at once: a quarter of all, so that others are not held up.
-const WAITING: usize = CONCURRENCY / 4;
+/// Calls of one account that may wait for a command at once.
+const WAITING: usize = 256;
 /// First pause before another try while a command of the same subject is queued. Each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 /// Longest pause between two such tries.
@@ -103,6 +103,9 @@ async fn send_and_wait(
     let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
+    let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
+    // Other calls run while this one waits.
+    checked.permit.release();
     let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
     for earlier in 0.. {

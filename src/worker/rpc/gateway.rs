@@ -22,7 +22,11 @@ use crate::protocol::topology;
 use crate::secret::Secret;
 use crate::store::FoundLogin;
 use crate::subject::{self, Integration, NodeCall};
-use crate::worker::context::{Context, Room};
+use crate::worker::context::{CallPermit, Context, Room};
+
+/// The one holder of all gateways' calls: their accounts are not known before they are opened. Gateways limit the requests of
+/// each credential and address.
+const GATEWAYS: &str = "gateways";
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -32,21 +36,30 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         Subscription { subject: subject::AGAIN_CALLS.to_owned(), queue: None },
     ];
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
-    let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
-    receiver.run(|message| running.start(message, answer), stop).await;
+    let running = Running::new(Arc::clone(&context), (HeaderMap::new(), sealed::busy()));
+    let start = |message: Received| {
+        let Some(reply) = message.reply.clone() else { return };
+        // A refused call is not opened, which takes as much of the CPU as a read.
+        let Ok(queued) = context.limits.gateway_calls.queue(GATEWAYS) else { return running.refuse(reply) };
+        running.start_queued(queued, reply, async move |context, permit, reply| {
+            // Boxed, because the future of a call is large.
+            Box::pin(answer(context, message, permit, reply)).await;
+        });
+    };
+    receiver.run(start, stop).await;
     running.drain().await;
     Ok(())
 }
 
-async fn answer(context: Arc<Context>, message: Received, reply: String) {
+async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, reply: String) {
     let call = Call::parse_subject(&message.subject);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
         let traceparent = traceparent.as_deref().map(shortened);
         let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
-        let unverified = UnverifiedCaller { credential, origin, ids };
+        let unverified = UnverifiedCaller { credential, origin, ids, permit };
         let done = match call {
-            Some(call) => dispatch(&context, call, &unverified, body.get().as_bytes()).instrument(span.clone()).await,
+            Some(call) => dispatch(&context, call, unverified, body.get().as_bytes()).instrument(span.clone()).await,
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
         };
         log_and_build_answer(&span, done)
@@ -60,46 +73,72 @@ struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
     ids: CallIds,
+    permit: CallPermit,
+}
+
+/// A caller with the right to run its call.
+struct Admitted {
+    caller: VerifiedCaller,
+    ids: CallIds,
+    permit: CallPermit,
+}
+
+impl Admitted {
+    fn checked(&self) -> Checked<'_> {
+        let Self { caller, ids, permit } = self;
+        Checked { caller, ids, permit }
+    }
+}
+
+/// Checks the credential. Exchanges the permit of a call for a page, which takes long.
+async fn admit(
+    context: &Context,
+    call: Call,
+    unverified: UnverifiedCaller,
+    body: &[u8],
+) -> Result<Admitted, CallError> {
+    let UnverifiedCaller { credential, origin, ids, permit } = unverified;
+    let credential = credential.as_ref().ok_or(AuthError::Missing)?;
+    let caller = context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await?;
+    context.auth.admit(&caller)?;
+    if !matches!(call, Call::List | Call::Configs | Call::Keys) {
+        return Ok(Admitted { caller, ids, permit });
+    }
+    let queued = context.limits.lists.queue(caller.account.as_str())?;
+    drop(permit);
+    Ok(Admitted { caller, ids, permit: queued.permit().await? })
 }
 
 async fn dispatch(
     context: &Context,
     call: Call,
-    unverified: &UnverifiedCaller,
+    unverified: UnverifiedCaller,
     body: &[u8],
 ) -> Result<Value, CallError> {
-    let caller = async || {
-        let purpose = Purpose::Call { call, body };
-        let UnverifiedCaller { credential, origin, ids: _ } = unverified;
-        let credential = credential.as_ref().ok_or(AuthError::Missing)?;
-        let caller = context.auth.authenticate(credential, purpose, origin).await?;
-        context.auth.admit(&caller)?;
-        Ok::<VerifiedCaller, CallError>(caller)
-    };
-    let checked = |caller| Checked { caller, ids: &unverified.ids };
+    let admitted = admit(context, call, unverified, body);
     match call {
         Call::Ready => ready(context).await,
         Call::State => state(context, parse(body)?).await,
         Call::Outcome => outcome::outcome(context, parse(body)?).await,
         Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
-        Call::Whoami => Ok(whoami(context, &caller().await?)),
+        Call::Whoami => Ok(whoami(context, &admitted.await?.caller)),
         Call::Config => {
-            caller().await?;
+            let _admitted = admitted.await?;
             config(context, &parse::<ConfigQuestion>(body)?).await
         }
         Call::Configs => {
-            caller().await?;
+            let _admitted = admitted.await?;
             list::configs(context, parse(body)?).await
         }
-        Call::Keys => keys::list(context, &caller().await?, &parse(body)?).await,
-        Call::KeysCreate => keys::create(context, checked(&caller().await?), parse(body)?).await,
-        Call::KeysRevoke => keys::revoke(context, &caller().await?, &parse(body)?).await,
-        Call::Token => answer_call(context, checked(&caller().await?), NodeCall::Token, body).await,
-        Call::List => answer_call(context, checked(&caller().await?), NodeCall::List, body).await,
-        Call::Login => answer_call(context, checked(&caller().await?), NodeCall::Login, body).await,
-        Call::Refresh => answer_call(context, checked(&caller().await?), NodeCall::Refresh, body).await,
-        Call::Delete => answer_call(context, checked(&caller().await?), NodeCall::Delete, body).await,
+        Call::Keys => keys::list(context, &admitted.await?.caller, &parse(body)?).await,
+        Call::KeysCreate => keys::create(context, admitted.await?.checked(), parse(body)?).await,
+        Call::KeysRevoke => keys::revoke(context, &admitted.await?.caller, &parse(body)?).await,
+        Call::Token => answer_call(context, admitted.await?.checked(), NodeCall::Token, body).await,
+        Call::List => answer_call(context, admitted.await?.checked(), NodeCall::List, body).await,
+        Call::Login => answer_call(context, admitted.await?.checked(), NodeCall::Login, body).await,
+        Call::Refresh => answer_call(context, admitted.await?.checked(), NodeCall::Refresh, body).await,
+        Call::Delete => answer_call(context, admitted.await?.checked(), NodeCall::Delete, body).await,
     }
 }
 

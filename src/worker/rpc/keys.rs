@@ -61,7 +61,7 @@ pub(super) async fn list_of(context: &Context, account: Option<&Account>, page: 
 
 pub(super) async fn create(
     context: &Context,
-    Checked { caller, ids }: Checked<'_>,
+    Checked { caller, ids, permit: _ }: Checked<'_>,
     mut wanted: Wanted,
 ) -> Result<Value, CallError> {
     let account = wanted.account.take().unwrap_or_else(|| caller.account.clone());

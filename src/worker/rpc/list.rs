@@ -17,6 +17,7 @@ use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, ListedConnection, StoreError};
 use crate::subject::{self, CONFIGS, Integration};
+use crate::system::TimeSlice;
 use crate::worker::context::Context;
 
 // Connections on a page, as `/openapi.json` documents them.
@@ -76,7 +77,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         return Err(no_config());
     }
     let (mut results, mut size, mut last, found) = (Vec::new(), 0, after, connections.len());
-    let mut configs = HashMap::new();
+    let (mut configs, mut slice) = (HashMap::new(), TimeSlice::begin());
     for ListedConnection { revision, key, mut connection } in connections {
         let has_config = match configs.get(&key.integration) {
             Some(has_config) => *has_config,
@@ -88,6 +89,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
             (connection.access_token, connection.refresh_token) = (None, None);
         }
         let entry = json!(connection);
+        slice.pause().await;
         (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);
         if size >= PAGE_BYTES {

@@ -56,7 +56,7 @@ pub(super) struct TicketQuestion {
 
 pub(super) async fn begin(
     context: &Context,
-    Checked { caller, ids }: Checked<'_>,
+    Checked { caller, ids, permit: _ }: Checked<'_>,
     question: LoginQuestion,
 ) -> Result<Value, CallError> {
     let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } =

@@ -15,18 +15,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
-use super::status::Failure;
-use super::{
-    CallError, CallIds, Checked, QUEUE, RETRY_WAIT, Running, answer_call, bad_request, error_text, log_and_build_answer,
-};
-use super::{send, status};
+use super::{Arrived, CallError, CallIds, Checked, QUESTION_BYTES, QUEUE, Running};
+use super::{answer_call, bad_request, busy, error_text, log_and_build_answer, send, status};
 use crate::auth::Authenticator;
 use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::config::BindLogins;
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::subject::NodeCall;
-use crate::worker::context::Context;
+use crate::worker::context::{CallPermit, Context};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -35,39 +32,65 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     // Subscribe to the questions about the service last: once it answers one, the server has all subscriptions.
     let subscriptions = calls.into_iter().chain(service.subscriptions()).collect();
     let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
-    let busy = Failure::Busy.answer_after("this worker has too many calls; try again", RETRY_WAIT);
-    let (payload, headers) = build_response(busy);
+    let (payload, headers) = build_response(busy());
     let running = Running::new(Arc::clone(&context), (headers, payload));
-    let start = |message| {
-        let service = Arc::clone(&service);
-        running.start(message, async move |context, message, reply| answer(&context, &service, message, reply).await);
+    let start = |message: Received| {
+        let Some((call, account)) = NodeCall::split_subject(&message.subject) else {
+            let service = Arc::clone(&service);
+            return running.start(message, async move |context, arrived| {
+                answer_question(&context, &service, arrived).await;
+            });
+        };
+        let Some(reply) = message.reply else { return };
+        let permits = if call == NodeCall::List { &context.limits.lists } else { &context.limits.node_calls };
+        let Ok(queued) = permits.queue(account) else { return running.refuse(reply) };
+        // A copy, so that a call that waits keeps no larger buffer in memory.
+        let question = message.payload.get(..=QUESTION_BYTES).unwrap_or(&message.payload).to_vec();
+        let call = QueuedNodeCall { call, subject: message.subject, question, service: Arc::clone(&service) };
+        running.start_queued(queued, reply, async move |context, permit, reply| {
+            call.answer(&context, &permit, reply).await;
+        });
     };
     receiver.run(start, stop).await;
     running.drain().await;
     Ok(())
 }
 
-async fn answer(context: &Context, service: &Service, message: Received, reply: String) {
-    if let Some(answer) = service.answer(&message.subject) {
-        return send(context, reply, HeaderMap::new(), answer.to_string().into()).await;
+/// A call that waits for a permit of its account.
+struct QueuedNodeCall {
+    call: NodeCall,
+    subject: String,
+    /// One byte longer than allowed if it is too long.
+    question: Vec<u8>,
+    service: Arc<Service>,
+}
+
+impl QueuedNodeCall {
+    async fn answer(self, context: &Context, permit: &CallPermit, reply: String) {
+        let Self { call, subject, question, service } = self;
+        let began = Instant::now();
+        let (body, traceparent) = split_trace(&question);
+        let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
+        let done = async {
+            let caller = Authenticator::node(call.account_of(&subject).map_err(bad_request)?, call)?;
+            if call == NodeCall::Login {
+                refuse_bound_login(context, &body)?;
+            }
+            answer_call(context, Checked { caller: &caller, ids: &CallIds::Random, permit }, call, &body).await
+        };
+        let done = done.instrument(span.clone()).await;
+        let answer = log_and_build_answer(&span, done);
+        service.count(call, &answer, began.elapsed());
+        let (payload, headers) = build_response(answer);
+        send(context, reply, headers, payload).await;
     }
-    let Some((call, account)) = NodeCall::parse_subject(&message.subject) else { return };
-    let began = Instant::now();
-    let (body, traceparent) = split_trace(&message.payload);
-    let span = info_span!("call", call = call.as_str(), by = "node", traceparent);
-    let done = async {
-        let account = account.map_err(bad_request)?;
-        let caller = Authenticator::node(account, call)?;
-        if call == NodeCall::Login {
-            refuse_bound_login(context, &body)?;
-        }
-        answer_call(context, Checked { caller: &caller, ids: &CallIds::Random }, call, &body).await
-    };
-    let done = done.instrument(span.clone()).await;
-    let answer = log_and_build_answer(&span, done);
-    service.count(call, &answer, began.elapsed());
-    let (payload, headers) = build_response(answer);
-    send(context, reply, headers, payload).await;
+}
+
+/// Answers a question about the service.
+async fn answer_question(context: &Context, service: &Service, Arrived { message, reply, permit: _permit }: Arrived) {
+    if let Some(answer) = service.answer(&message.subject) {
+        send(context, reply, HeaderMap::new(), answer.to_string().into()).await;
+    }
 }
 
 /// Takes the trace context out of a question. An empty payload means no parameters.
@@ -77,7 +100,7 @@ fn split_trace(payload: &[u8]) -> (Cow<'_, [u8]>, String) {
         return (Cow::Borrowed(b"{}"), String::new());
     }
     if is_traced
-        && payload.len() <= super::QUESTION_BYTES
+        && payload.len() <= QUESTION_BYTES
         && let Ok(mut fields) = serde_json::from_slice::<Map<String, Value>>(payload)
         && let Some(Value::String(trace)) = fields.remove(HEADER_TRACEPARENT)
     {

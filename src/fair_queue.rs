@@ -1,0 +1,94 @@
+//! A queue that its holders share fairly: the next entry to run is one of the waiting holder with the fewest running ones.
+//!
+//! A holder that is alone may use everything. Holders that all wait have equally many entries running, so each of them gets
+//! the same time, however long its entries run. If too many entries wait, the holder with the most of them loses its newest.
+
+use std::collections::{HashMap, VecDeque};
+
+#[derive(Debug)]
+pub(crate) struct FairQueue<T> {
+    holders: HashMap<String, Holder<T>>,
+    most_running: usize,
+    most_waiting: usize,
+    running: usize,
+    waiting: usize,
+    /// Number of entries started so far.
+    started: u64,
+}
+
+#[derive(Debug)]
+struct Holder<T> {
+    running: usize,
+    waiting: VecDeque<T>,
+    /// Value of [`FairQueue::started`] at this holder's last start, or at its arrival. Among holders with equally many running
+    /// entries the one with the lowest is next, so that they take turns.
+    last_start: u64,
+}
+
+impl<T> FairQueue<T> {
+    pub(crate) fn new(most_running: usize, most_waiting: usize) -> Self {
+        Self { holders: HashMap::new(), most_running, most_waiting, running: 0, waiting: 0, started: 0 }
+    }
+
+    /// Adds an entry. If too many wait, the newest of the holder with the most has to leave, and is returned. An error returns
+    /// the entry itself, if it would be that one.
+    pub(crate) fn push(&mut self, holder: &str, entry: T) -> Result<Option<T>, T> {
+        let mut shed = None;
+        if self.waiting >= self.most_waiting {
+            let own = self.holders.get(holder).map_or(0, |holder| holder.waiting.len());
+            let longest = self.holders.values_mut().max_by_key(|holder| holder.waiting.len());
+            match longest.filter(|longest| longest.waiting.len() > own + 1) {
+                Some(longest) => shed = longest.waiting.pop_back(),
+                None => return Err(entry),
+            }
+            self.waiting -= 1;
+        }
+        if let Some(holder) = self.holders.get_mut(holder) {
+            holder.waiting.push_back(entry);
+        } else {
+            let new = Holder { running: 0, waiting: VecDeque::from([entry]), last_start: self.started };
+            self.holders.insert(holder.to_owned(), new);
+        }
+        self.waiting += 1;
+        Ok(shed)
+    }
+
+    /// Starts the next entry, unless none waits or enough are running.
+    pub(crate) fn start(&mut self) -> Option<(String, T)> {
+        if self.is_full() {
+            return None;
+        }
+        let waiting = self.holders.iter_mut().filter(|(_, holder)| !holder.waiting.is_empty());
+        let (name, holder) = waiting.min_by_key(|(_, holder)| (holder.running, holder.last_start))?;
+        let entry = holder.waiting.pop_front()?;
+        self.started += 1;
+        holder.last_start = self.started;
+        holder.running += 1;
+        self.running += 1;
+        self.waiting -= 1;
+        Some((name.clone(), entry))
+    }
+
+    /// Changes how many entries may run. More may be running until they end.
+    pub(crate) fn set_most_running(&mut self, most: usize) {
+        self.most_running = most;
+    }
+
+    /// Returns true if as many entries run as may run.
+    pub(crate) fn is_full(&self) -> bool {
+        self.running >= self.most_running
+    }
+
+    /// Ends a running entry of a holder.
+    pub(crate) fn end(&mut self, holder: &str) {
+        let Some(ended) = self.holders.get_mut(holder) else { return };
+        ended.running -= 1;
+        self.running -= 1;
+        if ended.running == 0 && ended.waiting.is_empty() {
+            self.holders.remove(holder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
