@@ -95,6 +95,9 @@ pub(crate) struct Moment {
     pub jitter: f64,
     /// False if the refresh was due.
     pub by_caller: bool,
+    /// True if an earlier delivery of the command may have sent the refresh token. The worker then holds the refresh, and
+    /// no noted wait may end the command before.
+    pub may_be_sent: bool,
 }
 
 /// What a refresh does before it sends anything.
@@ -168,6 +171,7 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
         (None, _) => None,
     };
     match failure {
+        _ if moment.may_be_sent => Begin::Send(refresh_token),
         Some(failure) if by_caller && failure.until > now => Begin::Wait(failure),
         // A schedule of an earlier state, or one that was set for an event.
         Some(failure) if !by_caller && !failure.is_pause() && failure.next_try.is_some_and(|next| next > now) => {
@@ -259,7 +263,7 @@ pub(crate) fn conclude(stored: &StoredConnection, answer: Answer, moment: &Momen
 /// The note of a failed refresh: when callers and the schedule may try again. Callers' tries of an active connection do not
 /// count, or they would make the wait longer.
 fn noted(stored: &StoredConnection, failed: &Failed, moment: &Moment, rules: &Rules) -> RefreshFailure {
-    let Moment { now, jitter, by_caller } = *moment;
+    let Moment { now, jitter, by_caller, may_be_sent: _ } = *moment;
     let old = stored.refresh_failure.clone();
     let mut failure = old.unwrap_or_else(|| RefreshFailure::new("", 0, now));
     let retry_after = failed.retry_after.unwrap_or_default();

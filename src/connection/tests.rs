@@ -118,7 +118,7 @@ fn a_connection_of_an_older_release_is_read_and_carries_on() {
         default_expires_in: None,
         refresh_token_lifetime: None,
     };
-    let moment = Moment { now, jitter: 0.0, by_caller: false };
+    let moment = Moment { now, jitter: 0.0, by_caller: false, may_be_sent: false };
     assert!(matches!(begin(&stored, 7, &moment, &rules), Begin::Send(_)));
     assert!(stored.has_due_time());
     let text = serde_json::to_string(&stored).unwrap();

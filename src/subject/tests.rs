@@ -160,7 +160,9 @@ fn e4_a_nodes_call_names_its_account() {
     let account = Account::parse(ACCOUNT).unwrap();
     for call in NodeCall::ALL {
         assert_eq!(call.account_of(&call.subject(&account)), Ok(account.clone()));
-        assert_eq!(crate::call::Call::parse(call.as_str()).map(crate::call::Call::as_str), Some(call.as_str()));
+        // Only nodes and the CLI ask for failures.
+        let expected = (call != NodeCall::Failures).then_some(call.as_str());
+        assert_eq!(crate::call::Call::parse(call.as_str()).map(crate::call::Call::as_str), expected);
     }
     for subject in [
         "",

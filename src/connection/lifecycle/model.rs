@@ -108,7 +108,7 @@ impl Model {
 
     /// Runs a refresh that is due, or that a caller asks for. The provider gives this answer, if it is asked.
     pub fn refresh(&mut self, by_caller: bool, reply: Reply) {
-        let moment = Moment { now: self.now, jitter: 0.0, by_caller };
+        let moment = Moment { now: self.now, jitter: 0.0, by_caller, may_be_sent: false };
         loop {
             let stored = self.stored.clone();
             match super::begin(&stored, stored.connection.sequence, &moment, &self.rules) {

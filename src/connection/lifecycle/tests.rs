@@ -20,7 +20,7 @@ fn rules() -> Rules {
 }
 
 fn due(seconds: i64) -> Moment {
-    Moment { now: at(seconds), jitter: 0.0, by_caller: false }
+    Moment { now: at(seconds), jitter: 0.0, by_caller: false, may_be_sent: false }
 }
 
 fn asked(seconds: i64) -> Moment {

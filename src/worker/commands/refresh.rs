@@ -184,7 +184,7 @@ impl Refresh<'_> {
 
     fn moment(&self) -> Moment {
         let (now, jitter, by_caller) = (self.context.clock.now(), system::random_share(), self.trigger.actor.is_some());
-        Moment { now, jitter, by_caller }
+        Moment { now, jitter, by_caller, may_be_sent: !self.is_unsent }
     }
 
     async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
