@@ -95,8 +95,8 @@ pub(crate) struct Moment {
     pub jitter: f64,
     /// False if the refresh was due.
     pub by_caller: bool,
-    /// True if an earlier delivery of the command may have sent the refresh token. The worker then holds the refresh, and
-    /// no noted wait may end the command before.
+    /// True if an earlier delivery of the command may have sent the refresh token. The worker then holds a due refresh, and no
+    /// noted wait may end the command before.
     pub may_be_sent: bool,
 }
 
@@ -171,8 +171,8 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
         (None, _) => None,
     };
     match failure {
-        _ if moment.may_be_sent => Begin::Send(refresh_token),
         Some(failure) if by_caller && failure.until > now => Begin::Wait(failure),
+        _ if moment.may_be_sent => Begin::Send(refresh_token),
         // A schedule of an earlier state, or one that was set for an event.
         Some(failure) if !by_caller && !failure.is_pause() && failure.next_try.is_some_and(|next| next > now) => {
             Begin::Keep
