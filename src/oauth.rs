@@ -3,6 +3,7 @@
 pub(crate) mod authorization;
 pub(crate) mod callback;
 pub(crate) mod error;
+mod json;
 pub(crate) mod pkce;
 mod post_request;
 mod provider_answer;

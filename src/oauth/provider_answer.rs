@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::clean::Cleaner;
-use super::PostRequest;
+use super::{PostRequest, json};
 
 /// Longest error code, in characters.
 const MAX_ERROR: usize = 100;
@@ -19,7 +19,7 @@ const MAX_DETAIL: usize = 300;
 const DETAILS: [&str; 5] = ["error_description", "error_message", "message", "detail", "description"];
 /// Fields of an `error` that is an object, or of an answer without `error`.
 const CODES: [&str; 5] = ["code", "type", "error_code", "errorCode", "status"];
-/// Fields of an answer whose values are secret, whatever they look like.
+/// Fields of an answer whose values are secret in any form.
 const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
 
 /// An answer without tokens.
@@ -56,7 +56,7 @@ impl ProviderAnswer {
 /// Reads JSON, or a form. Any other text, such as a page, has no known fields.
 fn parse(body: &[u8]) -> Value {
     let text = String::from_utf8_lossy(body);
-    serde_json::from_str(&text).unwrap_or_else(|_not_json| {
+    json::parse(&text).unwrap_or_else(|| {
         let pairs = url::form_urlencoded::parse(text.trim().as_bytes()).into_owned();
         Value::Object(pairs.map(|(name, value)| (name, Value::String(value))).collect())
     })

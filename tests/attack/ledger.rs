@@ -10,7 +10,7 @@ const NOISE: Duration = Duration::from_millis(25);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Load {
     Quiet,
-    /// The server holds acks back, and nobody attacks.
+    /// The server holds acks back, without an attack.
     Slow,
     /// The server holds acks back, and all attackers are active.
     Attack,

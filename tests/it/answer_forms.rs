@@ -160,3 +160,27 @@ async fn b6_a_dead_grant_is_known_by_the_words_of_the_config_or_profile() {
         assert_eq!(events.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), ["invalid_grant"], "{body}");
     }
 }
+
+/// A text cut inside an emoji, and a number that no float can hold: a refresh has spent the old token by then.
+#[tokio::test]
+async fn c5_a_value_that_no_json_has_costs_no_grant() {
+    let provider = Provider::start(|number, received| {
+        if number > 0 {
+            assert_eq!(received.form()["refresh_token"], format!("rt-{}", number - 1), "the rotated token is kept");
+        }
+        let body = format!(
+            r#"{{"access_token":"at-{number}","refresh_token":"rt-{number}","expires_in":3600,"scope":["a","b\r\n"],"user":{{"name":"\ud83d","score":1e400}}}}"#
+        );
+        Scripted::new(200, "application/json", body)
+    })
+    .await;
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+    let (status, body) = world.connect("one").await;
+    assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!("at-0")), "{body}");
+    assert!(body.get("scope").is_none_or(|scope| !scope.to_string().contains("\\r")), "{body}");
+    for number in 1..3 {
+        let path = format!("{INTEGRATION}/oauth-token/one?min_valid=86400");
+        let (status, body) = world.tokenbus.call(Method::GET, &path).await;
+        assert_eq!((status.as_u16(), &body["access_token"]), (200, &json!(format!("at-{number}"))), "{body}");
+    }
+}

@@ -106,7 +106,7 @@ impl Model {
         self.stored.next_due(self.now, self.rules.min_interval, 0.0)
     }
 
-    /// Runs a refresh that is due, or that a caller asks for. The provider gives this answer, if it is asked.
+    /// Runs a refresh that is due, or that a caller asks for. `reply` is the provider's answer, if it is asked.
     pub fn refresh(&mut self, by_caller: bool, reply: Reply) {
         let moment = Moment { now: self.now, jitter: 0.0, by_caller, may_be_sent: false };
         loop {
@@ -168,7 +168,8 @@ impl Model {
     }
 }
 
-fn tokens(lifetime: Option<i64>, now: Timestamp) -> TokenSet {
+/// Tokens of an answer, with a lifetime in seconds or without.
+pub(super) fn tokens(lifetime: Option<i64>, now: Timestamp) -> TokenSet {
     let tokens = TokenSet {
         access_token: Secret::new("at"),
         token_type: "Bearer".to_owned(),

@@ -1,5 +1,3 @@
-use serde_json::Map;
-
 use super::*;
 use crate::integration::LifetimeStart;
 
@@ -28,17 +26,7 @@ fn asked(seconds: i64) -> Moment {
 }
 
 fn tokens(lifetime: Option<i64>) -> TokenSet {
-    TokenSet {
-        access_token: Secret::new("at"),
-        token_type: "Bearer".to_owned(),
-        refresh_token: Some(Secret::new("rt")),
-        expires_in: None,
-        expiry: None,
-        refresh_token_expiry: None,
-        scope: None,
-        metadata: Map::new(),
-    }
-    .or_lifetime(lifetime, at(0))
+    model::tokens(lifetime, at(0))
 }
 
 fn new_grant() -> NewGrant {
@@ -167,7 +155,7 @@ fn a_second_refusal_ends_the_grant_and_an_early_one_does_not() {
     check_begin(&refused, due(360), "send");
     let ended = "record needs_reauthorization invalid_grant needs_reauthorization both 3240";
     let ended = check(&refused, failed(Meaning::DeadGrant), due(360), ended);
-    // Whatever happens between the two refusals.
+    // With any other failure between the two refusals.
     let down =
         check(&refused, failed(Meaning::Temporary), due(360), "note active provider_error refresh_failed both 20");
     let expected = "record needs_reauthorization invalid_grant needs_reauthorization both 3220";

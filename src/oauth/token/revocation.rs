@@ -5,8 +5,8 @@ use serde_json::Value;
 use super::request::{issuer_endpoint, post_request};
 use super::{ClientAuthentication, RequestError};
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
-use crate::oauth::PostRequest;
 use crate::oauth::error::{ErrorCode, ErrorKind};
+use crate::oauth::{PostRequest, json};
 use crate::secret::Secret;
 
 /// A token to revoke.
@@ -64,7 +64,7 @@ pub(crate) enum RevocationAnswer {
 /// Judges an answer to a revocation request (RFC 7009 §2.2). Some providers send errors with the status 200.
 #[must_use]
 pub(crate) fn judge_revocation(status: u16, body: &[u8]) -> RevocationAnswer {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let body = json::parse(&String::from_utf8_lossy(body)).unwrap_or_default();
     let is_success = (200..300).contains(&status);
     if is_success && body.get("ok") != Some(&Value::Bool(false)) {
         return RevocationAnswer::Revoked;

@@ -3,14 +3,16 @@
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
+use crate::oauth::json;
+
 /// Parses a JSON object, or a form that has one of the fields.
 pub(super) fn parse_body(content_type: Option<&str>, text: &str, fields: &[&str]) -> Option<Value> {
     let body = text.trim_start_matches('\u{feff}').trim();
-    let json = || serde_json::from_str::<Value>(body).ok().filter(Value::is_object);
+    let object = || json::parse(body).filter(Value::is_object);
     if content_type.is_some_and(|kind| kind.to_ascii_lowercase().contains("urlencoded")) {
-        form(body, fields).or_else(json)
+        form(body, fields).or_else(object)
     } else {
-        json().or_else(|| form(body, fields))
+        object().or_else(|| form(body, fields))
     }
 }
 

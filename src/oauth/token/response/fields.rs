@@ -47,12 +47,12 @@ impl<'a, T> Fields<'a, T> {
         places.into_iter().flat_map(move |place| paths.clone().into_iter().filter_map(|path| value_at(place, path)))
     }
 
-    /// Returns a token. An empty token, or one that is no string, counts as absent: some providers send
+    /// Returns a token. A blank token, or one that is no string, counts as absent: some providers send
     /// `"refresh_token": false` beside the access token, and an error would lose the grant. A token must be exact, so bytes
     /// that are no UTF-8 are an error. So are control characters, which would break the header of the requests that use the
     /// token.
     pub(super) fn secret(&self, field: &'static str, max: usize) -> Result<Option<Secret>, TokenError> {
-        match self.values(field).filter_map(Value::as_str).find(|text| !text.is_empty()) {
+        match self.values(field).filter_map(Value::as_str).find(|text| !text.trim().is_empty()) {
             None => Ok(None),
             Some(text) if text.len() > max => Err(TokenError::TooLarge),
             Some(text) if text.contains(|char: char| char.is_control() || char == REPLACEMENT) => {
@@ -71,7 +71,7 @@ impl<'a, T> Fields<'a, T> {
         self.values("scope").find_map(|value| {
             let Value::Array(scopes) = value else { return text(value, MAX_SCOPE_BYTES) };
             let joined = scopes.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
-            (!joined.is_empty() && joined.len() <= MAX_SCOPE_BYTES).then_some(joined)
+            text(&Value::from(joined), MAX_SCOPE_BYTES)
         })
     }
 

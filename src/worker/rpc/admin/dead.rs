@@ -47,7 +47,7 @@ pub(super) async fn retry(context: &Context, named: &Named) -> Result<Value, Cal
         return Ok(json!({ "advice": advice(&letter, subject.as_ref()) }));
     };
     let Some(connection) = context.store.connection(&key).await? else {
-        let advice = format!("{}: the connection is deleted, nobody has to act; drop the letter", letter.subject);
+        let advice = format!("{}: the connection is deleted, there is nothing to do; drop the letter", letter.subject);
         return Ok(json!({ "advice": advice }));
     };
     let work = Work::Refresh { actor: Some(ACTOR.to_owned()), sequence: connection.sequence, slot_reserved: false };
