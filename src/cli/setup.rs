@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::{info, warn};
 
@@ -11,7 +11,7 @@ use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::events::publish_event;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
-use crate::protocol::{form, permissions};
+use crate::protocol::{commands, form, permissions};
 use crate::seal::Keyring;
 use crate::store::{Migrated, Store};
 use crate::system;
@@ -33,6 +33,9 @@ pub(super) struct Options {
 
 /// Seals the values of an older store as a whole. The form is stored last, so that a migration that was cut off is repeated.
 async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
+    if commands::has_worker(&nats).await? {
+        bail!("a worker takes commands; stop all workers and gateways, then run `tokenbus setup` again");
+    }
     let keyring = Keyring::load(&config.secrets).await.context("stored values of an older form need the keyring")?;
     let store = Store::new(nats.clone(), Arc::new(keyring));
     store.claim_keys().await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig};
-use async_nats::jetstream::context::{CreateStreamError, GetStreamErrorKind, UpdateStreamError};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamErrorKind, UpdateStreamError};
 use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, Stream};
 
 use super::client::Nats;
@@ -75,6 +75,15 @@ impl Nats {
         config: C,
     ) -> Result<Consumer<C>, ConsumerError> {
         self.jetstream().create_consumer_on_stream(config, stream).await
+    }
+
+    /// Returns how many pulls wait for messages of a consumer; 0 if the consumer is missing.
+    pub(crate) async fn waiting_pulls(&self, stream: &str, consumer: &str) -> Result<usize, NatsError> {
+        match self.stream(stream).await?.consumer_info(consumer).await {
+            Ok(info) => Ok(info.num_waiting),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
+            Err(error) => Err(NatsError::away_because("cannot look up a consumer")(error)),
+        }
     }
 
     /// Deletes all messages of a subject.

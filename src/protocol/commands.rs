@@ -55,6 +55,16 @@ pub(crate) async fn webhook_consumer(nats: &Nats, receiver: &Receiver) -> Result
     created.map_err(|source| NatsError::Consumer { name, source })
 }
 
+/// Returns true if a worker waits for commands. One that died counts until its pull expires, a few seconds later.
+pub(crate) async fn has_worker(nats: &Nats) -> Result<bool, NatsError> {
+    for verb in Verb::ALL {
+        if nats.waiting_pulls(OAUTH_COMMANDS, verb.as_str()).await? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Prepares the pulls of commands, one for each of [`Verb::ALL`]. Gateways publish commands, with any headers.
 pub(crate) fn pulls(nats: &Nats, settings: &config::Nats) -> Result<(Pulling, Vec<Pulls>), ConnectError> {
     Pulling::new(nats, settings, OAUTH_COMMANDS, &Verb::ALL.map(Verb::as_str))

@@ -9,7 +9,7 @@ use tokio::process::Command;
 
 use crate::bus::Bus;
 use crate::provider::Provider;
-use crate::support::tokenbus::{ACCOUNT, PROGRAM, run, settings};
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
 use crate::world::World;
 
 /// JSON pointers of all values inside a value, those of objects and lists included.
@@ -184,8 +184,9 @@ async fn serve(settings: &HashMap<String, String>) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn a_worker_starts_only_on_the_form_that_it_knows() {
-    let world = World::with(Provider::generous().await).await;
+    let mut world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    world.tokenbus.kill().await;
     let nats = &world.tokenbus.nats;
     let [as_worker, as_setup] = ["worker", "setup"].map(|user| settings(nats, user, &world.tokenbus.keys_file()));
     let entries = Entries { bus: Bus::of(nats).await };
@@ -197,7 +198,11 @@ async fn a_worker_starts_only_on_the_form_that_it_knows() {
     assert!(code == Some(1) && errors.contains("run `tokenbus setup` with the keyring"), "{errors}");
 
     let before = entries.read(&format!("$KV.oauth_connections.{ACCOUNT}.odd.one")).await;
-    run(&as_setup, &["setup"]).await;
+    crate::fleet::eventually("the killed worker's pulls expire", async || {
+        let output = Command::new(PROGRAM).arg("setup").envs(&as_setup).output().await.expect("the program starts");
+        output.status.success()
+    })
+    .await;
     let meta = entries.bus.messages("KV_oauth_meta").await;
     let form = meta.into_iter().rfind(|message| message.subject.as_str() == "$KV.oauth_meta.form");
     assert_eq!(form.expect("it is stored").payload.as_ref(), b"2");

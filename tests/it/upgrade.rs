@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use async_nats::jetstream;
+use async_nats::jetstream::consumer::PullConsumer;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,7 +18,7 @@ use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::root;
 use crate::support::tokenbus::{PROGRAM, read, run, settings};
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// The old store on a server with the configuration of this release.
 async fn old_store() -> (Nats, TempDir) {
@@ -52,6 +53,20 @@ async fn a_store_of_commit_c68022c_is_upgraded_by_setup() {
     assert!(errors.contains("tokenbus setup"), "{errors}");
     let before = messages(&nats).await;
     let as_setup = settings(&nats, "setup", &keys);
+    // Nor does setup while a worker of the older release takes commands.
+    let worker = jetstream::new(nats.connect("worker").await);
+    let queue = worker.get_stream("OAUTH_COMMANDS").await.expect("the queue");
+    let mut consumer: PullConsumer = queue.get_consumer("refresh").await.expect("the older worker made it");
+    let pull = consumer.batch().max_messages(1).expires(PATIENCE).messages().await.expect("a pull");
+    while consumer.info().await.expect("the server answers").num_waiting == 0 {}
+    let early = Command::new(PROGRAM).arg("setup").envs(&as_setup).output().expect("the program starts");
+    let errors = String::from_utf8_lossy(&early.stderr).into_owned();
+    assert!(errors.contains("stop all workers and gateways"), "{errors}");
+    drop((pull, consumer, queue, worker));
+    eventually("the pull is forgotten", async || {
+        Command::new(PROGRAM).arg("setup").envs(&as_setup).output().expect("the program starts").status.success()
+    })
+    .await;
     for _ in 0..2 {
         run(&as_setup, &["setup"]).await;
     }

@@ -71,6 +71,11 @@ impl Tokenbus {
         self.nats.serves_nodes().await;
     }
 
+    /// Ends the program with SIGKILL.
+    pub(crate) async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
     /// Ends the program with SIGKILL and the bus with it, then starts the program alone.
     pub(crate) async fn restart_without_nats(&mut self) {
         self.process.kill().await;
