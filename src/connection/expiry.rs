@@ -58,9 +58,10 @@ impl StoredConnection {
 }
 
 impl OauthConnection {
-    /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now and `min_interval` after
-    /// the record. The jitter (0 to 1) moves it earlier by up to a tenth of the margin, so that connections of one login wave
-    /// are not refreshed together. Returns `None` if the connection is not active or has no refresh token or expiry.
+    /// Time of the next scheduled refresh: the margin before the expiry, and at least a second from now and
+    /// `min_interval` after the record. The jitter (0 to 1) moves it earlier by up to a tenth of the margin, so that
+    /// connections of one login wave are not refreshed together. Returns `None` if the connection is not active or has
+    /// no refresh token or expiry.
     #[must_use]
     #[doc(hidden)]
     pub fn refresh_at(&self, now: Timestamp, min_interval: Duration, jitter: f64) -> Option<Timestamp> {
@@ -77,8 +78,8 @@ impl OauthConnection {
         later(now, Duration::from_secs(1)).max(later(written.unwrap_or(now).min(now), min_interval))
     }
 
-    /// Returns true if a refresh can replace the access token before it expires: the connection is active and has an expiry and a
-    /// refresh token.
+    /// Returns true if a refresh can replace the access token before it expires: the connection is active and has an
+    /// expiry and a refresh token.
     #[must_use]
     pub(crate) fn is_kept_alive(&self) -> bool {
         self.status == Status::Active && self.expiry.is_some() && self.refresh_token.is_some()

@@ -1,7 +1,8 @@
 //! The part of a provider's error answer that operators see: in events, the log, and for the connection's own account.
 //!
-//! Providers repeat in their texts what they received, cut and encoded in any way. So the texts are cleaned of the request's
-//! secrets, of the answer's own tokens, of everything that looks like a token, and of e-mail addresses. They never reach a page.
+//! Providers repeat in their texts what they received, cut and encoded in any way. So the texts are cleaned of the
+//! request's secrets, of the answer's own tokens, of everything that looks like a token, and of e-mail addresses. They
+//! never reach a page.
 
 mod clean;
 

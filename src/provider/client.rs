@@ -24,8 +24,8 @@ const POOL_IDLE: Duration = Duration::from_mins(1);
 const POOL_PER_HOST: usize = 16;
 /// Default limit for one request without a limit of its own, from connecting to the last byte of the response.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Last part of a time limit, for what the socket already holds. A process that was stopped finds its timers over before it has
-/// read the response that arrived meanwhile, and that response may hold the only new tokens.
+/// Last part of a time limit, for what the socket already holds. A process that was stopped finds its timers over
+/// before it has read the response that arrived meanwhile, and that response may hold the only new tokens.
 const HAND_OVER: Duration = Duration::from_millis(250);
 
 #[derive(Clone)]
@@ -78,8 +78,8 @@ impl Client {
         self.send_if(request, self.total_timeout, || true).await
     }
 
-    /// Does the same for at most `limit`, if `may_send` returns true. It is asked when the connection is open, directly before the body leaves, so
-    /// that no time passes in between.
+    /// Does the same for at most `limit`, if `may_send` returns true. It is asked when the connection is open, directly
+    /// before the body leaves, so that no time passes in between.
     ///
     /// # Errors
     /// As [`Client::send`]. If `may_send` returned false, the provider has received no body.

@@ -140,8 +140,8 @@ async fn write(
     }
 }
 
-/// Returns true if the command wrote this record as its result. A tombstone may be of a command that [kept](super::late_tokens)
-/// late tokens there.
+/// Returns true if the command wrote this record as its result. A tombstone may be of a command that
+/// [kept](super::late_tokens) late tokens there.
 pub(super) fn is_result_of(job: &Job, record: &StreamMessage) -> bool {
     records::was_written_by(record, &job.id) && header(&record.headers, HEADER_STATUS) != Status::Revoked.as_str()
 }

@@ -189,8 +189,8 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
     }
 }
 
-/// Abandons a command: `job`, unless it is unreadable or a copy. Stores the dead letter first and ends the command last: after a crash in between, the command is
-/// delivered and abandoned again, and its dead letter is stored once.
+/// Abandons a command: `job`, unless it is unreadable or a copy. Stores the dead letter first and ends the command
+/// last: after a crash in between, the command is delivered and abandoned again, and its dead letter is stored once.
 async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
     let nats = &context.nats;
     error!(subject = %message.subject, "command given up: {reason}");

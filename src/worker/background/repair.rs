@@ -164,7 +164,8 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     }
 }
 
-/// Sets a connection's schedule, or starts its refresh at once if that paused. Removes the connection instead if its record is a tombstone: a late write restored it.
+/// Sets a connection's schedule, or starts its refresh at once if that paused. Removes the connection instead if its
+/// record is a tombstone: a late write restored it.
 async fn repair(context: &Context, key: &ConnectionKey, is_resumed: bool) -> Result<bool, StoreError> {
     let stored = match context.store.stored_connection(key).await {
         Err(error) if error.is_junk() => {

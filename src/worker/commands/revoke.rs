@@ -88,8 +88,8 @@ impl Revocation<'_> {
     async fn run(&self, deleted: Deleted) -> Result<WorkerReply, StoreError> {
         let Self { context, job, key, deletion } = self;
         let Deleted { tombstone, tokens } = deleted;
-        // Another delivery may have asked the provider, and a newer login may have begun since. Many providers end all grants of
-        // a person when one of them is revoked.
+        // Another delivery may have asked the provider, and a newer login may have begun since. Many providers end all
+        // grants of a person when one of them is revoked.
         job.lease.check()?;
 
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
@@ -173,8 +173,8 @@ impl Revocation<'_> {
         })
     }
 
-    /// Ends a deletion whose tombstone a login has replaced. The login may have published the deletion's event, so this one has
-    /// a message id of its own.
+    /// Ends a deletion whose tombstone a login has replaced. The login may have published the deletion's event, so this
+    /// one has a message id of its own.
     async fn replaced(&self, details: EventDetails<'_>) -> Result<WorkerReply, StoreError> {
         let Self { context, job, .. } = self;
         let EventDetails { kind, actor, reason, provider } = details;

@@ -1,5 +1,5 @@
-//! Runs calls in parallel and refuses those that are too many. Callers that get no answer until their timeout call again, which
-//! would add to an overload.
+//! Runs calls in parallel and refuses those that are too many. Callers that get no answer until their timeout call
+//! again, which would add to an overload.
 
 use std::sync::Arc;
 
