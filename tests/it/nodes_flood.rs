@@ -12,8 +12,10 @@ use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::connected;
 use crate::support::tokenbus::ACCOUNT;
 
-/// More calls than a worker runs at once.
+/// More calls than may wait for one refresh.
 const CALLS: usize = 1_500;
+/// Time from one call to the next. All at once, a busy machine would refuse most of them before one waits.
+const PACE: Duration = Duration::from_millis(1);
 
 #[tokio::test]
 async fn g3_an_account_that_floods_workers_delays_no_other() {
@@ -28,7 +30,10 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let (node, admin) = (fleet.nats.connect("demo").await, fleet.nats.connect("admin").await);
     let question = json!({ "integration_id": INTEGRATION, "connection_id": "workspace1" }).to_string();
     let request = || Request::new().payload(question.clone().into()).timeout(Some(Duration::from_mins(1)));
-    let flood = join_all((0..CALLS).map(|_| node.send_request(format!("ms.oauth.{ACCOUNT}.refresh"), request())));
+    let flood = join_all((0..CALLS).map(async |number| {
+        tokio::time::sleep(PACE * u32::try_from(number).expect("a small number")).await;
+        node.send_request(format!("ms.oauth.{ACCOUNT}.refresh"), request()).await
+    }));
     let other = async {
         eventually("the refresh is running", async || provider.received().len() == 2).await;
         let list = Request::new().payload("{}".into()).timeout(Some(Duration::from_mins(1)));
