@@ -95,8 +95,9 @@ pub(crate) struct Moment {
     pub jitter: f64,
     /// False if the refresh was due.
     pub by_caller: bool,
-    /// True if an earlier delivery of the command may have sent the refresh token. The worker then holds a due refresh, and no
-    /// noted wait may end the command before.
+    /// True if an earlier delivery of the command may have sent the refresh token. A due refresh must then be held, even if a
+    /// stored failure says to wait. A record would have this command's id, and that delivery would take the record for its
+    /// own, with its new tokens in it.
     pub may_be_sent: bool,
 }
 
@@ -146,7 +147,11 @@ pub(crate) fn connected(grant: NewGrant, tokens: TokenSet, now: Timestamp, rules
 pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Moment, rules: &Rules) -> Begin<'a> {
     let StoredConnection { connection, refresh_failure, .. } = stored;
     let Moment { now, by_caller, .. } = *moment;
-    if let Some(change) = overdue(stored, now, by_caller) {
+    let may_write = |change: &Change| {
+        let is_record = matches!(change, Change::Record(_));
+        !(is_record && moment.may_be_sent && connection.refresh_token.is_some())
+    };
+    if let Some(change) = overdue(stored, now, by_caller).filter(may_write) {
         return Begin::Change(Box::new(change));
     }
     let Some(refresh_token) = &connection.refresh_token else {

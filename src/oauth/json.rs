@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Escape of the character that stands for what is no Unicode. A token with it is refused, any other field keeps it.
+/// Escape of the character that stands for invalid Unicode. A token with it is refused, any other field keeps it.
 const REPLACEMENT: &str = "\\ufffd";
 /// Bytes of an escaped UTF-16 unit: `\uXXXX`.
 const ESCAPE_BYTES: usize = 6;

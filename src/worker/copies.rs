@@ -24,7 +24,7 @@ use crate::worker::job::Job;
 /// Why a copy is given up.
 pub(super) const IS_COPY: &str = "the command was taken from the queue before: it is a copy";
 
-/// Returns true if the command's message is a copy of one that a worker has taken. A redelivery is none.
+/// Returns true if the command's message is a copy of one that a worker has taken. A redelivery is not a copy.
 ///
 /// An `exchange` needs no claim, because its login is consumed once. A refresh without a caller comes from a worker, and no
 /// call repeats it.

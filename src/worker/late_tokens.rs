@@ -16,9 +16,9 @@ use crate::subject::ConnectionKey;
 use crate::worker::apply::{self, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
-use crate::worker::provider_calls::revocation;
+use crate::worker::provider_calls::revocation::{self, RevocationOutcome};
 
-/// Revokes the new tokens if the newest record is a tombstone.
+/// Revokes the new tokens if the newest record is a tombstone, unless the deletion leaves the grant alone.
 pub(super) async fn revoke(
     context: &Context,
     job: &Job,
@@ -28,6 +28,11 @@ pub(super) async fn revoke(
     let newest = records::last(&context.nats, &key.subject()).await?;
     let is_tombstone = |record: &StreamMessage| header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
     let Some(tombstone) = newest.filter(is_tombstone) else { return Ok(()) };
+    let deletion = context.store.event_of(&key.subject(), &tombstone)?;
+    if deletion.is_some_and(|event| event.reason.as_deref() == Some(RevocationOutcome::NotWanted.as_str())) {
+        info!("the connection was deleted meanwhile, and its grant is to be kept");
+        return Ok(());
+    }
     let tokens = WaitingRevocation::of(new, context.clock.now());
     let outcome = revocation::revoke(context, key, &tokens).await?.outcome;
     info!(

@@ -46,6 +46,34 @@ async fn h13_a_login_superseded_by_a_deletion_leaves_no_grant_alive() {
     assert_eq!(failed[0]["reason"], "superseded");
 }
 
+/// A refresh brings tokens of the same grant after a deletion that leaves the grant alone.
+#[tokio::test]
+async fn h13_a_refresh_after_a_deletion_that_keeps_the_grant_revokes_nothing() {
+    let (deleted, is_deleted) = watch::channel(false);
+    let script = move |number, received: &Received| {
+        let is_refresh = received.form().contains_key("refresh_token");
+        if is_refresh { Scripted::tokens(number).once(&is_deleted) } else { Scripted::tokens(number) }
+    };
+    let world = World::with_settings(Provider::start(script).await, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+    let mut config = world.config();
+    config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+    world.tokenbus.configure(&config).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+
+    let path = format!("{INTEGRATION}/oauth-refresh-token/w");
+    let refresh = world.tokenbus.call(Method::GET, &path);
+    let delete = async {
+        eventually("the provider has the refresh token", async || world.provider.received().len() == 2).await;
+        let path = format!("{INTEGRATION}/oauth-connections/w?revoke=false");
+        let answer = world.tokenbus.call(Method::DELETE, &path).await;
+        deleted.send_replace(true);
+        answer.0
+    };
+    let ((status, body), deletion) = tokio::join!(refresh, delete);
+    assert_eq!((status, deletion), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
+    assert_eq!(revoked(world.provider.received()), [""; 0]);
+}
+
 /// A worker dies after it has written a login's record, and a refresh replaces that record before the login's command is
 /// delivered again: the connection is the login's, so the login has succeeded.
 #[tokio::test]

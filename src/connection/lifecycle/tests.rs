@@ -329,6 +329,8 @@ fn a_fixed_end_is_announced_a_week_and_a_day_before() {
     let fixed = check(&stored, Answer::Tokens(again), due(15 * DAY), "record active - refreshed both 691200");
     let warned = check_begin(&fixed, due(23 * DAY), "record active - reauthorization_due both 518400");
     check_begin(&warned, due(29 * DAY), "record active - reauthorization_due both never");
+    // A record now could hide that of an earlier delivery, which may have new tokens.
+    check_begin(&fixed, Moment { may_be_sent: true, ..due(23 * DAY) }, "send");
     // A worker that was away for a week announces it once.
     check_begin(&fixed, due(29 * DAY + 60), "record active - reauthorization_due both never");
     // An end that was near already when it turned out to be fixed is announced once.

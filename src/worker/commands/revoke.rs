@@ -173,14 +173,17 @@ impl Revocation<'_> {
         })
     }
 
-    /// Ends a deletion whose tombstone a login has replaced. The login may have published the deletion's event, so this
-    /// one has a message id of its own.
+    /// Ends a deletion whose tombstone was replaced: by a login, or by a command that brought tokens after it. The login may
+    /// have published the deletion's event, so this one has a message id of its own.
     async fn replaced(&self, details: EventDetails<'_>) -> Result<WorkerReply, StoreError> {
-        let Self { context, job, .. } = self;
+        let Self { context, job, key, .. } = self;
         let EventDetails { kind, actor, reason, provider } = details;
         let event = Event { reason, provider, ..Event::about(&job.subject, kind, actor, context.clock.now()) };
         let cause = format!("{}.{}", job.id, records::OUTCOME);
         context.publish_event(&job.subject.account, &event, Some(&cause)).await?;
+        if let Some(deleted) = context.store.tombstone(key).await? {
+            context.store.delete_connection(key, deleted).await?;
+        }
         Ok(success())
     }
 }

@@ -98,7 +98,7 @@ impl Calls {
     fn adapt(self: &Arc<Self>, delay: Duration) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        // With permits left, their number delays nothing and holds nothing up.
+        // While permits are free, the limit has no effect, so delays say nothing about it.
         if state.queue.is_full() {
             state.limit.note(delay);
             state.queue.set_most_running(state.limit.most());
