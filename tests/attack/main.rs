@@ -20,6 +20,12 @@ mod fleet;
 mod ledger;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod lost;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod pace;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../it/provider.rs"]
 mod provider;

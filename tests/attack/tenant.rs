@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::client::Request;
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use rand::seq::IndexedRandom as _;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::{Instant, interval};
+use tokio::time::Instant;
 
 use crate::fleet::{Fleet, INTEGRATION, state_of};
 use crate::ledger::{Kind, Known, Ledger, Load};
+use crate::pace::every;
 
 /// Longest wait for an answer: longer than the gateway's deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,7 +48,12 @@ impl<'a> Tenant<'a> {
     pub(crate) async fn new(fleet: &'a Fleet) -> Self {
         let read_key = fleet.nats.api_key(&fleet.other_account, "admin").await;
         // An address that no attacker has: the gateway limits the requests of one address.
-        let http = reqwest::Client::builder().no_proxy().local_address("127.0.0.2".parse().ok()).timeout(PATIENCE);
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .local_address("127.0.0.2".parse().ok())
+            .timeout(PATIENCE)
+            // No idle connections: the gateway may close one at the moment of the next request.
+            .pool_max_idle_per_host(0);
         Self {
             fleet,
             read_key,
@@ -159,7 +163,7 @@ impl<'a> Tenant<'a> {
     }
 
     async fn read(&self, kind: Kind, name: &str) {
-        let before = self.ledger().connections.get(name).map(|known| known.token);
+        let Some(before) = self.ledger().connections.get(name).map(|known| Some(known.token)) else { return };
         let answer = if kind == Kind::NodeRead {
             self.node_read(name).await
         } else {
@@ -226,24 +230,6 @@ impl<'a> Tenant<'a> {
     fn fault(&self, fault: String) {
         self.ledger().faults.push(fault);
     }
-}
-
-/// Starts an action in that pace until the end, and waits for all of them.
-async fn every(pace: Duration, end: Instant, action: impl AsyncFn()) {
-    let mut pace = interval(pace);
-    let mut running = FuturesUnordered::new();
-    loop {
-        tokio::select! {
-            _ = pace.tick() => {
-                if Instant::now() >= end {
-                    break;
-                }
-                running.push(action());
-            }
-            Some(()) = running.next() => {}
-        }
-    }
-    while running.next().await.is_some() {}
 }
 
 fn is_deleted(name: &str) -> bool {

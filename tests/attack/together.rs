@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokenbus::internals::config::env;
-use tokio::time::sleep;
+use tokio::time::Instant;
 
 use crate::attackers::Attackers;
 use crate::check::check;
@@ -18,6 +18,8 @@ use crate::tenant::Tenant;
 const WINDOWS: u32 = 10;
 /// Largest ratio of p99; doubled where `CI` is set, because other jobs share the machine.
 const MOST: f64 = 3.0;
+/// Time for which the attackers continue after a window's end, because the tenant still waits for its last answers.
+const OVERLAP: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attackers_at_all_borders_take_nothing_from_a_tenant() {
@@ -36,24 +38,17 @@ async fn attackers_at_all_borders_take_nothing_from_a_tenant() {
     let _second = fleet.worker().await;
     fleet.ready().await;
 
-    let (tenant, attackers) = (Tenant::new(&fleet).await, Attackers::default());
+    let (tenant, attackers) = (Tenant::new(&fleet).await, Attackers::new(&fleet).await);
     for number in 1..=WINDOWS {
         println!("window {number} of {WINDOWS}");
-        slow.hold(false);
         tenant.window(Load::Quiet, length).await;
         slow.hold(true);
         tenant.window(Load::Slow, length).await;
-        let tenants = async {
-            // The attackers start first.
-            sleep(Duration::from_millis(200)).await;
-            tenant.window(Load::Attack, length).await;
-        };
-        tokio::select! {
-            () = tenants => {}
-            () = attackers.attack(&fleet) => {}
-        }
+        tokio::join!(tenant.window(Load::Attack, length), attackers.attack(Instant::now() + length + OVERLAP));
+        slow.hold(false);
+        // Until the attackers' commands are done, no window is quiet.
+        fleet.idle().await;
     }
-    slow.hold(false);
 
     attackers.print();
     println!("{:<36}{:>8}", "server: acks held back", slow.held());
