@@ -50,7 +50,7 @@ chaos: cargo ## run the tests that kill and delay workers and servers
 
 # ATTACK_SECONDS sets the time under attack. A run takes three times as long, because calm windows alternate with it.
 attack: cargo ## attack a running system for two minutes, and check that another tenant loses nothing
-	@$(WITH_NATS) $(CARGO) test --features failpoints --test attack -- --nocapture
+	@$(WITH_NATS) $(CARGO) test --features failpoints --test attack -- --nocapture --test-threads=1
 
 bench: cargo ## run the benchmarks
 	@$(WITH_NATS) $(CARGO) bench
