@@ -6,6 +6,6 @@ mod error;
 mod guard;
 pub(crate) mod profiles;
 
-pub(crate) use self::client::{Client, Settings, within};
+pub(crate) use self::client::{Client, ProviderResponse, Settings};
 pub(crate) use self::error::ProviderError;
 pub(crate) use self::guard::Guard;

@@ -13,7 +13,8 @@ use reqwest::{Body, Certificate, Proxy, Response, redirect};
 use url::Url;
 
 use self::conditional::Conditional;
-use self::response::{ProviderResponse, read_response};
+pub(crate) use self::response::ProviderResponse;
+use self::response::read_response;
 use super::ProviderError;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
 use crate::oauth::PostRequest;
@@ -73,16 +74,11 @@ impl Client {
         Ok(Self { http, guard: settings.guard.clone(), total_timeout: settings.total_timeout })
     }
 
-    /// Sends a request once and returns the response with any status, redirects included.
-    pub(crate) async fn send(&self, request: PostRequest) -> Result<ProviderResponse, ProviderError> {
-        self.send_if(request, self.total_timeout, || true).await
-    }
-
-    /// Does the same for at most `limit`, if `may_send` returns true. It is asked when the connection is open, directly
-    /// before the body leaves, so that no time passes in between.
+    /// Sends a request once, for at most `limit`, and returns the response with any status, redirects included. `may_send` is
+    /// asked when the connection is open, directly before the body leaves, so that no time passes in between.
     ///
     /// # Errors
-    /// As [`Client::send`]. If `may_send` returned false, the provider has received no body.
+    /// If `may_send` returned false, the provider has received no body.
     pub(crate) async fn send_if(
         &self,
         request: PostRequest,
@@ -123,7 +119,7 @@ impl Client {
 }
 
 /// Runs a request for at most `limit`. A process that stood still has [`HAND_OVER`] at its end.
-pub(crate) async fn within<T, E: From<ProviderError>>(
+async fn within<T, E: From<ProviderError>>(
     limit: Duration,
     request: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {

@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use super::guard::GuardError;
 
@@ -22,7 +23,7 @@ pub(crate) enum ProviderError {
     #[error("the provider did not respond in time")]
     Timeout(#[source] Cause),
     #[error("the provider's response is larger than 256 KiB")]
-    TooLarge,
+    TooLarge { status: u16, retry_after: Option<Duration> },
     /// The connection broke, or the response is not HTTP.
     #[error("the provider's response broke off or is not HTTP")]
     Protocol(#[source] Cause),

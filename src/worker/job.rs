@@ -21,6 +21,7 @@ use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
+use crate::worker::provider_calls::{ProviderCalls, RequestTime};
 
 pub(super) struct Job {
     pub(super) subject: CommandSubject,
@@ -34,6 +35,7 @@ pub(super) struct Job {
     /// Number of the delivery: 1 for the first.
     pub(super) delivered: i64,
     pub(super) lease: Arc<Lease>,
+    request_time: RequestTime,
     /// The message id of the command on the queue.
     pub(super) message_id: String,
     /// The message's sequence in the queue. Deliveries of one message share it, a copy has another one.
@@ -95,6 +97,7 @@ impl Job {
                 event_origin,
                 delivered,
                 lease,
+                request_time: RequestTime::default(),
                 message_id,
                 queue_sequence,
                 queued,
@@ -111,6 +114,11 @@ impl Job {
         self.is_redelivery()
             && newest.time.unix_timestamp_nanos() > self.queued.as_nanosecond()
             && !records::was_written_by(newest, &self.id)
+    }
+
+    /// Returns the means to send this command's requests to its provider.
+    pub(super) fn provider_calls<'a>(&'a self, context: &'a Context) -> ProviderCalls<'a> {
+        ProviderCalls::new(context, &self.lease, &self.request_time)
     }
 
     /// Returns true if a caller waits for the answer.

@@ -16,7 +16,7 @@ use crate::subject::ConnectionKey;
 use crate::worker::apply::{self, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
-use crate::worker::provider_calls::revocation::{self, RevocationOutcome};
+use crate::worker::provider_calls::revocation::RevocationOutcome;
 
 /// Revokes the new tokens if the newest record is a tombstone, unless the deletion leaves the grant alone.
 pub(super) async fn revoke(
@@ -34,7 +34,7 @@ pub(super) async fn revoke(
         return Ok(());
     }
     let tokens = WaitingRevocation::of(new, context.clock.now());
-    let outcome = revocation::revoke(context, key, &tokens).await?.outcome;
+    let outcome = job.provider_calls(context).revoke_unstored(key, &tokens).await?.outcome;
     info!(
         outcome = outcome.as_str(),
         "the connection was deleted meanwhile; asked the provider to revoke the new tokens"

@@ -1,9 +1,10 @@
-//! Requests to a provider's token endpoint. `revocation` has those to its revocation endpoint.
+//! Requests to a provider. `revocation` has those to its revocation endpoint.
 //!
 //! A client may have two secrets while one replaces the other. A refusal of the client's authentication is tried again
 //! with the next secret: the provider has then not looked at the grant, so neither code nor refresh token is spent.
 
 pub(crate) mod revocation;
+mod time;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,23 +12,27 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
+pub(super) use self::time::RequestTime;
 use crate::connection::lifecycle::Meaning;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::error::ErrorKind;
-use crate::oauth::token::{self, ClientAuthentication, RequestError, TokenError, TokenSet};
+use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
 use crate::oauth::{PostRequest, ProviderAnswer};
 use crate::protocol::records::LONGEST_WRITE;
-use crate::provider::{self, ProviderError};
+use crate::provider::{ProviderError, ProviderResponse};
 use crate::system;
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
 
-/// Reason why a token request returned no tokens.
+/// Reason why a token request returned no tokens, or a revocation did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTokens {
     /// Nothing was sent: the config does not fit.
     #[error(transparent)]
     Request(RequestError),
+    /// Nothing was sent: earlier requests of the command took all its time.
+    #[error("no time is left for the request")]
+    OutOfTime,
     /// The request may have arrived.
     #[error(transparent)]
     Unreachable(#[from] ProviderError),
@@ -44,7 +49,7 @@ pub(crate) enum NoTokens {
 impl NoTokens {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Request(_) | Self::Unreachable(_) => None,
+            Self::Request(_) | Self::OutOfTime | Self::Unreachable(_) => None,
             Self::Refused { retry_after, .. } => *retry_after,
         }
     }
@@ -52,7 +57,7 @@ impl NoTokens {
     /// The provider's answer, as operators see it.
     pub(super) fn answer(&self) -> Option<&ProviderAnswer> {
         match self {
-            Self::Request(_) | Self::Unreachable(_) => None,
+            Self::Request(_) | Self::OutOfTime | Self::Unreachable(_) => None,
             Self::Refused { answer, .. } => Some(answer),
         }
     }
@@ -61,7 +66,7 @@ impl NoTokens {
     pub(super) fn meaning(&self) -> Meaning {
         match self {
             Self::Request(_) => Meaning::ClientRefused,
-            Self::Unreachable(_) => Meaning::Temporary,
+            Self::OutOfTime | Self::Unreachable(_) => Meaning::Temporary,
             Self::Refused { error, .. } => match error {
                 TokenError::RateLimited | TokenError::ServerError(_) => Meaning::Temporary,
                 TokenError::Unauthorized | TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
@@ -75,67 +80,108 @@ impl NoTokens {
         }
     }
 
+    fn allows_next_secret(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.allows_next_secret())
+    }
+
     /// The reason in events, from a fixed list.
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Request(_) => "client_authentication",
-            Self::Unreachable(_) => "provider_unreachable",
+            Self::OutOfTime | Self::Unreachable(_) => "provider_unreachable",
             Self::Refused { error, .. } => error.reason(),
         }
     }
 }
 
-/// Logs an answer without tokens.
-fn log(answer: &ProviderAnswer, what: &str) {
-    let ProviderAnswer { status, error, detail } = answer;
-    let (error, detail) = (error.as_deref(), detail.as_deref());
-    warn!(provider_status = status, provider_error = error, provider_detail = detail, "{what}");
+/// The requests of one command to its provider. All of them together take at most the config's `timeout`.
+#[derive(Clone, Copy)]
+pub(super) struct ProviderCalls<'a> {
+    context: &'a Context,
+    /// Sends nothing once this lease is lost; `None` to send all the same.
+    lease: Option<&'a Arc<Lease>>,
+    time: &'a RequestTime,
 }
 
-/// Requests tokens, with all tries together within the config's `timeout`. Sends nothing once the lease is lost.
-pub(super) async fn request_tokens(
-    context: &Context,
-    lease: &Arc<Lease>,
-    config: &IntegrationOauthConfig,
-    variables: &BTreeMap<String, String>,
-    build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
-) -> Result<TokenSet, NoTokens> {
-    let timeout = config.timeout();
-    context.limits.needs.extend(timeout.saturating_add(LONGEST_WRITE));
-    provider::within(timeout, try_each_secret(context, lease, config, variables, build)).await
-}
-
-/// Sends the request with each of the client's secrets in turn, until the provider does not reject the client.
-async fn try_each_secret(
-    context: &Context,
-    lease: &Arc<Lease>,
-    config: &IntegrationOauthConfig,
-    variables: &BTreeMap<String, String>,
-    build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
-) -> Result<TokenSet, NoTokens> {
-    // Replaced by the first try: attempt 0 always has an authentication.
-    let mut refused = NoTokens::Request(RequestError::NoClientKey);
-    for attempt in 0.. {
-        let auth = ClientAuthentication::of(config, attempt, variables, context.clock.now(), &system::random_id());
-        let Some(auth) = auth.map_err(NoTokens::Request)? else { break };
-        let began = Instant::now();
-        let held = Arc::clone(lease);
-        let request = build(&auth).map_err(NoTokens::Request)?;
-        let sent = context.provider.send_if(request.clone(), config.timeout(), move || held.is_held()).await;
-        context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
-        let response = sent?;
-        let (content_type, retry_after) = (response.content_type.as_deref(), response.retry_after);
-        let parsed = token::parse_response(response.status, content_type, &response.body, config, context.clock.now());
-        let error = match parsed {
-            Ok(tokens) => return Ok(tokens),
-            Err(error) => error,
-        };
-        let answer = Box::new(ProviderAnswer::read(response.status, &response.body, &request));
-        log(&answer, "the provider issued no tokens");
-        refused = NoTokens::Refused { error, retry_after, answer };
-        if !error.allows_next_secret() {
-            break;
-        }
+impl<'a> ProviderCalls<'a> {
+    pub(super) fn new(context: &'a Context, lease: &'a Arc<Lease>, time: &'a RequestTime) -> Self {
+        Self { context, lease: Some(lease), time }
     }
-    Err(refused)
+
+    /// Requests tokens.
+    pub(super) async fn tokens(
+        &self,
+        config: &IntegrationOauthConfig,
+        variables: &BTreeMap<String, String>,
+        build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
+    ) -> Result<TokenSet, NoTokens> {
+        let judge = |response: &Response<'_>| response.tokens(config, self.context.clock.now());
+        self.with_each_secret(config, variables, build, judge).await
+    }
+
+    /// Sends a request with each of the client's secrets in turn, until the provider does not reject the client.
+    pub(super) async fn with_each_secret<T>(
+        &self,
+        config: &IntegrationOauthConfig,
+        variables: &BTreeMap<String, String>,
+        build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
+        judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, NoTokens> {
+        // Replaced by the first try: attempt 0 always has an authentication.
+        let mut refused = NoTokens::Request(RequestError::NoClientKey);
+        for attempt in 0.. {
+            let (now, id) = (self.context.clock.now(), system::random_id());
+            let auth = ClientAuthentication::of(config, attempt, variables, now, &id).map_err(NoTokens::Request)?;
+            let Some(auth) = auth else { break };
+            match self.send(config, build(&auth).map_err(NoTokens::Request)?, &judge).await {
+                Err(error) if error.allows_next_secret() => refused = error,
+                Err(NoTokens::OutOfTime) if attempt > 0 => break,
+                answered => return answered,
+            }
+        }
+        Err(refused)
+    }
+
+    /// Sends a request once.
+    pub(super) async fn send<T>(
+        &self,
+        config: &IntegrationOauthConfig,
+        request: PostRequest,
+        judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, NoTokens> {
+        let (began, time_left) = (Instant::now(), self.time.left(config.timeout()));
+        if time_left.is_zero() {
+            return Err(NoTokens::OutOfTime);
+        }
+        self.context.limits.needs.extend(time_left.saturating_add(LONGEST_WRITE));
+        let lease = self.lease.map(Arc::clone);
+        let may_send = move || lease.as_ref().is_none_or(|lease| lease.is_held());
+        let sent = self.context.provider.send_if(request.clone(), time_left, may_send).await;
+        self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
+        let (error, retry_after, answer) = match sent {
+            Ok(ProviderResponse { status, content_type, retry_after, body }) => {
+                let response = Response::parse(status, content_type.as_deref(), &body, config);
+                match judge(&response) {
+                    Ok(done) => return Ok(done),
+                    Err(error) => (error, retry_after, ProviderAnswer::read(status, &body, &request)),
+                }
+            }
+            Err(ProviderError::TooLarge { status, retry_after }) => {
+                let answer = ProviderAnswer { status, ..ProviderAnswer::default() };
+                (TokenError::of_large_answer(status), retry_after, answer)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let ProviderAnswer { status, error: code, detail } = &answer;
+        let (code, detail) = (code.as_deref(), detail.as_deref());
+        let reason = error.reason();
+        warn!(
+            reason,
+            provider_status = status,
+            provider_error = code,
+            provider_detail = detail,
+            "the provider refused a request"
+        );
+        Err(NoTokens::Refused { error, retry_after, answer: Box::new(answer) })
+    }
 }

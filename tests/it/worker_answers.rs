@@ -96,6 +96,7 @@ async fn c3_malformed_answers_leave_the_connection_unchanged() {
         ("empty-token", Scripted::json(200, &json!({ "access_token": "" }))),
         ("number", Scripted::json(200, &json!({ "access_token": 7 }))),
         ("large", Scripted::json(200, &large)),
+        ("large-busy", Scripted::json(503, &large)),
         ("redirect", redirect),
     ]);
     let cases = [
@@ -106,7 +107,8 @@ async fn c3_malformed_answers_leave_the_connection_unchanged() {
         ("no-token", 502, "unreadable_answer"),
         ("empty-token", 502, "unreadable_answer"),
         ("number", 502, "unreadable_answer"),
-        ("large", 502, "provider_unreachable"),
+        ("large", 502, "answer_too_large"),
+        ("large-busy", 502, "provider_error"),
         ("redirect", 502, "unreadable_answer"),
     ];
     check(&world.await, &cases).await;

@@ -3,6 +3,8 @@
 mod body;
 mod fields;
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -14,7 +16,6 @@ use crate::secret::Secret;
 
 // RFC 6749 sets no limits. A record with both tokens, sealed, has to fit into the server's largest message (1 MiB by
 // default).
-const MAX_BODY_BYTES: usize = 256 * 1024;
 const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
 const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;
 const MAX_TOKEN_TYPE_BYTES: usize = 64;
@@ -58,12 +59,18 @@ pub(crate) enum TokenError {
     /// The body has neither an access token nor an error code, or it has an access token with a status other than 2xx.
     #[error("the provider's response is not a valid token response")]
     Unreadable,
-    /// The body or a token is over its limit.
+    /// The answer or a token is over its limit.
     #[error("the provider's response is too large")]
     TooLarge,
 }
 
 impl TokenError {
+    /// The error of an answer that is larger than the client reads.
+    #[must_use]
+    pub(crate) fn of_large_answer(status: u16) -> Self {
+        temporary_error(status).unwrap_or(Self::TooLarge)
+    }
+
     /// Returns the reason in events.
     #[must_use]
     pub(crate) fn reason(self) -> &'static str {
@@ -86,43 +93,74 @@ impl TokenError {
     }
 }
 
-/// Parses a token response. Success is a 2xx with a non-empty `access_token`, no `error` and no `"ok": false`. The
-/// content type is only a hint: providers often mislabel bodies.
-pub(crate) fn parse_response<T>(
+/// A response of the token endpoint or of the revocation endpoint.
+pub(crate) struct Response<'a> {
     status: u16,
-    content_type: Option<&str>,
-    body: &[u8],
-    config: &IntegrationOauthConfig<T>,
-    now: Timestamp,
-) -> Result<TokenSet, TokenError> {
-    if body.len() > MAX_BODY_BYTES {
-        return Err(temporary_error(status).unwrap_or(TokenError::TooLarge));
-    }
-    let text = String::from_utf8_lossy(body);
-    let response = parse_body(content_type, &text, &config.answer_roots().collect::<Vec<_>>());
-    let nested = response.as_ref().zip(config.token_response_path.as_deref()).and_then(|(it, path)| value_at(it, path));
-    let objects: Vec<&Value> = response.iter().chain(nested).collect();
-    let standard = objects.iter().find_map(|object| error_code(object));
-    let is_success = (200..300).contains(&status);
-    let tokens = || token_set(response.as_ref().ok_or(TokenError::Unreadable)?, config, now);
+    body: Cow<'a, str>,
+    /// The body, if it is a JSON object or a form.
+    fields: Option<Value>,
+}
 
-    // Rules must not cost tokens that arrive without an error.
-    if is_success
-        && standard.is_none()
-        && let Ok(tokens) = tokens()
-    {
-        return Ok(tokens);
+impl<'a> Response<'a> {
+    /// Parses a response. The content type is only a hint: providers often mislabel bodies.
+    pub(crate) fn parse<T>(
+        status: u16,
+        content_type: Option<&str>,
+        body: &'a [u8],
+        config: &IntegrationOauthConfig<T>,
+    ) -> Self {
+        let body = String::from_utf8_lossy(body);
+        let fields = parse_body(content_type, &body, &config.answer_roots().collect::<Vec<_>>());
+        Self { status, body, fields }
     }
-    if let Some(code) = ErrorCode::by_rules(config, &Refusal { status, body: &text, objects: &objects }) {
-        return Err(TokenError::Oauth(code));
+
+    /// Returns the tokens. Success is a 2xx with a non-empty `access_token`, no `error` and no `"ok": false`.
+    pub(crate) fn tokens<T>(&self, config: &IntegrationOauthConfig<T>, now: Timestamp) -> Result<TokenSet, TokenError> {
+        if !self.is_success(config) {
+            return Err(self.error(config));
+        }
+        // Rules must not cost tokens that arrive without an error.
+        let tokens = self.fields.as_ref().ok_or(TokenError::Unreadable).and_then(|it| token_set(it, config, now));
+        tokens.map_err(|error| self.code_by_rules(config).map_or(error, TokenError::Oauth))
     }
-    match (temporary_error(status), standard) {
-        (Some(error), _) => Err(error),
-        // Words that are unknown are no code.
-        (None, None | Some(ErrorCode::Unknown)) if status == 401 => Err(TokenError::Unauthorized),
-        (None, Some(code)) => Err(TokenError::Oauth(code)),
-        (None, None) if is_success => tokens(),
-        (None, None) => Err(TokenError::Unreadable),
+
+    /// Judges a response that needs no content (RFC 7009 §2.2). Success is a 2xx without an error, because some providers
+    /// send errors with the status 200.
+    pub(crate) fn success<T>(&self, config: &IntegrationOauthConfig<T>) -> Result<(), TokenError> {
+        if self.is_success(config) { Ok(()) } else { Err(self.error(config)) }
+    }
+
+    fn is_success<T>(&self, config: &IntegrationOauthConfig<T>) -> bool {
+        (200..300).contains(&self.status) && self.standard_code(config).is_none()
+    }
+
+    fn error<T>(&self, config: &IntegrationOauthConfig<T>) -> TokenError {
+        if let Some(code) = self.code_by_rules(config) {
+            return TokenError::Oauth(code);
+        }
+        match (temporary_error(self.status), self.standard_code(config)) {
+            (Some(error), _) => error,
+            // Words that are unknown are no code.
+            (None, None | Some(ErrorCode::Unknown)) if self.status == 401 => TokenError::Unauthorized,
+            (None, Some(code)) => TokenError::Oauth(code),
+            (None, None) => TokenError::Unreadable,
+        }
+    }
+
+    fn code_by_rules<T>(&self, config: &IntegrationOauthConfig<T>) -> Option<ErrorCode> {
+        let objects: Vec<&Value> = self.objects(config).collect();
+        ErrorCode::by_rules(config, &Refusal { status: self.status, body: &self.body, objects: &objects })
+    }
+
+    fn standard_code<T>(&self, config: &IntegrationOauthConfig<T>) -> Option<ErrorCode> {
+        self.objects(config).find_map(error_code)
+    }
+
+    /// The objects that may hold an error: the root, and the one at `token_response_path`.
+    fn objects<T>(&self, config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = &Value> {
+        let path = config.token_response_path.as_deref();
+        let nested = self.fields.as_ref().zip(path).and_then(|(fields, path)| value_at(fields, path));
+        self.fields.iter().chain(nested)
     }
 }
 

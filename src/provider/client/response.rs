@@ -43,15 +43,15 @@ pub(super) async fn read_response(mut response: Response) -> Result<ProviderResp
     let content_type = header(CONTENT_TYPE);
     let retry_after = header(RETRY_AFTER).and_then(|text| parse_retry_after(text.trim(), system::now()));
     let codings: Vec<String> = response.headers().get_all(CONTENT_ENCODING).iter().map(text).collect();
+    let too_large = || ProviderError::TooLarge { status, retry_after };
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(ProviderError::from_body)? {
         if body.len() + chunk.len() > MAX_BODY_BYTES {
-            return Err(ProviderError::TooLarge);
+            return Err(too_large());
         }
         body.extend_from_slice(&chunk);
     }
-    let body =
-        decoded(body.freeze(), &codings.join(","), MAX_BODY_BYTES).map_err(|Oversized| ProviderError::TooLarge)?;
+    let body = decoded(body.freeze(), &codings.join(","), MAX_BODY_BYTES).map_err(|Oversized| too_large())?;
     Ok(ProviderResponse { status, content_type, retry_after, body })
 }
 

@@ -25,6 +25,7 @@ use super::*;
 use crate::secret::Secret;
 
 const CANARY: &str = "canary";
+const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings(insecure: bool) -> Settings {
     let guard = Guard { allowed_hosts: Vec::new(), allow_insecure_urls: insecure };
@@ -46,7 +47,7 @@ fn request(url: &str) -> PostRequest {
 }
 
 async fn send(settings: &Settings, url: &str) -> Result<ProviderResponse, ProviderError> {
-    Client::new(settings).unwrap().send(request(url)).await
+    Client::new(settings).unwrap().send_if(request(url), settings.total_timeout, || true).await
 }
 
 /// Returns the error after asserting that its texts contain nothing of the request.
@@ -131,7 +132,7 @@ async fn c3_responses_are_bounded_in_size_and_time() {
     let url = |path: &str| format!("http://127.0.0.1:{port}/{path}?q={CANARY}");
     assert_eq!(send(&settings(true), &url("full")).await.unwrap().body.len(), MAX_BODY_BYTES);
     let large = refused(send(&settings(true), &url("large")).await);
-    assert!(matches!(large, ProviderError::TooLarge), "{large:?}");
+    assert!(matches!(large, ProviderError::TooLarge { status: 200, retry_after: None }), "{large:?}");
     let short = Settings { total_timeout: Duration::from_millis(300), ..settings(true) };
     let slow = refused(send(&short, &url("never")).await);
     assert!(matches!(slow, ProviderError::Timeout(_)), "{slow:?}");
@@ -221,11 +222,11 @@ async fn c2_the_client_connects_to_the_checked_address() {
         let (lookup, asked) = changing(Box::leak(vec!["127.0.0.1", later].into_boxed_slice()));
         let client = Client::with_lookup(&settings, lookup).unwrap();
         let url = format!("https://rebind.example:{tls_port}/echo?q={CANARY}");
-        assert_eq!(client.send(request(&url)).await.unwrap().status, 200);
+        assert_eq!(client.send_if(request(&url), LIMIT, || true).await.unwrap().status, 200);
         assert_eq!(asked.load(Ordering::SeqCst), 1, "one look-up for one connection");
         // Another port needs another connection, and so another look-up and another check.
         let url = format!("https://rebind.example:{port}/echo?q={CANARY}");
-        let error = refused(client.send(request(&url)).await);
+        let error = refused(client.send_if(request(&url), LIMIT, || true).await);
         assert!(matches!(error, ProviderError::Refused(GuardError::Address)), "{later} {error:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 2, "{later}");
     }
@@ -239,7 +240,8 @@ async fn c2_of_several_addresses_only_public_ones_are_tried() {
         async move { Ok(addresses.map(|ip| SocketAddr::new(ip.parse().unwrap(), 0)).to_vec()) }.boxed()
     });
     let client = Client::with_lookup(&settings(false), lookup).unwrap();
-    let error = refused(client.send(request(&format!("https://acme.example:{port}/?q={CANARY}"))).await);
+    let error =
+        refused(client.send_if(request(&format!("https://acme.example:{port}/?q={CANARY}")), LIMIT, || true).await);
     assert!(matches!(error, ProviderError::Refused(GuardError::Address)), "{error:?}");
     drop(server);
 }
@@ -257,7 +259,8 @@ async fn c2_the_configured_proxy_may_have_a_private_address_and_is_asked_by_name
         let length = tokio::io::AsyncReadExt::read(&mut stream, &mut received).await.unwrap();
         String::from_utf8_lossy(&received[..length]).into_owned()
     };
-    let mut sending = std::pin::pin!(client.send(request(&format!("https://acme.example/?q={CANARY}"))));
+    let mut sending =
+        std::pin::pin!(client.send_if(request(&format!("https://acme.example/?q={CANARY}")), LIMIT, || true));
     let received = tokio::select! {
         received = proxied => received,
         early = &mut sending => panic!("did not connect to the proxy: {early:?}"),
@@ -267,7 +270,7 @@ async fn c2_the_configured_proxy_may_have_a_private_address_and_is_asked_by_name
     assert_eq!(asked.load(Ordering::SeqCst), 1, "only the proxy's name is resolved here");
     // The guard refuses these URLs before any connection to the proxy.
     for url in ["https://127.0.0.1/", "https://169.254.169.254/", "http://acme.example/"] {
-        assert!(matches!(client.send(request(url)).await, Err(ProviderError::Refused(_))), "{url}");
+        assert!(matches!(client.send_if(request(url), LIMIT, || true).await, Err(ProviderError::Refused(_))), "{url}");
     }
 }
 

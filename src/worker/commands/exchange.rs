@@ -33,7 +33,6 @@ use crate::subject::{Account, ConnectionKey};
 use crate::worker::apply::{self, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
-use crate::worker::provider_calls;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
 
@@ -249,7 +248,7 @@ impl Exchange<'_> {
         let variables = &self.login.issued_at.variables;
         let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
         let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
-        let answered = provider_calls::request_tokens(self.context, &self.job.lease, config, variables, build).await;
+        let answered = self.job.provider_calls(self.context).tokens(config, variables, build).await;
         answered.map_err(|error| {
             let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
             Refusal {

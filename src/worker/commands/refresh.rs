@@ -42,7 +42,7 @@ use crate::worker::apply::{self, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
-use crate::worker::provider_calls::{self, NoTokens};
+use crate::worker::provider_calls::NoTokens;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
 
@@ -277,7 +277,7 @@ impl Refresh<'_> {
 
     async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
         let build = |auth: &token::ClientAuthentication| token::refresh_request(config, grant, auth);
-        provider_calls::request_tokens(self.context, &self.job.lease, config, &grant.issued_at.variables, build).await
+        self.job.provider_calls(self.context).tokens(config, &grant.issued_at.variables, build).await
     }
 
     /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the

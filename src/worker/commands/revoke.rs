@@ -23,7 +23,7 @@ use crate::worker::apply::{self, RECORD_TRIES, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::left_out;
-use crate::worker::provider_calls::revocation::{self, RevocationOutcome, RevocationResult};
+use crate::worker::provider_calls::revocation::{RevocationOutcome, RevocationResult};
 use crate::worker::rpc::status::Failure;
 
 pub(in crate::worker) struct Deletion<'a> {
@@ -96,7 +96,7 @@ impl Revocation<'_> {
         //    after this: as after step 2. The provider is asked once more.
         let RevocationResult { outcome, answer } = match &tokens {
             _ if deletion.keep_grant => RevocationOutcome::NotWanted.into(),
-            Some(tokens) => revocation::revoke(context, key, tokens).await?,
+            Some(tokens) => job.provider_calls(context).revoke(key, tokens).await?,
             None => RevocationOutcome::Unknown.into(),
         };
         fail_point!("revoke_3_provider_asked");

@@ -2,15 +2,14 @@
 
 use tracing::warn;
 
+use super::{NoTokens, ProviderCalls};
 use crate::connection::WaitingRevocation;
-use crate::integration::{IntegrationOauthConfig, IssuedAt};
+use crate::integration::IntegrationOauthConfig;
 use crate::oauth::ProviderAnswer;
-use crate::oauth::token::{self, ClientAuthentication, Revocation, RevocationAnswer, TokenTypeHint};
-use crate::secret::Secret;
+use crate::oauth::error::ErrorKind;
+use crate::oauth::token::{self, ClientAuthentication, Response, Revocation, TokenError, TokenTypeHint};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::system;
-use crate::worker::context::Context;
 
 /// Result of the revocation at the provider. The connection is deleted here in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +72,27 @@ impl RevocationOutcome {
         }
     }
 
+    fn of(error: &NoTokens) -> Self {
+        let (error, status) = match error {
+            NoTokens::Request(_) => return Self::ConfigChanged,
+            NoTokens::OutOfTime | NoTokens::Unreachable(_) => return Self::Unreachable,
+            NoTokens::Refused { error, answer, .. } => (*error, answer.status),
+        };
+        match error {
+            TokenError::Unauthorized => Self::ClientRefused,
+            TokenError::Oauth(code) => match code.kind() {
+                ErrorKind::InvalidClient => Self::ClientRefused,
+                ErrorKind::InvalidGrant => Self::Refused,
+                // Pages and proxies answer with other statuses, and say nothing about the token.
+                ErrorKind::Other if status == 400 || (200..300).contains(&status) => Self::Refused,
+                ErrorKind::Other | ErrorKind::Temporary => Self::Failed,
+            },
+            TokenError::RateLimited | TokenError::ServerError(_) | TokenError::Unreadable | TokenError::TooLarge => {
+                Self::Failed
+            }
+        }
+    }
+
     /// Returns true if a later try may succeed: with a provider that works again, or with a corrected config.
     pub(crate) fn allows_retry(self) -> bool {
         match self {
@@ -93,88 +113,111 @@ impl RevocationOutcome {
     }
 }
 
-/// Asks the provider to revoke the refresh token, which ends the grant, and then the access token, which some providers
-/// leave alone otherwise (RFC 7009 §2.1). Fails only if the bus is away.
-pub(in crate::worker) async fn revoke(
-    context: &Context,
-    key: &ConnectionKey,
-    tokens: &WaitingRevocation,
-) -> Result<RevocationResult, StoreError> {
-    let WaitingRevocation { refresh_token, access_token, issued_at, .. } = tokens;
-    let config = match context.store.config(&key.integration).await {
-        Ok(Some(config)) => config,
-        Ok(None) => return Ok(RevocationOutcome::NoConfig.into()),
-        Err(StoreError::Nats(error)) => return Err(error.into()),
-        Err(error) => {
-            warn!("cannot ask the provider to revoke the token: {error}");
-            return Ok(RevocationOutcome::ConfigUnreadable.into());
+impl ProviderCalls<'_> {
+    /// Asks the provider to revoke the refresh token, which ends the grant, and then the access token, which some providers
+    /// leave alone otherwise (RFC 7009 §2.1). Fails only if the bus is away.
+    pub(in crate::worker) async fn revoke(
+        &self,
+        key: &ConnectionKey,
+        tokens: &WaitingRevocation,
+    ) -> Result<RevocationResult, StoreError> {
+        let WaitingRevocation { refresh_token, access_token, issued_at, .. } = tokens;
+        let config = match self.context.store.config(&key.integration).await {
+            Ok(Some(config)) => config,
+            Ok(None) => return Ok(RevocationOutcome::NoConfig.into()),
+            Err(StoreError::Nats(error)) => return Err(error.into()),
+            Err(error) => {
+                warn!("cannot ask the provider to revoke the token: {error}");
+                return Ok(RevocationOutcome::ConfigUnreadable.into());
+            }
+        };
+        let mut result = RevocationResult::from(RevocationOutcome::NoToken);
+        if let Some(token) = refresh_token {
+            let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at };
+            result = self.revoke_token(&config, &revocation).await;
+            // A provider that does not take the first request does not take the second, and the caller waits.
+            if result.outcome != RevocationOutcome::Revoked {
+                return Ok(result);
+            }
         }
-    };
-    let mut result = RevocationResult::from(RevocationOutcome::NoToken);
-    if let Some(token) = refresh_token {
-        result = revoke_token(context, &config, issued_at, token, TokenTypeHint::RefreshToken).await;
-        // A provider that does not take the first request does not take the second, and the caller waits.
-        if result.outcome != RevocationOutcome::Revoked {
-            return Ok(result);
+        if let Some(token) = access_token {
+            let revocation = Revocation { token, hint: TokenTypeHint::AccessToken, issued_at };
+            let revoked = self.revoke_token(&config, &revocation).await;
+            if refresh_token.is_none() {
+                result = revoked;
+            }
         }
+        Ok(result)
     }
-    if let Some(token) = access_token {
-        let revoked = revoke_token(context, &config, issued_at, token, TokenTypeHint::AccessToken).await;
-        if refresh_token.is_none() {
-            result = revoked;
-        }
+
+    /// Does the same also without the lease, for tokens that no record holds: another delivery cannot revoke them.
+    pub(in crate::worker) async fn revoke_unstored(
+        &self,
+        key: &ConnectionKey,
+        tokens: &WaitingRevocation,
+    ) -> Result<RevocationResult, StoreError> {
+        Self { lease: None, ..*self }.revoke(key, tokens).await
     }
-    Ok(result)
+
+    async fn revoke_token(&self, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> RevocationResult {
+        let Some(url) = &config.revocation_url else { return RevocationOutcome::NoRevocationUrl.into() };
+        let variables = &revocation.issued_at.variables;
+        let build = |auth: &ClientAuthentication| token::revocation_request(config, url, revocation, auth);
+        let judge = |response: &Response<'_>| response.success(config);
+        let Err(error) = self.with_each_secret(config, variables, build, judge).await else {
+            return RevocationOutcome::Revoked.into();
+        };
+        warn!(reason = error.reason(), "the provider did not revoke the token: {error}");
+        RevocationResult { outcome: RevocationOutcome::of(&error), answer: error.answer().cloned() }
+    }
 }
 
-/// Sends one request for each of the client's secrets, until the client is not refused.
-async fn revoke_token(
-    context: &Context,
-    config: &IntegrationOauthConfig,
-    issued_at: &IssuedAt,
-    token: &Secret,
-    hint: TokenTypeHint,
-) -> RevocationResult {
-    let mut refusal = None;
-    let revocation = Revocation { token, hint, issued_at };
-    for attempt in 0.. {
-        let variables = &issued_at.variables;
-        let auth = match ClientAuthentication::of(config, attempt, variables, context.clock.now(), &system::random_id())
-        {
-            Ok(Some(auth)) => auth,
-            Ok(None) => break,
-            Err(error) => {
-                warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::ConfigChanged.into();
-            }
-        };
-        let request = match token::revocation_request(config, &revocation, &auth) {
-            Ok(Some(request)) => request,
-            Ok(None) => return RevocationOutcome::NoRevocationUrl.into(),
-            Err(error) => {
-                warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::ConfigChanged.into();
-            }
-        };
-        let response = match context.provider.send(request.clone()).await {
-            Ok(response) => response,
-            Err(error) => {
-                warn!("cannot ask the provider to revoke the token: {error}");
-                return RevocationOutcome::Unreachable.into();
-            }
-        };
-        let outcome = match token::judge_revocation(response.status, &response.body) {
-            RevocationAnswer::Revoked => return RevocationOutcome::Revoked.into(),
-            RevocationAnswer::TokenRefused => RevocationOutcome::Refused,
-            RevocationAnswer::ClientRefused => RevocationOutcome::ClientRefused,
-            RevocationAnswer::Failed => RevocationOutcome::Failed,
-        };
-        let answer = ProviderAnswer::read(response.status, &response.body, &request);
-        super::log(&answer, "the provider did not revoke the token");
-        if outcome != RevocationOutcome::ClientRefused {
-            return RevocationResult { outcome, answer: Some(answer) };
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::integration::tests::config;
+
+    #[test]
+    fn answers_to_revocations_are_judged() {
+        #[track_caller]
+        fn check(status: u16, body: &str, expected: RevocationOutcome) {
+            let config = config(&json!({})).unwrap();
+            let judged = Response::parse(status, Some("application/json"), body.as_bytes(), &config).success(&config);
+            let answer = Box::new(ProviderAnswer { status, ..ProviderAnswer::default() });
+            let refused = judged.map_err(|error| NoTokens::Refused { error, retry_after: None, answer });
+            let outcome = refused.map_or_else(|error| RevocationOutcome::of(&error), |()| RevocationOutcome::Revoked);
+            assert_eq!(outcome, expected, "{status} {body}");
         }
-        refusal = Some(answer);
+        for body in ["", "{}", "ok", r#"{"ok":true}"#] {
+            check(200, body, RevocationOutcome::Revoked);
+        }
+        check(204, "", RevocationOutcome::Revoked);
+        for body in
+            [r#"{"error":"invalid_token"}"#, r#"{"error":"unsupported_token_type"}"#, r#"{"error":"invalid_grant"}"#]
+        {
+            check(400, body, RevocationOutcome::Refused);
+        }
+        check(200, r#"{"ok":false,"error":"invalid_auth"}"#, RevocationOutcome::Refused);
+        check(200, r#"{"error":"invalid_token"}"#, RevocationOutcome::Refused);
+        check(401, r#"{"error":"invalid_grant"}"#, RevocationOutcome::Refused);
+        for body in [r#"{"error":"invalid_client"}"#, r#"{"error":"unauthorized_client"}"#] {
+            check(400, body, RevocationOutcome::ClientRefused);
+        }
+        check(200, r#"{"ok":false,"error":"bad_client_secret"}"#, RevocationOutcome::ClientRefused);
+        check(401, "", RevocationOutcome::ClientRefused);
+        check(401, r#"{"error":"invalid_token"}"#, RevocationOutcome::ClientRefused);
+        for (status, body) in [
+            (400, ""),
+            (404, "not found"),
+            (429, r#"{"error":"invalid_token"}"#),
+            (503, r#"{"error":"invalid_grant"}"#),
+            (400, r#"{"error":"temporarily_unavailable"}"#),
+            (200, r#"{"ok":false,"error":"fatal_error"}"#),
+            (302, ""),
+        ] {
+            check(status, body, RevocationOutcome::Failed);
+        }
     }
-    RevocationResult { outcome: RevocationOutcome::ClientRefused, answer: refusal }
 }

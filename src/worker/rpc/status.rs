@@ -110,7 +110,9 @@ pub(crate) fn answer_to_auth_error(error: AuthError) -> Result<WorkerReply, Stor
 pub(crate) fn failure_of_no_tokens(error: &NoTokens) -> Failure {
     match error {
         NoTokens::Refused { error: TokenError::Oauth(code), .. } if !blames_integration(*code) => Failure::LoginNeeded,
-        NoTokens::Request(_) | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => Failure::ProviderFailed,
+        NoTokens::Request(_) | NoTokens::OutOfTime | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => {
+            Failure::ProviderFailed
+        }
     }
 }
 

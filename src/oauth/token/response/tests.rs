@@ -16,6 +16,16 @@ fn now() -> Timestamp {
     Timestamp::from_second(1_750_000_000).unwrap()
 }
 
+fn parse_response(
+    status: u16,
+    kind: Option<&str>,
+    body: &[u8],
+    config: &IntegrationOauthConfig,
+    now: Timestamp,
+) -> Result<TokenSet, TokenError> {
+    Response::parse(status, kind, body, config).tokens(config, now)
+}
+
 fn parse(more: &Value, status: u16, kind: Option<&str>, body: &str) -> Result<TokenSet, TokenError> {
     parse_response(status, kind, body.as_bytes(), &config(more).unwrap(), now())
 }
@@ -81,7 +91,6 @@ fn c3_bodies_and_tokens_are_bounded() {
         assert!(parse(&json!({}), 200, JSON, &body(name, max)).is_ok(), "{name}");
         check(200, JSON, &body(name, max + 1), Err("answer_too_large"));
     }
-    check(200, JSON, &body("other", MAX_BODY_BYTES), Err("answer_too_large"));
     let long = parse(&json!({}), 200, JSON, &body("token_type", MAX_TOKEN_TYPE_BYTES + 1)).unwrap();
     assert_eq!(long.token_type, "Bearer");
     assert_eq!(parse(&json!({}), 200, JSON, &body("scope", MAX_SCOPE_BYTES + 1)).unwrap().scope, None);

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{FORM, HTML, JSON, check, parse};
+use crate::integration::tests::config;
+use crate::oauth::token::{Response, TokenError};
 
 #[test]
 fn b6_compiled_in_words_are_known_wherever_the_error_is() {
@@ -101,4 +103,33 @@ fn c5_only_a_rejected_client_allows_the_next_secret() {
     check_next_secret(403, "Forbidden", "unreadable_answer", false);
     check_next_secret(500, r#"{"error":"invalid_client"}"#, "provider_error", false);
     check_next_secret(429, r#"{"error":"invalid_client"}"#, "rate_limited", false);
+}
+
+#[test]
+fn d8_a_revocation_succeeds_with_any_2xx_without_an_error() {
+    #[track_caller]
+    fn check(status: u16, body: &str, expected: Result<(), &str>) {
+        let config = config(&json!({})).unwrap();
+        let found = Response::parse(status, JSON, body.as_bytes(), &config).success(&config);
+        assert_eq!(found.map_err(TokenError::reason), expected, "{status} {body}");
+    }
+    for body in ["", "{}", "null", "ok", "<html>", r#"{"ok":true,"revoked":true}"#, r#"{"error":null}"#] {
+        check(200, body, Ok(()));
+        check(204, body, Ok(()));
+    }
+    check(200, r#"{"ok":false,"error":"token_revoked"}"#, Err("invalid_grant"));
+    check(200, r#"{"error":"anything"}"#, Err("unknown_error"));
+    check(302, "", Err("unreadable_answer"));
+    check(400, r#"{"error":"unsupported_token_type"}"#, Err("unknown_error"));
+    check(401, "", Err("unauthorized"));
+    check(503, "", Err("provider_error"));
+}
+
+#[test]
+fn c3_the_status_of_an_answer_that_is_too_large_counts() {
+    for (status, reason) in
+        [(200, "answer_too_large"), (400, "answer_too_large"), (429, "rate_limited"), (503, "provider_error")]
+    {
+        assert_eq!(TokenError::of_large_answer(status).reason(), reason, "{status}");
+    }
 }
