@@ -224,19 +224,5 @@ pub(crate) fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').try_fold(value, |value, key| value.get(key))
 }
 
-/// Adds the fields of a provider profile that the body doesn't have. A field of the body replaces the profile's field
-/// as a whole: objects and lists are not merged.
-#[must_use]
-pub(crate) fn with_profile(body: Value, profile: &Value) -> Value {
-    match (body, profile) {
-        (Value::Object(given), Value::Object(profile)) => {
-            let mut merged = profile.clone();
-            merged.extend(given);
-            Value::Object(merged)
-        }
-        (body, _) => body,
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests;

@@ -30,10 +30,12 @@ use self::context::Context;
 pub(crate) use self::prepare::{PrepareError, prepare};
 use crate::jetstream::ConnectError;
 use crate::protocol::commands as queue;
+use crate::provider::profiles::Profiles;
 use crate::subject::Verb;
 
 /// Runs until `stop` is cancelled, then takes no more commands and waits for those in progress.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
+    Profiles::new(&context.config.oauth.providers_dir).log_invalid().await;
     let tasks = TaskTracker::new();
     let (pulling, pulls) = queue::pulls(&context.nats, &context.config.nats)?;
     tasks.spawn(pulling.run(stop.clone()));

@@ -114,10 +114,12 @@ fn read(file: &Path) -> anyhow::Result<Secret> {
 fn parse_integration(body: &str) -> anyhow::Result<Integration> {
     #[derive(Deserialize)]
     struct Named {
-        integration_id: Integration,
+        integration_id: Option<Integration>,
+        provider: Option<Integration>,
     }
-    let Named { integration_id } = serde_json::from_str(body).context("cannot read the config")?;
-    Ok(integration_id)
+    let Named { integration_id, provider } = serde_json::from_str(body).context("cannot read the config")?;
+    // The integration is named like its provider, unless the config says otherwise.
+    integration_id.or(provider).context("the config has neither `integration_id` nor `provider`")
 }
 
 async fn whoami(backend: &Backend, context: &RequestContext) -> anyhow::Result<Whoami> {

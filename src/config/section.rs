@@ -164,6 +164,8 @@ pub struct Oauth {
     pub proxy: Option<Url>,
     /// File with additional root certificates, or empty.
     pub ca: PathBuf,
+    /// Folder with the operator's own profiles of providers, or empty.
+    pub providers_dir: PathBuf,
 }
 
 /// The logins that only the browser that started them can finish.

@@ -1,10 +1,9 @@
 mod answer;
 
-use proptest::prelude::*;
-use serde_json::json;
-
 use super::*;
 use crate::subject::ConnectionName;
+use proptest::prelude::*;
+use serde_json::json;
 
 pub(crate) fn body() -> Value {
     json!({
@@ -19,7 +18,9 @@ pub(crate) fn config(more: &Value) -> Result<IntegrationOauthConfig, ConfigError
 }
 
 fn config_by(more: &Value, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
-    parse_value(with_profile(more.clone(), &body()), &Integration::parse("acme").unwrap(), rules)
+    let mut fields = body();
+    fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    parse_value(fields, &Integration::parse("acme").unwrap(), rules)
 }
 
 /// Parses a config from the body of a request.
@@ -391,10 +392,8 @@ proptest! {
             "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets"];
         let value = format!("canary{text}");
         for value in [json!(value), json!([value]), json!({"a": value}), json!({"a": {"pattern": value}})] {
-            if let Err(error) = config(&json!({fields[field]: value})) {
-                let text = error.to_string();
-                prop_assert!(!text.contains("canary"), "{}", text);
-            }
+            let refused = config(&json!({fields[field]: value})).err().map(|error| error.to_string()).unwrap_or_default();
+            prop_assert!(!refused.contains("canary"), "{}", refused);
         }
     }
 }

@@ -1,30 +1,150 @@
-//! Built-in settings of known providers, compiled in from `config/providers`.
+//! Profiles of providers: those built in from `config/providers`, and the operator's own in `oauth.providers_dir`.
+//!
+//! A profile is read when a config that names it is put, so a changed file counts from the next PUT. A stored config has
+//! the fields of its profile and doesn't change with it.
 
-use serde_json::Value;
+mod error;
+mod profile;
 
-use crate::integration::with_profile;
+use std::collections::BTreeSet;
+use std::path::Path;
 
-/// Names and texts of the profiles, by name. `build.rs` lists the files.
-const PROFILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
+use serde_json::{Map, Value};
+use tracing::warn;
 
-fn names() -> impl Iterator<Item = &'static str> {
-    PROFILES.iter().map(|(name, _)| *name)
+pub(crate) use self::error::{InvalidProfile, ProfileError};
+pub(crate) use self::profile::Profile;
+#[cfg(test)]
+use self::profile::{About, Verified};
+use crate::subject::Integration;
+use crate::telemetry::describe_error;
+
+/// Ids and texts of the built-in profiles, by id. `build.rs` lists the files.
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
+
+/// Most profiles that build on each other. Ends a circle too.
+const MAX_CHAIN: usize = 4;
+/// Largest file, as the largest body of a PUT.
+const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// Files of the operator's folder that a list reads.
+const MAX_FILES: usize = 1000;
+const EXTENSION: &str = "toml";
+
+/// The profiles that a process knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Profiles<'a> {
+    /// The operator's own. A file with the id of a built-in profile counts instead of it.
+    folder: Option<&'a Path>,
 }
 
-fn profile(name: &str) -> Option<Value> {
-    let (_, text) = PROFILES.iter().find(|(known, _)| *known == name)?;
-    toml::from_str(text).ok()
+impl<'a> Profiles<'a> {
+    /// `folder` is the setting `oauth.providers_dir`, which may be empty.
+    pub(crate) fn new(folder: &'a Path) -> Self {
+        Self { folder: (!folder.as_os_str().is_empty()).then_some(folder) }
+    }
+
+    /// Adds the fields of the profile that a config names as `provider`, and what every config with a profile may leave out.
+    ///
+    /// # Errors
+    /// [`ProfileError`] if there is no such profile, or if its file is not valid.
+    pub(crate) async fn apply(self, body: Value, integration: &Integration) -> Result<Value, ProfileError> {
+        let Value::Object(given) = body else { return Ok(body) };
+        match given.get("provider").and_then(Value::as_str) {
+            Some(id) => Ok(self.find(id).await?.config(given, integration)),
+            None => Ok(Value::Object(given)),
+        }
+    }
+
+    /// Reads a profile by the text of its id.
+    pub(crate) async fn find(self, id: &str) -> Result<Profile, ProfileError> {
+        // The id is a caller's text and must not lead out of the folder: it has no dot and no slash.
+        let id = Integration::parse(id).ok().ok_or(ProfileError::Unknown)?;
+        let invalid = |why| ProfileError::Invalid { id: id.clone(), why };
+        let text = self.text(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
+        self.parse(&id, &text).await.map_err(invalid)
+    }
+
+    /// Returns the ids of all profiles in order.
+    pub(crate) async fn ids(self) -> Result<BTreeSet<Integration>, ProfileError> {
+        let built_in = BUILT_IN.iter().filter_map(|(id, _)| Integration::parse(id).ok());
+        Ok(built_in.chain(self.own().await.map_err(ProfileError::Folder)?).collect())
+    }
+
+    /// Returns the ids of the files in the operator's folder.
+    pub(crate) async fn own(self) -> std::io::Result<Vec<Integration>> {
+        let mut ids = Vec::new();
+        let Some(folder) = self.folder else { return Ok(ids) };
+        let mut entries = tokio::fs::read_dir(folder).await?;
+        while let Some(entry) = entries.next_entry().await?
+            && ids.len() < MAX_FILES
+        {
+            let path = entry.path();
+            let id = path.file_stem().and_then(|stem| Integration::parse(stem.to_str()?).ok());
+            let is_profile = path.extension().is_some_and(|extension| extension == EXTENSION);
+            ids.extend(id.filter(|_| is_profile));
+        }
+        Ok(ids)
+    }
+
+    /// Logs each file in the operator's folder that is not valid, so that the operator knows before a config needs it.
+    pub(crate) async fn log_invalid(self) {
+        let own = match self.own().await {
+            Ok(own) => own,
+            Err(error) => return warn!("cannot read the folder of `oauth.providers_dir`: {error}"),
+        };
+        for id in own {
+            if let Err(error) = self.find(id.as_str()).await {
+                warn!("{}", describe_error(&error));
+            }
+        }
+    }
+
+    /// Parses the text of a profile, adds the fields of the profiles that it extends, and checks the result.
+    pub(crate) async fn parse(self, id: &Integration, text: &str) -> Result<Profile, InvalidProfile> {
+        let mut fields = profile::parse(text)?;
+        let mut chain = vec![id.clone()];
+        while let Some(parent) = fields.remove("extends") {
+            let parent = parent.as_str().and_then(|parent| Integration::parse(parent).ok());
+            let parent = parent.filter(|_| chain.len() < MAX_CHAIN).ok_or(InvalidProfile::Chain)?;
+            let text = self.text(&parent, &chain).await?.ok_or(InvalidProfile::NoParent)?;
+            fields = merge(profile::parse(&text)?, fields);
+            chain.push(parent);
+        }
+        Profile::checked(id, fields)
+    }
+
+    /// Returns the text of a profile. A file of the folder may extend the built-in profile of its own id, so an id in
+    /// `chain` is not looked up in the folder again.
+    async fn text(self, id: &Integration, chain: &[Integration]) -> Result<Option<String>, InvalidProfile> {
+        if let Some(folder) = self.folder
+            && !chain.contains(id)
+            && let Some(text) = read_file(&folder.join(id.as_str()).with_extension(EXTENSION)).await?
+        {
+            return Ok(Some(text));
+        }
+        Ok(BUILT_IN.iter().find(|(known, _)| *known == id.as_str()).map(|(_, text)| (*text).to_owned()))
+    }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("provider must be one of: {0}")]
-pub(crate) struct UnknownProfile(String);
+async fn read_file(path: &Path) -> Result<Option<String>, InvalidProfile> {
+    match tokio::fs::metadata(path).await {
+        Ok(metadata) if metadata.len() > MAX_FILE_BYTES => Err(InvalidProfile::TooLarge),
+        Ok(_) => Ok(Some(tokio::fs::read_to_string(path).await?)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
 
-/// Adds the fields of the profile that the body names as `provider`. The body's own fields take precedence.
-pub(crate) fn apply(body: Value) -> Result<Value, UnknownProfile> {
-    let Some(name) = body.get("provider").and_then(Value::as_str) else { return Ok(body) };
-    let profile = profile(name).ok_or_else(|| UnknownProfile(names().collect::<Vec<_>>().join(", ")))?;
-    Ok(with_profile(body, &profile))
+/// Adds the fields of a child to those of its parent. Objects are merged by key; of other values the child's count.
+fn merge(mut parent: Map<String, Value>, child: Map<String, Value>) -> Map<String, Value> {
+    for (name, value) in child {
+        let merged = match (parent.remove(&name), value) {
+            (Some(Value::Object(of_parent)), Value::Object(of_child)) => Value::Object(merge(of_parent, of_child)),
+            (_, value) => value,
+        };
+        parent.insert(name, merged);
+    }
+    parent
 }
 
 #[cfg(test)]

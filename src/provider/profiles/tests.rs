@@ -1,43 +1,166 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde_json::json;
+use tempfile::TempDir;
 
 use super::*;
-use crate::integration::{UrlRules, parse_value};
-use crate::subject::Integration;
+use crate::integration::parse_value;
 
-#[test]
-fn profiles_are_the_files_of_the_directory() {
+fn built_in() -> Profiles<'static> {
+    Profiles::new(Path::new(""))
+}
+
+fn id(text: &str) -> Integration {
+    Integration::parse(text).unwrap()
+}
+
+/// A folder of the operator's own with these files.
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+#[tokio::test]
+async fn profiles_are_the_files_of_the_directory() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
     let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files: BTreeSet<_> = files.collect();
-    assert_eq!(files, names().map(|name| format!("{name}.toml")).collect());
+    let ids = built_in().ids().await.unwrap();
+    assert_eq!(files, ids.iter().map(|id| format!("{id}.toml")).collect());
 }
 
-#[test]
-fn every_profile_makes_a_valid_config() {
-    for (name, text) in PROFILES {
-        let parsed = toml::from_str::<Value>(text);
-        assert!(parsed.is_ok(), "{name}: {parsed:?}");
-        let id = Integration::parse(name).unwrap();
-        let body = json!({"provider": name, "integration_id": name, "client_id": "id", "client_secret": "secret",
-            "scopes": "a,b", "redirect_url": "https://hub.example/cb"});
-        let config = parse_value(apply(body).unwrap(), &id, UrlRules::default());
-        let config = config.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(config.issued_at(&BTreeMap::new()).is_ok(), "{name} needs no variable without a default");
+#[tokio::test]
+async fn every_built_in_profile_says_where_its_fields_are_from_and_makes_a_valid_config() {
+    let mut wrong = Vec::new();
+    for id in built_in().ids().await.unwrap() {
+        let profile = match built_in().find(id.as_str()).await {
+            Ok(profile) => profile,
+            Err(error) => {
+                wrong.push(error.to_string());
+                continue;
+            }
+        };
+        let About { verified, unconfirmed, documentation, read_on, app_url, redirect_url_field, .. } = &profile.about;
+        let is_dated = !documentation.is_empty() && read_on.is_some();
+        let is_honest = (*verified == Some(Verified::Documentation)) == unconfirmed.is_empty();
+        if !(is_dated && is_honest && app_url.is_some() && redirect_url_field.is_some()) {
+            wrong.push(format!("{id} lacks a field for people"));
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_config_needs_the_client_and_the_redirect_url_only() {
+    let body = json!({"provider": "github", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
+    let body = built_in().apply(body, &id("mine")).await.unwrap();
+    let config = parse_value(body, &id("mine"), crate::integration::UrlRules::default()).unwrap();
+    assert_eq!((config.integration_id.as_str(), config.name.as_str()), ("mine", "GitHub"));
+}
+
+#[tokio::test]
+async fn fields_of_the_config_win_and_those_for_people_stay_out() {
+    let body =
+        json!({"provider": "google", "name": "Mine", "scopes": "a", "integration_id": "other", "auth_params": {}});
+    let merged = built_in().apply(body.clone(), &id("mine")).await.unwrap();
+    for (field, value) in body.as_object().unwrap() {
+        assert_eq!(&merged[field], value, "{field}");
+    }
+    assert_eq!(merged["token_url"], "https://oauth2.googleapis.com/token");
+    for field in
+        ["verified", "unconfirmed", "documentation", "read_on", "app_url", "redirect_url_field", "common_scopes"]
+    {
+        assert_eq!(merged.get(field), None, "{field}");
+    }
+    assert_eq!(built_in().apply(json!({"name": "x"}), &id("mine")).await.unwrap(), json!({"name": "x"}));
+}
+
+#[tokio::test]
+async fn unknown_profiles_are_refused_and_no_id_leads_out_of_the_folder() {
+    let folder = folder(&[("acme.toml", "name = \"Acme\"")]);
+    std::fs::create_dir(folder.path().join("below")).unwrap();
+    let below = folder.path().join("below");
+    for unknown in ["canary", "", "../acme", "..", ".", "/etc/passwd", "acme.toml", "a\0", "acme/"] {
+        for profiles in [built_in(), Profiles::new(&below)] {
+            let error = profiles.find(unknown).await.unwrap_err();
+            assert!(matches!(error, ProfileError::Unknown), "{unknown}: {error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 }
 
-#[test]
-fn given_fields_win_and_unknown_profiles_are_named() {
-    let body = json!({"provider": "google", "name": "Mine"});
-    let merged = apply(body).unwrap();
+const ACME: &str = r#"
+    name = "Acme"
+    auth_url = "https://acme.example/auth"
+    token_url = "https://acme.example/token"
+    auth_params = { access_type = "offline", prompt = "consent" }
+    [common_scopes]
+    read = "Read"
+"#;
+
+#[tokio::test]
+async fn a_child_names_only_what_differs_and_objects_are_merged_by_key() {
+    let child = "extends = \"acme\"\nname = \"Child\"\nauth_params = { prompt = \"login\", hd = \"x\" }\nunconfirmed = [\"pkce\"]";
+    let folder = folder(&[("acme.toml", ACME), ("child.toml", child), ("grandchild.toml", "extends = \"child\"")]);
+    let profile = Profiles::new(folder.path()).find("grandchild").await.unwrap();
+    assert_eq!(profile.config["auth_params"], json!({"access_type": "offline", "prompt": "login", "hd": "x"}));
     assert_eq!(
-        (&merged["name"], &merged["token_url"]),
-        (&json!("Mine"), &json!("https://oauth2.googleapis.com/token"))
+        (profile.name.as_str(), profile.config["auth_url"].as_str()),
+        ("Child", Some("https://acme.example/auth"))
     );
-    let error = apply(json!({"provider": "canary"})).unwrap_err().to_string();
-    assert!(error.contains("github") && !error.contains("canary"), "{error}");
-    assert_eq!(apply(json!({"name": "x"})).unwrap(), json!({"name": "x"}));
-    assert_eq!(profile("../default"), None);
+    assert_eq!(profile.about.common_scopes.keys().collect::<Vec<_>>(), ["read"]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_folder_counts_from_the_next_read_and_may_extend_the_built_in_one_of_its_id() {
+    let folder =
+        folder(&[("google.toml", "extends = \"google\"\nname = \"Ours\""), ("notes.txt", ""), ("a.b.toml", "")]);
+    let profiles = Profiles::new(folder.path());
+    let profile = profiles.find("google").await.unwrap();
+    assert_eq!(
+        (profile.name.as_str(), profile.config["token_url"].as_str()),
+        ("Ours", Some("https://oauth2.googleapis.com/token"))
+    );
+    std::fs::write(folder.path().join("acme.toml"), ACME).unwrap();
+    assert_eq!(profiles.find("acme").await.unwrap().name, "Acme");
+    let expected: BTreeSet<_> = built_in().ids().await.unwrap().into_iter().chain([id("acme")]).collect();
+    assert_eq!(profiles.ids().await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn a_broken_file_is_an_error_of_its_profile_only() {
+    #[track_caller]
+    fn check(id: &str, error: &ProfileError, expected: &str) {
+        let error = error.to_string();
+        assert!(
+            error.starts_with(&format!("the profile {id} cannot be used: ")) && error.contains(expected),
+            "{error}"
+        );
+    }
+    let (circle, orphan) = ("extends = \"circle\"", "extends = \"nothing\"");
+    let large = format!("{ACME}\n# {}", "x".repeat(64 * 1024));
+    let secret = format!("client_secret = \"s\"\n{ACME}");
+    let files = [
+        ("broken", "name = \"x\"\nname =", "line 2 is not valid TOML"),
+        ("circle", circle, "extends"),
+        ("orphan", orphan, "extends a profile that does not exist"),
+        ("large", large.as_str(), "64 KiB"),
+        ("secret", secret.as_str(), "client_secret belongs to the config of one app"),
+        ("word", &format!("verified = \"maybe\"\n{ACME}"), "verified must be documentation or unconfirmed"),
+        ("misspelt", &format!("aut_url = \"x\"\n{ACME}"), "unknown field: aut_url"),
+        ("nameless", &ACME.replace("name =", "issuer ="), "missing field: name"),
+        ("insecure", &ACME.replace("https", "http"), "auth_url must be https"),
+    ];
+    let folder = folder(&[("acme.toml", ACME)]);
+    for (id, text, _) in &files {
+        std::fs::write(folder.path().join(format!("{id}.toml")), text).unwrap();
+    }
+    let profiles = Profiles::new(folder.path());
+    for (id, _, expected) in &files {
+        check(id, &profiles.find(id).await.unwrap_err(), expected);
+    }
+    assert!(profiles.find("acme").await.is_ok() && profiles.find("google").await.is_ok());
 }

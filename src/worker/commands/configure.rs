@@ -11,6 +11,7 @@ use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use fail::fail_point;
 use serde_json::json;
+use tracing::warn;
 
 use crate::auth;
 use crate::command::{Credential, HEADER_SEALED_EVENT, HEADER_STATUS, WorkerReply};
@@ -18,10 +19,11 @@ use crate::event::{Event, EventDetails, EventKind, RecordEvent};
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::jetstream::NatsError;
 use crate::protocol::records::{self, NewRecord, Written};
-use crate::provider::profiles::{self, UnknownProfile};
+use crate::provider::profiles::{ProfileError, Profiles};
 use crate::secret::Secret;
 use crate::store::{StoreError, WholeConfig};
 use crate::subject;
+use crate::telemetry::describe_error;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::left_out;
@@ -131,9 +133,16 @@ async fn check(
     };
     match change {
         Change::Put(body) => {
-            let config = match parse(context, job, body) {
+            let config = match parse(context, job, body).await {
                 Ok(config) => config,
-                Err(error) => return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string()))),
+                Err(error) => {
+                    if let RejectedConfig::Profile(invalid @ (ProfileError::Invalid { .. } | ProfileError::Folder(_))) =
+                        &error
+                    {
+                        warn!("config refused: {}", describe_error(invalid));
+                    }
+                    return Ok(Checked::Refused(Failure::BadRequest.answer(&error.to_string())));
+                }
             };
             Ok(Checked::Accepted { actor, new: Some(Box::new(WholeConfig::new(config)?)) })
         }
@@ -152,15 +161,16 @@ async fn check(
 #[derive(Debug, thiserror::Error)]
 enum RejectedConfig {
     #[error(transparent)]
-    Profile(#[from] UnknownProfile),
+    Profile(#[from] ProfileError),
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
-fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, RejectedConfig> {
-    let rules = UrlRules { allow_insecure_urls: context.config.oauth.allow_insecure_urls };
-    let value = profiles::apply(integration::read_json(body.expose().as_bytes())?)?;
-    Ok(integration::parse_value(value, &job.subject.integration, rules)?)
+async fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, RejectedConfig> {
+    let (integration, settings) = (&job.subject.integration, &context.config.oauth);
+    let value = integration::read_json(body.expose().as_bytes())?;
+    let value = Profiles::new(&settings.providers_dir).apply(value, integration).await?;
+    Ok(integration::parse_value(value, integration, UrlRules { allow_insecure_urls: settings.allow_insecure_urls })?)
 }
 
 /// Result of [`write_record`].

@@ -1,0 +1,40 @@
+use std::io;
+
+use crate::integration::ConfigError;
+use crate::subject::Integration;
+
+/// The profile that a config or a person names cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProfileError {
+    #[error("provider must be the id of a profile; `tokenbus providers list` and GET /hub/providers list them")]
+    Unknown,
+    #[error("the profile {id} cannot be used: {why}")]
+    Invalid {
+        id: Integration,
+        #[source]
+        why: InvalidProfile,
+    },
+    #[error("cannot read the folder of `oauth.providers_dir`")]
+    Folder(#[source] io::Error),
+}
+
+/// A file that is no valid profile. The texts name fields, and contain values only where no secret belongs.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidProfile {
+    #[error("cannot read its file")]
+    Unreadable(#[from] io::Error),
+    #[error("its file has more than 64 KiB")]
+    TooLarge,
+    #[error("line {line} is not valid TOML: {problem}")]
+    Toml { line: usize, problem: String },
+    #[error("it extends too many profiles, itself, or something that is no id of a profile")]
+    Chain,
+    #[error("it extends a profile that does not exist")]
+    NoParent,
+    #[error("{0} belongs to the config of one app, not to a profile")]
+    Private(&'static str),
+    #[error("{field} must be {expected}")]
+    About { field: &'static str, expected: &'static str },
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}

@@ -1,0 +1,157 @@
+//! One profile: fields of a config, and fields for people, which no config has.
+
+use std::collections::BTreeMap;
+
+use jiff::civil::Date;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use url::Url;
+
+use super::InvalidProfile;
+use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
+use crate::subject::Integration;
+
+/// Fields of a config that belong to one app or one hub.
+const PRIVATE: [&str; 8] = [
+    "integration_id",
+    "provider",
+    "client_id",
+    "client_secret",
+    "client_secrets",
+    "client_key",
+    "client_key_id",
+    "redirect_url",
+];
+
+/// A profile with the fields of those that it extends. It makes a valid config.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Profile {
+    pub(crate) id: Integration,
+    /// The name shown to people.
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) about: About,
+    /// Fields of a config.
+    pub(crate) config: Map<String, Value>,
+}
+
+/// The fields for people. All may be absent in an operator's own profiles.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct About {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) verified: Option<Verified>,
+    /// Fields that the provider's documentation leaves open.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) unconfirmed: Vec<String>,
+    /// The provider's own pages.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) documentation: Vec<Url>,
+    /// Day on which they were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) read_on: Option<Date>,
+    /// Page where one registers an app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) app_url: Option<Url>,
+    /// Where the redirect URL goes on that page, and in which form.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) redirect_url_field: Option<String>,
+    /// Scopes with what each allows.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) common_scopes: BTreeMap<String, String>,
+}
+
+/// Source of a profile's fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verified {
+    /// The provider's documentation has all of them.
+    Documentation,
+    /// The fields in `unconfirmed` are from another public list.
+    Unconfirmed,
+}
+
+/// One page, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Pages {
+    One(Url),
+    More(Vec<Url>),
+}
+
+/// Parses a file to JSON values, as a PUT has them.
+pub(super) fn parse(text: &str) -> Result<Map<String, Value>, InvalidProfile> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
+        InvalidProfile::Toml { line, problem: error.message().to_owned() }
+    })
+}
+
+impl Profile {
+    pub(super) fn checked(id: &Integration, mut fields: Map<String, Value>) -> Result<Self, InvalidProfile> {
+        if let Some(field) = PRIVATE.into_iter().find(|field| fields.contains_key(*field)) {
+            return Err(InvalidProfile::Private(field));
+        }
+        let about = About::take(&mut fields)?;
+        let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let profile = Self { id: id.clone(), name, about, config: fields };
+        profile.example()?;
+        Ok(profile)
+    }
+
+    /// Completes a config. Its own fields count first, each as a whole: objects and lists are not merged.
+    pub(crate) fn config(self, given: Map<String, Value>, integration: &Integration) -> Value {
+        let mut config = self.config;
+        config.insert("integration_id".to_owned(), integration.as_str().into());
+        // Without scopes the provider decides what it grants.
+        config.entry("scopes").or_insert_with(|| "".into());
+        config.extend(given);
+        Value::Object(config)
+    }
+
+    /// Returns the config of an example app with this profile.
+    pub(crate) fn example(&self) -> Result<IntegrationOauthConfig, ConfigError> {
+        let given = Map::from_iter(
+            [
+                ("provider", self.id.as_str()),
+                ("client_id", "client-id"),
+                ("client_secret", "client-secret"),
+                ("redirect_url", "https://hub.example/hub/integrations/oauth-callback"),
+            ]
+            .map(|(name, value)| (name.to_owned(), Value::from(value))),
+        );
+        let config = self.clone().config(given, &self.id);
+        integration::parse_value(config, &self.id, UrlRules::default())
+    }
+}
+
+impl About {
+    /// Takes the fields for people.
+    fn take(fields: &mut Map<String, Value>) -> Result<Self, InvalidProfile> {
+        let documentation = take(fields, "documentation", "a URL or a list of URLs")?;
+        Ok(Self {
+            verified: take(fields, "verified", "documentation or unconfirmed")?,
+            unconfirmed: take(fields, "unconfirmed", "a list of fields")?.unwrap_or_default(),
+            documentation: match documentation {
+                Some(Pages::One(page)) => vec![page],
+                Some(Pages::More(pages)) => pages,
+                None => Vec::new(),
+            },
+            read_on: take(fields, "read_on", "a date such as \"2026-11-29\"")?,
+            app_url: take(fields, "app_url", "a URL")?,
+            redirect_url_field: take(fields, "redirect_url_field", "a string")?,
+            common_scopes: take(fields, "common_scopes", "a table of scopes, each with a string")?.unwrap_or_default(),
+        })
+    }
+}
+
+/// Takes a field, if it is there.
+fn take<T: DeserializeOwned>(
+    fields: &mut Map<String, Value>,
+    field: &'static str,
+    expected: &'static str,
+) -> Result<Option<T>, InvalidProfile> {
+    let Some(value) = fields.remove(field) else { return Ok(None) };
+    serde_json::from_value(value).map(Some).or(Err(InvalidProfile::About { field, expected }))
+}
