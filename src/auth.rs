@@ -142,8 +142,8 @@ pub(crate) enum Purpose<'a> {
 }
 
 impl Purpose<'_> {
-    /// The scope that the call or command needs. Calls that return nothing but configs without secrets, or the caller's
-    /// own identity, need a valid credential alone. Callbacks do, too: the login had its scope when it began.
+    /// The scope that the call or command needs. Calls that return nothing but configs without secrets, profiles or the
+    /// caller's own identity need a valid credential alone. Callbacks do, too: the login had its scope when it began.
     fn scope(self) -> Option<Scope> {
         match self {
             Self::Call { call, .. } => match call {
@@ -154,7 +154,9 @@ impl Purpose<'_> {
                 | Call::Start
                 | Call::Whoami
                 | Call::Config
-                | Call::Configs => None,
+                | Call::Configs
+                | Call::Provider
+                | Call::Providers => None,
                 Call::Keys | Call::KeysCreate | Call::KeysRevoke => Some(Scope::KeysWrite),
                 Call::Token => Some(scope_of(NodeCall::Token)),
                 Call::List => Some(scope_of(NodeCall::List)),

@@ -48,6 +48,9 @@ listed_enum! {
         Whoami,
         Config,
         Configs,
+        /// Returns a provider's profile.
+        Provider,
+        Providers,
         Keys,
         KeysCreate,
         KeysRevoke,
@@ -111,6 +114,8 @@ listed_enum! {
         GetConfig,
         PutConfig,
         DeleteConfig,
+        ListProviders,
+        GetProvider,
         Login,
         ListConnections,
         Token,
@@ -157,6 +162,8 @@ impl Call {
             Self::Whoami => "whoami",
             Self::Config => "config",
             Self::Configs => "configs",
+            Self::Provider => "provider",
+            Self::Providers => "providers",
             Self::Keys => "keys",
             Self::KeysCreate => "keys-create",
             Self::KeysRevoke => "keys-revoke",
@@ -198,6 +205,8 @@ impl Call {
             Self::Whoami => &[Operation::PutConfig, Operation::DeleteConfig],
             Self::Config => &[Operation::GetConfig],
             Self::Configs => &[Operation::ListConfigs],
+            Self::Provider => &[Operation::GetProvider],
+            Self::Providers => &[Operation::ListProviders],
             Self::Keys => &[Operation::ListKeys],
             Self::KeysCreate => &[Operation::CreateKey],
             Self::KeysRevoke => &[Operation::RevokeKey],
@@ -211,9 +220,15 @@ impl Call {
 
     pub(crate) fn signed_content(self) -> SignedContent {
         match self {
-            Self::Config | Self::Configs | Self::Token | Self::List | Self::Login | Self::Refresh | Self::Delete => {
-                SignedContent::PathAndQuery
-            }
+            Self::Config
+            | Self::Configs
+            | Self::Provider
+            | Self::Providers
+            | Self::Token
+            | Self::List
+            | Self::Login
+            | Self::Refresh
+            | Self::Delete => SignedContent::PathAndQuery,
             Self::Whoami => SignedContent::Query,
             // The first five carry no credential. The others are for admins, and a signer is never one.
             Self::Ready
@@ -234,6 +249,8 @@ impl Call {
             | Self::Whoami
             | Self::Config
             | Self::Configs
+            | Self::Provider
+            | Self::Providers
             | Self::Token
             | Self::List
             | Self::Ready
@@ -261,6 +278,8 @@ impl Call {
             | Self::Whoami
             | Self::Config
             | Self::Configs
+            | Self::Provider
+            | Self::Providers
             | Self::Keys
             | Self::KeysCreate
             | Self::KeysRevoke
@@ -285,6 +304,8 @@ impl Operation {
             ]),
             Self::PutConfig => Route::put(&["/hub/integrations/{integration_id}/oauth-config"]),
             Self::DeleteConfig => Route::delete(&["/hub/integrations/{integration_id}/oauth-config"]),
+            Self::ListProviders => Route::get(&["/hub/providers"]),
+            Self::GetProvider => Route::get(&["/hub/providers/{provider}"]),
             Self::Login => Route::get(&["/hub/integrations/{integration_id}/oauth-login/{connection_id}"]),
             Self::ListConnections => Route::get(&[
                 "/hub/integrations/oauth-connections",
@@ -359,37 +380,4 @@ fn names<'a>(pattern: &'static str, path: &'a str) -> Option<Vec<(&'static str, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_routes_are_unique() {
-        for call in Call::ALL {
-            assert_eq!(Call::parse(call.as_str()), Some(*call));
-            assert_eq!(Call::parse_subject(&call.subject()), Some(*call));
-            assert!(!call.operations().is_empty(), "{call:?}");
-        }
-        let mut seen = std::collections::HashSet::new();
-        for Route { method, paths } in Operation::ALL.iter().map(|operation| operation.route()) {
-            assert!(!paths.is_empty());
-            for path in paths {
-                assert!(seen.insert((method, path)), "{method} {path} is listed twice");
-            }
-        }
-    }
-
-    #[test]
-    fn placeholders_match_one_segment_each() {
-        #[track_caller]
-        fn check(method: &str, path: &str, expected: Option<&[(&str, &str)]>) {
-            assert_eq!(Operation::GetConfig.names(method, path).as_deref(), expected, "{method} {path}");
-        }
-        let slack: &[_] = &[("integration_id", "slack")];
-        check("GET", "/hub/integrations/slack/oauth-config", Some(slack));
-        check("GET", "/hub/integrations/oauth-config/slack", Some(slack));
-        check("PUT", "/hub/integrations/slack/oauth-config", None);
-        check("GET", "/hub/integrations/oauth-config", None);
-        check("GET", "/hub/integrations/slack/oauth-config/", None);
-        check("GET", "hub/integrations/slack/oauth-config", None);
-    }
-}
+mod tests;

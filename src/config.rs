@@ -15,7 +15,9 @@ use figment::providers::{Env, Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
-pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Http, Jwt, Log, LogFormat, ReadEvents, Webhooks};
+pub(crate) use self::section::{
+    AccountWebhooks, Auth, BindLogins, Http, Jwt, Log, LogFormat, Oauth, ReadEvents, Webhooks,
+};
 pub use self::section::{Config, Nats, Secrets};
 
 /// Every setting with its default and its description.

@@ -33,7 +33,7 @@ use self::routes::reply::{self, Reply};
 use self::routes::request::{self, ParsedRequest, Query, RequestLine};
 pub(crate) use self::routes::table::Served;
 use self::routes::table::{Found, Routes};
-use self::routes::{api_keys, callback, configs, connections, health, openapi, start};
+use self::routes::{api_keys, callback, configs, connections, health, openapi, providers, start};
 use crate::call::Operation;
 use crate::command::Origin;
 use crate::oauth::callback::PARAMETERS;
@@ -200,6 +200,8 @@ impl Gateway {
             Operation::GetConfig => configs::get(backend, request).await,
             Operation::PutConfig => configs::put(backend, request, body.await?).await,
             Operation::DeleteConfig => configs::delete(backend, request).await,
+            Operation::ListProviders => providers::list(backend, request).await,
+            Operation::GetProvider => providers::get(backend, request).await,
             Operation::Login => connections::login(backend, self.public_url.as_ref(), request).await,
             Operation::ListConnections => connections::list(backend, request).await,
             Operation::Token => connections::token(backend, request).await,

@@ -35,7 +35,7 @@ use crate::subject::Verb;
 
 /// Runs until `stop` is cancelled, then takes no more commands and waits for those in progress.
 pub(crate) async fn run(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
-    Profiles::new(&context.config.oauth.providers_dir).log_invalid().await;
+    Profiles::new(&context.config.oauth).log_invalid().await;
     let tasks = TaskTracker::new();
     let (pulling, pulls) = queue::pulls(&context.nats, &context.config.nats)?;
     tasks.spawn(pulling.run(stop.clone()));

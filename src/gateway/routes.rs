@@ -9,6 +9,7 @@ pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod openapi;
 pub(super) mod page;
+pub(super) mod providers;
 pub(super) mod reply;
 pub(super) mod request;
 pub(super) mod start;

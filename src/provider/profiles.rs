@@ -16,6 +16,8 @@ pub(crate) use self::error::{InvalidProfile, ProfileError};
 pub(crate) use self::profile::Profile;
 #[cfg(test)]
 use self::profile::{About, Verified};
+use crate::config::Oauth;
+use crate::integration::UrlRules;
 use crate::subject::Integration;
 use crate::telemetry::describe_error;
 
@@ -31,16 +33,18 @@ const MAX_FILES: usize = 1000;
 const EXTENSION: &str = "toml";
 
 /// The profiles that a process knows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Profiles<'a> {
     /// The operator's own. A file with the id of a built-in profile counts instead of it.
     folder: Option<&'a Path>,
+    rules: UrlRules,
 }
 
 impl<'a> Profiles<'a> {
-    /// `folder` is the setting `oauth.providers_dir`, which may be empty.
-    pub(crate) fn new(folder: &'a Path) -> Self {
-        Self { folder: (!folder.as_os_str().is_empty()).then_some(folder) }
+    pub(crate) fn new(settings: &'a Oauth) -> Self {
+        let folder = settings.providers_dir.as_path();
+        let rules = UrlRules { allow_insecure_urls: settings.allow_insecure_urls };
+        Self { folder: (!folder.as_os_str().is_empty()).then_some(folder), rules }
     }
 
     /// Adds the fields of the profile that a config names as `provider`, and what every config with a profile may leave out.
@@ -110,7 +114,7 @@ impl<'a> Profiles<'a> {
             fields = merge(profile::parse(&text)?, fields);
             chain.push(parent);
         }
-        Profile::checked(id, fields)
+        Profile::checked(id, fields, self.rules)
     }
 
     /// Returns the text of a profile. A file of the folder may extend the built-in profile of its own id, so an id in

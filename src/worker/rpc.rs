@@ -19,6 +19,7 @@ mod login;
 mod micro;
 mod nodes;
 mod outcome;
+mod providers;
 mod reads;
 mod running;
 mod sealed;

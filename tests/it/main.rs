@@ -89,6 +89,7 @@ mod http_health;
 mod http_login;
 #[cfg(test)]
 mod http_outcome;
+mod http_providers;
 #[cfg(test)]
 mod http_start;
 #[cfg(test)]

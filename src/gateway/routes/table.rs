@@ -9,7 +9,16 @@ use crate::subject::{ConnectionName, Integration};
 impl Operation {
     /// Returns true if an unknown integration, connection or key is a 404; on other routes it is a 400.
     pub(in crate::gateway) fn missing_is_404(self) -> bool {
-        matches!(self, Self::GetConfig | Self::Login | Self::Token | Self::Refresh | Self::Revoke | Self::RevokeKey)
+        matches!(
+            self,
+            Self::GetConfig
+                | Self::GetProvider
+                | Self::Login
+                | Self::Token
+                | Self::Refresh
+                | Self::Revoke
+                | Self::RevokeKey
+        )
     }
 
     /// Returns true if browsers open the path by a link. The only credential is then the state or ticket in the link.
@@ -66,6 +75,7 @@ pub(in crate::gateway) struct PathNames {
     integration: Option<String>,
     connection: Option<String>,
     key: Option<String>,
+    provider: Option<String>,
 }
 
 /// The row that a path matches.
@@ -97,8 +107,12 @@ impl Routes {
     pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found<'_>, HttpError> {
         let matched = self.0.at(path)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
-        let names =
-            PathNames { integration: name("integration_id"), connection: name("connection_id"), key: name("key_id") };
+        let names = PathNames {
+            integration: name("integration_id"),
+            connection: name("connection_id"),
+            key: name("key_id"),
+            provider: name("provider"),
+        };
         Ok(Found { row: matched.value, names })
     }
 }
@@ -129,6 +143,11 @@ impl PathNames {
     /// The key's id. Workers reject ids of another form.
     pub(in crate::gateway) fn key(&self) -> String {
         decoded(self.key.as_deref())
+    }
+
+    /// The id of a provider's profile. Workers know none with an id of another form.
+    pub(in crate::gateway) fn provider(&self) -> String {
+        decoded(self.provider.as_deref())
     }
 }
 

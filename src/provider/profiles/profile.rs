@@ -61,6 +61,15 @@ pub(crate) struct About {
     pub(crate) common_scopes: BTreeMap<String, String>,
 }
 
+/// A profile as a list shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary<'a> {
+    id: &'a Integration,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Verified>,
+}
+
 /// Source of a profile's fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -89,15 +98,23 @@ pub(super) fn parse(text: &str) -> Result<Map<String, Value>, InvalidProfile> {
 }
 
 impl Profile {
-    pub(super) fn checked(id: &Integration, mut fields: Map<String, Value>) -> Result<Self, InvalidProfile> {
+    pub(super) fn checked(
+        id: &Integration,
+        mut fields: Map<String, Value>,
+        rules: UrlRules,
+    ) -> Result<Self, InvalidProfile> {
         if let Some(field) = PRIVATE.into_iter().find(|field| fields.contains_key(*field)) {
             return Err(InvalidProfile::Private(field));
         }
         let about = About::take(&mut fields)?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let profile = Self { id: id.clone(), name, about, config: fields };
-        profile.example()?;
+        profile.example(rules)?;
         Ok(profile)
+    }
+
+    pub(crate) fn summary(&self) -> Summary<'_> {
+        Summary { id: &self.id, name: &self.name, verified: self.about.verified }
     }
 
     /// Completes a config. Its own fields count first, each as a whole: objects and lists are not merged.
@@ -111,7 +128,7 @@ impl Profile {
     }
 
     /// Returns the config of an example app with this profile.
-    pub(crate) fn example(&self) -> Result<IntegrationOauthConfig, ConfigError> {
+    pub(crate) fn example(&self, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
         let given = Map::from_iter(
             [
                 ("provider", self.id.as_str()),
@@ -122,7 +139,7 @@ impl Profile {
             .map(|(name, value)| (name.to_owned(), Value::from(value))),
         );
         let config = self.clone().config(given, &self.id);
-        integration::parse_value(config, &self.id, UrlRules::default())
+        integration::parse_value(config, &self.id, rules)
     }
 }
 

@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -7,11 +5,15 @@ use super::*;
 use crate::integration::parse_value;
 
 fn built_in() -> Profiles<'static> {
-    Profiles::new(Path::new(""))
+    Profiles::default()
 }
 
 fn id(text: &str) -> Integration {
     Integration::parse(text).unwrap()
+}
+
+fn own(folder: &TempDir) -> Profiles<'_> {
+    Profiles { folder: Some(folder.path()), ..Profiles::default() }
 }
 
 /// A folder of the operator's own with these files.
@@ -84,7 +86,7 @@ async fn unknown_profiles_are_refused_and_no_id_leads_out_of_the_folder() {
     std::fs::create_dir(folder.path().join("below")).unwrap();
     let below = folder.path().join("below");
     for unknown in ["canary", "", "../acme", "..", ".", "/etc/passwd", "acme.toml", "a\0", "acme/"] {
-        for profiles in [built_in(), Profiles::new(&below)] {
+        for profiles in [built_in(), Profiles { folder: Some(&below), ..Profiles::default() }] {
             let error = profiles.find(unknown).await.unwrap_err();
             assert!(matches!(error, ProfileError::Unknown), "{unknown}: {error}");
             assert!(!error.to_string().contains("canary"), "{error}");
@@ -105,7 +107,7 @@ const ACME: &str = r#"
 async fn a_child_names_only_what_differs_and_objects_are_merged_by_key() {
     let child = "extends = \"acme\"\nname = \"Child\"\nauth_params = { prompt = \"login\", hd = \"x\" }\nunconfirmed = [\"pkce\"]";
     let folder = folder(&[("acme.toml", ACME), ("child.toml", child), ("grandchild.toml", "extends = \"child\"")]);
-    let profile = Profiles::new(folder.path()).find("grandchild").await.unwrap();
+    let profile = own(&folder).find("grandchild").await.unwrap();
     assert_eq!(profile.config["auth_params"], json!({"access_type": "offline", "prompt": "login", "hd": "x"}));
     assert_eq!(
         (profile.name.as_str(), profile.config["auth_url"].as_str()),
@@ -118,7 +120,7 @@ async fn a_child_names_only_what_differs_and_objects_are_merged_by_key() {
 async fn a_file_of_the_folder_counts_from_the_next_read_and_may_extend_the_built_in_one_of_its_id() {
     let folder =
         folder(&[("google.toml", "extends = \"google\"\nname = \"Ours\""), ("notes.txt", ""), ("a.b.toml", "")]);
-    let profiles = Profiles::new(folder.path());
+    let profiles = own(&folder);
     let profile = profiles.find("google").await.unwrap();
     assert_eq!(
         (profile.name.as_str(), profile.config["token_url"].as_str()),
@@ -158,7 +160,7 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
     for (id, text, _) in &files {
         std::fs::write(folder.path().join(format!("{id}.toml")), text).unwrap();
     }
-    let profiles = Profiles::new(folder.path());
+    let profiles = own(&folder);
     for (id, _, expected) in &files {
         check(id, &profiles.find(id).await.unwrap_err(), expected);
     }

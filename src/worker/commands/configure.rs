@@ -169,7 +169,7 @@ enum RejectedConfig {
 async fn parse(context: &Context, job: &Job, body: &Secret) -> Result<IntegrationOauthConfig, RejectedConfig> {
     let (integration, settings) = (&job.subject.integration, &context.config.oauth);
     let value = integration::read_json(body.expose().as_bytes())?;
-    let value = Profiles::new(&settings.providers_dir).apply(value, integration).await?;
+    let value = Profiles::new(settings).apply(value, integration).await?;
     Ok(integration::parse_value(value, integration, UrlRules { allow_insecure_urls: settings.allow_insecure_urls })?)
 }
 

@@ -10,7 +10,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
 use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
-use super::{no_config, outcome, parse, sealed, send, shortened};
+use super::{no_config, outcome, parse, providers, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
 use crate::command::{Credential, Origin};
@@ -101,7 +101,7 @@ async fn admit(
     let credential = credential.as_ref().ok_or(AuthError::Missing)?;
     let caller = context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await?;
     context.auth.admit(&caller)?;
-    if !matches!(call, Call::List | Call::Configs | Call::Keys) {
+    if !matches!(call, Call::List | Call::Configs | Call::Providers | Call::Keys) {
         return Ok(Admitted { caller, ids, permit });
     }
     let queued = context.limits.lists.queue(caller.account.as_str())?;
@@ -130,6 +130,14 @@ async fn dispatch(
         Call::Configs => {
             let _admitted = admitted.await?;
             list::configs(context, parse(body)?).await
+        }
+        Call::Provider => {
+            let _admitted = admitted.await?;
+            providers::get(context, &parse(body)?).await
+        }
+        Call::Providers => {
+            let _admitted = admitted.await?;
+            providers::list(context).await
         }
         Call::Keys => keys::list(context, &admitted.await?.caller, &parse(body)?).await,
         Call::KeysCreate => keys::create(context, admitted.await?.checked(), parse(body)?).await,

@@ -1,0 +1,93 @@
+//! Providers' profiles over HTTP, and configs that name one.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::ask::{Answer, ask, ids};
+use crate::provider::Provider;
+use crate::support::tokenbus::Tokenbus;
+use crate::world::{World, parameter};
+
+/// A world whose worker has a folder of profiles.
+async fn world() -> (World, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let settings = folder.path().to_str().expect("a path of text").to_owned();
+    (World::with_settings(Provider::generous().await, &[("OAUTH__PROVIDERS_DIR", &settings)]).await, folder)
+}
+
+/// Writes the profile `acme`, which asks for these scopes.
+fn write(world: &World, folder: &TempDir, scopes: &str) {
+    let url = &world.provider.url;
+    let text = format!(
+        "name = \"Acme\"\nscopes = \"{scopes}\"\nauth_url = \"{url}/authorize\"\ntoken_url = \"{url}/token\"\n\
+         app_url = \"https://acme.example/apps\"\n"
+    );
+    std::fs::write(folder.path().join("acme.toml"), text).expect("a file");
+}
+
+async fn providers(tokenbus: &Tokenbus, path: &str) -> Answer {
+    ask(tokenbus.request(Method::GET, &format!("hub/providers{path}")).header("x-api-key", &tokenbus.key)).await
+}
+
+async fn put(world: &World, integration: &str) -> Answer {
+    let config = json!({ "provider": "acme", "client_id": "client", "client_secret": "canary-client-secret",
+        "redirect_url": world.tokenbus.callback() });
+    let request = world.tokenbus.request(Method::PUT, &format!("hub/integrations/{integration}/oauth-config"));
+    ask(request.header("x-api-key", &world.tokenbus.admin_key).body(config.to_string())).await
+}
+
+#[tokio::test]
+async fn any_account_reads_the_profiles_of_workers_and_a_broken_file_is_its_own_error_only() {
+    let (world, folder) = world().await;
+    let tokenbus = &world.tokenbus;
+    write(&world, &folder, "read");
+    std::fs::write(folder.path().join("broken.toml"), "name = ").expect("a file");
+
+    let list = providers(tokenbus, "").await;
+    assert_eq!(list.status, 200, "{}", list.text);
+    let (listed, list) = (ids(&list.json(), "id"), list.json());
+    assert!(listed.is_sorted() && listed.contains(&"acme".to_owned()), "{listed:?}");
+    assert_eq!(list["results_total"], listed.len());
+    let entry = |id: &str| list["results"].as_array().expect("a list").iter().find(|it| it["id"] == id).cloned();
+    assert_eq!(entry("acme"), Some(json!({ "id": "acme", "name": "Acme" })));
+    let built_in = entry("slack").expect("built-in profiles are listed");
+    assert_eq!(built_in["name"], "Slack");
+    assert!(built_in["verified"].is_string(), "{built_in}");
+    let broken = entry("broken").expect("a broken file is listed");
+    assert!(broken["error"].as_str().is_some_and(|error| error.contains("not valid TOML")), "{broken}");
+
+    let acme = providers(tokenbus, "/acme").await;
+    let config = json!({ "name": "Acme", "scopes": "read", "auth_url": format!("{}/authorize", world.provider.url),
+        "token_url": format!("{}/token", world.provider.url) });
+    let expected = json!({ "id": "acme", "name": "Acme", "app_url": "https://acme.example/apps", "config": config });
+    assert_eq!((acme.status, acme.json()), (200, expected));
+    providers(tokenbus, "/broken").await.assert_error(400, "the profile broken cannot be used");
+    for unknown in ["/canary", "/..%2Facme", "/acme.toml", "/%ff"] {
+        providers(tokenbus, unknown).await.assert_error(404, "no profile");
+    }
+    providers(tokenbus, "?search=x").await.assert_error(400, "search");
+    assert_eq!(ask(tokenbus.request(Method::GET, "hub/providers")).await.status, 401);
+    assert!(tokenbus.log().contains("the profile broken cannot be used"), "{}", tokenbus.log());
+}
+
+#[tokio::test]
+async fn a_changed_profile_counts_from_the_next_put_and_changes_no_stored_config() {
+    let (world, folder) = world().await;
+    put(&world, "acme").await.assert_error(400, "provider must be the id of a profile");
+    write(&world, &folder, "read");
+    assert_eq!(put(&world, "acme").await.status, 200);
+    let scope = async |integration: &str| parameter(&world.tokenbus.login(integration, "one").await, "scope");
+    assert_eq!(scope("acme").await, "read");
+
+    write(&world, &folder, "write");
+    assert_eq!(scope("acme").await, "read");
+    assert_eq!(put(&world, "second").await.status, 200);
+    assert_eq!((scope("acme").await, scope("second").await), ("read".to_owned(), "write".to_owned()));
+
+    std::fs::remove_file(folder.path().join("acme.toml")).expect("a file");
+    assert_eq!(scope("second").await, "write");
+    let basic = |answer: (reqwest::StatusCode, Value)| (answer.0.as_u16(), answer.1["name"].clone());
+    assert_eq!(basic(world.tokenbus.call(Method::GET, "acme/oauth-config").await), (200, json!("Acme")));
+    put(&world, "acme").await.assert_error(400, "provider must be the id of a profile");
+}
