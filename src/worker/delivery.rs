@@ -42,8 +42,9 @@ const PERMANENT_FAILURE_DELIVERIES: i64 = 3;
 /// Pause before a given-up command is delivered again, if its dead letter could not be stored.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 
-/// Part of the gateway's deadline that is left for the answer to travel.
-const ANSWER_TRAVEL: Duration = Duration::from_secs(1);
+/// Part of the gateway's deadline that is left for the answer to travel. Twice that of the call `delete`
+/// (`worker/rpc/change.rs`), which would otherwise end first and answer that the deletion is still running.
+const ANSWER_TRAVEL: Duration = Duration::from_secs(2);
 /// Wait before another try of a callback or deletion that found no share.
 const SHARE_RETRY: Duration = Duration::from_secs(2);
 
@@ -130,13 +131,16 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
         return Ok(None);
     }
     let (shares, deadline) = (&context.limits.shares, context.config.http.deadline);
-    let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 2);
+    let is_first = job.has_caller() && !job.is_redelivery();
+    // The caller's time began before the command was queued.
+    let passed = if is_first { job.age(context.clock.now()) } else { Duration::ZERO };
+    let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 4).saturating_sub(passed);
     if let Some(waits) = shares.enter(account, integration)
         && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
     {
         return Ok(Some(waits.and(runs)));
     }
-    if job.is_redelivery() || !job.has_caller() {
+    if !is_first {
         return Err(Outcome::Retry(
             SHARE_RETRY,
             "too many commands of its integration or account are running".to_owned(),

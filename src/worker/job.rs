@@ -1,6 +1,7 @@
 //! A command from the queue, opened.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -124,6 +125,11 @@ impl Job {
     /// Returns true if a caller waits for the answer.
     pub(super) fn has_caller(&self) -> bool {
         self.reply.is_some()
+    }
+
+    /// Returns the time since the command was queued.
+    pub(super) fn age(&self, now: Timestamp) -> Duration {
+        now.duration_since(self.queued).try_into().unwrap_or_default()
     }
 
     /// Returns true if this worker or another one has had the command before.

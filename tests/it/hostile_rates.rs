@@ -1,4 +1,6 @@
-//! Floods of plain calls: other accounts are answered as before.
+//! Floods of plain calls, and a provider that hangs: other callers are answered as before.
+
+mod hung_provider;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};

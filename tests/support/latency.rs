@@ -77,7 +77,7 @@ fn ratio(quiet: Duration, loaded: Duration) -> f64 {
     loaded.as_secs_f64() / quiet.as_secs_f64()
 }
 
-fn median(mut ratios: Vec<f64>) -> f64 {
+pub(crate) fn median(mut ratios: Vec<f64>) -> f64 {
     ratios.sort_unstable_by(f64::total_cmp);
     ratios[ratios.len() / 2]
 }
