@@ -10,6 +10,7 @@ mod events;
 mod keys;
 mod pages;
 mod print;
+mod providers;
 mod serve;
 mod setup;
 mod sign;
@@ -52,6 +53,8 @@ enum Command {
     Keys(keys::Command),
     /// Create, show and delete integrations' configs (as `admin`, with an API key).
     Config(configs::Options),
+    /// List, show and check the profiles of providers on this machine.
+    Providers(providers::Options),
     /// List, show, refresh, delete and watch an account's connections (as its NATS user, or `admin`).
     Connections(connections::Options),
     /// List dead letters, advise on them, and drop them (as `admin`).
@@ -95,6 +98,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Config(options) => configs::run(&config, options).await,
+        Command::Providers(options) => providers::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
         Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice),
         Command::Dead(command) => dead::run(&config, command).await,

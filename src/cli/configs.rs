@@ -1,6 +1,8 @@
 //! `config`: creates, reads and deletes integrations' configs by the gateway's calls and commands. Workers check the API
 //! key.
 
+mod new;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -39,6 +41,8 @@ enum Command {
         /// File with the config as JSON; `-` reads standard input.
         file: PathBuf,
     },
+    /// Create or replace a config from a provider's profile. Asks for what the flags leave out.
+    New(new::Options),
     /// Show an integration's config, without secrets.
     Get { integration: Integration },
     /// List all integrations' configs, without secrets.
@@ -60,7 +64,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let backend = Backend::new(nats, Replies::to(ADMIN_EDGE.to_owned()), config.http.deadline)
         .with_worker_key(config.nats.worker_key.clone());
     tokio::select! {
-        done = execute(&backend, &context, command, json) => done,
+        done = execute(config, &backend, &context, command, json) => done,
         refusal = refusal.refusal() => bail!("this NATS user lacks a permission that `admin` has: {refusal}"),
         ended = backend.receive() => bail!("cannot receive answers: {}", ended.err().map_or_else(String::new, |error| error.to_string())),
     }
@@ -75,16 +79,24 @@ fn parse_key(key: &Secret) -> anyhow::Result<Secret> {
     Ok(Secret::new(key.to_owned()))
 }
 
-async fn execute(backend: &Backend, context: &RequestContext, command: Command, json: bool) -> anyhow::Result<()> {
+async fn execute(
+    config: &Config,
+    backend: &Backend,
+    context: &RequestContext,
+    command: Command,
+    json: bool,
+) -> anyhow::Result<()> {
     match command {
         Command::Put { file } => {
             let body = read(&file)?;
-            let integration = parse_integration(body.expose())?;
-            let Whoami { account, admin: _, seal_to } = whoami(backend, context).await?;
-            let said = format!("config of {integration} stored");
-            let body = body.expose().to_owned().into();
-            send_command(backend, context, Order::Put { integration, account, seal_to, body }).await?;
-            print::print_success(&said, json)
+            put(backend, context, &body).await.and_then(|stored| print::print_success(&stored, json))
+        }
+        Command::New(options) => {
+            let profile = call(backend, context, Call::Provider, &json!({ "provider": options.provider })).await?;
+            let public_url = config.http.public_url.clone();
+            let ask = move || options.complete(&profile, public_url.as_ref());
+            let body = tokio::task::spawn_blocking(ask).await??;
+            put(backend, context, &body).await.and_then(|stored| print::print_success(&stored, json))
         }
         Command::Delete { integration } => {
             let Whoami { account, admin: _, seal_to } = whoami(backend, context).await?;
@@ -98,6 +110,16 @@ async fn execute(backend: &Backend, context: &RequestContext, command: Command, 
         }
         Command::List => print_configs(&list(backend, context).await?, json),
     }
+}
+
+/// Sends a config and returns a line for people.
+async fn put(backend: &Backend, context: &RequestContext, body: &Secret) -> anyhow::Result<String> {
+    let integration = parse_integration(body.expose())?;
+    let Whoami { account, admin: _, seal_to } = whoami(backend, context).await?;
+    let stored = format!("config of {integration} stored");
+    let body = body.expose().to_owned().into();
+    send_command(backend, context, Order::Put { integration, account, seal_to, body }).await?;
+    Ok(stored)
 }
 
 fn read(file: &Path) -> anyhow::Result<Secret> {

@@ -11,7 +11,7 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
 /// Every command, and true if it prints an answer and so accepts `--json`.
-const COMMANDS: [(&str, bool); 27] = [
+const COMMANDS: [(&str, bool); 30] = [
     ("serve", false),
     ("setup", true),
     ("demo", false),
@@ -20,6 +20,9 @@ const COMMANDS: [(&str, bool); 27] = [
     ("config get", true),
     ("config list", true),
     ("config delete", true),
+    ("config new", true),
+    ("providers list", true),
+    ("providers show", true),
     ("connections list", true),
     ("connections get", true),
     ("connections login", true),

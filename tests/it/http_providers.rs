@@ -16,9 +16,8 @@ async fn world() -> (World, TempDir) {
     (World::with_settings(Provider::generous().await, &[("OAUTH__PROVIDERS_DIR", &settings)]).await, folder)
 }
 
-/// Writes the profile `acme`, which asks for these scopes.
-fn write(world: &World, folder: &TempDir, scopes: &str) {
-    let url = &world.provider.url;
+/// Writes the profile `acme` of a provider at that URL, which asks for these scopes.
+pub(crate) fn write_profile(folder: &TempDir, url: &str, scopes: &str) {
     let text = format!(
         "name = \"Acme\"\nscopes = \"{scopes}\"\nauth_url = \"{url}/authorize\"\ntoken_url = \"{url}/token\"\n\
          app_url = \"https://acme.example/apps\"\n"
@@ -41,7 +40,7 @@ async fn put(world: &World, integration: &str) -> Answer {
 async fn any_account_reads_the_profiles_of_workers_and_a_broken_file_is_its_own_error_only() {
     let (world, folder) = world().await;
     let tokenbus = &world.tokenbus;
-    write(&world, &folder, "read");
+    write_profile(&folder, &world.provider.url, "read");
     std::fs::write(folder.path().join("broken.toml"), "name = ").expect("a file");
 
     let list = providers(tokenbus, "").await;
@@ -75,12 +74,12 @@ async fn any_account_reads_the_profiles_of_workers_and_a_broken_file_is_its_own_
 async fn a_changed_profile_counts_from_the_next_put_and_changes_no_stored_config() {
     let (world, folder) = world().await;
     put(&world, "acme").await.assert_error(400, "provider must be the id of a profile");
-    write(&world, &folder, "read");
+    write_profile(&folder, &world.provider.url, "read");
     assert_eq!(put(&world, "acme").await.status, 200);
     let scope = async |integration: &str| parameter(&world.tokenbus.login(integration, "one").await, "scope");
     assert_eq!(scope("acme").await, "read");
 
-    write(&world, &folder, "write");
+    write_profile(&folder, &world.provider.url, "write");
     assert_eq!(scope("acme").await, "read");
     assert_eq!(put(&world, "second").await.status, 200);
     assert_eq!((scope("acme").await, scope("second").await), ("read".to_owned(), "write".to_owned()));

@@ -26,6 +26,7 @@ mod cli_connections;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod cli_program;
+mod cli_providers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod clocks;

@@ -1,0 +1,91 @@
+//! `providers`: the built-in profiles and those of `oauth.providers_dir` on this machine.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::print::{self, plain, print_line, render};
+use crate::config::Config;
+use crate::provider::profiles::{Profile, Profiles};
+use crate::telemetry::describe_error;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Print JSON, one object a line.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List the profiles.
+    List {
+        /// Show only profiles whose id or name contains the text.
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
+    },
+    /// Show a profile: where to register an app, common scopes, and the fields that it sets in a config.
+    Show { id: String },
+}
+
+pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
+    let Options { json, command } = options;
+    let profiles = Profiles::new(&config.oauth);
+    match command {
+        Command::List { search } => list(profiles, search.as_deref(), json).await,
+        Command::Show { id } => show(&profiles.find(&id).await?, json),
+    }
+}
+
+async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyhow::Result<()> {
+    let mut table = print::table();
+    table.set_header(["PROVIDER", "NAME", "VERIFIED"]);
+    let wanted = search.unwrap_or_default().to_lowercase();
+    for id in profiles.ids().await? {
+        let profile = match profiles.find(id.as_str()).await {
+            Ok(profile) => profile,
+            Err(error) => {
+                eprintln!("{}", describe_error(&error));
+                continue;
+            }
+        };
+        if ![id.as_str(), &profile.name].iter().any(|text| text.to_lowercase().contains(&wanted)) {
+            continue;
+        }
+        let summary = json!(profile.summary());
+        if json {
+            print_line(&summary.to_string())?;
+        }
+        table.add_row(["id", "name", "verified"].map(|field| summary.get(field).map(plain).unwrap_or_default()));
+    }
+    match (json, table.is_empty()) {
+        (true, _) => Ok(()),
+        (false, true) => print_line("no profile matches"),
+        (false, false) => print_line(&render(&table)),
+    }
+}
+
+fn show(profile: &Profile, json: bool) -> anyhow::Result<()> {
+    let profile = json!(profile);
+    if json {
+        return print_line(&profile.to_string());
+    }
+    let mut table = print::table();
+    for (field, value) in profile.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(entries) => {
+                for (name, value) in entries {
+                    table.add_row([format!("{field}: {name}"), plain(value)]);
+                }
+            }
+            Value::Array(values) => {
+                table.add_row([field.clone(), values.iter().map(plain).collect::<Vec<_>>().join("\n")]);
+            }
+            value => {
+                table.add_row([field.clone(), plain(value)]);
+            }
+        }
+    }
+    print_line(&render(&table))
+}

@@ -1,0 +1,78 @@
+//! `tokenbus providers`, which needs no bus, and `tokenbus config new`.
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::cli_connections::{CommandOutput, tokenbus};
+use crate::http_providers::write_profile;
+use crate::provider::Provider;
+use crate::support::nats::Nats;
+use crate::world::{World, parameter};
+
+async fn providers(nats: &Nats, folder: &TempDir, arguments: &[&str]) -> CommandOutput {
+    let settings = folder.path().join("settings.toml.txt");
+    std::fs::write(&settings, format!("[oauth]\nproviders_dir = {:?}\n", folder.path())).expect("a file");
+    let settings = settings.to_str().expect("a path of text");
+    tokenbus(nats, "admin", &[&["--config", settings, "providers"], arguments].concat()).await
+}
+
+#[tokio::test]
+async fn profiles_are_listed_searched_and_shown() {
+    let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a folder"));
+    write_profile(&folder, "https://acme.example", "read");
+    std::fs::write(folder.path().join("broken.toml"), "name = ").expect("a file");
+
+    let list = providers(&nats, &folder, &["list"]).await;
+    let lines: Vec<Vec<&str>> = list.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((list.code, &lines[0]), (Some(0), &vec!["PROVIDER", "NAME", "VERIFIED"]), "{}", list.errors);
+    assert!(lines.contains(&vec!["acme", "Acme"]) && lines.iter().any(|line| line[0] == "slack"), "{}", list.out);
+    assert!(list.errors.contains("the profile broken cannot be used: line 1 is not valid TOML"), "{}", list.errors);
+
+    let found = providers(&nats, &folder, &["list", "--search", "ACM", "--json"]).await;
+    assert_eq!(found.json(), [json!({ "id": "acme", "name": "Acme" })]);
+    assert_eq!(providers(&nats, &folder, &["list", "--search", "no such"]).await.out, "no profile matches\n");
+
+    let shown = providers(&nats, &folder, &["show", "acme", "--json"]).await.json();
+    assert_eq!(
+        (&shown[0]["id"], &shown[0]["config"]["auth_url"]),
+        (&json!("acme"), &json!("https://acme.example/authorize"))
+    );
+    let table = providers(&nats, &folder, &["show", "acme"]).await.out;
+    for shown in ["https://acme.example/apps", "config: auth_url", "https://acme.example/authorize"] {
+        assert!(table.contains(shown), "{table}");
+    }
+    providers(&nats, &folder, &["show", "nothing"]).await.fails(1, "tokenbus providers list");
+    providers(&nats, &folder, &["show", "broken"]).await.fails(1, "the profile broken cannot be used");
+}
+
+#[tokio::test]
+async fn a_config_is_made_from_a_profile_with_client_id_and_secret_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a path of text").to_owned();
+    let world = World::with_settings(Provider::generous().await, &[("OAUTH__PROVIDERS_DIR", &path)]).await;
+    let tokenbus_ = &world.tokenbus;
+    write_profile(&folder, &world.provider.url, "read");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "canary-client-secret\n").expect("a file");
+    let new = async |more: &[&str]| {
+        let arguments = ["config", "--api-key", &tokenbus_.admin_key, "new"];
+        tokenbus(&tokenbus_.nats, "admin", &[&arguments, more].concat()).await
+    };
+
+    new(&["acme"]).await.fails(1, "pass --client-id and --client-secret-file and --redirect-url");
+    new(&["nothing", "--client-id", "client"]).await.fails(1, "no profile with that id");
+    let (callback, secret) = (tokenbus_.callback(), secret.to_str().expect("a path of text"));
+    let given = ["--client-id", "client", "--client-secret-file", secret, "--redirect-url", &callback];
+    let stored = new(&[&["acme"], given.as_slice()].concat()).await;
+    assert_eq!((stored.code, stored.out.as_str()), (Some(0), "config of acme stored\n"), "{}", stored.errors);
+    let more = ["acme", "--integration", "second", "--name", "Second", "--scopes", "read,write"];
+    assert_eq!(new(&[&more, given.as_slice()].concat()).await.out, "config of second stored\n");
+
+    for (integration, scope) in [("acme", "read"), ("second", "read write")] {
+        let url = tokenbus_.login(integration, "one").await;
+        assert_eq!(parameter(&url, "scope"), scope);
+        let state = parameter(&url, "state");
+        let callback = world.callback(&[("code", "canary-code"), ("state", &state)]);
+        assert_eq!(tokenbus_.arrive(&callback).await.0, 200, "it works");
+    }
+}
