@@ -8,6 +8,8 @@ mod error;
 mod error_codes;
 mod issued_at;
 mod lifetime;
+mod param_names;
+mod placeholders;
 mod scopes;
 mod secrets;
 mod template;
@@ -21,13 +23,17 @@ use url::Url;
 
 pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::check::{parse_value, read_json};
-pub(crate) use self::choice::{BodyFormat, ExpiresInUnit, KeyAlgorithm, Pkce, ScopeSeparator, TokenAuthMethod};
+pub(crate) use self::choice::{
+    BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, ResponseMode, ScopeSeparator, TokenAuthMethod,
+};
 pub(crate) use self::client_key::signing_key;
 pub(crate) use self::error::ConfigError;
 pub(crate) use self::error_codes::{ERROR_CODES, ErrorRule, Refusal};
 pub use self::issued_at::IssuedAt;
 pub(crate) use self::lifetime::{LifetimeStart, RefreshTokenLifetime};
-pub(crate) use self::template::{endpoint_url, expand};
+pub(crate) use self::param_names::{ParamNames, RequestKind};
+pub(crate) use self::placeholders::{Placeholders, encode};
+pub(crate) use self::template::{endpoint_url, expand, split_route};
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
 
@@ -74,9 +80,22 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Client authentication at the token endpoint.
     #[serde(default)]
     pub token_auth_method: TokenAuthMethod,
-    /// Format of the body of token requests.
+    /// Method of token requests. Revocations are always POST (RFC 7009 §2.1).
+    #[serde(default)]
+    pub token_method: Method,
+    /// Place and format of the parameters of token requests.
     #[serde(default)]
     pub token_body_format: BodyFormat,
+    /// Extra headers of all requests to the provider, by name. They replace headers that tokenbus sends by default.
+    #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
+    pub token_headers: BTreeMap<String, T>,
+    #[serde(default)]
+    pub basic_encoding: BasicEncoding,
+    /// `response_type` of the authorization request; empty to leave it out.
+    #[serde(default = "default_response_type")]
+    pub response_type: String,
+    #[serde(default)]
+    pub response_mode: ResponseMode,
     /// Extra parameters of the authorization request.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub auth_params: BTreeMap<String, String>,
@@ -87,8 +106,8 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refresh_params: BTreeMap<String, String>,
     /// The provider's names for the protocol's parameters, by the RFC's name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub param_names: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "ParamNames::is_empty")]
+    pub param_names: ParamNames,
     /// Token endpoint for refreshes; `token_url` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_url: Option<String>,
@@ -146,6 +165,10 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     pub client_secrets: Vec<T>,
 }
 
+fn default_response_type() -> String {
+    "code".to_owned()
+}
+
 fn default_code_param() -> String {
     "code".to_owned()
 }
@@ -187,12 +210,6 @@ pub(crate) struct OauthConfigBasic {
 }
 
 impl<T> IntegrationOauthConfig<T> {
-    /// Returns the provider's name for a parameter of the protocol.
-    #[must_use]
-    pub(crate) fn param_name<'a>(&'a self, name: &'a str) -> &'a str {
-        self.param_names.get(name).map_or(name, String::as_str)
-    }
-
     /// Returns the limit for all tries of a token request together.
     #[must_use]
     pub(crate) fn timeout(&self) -> Duration {

@@ -40,6 +40,9 @@ pub(crate) struct PendingLogin {
     pub redirect_url: String,
     /// The token endpoint and client that the code is for. It is sent nowhere else.
     pub issued_at: IssuedAt,
+    /// The scope of the authorization request; `None` in a login of an earlier release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// Hash of the cookie that the callback must carry, if the login is bound to its browser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie_hash: Option<String>,
@@ -103,6 +106,12 @@ pub(crate) fn state_from(random: &[u8; 32]) -> Secret {
 #[must_use]
 pub(crate) fn hash_of(value: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))
+}
+
+/// Returns the login's `nonce` (OpenID Connect Core §3.1.2.1), which follows from its state, so that it need not be stored.
+#[must_use]
+pub(crate) fn nonce_of(state: &Secret) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!("nonce {}", state.expose())))
 }
 
 /// Parses a `return_to` address. Accepts it only if its origin is exactly one of the allowed ones.

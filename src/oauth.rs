@@ -3,11 +3,11 @@
 pub(crate) mod authorization;
 pub(crate) mod callback;
 pub(crate) mod error;
+mod http_request;
 mod json;
 pub(crate) mod pkce;
-mod post_request;
 mod provider_answer;
 pub(crate) mod token;
 
-pub(crate) use self::post_request::PostRequest;
+pub(crate) use self::http_request::{Body, HttpRequest};
 pub(crate) use self::provider_answer::ProviderAnswer;

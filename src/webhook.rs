@@ -10,7 +10,8 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::event::EventKind;
-use crate::oauth::PostRequest;
+use crate::integration::Method;
+use crate::oauth::{Body, HttpRequest};
 use crate::secret::Secret;
 use crate::subject::Account;
 
@@ -52,20 +53,20 @@ impl Webhook {
 
     /// Builds the POST request for an event. Repeated requests carry the same id, so that receivers can detect them.
     #[must_use]
-    pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> PostRequest {
+    pub(crate) fn request(&self, id: &str, now: Timestamp, body: &str) -> HttpRequest {
         // With a dot in the id, the signed text would be ambiguous.
         let (id, timestamp) = (id.replace('.', "_"), now.as_second().to_string());
         let signed = format!("{id}.{timestamp}.{body}");
         let signatures: Vec<String> = self.keys.iter().map(|key| signature(key, &signed)).collect();
-        PostRequest {
+        HttpRequest {
+            method: Method::Post,
             url: self.url.clone(),
             headers: vec![
-                ("webhook-id", Secret::new(id)),
-                ("webhook-timestamp", Secret::new(timestamp)),
-                ("webhook-signature", Secret::new(signatures.join(" "))),
+                ("webhook-id".into(), Secret::new(id)),
+                ("webhook-timestamp".into(), Secret::new(timestamp)),
+                ("webhook-signature".into(), Secret::new(signatures.join(" "))),
             ],
-            content_type: "application/json",
-            body: Secret::new(body),
+            body: Some(Body { content_type: "application/json", text: Secret::new(body) }),
         }
     }
 }

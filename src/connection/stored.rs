@@ -78,6 +78,9 @@ pub struct GrantFacts {
     /// Lifetime in seconds of an access token that was removed when it expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_token_lifetime: Option<i64>,
+    /// The scope that the login asked for, if the provider's answer had none: RFC 6749 §5.1 allows that where they are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_scope: Option<String>,
     /// True if the last refresh left the end of the refresh token as it was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refresh_token_end_is_fixed: bool,

@@ -2,7 +2,9 @@
 
 mod fields;
 mod json;
+mod names;
 mod params;
+mod placeholders;
 mod urls;
 
 use serde_json::Value;
@@ -37,6 +39,7 @@ pub(crate) fn parse_value(
     let Value::Object(mut fields) = body else { return Err(ConfigError::NotAnObject) };
     fields.retain(|name, value| !value.is_null() || fields::REQUIRED.contains(&name.as_str()));
     fields::check_fields(&fields)?;
+    placeholders::check(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
     let config = serde_json::from_value(Value::Object(fields)).map_err(|_| ConfigError::NotAnObject)?;
     check(&config, path_id, rules)?;

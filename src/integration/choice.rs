@@ -52,7 +52,17 @@ pub(crate) enum TokenAuthMethod {
     None,
 }
 
-/// Format of the body of token requests.
+/// HTTP method of a request to a provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Method {
+    /// Parameters are in the query.
+    Get,
+    #[default]
+    Post,
+}
+
+/// Place and format of the parameters of token requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BodyFormat {
@@ -61,6 +71,42 @@ pub(crate) enum BodyFormat {
     Form,
     /// A JSON object of strings.
     Json,
+    /// No body: the URL's query.
+    Query,
+}
+
+/// Encoding of client id and secret before HTTP Basic joins them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BasicEncoding {
+    /// RFC 6749 §2.3.1.
+    #[default]
+    Form,
+    /// None, for providers that expect plain HTTP Basic (RFC 7617).
+    Raw,
+}
+
+/// How the provider returns its answer to an authorization request (OAuth 2.0 Multiple Response Types §2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ResponseMode {
+    /// The request has no `response_mode`.
+    #[default]
+    #[serde(rename = "")]
+    Unset,
+    Query,
+    FormPost,
+}
+
+impl ResponseMode {
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Unset => "",
+            Self::Query => "query",
+            Self::FormPost => "form_post",
+        }
+    }
 }
 
 /// Unit of `expires_in`.

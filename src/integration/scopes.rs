@@ -9,6 +9,12 @@ impl<T> IntegrationOauthConfig<T> {
         scope_list(&self.scopes)
     }
 
+    /// Returns scopes as the provider expects them in one text.
+    #[must_use]
+    pub(crate) fn scope_text<S: AsRef<str>>(&self, scopes: &[S]) -> String {
+        scopes.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(self.scope_separator.as_str())
+    }
+
     /// Returns the scopes of one login: those in `wanted` (comma-separated), or all if it names no scope.
     ///
     /// # Errors

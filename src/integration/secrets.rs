@@ -58,6 +58,11 @@ impl<T> IntegrationOauthConfig<T> {
                 .enumerate()
                 .map(|(index, secret)| f(&format!("client_secrets.{index}"), secret))
                 .collect::<Result<_, E>>()?,
+            token_headers: self
+                .token_headers
+                .into_iter()
+                .map(|(name, value)| Ok((name.clone(), f(&format!("token_headers.{name}"), value)?)))
+                .collect::<Result<_, E>>()?,
             integration_id: self.integration_id,
             name: self.name,
             scopes: self.scopes,
@@ -69,7 +74,11 @@ impl<T> IntegrationOauthConfig<T> {
             scope_separator: self.scope_separator,
             pkce: self.pkce,
             token_auth_method: self.token_auth_method,
+            token_method: self.token_method,
             token_body_format: self.token_body_format,
+            basic_encoding: self.basic_encoding,
+            response_type: self.response_type,
+            response_mode: self.response_mode,
             auth_params: self.auth_params,
             token_params: self.token_params,
             refresh_params: self.refresh_params,

@@ -1,8 +1,8 @@
 //! URLs with `${variable}`s.
 //!
-//! A variable is one or more whole labels of the host left of a fixed suffix, or a part of the path. Scheme, port, host
-//! suffix, query and the number of path segments come from the template, for any value: [`expand`] compares the result
-//! with the template filled with a harmless word.
+//! A variable is one or more whole labels of the host left of a fixed suffix, or a part of the path or of a query's value.
+//! Scheme, port, host suffix and the number of path segments come from the template, for any value: [`expand`] compares the
+//! result with the template filled with a harmless word.
 
 mod parts;
 mod public_suffix;
@@ -13,8 +13,9 @@ use std::fmt::Write as _;
 use regex::{Regex, RegexBuilder};
 use url::Url;
 
+pub(crate) use self::parts::split_route;
 use self::parts::{Parts, has_same_shape, parts, substitute};
-pub(super) use self::parts::{is_variable_name, sample_url, variable_names};
+pub(super) use self::parts::{is_variable_name, placeholders, sample_url, variable_names};
 pub(super) use self::public_suffix::check_host;
 use super::{ConfigError, Variable};
 
@@ -77,7 +78,7 @@ pub(crate) fn expand(
     expand_checked(template, variables, values).map(|expanded| expanded.text)
 }
 
-/// The same as a URL. Values are percent-encoded in the path.
+/// The same as a URL. Values are percent-encoded in path and query.
 ///
 /// # Errors
 /// As [`expand`].
@@ -110,9 +111,14 @@ fn expand_checked(
         }
     }
     let host = substitute(authority, |name| values.get(name).cloned());
-    let path = substitute(rest, |name| values.get(name).map(|value| percent_encode(value)));
-    let (Some(host), Some(path)) = (host, path) else { return Err(wrong("?", "is unknown")) };
-    let text = format!("{scheme}://{host}{path}");
+    let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let path = substitute(path, |name| values.get(name).map(|value| percent_encode(value)));
+    // The values of a request are filled in later.
+    let query = substitute(query, |name| {
+        Some(values.get(name).map_or_else(|| format!("${{{name}}}"), |value| percent_encode(value)))
+    });
+    let (Some(host), Some(path), Some(query)) = (host, path, query) else { return Err(wrong("?", "is unknown")) };
+    let text = format!("{scheme}://{host}{path}{query}");
     let url = Url::parse(&text).ok().filter(|url| has_same_shape(url, &sample, template));
     url.map(|url| Expanded { text, url }).ok_or_else(|| wrong("?", "changes more of the URL than its own part"))
 }

@@ -1,4 +1,5 @@
 mod answer;
+mod requests;
 
 use super::*;
 use crate::subject::ConnectionName;
@@ -213,27 +214,6 @@ fn a4_a_config_cannot_set_reserved_parameters() {
 }
 
 #[test]
-fn a4_renames_are_of_known_parameters_to_free_names() {
-    for (names, field) in [
-        (json!({"state": "canary"}), "param_names.state"),
-        (json!({"other": "canary"}), "param_names.other"),
-        (json!({"client_id": "state"}), "param_names.client_id"),
-        (json!({"client_id": "client_assertion"}), "param_names.client_id"),
-        (json!({"client_id": "token"}), "param_names.client_id"),
-        (json!({"client_id": "canary canary"}), "param_names.client_id"),
-        (json!({"client_id": ""}), "param_names.client_id"),
-        (json!({"client_id": "scope"}), "param_names"),
-        (json!({"client_id": "canary", "scope": "canary"}), "param_names"),
-    ] {
-        check(&json!({"param_names": names}), field);
-    }
-    assert!(config(&json!({"param_names": {"client_id": "scope", "scope": "client_id"}})).is_ok());
-    for code in ["state", "error", "iss", "", "canary canary"] {
-        check(&json!({"code_param": code}), "code_param");
-    }
-}
-
-#[test]
 fn f1_tokens_and_codes_cannot_be_metadata() {
     for path in [
         "access_token",
@@ -384,12 +364,13 @@ proptest! {
     }
 
     #[test]
-    fn a4_no_value_panics_or_is_repeated(field in 0_usize..33, text in ".{0,20}") {
+    fn a4_no_value_panics_or_is_repeated(field in 0_usize..38, text in ".{0,20}") {
         let fields = ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url",
             "provider", "scope_separator", "pkce", "token_auth_method", "token_body_format", "auth_params", "token_params",
             "refresh_params", "param_names", "refresh_url", "revocation_url", "token_response_path", "metadata_paths",
             "callback_metadata", "code_param", "default_expires_in", "refresh_token_lifetime", "expires_in_unit", "issuer", "client_key",
-            "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets"];
+            "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets",
+            "token_method", "token_headers", "basic_encoding", "response_type", "response_mode"];
         let value = format!("canary{text}");
         for value in [json!(value), json!([value]), json!({"a": value}), json!({"a": {"pattern": value}})] {
             let refused = config(&json!({fields[field]: value})).err().map(|error| error.to_string()).unwrap_or_default();

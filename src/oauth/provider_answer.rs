@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use self::clean::Cleaner;
-use super::{PostRequest, json};
+use super::{HttpRequest, json};
 
 /// Longest error code, in characters.
 const MAX_ERROR: usize = 100;
@@ -39,7 +39,7 @@ pub(crate) struct ProviderAnswer {
 
 impl ProviderAnswer {
     /// Reads an answer to that request.
-    pub(crate) fn read(status: u16, body: &[u8], request: &PostRequest) -> Self {
+    pub(crate) fn read(status: u16, body: &[u8], request: &HttpRequest) -> Self {
         let answer = parse(body);
         let mut cleaner = Cleaner::of(request);
         for object in [Some(&answer), answer.get("data"), answer.get("authed_user")].into_iter().flatten() {

@@ -8,16 +8,18 @@ mod response;
 use std::pin::pin;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, Proxy, Response, redirect};
 use url::Url;
 
-use self::conditional::Conditional;
+use self::conditional::{Conditional, Withheld};
 pub(crate) use self::response::ProviderResponse;
 use self::response::read_response;
 use super::ProviderError;
+use super::error::Cause;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
-use crate::oauth::PostRequest;
+use crate::integration::Method;
+use crate::oauth::{self, HttpRequest};
 
 /// Time after which an unused connection is closed. Providers that are rarely called keep none.
 const POOL_IDLE: Duration = Duration::from_mins(1);
@@ -76,12 +78,13 @@ impl Client {
 
     /// Sends a request once, for at most `limit`, and returns the response with any status, redirects included. `may_send` is
     /// asked when the connection is open, directly before the body leaves, so that no time passes in between.
+    /// For a request without a body it is asked before the connection is opened.
     ///
     /// # Errors
     /// If `may_send` returned false, the provider has received no body.
     pub(crate) async fn send_if(
         &self,
-        request: PostRequest,
+        request: HttpRequest,
         limit: Duration,
         may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<ProviderResponse, ProviderError> {
@@ -89,23 +92,34 @@ impl Client {
     }
 
     /// Sends a request once and returns the response's status without waiting for the body.
-    pub(crate) async fn send_for_status(&self, request: PostRequest) -> Result<u16, ProviderError> {
+    pub(crate) async fn send_for_status(&self, request: HttpRequest) -> Result<u16, ProviderError> {
         within(self.total_timeout, async { Ok(self.post(request, || true).await?.status().as_u16()) }).await
     }
 
     async fn post(
         &self,
-        request: PostRequest,
+        request: HttpRequest,
         may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Response, ProviderError> {
-        let PostRequest { url, headers, content_type, body } = request;
+        let HttpRequest { method, url, headers, body } = request;
         self.guard.check_url(&url).map_err(ProviderError::Refused)?;
-        let body = Body::wrap(Conditional::new(body.expose().to_owned().into(), may_send));
-        let mut builder = self.http.post(url).header(CONTENT_TYPE, content_type).body(body);
+        let mut builder = match method {
+            Method::Get => self.http.get(url),
+            Method::Post => self.http.post(url),
+        };
+        builder = match body {
+            Some(oauth::Body { content_type, text }) => {
+                let body = Body::wrap(Conditional::new(text.expose().to_owned().into(), may_send));
+                builder.header(CONTENT_TYPE, content_type).body(body)
+            }
+            // Its secrets are in the head, which leaves as soon as the connection is open.
+            None if may_send() => builder,
+            None => return Err(ProviderError::Protocol(Cause::new(Withheld))),
+        };
         for (name, value) in headers {
             let mut value = HeaderValue::from_str(value.expose())?;
-            value.set_sensitive(name == AUTHORIZATION.as_str());
-            builder = builder.header(name, value);
+            value.set_sensitive(true);
+            builder = builder.header(name.as_ref(), value);
         }
         builder.send().await.map_err(ProviderError::from_send)
     }

@@ -17,7 +17,7 @@ use crate::connection::lifecycle::Meaning;
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
-use crate::oauth::{PostRequest, ProviderAnswer};
+use crate::oauth::{HttpRequest, ProviderAnswer};
 use crate::protocol::records::LONGEST_WRITE;
 use crate::provider::{ProviderError, ProviderResponse};
 use crate::system;
@@ -113,7 +113,7 @@ impl<'a> ProviderCalls<'a> {
         &self,
         config: &IntegrationOauthConfig,
         variables: &BTreeMap<String, String>,
-        build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
+        build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
     ) -> Result<TokenSet, NoTokens> {
         let judge = |response: &Response<'_>| response.tokens(config, self.context.clock.now());
         self.with_each_secret(config, variables, build, judge).await
@@ -124,7 +124,7 @@ impl<'a> ProviderCalls<'a> {
         &self,
         config: &IntegrationOauthConfig,
         variables: &BTreeMap<String, String>,
-        build: impl Fn(&ClientAuthentication) -> Result<PostRequest, RequestError>,
+        build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
         // Replaced by the first try: attempt 0 always has an authentication.
@@ -146,7 +146,7 @@ impl<'a> ProviderCalls<'a> {
     pub(super) async fn send<T>(
         &self,
         config: &IntegrationOauthConfig,
-        request: PostRequest,
+        request: HttpRequest,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
         let (began, time_left) = (Instant::now(), self.time.left(config.timeout()));

@@ -13,12 +13,17 @@ const MAX_LIFETIME: u64 = 10 * 366 * 86400;
 /// Unknown fields that an error lists.
 const MAX_LISTED: usize = 8;
 
+/// Requests whose parameters may have names of their own.
+const REQUESTS: [&str; 3] = ["authorize", "token", "refresh"];
+
 /// JSON type of a field.
 #[derive(Clone, Copy)]
 enum Kind {
     Text,
     Texts,
     TextMap,
+    /// Of parameters.
+    Names,
     PathMap,
     ErrorRules,
     Seconds,
@@ -29,12 +34,12 @@ enum Kind {
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{ErrorRules, Lifetime, OneOf, PathMap, Seconds, Text, TextMap, Texts, Timeout, Variables};
+use Kind::{ErrorRules, Lifetime, Names, OneOf, PathMap, Seconds, Text, TextMap, Texts, Timeout, Variables};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 28] = [
+const OPTIONAL: [(&str, Kind); 33] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -45,11 +50,16 @@ const OPTIONAL: [(&str, Kind); 28] = [
             "one of client_secret_post, client_secret_basic, private_key_jwt, none",
         ),
     ),
-    ("token_body_format", OneOf(&["form", "json"], "form or json")),
+    ("token_method", OneOf(&["POST", "GET"], "POST or GET")),
+    ("token_body_format", OneOf(&["form", "json", "query"], "one of form, json, query")),
+    ("token_headers", TextMap),
+    ("basic_encoding", OneOf(&["form", "raw"], "form or raw")),
+    ("response_type", Text),
+    ("response_mode", OneOf(&["query", "form_post", ""], "query, form_post or empty")),
     ("auth_params", TextMap),
     ("token_params", TextMap),
     ("refresh_params", TextMap),
-    ("param_names", TextMap),
+    ("param_names", Names),
     ("refresh_url", Text),
     ("revocation_url", Text),
     ("token_response_path", Text),
@@ -103,6 +113,15 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
         TextMap => {
             let fits = |map: &Map<_, Value>| map.len() <= MAX_ENTRIES && map.values().all(Value::is_string);
             (value.as_object().is_some_and(fits), "an object of at most 32 strings")
+        }
+        Names => {
+            let are_names = |map: &Map<_, Value>| map.values().all(Value::is_string);
+            let fits = |(key, value): (&String, &Value)| match value.as_object() {
+                Some(names) => REQUESTS.contains(&key.as_str()) && are_names(names),
+                None => value.is_string(),
+            };
+            let form = "an object of strings, in which `authorize`, `token` and `refresh` may be such objects";
+            (value.as_object().is_some_and(|map| map.iter().all(fits)), form)
         }
         PathMap => {
             let is_paths = |value: &Value| value.is_string() || value.as_array().is_some_and(|values| texts(values));
@@ -164,4 +183,23 @@ fn is_variable(value: &Value) -> bool {
         _ => false,
     };
     value.as_object().is_some_and(|map| map.contains_key("pattern") && map.iter().all(fits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_documented() {
+        let (document, described) =
+            (include_str!("../../../docs/configs.md"), include_str!("../../gateway/routes/openapi.json"));
+        let described: Value = serde_json::from_str(described).unwrap();
+        let described = &described["components"]["schemas"]["IntegrationOauthConfig"]["properties"];
+        let names: Vec<&str> = REQUIRED.into_iter().chain(OPTIONAL.map(|(name, _)| name)).collect();
+        for name in &names {
+            assert!(document.contains(&format!("`{name}`")), "docs/configs.md lacks {name}");
+            assert!(described.get(name).is_some(), "openapi.json lacks {name}");
+        }
+        assert_eq!(described.as_object().unwrap().len(), names.len());
+    }
 }

@@ -1,115 +1,99 @@
-//! Parameters: which ones a config may rename, add, and keep as metadata.
+//! Parameters and headers: which ones a config may add, and keep as metadata.
 
 use serde_json::Value;
 use url::form_urlencoded;
 
+use super::names::{self, is_param};
 use super::urls::{MAX_PATTERN_BYTES, templates};
 use super::{MAX_TEXT, printable, require};
-use crate::integration::{ANSWER_FIELDS, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, template};
+use crate::integration::{
+    ANSWER_FIELDS, BodyFormat, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, Method, RequestKind,
+    template,
+};
 
 const MAX_PATH_BYTES: usize = 128;
-/// Parameters that tokenbus sets itself. A config must not set them in any request.
-const RESERVED: [&str; 11] = [
-    "client_id",
-    "redirect_uri",
-    "response_type",
-    "state",
-    "code",
-    "code_verifier",
-    "grant_type",
-    "client_secret",
-    "refresh_token",
-    "client_assertion",
-    "client_assertion_type",
-];
-/// The same for the authorization request. The last two would carry more parameters (RFC 9101).
-const RESERVED_AUTH: [&str; 3] = ["scope", "request", "request_uri"];
-/// Parameters that a config may rename. Not `state`: the gateway reads it before it knows the config.
-const RENAMABLE: [&str; 11] = [
-    "client_id",
-    "client_secret",
-    "redirect_uri",
-    "response_type",
-    "scope",
-    "code",
-    "code_challenge",
-    "code_challenge_method",
-    "code_verifier",
-    "grant_type",
-    "refresh_token",
-];
-/// Names that no parameter may be renamed to: the callback and the revocation request use them.
-const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
-
+/// Headers that a config must not set: credentials, and those that HTTP itself needs (RFC 9110 §7.6.1).
+const OWN_HEADERS: [&str; 9] =
+    ["authorization", "cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    check_renames(config)?;
+    names::check(config)?;
     check_added(config)?;
+    check_headers(config)?;
+    check_forms(config)?;
     check_answer(config)?;
     check_error_codes(config)?;
     check_metadata(config)
 }
 
-fn check_renames(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    for (name, renamed) in &config.param_names {
-        let field = format!("param_names.{}", printable(name));
-        require(RENAMABLE.contains(&name.as_str()), &field, "the name of a parameter that can be renamed")?;
-        let is_free = !TAKEN.contains(&renamed.as_str()) && !renamed.starts_with("client_assertion");
-        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in use";
-        require(is_param(renamed) && is_free, &field, expected)?;
-    }
-    let mut names: Vec<&str> = RENAMABLE.iter().map(|name| config.param_name(name)).collect();
-    names.sort_unstable();
-    names.dedup();
-    require(names.len() == RENAMABLE.len(), "param_names", "distinct names")?;
-    let code_param = config.code_param.as_str();
-    let is_free = !["state", "error", "iss"].contains(&code_param);
-    let expected = "1 to 64 letters, digits or `_-.:[]`, and not state, error or iss";
-    require(is_param(code_param) && is_free, "code_param", expected)
-}
-
-fn is_param(name: &str) -> bool {
-    (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':'))
-}
-
 fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let sets = [
-        ("auth_params", &config.auth_params, Endpoint::Authorization),
-        ("token_params", &config.token_params, Endpoint::Token),
-        ("refresh_params", &config.refresh_params, Endpoint::Token),
+        ("auth_params", &config.auth_params, RequestKind::Authorize),
+        ("token_params", &config.token_params, RequestKind::Token),
+        ("refresh_params", &config.refresh_params, RequestKind::Refresh),
     ];
-    for (field, params, endpoint) in sets {
+    for (set, params, request) in sets {
         for (name, value) in params {
-            let field = format!("{field}.{}", printable(name));
-            require(!is_reserved(config, name, endpoint), &field, "absent: tokenbus sets this parameter")?;
+            let field = format!("{set}.{}", printable(name));
+            if is_redirect(config, name, request) {
+                require(value == "${redirect_url}", &field, "absent or `${redirect_url}`")?;
+                continue;
+            }
+            require(!names::is_reserved(config, name, request), &field, "absent: tokenbus sets this parameter")?;
             let expected = "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes";
             require(is_param(name) && value.len() <= MAX_TEXT, &field, expected)?;
         }
     }
     for (field, url) in templates(config) {
-        let endpoint = if field == "auth_url" { Endpoint::Authorization } else { Endpoint::Token };
         let query = url.split_once('?').map_or("", |(_, query)| query);
-        let sets_reserved =
-            form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_reserved(config, &name, endpoint));
+        let is_reserved = |name: &str| requests_of(field).iter().any(|it| names::is_reserved(config, name, *it));
+        let sets_reserved = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_reserved(&name));
         require(!sets_reserved, field, "a URL without the parameters that tokenbus sets")?;
     }
     Ok(())
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
-    Authorization,
-    /// Or the revocation endpoint.
-    Token,
+/// Returns true for the redirect URI of a token request. Some providers ask for it in a refresh.
+fn is_redirect(config: &IntegrationOauthConfig, name: &str, request: RequestKind) -> bool {
+    let is_name = name == "redirect_uri" || config.param_names.of(request, "redirect_uri") == Some(name);
+    request != RequestKind::Authorize && is_name
 }
 
-fn is_reserved(config: &IntegrationOauthConfig, name: &str, endpoint: Endpoint) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let is_name_of = |reserved: &str| lower == reserved || lower == config.param_name(reserved).to_ascii_lowercase();
-    lower.starts_with("code_challenge")
-        || RESERVED.iter().any(|reserved| is_name_of(reserved))
-        || ["code_challenge", "code_challenge_method"].iter().any(|reserved| is_name_of(reserved))
-        || (endpoint == Endpoint::Authorization && RESERVED_AUTH.iter().any(|reserved| is_name_of(reserved)))
+/// Returns the requests that go to a URL.
+fn requests_of(field: &str) -> &'static [RequestKind] {
+    match field {
+        "auth_url" => &[RequestKind::Authorize],
+        "refresh_url" => &[RequestKind::Refresh],
+        "revocation_url" => &[RequestKind::Token],
+        _ => &[RequestKind::Token, RequestKind::Refresh],
+    }
+}
+
+fn check_headers(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    for (name, value) in &config.token_headers {
+        let field = format!("token_headers.{}", printable(name));
+        let lower = name.to_ascii_lowercase();
+        let is_name = (1..=64).contains(&name.len())
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
+        require(is_name, &field, "a header's name of at most 64 letters, digits or `_-.`")?;
+        let is_own = lower.starts_with("content-") || lower.starts_with("proxy-") || OWN_HEADERS.contains(&&*lower);
+        require(!is_own, &field, "absent: tokenbus or HTTP itself sets this header")?;
+        let is_value = |text: &str| text.len() <= MAX_TEXT && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
+        let expected = "1 to 1024 printable ASCII characters";
+        require(!value.is_empty() && is_value(value.expose()), &field, expected)?;
+        let same = config.token_headers.keys().filter(|other| other.eq_ignore_ascii_case(name)).count();
+        require(same == 1, &field, "given once")?;
+    }
+    Ok(())
+}
+
+fn check_forms(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let is_fitting = config.token_method == Method::Post || config.token_body_format != BodyFormat::Json;
+    require(is_fitting, "token_body_format", "form or query with GET, which has no body")?;
+    let response_type = config.response_type.as_str();
+    let is_word = |word: &str| word != "token" && is_param(word);
+    let are_words = response_type.len() <= 64 && response_type.split(' ').all(is_word);
+    let expected = "empty, or words of letters, digits or `_-.:[]` other than `token`, with which no code would arrive";
+    require(response_type.is_empty() || are_words, "response_type", expected)
 }
 
 fn check_answer(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {

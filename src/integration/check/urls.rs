@@ -3,7 +3,8 @@
 use url::{Host, Url};
 
 use super::{printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, template};
+use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, placeholders, template};
+use crate::secret::Secret;
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_VARIABLES: usize = 8;
@@ -24,9 +25,26 @@ pub(in crate::integration) fn templates<T>(
     required.into_iter().chain(optional.into_iter().filter_map(|(field, url)| url.map(|url| (field, url))))
 }
 
+/// Returns all texts that may have variables.
+fn texts(config: &IntegrationOauthConfig) -> impl Iterator<Item = &str> {
+    let params = [&config.auth_params, &config.token_params, &config.refresh_params];
+    let params = params.into_iter().flat_map(|params| params.values().map(String::as_str));
+    let headers = config.token_headers.values().map(Secret::expose);
+    templates(config).map(|(_, url)| url).chain(params).chain(headers)
+}
+
 pub(super) fn check_urls(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     for (field, url) in templates(config) {
+        let (url, route) = if field == "auth_url" { template::split_route(url) } else { (url, None) };
         check_url(field, url, rules)?;
+        let is_route = |route: &str| {
+            let is_path = route.starts_with('/') || route.starts_with("!/");
+            is_path
+                && route.len() <= MAX_URL_BYTES
+                && !route.contains(['$', '\\', '#'])
+                && route.bytes().all(|b| b.is_ascii_graphic())
+        };
+        require(route.is_none_or(is_route), field, "a URL whose fragment, if any, is a route such as `#/authorize`")?;
     }
     require(!config.redirect_url.contains("${"), "redirect_url", "a URL without variables")?;
     check_url("redirect_url", &config.redirect_url, rules)
@@ -62,12 +80,23 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig) -> Result<(), Con
         require(is_pattern, &field, "a regular expression of at most 256 bytes")?;
         let is_default = variable.default.as_ref().is_none_or(|value| template::is_allowed_value(variable, value));
         require(is_default, &field, "without a default, or with a default that matches its pattern")?;
-        let is_used = templates(config).any(|(_, url)| template::variable_names(url).contains(name.as_str()));
-        require(is_used, &field, "used in a URL")?;
+        require(
+            !placeholders::OF_REQUEST.contains(&name.as_str()),
+            &field,
+            "named otherwise: `${…}` of this name has a value",
+        )?;
+        let is_used = texts(config).any(|text| template::variable_names(text).contains(name.as_str()));
+        require(is_used, &field, "used in a URL, a parameter or a header")?;
     }
     for (field, url) in templates(config) {
-        let has_unknown = template::variable_names(url).iter().any(|name| !config.variables.contains_key(*name));
-        require(!has_unknown, field, "a URL with only the variables in `variables`")?;
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        let is_variable = |name: &&str| config.variables.contains_key(*name);
+        let is_known = |name: &&str| is_variable(name) || placeholders::OF_REQUEST.contains(name);
+        let are_known = template::variable_names(place).iter().all(is_variable)
+            && template::variable_names(query).iter().all(is_known);
+        let expected = "a URL with only the variables in `variables`; in its query also `${scope}`, `${redirect_url}` or \
+                        `${nonce}`";
+        require(are_known, field, expected)?;
         if let Err(open) = template::check_host(url, &config.variables, None) {
             return Err(ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }));
         }

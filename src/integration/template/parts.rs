@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use url::Url;
+use url::{Url, form_urlencoded};
 
 /// Value of every variable in a template's sample URL.
 pub(super) const WORD: &str = "x";
@@ -35,11 +35,21 @@ fn pieces(template: &str) -> Option<Vec<Piece<'_>>> {
 }
 
 pub(in crate::integration) fn variable_names(template: &str) -> BTreeSet<&str> {
+    placeholders(template).unwrap_or_default()
+}
+
+/// Returns the names in the text's `${…}`s; `None` if one is malformed.
+pub(in crate::integration) fn placeholders(text: &str) -> Option<BTreeSet<&str>> {
     let name_of = |piece| match piece {
         Piece::Variable(name) => Some(name),
         Piece::Text(_) => None,
     };
-    pieces(template).unwrap_or_default().into_iter().filter_map(name_of).collect()
+    Some(pieces(text)?.into_iter().filter_map(name_of).collect())
+}
+
+/// Splits off the fragment. Some providers' pages route by it (`https://x.example/#/authorize`).
+pub(crate) fn split_route(template: &str) -> (&str, Option<&str>) {
+    template.split_once('#').map_or((template, None), |(url, route)| (url, Some(route)))
 }
 
 pub(super) struct Parts<'a> {
@@ -89,9 +99,9 @@ pub(in crate::integration) fn sample_url(template: &str) -> Option<Url> {
     let Parts { scheme, authority, rest } = parts(template)?;
     let is_http = scheme == "https" || scheme == "http";
     let is_clean = template.bytes().all(|b| b.is_ascii_graphic() && b != b'\\' && b != b'#');
-    let path_end = rest.find('?').unwrap_or(rest.len());
-    let is_query_fixed = rest.get(path_end..).is_some_and(|query| !query.contains("${"));
-    if !is_http || !is_clean || !is_query_fixed || authority.is_empty() || authority.contains('@') {
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    let has_fixed_names = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| !name.contains("${"));
+    if !is_http || !is_clean || !has_fixed_names || authority.is_empty() || authority.contains('@') {
         return None;
     }
     fixed_suffix(authority)?;
@@ -119,6 +129,9 @@ pub(super) fn has_same_shape(url: &Url, sample: &Url, template: &str) -> bool {
         (Some(host), Some(_)) if authority.contains("${") => host.len() > suffix.len() && host.ends_with(&suffix),
         (host, sample) => host == sample,
     };
+    // Its values are encoded, so they change no other part.
+    let is_query_variable =
+        url.query().is_some() && rest.split_once('?').is_some_and(|(_, query)| query.contains("${"));
     let is_variable = rest.split('?').next().unwrap_or_default().split('/').skip(1).map(|part| part.contains("${"));
     let segments = |url: &Url| url.path().split('/').skip(1).map(str::to_owned).collect::<Vec<_>>();
     let (ours, samples) = (segments(url), segments(sample));
@@ -132,7 +145,7 @@ pub(super) fn has_same_shape(url: &Url, sample: &Url, template: &str) -> bool {
         && is_path_same
         && url.scheme() == sample.scheme()
         && url.port() == sample.port()
-        && url.query() == sample.query()
+        && (url.query() == sample.query() || is_query_variable)
         && url.fragment().is_none()
         && url.username().is_empty()
         && url.password().is_none()

@@ -7,12 +7,13 @@ const CHALLENGE: &str = "challenge";
 
 fn built(more: &Value, wanted: Option<&str>, challenge: Option<&str>) -> Url {
     let config = config(more).unwrap();
-    let scopes = config.narrow_scopes(wanted).unwrap();
+    let scope = config.scope_text(&config.narrow_scopes(wanted).unwrap());
     let request = AuthorizationRequest {
         state: &Secret::new("st-ate"),
         code_challenge: challenge.map(str::to_owned),
-        scopes: &scopes,
-        variables: &BTreeMap::new(),
+        scope: &scope,
+        variables: &config.issued_at(&BTreeMap::new()).unwrap().variables,
+        nonce: "n-1",
     };
     request_url(&config, &request).unwrap()
 }
@@ -97,12 +98,52 @@ fn c7_variables_are_filled_in() {
     let config = config.unwrap();
     let state = Secret::new("s");
     let filled = |variables: &BTreeMap<String, String>| {
-        request_url(&config, &AuthorizationRequest { state: &state, code_challenge: None, scopes: &[], variables })
+        request_url(
+            &config,
+            &AuthorizationRequest { state: &state, code_challenge: None, scope: "", variables, nonce: "n-1" },
+        )
     };
     let shop = |name: &str| BTreeMap::from([("shop".to_owned(), name.to_owned())]);
     let one = filled(&shop("one")).unwrap();
     assert!(one.as_str().starts_with("https://one.acme.example/a/all%20of%20them?k=v&response_type=code"), "{one}");
     for values in [BTreeMap::new(), shop("One"), shop("one.two")] {
         assert!(filled(&values).is_err(), "{values:?}");
+    }
+}
+
+#[test]
+fn a2_response_type_and_mode_are_those_of_the_config() {
+    let names = |more: &Value| {
+        let url = built(more, None, None);
+        let is_asked = |name: &str| name == "response_type" || name == "response_mode";
+        let found = url.query_pairs().filter(|(name, _)| is_asked(name));
+        found.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names(&json!({})), "response_type=code");
+    assert_eq!(names(&json!({"response_type": "", "response_mode": ""})), "");
+    assert_eq!(names(&json!({"response_type": "code id_token"})), "response_type=code id_token");
+    let form_post = json!({"response_mode": "form_post", "param_names": {"response_type": ""}});
+    assert_eq!(names(&form_post), "response_mode=form_post");
+}
+
+#[test]
+fn a2_parameters_follow_a_fragment_route() {
+    let at = |auth_url: &str| built(&json!({"auth_url": auth_url, "scopes": ""}), None, None).to_string();
+    let rest = "response_type=code&client_id=id&redirect_uri=https%3A%2F%2Fhub.example%2Fcb&state=st-ate";
+    assert_eq!(at("https://x.example/#/authorize"), format!("https://x.example/#/authorize?{rest}"));
+    assert_eq!(at("https://x.example/?q=1#!/authorize?a=b"), format!("https://x.example/?q=1#!/authorize?a=b&{rest}"));
+}
+
+#[test]
+fn a2_parameters_and_the_query_are_filled_in() {
+    let more = json!({"auth_url": "https://acme.example/auth?t=${tenant}&s=${scope}", "scopes": "a,b",
+        "auth_params": {"nonce": "${nonce}", "for": "${tenant}/x", "back": "${redirect_url}"},
+        "variables": {"tenant": {"pattern": ".*", "default": "ü&x"}}});
+    let url = built(&more, None, None);
+    let found: BTreeMap<_, _> = url.query_pairs().collect();
+    for (name, value) in
+        [("t", "ü&x"), ("s", "a b"), ("nonce", "n-1"), ("for", "ü&x/x"), ("back", "https://hub.example/cb")]
+    {
+        assert_eq!(found[name], value, "{name}");
     }
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use crate::oauth::PostRequest;
+use crate::oauth::HttpRequest;
 
 const REDACTED: &str = "[redacted]";
 /// Shortest value that counts as a secret. A shorter one would remove parts of ordinary words.
@@ -25,20 +25,26 @@ const PUBLIC: [&str; 8] = [
     "audience",
 ];
 
+/// Headers that are not secret.
+const PUBLIC_HEADERS: [&str; 2] = ["accept", "user-agent"];
+
 /// Knows the secrets of one request.
 pub(super) struct Cleaner(Vec<String>);
 
 impl Cleaner {
     /// Takes every value of the request but the public ones.
-    pub(super) fn of(request: &PostRequest) -> Self {
+    pub(super) fn of(request: &HttpRequest) -> Self {
         let mut cleaner = Self(Vec::new());
         for (name, value) in &request.headers {
             if *name == "authorization" {
                 value.expose().split(' ').for_each(|part| cleaner.add(part));
                 cleaner.add_basic(value.expose());
+            } else if !PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public)) {
+                cleaner.add(value.expose());
             }
         }
-        let body = request.body.expose();
+        request.url.query_pairs().for_each(|(name, value)| cleaner.add_parameter(&name, &value));
+        let body = request.body.as_ref().map_or("", |body| body.text.expose());
         if let Ok(Value::Object(fields)) = serde_json::from_str(body) {
             let texts = fields.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
             texts.for_each(|(name, value)| cleaner.add_parameter(name, value));

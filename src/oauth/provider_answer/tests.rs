@@ -2,14 +2,16 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::integration::Method;
+use crate::oauth::Body;
 use crate::secret::Secret;
 
-fn request(body: &str) -> PostRequest {
-    PostRequest {
+fn request(body: &str) -> HttpRequest {
+    HttpRequest {
+        method: Method::Post,
         url: "https://provider.example/token".parse().unwrap(),
-        headers: vec![("accept", Secret::new("application/json"))],
-        content_type: "application/x-www-form-urlencoded",
-        body: Secret::new(body),
+        headers: vec![("accept".into(), Secret::new("application/json"))],
+        body: Some(Body { content_type: "application/x-www-form-urlencoded", text: Secret::new(body) }),
     }
 }
 
@@ -53,7 +55,7 @@ fn f1_texts_are_cleaned_of_secrets_tokens_and_addresses() {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let mut request = request("code=c/1%2B&client_secret=s3+cret&client_id=app&grant_type=authorization_code");
-        request.headers.push(("authorization", Secret::new("Basic YXBwOnB3ZA==")));
+        request.headers.push(("authorization".into(), Secret::new("Basic YXBwOnB3ZA==")));
         let body = json!({"error": "e", "error_description": text, "access_token": "odd"}).to_string();
         let answer = ProviderAnswer::read(400, body.as_bytes(), &request);
         assert_eq!(answer.detail.as_deref(), Some(expected), "{text}");

@@ -1,9 +1,9 @@
 //! Revocation requests (RFC 7009 §2.1).
 
-use super::request::{issuer_endpoint, post_request};
+use super::request::{Parts, issuer_endpoint};
 use super::{ClientAuthentication, RequestError};
-use crate::integration::{IntegrationOauthConfig, IssuedAt};
-use crate::oauth::PostRequest;
+use crate::integration::{IntegrationOauthConfig, IssuedAt, Method, Placeholders, RequestKind};
+use crate::oauth::HttpRequest;
 use crate::secret::Secret;
 
 /// A token to revoke.
@@ -12,6 +12,8 @@ pub(crate) struct Revocation<'a> {
     pub token: &'a Secret,
     pub hint: TokenTypeHint,
     pub issued_at: &'a IssuedAt,
+    /// Of the config; for the headers.
+    pub scope: &'a str,
 }
 
 /// `token_type_hint` (RFC 7009 §2.1).
@@ -38,9 +40,16 @@ pub(crate) fn revocation_request(
     config: &IntegrationOauthConfig,
     url: &str,
     revocation: &Revocation<'_>,
+    nonce: &str,
     authentication: &ClientAuthentication,
-) -> Result<PostRequest, RequestError> {
-    let url = issuer_endpoint(config, url, revocation.issued_at)?;
-    let params = vec![("token", revocation.token.expose()), ("token_type_hint", revocation.hint.as_str())];
-    Ok(post_request(config, url, params, authentication))
+) -> Result<HttpRequest, RequestError> {
+    let Revocation { token, hint, issued_at, scope } = *revocation;
+    let url = issuer_endpoint(config, url, issued_at)?;
+    let placeholders =
+        Placeholders { variables: &issued_at.variables, scope, redirect_url: &config.redirect_url, nonce };
+    let mut parts = Parts::new(config, RequestKind::Token, url, placeholders);
+    parts.method = Method::Post;
+    parts.add("token", token.expose());
+    parts.add("token_type_hint", hint.as_str());
+    Ok(parts.request(authentication))
 }

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use super::super::guard::GuardError;
 use super::response::{MAX_BODY_BYTES, MAX_RETRY_AFTER_SECONDS};
 use super::*;
+use crate::oauth::Body;
 use crate::secret::Secret;
 
 const CANARY: &str = "canary";
@@ -37,12 +38,15 @@ fn settings(insecure: bool) -> Settings {
     }
 }
 
-fn request(url: &str) -> PostRequest {
-    PostRequest {
+fn request(url: &str) -> HttpRequest {
+    HttpRequest {
+        method: Method::Post,
         url: Url::parse(url).unwrap(),
-        headers: vec![("authorization", Secret::new(format!("Basic {CANARY}")))],
-        content_type: "application/x-www-form-urlencoded",
-        body: Secret::new(format!("code={CANARY}")),
+        headers: vec![("authorization".into(), Secret::new(format!("Basic {CANARY}")))],
+        body: Some(Body {
+            content_type: "application/x-www-form-urlencoded",
+            text: Secret::new(format!("code={CANARY}")),
+        }),
     }
 }
 

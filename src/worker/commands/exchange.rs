@@ -30,6 +30,7 @@ use crate::rights::Scopes;
 use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
+use crate::system;
 use crate::worker::apply::{self, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::job::Job;
@@ -246,8 +247,12 @@ impl Exchange<'_> {
     async fn send_code(&self, code: &CodeToSend) -> Result<token::TokenSet, Refusal> {
         let CodeToSend { config, code, verifier, metadata: _ } = code;
         let variables = &self.login.issued_at.variables;
-        let grant = token::CodeGrant { code, verifier: verifier.as_ref(), variables };
-        let build = |auth: &token::ClientAuthentication| token::exchange_request(config, &grant, auth);
+        let scope = self.login.scope.clone().unwrap_or_else(|| config.scope_text(&config.scopes()));
+        let (verifier, scope) = (verifier.as_ref(), scope.as_str());
+        let build = |auth: &token::ClientAuthentication| {
+            let grant = token::CodeGrant { code, verifier, variables, scope, nonce: &system::random_id() };
+            token::exchange_request(config, &grant, auth)
+        };
         let answered = self.job.provider_calls(self.context).tokens(config, variables, build).await;
         answered.map_err(|error| {
             let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
@@ -263,7 +268,11 @@ impl Exchange<'_> {
         tokens.metadata.extend(code.metadata);
         let (subject, issued_at, login_id) = (self.key.subject(), self.login.issued_at.clone(), self.job.id.clone());
         let rules = self.context.refresh_rules(Some(&code.config));
-        lifecycle::connected(NewGrant { subject, issued_at, login_id }, tokens, self.context.clock.now(), &rules)
+        let requested_scope = self.login.scope.clone().filter(|_| tokens.scope.is_none());
+        let grant = NewGrant { subject, issued_at, login_id };
+        let mut stored = lifecycle::connected(grant, tokens, self.context.clock.now(), &rules);
+        stored.grant.requested_scope = requested_scope;
+        stored
     }
 
     /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces

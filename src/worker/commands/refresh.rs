@@ -215,7 +215,7 @@ impl Refresh<'_> {
         //    after this: held, as after step 1. Then the refresh token is sent again. If the provider counts it as
         //    spent, it refuses, and the connection needs reauthorization after a second look.
         let sent = Instant::now();
-        let answered = self.send(&config, &RefreshGrant { refresh_token, issued_at: &stored.issued_at }).await;
+        let answered = self.send(&config, &stored, refresh_token).await;
         drop(permit);
         fail_point!("refresh_2_token_sent");
         let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());
@@ -275,9 +275,20 @@ impl Refresh<'_> {
         self.context.limits.refreshes.acquire(&self.key.integration, reason, Instant::now())
     }
 
-    async fn send(&self, config: &IntegrationOauthConfig, grant: &RefreshGrant<'_>) -> Result<TokenSet, NoTokens> {
-        let build = |auth: &token::ClientAuthentication| token::refresh_request(config, grant, auth);
-        self.job.provider_calls(self.context).tokens(config, &grant.issued_at.variables, build).await
+    async fn send(
+        &self,
+        config: &IntegrationOauthConfig,
+        stored: &StoredConnection,
+        refresh_token: &Secret,
+    ) -> Result<TokenSet, NoTokens> {
+        let StoredConnection { connection, issued_at, grant, .. } = stored;
+        let scope = connection.scope.clone().or_else(|| grant.requested_scope.clone());
+        let scope = scope.unwrap_or_else(|| config.scope_text(&config.scopes()));
+        let build = |auth: &token::ClientAuthentication| {
+            let grant = RefreshGrant { refresh_token, issued_at, scope: &scope, nonce: &system::random_id() };
+            token::refresh_request(config, &grant, auth)
+        };
+        self.job.provider_calls(self.context).tokens(config, &issued_at.variables, build).await
     }
 
     /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the

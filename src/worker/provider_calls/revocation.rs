@@ -10,6 +10,7 @@ use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, ClientAuthentication, Response, Revocation, TokenError, TokenTypeHint};
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
+use crate::system;
 
 /// Result of the revocation at the provider. The connection is deleted here in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +132,10 @@ impl ProviderCalls<'_> {
                 return Ok(RevocationOutcome::ConfigUnreadable.into());
             }
         };
+        let scope = &config.scope_text(&config.scopes());
         let mut result = RevocationResult::from(RevocationOutcome::NoToken);
         if let Some(token) = refresh_token {
-            let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at };
+            let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at, scope };
             result = self.revoke_token(&config, &revocation).await;
             // A provider that does not take the first request does not take the second, and the caller waits.
             if result.outcome != RevocationOutcome::Revoked {
@@ -141,7 +143,7 @@ impl ProviderCalls<'_> {
             }
         }
         if let Some(token) = access_token {
-            let revocation = Revocation { token, hint: TokenTypeHint::AccessToken, issued_at };
+            let revocation = Revocation { token, hint: TokenTypeHint::AccessToken, issued_at, scope };
             let revoked = self.revoke_token(&config, &revocation).await;
             if refresh_token.is_none() {
                 result = revoked;
@@ -162,7 +164,9 @@ impl ProviderCalls<'_> {
     async fn revoke_token(&self, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> RevocationResult {
         let Some(url) = &config.revocation_url else { return RevocationOutcome::NoRevocationUrl.into() };
         let variables = &revocation.issued_at.variables;
-        let build = |auth: &ClientAuthentication| token::revocation_request(config, url, revocation, auth);
+        let build = |auth: &ClientAuthentication| {
+            token::revocation_request(config, url, revocation, &system::random_id(), auth)
+        };
         let judge = |response: &Response<'_>| response.success(config);
         let Err(error) = self.with_each_secret(config, variables, build, judge).await else {
             return RevocationOutcome::Revoked.into();

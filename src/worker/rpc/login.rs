@@ -62,7 +62,7 @@ pub(super) async fn begin(
     let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } =
         question;
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
-    let scopes = config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?;
+    let scope = config.scope_text(&config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?);
     let issued_at = config.issued_at(&variables).map_err(bad_request)?;
     config.check_hosts(&issued_at.variables).map_err(bad_request)?;
     let return_to = return_to
@@ -86,8 +86,9 @@ pub(super) async fn begin(
     let request = authorization::AuthorizationRequest {
         state: &state,
         code_challenge: verifier.as_ref().map(pkce::challenge),
-        scopes: &scopes,
+        scope: &scope,
         variables: &issued_at.variables,
+        nonce: &login::nonce_of(&state),
     };
     let oauth_url = authorization::request_url(&config, &request).map_err(bad_request)?;
 
@@ -101,6 +102,7 @@ pub(super) async fn begin(
         return_to,
         redirect_url: config.redirect_url.clone(),
         issued_at,
+        scope: Some(scope),
         cookie_hash: cookie.as_ref().map(login::hash_of),
     };
     match context.store.put_login(&hash, &caller.account, &login).await {

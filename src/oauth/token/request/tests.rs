@@ -1,11 +1,17 @@
+mod forms;
+
 use std::collections::HashMap;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rcgen::KeyPair;
-use serde_json::json;
+use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use super::super::{Revocation, TokenTypeHint, revocation_request};
+use super::http::ASSERTION_TYPE;
 use super::*;
 use crate::integration::tests::config;
 
@@ -19,21 +25,30 @@ fn auth(config: &IntegrationOauthConfig, attempt: usize) -> Option<ClientAuthent
     ClientAuthentication::of(config, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
 }
 
-fn exchange(config: &IntegrationOauthConfig) -> PostRequest {
+fn exchange(config: &IntegrationOauthConfig) -> HttpRequest {
     let (code, verifier) = (Secret::new("c/o d+e"), Secret::new(VERIFIER));
-    let grant = CodeGrant { code: &code, verifier: Some(&verifier), variables: &BTreeMap::new() };
+    let (verifier, variables) = (Some(&verifier), config.issued_at(&BTreeMap::new()).unwrap().variables);
+    let grant = CodeGrant { code: &code, verifier, variables: &variables, scope: "a b", nonce: "n-1" };
     exchange_request(config, &grant, &auth(config, 0).unwrap()).unwrap()
 }
 
-fn fields(request: &PostRequest) -> BTreeMap<String, String> {
+fn fields(request: &HttpRequest) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(request.body.expose().as_bytes()) {
+    for (name, value) in form_urlencoded::parse(text(request).as_bytes()) {
         assert!(found.insert(name.clone().into_owned(), value.into_owned()).is_none(), "{name} is repeated");
     }
     found
 }
 
-fn header<'a>(request: &'a PostRequest, name: &str) -> Option<&'a str> {
+fn text(request: &HttpRequest) -> &str {
+    request.body.as_ref().map_or("", |body| body.text.expose())
+}
+
+fn content_type(request: &HttpRequest) -> &str {
+    request.body.as_ref().map_or("", |body| body.content_type)
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.expose())
 }
 
@@ -41,7 +56,7 @@ fn header<'a>(request: &'a PostRequest, name: &str) -> Option<&'a str> {
 #[track_caller]
 fn check(more: &Value, authorization: Option<&str>, expected: &str) {
     let request = exchange(&config(more).unwrap());
-    assert_eq!(request.content_type, "application/x-www-form-urlencoded");
+    assert_eq!(content_type(&request), "application/x-www-form-urlencoded");
     assert_eq!(header(&request, "accept"), Some("application/json"));
     assert_eq!(header(&request, "authorization"), authorization, "{more}");
     let mut found = fields(&request);
@@ -99,8 +114,8 @@ fn c4_json_bodies_and_renamed_parameters() {
     let more =
         json!({"token_body_format": "json", "token_params": {"x": "1"}, "token_auth_method": "client_secret_basic"});
     let request = exchange(&config(&more).unwrap());
-    assert_eq!(request.content_type, "application/json");
-    let body: Value = serde_json::from_str(request.body.expose()).unwrap();
+    assert_eq!(content_type(&request), "application/json");
+    let body: Value = serde_json::from_str(text(&request)).unwrap();
     let expected = json!({"grant_type": "authorization_code", "code": "c/o d+e", "code_verifier": VERIFIER,
         "redirect_uri": "https://hub.example/cb", "x": "1"});
     assert_eq!(body, expected);
@@ -200,7 +215,7 @@ fn d8_a_token_goes_where_it_was_issued_or_nowhere() {
         (variable("one"), json!({"token_url": "https://one.acme.example/t"}), false),
     ] {
         let (issued_at, config) = (at(&issued), config(&now).unwrap());
-        let grant = RefreshGrant { refresh_token: &secret, issued_at: &issued_at };
+        let grant = RefreshGrant { refresh_token: &secret, issued_at: &issued_at, scope: "", nonce: "n" };
         let refresh = refresh_request(&config, &grant, &ClientAuthentication::Public);
         assert_eq!(refresh.is_ok(), fits, "{issued} {now}");
         let Ok(refresh) = refresh else {
@@ -219,13 +234,13 @@ fn d8_a_revocation_needs_the_same_issuer() {
     let url = "https://acme.example/revoke";
     let with = config(&json!({ "revocation_url": url })).unwrap();
     let issued_at = with.issued_at(&BTreeMap::new()).unwrap();
-    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at };
-    let request = revocation_request(&with, url, &revocation, &auth(&with, 0).unwrap()).unwrap();
+    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope: "" };
+    let request = revocation_request(&with, url, &revocation, "n", &auth(&with, 0).unwrap()).unwrap();
     assert_eq!(request.url.as_str(), "https://acme.example/revoke");
-    assert_eq!(request.body.expose(), "token=t&token_type_hint=refresh_token&client_id=id&client_secret=canary-secret");
+    assert_eq!(text(&request), "token=t&token_type_hint=refresh_token&client_id=id&client_secret=canary-secret");
     let other = config(&json!({ "revocation_url": url, "client_id": "other" })).unwrap();
     assert!(matches!(
-        revocation_request(&other, url, &revocation, &ClientAuthentication::Public),
+        revocation_request(&other, url, &revocation, "n", &ClientAuthentication::Public),
         Err(RequestError::IssuedElsewhere)
     ));
 }
@@ -246,8 +261,9 @@ fn d8_a_token_is_revoked_only_where_it_was_issued() {
         (&none_then, "https://evil.example/take", false),
     ] {
         let issued_at = issued_by.issued_at(&BTreeMap::new()).unwrap();
-        let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at };
-        let request = revocation_request(&of(url), url, &revocation, &ClientAuthentication::Public);
+        let revocation =
+            Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope: "" };
+        let request = revocation_request(&of(url), url, &revocation, "n", &ClientAuthentication::Public);
         assert_eq!(request.is_ok(), is_sent, "{url}");
         assert!(is_sent || matches!(request, Err(RequestError::IssuedElsewhere)), "{url}");
     }
@@ -260,7 +276,7 @@ fn c7_a_code_goes_to_the_login_s_own_endpoint() {
     let code = Secret::new("c");
     for (value, expected) in [("one", Some("https://one.acme.example/t")), ("evil.example/", None), ("", None)] {
         let variables = BTreeMap::from([("v".to_owned(), value.to_owned())]);
-        let grant = CodeGrant { code: &code, verifier: None, variables: &variables };
+        let grant = CodeGrant { code: &code, verifier: None, variables: &variables, scope: "", nonce: "n" };
         let request = exchange_request(&config, &grant, &ClientAuthentication::Public);
         assert!(
             request.as_ref().is_ok_and(|_| true)

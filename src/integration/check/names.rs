@@ -1,0 +1,85 @@
+//! The protocol's parameters: which ones a config may rename or leave out.
+
+use super::{printable, require};
+use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind};
+
+/// Parameters that tokenbus sets itself. A config must not set them in any request.
+const RESERVED: [&str; 11] = [
+    "client_id",
+    "redirect_uri",
+    "response_type",
+    "state",
+    "code",
+    "code_verifier",
+    "grant_type",
+    "client_secret",
+    "refresh_token",
+    "client_assertion",
+    "client_assertion_type",
+];
+/// The same for the authorization request. The last two would carry more parameters (RFC 9101).
+const RESERVED_AUTH: [&str; 3] = ["scope", "request", "request_uri"];
+/// Parameters that a config may rename. Not `state`: the gateway reads it before it knows the config.
+const RENAMABLE: [&str; 11] = [
+    "client_id",
+    "client_secret",
+    "redirect_uri",
+    "response_type",
+    "scope",
+    "code",
+    "code_challenge",
+    "code_challenge_method",
+    "code_verifier",
+    "grant_type",
+    "refresh_token",
+];
+/// Those of them without which the request means nothing, or PKCE protects nothing.
+const NEEDED: [&str; 5] = ["code", "code_challenge", "code_challenge_method", "code_verifier", "refresh_token"];
+/// Names that no parameter may be renamed to: the callback and the revocation request use them.
+const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
+
+pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    for (request, name, renamed) in config.param_names.entries() {
+        let request = request.map_or_else(String::new, |request| format!("{request}."));
+        let field = format!("param_names.{request}{}", printable(name));
+        require(RENAMABLE.contains(&name), &field, "the name of a parameter that can be renamed")?;
+        if renamed.is_empty() {
+            require(!NEEDED.contains(&name), &field, "a name: this parameter cannot be left out")?;
+            continue;
+        }
+        let is_free = !TAKEN.contains(&renamed) && !renamed.starts_with("client_assertion");
+        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in use";
+        require(is_param(renamed) && is_free, &field, expected)?;
+    }
+    for request in RequestKind::ALL {
+        let names = || RENAMABLE.iter().filter_map(|name| config.param_names.of(request, name));
+        let mut distinct: Vec<&str> = names().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        require(distinct.len() == names().count(), "param_names", "distinct names in each request")?;
+    }
+    let code_param = config.code_param.as_str();
+    let is_free = !["state", "error", "iss"].contains(&code_param);
+    let expected = "1 to 64 letters, digits or `_-.:[]`, and not state, error or iss";
+    require(is_param(code_param) && is_free, "code_param", expected)
+}
+
+pub(super) fn is_param(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':'))
+}
+
+/// Returns true if tokenbus sets a parameter of this name in the request.
+pub(super) fn is_reserved(config: &IntegrationOauthConfig, name: &str, request: RequestKind) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let is_name_of = |reserved: &str| {
+        let renamed = config.param_names.given(request, reserved).unwrap_or_default();
+        lower == reserved || (!renamed.is_empty() && lower == renamed.to_ascii_lowercase())
+    };
+    let is_authorize = request == RequestKind::Authorize;
+    lower.starts_with("code_challenge")
+        || RESERVED.iter().any(|reserved| is_name_of(reserved))
+        || ["code_challenge", "code_challenge_method"].iter().any(|reserved| is_name_of(reserved))
+        || (is_authorize && RESERVED_AUTH.iter().any(|reserved| is_name_of(reserved)))
+        || (is_authorize && lower == "response_mode" && !config.response_mode.as_str().is_empty())
+}

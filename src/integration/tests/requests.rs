@@ -1,0 +1,185 @@
+//! Fields of a config that shape requests.
+
+use serde_json::{Value, json};
+
+use super::{check, config};
+
+#[test]
+fn a4_methods_and_formats_have_their_choices() {
+    for field in ["token_method", "token_body_format", "basic_encoding", "response_mode"] {
+        for value in [json!("canary"), json!("post"), json!("FORM"), json!(1), json!(["canary"])] {
+            check(&json!({field: value}), field);
+        }
+    }
+    check(&json!({"token_method": "GET", "token_body_format": "json"}), "token_body_format");
+    for mode in ["fragment", "form_post.jwt", "web_message"] {
+        check(&json!({"response_mode": mode}), "response_mode");
+    }
+    for text in ["token", "code token", "canary canary ", " code", "canary\n", "x".repeat(65).as_str()] {
+        check(&json!({"response_type": text}), "response_type");
+    }
+    assert!(config(&json!({"response_type": "code id_token", "response_mode": "form_post"})).is_ok());
+    check(&json!({"response_mode": "query", "auth_params": {"response_mode": "canary"}}), "auth_params.response_mode");
+}
+
+#[test]
+fn a4_names_per_request_are_those_of_known_parameters() {
+    for (names, field) in [
+        (json!({"token": {"state": "canary"}}), "param_names.token.state"),
+        (json!({"token": {"canary": "x"}}), "param_names.token.canary"),
+        (json!({"refresh": {"client_id": "a b"}}), "param_names.refresh.client_id"),
+        (json!({"refresh": {"refresh_token": ""}}), "param_names.refresh.refresh_token"),
+        (json!({"code": ""}), "param_names.code"),
+        (json!({"authorize": {"code_challenge": ""}}), "param_names.authorize.code_challenge"),
+        (json!({"authorize": {"client_id": "scope"}}), "param_names"),
+        (json!({"scope": "own", "authorize": {"client_id": "own"}}), "param_names"),
+        (json!({"revoke": {"client_id": "canary"}}), "param_names"),
+        (json!({"token": "canary"}), "param_names.token"),
+        (json!({"token": {"client_id": 1}}), "param_names"),
+    ] {
+        let error = config(&json!({"param_names": names})).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{field} must be ")), "{names}: {error}");
+    }
+    let names = json!({"param_names": {"client_id": "app", "token": {"client_id": ""}, "scope": ""}});
+    let parsed = config(&names).unwrap();
+    assert_eq!(serde_json::to_value(&parsed.param_names).unwrap(), names["param_names"], "stored as given");
+    let own = |names: Value, set: &str, name: &str| json!({"param_names": names, set: {name: "canary"}});
+    check(&own(json!({"token": {"client_id": "app"}}), "token_params", "APP"), "token_params.APP");
+    check(&own(json!({"refresh": {"client_id": "app"}}), "refresh_params", "app"), "refresh_params.app");
+    assert!(config(&own(json!({"token": {"client_id": "app"}}), "auth_params", "app")).is_ok());
+}
+
+#[test]
+fn a4_headers_are_not_those_of_credentials_and_of_http() {
+    for name in [
+        "Authorization",
+        "cookie",
+        "HOST",
+        "Content-Type",
+        "content-length",
+        "Connection",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+        "Proxy-Authorization",
+        "proxy-connection",
+        "a b",
+        "",
+        "a:b",
+        "ü",
+    ] {
+        let error = config(&json!({"token_headers": {name: "canary"}})).unwrap_err().to_string();
+        assert!(error.starts_with("token_headers.") && !error.contains("canary"), "{name}: {error}");
+    }
+    for value in ["", "canary\r\nx: y", "canarü", &"canary".repeat(200)] {
+        check(&json!({"token_headers": {"X-A": value}}), "token_headers.X-A");
+    }
+    check(&json!({"token_headers": {"X-A": "canary", "x-a": "canary"}}), "token_headers.X-A");
+    let config =
+        config(&json!({"token_headers": {"Accept": "a/b", "User-Agent": "canary", "X-Key": "canary"}})).unwrap();
+    assert!(!format!("{config:?}").contains("canary"));
+    assert!(!config.without_secrets().unwrap().contains_key("token_headers"));
+    assert!(config.with_secrets().unwrap().expose().contains("\"X-Key\":\"canary\""));
+}
+
+#[test]
+fn a4_a_placeholder_has_a_meaning_in_its_place() {
+    let with = |field: &str, value: Value| json!({field: value, "token_url": "https://acme.example/${v}", "variables": {"v": {"pattern": "a"}}});
+    for set in ["auth_params", "token_params", "refresh_params", "token_headers"] {
+        for text in ["${v}", "x ${scope} ${redirect_url}", "${nonce}", "$ {v}"] {
+            assert!(config(&with(set, json!({"x": text}))).is_ok(), "{set} {text}");
+        }
+        for text in ["${w}", "${access_token}", "${client_secret}", "${", "${v", "${}", "${v w}", "${v}${canary}"] {
+            check(&with(set, json!({"x": text})), &format!("{set}.x"));
+        }
+    }
+    for (field, value) in [
+        ("name", json!("${v}")),
+        ("scopes", json!("a,${scope}")),
+        ("client_id", json!("${v}")),
+        ("issuer", json!("https://acme.example/${v}")),
+        ("redirect_url", json!("https://hub.example/${v}")),
+        ("client_assertion_aud", json!("${v}")),
+        ("client_key_id", json!("${v}")),
+        ("token_response_path", json!("${v}")),
+        ("metadata_paths", json!(["${v}"])),
+        ("callback_metadata", json!(["${v}"])),
+        ("code_param", json!("${v}")),
+        ("response_type", json!("${v}")),
+        ("param_names", json!({"scope": "${v}"})),
+    ] {
+        check(&with(field, value), field);
+    }
+    for url in ["auth_url", "token_url", "refresh_url", "revocation_url"] {
+        let variables = json!({"v": {"pattern": "a"}});
+        let with = |text: &str| json!({"auth_params": {"x": "${v}"}, "variables": variables, url: text});
+        for text in ["https://acme.example/?a=${v}", "https://acme.example/?a=${scope}&b=${redirect_url}-${nonce}"] {
+            assert!(config(&with(text)).is_ok(), "{url} {text}");
+        }
+        for text in [
+            "https://acme.example/?a=${w}",
+            "https://acme.example/${scope}",
+            "https://acme.example/?${v}=a",
+            "https://acme.example/?a=${",
+        ] {
+            check(&with(text), url);
+        }
+    }
+    for name in ["scope", "redirect_url", "nonce"] {
+        let named = json!({"variables": {name: {"pattern": "a"}}, "auth_params": {"x": format!("${{{name}}}")}});
+        check(&named, &format!("variables.{name}"));
+    }
+}
+
+#[test]
+fn a4_only_auth_url_may_have_a_fragment_and_it_is_a_route() {
+    for url in ["https://x.example/#/authorize", "https://x.example/a?b=c#!/a?d=e"] {
+        assert!(config(&json!({"auth_url": url})).is_ok(), "{url}");
+        check(&json!({"token_url": url}), "token_url");
+    }
+    for url in [
+        "https://x.example/#canary",
+        "https://x.example/#",
+        "https://x.example/#/a#b",
+        "https://x.example/#/${nonce}",
+        "https://x.example/#/a b",
+        "https://x.example/#/a?client_id=canary",
+        "#/authorize",
+    ] {
+        check(&json!({"auth_url": url}), "auth_url");
+    }
+}
+
+#[test]
+fn a4_a_redirect_uri_among_the_parameters_is_the_config_s_own() {
+    for set in ["token_params", "refresh_params"] {
+        assert!(config(&json!({set: {"redirect_uri": "${redirect_url}"}})).is_ok(), "{set}");
+        assert!(config(&json!({set: {"back": "${redirect_url}"}, "param_names": {"redirect_uri": "back"}})).is_ok());
+        for value in ["https://hub.example/cb", "canary", "${redirect_url}x", "${scope}"] {
+            check(&json!({set: {"redirect_uri": value}}), &format!("{set}.redirect_uri"));
+        }
+    }
+    check(&json!({"auth_params": {"redirect_uri": "${redirect_url}"}}), "auth_params.redirect_uri");
+}
+
+#[test]
+fn a4_renames_are_of_known_parameters_to_free_names() {
+    for (names, field) in [
+        (json!({"state": "canary"}), "param_names.state"),
+        (json!({"other": "canary"}), "param_names.other"),
+        (json!({"client_id": "state"}), "param_names.client_id"),
+        (json!({"client_id": "client_assertion"}), "param_names.client_id"),
+        (json!({"client_id": "token"}), "param_names.client_id"),
+        (json!({"client_id": "canary canary"}), "param_names.client_id"),
+        (json!({"client_id": "scope"}), "param_names"),
+        (json!({"client_id": "canary", "scope": "canary"}), "param_names"),
+    ] {
+        check(&json!({"param_names": names}), field);
+    }
+    assert!(config(&json!({"param_names": {"client_id": "scope", "scope": "client_id"}})).is_ok());
+    for code in ["state", "error", "iss", "", "canary canary"] {
+        check(&json!({"code_param": code}), "code_param");
+    }
+}

@@ -1,0 +1,103 @@
+//! The forms that a config chooses: method, place of the parameters, headers, names.
+
+use super::*;
+use crate::integration::Method;
+
+fn refresh(config: &IntegrationOauthConfig) -> HttpRequest {
+    let (token, issued_at) = (Secret::new("r"), config.issued_at(&BTreeMap::new()).unwrap());
+    let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope: "granted one", nonce: "n-2" };
+    refresh_request(config, &grant, &auth(config, 0).unwrap()).unwrap()
+}
+
+fn revocation(config: &IntegrationOauthConfig) -> HttpRequest {
+    let (token, issued_at) = (Secret::new("t"), config.issued_at(&BTreeMap::new()).unwrap());
+    let hint = TokenTypeHint::AccessToken;
+    let revocation = Revocation { token: &token, hint, issued_at: &issued_at, scope: "a" };
+    let url = config.revocation_url.as_ref().unwrap();
+    revocation_request(config, url, &revocation, "n-3", &auth(config, 0).unwrap()).unwrap()
+}
+
+#[test]
+fn c4_parameters_are_in_the_query_where_the_config_says_so() {
+    let more = json!({"token_url": "https://acme.example/token?v=1", "token_params": {"x": "a b&c"}});
+    let params = "v=1&grant_type=authorization_code&code=c%2Fo%20d%2Be&redirect_uri=https%3A%2F%2Fhub.example%2Fcb\
+                  &code_verifier=verifier&x=a%20b%26c&client_id=id&client_secret=canary-secret";
+    for (method, format, expected) in
+        [("GET", "form", Method::Get), ("GET", "query", Method::Get), ("POST", "query", Method::Post)]
+    {
+        let mut more = more.clone();
+        (more["token_method"], more["token_body_format"]) = (json!(method), json!(format));
+        let request = exchange(&config(&more).unwrap());
+        assert_eq!((request.method, request.url.query()), (expected, Some(params)), "{method} {format}");
+        assert!(request.body.is_none(), "{method} {format}");
+        assert!(!format!("{request:?}").contains("canary"), "{request:?}");
+    }
+    let form = exchange(&config(&more).unwrap());
+    assert_eq!((form.method, form.url.query()), (Method::Post, Some("v=1")));
+}
+
+#[test]
+fn c4_a_revocation_is_posted_whatever_the_method_of_token_requests() {
+    let with = |format: &str| json!({"token_method": "GET", "token_body_format": format, "revocation_url": "https://acme.example/r"});
+    let form = revocation(&config(&with("form")).unwrap());
+    assert_eq!((form.method, form.url.query()), (Method::Post, None));
+    assert_eq!(text(&form), "token=t&token_type_hint=access_token&client_id=id&client_secret=canary-secret");
+    let query = revocation(&config(&with("query")).unwrap());
+    assert_eq!((query.method, query.body.is_none()), (Method::Post, true));
+    assert!(query.url.query().unwrap().starts_with("token=t&"), "{:?}", query.url.query());
+}
+
+#[test]
+fn c4_headers_of_the_config_replace_the_default_ones() {
+    let more = json!({"revocation_url": "https://acme.example/r", "token_headers": {"Accept": "text/plain",
+        "X-Version": "2025-01", "X-Nonce": "a-${nonce}", "X-Tenant": "${v}"},
+        "token_url": "https://acme.example/${v}", "variables": {"v": {"pattern": "[a-z]+", "default": "one"}}});
+    let config = config(&more).unwrap();
+    for (request, nonce) in [(exchange(&config), "a-n-1"), (refresh(&config), "a-n-2"), (revocation(&config), "a-n-3")]
+    {
+        let found: BTreeMap<_, _> =
+            request.headers.iter().map(|(name, value)| (name.as_ref(), value.expose())).collect();
+        let expected = [("Accept", "text/plain"), ("X-Nonce", nonce), ("X-Tenant", "one"), ("X-Version", "2025-01")];
+        assert_eq!(found, BTreeMap::from(expected));
+    }
+}
+
+#[test]
+fn c4_basic_takes_id_and_secret_raw_where_the_config_says_so() {
+    let more = json!({"token_auth_method": "client_secret_basic", "basic_encoding": "raw", "client_id": "a b",
+        "client_secret": "p@ss+w/=%"});
+    let expected = format!("Basic {}", BASE64_STANDARD.encode("a b:p@ss+w/=%"));
+    assert_eq!(header(&exchange(&config(&more).unwrap()), "authorization"), Some(expected.as_str()));
+}
+
+#[test]
+fn c4_a_refresh_has_the_redirect_uri_and_the_granted_scope_where_the_config_says_so() {
+    let more = json!({"refresh_params": {"redirect_uri": "${redirect_url}", "scope": "${scope}", "plain": "1"}});
+    let request = refresh(&config(&more).unwrap());
+    let expected = "grant_type=refresh_token&refresh_token=r&plain=1&redirect_uri=https%3A%2F%2Fhub.example%2Fcb\
+                    &scope=granted+one&client_id=id&client_secret=canary-secret";
+    assert_eq!(text(&request), expected);
+    let again = json!({"token_params": {"redirect_uri": "${redirect_url}", "scope": "${scope}"}});
+    let found = fields(&exchange(&config(&again).unwrap()));
+    assert_eq!((found["redirect_uri"].as_str(), found["scope"].as_str()), ("https://hub.example/cb", "a b"));
+}
+
+#[test]
+fn a2_names_differ_per_request_and_empty_ones_leave_the_parameter_out() {
+    let names = json!({"client_id": "app", "token": {"client_id": "key", "grant_type": "", "client_secret": ""},
+        "refresh": {"refresh_token": "old"}, "authorize": {"scope": "scopes"}});
+    let config = config(&json!({"param_names": names, "revocation_url": "https://acme.example/r"})).unwrap();
+    let names = |request: &HttpRequest| fields(request).into_keys().collect::<Vec<_>>().join(" ");
+    assert_eq!(names(&exchange(&config)), "code code_verifier key redirect_uri");
+    assert_eq!(names(&refresh(&config)), "app client_secret grant_type old");
+    assert_eq!(names(&revocation(&config)), "key token token_type_hint");
+}
+
+#[test]
+fn values_of_the_request_fill_the_query_of_a_url() {
+    let more = json!({"token_url": "https://acme.example/t?back=${redirect_url}&n=${nonce}&v=${v}",
+        "variables": {"v": {"pattern": ".*", "default": "a&b"}}});
+    let config = config(&more).unwrap();
+    assert_eq!(exchange(&config).url.query(), Some("back=https%3A%2F%2Fhub.example%2Fcb&n=n-1&v=a%26b"));
+    assert_eq!(refresh(&config).url.query(), Some("back=https%3A%2F%2Fhub.example%2Fcb&n=n-2&v=a%26b"));
+}
