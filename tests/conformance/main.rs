@@ -19,6 +19,8 @@ mod fleet;
 #[cfg(test)]
 mod flow;
 #[cfg(test)]
+mod grant;
+#[cfg(test)]
 mod nodes;
 #[cfg(test)]
 mod openapi;

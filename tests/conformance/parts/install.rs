@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 const NATS_PY: &str = "nats-py==2.16.0";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
 
-/// The folder of the authorization server, its packages installed.
+/// The folder of the scripts for node, their packages installed.
 pub(crate) fn provider() -> PathBuf {
     static CODE: LazyLock<Option<i32>> = LazyLock::new(|| run("packages"));
     assert_eq!(*CODE, Some(0), "tests/provider/install failed; its output is above");
