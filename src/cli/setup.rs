@@ -39,7 +39,7 @@ async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await.context("stored values of an older form need the keyring")?;
     let store = Store::new(nats.clone(), Arc::new(keyring));
     store.claim_keys().await?;
-    let Migrated { sealed, unreadable } = store.migrate().await?;
+    let Migrated { sealed, unreadable } = store.migrate(config.limits.tombstones).await?;
     form::set(&nats).await?;
     info!("sealed {sealed} stored values as a whole");
     if !unreadable.is_empty() {

@@ -1,6 +1,8 @@
-//! Stored values of form 1, in which only secrets were sealed. `tokenbus setup` replaces the entries; the records stay.
+//! Stored values of form 1, in which only secrets were sealed. `tokenbus setup` replaces the entries and the
+//! tombstones; other records stay.
 
 mod migrate;
+mod tombstones;
 
 use super::config::WholeConfig;
 use super::{Store, StoreError, parse};

@@ -182,6 +182,7 @@ pub(crate) fn needed_by_setup(inbox_prefix: &str) -> Vec<Permission> {
         publish("to read stored values", streams().map(|name| message_get(&name))),
         publish("to list stored values", BUCKETS.map(|name| format!("$JS.API.CONSUMER.CREATE.{}.>", kv_stream(name)))),
         publish("to write buckets", BUCKETS.map(|bucket| kv_subject(bucket, ">"))),
+        publish("to replace tombstones of an older store", ["oauth.record.*.*.*"]),
         publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
         publish("to write its event", ["ms.oauth._.event._._.store_set_up"]),
     ]

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::message::StreamMessage;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,8 +43,14 @@ async fn messages(nats: &Nats) -> Vec<(String, u64)> {
     found
 }
 
+/// The record of the deleted connection.
+async fn tombstone(nats: &Nats) -> StreamMessage {
+    let records = Bus::of(nats).await.messages("OAUTH").await;
+    records.into_iter().find(|record| record.subject.ends_with(".odd.three")).expect("it has a record")
+}
+
 #[tokio::test]
-async fn a_store_of_commit_c68022c_is_upgraded_by_setup() {
+async fn h14_a_store_of_commit_c68022c_is_upgraded_by_setup() {
     let (nats, secrets) = old_store().await;
     let keys = secrets.path().join("keys.toml");
     // A worker of this release does not touch the older form.
@@ -52,6 +59,8 @@ async fn a_store_of_commit_c68022c_is_upgraded_by_setup() {
     let errors = String::from_utf8_lossy(&early.expect("the program starts").stderr).into_owned();
     assert!(errors.contains("tokenbus setup"), "{errors}");
     let before = messages(&nats).await;
+    let old: Value = serde_json::from_slice(&tombstone(&nats).await.payload).expect("JSON");
+    assert!(old.get("scope").is_some(), "{old}");
     let as_setup = settings(&nats, "setup", &keys);
     // Nor does setup while a worker of the older release takes commands.
     let worker = jetstream::new(nats.connect("worker").await);
@@ -71,6 +80,11 @@ async fn a_store_of_commit_c68022c_is_upgraded_by_setup() {
         run(&as_setup, &["setup"]).await;
     }
     assert_eq!(messages(&nats).await, before);
+    let tombstone = tombstone(&nats).await;
+    assert!(tombstone.headers.get("Nats-TTL").is_some());
+    let body: Value = serde_json::from_slice(&tombstone.payload).expect("JSON");
+    assert!(body.get("scope").is_none() && body.get("metadata").is_none(), "{body}");
+    assert_eq!((&body["status"], &body["subject"]), (&json!("revoked"), &json!(tombstone.subject.as_str())), "{body}");
     let jetstream = jetstream::new(nats.connect("setup").await);
     for name in ["OAUTH", "OAUTH_COMMANDS", "OAUTH_EVENTS", "OAUTH_DEAD"].into_iter().chain(BUCKETS) {
         let stream = jetstream.get_stream(name).await.expect("the stream");

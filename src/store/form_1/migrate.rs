@@ -1,6 +1,7 @@
 //! Migration of a store from form 1. Runs while no worker does, and can be repeated: an entry of form 2 stays as it is.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde::Deserialize;
@@ -14,14 +15,14 @@ use crate::store::{RecordSequence, Store, StoreError, json, parse};
 use crate::subject::{CONFIGS, CONNECTIONS, Integration, kv_stream, kv_subject};
 
 /// Entries per chunk, and entries in work at once. Each costs one request, so this hides its latency.
-const CHUNK: usize = 32;
+pub(super) const CHUNK: usize = 32;
 
 /// Result of a migration.
 #[derive(Debug, Default)]
 pub(crate) struct Migrated {
     /// Number of entries that were sealed as a whole.
     pub(crate) sealed: usize,
-    /// Bucket and key of the entries that cannot be read. They are left as they are.
+    /// The entries (bucket and key) and tombstones (stream and subject) that cannot be read. They are left as they are.
     pub(crate) unreadable: Vec<String>,
 }
 
@@ -42,11 +43,12 @@ struct SealedEntry {
 type Configs = HashMap<Integration, IntegrationOauthConfig>;
 
 impl Store {
-    /// Seals all configs and connections as a whole. Configs come first: connections take from them what form 1 did not store.
+    /// Seals all configs and connections as a whole, and empties tombstones, which then expire after `tombstones`. Configs
+    /// come first: connections take from them what form 1 did not store.
     ///
     /// # Errors
     /// Also if a key is missing from the keyring. What was migrated before stays so.
-    pub(crate) async fn migrate(&self) -> Result<Migrated, StoreError> {
+    pub(crate) async fn migrate(&self, tombstones: Duration) -> Result<Migrated, StoreError> {
         let mut migrated = Migrated::default();
         self.migrate_bucket(CONFIGS, &Configs::new(), &mut migrated).await?;
         let mut configs = Configs::new();
@@ -60,6 +62,7 @@ impl Store {
             }
         }
         self.migrate_bucket(CONNECTIONS, &configs, &mut migrated).await?;
+        self.migrate_tombstones(tombstones, &mut migrated).await?;
         Ok(migrated)
     }
 
