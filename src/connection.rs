@@ -38,7 +38,7 @@ use serde_json::{Map, Value};
 pub(crate) use self::expiry::MIN_MARGIN;
 use self::refresh_token_end::refresh_token_end;
 pub(crate) use self::revocation::WaitingRevocation;
-pub(crate) use self::stored::{GrantFacts, RefreshFailure, SealedPart, StoredConnection};
+pub(crate) use self::stored::{GrantFacts, RefreshFailure, ResultRecord, SealedPart, StoredConnection};
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{OauthConnection, Status, StoredConnection};
+use super::{OauthConnection, ResultRecord, Status, StoredConnection};
 
 /// Shortest time between a scheduled refresh and the expiry, so that a refresh that fails can be tried again before the token
 /// expires. Longer than the hold of a refresh whose worker died. Tokens that live for less than four minutes are refreshed at
@@ -50,10 +50,28 @@ impl StoredConnection {
         Timestamp::from_second(if is_whole { at.as_second() } else { at.as_second().saturating_add(1) }).ok()
     }
 
+    /// Returns the record with the result of the last login or refresh.
+    #[must_use]
+    pub(crate) fn last_result(&self) -> ResultRecord {
+        let OauthConnection { sequence, modified, .. } = self.connection;
+        self.grant.last_result.unwrap_or(ResultRecord { sequence, modified })
+    }
+
     /// Returns true if the connection needs a schedule.
     #[must_use]
     pub(crate) fn has_due_time(&self) -> bool {
         self.next_due(Timestamp::UNIX_EPOCH, Duration::ZERO, 0.0).is_some()
+    }
+}
+
+impl ResultRecord {
+    /// Returns true if the record is younger than `age`. A record from the near future counts too, because clocks differ; one
+    /// from the far future does not, or a clock that is slow would make it young for a long time.
+    #[must_use]
+    pub(crate) fn is_younger_than(self, age: Duration, now: Timestamp) -> bool {
+        let modified = i64::try_from(self.modified).unwrap_or(i64::MAX);
+        let apart = now.as_second().saturating_sub(modified).saturating_abs();
+        apart < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
     }
 }
 
@@ -106,15 +124,6 @@ impl OauthConnection {
     pub(crate) fn near_expiry_at(&self) -> Option<Timestamp> {
         let (expiry, _) = self.expiry.zip(self.access_token.as_ref())?;
         expiry.checked_sub(self.margin() / 2).ok()
-    }
-
-    /// Returns true if the record is younger than `age`. A record from the near future counts too, because clocks differ; one
-    /// from the far future does not, or a clock that is slow would make it young for a long time.
-    #[must_use]
-    pub(crate) fn is_younger_than(&self, age: Duration, now: Timestamp) -> bool {
-        let modified = i64::try_from(self.modified).unwrap_or(i64::MAX);
-        let apart = now.as_second().saturating_sub(modified).saturating_abs();
-        apart < i64::try_from(age.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// Time between a scheduled refresh and the expiry: a tenth of the lifetime, at least [`MIN_MARGIN`], and at most half the

@@ -1,7 +1,7 @@
 //! The life of a grant: how answers of the provider, callers and time change a connection.
 //!
 //! Pure functions; `worker/commands/refresh.rs` carries out what they return. [`begin`] decides what a refresh does before
-//! anything is sent, [`conclude`] what follows from the answer. The time of the next refresh follows from the resulting state
+//! anything is sent, [`renewed`] and [`conclude`] what follows from the answer. The time of the next refresh follows from the resulting state
 //! alone ([`StoredConnection::next_due`]), so any worker can set a lost schedule again.
 //!
 //! - An access token that is still valid is never removed.
@@ -71,12 +71,6 @@ pub(crate) struct Failed {
     pub retry_after: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    Tokens(TokenSet),
-    Failed(Failed),
-}
-
 /// Settings of the worker and of the integration that the rules depend on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rules {
@@ -105,8 +99,7 @@ pub(crate) struct Moment {
 #[derive(Debug)]
 pub(crate) enum Begin<'a> {
     Send(&'a Secret),
-    /// The stored state is the answer.
-    Keep,
+    AnswerFromState,
     /// The last failure is the answer.
     Wait(RefreshFailure),
     /// Only a login helps: the connection has no refresh token.
@@ -139,7 +132,8 @@ pub(crate) fn connected(grant: NewGrant, tokens: TokenSet, now: Timestamp, rules
     let end = refresh_token_end(None, &tokens, rules.refresh_token_lifetime, now);
     let mut connection = OauthConnection::issued(subject, tokens);
     connection.refresh_token_expiry = end.expiry.filter(|_| connection.refresh_token.is_some());
-    let (grant, unknown) = (GrantFacts::default(), serde_json::Map::new());
+    let refresh_token_since = end.since.filter(|_| connection.refresh_token_expiry.is_some());
+    let (grant, unknown) = (GrantFacts { refresh_token_since, ..GrantFacts::default() }, serde_json::Map::new());
     StoredConnection { connection, issued_at, login_id, grant, refresh_failure: None, unknown }
 }
 
@@ -155,24 +149,25 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
         return Begin::Change(Box::new(change));
     }
     let Some(refresh_token) = &connection.refresh_token else {
-        return if by_caller { Begin::NoRefreshToken } else { Begin::Keep };
+        return if by_caller { Begin::NoRefreshToken } else { Begin::AnswerFromState };
     };
-    // A newer record is the answer, and so is a young one: otherwise many callers at once would lead to as many token
+    // A newer result is the answer, and so is a young one: otherwise many callers at once would lead to as many token
     // requests.
-    if connection.sequence > sequence {
-        return Begin::Keep;
+    let result = stored.last_result();
+    if result.sequence > sequence {
+        return Begin::AnswerFromState;
     }
     match connection.status {
-        Status::Active if connection.is_younger_than(rules.min_interval, now) => return Begin::Keep,
+        Status::Active if result.is_younger_than(rules.min_interval, now) => return Begin::AnswerFromState,
         Status::Active => {}
         Status::NeedsReauthorization if by_caller => {}
-        Status::NeedsReauthorization | Status::Revoked => return Begin::Keep,
+        Status::NeedsReauthorization | Status::Revoked => return Begin::AnswerFromState,
     }
     // The worker answers an interrupted refresh itself.
     let failure = match (refresh_failure, connection.status) {
         (Some(failure), _) if failure.reason == INTERRUPTED => return Begin::Send(refresh_token),
         (Some(failure), _) => Some(failure.clone()),
-        (None, Status::NeedsReauthorization) => Some(first_wait(connection, now)),
+        (None, Status::NeedsReauthorization) => Some(first_wait(stored, now)),
         (None, _) => None,
     };
     match failure {
@@ -180,18 +175,19 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
         _ if moment.may_be_sent => Begin::Send(refresh_token),
         // A schedule of an earlier state, or one that was set for an event.
         Some(failure) if !by_caller && !failure.is_pause() && failure.next_try.is_some_and(|next| next > now) => {
-            Begin::Keep
+            Begin::AnswerFromState
         }
         Some(_) | None => Begin::Send(refresh_token),
     }
 }
 
 /// The refusal that ended the grant counts as a try, so the first explicit one waits for a minute.
-fn first_wait(connection: &OauthConnection, now: Timestamp) -> RefreshFailure {
-    let written = i64::try_from(connection.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+fn first_wait(stored: &StoredConnection, now: Timestamp) -> RefreshFailure {
+    let written =
+        i64::try_from(stored.last_result().modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     // A record from the future, of a server whose clock has gone back, counts as written now.
     let until = later(written.unwrap_or(now).min(now), backoff_explicit(0));
-    let reason = connection.status_reason.clone().unwrap_or_default();
+    let reason = stored.connection.status_reason.clone().unwrap_or_default();
     RefreshFailure::new(&reason, TOO_MANY_REQUESTS, until)
 }
 
@@ -213,50 +209,33 @@ fn overdue(stored: &StoredConnection, now: Timestamp, by_caller: bool) -> Option
                 return Some(Change::Notes { stored, event: Some(EventKind::TokenExpired) });
             }
             stored.next_warning().filter(|at| *at <= now).map(|_| {
-                let mut stored = stored.clone();
+                let mut stored = stored.clone().keeping_result();
                 stored.grant.reauthorization_warned = Some(now);
                 Change::Record(stored.with_event(EventKind::ReauthorizationDue))
             })
         }
         Status::NeedsReauthorization if !by_caller && has_expired && connection.access_token.is_some() => {
-            Some(Change::Record(without_access_token(stored.clone()).with_event(EventKind::TokenExpired)))
+            let stored = without_access_token(stored.clone().keeping_result());
+            Some(Change::Record(stored.with_event(EventKind::TokenExpired)))
         }
         Status::NeedsReauthorization | Status::Revoked => None,
     }
 }
 
-/// Returns the state after the answer to a refresh.
-pub(crate) fn conclude(stored: &StoredConnection, answer: Answer, moment: &Moment, rules: &Rules) -> Change {
-    let failed = match answer {
-        Answer::Tokens(tokens) => return Change::Record(renewed(stored.clone(), tokens, moment.now, rules)),
-        Answer::Failed(failed) => failed,
-    };
+/// Returns the state after a refresh without tokens.
+pub(crate) fn conclude(stored: &StoredConnection, failed: &Failed, moment: &Moment, rules: &Rules) -> Change {
     let now = moment.now;
-    let connection = &stored.connection;
-    let valid_for = connection.expiry.map(|expiry| expiry.duration_since(now));
-    let mut failure = noted(stored, &failed, moment, rules);
-    if connection.status == Status::Active {
-        match failed.meaning {
-            Meaning::DeadGrant => match failure.refused_at {
-                None if valid_for.is_none_or(|left| left > SECOND_LOOK_MIN_VALID) => {
-                    failure.refused_at = Some(now);
-                    let wait = valid_for.map_or(SECOND_LOOK_WITHIN, |left| left / SECOND_LOOK_SHARE);
-                    failure.look_again(now, wait.clamp(SECOND_LOOK_AFTER, SECOND_LOOK_WITHIN));
-                }
-                Some(first) if now.duration_since(first) < SECOND_LOOK_AFTER => {
-                    failure.look_again(first, SECOND_LOOK_AFTER);
-                }
-                None | Some(_) => return ended(stored.clone(), &failed.reason, now),
-            },
-            Meaning::Unclear => {
-                failure.unclear = failure.unclear.saturating_add(1);
-                let has_expired = valid_for.is_some_and(|left| !left.is_positive());
-                let has_lasted = later(failure.since.unwrap_or(now), rules.give_up_after) <= now;
-                if has_expired && has_lasted && failure.unclear >= UNCLEAR_FAILURES {
-                    return ended(stored.clone(), REFRESH_FAILING, now);
-                }
+    let mut failure = noted(stored, failed, moment, rules);
+    if stored.connection.status == Status::Active {
+        let ends_as = match failed.meaning {
+            Meaning::DeadGrant if failure.refused(stored, failed, now) => Some(failed.reason.as_str()),
+            Meaning::Unclear if failure.is_unclear_for_too_long(stored, now, rules) => Some(REFRESH_FAILING),
+            Meaning::DeadGrant | Meaning::Unclear | Meaning::ClientRefused | Meaning::Temporary | Meaning::Paused => {
+                None
             }
-            Meaning::ClientRefused | Meaning::Temporary | Meaning::Paused => {}
+        };
+        if let Some(reason) = ends_as {
+            return ended(stored.clone(), reason, now);
         }
     }
     let is_repeated_pause =
@@ -295,20 +274,43 @@ impl RefreshFailure {
         self.reason == NO_CONFIG || self.reason == CONFIG_CHANGED
     }
 
-    /// Callers get the refusal until the provider is asked again.
-    fn look_again(&mut self, refused: Timestamp, after: SignedDuration) {
-        let next = refused.checked_add(after).unwrap_or(Timestamp::MAX);
-        (self.until, self.next_try) = (next, Some(next));
+    /// Notes a refusal of the grant. Returns true if it ends the grant; otherwise callers get it until the second look.
+    fn refused(&mut self, stored: &StoredConnection, failed: &Failed, now: Timestamp) -> bool {
+        let left = stored.connection.valid_for(now);
+        let (first, wait) = match self.refused_at {
+            None if left.is_none_or(|left| left > SECOND_LOOK_MIN_VALID) => {
+                let wait = left.map_or(SECOND_LOOK_WITHIN, |left| left / SECOND_LOOK_SHARE);
+                (now, wait.clamp(SECOND_LOOK_AFTER, SECOND_LOOK_WITHIN))
+            }
+            Some(first) if now.duration_since(first) < SECOND_LOOK_AFTER => (first, SECOND_LOOK_AFTER),
+            None | Some(_) => return true,
+        };
+        // A longer wait, which the provider asks for, ends with the access token: nodes must not wait for the end of a dead
+        // grant without a token.
+        let asked = SignedDuration::try_from(failed.retry_after.unwrap_or_default()).unwrap_or_default();
+        let asked = left.map_or(asked, |left| asked.min(left));
+        let next = |from: Timestamp, wait| from.checked_add(wait).unwrap_or(Timestamp::MAX);
+        let at = next(first, wait).max(next(now, asked));
+        (self.refused_at, self.until, self.next_try) = (Some(first), at, Some(at));
+        false
+    }
+
+    /// Counts an unclear failure. Returns true if it ends the grant.
+    fn is_unclear_for_too_long(&mut self, stored: &StoredConnection, now: Timestamp, rules: &Rules) -> bool {
+        self.unclear = self.unclear.saturating_add(1);
+        let has_expired = stored.connection.valid_for(now).is_some_and(|left| !left.is_positive());
+        let has_lasted = later(self.since.unwrap_or(now), rules.give_up_after) <= now;
+        has_expired && has_lasted && self.unclear >= UNCLEAR_FAILURES
     }
 }
 
 /// The connection with its new tokens. Keeps the old refresh token, scope and lifetime if the answer has none, and metadata
 /// that the answer does not replace.
-fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp, rules: &Rules) -> StoredConnection {
+pub(crate) fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp, rules: &Rules) -> StoredConnection {
     let StoredConnection { connection: old, mut grant, .. } = stored.clone();
     let tokens = tokens.or_lifetime(old.expires_in.or(grant.access_token_lifetime), now);
     let tokens = tokens.or_lifetime(rules.default_expires_in.map(i64::from), now);
-    let end = refresh_token_end(Some(&old), &tokens, rules.refresh_token_lifetime, now);
+    let end = refresh_token_end(Some(&stored), &tokens, rules.refresh_token_lifetime, now);
     let mut new = OauthConnection::issued(old.subject, tokens);
     new.refresh_token = new.refresh_token.or(old.refresh_token);
     new.refresh_token_expiry = end.expiry;
@@ -316,8 +318,8 @@ fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp, rules: &R
     for (name, value) in old.metadata {
         new.metadata.entry(name).or_insert(value);
     }
-    grant.access_token_lifetime = None;
-    grant.record_event = None;
+    (grant.access_token_lifetime, grant.record_event, grant.last_result) = (None, None, None);
+    grant.refresh_token_since = end.since;
     // Warnings whose time passed before the end was known to be fixed are not given any more.
     grant.reauthorization_warned = if end.is_fixed { grant.reauthorization_warned.or(Some(now)) } else { None };
     grant.refresh_token_end_is_fixed = end.is_fixed;
@@ -331,7 +333,7 @@ fn ended(stored: StoredConnection, reason: &str, now: Timestamp) -> Change {
     let mut stored = if has_expired { without_access_token(stored) } else { stored };
     stored.connection.status = Status::NeedsReauthorization;
     stored.connection.status_reason = Some(reason.to_owned());
-    stored.refresh_failure = None;
+    (stored.refresh_failure, stored.grant.last_result) = (None, None);
     Change::Record(stored.with_event(EventKind::NeedsReauthorization))
 }
 
@@ -340,6 +342,13 @@ fn without_access_token(mut stored: StoredConnection) -> StoredConnection {
     stored.grant.access_token_lifetime = connection.expires_in.or(stored.grant.access_token_lifetime);
     (connection.access_token, connection.expiry, connection.expires_in) = (None, None, None);
     stored
+}
+
+impl OauthConnection {
+    /// Remaining validity of the access token; `None` without an expiry.
+    fn valid_for(&self, now: Timestamp) -> Option<SignedDuration> {
+        self.expiry.map(|expiry| expiry.duration_since(now))
+    }
 }
 
 impl StoredConnection {
@@ -353,6 +362,12 @@ impl StoredConnection {
             EventKind::NeedsReauthorization
         };
         name.and_then(|name| serde_json::from_value(name).ok()).unwrap_or(by_status)
+    }
+
+    /// Prepares a record that reports only that time has passed: callers of a refresh do not get it as their answer.
+    fn keeping_result(mut self) -> Self {
+        self.grant.last_result = Some(self.last_result());
+        self
     }
 
     fn with_event(mut self, event: EventKind) -> Self {

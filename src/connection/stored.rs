@@ -87,10 +87,25 @@ pub struct GrantFacts {
     /// Time of the last `reauthorization_due` event, or from which on such events are due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reauthorization_warned: Option<Timestamp>,
+    /// Time from which the lifetime of the refresh token counts: its issue, or its last use if that moves its end. Absent in
+    /// connections of earlier releases, and without an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_since: Option<Timestamp>,
+    /// The record with the result of the last login or refresh, if a later record only reports that time has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_result: Option<ResultRecord>,
     /// Name of the event that reports the record, where it does not follow from the status. A text, because a later release
     /// may have further names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record_event: Option<String>,
+}
+
+/// A record with the result of a login or refresh: new tokens, or the end of the grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultRecord {
+    pub sequence: u64,
+    /// Time of the record, in Unix seconds.
+    pub modified: u64,
 }
 
 /// A failed refresh, as stored in the bucket. Alone it changes nothing: a connection ends only with an answer of the

@@ -77,7 +77,8 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     if delivered > MAX_DELIVERIES && !has_record(context, job).await {
         return Outcome::Reject("delivered too often".to_owned());
     }
-    match copies::is_copy(context, job, &work).await {
+    let is_unsent = matches!(work, Work::Refresh { .. }) && context.limits.unsent.begin(&job.id, delivered);
+    match job.persist(|| async { Ok(copies::is_copy(context, job, &work).await?) }).await {
         Ok(false) => {}
         Ok(true) => return Outcome::RejectCopy,
         Err(error) => return Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
@@ -95,7 +96,7 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
             return Outcome::Reject("only workers may send this".to_owned());
         }
         Work::Refresh { actor, sequence, slot_reserved } => {
-            let trigger = refresh::Trigger { actor, sequence, slot_reserved };
+            let trigger = refresh::Trigger { actor, sequence, slot_reserved, is_unsent };
             Box::pin(refresh::run(context, job, &trigger)).await
         }
         Work::Revoke { actor, login_id, keep_grant } => {

@@ -24,6 +24,9 @@ use crate::worker::context::Context;
 use crate::worker::lease::Lease;
 use crate::worker::provider_calls::{ProviderCalls, RequestTime};
 
+/// Pause before another try while NATS is away.
+const BUS_PAUSE: Duration = Duration::from_millis(250);
+
 pub(super) struct Job {
     pub(super) subject: CommandSubject,
     pub(super) id: String,
@@ -120,6 +123,22 @@ impl Job {
     /// Returns the means to send this command's requests to its provider.
     pub(super) fn provider_calls<'a>(&'a self, context: &'a Context) -> ProviderCalls<'a> {
         ProviderCalls::new(context, &self.lease, &self.request_time)
+    }
+
+    /// Repeats what fails while NATS is away, as long as this delivery holds the command. For steps before a refresh token is
+    /// sent: after an error another worker may get the command, cannot know that nothing was sent, and holds the refresh.
+    pub(super) async fn persist<T, F>(&self, act: impl Fn() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match act().await {
+                Err(StoreError::Nats(error)) if error.is_unavailable() && self.lease.is_held() => {
+                    tokio::time::sleep(BUS_PAUSE).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Returns true if a caller waits for the answer.

@@ -67,13 +67,15 @@ impl NoTokens {
         match self {
             Self::Request(_) => Meaning::ClientRefused,
             Self::OutOfTime | Self::Unreachable(_) => Meaning::Temporary,
-            Self::Refused { error, .. } => match error {
+            Self::Refused { error, answer, .. } => match error {
                 TokenError::RateLimited | TokenError::ServerError(_) => Meaning::Temporary,
                 TokenError::Unauthorized | TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
                 TokenError::Oauth(code) => match code.kind() {
                     ErrorKind::InvalidGrant => Meaning::DeadGrant,
                     ErrorKind::InvalidClient => Meaning::ClientRefused,
-                    // A provider that fails for a while answers with a status of 5xx or 429.
+                    // In an answer of 4xx it may be meant for ever, and a connection must not stay active for ever with an
+                    // expired token. Unclear failures are tried again in the same way, and end at last.
+                    ErrorKind::Temporary if answer.status < 400 => Meaning::Temporary,
                     ErrorKind::Temporary | ErrorKind::Other => Meaning::Unclear,
                 },
             },
@@ -183,5 +185,43 @@ impl<'a> ProviderCalls<'a> {
             "the provider refused a request"
         );
         Err(NoTokens::Refused { error, retry_after, answer: Box::new(answer) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    use super::*;
+    use crate::integration::tests::config;
+
+    #[test]
+    fn an_answer_says_whose_fault_the_failure_is() {
+        #[track_caller]
+        fn check(status: u16, body: &str, expected: Meaning) {
+            let config = config(&json!({})).unwrap();
+            let response = Response::parse(status, Some("application/json"), body.as_bytes(), &config);
+            let error = response.tokens(&config, Timestamp::UNIX_EPOCH).unwrap_err();
+            let answer = Box::new(ProviderAnswer { status, ..ProviderAnswer::default() });
+            assert_eq!(NoTokens::Refused { error, retry_after: None, answer }.meaning(), expected, "{status} {body}");
+        }
+        check(400, r#"{"error":"invalid_grant"}"#, Meaning::DeadGrant);
+        check(400, r#"{"error":"bad_refresh_token"}"#, Meaning::DeadGrant);
+        check(401, r#"{"error":"invalid_client"}"#, Meaning::ClientRefused);
+        check(400, r#"{"error":"unauthorized_client"}"#, Meaning::ClientRefused);
+        for (status, body) in [(429, "{}"), (503, r#"{"error":"invalid_grant"}"#), (500, "")] {
+            check(status, body, Meaning::Temporary);
+        }
+        // Some providers say it with the status 200.
+        for error in ["temporarily_unavailable", "server_error", "ratelimited", "service_unavailable"] {
+            check(200, &json!({ "ok": false, "error": error }).to_string(), Meaning::Temporary);
+            check(400, &json!({ "error": error }).to_string(), Meaning::Unclear);
+        }
+        for (status, body) in [(401, ""), (403, "Forbidden"), (400, r#"{"error":"invalid_request"}"#), (200, "{}")] {
+            check(status, body, Meaning::Unclear);
+        }
+        assert_eq!(NoTokens::OutOfTime.meaning(), Meaning::Temporary);
+        assert_eq!(NoTokens::Request(RequestError::NoClientKey).meaning(), Meaning::ClientRefused);
     }
 }

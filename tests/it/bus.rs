@@ -144,6 +144,10 @@ impl Bus {
             sooner(&mut stored.connection.expiry);
             sooner(&mut stored.connection.refresh_token_expiry);
             sooner(&mut stored.grant.reauthorization_warned);
+            sooner(&mut stored.grant.refresh_token_since);
+            if let Some(result) = &mut stored.grant.last_result {
+                result.modified -= u64::try_from(seconds).expect("time goes forward");
+            }
             if let Some(failure) = &mut stored.refresh_failure {
                 failure.until -= SignedDuration::from_secs(seconds);
                 sooner(&mut failure.since);

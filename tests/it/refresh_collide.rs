@@ -3,15 +3,20 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::stream::Config;
 use futures_util::future::join_all;
+use jiff::SignedDuration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::Credential;
+use tokenbus::internals::connection::StoredConnection;
 use tokenbus::internals::gateway::{Command, RequestContext};
 use tokenbus::subject::{Account, Integration};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
+use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
 use crate::provider::{Provider, Received, Scripted};
 use crate::refresh_crash::{connected, due};
@@ -269,9 +274,42 @@ async fn a_postponed_refresh_whose_worker_dies_is_held() {
         assert_eq!(events.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), [reason], "{step}");
     };
     tokio::join!(
-        check("postpone_2_failure_stored", "refresh_interrupted"),
-        check("postpone_3_refresh_scheduled", "refresh_interrupted"),
-        check("postpone_4_event_published", "provider_error"),
+        check("postpone_1_time_chosen", "refresh_interrupted"),
+        check("postpone_2_event_published", "provider_error"),
+        check("postpone_3_failure_stored", "provider_error"),
+        check("postpone_4_refresh_scheduled", "provider_error"),
+    );
+}
+
+/// The stored failure says that the event was published, so the event comes first.
+#[tokio::test]
+async fn the_event_of_an_expired_token_survives_the_worker_that_was_to_publish_it() {
+    let check = async |step: &str| {
+        let provider = provider(Scripted::json(503, &json!({}))).await;
+        let (fleet, _pushes) = connected(&provider).await;
+        let keys = fleet.setting("TOKENBUS_SECRETS__KEYS_FILE");
+        let hour_ago = tokenbus::internals::system::now() - SignedDuration::from_hours(1);
+        let failing = |stored: &mut StoredConnection| {
+            let failure =
+                json!({ "count": 1, "until": hour_ago, "status": 502, "reason": "provider_error", "since": hour_ago });
+            stored.connection.expiry = Some(hour_ago);
+            stored.refresh_failure = serde_json::from_value(failure).unwrap();
+        };
+        Bus::of(&fleet.nats).await.change(NAME, keys.as_ref(), failing).await;
+        let mut doomed = fleet.worker_dying_at(step).await;
+        due(&fleet).await;
+        assert!(!doomed.ended().await.success(), "{step}");
+        let _second = fleet.worker().await;
+        fleet.idle().await;
+        let events = async || fleet.events().await.iter().filter(|event| event["event"] == "token_expired").count();
+        eventually("the expiry is reported", async || events().await > 0).await;
+        assert_eq!(events().await, 1, "{step}");
+    };
+    tokio::join!(
+        check("postpone_1_time_chosen"),
+        check("postpone_2_event_published"),
+        check("postpone_3_failure_stored"),
+        check("postpone_4_refresh_scheduled"),
     );
 }
 
@@ -319,4 +357,24 @@ fn assert_asked(provider: &Provider, expected: &[&str]) {
 async fn reasons(fleet: &Fleet) -> Vec<String> {
     let events = fleet.events().await.into_iter().filter(|event| event["event"] == "revoked");
     events.map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// No stream takes claims for a moment. Another worker could not know that nothing was sent, so the first one waits.
+#[tokio::test]
+async fn d3_a_claim_that_fails_for_a_moment_holds_no_refresh() {
+    let provider = provider(Scripted::tokens(1)).await;
+    let (fleet, _pushes) = connected(&provider).await;
+    let (_first, _second) = (fleet.worker().await, fleet.worker().await);
+    fleet.ready().await;
+    let claims = Bus::of(&fleet.nats).await.info("KV_oauth_nonces").await.config;
+    let away = Config { subjects: vec!["unused.>".to_owned()], ..claims.clone() };
+    Bus::configure(&fleet.nats, away).await;
+    let returns = async {
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(provider.received().len(), 1, "nothing is sent without a claim");
+        Bus::configure(&fleet.nats, claims).await;
+    };
+    let path = format!("odd/oauth-refresh-token/{NAME}");
+    let ((status, body), ()) = tokio::join!(fleet.get(&path), returns);
+    assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-1")), "{body}");
 }

@@ -40,9 +40,9 @@ const AFTER: [&str; 9] = [
 /// Steps after the provider was unavailable.
 const POSTPONED: [&str; 4] = [
     "postpone_1_time_chosen",
-    "postpone_2_failure_stored",
-    "postpone_3_refresh_scheduled",
-    "postpone_4_event_published",
+    "postpone_2_event_published",
+    "postpone_3_failure_stored",
+    "postpone_4_refresh_scheduled",
 ];
 /// Seconds of a stop, in the whole table.
 const SECONDS: [u64; 4] = [4, 8, 14, 60];

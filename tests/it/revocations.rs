@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
+use async_nats::jetstream::message::StreamMessage;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -37,13 +38,17 @@ impl Revoking {
             "/revoke" => Scripted::new(now.load(Ordering::SeqCst), "text/plain", ""),
             _ => script(number, received),
         });
-        let world = World::with_settings(provider.await, settings).await;
+        Self { status, ..Self::of(World::with_settings(provider.await, settings).await).await }
+    }
+
+    /// A world whose provider answers revocations by itself.
+    async fn of(world: World) -> Self {
         let mut config = world.config();
         config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
         world.tokenbus.configure(&config).await;
         assert_eq!(world.connect("w").await.0, StatusCode::OK);
         let bus = Bus::of(&world.tokenbus.nats).await;
-        Self { world, bus, status }
+        Self { world, bus, status: Arc::default() }
     }
 
     async fn delete(&self) -> StatusCode {
@@ -184,4 +189,47 @@ async fn g1_tokens_that_arrive_after_the_deletion_are_revoked_by_its_tries() {
     eventually("the end has an event", async || revoking.reasons().await.len() == 2).await;
     assert_eq!(revoking.asked(), ["rt-0", "rt-1", "rt-1", "at-1"]);
     assert_eq!(revoking.reasons().await, ["provider_error", "revoked_at_provider"]);
+}
+
+/// A refresh puts its late tokens into the tombstone while the deletion still waits for the provider.
+#[tokio::test]
+async fn a_deletion_whose_tombstone_was_replaced_removes_the_entry() {
+    let ((deleted, is_deleted), (kept, is_kept)) = (watch::channel(false), watch::channel(false));
+    let provider = Provider::start(move |number, received| {
+        let (form, done) = (received.form(), Scripted::new(200, "text/plain", ""));
+        match (received.path.as_str(), form.get("token").map(String::as_str)) {
+            ("/revoke", Some("rt-0")) => done.once(&is_kept),
+            ("/revoke", Some("at-0")) => done,
+            ("/revoke", _) => Scripted::new(503, "text/plain", ""),
+            _ if form.contains_key("refresh_token") => Scripted::tokens(number).once(&is_deleted),
+            _ => Scripted::tokens(number),
+        }
+    });
+    let revoking = Revoking::of(World::with_settings(provider.await, &[("REFRESH__MIN_INTERVAL", "1ms")]).await).await;
+    let received = async |requests| {
+        let what = format!("the provider has {requests} requests");
+        eventually(&what, async || revoking.world.provider.received().len() == requests).await;
+    };
+    let path = format!("{INTEGRATION}/oauth-refresh-token/w");
+    let refresh = async {
+        let answer = revoking.world.tokenbus.call(Method::GET, &path).await;
+        kept.send_replace(true);
+        answer
+    };
+    let delete = async {
+        received(2).await;
+        let (answer, ()) = tokio::join!(revoking.delete(), async {
+            received(3).await;
+            deleted.send_replace(true);
+        });
+        answer
+    };
+    let ((refreshed, body), deletion) = tokio::join!(refresh, delete);
+    assert_eq!((refreshed, deletion), (StatusCode::NOT_FOUND, StatusCode::OK), "{body}");
+    assert_eq!(revoking.asked(), ["rt-0", "rt-1", "at-0"]);
+    let entries = revoking.bus.messages("KV_oauth_connections").await;
+    let is_entry = |entry: &&StreamMessage| entry.subject.ends_with(".w") && !entry.payload.is_empty();
+    assert_eq!(entries.iter().filter(is_entry).count(), 0, "the bucket has no entry any more");
+    eventually("the deletion has its event", async || !revoking.reasons().await.is_empty()).await;
+    assert_eq!(revoking.reasons().await, ["revoked_at_provider"]);
 }

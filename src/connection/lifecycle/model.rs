@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Map;
 
-use super::{Answer, Begin, Change, Failed, Meaning, Moment, NewGrant, Rules};
+use super::{Begin, Change, Failed, Meaning, Moment, NewGrant, Rules};
 use crate::connection::{CONFIG_CHANGED, NO_CONFIG, RefreshFailure, Status, StoredConnection};
 use crate::event::EventKind;
 use crate::integration::IssuedAt;
@@ -113,7 +113,7 @@ impl Model {
             let stored = self.stored.clone();
             match super::begin(&stored, stored.connection.sequence, &moment, &self.rules) {
                 Begin::Send(_) => return self.send(&stored, reply, &moment),
-                Begin::Keep | Begin::Wait(_) | Begin::NoRefreshToken => return,
+                Begin::AnswerFromState | Begin::Wait(_) | Begin::NoRefreshToken => return,
                 Begin::Change(change) => {
                     let is_record = matches!(*change, Change::Record(_));
                     self.apply(*change);
@@ -131,8 +131,8 @@ impl Model {
             (ModelConfig::Other, _) => (Meaning::Paused, CONFIG_CHANGED),
             (ModelConfig::Fits, Reply::Tokens(lifetime)) => {
                 self.requests += 1;
-                let answer = Answer::Tokens(tokens(lifetime, self.now));
-                return self.apply(super::conclude(stored, answer, moment, &self.rules));
+                let new = super::renewed(stored.clone(), tokens(lifetime, self.now), self.now, &self.rules);
+                return self.apply(Change::Record(new));
             }
             (ModelConfig::Fits, Reply::InvalidGrant) => (Meaning::DeadGrant, "invalid_grant"),
             (ModelConfig::Fits, Reply::InvalidClient) => (Meaning::ClientRefused, "invalid_client"),
@@ -145,7 +145,7 @@ impl Model {
             return;
         }
         let failed = Failed { meaning, reason: reason.to_owned(), status: 400, retry_after: None };
-        self.apply(super::conclude(stored, Answer::Failed(failed), moment, &self.rules));
+        self.apply(super::conclude(stored, &failed, moment, &self.rules));
     }
 
     fn apply(&mut self, change: Change) {

@@ -1,3 +1,5 @@
+mod refresh_tokens;
+
 use super::*;
 use crate::integration::LifetimeStart;
 
@@ -85,9 +87,22 @@ fn told(change: &Change, moment: &Moment) -> String {
     format!("{kind} {} {reason} {event} {tokens} {next}", status.as_str())
 }
 
+#[derive(Debug, Clone)]
+enum Answer {
+    Tokens(TokenSet),
+    Failed(Failed),
+}
+
+fn after(stored: &StoredConnection, answer: Answer, moment: &Moment, rules: &Rules) -> Change {
+    match answer {
+        Answer::Tokens(tokens) => Change::Record(renewed(stored.clone(), tokens, moment.now, rules)),
+        Answer::Failed(failed) => conclude(stored, &failed, moment, rules),
+    }
+}
+
 #[track_caller]
 fn check(stored: &StoredConnection, answer: Answer, moment: Moment, expected: &str) -> StoredConnection {
-    let change = conclude(stored, answer, &moment, &rules());
+    let change = after(stored, answer, &moment, &rules());
     assert_eq!(told(&change, &moment), expected);
     let seconds = moment.now.as_second() - START;
     match change {
@@ -100,7 +115,7 @@ fn check(stored: &StoredConnection, answer: Answer, moment: Moment, expected: &s
 fn check_begin(stored: &StoredConnection, moment: Moment, expected: &str) -> StoredConnection {
     let (told, next) = match begin(stored, stored.connection.sequence, &moment, &rules()) {
         Begin::Send(_) => ("send".to_owned(), stored.clone()),
-        Begin::Keep => ("keep".to_owned(), stored.clone()),
+        Begin::AnswerFromState => ("keep".to_owned(), stored.clone()),
         Begin::Wait(failure) => {
             let wait = failure.until.as_second() - moment.now.as_second();
             (format!("wait {wait} {} {}", failure.status, failure.reason), stored.clone())
@@ -201,7 +216,7 @@ fn unclear_failures_end_after_a_day_with_an_expired_token() {
     fn run(meanings: &[Meaning], every: i64, lifetime: Option<i64>) -> Option<i64> {
         let (mut state, mut now) = (active(lifetime), 3_600);
         for meaning in meanings {
-            match conclude(&state, failed(*meaning), &due(now), &rules()) {
+            match after(&state, failed(*meaning), &due(now), &rules()) {
                 Change::Record(ended) => {
                     assert_eq!(ended.connection.status_reason.as_deref(), Some(REFRESH_FAILING));
                     return Some(now - 3_600);
@@ -256,7 +271,7 @@ fn h16_an_answer_without_a_lifetime_keeps_the_one_before() {
     fn check(before: Option<i64>, answered: Option<i64>, default: Option<u32>, expected: Option<i64>) {
         let rules = Rules { default_expires_in: default, ..rules() };
         let stored = active(before);
-        let change = conclude(&stored, Answer::Tokens(tokens(answered)), &due(0), &rules);
+        let change = after(&stored, Answer::Tokens(tokens(answered)), &due(0), &rules);
         let OauthConnection { expires_in, expiry, .. } = &state_of(&change).connection;
         assert_eq!((*expires_in, *expiry), (expected, expected.map(at)), "{before:?} {answered:?} {default:?}");
     }
@@ -283,57 +298,22 @@ fn a_pause_ends_when_a_config_fits_again() {
     check(&paused, Answer::Tokens(tokens(Some(9_999))), due(4_000), "record active - refreshed both 5000");
 }
 
-const DAY: i64 = 86_400;
-
 #[test]
-fn idle_refresh_tokens_are_refreshed_by_age_while_that_helps() {
+fn a_wait_that_the_provider_asks_for_delays_the_second_look() {
     #[track_caller]
-    fn after(
-        first: Option<i64>,
-        config: Option<RefreshTokenLifetime>,
-        second: (&str, Option<i64>),
-    ) -> (i64, i64, bool) {
-        let rules = Rules { refresh_token_lifetime: config, ..rules() };
-        let login = TokenSet { refresh_token_expiry: first.map(|days| at(days * DAY)), ..tokens(Some(60 * DAY)) };
-        let stored = written(connected(new_grant(), login, at(0), &rules), 0);
-        let due_at = stored.next_due(at(0), rules.min_interval, 0.0).unwrap().as_second() - START;
-        let answer = TokenSet {
-            refresh_token: Some(Secret::new(second.0)),
-            refresh_token_expiry: second.1.map(|days| at(days * DAY)),
-            ..tokens(Some(3600))
-        };
-        let change = conclude(&stored, Answer::Tokens(answer), &due(3 * DAY), &rules);
-        let renewed = state_of(&change);
-        let end = renewed.connection.refresh_token_expiry.map_or(0, |end| end.as_second() - START);
-        (due_at / DAY, end / DAY, renewed.grant.refresh_token_end_is_fixed)
+    fn check_wait(lifetime: Option<i64>, retry_after: u64, expected: i64) -> StoredConnection {
+        let Answer::Failed(failed) = failed(Meaning::DeadGrant) else { unreachable!() };
+        let failed = Failed { retry_after: Some(Duration::from_secs(retry_after)), ..failed };
+        let expected = format!("note active invalid_grant refresh_failed both {expected}");
+        check(&active(lifetime), Answer::Failed(failed), due(0), &expected)
     }
-    let config = |from| Some(RefreshTokenLifetime { seconds: 7 * 86_400, from });
-    // An end that the answers state: later, equal, absent with the same and with a new token.
-    assert_eq!(after(Some(7), None, ("rt", Some(10))), (3, 10, false));
-    assert_eq!(after(Some(7), None, ("rt", Some(7))), (3, 7, true));
-    assert_eq!(after(Some(7), None, ("rt", None)), (3, 7, true));
-    assert_eq!(after(Some(7), None, ("new", None)), (3, 10, false));
-    // An end that the config states.
-    assert_eq!(after(None, config(LifetimeStart::Use), ("rt", None)), (3, 10, false));
-    assert_eq!(after(None, config(LifetimeStart::Issue), ("rt", None)), (3, 7, true));
-    assert_eq!(after(None, config(LifetimeStart::Issue), ("new", None)), (3, 10, false));
-    // None at all: the access token decides.
-    assert_eq!(after(None, None, ("rt", None)), (54, 0, false));
-}
-
-#[test]
-fn a_fixed_end_is_announced_a_week_and_a_day_before() {
-    let login = TokenSet { refresh_token_expiry: Some(at(30 * DAY)), ..tokens(None) };
-    let stored = written(connected(new_grant(), login, at(0), &rules()), 0);
-    let again = TokenSet { refresh_token_expiry: Some(at(30 * DAY)), ..tokens(None) };
-    let fixed = check(&stored, Answer::Tokens(again), due(15 * DAY), "record active - refreshed both 691200");
-    let warned = check_begin(&fixed, due(23 * DAY), "record active - reauthorization_due both 518400");
-    check_begin(&warned, due(29 * DAY), "record active - reauthorization_due both never");
-    // A record now could hide that of an earlier delivery, which may have new tokens.
-    check_begin(&fixed, Moment { may_be_sent: true, ..due(23 * DAY) }, "send");
-    // A worker that was away for a week announces it once.
-    check_begin(&fixed, due(29 * DAY + 60), "record active - reauthorization_due both never");
-    // An end that was near already when it turned out to be fixed is announced once.
-    let again = TokenSet { refresh_token_expiry: Some(at(30 * DAY)), ..tokens(None) };
-    check(&stored, Answer::Tokens(again), due(24 * DAY), "record active - refreshed both 432000");
+    check_wait(Some(3600), 0, 360);
+    check_wait(Some(3600), 100, 360);
+    let refused = check_wait(Some(3600), 900, 900);
+    check_begin(&refused, asked(400), "wait 500 400 invalid_grant");
+    check_begin(&refused, due(400), "keep");
+    check_begin(&refused, due(900), "send");
+    // Not past the end of the access token, where its event is due, too.
+    check_wait(Some(3600), 86_400, 3600);
+    check_wait(None, 86_400, 86_400);
 }

@@ -26,7 +26,7 @@ use tracing::{info, warn};
 use self::postpone::Postponement;
 pub(in crate::worker) use self::postpone::reschedule_given_up;
 use crate::command::WorkerReply;
-use crate::connection::lifecycle::{self, Answer, Begin, Change, Moment};
+use crate::connection::lifecycle::{self, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{EventDetails, SCHEDULE_ACTOR};
@@ -54,8 +54,6 @@ const _: () = assert!(MAX_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
 const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).saturating_add(topology::ACK_WAIT);
 // The hold must fit into the refresh margin, so that a due refresh whose worker dies is retried before the token expires.
 const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
-/// Pause before another try while NATS is away.
-const BUS_PAUSE: Duration = Duration::from_millis(250);
 
 pub(in crate::worker) struct Trigger {
     /// The caller; `None` if the refresh was due.
@@ -65,6 +63,8 @@ pub(in crate::worker) struct Trigger {
     /// True if the refresh returns at a slot that the refresh limiter reserved, or after a hold. It goes ahead of refreshes
     /// without a slot.
     pub(in crate::worker) slot_reserved: bool,
+    /// True if this process knows that no delivery has sent the refresh token.
+    pub(in crate::worker) is_unsent: bool,
 }
 
 /// Finds the connection, and sends its refresh token if [`Refresh::decide`] says so.
@@ -73,9 +73,9 @@ pub(in crate::worker) struct Trigger {
 /// left out. A crash before step 1: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
-    let is_unsent = context.limits.unsent.begin(&job.id, job.delivered);
     // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
-    let newest = newest_record(context, job, &key).await?;
+    let subject = &key.subject();
+    let newest = job.persist(|| async move { Ok(records::last(&context.nats, subject).await?) }).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
@@ -86,8 +86,8 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     // Before a token is sent: an error here must not cost new tokens.
-    left_out::of_connection(context, job, &key, newest.as_ref()).await?;
-    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest, is_unsent };
+    job.persist(|| left_out::of_connection(context, job, &key, newest.as_ref())).await?;
+    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest };
     loop {
         match refresh.decide(&stored)? {
             Decision::Answer(reply) => {
@@ -116,17 +116,6 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     }
 }
 
-/// Reads the newest record, and tries again while NATS is away and this delivery holds the command. An error would let another
-/// worker have it, which cannot know that nothing was sent, and holds it.
-async fn newest_record(context: &Context, job: &Job, key: &ConnectionKey) -> Result<Option<StreamMessage>, StoreError> {
-    loop {
-        match records::last(&context.nats, &key.subject()).await {
-            Err(error) if error.is_unavailable() && job.lease.is_held() => tokio::time::sleep(BUS_PAUSE).await,
-            read => return Ok(read?),
-        }
-    }
-}
-
 struct Refresh<'a> {
     context: &'a Context,
     job: &'a Job,
@@ -135,8 +124,6 @@ struct Refresh<'a> {
     trigger: &'a Trigger,
     /// The record to replace.
     replaces: Option<StreamMessage>,
-    /// True if this process knows that no delivery has sent the refresh token.
-    is_unsent: bool,
 }
 
 enum Decision {
@@ -159,7 +146,7 @@ impl Refresh<'_> {
         let moment = self.moment();
         let refresh_token = match lifecycle::begin(stored, self.trigger.sequence, &moment, &rules) {
             Begin::Send(refresh_token) => refresh_token.clone(),
-            Begin::Keep => return reply_by_status(&stored.connection).map(Decision::Answer),
+            Begin::AnswerFromState => return reply_by_status(&stored.connection).map(Decision::Answer),
             Begin::Wait(failure) => {
                 let reply = failure.answer(moment.now);
                 return Ok(Decision::Answer(reply.unwrap_or_else(|| Failure::Busy.answer("try again"))));
@@ -171,7 +158,7 @@ impl Refresh<'_> {
             Begin::Change(change) => return Ok(Decision::Change(change)),
         };
         let ongoing = stored.refresh_failure.as_ref().filter(|failure| failure.until > moment.now);
-        if !self.is_unsent {
+        if !self.trigger.is_unsent {
             // An earlier delivery may have stored a failure that lasts longer, because the provider asked for a longer wait.
             let until = ongoing.map_or(Timestamp::MIN, |failure| failure.until).max(later(moment.now, HOLD));
             return Ok(Decision::Hold { until });
@@ -184,7 +171,7 @@ impl Refresh<'_> {
 
     fn moment(&self) -> Moment {
         let (now, jitter, by_caller) = (self.context.clock.now(), system::random_share(), self.trigger.actor.is_some());
-        Moment { now, jitter, by_caller, may_be_sent: !self.is_unsent }
+        Moment { now, jitter, by_caller, may_be_sent: !self.trigger.is_unsent }
     }
 
     async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
@@ -220,17 +207,17 @@ impl Refresh<'_> {
         fail_point!("refresh_2_token_sent");
         let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());
         let error = match answered {
-            Ok(tokens) => match lifecycle::conclude(&stored, Answer::Tokens(tokens), &moment, &rules) {
-                Change::Record(new) => return self.store(new, Some(sent), None).await,
-                Change::Notes { stored, .. } => return reply_by_status(&stored.connection),
-            },
+            Ok(tokens) => {
+                let new = lifecycle::renewed(stored, tokens, moment.now, &rules);
+                return self.store(new, Some(sent), None).await;
+            }
             Err(error) => error,
         };
         // The next worker has held the refresh, and its hold must last.
         self.job.lease.check()?;
         warn!(reason = error.reason(), "refresh failed");
         let reply = status::failure_of_no_tokens(&error).answer(&error.to_string()).after(error.retry_after());
-        match lifecycle::conclude(&stored, Answer::Failed(status::failed_refresh(&error)), &moment, &rules) {
+        match lifecycle::conclude(&stored, &status::failed_refresh(&error), &moment, &rules) {
             Change::Record(new) => self.store(new, None, error.answer()).await,
             Change::Notes { stored, event } => {
                 self.postpone(Postponement::noted(&stored, event).after(error.answer())).await?;

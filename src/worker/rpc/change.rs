@@ -48,12 +48,13 @@ pub(super) async fn refresh(
     refresh_token: Option<&Secret>,
 ) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
+    let result = stored.last_result();
     let (before, failure) = (stored.connection, stored.refresh_failure);
     if refresh_token.is_some() && refresh_token != before.refresh_token.as_ref() {
         return Err(CallError::Refused(Failure::BadRequest, "refresh_token is not the one that is stored".to_owned()));
     }
     if before.status == Status::Active
-        && before.is_younger_than(context.config.refresh.min_interval, context.clock.now())
+        && result.is_younger_than(context.config.refresh.min_interval, context.clock.now())
         && before.refresh_token.is_some()
     {
         return Ok(serde_json::json!(before));
@@ -159,10 +160,12 @@ async fn enqueue(
 /// Returns the result of the other refresh if it has finished: the newer connection, or its failure as an error.
 async fn finished_refresh(context: &Context, before: BeforeRefresh<'_>) -> Result<Option<Value>, CallError> {
     let BeforeRefresh { key, sequence } = before;
-    let Some(StoredConnection { connection, refresh_failure, .. }) = context.store.stored_connection(key).await? else {
+    let Some(stored) = context.store.stored_connection(key).await? else {
         return Ok(None);
     };
-    if connection.sequence <= sequence {
+    let result = stored.last_result();
+    let StoredConnection { connection, refresh_failure, .. } = stored;
+    if result.sequence <= sequence {
         let failed = refresh_failure.and_then(|failure| failure.answer(context.clock.now()));
         return failed.map_or(Ok(None), |answer| Err(CallError::Answered(answer)));
     }

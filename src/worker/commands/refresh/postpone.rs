@@ -14,7 +14,7 @@ use tracing::warn;
 
 use super::{Refresh, SCHEDULE_ACTOR};
 use crate::command::WorkerReply;
-use crate::connection::lifecycle::{self, Answer, Change, Failed, Meaning};
+use crate::connection::lifecycle::{self, Change, Failed, Meaning};
 use crate::connection::{INTERRUPTED, NO_CONFIG, RefreshFailure, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::oauth::ProviderAnswer;
@@ -83,7 +83,7 @@ impl Refresh<'_> {
         let reply = failure.answer(self.context.clock.now());
         let stored = StoredConnection { refresh_failure: Some(failure), ..stored.clone() };
         // The hold of an earlier delivery is stored already.
-        let is_new = !self.is_unsent;
+        let is_new = !self.trigger.is_unsent;
         if is_new {
             warn!("another worker may have sent the refresh token; trying again at {until}");
         }
@@ -104,8 +104,7 @@ impl Refresh<'_> {
         let status = reply.status;
         let failed = Failed { meaning: Meaning::Paused, reason: reason.to_owned(), status, retry_after: None };
         let (moment, rules) = (self.moment(), self.context.refresh_rules(None));
-        let Change::Notes { stored, event } = lifecycle::conclude(stored, Answer::Failed(failed), &moment, &rules)
-        else {
+        let Change::Notes { stored, event } = lifecycle::conclude(stored, &failed, &moment, &rules) else {
             return Ok(reply);
         };
         if stored.connection.status == Status::Active {
@@ -149,33 +148,35 @@ impl Refresh<'_> {
         Ok(Failure::Unavailable.answer_after(&format!("{reason}; try again later"), NO_ROOM_WAIT))
     }
 
-    /// Stores the failure if there is a new one, schedules the next try, and publishes the event.
+    /// Publishes the event, stores the failure if there is a new one, and schedules the next try.
     pub(super) async fn postpone(&self, postponement: Postponement<'_>) -> Result<(), StoreError> {
         let Postponement { stored, stores_failure, event, provider, next } = postponement;
         // 1. Choose the time and the failure. Durable: nothing new. A crash after this: the next worker holds the
         //    refresh.
         fail_point!("postpone_1_time_chosen");
         self.job.lease.check()?;
-        // 2. Store the failure in KV. Durable: it is the answer to callers while it lasts. A crash after this: the next
-        //    worker holds the refresh, at least for as long as the failure lasts.
-        if stores_failure {
-            self.context.store.put_failure(self.key, stored).await?;
-        }
-        fail_point!("postpone_2_failure_stored");
-        self.job.lease.check()?;
-        // 3. Schedule the next try. Durable: the schedule. A crash after this: as after step 2; the hold replaces this
-        //    schedule.
-        self.schedule(stored, next).await?;
-        fail_point!("postpone_3_refresh_scheduled");
-        // 4. Publish the event. Durable: the audit log has the failure. A crash after this: as after step 2. The event
-        //    of the hold has the same message id, so the server drops it.
+        // 2. Publish the event. Durable: the audit log has the failure. It comes first, because the failure says which events
+        //    are published (`token_expired`). A crash after this: the next worker holds the refresh. Its event has the same
+        //    message id, so the server drops it.
         if let Some(kind) = event {
             let mut event = Event::about(&self.job.subject, kind, self.actor, self.context.clock.now());
             event.reason = stored.refresh_failure.as_ref().map(|failure| failure.reason.as_str());
             (event.sequence, event.provider) = (Some(stored.connection.sequence), provider);
             self.job.publish_event(self.context, &event).await?;
         }
-        fail_point!("postpone_4_event_published");
+        fail_point!("postpone_2_event_published");
+        self.job.lease.check()?;
+        // 3. Store the failure in KV. Durable: it is the answer to callers while it lasts. A crash after this: the next
+        //    worker holds the refresh, at least for as long as the failure lasts.
+        if stores_failure {
+            self.context.store.put_failure(self.key, stored).await?;
+        }
+        fail_point!("postpone_3_failure_stored");
+        self.job.lease.check()?;
+        // 4. Schedule the next try. Durable: the schedule. A crash after this: as after step 3; the hold replaces this
+        //    schedule.
+        self.schedule(stored, next).await?;
+        fail_point!("postpone_4_refresh_scheduled");
         Ok(())
     }
 
