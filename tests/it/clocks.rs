@@ -13,6 +13,11 @@ use crate::provider::{Provider, Received, Scripted};
 /// Lifetime of the provider's tokens in seconds.
 const LIFETIME: i64 = 300;
 
+/// Requests for readiness: each of two workers answers one of them, except in one of 2,000 runs.
+const READINESS_REQUESTS: usize = 12;
+/// Time from one to the next: longer than the gateway keeps an answer.
+const READINESS_PACE: Duration = Duration::from_millis(550);
+
 async fn provider() -> Provider {
     Provider::start(|number, _| {
         let (access, refresh) = (format!("at-{number}"), format!("rt-{number}"));
@@ -66,12 +71,20 @@ async fn h15_a_worker_two_hours_off_takes_no_commands_and_says_why() {
         let difference = measured(&wrong).await - f64::from(seconds);
         assert!(difference.abs() < 2.0, "{difference}");
 
+        let readiness = async || reqwest::get(fleet.endpoint("readyz")).await.expect("the gateway answers").status();
         let put = async { fleet.put(&fleet.admin_keys[0], &fleet.config()).await.0 };
         let healthy = async {
             let bus = Bus::of(&fleet.nats).await;
             eventually("the command is queued", async || bus.info("OAUTH_COMMANDS").await.state.messages == 1).await;
             assert_eq!(fleet.deliveries("put").await, 0);
-            fleet.worker().await
+            let healthy = fleet.worker().await;
+            // From now on also when the worker that is off is asked: the queue group chooses one at random.
+            eventually("the gateway is ready", async || readiness().await == StatusCode::OK).await;
+            for _ in 0..READINESS_REQUESTS {
+                tokio::time::sleep(READINESS_PACE).await;
+                assert_eq!(readiness().await, StatusCode::OK);
+            }
+            healthy
         };
         let (status, _healthy) = tokio::join!(put, healthy);
         assert_eq!(status, StatusCode::OK);

@@ -18,9 +18,9 @@ use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
-use crate::protocol::topology;
+use crate::protocol::{commands, topology};
 use crate::secret::Secret;
-use crate::store::FoundLogin;
+use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::worker::context::{CallPermit, Context, Room};
 
@@ -150,11 +150,17 @@ async fn dispatch(
     }
 }
 
-/// Checks that the streams and buckets of logins, refreshes and reads answer, and that the server stores a message.
+/// Checks that a worker takes commands, that the streams and buckets of logins, refreshes and reads answer, and that the
+/// server stores a message.
 /// Workers check this, because a gateway has no permission for the JetStream API. Dead letters, nonces and checkpoints
 /// are left out: not every login, refresh or read needs them.
 async fn ready(context: &Context) -> Result<Value, CallError> {
-    context.clock.check().map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
+    // A worker whose clock is off takes no commands, but any worker may be asked.
+    if let Err(error) = context.clock.check()
+        && !commands::has_worker(&context.nats).await.map_err(StoreError::from)?
+    {
+        return Err(CallError::Refused(Failure::Unavailable, error.to_string()));
+    }
     let reachable = topology::check_reachable(&context.nats).await;
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let writes = context.room.check_writes(&context.nats).await;
