@@ -162,7 +162,7 @@ pub struct Cookie {
 pub struct WorkerReply {
     /// HTTP status for the caller.
     pub status: u16,
-    /// Body for the caller; `{"error": …}` unless the status is 200.
+    /// Body for the caller; `{"error": …}`, or with a `hint` too, unless the status is 200.
     pub body: Value,
     /// Seconds to wait before the next try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -185,6 +185,15 @@ impl WorkerReply {
     #[must_use]
     pub fn after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait.map(|wait| wait.as_secs().max(1)), ..self }
+    }
+
+    /// Adds what an administrator should change to a failure.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: Option<&str>) -> Self {
+        if let (Some(hint), Some(body)) = (hint, self.body.as_object_mut()) {
+            body.insert("hint".to_owned(), hint.into());
+        }
+        self
     }
 }
 

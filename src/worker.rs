@@ -11,6 +11,7 @@ mod consumer;
 pub(crate) mod context;
 mod copies;
 mod delivery;
+mod hint;
 mod job;
 mod late_tokens;
 mod lease;

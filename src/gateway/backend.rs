@@ -282,6 +282,7 @@ async fn request(nats: &Nats, subject: &str, payload: &Bytes, timeout: Duration)
 }
 
 fn refusal(status: u16, body: &Value, retry_after_seconds: Option<u64>) -> BackendError {
-    let error = body.get("error").and_then(Value::as_str).unwrap_or("refused without a reason").to_owned();
-    BackendError::Refused { status, error, retry_after_seconds }
+    let text = |field| body.get(field).and_then(Value::as_str).map(str::to_owned);
+    let error = text("error").unwrap_or_else(|| "refused without a reason".to_owned());
+    BackendError::Refused { status, error, hint: text("hint"), retry_after_seconds }
 }

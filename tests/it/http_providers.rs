@@ -20,7 +20,7 @@ async fn world() -> (World, TempDir) {
 pub(crate) fn write_profile(folder: &TempDir, url: &str, scopes: &str) {
     let text = format!(
         "name = \"Acme\"\nscopes = \"{scopes}\"\nauth_url = \"{url}/authorize\"\ntoken_url = \"{url}/token\"\n\
-         app_url = \"https://acme.example/apps\"\n"
+         app_url = \"https://acme.example/apps\"\nredirect_url_field = \"Callback URL\"\n"
     );
     std::fs::write(folder.path().join("acme.toml"), text).expect("a file");
 }
@@ -29,7 +29,7 @@ async fn providers(tokenbus: &Tokenbus, path: &str) -> Answer {
     ask(tokenbus.request(Method::GET, &format!("hub/providers{path}")).header("x-api-key", &tokenbus.key)).await
 }
 
-async fn put(world: &World, integration: &str) -> Answer {
+pub(crate) async fn put(world: &World, integration: &str) -> Answer {
     let config = json!({ "provider": "acme", "client_id": "client", "client_secret": "canary-client-secret",
         "redirect_url": world.tokenbus.callback() });
     let request = world.tokenbus.request(Method::PUT, &format!("hub/integrations/{integration}/oauth-config"));
@@ -59,7 +59,8 @@ async fn any_account_reads_the_profiles_of_workers_and_a_broken_file_is_its_own_
     let acme = providers(tokenbus, "/acme").await;
     let config = json!({ "name": "Acme", "scopes": "read", "auth_url": format!("{}/authorize", world.provider.url),
         "token_url": format!("{}/token", world.provider.url) });
-    let expected = json!({ "id": "acme", "name": "Acme", "app_url": "https://acme.example/apps", "config": config });
+    let expected = json!({ "id": "acme", "name": "Acme", "app_url": "https://acme.example/apps",
+        "redirect_url_field": "Callback URL", "config": config });
     assert_eq!((acme.status, acme.json()), (200, expected));
     providers(tokenbus, "/broken").await.assert_error(400, "the profile broken cannot be used");
     for unknown in ["/canary", "/..%2Facme", "/acme.toml", "/%ff"] {

@@ -56,6 +56,7 @@ mod grants;
 mod grants_model;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod hints;
 mod hostile_clients;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

@@ -13,7 +13,13 @@ use crate::seal::SealError;
 pub enum BackendError {
     /// The worker's own answer, without any secret.
     #[error("{error}")]
-    Refused { status: u16, error: String, retry_after_seconds: Option<u64> },
+    Refused {
+        status: u16,
+        error: String,
+        /// What an administrator should change.
+        hint: Option<String>,
+        retry_after_seconds: Option<u64>,
+    },
     /// Another command is using this login.
     #[error("{UNKNOWN_STATE}")]
     UsedState,

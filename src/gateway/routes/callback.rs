@@ -200,7 +200,11 @@ fn unknown(reply: Reply) -> Answer {
 /// Builds the answer to a failure as JSON or as a page, with the same status.
 pub(in crate::gateway) fn failure(error: &ErrorReply, target: Option<&LoginTarget>, html: bool) -> Reply {
     if html {
-        return error.with_header(page::reply(error.status, &Outcome::Failed(&error.error), target));
+        return error.with_header(page::reply(
+            error.status,
+            &Outcome::Failed { error: &error.error, hint: error.hint.as_deref() },
+            target,
+        ));
     }
     varies_by_accept(error.json())
 }

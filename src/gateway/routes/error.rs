@@ -65,6 +65,8 @@ pub(in crate::gateway) enum HttpError {
 pub(in crate::gateway) struct ErrorReply {
     pub(in crate::gateway) status: StatusCode,
     pub(in crate::gateway) error: String,
+    /// What an administrator should change.
+    pub(in crate::gateway) hint: Option<String>,
     /// The header that belongs to the status.
     header: Option<(HeaderName, HeaderValue)>,
 }
@@ -104,13 +106,17 @@ impl HttpError {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
             Self::Backend(error) => backend(error, missing_is_404),
         };
-        ErrorReply { status, error: self.to_string(), header }
+        let hint = match self {
+            Self::Backend(BackendError::Refused { hint, .. }) => hint.clone(),
+            _ => None,
+        };
+        ErrorReply { status, error: self.to_string(), hint, header }
     }
 }
 
 fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(HeaderName, HeaderValue)>) {
     match error {
-        BackendError::Refused { status, error: _, retry_after_seconds } => {
+        BackendError::Refused { status, error: _, hint: _, retry_after_seconds } => {
             refused(*status, *retry_after_seconds, missing_is_404)
         }
         BackendError::UsedState | BackendError::NoCredential => (StatusCode::UNAUTHORIZED, Some(challenge())),
@@ -146,10 +152,13 @@ fn refused(
 }
 
 impl ErrorReply {
-    /// Builds `{"error": text}`.
+    /// Builds `{"error": text}`, with the hint if there is one.
     pub(in crate::gateway) fn json(&self) -> Reply {
-        let body = serde_json::json!({ "error": self.error }).to_string();
-        self.with_header(reply::json(self.status, body))
+        let mut body = serde_json::json!({ "error": self.error });
+        if let (Some(hint), Some(fields)) = (&self.hint, body.as_object_mut()) {
+            fields.insert("hint".to_owned(), hint.as_str().into());
+        }
+        self.with_header(reply::json(self.status, body.to_string()))
     }
 
     /// Adds the header that belongs to the status.
@@ -176,8 +185,12 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, missing_is_404: bool, expected: u16) {
-        let error =
-            HttpError::Backend(BackendError::Refused { status, error: "no".to_owned(), retry_after_seconds: Some(7) });
+        let error = HttpError::Backend(BackendError::Refused {
+            status,
+            error: "no".to_owned(),
+            hint: None,
+            retry_after_seconds: Some(7),
+        });
         assert_eq!(error.reply(missing_is_404).status.as_u16(), expected);
     }
 
@@ -196,7 +209,12 @@ mod tests {
 
     #[test]
     fn waiting_times_and_challenges_belong_to_their_status() {
-        let busy = BackendError::Refused { status: 429, error: "slow down".to_owned(), retry_after_seconds: Some(7) };
+        let busy = BackendError::Refused {
+            status: 429,
+            error: "slow down".to_owned(),
+            hint: None,
+            retry_after_seconds: Some(7),
+        };
         assert_eq!(HttpError::Backend(busy).reply(false).header, Some((header::RETRY_AFTER, HeaderValue::from(7))));
         for away in [BackendError::Unavailable(NatsError::away("test")), BackendError::Disconnected] {
             let away = HttpError::Backend(away).reply(false);
@@ -206,7 +224,12 @@ mod tests {
         let limited = HttpError::Limited { whose: "address", seconds: 3 }.reply(false);
         assert_eq!((limited.status.as_u16(), limited.header), (429, Some((header::RETRY_AFTER, HeaderValue::from(3)))));
         for after in [Some(7), None] {
-            let broken = BackendError::Refused { status: 502, error: "later".to_owned(), retry_after_seconds: after };
+            let broken = BackendError::Refused {
+                status: 502,
+                error: "later".to_owned(),
+                hint: None,
+                retry_after_seconds: after,
+            };
             let expected = after.map(|after| (header::RETRY_AFTER, HeaderValue::from(after)));
             assert_eq!(HttpError::Backend(broken).reply(false).header, expected);
         }

@@ -10,13 +10,14 @@
 //!   the step before or the step itself says.
 //! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
-use std::time::Duration;
+mod refusal;
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use self::refusal::Refusal;
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
 use crate::connection::{Status, StoredConnection};
@@ -24,7 +25,7 @@ use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::callback::AuthorizationResponse;
-use crate::oauth::{self, ProviderAnswer, token};
+use crate::oauth::{self, token};
 use crate::protocol::records;
 use crate::rights::Scopes;
 use crate::secret::Secret;
@@ -33,6 +34,7 @@ use crate::subject::{Account, ConnectionKey};
 use crate::system;
 use crate::worker::apply::{self, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
+use crate::worker::hint::Suspect;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
@@ -232,7 +234,10 @@ impl Exchange<'_> {
         }
         let code = match response.code {
             Ok(code) => code,
-            Err(code) => return Ok(Checked::Refused(Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str()))),
+            Err(code) => {
+                let refusal = Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str());
+                return Ok(Checked::Refused(refusal.suspect(self.context, &config, Suspect::of_code(code)).await));
+            }
         };
         // Open the verifier before the login is consumed, so that a key that is missing for a moment costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
@@ -254,14 +259,14 @@ impl Exchange<'_> {
             token::exchange_request(config, &grant, auth)
         };
         let answered = self.job.provider_calls(self.context).tokens(config, variables, build).await;
-        answered.map_err(|error| {
-            let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
-            Refusal {
-                retry_after,
-                provider,
-                ..Refusal::new(status::failure_of_no_tokens(&error), error.reason(), &error.to_string())
-            }
-        })
+        let error = match answered {
+            Ok(tokens) => return Ok(tokens),
+            Err(error) => error,
+        };
+        let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
+        let refusal = Refusal::new(status::failure_of_no_tokens(&error), error.reason(), &error.to_string());
+        let refusal = Refusal { retry_after, provider, ..refusal };
+        Err(refusal.suspect(self.context, config, Suspect::of_answer(&error)).await)
     }
 
     fn issued(&self, mut tokens: token::TokenSet, code: CodeToSend) -> StoredConnection {
@@ -368,24 +373,6 @@ async fn answer_if_stored(
     apply::reply_with(&stored.connection).map(Some)
 }
 
-/// Why a consumed login creates no connection.
-struct Refusal {
-    failure: Failure,
-    /// For the event, from a fixed list.
-    reason: String,
-    /// For the person.
-    text: String,
-    retry_after: Option<Duration>,
-    /// The token endpoint's answer.
-    provider: Option<ProviderAnswer>,
-}
-
-impl Refusal {
-    fn new(failure: Failure, reason: &str, text: &str) -> Self {
-        Self { failure, reason: reason.to_owned(), text: text.to_owned(), retry_after: None, provider: None }
-    }
-}
-
 /// Ends a consumed login without a connection. A crash before the event is stored: as after step 2, so the event and
 /// the answer then say `exchange_interrupted`. A crash after it: the next worker answers `exchange_interrupted`, and
 /// the server drops the second event, whose message id is the same.
@@ -393,6 +380,7 @@ async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerR
     warn!(reason = refusal.reason, "login failed");
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
     (event.reason, event.provider) = (Some(refusal.reason.as_str()), refusal.provider.as_ref());
+    event.hint = refusal.hint.as_deref();
     job.publish_event(context, &event).await?;
-    Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after))
+    Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after).with_hint(refusal.hint.as_deref()))
 }

@@ -8,12 +8,18 @@ use super::{Form, Frame, Mark, escape};
 use crate::gateway::backend::LoginTarget;
 use crate::gateway::routes::reply::Reply;
 
+/// Text for a login that fails because of settings, before the hint.
+const FOR_ADMINS: &str = "Connect again. If that fails too, show this page to the person who set up the integration:";
+
 /// The result of a login.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::gateway) enum Outcome<'a> {
     Connected,
-    /// The error's text, as the JSON answer has it.
-    Failed(&'a str),
+    /// Both texts as the JSON answer has them.
+    Failed {
+        error: &'a str,
+        hint: Option<&'a str>,
+    },
 }
 
 /// The page that the person came from.
@@ -49,12 +55,16 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, targe
         Outcome::Connected => {
             (Mark::Tick, format!("{} is connected", integration.unwrap_or("The account")), "You can close this window.")
         }
-        Outcome::Failed(_) => (Mark::Warning, failure_title(status, integration), advice(status)),
+        Outcome::Failed { hint: Some(_), .. } => (Mark::Warning, failure_title(status, integration), FOR_ADMINS),
+        Outcome::Failed { hint: None, .. } => (Mark::Warning, failure_title(status, integration), advice(status)),
     };
     let title = escape(&title);
     let detail = match outcome {
         Outcome::Connected => String::new(),
-        Outcome::Failed(error) => format!("<p class=\"detail\">{}</p>\n", escape(error)),
+        Outcome::Failed { error, hint } => {
+            let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+            format!("<p class=\"detail\">{}</p>\n", escape(&format!("{error}{hint}")))
+        }
     };
     let link = origin.as_ref().map_or(String::new(), |Origin { link, host, target: _ }| {
         format!("<a class=\"act\" href=\"{}\">Back to {}</a>\n", escape(link), escape(host))
@@ -98,7 +108,7 @@ fn advice(status: StatusCode) -> &'static str {
 fn attributes(outcome: &Outcome<'_>, target: &LoginTarget, origin: &Origin) -> String {
     let (status, error) = match outcome {
         Outcome::Connected => ("connected", None),
-        Outcome::Failed(error) => ("error", Some(*error)),
+        Outcome::Failed { error, hint: _ } => ("error", Some(*error)),
     };
     let mut message = json!({
         "type": "tokenbus",

@@ -43,7 +43,9 @@ async fn b9_the_message_goes_to_the_exact_origin() {
 #[tokio::test]
 async fn b6_the_providers_text_is_escaped_everywhere() {
     let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
-    let (_, html) = shown(400, Outcome::Failed(said), Some(&target(Some("https://app.example.com/")))).await;
+    let (_, html) =
+        shown(400, Outcome::Failed { error: said, hint: Some(said) }, Some(&target(Some("https://app.example.com/"))))
+            .await;
     assert_eq!(html.matches("<script>").count(), 1, "only our own script");
     assert!(!html.contains("alert(1)</script>") && !html.contains("<a href='"));
     assert!(html.contains("&quot;status&quot;:&quot;error&quot;"));
@@ -62,7 +64,7 @@ async fn b8_unsafe_return_links_are_dropped() {
 #[tokio::test]
 async fn each_failure_tells_the_person_what_to_do() {
     for status in [400, 429, 502, 503, 504] {
-        let (_, html) = shown(status, Outcome::Failed("because"), None).await;
+        let (_, html) = shown(status, Outcome::Failed { error: "because", hint: None }, None).await;
         assert!(html.contains("<h1>The login did not succeed</h1>") && html.contains("because"), "{status}");
     }
 }
@@ -70,7 +72,7 @@ async fn each_failure_tells_the_person_what_to_do() {
 #[tokio::test]
 async fn a_used_link_does_not_deny_the_connection_made_with_it() {
     for target in [None, Some(&target(None))] {
-        let (_, html) = shown(401, Outcome::Failed("used"), target).await;
+        let (_, html) = shown(401, Outcome::Failed { error: "used", hint: None }, target).await;
         assert!(html.contains("<h1>This login link is not valid</h1>") && html.contains("all is well"), "{html}");
     }
 }
