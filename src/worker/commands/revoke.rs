@@ -46,7 +46,7 @@ pub(in crate::worker) async fn run(
         let found = find(context, job, &key, deletion.login_id).await?;
         fail_point!("revoke_1_connection_found");
         let deleted = match found {
-            Found::Settled { tombstone, reason } => {
+            Found::OutcomeStored { tombstone, reason } => {
                 let event = event_of(deletion, &reason);
                 return Revocation { context, job, key: &key, deletion }.apply(&tombstone, event).await;
             }
@@ -106,7 +106,7 @@ impl Revocation<'_> {
         //    without tokens and with the outcome. A crash after this: the next worker finds it and continues with step 5.
         let (outcome, waiting) = self.remaining(outcome, tokens);
         let event = EventDetails { provider: answer.as_ref(), ..event_of(deletion, outcome.as_str()) };
-        let Some(tombstone) = self.settle(tombstone, event, waiting.as_ref()).await? else {
+        let Some(tombstone) = self.store_outcome(tombstone, event, waiting.as_ref()).await? else {
             return self.replaced(event).await;
         };
         fail_point!("revoke_4_outcome_stored");
@@ -154,7 +154,7 @@ impl Revocation<'_> {
 
     /// Makes the tombstone hold the tokens of a later try, or none. Returns the newest tombstone, or `None` if a login has
     /// replaced it.
-    async fn settle(
+    async fn store_outcome(
         &self,
         tombstone: StreamMessage,
         event: EventDetails<'_>,
@@ -166,8 +166,8 @@ impl Revocation<'_> {
             return Ok(Some(tombstone));
         }
         let deleted = context.store.connection_of(key, &tombstone)?;
-        let settled = Tombstone { name: records::OUTCOME, waiting, event: Some(event), replaces: Some(&tombstone) };
-        Ok(match apply::write_tombstone(context, job, key, deleted, settled).await? {
+        let target = Tombstone { name: records::OUTCOME, waiting, event: Some(event), replaces: Some(&tombstone) };
+        Ok(match apply::write_tombstone(context, job, key, deleted, target).await? {
             Recorded::Newest(tombstone) => Some(tombstone),
             Recorded::Superseded => None,
         })
@@ -205,7 +205,7 @@ enum Found {
     },
     Deleted(Box<Deleted>),
     /// This command's tombstone, with the outcome.
-    Settled {
+    OutcomeStored {
         tombstone: StreamMessage,
         reason: String,
     },
@@ -225,9 +225,9 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
         if is_own || header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str() {
             let deleted = context.store.connection_of(key, record)?;
             if !is_own {
-                left_out::of_deletion(context, job, key, record).await?;
+                left_out::of_record(context, job, key, record).await?;
             } else if let Some(reason) = outcome_of(context, key, record)? {
-                return Ok(Found::Settled { tombstone: record.clone(), reason });
+                return Ok(Found::OutcomeStored { tombstone: record.clone(), reason });
             }
             let mut tokens =
                 context.store.waiting_revocation(key, record)?.filter(|_| is_own || is_this_login(&deleted));
