@@ -71,11 +71,11 @@ async fn take_commands(
         async move { delivery::process(&context, message, since).await }
     };
     loop {
-        let begin = async {
+        let pull = async {
             context.clock.usable().await;
             puller.begin(async |limit| pulls.pull(limit, PULL_EXPIRES).await).await
         };
-        let done = match stop.run_until_cancelled(begin).await? {
+        let done = match stop.run_until_cancelled(pull).await? {
             // Ends with the connection for pulls, which ends at `stop`.
             Ok(begun) => puller.hand_over(begun, process).await,
             Err(error) => Err(error),
