@@ -45,6 +45,9 @@ pub const HEADER_REFRESH: &str = "Oauth-Refresh";
 pub const REFRESH_NONE: &str = "none";
 /// [`HEADER_REFRESH`]: the integration has no config now, or one that does not fit the grant.
 pub const REFRESH_PAUSED: &str = "paused";
+/// Header of a stored connection whose owner is known: the mark of its grant. Connections with the same mark may share a
+/// grant.
+pub(crate) const HEADER_IDENTITY: &str = "Oauth-Identity";
 /// Header of a command, and field of a call: the trace of the message (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
@@ -130,6 +133,9 @@ pub enum Work {
         /// True to leave the grant at the provider alone.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         keep_grant: bool,
+        /// True to revoke the grant also if another connection shares it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        even_if_shared: bool,
     },
     /// Deletes a config.
     Delete { credential: Credential },

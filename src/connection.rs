@@ -39,6 +39,7 @@ pub(crate) use self::expiry::MIN_MARGIN;
 use self::refresh_token_end::refresh_token_end;
 pub(crate) use self::revocation::WaitingRevocation;
 pub(crate) use self::stored::{GrantFacts, RefreshFailure, ResultRecord, SealedPart, StoredConnection};
+pub use crate::oauth::Identity;
 use crate::oauth::token::TokenSet;
 use crate::secret::{self, Secret};
 
@@ -123,7 +124,10 @@ pub struct OauthConnection {
     /// The scope that the provider granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// Further fields of the token answer that the integration's config selects.
+    /// The account at the provider, if the integration's config says where its id is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+    /// Further fields of the provider's answers that the integration's config selects.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
 }
@@ -133,7 +137,8 @@ impl OauthConnection {
     #[must_use]
     #[doc(hidden)]
     pub fn issued(subject: String, tokens: TokenSet) -> Self {
-        let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, metadata, .. } = tokens;
+        let TokenSet { access_token, token_type, refresh_token, expires_in, expiry, scope, identity, metadata, .. } =
+            tokens;
         Self {
             access_token: Some(access_token),
             token_type,
@@ -147,6 +152,7 @@ impl OauthConnection {
             status: Status::Active,
             status_reason: None,
             scope,
+            identity,
             metadata,
         }
     }

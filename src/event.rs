@@ -37,6 +37,12 @@ pub enum EventKind {
     TokenExpired,
     /// The refresh token ends soon, and a refresh does not prolong it.
     ReauthorizationDue,
+    /// The provider did not say whose account a connection is, or not all facts about it. The next refresh asks again.
+    FactsMissing,
+    /// The provider did not replace a new access token by a long-lived one. The schedule asks again.
+    UpgradeFailed,
+    /// A login has replaced the grant of another one, and the provider was asked to revoke that.
+    GrantReplaced,
     /// A connection was deleted.
     Revoked,
     /// A reader received access tokens.
@@ -70,6 +76,7 @@ impl EventKind {
             | Self::NeedsReauthorization
             | Self::TokenExpired
             | Self::ReauthorizationDue
+            | Self::GrantReplaced
             | Self::Revoked
             | Self::ConfigPut
             | Self::ConfigDeleted
@@ -81,6 +88,8 @@ impl EventKind {
             Self::LoginStarted
             | Self::ExchangeFailed
             | Self::RefreshFailed
+            | Self::FactsMissing
+            | Self::UpgradeFailed
             | Self::Read
             | Self::AuthenticationFailed
             | Self::AdminRefused => false,
@@ -98,6 +107,9 @@ impl EventKind {
             Self::NeedsReauthorization => "needs_reauthorization",
             Self::TokenExpired => "token_expired",
             Self::ReauthorizationDue => "reauthorization_due",
+            Self::FactsMissing => "facts_missing",
+            Self::UpgradeFailed => "upgrade_failed",
+            Self::GrantReplaced => "grant_replaced",
             Self::Revoked => "revoked",
             Self::Read => "read",
             Self::ConfigPut => "config_put",

@@ -1,6 +1,7 @@
 //! OAuth settings of one integration: their form, their validation, and their public part.
 
 mod answer;
+mod api_request;
 mod check;
 mod choice;
 mod client_key;
@@ -22,6 +23,7 @@ use serde_json::Value;
 use url::Url;
 
 pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
+pub(crate) use self::api_request::{ApiRequest, IdentityRule, LoginRequests, MetadataRequest, Reconnect};
 pub(crate) use self::check::{parse_value, read_json};
 pub(crate) use self::choice::{
     BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, ResponseMode, ScopeSeparator, TokenAuthMethod,
@@ -160,6 +162,20 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// The `${variable}`s of the URLs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, Variable>,
+    /// Request after the code exchange whose answer replaces the tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<ApiRequest>,
+    /// Where the identity of a connection's owner is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityRule>,
+    /// Request for facts that the token answer lacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata_request: Option<MetadataRequest>,
+    #[serde(default)]
+    pub reconnect: Reconnect,
+    /// True if each login of an account is a grant of its own, so that a login may revoke the grant that it replaces.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub revoke_replaced: bool,
     /// More client secrets, for rotation: tried in order after the provider answers `invalid_client`.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
     pub client_secrets: Vec<T>,
@@ -236,9 +252,12 @@ impl<T> IntegrationOauthConfig<T> {
     }
 }
 
-/// Returns the value at a dot path.
+/// Returns the value at a dot path. A number is a place in a list, from 0.
 pub(crate) fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, key| value.get(key))
+    path.split('.').try_fold(value, |value, key| match value {
+        Value::Array(values) => values.get(key.parse::<usize>().ok()?),
+        _ => value.get(key),
+    })
 }
 
 #[cfg(test)]

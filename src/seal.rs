@@ -7,6 +7,7 @@
 //! cannot: commands on the queue are sealed to it.
 
 mod file;
+mod mark;
 mod shared;
 mod source;
 
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 pub use self::file::generate;
 use self::file::{InvalidKeyring, KeyFile};
 pub(crate) use self::file::{add, promote};
+use self::mark::MarkKey;
 pub use self::shared::SharedKey;
 pub(crate) use self::source::KeyringError;
 use self::source::Source;
@@ -83,6 +85,7 @@ pub struct Keyring {
 struct SealingKey {
     id: String,
     cipher: Arc<XChaCha20Poly1305>,
+    marks: MarkKey,
 }
 
 impl Keyring {
@@ -99,7 +102,7 @@ impl Keyring {
         let KeyFile { curve_seed, key } = file::parse(text).map_err(|reason| source.invalid(reason))?;
         let keys = key.iter().map(|entry| {
             let cipher = Arc::new(entry.cipher()?);
-            Ok(SealingKey { id: entry.id.clone(), cipher })
+            Ok(SealingKey { id: entry.id.clone(), cipher, marks: entry.mark_key()? })
         });
         let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|reason| source.invalid(reason))?;
         let curve = nkeys::XKey::from_seed(curve_seed.expose())
@@ -186,7 +189,7 @@ impl Keyring {
     /// [`SealError::TooLarge`] if the value is too large for the cipher. All values are limited to far less.
     pub fn seal(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
         let keys = self.keys.load();
-        let SealingKey { id, cipher } = keys.first().ok_or(SealError::Form)?;
+        let SealingKey { id, cipher, marks: _ } = keys.first().ok_or(SealError::Form)?;
         let nonce = system::random::<NONCE_BYTES>();
         let payload = Payload { msg: value.expose().as_bytes(), aad: &context.associated_data() };
         // The cipher's errors say nothing, so that they help no attacker.
@@ -209,6 +212,12 @@ impl Keyring {
             drop(Zeroizing::new(error.into_bytes()));
             SealError::Forged
         })
+    }
+
+    /// Returns the marks of a text, by each key, that of the sealing key first. Two texts are equal if they share a mark.
+    #[must_use]
+    pub(crate) fn marks(&self, text: &str) -> Vec<String> {
+        self.keys.load().iter().map(|key| format!("{}.{}", key.id, key.marks.mark(text))).collect()
     }
 
     /// Seals a worker's own order to the workers. Returns the sealed order and the sender's public key.

@@ -64,6 +64,9 @@ enum Command {
         /// Delete it here only, and leave the grant at the provider alone.
         #[arg(long)]
         keep_grant: bool,
+        /// Revoke the grant also if another connection of the same account at the provider shares it.
+        #[arg(long, conflicts_with = "keep_grant")]
+        even_if_shared: bool,
     },
     /// Follow the account's events: a live table on a terminal, otherwise one line per event.
     Watch {
@@ -122,9 +125,11 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
             let answer = calls.call(NodeCall::Refresh, which.question()).await?;
             Printer { json, show_token }.print(&answer)
         }
-        Command::Delete { which, keep_grant } => {
+        Command::Delete { which, keep_grant, even_if_shared } => {
             let mut question = which.question();
-            question.insert("revoke".to_owned(), json!(!keep_grant));
+            if keep_grant || even_if_shared {
+                question.insert("revoke".to_owned(), json!(even_if_shared));
+            }
             let answer = calls.call(NodeCall::Delete, question).await?;
             let Which { integration, connection } = which;
             let text = if json { answer.to_string() } else { format!("{integration}/{connection} deleted") };

@@ -167,7 +167,7 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
     let failure = match (refresh_failure, connection.status) {
         (Some(failure), _) if failure.reason == INTERRUPTED => return Begin::Send(refresh_token),
         (Some(failure), _) => Some(failure.clone()),
-        (None, Status::NeedsReauthorization) => Some(first_wait(connection, now)),
+        (None, Status::NeedsReauthorization) => Some(first_wait(stored, now)),
         (None, _) => None,
     };
     match failure {
@@ -182,11 +182,12 @@ pub(crate) fn begin<'a>(stored: &'a StoredConnection, sequence: u64, moment: &Mo
 }
 
 /// The refusal that ended the grant counts as a try, so the first explicit one waits for a minute.
-fn first_wait(connection: &OauthConnection, now: Timestamp) -> RefreshFailure {
-    let written = i64::try_from(connection.modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+fn first_wait(stored: &StoredConnection, now: Timestamp) -> RefreshFailure {
+    let written =
+        i64::try_from(stored.last_result().modified).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
     // A record from the future, of a server whose clock has gone back, counts as written now.
     let until = later(written.unwrap_or(now).min(now), backoff_explicit(0));
-    let reason = connection.status_reason.clone().unwrap_or_default();
+    let reason = stored.connection.status_reason.clone().unwrap_or_default();
     RefreshFailure::new(&reason, TOO_MANY_REQUESTS, until)
 }
 
@@ -314,6 +315,8 @@ pub(crate) fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp
     new.refresh_token = new.refresh_token.or(old.refresh_token);
     new.refresh_token_expiry = end.expiry;
     new.scope = new.scope.or(old.scope);
+    // A connection belongs to the account of its login.
+    new.identity = old.identity.or(new.identity);
     for (name, value) in old.metadata {
         new.metadata.entry(name).or_insert(value);
     }

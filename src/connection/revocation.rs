@@ -22,6 +22,9 @@ pub(crate) struct WaitingRevocation {
     #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "optional_in_clear")]
     pub(crate) access_token: Option<Secret>,
     pub(crate) issued_at: IssuedAt,
+    /// Marks of the grant. If another connection has one of them, the tokens stay valid. Empty if nothing is to be spared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marks: Vec<String>,
     /// Time of the deletion.
     pub(crate) since: Timestamp,
     /// Fields of a later release.
@@ -30,11 +33,12 @@ pub(crate) struct WaitingRevocation {
 }
 
 impl WaitingRevocation {
-    pub(crate) fn of(stored: &StoredConnection, since: Timestamp) -> Self {
+    pub(crate) fn of(stored: &StoredConnection, marks: Vec<String>, since: Timestamp) -> Self {
         Self {
             refresh_token: stored.connection.refresh_token.clone(),
             access_token: stored.connection.access_token.clone(),
             issued_at: stored.issued_at.clone(),
+            marks,
             since,
             unknown: Map::new(),
         }

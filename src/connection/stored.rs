@@ -49,6 +49,7 @@ impl StoredConnection {
             status: Status::Revoked,
             status_reason: None,
             scope: None,
+            identity: None,
             metadata: Map::new(),
         };
         let (issued_at, grant, unknown) = (IssuedAt::default(), GrantFacts::default(), Map::new());
@@ -81,6 +82,12 @@ pub struct GrantFacts {
     /// The scope that the login asked for, if the provider's answer had none: RFC 6749 §5.1 allows that where they are equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_scope: Option<String>,
+    /// True while identity or metadata are to be asked for again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub facts_missing: bool,
+    /// True while the access token is to be exchanged for a long-lived one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub upgrade_missing: bool,
     /// True if the last refresh left the end of the refresh token as it was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refresh_token_end_is_fixed: bool,

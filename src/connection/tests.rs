@@ -15,6 +15,7 @@ fn connection(lifetime: i64) -> OauthConnection {
         modified: 1_000_000,
         status: Status::Active,
         status_reason: None,
+        identity: None,
         scope: None,
         metadata: Map::new(),
     }

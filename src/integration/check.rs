@@ -1,5 +1,6 @@
 //! Validates an admin's JSON and makes a config of it.
 
+mod api_requests;
 mod fields;
 mod json;
 mod names;
@@ -52,6 +53,7 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
     urls::check_variables(config)?;
     urls::check_urls(config, rules)?;
     params::check(config)?;
+    api_requests::check(config, rules)?;
     check_authentication(config)
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::{Origin, Url};
 
 use super::check::templates;
-use super::{ConfigError, IntegrationOauthConfig, expand, template};
+use super::{ConfigError, IntegrationOauthConfig, LoginRequests, expand, template};
 
 /// Where a grant was issued; stored with the connection. URLs have their variables filled in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub struct IssuedAt {
     /// The login's variables.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "LoginRequests::is_empty")]
+    pub requests: LoginRequests,
 }
 
 impl<T> IntegrationOauthConfig<T> {
@@ -41,6 +43,7 @@ impl<T> IntegrationOauthConfig<T> {
             revocation_url: self.revocation_url.as_ref().map(filled).transpose()?,
             client_id: self.client_id.clone(),
             issuer: self.issuer.clone(),
+            requests: self.login_requests(&variables)?,
             variables,
         })
     }
@@ -103,6 +106,11 @@ impl<T> IntegrationOauthConfig<T> {
 }
 
 impl IssuedAt {
+    /// Returns the token endpoint's origin; `None` in a tombstone, which has no endpoint.
+    pub(crate) fn token_origin(&self) -> Option<String> {
+        Url::parse(&self.token_url).ok().map(|url| url.origin().ascii_serialization())
+    }
+
     /// Origins of the endpoints. A token of the grant goes nowhere else.
     fn origins(&self) -> impl Iterator<Item = Origin> {
         let urls = [Some(&self.token_url), self.refresh_url.as_ref(), self.revocation_url.as_ref()];

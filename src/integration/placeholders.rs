@@ -17,6 +17,8 @@ pub(crate) struct Placeholders<'a> {
     pub redirect_url: &'a str,
     /// Unique for each request.
     pub nonce: &'a str,
+    /// Names and values that only this kind of request may have.
+    pub more: &'a [(&'a str, &'a str)],
 }
 
 impl Placeholders<'_> {
@@ -60,7 +62,7 @@ impl Placeholders<'_> {
             "scope" => Some(self.scope),
             "redirect_url" => Some(self.redirect_url),
             "nonce" => Some(self.nonce),
-            _ => None,
+            name => self.more.iter().find(|(own, _)| *own == name).map(|(_, value)| *value),
         };
         self.variables.get(name).map(String::as_str).or_else(of_request)
     }
@@ -78,13 +80,20 @@ mod tests {
     #[test]
     fn values_are_filled_in_once_and_the_rest_stays() {
         let variables = BTreeMap::from([("v".to_owned(), "${nonce} ü".to_owned())]);
-        let values = Placeholders { variables: &variables, scope: "a b", redirect_url: "https://x/?y", nonce: "n-1" };
+        let values = Placeholders {
+            variables: &variables,
+            scope: "a b",
+            redirect_url: "https://x/?y",
+            nonce: "n-1",
+            more: &[("token", "t-1")],
+        };
         for (text, expected) in [
             ("", ""),
             ("plain $ {v} $v", "plain $ {v} $v"),
             ("${v}", "${nonce} ü"),
             ("${scope}|${redirect_url}|${nonce}", "a b|https://x/?y|n-1"),
             ("${other} ${", "${other} ${"),
+            ("Token ${token}", "Token t-1"),
             ("${${v}", "${${nonce} ü"),
         ] {
             assert_eq!(values.fill(text), expected, "{text}");

@@ -100,6 +100,11 @@ impl<T> IntegrationOauthConfig<T> {
             client_key_alg: self.client_key_alg,
             client_assertion_aud: self.client_assertion_aud,
             variables: self.variables,
+            upgrade: self.upgrade,
+            identity: self.identity,
+            metadata_request: self.metadata_request,
+            reconnect: self.reconnect,
+            revoke_replaced: self.revoke_replaced,
         })
     }
 }

@@ -1,4 +1,5 @@
 mod answer;
+mod api_requests;
 mod requests;
 
 use super::*;

@@ -73,7 +73,7 @@ impl Pulling {
         Ok((Self { receiver, senders }, pulls))
     }
 
-    /// Receives until `stop`. The pulls in progress then end with the messages that the server has delivered.
+    /// Receives until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let Self { receiver, senders } = self;
         let hand_over = |received: Received| {
@@ -118,8 +118,6 @@ impl Pull<'_> {
     async fn next(&mut self) -> Option<Result<Message, NatsError>> {
         while self.left > 0 {
             let received = tokio::select! {
-                // The server has delivered what arrived before the connection ended.
-                biased;
                 received = timeout_at(self.end, self.of.messages.recv()) => received.ok()??,
                 () = self.of.link.lost() => {
                     self.left = 0;

@@ -34,7 +34,7 @@ pub(crate) fn request_url<T>(
     request: &AuthorizationRequest<'_>,
 ) -> Result<Url, ConfigError> {
     let AuthorizationRequest { state, code_challenge, scope, variables, nonce } = request;
-    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce };
+    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
     let (template, route) = split_route(&config.auth_url);
     let mut url = endpoint_url(template, &config.variables, variables)?;
     placeholders.fill_query(&mut url);
@@ -55,6 +55,8 @@ pub(crate) fn request_url<T>(
     for (name, value) in &config.auth_params {
         query.add(Some(name), &placeholders.fill(value));
     }
+    let needs_nonce = config.id_token_issuer().is_some() && !config.auth_params.contains_key("nonce");
+    query.add(Some("nonce").filter(|_| needs_nonce), nonce);
     match route {
         Some(route) => {
             let path = route.split('?').next().unwrap_or_default();

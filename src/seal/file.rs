@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::is_key_id;
+use super::mark::MarkKey;
 use super::source::{KeyringError, Source, read_file};
 use crate::secret::{self, Secret};
 use crate::system;
@@ -42,10 +43,19 @@ impl KeyEntry {
     }
 
     pub(super) fn cipher(&self) -> Result<XChaCha20Poly1305, InvalidKeyring> {
-        // The decoder's error quotes a character of the secret.
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.secret.expose()).ok().map(Zeroizing::new);
-        let key = bytes.as_ref().and_then(|bytes| <&Key>::try_from(bytes.as_slice()).ok());
+        let bytes = self.bytes()?;
+        let key = <&Key>::try_from(bytes.as_slice()).ok();
         key.map(XChaCha20Poly1305::new).ok_or(InvalidKeyring::Secret)
+    }
+
+    pub(super) fn mark_key(&self) -> Result<MarkKey, InvalidKeyring> {
+        self.bytes().map(|bytes| MarkKey::of(&bytes))
+    }
+
+    fn bytes(&self) -> Result<Zeroizing<Vec<u8>>, InvalidKeyring> {
+        // The decoder's error quotes a character of the secret.
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(self.secret.expose()).ok();
+        bytes.map(Zeroizing::new).ok_or(InvalidKeyring::Secret)
     }
 }
 

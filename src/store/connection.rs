@@ -15,6 +15,7 @@ use tracing::{error, warn};
 use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
+use crate::integration::LoginRequests;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv::{self, Change, Write};
 use crate::jetstream::{batch, header};
@@ -148,18 +149,26 @@ impl Store {
         key: &ConnectionKey,
         mut stored: StoredConnection,
     ) -> Result<(HeaderMap, Bytes), StoreError> {
-        let (kv_key, headers) = (key.kv_key(), refresh_header(&stored));
+        let (kv_key, headers) = (key.kv_key(), self.entry_headers(&stored));
         let (sequence, refresh_failure) = (stored.connection.sequence, stored.refresh_failure.take());
         let what = || format!("{CONNECTIONS}/{kv_key}");
         let whole = serde_json::to_string(&stored).map(Secret::new).map_err(StoreError::unreadable(what()))?;
         let sealed = self.seal_whole(seal_context(&kv_key, sequence), &whole)?;
         (stored.connection.access_token, stored.connection.refresh_token) = (None, None);
+        // Their headers may hold a credential of the integration.
+        stored.issued_at.requests = LoginRequests::default();
         // A field of a later release may be secret.
         stored.unknown.clear();
         let copies = serde_json::to_value(&stored).map_err(StoreError::unreadable(what()))?;
         let mut copies = copies.as_object().cloned().unwrap_or_default();
         copies.remove(SEQUENCE);
         Ok((headers, json(&ConnectionEntry { sequence, sealed, refresh_failure, copies })?))
+    }
+
+    fn entry_headers(&self, stored: &StoredConnection) -> HeaderMap {
+        let mut headers = refresh_header(stored);
+        self.mark_grant(&mut headers, stored);
+        headers
     }
 
     /// Seals an entry again. Returns `None` if it is sealed with the current key.
@@ -169,8 +178,11 @@ impl Store {
             return Ok(None);
         }
         let context = seal_context(kv_key, entry.sequence);
-        entry.sealed = self.seal_whole(context, &self.open_whole(context, &entry.sealed, &entry.copies)?)?;
-        Ok(Some(Write::Put { headers: refresh_header_of(found), value: json(&entry)? }))
+        let whole = self.open_whole(context, &entry.sealed, &entry.copies)?;
+        entry.sealed = self.seal_whole(context, &whole)?;
+        let mut headers = refresh_header_of(found);
+        self.mark_grant(&mut headers, &parse(CONNECTIONS, kv_key, whole.expose().as_bytes())?);
+        Ok(Some(Write::Put { headers, value: json(&entry)? }))
     }
 
     /// Updates the entry to a record: stores the connection, or removes it if the record is a tombstone.
@@ -234,7 +246,7 @@ impl Store {
                 return Ok(Change::Keep(()));
             }
             entry.refresh_failure.clone_from(&stored.refresh_failure);
-            Ok(Change::Write(Write::Put { headers: refresh_header(stored), value: json(&entry)? }, ()))
+            Ok(Change::Write(Write::Put { headers: self.entry_headers(stored), value: json(&entry)? }, ()))
         })
         .await
     }

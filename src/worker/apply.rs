@@ -51,7 +51,7 @@ pub(super) async fn write_record(
     replaces: Option<&StreamMessage>,
 ) -> Result<Recorded, StoreError> {
     let headers = event_header(context, job, key, event)?;
-    write(context, job, key, stored, Target { name: records::RECORD, headers, replaces }).await
+    write(context, job, key, stored, Place { name: records::RECORD, headers, replaces }).await
 }
 
 /// Writes the record of a deleted connection, with the revocation that it waits for.
@@ -68,7 +68,7 @@ pub(super) async fn write_tombstone(
     if let Some(waiting) = waiting {
         headers.insert(HEADER_SEALED_REVOCATION, context.store.seal_revocation(key, &job.id, waiting)?);
     }
-    write(context, job, key, deleted, Target { name, headers, replaces }).await
+    write(context, job, key, deleted, Place { name, headers, replaces }).await
 }
 
 pub(super) struct Tombstone<'a> {
@@ -92,7 +92,7 @@ fn event_header(
     Ok(headers)
 }
 
-struct Target<'a> {
+struct Place<'a> {
     name: &'static str,
     /// Further headers.
     headers: HeaderMap,
@@ -104,9 +104,9 @@ async fn write(
     job: &Job,
     key: &ConnectionKey,
     stored: StoredConnection,
-    target: Target<'_>,
+    place: Place<'_>,
 ) -> Result<Recorded, StoreError> {
-    let Target { name, mut headers, replaces } = target;
+    let Place { name, mut headers, replaces } = place;
     let mut replaces = replaces.map_or(0, |record| record.sequence);
     let StoredConnection { mut connection, issued_at, login_id, grant, refresh_failure: _, unknown } = stored;
     let part = SealedPart { refresh_token: connection.refresh_token.take(), issued_at, login_id, grant, unknown };

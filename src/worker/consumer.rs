@@ -23,7 +23,7 @@ use crate::subject::Verb;
 use crate::worker::background::queues;
 use crate::worker::context::{Context, Shares};
 use crate::worker::delivery;
-use crate::worker::restart::run_until_done;
+use crate::worker::restart::run_until_stopped;
 
 /// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull, and the worker
 /// notices that only when this time is over.
@@ -45,8 +45,8 @@ pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), sto
     };
     // Never waited for: a try begins after the one before.
     let pulls = Mutex::new(pulls);
-    let take = || async { take_commands(&context, &mut *pulls.lock().await, &puller, &stop).await };
-    run_until_done(&format!("take commands ({verb})"), take).await;
+    let take = async || take_commands(&context, &mut *pulls.lock().await, &puller).await;
+    run_until_stopped(&stop, &format!("take commands ({verb})"), take).await;
     let mut wait = context.config.worker.drain;
     while !puller.drain(wait).await {
         // Tokens that a provider issues from now on exist nowhere else.
@@ -58,39 +58,18 @@ pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), sto
     }
 }
 
-/// Pulls until a pull fails, or until `stop`. Handles also the messages that the server has delivered by then: after a
-/// refresh that is delivered again, the next worker cannot know that nothing was sent, and holds it.
-async fn take_commands(
-    context: &Arc<Context>,
-    pulls: &mut Pulls,
-    puller: &Puller,
-    stop: &CancellationToken,
-) -> Option<NatsError> {
+/// Pulls until a pull fails.
+async fn take_commands(context: &Arc<Context>, pulls: &mut Pulls, puller: &Puller) -> NatsError {
     let process = |message, since| {
         let context = Arc::clone(context);
         async move { delivery::process(&context, message, since).await }
     };
     loop {
-        let pull = async {
-            context.clock.usable().await;
-            puller.begin(async |limit| pulls.pull(limit, PULL_EXPIRES).await).await
-        };
-        let done = match stop.run_until_cancelled(pull).await? {
-            // Ends with the connection for pulls, which ends at `stop`.
-            Ok(begun) => puller.hand_over(begun, process).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            return (!stop.is_cancelled()).then(|| queues::check_after(context, error));
+        context.clock.usable().await;
+        if let Err(error) = puller.pull(async |limit| pulls.pull(limit, PULL_EXPIRES).await, process).await {
+            return queues::check_after(context, error);
         }
     }
-}
-
-/// A pull in progress.
-pub(super) struct Begun<B> {
-    /// A time before the pull.
-    since: Instant,
-    batch: B,
 }
 
 /// Permits for the messages of one consumer that are in progress in this process.
@@ -104,31 +83,23 @@ impl Puller {
         Self { permits: Arc::new(Semaphore::new(concurrency)), in_progress: TaskTracker::new() }
     }
 
-    /// Waits for a free permit, and begins a pull.
-    pub(super) async fn begin<B>(
+    /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull, with a time at which the
+    /// message had not been delivered yet.
+    pub(super) async fn pull<B, H>(
         &self,
         request: impl AsyncFnOnce(usize) -> Result<B, NatsError>,
-    ) -> Result<Begun<B>, NatsError> {
-        drop(self.permits.acquire().await);
-        let limit = self.permits.available_permits().max(1);
-        let since = Instant::now();
-        Ok(Begun { since, batch: request(limit).await? })
-    }
-
-    /// Starts `handle` for each message of the pull, with a time at which the message had not been delivered yet.
-    pub(super) async fn hand_over<B, H>(
-        &self,
-        begun: Begun<B>,
         handle: impl Fn(Message, Instant) -> H,
     ) -> Result<(), NatsError>
     where
         B: Stream<Item = Result<Message, NatsError>>,
         H: Future<Output = ()> + Send + 'static,
     {
-        let Begun { mut since, batch } = begun;
-        let mut batch = pin!(batch);
+        drop(self.permits.acquire().await);
+        let limit = self.permits.available_permits().max(1);
+        let mut since = Instant::now();
         let mut seen = since;
         let mut is_late = false;
+        let mut batch = pin!(request(limit).await?);
         loop {
             let next = tokio::time::timeout(LOOK, batch.next()).await;
             let now = Instant::now();

@@ -99,8 +99,8 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
             let trigger = refresh::Trigger { actor, sequence, slot_reserved, is_unsent };
             Box::pin(refresh::run(context, job, &trigger)).await
         }
-        Work::Revoke { actor, login_id, keep_grant } => {
-            let deletion = revoke::Deletion { actor: &actor, login_id: &login_id, keep_grant };
+        Work::Revoke { actor, login_id, keep_grant, even_if_shared } => {
+            let deletion = revoke::Deletion { actor: &actor, login_id: &login_id, keep_grant, even_if_shared };
             Box::pin(revoke::run(context, job, &deletion)).await
         }
         Work::Put { credential, config } => configure::run(context, job, &credential, Change::Put(&config)).await,

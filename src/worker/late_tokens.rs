@@ -1,4 +1,4 @@
-//! Tokens that arrive after their connection was deleted.
+//! Tokens that arrive after their connection was deleted, or was replaced by a login of another account.
 //!
 //! The deletion knew only the tokens of the record before, so the command that brings new ones asks the provider to revoke
 //! them. If the provider does not, the tombstone keeps them for the tries of the deletion. A crash before the tombstone holds
@@ -8,7 +8,7 @@ use async_nats::jetstream::message::StreamMessage;
 use tracing::{info, warn};
 
 use crate::command::HEADER_STATUS;
-use crate::connection::{Status, StoredConnection, WaitingRevocation};
+use crate::connection::{Status, StoredConnection};
 use crate::jetstream::header;
 use crate::protocol::records;
 use crate::store::StoreError;
@@ -18,7 +18,8 @@ use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::revocation::RevocationOutcome;
 
-/// Revokes the new tokens if the newest record is a tombstone, unless the deletion leaves the grant alone.
+/// Revokes the new tokens if the newest record is a tombstone, unless the deletion leaves the grant alone, or if it is of another
+/// account.
 pub(super) async fn revoke(
     context: &Context,
     job: &Job,
@@ -27,13 +28,15 @@ pub(super) async fn revoke(
 ) -> Result<(), StoreError> {
     let newest = records::last(&context.nats, &key.subject()).await?;
     let is_tombstone = |record: &StreamMessage| header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
-    let Some(tombstone) = newest.filter(is_tombstone) else { return Ok(()) };
-    let deletion = context.store.event_of(&key.subject(), &tombstone)?;
+    let Some(tombstone) = newest.as_ref().filter(|record| is_tombstone(record)) else {
+        return revoke_if_other_owner(context, job, key, new, newest.as_ref()).await;
+    };
+    let deletion = context.store.event_of(&key.subject(), tombstone)?;
     if deletion.is_some_and(|event| event.reason.as_deref() == Some(RevocationOutcome::NotWanted.as_str())) {
         info!("the connection was deleted meanwhile, and its grant is to be kept");
         return Ok(());
     }
-    let tokens = WaitingRevocation::of(new, context.clock.now());
+    let tokens = context.store.tokens_to_revoke(new, context.clock.now());
     let outcome = job.provider_calls(context).revoke_unstored(key, &tokens).await?.outcome;
     info!(
         outcome = outcome.as_str(),
@@ -43,15 +46,35 @@ pub(super) async fn revoke(
     if !outcome.allows_retry() || !tokens.has_token() {
         return Ok(());
     }
-    let deleted = context.store.connection_of(key, &tombstone)?;
+    let deleted = context.store.connection_of(key, tombstone)?;
     let is_other_grant = deleted.login_id != new.login_id;
-    if is_other_grant && context.store.waiting_revocation(key, &tombstone)?.is_some() {
+    if is_other_grant && context.store.waiting_revocation(key, tombstone)?.is_some() {
         warn!("the tombstone waits for another grant's revocation; the new tokens stay valid until they expire");
         return Ok(());
     }
-    let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), event: None, replaces: Some(&tombstone) };
+    let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), event: None, replaces: Some(tombstone) };
     if let Recorded::Newest(tombstone) = apply::write_tombstone(context, job, key, deleted, kept).await? {
         apply::schedule_by_record(context, key, &tombstone).await?;
+    }
+    Ok(())
+}
+
+/// Revokes the new tokens if a login of another account has made the newest record. Tokens of the same account stay: many
+/// providers end all grants of an account when one of them is revoked.
+async fn revoke_if_other_owner(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    new: &StoredConnection,
+    newest: Option<&StreamMessage>,
+) -> Result<(), StoreError> {
+    let Some(newest) = newest else { return Ok(()) };
+    let other = context.store.connection_of(key, newest)?.connection.identity;
+    let is_other = other.zip(new.connection.identity.as_ref()).is_some_and(|(other, own)| other.id != own.id);
+    if is_other {
+        let tokens = context.store.tokens_to_revoke(new, context.clock.now());
+        let outcome = job.provider_calls(context).revoke_unstored(key, &tokens).await?.outcome;
+        info!(outcome = outcome.as_str(), "a login of another account was first; asked to revoke the new tokens");
     }
     Ok(())
 }

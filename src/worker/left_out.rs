@@ -34,7 +34,7 @@ struct Replaced<'a> {
 }
 
 /// Publishes the event of a connection's record if it was left out. A deletion that waits for its provider publishes its own
-/// event; [`of_record`] and [`of_ended_deletion`] are for commands that replace its tombstone.
+/// event; [`of_deletion`] and [`of_ended_deletion`] are for commands that replace its tombstone.
 pub(super) async fn of_connection(
     context: &Context,
     job: &Job,
@@ -42,14 +42,13 @@ pub(super) async fn of_connection(
     record: Option<&StreamMessage>,
 ) -> Result<(), StoreError> {
     match record {
-        Some(record) if !waits_for_revocation(record) => of_record(context, job, key, record).await,
+        Some(record) if !waits_for_revocation(record) => of_deletion(context, job, key, record).await,
         Some(_) | None => Ok(()),
     }
 }
 
-/// Publishes the event of any record of a connection, also of a tombstone that waits for its provider: for a later try of the
-/// revocation, when the deletion itself has ended.
-pub(super) async fn of_record(
+/// The same for a later try of a deletion's revocation: the deletion itself has ended.
+pub(super) async fn of_deletion(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,

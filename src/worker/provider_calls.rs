@@ -3,6 +3,7 @@
 //! A client may have two secrets while one replaces the other. A refusal of the client's authentication is tried again
 //! with the next secret: the provider has then not looked at the grant, so neither code nor refresh token is spent.
 
+pub(super) mod facts;
 pub(crate) mod revocation;
 mod time;
 

@@ -16,19 +16,13 @@ pub(super) async fn run_until_stopped<F>(stop: &CancellationToken, task: &str, a
 where
     F: Future<Output: std::fmt::Display>,
 {
-    run_until_done(task, || stop.run_until_cancelled(attempt())).await;
-}
-
-/// The same for attempts that watch for the stop themselves, and then end without an error.
-pub(super) async fn run_until_done<E, F>(task: &str, attempt: impl Fn() -> F)
-where
-    E: std::fmt::Display,
-    F: Future<Output = Option<E>>,
-{
     let mut failures = 0_u32;
-    loop {
+    while !stop.is_cancelled() {
         let began = Instant::now();
-        let Some(error) = attempt().await else { return };
+        let error = tokio::select! {
+            () = stop.cancelled() => break,
+            error = attempt() => error,
+        };
         failures = if began.elapsed() < HEALTHY_AFTER { failures.saturating_add(1) } else { 1 };
         if is_logged(failures) {
             warn!("cannot {task}: {error}; trying again");

@@ -77,8 +77,8 @@ async fn f1_the_connection_commands_show_tokens_only_on_request() {
         let list = connections(&world, user, &["list"]).await;
         assert_eq!(list.code, Some(0), "{}", list.errors);
         let lines: Vec<Vec<&str>> = list.out.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[0], ["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
-        assert_eq!(lines[1][..4], ["odd", "one", "active", "in"], "{}", list.out);
+        assert_eq!(lines[0], ["INTEGRATION", "CONNECTION", "CONNECTED", "AS", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
+        assert_eq!(lines[1][..5], ["odd", "one", "–", "active", "in"], "{}", list.out);
         assert!(ends_within_the_hour(&list.out), "{}", list.out);
         assert_eq!((lines[2][1], lines.len()), ("two", 3));
     }

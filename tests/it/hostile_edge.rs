@@ -352,7 +352,12 @@ async fn e9_only_workers_can_send_due_refreshes_and_revocations() {
         let work = if verb == Verb::Refresh {
             Work::Refresh { actor: None, sequence: 1, slot_reserved: false }
         } else {
-            Work::Revoke { actor: "user:x".to_owned(), login_id: "x".to_owned(), keep_grant: false }
+            Work::Revoke {
+                actor: "user:x".to_owned(),
+                login_id: "x".to_owned(),
+                keep_grant: false,
+                even_if_shared: false,
+            }
         };
         world.send(&admin, &subject.subject(), &world.seal(&subject, work)).await;
     }

@@ -6,12 +6,9 @@ use futures_util::future::join_all;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::json;
-use tokio::sync::watch;
-use tokio::time::sleep;
 
 use crate::ask::{ask, with_query};
 use crate::provider::{Provider, Received, Scripted};
-use crate::support::wait::eventually;
 use crate::world::World;
 
 const PATH: &str = "hub/integrations/oauth-callback";
@@ -168,51 +165,4 @@ async fn a_posted_callback_becomes_a_get_with_the_parameters_that_are_read() {
     assert_eq!(ask(post(&form)).await.status, 303);
     let text = browser.post(world.tokenbus.endpoint(PATH)).header("content-type", "text/plain").body("state=x");
     ask(text).await.assert_error(400, "x-www-form-urlencoded");
-}
-
-/// The provider has the code of the first request, and answers when the test says so.
-#[tokio::test]
-async fn a_browsers_second_callback_waits_for_the_outcome_of_the_first() {
-    let (answered, is_answered) = watch::channel(false);
-    let script = move |number, _: &Received| Scripted::tokens(number).once(&is_answered);
-    let world = World::with(Provider::start(script).await).await;
-    let state = world.login("one").await.state;
-    let second = async {
-        eventually("the provider has the code", async || !world.provider.received().is_empty()).await;
-        let answer = async {
-            // A request that does not wait has its page, without an outcome, within this time.
-            sleep(Duration::from_millis(700)).await;
-            answered.send_replace(true);
-        };
-        tokio::join!(ask(world.comes(&state, HTML)), answer).0
-    };
-    let (first, second) = tokio::join!(ask(world.comes(&state, HTML)), second);
-    for page in [first, second] {
-        assert_eq!(page.status, 200, "{}", page.text);
-        assert!(page.text.contains("is connected") && !page.text.contains("at-0"), "{}", page.text);
-    }
-    assert_eq!(world.provider.received().len(), 1, "the code was sent once");
-}
-
-/// The cookie is `SameSite=Lax`: the provider's POST has none, the GET after it does.
-#[tokio::test]
-async fn h9_a_posted_callback_of_a_bound_login_ends_in_its_browser_only() {
-    let world = World::with(Provider::generous().await).await;
-    let started = world.start_bound("one").await;
-    let browser = Client::builder().no_proxy().redirect(Policy::none()).build().expect("an HTTP client");
-    let form = [("code", "c"), ("state", started.state.as_str()), ("user", "canary")];
-    let posted =
-        ask(browser.post(world.tokenbus.endpoint(PATH)).header("origin", "https://provider.example").form(&form));
-    let posted = posted.await;
-    assert_eq!((posted.status, posted.header("set-cookie")), (303, ""), "{}", posted.text);
-    let path = format!("hub/integrations/{}", posted.header("location"));
-    let follow = || world.tokenbus.request(Method::GET, &path).header("accept", HTML);
-    for cookie in ["", "__Host-tokenbus-x=y"] {
-        let other = ask(follow().header("cookie", cookie)).await;
-        assert_eq!(other.status, 401, "{}", other.text);
-    }
-    assert_eq!(world.provider.received().len(), 0, "no other browser's request sends the code");
-    let own = ask(follow().header("cookie", &started.cookie)).await;
-    assert!(own.status == 200 && own.text.contains("is connected"), "{}", own.text);
-    assert_eq!(world.provider.received().len(), 1);
 }

@@ -97,6 +97,8 @@ mod http_start;
 #[cfg(test)]
 mod http_strict;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 #[path = "../support/issuer.rs"]
 mod issuer;
 #[cfg(test)]

@@ -19,11 +19,11 @@ fn is_refresh(received: &Received) -> bool {
     received.form()["grant_type"] == "refresh_token"
 }
 
-/// The provider spends the refresh token when it receives it, and answers 13 s later.
+/// The provider spends the refresh token when it receives it, and answers 11 s later.
 #[tokio::test]
 async fn c3_a_refresh_waits_for_a_slow_answer() {
     let script = |number, received: &Received| {
-        Scripted::tokens(number).after(Duration::from_secs(if is_refresh(received) { 13 } else { 0 }))
+        Scripted::tokens(number).after(Duration::from_secs(if is_refresh(received) { 11 } else { 0 }))
     };
     let settings = [("REFRESH__MIN_INTERVAL", "1ms"), ("HTTP__DEADLINE", "3s")];
     let world = World::with_settings(Provider::start(script).await, &settings).await;

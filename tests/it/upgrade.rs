@@ -13,17 +13,13 @@ use async_nats::jetstream::message::StreamMessage;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use url::Url;
 
-use crate::ask::with_query;
 use crate::bus::{BUCKETS, Bus};
-use crate::provider::{Provider, Scripted};
 use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::root;
 use crate::support::tokenbus::{PROGRAM, read, run, settings};
 use crate::support::wait::{PATIENCE, eventually};
-use crate::world::parameter;
 
 /// The old store on a server with the configuration of this release.
 async fn old_store() -> (Nats, TempDir) {
@@ -95,12 +91,9 @@ async fn h14_a_store_of_commit_c68022c_is_upgraded_by_setup() {
         assert_eq!(stream.cached_info().config.max_bytes, 100 << 20, "{name}");
     }
 
-    let provider = Provider::start(|number, _| Scripted::tokens(number)).await;
     let log = secrets.path().join("log");
     let mut process = Running::start(Path::new(PROGRAM), &log, |command| {
-        // A proxy receives what goes to the older config's provider.
-        command.envs(settings(&nats, "worker", &keys)).env("TOKENBUS_OAUTH__PROXY", &provider.url);
-        command.args(["serve", "--role", "all"]);
+        command.envs(settings(&nats, "worker", &keys)).args(["serve", "--role", "all"]);
     });
     let url = process.line(|line| line.strip_prefix("listening on ").map(str::to_owned)).await;
     let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
@@ -117,18 +110,6 @@ async fn h14_a_store_of_commit_c68022c_is_upgraded_by_setup() {
     assert_eq!(get("hub/integrations/odd/oauth-token/three").await.0, StatusCode::NOT_FOUND);
     let (status, body) = get("hub/integrations/odd/oauth-config").await;
     assert_eq!((status, &body["name"]), (StatusCode::OK, &json!("Odd")), "{body}");
-    // The older config, which has none of the newer fields, serves refreshes and logins.
-    for (number, name) in ["one", "two"].into_iter().enumerate() {
-        let (status, body) = get(&format!("hub/integrations/odd/oauth-refresh-token/{name}")).await;
-        assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!(format!("at-{number}"))), "{body}");
-        assert_eq!(body["status"], "active", "{body}");
-        let sent = provider.received().last().expect("a request").form();
-        assert_eq!(sent["refresh_token"], format!("upgrade-rt-{}", number + 1));
-    }
     let (status, body) = get("hub/integrations/odd/oauth-login/four").await;
     assert_eq!(status, StatusCode::OK, "{body}");
-    let link: Url = body["oauth_url"].as_str().expect("a URL").parse().expect("a URL");
-    let query = [("code", "c"), ("state", &parameter(&link, "state"))];
-    let (status, body) = get(&with_query("hub/integrations/oauth-callback", &query)).await;
-    assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-2")), "{body}");
 }

@@ -1,18 +1,8 @@
-//! A worker that gets SIGTERM during a bus outage ends, and one with commands in its socket does them; a gateway forgets the
-//! workers it knew before the outage.
+//! A worker that gets SIGTERM during a bus outage ends; a gateway forgets the workers it knew before the outage.
 
-use futures_util::future::join_all;
-use serde_json::json;
-use tokenbus::Secret;
-use tokenbus::internals::command::Credential;
-use tokenbus::internals::gateway::{Command, RequestContext};
-use tokenbus::subject::{Account, Integration};
-
-use crate::bus::Bus;
 use crate::fleet::{Fleet, eventually};
 use crate::provider::Provider;
 use crate::support::child::signal;
-use crate::support::tokenbus::ACCOUNT;
 
 /// Sends the signal to the bus during a worker's repair pass, then SIGTERM to the worker.
 async fn ends_without_its_bus(how: &str) {
@@ -62,41 +52,4 @@ async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
         said.contains("no worker answers")
     })
     .await;
-}
-
-/// A process that stood still finds both: commands that the server has delivered, and the signal to end.
-#[tokio::test]
-async fn d6_commands_that_were_delivered_before_a_shutdown_are_done() {
-    const COMMANDS: usize = 8;
-    let provider = Provider::generous().await;
-    let (fleet, mut worker) = Fleet::configured(&provider.url).await;
-    let caller = RequestContext {
-        credential: Some(Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])))),
-        ..RequestContext::default()
-    };
-    let edge = fleet.own_edge().await;
-    let seal_to = edge.seal_to(&caller).await;
-    let put = |number| {
-        let (id, mut config) = (format!("late{number}"), fleet.config());
-        config["integration_id"] = json!(id);
-        let (integration, account) = (Integration::parse(&id).unwrap(), Account::parse(ACCOUNT).unwrap());
-        let seal_to = seal_to.clone();
-        Command::Put { integration, account, seal_to, body: config.to_string().into() }
-    };
-    let bus = Bus::of(&fleet.nats).await;
-    fleet.idle().await;
-    worker.signal("STOP");
-    let answers = join_all((0..COMMANDS).map(|number| edge.bus.command(put(number), &caller)));
-    let ends = async {
-        let queued = async || bus.info("OAUTH_COMMANDS").await.state.messages;
-        eventually("all are queued", async || queued().await == COMMANDS as u64).await;
-        worker.signal("TERM");
-        worker.signal("CONT");
-        worker.ended().await
-    };
-    let (answers, ended) = tokio::join!(answers, ends);
-    for answer in answers {
-        answer.expect("the command is done");
-    }
-    assert!(ended.success(), "{ended}");
 }

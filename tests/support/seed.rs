@@ -60,14 +60,8 @@ impl Seed {
     pub(crate) async fn connection(&mut self, key: &ConnectionKey, (lifetime, number): (i64, usize)) {
         let now = system::now();
         let connection = OauthConnection::issued(key.subject(), tokens(now, lifetime, number));
-        let issued_at = IssuedAt {
-            token_url: self.token_url.clone(),
-            refresh_url: None,
-            revocation_url: None,
-            client_id: "client".to_owned(),
-            issuer: None,
-            variables: std::collections::BTreeMap::new(),
-        };
+        let issued_at =
+            IssuedAt { token_url: self.token_url.clone(), client_id: "client".to_owned(), ..IssuedAt::default() };
         let login_id = system::random_id();
         let mut record = connection.clone();
         let part = SealedPart {
@@ -129,6 +123,8 @@ fn tokens(now: Timestamp, lifetime: i64, number: usize) -> TokenSet {
         expiry: now.checked_add(SignedDuration::from_secs(lifetime)).ok(),
         refresh_token_expiry: None,
         scope: Some("read write".to_owned()),
+        identity: None,
+        id_token: None,
         metadata: serde_json::Map::new(),
     }
 }

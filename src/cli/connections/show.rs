@@ -25,6 +25,7 @@ impl Printer {
         let mut table = print::table();
         for (name, value) in connection.as_object().into_iter().flatten() {
             let shown = match (name.as_str(), value) {
+                ("identity", value) => describe_identity(Some(value)),
                 ("expiry", value) => format!("{} ({})", plain(value), describe_expiry(Some(value))),
                 ("modified", value) => value
                     .as_i64()
@@ -44,13 +45,14 @@ pub(super) fn table(connections: &[Value]) -> String {
         return "no connections".to_owned();
     }
     let mut table = print::table();
-    table.set_header(["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
+    table.set_header(["INTEGRATION", "CONNECTION", "CONNECTED AS", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
     for connection in connections {
         let (integration, name) = names(connection);
         let changed = connection.get("modified").and_then(Value::as_i64).and_then(|at| Timestamp::from_second(at).ok());
         table.add_row([
             integration,
             name,
+            describe_identity(connection.get("identity")),
             connection.get("status").map(plain).unwrap_or_default(),
             describe_expiry(connection.get("expiry")),
             changed.map(describe_age).unwrap_or_default(),
@@ -86,6 +88,12 @@ pub(super) fn names(connection: &Value) -> (String, String) {
         Ok(key) => (key.integration.to_string(), key.name.to_string()),
         Err(_) => (subject.to_owned(), String::new()),
     }
+}
+
+/// Describes whose account a connection is: by its label, else by its id.
+pub(super) fn describe_identity(identity: Option<&Value>) -> String {
+    let text = |name| identity.and_then(|identity| identity.get(name)).and_then(Value::as_str);
+    text("label").or(text("id")).map_or_else(|| "–".to_owned(), str::to_owned)
 }
 
 fn describe_expiry(expiry: Option<&Value>) -> String {

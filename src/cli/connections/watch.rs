@@ -34,6 +34,8 @@ struct Row {
     status: &'static str,
     expiry: Option<Timestamp>,
     sequence: u64,
+    /// The account at the provider. Events don't have it.
+    connected_as: String,
     last_event: String,
 }
 
@@ -138,6 +140,7 @@ impl View {
 
     fn update(&mut self, connection: &OauthConnection) {
         let row = self.0.entry(names(connection)).or_default();
+        row.connected_as = show::describe_identity(serde_json::to_value(&connection.identity).ok().as_ref());
         if connection.sequence >= row.sequence {
             (row.status, row.expiry, row.sequence) =
                 (connection.status.as_str(), connection.expiry, connection.sequence);
@@ -189,10 +192,10 @@ impl View {
         let is_usable = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
         rows.sort_by_key(|(_, row)| (is_usable(row), row.expiry.is_none(), row.expiry));
         let mut table = print::table();
-        table.set_header(["INTEGRATION", "CONNECTION", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
+        table.set_header(["INTEGRATION", "CONNECTION", "CONNECTED AS", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
         for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::describe_time_left(expiry, now));
-            table.add_row([integration.as_str(), name, row.status, &ends, &row.last_event]);
+            table.add_row([integration.as_str(), name, &row.connected_as, row.status, &ends, &row.last_event]);
         }
         let more = match rows.len().saturating_sub(most) {
             0 => String::new(),

@@ -178,6 +178,8 @@ pub(super) fn tokens(lifetime: Option<i64>, now: Timestamp) -> TokenSet {
         expiry: None,
         refresh_token_expiry: None,
         scope: None,
+        identity: None,
+        id_token: None,
         metadata: Map::new(),
     };
     tokens.or_lifetime(lifetime, now)

@@ -15,6 +15,7 @@ use crate::gateway::routes::page::{self, Outcome};
 use crate::gateway::routes::reply::{self, Reply};
 use crate::gateway::routes::request::{self, ParsedRequest, Query};
 use crate::login::{cookie_name, hash_of};
+use crate::oauth::Identity;
 use crate::oauth::callback::PARAMETERS;
 use crate::secret::Secret;
 
@@ -108,7 +109,10 @@ impl Callback<'_> {
         let cookies = self.cookies.clone();
         let command = Command::Exchange { state: self.state.clone(), query, owner: owner.clone(), cookies };
         match self.exchange(command).await {
-            Ok(_) if self.html => ended(page::reply(StatusCode::OK, &Outcome::Connected, Some(&owner.target))),
+            Ok(connection) if self.html => {
+                let label = label_of(&connection);
+                ended(page::reply(StatusCode::OK, &Outcome::Connected(label.as_deref()), Some(&owner.target)))
+            }
             Ok(connection) => ended(varies_by_accept(reply::json(StatusCode::OK, connection))),
             Err(error) => self.refuse(&error.into(), Some(&owner.target)).await,
         }
@@ -155,7 +159,7 @@ impl Callback<'_> {
         };
         let target = Some(&outcome.target);
         match outcome.stage {
-            Stage::Connected => ended(page::reply(StatusCode::OK, &Outcome::Connected, target)),
+            Stage::Connected => ended(page::reply(StatusCode::OK, &Outcome::Connected(None), target)),
             Stage::Failed => {
                 let error = HttpError::bad_request("this login has ended without a connection; start it again");
                 ended(failure(&error.reply(false), target, self.html))
@@ -187,6 +191,16 @@ impl Callback<'_> {
         }
         reply
     }
+}
+
+/// Returns the name of the connection's account at the provider.
+fn label_of(connection: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Connection {
+        identity: Option<Identity>,
+    }
+
+    serde_json::from_slice::<Connection>(connection).ok()?.identity?.label
 }
 
 fn ended(reply: Reply) -> Answer {

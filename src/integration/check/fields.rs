@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::printable;
+use super::{api_requests, printable};
 use crate::integration::{ConfigError, MAX_TIMEOUT};
 use crate::subject::Integration;
 
@@ -30,16 +30,21 @@ enum Kind {
     Lifetime,
     Timeout,
     Variables,
+    /// A request to the provider's API, with the fields that the field's name allows.
+    Request,
+    Flag,
     /// The allowed strings, and their description for the error.
     OneOf(&'static [&'static str], &'static str),
 }
 
-use Kind::{ErrorRules, Lifetime, Names, OneOf, PathMap, Seconds, Text, TextMap, Texts, Timeout, Variables};
+use Kind::{
+    ErrorRules, Flag, Lifetime, Names, OneOf, PathMap, Request, Seconds, Text, TextMap, Texts, Timeout, Variables,
+};
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 33] = [
+const OPTIONAL: [(&str, Kind); 38] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -79,6 +84,11 @@ const OPTIONAL: [(&str, Kind); 33] = [
     ("client_assertion_aud", Text),
     ("variables", Variables),
     ("client_secrets", Texts),
+    ("upgrade", Request),
+    ("identity", Request),
+    ("metadata_request", Request),
+    ("reconnect", OneOf(&["any", "same_identity"], "any or same_identity")),
+    ("revoke_replaced", Flag),
 ];
 
 pub(super) fn check_fields(fields: &Map<String, Value>) -> Result<(), ConfigError> {
@@ -153,6 +163,8 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
             let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
             (fits, "an object of objects with the string `pattern`, and optionally `default` and `shared_suffix`")
         }
+        Request => (api_requests::has_form(name, value), api_requests::form(name)),
+        Flag => (value.is_boolean(), "true or false"),
         OneOf(choices, expected) => (value.as_str().is_some_and(|text| choices.contains(&text)), expected),
     };
     if fits { Ok(()) } else { Err(ConfigError::invalid(name, expected)) }

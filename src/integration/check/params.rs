@@ -131,7 +131,7 @@ fn check_error_codes(config: &IntegrationOauthConfig) -> Result<(), ConfigError>
     Ok(())
 }
 
-fn is_path(path: &str) -> bool {
+pub(super) fn is_path(path: &str) -> bool {
     path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty())
 }
 

@@ -11,6 +11,8 @@ const URLS: [&str; 4] = ["auth_url", "token_url", "refresh_url", "revocation_url
 const PARAMS: [&str; 4] = ["auth_params", "token_params", "refresh_params", "token_headers"];
 /// Secrets are opaque, and patterns may contain `${`.
 const OPAQUE: [&str; 5] = ["client_secret", "client_secrets", "client_key", "error_codes", "variables"];
+/// Requests to the provider's API, which `check/api_requests.rs` checks.
+const REQUESTS: [&str; 3] = ["upgrade", "identity", "metadata_request"];
 
 const OF_REQUEST: &str = "a text in which every `${…}` is a variable of `variables`, `${scope}`, `${redirect_url}` or \
                           `${nonce}`";
@@ -22,7 +24,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     let are_known = |text: &str| template::placeholders(text).is_some_and(|names| names.into_iter().all(is_known));
     for (field, value) in fields {
         match field.as_str() {
-            name if OPAQUE.contains(&name) || URLS.contains(&name) => {}
+            name if OPAQUE.contains(&name) || URLS.contains(&name) || REQUESTS.contains(&name) => {}
             name if PARAMS.contains(&name) => {
                 for (name, value) in value.as_object().into_iter().flatten() {
                     let fits = value.as_str().is_none_or(are_known);

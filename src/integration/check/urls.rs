@@ -50,7 +50,7 @@ pub(super) fn check_urls(config: &IntegrationOauthConfig, rules: UrlRules) -> Re
     check_url("redirect_url", &config.redirect_url, rules)
 }
 
-fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
+pub(super) fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
     let form = "an absolute URL without fragment and user information, with variables only in the path or as whole \
                 labels left of a fixed host";
     let url = (text.len() <= MAX_URL_BYTES).then(|| template::sample_url(text)).flatten();
@@ -88,18 +88,19 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig) -> Result<(), Con
         let is_used = texts(config).any(|text| template::variable_names(text).contains(name.as_str()));
         require(is_used, &field, "used in a URL, a parameter or a header")?;
     }
-    for (field, url) in templates(config) {
-        let (place, query) = url.split_once('?').unwrap_or((url, ""));
-        let is_variable = |name: &&str| config.variables.contains_key(*name);
-        let is_known = |name: &&str| is_variable(name) || placeholders::OF_REQUEST.contains(name);
-        let are_known = template::variable_names(place).iter().all(is_variable)
-            && template::variable_names(query).iter().all(is_known);
-        let expected = "a URL with only the variables in `variables`; in its query also `${scope}`, `${redirect_url}` or \
-                        `${nonce}`";
-        require(are_known, field, expected)?;
-        if let Err(open) = template::check_host(url, &config.variables, None) {
-            return Err(ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }));
-        }
-    }
-    Ok(())
+    templates(config).try_for_each(|(field, url)| check_template(field, url, config))
+}
+
+/// Checks the variables of a URL.
+pub(super) fn check_template(field: &str, url: &str, config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let (place, query) = url.split_once('?').unwrap_or((url, ""));
+    let is_variable = |name: &&str| config.variables.contains_key(*name);
+    let is_known = |name: &&str| is_variable(name) || placeholders::OF_REQUEST.contains(name);
+    let are_known =
+        template::variable_names(place).iter().all(is_variable) && template::variable_names(query).iter().all(is_known);
+    let expected = "a URL with only the variables in `variables`; in its query also `${scope}`, `${redirect_url}` or \
+                    `${nonce}`";
+    require(are_known, field, expected)?;
+    template::check_host(url, &config.variables, None)
+        .map_err(|open| ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }))
 }

@@ -58,7 +58,7 @@ pub(crate) fn exchange_request(
 ) -> Result<HttpRequest, RequestError> {
     let CodeGrant { code, verifier, variables, scope, nonce } = *grant;
     let url = config.token_endpoint(variables)?;
-    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce };
+    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
     let mut parts = Parts::new(config, RequestKind::Token, url, placeholders);
     parts.add("grant_type", "authorization_code");
     parts.add("code", code.expose());
@@ -82,7 +82,7 @@ pub(crate) fn refresh_request(
     let RefreshGrant { refresh_token, issued_at, scope, nonce } = *grant;
     let url = config.refresh_endpoint(issued_at).ok_or(RequestError::IssuedElsewhere)?;
     let variables = &issued_at.variables;
-    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce };
+    let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
     let mut parts = Parts::new(config, RequestKind::Refresh, url, placeholders);
     parts.add("grant_type", "refresh_token");
     parts.add("refresh_token", refresh_token.expose());

@@ -12,12 +12,14 @@ use self::body::parse_body;
 use self::fields::{Fields, is_plain};
 use crate::integration::{IntegrationOauthConfig, Refusal, value_at};
 use crate::oauth::error::{ErrorCode, ErrorKind};
+use crate::oauth::{Identity, json};
 use crate::secret::Secret;
 
 // RFC 6749 sets no limits. A record with both tokens, sealed, has to fit into the server's largest message (1 MiB by
 // default).
 const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
 const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;
+const MAX_ID_TOKEN_BYTES: usize = 64 * 1024;
 const MAX_TOKEN_TYPE_BYTES: usize = 64;
 
 /// A successful token response (RFC 6749 §5.1).
@@ -37,6 +39,10 @@ pub struct TokenSet {
     pub refresh_token_expiry: Option<Timestamp>,
     /// The granted scopes, if the response has them.
     pub scope: Option<String>,
+    /// The account, if the config's paths of it lead into this response.
+    pub identity: Option<Identity>,
+    /// OpenID Connect Core 1.0 §2, if the config reads the identity from it.
+    pub id_token: Option<Secret>,
     /// The values at the config's `metadata_paths`, by path.
     pub metadata: Map<String, Value>,
 }
@@ -130,6 +136,15 @@ impl<'a> Response<'a> {
         if self.is_success(config) { Ok(()) } else { Err(self.error(config)) }
     }
 
+    /// Returns the JSON of an API's answer.
+    pub(crate) fn json(&self) -> Result<Value, TokenError> {
+        match self.status {
+            200..300 => json::parse(&self.body).ok_or(TokenError::Unreadable),
+            401 => Err(TokenError::Unauthorized),
+            status => Err(temporary_error(status).unwrap_or(TokenError::Unreadable)),
+        }
+    }
+
     fn is_success<T>(&self, config: &IntegrationOauthConfig<T>) -> bool {
         (200..300).contains(&self.status) && self.standard_code(config).is_none()
     }
@@ -182,9 +197,8 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
     let end_of = |seconds: i64| after(now, seconds);
     let expiry = expires_in.and_then(end_of);
     let token_type = fields.text("token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| "Bearer".to_owned());
-    let metadata = |path: &String| {
-        value_at(response, path).filter(|value| is_plain(value)).map(|value| (path.clone(), value.clone()))
-    };
+    let own_identity =
+        config.identity.as_ref().filter(|rule| rule.request.is_none() && config.id_token_issuer().is_none());
     Ok(TokenSet {
         access_token,
         token_type,
@@ -193,11 +207,38 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
         expiry,
         refresh_token_expiry: refresh_token_expires_in.and_then(end_of),
         scope: fields.scope(),
-        metadata: config.metadata_paths.iter().filter_map(metadata).collect(),
+        identity: own_identity.and_then(|rule| Identity::read(response, &rule.id, rule.label.as_ref())),
+        // A malformed one must not cost the tokens.
+        id_token: config.id_token_issuer().and_then(|_| fields.secret("id_token", MAX_ID_TOKEN_BYTES).ok().flatten()),
+        metadata: plain_values(response, &config.metadata_paths),
     })
 }
 
+/// Returns the values at the paths, by path. Skips those that could hold a token.
+pub(crate) fn plain_values(answer: &Value, paths: &[String]) -> Map<String, Value> {
+    let plain = |path: &String| {
+        value_at(answer, path).filter(|value| is_plain(value)).map(|value| (path.clone(), value.clone()))
+    };
+    paths.iter().filter_map(plain).collect()
+}
+
 impl TokenSet {
+    /// Adds what only the answer before had. The access token and its lifetime are of this answer.
+    #[must_use]
+    pub(crate) fn after(self, first: Self) -> Self {
+        let mut metadata = first.metadata;
+        metadata.extend(self.metadata);
+        Self {
+            refresh_token: self.refresh_token.or(first.refresh_token),
+            refresh_token_expiry: self.refresh_token_expiry.or(first.refresh_token_expiry),
+            scope: self.scope.or(first.scope),
+            identity: self.identity.or(first.identity),
+            id_token: self.id_token.or(first.id_token),
+            metadata,
+            ..self
+        }
+    }
+
     /// Sets a lifetime in seconds if the response had none.
     #[must_use]
     pub(crate) fn or_lifetime(self, seconds: Option<i64>, now: Timestamp) -> Self {

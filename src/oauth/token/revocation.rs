@@ -46,7 +46,7 @@ pub(crate) fn revocation_request(
     let Revocation { token, hint, issued_at, scope } = *revocation;
     let url = issuer_endpoint(config, url, issued_at)?;
     let placeholders =
-        Placeholders { variables: &issued_at.variables, scope, redirect_url: &config.redirect_url, nonce };
+        Placeholders { variables: &issued_at.variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
     let mut parts = Parts::new(config, RequestKind::Token, url, placeholders);
     parts.method = Method::Post;
     parts.add("token", token.expose());

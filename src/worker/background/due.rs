@@ -83,7 +83,7 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     let subject = message.subject.as_str();
     let key = ConnectionKey::parse_due(subject).map_err(StoreError::unreadable(subject))?;
     let work = if let Ok(DueRevocation { login_id, .. }) = serde_json::from_slice(&message.payload) {
-        Work::Revoke { actor: SCHEDULE_ACTOR.to_owned(), login_id, keep_grant: false }
+        Work::Revoke { actor: SCHEDULE_ACTOR.to_owned(), login_id, keep_grant: false, even_if_shared: false }
     } else {
         let due: Due = serde_json::from_slice(&message.payload).map_err(StoreError::unreadable(subject))?;
         Work::Refresh { actor: None, sequence: due.sequence, slot_reserved: due.slot_reserved }

@@ -42,11 +42,9 @@ async fn take_all(context: &Arc<Context>, receiver: &Arc<Receiver>, puller: &Pul
         async move { deliver(&context, &receiver, &message).await }
     };
     loop {
-        let done = match puller.begin(async |limit| queue::pull(nats, &consumer, limit, PULL_EXPIRES).await).await {
-            Ok(begun) => puller.hand_over(begun, handle).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
+        if let Err(error) =
+            puller.pull(async |limit| queue::pull(nats, &consumer, limit, PULL_EXPIRES).await, handle).await
+        {
             return error;
         }
     }

@@ -10,6 +10,7 @@
 //!   the step before or the step itself says.
 //! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
+mod owner;
 mod refusal;
 
 use async_nats::jetstream::message::StreamMessage;
@@ -17,10 +18,11 @@ use fail::fail_point;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use self::owner::Owned;
 use self::refusal::Refusal;
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
-use crate::connection::{Status, StoredConnection};
+use crate::connection::{GrantFacts, Identity, Status, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::IntegrationOauthConfig;
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
@@ -91,7 +93,7 @@ pub(in crate::worker) async fn run(
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
     let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    exchange.run(callback.query).await.map(|reply| hide_tokens(reply, &scopes))
+    exchange.run(&state, callback.query).await.map(|reply| hide_tokens(reply, &scopes))
 }
 
 /// Removes the tokens that these scopes don't show.
@@ -155,10 +157,12 @@ struct CodeToSend {
     verifier: Option<Secret>,
     /// Parameters of the callback that the config selects for the connection's metadata.
     metadata: Map<String, Value>,
+    /// The account that the login has to be of.
+    required_owner: Option<Identity>,
 }
 
 impl Exchange<'_> {
-    async fn run(&self, query: &Secret) -> Result<WorkerReply, StoreError> {
+    async fn run(&self, state: &Secret, query: &Secret) -> Result<WorkerReply, StoreError> {
         // 1. Check the callback against the login and the config. Durable: nothing new, except the event of the record to
         //    replace if a crash left it out. A crash after this: the next worker finds the login pending and starts over.
         let checked = match self.check(query).await? {
@@ -186,17 +190,23 @@ impl Exchange<'_> {
         }
         fail_point!("exchange_2_login_consumed");
         self.job.lease.check()?;
-        let code = match checked {
+        let mut code = match checked {
             Ok(code) => code,
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
 
-        // 3. Send the code. Durable: nothing here; at the provider the code is spent and tokens exist. A crash after
-        //    this: as after step 2. The tokens are lost, and the person logs in again.
+        // 3. Send the code, and ask for the account and further facts. Durable: nothing here; at the provider the code is
+        //    spent and tokens exist. A crash after this: as after step 2. The tokens are lost, and the person logs in again.
+        let required_owner = code.required_owner.take();
         let issued = match self.send_code(&code).await {
-            Ok(tokens) => self.issued(tokens, *code),
+            Ok(tokens) => self.issued(self.add_facts(&code.config, state, tokens).await, *code),
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
+        if let Some(required) = required_owner
+            && let Some(refusal) = self.refuse_other_owner(&required, &issued).await
+        {
+            return fail(self.context, self.job, &refusal).await;
+        }
         fail_point!("exchange_3_code_sent");
 
         // 4. Write the record. Durable: the connection; subscribers receive it. A crash after this: the next worker
@@ -207,9 +217,9 @@ impl Exchange<'_> {
         };
         fail_point!("exchange_4_record_written");
 
-        // 5. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
-        //    or after it: as after step 4; a repeated write has no effect. The caller receives its answer only after
-        //    this step.
+        // 5. Apply the record: a replaced grant of another account is revoked; then KV, event, schedule (the steps of
+        //    `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
+        //    effect. The caller receives its answer only after this step.
         let reply = apply_connected(self.context, self.job, self.key, &record).await?;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
@@ -242,7 +252,8 @@ impl Exchange<'_> {
         // Open the verifier before the login is consumed, so that a key that is missing for a moment costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
         let verifier = sealed.map(|sealed| store.open_verifier(self.state_hash, sealed)).transpose()?;
-        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, metadata: response.metadata })))
+        let (required_owner, metadata) = (self.required_owner(&config)?, response.metadata);
+        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, metadata, required_owner })))
     }
 
     fn was_started_with(&self, config: &IntegrationOauthConfig) -> bool {
@@ -250,7 +261,7 @@ impl Exchange<'_> {
     }
 
     async fn send_code(&self, code: &CodeToSend) -> Result<token::TokenSet, Refusal> {
-        let CodeToSend { config, code, verifier, metadata: _ } = code;
+        let CodeToSend { config, code, verifier, metadata: _, required_owner: _ } = code;
         let variables = &self.login.issued_at.variables;
         let scope = self.login.scope.clone().unwrap_or_else(|| config.scope_text(&config.scopes()));
         let (verifier, scope) = (verifier.as_ref(), scope.as_str());
@@ -269,15 +280,16 @@ impl Exchange<'_> {
         Err(refusal.suspect(self.context, config, Suspect::of_answer(&error)).await)
     }
 
-    fn issued(&self, mut tokens: token::TokenSet, code: CodeToSend) -> StoredConnection {
+    fn issued(&self, owned: Owned, code: CodeToSend) -> StoredConnection {
+        let Owned { mut tokens, facts_missing, upgrade_missing } = owned;
         tokens.metadata.extend(code.metadata);
         let (subject, issued_at, login_id) = (self.key.subject(), self.login.issued_at.clone(), self.job.id.clone());
         let rules = self.context.refresh_rules(Some(&code.config));
         let requested_scope = self.login.scope.clone().filter(|_| tokens.scope.is_none());
         let grant = NewGrant { subject, issued_at, login_id };
-        let mut stored = lifecycle::connected(grant, tokens, self.context.clock.now(), &rules);
-        stored.grant.requested_scope = requested_scope;
-        stored
+        let mut new = lifecycle::connected(grant, tokens, self.context.clock.now(), &rules);
+        new.grant = GrantFacts { requested_scope, facts_missing, upgrade_missing, ..new.grant };
+        new
     }
 
     /// Writes the record in place of the record found at the start. If a refresh has replaced that one meanwhile, replaces
@@ -331,6 +343,7 @@ async fn apply_connected(
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<WorkerReply, StoreError> {
+    owner::revoke_replaced(context, job, key, record).await?;
     let connection = apply::apply_record(context, job, key, record, CONNECTED).await?;
     apply::reply_with(&connection)
 }

@@ -32,6 +32,8 @@ pub(in crate::worker) struct Deletion<'a> {
     pub(in crate::worker) login_id: &'a str,
     /// True to leave the grant at the provider alone.
     pub(in crate::worker) keep_grant: bool,
+    /// True to revoke the grant also if another connection shares it.
+    pub(in crate::worker) even_if_shared: bool,
 }
 
 pub(in crate::worker) async fn run(
@@ -46,7 +48,7 @@ pub(in crate::worker) async fn run(
         let found = find(context, job, &key, deletion.login_id).await?;
         fail_point!("revoke_1_connection_found");
         let deleted = match found {
-            Found::OutcomeStored { tombstone, reason } => {
+            Found::Settled { tombstone, reason } => {
                 let event = event_of(deletion, &reason);
                 return Revocation { context, job, key: &key, deletion }.apply(&tombstone, event).await;
             }
@@ -58,7 +60,10 @@ pub(in crate::worker) async fn run(
                 // 2. Write the tombstone, with the tokens. Durable: the connection is deleted; subscribers receive it. A
                 //    crash after this: the next worker finds the tombstone and continues with step 3. If this command is
                 //    lost, the repair pass does the same.
-                let tokens = WaitingRevocation::of(&stored, context.clock.now());
+                let mut tokens = context.store.tokens_to_revoke(&stored, context.clock.now());
+                if deletion.even_if_shared {
+                    tokens.marks.clear();
+                }
                 let waiting = tokens.clone().kept();
                 let waiting = Some(&waiting).filter(|waiting| waiting.has_token() && !deletion.keep_grant);
                 let first = if deletion.keep_grant { RevocationOutcome::NotWanted } else { RevocationOutcome::Unknown };
@@ -92,6 +97,12 @@ impl Revocation<'_> {
         // grants of a person when one of them is revoked.
         job.lease.check()?;
 
+        if tokens.as_ref().is_some_and(|tokens| !tokens.marks.is_empty()) {
+            // Of two connections that share a grant and are deleted at once, each must find the other's entry gone: otherwise
+            // neither deletion revokes it.
+            context.store.delete_connection(key, tombstone.sequence).await?;
+        }
+
         // 3. Ask the provider to revoke the tokens. Durable: nothing here; at the provider they are revoked. A crash
         //    after this: as after step 2. The provider is asked once more.
         let RevocationResult { outcome, answer } = match &tokens {
@@ -106,7 +117,7 @@ impl Revocation<'_> {
         //    without tokens and with the outcome. A crash after this: the next worker finds it and continues with step 5.
         let (outcome, waiting) = self.remaining(outcome, tokens);
         let event = EventDetails { provider: answer.as_ref(), ..event_of(deletion, outcome.as_str()) };
-        let Some(tombstone) = self.store_outcome(tombstone, event, waiting.as_ref()).await? else {
+        let Some(tombstone) = self.settle(tombstone, event, waiting.as_ref()).await? else {
             return self.replaced(event).await;
         };
         fail_point!("revoke_4_outcome_stored");
@@ -154,7 +165,7 @@ impl Revocation<'_> {
 
     /// Makes the tombstone hold the tokens of a later try, or none. Returns the newest tombstone, or `None` if a login has
     /// replaced it.
-    async fn store_outcome(
+    async fn settle(
         &self,
         tombstone: StreamMessage,
         event: EventDetails<'_>,
@@ -166,8 +177,8 @@ impl Revocation<'_> {
             return Ok(Some(tombstone));
         }
         let deleted = context.store.connection_of(key, &tombstone)?;
-        let target = Tombstone { name: records::OUTCOME, waiting, event: Some(event), replaces: Some(&tombstone) };
-        Ok(match apply::write_tombstone(context, job, key, deleted, target).await? {
+        let settled = Tombstone { name: records::OUTCOME, waiting, event: Some(event), replaces: Some(&tombstone) };
+        Ok(match apply::write_tombstone(context, job, key, deleted, settled).await? {
             Recorded::Newest(tombstone) => Some(tombstone),
             Recorded::Superseded => None,
         })
@@ -205,7 +216,7 @@ enum Found {
     },
     Deleted(Box<Deleted>),
     /// This command's tombstone, with the outcome.
-    OutcomeStored {
+    Settled {
         tombstone: StreamMessage,
         reason: String,
     },
@@ -225,16 +236,16 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
         if is_own || header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str() {
             let deleted = context.store.connection_of(key, record)?;
             if !is_own {
-                left_out::of_record(context, job, key, record).await?;
+                left_out::of_deletion(context, job, key, record).await?;
             } else if let Some(reason) = outcome_of(context, key, record)? {
-                return Ok(Found::OutcomeStored { tombstone: record.clone(), reason });
+                return Ok(Found::Settled { tombstone: record.clone(), reason });
             }
             let mut tokens =
                 context.store.waiting_revocation(key, record)?.filter(|_| is_own || is_this_login(&deleted));
             if tokens.is_none() {
                 // A token too large for the tombstone, or a tombstone of a release that left the tokens in KV.
                 let stored = context.store.stored_connection(key).await?.filter(is_this_login);
-                tokens = stored.map(|stored| WaitingRevocation::of(&stored, apply::time_of(record)));
+                tokens = stored.map(|stored| context.store.tokens_to_revoke(&stored, apply::time_of(record)));
             }
             if is_own || tokens.is_some() {
                 return Ok(Found::Deleted(Box::new(Deleted { tombstone: record.clone(), tokens })));

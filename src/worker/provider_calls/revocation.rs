@@ -31,6 +31,8 @@ pub(crate) enum RevocationOutcome {
     /// The config has another token endpoint or client than the tokens were issued for.
     ConfigChanged,
     NoRevocationUrl,
+    /// Another connection shares the grant.
+    Shared,
     /// The caller wants to keep the grant.
     NotWanted,
     /// All tries failed until `revoke.give_up_after`.
@@ -67,6 +69,7 @@ impl RevocationOutcome {
             Self::ConfigUnreadable => "config_unreadable",
             Self::ConfigChanged => "config_changed",
             Self::NoRevocationUrl => "no_revocation_url",
+            Self::Shared => "shared",
             Self::NotWanted => "grant_kept",
             Self::GivenUp => "revocation_given_up",
             Self::Unknown => "revocation_unknown",
@@ -107,6 +110,7 @@ impl RevocationOutcome {
             | Self::Refused
             | Self::NoToken
             | Self::NoRevocationUrl
+            | Self::Shared
             | Self::NotWanted
             | Self::GivenUp
             | Self::Unknown => false,
@@ -133,6 +137,10 @@ impl ProviderCalls<'_> {
             }
         };
         let scope = &config.scope_text(&config.scopes());
+        let (store, marks) = (&self.context.store, &tokens.marks);
+        if config.revocation_url.is_some() && store.shares_grant(key, &issued_at.client_id, marks).await? {
+            return Ok(RevocationOutcome::Shared.into());
+        }
         let mut result = RevocationResult::from(RevocationOutcome::NoToken);
         if let Some(token) = refresh_token {
             let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at, scope };

@@ -73,7 +73,7 @@ pub(super) async fn refresh(
 pub(super) struct Deletion {
     integration_id: Integration,
     connection_id: ConnectionName,
-    /// False to leave the grant at the provider alone.
+    /// False to leave the grant at the provider alone, true to revoke it also if another connection shares it.
     #[serde(default)]
     revoke: Option<bool>,
 }
@@ -85,8 +85,11 @@ pub(super) async fn delete(
 ) -> Result<Value, CallError> {
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
     let stored = context.store.stored_connection(&key).await?.ok_or_else(no_connection)?;
-    let keep_grant = revoke == Some(false);
-    let work = || Work::Revoke { actor: checked.caller.actor.clone(), login_id: stored.login_id.clone(), keep_grant };
+    let (keep_grant, even_if_shared) = (revoke == Some(false), revoke == Some(true));
+    let work = || {
+        let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
+        Work::Revoke { actor, login_id, keep_grant, even_if_shared }
+    };
     send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
 }
 

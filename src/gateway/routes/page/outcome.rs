@@ -14,12 +14,10 @@ const FOR_ADMINS: &str = "Connect again. If that fails too, show this page to th
 /// The result of a login.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::gateway) enum Outcome<'a> {
-    Connected,
+    /// With the label of the account at the provider, if it is known.
+    Connected(Option<&'a str>),
     /// Both texts as the JSON answer has them.
-    Failed {
-        error: &'a str,
-        hint: Option<&'a str>,
-    },
+    Failed { error: &'a str, hint: Option<&'a str> },
 }
 
 /// The page that the person came from.
@@ -52,15 +50,18 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, targe
     let origin = target.and_then(|target| target.return_to.as_deref()).and_then(Origin::of);
     let integration = target.map(|target| target.integration_id.as_str());
     let (mark, title, text) = match outcome {
-        Outcome::Connected => {
-            (Mark::Tick, format!("{} is connected", integration.unwrap_or("The account")), "You can close this window.")
+        Outcome::Connected(label) => {
+            let name = integration.unwrap_or("The account");
+            let title =
+                label.map_or_else(|| format!("{name} is connected"), |it| format!("{name} is connected as {it}"));
+            (Mark::Tick, title, "You can close this window.")
         }
         Outcome::Failed { hint: Some(_), .. } => (Mark::Warning, failure_title(status, integration), FOR_ADMINS),
         Outcome::Failed { hint: None, .. } => (Mark::Warning, failure_title(status, integration), advice(status)),
     };
     let title = escape(&title);
     let detail = match outcome {
-        Outcome::Connected => String::new(),
+        Outcome::Connected(_) => String::new(),
         Outcome::Failed { error, hint } => {
             let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
             format!("<p class=\"detail\">{}</p>\n", escape(&format!("{error}{hint}")))
@@ -107,7 +108,7 @@ fn advice(status: StatusCode) -> &'static str {
 
 fn attributes(outcome: &Outcome<'_>, target: &LoginTarget, origin: &Origin) -> String {
     let (status, error) = match outcome {
-        Outcome::Connected => ("connected", None),
+        Outcome::Connected(_) => ("connected", None),
         Outcome::Failed { error, hint: _ } => ("error", Some(*error)),
     };
     let mut message = json!({

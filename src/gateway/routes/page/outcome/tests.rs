@@ -19,7 +19,7 @@ async fn shown(status: u16, outcome: Outcome<'_>, target: Option<&LoginTarget>) 
 
 #[tokio::test]
 async fn b9_without_return_to_there_is_no_script() {
-    let (policy, html) = shown(200, Outcome::Connected, Some(&target(None))).await;
+    let (policy, html) = shown(200, Outcome::Connected(None), Some(&target(None))).await;
     assert!(html.contains("<h1>slack is connected</h1>") && html.contains("You can close this window"));
     assert!(!html.contains("<script") && !policy.contains("script-src") && !html.contains("data-message"));
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"));
@@ -29,7 +29,7 @@ async fn b9_without_return_to_there_is_no_script() {
 #[tokio::test]
 async fn b9_the_message_goes_to_the_exact_origin() {
     let target = target(Some("https://app.example.com:8443/done?x=1&y=\"2\"#here"));
-    let (policy, html) = shown(200, Outcome::Connected, Some(&target)).await;
+    let (policy, html) = shown(200, Outcome::Connected(None), Some(&target)).await;
     assert!(policy.contains("script-src 'sha256-"));
     assert!(html.contains(r#"data-origin="https://app.example.com:8443""#));
     assert!(html.contains(r#"href="https://app.example.com:8443/done?x=1&amp;y=%222%22#here""#));
@@ -56,7 +56,7 @@ async fn b6_the_providers_text_is_escaped_everywhere() {
 async fn b8_unsafe_return_links_are_dropped() {
     for odd in ["//x.example", "\\\\x.example", "javascript:alert(1)", "https://a@x.example/", "data:text/html,x", "x"]
     {
-        let (_, html) = shown(200, Outcome::Connected, Some(&target(Some(odd)))).await;
+        let (_, html) = shown(200, Outcome::Connected(None), Some(&target(Some(odd)))).await;
         assert!(!html.contains("href=") && !html.contains("<script"), "{odd}");
     }
 }

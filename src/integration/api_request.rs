@@ -1,0 +1,117 @@
+//! Requests to a provider's API that follow a login: `upgrade`, `identity` and `metadata_request`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{ConfigError, IntegrationOauthConfig, Method, Paths, expand};
+
+/// A request that carries the new access token, by default as `Authorization: Bearer`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ApiRequest {
+    /// May contain `${variable}`s.
+    pub url: String,
+    #[serde(default = "get")]
+    pub method: Method,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Query of a GET, form of a POST.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, String>,
+    /// JSON body of a POST.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Map<String, Value>>,
+    /// Parameter for the access token, for APIs that read it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_param: Option<String>,
+}
+
+fn get() -> Method {
+    Method::Get
+}
+
+/// Where the identity of a connection's owner is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct IdentityRule {
+    /// Without a request, the paths are those of the `id_token`'s claims if an issuer is expected, else of the token answer.
+    #[serde(flatten)]
+    pub request: Option<ApiRequest>,
+    /// Expected `iss` of the `id_token`; the config's `issuer` when absent. `{claim}` stands for a claim of the same token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The provider's unchanging id of the account.
+    pub id: Paths,
+    /// A name for people, such as an e-mail address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<Paths>,
+}
+
+/// A request for facts that only an API call returns, such as the ids of tenants.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MetadataRequest {
+    #[serde(flatten)]
+    pub request: ApiRequest,
+    /// Dot paths of the values in the answer that become metadata.
+    pub paths: Vec<String>,
+}
+
+/// The requests that follow a login, as the config had them at that login. A connection keeps them, so that a later config
+/// cannot send its access token elsewhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginRequests {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) upgrade: Option<ApiRequest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) identity: Option<IdentityRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metadata: Option<MetadataRequest>,
+}
+
+impl LoginRequests {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl<T> IntegrationOauthConfig<T> {
+    /// Returns the requests that follow a login with these variables.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub(super) fn login_requests(&self, values: &BTreeMap<String, String>) -> Result<LoginRequests, ConfigError> {
+        let filled = |request: &ApiRequest| {
+            let url = expand(&request.url, &self.variables, values)?;
+            Ok(ApiRequest { url, ..request.clone() })
+        };
+        let identity = self.identity.as_ref().map(|rule| {
+            let request = rule.request.as_ref().map(filled).transpose()?;
+            Ok(IdentityRule { request, ..rule.clone() })
+        });
+        let metadata = self
+            .metadata_request
+            .as_ref()
+            .map(|rule| Ok(MetadataRequest { request: filled(&rule.request)?, ..rule.clone() }));
+        Ok(LoginRequests {
+            upgrade: self.upgrade.as_ref().map(filled).transpose()?,
+            identity: identity.transpose()?,
+            metadata: metadata.transpose()?,
+        })
+    }
+
+    /// Returns the expected issuer of the ID token that says whose account a connection is; `None` if no ID token does.
+    pub(crate) fn id_token_issuer(&self) -> Option<&str> {
+        let rule = self.identity.as_ref().filter(|rule| rule.request.is_none())?;
+        rule.issuer.as_deref().or(self.issuer.as_deref())
+    }
+}
+
+/// Which logins may replace a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reconnect {
+    #[default]
+    Any,
+    /// Only logins of the same identity.
+    SameIdentity,
+}

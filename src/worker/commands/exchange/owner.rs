@@ -1,0 +1,164 @@
+//! Whose account a login connects, and what follows for the grant that it replaces.
+
+use std::collections::BTreeMap;
+
+use async_nats::jetstream::message::StreamMessage;
+use tracing::{info, warn};
+
+use super::{ACTOR, Exchange, Refusal};
+use crate::connection::{Identity, Status, StoredConnection};
+use crate::event::{Event, EventKind};
+use crate::integration::{IntegrationOauthConfig, Reconnect};
+use crate::login;
+use crate::oauth::ProviderAnswer;
+use crate::oauth::id_token::{self, Expected};
+use crate::oauth::token::TokenSet;
+use crate::secret::Secret;
+use crate::store::StoreError;
+use crate::subject::ConnectionKey;
+use crate::worker::context::Context;
+use crate::worker::job::Job;
+use crate::worker::provider_calls::facts::{ApiAccess, Facts, Missing};
+use crate::worker::rpc::status::Failure;
+
+const IDENTITY: &str = "identity";
+
+impl Exchange<'_> {
+    /// Adds to new tokens what the provider's API says about them, and reports what is missing. Never fails: the code is spent,
+    /// so an error would cost the tokens.
+    pub(super) async fn add_facts(&self, config: &IntegrationOauthConfig, state: &Secret, tokens: TokenSet) -> Owned {
+        let issued_at = &self.login.issued_at;
+        let (mut tokens, upgrade_missing) = self.upgrade(config, tokens).await;
+        let calls = self.job.provider_calls(self.context);
+        let Facts { identity, metadata, mut missing } =
+            calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
+        let facts_missing = !missing.is_empty();
+        if let Some(issuer) = config.id_token_issuer() {
+            let (nonce, now) = (login::nonce_of(state), self.context.clock.now());
+            let expected = Expected { issuer, client_id: &config.client_id, nonce: &nonce, now };
+            tokens.identity = tokens.id_token.take().and_then(|token| owner_in(&token, &expected, config));
+        }
+        tokens.identity = tokens.identity.take().or(identity);
+        tokens.metadata.extend(metadata);
+        if config.identity.is_some() && tokens.identity.is_none() && missing.iter().all(|it| it.field != IDENTITY) {
+            missing.insert(0, Missing { field: IDENTITY, answer: None });
+        }
+        if let Some(Missing { field, answer }) = missing.first() {
+            self.report(EventKind::FactsMissing, field, answer.as_ref()).await;
+        }
+        Owned { tokens, facts_missing, upgrade_missing }
+    }
+
+    /// Exchanges the new access token for a long-lived one, if the config says so. Also returns true if that has to be tried
+    /// again.
+    async fn upgrade(&self, config: &IntegrationOauthConfig, tokens: TokenSet) -> (TokenSet, bool) {
+        let issued_at = &self.login.issued_at;
+        let Some(request) = &issued_at.requests.upgrade else { return (tokens, false) };
+        let calls = self.job.provider_calls(self.context);
+        match calls.upgrade(request, access(config, &issued_at.variables, &tokens)).await {
+            Ok(upgraded) => (upgraded.after(tokens), false),
+            Err(error) => {
+                self.report(EventKind::UpgradeFailed, error.reason(), error.answer()).await;
+                (tokens, true)
+            }
+        }
+    }
+
+    async fn report(&self, kind: EventKind, reason: &str, provider: Option<&ProviderAnswer>) {
+        warn!(event = kind.as_str(), reason, "the connection lacks something that the provider did not answer");
+        let mut event = Event::about(&self.job.subject, kind, ACTOR, self.context.clock.now());
+        (event.reason, event.provider) = (Some(reason), provider);
+        if let Err(error) = self.job.publish_event(self.context, &event).await {
+            warn!("cannot publish the event {}: {error}", kind.as_str());
+        }
+    }
+
+    /// Returns the account of the connection that the login replaces, if the login has to be of the same one.
+    pub(super) fn required_owner(&self, config: &IntegrationOauthConfig) -> Result<Option<Identity>, StoreError> {
+        let Some(record) = self.replaces.as_ref().filter(|_| config.reconnect == Reconnect::SameIdentity) else {
+            return Ok(None);
+        };
+        match self.context.store.connection_of(self.key, record) {
+            Ok(old) => Ok(old.connection.identity),
+            Err(error) if error.is_junk() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses a login as another account than the required one. The old connection stays.
+    pub(super) async fn refuse_other_owner(&self, required: &Identity, issued: &StoredConnection) -> Option<Refusal> {
+        let refusal = |reason, text| Some(Refusal::new(Failure::BadRequest, reason, text));
+        let Some(identity) = &issued.connection.identity else {
+            // Nothing is revoked: it may be the grant of the connection that stays.
+            return refusal("identity_unknown", "the provider did not say whose account this is; log in again");
+        };
+        if identity.id == required.id {
+            return None;
+        }
+        let tokens = self.context.store.tokens_to_revoke(issued, self.context.clock.now());
+        match self.job.provider_calls(self.context).revoke_unstored(self.key, &tokens).await {
+            Ok(result) => info!(outcome = result.outcome.as_str(), "a login as another account: revoked its tokens"),
+            Err(error) => warn!("a login as another account: cannot revoke its tokens: {error}"),
+        }
+        let text = "identity_mismatch: the connection belongs to another account at the provider; log in as that account, or \
+                    delete the connection first";
+        refusal("identity_mismatch", text)
+    }
+}
+
+fn access<'a>(
+    config: &'a IntegrationOauthConfig,
+    variables: &'a BTreeMap<String, String>,
+    tokens: &'a TokenSet,
+) -> ApiAccess<'a> {
+    let (access_token, scope) = (&tokens.access_token, tokens.scope.as_deref().unwrap_or_default());
+    ApiAccess { config, variables, access_token, scope }
+}
+
+/// Tokens with all that is known of their owner.
+pub(super) struct Owned {
+    pub(super) tokens: TokenSet,
+    pub(super) facts_missing: bool,
+    pub(super) upgrade_missing: bool,
+}
+
+fn owner_in(token: &Secret, expected: &Expected<'_>, config: &IntegrationOauthConfig) -> Option<Identity> {
+    let rule = config.identity.as_ref()?;
+    match id_token::claims(token, expected) {
+        Ok(claims) => Identity::read(&claims, &rule.id, rule.label.as_ref()),
+        Err(error) => {
+            warn!("cannot use the ID token: {error}");
+            None
+        }
+    }
+}
+
+/// Asks the provider to revoke the grant that a login's record has replaced, where that cannot end the new one: if it was of
+/// another account, or if each login is a grant of its own. The bucket's entry has the old tokens until the record is applied,
+/// so after a crash the next worker does the same.
+pub(super) async fn revoke_replaced(
+    context: &Context,
+    job: &Job,
+    key: &ConnectionKey,
+    record: &StreamMessage,
+) -> Result<(), StoreError> {
+    let new = context.store.connection_of(key, record)?;
+    let Some(identity) = &new.connection.identity else { return Ok(()) };
+    let Some(old) = context.store.stored_connection(key).await? else { return Ok(()) };
+    let Some(owner) = &old.connection.identity else { return Ok(()) };
+    if old.connection.sequence >= new.connection.sequence || old.login_id == new.login_id {
+        return Ok(());
+    }
+    let is_same = identity.id == owner.id;
+    let has_own_grants = context.store.config(&key.integration).await?.is_some_and(|config| config.revoke_replaced);
+    if (is_same && !has_own_grants) || old.connection.status == Status::Revoked {
+        return Ok(());
+    }
+    job.lease.check()?;
+    let tokens = context.store.tokens_to_revoke(&old, context.clock.now());
+    let outcome = job.provider_calls(context).revoke(key, &tokens).await?.outcome;
+    info!(outcome = outcome.as_str(), "asked the provider to revoke the grant that a login has replaced");
+    let mut event = Event::about(&job.subject, EventKind::GrantReplaced, ACTOR, context.clock.now());
+    event.reason = Some(outcome.as_str());
+    job.publish_event(context, &event).await
+}

@@ -1,0 +1,137 @@
+//! Requests to the provider's API with a new access token: whose account the connection is, facts that the token answer lacks,
+//! and tokens that replace the new ones.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{NoTokens, ProviderCalls};
+use crate::connection::StoredConnection;
+use crate::integration::{ApiRequest, IntegrationOauthConfig, IssuedAt, LoginRequests, Placeholders};
+use crate::oauth::token::{RequestError, Response, TokenError, TokenSet, plain_values};
+use crate::oauth::{Identity, ProviderAnswer, api_request};
+use crate::secret::Secret;
+use crate::system;
+
+/// Longest time for identity and metadata together. They only add to a connection that works without them.
+const FACTS_TIME: Duration = Duration::from_secs(5);
+
+/// The connection for which a request is made.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct ApiAccess<'a> {
+    pub(in crate::worker) config: &'a IntegrationOauthConfig,
+    pub(in crate::worker) variables: &'a BTreeMap<String, String>,
+    pub(in crate::worker) access_token: &'a Secret,
+    pub(in crate::worker) scope: &'a str,
+}
+
+/// Answers to the requests of a login.
+#[derive(Debug, Default)]
+pub(in crate::worker) struct Facts {
+    pub(in crate::worker) identity: Option<Identity>,
+    pub(in crate::worker) metadata: Map<String, Value>,
+    pub(in crate::worker) missing: Vec<Missing>,
+}
+
+/// A request that brought nothing.
+#[derive(Debug)]
+pub(in crate::worker) struct Missing {
+    /// The config's field.
+    pub(in crate::worker) field: &'static str,
+    pub(in crate::worker) answer: Option<ProviderAnswer>,
+}
+
+impl ProviderCalls<'_> {
+    /// Asks for identity and metadata at once, as the config at the login says. A failure costs only its own facts.
+    pub(in crate::worker) async fn facts(&self, requests: &LoginRequests, access: ApiAccess<'_>) -> Facts {
+        let mut facts = Facts::default();
+        let identity = async {
+            let (rule, request) =
+                requests.identity.as_ref().and_then(|rule| rule.request.as_ref().map(|it| (rule, it)))?;
+            let answer = self.answer(request, access).await;
+            let read = |answer: Value| Identity::read(&answer, &rule.id, rule.label.as_ref());
+            Some(answer.and_then(|answer| read(answer).ok_or(None)))
+        };
+        let metadata = async {
+            let rule = requests.metadata.as_ref()?;
+            Some(self.answer(&rule.request, access).await.map(|answer| plain_values(&answer, &rule.paths)))
+        };
+        let (identity, metadata) = tokio::join!(identity, metadata);
+        match identity {
+            Some(Ok(identity)) => facts.identity = Some(identity),
+            Some(Err(answer)) => facts.missing.push(Missing { field: "identity", answer }),
+            None => {}
+        }
+        match metadata {
+            Some(Ok(metadata)) => facts.metadata = metadata,
+            Some(Err(answer)) => facts.missing.push(Missing { field: "metadata_request", answer }),
+            None => {}
+        }
+        facts
+    }
+
+    /// Asks again for what an earlier request did not return. Adds it to the connection.
+    pub(in crate::worker) async fn with_missing_facts(
+        &self,
+        config: &IntegrationOauthConfig,
+        mut stored: StoredConnection,
+    ) -> StoredConnection {
+        let Some(access_token) = stored.connection.access_token.clone().filter(|_| stored.grant.facts_missing) else {
+            return stored;
+        };
+        let IssuedAt { variables, requests, .. } = &stored.issued_at;
+        let scope = stored.connection.scope.as_deref().unwrap_or_default();
+        let access = ApiAccess { config, variables, access_token: &access_token, scope };
+        let Facts { identity, metadata, missing } = self.facts(requests, access).await;
+        stored.connection.identity = stored.connection.identity.or(identity);
+        stored.connection.metadata.extend(metadata);
+        stored.grant.facts_missing = !missing.is_empty();
+        stored
+    }
+
+    /// Exchanges the new access token for another one.
+    pub(in crate::worker) async fn upgrade(
+        &self,
+        request: &ApiRequest,
+        access: ApiAccess<'_>,
+    ) -> Result<TokenSet, NoTokens> {
+        let now = self.context.clock.now();
+        self.api(request, access, |response| response.tokens(access.config, now)).await
+    }
+
+    async fn answer(&self, request: &ApiRequest, access: ApiAccess<'_>) -> Result<Value, Option<ProviderAnswer>> {
+        match timeout(FACTS_TIME, self.api(request, access, |response| response.json())).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                warn!(reason = error.reason(), "a request to the provider's API failed: {error}");
+                Err(error.answer().cloned())
+            }
+            Err(elapsed) => {
+                warn!("a request to the provider's API took too long: {elapsed}");
+                Err(None)
+            }
+        }
+    }
+
+    async fn api<T>(
+        &self,
+        request: &ApiRequest,
+        access: ApiAccess<'_>,
+        judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
+    ) -> Result<T, NoTokens> {
+        let ApiAccess { config, variables, access_token, scope } = access;
+        let more = [
+            ("access_token", access_token.expose()),
+            ("client_id", config.client_id.as_str()),
+            ("client_secret", config.client_secret.expose()),
+        ];
+        let (nonce, redirect_url) = (system::random_id(), config.redirect_url.as_str());
+        let placeholders = Placeholders { variables, scope, redirect_url, nonce: &nonce, more: &more };
+        let request = api_request(request, &config.token_headers, access_token, &placeholders);
+        let request = request.ok_or(NoTokens::Request(RequestError::IssuedElsewhere))?;
+        self.send(config, request, judge).await
+    }
+}
