@@ -8,7 +8,7 @@ mod response;
 use std::pin::pin;
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, Proxy, Response, redirect};
 use url::Url;
 
@@ -112,8 +112,12 @@ impl Client {
                 let body = Body::wrap(Conditional::new(text.expose().to_owned().into(), may_send));
                 builder.header(CONTENT_TYPE, content_type).body(body)
             }
-            // Its secrets are in the head, which leaves as soon as the connection is open.
-            None if may_send() => builder,
+            // Its secrets are in the head, which leaves as soon as the connection is open. Servers may refuse a POST without
+            // a length (RFC 9110 §15.5.12).
+            None if may_send() => match method {
+                Method::Get => builder,
+                Method::Post => builder.header(CONTENT_LENGTH, 0),
+            },
             None => return Err(ProviderError::Protocol(Cause::new(Withheld))),
         };
         for (name, value) in headers {
