@@ -264,7 +264,7 @@ fn marks(flows: &Flows, key: &(String, Vec<u8>)) -> Marks {
         marks.add("key", secret_of(key));
     }
     let received = flows.world.provider.received();
-    for Received { path: _, authorization, headers: _, content_type: _, body: _ } in &received {
+    for Received { method: _, path: _, query: _, authorization, headers: _, content_type: _, body: _ } in &received {
         if let Some(header) = authorization {
             marks.add("authorization", header.trim_start_matches("Basic "));
         }

@@ -33,6 +33,8 @@ mod clocks;
 #[cfg(test)]
 mod diagnosis;
 #[cfg(test)]
+mod dialects;
+#[cfg(test)]
 mod doctor;
 #[cfg(test)]
 mod e2e;

@@ -20,7 +20,10 @@ use tokio::task::JoinSet;
 /// A request to the provider.
 #[derive(Debug, Clone)]
 pub(crate) struct Received {
+    pub(crate) method: String,
     pub(crate) path: String,
+    /// Empty if the URL has none.
+    pub(crate) query: String,
     pub(crate) authorization: Option<String>,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) content_type: String,
@@ -129,10 +132,12 @@ async fn answer(
         request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
     let authorization = headers.get("authorization").cloned();
     let content_type = headers.get("content-type").cloned().unwrap_or_default();
+    let method = request.method().to_string();
     let path = request.uri().path().to_owned();
+    let query = request.uri().query().unwrap_or_default().to_owned();
     let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body = String::from_utf8_lossy(&body).into_owned();
-    let question = Received { path, authorization, headers, content_type, body };
+    let question = Received { method, path, query, authorization, headers, content_type, body };
     let number = {
         let mut received = received.lock().expect("no test panics with the lock");
         received.push(question.clone());

@@ -48,7 +48,7 @@ pub(crate) const MODES: [(&str, u16); 8] = [
 
 /// The provider repeats every value it received and issued, in each kind of invalid answer.
 fn scripted(number: usize, mode: &str, received: &Received) -> Scripted {
-    let Received { path: _, authorization, headers: _, content_type: _, body } = received;
+    let Received { method: _, path: _, query: _, authorization, headers: _, content_type: _, body } = received;
     let all = format!("{body} {} {ACCESS} {REFRESH}", authorization.as_deref().unwrap_or_default());
     match mode {
         _ if is_hook(received) => Scripted::new(if number.is_multiple_of(3) { 500 } else { 204 }, "text/plain", all),

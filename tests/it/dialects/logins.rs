@@ -1,0 +1,52 @@
+//! Forms of logins: the authorization request and the callback.
+
+use serde_json::json;
+
+use super::dialect::{Dialect, Expected, changed, code, connected, hour, renewal, tokens};
+use crate::provider::Scripted;
+
+pub(super) fn all() -> Vec<Dialect> {
+    vec![response_type_and_code(), fragment_route(), form_post(), commas()]
+}
+
+/// The callback has the code under another name, and a fact that the API needs.
+fn response_type_and_code() -> Dialect {
+    let config = json!({
+        "response_type": "auth_code", "code_param": "auth_code", "callback_metadata": ["realmId"],
+    });
+    let callback = json!({ "code": null, "auth_code": "code-1", "realmId": "4620816365" });
+    let outcome = changed(connected(0), &json!({ "metadata": { "realmId": "4620816365" } }));
+    Dialect { callback, ..Dialect::new("code", config) }.authorize(json!({ "response_type": "auth_code" })).login(
+        Expected::form(code(&json!({}))),
+        tokens(0),
+        outcome,
+    )
+}
+
+/// The authorization page is one of a single-page application.
+fn fragment_route() -> Dialect {
+    Dialect {
+        place: "{url}/#/oauth/authorize",
+        ..Dialect::new("route", json!({ "auth_url": "{url}/#/oauth/authorize" }))
+    }
+    .login(Expected::form(code(&json!({}))), tokens(0), connected(0))
+}
+
+/// The browser posts the callback, with the user's name beside the code.
+fn form_post() -> Dialect {
+    let callback = json!({ "user": "{\"name\":{\"firstName\":\"Ada\"}}", "id_token": "e30.e30.e30" });
+    let config = json!({ "response_mode": "form_post", "response_type": "code id_token" });
+    Dialect { callback, is_posted: true, ..Dialect::new("posted", config) }
+        .authorize(json!({ "response_mode": "form_post", "response_type": "code id_token" }))
+        .login(Expected::form(code(&json!({}))), tokens(0), connected(0))
+}
+
+/// Scopes are separated by commas, and are a list in the answer.
+fn commas() -> Dialect {
+    let answer = hour(0, &json!({ "scope": ["read", "write"] }));
+    let outcome = changed(connected(0), &json!({ "scope": "read write" }));
+    Dialect::new("commas", json!({ "scope_separator": ",", "refresh_params": { "scope": "${scope}" } }))
+        .authorize(json!({ "scope": "read,write" }))
+        .login(Expected::form(code(&json!({}))), Scripted::json(200, &answer), outcome)
+        .refresh(Expected::form(renewal(0, &json!({ "scope": "read write" }))), tokens(1), connected(1))
+}
