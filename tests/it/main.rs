@@ -126,6 +126,8 @@ mod mint;
 #[cfg(test)]
 mod nats_cluster;
 #[cfg(test)]
+mod nats_elections;
+#[cfg(test)]
 mod nats_jwt_mode;
 #[cfg(test)]
 mod nats_lost;

@@ -24,11 +24,21 @@ fn free_ports<const N: usize>(from: u16) -> [u16; N] {
     std::array::from_fn(|_| free.next().expect("a free port"))
 }
 
-/// A cluster whose ports begin so many after those of the first test.
-async fn world(offset: u16) -> World {
+/// Ports for clients and for routes, so many after those of the first test.
+pub(crate) fn cluster_ports(offset: u16) -> ([u16; 3], [u16; 3]) {
     // Another run on this machine uses other ports.
     let from = offset + 10_000 + u16::try_from(std::process::id() % 10_000).expect("a small number");
-    let nats = Nats::cluster(free_ports(from), free_ports(from + 100)).await;
+    (free_ports(from), free_ports(from + 100))
+}
+
+/// A cluster whose ports begin so many after those of the first test.
+async fn world(offset: u16) -> World {
+    let (clients, routes) = cluster_ports(offset);
+    started_on(Nats::cluster(clients, routes).await, Provider::generous().await, &[]).await
+}
+
+/// Waits until the cluster has a leader, and starts the program on it.
+pub(crate) async fn started_on(nats: Nats, provider: Provider, more: &[(&str, &str)]) -> World {
     let agreed = async {
         let jetstream = jetstream::new(nats.connect("worker").await);
         while jetstream.query_account().await.is_err() {
@@ -36,8 +46,8 @@ async fn world(offset: u16) -> World {
         }
     };
     timeout(PATIENCE, agreed).await.expect("the cluster agrees on a leader");
-    let tokenbus = Tokenbus::start_on(nats, &[("NATS__REPLICAS", "3")]).await;
-    let world = World { tokenbus, provider: Provider::generous().await };
+    let settings: Vec<_> = more.iter().copied().chain([("NATS__REPLICAS", "3")]).collect();
+    let world = World { tokenbus: Tokenbus::start_on(nats, &settings).await, provider };
     world.tokenbus.configure(&world.config()).await;
     world
 }

@@ -46,19 +46,8 @@ impl Nats {
     pub(crate) async fn edited(edits: &[(&str, &str)], users: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut secrets = generate(folder.path());
-        for user in users {
-            secrets.insert(format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}"));
-        }
-        let files = ["local.conf", "server.conf", "pings.conf", "accounts.conf", "tenants.conf"];
-        let read = |file| std::fs::read_to_string(root().join("nats").join(file)).expect("a shipped file");
-        let mut texts = files.map(read);
-        for (from, to) in edits {
-            assert!(texts.iter().any(|text| text.contains(from)), "no file of nats/ has {from}");
-            texts = texts.map(|text| text.replace(from, to));
-        }
-        for (file, text) in files.iter().zip(texts) {
-            std::fs::write(folder.path().join(file), text).expect("the folder can be written");
-        }
+        secrets.extend(passwords(users));
+        copy_config(folder.path(), edits);
         Self::on(binary(), folder.path().join("local.conf"), secrets, folder).await
     }
 
@@ -84,14 +73,25 @@ impl Nats {
 
     /// A cluster of three, on the ports given for clients and for routes. [`Nats::kill`] kills its first node.
     pub(crate) async fn cluster(clients: [u16; 3], routes: [u16; 3]) -> Self {
+        Self::edited_cluster((clients, routes), &[], &[]).await
+    }
+
+    /// The same with a copy of the configuration, as in [`Nats::edited`].
+    pub(crate) async fn edited_cluster(
+        (clients, routes): ([u16; 3], [u16; 3]),
+        edits: &[(&str, &str)],
+        users: &[&str],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (secrets, server) = (generate(folder.path()), binary());
+        let (mut secrets, server) = (generate(folder.path()), binary());
+        secrets.extend(passwords(users));
+        copy_config(folder.path(), edits);
         let all = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let mut nodes = (1..).zip(clients.into_iter().zip(routes)).map(|(number, (client, route))| {
             let own = folder.path().join(format!("node{number}"));
             std::fs::create_dir(&own).expect("a folder for the node");
             Running::start(Path::new(server), &own.join("log"), |command| {
-                command.envs(&secrets).arg("-c").arg(root().join(format!("nats/cluster/node{number}.conf")));
+                command.envs(&secrets).arg("-c").arg(folder.path().join(format!("cluster/node{number}.conf")));
                 command.args(["-p", &client.to_string(), "--cluster", &format!("nats://127.0.0.1:{route}")]);
                 command.args(["--routes", &all, "-sd"]).arg(own.join("store"));
             })
@@ -199,6 +199,34 @@ impl Nats {
 pub(crate) fn binary() -> &'static str {
     static SERVER: LazyLock<String> = LazyLock::new(|| output(&mut Command::new(root().join("nats/bring-nats"))));
     &SERVER
+}
+
+fn passwords<'a>(users: &'a [&str]) -> impl Iterator<Item = (String, String)> + 'a {
+    users.iter().map(|user| (format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}")))
+}
+
+/// Copies the configuration of one server and of a cluster, with the first text of each edit replaced by the second.
+fn copy_config(folder: &Path, edits: &[(&str, &str)]) {
+    let files = [
+        "local.conf",
+        "server.conf",
+        "pings.conf",
+        "accounts.conf",
+        "tenants.conf",
+        "cluster/node1.conf",
+        "cluster/node2.conf",
+        "cluster/node3.conf",
+    ];
+    let read = |file| std::fs::read_to_string(root().join("nats").join(file)).expect("a shipped file");
+    let mut texts = files.map(read);
+    for (from, to) in edits {
+        assert!(texts.iter().any(|text| text.contains(from)), "no file of nats/ has {from}");
+        texts = texts.map(|text| text.replace(from, to));
+    }
+    std::fs::create_dir(folder.join("cluster")).expect("the folder can be written");
+    for (file, text) in files.iter().zip(texts) {
+        std::fs::write(folder.join(file), text).expect("the folder can be written");
+    }
 }
 
 async fn listening(address: &str) {
