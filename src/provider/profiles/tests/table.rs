@@ -1,0 +1,322 @@
+//! The behaviour table: for each profile the requests that the provider's documentation demands, and the answers that it
+//! shows (`tests/data/providers/<id>.json`). Requests are built and answers parsed by the functions that workers call.
+
+mod request;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use url::Url;
+
+use self::request::{Expected, params_of};
+use super::{Profiles, id};
+use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, RequestKind, UrlRules};
+use crate::oauth::authorization::{AuthorizationRequest, request_url};
+use crate::oauth::callback::AuthorizationResponse;
+use crate::oauth::token::{
+    ClientAuthentication, CodeGrant, RefreshGrant, Response, Revocation, TokenError, TokenTypeHint, exchange_request,
+    refresh_request, revocation_request,
+};
+use crate::secret::Secret;
+
+const PROFILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/providers");
+
+/// Code of answers of which the status alone says that a later try may succeed.
+const TEMPORARY: &str = "temporarily_unavailable";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Behaviour {
+    #[serde(default)]
+    variables: BTreeMap<String, String>,
+    /// Parameters of the callback besides code and state.
+    #[serde(default)]
+    callback: BTreeMap<String, String>,
+    authorize: Authorize,
+    exchange: Exchange,
+    refresh: Option<Exchange>,
+    revocation: Option<OnlyRequest>,
+    #[serde(rename = "identity")]
+    _identity: Option<Value>,
+    #[serde(rename = "metadata_request")]
+    _metadata_request: Option<Value>,
+    #[serde(rename = "upgrade")]
+    _upgrade: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Authorize {
+    url: String,
+    params: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exchange {
+    request: Expected,
+    answers: Vec<Answer>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnlyRequest {
+    request: Expected,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Answer {
+    why: String,
+    status: u16,
+    #[serde(rename = "type")]
+    content_type: String,
+    body: Value,
+    expect: Expect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    access_token: Option<String>,
+    refresh_token: Option<String>,
+    expires_in: Option<i64>,
+    scope: Option<String>,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+    error: Option<String>,
+}
+
+/// One profile's row of the table.
+struct Row {
+    config: IntegrationOauthConfig,
+    behaviour: Behaviour,
+    issued_at: IssuedAt,
+    wrong: Vec<String>,
+}
+
+#[tokio::test]
+async fn every_profile_makes_the_documented_requests_and_reads_the_documented_answers() {
+    let mut wrong = Vec::new();
+    // From the folder instead of the built-in texts, so that a change of a profile needs no other build.
+    let profiles = Profiles { folder: Some(Path::new(PROFILES)), ..Profiles::default() };
+    let ids = profiles.ids().await.unwrap();
+    let files = std::fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
+    let described: BTreeSet<_> = files.map(|path| id(path.file_stem().unwrap().to_str().unwrap())).collect();
+    assert_eq!(ids, described, "a profile and a row each");
+    for id in ids {
+        let text = std::fs::read_to_string(Path::new(FOLDER).join(format!("{id}.json"))).unwrap();
+        let behaviour = match serde_json::from_str::<Behaviour>(&text) {
+            Ok(behaviour) => behaviour,
+            Err(error) => {
+                wrong.push(format!("{id}: {error}"));
+                continue;
+            }
+        };
+        let mut config = profiles.find(id.as_str()).await.unwrap().example(UrlRules::default()).unwrap();
+        if config.scopes.is_empty() {
+            config.scopes = "one,two".to_owned();
+        }
+        match config.issued_at(&behaviour.variables) {
+            Ok(issued_at) => {
+                let mut row = Row { config, behaviour, issued_at, wrong: Vec::new() };
+                row.check();
+                wrong.extend(row.wrong.into_iter().map(|problem| format!("{id}: {problem}")));
+            }
+            Err(error) => wrong.push(format!("{id}: {error}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text.to_owned())
+}
+
+/// The time of all answers.
+fn now() -> Timestamp {
+    "2026-11-29T12:00:00Z".parse().unwrap()
+}
+
+impl Row {
+    fn check(&mut self) {
+        self.check_authorization();
+        self.check_callback();
+        self.check_exchange();
+        self.check_refresh();
+        self.check_revocation();
+    }
+
+    fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
+        if !holds {
+            self.wrong.push(problem());
+        }
+    }
+
+    fn scope(&self) -> String {
+        self.config.scope_text(&self.config.scopes().into_iter().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn check_authorization(&mut self) {
+        let scope = self.scope();
+        let request = AuthorizationRequest {
+            state: &secret("state-1"),
+            code_challenge: (self.config.pkce == Pkce::S256).then(|| "challenge-1".to_owned()),
+            scope: &scope,
+            variables: &self.issued_at.variables,
+            nonce: "nonce-1",
+        };
+        let url = request_url(&self.config, &request).unwrap();
+        let documented = Url::parse(&self.behaviour.authorize.url).unwrap();
+        let place = |url: &Url| (url.origin(), url.path().to_owned());
+        self.expect(place(&url) == place(&documented), || format!("authorization at {url}, not at {documented}"));
+        let name = |name| self.config.param_names.of(RequestKind::Authorize, name).map(str::to_owned);
+        let ours = [
+            (name("client_id"), self.config.client_id.clone()),
+            (name("redirect_uri"), self.config.redirect_url.clone()),
+            (name("scope"), scope),
+            (Some("state".to_owned()), "state-1".to_owned()),
+        ];
+        let query: Vec<(String, String)> = match url.fragment().and_then(|route| route.split_once('?')) {
+            Some((_, query)) => url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            None => url.query_pairs().into_owned().collect(),
+        };
+        let ours = ours.into_iter().filter_map(|(name, value)| Some((name?, value)));
+        let documented = documented.query_pairs().into_owned().collect::<Vec<_>>().into_iter();
+        let params = self.behaviour.authorize.params.clone();
+        for param in ours.chain(params).chain(documented).collect::<Vec<_>>() {
+            self.expect(query.contains(&param), || format!("authorization without {param:?}: {url}"));
+        }
+    }
+
+    /// Checks that the callback's parameters are accepted and become metadata.
+    fn check_callback(&mut self) {
+        let code = self.config.code_param.as_str();
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs([(code, "code-1"), ("state", "state-1")]).extend_pairs(&self.behaviour.callback);
+        if let Some(issuer) = &self.config.issuer {
+            query.append_pair("iss", issuer);
+        }
+        let response = AuthorizationResponse::parse(&query.finish(), &self.config).unwrap();
+        self.expect(response.code == Ok(secret("code-1")), || "no code in the callback".to_owned());
+        for name in self.config.callback_metadata.clone() {
+            let (kept, sent) = (response.metadata.get(&name), self.behaviour.callback.get(&name).cloned());
+            let (kept, is_kept) = (kept.cloned(), kept.and_then(Value::as_str) == sent.as_deref());
+            self.expect(is_kept, || format!("callback: {name} is {kept:?}, not {sent:?}"));
+        }
+    }
+
+    fn authentication(&self) -> ClientAuthentication {
+        ClientAuthentication::of(&self.config, 0, &self.issued_at.variables, now(), "jti-1").unwrap().unwrap()
+    }
+
+    fn check_exchange(&mut self) {
+        let (code, verifier, scope) = (secret("code-1"), secret("verifier-1"), self.scope());
+        let grant = CodeGrant {
+            code: &code,
+            verifier: (self.config.pkce == Pkce::S256).then_some(&verifier),
+            variables: &self.issued_at.variables,
+            scope: &scope,
+            nonce: "nonce-1",
+        };
+        let request = exchange_request(&self.config, &grant, &self.authentication()).unwrap();
+        let problems = self.behaviour.exchange.request.problems(&request, &self.config, RequestKind::Token);
+        self.wrong.extend(problems.into_iter().map(|problem| format!("exchange: {problem}")));
+        let params = params_of(&request);
+        let name = |name| self.config.param_names.of(RequestKind::Token, name).map(str::to_owned);
+        let ours = [(name("code"), "code-1"), (name("redirect_uri"), self.config.redirect_url.as_str())];
+        let missing: Vec<String> = ours
+            .into_iter()
+            .filter_map(|(name, value)| (params.get(name.as_ref()?) != Some(&value.to_owned())).then_some(name?))
+            .collect();
+        self.expect(missing.is_empty(), || format!("exchange: without {missing:?}"));
+        let answers = std::mem::take(&mut self.behaviour.exchange.answers);
+        self.check_answers("exchange", &answers);
+    }
+
+    fn check_refresh(&mut self) {
+        let Some(refresh) = self.behaviour.refresh.take() else { return };
+        let (token, scope) = (secret("rt-0"), self.scope());
+        let grant = RefreshGrant { refresh_token: &token, issued_at: &self.issued_at, scope: &scope, nonce: "nonce-1" };
+        let request = refresh_request(&self.config, &grant, &self.authentication()).unwrap();
+        let problems = refresh.request.problems(&request, &self.config, RequestKind::Refresh);
+        self.wrong.extend(problems.into_iter().map(|problem| format!("refresh: {problem}")));
+        let name = self.config.param_names.of(RequestKind::Refresh, "refresh_token").unwrap_or_default();
+        let sent = params_of(&request).get(name).cloned();
+        self.expect(sent.as_deref() == Some("rt-0"), || format!("refresh: {sent:?} as the refresh token"));
+        self.check_answers("refresh", &refresh.answers);
+    }
+
+    fn check_revocation(&mut self) {
+        let token = secret("rt-0");
+        let revocation =
+            Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &self.issued_at, scope: "" };
+        let request =
+            self.config.revocation_url.as_ref().map(|url| {
+                revocation_request(&self.config, url, &revocation, "nonce-1", &self.authentication()).unwrap()
+            });
+        let problems = match (&self.behaviour.revocation, &request) {
+            (Some(OnlyRequest { request: expected }), Some(request)) => {
+                expected.problems(request, &self.config, RequestKind::Token)
+            }
+            (None, None) => Vec::new(),
+            (documented, request) => vec![format!("documented: {}, sent: {}", documented.is_some(), request.is_some())],
+        };
+        self.wrong.extend(problems.into_iter().map(|problem| format!("revocation: {problem}")));
+    }
+
+    fn check_answers(&mut self, place: &str, answers: &[Answer]) {
+        for answer in answers {
+            for problem in self.problems(answer) {
+                self.wrong.push(format!("{place}, {}: {problem}", answer.why));
+            }
+        }
+    }
+
+    fn problems(&self, Answer { why: _, status, content_type, body, expect }: &Answer) -> Vec<String> {
+        let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
+        let response = Response::parse(*status, Some(content_type), body.as_bytes(), &self.config);
+        let tokens = match (response.tokens(&self.config, now()), &expect.error) {
+            (Ok(tokens), None) => tokens,
+            (Ok(_), Some(error)) => return vec![format!("tokens, not {error}")],
+            (Err(TokenError::Oauth(code)), Some(error)) if code.as_str() == error => return Vec::new(),
+            (Err(TokenError::RateLimited | TokenError::ServerError(_)), Some(error)) if error == TEMPORARY => {
+                return Vec::new();
+            }
+            (Err(error), expected) => return vec![format!("{}, not {expected:?}", error.reason())],
+        };
+        let lifetime = self.config.default_expires_in.map(i64::from);
+        let tokens = tokens.or_lifetime(lifetime, now());
+        let text = |secret: &Secret| secret.expose().to_owned();
+        let words = |scope: &str| scope.split([' ', ',', '+']).map(str::to_owned).collect::<BTreeSet<_>>();
+        let mut wrong = Vec::new();
+        let mut compare = |field: &str, ours: String, theirs: String| {
+            if ours != theirs {
+                wrong.push(format!("{field} {ours}, not {theirs}"));
+            }
+        };
+        compare(
+            "access_token",
+            format!("{:?}", Some(text(&tokens.access_token))),
+            format!("{:?}", expect.access_token),
+        );
+        let refresh_token = tokens.refresh_token.as_ref().map(text);
+        compare("refresh_token", format!("{refresh_token:?}"), format!("{:?}", expect.refresh_token));
+        compare("expires_in", format!("{:?}", tokens.expires_in), format!("{:?}", expect.expires_in));
+        if let Some(scope) = &expect.scope {
+            let ours = words(tokens.scope.as_deref().unwrap_or_default());
+            compare("scope", format!("{ours:?}"), format!("{:?}", words(scope)));
+        }
+        for (path, value) in &expect.metadata {
+            let of_callback =
+                self.behaviour.callback.get(path).filter(|_| self.config.callback_metadata.contains(path));
+            let ours = tokens.metadata.get(path).cloned().or_else(|| of_callback.map(|value| value.as_str().into()));
+            compare(path, format!("{ours:?}"), format!("{:?}", Some(value)));
+        }
+        wrong
+    }
+}
