@@ -1,5 +1,9 @@
 //! `providers`: the built-in profiles and those of `oauth.providers_dir` on this machine.
 
+mod check;
+
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -27,6 +31,14 @@ enum Command {
     },
     /// Show a profile: where to register an app, common scopes, and the fields that it sets in a config.
     Show { id: String },
+    /// Validate a profile's file, and print the requests that an example app sends with it.
+    Check {
+        /// File `<id>.toml`. It may extend a built-in profile, or one of `oauth.providers_dir`.
+        file: PathBuf,
+        /// Value of a variable, as `<name>=<value>`; repeat for several.
+        #[arg(long, value_name = "NAME=VALUE")]
+        var: Vec<String>,
+    },
 }
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
@@ -35,6 +47,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     match command {
         Command::List { search } => list(profiles, search.as_deref(), json).await,
         Command::Show { id } => show(&profiles.find(&id).await?, json),
+        Command::Check { file, var } => check::run(profiles, &file, &var, json).await,
     }
 }
 

@@ -47,6 +47,11 @@ impl<'a> Profiles<'a> {
         Self { folder: (!folder.as_os_str().is_empty()).then_some(folder), rules }
     }
 
+    /// The URLs that a profile may contain.
+    pub(crate) fn rules(self) -> UrlRules {
+        self.rules
+    }
+
     /// Adds the fields of the profile that a config names as `provider`, and what every config with a profile may leave out.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
 /// Every command, and true if it prints an answer and so accepts `--json`.
-const COMMANDS: [(&str, bool); 30] = [
+const COMMANDS: [(&str, bool); 31] = [
     ("serve", false),
     ("setup", true),
     ("demo", false),
@@ -23,6 +23,7 @@ const COMMANDS: [(&str, bool); 30] = [
     ("config new", true),
     ("providers list", true),
     ("providers show", true),
+    ("providers check", true),
     ("connections list", true),
     ("connections get", true),
     ("connections login", true),

@@ -76,3 +76,36 @@ async fn a_config_is_made_from_a_profile_with_client_id_and_secret_only() {
         assert_eq!(tokenbus_.arrive(&callback).await.0, 200, "it works");
     }
 }
+
+#[tokio::test]
+async fn a_file_is_checked_and_its_requests_are_printed() {
+    let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a folder"));
+    let file = folder.path().join("acme.toml");
+    let text = "name = \"Acme\"\nauth_url = \"https://${tenant}.acme.example/authorize\"\n\
+        token_url = \"https://${tenant}.acme.example/token\"\nrevocation_url = \"https://acme.example/revoke\"\n\
+        token_auth_method = \"client_secret_basic\"\nscope_separator = \",\"\n[variables.tenant]\npattern = \"[a-z]+\"\n\
+        [common_scopes]\nread = \"Read\"\nwrite = \"Write\"\n";
+    std::fs::write(&file, text).expect("a file");
+    let path = file.to_str().expect("a path of text");
+    providers(&nats, &folder, &["check", path]).await.fails(1, "--var");
+    providers(&nats, &folder, &["check", path, "--var", "tenant"]).await.fails(1, "must be `<name>=<value>`");
+
+    let requests = providers(&nats, &folder, &["check", path, "--var", "tenant=one", "--json"]).await.json();
+    let urls: Vec<&str> = requests.iter().map(|it| it["url"].as_str().expect("a URL")).collect();
+    assert!(urls[0].starts_with("https://one.acme.example/authorize?") && urls[0].contains("scope=read%2Cwrite"));
+    assert_eq!(
+        urls[1..],
+        ["https://one.acme.example/token", "https://one.acme.example/token", "https://acme.example/revoke"]
+    );
+    assert_eq!(requests[1]["headers"]["authorization"], "Basic Y2xpZW50LWlkOmNsaWVudC1zZWNyZXQ=");
+    let body = requests[2]["body"].as_str().expect("a body");
+    assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=REFRESH-TOKEN"), "{body}");
+    let shown = providers(&nats, &folder, &["check", path, "--var", "tenant=one"]).await.out;
+    for line in ["acme.toml is valid", "tokens for a code: POST https://one.acme.example/token", "  code=CODE"] {
+        assert!(shown.contains(line), "{shown}");
+    }
+
+    std::fs::write(&file, text.replace("auth_url", "aut_url")).expect("a file");
+    providers(&nats, &folder, &["check", path]).await.fails(1, "unknown field: aut_url");
+    providers(&nats, &folder, &["check", "/nothing.toml"]).await.fails(1, "cannot read /nothing.toml");
+}

@@ -1,0 +1,128 @@
+//! `providers check`: validates a profile's file, and builds the requests of an example app with it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use crate::cli::print::print_line;
+use crate::integration::{IntegrationOauthConfig, Method, Pkce};
+use crate::oauth::HttpRequest;
+use crate::oauth::authorization::{AuthorizationRequest, request_url};
+use crate::oauth::token::{
+    ClientAuthentication, CodeGrant, RefreshGrant, Revocation, TokenTypeHint, exchange_request, refresh_request,
+    revocation_request,
+};
+use crate::provider::profiles::Profiles;
+use crate::secret::Secret;
+use crate::subject::Integration;
+use crate::system;
+
+/// Unique for each request of a real login.
+const NONCE: &str = "NONCE";
+
+/// A request with its purpose.
+struct Example {
+    purpose: &'static str,
+    request: HttpRequest,
+}
+
+pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], json: bool) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let id = file.file_stem().and_then(|stem| Integration::parse(stem.to_str()?).ok());
+    let id = id.context("the file must be named `<id>.toml`, with an id of letters, digits, `_` or `-`")?;
+    let profile = profiles.parse(&id, &text).await?;
+    let mut config = profile.example(profiles.rules())?;
+    if config.scopes.is_empty() {
+        config.scopes = profile.about.common_scopes.keys().take(2).cloned().collect::<Vec<_>>().join(",");
+    }
+    let examples = examples(&config, &variables(vars)?)?;
+    if json {
+        return examples.iter().try_for_each(|example| print_line(&example.json().to_string()));
+    }
+    print_line(&format!("{} is valid. With it an example app sends:", file.display()))?;
+    examples.iter().try_for_each(|example| print_line(&format!("\n{}", example.text())))
+}
+
+fn variables(vars: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+    let parse = |var: &String| match var.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => bail!("`{var}` must be `<name>=<value>`"),
+    };
+    vars.iter().map(parse).collect()
+}
+
+/// Builds the requests in the order of a connection's life.
+fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String>) -> anyhow::Result<Vec<Example>> {
+    let issued_at = config.issued_at(variables).context("pass `--var <name>=<value>` for variables without default")?;
+    config.check_hosts(&issued_at.variables)?;
+    let variables = &issued_at.variables;
+    let authentication = ClientAuthentication::of(config, 0, variables, system::now(), NONCE)?;
+    let authentication = authentication.context("the profile has no client authentication")?;
+    let scope = &config.scope_text(&config.scopes());
+    let [state, code, verifier, token] =
+        ["STATE", "CODE", "CODE-VERIFIER", "REFRESH-TOKEN"].map(|text| Secret::new(text.to_owned()));
+    let uses_pkce = config.pkce == Pkce::S256;
+    let code_challenge = uses_pkce.then(|| "CODE-CHALLENGE".to_owned());
+    let authorization =
+        request_url(config, &AuthorizationRequest { state: &state, code_challenge, scope, variables, nonce: NONCE })?;
+    let grant = CodeGrant { code: &code, verifier: uses_pkce.then_some(&verifier), variables, scope, nonce: NONCE };
+    let exchange = exchange_request(config, &grant, &authentication)?;
+    let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope, nonce: NONCE };
+    let refresh = refresh_request(config, &grant, &authentication)?;
+    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope };
+    let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &authentication);
+    let revocation = config.revocation_url.as_ref().map(revoke).transpose()?;
+    let browser = HttpRequest { method: Method::Get, url: authorization, headers: Vec::new(), body: None };
+    let sent = [
+        ("authorization, in the browser", Some(browser)),
+        ("tokens for a code", Some(exchange)),
+        ("refresh", Some(refresh)),
+        ("revocation", revocation),
+    ];
+    Ok(sent.into_iter().filter_map(|(purpose, request)| Some(Example { purpose, request: request? })).collect())
+}
+
+impl Example {
+    fn method(&self) -> &'static str {
+        match self.request.method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+        }
+    }
+
+    /// Header names and values. An example has no real secrets.
+    fn headers(&self) -> Vec<(&str, &str)> {
+        let HttpRequest { headers, body, .. } = &self.request;
+        let content_type = body.as_ref().map(|body| ("content-type", body.content_type));
+        headers.iter().map(|(name, value)| (name.as_ref(), value.expose())).chain(content_type).collect()
+    }
+
+    fn json(&self) -> Value {
+        let headers: BTreeMap<_, _> = self.headers().into_iter().collect();
+        let body = self.request.body.as_ref().map(|body| body.text.expose());
+        json!({
+            "purpose": self.purpose, "method": self.method(), "url": self.request.url.as_str(), "headers": headers,
+            "body": body,
+        })
+    }
+
+    /// Renders the request for people, with a line for each parameter.
+    fn text(&self) -> String {
+        let mut url = self.request.url.clone();
+        url.set_query(None);
+        let mut lines = vec![format!("{}: {} {url}", self.purpose, self.method())];
+        lines.extend(self.request.url.query_pairs().map(|(name, value)| format!("  ?{name}={value}")));
+        lines.extend(self.headers().into_iter().map(|(name, value)| format!("  {name}: {value}")));
+        let body = self.request.body.as_ref();
+        if let Some(body) = body.filter(|body| body.content_type == "application/json") {
+            lines.push(format!("  {}", body.text.expose()));
+        } else if let Some(body) = body {
+            let params = form_urlencoded::parse(body.text.expose().as_bytes());
+            lines.extend(params.map(|(name, value)| format!("  {name}={value}")));
+        }
+        lines.join("\n")
+    }
+}
