@@ -28,6 +28,9 @@ pub(crate) const UNKNOWN_STATE: &str = "this login is unknown, has expired or wa
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct PendingLogin {
     pub integration: Integration,
+    /// The integration's name for people, at the time of the login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_name: Option<String>,
     /// Name of the connection that the login creates or replaces.
     pub name: ConnectionName,
     /// The PKCE verifier (RFC 7636 §4.1), sealed; `None` with `pkce = off`.
@@ -58,8 +61,8 @@ impl PendingLogin {
     /// Returns the part that stays stored after the login is consumed.
     #[must_use]
     pub(crate) fn consumed(&self) -> ConsumedLogin {
-        let Self { integration, name, return_to, cookie_hash, .. } = self.clone();
-        ConsumedLogin { integration, name, return_to, cookie_hash }
+        let Self { integration, integration_name, name, return_to, cookie_hash, .. } = self.clone();
+        ConsumedLogin { integration, integration_name, name, return_to, cookie_hash }
     }
 }
 
@@ -67,6 +70,9 @@ impl PendingLogin {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ConsumedLogin {
     pub integration: Integration,
+    /// The integration's name for people, at the time of the login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub integration_name: Option<String>,
     pub name: ConnectionName,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_to: Option<Url>,

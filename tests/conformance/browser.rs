@@ -51,7 +51,7 @@ async fn a_popup_tells_its_opener_that_it_is_connected() {
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
 
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
     assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
     browser.picture("connected").await;
     assert_no_token_in(&browser.page.source().await, &world).await;
@@ -79,7 +79,7 @@ async fn a_popup_tells_its_opener_that_it_was_denied() {
     browser.answer(Consent::Deny).await;
     browser.arrive(&world.tokenbus.callback()).await;
 
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} was not connected"));
+    assert_eq!(browser.text("h1").await, "Example was not connected");
     assert_eq!(browser.text(".detail").await, "access_denied");
     browser.picture("denied").await;
 
@@ -102,7 +102,7 @@ async fn b9_an_opener_of_another_origin_gets_no_message() {
     let windows = browser.open_popup(&login(&world, Some(&application)).await).await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
 
     // Chromium logs an undelivered message to the console.
     let console = browser.console(&gateway(&world)).await.join("\n");
@@ -123,7 +123,7 @@ async fn b9_without_return_to_no_window_gets_a_message() {
     let windows = browser.open_popup(&login(&world, None).await).await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
     assert_eq!(browser.text("main p").await, "You can close this window.");
     browser.picture("connected-without-return").await;
     assert_eq!(browser.console(&gateway(&world)).await, Vec::<String>::new());
@@ -144,14 +144,14 @@ async fn the_page_works_without_scripts() {
 
     let start = login(&world, Some(&application)).await.parse().expect("a URL");
     let callback = browser.walk(&start, &world.tokenbus.callback(), Consent::Allow).await;
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
     assert_eq!(browser.text("a").await, format!("Back to {}", application.origin.trim_start_matches("http://")));
     assert_no_token_in(&browser.page.source().await, &world).await;
 
     // Without the page before, the text could still be of that page.
     browser.page.goto(&application.url).await;
     browser.page.goto(callback.as_str()).await;
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
     browser.page.goto(&format!("{}?state=unknown&code=c", world.tokenbus.callback())).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");
     browser.picture("used").await;
@@ -175,7 +175,7 @@ async fn b4_h9_chromium_shows_the_start_page_and_keeps_the_cookie_of_a_bound_log
     browser.page.element("button").await.click().await;
     browser.answer(Consent::Allow).await;
     browser.arrive(&world.tokenbus.callback()).await;
-    assert_eq!(browser.text("h1").await, format!("{INTEGRATION} is connected"));
+    assert_eq!(browser.text("h1").await, "Example is connected");
 
     browser.page.goto(&link).await;
     assert_eq!(browser.text("h1").await, "This login link is not valid");

@@ -157,11 +157,11 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
     let plain = world.login("one").await.state;
     let answer = page(&[("code", "canary"), ("state", &plain)]).await;
     assert_eq!(answer.status, 200);
-    assert!(answer.text.contains("odd is connected") && answer.text.contains("close this window"), "{}", answer.text);
+    assert!(answer.text.contains("Odd is connected") && answer.text.contains("close this window"), "{}", answer.text);
     assert!(!answer.text.contains("<script") && !answer.text.contains("href"), "{}", answer.text);
 
     let again = page(&[("code", "canary"), ("state", &plain)]).await;
-    assert!(again.status == 200 && again.text.contains("odd is connected"), "{}", again.text);
+    assert!(again.status == 200 && again.text.contains("Odd is connected"), "{}", again.text);
 
     let login = world.tokenbus.call(Method::GET, "odd/oauth-login/two?return_to=https://app.example/done").await.1;
     let state = crate::world::state_of(&login["oauth_url"]);
@@ -176,7 +176,7 @@ async fn b9_browsers_get_a_page_without_a_token_or_a_foreign_origin() {
     let answer = page(&[("error", "access_denied"), ("state", &state)]).await;
     assert_eq!(answer.status, 400);
     assert!(answer.text.contains(&format!("data-origin=\"{origin}\"")), "{}", answer.text);
-    assert!(answer.text.contains("odd was not connected"), "{}", answer.text);
+    assert!(answer.text.contains("Odd was not connected"), "{}", answer.text);
 }
 
 #[tokio::test]

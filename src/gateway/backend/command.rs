@@ -37,6 +37,9 @@ pub struct StateOwner {
 #[derive(Debug, Clone, Deserialize)]
 pub struct LoginTarget {
     pub integration_id: Integration,
+    /// For people.
+    #[serde(default)]
+    pub integration_name: Option<String>,
     pub connection_id: ConnectionName,
     /// The page that the person came from, as the worker's allow-list accepted it.
     pub return_to: Option<String>,

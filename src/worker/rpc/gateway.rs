@@ -206,6 +206,7 @@ async fn state(context: &Context, question: StateQuestion) -> Result<Value, Call
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
             "integration_id": login.integration,
+            "integration_name": login.integration_name,
             "connection_id": login.name,
             "return_to": login.return_to,
             "seal_to": context.store.keyring.seal_to(),

@@ -97,6 +97,7 @@ pub(super) async fn begin(
     let sealed_verifier = verifier.map(|verifier| context.store.seal_verifier(&hash, &verifier)).transpose()?;
     let login = PendingLogin {
         integration,
+        integration_name: Some(config.name.clone()),
         name,
         sealed_verifier,
         return_to,

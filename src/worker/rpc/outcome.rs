@@ -2,12 +2,11 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::Url;
 
 use super::CallError;
 use super::status::Failure;
 use crate::command::Cookie;
-use crate::login::{OTHER_BROWSER, UNKNOWN_STATE, hash_of};
+use crate::login::{ConsumedLogin, OTHER_BROWSER, UNKNOWN_STATE, hash_of};
 use crate::protocol::commands;
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
@@ -33,17 +32,18 @@ pub(super) async fn outcome(context: &Context, Question { state, cookies }: Ques
             if !login.is_of_browser(&state_hash, &cookies) {
                 return refuse(OTHER_BROWSER);
             }
-            let key = ConnectionKey { account, integration: login.integration, name: login.name };
+            let login = login.consumed();
+            let key = ConnectionKey { account, integration: login.integration.clone(), name: login.name.clone() };
             let outcome = if queued_id(context, &key).await?.is_some() { "queued" } else { "pending" };
-            Ok(answer(outcome, &key, login.return_to.as_ref()))
+            Ok(answer(outcome, login))
         }
         FoundLogin::Used { account, command_id, login: Some(login) } => {
             if !login.is_of_browser(&state_hash, &cookies) {
                 return refuse(OTHER_BROWSER);
             }
-            let key = ConnectionKey { account, integration: login.integration, name: login.name };
+            let key = ConnectionKey { account, integration: login.integration.clone(), name: login.name.clone() };
             let outcome = outcome_of(context, &key, &command_id).await?;
-            Ok(answer(outcome, &key, login.return_to.as_ref()))
+            Ok(answer(outcome, login))
         }
         FoundLogin::Used { login: None, .. } | FoundLogin::Unknown => refuse(UNKNOWN_STATE),
     }
@@ -64,11 +64,13 @@ async fn queued_id(context: &Context, key: &ConnectionKey) -> Result<Option<Stri
     Ok(commands::queued_id(&context.nats, &subject).await?)
 }
 
-fn answer(outcome: &str, key: &ConnectionKey, return_to: Option<&Url>) -> Value {
+fn answer(outcome: &str, login: ConsumedLogin) -> Value {
+    let ConsumedLogin { integration, integration_name, name, return_to, cookie_hash: _ } = login;
     json!({
         "outcome": outcome,
-        "integration_id": key.integration,
-        "connection_id": key.name,
+        "integration_id": integration,
+        "integration_name": integration_name,
+        "connection_id": name,
         "return_to": return_to,
     })
 }

@@ -48,7 +48,10 @@ impl Origin {
 /// Builds the answer. It posts a message to the opener if the login has a page to return to.
 pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, target: Option<&LoginTarget>) -> Reply {
     let origin = target.and_then(|target| target.return_to.as_deref()).and_then(Origin::of);
-    let integration = target.map(|target| target.integration_id.as_str());
+    let name_of =
+        |target: &'_ LoginTarget| target.integration_name.clone().unwrap_or(target.integration_id.to_string());
+    let integration = target.map(name_of);
+    let integration = integration.as_deref();
     let (mark, title, text) = match outcome {
         Outcome::Connected(label) => {
             let name = integration.unwrap_or("The account");

@@ -5,7 +5,7 @@ use super::*;
 
 fn target(return_to: Option<&str>) -> LoginTarget {
     serde_json::from_value(json!({
-        "integration_id": "slack", "connection_id": "workspace1", "return_to": return_to,
+        "integration_id": "slack-1", "integration_name": "Slack", "connection_id": "workspace1", "return_to": return_to,
     }))
     .unwrap()
 }
@@ -20,7 +20,7 @@ async fn shown(status: u16, outcome: Outcome<'_>, target: Option<&LoginTarget>) 
 #[tokio::test]
 async fn b9_without_return_to_there_is_no_script() {
     let (policy, html) = shown(200, Outcome::Connected(None), Some(&target(None))).await;
-    assert!(html.contains("<h1>slack is connected</h1>") && html.contains("You can close this window"));
+    assert!(html.contains("<h1>Slack is connected</h1>") && html.contains("You can close this window"));
     assert!(!html.contains("<script") && !policy.contains("script-src") && !html.contains("data-message"));
     assert!(policy.starts_with("default-src 'none'; style-src 'sha256-"));
     assert!(policy.contains("frame-ancestors 'none'"));
