@@ -14,6 +14,7 @@ mod placeholders;
 mod scopes;
 mod secrets;
 mod template;
+mod variable;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub(crate) use self::lifetime::{LifetimeStart, RefreshTokenLifetime};
 pub(crate) use self::param_names::{ParamNames, RequestKind};
 pub(crate) use self::placeholders::{Placeholders, encode};
 pub(crate) use self::template::{endpoint_url, expand, split_route};
+pub(crate) use self::variable::Variable;
 use crate::secret::Secret;
 use crate::subject::{self, Integration};
 
@@ -159,7 +161,7 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Audience of the client assertion; the token endpoint when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_assertion_aud: Option<String>,
-    /// The `${variable}`s of the URLs.
+    /// The `${variable}`s of URLs, parameters and headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, Variable>,
     /// Request after the code exchange whose answer replaces the tokens.
@@ -174,7 +176,7 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     #[serde(default)]
     pub reconnect: Reconnect,
     /// True if each login of an account is a grant of its own, so that a login may revoke the grant that it replaces.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub revoke_replaced: bool,
     /// More client secrets, for rotation: tried in order after the provider answers `invalid_client`.
     #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
@@ -192,25 +194,6 @@ fn default_code_param() -> String {
 /// `#[serde(default)]` would require `T: Default`.
 fn no_client_key<T>() -> Option<T> {
     None
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-/// A placeholder in the URLs. Each login sets its value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Variable {
-    /// Regular expression that must match the whole value.
-    pub pattern: String,
-    /// The value for a login that sets none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<String>,
-    /// The variable may name a host directly under a suffix of the public suffix list's private part: one owner runs all
-    /// hosts under it.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub shared_suffix: bool,
 }
 
 /// The part of a config that every account may see.

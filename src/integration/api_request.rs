@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{ConfigError, IntegrationOauthConfig, Method, Paths, expand};
+use super::{ConfigError, IntegrationOauthConfig, Method, Paths};
 
 /// A request that carries the new access token, by default as `Authorization: Bearer`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,16 @@ pub(crate) struct ApiRequest {
 
 fn get() -> Method {
     Method::Get
+}
+
+impl ApiRequest {
+    /// Returns true if a header, a parameter or the body has the variable.
+    pub(super) fn has_placeholder(&self, name: &str) -> bool {
+        let placeholder = format!("${{{name}}}");
+        let is_in = |texts: &BTreeMap<String, String>| texts.values().any(|text| text.contains(&placeholder));
+        let is_in_body = self.body.as_ref().is_some_and(|body| json!(body).to_string().contains(&placeholder));
+        is_in(&self.headers) || is_in(&self.params) || is_in_body
+    }
 }
 
 /// Where the identity of a connection's owner is.
@@ -75,13 +85,22 @@ impl LoginRequests {
 }
 
 impl<T> IntegrationOauthConfig<T> {
+    /// Returns the config's own requests, each with its field.
+    pub(super) fn api_requests(&self) -> impl Iterator<Item = (&'static str, &ApiRequest)> {
+        let identity = self.identity.as_ref().and_then(|rule| rule.request.as_ref());
+        let metadata = self.metadata_request.as_ref().map(|rule| &rule.request);
+        let all =
+            [("upgrade.url", self.upgrade.as_ref()), ("identity.url", identity), ("metadata_request.url", metadata)];
+        all.into_iter().filter_map(|(field, request)| request.map(|request| (field, request)))
+    }
+
     /// Returns the requests that follow a login with these variables.
     ///
     /// # Errors
-    /// As [`expand`].
+    /// As [`Self::issued_at`].
     pub(super) fn login_requests(&self, values: &BTreeMap<String, String>) -> Result<LoginRequests, ConfigError> {
         let filled = |request: &ApiRequest| {
-            let url = expand(&request.url, &self.variables, values)?;
+            let url = self.filled(&request.url, values)?;
             Ok(ApiRequest { url, ..request.clone() })
         };
         let identity = self.identity.as_ref().map(|rule| {

@@ -11,7 +11,7 @@ mod urls;
 use serde_json::Value;
 
 pub(crate) use self::json::read_json;
-pub(super) use self::urls::templates;
+pub(super) use self::urls::all_urls;
 use super::scopes::scope_list;
 use super::{ConfigError, IntegrationOauthConfig, TokenAuthMethod, UrlRules, signing_key};
 use crate::secret::Secret;
@@ -50,10 +50,10 @@ pub(crate) fn parse_value(
 fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules) -> Result<(), ConfigError> {
     require(config.integration_id == *path_id, "integration_id", "the same as in the path")?;
     check_texts(config)?;
-    urls::check_variables(config)?;
-    urls::check_urls(config, rules)?;
+    urls::check_variables(config, rules)?;
+    urls::check_redirect(config, rules)?;
     params::check(config)?;
-    api_requests::check(config, rules)?;
+    api_requests::check(config)?;
     check_authentication(config)
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use url::{Origin, Url};
 
-use super::check::templates;
+use super::check::all_urls;
 use super::{ConfigError, IntegrationOauthConfig, LoginRequests, expand, template};
 
 /// Where a grant was issued; stored with the connection. URLs have their variables filled in.
@@ -35,8 +35,19 @@ impl<T> IntegrationOauthConfig<T> {
     /// # Errors
     /// [`ConfigError::Variable`] if a variable is unknown or missing, or if its value doesn't match the pattern.
     pub(crate) fn issued_at(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
-        let variables = template::resolve_values(&self.variables, values)?;
-        let filled = |url: &String| expand(url, &self.variables, &variables);
+        self.endpoints_with(self.resolve(values, false)?)
+    }
+
+    /// Does the same at the beginning of a login. A URL with a variable that the callback has yet to set stays a template.
+    ///
+    /// # Errors
+    /// As [`Self::issued_at`].
+    pub(crate) fn issued_at_login(&self, values: &BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
+        self.endpoints_with(self.resolve(values, true)?)
+    }
+
+    fn endpoints_with(&self, variables: BTreeMap<String, String>) -> Result<IssuedAt, ConfigError> {
+        let filled = |url: &String| self.filled(url, &variables);
         Ok(IssuedAt {
             token_url: filled(&self.token_url)?,
             refresh_url: self.refresh_url.as_ref().map(filled).transpose()?,
@@ -48,6 +59,13 @@ impl<T> IntegrationOauthConfig<T> {
         })
     }
 
+    /// Fills in a URL. With a variable that has no value yet it stays a template.
+    pub(super) fn filled(&self, url: &str, variables: &BTreeMap<String, String>) -> Result<String, ConfigError> {
+        let is_open = |name: &&str| self.variables.contains_key(*name) && !variables.contains_key(*name);
+        let is_open = template::variable_names(url).iter().any(is_open);
+        if is_open { Ok(url.to_owned()) } else { expand(url, &self.variables, variables) }
+    }
+
     /// Checks the hosts that a new login's variables choose. A grant that exists keeps its hosts, also when a later release
     /// knows more public suffixes.
     ///
@@ -55,9 +73,10 @@ impl<T> IntegrationOauthConfig<T> {
     /// [`ConfigError::Variable`] if a variable chooses a name directly under a public suffix.
     pub(crate) fn check_hosts(&self, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
         let problem = "must not choose a name directly under a public suffix";
-        for (_, url) in templates(self) {
+        let is_known = |name: &&str| values.contains_key(*name) || !self.variables.contains_key(*name);
+        for (_, url) in all_urls(self).filter(|(_, url)| template::variable_names(url).iter().all(is_known)) {
             template::check_host(url, &self.variables, Some(values))
-                .map_err(|open| ConfigError::Variable { name: open.variable.to_owned(), problem })?;
+                .map_err(|open| ConfigError::Variable { name: open.variable, problem })?;
         }
         Ok(())
     }
@@ -66,7 +85,7 @@ impl<T> IntegrationOauthConfig<T> {
     /// config. The revocation endpoint may differ.
     #[must_use]
     pub(crate) fn is_issuer_of(&self, login: &IssuedAt) -> bool {
-        self.issued_at(&login.variables).is_ok_and(|ours| {
+        self.issued_at_login(&login.variables).is_ok_and(|ours| {
             let IssuedAt { revocation_url, issuer, .. } = ours.clone();
             ours == IssuedAt { revocation_url, issuer, ..login.clone() } && self.has_issuer_of(login)
         })

@@ -1,9 +1,11 @@
 //! URLs with `${variable}`s.
 //!
-//! A variable is one or more whole labels of the host left of a fixed suffix, or a part of the path or of a query's value.
+//! A variable with a list of values is any part of the host: its value counts as written in the template ([`fixed`]). Any
+//! other variable is one or more whole labels of the host left of a fixed suffix, or a part of the path or of a query's value.
 //! Scheme, port, host suffix and the number of path segments come from the template, for any value: [`expand`] compares the
 //! result with the template filled with a harmless word.
 
+mod hosts;
 mod parts;
 mod public_suffix;
 
@@ -13,12 +15,16 @@ use std::fmt::Write as _;
 use regex::{Regex, RegexBuilder};
 use url::Url;
 
+pub(super) use self::hosts::{fixed, variants};
 pub(crate) use self::parts::split_route;
 use self::parts::{Parts, has_same_shape, parts, substitute};
 pub(super) use self::parts::{is_variable_name, placeholders, sample_url, variable_names};
 pub(super) use self::public_suffix::check_host;
 use super::{ConfigError, Variable};
 
+/// Rule for values, after the variable's name.
+pub(super) const VALUE: &str =
+    "must be among its values, match its pattern, have 1 to 256 bytes and, in a URL, contain no URL separator";
 const MAX_VALUE_BYTES: usize = 256;
 /// Memory of one compiled pattern. Admins write patterns, and a short one can compile to megabytes.
 const MAX_REGEX_BYTES: usize = 256 * 1024;
@@ -35,34 +41,18 @@ pub(super) fn bounded_regex(text: &str) -> Option<Regex> {
     RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().ok()
 }
 
-/// Returns each variable's value, given or default, after checking it against the pattern.
-pub(super) fn resolve_values(
-    variables: &BTreeMap<String, Variable>,
-    given: &BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, ConfigError> {
-    if given.keys().any(|name| !variables.contains_key(name)) {
-        return Err(ConfigError::Variable { name: "?".to_owned(), problem: "is unknown" });
-    }
-    let mut values = BTreeMap::new();
-    for (name, variable) in variables {
-        let wrong = |problem| ConfigError::Variable { name: name.clone(), problem };
-        let value = given.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong("is missing"))?;
-        if !is_allowed_value(variable, value) {
-            return Err(wrong("must match the config's pattern, have 1 to 256 bytes and contain no URL separator"));
-        }
-        values.insert(name.clone(), value.clone());
-    }
-    Ok(values)
-}
-
-/// Returns true if the variable may have this value. Separators are rejected even if the pattern allows them:
+/// Returns true if the variable may have this value. In URLs, separators are rejected even if the pattern allows them:
 /// percent-encoding keeps the URL's shape here, but some proxies decode it.
-pub(super) fn is_allowed_value(variable: &Variable, value: &str) -> bool {
-    let is_separator = |c: char| matches!(c, '/' | '\\' | '%' | '?' | '#' | '@' | ':') || c.is_control();
+pub(super) fn is_allowed_value(variable: &Variable, value: &str, is_in_url: bool) -> bool {
+    let is_separator = |c: char| matches!(c, '/' | '\\' | '%' | '?' | '#' | '@' | ':');
+    let Variable { pattern, values, .. } = variable;
     !value.is_empty()
         && value.len() <= MAX_VALUE_BYTES
-        && !value.contains(is_separator)
-        && whole_value_regex(&variable.pattern).is_some_and(|regex| regex.is_match(value))
+        && !value.contains(char::is_control)
+        && (!is_in_url || !value.contains(is_separator))
+        && (values.is_empty() || values.iter().any(|allowed| allowed == value))
+        && pattern.as_ref().is_none_or(|pattern| whole_value_regex(pattern).is_some_and(|it| it.is_match(value)))
+        && (pattern.is_some() || !values.is_empty())
 }
 
 /// Fills in a template's variables and returns its text. A template without variables stays the same byte for byte.
@@ -101,7 +91,21 @@ fn expand_checked(
     values: &BTreeMap<String, String>,
 ) -> Result<Expanded, ConfigError> {
     let wrong = |name: &str, problem| ConfigError::Variable { name: name.to_owned(), problem };
-    let values = resolve_values(variables, values)?;
+    if values.keys().any(|name| !variables.contains_key(name)) {
+        return Err(wrong("?", "is unknown"));
+    }
+    let mut filled = BTreeMap::new();
+    for name in variable_names(template) {
+        let Some(variable) = variables.get(name) else { continue };
+        let value = values.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong(name, "is missing"))?;
+        if !is_allowed_value(variable, value, true) {
+            return Err(wrong(name, VALUE));
+        }
+        filled.insert(name.to_owned(), value.clone());
+    }
+    let values = filled;
+    let template = fixed(template, variables, &values);
+    let template = template.as_str();
     let sample = sample_url(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
     let Parts { scheme, authority, rest } =
         parts(template).ok_or_else(|| wrong("?", "is in the wrong part of the URL"))?;
@@ -123,11 +127,12 @@ fn expand_checked(
     url.map(|url| Expanded { text, url }).ok_or_else(|| wrong("?", "changes more of the URL than its own part"))
 }
 
+/// Some providers' hosts have underscores, which DNS allows.
 fn is_label(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        && !text.starts_with('-')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        && !text.starts_with(['-', '_'])
         && !text.ends_with('-')
 }
 

@@ -1,6 +1,7 @@
 mod answer;
 mod api_requests;
 mod requests;
+mod variables;
 
 use super::*;
 use crate::subject::ConnectionName;
@@ -258,7 +259,7 @@ fn c7_variables_are_named_patterned_and_used() {
         ("v", json!({"pattern": ".*", "default": "canary/x"}), "variables.v"),
         ("w", json!({"pattern": "canary"}), "variables.w"),
         ("1w", json!({"pattern": "canary"}), "variables.1w"),
-        ("v", json!({"default": "canary"}), "variables"),
+        ("v", json!({"default": "canary"}), "variables.v"),
         ("v", json!({"pattern": 1}), "variables"),
         ("v", json!({"pattern": "a", "canary": "b"}), "variables"),
     ] {

@@ -1,5 +1,7 @@
 //! The authorization response (RFC 6749 §4.1.2), with its issuer (RFC 9207).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
@@ -52,7 +54,8 @@ pub(crate) fn state(raw_query: &str) -> Result<Secret, CallbackError> {
 /// Returns the names of the parameters that are read, as owned text.
 pub(crate) fn parameters<T>(config: &IntegrationOauthConfig<T>) -> Vec<String> {
     let own = PARAMETERS.into_iter().map(str::to_owned).chain([config.code_param.clone()]);
-    own.chain(config.callback_metadata.iter().cloned()).collect()
+    let variables = config.callback_variables().map(|(_, param)| param.to_owned());
+    own.chain(config.callback_metadata.iter().cloned()).chain(variables).collect()
 }
 
 /// An authorization response: the provider's parameters in the callback.
@@ -64,6 +67,8 @@ pub(crate) struct AuthorizationResponse {
     pub iss: Option<String>,
     /// The parameters in `callback_metadata`.
     pub metadata: Map<String, Value>,
+    /// Values of variables that the callback sets, by the variables' names. Not checked yet.
+    pub variables: BTreeMap<String, String>,
 }
 
 impl AuthorizationResponse {
@@ -93,7 +98,13 @@ impl AuthorizationResponse {
                 metadata.insert(name.clone(), Value::String(value));
             }
         }
-        Ok(Self { code, iss, metadata })
+        let mut variables = BTreeMap::new();
+        for (name, param) in config.callback_variables() {
+            if let Some(value) = single(raw_query, param)? {
+                variables.insert(name.to_owned(), value);
+            }
+        }
+        Ok(Self { code, iss, metadata, variables })
     }
 
     /// Checks the issuer of a response with a code or an error (RFC 9207 §2.4). Accepts any issuer if the config has

@@ -4,9 +4,8 @@ use serde_json::{Map, Value};
 
 use super::names::is_param;
 use super::params::is_path;
-use super::urls::{check_template, check_url};
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
-use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, UrlRules, template};
+use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, template};
 
 /// Bytes of a JSON body.
 const MAX_BODY_BYTES: usize = 8 * 1024;
@@ -81,15 +80,15 @@ fn field_fits(key: &str, value: &Value) -> bool {
     }
 }
 
-pub(super) fn check(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
+pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     if let Some(upgrade) = &config.upgrade {
         let allowed = [ACCESS_TOKEN, CLIENT[0], CLIENT[1]];
-        Checked { config, rules, field: "upgrade", in_params: &allowed }.check(upgrade)?;
+        Checked { config, field: "upgrade", in_params: &allowed }.check(upgrade)?;
     }
     if let Some(identity) = &config.identity {
         let field = "identity";
         if let Some(request) = &identity.request {
-            Checked { config, rules, field, in_params: &[] }.check(request)?;
+            Checked { config, field, in_params: &[] }.check(request)?;
         }
         require(identity.issuer.as_ref().is_none_or(|text| is_text(text, MAX_TEXT)), "identity.issuer", TEXT)?;
         check_paths("identity.id", identity.id.as_slice())?;
@@ -98,7 +97,7 @@ pub(super) fn check(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<
     }
     if let Some(metadata) = &config.metadata_request {
         let field = "metadata_request";
-        Checked { config, rules, field, in_params: &[] }.check(&metadata.request)?;
+        Checked { config, field, in_params: &[] }.check(&metadata.request)?;
         check_paths("metadata_request.paths", &metadata.paths)?;
     }
     Ok(())
@@ -110,7 +109,6 @@ fn check_paths(field: &str, paths: &[String]) -> Result<(), ConfigError> {
 
 struct Checked<'a> {
     config: &'a IntegrationOauthConfig,
-    rules: UrlRules,
     field: &'a str,
     /// Names beside the variables that parameters and body may hold as `${name}`.
     in_params: &'a [&'a str],
@@ -118,9 +116,7 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn check(&self, request: &ApiRequest) -> Result<(), ConfigError> {
-        let ApiRequest { url, method, headers, params, body, token_param } = request;
-        check_template(&self.named("url"), url, self.config)?;
-        check_url(&self.named("url"), url, self.rules)?;
+        let ApiRequest { url: _, method, headers, params, body, token_param } = request;
         for (name, value) in headers {
             let field = self.named(&format!("headers.{}", printable(name)));
             let lower = name.to_ascii_lowercase();

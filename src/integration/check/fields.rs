@@ -8,6 +8,8 @@ use crate::subject::Integration;
 
 /// Entries of a list or an object.
 const MAX_ENTRIES: usize = 32;
+/// Values of a variable.
+const MAX_VALUES: usize = 64;
 /// Ten years in seconds. A longer lifetime is a mistake.
 const MAX_LIFETIME: u64 = 10 * 366 * 86400;
 /// Unknown fields that an error lists.
@@ -161,7 +163,9 @@ fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> 
         }
         Variables => {
             let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
-            (fits, "an object of objects with the string `pattern`, and optionally `default` and `shared_suffix`")
+            let form = "an object of objects with `pattern` or `values` (at most 64 strings), and optionally `default`, \
+                        `from`, `shared_suffix` and `metadata`";
+            (fits, form)
         }
         Request => (api_requests::has_form(name, value), api_requests::form(name)),
         Flag => (value.is_boolean(), "true or false"),
@@ -190,11 +194,14 @@ fn is_seconds(value: &Value) -> bool {
 
 fn is_variable(value: &Value) -> bool {
     let fits = |(key, value): (&String, &Value)| match key.as_str() {
-        "pattern" | "default" => value.is_string(),
-        "shared_suffix" => value.is_boolean(),
+        "pattern" | "default" | "from" => value.is_string(),
+        "values" => {
+            value.as_array().is_some_and(|values| values.len() <= MAX_VALUES && values.iter().all(Value::is_string))
+        }
+        "shared_suffix" | "metadata" => value.is_boolean(),
         _ => false,
     };
-    value.as_object().is_some_and(|map| map.contains_key("pattern") && map.iter().all(fits))
+    value.as_object().is_some_and(|map| map.iter().all(fits))
 }
 
 #[cfg(test)]

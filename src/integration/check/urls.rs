@@ -2,13 +2,17 @@
 
 use url::{Host, Url};
 
+use super::names::is_param;
 use super::{printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, placeholders, template};
+use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable, placeholders, template};
 use crate::secret::Secret;
 
 const MAX_URL_BYTES: usize = 2048;
 const MAX_VARIABLES: usize = 8;
 pub(super) const MAX_PATTERN_BYTES: usize = 256;
+
+/// Parameters of a callback that have a meaning of their own.
+const PROTOCOL: [&str; 6] = ["code", "state", "error", "error_description", "error_uri", "iss"];
 
 const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix, where \
                           anyone can register a name";
@@ -16,13 +20,26 @@ const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables a
                              the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
 
 /// Returns the URLs that may have variables, by their fields' names.
-pub(in crate::integration) fn templates<T>(
-    config: &IntegrationOauthConfig<T>,
-) -> impl Iterator<Item = (&'static str, &str)> {
+pub(super) fn templates<T>(config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = (&'static str, &str)> {
     let required = [("auth_url", config.auth_url.as_str()), ("token_url", config.token_url.as_str())];
     let optional =
         [("refresh_url", config.refresh_url.as_deref()), ("revocation_url", config.revocation_url.as_deref())];
     required.into_iter().chain(optional.into_iter().filter_map(|(field, url)| url.map(|url| (field, url))))
+}
+
+/// Returns these URLs and those of requests to the provider's API.
+pub(in crate::integration) fn all_urls<T>(
+    config: &IntegrationOauthConfig<T>,
+) -> impl Iterator<Item = (&'static str, &str)> {
+    templates(config).chain(config.api_requests().map(|(field, request)| (field, request.url.as_str())))
+}
+
+fn check_source(config: &IntegrationOauthConfig, variable: &Variable, field: &str) -> Result<(), ConfigError> {
+    let is_source = match variable.callback_param() {
+        Some(param) => is_param(param) && !PROTOCOL.contains(&param) && param != config.code_param,
+        None => variable.from.as_ref().is_none_or(|from| from == "login"),
+    };
+    require(is_source, field, "from `login`, or from `callback:` and a parameter other than those of the protocol")
 }
 
 /// Returns all texts that may have variables.
@@ -30,27 +47,15 @@ fn texts(config: &IntegrationOauthConfig) -> impl Iterator<Item = &str> {
     let params = [&config.auth_params, &config.token_params, &config.refresh_params];
     let params = params.into_iter().flat_map(|params| params.values().map(String::as_str));
     let headers = config.token_headers.values().map(Secret::expose);
-    templates(config).map(|(_, url)| url).chain(params).chain(headers)
+    all_urls(config).map(|(_, url)| url).chain(params).chain(headers)
 }
 
-pub(super) fn check_urls(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
-    for (field, url) in templates(config) {
-        let (url, route) = if field == "auth_url" { template::split_route(url) } else { (url, None) };
-        check_url(field, url, rules)?;
-        let is_route = |route: &str| {
-            let is_path = route.starts_with('/') || route.starts_with("!/");
-            is_path
-                && route.len() <= MAX_URL_BYTES
-                && !route.contains(['$', '\\', '#'])
-                && route.bytes().all(|b| b.is_ascii_graphic())
-        };
-        require(route.is_none_or(is_route), field, "a URL whose fragment, if any, is a route such as `#/authorize`")?;
-    }
+pub(super) fn check_redirect(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     require(!config.redirect_url.contains("${"), "redirect_url", "a URL without variables")?;
     check_url("redirect_url", &config.redirect_url, rules)
 }
 
-pub(super) fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
+fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
     let form = "an absolute URL without fragment and user information, with variables only in the path or as whole \
                 labels left of a fixed host";
     let url = (text.len() <= MAX_URL_BYTES).then(|| template::sample_url(text)).flatten();
@@ -69,30 +74,48 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-pub(super) fn check_variables(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     require(config.variables.len() <= MAX_VARIABLES, "variables", "at most 8")?;
     for (name, variable) in &config.variables {
         let field = format!("variables.{}", printable(name));
         let name_form = "named with a letter and at most 31 more letters, digits or `_`";
         require(template::is_variable_name(name), &field, name_form)?;
+        let Variable { pattern, values, default, .. } = variable;
         let is_pattern =
-            variable.pattern.len() <= MAX_PATTERN_BYTES && template::whole_value_regex(&variable.pattern).is_some();
-        require(is_pattern, &field, "a regular expression of at most 256 bytes")?;
-        let is_default = variable.default.as_ref().is_none_or(|value| template::is_allowed_value(variable, value));
-        require(is_default, &field, "without a default, or with a default that matches its pattern")?;
+            |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::whole_value_regex(pattern).is_some();
+        require(pattern.as_ref().is_none_or(is_pattern), &field, "with a regular expression of at most 256 bytes")?;
+        require(pattern.is_some() || !values.is_empty(), &field, "with a `pattern` or with `values`")?;
+        let is_in_url = config.is_in_url(name);
+        let is_allowed =
+            |value: &String| !value.contains("${") && template::is_allowed_value(variable, value, is_in_url);
+        let form = "with values of 1 to 256 bytes that match its pattern and, in a URL, have no URL separator";
+        require(values.iter().all(is_allowed), &field, form)?;
+        require(default.as_ref().is_none_or(is_allowed), &field, "without a default, or with an allowed one")?;
+        check_source(config, variable, &field)?;
         require(
             !placeholders::OF_REQUEST.contains(&name.as_str()),
             &field,
             "named otherwise: `${…}` of this name has a value",
         )?;
         let is_used = texts(config).any(|text| template::variable_names(text).contains(name.as_str()));
-        require(is_used, &field, "used in a URL, a parameter or a header")?;
+        let is_in_request = config.api_requests().any(|(_, request)| request.has_placeholder(name));
+        let form = "used in a URL, a parameter or a header, or `metadata`";
+        require(is_used || is_in_request || variable.metadata, &field, form)?;
     }
-    templates(config).try_for_each(|(field, url)| check_template(field, url, config))
+    all_urls(config).try_for_each(|(field, url)| check_template(field, url, config, rules))
 }
 
-/// Checks the variables of a URL.
-pub(super) fn check_template(field: &str, url: &str, config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+/// Checks the variables of a URL, and the URL with each combination of listed values.
+fn check_template(field: &str, url: &str, config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
+    let (url, route) = if field == "auth_url" { template::split_route(url) } else { (url, None) };
+    let is_route = |route: &str| {
+        let is_path = route.starts_with('/') || route.starts_with("!/");
+        is_path
+            && route.len() <= MAX_URL_BYTES
+            && !route.contains(['$', '\\', '#'])
+            && route.bytes().all(|b| b.is_ascii_graphic())
+    };
+    require(route.is_none_or(is_route), field, "a URL whose fragment, if any, is a route such as `#/authorize`")?;
     let (place, query) = url.split_once('?').unwrap_or((url, ""));
     let is_variable = |name: &&str| config.variables.contains_key(*name);
     let is_known = |name: &&str| is_variable(name) || placeholders::OF_REQUEST.contains(name);
@@ -101,6 +124,12 @@ pub(super) fn check_template(field: &str, url: &str, config: &IntegrationOauthCo
     let expected = "a URL with only the variables in `variables`; in its query also `${scope}`, `${redirect_url}` or \
                     `${nonce}`";
     require(are_known, field, expected)?;
-    template::check_host(url, &config.variables, None)
-        .map_err(|open| ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }))
+    let hosts = "a URL with at most 256 hosts, whose `values` are whole labels of a host or parts of one";
+    let variants = template::variants(url, &config.variables).ok_or_else(|| ConfigError::invalid(field, hosts))?;
+    for url in variants {
+        check_url(field, &url, rules)?;
+        template::check_host(&url, &config.variables, None)
+            .map_err(|open| ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }))?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ const TEMPLATES: [&str; 5] = [
 ];
 
 fn variables(template: &str) -> BTreeMap<String, Variable> {
-    let any = || Variable { pattern: "(?s).*".to_owned(), default: None, shared_suffix: false };
+    let any = || Variable { pattern: Some("(?s).*".to_owned()), ..Variable::default() };
     variable_names(template).into_iter().map(|name| (name.to_owned(), any())).collect()
 }
 

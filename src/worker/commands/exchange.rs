@@ -10,6 +10,7 @@
 //!   the step before or the step itself says.
 //! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
+mod credential;
 mod owner;
 mod refusal;
 
@@ -18,13 +19,14 @@ use fail::fail_point;
 use serde_json::{Map, Value};
 use tracing::{info, warn};
 
+use self::credential::{CheckedCredential, check_credential};
 use self::owner::Owned;
 use self::refusal::Refusal;
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
 use crate::connection::{GrantFacts, Identity, Status, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
-use crate::integration::IntegrationOauthConfig;
+use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::callback::AuthorizationResponse;
 use crate::oauth::{self, token};
@@ -106,28 +108,6 @@ fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
     ConnectionKey { account: account.clone(), integration: login.integration.clone(), name: login.name.clone() }
 }
 
-/// Result of [`check_credential`].
-enum CheckedCredential {
-    /// The credential belongs to the login's account, or the callback has none. The scopes decide which tokens the answer
-    /// shows: none without a credential, because a state and a code travel through browsers and logs.
-    Accepted(Scopes),
-    Refused(WorkerReply),
-}
-
-async fn check_credential(
-    context: &Context,
-    job: &Job,
-    callback: &Callback<'_>,
-) -> Result<CheckedCredential, StoreError> {
-    let Some(credential) = callback.credential else { return Ok(CheckedCredential::Accepted(Scopes::default())) };
-    let purpose = job.purpose(callback.query.expose().as_bytes());
-    match context.auth.authenticate(credential, purpose, &job.origin).await {
-        Ok(caller) if caller.account == job.subject.account => Ok(CheckedCredential::Accepted(caller.rights.scopes)),
-        Ok(_) => Ok(CheckedCredential::Refused(Failure::Unauthorized.answer("this login belongs to another account"))),
-        Err(error) => status::answer_to_auth_error(error).map(CheckedCredential::Refused),
-    }
-}
-
 /// A pending login whose callback is from its browser.
 struct Exchange<'a> {
     context: &'a Context,
@@ -155,6 +135,8 @@ struct CodeToSend {
     config: IntegrationOauthConfig,
     code: Secret,
     verifier: Option<Secret>,
+    /// With the variables that the callback has set.
+    issued_at: IssuedAt,
     /// Parameters of the callback that the config selects for the connection's metadata.
     metadata: Map<String, Value>,
     /// The account that the login has to be of.
@@ -199,7 +181,7 @@ impl Exchange<'_> {
         //    spent and tokens exist. A crash after this: as after step 2. The tokens are lost, and the person logs in again.
         let required_owner = code.required_owner.take();
         let issued = match self.send_code(&code).await {
-            Ok(tokens) => self.issued(self.add_facts(&code.config, state, tokens).await, *code),
+            Ok(tokens) => self.issued(self.add_facts(&code, state, tokens).await, *code),
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
         if let Some(required) = required_owner
@@ -252,8 +234,12 @@ impl Exchange<'_> {
         // Open the verifier before the login is consumed, so that a key that is missing for a moment costs no login.
         let sealed = self.login.sealed_verifier.as_deref();
         let verifier = sealed.map(|sealed| store.open_verifier(self.state_hash, sealed)).transpose()?;
+        let issued_at = match config.issued_at_callback(&self.login.issued_at, &response.variables) {
+            Ok(issued_at) => issued_at,
+            Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
+        };
         let (required_owner, metadata) = (self.required_owner(&config)?, response.metadata);
-        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, metadata, required_owner })))
+        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, issued_at, metadata, required_owner })))
     }
 
     fn was_started_with(&self, config: &IntegrationOauthConfig) -> bool {
@@ -261,8 +247,8 @@ impl Exchange<'_> {
     }
 
     async fn send_code(&self, code: &CodeToSend) -> Result<token::TokenSet, Refusal> {
-        let CodeToSend { config, code, verifier, metadata: _, required_owner: _ } = code;
-        let variables = &self.login.issued_at.variables;
+        let CodeToSend { config, code, verifier, issued_at, .. } = code;
+        let variables = &issued_at.variables;
         let scope = self.login.scope.clone().unwrap_or_else(|| config.scope_text(&config.scopes()));
         let (verifier, scope) = (verifier.as_ref(), scope.as_str());
         let build = |auth: &token::ClientAuthentication| {
@@ -282,9 +268,11 @@ impl Exchange<'_> {
 
     fn issued(&self, owned: Owned, code: CodeToSend) -> StoredConnection {
         let Owned { mut tokens, facts_missing, upgrade_missing } = owned;
-        tokens.metadata.extend(code.metadata);
-        let (subject, issued_at, login_id) = (self.key.subject(), self.login.issued_at.clone(), self.job.id.clone());
-        let rules = self.context.refresh_rules(Some(&code.config));
+        let CodeToSend { config, issued_at, metadata, .. } = code;
+        tokens.metadata.extend(metadata);
+        tokens.metadata.extend(config.metadata_of_variables(&issued_at.variables));
+        let (subject, login_id) = (self.key.subject(), self.job.id.clone());
+        let rules = self.context.refresh_rules(Some(&config));
         let requested_scope = self.login.scope.clone().filter(|_| tokens.scope.is_none());
         let grant = NewGrant { subject, issued_at, login_id };
         let mut new = lifecycle::connected(grant, tokens, self.context.clock.now(), &rules);

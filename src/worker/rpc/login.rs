@@ -63,7 +63,7 @@ pub(super) async fn begin(
         question;
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
     let scope = config.scope_text(&config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?);
-    let issued_at = config.issued_at(&variables).map_err(bad_request)?;
+    let issued_at = config.issued_at_login(&variables).map_err(bad_request)?;
     config.check_hosts(&issued_at.variables).map_err(bad_request)?;
     let return_to = return_to
         .map(|wanted| login::return_to(&wanted, &context.config.oauth.return_to))
@@ -87,7 +87,7 @@ pub(super) async fn begin(
         state: &state,
         code_challenge: verifier.as_ref().map(pkce::challenge),
         scope: &scope,
-        variables: &issued_at.variables,
+        variables: &config.authorization_values(&issued_at.variables).map_err(bad_request)?,
         nonce: &login::nonce_of(&state),
     };
     let oauth_url = authorization::request_url(&config, &request).map_err(bad_request)?;

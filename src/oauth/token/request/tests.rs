@@ -1,4 +1,5 @@
 mod forms;
+mod hosts;
 
 use std::collections::HashMap;
 

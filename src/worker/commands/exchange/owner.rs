@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use async_nats::jetstream::message::StreamMessage;
 use tracing::{info, warn};
 
-use super::{ACTOR, Exchange, Refusal};
+use super::{ACTOR, CodeToSend, Exchange, Refusal};
 use crate::connection::{Identity, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::{IntegrationOauthConfig, Reconnect};
@@ -26,9 +26,9 @@ const IDENTITY: &str = "identity";
 impl Exchange<'_> {
     /// Adds to new tokens what the provider's API says about them, and reports what is missing. Never fails: the code is spent,
     /// so an error would cost the tokens.
-    pub(super) async fn add_facts(&self, config: &IntegrationOauthConfig, state: &Secret, tokens: TokenSet) -> Owned {
-        let issued_at = &self.login.issued_at;
-        let (mut tokens, upgrade_missing) = self.upgrade(config, tokens).await;
+    pub(super) async fn add_facts(&self, code: &CodeToSend, state: &Secret, tokens: TokenSet) -> Owned {
+        let CodeToSend { config, issued_at, .. } = code;
+        let (mut tokens, upgrade_missing) = self.upgrade(code, tokens).await;
         let calls = self.job.provider_calls(self.context);
         let Facts { identity, metadata, mut missing } =
             calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
@@ -51,8 +51,8 @@ impl Exchange<'_> {
 
     /// Exchanges the new access token for a long-lived one, if the config says so. Also returns true if that has to be tried
     /// again.
-    async fn upgrade(&self, config: &IntegrationOauthConfig, tokens: TokenSet) -> (TokenSet, bool) {
-        let issued_at = &self.login.issued_at;
+    async fn upgrade(&self, code: &CodeToSend, tokens: TokenSet) -> (TokenSet, bool) {
+        let CodeToSend { config, issued_at, .. } = code;
         let Some(request) = &issued_at.requests.upgrade else { return (tokens, false) };
         let calls = self.job.provider_calls(self.context);
         match calls.upgrade(request, access(config, &issued_at.variables, &tokens)).await {
