@@ -13,13 +13,14 @@ use url::Url;
 
 use self::request::{Expected, params_of};
 use super::{Profiles, id};
-use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, RequestKind, UrlRules};
+use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, Placeholders, RequestKind, UrlRules};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::callback::AuthorizationResponse;
 use crate::oauth::token::{
     ClientAuthentication, CodeGrant, RefreshGrant, Response, Revocation, TokenError, TokenTypeHint, exchange_request,
-    refresh_request, revocation_request,
+    plain_values, refresh_request, revocation_request,
 };
+use crate::oauth::{Identity, api_request};
 use crate::secret::Secret;
 
 const PROFILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
@@ -40,12 +41,9 @@ struct Behaviour {
     exchange: Exchange,
     refresh: Option<Exchange>,
     revocation: Option<OnlyRequest>,
-    #[serde(rename = "identity")]
-    _identity: Option<Value>,
-    #[serde(rename = "metadata_request")]
-    _metadata_request: Option<Value>,
-    #[serde(rename = "upgrade")]
-    _upgrade: Option<Value>,
+    identity: Option<Facts<Identity>>,
+    metadata_request: Option<Facts<Map<String, Value>>>,
+    upgrade: Option<Exchange>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +64,14 @@ struct Exchange {
 #[serde(deny_unknown_fields)]
 struct OnlyRequest {
     request: Expected,
+}
+
+/// The answer of an API, and what is read from it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts<T> {
+    answer: Value,
+    expect: T,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +155,8 @@ impl Row {
         self.check_exchange();
         self.check_refresh();
         self.check_revocation();
+        self.check_upgrade();
+        self.check_facts();
     }
 
     fn expect(&mut self, holds: bool, problem: impl FnOnce() -> String) {
@@ -267,6 +275,48 @@ impl Row {
             (documented, request) => vec![format!("documented: {}, sent: {}", documented.is_some(), request.is_some())],
         };
         self.wrong.extend(problems.into_iter().map(|problem| format!("revocation: {problem}")));
+    }
+
+    fn check_upgrade(&mut self) {
+        let placeholders = Placeholders {
+            variables: &self.issued_at.variables,
+            scope: "",
+            redirect_url: &self.config.redirect_url,
+            nonce: "nonce-1",
+            more: &[("access_token", "at-1"), ("client_id", "client-id"), ("client_secret", "client-secret")],
+        };
+        let api = self.issued_at.requests.upgrade.as_ref();
+        let sent = api.map(|api| api_request(api, &BTreeMap::new(), &secret("at-1"), &placeholders).unwrap());
+        match (self.behaviour.upgrade.take(), sent) {
+            (Some(Exchange { request, answers }), Some(sent)) => {
+                let problems = request.problems(&sent, &self.config, RequestKind::Token);
+                self.wrong.extend(problems.into_iter().map(|problem| format!("upgrade: {problem}")));
+                self.check_answers("upgrade", &answers);
+            }
+            (None, None) => {}
+            (documented, _) => self.wrong.push(format!("upgrade: documented: {}", documented.is_some())),
+        }
+    }
+
+    fn check_facts(&mut self) {
+        let read = |Facts { answer, expect }: &Facts<Identity>| {
+            let rule = self.config.identity.as_ref();
+            let identity = rule.and_then(|rule| Identity::read(answer, &rule.id, rule.label.as_ref()));
+            (identity.as_ref() != Some(expect)).then(|| format!("{identity:?}, not {expect:?}"))
+        };
+        let identity = self.behaviour.identity.as_ref().and_then(read);
+        let read = |Facts { answer, expect }: &Facts<Map<String, Value>>| {
+            let rule = self.config.metadata_request.as_ref();
+            let metadata = rule.map(|rule| plain_values(answer, &rule.paths));
+            (metadata.as_ref() != Some(expect)).then(|| format!("{metadata:?}, not {expect:?}"))
+        };
+        let metadata = self.behaviour.metadata_request.as_ref().and_then(read);
+        self.wrong.extend(identity.into_iter().chain(metadata));
+        let documented = (self.behaviour.identity.is_some(), self.behaviour.metadata_request.is_some());
+        let asked = (self.config.identity.is_some(), self.config.metadata_request.is_some());
+        self.expect(documented == asked, || {
+            format!("identity and metadata documented: {documented:?}, asked: {asked:?}")
+        });
     }
 
     fn check_answers(&mut self, place: &str, answers: &[Answer]) {
