@@ -27,6 +27,10 @@ use crate::system::TimeSlice;
 
 pub(crate) struct ConnectionPage {
     pub(crate) connections: Vec<ListedConnection>,
+    /// Entries that can neither be read nor restored.
+    pub(crate) unreadable: Vec<UnreadableConnection>,
+    /// Revision of the last entry, readable or not.
+    pub(crate) last: u64,
     /// Matching connections in the bucket.
     pub(crate) total: u64,
     /// True if more follow after the last one.
@@ -38,6 +42,11 @@ pub(crate) struct ListedConnection {
     pub(crate) revision: u64,
     pub(crate) key: ConnectionKey,
     pub(crate) connection: OauthConnection,
+}
+
+pub(crate) struct UnreadableConnection {
+    pub(crate) revision: u64,
+    pub(crate) key: ConnectionKey,
 }
 
 /// A connection's entry in the bucket.
@@ -56,8 +65,8 @@ struct ConnectionEntry {
 }
 
 impl Store {
-    /// Lists the connections whose keys match, after a revision, in the order of their last change. Skips entries that can
-    /// neither be read nor restored, and logs their keys.
+    /// Lists the connections whose keys match, after a revision, in the order of their last change. Logs the
+    /// keys of entries that can neither be read nor restored, and names those that a connection can have.
     pub(crate) async fn connections(
         &self,
         filter: &str,
@@ -65,20 +74,24 @@ impl Store {
         limits: PageLimits,
     ) -> Result<ConnectionPage, StoreError> {
         let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
-        let (mut connections, mut slice) = (Vec::new(), TimeSlice::begin());
+        let (mut connections, mut unreadable, mut slice) = (Vec::new(), Vec::new(), TimeSlice::begin());
+        let last = page.entries.last().map_or(after, |entry| entry.revision);
         for entry in page.entries {
-            let revision = entry.revision;
+            let (revision, key) = (entry.revision, parse_key(&entry.key).ok());
             slice.pause().await;
             match self.listed_connection(entry).await {
                 Ok(Some((key, stored))) => {
                     connections.push(ListedConnection { revision, key, connection: stored.connection });
                 }
                 Ok(None) => {}
-                Err(error) if error.is_junk() => warn!("skipped in a list: {error}"),
+                Err(error) if error.is_junk() => {
+                    warn!("skipped in a list: {error}");
+                    unreadable.extend(key.map(|key| UnreadableConnection { revision, key }));
+                }
                 Err(error) => return Err(error),
             }
         }
-        Ok(ConnectionPage { connections, total: page.total, more: page.more })
+        Ok(ConnectionPage { connections, unreadable, last, total: page.total, more: page.more })
     }
 
     async fn listed_connection(

@@ -79,6 +79,9 @@ async fn h12_junk_in_a_config_is_replaced_by_the_next_put_or_delete() {
             operator.place_junk(CONFIG, "KV_oauth_configs").await;
             if record_too {
                 operator.place_junk("oauth.record.config.odd", "OAUTH").await;
+                let (status, body) = world.tokenbus.call(Method::GET, "oauth-config").await;
+                assert_eq!((status, &body["results"]), (StatusCode::OK, &json!([])), "{body}");
+                assert_eq!(body["unreadable"], json!(["ms.integration.oauth.config.odd"]), "{body}");
             }
             let (status, body) = change_config(&world, change.clone()).await;
             assert_eq!(status, StatusCode::OK, "{change} record {record_too}: {body}");
@@ -111,6 +114,22 @@ async fn h12_junk_in_connections_is_skipped_named_and_replaced() {
     assert_eq!(listed(&world).await, ["one", "three", "two"]);
     let log = world.tokenbus.log();
     assert!(log.contains(&format!("oauth_connections/{ACCOUNT}.odd.none")), "{log}");
+    let none = json!([format!("ms.integration.oauth.{ACCOUNT}.odd.none")]);
+    let body = world.tokenbus.call(Method::GET, "oauth-connections").await.1;
+    assert_eq!((&body["unreadable"], &body["results_total"]), (&none, &json!(4)), "{body}");
+    // Pages of one entry each: that of the junk has no connection, and leads to the next page.
+    let (mut path, mut found, mut unreadable) = ("oauth-connections?limit=1".to_owned(), 0, 0);
+    loop {
+        let (status, page) = world.tokenbus.call(Method::GET, &path).await;
+        assert_eq!(status, StatusCode::OK, "{page}");
+        found += page["results"].as_array().expect("a list").len();
+        unreadable += page.get("unreadable").and_then(Value::as_array).map_or(0, Vec::len);
+        assert!(found + unreadable <= 4, "{page}");
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        let before = std::mem::replace(&mut path, format!("oauth-connections?limit=1&cursor={next}"));
+        assert_ne!(path, before, "each page has another cursor");
+    }
+    assert_eq!((found, unreadable), (3, 1));
     assert_eq!(world.read("one").await.0, StatusCode::OK);
     let (status, body) = world.connect("none").await;
     assert_eq!(status, StatusCode::OK, "{body}");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -16,7 +17,7 @@ use crate::auth::VerifiedCaller;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, ListedConnection, StoreError};
-use crate::subject::{self, CONFIGS, Integration};
+use crate::subject::{self, CONFIGS, Integration, config_subject};
 use crate::system::TimeSlice;
 use crate::worker::context::Context;
 
@@ -45,17 +46,28 @@ pub(super) struct Page {
 
 pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, CallError> {
     let keys = kv::keys(&context.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
-    page_of(&page, &keys, |key: String| async move {
+    let unreadable = &Mutex::new(Vec::new());
+    let mut body = page_of(&page, &keys, |key: String| async move {
         let Ok(integration) = Integration::parse(&key) else { return Ok(None) };
         match context.store.config(&integration).await {
             Err(error) if error.is_junk() => {
                 warn!("skipped in a list: {error}");
+                unreadable.lock().unwrap_or_else(PoisonError::into_inner).push(config_subject(&integration));
                 Ok(None)
             }
             config => Ok(config?.map(|config| json!(config.basic()))),
         }
     })
-    .await
+    .await?;
+    name_unreadable(&mut body, &std::mem::take(&mut *unreadable.lock().unwrap_or_else(PoisonError::into_inner)));
+    Ok(body)
+}
+
+/// Names entries that a list leaves out, by the subjects of their records. Without such an entry the field is absent.
+fn name_unreadable(body: &mut Value, subjects: &[String]) {
+    if let Some(body) = body.as_object_mut().filter(|_| !subjects.is_empty()) {
+        body.insert("unreadable".to_owned(), json!(subjects));
+    }
 }
 
 /// Lists connections in the order of their last change, so that a page is one batch of direct gets. A list sorted by name
@@ -69,7 +81,8 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     // Stored entries are larger than listed ones; twice the size of a page is enough.
     let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
     let limits = PageLimits { entries: page.limit()?, bytes };
-    let ConnectionPage { connections, total, more } = context.store.connections(&filter, after, limits).await?;
+    let ConnectionPage { connections, unreadable, last: last_of_page, total, more } =
+        context.store.connections(&filter, after, limits).await?;
     // Connections stay listed after their config was deleted, so only an empty list is a 404.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
         && !context.store.has_config(integration).await?
@@ -96,8 +109,15 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
             break;
         }
     }
-    let next = (more || results.len() < found).then(|| last.to_string());
-    Ok(body(results, total, next.as_deref()))
+    let is_cut = results.len() < found;
+    // Not the last connection: a page may end with entries that cannot be read, or have no others.
+    let last = if is_cut { last } else { last_of_page };
+    let next = (more || is_cut).then(|| last.to_string());
+    let unreadable = unreadable.into_iter().filter(|entry| entry.revision <= last);
+    let unreadable: Vec<String> = unreadable.map(|entry| entry.key.subject()).collect();
+    let mut body = body(results, total, next.as_deref());
+    name_unreadable(&mut body, &unreadable);
+    Ok(body)
 }
 
 impl Page {
