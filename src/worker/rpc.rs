@@ -183,6 +183,10 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, CallError> {
     if body.len() > QUESTION_BYTES {
         return Err(CallError::Refused(Failure::TooLarge, format!("a question has at most {QUESTION_BYTES} bytes")));
     }
+    // Derived parsers read the fields of an object from an array too, in the order of their declaration.
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(bad_request("a question is a JSON object, not an array"));
+    }
     serde_json::from_slice(body).map_err(|error| bad_request(remove_values(&error.to_string())))
 }
 

@@ -115,6 +115,8 @@ async fn errors_of_node_calls_have_the_form_of_a_micro_service() {
     check("login", &bound, "400", "begins at the gateway").await;
     check("token", "", "400", "integration_id").await;
     check("token", "not JSON", "400", "expected").await;
+    check("token", r#" ["odd", "one"]"#, "400", "a JSON object, not an array").await;
+    check("list", "[]", "400", "a JSON object, not an array").await;
     check("token", r#"{"integration_id": "a.b", "connection_id": "x"}"#, "400", "integration_id must be").await;
     check("list", r#"{"limit": 0}"#, "400", "limit must be").await;
     let long = "a".repeat(1_000_000);
