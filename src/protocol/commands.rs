@@ -46,10 +46,15 @@ pub(crate) async fn declare_consumer(nats: &Nats, verb: Verb) -> Result<(), Nats
     created.map(drop).map_err(|source| NatsError::Consumer { name: verb.to_string(), source })
 }
 
-/// Creates the consumer of the events for a receiver, or updates its selection of events.
-pub(crate) async fn webhook_consumer(nats: &Nats, receiver: &Receiver) -> Result<PullConsumer, NatsError> {
+/// Creates the consumer of the events for a receiver, or updates its selection of events. It is deleted when no worker has
+/// pulled for `max_age`.
+pub(crate) async fn webhook_consumer(
+    nats: &Nats,
+    receiver: &Receiver,
+    max_age: Duration,
+) -> Result<PullConsumer, NatsError> {
     nats.require_connected()?;
-    let config = topology::webhook_consumer(receiver.account.as_ref(), &receiver.events);
+    let config = topology::webhook_consumer(receiver.account.as_ref(), &receiver.events, max_age);
     let name = config.durable_name.clone().unwrap_or_default();
     let created = nats.create_consumer(OAUTH_EVENTS, config).await;
     created.map_err(|source| NatsError::Consumer { name, source })

@@ -175,6 +175,35 @@ async fn an_event_that_is_never_accepted_becomes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn the_consumer_of_a_removed_webhook_is_deleted_once_its_events_are() {
+    let receiver = Provider::start(|_, _| Scripted::new(204, "text/plain", "")).await;
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    first.kill().await;
+    let settings = sent_to(&receiver).map(|(name, value)| (format!("TOKENBUS_{name}"), value));
+    let kept = [("TOKENBUS_EVENTS__MAX_AGE", "3s")];
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(kept).collect();
+    let mut second = fleet.worker_with(&settings);
+    second.ready().await;
+    let began = tokio::time::Instant::now();
+    eventually("twice that time passes", async || began.elapsed() > Duration::from_secs(6)).await;
+    assert_eq!(fleet.arrive(&fleet.login("one").await, "code").await.0, 200);
+    requests_to(&receiver, 1).await;
+    wait_until_sent(&fleet.nats).await;
+
+    second.kill().await;
+    let _third = fleet.worker().await;
+    let jetstream = jetstream::new(fleet.nats.connect("worker").await);
+    eventually("the server deletes the consumer", async || {
+        jetstream
+            .get_consumer_from_stream::<jetstream::consumer::pull::Config, _, _>("webhook", "OAUTH_EVENTS")
+            .await
+            .is_err()
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn c2_a_webhook_is_always_signed_and_never_sent_to_a_private_address() {
     let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a temporary folder"));
     let keys = folder.path().join("keys");

@@ -23,9 +23,11 @@ pub(crate) fn due_consumer() -> pull::Config {
 }
 
 /// Consumer of the events for a receiver: of an account's events, or of all. Each receiver has its own, so that one that is
-/// slow delays no other.
+/// slow delays no other. The server deletes it when no worker has pulled for `max_age`, the age at which events are deleted:
+/// then it has nothing left to deliver, so a receiver that is removed leaves nothing, and one whose workers are stopped loses
+/// nothing.
 #[must_use]
-pub(crate) fn webhook_consumer(account: Option<&Account>, events: &[EventKind]) -> pull::Config {
+pub(crate) fn webhook_consumer(account: Option<&Account>, events: &[EventKind], max_age: Duration) -> pull::Config {
     let name = account.map_or_else(|| "webhook".to_owned(), |account| format!("webhook_{account}"));
     pull::Config {
         durable_name: Some(name),
@@ -34,6 +36,7 @@ pub(crate) fn webhook_consumer(account: Option<&Account>, events: &[EventKind]) 
         deliver_policy: DeliverPolicy::New,
         // The receiver has ten seconds to answer. An event that it does not accept is retried after much longer.
         ack_wait: Duration::from_secs(30),
+        inactive_threshold: max_age,
         filter_subject: String::new(),
         filter_subjects: events.iter().map(|event| subject::events_of_kind(account, event.as_str())).collect(),
         ..consumer(Verb::Refresh)

@@ -33,7 +33,7 @@ pub(in crate::worker) async fn run(context: Arc<Context>, receiver: Arc<Receiver
 
 async fn take_all(context: &Arc<Context>, receiver: &Arc<Receiver>, puller: &Puller) -> NatsError {
     let nats = &context.nats;
-    let consumer = match queue::webhook_consumer(nats, receiver).await {
+    let consumer = match queue::webhook_consumer(nats, receiver, context.config.events.max_age).await {
         Ok(consumer) => consumer,
         Err(error) => return error,
     };
