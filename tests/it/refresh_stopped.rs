@@ -92,7 +92,9 @@ impl Stop {
     async fn made(step: &'static str, seconds: u64) -> Self {
         let (grant, victim) = (Arc::default(), Arc::new(AtomicU32::new(0)));
         let provider = provider(&grant, &victim, POSTPONED.contains(&step)).await;
-        let (fleet, pushes) = connected(&provider).await;
+        let (mut fleet, pushes) = connected(&provider).await;
+        // The hold of a refresh with a stored failure lasts at least as long as this.
+        fleet.settings.insert("TOKENBUS_REFRESH__MIN_INTERVAL".to_owned(), "1m".to_owned());
         let first = fleet.worker_stopping_at(step).await;
         if step == IN_FLIGHT {
             victim.store(first.pid(), Ordering::SeqCst);
