@@ -64,10 +64,11 @@ impl StoredConnection {
         Duration::try_from(end.duration_since(self.refresh_token_since()?)).ok()
     }
 
-    /// Half of the refresh token's lifetime before its end, if a refresh moves that end.
+    /// Just before half of the refresh token's lifetime has passed, if a refresh moves its end.
     pub(super) fn refresh_by_age_at(&self) -> Option<Timestamp> {
         let life = self.refresh_token_lifetime().filter(|_| !self.grant.refresh_token_end_is_fixed)?;
-        let half = SignedDuration::try_from(life / 2).ok()?;
+        // Schedules are rounded up to whole seconds.
+        let half = SignedDuration::try_from(life / 2).ok()?.saturating_add(SignedDuration::from_secs(1));
         self.connection.refresh_token_expiry?.checked_sub(half).ok()
     }
 

@@ -23,7 +23,7 @@ pub struct StoredConnection {
     pub login_id: String,
     #[serde(flatten)]
     pub grant: GrantFacts,
-    /// Set if the last refresh failed. Stored beside the sealed value.
+    /// Set if the last refresh failed. Sealed for itself, beside the sealed connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_failure: Option<RefreshFailure>,
     /// Fields that a later release has sealed. They are kept, because releases can run side by side.
@@ -115,7 +115,7 @@ pub struct ResultRecord {
     pub modified: u64,
 }
 
-/// A failed refresh, as stored in the bucket. Alone it changes nothing: a connection ends only with an answer of the
+/// A failed refresh, as noted in the bucket. Alone it changes nothing: a connection ends only with an answer of the
 /// provider, or with its access token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefreshFailure {
@@ -150,6 +150,12 @@ impl RefreshFailure {
         let reason = reason.to_owned();
         let (since, refused_at, next_try) = (None, None, None);
         Self { count: 0, until, status, reason, since, unclear: 0, refused_at, next_try, token_expired: false }
+    }
+
+    /// Drops what an answer of the provider could end the grant by.
+    #[must_use]
+    pub(crate) fn without_history(self) -> Self {
+        Self { since: None, unclear: 0, refused_at: None, ..self }
     }
 
     /// Returns the answer for callers, or `None` once a refresh may be tried again.

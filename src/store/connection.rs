@@ -5,6 +5,8 @@
 //! removes the entry again if that record is a newer tombstone. If the worker dies between the write and the removal, an
 //! entry without a schedule is left; the repair pass finds and removes it.
 
+mod note;
+
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::{error, warn};
 
+use self::note::Note;
 use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
@@ -56,9 +59,9 @@ struct ConnectionEntry {
     sequence: u64,
     /// The whole connection.
     sealed: String,
-    /// The only field that a worker changes alone. It is not sealed: it says when the next try is, not what is done.
+    /// The only field that a worker changes alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    refresh_failure: Option<RefreshFailure>,
+    refresh_failure: Option<Note>,
     /// Copies of the connection's other fields, without its tokens.
     #[serde(flatten)]
     copies: Map<String, Value>,
@@ -148,6 +151,7 @@ impl Store {
         let ConnectionEntry { sequence, sealed, refresh_failure, copies } = parse(CONNECTIONS, kv_key, value)?;
         let whole = self.open_whole(seal_context(kv_key, sequence), &sealed, &copies)?;
         let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, whole.expose().as_bytes())?;
+        let refresh_failure = refresh_failure.map(|note| self.open_note(kv_key, sequence, note));
         // The reason why the grant has ended is worth more than that of a later try.
         if let Some(failure) = refresh_failure.as_ref().filter(|_| stored.connection.status == Status::Active) {
             stored.connection.status_reason = Some(failure.reason.clone());
@@ -163,7 +167,8 @@ impl Store {
         mut stored: StoredConnection,
     ) -> Result<(HeaderMap, Bytes), StoreError> {
         let (kv_key, headers) = (key.kv_key(), self.entry_headers(&stored));
-        let (sequence, refresh_failure) = (stored.connection.sequence, stored.refresh_failure.take());
+        let (sequence, failure) = (stored.connection.sequence, stored.refresh_failure.take());
+        let refresh_failure = failure.map(|failure| self.seal_note(&kv_key, sequence, failure)).transpose()?;
         let what = || format!("{CONNECTIONS}/{kv_key}");
         let whole = serde_json::to_string(&stored).map(Secret::new).map_err(StoreError::unreadable(what()))?;
         let sealed = self.seal_whole(seal_context(&kv_key, sequence), &whole)?;
@@ -187,7 +192,8 @@ impl Store {
     /// Seals an entry again. Returns `None` if it is sealed with the current key.
     pub(super) fn resealed_connection(&self, kv_key: &str, found: &kv::Entry) -> Result<Option<Write>, StoreError> {
         let mut entry: ConnectionEntry = parse(CONNECTIONS, kv_key, &found.payload)?;
-        if self.keyring.is_current(&entry.sealed) {
+        let has_new_note = self.reseal_note(kv_key, entry.sequence, &mut entry.refresh_failure)?;
+        if self.keyring.is_current(&entry.sealed) && !has_new_note {
             return Ok(None);
         }
         let context = seal_context(kv_key, entry.sequence);
@@ -249,6 +255,8 @@ impl Store {
     /// Stores the failure of a connection's refresh in its entry, if the entry still belongs to the same record.
     pub(crate) async fn put_failure(&self, key: &ConnectionKey, stored: &StoredConnection) -> Result<(), StoreError> {
         let (kv_key, sequence) = (key.kv_key(), stored.connection.sequence);
+        let failure = stored.refresh_failure.clone();
+        let note = failure.map(|failure| self.seal_note(&kv_key, sequence, failure)).transpose()?;
         kv::update(&self.nats, CONNECTIONS, &kv_key, |found| {
             let Some(found) = found else { return Ok(Change::Keep(())) };
             // An entry that cannot be read has no failure: the next reader restores it.
@@ -258,7 +266,7 @@ impl Store {
             if entry.sequence != sequence {
                 return Ok(Change::Keep(()));
             }
-            entry.refresh_failure.clone_from(&stored.refresh_failure);
+            entry.refresh_failure.clone_from(&note);
             Ok(Change::Write(Write::Put { headers: self.entry_headers(stored), value: json(&entry)? }, ()))
         })
         .await

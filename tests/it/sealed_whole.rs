@@ -3,13 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::bus::Bus;
-use crate::provider::Provider;
+use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
+use crate::support::wait::eventually;
 use crate::world::World;
 
 /// JSON pointers of all values inside a value, those of objects and lists included.
@@ -207,4 +209,98 @@ async fn a_worker_starts_only_on_the_form_that_it_knows() {
     let form = meta.into_iter().rfind(|message| message.subject.as_str() == "$KV.oauth_meta.form");
     assert_eq!(form.expect("it is stored").payload.as_ref(), b"2");
     assert_eq!(entries.read(&format!("$KV.oauth_connections.{ACCOUNT}.odd.one")).await, before);
+}
+
+/// A worker with a connection whose refreshes get that answer.
+struct Failing {
+    world: World,
+    entries: Entries,
+    subject: String,
+}
+
+impl Failing {
+    async fn with(answer: Scripted) -> Self {
+        let hour = json!({ "access_token": "at", "refresh_token": "rt", "expires_in": 3600 });
+        let provider =
+            Provider::start(move |number, _| if number == 0 { Scripted::json(200, &hour) } else { answer.clone() });
+        let world = World::with_settings(provider.await, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+        assert_eq!(world.connect("one").await.0, StatusCode::OK);
+        let entries = Entries { bus: Bus::of(&world.tokenbus.nats).await };
+        let failing = Self { world, entries, subject: format!("$KV.oauth_connections.{ACCOUNT}.odd.one") };
+        failing.idle(0).await;
+        failing
+    }
+
+    /// Waits until the queue is empty and has had a command after that one.
+    async fn idle(&self, after: u64) {
+        let bus = &self.entries.bus;
+        let is_done = async || {
+            bus.last_sequence("OAUTH_COMMANDS").await > after && bus.info("OAUTH_COMMANDS").await.state.messages == 0
+        };
+        eventually("the command is done", is_done).await;
+    }
+
+    /// Replaces the note of the failed refresh, lets the schedule fire, and returns the connection's status.
+    async fn due_with(&self, note: Option<Value>) -> &'static str {
+        let mut entry = self.entries.read(&self.subject).await;
+        let fields = entry.as_object_mut().expect("an object");
+        match note {
+            Some(note) => drop(fields.insert("refresh_failure".to_owned(), note)),
+            None => drop(fields.remove("refresh_failure")),
+        }
+        self.entries.write(&self.subject, &entry).await;
+        self.due().await
+    }
+
+    async fn due(&self) -> &'static str {
+        let (bus, requests) = (&self.entries.bus, self.world.provider.received().len());
+        let before = bus.last_sequence("OAUTH_COMMANDS").await;
+        bus.due("one").await;
+        self.idle(before).await;
+        assert_eq!(self.world.provider.received().len(), requests + 1, "the provider is asked");
+        bus.stored("one", &self.world.tokenbus.keys_file()).await.connection.status.as_str()
+    }
+
+    async fn advance(&self, seconds: i64) {
+        self.entries.bus.advance("one", &self.world.tokenbus.keys_file(), seconds).await;
+    }
+}
+
+/// A note that claims a long history of refusals and failures.
+fn forged() -> Value {
+    let past = tokenbus::internals::system::now() - SignedDuration::from_hours(100);
+    json!({
+        "count": 99, "until": past, "status": 400, "reason": "invalid_grant", "since": past, "unclear": 99,
+        "refused_at": past, "next_try": past, "token_expired": true,
+    })
+}
+
+#[tokio::test]
+async fn h7_a_forged_or_lost_note_of_a_failed_refresh_ends_no_grant() {
+    let failing = Failing::with(Scripted::json(400, &json!({ "error": "invalid_grant" }))).await;
+    assert_eq!(failing.due().await, "active", "the first refusal");
+    let own = failing.entries.read(&failing.subject).await["refresh_failure"].clone();
+    let mut with_own_seal = forged();
+    with_own_seal["sealed"] = own["sealed"].clone();
+    let mut with_junk = forged();
+    with_junk["sealed"] = json!("v1.x.canary");
+    for note in [forged(), with_junk] {
+        assert_eq!(failing.due_with(Some(note.clone())).await, "active", "{note}");
+    }
+    assert_eq!(failing.due_with(None).await, "active", "the note is lost");
+    // The clear part of a sealed note is only a copy: the schedule keeps to the second look.
+    let mut entry = failing.entries.read(&failing.subject).await;
+    entry["refresh_failure"] = with_own_seal;
+    failing.entries.write(&failing.subject, &entry).await;
+    let stored = failing.entries.bus.stored("one", &failing.world.tokenbus.keys_file()).await;
+    assert_eq!(json!(stored.refresh_failure.expect("a note"))["refused_at"], own["refused_at"]);
+    // The worker's own note counts.
+    failing.advance(361).await;
+    assert_eq!(failing.due().await, "needs_reauthorization");
+
+    let failing = Failing::with(Scripted::json(404, &json!({}))).await;
+    failing.advance(3_601).await;
+    for _ in 0..2 {
+        assert_eq!(failing.due_with(Some(forged())).await, "active");
+    }
 }
