@@ -166,13 +166,13 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     pub variables: BTreeMap<String, Variable>,
     /// Request after the code exchange whose answer replaces the tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrade: Option<ApiRequest>,
+    pub upgrade: Option<Box<ApiRequest>>,
     /// Where the identity of a connection's owner is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub identity: Option<IdentityRule>,
+    pub identity: Option<Box<IdentityRule>>,
     /// Request for facts that the token answer lacks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub metadata_request: Option<MetadataRequest>,
+    pub metadata_request: Option<Box<MetadataRequest>>,
     #[serde(default)]
     pub reconnect: Reconnect,
     /// True if each login of an account is a grant of its own, so that a login may revoke the grant that it replaces.
@@ -237,9 +237,9 @@ impl<T> IntegrationOauthConfig<T> {
 
 /// Returns the value at a dot path. A number is a place in a list, from 0.
 pub(crate) fn value_at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(value, |value, key| match value {
-        Value::Array(values) => values.get(key.parse::<usize>().ok()?),
-        _ => value.get(key),
+    path.split('.').try_fold(value, |value, key| match value.as_array() {
+        Some(values) => values.get(key.parse::<usize>().ok()?),
+        None => value.get(key),
     })
 }
 

@@ -66,16 +66,16 @@ pub(crate) struct MetadataRequest {
     pub paths: Vec<String>,
 }
 
-/// The requests that follow a login, as the config had them at that login. A connection keeps them, so that a later config
+/// The requests that follow a login, in boxes because few connections have any, as the config had them at that login. A connection keeps them, so that a later config
 /// cannot send its access token elsewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginRequests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) upgrade: Option<ApiRequest>,
+    pub(crate) upgrade: Option<Box<ApiRequest>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) identity: Option<IdentityRule>,
+    pub(crate) identity: Option<Box<IdentityRule>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) metadata: Option<MetadataRequest>,
+    pub(crate) metadata: Option<Box<MetadataRequest>>,
 }
 
 impl LoginRequests {
@@ -90,7 +90,7 @@ impl<T> IntegrationOauthConfig<T> {
         let identity = self.identity.as_ref().and_then(|rule| rule.request.as_ref());
         let metadata = self.metadata_request.as_ref().map(|rule| &rule.request);
         let all =
-            [("upgrade.url", self.upgrade.as_ref()), ("identity.url", identity), ("metadata_request.url", metadata)];
+            [("upgrade.url", self.upgrade.as_deref()), ("identity.url", identity), ("metadata_request.url", metadata)];
         all.into_iter().filter_map(|(field, request)| request.map(|request| (field, request)))
     }
 
@@ -105,14 +105,14 @@ impl<T> IntegrationOauthConfig<T> {
         };
         let identity = self.identity.as_ref().map(|rule| {
             let request = rule.request.as_ref().map(filled).transpose()?;
-            Ok(IdentityRule { request, ..rule.clone() })
+            Ok(Box::new(IdentityRule { request, ..(**rule).clone() }))
         });
         let metadata = self
             .metadata_request
             .as_ref()
-            .map(|rule| Ok(MetadataRequest { request: filled(&rule.request)?, ..rule.clone() }));
+            .map(|rule| Ok(Box::new(MetadataRequest { request: filled(&rule.request)?, ..(**rule).clone() })));
         Ok(LoginRequests {
-            upgrade: self.upgrade.as_ref().map(filled).transpose()?,
+            upgrade: self.upgrade.as_ref().map(|request| filled(request).map(Box::new)).transpose()?,
             identity: identity.transpose()?,
             metadata: metadata.transpose()?,
         })

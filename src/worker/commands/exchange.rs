@@ -95,7 +95,7 @@ pub(in crate::worker) async fn run(
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
     let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    exchange.run(&state, callback.query).await.map(|reply| hide_tokens(reply, &scopes))
+    Box::pin(exchange.run(&state, callback.query)).await.map(|reply| hide_tokens(reply, &scopes))
 }
 
 /// Removes the tokens that these scopes don't show.

@@ -103,7 +103,9 @@ impl ProviderCalls<'_> {
     }
 
     async fn answer(&self, request: &ApiRequest, access: ApiAccess<'_>) -> Result<Value, Option<ProviderAnswer>> {
-        match timeout(FACTS_TIME, self.api(request, access, |response| response.json())).await {
+        #[expect(clippy::redundant_closure_for_method_calls, reason = "a closure takes responses of any lifetime")]
+        let answered = timeout(FACTS_TIME, self.api(request, access, |response| response.json())).await;
+        match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 warn!(reason = error.reason(), "a request to the provider's API failed: {error}");

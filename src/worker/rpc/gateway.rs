@@ -64,7 +64,7 @@ async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, re
         };
         log_and_build_answer(&span, done)
     };
-    let answer = sealed::answer(&context, &message, serve).await;
+    let answer = Box::pin(sealed::answer(&context, &message, serve)).await;
     send(&context, reply, HeaderMap::new(), answer).await;
 }
 
