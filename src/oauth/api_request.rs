@@ -51,6 +51,8 @@ pub(crate) fn api_request(
             let text = Value::Object(filled_object(object, placeholders)).to_string();
             Some(Body { content_type: "application/json", text: Secret::new(text) })
         }
+        // An API that reads no parameters may refuse a body, and even the type of one.
+        (Method::Post, None) if form.is_empty() => None,
         (Method::Post, None) => {
             Some(Body { content_type: "application/x-www-form-urlencoded", text: Secret::new(form) })
         }
