@@ -32,7 +32,9 @@ pub(super) struct Step {
     pub(super) act: Act,
     /// The requests that the server expects, with its answers.
     pub(super) requests: Vec<(Expected, Scripted)>,
-    /// Fields of the connection, or of the error; `http` is the status, 200 by default.
+    /// The status of tokenbus's answer.
+    pub(super) status: u16,
+    /// Fields of the connection or of the error.
     pub(super) outcome: Value,
 }
 
@@ -79,12 +81,19 @@ impl Dialect {
         self.step(Act::Login, vec![(expected, answer)], outcome)
     }
 
+    /// The server refuses the code, and tokenbus answers with this status and error.
+    pub(super) fn refused_login(mut self, expected: Expected, answer: Scripted, status: u16, error: &str) -> Self {
+        let (requests, outcome) = (vec![(expected, answer)], json!({ "error": error }));
+        self.steps.push(Step { act: Act::Login, requests, status, outcome });
+        self
+    }
+
     pub(super) fn refresh(self, expected: Expected, answer: Scripted, outcome: Value) -> Self {
         self.step(Act::Refresh, vec![(expected, answer)], outcome)
     }
 
     pub(super) fn step(mut self, act: Act, requests: Vec<(Expected, Scripted)>, outcome: Value) -> Self {
-        self.steps.push(Step { act, requests, outcome });
+        self.steps.push(Step { act, requests, status: 200, outcome });
         self
     }
 }

@@ -35,8 +35,7 @@ pub(super) fn all() -> Vec<Dialect> {
 /// A refused code under the status of success.
 fn not_ok() -> Dialect {
     let refused = Scripted::json(200, &json!({ "ok": false, "error": "invalid_code" }));
-    let outcome = json!({ "http": 400, "error": "invalid_grant" });
-    Dialect::new("not-ok", json!({})).login(Expected::form(code(&json!({}))), refused, outcome)
+    Dialect::new("not-ok", json!({})).refused_login(Expected::form(code(&json!({}))), refused, 400, "invalid_grant")
 }
 
 /// A grant whose access token is near its end when the provider refuses its refresh token, in words that `rule` maps.
