@@ -27,7 +27,8 @@ pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::api_request::{ApiRequest, IdentityRule, LoginRequests, MetadataRequest, Reconnect};
 pub(crate) use self::check::{parse_value, read_json};
 pub(crate) use self::choice::{
-    BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, ResponseMode, ScopeSeparator, TokenAuthMethod,
+    BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, RefreshWith, ResponseMode, ScopeSeparator,
+    TokenAuthMethod,
 };
 pub(crate) use self::client_key::signing_key;
 pub(crate) use self::error::ConfigError;
@@ -109,6 +110,17 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Extra parameters of a refresh.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refresh_params: BTreeMap<String, String>,
+    #[serde(default)]
+    pub refresh_with: RefreshWith,
+    /// `grant_type` of a refresh; `refresh_token` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_grant_type: Option<String>,
+    /// Method of a refresh; `token_method` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_method: Option<Method>,
+    /// Parameters of the authorization request that a login may set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub login_params: Vec<String>,
     /// The provider's names for the protocol's parameters, by the RFC's name.
     #[serde(default, skip_serializing_if = "ParamNames::is_empty")]
     pub param_names: ParamNames,
@@ -161,6 +173,9 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Audience of the client assertion; the token endpoint when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_assertion_aud: Option<String>,
+    /// Issuer of the client assertion; the client id when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_assertion_iss: Option<String>,
     /// The `${variable}`s of URLs, parameters and headers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, Variable>,

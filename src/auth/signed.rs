@@ -90,9 +90,10 @@ fn flat(body: &Map<String, Value>) -> Option<BTreeMap<String, String>> {
     let mut fields = BTreeMap::new();
     for (name, value) in body {
         match value {
-            Value::Object(variables) if name == "variables" => {
-                for (name, value) in variables {
-                    fields.insert(format!("var.{name}"), value.as_str()?.to_owned());
+            Value::Object(values) if name == "variables" || name == "params" => {
+                let prefix = if name == "params" { "param" } else { "var" };
+                for (name, value) in values {
+                    fields.insert(format!("{prefix}.{name}"), value.as_str()?.to_owned());
                 }
             }
             Value::String(text) => drop(fields.insert(name.clone(), text.clone())),
@@ -191,6 +192,9 @@ mod tests {
         let login = r#"{"integration_id":"s","connection_id":"o","scopes":"a,b","variables":{"shop":"x y"}}"#;
         check("GET /hub/integrations/s/oauth-login/o?scopes=a%2Cb&var.shop=x+y", "login", login, true);
         check("GET /hub/integrations/s/oauth-login/o?scopes=a&var.shop=x+y", "login", login, false);
+        let params = r#"{"integration_id":"s","connection_id":"o","params":{"login_hint":"a@b"}}"#;
+        check("GET /hub/integrations/s/oauth-login/o?param.login_hint=a%40b", "login", params, true);
+        check("GET /hub/integrations/s/oauth-login/o?var.login_hint=a%40b", "login", params, false);
         check("GET /hub/integrations/s/oauth-login/o?scopes=a%2Cb&var.shop=z", "login", login, false);
         check("GET /hub/integrations/s/oauth-login/o?connection_id=o&scopes=a%2Cb&var.shop=x+y", "login", login, false);
         check("GET /hub/integrations/s/oauth-login/o", "login", "[]", false);

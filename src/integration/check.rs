@@ -40,6 +40,10 @@ pub(crate) fn parse_value(
     let Value::Object(mut fields) = body else { return Err(ConfigError::NotAnObject) };
     fields.retain(|name, value| !value.is_null() || fields::REQUIRED.contains(&name.as_str()));
     fields::check_fields(&fields)?;
+    if fields.get("token_auth_method").and_then(Value::as_str) == Some("signed_client_secret") {
+        // The only algorithm that a provider is known to take there.
+        fields.entry("client_key_alg").or_insert_with(|| "ES256".into());
+    }
     placeholders::check(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
     let config = serde_json::from_value(Value::Object(fields)).map_err(|_| ConfigError::NotAnObject)?;
@@ -75,6 +79,8 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     require(is_text_or_absent(&config.provider), "provider", TEXT)?;
     require(is_text_or_absent(&config.issuer), "issuer", TEXT)?;
     require(is_text_or_absent(&config.client_key_id), "client_key_id", TEXT)?;
+    require(is_text_or_absent(&config.client_assertion_iss), "client_assertion_iss", TEXT)?;
+    require(is_text_or_absent(&config.refresh_grant_type), "refresh_grant_type", TEXT)?;
     require(is_text_or_absent(&config.client_assertion_aud), "client_assertion_aud", TEXT)
 }
 
@@ -82,6 +88,10 @@ fn check_authentication(config: &IntegrationOauthConfig) -> Result<(), ConfigErr
     match config.token_auth_method {
         TokenAuthMethod::ClientSecretBasic => {
             require(!config.client_secret.is_empty(), "client_secret", "set for client_secret_basic")?;
+        }
+        TokenAuthMethod::SignedClientSecret => {
+            require(config.client_key.is_some(), "client_key", "set for signed_client_secret")?;
+            require(config.client_assertion_iss.is_some(), "client_assertion_iss", "set for signed_client_secret")?;
         }
         TokenAuthMethod::PrivateKeyJwt => {
             require(config.client_key.is_some(), "client_key", "set for private_key_jwt")?;

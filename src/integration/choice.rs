@@ -48,6 +48,8 @@ pub(crate) enum TokenAuthMethod {
     ClientSecretBasic,
     /// A signed client assertion (RFC 7523 §2.2).
     PrivateKeyJwt,
+    /// The client secret is a signed JWT.
+    SignedClientSecret,
     /// A public client: only the client id.
     None,
 }
@@ -107,6 +109,17 @@ impl ResponseMode {
             Self::FormPost => "form_post",
         }
     }
+}
+
+/// The token that a refresh sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RefreshWith {
+    /// RFC 6749 §6.
+    #[default]
+    RefreshToken,
+    /// The access token itself, while it is valid.
+    AccessToken,
 }
 
 /// Unit of `expires_in`.

@@ -25,6 +25,11 @@ pub(crate) enum ConfigError {
     /// A login asks for a scope that the config doesn't list.
     #[error("scopes must be among those of the config")]
     Scopes,
+    /// A login sets a parameter that the config doesn't list, or one of the wrong form.
+    #[error(
+        "params may have those of the config's `login_params`, of at most 1024 bytes without control characters and `${{`"
+    )]
+    LoginParams,
     /// A login's value for a URL variable is missing, unknown or of the wrong form.
     #[error("variable {name} {problem}")]
     Variable {

@@ -1,6 +1,11 @@
-//! Scopes as a comma-separated list.
+//! What a login may choose: scopes, as a comma-separated list, and parameters.
+
+use std::collections::BTreeMap;
 
 use super::{ConfigError, IntegrationOauthConfig};
+
+/// Value of a login's parameter.
+const MAX_PARAM_BYTES: usize = 1024;
 
 impl<T> IntegrationOauthConfig<T> {
     /// Returns the scopes in order, without duplicates.
@@ -13,6 +18,22 @@ impl<T> IntegrationOauthConfig<T> {
     #[must_use]
     pub(crate) fn scope_text<S: AsRef<str>>(&self, scopes: &[S]) -> String {
         scopes.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(self.scope_separator.as_str())
+    }
+
+    /// Returns the config with the parameters of one login. They count instead of the config's own.
+    ///
+    /// # Errors
+    /// [`ConfigError::LoginParams`] if the config doesn't list a parameter, or if a value has the wrong form.
+    pub(crate) fn with_login_params(mut self, params: BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let fits = |(name, value): (&String, &String)| {
+            let is_plain = value.len() <= MAX_PARAM_BYTES && !value.contains(char::is_control) && !value.contains("${");
+            self.login_params.contains(name) && is_plain
+        };
+        if !params.iter().all(fits) {
+            return Err(ConfigError::LoginParams);
+        }
+        self.auth_params.extend(params);
+        Ok(self)
     }
 
     /// Returns the scopes of one login: those in `wanted` (comma-separated), or all if it names no scope.

@@ -366,13 +366,14 @@ proptest! {
     }
 
     #[test]
-    fn a4_no_value_panics_or_is_repeated(field in 0_usize..38, text in ".{0,20}") {
+    fn a4_no_value_panics_or_is_repeated(field in 0_usize..43, text in ".{0,20}") {
         let fields = ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url",
             "provider", "scope_separator", "pkce", "token_auth_method", "token_body_format", "auth_params", "token_params",
             "refresh_params", "param_names", "refresh_url", "revocation_url", "token_response_path", "metadata_paths",
             "callback_metadata", "code_param", "default_expires_in", "refresh_token_lifetime", "expires_in_unit", "issuer", "client_key",
             "client_key_id", "client_key_alg", "client_assertion_aud", "variables", "client_secrets",
-            "token_method", "token_headers", "basic_encoding", "response_type", "response_mode"];
+            "token_method", "token_headers", "basic_encoding", "response_type", "response_mode",
+            "login_params", "client_assertion_iss", "refresh_with", "refresh_grant_type", "refresh_method"];
         let value = format!("canary{text}");
         for value in [json!(value), json!([value]), json!({"a": value}), json!({"a": {"pattern": value}})] {
             let refused = config(&json!({fields[field]: value})).err().map(|error| error.to_string()).unwrap_or_default();

@@ -41,9 +41,12 @@ pub(in crate::gateway) async fn login(
         body.insert("bind".to_owned(), "browser".into());
     }
     let variables = query.take_prefixed("var.");
+    let params = query.take_prefixed("param.");
     query.expect_empty()?;
-    if !variables.is_empty() {
-        body.insert("variables".to_owned(), variables.into());
+    for (name, values) in [("variables", variables), ("params", params)] {
+        if !values.is_empty() {
+            body.insert(name.to_owned(), values.into());
+        }
     }
     let answer = backend.call(Call::Login, &request.context, &Value::Object(body)).await?;
     let LoginAnswer { oauth_url, ticket } = serde_json::from_slice(&answer).map_err(HttpError::invalid_answer)?;

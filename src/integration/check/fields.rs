@@ -46,15 +46,15 @@ use Kind::{
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 38] = [
+const OPTIONAL: [(&str, Kind); 43] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
     (
         "token_auth_method",
         OneOf(
-            &["client_secret_post", "client_secret_basic", "private_key_jwt", "none"],
-            "one of client_secret_post, client_secret_basic, private_key_jwt, none",
+            &["client_secret_post", "client_secret_basic", "private_key_jwt", "signed_client_secret", "none"],
+            "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none",
         ),
     ),
     ("token_method", OneOf(&["POST", "GET"], "POST or GET")),
@@ -84,6 +84,11 @@ const OPTIONAL: [(&str, Kind); 38] = [
     ("client_key_id", Text),
     ("client_key_alg", OneOf(&["RS256", "ES256", "EdDSA"], "one of RS256, ES256, EdDSA")),
     ("client_assertion_aud", Text),
+    ("client_assertion_iss", Text),
+    ("login_params", Texts),
+    ("refresh_with", OneOf(&["refresh_token", "access_token"], "refresh_token or access_token")),
+    ("refresh_grant_type", Text),
+    ("refresh_method", OneOf(&["POST", "GET"], "POST or GET")),
     ("variables", Variables),
     ("client_secrets", Texts),
     ("upgrade", Request),

@@ -17,6 +17,7 @@ const OWN_HEADERS: [&str; 9] =
     ["authorization", "cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     names::check(config)?;
+    check_login_params(config)?;
     check_added(config)?;
     check_headers(config)?;
     check_forms(config)?;
@@ -50,6 +51,16 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
         require(!sets_reserved, field, "a URL without the parameters that tokenbus sets")?;
     }
     Ok(())
+}
+
+/// A login must not choose how the answer arrives, or which answer counts as its own.
+fn check_login_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let is_free = |name: &String| {
+        let is_fixed = ["response_mode", "nonce"].iter().any(|fixed| name.eq_ignore_ascii_case(fixed));
+        is_param(name) && !is_fixed && !names::is_reserved(config, name, RequestKind::Authorize)
+    };
+    let expected = "names of parameters other than those that tokenbus sets, response_mode and nonce";
+    require(config.login_params.iter().all(is_free), "login_params", expected)
 }
 
 /// Returns true for the redirect URI of a token request. Some providers ask for it in a refresh.
@@ -87,7 +98,8 @@ fn check_headers(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
 }
 
 fn check_forms(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let is_fitting = config.token_method == Method::Post || config.token_body_format != BodyFormat::Json;
+    let uses_get = config.token_method == Method::Get || config.refresh_method == Some(Method::Get);
+    let is_fitting = !uses_get || config.token_body_format != BodyFormat::Json;
     require(is_fitting, "token_body_format", "form or query with GET, which has no body")?;
     let response_type = config.response_type.as_str();
     let is_word = |word: &str| word != "token" && is_param(word);

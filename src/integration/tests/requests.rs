@@ -1,8 +1,11 @@
 //! Fields of a config that shape requests.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::{check, config};
+use crate::integration::KeyAlgorithm;
 
 #[test]
 fn a4_methods_and_formats_have_their_choices() {
@@ -182,4 +185,51 @@ fn a4_renames_are_of_known_parameters_to_free_names() {
     for code in ["state", "error", "iss", "", "canary canary"] {
         check(&json!({"code_param": code}), "code_param");
     }
+}
+
+#[test]
+fn a4_a_login_may_set_only_the_listed_parameters() {
+    for name in ["state", "client_id", "scope", "request", "code_challenge", "Response_Mode", "nonce", "a b", ""] {
+        check(&json!({"login_params": [name]}), "login_params");
+    }
+    check(&json!({"login_params": "canary"}), "login_params");
+    check(&json!({"login_params": ["own"], "param_names": {"authorize": {"client_id": "own"}}}), "login_params");
+    let set = |name: &str, value: &str| {
+        let more = json!({"login_params": ["login_hint", "prompt"], "auth_params": {"prompt": "consent"}});
+        let params = BTreeMap::from([(name.to_owned(), value.to_owned())]);
+        config(&more).unwrap().with_login_params(params).map(|config| config.auth_params)
+    };
+    let expected =
+        |pairs: [(&str, &str); 2]| BTreeMap::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let hint = set("login_hint", "ada@example.com").unwrap();
+    assert_eq!(hint, expected([("login_hint", "ada@example.com"), ("prompt", "consent")]));
+    assert_eq!(set("prompt", "none").unwrap()["prompt"], "none");
+    for (name, value) in
+        [("hd", "x"), ("state", "x"), ("prompt", "a\nb"), ("prompt", "${nonce}"), ("prompt", &"x".repeat(1025))]
+    {
+        assert!(set(name, value).is_err(), "{name}={value}");
+    }
+}
+
+#[test]
+fn c4_a_signed_client_secret_needs_a_key_and_an_issuer() {
+    let method = "signed_client_secret";
+    check(&json!({"token_auth_method": method, "client_assertion_iss": "canary"}), "client_key");
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    check(&json!({"token_auth_method": method, "client_key": key}), "client_assertion_iss");
+    let whole = json!({"token_auth_method": method, "client_key": key, "client_assertion_iss": "team"});
+    assert_eq!(config(&whole).unwrap().client_key_alg, KeyAlgorithm::ES256);
+}
+
+#[test]
+fn a4_refreshes_with_an_access_token_have_their_choices() {
+    for (field, value) in [
+        ("refresh_with", "canary"),
+        ("refresh_method", "get"),
+        ("refresh_grant_type", ""),
+        ("refresh_grant_type", "${v}"),
+    ] {
+        check(&json!({field: value}), field);
+    }
+    check(&json!({"refresh_method": "GET", "token_body_format": "json"}), "token_body_format");
 }

@@ -22,14 +22,14 @@ struct Claims<'a> {
     exp: i64,
 }
 
-/// Signs an assertion for one request. `jti` must be unique: providers reject a repeated one. The audience is
-/// `token_url` unless the config sets another.
+/// Signs an assertion for one request. `jti` must be unique: providers reject a repeated one. `audience`
+/// counts unless the config sets another.
 ///
 /// # Errors
 /// [`RequestError::NoClientKey`] or [`RequestError::ClientKey`] if the config has no key or an unusable one.
 pub(super) fn client_assertion(
     config: &IntegrationOauthConfig,
-    token_url: &str,
+    audience: &str,
     now: Timestamp,
     jti: &str,
 ) -> Result<Secret, RequestError> {
@@ -43,9 +43,9 @@ pub(super) fn client_assertion(
     header.kid.clone_from(&config.client_key_id);
     let iat = now.as_second();
     let claims = Claims {
-        iss: &config.client_id,
+        iss: config.client_assertion_iss.as_ref().unwrap_or(&config.client_id),
         sub: &config.client_id,
-        aud: config.client_assertion_aud.as_deref().unwrap_or(token_url),
+        aud: config.client_assertion_aud.as_deref().unwrap_or(audience),
         jti,
         iat,
         exp: iat.saturating_add(LIFETIME_SECONDS),

@@ -45,7 +45,16 @@ impl ClientAuthentication {
         Ok(match config.token_auth_method {
             TokenAuthMethod::ClientSecretPost => with_secret(Self::Post),
             TokenAuthMethod::ClientSecretBasic => with_secret(Self::Basic),
-            TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::None if attempt > 0 => None,
+            TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::SignedClientSecret | TokenAuthMethod::None
+                if attempt > 0 =>
+            {
+                None
+            }
+            TokenAuthMethod::SignedClientSecret => {
+                let token_url = config.token_endpoint(variables)?;
+                let audience = token_url.origin().ascii_serialization();
+                Some(Self::Post(client_assertion(config, &audience, now, jti)?))
+            }
             TokenAuthMethod::PrivateKeyJwt => {
                 let token_url = expand(&config.token_url, &config.variables, variables)?;
                 Some(Self::Assertion(client_assertion(config, &token_url, now, jti)?))

@@ -8,7 +8,9 @@ use url::Url;
 
 pub(super) use self::http::Parts;
 use super::ClientAuthentication;
-use crate::integration::{ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RequestKind, endpoint_url};
+use crate::integration::{
+    ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RefreshWith, RequestKind, endpoint_url,
+};
 use crate::oauth::HttpRequest;
 use crate::secret::Secret;
 
@@ -84,8 +86,13 @@ pub(crate) fn refresh_request(
     let variables = &issued_at.variables;
     let placeholders = Placeholders { variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
     let mut parts = Parts::new(config, RequestKind::Refresh, url, placeholders);
-    parts.add("grant_type", "refresh_token");
-    parts.add("refresh_token", refresh_token.expose());
+    parts.method = config.refresh_method.unwrap_or(config.token_method);
+    parts.add("grant_type", config.refresh_grant_type.as_deref().unwrap_or("refresh_token"));
+    let is_renamed = config.param_names.given(RequestKind::Refresh, "refresh_token").is_some();
+    let with_access_token = config.refresh_with == RefreshWith::AccessToken;
+    // The name without a config's own.
+    let name = if with_access_token && !is_renamed { "access_token" } else { "refresh_token" };
+    parts.add(name, refresh_token.expose());
     parts.add_own(&config.refresh_params);
     Ok(parts.request(authentication))
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use self::body::parse_body;
 use self::fields::{Fields, is_plain};
-use crate::integration::{IntegrationOauthConfig, Refusal, value_at};
+use crate::integration::{IntegrationOauthConfig, RefreshWith, Refusal, value_at};
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::{Identity, json};
 use crate::secret::Secret;
@@ -191,7 +191,13 @@ fn temporary_error(status: u16) -> Option<TokenError> {
 fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Timestamp) -> Result<TokenSet, TokenError> {
     let fields = Fields::of(response, config);
     let access_token = fields.secret("access_token", MAX_ACCESS_TOKEN_BYTES)?.ok_or(TokenError::Unreadable)?;
-    let refresh_token = fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?;
+    let refresh_token = match config.refresh_with {
+        RefreshWith::RefreshToken => fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?,
+        // Stored as the connection's refresh token, so that it is refreshed like any other.
+        RefreshWith::AccessToken => {
+            Some(access_token.clone()).filter(|token| token.expose().len() <= MAX_REFRESH_TOKEN_BYTES)
+        }
+    };
     let expires_in = fields.lifetime("expires_in", "expires_at", now);
     let refresh_token_expires_in = fields.lifetime("refresh_token_expires_in", "refresh_token_expires_at", now);
     let end_of = |seconds: i64| after(now, seconds);

@@ -12,8 +12,10 @@ use super::InvalidProfile;
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::subject::Integration;
 
+/// Key of the example app, with which nothing else is signed.
+const EXAMPLE_KEY: &str = include_str!("example_key.pem");
 /// Fields of a config that belong to one app or one hub.
-const PRIVATE: [&str; 8] = [
+const PRIVATE: [&str; 9] = [
     "integration_id",
     "provider",
     "client_id",
@@ -21,6 +23,7 @@ const PRIVATE: [&str; 8] = [
     "client_secrets",
     "client_key",
     "client_key_id",
+    "client_assertion_iss",
     "redirect_url",
 ];
 
@@ -129,7 +132,7 @@ impl Profile {
 
     /// Returns the config of an example app with this profile.
     pub(crate) fn example(&self, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
-        let given = Map::from_iter(
+        let mut given = Map::from_iter(
             [
                 ("provider", self.id.as_str()),
                 ("client_id", "client-id"),
@@ -138,6 +141,10 @@ impl Profile {
             ]
             .map(|(name, value)| (name.to_owned(), Value::from(value))),
         );
+        if self.config.get("token_auth_method").and_then(Value::as_str) == Some("signed_client_secret") {
+            given.insert("client_key".to_owned(), EXAMPLE_KEY.into());
+            given.insert("client_assertion_iss".to_owned(), "issuer".into());
+        }
         let config = self.clone().config(given, &self.id);
         integration::parse_value(config, &self.id, rules)
     }

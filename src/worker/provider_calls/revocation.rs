@@ -142,6 +142,8 @@ impl ProviderCalls<'_> {
             return Ok(RevocationOutcome::Shared.into());
         }
         let mut result = RevocationResult::from(RevocationOutcome::NoToken);
+        // A connection that is refreshed with its access token has one token.
+        let refresh_token = &refresh_token.clone().filter(|token| access_token.as_ref() != Some(token));
         if let Some(token) = refresh_token {
             let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at, scope };
             result = self.revoke_token(&config, &revocation).await;

@@ -39,6 +39,8 @@ pub(super) struct LoginQuestion {
     bind: Option<Bind>,
     #[serde(default)]
     variables: Variables,
+    #[serde(default)]
+    params: Variables,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +61,10 @@ pub(super) async fn begin(
     Checked { caller, ids, permit: _ }: Checked<'_>,
     question: LoginQuestion,
 ) -> Result<Value, CallError> {
-    let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables } =
+    let LoginQuestion { integration_id: integration, connection_id: name, scopes, return_to, bind, variables, params } =
         question;
     let config = context.store.config(&integration).await?.ok_or_else(no_config)?;
+    let config = config.with_login_params(params).map_err(bad_request)?;
     let scope = config.scope_text(&config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?);
     let issued_at = config.issued_at_login(&variables).map_err(bad_request)?;
     config.check_hosts(&issued_at.variables).map_err(bad_request)?;

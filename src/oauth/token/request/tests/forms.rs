@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::integration::Method;
+use crate::oauth::token::Response;
 
 fn refresh(config: &IntegrationOauthConfig) -> HttpRequest {
     let (token, issued_at) = (Secret::new("r"), config.issued_at(&BTreeMap::new()).unwrap());
@@ -100,4 +101,37 @@ fn values_of_the_request_fill_the_query_of_a_url() {
     let config = config(&more).unwrap();
     assert_eq!(exchange(&config).url.query(), Some("back=https%3A%2F%2Fhub.example%2Fcb&n=n-1&v=a%26b"));
     assert_eq!(refresh(&config).url.query(), Some("back=https%3A%2F%2Fhub.example%2Fcb&n=n-2&v=a%26b"));
+}
+
+#[test]
+fn d1_a_refresh_sends_the_access_token_where_the_config_says_so() {
+    let more = json!({"refresh_with": "access_token", "refresh_grant_type": "renew", "refresh_method": "GET",
+        "refresh_url": "https://acme.example/refresh"});
+    let query = |more: &Value| refresh(&config(more).unwrap()).url.query().unwrap().to_owned();
+    assert_eq!(query(&more), "grant_type=renew&access_token=r&client_id=id&client_secret=canary-secret");
+    let mut named = more.clone();
+    named["param_names"] = json!({"refresh": {"refresh_token": "fb_exchange_token", "client_secret": ""}});
+    assert_eq!(query(&named), "grant_type=renew&fb_exchange_token=r&client_id=id");
+    assert_eq!(exchange(&config(&more).unwrap()).method, Method::Post);
+    let answer =
+        Response::parse(200, None, br#"{"access_token":"a-1","refresh_token":"r-1"}"#, &config(&more).unwrap());
+    let tokens = answer.tokens(&config(&more).unwrap(), now()).unwrap();
+    assert_eq!(tokens.refresh_token, Some(Secret::new("a-1")));
+}
+
+#[test]
+fn c4_a_signed_client_secret_is_a_jwt_of_the_key() {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let more = json!({"token_auth_method": "signed_client_secret", "client_key": key.serialize_pem(),
+        "client_key_id": "k1", "client_assertion_iss": "team"});
+    let found = fields(&exchange(&config(&more).unwrap()));
+    assert_eq!(found["client_id"], "id");
+    assert!(!found.contains_key("client_assertion"));
+    let mut rules = Validation::new(Algorithm::ES256);
+    rules.validate_exp = false;
+    rules.set_audience(&["https://acme.example"]);
+    let public = DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).unwrap();
+    let secret = jsonwebtoken::decode::<Value>(&found["client_secret"], &public, &rules).unwrap();
+    assert_eq!(secret.header.kid.as_deref(), Some("k1"));
+    assert_eq!((&secret.claims["iss"], &secret.claims["sub"]), (&json!("team"), &json!("id")));
 }
