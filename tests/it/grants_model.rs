@@ -58,6 +58,7 @@ struct Both {
     other: Provider,
     reply: Arc<Mutex<Reply>>,
     model: Model,
+    has_config: bool,
 }
 
 impl Both {
@@ -71,7 +72,7 @@ impl Both {
         let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
         let bus = Bus::of(&world.tokenbus.nats).await;
         let other = Provider::start(|number, _| Scripted::tokens(number)).await;
-        Self { world, bus, other, reply, model: Model::connected(None, Duration::from_millis(1)) }
+        Self { world, bus, other, reply, model: Model::connected(None, Duration::from_millis(1)), has_config: true }
     }
 
     fn set(&self, reply: Reply) {
@@ -91,10 +92,42 @@ impl Both {
     async fn login(&mut self, lifetime: Option<i64>) {
         self.set(Reply::Tokens(lifetime));
         self.world.tokenbus.configure(&self.world.config()).await;
+        self.has_config = true;
         let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
         assert_eq!(self.world.connect("w").await.0, StatusCode::OK);
         self.done(before, 1).await;
         self.model = Model::connected(lifetime, Duration::from_millis(1));
+    }
+
+    /// Another login of the connection, or of a new one after a deletion.
+    async fn login_again(&mut self, after_deletion: bool, lifetime: Option<i64>, reply: Reply) {
+        self.configure(ModelConfig::Fits, reply).await;
+        self.set(Reply::Tokens(lifetime));
+        let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
+        if after_deletion {
+            self.delete().await;
+        }
+        assert_eq!(self.world.connect("w").await.0, StatusCode::OK);
+        self.done(before, if after_deletion { 2 } else { 1 }).await;
+        let deleted = after_deletion.then_some("revoked");
+        let events = self.model.events.iter().copied().chain(deleted).chain(["login_started", "connected"]).collect();
+        let requests = self.model.requests + 1;
+        self.model = Model::connected(lifetime, Duration::from_millis(1));
+        (self.model.events, self.model.requests) = (events, requests);
+    }
+
+    async fn delete(&self) {
+        let path = format!("{INTEGRATION}/oauth-connections/w");
+        assert_eq!(self.world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::OK);
+    }
+
+    async fn delete_config(&mut self) {
+        let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
+        let path = format!("hub/integrations/{INTEGRATION}/oauth-config");
+        let request = self.world.tokenbus.request(Method::DELETE, &path);
+        let answer = request.header("x-api-key", &self.world.tokenbus.admin_key).send().await;
+        assert_eq!(answer.expect("the gateway answers").status(), StatusCode::OK);
+        self.done(before, 1).await;
     }
 
     async fn refresh(&mut self, by_caller: bool, reply: Reply) {
@@ -115,8 +148,15 @@ impl Both {
         self.set(reply);
         let mut config = self.world.config();
         let before = self.bus.last_sequence("OAUTH_COMMANDS").await;
+        let had_config = std::mem::replace(&mut self.has_config, new != ModelConfig::Missing);
         match new {
-            ModelConfig::Missing => panic!("no step deletes the config"),
+            ModelConfig::Missing => {
+                if had_config {
+                    self.delete_config().await;
+                }
+                self.model.configure(new, reply);
+                return;
+            }
             ModelConfig::Fits => {}
             ModelConfig::Other => config["token_url"] = json!(format!("{}/token", self.other.url)),
         }
@@ -134,11 +174,15 @@ impl Both {
         // Whole hours, far from every limit but the end of a day, which both pass.
         let (hours, reply) = ([1, 6, 25][usize::try_from(numbers.below(3)).unwrap()], numbers.reply());
         self.advance(hours * 3_600).await;
-        let kind = numbers.below(8);
+        let kind = numbers.below(12);
+        let lifetime = [None, Some(5_400)][usize::try_from(numbers.below(2)).unwrap()];
         match kind {
             0 => self.configure(ModelConfig::Other, reply).await,
             1 | 2 => self.configure(ModelConfig::Fits, reply).await,
-            3 | 4 => self.refresh(true, reply).await,
+            3 => self.configure(ModelConfig::Missing, reply).await,
+            4 => self.login_again(false, lifetime, reply).await,
+            5 => self.login_again(true, lifetime, reply).await,
+            6 | 7 => self.refresh(true, reply).await,
             _ => self.refresh(false, reply).await,
         }
         format!("{hours} h, {kind}, {reply:?}; ")
@@ -163,12 +207,12 @@ async fn a_real_worker_does_what_the_rules_alone_do() {
         }
         let seen = both.bus.messages("OAUTH_EVENTS").await;
         let seen = seen.iter().skip(events).map(|event| event.subject.rsplit('.').next().unwrap().to_owned());
-        let seen: Vec<String> = seen.filter(|name| name != "config_put" && name != "read").collect();
+        let seen: Vec<String> =
+            seen.filter(|name| !["config_put", "config_deleted", "read"].contains(&name.as_str())).collect();
         assert_eq!(seen, both.model.events, "{steps}");
         assert_eq!(both.other.received().len(), 0, "nothing goes to another origin: {steps}");
         if sequence % 2 == 1 {
-            let path = format!("{INTEGRATION}/oauth-connections/w");
-            assert_eq!(both.world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::OK);
+            both.delete().await;
         }
     }
 }
