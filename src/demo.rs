@@ -128,11 +128,16 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     say(format!("  {operator} micro stats tokenbus"));
     screen.title("Manage the account's connections, as its NATS user:");
     let program = std::env::current_exe().map_or_else(|_| "tokenbus".to_owned(), |path| path.display().to_string());
-    let settings = format!(
-        "TOKENBUS_NATS__URL={nats_url} TOKENBUS_NATS__USER=demo TOKENBUS_NATS__PASSWORD={}",
-        stack.password("demo")
-    );
-    say(format!("  {settings} {program} connections --account {ACCOUNT} watch"));
+    let settings = |user: &str| {
+        let password = stack.password(user);
+        format!("TOKENBUS_NATS__URL={nats_url} TOKENBUS_NATS__USER={user} TOKENBUS_NATS__PASSWORD={password}")
+    };
+    let tenant = format!("{} {program} connections --account {ACCOUNT}", settings("demo"));
+    say(format!("  {tenant} watch"));
+    screen.title("Connect a real account, at any provider of `tokenbus providers list`:");
+    let admin = format!("{} TOKENBUS_CLI__API_KEY={key} TOKENBUS_HTTP__PUBLIC_URL={url}", settings("admin"));
+    say(format!("  {admin} {program} config new <provider>"));
+    say(format!("  {tenant} login <provider> workspace1"));
 }
 
 /// Waits until one of the processes exits by itself.

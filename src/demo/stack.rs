@@ -24,11 +24,16 @@ const START: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(20);
 /// Most bytes of each stream and bucket: together they fit into 1 GiB.
 const MAX_BYTES: i64 = 100 << 20;
+/// Address of a gateway that keeps running, if the port is free: providers know an app by its redirect URL.
+const LASTING_ADDRESS: &str = "127.0.0.1:8080";
+const ANY_PORT: &str = "127.0.0.1:0";
 const USERS: [&str; 7] = ["worker", "setup", "operator", "admin", "edge", "demo", "system"];
 
 /// The running processes, in start order.
 pub(super) struct Stack {
     pub(super) nats_url: String,
+    /// Address of the gateway.
+    listen: &'static str,
     children: Vec<Child>,
     passwords: BTreeMap<&'static str, Secret>,
     folder: Folder,
@@ -37,11 +42,14 @@ pub(super) struct Stack {
 impl Stack {
     pub(super) fn new() -> anyhow::Result<Self> {
         let passwords = USERS.into_iter().map(|user| (user, random("pw"))).collect();
-        Ok(Self { nats_url: String::new(), children: Vec::new(), passwords, folder: Folder::new()? })
+        Ok(Self { nats_url: String::new(), listen: ANY_PORT, children: Vec::new(), passwords, folder: Folder::new()? })
     }
 
     /// Starts everything and waits until the gateway reports ready.
     pub(super) async fn start(&mut self, options: &Options) -> anyhow::Result<Gateway> {
+        if options.stay && std::net::TcpListener::bind(LASTING_ADDRESS).is_ok() {
+            self.listen = LASTING_ADDRESS;
+        }
         self.start_nats(options).await?;
         self.command("worker", &["keys", "generate"]).await?;
         self.command("setup", &["setup"]).await?;
@@ -95,7 +103,7 @@ impl Stack {
             .env("TOKENBUS_NATS__USER", user)
             .env("TOKENBUS_NATS__PASSWORD", self.password(user))
             .env("TOKENBUS_SECRETS__KEYS_FILE", self.folder.path().join("keys"))
-            .env("TOKENBUS_HTTP__LISTEN", "127.0.0.1:0")
+            .env("TOKENBUS_HTTP__LISTEN", self.listen)
             .env("TOKENBUS_HTTP__DRAIN", "2s")
             .env("TOKENBUS_WORKER__DRAIN", "2s")
             .env("TOKENBUS_OAUTH__ALLOW_INSECURE_URLS", "true")

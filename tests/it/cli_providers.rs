@@ -83,7 +83,8 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     let file = folder.path().join("acme.toml");
     let text = "name = \"Acme\"\nauth_url = \"https://${tenant}.acme.example/authorize\"\n\
         token_url = \"https://${tenant}.acme.example/token\"\nrevocation_url = \"https://acme.example/revoke\"\n\
-        token_auth_method = \"client_secret_basic\"\nscope_separator = \",\"\n[variables.tenant]\npattern = \"[a-z]+\"\n\
+        token_auth_method = \"client_secret_basic\"\nscope_separator = \",\"\n\
+        identity = { url = \"https://acme.example/me\", id = \"id\" }\n[variables.tenant]\npattern = \"[a-z]+\"\n\
         [common_scopes]\nread = \"Read\"\nwrite = \"Write\"\n";
     std::fs::write(&file, text).expect("a file");
     let path = file.to_str().expect("a path of text");
@@ -95,10 +96,16 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     assert!(urls[0].starts_with("https://one.acme.example/authorize?") && urls[0].contains("scope=read%2Cwrite"));
     assert_eq!(
         urls[1..],
-        ["https://one.acme.example/token", "https://one.acme.example/token", "https://acme.example/revoke"]
+        [
+            "https://one.acme.example/token",
+            "https://acme.example/me",
+            "https://one.acme.example/token",
+            "https://acme.example/revoke"
+        ]
     );
     assert_eq!(requests[1]["headers"]["authorization"], "Basic Y2xpZW50LWlkOmNsaWVudC1zZWNyZXQ=");
-    let body = requests[2]["body"].as_str().expect("a body");
+    assert_eq!(requests[2]["headers"]["authorization"], "Bearer ACCESS-TOKEN");
+    let body = requests[3]["body"].as_str().expect("a body");
     assert!(body.contains("grant_type=refresh_token") && body.contains("refresh_token=REFRESH-TOKEN"), "{body}");
     let shown = providers(&nats, &folder, &["check", path, "--var", "tenant=one"]).await.out;
     for line in ["acme.toml is valid", "tokens for a code: POST https://one.acme.example/token", "  code=CODE"] {

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use crate::cli::print::print_line;
-use crate::integration::{IntegrationOauthConfig, Method, Pkce};
-use crate::oauth::HttpRequest;
+use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::token::{
     ClientAuthentication, CodeGrant, RefreshGrant, Revocation, TokenTypeHint, exchange_request, refresh_request,
     revocation_request,
 };
+use crate::oauth::{HttpRequest, api_request};
 use crate::provider::profiles::Profiles;
 use crate::secret::Secret;
 use crate::subject::Integration;
@@ -22,6 +22,7 @@ use crate::system;
 
 /// Unique for each request of a real login.
 const NONCE: &str = "NONCE";
+const ACCESS_TOKEN: &str = "ACCESS-TOKEN";
 
 /// A request with its purpose.
 struct Example {
@@ -76,9 +77,18 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &authentication);
     let revocation = config.revocation_url.as_ref().map(revoke).transpose()?;
     let browser = HttpRequest { method: Method::Get, url: authorization, headers: Vec::new(), body: None };
+    let (secret, redirect_url) = (config.client_secret.expose(), config.redirect_url.as_str());
+    let more = [("access_token", ACCESS_TOKEN), ("client_id", config.client_id.as_str()), ("client_secret", secret)];
+    let placeholders = Placeholders { variables, scope, redirect_url, nonce: NONCE, more: &more };
+    let token = Secret::new(ACCESS_TOKEN.to_owned());
+    let call = |api: &ApiRequest| api_request(api, &config.token_headers, &token, &placeholders);
+    let LoginRequests { upgrade, identity, metadata } = &issued_at.requests;
     let sent = [
         ("authorization, in the browser", Some(browser)),
         ("tokens for a code", Some(exchange)),
+        ("upgrade", upgrade.as_deref().and_then(call)),
+        ("identity", identity.as_ref().and_then(|rule| rule.request.as_ref()).and_then(call)),
+        ("metadata", metadata.as_ref().and_then(|rule| call(&rule.request))),
         ("refresh", Some(refresh)),
         ("revocation", revocation),
     ];

@@ -85,7 +85,9 @@ impl Expected {
         let in_query = documented.query_pairs().into_owned();
         let sent = params_of(request);
         for (name, value) in params.clone().into_iter().chain(in_query) {
-            let (found, value) = (sent.get(&name), value.replace("${redirect_url}", &config.redirect_url));
+            let value = value.replace("${redirect_url}", &config.redirect_url);
+            let value = value.replace("${scope}", &config.scope_text(&config.scopes()));
+            let found = sent.get(&name);
             expect(found == Some(&value), format!("{name} is {found:?}, not {value}"));
         }
         let found = format_of(request);
