@@ -1,6 +1,6 @@
 //! Descriptions of dialects: a config, what the server expects to be asked, its answers, and what becomes of the connection.
 //!
-//! In texts `{url}` stands for the server's URL of the dialect and `{redirect}` for the callback. In what the server expects
+//! In texts `{url}` stands for the server's URL of the dialect, `{port}` for its port, and `{redirect}` for the callback. In what the server expects
 //! `*` stands for any text, and `*new` for a text that no earlier request had.
 
 use serde_json::{Map, Value, json};

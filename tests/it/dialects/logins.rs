@@ -6,7 +6,7 @@ use super::dialect::{Dialect, Expected, changed, code, connected, hour, renewal,
 use crate::provider::Scripted;
 
 pub(super) fn all() -> Vec<Dialect> {
-    vec![response_type_and_code(), fragment_route(), form_post(), commas()]
+    vec![response_type_and_code(), fragment_route(), form_post(), commas(), host_from_callback()]
 }
 
 /// The callback has the code under another name, and a fact that the API needs.
@@ -49,4 +49,17 @@ fn commas() -> Dialect {
         .authorize(json!({ "scope": "read,write" }))
         .login(Expected::form(code(&json!({}))), Scripted::json(200, &answer), outcome)
         .refresh(Expected::form(renewal(0, &json!({ "scope": "read write" }))), tokens(1), connected(1))
+}
+
+/// The callback names the token endpoint's host, one of a list.
+fn host_from_callback() -> Dialect {
+    let config = json!({
+        "token_url": "http://${server}:{port}/host/token",
+        "variables": { "server": { "from": "callback:accounts-server", "values": ["127.0.0.1", "127.0.0.2"],
+            "metadata": true } },
+    });
+    let outcome = changed(connected(0), &json!({ "metadata": { "server": "127.0.0.1" } }));
+    Dialect { callback: json!({ "accounts-server": "127.0.0.1" }), ..Dialect::new("host", config) }
+        .login(Expected::form(code(&json!({}))), tokens(0), outcome)
+        .refresh(Expected::form(renewal(0, &json!({}))), tokens(1), connected(1))
 }

@@ -61,10 +61,12 @@ impl Replay {
         locked(&self.script).mistakes.clone()
     }
 
-    /// Replaces `{url}` and `{redirect}`.
+    /// Replaces `{url}`, `{port}` and `{redirect}`.
     pub(super) fn fill(&self, dialect: &str, value: &Value) -> Value {
         let url = format!("{}/{dialect}", self.provider.url);
-        let text = value.to_string().replace("{url}", &url).replace("{redirect}", &self.redirect);
+        let port = self.provider.url.rsplit(':').next().expect("a port");
+        let text = value.to_string().replace("{url}", &url).replace("{port}", port);
+        let text = text.replace("{redirect}", &self.redirect);
         serde_json::from_str(&text).expect("URLs need no escapes")
     }
 

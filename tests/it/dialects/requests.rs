@@ -19,6 +19,7 @@ pub(super) fn all() -> Vec<Dialect> {
         variables(),
         query_beside_json(),
         public_client(),
+        assertion(),
         other_urls(),
     ]
 }
@@ -151,6 +152,23 @@ fn public_client() -> Dialect {
     Dialect::new("public", json!({ "client_secret": "", "token_auth_method": "none" }))
         .login(Expected::form(code(&without)), tokens(0), connected(0))
         .refresh(Expected::form(renewal(0, &without)), tokens(1), connected(1))
+}
+
+/// The client signs a new assertion for each request.
+fn assertion() -> Dialect {
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let config = json!({
+        "token_auth_method": "private_key_jwt", "client_secret": "", "client_key": key, "client_key_alg": "ES256",
+    });
+    let signed = json!({
+        "client_secret": null, "client_assertion": "*new",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+    });
+    Dialect::new("assertion", config).login(Expected::form(code(&signed)), tokens(0), connected(0)).refresh(
+        Expected::form(renewal(0, &signed)),
+        tokens(1),
+        connected(1),
+    )
 }
 
 /// Refreshes and revocations have URLs of their own.
