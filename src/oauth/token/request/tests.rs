@@ -1,5 +1,6 @@
 mod forms;
 mod hosts;
+mod origins;
 
 use std::collections::HashMap;
 
