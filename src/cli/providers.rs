@@ -95,7 +95,7 @@ fn show(profile: &Profile, json: bool) -> anyhow::Result<()> {
             Value::Array(values) => {
                 table.add_row([field.clone(), values.iter().map(plain).collect::<Vec<_>>().join("\n")]);
             }
-            value => {
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
                 table.add_row([field.clone(), plain(value)]);
             }
         }

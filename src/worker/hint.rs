@@ -21,13 +21,13 @@ pub(super) enum Suspect {
 impl Suspect {
     /// Judges the code of a callback or of a token response.
     pub(super) fn of_code(code: ErrorCode) -> Option<Self> {
-        match code {
-            ErrorCode::InvalidScope => Some(Self::Scopes),
+        match code.kind() {
+            ErrorKind::InvalidClient => Some(Self::Client),
             // Servers check the redirect URL when the login begins, and once more with the code.
-            ErrorCode::InvalidRequest => Some(Self::RedirectUrl),
-            code if code.kind() == ErrorKind::InvalidGrant => Some(Self::RedirectUrl),
-            code if code.kind() == ErrorKind::InvalidClient => Some(Self::Client),
-            _ => None,
+            ErrorKind::InvalidGrant => Some(Self::RedirectUrl),
+            ErrorKind::Other if code == ErrorCode::InvalidRequest => Some(Self::RedirectUrl),
+            ErrorKind::Other if code == ErrorCode::InvalidScope => Some(Self::Scopes),
+            ErrorKind::Temporary | ErrorKind::Other => None,
         }
     }
 

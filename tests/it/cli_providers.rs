@@ -11,7 +11,7 @@ use crate::world::{World, parameter};
 
 async fn providers(nats: &Nats, folder: &TempDir, arguments: &[&str]) -> CommandOutput {
     let settings = folder.path().join("settings.toml.txt");
-    std::fs::write(&settings, format!("[oauth]\nproviders_dir = {:?}\n", folder.path())).expect("a file");
+    std::fs::write(&settings, format!("[oauth]\nproviders_dir = \"{}\"\n", folder.path().display())).expect("a file");
     let settings = settings.to_str().expect("a path of text");
     tokenbus(nats, "admin", &[&["--config", settings, "providers"], arguments].concat()).await
 }

@@ -26,6 +26,7 @@ mod cli_connections;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod cli_program;
+#[cfg(test)]
 mod cli_providers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -56,9 +57,10 @@ mod grants;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod grants_model;
-#[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod hints;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod hostile_clients;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -93,6 +95,7 @@ mod http_health;
 mod http_login;
 #[cfg(test)]
 mod http_outcome;
+#[cfg(test)]
 mod http_providers;
 #[cfg(test)]
 mod http_start;

@@ -175,7 +175,7 @@ fn no_provider_is_named_in_the_code() {
     let names: BTreeSet<String> = profiles.chain(others).collect();
     assert!(names.contains("slack"), "profiles are found: {names:?}");
     // Words of the language and of English are names only where a text has nothing else.
-    let (plain, named): (Vec<&String>, Vec<&String>) =
+    let (words_too, unusual): (Vec<&String>, Vec<&String>) =
         names.iter().partition(|name| ["box", "front", "line", "wave"].contains(&name.as_str()));
     // The guard keeps requests from clouds' metadata services, which are hosts and not providers.
     let guard = root().join("src/provider/guard/address.rs");
@@ -183,10 +183,10 @@ fn no_provider_is_named_in_the_code() {
     for (path, text) in sources("src").into_iter().filter(|(path, _)| *path != guard && !is_test(path)) {
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_lowercase();
         let words: BTreeSet<&str> = code.split(|char: char| !char.is_alphanumeric() && char != '-').collect();
-        let mut found = named
+        let mut found = unusual
             .iter()
             .filter(|name| words.contains(name.as_str()))
-            .chain(plain.iter().filter(|name| code.contains(&format!("\"{name}\""))));
+            .chain(words_too.iter().filter(|name| code.contains(&format!("\"{name}\""))));
         assert_eq!(found.next(), None, "{}", path.display());
     }
 }

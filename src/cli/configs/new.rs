@@ -45,7 +45,7 @@ impl Options {
         let secret = secret.map(|text| Secret::new(text.expose().trim_end_matches(['\r', '\n']).to_owned()));
         let config = if std::io::stdin().is_terminal() {
             let mut dialog = Dialog { input: std::io::stdin().lock(), output: std::io::stderr() };
-            self.ask(profile, callback, secret, &mut dialog)?
+            self.ask(profile, callback.as_deref(), secret, &mut dialog)?
         } else {
             self.without_asking(callback, secret)?
         };
@@ -74,7 +74,7 @@ impl Options {
     fn ask<R: BufRead, W: Write>(
         self,
         profile: &Value,
-        callback: Option<String>,
+        callback: Option<&str>,
         secret: Option<Secret>,
         dialog: &mut Dialog<R, W>,
     ) -> anyhow::Result<Map<String, Value>> {
@@ -85,7 +85,7 @@ impl Options {
         if let Some(field) = text("redirect_url_field") {
             dialog.tell(&format!("Its redirect URL goes to: {field}"))?;
         }
-        let redirect_url = dialog.answer(self.redirect_url.clone(), "Redirect URL", callback.as_deref())?;
+        let redirect_url = dialog.answer(self.redirect_url.clone(), "Redirect URL", callback)?;
         let client_id = dialog.answer(self.client_id.clone(), "Client id", None)?;
         let secret = match secret {
             Some(secret) => secret,
@@ -189,7 +189,7 @@ mod tests {
         });
         let (input, mut output) = ("\n\n  my-id \n\n".as_bytes(), Vec::new());
         let mut dialog = Dialog { input, output: &mut output };
-        let callback = Some("https://hub.example/cb".to_owned());
+        let callback = Some("https://hub.example/cb");
         let config = options().ask(&profile, callback, Some(Secret::new("s".to_owned())), &mut dialog).unwrap();
         let expected = json!({ "integration_id": "acme", "provider": "acme", "client_id": "my-id", "client_secret": "s",
             "redirect_url": "https://hub.example/cb", "scopes": "read" });

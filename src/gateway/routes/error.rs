@@ -106,10 +106,7 @@ impl HttpError {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
             Self::Backend(error) => backend(error, missing_is_404),
         };
-        let hint = match self {
-            Self::Backend(BackendError::Refused { hint, .. }) => hint.clone(),
-            _ => None,
-        };
+        let hint = if let Self::Backend(BackendError::Refused { hint, .. }) = self { hint.clone() } else { None };
         ErrorReply { status, error: self.to_string(), hint, header }
     }
 }

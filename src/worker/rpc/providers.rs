@@ -16,7 +16,7 @@ use crate::worker::context::Context;
 pub(super) async fn list(context: &Context) -> Result<Value, CallError> {
     let profiles = profiles(context);
     let (mut results, mut slice) = (Vec::new(), TimeSlice::begin());
-    for id in profiles.ids().await.map_err(refused)? {
+    for id in profiles.ids().await.map_err(|error| refused(&error))? {
         results.push(match profiles.find(id.as_str()).await {
             Ok(profile) => json!(profile.summary()),
             Err(error) => json!({ "id": id, "error": error.to_string() }),
@@ -34,18 +34,18 @@ pub(super) struct ProviderQuestion {
 }
 
 pub(super) async fn get(context: &Context, question: &ProviderQuestion) -> Result<Value, CallError> {
-    Ok(json!(profiles(context).find(&question.provider).await.map_err(refused)?))
+    Ok(json!(profiles(context).find(&question.provider).await.map_err(|error| refused(&error))?))
 }
 
 fn profiles(context: &Context) -> Profiles<'_> {
     Profiles::new(&context.config.oauth)
 }
 
-fn refused(error: ProfileError) -> CallError {
+fn refused(error: &ProfileError) -> CallError {
     match error {
         ProfileError::Unknown => CallError::Refused(Failure::NotFound, "no profile with that id".to_owned()),
         ProfileError::Invalid { .. } | ProfileError::Folder(_) => {
-            warn!("{}", describe_error(&error));
+            warn!("{}", describe_error(error));
             CallError::Refused(Failure::BadRequest, error.to_string())
         }
     }
