@@ -29,7 +29,7 @@ const PARALLEL: usize = 32;
 /// Largest ratio of loaded and quiet p99.
 const MOST: f64 = 2.0;
 /// The gateway's deadline: long enough for all requests to wait during a loaded window.
-const DEADLINE: &str = "6s";
+const DEADLINE: &str = "8s";
 /// Time from one of these requests to the next. More of them at once than the worker's queue of calls holds would be refused
 /// for that reason.
 const PACE: Duration = Duration::from_millis(2);
@@ -114,7 +114,8 @@ impl Hung {
         let count = |part: usize| u64::try_from(part).expect("a small number");
         self.answers.send_replace(false);
         let measure = async {
-            eventually("most are on the queue", async || self.queued().await >= count(all * 3 / 4)).await;
+            // Their arrival takes the CPU, and is not what is measured.
+            eventually("all are on the queue", async || self.queued().await >= count(all)).await;
             let loaded = measure(&self.world).await;
             assert!(self.queued().await >= count(all / 2), "they were refused within the window");
             eventually("the waiting ones are refused", async || self.queued().await <= count(all / 10)).await;
