@@ -312,7 +312,9 @@ pub(crate) fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp
     let tokens = tokens.or_lifetime(rules.default_expires_in.map(i64::from), now);
     let end = refresh_token_end(Some(&stored), &tokens, rules.refresh_token_lifetime, now);
     let mut new = OauthConnection::issued(old.subject, tokens);
-    new.refresh_token = new.refresh_token.or(old.refresh_token);
+    // After an upgrade, the token that was upgraded renews nothing.
+    new.refresh_token = new.refresh_token.or(old.refresh_token.filter(|_| !grant.upgrade_missing));
+    grant.upgrade_missing = false;
     new.refresh_token_expiry = end.expiry;
     new.scope = new.scope.or(old.scope);
     // A connection belongs to the account of its login.

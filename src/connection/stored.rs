@@ -85,7 +85,7 @@ pub struct GrantFacts {
     /// True while identity or metadata are to be asked for again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub facts_missing: bool,
-    /// True while the access token is to be exchanged for a long-lived one.
+    /// True while the access token is to be exchanged for a long-lived one. The refresh token is then the access token.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub upgrade_missing: bool,
     /// True if the last refresh left the end of the refresh token as it was.

@@ -246,17 +246,17 @@ async fn h13_the_callback_page_says_as_whom() {
 }
 
 #[tokio::test]
-async fn an_upgrade_replaces_the_token_and_its_failure_costs_no_login() {
+async fn an_upgrade_replaces_the_token_and_is_tried_again_if_it_fails() {
     let provider = Provider::start(|number, received| match received.path.as_str() {
         "/upgrade" if number == 1 => Scripted::json(500, &json!({})),
         "/upgrade" => Scripted::json(200, &json!({ "access_token": "long-lived", "expires_in": 5_000_000 })),
         _ => Scripted::json(200, &json!({ "access_token": format!("at-{number}"), "expires_in": 3600 })),
     })
     .await;
-    let world = World::with(provider).await;
+    let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
     let mut config = world.config();
     config["upgrade"] = json!({
-        "url": format!("{}/upgrade", world.provider.url), "method": "GET",
+        "url": format!("{}/upgrade", world.provider.url), "method": "POST",
         "params": { "grant_type": "exchange", "client_secret": "${client_secret}", "token": "${access_token}" },
     });
     world.tokenbus.configure(&config).await;
@@ -267,4 +267,13 @@ async fn an_upgrade_replaces_the_token_and_its_failure_costs_no_login() {
     let (status, body) = world.connect("v").await;
     assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("long-lived")), "{body}");
     assert_eq!(body["expires_in"], 5_000_000);
+
+    // The schedule, or a caller, tries it again as it would a refresh.
+    let refresh = |name: &str| format!("{INTEGRATION}/oauth-refresh-token/{name}");
+    let (_, body) = world.tokenbus.call(Method::GET, &refresh("w")).await;
+    assert_eq!((&body["access_token"], &body["refresh_token"]), (&json!("long-lived"), &Value::Null), "{body}");
+    let sent = world.provider.received().pop().expect("the upgrade").form();
+    assert_eq!((sent["token"].as_str(), sent["client_secret"].as_str()), ("at-0", "canary-client-secret"));
+    // Nothing renews a token that was upgraded.
+    assert_ne!(world.tokenbus.call(Method::GET, &refresh("w")).await.0, StatusCode::OK);
 }

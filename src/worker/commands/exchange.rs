@@ -267,7 +267,12 @@ impl Exchange<'_> {
     }
 
     fn issued(&self, owned: Owned, code: CodeToSend) -> StoredConnection {
-        let Owned { mut tokens, facts_missing, upgrade_missing } = owned;
+        let Owned { mut tokens, facts_missing, upgrade_failed } = owned;
+        let upgrade_missing = upgrade_failed && tokens.refresh_token.is_none();
+        if upgrade_missing {
+            // The access token renews the connection, so that the schedule tries the upgrade again as it would a refresh.
+            tokens.refresh_token = Some(tokens.access_token.clone());
+        }
         let CodeToSend { config, issued_at, metadata, .. } = code;
         tokens.metadata.extend(metadata);
         tokens.metadata.extend(config.metadata_of_variables(&issued_at.variables));

@@ -43,6 +43,7 @@ use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::NoTokens;
+use crate::worker::provider_calls::facts::ApiAccess;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
 
@@ -204,7 +205,13 @@ impl Refresh<'_> {
         //    after this: held, as after step 1. Then the refresh token is sent again. If the provider counts it as
         //    spent, it refuses, and the connection needs reauthorization after a second look.
         let sent = Instant::now();
-        let answered = self.send(&config, &stored, refresh_token).await;
+        let answered = match &stored.issued_at.requests.upgrade {
+            Some(upgrade) if stored.grant.upgrade_missing => {
+                let access = ApiAccess::of(&config, &stored, refresh_token);
+                self.job.provider_calls(self.context).upgrade(upgrade, access).await
+            }
+            Some(_) | None => self.send(&config, &stored, refresh_token).await,
+        };
         drop(permit);
         fail_point!("refresh_2_token_sent");
         let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());

@@ -10,7 +10,7 @@ use tracing::warn;
 
 use super::{NoTokens, ProviderCalls};
 use crate::connection::StoredConnection;
-use crate::integration::{ApiRequest, IntegrationOauthConfig, IssuedAt, LoginRequests, Placeholders};
+use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Placeholders};
 use crate::oauth::token::{RequestError, Response, TokenError, TokenSet, plain_values};
 use crate::oauth::{Identity, ProviderAnswer, api_request};
 use crate::secret::Secret;
@@ -26,6 +26,17 @@ pub(in crate::worker) struct ApiAccess<'a> {
     pub(in crate::worker) variables: &'a BTreeMap<String, String>,
     pub(in crate::worker) access_token: &'a Secret,
     pub(in crate::worker) scope: &'a str,
+}
+
+impl<'a> ApiAccess<'a> {
+    pub(in crate::worker) fn of(
+        config: &'a IntegrationOauthConfig,
+        stored: &'a StoredConnection,
+        access_token: &'a Secret,
+    ) -> Self {
+        let scope = stored.connection.scope.as_deref().unwrap_or_default();
+        Self { config, variables: &stored.issued_at.variables, access_token, scope }
+    }
 }
 
 /// Answers to the requests of a login.
@@ -82,10 +93,8 @@ impl ProviderCalls<'_> {
         let Some(access_token) = stored.connection.access_token.clone().filter(|_| stored.grant.facts_missing) else {
             return stored;
         };
-        let IssuedAt { variables, requests, .. } = &stored.issued_at;
-        let scope = stored.connection.scope.as_deref().unwrap_or_default();
-        let access = ApiAccess { config, variables, access_token: &access_token, scope };
-        let Facts { identity, metadata, missing } = self.facts(requests, access).await;
+        let access = ApiAccess::of(config, &stored, &access_token);
+        let Facts { identity, metadata, missing } = self.facts(&stored.issued_at.requests, access).await;
         stored.connection.identity = stored.connection.identity.or(identity);
         stored.connection.metadata.extend(metadata);
         stored.grant.facts_missing = !missing.is_empty();

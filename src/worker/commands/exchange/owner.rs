@@ -28,7 +28,7 @@ impl Exchange<'_> {
     /// so an error would cost the tokens.
     pub(super) async fn add_facts(&self, code: &CodeToSend, state: &Secret, tokens: TokenSet) -> Owned {
         let CodeToSend { config, issued_at, .. } = code;
-        let (mut tokens, upgrade_missing) = self.upgrade(code, tokens).await;
+        let (mut tokens, upgrade_failed) = self.upgrade(code, tokens).await;
         let calls = self.job.provider_calls(self.context);
         let Facts { identity, metadata, mut missing } =
             calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
@@ -46,11 +46,10 @@ impl Exchange<'_> {
         if let Some(Missing { field, answer }) = missing.first() {
             self.report(EventKind::FactsMissing, field, answer.as_ref()).await;
         }
-        Owned { tokens, facts_missing, upgrade_missing }
+        Owned { tokens, facts_missing, upgrade_failed }
     }
 
-    /// Exchanges the new access token for a long-lived one, if the config says so. Also returns true if that has to be tried
-    /// again.
+    /// Exchanges the new access token for a long-lived one, if the config says so. Also returns true if that failed.
     async fn upgrade(&self, code: &CodeToSend, tokens: TokenSet) -> (TokenSet, bool) {
         let CodeToSend { config, issued_at, .. } = code;
         let Some(request) = &issued_at.requests.upgrade else { return (tokens, false) };
@@ -119,7 +118,7 @@ fn access<'a>(
 pub(super) struct Owned {
     pub(super) tokens: TokenSet,
     pub(super) facts_missing: bool,
-    pub(super) upgrade_missing: bool,
+    pub(super) upgrade_failed: bool,
 }
 
 fn owner_in(token: &Secret, expected: &Expected<'_>, config: &IntegrationOauthConfig) -> Option<Identity> {
