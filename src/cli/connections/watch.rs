@@ -238,7 +238,7 @@ mod tests {
         view.add_event(&about("read"));
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let lines: Vec<Vec<&str>> = table.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
-        let expected = ["odd", "soon", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
+        let expected = ["odd", "soon", "–", "active", "in", "60", "s", "11:59:59", "refresh_failed", "invalid_client"];
         assert_eq!(lines[0], expected);
         assert_eq!((lines[1][1], lines[2][1], lines.len()), ("late", "forever", 3));
 
@@ -251,7 +251,7 @@ mod tests {
         view.update(&OauthConnection { status: Status::NeedsReauthorization, ..connection("forever", 9, None) });
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
-        assert_eq!(first[1..3], ["forever", "needs_reauthorization"]);
+        assert_eq!(first[1..4], ["forever", "–", "needs_reauthorization"]);
 
         let short = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 7);
         assert_eq!((short.lines().count(), short.lines().last()), (6, Some("… and 1 more")), "{short}");

@@ -88,6 +88,7 @@ fn told(change: &Change, moment: &Moment) -> String {
 }
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "a few values in tests")]
 enum Answer {
     Tokens(TokenSet),
     Failed(Failed),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::names::is_param;
 use super::params::is_path;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
-use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, template};
+use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders, template};
 
 /// Bytes of a JSON body.
 const MAX_BODY_BYTES: usize = 8 * 1024;
@@ -159,7 +159,9 @@ impl Checked<'_> {
     }
 
     fn check_placeholders(&self, field: &str, text: &str, allowed: &[&str]) -> Result<(), ConfigError> {
-        let is_known = |name: &str| self.config.variables.contains_key(name) || allowed.contains(&name);
+        let is_variable = |name: &str| self.config.variables.contains_key(name);
+        let is_known =
+            |name: &str| is_variable(name) || placeholders::OF_REQUEST.contains(&name) || allowed.contains(&name);
         let names = template::placeholders(text);
         let are_known = names.is_some_and(|names| names.into_iter().all(is_known));
         require(are_known, field, "a text whose `${…}` are variables, or values that this field may hold")
