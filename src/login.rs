@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use url::Url;
 
 use crate::command::Cookie;
-use crate::integration::IssuedAt;
+use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::secret::Secret;
 use crate::subject::{ConnectionName, Integration};
 
@@ -43,6 +43,9 @@ pub(crate) struct PendingLogin {
     pub redirect_url: String,
     /// The token endpoint and client that the code is for. It is sent nowhere else.
     pub issued_at: IssuedAt,
+    /// Hash of the config's variables, whose rules decide where a value of the callback may lead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variables_hash: Option<String>,
     /// The scope of the authorization request; `None` in a login of an earlier release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
@@ -112,6 +115,12 @@ pub(crate) fn state_from(random: &[u8; 32]) -> Secret {
 #[must_use]
 pub(crate) fn hash_of(value: &Secret) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(value.expose().as_bytes()))
+}
+
+/// Hash of the rules of a config's variables.
+#[must_use]
+pub(crate) fn hash_of_variables(config: &IntegrationOauthConfig) -> String {
+    hash_of(&Secret::new(serde_json::json!(config.variables).to_string()))
 }
 
 /// Returns the login's `nonce` (OpenID Connect Core §3.1.2.1), which follows from its state, so that it need not be stored.

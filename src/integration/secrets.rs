@@ -34,7 +34,9 @@ impl IntegrationOauthConfig {
             Ok::<_, Infallible>(())
         });
         let Value::Object(mut fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
-        fields.retain(|name, _| !secrets.contains(name));
+        // Headers and parameters of these may hold credentials.
+        let is_request = |name: &str| ["upgrade", "identity", "metadata_request"].contains(&name);
+        fields.retain(|name, _| !secrets.contains(name) && !is_request(name));
         Ok(fields)
     }
 }

@@ -107,7 +107,11 @@ impl<T> IntegrationOauthConfig<T> {
         }
         let issued_at = self.issued_at(&values)?;
         self.check_hosts(&issued_at.variables)?;
-        Ok(issued_at)
+        // The config may have another revocation endpoint or issuer than at the login. Tokens of the login do not go there.
+        let is_unchanged = self.issued_at_login(&login.variables)?.revocation_url == login.revocation_url;
+        let of_login = login.revocation_url.clone().filter(|url| !url.contains("${"));
+        let revocation_url = if is_unchanged { issued_at.revocation_url } else { of_login };
+        Ok(IssuedAt { revocation_url, issuer: login.issuer.clone(), ..issued_at })
     }
 
     /// Returns the values that become the connection's metadata.

@@ -106,6 +106,17 @@ fn c7_a_variable_of_the_callback_is_checked_before_any_request() {
 }
 
 #[test]
+fn d8_a_revocation_endpoint_that_changes_during_a_login_gets_no_token_of_it() {
+    let at = |host: &str| config(&json!({ "revocation_url": format!("https://{host}/revoke") })).unwrap();
+    let login = at("acme.example").issued_at(&BTreeMap::new()).unwrap();
+    let changed = at("other.example").issued_at_callback(&login, &BTreeMap::new()).unwrap();
+    assert_eq!(changed, login);
+    let without = config(&json!({})).unwrap().issued_at(&BTreeMap::new()).unwrap();
+    let added = at("other.example").issued_at_callback(&without, &BTreeMap::new()).unwrap();
+    assert_eq!(added.revocation_url, None);
+}
+
+#[test]
 fn c7_the_authorization_request_needs_its_variables_at_the_login() {
     let more = |default: Value| {
         json!({"auth_url": "https://${v}.acme.example/a",

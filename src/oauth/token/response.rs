@@ -18,7 +18,7 @@ use crate::secret::Secret;
 // RFC 6749 sets no limits. A record with both tokens, sealed, has to fit into the server's largest message (1 MiB by
 // default).
 const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
-const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;
 const MAX_ID_TOKEN_BYTES: usize = 64 * 1024;
 const MAX_TOKEN_TYPE_BYTES: usize = 64;
 

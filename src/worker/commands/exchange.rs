@@ -243,7 +243,12 @@ impl Exchange<'_> {
     }
 
     fn was_started_with(&self, config: &IntegrationOauthConfig) -> bool {
-        config.is_issuer_of(&self.login.issued_at) && config.redirect_url == self.login.redirect_url
+        // Logins that an earlier release began have no hash, and no variable of theirs comes from the callback.
+        let has_same_variables =
+            self.login.variables_hash.as_ref().is_none_or(|hash| *hash == login::hash_of_variables(config));
+        config.is_issuer_of(&self.login.issued_at)
+            && config.redirect_url == self.login.redirect_url
+            && has_same_variables
     }
 
     async fn send_code(&self, code: &CodeToSend) -> Result<token::TokenSet, Refusal> {
@@ -268,7 +273,9 @@ impl Exchange<'_> {
 
     fn issued(&self, owned: Owned, code: CodeToSend) -> StoredConnection {
         let Owned { mut tokens, facts_missing, upgrade_failed } = owned;
-        let upgrade_missing = upgrade_failed && tokens.refresh_token.is_none();
+        // A refresh token is sealed into a header of the record, which has a limit.
+        let is_short = tokens.access_token.expose().len() <= token::MAX_REFRESH_TOKEN_BYTES;
+        let upgrade_missing = upgrade_failed && is_short && tokens.refresh_token.is_none();
         if upgrade_missing {
             // The access token renews the connection, so that the schedule tries the upgrade again as it would a refresh.
             tokens.refresh_token = Some(tokens.access_token.clone());

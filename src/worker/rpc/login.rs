@@ -106,6 +106,7 @@ pub(super) async fn begin(
         return_to,
         redirect_url: config.redirect_url.clone(),
         issued_at,
+        variables_hash: Some(login::hash_of_variables(&config)),
         scope: Some(scope),
         cookie_hash: cookie.as_ref().map(login::hash_of),
     };
