@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, IntegrationOauthConfig, Method, Paths};
+use super::{ConfigError, IntegrationOauthConfig, Method, Paths, Placeholders};
 
 /// A request that carries the new access token, by default as `Authorization: Bearer`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +105,10 @@ impl<T> IntegrationOauthConfig<T> {
         };
         let identity = self.identity.as_ref().map(|rule| {
             let request = rule.request.as_ref().map(filled).transpose()?;
-            Ok(Box::new(IdentityRule { request, ..(**rule).clone() }))
+            let (scope, redirect_url, nonce, more): (_, _, _, &[_]) = ("", "", "", &[]);
+            let placeholders = Placeholders { variables: values, scope, redirect_url, nonce, more };
+            let issuer = rule.issuer.as_ref().map(|issuer| placeholders.fill(issuer).into_owned());
+            Ok(Box::new(IdentityRule { request, issuer, ..(**rule).clone() }))
         });
         let metadata = self
             .metadata_request

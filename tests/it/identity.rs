@@ -220,7 +220,8 @@ async fn h13_an_id_token_says_whose_account_it_is() {
     .await;
     let world = World::with(provider).await;
     let mut config = world.config();
-    config["identity"] = json!({ "issuer": "https://id.example/{tid}", "id": "sub", "label": "email" });
+    config["variables"] = json!({ "host": { "values": ["id.example"], "default": "id.example", "metadata": true } });
+    config["identity"] = json!({ "issuer": "https://${host}/{tid}", "id": "sub", "label": "email" });
     world.tokenbus.configure(&config).await;
     for (own_nonce, expected) in [(true, json!({ "id": "u-1", "label": "ada@x.example" })), (false, Value::Null)] {
         let login = world.login("w").await;

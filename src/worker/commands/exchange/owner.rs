@@ -33,7 +33,9 @@ impl Exchange<'_> {
         let Facts { identity, metadata, mut missing } =
             calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
         let facts_missing = !missing.is_empty();
-        if let Some(issuer) = config.id_token_issuer() {
+        // With its variables filled in.
+        let filled = issued_at.requests.identity.as_ref().and_then(|rule| rule.issuer.as_deref());
+        if let Some(issuer) = config.id_token_issuer().map(|issuer| filled.unwrap_or(issuer)) {
             let (nonce, now) = (login::nonce_of(state), self.context.clock.now());
             let expected = Expected { issuer, client_id: &config.client_id, nonce: &nonce, now };
             tokens.identity = tokens.id_token.take().and_then(|token| owner_in(&token, &expected, config));
