@@ -7,11 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{StoredConnection, optional_in_clear};
-use crate::integration::IssuedAt;
+use crate::integration::{IssuedAt, LoginRequests};
 use crate::secret::Secret;
 
 /// Largest token that is kept for another try. The headers of a message hold 64 KiB, and sealing adds a third.
 const MAX_KEPT_TOKEN_BYTES: usize = 16 * 1024;
+/// Quotation marks around a JSON text.
+const QUOTES: usize = 2;
 
 /// The tokens of a deleted connection. A tombstone holds them, sealed, until the provider has revoked them; no call returns
 /// them.
@@ -37,7 +39,8 @@ impl WaitingRevocation {
         Self {
             refresh_token: stored.connection.refresh_token.clone(),
             access_token: stored.connection.access_token.clone(),
-            issued_at: stored.issued_at.clone(),
+            // A revocation needs none of the requests that follow a login.
+            issued_at: IssuedAt { requests: LoginRequests::default(), ..stored.issued_at.clone() },
             marks,
             since,
             unknown: Map::new(),
@@ -48,7 +51,10 @@ impl WaitingRevocation {
     /// and an access token ends by itself.
     #[must_use]
     pub(crate) fn kept(self) -> Self {
-        let fits = |token: &Secret| token.expose().len() <= MAX_KEPT_TOKEN_BYTES;
+        // As JSON, in which a quotation mark takes two bytes.
+        let fits = |token: &Secret| {
+            serde_json::to_string(token.expose()).is_ok_and(|json| json.len() <= MAX_KEPT_TOKEN_BYTES + QUOTES)
+        };
         Self { refresh_token: self.refresh_token.filter(fits), access_token: self.access_token.filter(fits), ..self }
     }
 
@@ -89,6 +95,9 @@ mod tests {
         check(MAX_KEPT_TOKEN_BYTES, MAX_KEPT_TOKEN_BYTES, (true, true));
         check(10, MAX_KEPT_TOKEN_BYTES + 1, (true, false));
         check(0, MAX_KEPT_TOKEN_BYTES + 1, (false, false));
+        let mut quotes = waiting(0, 10);
+        quotes.refresh_token = Some(Secret::new("\"".repeat(MAX_KEPT_TOKEN_BYTES / 2 + 1)));
+        assert_eq!(quotes.kept().refresh_token, None, "as JSON it is larger");
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::names::is_param;
-use super::params::is_path;
+use super::params::is_shown;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
 use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders, template};
 
-/// Bytes of a JSON body.
-const MAX_BODY_BYTES: usize = 8 * 1024;
+/// Bytes of one request. A connection keeps its requests in a header of the record, which the server limits to 64 KiB.
+const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// Headers that the HTTP client sets, or that belong to one connection (RFC 9110 §7.6.1).
 const RESERVED_HEADERS: [&str; 10] = [
     "host",
@@ -45,7 +45,8 @@ pub(super) fn has_form(name: &str, value: &Value) -> bool {
     value.as_object().is_some_and(|object| {
         let has_request = object.contains_key("url");
         let needs_request = |key: &String| !["id", "label", "issuer"].contains(&key.as_str());
-        required.iter().all(|key| object.contains_key(*key))
+        value.to_string().len() <= MAX_REQUEST_BYTES
+            && required.iter().all(|key| object.contains_key(*key))
             && object.iter().all(fits)
             && (has_request || !object.keys().any(needs_request))
     })
@@ -55,14 +56,14 @@ pub(super) fn has_form(name: &str, value: &Value) -> bool {
 pub(super) fn form(name: &str) -> &'static str {
     match name {
         "identity" => {
-            "an object with `id`, a dot path or a list of dot paths, and optionally `label`, `issuer`, and the request's \
+            "an object of at most 4 KiB with `id`, a dot path or a list of dot paths, and optionally `label`, `issuer`, and the request's \
              `url`, `method` (GET or POST), `headers`, `params`, `body` and `token_param`"
         }
         "metadata_request" => {
-            "an object with `url` and the list `paths`, and optionally `method` (GET or POST), `headers`, `params`, `body` \
+            "an object of at most 4 KiB with `url` and the list `paths`, and optionally `method` (GET or POST), `headers`, `params`, `body` \
              and `token_param`"
         }
-        _ => "an object with `url`, and optionally `method` (GET or POST), `headers` and `params`",
+        _ => "an object of at most 4 KiB with `url`, and optionally `method` (GET or POST), `headers` and `params`",
     }
 }
 
@@ -73,7 +74,7 @@ fn field_fits(key: &str, value: &Value) -> bool {
         "headers" | "params" => {
             value.as_object().is_some_and(|map| map.len() <= 32 && map.values().all(Value::is_string))
         }
-        "body" => value.is_object() && value.to_string().len() <= MAX_BODY_BYTES,
+        "body" => value.is_object(),
         "id" | "label" => value.is_string() || value.as_array().is_some_and(are_texts),
         "paths" => value.as_array().is_some_and(are_texts),
         _ => value.is_string(),
@@ -91,20 +92,22 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
             Checked { config, field, in_params: &[] }.check(request)?;
         }
         require(identity.issuer.as_ref().is_none_or(|text| is_text(text, MAX_TEXT)), "identity.issuer", TEXT)?;
-        check_paths("identity.id", identity.id.as_slice())?;
-        check_paths("identity.label", identity.label.as_ref().map_or(&[], Paths::as_slice))?;
+        check_paths(config, "identity.id", identity.id.as_slice())?;
+        check_paths(config, "identity.label", identity.label.as_ref().map_or(&[], Paths::as_slice))?;
         require(!identity.id.as_slice().is_empty(), "identity.id", "a dot path, or a list of dot paths")?;
     }
     if let Some(metadata) = &config.metadata_request {
         let field = "metadata_request";
         Checked { config, field, in_params: &[] }.check(&metadata.request)?;
-        check_paths("metadata_request.paths", &metadata.paths)?;
+        check_paths(config, "metadata_request.paths", &metadata.paths)?;
     }
     Ok(())
 }
 
-fn check_paths(field: &str, paths: &[String]) -> Result<(), ConfigError> {
-    require(paths.iter().all(|path| is_path(path)), field, "dot paths of at most 128 bytes")
+/// Identity and metadata are shown to callers, so they must not contain a token.
+fn check_paths(config: &IntegrationOauthConfig, field: &str, paths: &[String]) -> Result<(), ConfigError> {
+    let are_shown = paths.iter().all(|path| is_shown(config, path));
+    require(are_shown, field, "dot paths of at most 128 bytes that don't end in a token, a secret or a code")
 }
 
 struct Checked<'a> {

@@ -147,22 +147,26 @@ pub(super) fn is_path(path: &str) -> bool {
     path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty())
 }
 
+/// Returns true for a dot path of a value that callers and operators may see.
+pub(super) fn is_shown(config: &IntegrationOauthConfig, path: &str) -> bool {
+    is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(config, last))
+}
+
+fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
+    let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
+    ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
+        || name == config.code_param
+        || token_paths.flatten().any(|path| path.rsplit('.').next() == Some(name))
+}
+
 /// Metadata is shown to callers, so it must not contain a token, a secret or the authorization code.
 fn check_metadata(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
-    let token_keys: Vec<&str> = token_paths.flatten().filter_map(|path| path.rsplit('.').next()).collect();
-    let is_secret = |name: &str| {
-        ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
-            || name == config.code_param
-            || token_keys.contains(&name)
-    };
-    let is_shown = |path: &str| is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(last));
-    let are_shown = config.metadata_paths.iter().all(|path| is_shown(path));
+    let are_shown = config.metadata_paths.iter().all(|path| is_shown(config, path));
     require(
         are_shown,
         "metadata_paths",
         "dot paths of at most 128 bytes that don't end in a token, a secret or a code",
     )?;
-    let are_shown = config.callback_metadata.iter().all(|name| is_param(name) && !is_secret(name));
+    let are_shown = config.callback_metadata.iter().all(|name| is_param(name) && !is_secret(config, name));
     require(are_shown, "callback_metadata", "names of parameters other than the code, the state and tokens")
 }

@@ -69,5 +69,12 @@ fn a4_api_requests_name_their_hosts_headers_and_placeholders() {
     check(&identity(json!({ "method": "POST", "body": {}, "params": { "a": "b" } })), "identity.body");
     check(&identity(json!({ "token_param": "a", "params": { "a": "b" } })), "identity.token_param");
     check(&json!({ "identity": { "id": "a..b" } }), "identity.id");
+    check(&json!({ "identity": { "id": "id", "label": "data.0.access_token" } }), "identity.label");
+    for path in ["data.0.access_token", "id_token", "code"] {
+        let request = json!({ "url": "https://api.example/me", "paths": [path] });
+        check(&json!({ "metadata_request": request }), "metadata_request.paths");
+    }
+    let long = json!({ "id": "id", "issuer": "canary".repeat(1_000) });
+    check(&json!({ "identity": long }), "identity");
     check(&json!({ "identity": { "id": [] } }), "identity.id");
 }

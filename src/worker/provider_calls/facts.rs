@@ -112,8 +112,11 @@ impl ProviderCalls<'_> {
     }
 
     async fn answer(&self, request: &ApiRequest, access: ApiAccess<'_>) -> Result<Value, Option<ProviderAnswer>> {
+        // At most half of the command's time: with a short `timeout`, an API that hangs must not keep the refresh token from
+        // being sent.
+        let time = FACTS_TIME.min(self.time.left(access.config.timeout()) / 2);
         #[expect(clippy::redundant_closure_for_method_calls, reason = "a closure takes responses of any lifetime")]
-        let answered = timeout(FACTS_TIME, self.api(request, access, |response| response.json())).await;
+        let answered = timeout(time, self.api(request, access, |response| response.json())).await;
         match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {

@@ -6,7 +6,7 @@ use async_nats::jetstream::message::StreamMessage;
 use tracing::{info, warn};
 
 use super::{ACTOR, CodeToSend, Exchange, Refusal};
-use crate::connection::{Identity, Status, StoredConnection};
+use crate::connection::{Identity, OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
 use crate::integration::{IntegrationOauthConfig, Reconnect};
 use crate::login;
@@ -143,11 +143,13 @@ pub(super) async fn revoke_replaced(
     key: &ConnectionKey,
     record: &StreamMessage,
 ) -> Result<(), StoreError> {
-    let new = context.store.connection_of(key, record)?;
-    let Some(identity) = &new.connection.identity else { return Ok(()) };
+    // The body has the identity in clear, so that the sealed part of a record need not be opened at each login.
+    let new: OauthConnection =
+        serde_json::from_slice(&record.payload).map_err(StoreError::unreadable(key.subject()))?;
+    let Some(identity) = new.identity else { return Ok(()) };
     let Some(old) = context.store.stored_connection(key).await? else { return Ok(()) };
     let Some(owner) = &old.connection.identity else { return Ok(()) };
-    if old.connection.sequence >= new.connection.sequence || old.login_id == new.login_id {
+    if old.connection.sequence >= record.sequence || old.login_id == job.id {
         return Ok(());
     }
     let is_same = identity.id == owner.id;
