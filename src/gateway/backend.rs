@@ -23,7 +23,7 @@ pub(crate) use self::command::LoginTarget;
 use self::command::MessageId;
 pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
-pub(crate) use self::outcome::Stage;
+pub(crate) use self::outcome::{LoginOutcome, Stage};
 pub(crate) use self::ready::NotReady;
 use self::second_tries::SecondTries;
 use self::session::{Answer, Sessions};

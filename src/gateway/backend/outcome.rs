@@ -57,9 +57,21 @@ impl Backend {
         serde_json::from_slice(&answer).map_err(BackendError::InvalidAnswer)
     }
 
-    /// The same, and waits while another callback is queued or runs, until the deadline for commands.
+    /// The same, and waits while a callback is queued or runs, until the deadline for commands.
     pub(crate) async fn settled_outcome(
         &self,
+        state: &Secret,
+        cookies: &[Cookie],
+        context: &RequestContext,
+    ) -> Result<LoginOutcome, BackendError> {
+        self.outcome_past(&[Stage::Queued, Stage::Running], state, cookies, context).await
+    }
+
+    /// The same, and waits while the login is in one of these stages. Workers answer before they take a command off the queue,
+    /// so a callback that was turned away a moment ago may still count as queued.
+    pub(crate) async fn outcome_past(
+        &self,
+        stages: &[Stage],
         state: &Secret,
         cookies: &[Cookie],
         context: &RequestContext,
@@ -67,7 +79,7 @@ impl Backend {
         let deadline = Instant::now() + self.deadline;
         loop {
             let found = self.outcome(state, cookies, context).await?;
-            if !matches!(found.stage, Stage::Queued | Stage::Running) {
+            if !stages.contains(&found.stage) {
                 return Ok(found);
             }
             if Instant::now() + PAUSE > deadline {

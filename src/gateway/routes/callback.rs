@@ -9,7 +9,9 @@ use url::form_urlencoded;
 
 use crate::call::{CALLBACK_PATH, Call};
 use crate::command::Cookie;
-use crate::gateway::backend::{Backend, BackendError, Command, LoginTarget, RequestContext, Stage, StateOwner};
+use crate::gateway::backend::{
+    Backend, BackendError, Command, LoginOutcome, LoginTarget, RequestContext, Stage, StateOwner,
+};
 use crate::gateway::routes::error::{ErrorReply, HttpError};
 use crate::gateway::routes::page::{self, Outcome};
 use crate::gateway::routes::reply::{self, Reply};
@@ -135,7 +137,7 @@ impl Callback<'_> {
         let outcome = if self.html {
             self.backend.settled_outcome(&self.state, &self.cookies, &self.context).await
         } else {
-            self.backend.outcome(&self.state, &self.cookies, &self.context).await
+            self.backend.outcome_past(&[Stage::Queued], &self.state, &self.cookies, &self.context).await
         };
         if outcome?.stage == Stage::Pending {
             return self.backend.repeat_command(command, &self.context).await;
@@ -168,6 +170,16 @@ impl Callback<'_> {
         }
     }
 
+    /// Asks what became of the login after an answer with that status. Workers answer before they take the command off the
+    /// queue, so this callback's own command may still count as running. After a 401 it is another callback's, which this
+    /// one does not wait for.
+    async fn outcome(&self, status: StatusCode) -> Result<LoginOutcome, BackendError> {
+        if status == StatusCode::UNAUTHORIZED {
+            return self.backend.outcome(&self.state, &self.cookies, &self.context).await;
+        }
+        self.backend.settled_outcome(&self.state, &self.cookies, &self.context).await
+    }
+
     /// Clears the login's cookie if the browser sent it and the login has ended. Asks a worker if that is not known.
     async fn clear_cookie(&self, answer: Answer) -> Reply {
         let Answer { mut reply, has_ended } = answer;
@@ -180,12 +192,7 @@ impl Callback<'_> {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
         );
         let has_ended = has_ended
-            || !is_for_later
-                && self
-                    .backend
-                    .outcome(&self.state, &self.cookies, &self.context)
-                    .await
-                    .is_ok_and(|outcome| outcome.stage.is_end());
+            || !is_for_later && self.outcome(reply.status()).await.is_ok_and(|outcome| outcome.stage.is_end());
         if has_ended && let Ok(cookie) = request::set_login_cookie(&name, "", 0) {
             reply.headers_mut().insert(header::SET_COOKIE, cookie);
         }
