@@ -128,8 +128,10 @@ impl World {
         Sealed { sender, message_id, envelope: Envelope { v: VERSION, id, sealed } }
     }
 
-    /// Puts a command on the queue as that user.
+    /// Puts a command on the queue as that user. Waits for an empty queue first, because a worker answers
+    /// before it takes a command off the queue, and the server refuses a second one on the same subject.
     async fn send(&self, client: &async_nats::Client, subject: &str, sealed: &Sealed) {
+        self.fleet.idle().await;
         let mut headers = HeaderMap::new();
         let Sealed { sender, message_id, envelope } = sealed;
         headers.insert("Nats-Msg-Id", message_id.as_str());

@@ -268,7 +268,9 @@ async fn a_postponed_refresh_whose_worker_dies_is_held() {
         eventually("the refresh is held", async || stored_reason().await == Some(json!("refresh_interrupted"))).await;
         fleet.idle().await;
         assert_eq!(provider.received().iter().filter(|received| is_refresh(received)).count(), 1, "{step}");
-        assert_eq!(schedules(&fleet).await.len(), 1, "{step}");
+        // The first worker may have died before it acked the due message, which then comes again.
+        eventually("one schedule is left", async || schedules(&fleet).await.len() == 1).await;
+        fleet.idle().await;
         let mut events = fleet.events().await;
         events.retain(|event| event["event"] == "refresh_failed");
         assert_eq!(events.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), [reason], "{step}");

@@ -37,6 +37,7 @@ impl LosingFleet {
             status == StatusCode::OK
         })
         .await;
+        self.fleet.idle().await;
         answer.into_inner()["sequence"].as_u64().expect("a sequence")
     }
 

@@ -98,6 +98,8 @@ impl Fleet {
         let worker = fleet.worker().await;
         let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
         assert_eq!(status, StatusCode::OK, "{body}");
+        // A worker answers before it acks. One that a test kills in between would leave the command to the next worker.
+        fleet.idle().await;
         (fleet, worker)
     }
 

@@ -22,7 +22,6 @@ async fn h6_a_recorded_command_is_refused_by_every_worker() {
     world.send(&world.client, &put.subject(), &renamed).await;
     let old = system::now() - jiff::SignedDuration::from_secs(65);
     let old = world.seal_at(old, &system::random_id(), &put, world.config_put(&world.key(0)));
-    world.fleet.idle().await;
     world.send(&world.client, &put.subject(), &old).await;
     let reasons = world.given_up(2).await;
     assert!(reasons.iter().all(|reason| reason.contains("it is a copy")), "{reasons:?}");
