@@ -25,13 +25,13 @@ use url::Url;
 
 pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::api_request::{ApiRequest, IdentityRule, LoginRequests, MetadataRequest, Reconnect};
-pub(crate) use self::check::{parse_value, read_json};
+pub(crate) use self::check::{is_field, parse_value, read_json};
 pub(crate) use self::choice::{
     BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, RefreshWith, ResponseMode, ScopeSeparator,
     TokenAuthMethod,
 };
 pub(crate) use self::client_key::signing_key;
-pub(crate) use self::error::ConfigError;
+pub(crate) use self::error::{ConfigError, printable};
 pub(crate) use self::error_codes::{ERROR_CODES, ErrorRule, Refusal};
 pub use self::issued_at::IssuedAt;
 pub(crate) use self::lifetime::{LifetimeStart, RefreshTokenLifetime};

@@ -2,6 +2,7 @@
 
 mod api_requests;
 mod fields;
+mod form;
 mod json;
 mod names;
 mod params;
@@ -10,10 +11,13 @@ mod urls;
 
 use serde_json::Value;
 
+pub(crate) use self::fields::is_field;
+use self::form::below;
 pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
+use super::error::printable;
 use super::scopes::scope_list;
-use super::{ConfigError, IntegrationOauthConfig, TokenAuthMethod, UrlRules, signing_key};
+use super::{ConfigError, IntegrationOauthConfig, Reconnect, TokenAuthMethod, UrlRules, signing_key};
 use crate::secret::Secret;
 use crate::subject::Integration;
 
@@ -38,7 +42,7 @@ pub(crate) fn parse_value(
     rules: UrlRules,
 ) -> Result<IntegrationOauthConfig<Secret>, ConfigError> {
     let Value::Object(mut fields) = body else { return Err(ConfigError::NotAnObject) };
-    fields.retain(|name, value| !value.is_null() || fields::REQUIRED.contains(&name.as_str()));
+    fields.retain(|_, value| !value.is_null());
     fields::check_fields(&fields)?;
     if fields.get("token_auth_method").and_then(Value::as_str) == Some("signed_client_secret") {
         // The only algorithm that a provider is known to take there.
@@ -58,7 +62,17 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
     urls::check_redirect(config, rules)?;
     params::check(config)?;
     api_requests::check(config)?;
+    check_identity_rules(config)?;
     check_authentication(config)
+}
+
+/// Both fields compare accounts, and without `identity` no connection has one.
+fn check_identity_rules(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let has_identity = config.identity.is_some();
+    let is_any = config.reconnect == Reconnect::Any;
+    require(is_any || has_identity, "reconnect", "any without `identity`, which says whose account a connection is")?;
+    let expected = "false without `identity`, which says whose account a connection is";
+    require(!config.revoke_replaced || has_identity, "revoke_replaced", expected)
 }
 
 fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
@@ -70,10 +84,12 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     require(is_text(&config.client_id, MAX_TEXT), "client_id", TEXT)?;
 
     let is_short = |secret: &Secret| secret.expose().len() <= MAX_SECRET_BYTES;
-    let mut more = config.client_secrets.iter();
     require(is_short(&config.client_secret), "client_secret", "at most 4 KiB")?;
-    require(more.len() <= MAX_SECRETS, "client_secrets", "at most 4 secrets")?;
-    require(more.all(|secret| is_short(secret) && !secret.is_empty()), "client_secrets", "of 1 byte to 4 KiB each")?;
+    require(config.client_secrets.len() <= MAX_SECRETS, "client_secrets", "at most 4 secrets")?;
+    for (index, secret) in config.client_secrets.iter().enumerate() {
+        let is_secret = is_short(secret) && !secret.is_empty();
+        require(is_secret, &below("client_secrets", &index), "1 byte to 4 KiB")?;
+    }
 
     let is_text_or_absent = |text: &Option<String>| text.as_ref().is_none_or(|text| is_text(text, MAX_TEXT));
     require(is_text_or_absent(&config.provider), "provider", TEXT)?;
@@ -110,9 +126,4 @@ fn require(is_valid: bool, field: &str, expected: &'static str) -> Result<(), Co
 
 fn is_text(text: &str, max_chars: usize) -> bool {
     !text.trim().is_empty() && text.chars().count() <= max_chars && !text.contains(char::is_control)
-}
-
-/// Makes an admin's text safe for an error message: at most 64 visible ASCII characters.
-fn printable(name: &str) -> String {
-    name.chars().filter(char::is_ascii_graphic).take(64).collect()
 }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 /// An error in a config, or in the scopes and variables of a login. It names fields and never contains their values: a
 /// value could be a secret in the wrong field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,33 +16,52 @@ pub(crate) enum ConfigError {
     },
     #[error("unknown field: {}", .0.join(", "))]
     Unknown(Vec<String>),
+    #[error("unknown field: {field}; its object may have {known}")]
+    UnknownNested {
+        /// The whole path.
+        field: String,
+        known: String,
+    },
+    /// The whole path.
     #[error("missing field: {0}")]
-    Missing(&'static str),
+    Missing(String),
     #[error("{field} must be {expected}")]
     Invalid {
-        /// Followed by `.` and the key for a value inside an object.
+        /// The whole path: names of objects' fields, and places in lists from 0, joined by `.`.
         field: String,
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
     /// A login asks for a scope that the config doesn't list.
     #[error("scopes must be among those of the config")]
     Scopes,
-    /// A login sets a parameter that the config doesn't list, or one of the wrong form.
-    #[error(
-        "params may have those of the config's `login_params`, of at most 1024 bytes without control characters and `${{`"
-    )]
-    LoginParams,
-    /// A login's value for a URL variable is missing, unknown or of the wrong form.
+    /// A login sets a parameter that the config doesn't list.
+    #[error("a login may not set the parameter {name}; `login_params` of the config {}", listed("lists", .known))]
+    UnknownParam { name: String, known: Vec<String> },
+    #[error("the parameter {0} must have at most 1024 bytes, without control characters and `${{`")]
+    Param(String),
+    /// A login's value for a variable is missing or of the wrong form.
     #[error("variable {name} {problem}")]
-    Variable {
-        /// `?` for a variable that the config doesn't have: its name is the caller's text.
-        name: String,
-        problem: &'static str,
-    },
+    Variable { name: String, problem: &'static str },
+    #[error("variable {name} is unknown; the config {}", listed("has", .known))]
+    UnknownVariable { name: String, known: Vec<String> },
 }
 
 impl ConfigError {
-    pub(super) fn invalid(field: impl Into<String>, expected: &'static str) -> Self {
-        Self::Invalid { field: field.into(), expected }
+    pub(super) fn invalid(field: impl Into<String>, expected: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { field: field.into(), expected: expected.into() }
     }
+
+    /// `name` is the caller's text.
+    pub(super) fn unknown_variable<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Self {
+        Self::UnknownVariable { name: printable(name), known: known.cloned().collect() }
+    }
+}
+
+/// Makes a caller's text safe for an error message: at most 64 visible ASCII characters.
+pub(crate) fn printable(name: &str) -> String {
+    name.chars().filter(char::is_ascii_graphic).take(64).collect()
+}
+
+fn listed(verb: &str, names: &[String]) -> String {
+    if names.is_empty() { format!("{verb} none") } else { format!("{verb} {}", names.join(", ")) }
 }

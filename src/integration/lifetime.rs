@@ -50,6 +50,6 @@ mod tests {
         check(&json!({"seconds": 316_224_001, "from": "use"}), false);
         check(&json!({"from": "use"}), false);
         check(&json!({"seconds": 60, "from": "canary"}), false);
-        check(&json!({"seconds": 60, "from": "use", "canary": 1}), false);
+        check(&json!({"seconds": 60, "from": "use", "until": "canary"}), false);
     }
 }

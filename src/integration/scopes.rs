@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::error::printable;
 use super::{ConfigError, IntegrationOauthConfig};
 
 /// Value of a login's parameter.
@@ -23,14 +24,16 @@ impl<T> IntegrationOauthConfig<T> {
     /// Returns the config with the parameters of one login. They count instead of the config's own.
     ///
     /// # Errors
-    /// [`ConfigError::LoginParams`] if the config doesn't list a parameter, or if a value has the wrong form.
+    /// [`ConfigError::UnknownParam`] if the config doesn't list a parameter, [`ConfigError::Param`] if a value has the wrong
+    /// form.
     pub(crate) fn with_login_params(mut self, params: BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let fits = |(name, value): (&String, &String)| {
-            let is_plain = value.len() <= MAX_PARAM_BYTES && !value.contains(char::is_control) && !value.contains("${");
-            self.login_params.contains(name) && is_plain
-        };
-        if !params.iter().all(fits) {
-            return Err(ConfigError::LoginParams);
+        for (name, value) in &params {
+            if !self.login_params.contains(name) {
+                return Err(ConfigError::UnknownParam { name: printable(name), known: self.login_params });
+            }
+            if value.len() > MAX_PARAM_BYTES || value.contains(char::is_control) || value.contains("${") {
+                return Err(ConfigError::Param(name.clone()));
+            }
         }
         self.auth_params.extend(params);
         Ok(self)

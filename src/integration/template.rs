@@ -91,8 +91,8 @@ fn expand_checked(
     values: &BTreeMap<String, String>,
 ) -> Result<Expanded, ConfigError> {
     let wrong = |name: &str, problem| ConfigError::Variable { name: name.to_owned(), problem };
-    if values.keys().any(|name| !variables.contains_key(name)) {
-        return Err(wrong("?", "is unknown"));
+    if let Some(name) = values.keys().find(|name| !variables.contains_key(*name)) {
+        return Err(ConfigError::unknown_variable(name, variables.keys()));
     }
     let mut filled = BTreeMap::new();
     for name in variable_names(template) {
@@ -108,7 +108,7 @@ fn expand_checked(
     let template = template.as_str();
     let sample = sample_url(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
     let Parts { scheme, authority, rest } =
-        parts(template).ok_or_else(|| wrong("?", "is in the wrong part of the URL"))?;
+        parts(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
     for name in variable_names(authority) {
         if !values.get(name).is_some_and(|value| value.split('.').all(is_label)) {
             return Err(wrong(name, "must be a host label"));
@@ -121,10 +121,17 @@ fn expand_checked(
     let query = substitute(query, |name| {
         Some(values.get(name).map_or_else(|| format!("${{{name}}}"), |value| percent_encode(value)))
     });
-    let (Some(host), Some(path), Some(query)) = (host, path, query) else { return Err(wrong("?", "is unknown")) };
+    let (Some(host), Some(path), Some(query)) = (host, path, query) else {
+        let names = variable_names(template);
+        let open = names.iter().find(|name| !values.contains_key(**name)).copied().unwrap_or_default();
+        return Err(ConfigError::unknown_variable(open, variables.keys()));
+    };
     let text = format!("{scheme}://{host}{path}{query}");
     let url = Url::parse(&text).ok().filter(|url| has_same_shape(url, &sample, template));
-    url.map(|url| Expanded { text, url }).ok_or_else(|| wrong("?", "changes more of the URL than its own part"))
+    url.map(|url| Expanded { text, url }).ok_or_else(|| {
+        let names: Vec<&str> = values.keys().map(String::as_str).collect();
+        wrong(&names.join(", "), "changes more of the URL than its own part")
+    })
 }
 
 /// Some providers' hosts have underscores, which DNS allows.

@@ -31,11 +31,13 @@ fn parse(body: &[u8]) -> Result<IntegrationOauthConfig, ConfigError> {
     parse_value(read_json(body)?, &Integration::parse("acme").unwrap(), UrlRules::default())
 }
 
-/// Asserts that the error names the field and contains no value.
+/// Asserts that the error names the field by its whole path and contains no value.
 #[track_caller]
 fn check(more: &Value, field: &str) {
     let error = config(more).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{field} must be ")), "{field} {more}: {error}");
+    let forms = [format!("{field} must be "), format!("unknown field: {field}; "), format!("missing field: {field}")];
+    let names_field = error.starts_with(&forms[0]) || error.starts_with(&forms[1]) || error == forms[2];
+    assert!(names_field, "{field} {more}: {error}");
     assert!(!error.contains("canary"), "{error}");
 }
 
@@ -49,7 +51,8 @@ fn a4_required_fields_are_present_and_strings() {
         missing.as_object_mut().unwrap().remove(field);
         let error = parse_value(missing, &Integration::parse("acme").unwrap(), UrlRules::default()).unwrap_err();
         assert_eq!(error.to_string(), format!("missing field: {field}"));
-        for value in [json!(null), json!(1), json!(["canary"]), json!({"canary": "canary"})] {
+        assert_eq!(config(&json!({field: null})).unwrap_err().to_string(), format!("missing field: {field}"));
+        for value in [json!(1), json!(["canary"]), json!({"canary": "canary"})] {
             check(&json!({field: value}), field);
         }
     }
@@ -90,10 +93,14 @@ fn a4_optional_fields_have_their_type_and_choice() {
                 check(&json!({ *field: value }), field);
             }
         }
-        for value in
-            [json!(true), json!(1.5), json!(-1), json!([["canary"]]), json!({"a": ["canary"]}), json!({"a": 1})]
-        {
+        for value in [json!(true), json!(1.5), json!(-1)] {
             check(&json!({ *field: value }), field);
+        }
+        let path =
+            |is_inside: bool, name: &str| if is_inside { format!("{field}.{name}") } else { (*field).to_owned() };
+        check(&json!({ *field: [["canary"]] }), &path(right.1, "0"));
+        for value in [json!({"a": ["canary"]}), json!({"a": 1})] {
+            check(&json!({ *field: value }), &path(right.2, "a"));
         }
     }
     for field in choices {
@@ -111,7 +118,7 @@ fn a4_optional_fields_have_their_type_and_choice() {
         "auth_params",
     );
     check(&json!({"client_secrets": ["canary1", "canary2", "canary3", "canary4", "canary5"]}), "client_secrets");
-    check(&json!({"client_secrets": ["canary", ""]}), "client_secrets");
+    check(&json!({"client_secrets": ["canary", ""]}), "client_secrets.1");
 }
 
 #[test]
@@ -161,6 +168,11 @@ fn c1_urls_are_https_or_http_on_loopback_where_allowed() {
             check(&json!({field: url}), field);
         }
         check(&json!({field: format!("https://acme.example/{}", "canary".repeat(400))}), field);
+        for text in ["javascript:canary", "canary", "http://acme.example/"] {
+            let error = config(&json!({field: text})).unwrap_err().to_string();
+            assert!(error.contains(" URL "), "{error}");
+            assert!(field != "redirect_url" || !error.contains("variable"), "it has none: {error}");
+        }
         for (url, fits) in [
             ("http://localhost:1/x", true),
             ("http://127.9.9.9/x", true),
@@ -227,12 +239,12 @@ fn f1_tokens_and_codes_cannot_be_metadata() {
         "canary.",
         "a..canary",
     ] {
-        check(&json!({"metadata_paths": ["ok", path]}), "metadata_paths");
+        check(&json!({"metadata_paths": ["ok", path]}), "metadata_paths.1");
     }
     for name in ["code", "state", "canary canary", ""] {
-        check(&json!({"callback_metadata": ["ok", name]}), "callback_metadata");
+        check(&json!({"callback_metadata": ["ok", name]}), "callback_metadata.1");
     }
-    check(&json!({"code_param": "auth_code", "callback_metadata": ["auth_code"]}), "callback_metadata");
+    check(&json!({"code_param": "auth_code", "callback_metadata": ["auth_code"]}), "callback_metadata.0");
     check(&json!({"token_response_path": "canary..a"}), "token_response_path");
 }
 
@@ -251,17 +263,17 @@ fn c4_authentication_has_what_it_needs() {
 fn c7_variables_are_named_patterned_and_used() {
     let with = |name: &str, variable: Value| json!({"token_url": "https://acme.example/${v}", "variables": {"v": {"pattern": "[a-z]+"}, name: variable}});
     for (name, variable, field) in [
-        ("v", json!({"pattern": "("}), "variables.v"),
-        ("v", json!({"pattern": "canary)|(canary"}), "variables.v"),
-        ("v", json!({"pattern": "(a{1000}){1000}"}), "variables.v"),
-        ("v", json!({"pattern": "canary".repeat(50)}), "variables.v"),
-        ("v", json!({"pattern": "[a-z]+", "default": "CANARY"}), "variables.v"),
-        ("v", json!({"pattern": ".*", "default": "canary/x"}), "variables.v"),
+        ("v", json!({"pattern": "("}), "variables.v.pattern"),
+        ("v", json!({"pattern": "canary)|(canary"}), "variables.v.pattern"),
+        ("v", json!({"pattern": "(a{1000}){1000}"}), "variables.v.pattern"),
+        ("v", json!({"pattern": "canary".repeat(50)}), "variables.v.pattern"),
+        ("v", json!({"pattern": "[a-z]+", "default": "CANARY"}), "variables.v.default"),
+        ("v", json!({"pattern": ".*", "default": "canary/x"}), "variables.v.default"),
         ("w", json!({"pattern": "canary"}), "variables.w"),
         ("1w", json!({"pattern": "canary"}), "variables.1w"),
         ("v", json!({"default": "canary"}), "variables.v"),
-        ("v", json!({"pattern": 1}), "variables"),
-        ("v", json!({"pattern": "a", "canary": "b"}), "variables"),
+        ("v", json!({"pattern": 1}), "variables.v.pattern"),
+        ("v", json!({"pattern": "a", "patern": "canary"}), "variables.v.patern"),
     ] {
         check(&with(name, variable), field);
     }
@@ -286,8 +298,9 @@ fn c7_variables_change_only_their_own_part() {
     assert_eq!(host.token_endpoint(&filled("shop")).unwrap().as_str(), "https://shop.acme.example:8443/t");
     assert_eq!(path.token_endpoint(&filled("ü x")).unwrap().as_str(), "https://acme.example/a/%C3%BC%20x/t");
     assert!(host.token_endpoint(&BTreeMap::new()).is_err());
-    let other = BTreeMap::from([("v".to_owned(), "a".to_owned()), ("canary".to_owned(), "canary".to_owned())]);
-    assert!(!host.token_endpoint(&other).unwrap_err().to_string().contains("canary"));
+    let other = BTreeMap::from([("v".to_owned(), "a".to_owned()), ("tld".to_owned(), "canary".to_owned())]);
+    let error = host.token_endpoint(&other).unwrap_err().to_string();
+    assert_eq!(error, "variable tld is unknown; the config has v");
 }
 
 #[test]
@@ -317,7 +330,7 @@ fn h17_variables_do_not_name_a_host_under_a_public_suffix() {
     }
     let hint = |host: &str| config(&with(host, json!(false))).unwrap_err().to_string().contains("`shared_suffix`");
     assert!(hint("${v}.github.io") && !hint("${v}.co.uk"));
-    check(&json!({"variables": {"v": {"pattern": "a", "shared_suffix": "canary"}}}), "variables");
+    check(&json!({"variables": {"v": {"pattern": "a", "shared_suffix": "canary"}}}), "variables.v.shared_suffix");
 }
 
 #[test]

@@ -54,8 +54,8 @@ impl<T> IntegrationOauthConfig<T> {
     /// Returns each variable's value, given or default, after checking it. With `is_login` a variable that the callback will
     /// set has a value only if it is given.
     pub(super) fn resolve(&self, given: &Values, is_login: bool) -> Result<Values, ConfigError> {
-        if given.keys().any(|name| !self.variables.contains_key(name)) {
-            return Err(ConfigError::Variable { name: "?".to_owned(), problem: "is unknown" });
+        if let Some(name) = given.keys().find(|name| !self.variables.contains_key(*name)) {
+            return Err(ConfigError::unknown_variable(name, self.variables.keys()));
         }
         let mut values = Values::new();
         for (name, variable) in &self.variables {

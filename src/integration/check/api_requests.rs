@@ -2,10 +2,13 @@
 
 use serde_json::{Map, Value};
 
+use super::fields::{METHOD, TEXT_MAP, TEXTS};
+use super::form::{Form, Object, below, each_text_of};
 use super::names::is_param;
-use super::params::is_shown;
+use super::params::{SHOWN, check_distinct, is_shown, paths_of};
+use super::placeholders::check_text;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
-use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders, template};
+use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders};
 
 /// Bytes of one request. A connection keeps its requests in a header of the record, which the server limits to 64 KiB.
 const MAX_REQUEST_BYTES: usize = 4 * 1024;
@@ -27,58 +30,53 @@ const ACCESS_TOKEN: &str = "access_token";
 /// Further values in parameters and body of `upgrade`.
 const CLIENT: [&str; 2] = ["client_id", "client_secret"];
 
-/// Returns true if the value has the form of the named request: `upgrade`, `identity` or `metadata_request`.
-pub(super) fn has_form(name: &str, value: &Value) -> bool {
-    let required: &[&str] = match name {
-        "identity" => &["id"],
-        "metadata_request" => &["url", "paths"],
-        _ => &["url"],
-    };
-    let is_known = |key: &str| match key {
-        "url" | "method" | "headers" | "params" => true,
-        "body" | "token_param" => name != "upgrade",
-        "issuer" | "id" | "label" => name == "identity",
-        "paths" => name == "metadata_request",
-        _ => false,
-    };
-    let fits = |(key, value): (&String, &Value)| is_known(key) && field_fits(key, value);
-    value.as_object().is_some_and(|object| {
-        let has_request = object.contains_key("url");
-        let needs_request = |key: &String| !["id", "label", "issuer"].contains(&key.as_str());
-        value.to_string().len() <= MAX_REQUEST_BYTES
-            && required.iter().all(|key| object.contains_key(*key))
-            && object.iter().all(fits)
-            && (has_request || !object.keys().any(needs_request))
+const ANY_MAP: Form = Form::Map(&Form::Any, usize::MAX, "a JSON object");
+
+pub(super) const UPGRADE: Form = Form::Object(&Object {
+    fields: &[("url", Form::Text), ("method", METHOD), ("headers", TEXT_MAP), ("params", TEXT_MAP)],
+    required: &["url"],
+    needs: &[],
+    expected: "an object with `url`, and optionally `method` (GET or POST), `headers` and `params`",
+});
+pub(super) const IDENTITY: Form = Form::Object(&Object {
+    fields: &[
+        ("url", Form::Text),
+        ("method", METHOD),
+        ("headers", TEXT_MAP),
+        ("params", TEXT_MAP),
+        ("body", ANY_MAP),
+        ("token_param", Form::Text),
+        ("issuer", Form::Text),
+        ("id", Form::Paths),
+        ("label", Form::Paths),
+    ],
+    required: &["id"],
+    needs: &[("method", "url"), ("headers", "url"), ("params", "url"), ("body", "url"), ("token_param", "url")],
+    expected: "an object with `id`, a dot path or a list of dot paths, and optionally `label`, `issuer`, and the request's \
+               `url`, `method` (GET or POST), `headers`, `params`, `body` and `token_param`",
+});
+pub(super) const METADATA_REQUEST: Form = Form::Object(&Object {
+    fields: &[
+        ("url", Form::Text),
+        ("method", METHOD),
+        ("headers", TEXT_MAP),
+        ("params", TEXT_MAP),
+        ("body", ANY_MAP),
+        ("token_param", Form::Text),
+        ("paths", TEXTS),
+    ],
+    required: &["url", "paths"],
+    needs: &[],
+    expected: "an object with `url` and the list `paths`, and optionally `method` (GET or POST), `headers`, `params`, \
+               `body` and `token_param`",
+});
+
+/// Checks the sizes of the requests in a config's JSON.
+pub(super) fn check_sizes(fields: &Map<String, Value>) -> Result<(), ConfigError> {
+    ["upgrade", "identity", "metadata_request"].into_iter().try_for_each(|field| {
+        let is_small = |value: &Value| value.to_string().len() <= MAX_REQUEST_BYTES;
+        require(fields.get(field).is_none_or(is_small), field, "an object of at most 4 KiB")
     })
-}
-
-/// Describes the form for an error.
-pub(super) fn form(name: &str) -> &'static str {
-    match name {
-        "identity" => {
-            "an object of at most 4 KiB with `id`, a dot path or a list of dot paths, and optionally `label`, `issuer`, and the request's \
-             `url`, `method` (GET or POST), `headers`, `params`, `body` and `token_param`"
-        }
-        "metadata_request" => {
-            "an object of at most 4 KiB with `url` and the list `paths`, and optionally `method` (GET or POST), `headers`, `params`, `body` \
-             and `token_param`"
-        }
-        _ => "an object of at most 4 KiB with `url`, and optionally `method` (GET or POST), `headers` and `params`",
-    }
-}
-
-fn field_fits(key: &str, value: &Value) -> bool {
-    let are_texts = |values: &Vec<Value>| values.len() <= 32 && values.iter().all(Value::is_string);
-    match key {
-        "method" => value.as_str().is_some_and(|method| ["GET", "POST"].contains(&method)),
-        "headers" | "params" => {
-            value.as_object().is_some_and(|map| map.len() <= 32 && map.values().all(Value::is_string))
-        }
-        "body" => value.is_object(),
-        "id" | "label" => value.is_string() || value.as_array().is_some_and(are_texts),
-        "paths" => value.as_array().is_some_and(are_texts),
-        _ => value.is_string(),
-    }
 }
 
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
@@ -92,22 +90,26 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
             Checked { config, field, in_params: &[] }.check(request)?;
         }
         require(identity.issuer.as_ref().is_none_or(|text| is_text(text, MAX_TEXT)), "identity.issuer", TEXT)?;
-        check_paths(config, "identity.id", identity.id.as_slice())?;
-        check_paths(config, "identity.label", identity.label.as_ref().map_or(&[], Paths::as_slice))?;
-        require(!identity.id.as_slice().is_empty(), "identity.id", "a dot path, or a list of dot paths")?;
+        check_paths(config, "identity.id", &identity.id)?;
+        identity.label.as_ref().map_or(Ok(()), |label| check_paths(config, "identity.label", label))?;
     }
     if let Some(metadata) = &config.metadata_request {
         let field = "metadata_request";
         Checked { config, field, in_params: &[] }.check(&metadata.request)?;
-        check_paths(config, "metadata_request.paths", &metadata.paths)?;
+        let (field, paths) = ("metadata_request.paths", &metadata.paths);
+        require(!paths.is_empty(), field, "a list of at least one dot path")?;
+        check_distinct(field, paths)?;
+        for (index, path) in paths.iter().enumerate() {
+            require(is_shown(config, path), &below(field, &index), SHOWN)?;
+        }
     }
     Ok(())
 }
 
-/// Identity and metadata are shown to callers, so they must not contain a token.
-fn check_paths(config: &IntegrationOauthConfig, field: &str, paths: &[String]) -> Result<(), ConfigError> {
-    let are_shown = paths.iter().all(|path| is_shown(config, path));
-    require(are_shown, field, "dot paths of at most 128 bytes that don't end in a token, a secret or a code")
+/// Identity is shown to callers, so it must not contain a token.
+fn check_paths(config: &IntegrationOauthConfig, field: &str, paths: &Paths) -> Result<(), ConfigError> {
+    require(!paths.as_slice().is_empty(), field, "a dot path, or a list of at least one dot path")?;
+    paths_of(field, paths).try_for_each(|(field, path)| require(is_shown(config, path), &field, SHOWN))
 }
 
 struct Checked<'a> {
@@ -140,7 +142,8 @@ impl Checked<'_> {
         }
         let has_one_body = params.is_empty() && *method == Method::Post;
         require(body.is_none() || has_one_body, &self.named("body"), "absent for a GET, and beside `params`")?;
-        self.check_body(body.as_ref())?;
+        let mut check = |field: &str, text: &str| self.check_placeholders(field, text, self.in_params);
+        body.as_ref().map_or(Ok(()), |body| each_text_of(&self.named("body"), body, &mut check))?;
         let is_name = |name: &String| is_param(name) && !params.contains_key(name);
         let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in `params`";
         require(token_param.as_ref().is_none_or(is_name), &self.named("token_param"), expected)?;
@@ -148,29 +151,12 @@ impl Checked<'_> {
         require(has_form, &self.named("token_param"), "absent beside `body`")
     }
 
-    fn check_body(&self, body: Option<&Map<String, Value>>) -> Result<(), ConfigError> {
-        let mut open: Vec<&Value> = body.into_iter().flat_map(Map::values).collect();
-        while let Some(value) = open.pop() {
-            match value {
-                Value::String(text) => self.check_placeholders(&self.named("body"), text, self.in_params)?,
-                Value::Array(values) => open.extend(values),
-                Value::Object(fields) => open.extend(fields.values()),
-                Value::Null | Value::Bool(_) | Value::Number(_) => {}
-            }
-        }
-        Ok(())
-    }
-
     fn check_placeholders(&self, field: &str, text: &str, allowed: &[&str]) -> Result<(), ConfigError> {
-        let is_variable = |name: &str| self.config.variables.contains_key(name);
-        let is_known =
-            |name: &str| is_variable(name) || placeholders::OF_REQUEST.contains(&name) || allowed.contains(&name);
-        let names = template::placeholders(text);
-        let are_known = names.is_some_and(|names| names.into_iter().all(is_known));
-        require(are_known, field, "a text whose `${…}` are variables, or values that this field may hold")
+        let variables = self.config.variables.keys().map(String::as_str);
+        check_text(field, text, variables.chain(placeholders::OF_REQUEST).chain(allowed.iter().copied()))
     }
 
     fn named(&self, part: &str) -> String {
-        format!("{}.{part}", self.field)
+        below(self.field, &part)
     }
 }

@@ -1,13 +1,17 @@
-//! Field names and JSON types of a config, checked before serde reads it: serde's messages repeat values.
+//! Field names and JSON forms of a config, checked before serde reads it.
 
 use serde_json::{Map, Value};
 
-use super::{api_requests, printable};
+use super::api_requests::{self, IDENTITY, METADATA_REQUEST, UPGRADE};
+use super::form::Form::{self, Flag, List, Map as MapOf, ObjectOr, OneOf, Paths, Scalar, Text, Whole};
+use super::form::Object;
+use super::printable;
 use crate::integration::{ConfigError, MAX_TIMEOUT};
 use crate::subject::Integration;
 
 /// Entries of a list or an object.
 const MAX_ENTRIES: usize = 32;
+const MAX_VARIABLES: usize = 8;
 /// Values of a variable.
 const MAX_VALUES: usize = 64;
 /// Ten years in seconds. A longer lifetime is a mistake.
@@ -15,38 +19,55 @@ const MAX_LIFETIME: u64 = 10 * 366 * 86400;
 /// Unknown fields that an error lists.
 const MAX_LISTED: usize = 8;
 
-/// Requests whose parameters may have names of their own.
-const REQUESTS: [&str; 3] = ["authorize", "token", "refresh"];
-
-/// JSON type of a field.
-#[derive(Clone, Copy)]
-enum Kind {
-    Text,
-    Texts,
-    TextMap,
-    /// Of parameters.
-    Names,
-    PathMap,
-    ErrorRules,
-    Seconds,
-    Lifetime,
-    Timeout,
-    Variables,
-    /// A request to the provider's API, with the fields that the field's name allows.
-    Request,
-    Flag,
-    /// The allowed strings, and their description for the error.
-    OneOf(&'static [&'static str], &'static str),
-}
-
-use Kind::{
-    ErrorRules, Flag, Lifetime, Names, OneOf, PathMap, Request, Seconds, Text, TextMap, Texts, Timeout, Variables,
-};
+pub(super) const TEXTS: Form = List(&Text, MAX_ENTRIES, "a list of at most 32 strings");
+pub(super) const TEXT_MAP: Form = MapOf(&Text, MAX_ENTRIES, "an object of at most 32 strings");
+const SECONDS: Form = Whole(1, MAX_LIFETIME, "a whole number of seconds, from 1 to ten years");
+pub(super) const METHOD: Form = OneOf(&["POST", "GET"], "POST or GET");
+const PATH_MAP: Form = MapOf(&Paths, usize::MAX, "an object of dot paths, or of lists of at most 32 dot paths");
+/// Names of parameters; `check/names.rs` checks them. The names of one request are an object of their own.
+const NAMES: Form = MapOf(
+    &ObjectOr(&Text, &MapOf(&Text, usize::MAX, "an object of strings")),
+    usize::MAX,
+    "an object of strings, in which `authorize`, `token` and `refresh` may be such objects",
+);
+const LIFETIME: Form = Form::Object(&Object {
+    fields: &[("seconds", SECONDS), ("from", OneOf(&["issue", "use"], "issue or use"))],
+    required: &["seconds", "from"],
+    needs: &[],
+    expected: "an object with `seconds`, from 1 to ten years, and `from`, issue or use",
+});
+const ERROR_RULE: Form = Form::Object(&Object {
+    fields: &[
+        ("status", Whole(100, 599, "a status from 100 to 599")),
+        ("path", Text),
+        ("equals", Scalar),
+        ("matches", Text),
+        ("code", Text),
+    ],
+    required: &["code"],
+    needs: &[],
+    expected: "an object with the string `code`, and optionally `status` (100 to 599), `path`, and one of `equals` (a \
+               string, number or boolean) and `matches` (a string)",
+});
+const VARIABLE: Form = Form::Object(&Object {
+    fields: &[
+        ("pattern", Text),
+        ("values", List(&Text, MAX_VALUES, "a list of at most 64 strings")),
+        ("default", Text),
+        ("from", Text),
+        ("shared_suffix", Flag),
+        ("metadata", Flag),
+    ],
+    required: &[],
+    needs: &[],
+    expected: "an object with `pattern` or `values` (at most 64 strings), and optionally `default`, `from`, \
+               `shared_suffix` and `metadata`",
+});
 
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Kind); 43] = [
+const OPTIONAL: [(&str, Form); 43] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
@@ -57,27 +78,27 @@ const OPTIONAL: [(&str, Kind); 43] = [
             "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none",
         ),
     ),
-    ("token_method", OneOf(&["POST", "GET"], "POST or GET")),
+    ("token_method", METHOD),
     ("token_body_format", OneOf(&["form", "json", "query"], "one of form, json, query")),
-    ("token_headers", TextMap),
+    ("token_headers", TEXT_MAP),
     ("basic_encoding", OneOf(&["form", "raw"], "form or raw")),
     ("response_type", Text),
     ("response_mode", OneOf(&["query", "form_post", ""], "query, form_post or empty")),
-    ("auth_params", TextMap),
-    ("token_params", TextMap),
-    ("refresh_params", TextMap),
-    ("param_names", Names),
+    ("auth_params", TEXT_MAP),
+    ("token_params", TEXT_MAP),
+    ("refresh_params", TEXT_MAP),
+    ("param_names", NAMES),
     ("refresh_url", Text),
     ("revocation_url", Text),
     ("token_response_path", Text),
-    ("token_answer", PathMap),
-    ("error_codes", ErrorRules),
-    ("metadata_paths", Texts),
-    ("callback_metadata", Texts),
+    ("token_answer", PATH_MAP),
+    ("error_codes", List(&ERROR_RULE, MAX_ENTRIES, "a list of at most 32 objects")),
+    ("metadata_paths", TEXTS),
+    ("callback_metadata", TEXTS),
     ("code_param", Text),
-    ("default_expires_in", Seconds),
-    ("refresh_token_lifetime", Lifetime),
-    ("timeout", Timeout),
+    ("default_expires_in", SECONDS),
+    ("refresh_token_lifetime", LIFETIME),
+    ("timeout", Whole(1, MAX_TIMEOUT.as_secs(), "a whole number of seconds, from 1 to 60")),
     ("expires_in_unit", OneOf(&["s", "ms"], "s or ms")),
     ("issuer", Text),
     ("client_key", Text),
@@ -85,128 +106,46 @@ const OPTIONAL: [(&str, Kind); 43] = [
     ("client_key_alg", OneOf(&["RS256", "ES256", "EdDSA"], "one of RS256, ES256, EdDSA")),
     ("client_assertion_aud", Text),
     ("client_assertion_iss", Text),
-    ("login_params", Texts),
+    ("login_params", TEXTS),
     ("refresh_with", OneOf(&["refresh_token", "access_token"], "refresh_token or access_token")),
     ("refresh_grant_type", Text),
-    ("refresh_method", OneOf(&["POST", "GET"], "POST or GET")),
-    ("variables", Variables),
-    ("client_secrets", Texts),
-    ("upgrade", Request),
-    ("identity", Request),
-    ("metadata_request", Request),
+    ("refresh_method", METHOD),
+    ("variables", MapOf(&VARIABLE, MAX_VARIABLES, "an object of at most 8 variables by their names")),
+    ("client_secrets", TEXTS),
+    ("upgrade", UPGRADE),
+    ("identity", IDENTITY),
+    ("metadata_request", METADATA_REQUEST),
     ("reconnect", OneOf(&["any", "same_identity"], "any or same_identity")),
     ("revoke_replaced", Flag),
 ];
 
+/// Returns true if configs have a field with this name.
+pub(crate) fn is_field(name: &str) -> bool {
+    REQUIRED.contains(&name) || OPTIONAL.iter().any(|(field, _)| *field == name)
+}
+
 pub(super) fn check_fields(fields: &Map<String, Value>) -> Result<(), ConfigError> {
-    let known = |name: &str| REQUIRED.contains(&name) || OPTIONAL.iter().any(|(field, _)| *field == name);
     let unknown: Vec<String> =
-        fields.keys().filter(|name| !known(name)).take(MAX_LISTED).map(|name| printable(name)).collect();
+        fields.keys().filter(|name| !is_field(name)).take(MAX_LISTED).map(|name| printable(name)).collect();
     if !unknown.is_empty() {
         return Err(ConfigError::Unknown(unknown));
     }
     for name in REQUIRED {
-        let value = fields.get(name).ok_or(ConfigError::Missing(name))?;
-        check_kind(name, Text, value)?;
+        let value = fields.get(name).ok_or_else(|| ConfigError::Missing(name.to_owned()))?;
+        Text.check(name, value)?;
     }
-    for (name, kind) in OPTIONAL {
+    for (name, form) in OPTIONAL {
         if let Some(value) = fields.get(name) {
-            check_kind(name, kind, value)?;
+            form.check(name, value)?;
         }
     }
+    api_requests::check_sizes(fields)?;
     let id = fields.get("integration_id").and_then(Value::as_str).unwrap_or_default();
     if Integration::parse(id).is_err() {
         let expected = "1 to 64 letters, digits, `_` or `-`, with a letter or digit first, and not begin with `oauth-`";
         return Err(ConfigError::invalid("integration_id", expected));
     }
     Ok(())
-}
-
-fn check_kind(name: &str, kind: Kind, value: &Value) -> Result<(), ConfigError> {
-    let texts = |values: &[Value]| values.len() <= MAX_ENTRIES && values.iter().all(Value::is_string);
-    let (fits, expected) = match kind {
-        Text => (value.is_string(), "a string"),
-        Texts => (value.as_array().is_some_and(|values| texts(values)), "a list of at most 32 strings"),
-        TextMap => {
-            let fits = |map: &Map<_, Value>| map.len() <= MAX_ENTRIES && map.values().all(Value::is_string);
-            (value.as_object().is_some_and(fits), "an object of at most 32 strings")
-        }
-        Names => {
-            let are_names = |map: &Map<_, Value>| map.values().all(Value::is_string);
-            let fits = |(key, value): (&String, &Value)| match value.as_object() {
-                Some(names) => REQUESTS.contains(&key.as_str()) && are_names(names),
-                None => value.is_string(),
-            };
-            let form = "an object of strings, in which `authorize`, `token` and `refresh` may be such objects";
-            (value.as_object().is_some_and(|map| map.iter().all(fits)), form)
-        }
-        PathMap => {
-            let is_paths = |value: &Value| value.is_string() || value.as_array().is_some_and(|values| texts(values));
-            let fits = value.as_object().is_some_and(|map| map.values().all(is_paths));
-            (fits, "an object of dot paths, or of lists of at most 32 dot paths")
-        }
-        ErrorRules => {
-            let fits = value.as_array().is_some_and(|rules| rules.len() <= MAX_ENTRIES && rules.iter().all(is_rule));
-            let form = "a list of at most 32 objects with the string `code`, and optionally `status` (100 to 599), `path`, \
-                        and one of `equals` (a string, number or boolean) and `matches` (a string)";
-            (fits, form)
-        }
-        Seconds => (is_seconds(value), "a whole number of seconds, from 1 to ten years"),
-        Lifetime => {
-            let fits = |map: &Map<String, Value>| {
-                let from = map.get("from").and_then(Value::as_str);
-                map.len() == 2 && map.get("seconds").is_some_and(is_seconds) && matches!(from, Some("issue" | "use"))
-            };
-            (
-                value.as_object().is_some_and(fits),
-                "an object with `seconds`, from 1 to ten years, and `from`, issue or use",
-            )
-        }
-        Timeout => {
-            let fits = value.as_u64().is_some_and(|seconds| (1..=MAX_TIMEOUT.as_secs()).contains(&seconds));
-            (fits, "a whole number of seconds, from 1 to 60")
-        }
-        Variables => {
-            let fits = value.as_object().is_some_and(|map| map.values().all(is_variable));
-            let form = "an object of objects with `pattern` or `values` (at most 64 strings), and optionally `default`, \
-                        `from`, `shared_suffix` and `metadata`";
-            (fits, form)
-        }
-        Request => (api_requests::has_form(name, value), api_requests::form(name)),
-        Flag => (value.is_boolean(), "true or false"),
-        OneOf(choices, expected) => (value.as_str().is_some_and(|text| choices.contains(&text)), expected),
-    };
-    if fits { Ok(()) } else { Err(ConfigError::invalid(name, expected)) }
-}
-
-fn is_rule(value: &Value) -> bool {
-    let fits = |(key, value): (&String, &Value)| match key.as_str() {
-        "status" => value.as_u64().is_some_and(|status| (100..600).contains(&status)),
-        "path" | "matches" | "code" => value.is_string(),
-        "equals" => value.is_string() || value.is_number() || value.is_boolean(),
-        _ => false,
-    };
-    let is_rule = |rule: &Map<String, Value>| {
-        let has = |key: &str| rule.contains_key(key);
-        has("code") && !(has("equals") && has("matches")) && rule.iter().all(fits)
-    };
-    value.as_object().is_some_and(is_rule)
-}
-
-fn is_seconds(value: &Value) -> bool {
-    value.as_u64().is_some_and(|seconds| (1..=MAX_LIFETIME).contains(&seconds))
-}
-
-fn is_variable(value: &Value) -> bool {
-    let fits = |(key, value): (&String, &Value)| match key.as_str() {
-        "pattern" | "default" | "from" => value.is_string(),
-        "values" => {
-            value.as_array().is_some_and(|values| values.len() <= MAX_VALUES && values.iter().all(Value::is_string))
-        }
-        "shared_suffix" | "metadata" => value.is_boolean(),
-        _ => false,
-    };
-    value.as_object().is_some_and(|map| map.iter().all(fits))
 }
 
 #[cfg(test)]

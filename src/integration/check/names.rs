@@ -1,7 +1,10 @@
 //! The protocol's parameters: which ones a config may rename or leave out.
 
+use super::form::below;
 use super::{printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind};
+
+const SET: &str = "param_names";
 
 /// Parameters that tokenbus sets itself. A config must not set them in any request.
 const RESERVED: [&str; 11] = [
@@ -33,6 +36,8 @@ const RENAMABLE: [&str; 11] = [
     "grant_type",
     "refresh_token",
 ];
+const RENAMABLE_NAMES: &str = "named client_id, client_secret, redirect_uri, response_type, scope, code, code_challenge, \
+                               code_challenge_method, code_verifier, grant_type or refresh_token";
 /// Those of them without which the request means nothing, or PKCE protects nothing.
 const NEEDED: [&str; 5] = ["code", "code_challenge", "code_challenge_method", "code_verifier", "refresh_token"];
 /// Names that no parameter may be renamed to: the callback and the revocation request use them.
@@ -40,9 +45,12 @@ const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
 
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     for (request, name, renamed) in config.param_names.entries() {
-        let request = request.map_or_else(String::new, |request| format!("{request}."));
-        let field = format!("param_names.{request}{}", printable(name));
-        require(RENAMABLE.contains(&name), &field, "the name of a parameter that can be renamed")?;
+        let set = request.map_or_else(|| SET.to_owned(), |request| below(SET, &printable(request)));
+        let is_request = |name: &str| RequestKind::ALL.iter().any(|request| request.as_str() == name);
+        require(request.is_none_or(is_request), &set, "a string, as only authorize, token and refresh are objects")?;
+        let field = below(&set, &printable(name));
+        require(!is_request(name), &field, "an object of strings")?;
+        require(RENAMABLE.contains(&name), &field, RENAMABLE_NAMES)?;
         if renamed.is_empty() {
             require(!NEEDED.contains(&name), &field, "a name: this parameter cannot be left out")?;
             continue;
@@ -56,7 +64,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         let mut distinct: Vec<&str> = names().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        require(distinct.len() == names().count(), "param_names", "distinct names in each request")?;
+        require(distinct.len() == names().count(), SET, "distinct names in each request")?;
     }
     let code_param = config.code_param.as_str();
     let is_free = !["state", "error", "iss"].contains(&code_param);

@@ -3,15 +3,19 @@
 use serde_json::Value;
 use url::form_urlencoded;
 
+use super::form::below;
 use super::names::{self, is_param};
 use super::urls::{MAX_PATTERN_BYTES, templates};
 use super::{MAX_TEXT, printable, require};
 use crate::integration::{
-    ANSWER_FIELDS, BodyFormat, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, Method, RequestKind,
+    ANSWER_FIELDS, BodyFormat, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, Method, Paths, RequestKind,
     template,
 };
 
 const MAX_PATH_BYTES: usize = 128;
+const PATH: &str = "a dot path of at most 128 bytes";
+/// A path whose value callers see.
+pub(super) const SHOWN: &str = "a dot path of at most 128 bytes that doesn't end in a token, a secret or a code";
 /// Headers that a config must not set: credentials, and those that HTTP itself needs (RFC 9110 §7.6.1).
 const OWN_HEADERS: [&str; 9] =
     ["authorization", "cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
@@ -59,8 +63,11 @@ fn check_login_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError
         let is_fixed = ["response_mode", "nonce"].iter().any(|fixed| name.eq_ignore_ascii_case(fixed));
         is_param(name) && !is_fixed && !names::is_reserved(config, name, RequestKind::Authorize)
     };
-    let expected = "names of parameters other than those that tokenbus sets, response_mode and nonce";
-    require(config.login_params.iter().all(is_free), "login_params", expected)
+    let expected = "the name of a parameter other than those that tokenbus sets, response_mode and nonce";
+    for (index, name) in config.login_params.iter().enumerate() {
+        require(is_free(name), &below("login_params", &index), expected)?;
+    }
+    check_distinct("login_params", &config.login_params)
 }
 
 /// Returns true for the redirect URI of a token request. Some providers ask for it in a refresh.
@@ -110,15 +117,14 @@ fn check_forms(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
 
 fn check_answer(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let token_path = config.token_response_path.as_deref();
-    require(token_path.is_none_or(is_path), "token_response_path", "a dot path of at most 128 bytes")?;
+    require(token_path.is_none_or(is_path), "token_response_path", PATH)?;
     for (name, paths) in &config.token_answer {
         let field = format!("token_answer.{}", printable(name));
         let names = "named access_token, refresh_token, expires_in, expires_at, refresh_token_expires_in, \
                      refresh_token_expires_at, scope or token_type";
         require(ANSWER_FIELDS.contains(&name.as_str()), &field, names)?;
-        let paths = paths.as_slice();
-        let are_paths = !paths.is_empty() && paths.iter().all(|path| is_path(path));
-        require(are_paths, &field, "a dot path of at most 128 bytes, or a list of such paths")?;
+        require(!paths.as_slice().is_empty(), &field, "a dot path, or a list of at least one dot path")?;
+        paths_of(&field, paths).try_for_each(|(field, path)| require(is_path(path), &field, PATH))?;
     }
     Ok(())
 }
@@ -129,8 +135,8 @@ fn check_error_codes(config: &IntegrationOauthConfig) -> Result<(), ConfigError>
         let field = |name: &str| format!("error_codes.{index}.{name}");
         let codes = "an error code of RFC 6749 or OpenID Connect, such as invalid_grant";
         require(ERROR_CODES.contains(&code.as_str()), &field("code"), codes)?;
-        let path_form = "a dot path of at most 128 bytes";
-        require(path.as_deref().is_none_or(is_path), &field("path"), path_form)?;
+        require(path.as_deref().is_none_or(is_path), &field("path"), PATH)?;
+        require(equals.is_none() || matches.is_none(), &field("matches"), "absent beside `equals`")?;
         let is_pattern =
             |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::bounded_regex(pattern).is_some();
         let pattern_form = "a regular expression of at most 256 bytes";
@@ -139,6 +145,22 @@ fn check_error_codes(config: &IntegrationOauthConfig) -> Result<(), ConfigError>
         require(equals.as_ref().is_none_or(is_short), &field("equals"), "at most 1024 bytes")?;
         let has_condition = status.is_some() || path.is_some() || equals.is_some() || matches.is_some();
         require(has_condition, &format!("error_codes.{index}"), "an entry with a condition beside `code`")?;
+    }
+    Ok(())
+}
+
+/// Returns the paths, each with the path of its own place in the config.
+pub(super) fn paths_of<'a>(field: &'a str, paths: &'a Paths) -> impl Iterator<Item = (String, &'a str)> {
+    let is_list = matches!(paths, Paths::Many(_));
+    let paths = paths.as_slice().iter().enumerate();
+    paths.map(move |(index, path)| (if is_list { below(field, &index) } else { field.to_owned() }, path.as_str()))
+}
+
+/// Refuses a list that has an entry twice: one of them is a mistake.
+pub(super) fn check_distinct(field: &str, entries: &[String]) -> Result<(), ConfigError> {
+    for (index, entry) in entries.iter().enumerate() {
+        let is_first = !entries.iter().take(index).any(|other| other == entry);
+        require(is_first, &below(field, &index), "given once in the list")?;
     }
     Ok(())
 }
@@ -161,12 +183,14 @@ fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
 
 /// Metadata is shown to callers, so it must not contain a token, a secret or the authorization code.
 fn check_metadata(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let are_shown = config.metadata_paths.iter().all(|path| is_shown(config, path));
-    require(
-        are_shown,
-        "metadata_paths",
-        "dot paths of at most 128 bytes that don't end in a token, a secret or a code",
-    )?;
-    let are_shown = config.callback_metadata.iter().all(|name| is_param(name) && !is_secret(config, name));
-    require(are_shown, "callback_metadata", "names of parameters other than the code, the state and tokens")
+    for (index, path) in config.metadata_paths.iter().enumerate() {
+        require(is_shown(config, path), &below("metadata_paths", &index), SHOWN)?;
+    }
+    for (index, name) in config.callback_metadata.iter().enumerate() {
+        let is_shown = is_param(name) && !is_secret(config, name);
+        let expected = "the name of a parameter other than the code, the state and tokens";
+        require(is_shown, &below("callback_metadata", &index), expected)?;
+    }
+    check_distinct("metadata_paths", &config.metadata_paths)?;
+    check_distinct("callback_metadata", &config.callback_metadata)
 }

@@ -1,7 +1,10 @@
 //! Refuses every `${…}` that would be sent as it stands.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
+use super::form::each_text;
 use super::require;
 use crate::integration::{ConfigError, placeholders, template};
 
@@ -14,34 +17,37 @@ const OPAQUE: [&str; 5] = ["client_secret", "client_secrets", "client_key", "err
 /// Requests to the provider's API, which `check/api_requests.rs` checks.
 const REQUESTS: [&str; 3] = ["upgrade", "identity", "metadata_request"];
 
-const OF_REQUEST: &str = "a text in which every `${…}` is a variable of `variables`, `${scope}`, `${redirect_url}` or \
-                          `${nonce}`";
 const NONE: &str = "a text without `${`";
 
 pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
-    let is_variable = |name: &str| fields.get("variables").is_some_and(|variables| variables.get(name).is_some());
-    let is_known = |name: &str| is_variable(name) || placeholders::OF_REQUEST.contains(&name);
-    let are_known = |text: &str| template::placeholders(text).is_some_and(|names| names.into_iter().all(is_known));
+    let variables = || fields.get("variables").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+    // A name of another form is an error later, and its text must not get into this one's.
+    let named = || variables().map(String::as_str).filter(|name| template::is_variable_name(name));
+    let allowed = || named().chain(placeholders::OF_REQUEST);
+    let mut check_none = |field: &str, text: &str| require(!text.contains("${"), field, NONE);
     for (field, value) in fields {
         match field.as_str() {
             name if OPAQUE.contains(&name) || URLS.contains(&name) || REQUESTS.contains(&name) => {}
             name if PARAMS.contains(&name) => {
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    let fits = value.as_str().is_none_or(are_known);
-                    require(fits, &format!("{field}.{}", super::printable(name)), OF_REQUEST)?;
-                }
+                each_text(name, value, &mut |field, text| check_text(field, text, allowed()))?;
             }
-            name => require(!has_placeholder(value), name, NONE)?,
+            name => each_text(name, value, &mut check_none)?,
         }
     }
     Ok(())
 }
 
-fn has_placeholder(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains("${"),
-        Value::Array(values) => values.iter().any(has_placeholder),
-        Value::Object(values) => values.values().any(has_placeholder),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+/// Checks that every `${…}` in the text has one of the allowed names.
+pub(super) fn check_text<'a>(
+    field: &str,
+    text: &str,
+    allowed: impl Iterator<Item = &'a str>,
+) -> Result<(), ConfigError> {
+    let allowed: Vec<&str> = allowed.collect();
+    let is_known = |names: BTreeSet<&str>| names.iter().all(|name| allowed.contains(name));
+    if template::placeholders(text).is_some_and(is_known) {
+        return Ok(());
     }
+    let listed: Vec<String> = allowed.iter().map(|name| format!("`${{{name}}}`")).collect();
+    Err(ConfigError::invalid(field, format!("a text in which every `${{…}}` is one of {}", listed.join(", "))))
 }

@@ -2,13 +2,14 @@
 
 use url::{Host, Url};
 
+use super::form::below;
 use super::names::is_param;
+use super::params::check_distinct;
 use super::{printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable, placeholders, template};
 use crate::secret::Secret;
 
 const MAX_URL_BYTES: usize = 2048;
-const MAX_VARIABLES: usize = 8;
 pub(super) const MAX_PATTERN_BYTES: usize = 256;
 
 /// Parameters of a callback that have a meaning of their own.
@@ -18,6 +19,9 @@ const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are 
                           anyone can register a name";
 const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix; if \
                              the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
+
+const TEMPLATE: &str = "an absolute URL (https://…) without fragment and user information, with variables only in the path \
+                        or as whole labels left of a fixed host";
 
 /// Returns the URLs that may have variables, by their fields' names.
 pub(super) fn templates<T>(config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = (&'static str, &str)> {
@@ -39,7 +43,8 @@ fn check_source(config: &IntegrationOauthConfig, variable: &Variable, field: &st
         Some(param) => is_param(param) && !PROTOCOL.contains(&param) && param != config.code_param,
         None => variable.from.as_ref().is_none_or(|from| from == "login"),
     };
-    require(is_source, field, "from `login`, or from `callback:` and a parameter other than those of the protocol")
+    let expected = "`login`, or `callback:` and a parameter other than those of the protocol";
+    require(is_source, &below(field, &"from"), expected)
 }
 
 /// Returns all texts that may have variables.
@@ -52,16 +57,16 @@ fn texts(config: &IntegrationOauthConfig) -> impl Iterator<Item = &str> {
 
 pub(super) fn check_redirect(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     require(!config.redirect_url.contains("${"), "redirect_url", "a URL without variables")?;
-    check_url("redirect_url", &config.redirect_url, rules)
+    let form = "an absolute URL (https://…) without fragment and user information";
+    check_url("redirect_url", &config.redirect_url, form, rules)
 }
 
-fn check_url(field: &str, text: &str, rules: UrlRules) -> Result<(), ConfigError> {
-    let form = "an absolute URL without fragment and user information, with variables only in the path or as whole \
-                labels left of a fixed host";
+fn check_url(field: &str, text: &str, form: &'static str, rules: UrlRules) -> Result<(), ConfigError> {
     let url = (text.len() <= MAX_URL_BYTES).then(|| template::sample_url(text)).flatten();
     let url = url.ok_or_else(|| ConfigError::invalid(field, form))?;
     let is_allowed_http = url.scheme() == "http" && rules.allow_insecure_urls && is_loopback(&url);
-    let scheme = "https (http only for loopback hosts, and only with the setting `oauth.allow_insecure_urls`)";
+    let scheme =
+        "a URL with https (http only for loopback hosts, and only with the setting `oauth.allow_insecure_urls`)";
     require(url.scheme() == "https" || is_allowed_http, field, scheme)
 }
 
@@ -75,7 +80,6 @@ fn is_loopback(url: &Url) -> bool {
 }
 
 pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
-    require(config.variables.len() <= MAX_VARIABLES, "variables", "at most 8")?;
     for (name, variable) in &config.variables {
         let field = format!("variables.{}", printable(name));
         let name_form = "named with a letter and at most 31 more letters, digits or `_`";
@@ -83,14 +87,21 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         let Variable { pattern, values, default, .. } = variable;
         let is_pattern =
             |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::whole_value_regex(pattern).is_some();
-        require(pattern.as_ref().is_none_or(is_pattern), &field, "with a regular expression of at most 256 bytes")?;
+        let expected = "a regular expression of at most 256 bytes";
+        require(pattern.as_ref().is_none_or(is_pattern), &below(&field, &"pattern"), expected)?;
         require(pattern.is_some() || !values.is_empty(), &field, "with a `pattern` or with `values`")?;
         let is_in_url = config.is_in_url(name);
         let is_allowed =
             |value: &String| !value.contains("${") && template::is_allowed_value(variable, value, is_in_url);
-        let form = "with values of 1 to 256 bytes that match its pattern and, in a URL, have no URL separator";
-        require(values.iter().all(is_allowed), &field, form)?;
-        require(default.as_ref().is_none_or(is_allowed), &field, "without a default, or with an allowed one")?;
+        let list = below(&field, &"values");
+        let form = "1 to 256 bytes that match the variable's pattern and, in a URL, have no URL separator";
+        for (index, value) in values.iter().enumerate() {
+            require(is_allowed(value), &below(&list, &index), form)?;
+        }
+        check_distinct(&list, values)?;
+        let form =
+            "one of the variable's values, match its pattern, have 1 to 256 bytes and, in a URL, no URL separator";
+        require(default.as_ref().is_none_or(is_allowed), &below(&field, &"default"), form)?;
         check_source(config, variable, &field)?;
         require(
             !placeholders::OF_REQUEST.contains(&name.as_str()),
@@ -127,7 +138,7 @@ fn check_template(field: &str, url: &str, config: &IntegrationOauthConfig, rules
     let hosts = "a URL with at most 256 hosts, whose `values` are whole labels of a host or parts of one";
     let variants = template::variants(url, &config.variables).ok_or_else(|| ConfigError::invalid(field, hosts))?;
     for url in variants {
-        check_url(field, &url, rules)?;
+        check_url(field, &url, TEMPLATE, rules)?;
         template::check_host(&url, &config.variables, None)
             .map_err(|open| ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }))?;
     }

@@ -13,23 +13,25 @@ fn a4_paths_of_token_answers_have_known_names_and_a_dot_path() {
         }
         check(&json!({"token_answer": {"other": paths}}), "token_answer.other");
     }
-    for paths in [json!(""), json!("."), json!("canary."), json!([]), json!(["a", ""]), json!("x".repeat(129))] {
+    for paths in [json!(""), json!("."), json!("canary."), json!([]), json!("x".repeat(129))] {
         check(&json!({"token_answer": {"access_token": paths}}), "token_answer.access_token");
     }
-    for value in [
-        json!("canary"),
-        json!(true),
-        json!([]),
-        json!({"scope": 1}),
-        json!({"scope": [1]}),
-        json!({"scope": {"a": "canary"}}),
+    for (value, field) in [
+        (json!("canary"), "token_answer"),
+        (json!(true), "token_answer"),
+        (json!([]), "token_answer"),
+        (json!({"scope": 1}), "token_answer.scope"),
+        (json!({"scope": [1]}), "token_answer.scope.0"),
+        (json!({"scope": {"a": "canary"}}), "token_answer.scope"),
+        (json!({"scope": ["a", ""]}), "token_answer.scope.1"),
+        (json!({"scope": ["a", "${canary}"]}), "token_answer.scope.1"),
     ] {
-        check(&json!({"token_answer": value}), "token_answer");
+        check(&json!({"token_answer": value}), field);
     }
     let shown = |paths: Value| json!({"token_answer": {"access_token": ["x.token", "y"]}, "metadata_paths": paths});
     assert!(config(&shown(json!(["x.id"]))).is_ok());
     for path in ["token", "z.token", "y"] {
-        check(&shown(json!([path])), "metadata_paths");
+        check(&shown(json!([path])), "metadata_paths.0");
     }
 }
 
@@ -55,22 +57,22 @@ fn a4_error_codes_have_a_condition_and_a_known_code() {
         let parsed = config(&rules(json!([rule]))).unwrap();
         assert_eq!(serde_json::to_value(&parsed.error_codes).unwrap(), json!([rule]), "the rule is stored as given");
     }
-    for value in [
-        json!("canary"),
-        json!({"code": "invalid_grant"}),
-        json!(["canary"]),
-        json!([{"status": 400}]),
-        json!([{"status": "400", "code": "invalid_grant"}]),
-        json!([{"status": 99, "code": "invalid_grant"}]),
-        json!([{"status": 600, "code": "invalid_grant"}]),
-        json!([{"path": 1, "code": "invalid_grant"}]),
-        json!([{"equals": "a", "matches": "canary", "code": "invalid_grant"}]),
-        json!([{"equals": ["canary"], "code": "invalid_grant"}]),
-        json!([{"equals": null, "code": "invalid_grant"}]),
-        json!([{"canary": 1, "status": 400, "code": "invalid_grant"}]),
-        json!(vec![json!({"status": 400, "code": "invalid_grant"}); 33]),
+    for (value, field) in [
+        (json!("canary"), "error_codes"),
+        (json!({"code": "invalid_grant"}), "error_codes"),
+        (json!(["canary"]), "error_codes.0"),
+        (json!([{"status": 400}]), "error_codes.0.code"),
+        (json!([{"status": "400", "code": "invalid_grant"}]), "error_codes.0.status"),
+        (json!([{"status": 99, "code": "invalid_grant"}]), "error_codes.0.status"),
+        (json!([{"status": 600, "code": "invalid_grant"}]), "error_codes.0.status"),
+        (json!([{"path": 1, "code": "invalid_grant"}]), "error_codes.0.path"),
+        (json!([{"equals": "a", "matches": "canary", "code": "invalid_grant"}]), "error_codes.0.matches"),
+        (json!([{"equals": ["canary"], "code": "invalid_grant"}]), "error_codes.0.equals"),
+        (json!([{"equals": null, "code": "invalid_grant"}]), "error_codes.0.equals"),
+        (json!([{"stauts": "canary", "status": 400, "code": "invalid_grant"}]), "error_codes.0.stauts"),
+        (json!(vec![json!({"status": 400, "code": "invalid_grant"}); 33]), "error_codes"),
     ] {
-        check(&rules(value), "error_codes");
+        check(&rules(value), field);
     }
     for (rule, field) in [
         (json!({"code": "invalid_grant"}), "error_codes.1"),

@@ -21,18 +21,69 @@ fn a4_api_requests_have_a_form() {
     ] {
         assert!(config(&value).is_ok(), "{value}: {:?}", config(&value).err());
     }
-    let wrong = |field: &str, value: Value| check(&json!({ field: value }), field);
-    for value in [json!("canary"), json!([]), json!({}), json!({ "id": 1 }), json!({ "id": "a", "canary": "b" })] {
-        wrong("identity", value);
+    for (field, value, path) in [
+        ("identity", json!("canary"), "identity"),
+        ("identity", json!([]), "identity"),
+        ("identity", json!({}), "identity.id"),
+        ("identity", json!({ "id": 1 }), "identity.id"),
+        ("identity", json!({ "id": "a", "lable": "canary" }), "identity.lable"),
+        ("identity", json!({ "id": "a", "params": { "x": "y" } }), "identity.url"),
+        ("identity", json!({ "id": "a", "url": url, "method": "PUT" }), "identity.method"),
+        (
+            "identity",
+            json!({ "id": "a", "url": url, "headers": { "authorization": 1 } }),
+            "identity.headers.authorization",
+        ),
+        ("metadata_request", json!({ "url": url }), "metadata_request.paths"),
+        ("upgrade", json!({ "url": url, "token_param": "canary" }), "upgrade.token_param"),
+        ("upgrade", json!({ "params": {} }), "upgrade.url"),
+        ("reconnect", json!("canary"), "reconnect"),
+        ("revoke_replaced", json!("true"), "revoke_replaced"),
+    ] {
+        check(&json!({ field: value }), path);
     }
-    for value in [json!({ "id": "a", "params": { "x": "y" } }), json!({ "id": "a", "url": url, "method": "PUT" })] {
-        wrong("identity", value);
+}
+
+#[test]
+fn a4_settings_without_any_effect_are_refused() {
+    let url = "https://api.example/me";
+    for (value, field) in [
+        (json!({ "metadata_request": { "url": url, "paths": [] } }), "metadata_request.paths"),
+        (json!({ "metadata_request": { "url": url, "paths": ["a", "b", "a"] } }), "metadata_request.paths.2"),
+        (json!({ "identity": { "id": [] } }), "identity.id"),
+        (json!({ "identity": { "id": "id", "label": [] } }), "identity.label"),
+        (json!({ "reconnect": "same_identity" }), "reconnect"),
+        (json!({ "revoke_replaced": true }), "revoke_replaced"),
+        (json!({ "login_params": ["prompt", "prompt"] }), "login_params.1"),
+        (json!({ "metadata_paths": ["a", "a"] }), "metadata_paths.1"),
+        (json!({ "callback_metadata": ["a", "a"] }), "callback_metadata.1"),
+        (json!({ "variables": { "v": { "values": ["a", "a"], "metadata": true } } }), "variables.v.values.1"),
+    ] {
+        check(&value, field);
+        let mut stored = body();
+        stored.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        assert!(serde_json::from_value::<IntegrationOauthConfig<String>>(stored).is_ok(), "stored before: {value}");
     }
-    wrong("metadata_request", json!({ "url": url }));
-    wrong("upgrade", json!({ "url": url, "token_param": "canary" }));
-    wrong("upgrade", json!({ "params": {} }));
-    wrong("reconnect", json!("canary"));
-    wrong("revoke_replaced", json!("true"));
+    assert!(config(&json!({ "reconnect": "any", "revoke_replaced": false })).is_ok());
+}
+
+#[test]
+fn a4_an_error_about_a_placeholder_lists_the_allowed_ones() {
+    let error = |field: &str, place: &str| {
+        let mut request = good("https://${shop}.acme.example/me");
+        request[place] = json!({ "x": "${canary}" });
+        if field == "identity" {
+            request["id"] = json!("id");
+        }
+        let more = json!({ field: request, "variables": { "shop": { "pattern": "[a-z]+" } } });
+        config(&more).unwrap_err().to_string()
+    };
+    let of_request = "`${shop}`, `${scope}`, `${redirect_url}`, `${nonce}`";
+    let start = |field: &str| format!("{field}.x must be a text in which every `${{…}}` is one of {of_request}");
+    assert_eq!(error("identity", "params"), start("identity.params"));
+    assert_eq!(error("identity", "headers"), format!("{}, `${{access_token}}`", start("identity.headers")));
+    let of_client = ", `${access_token}`, `${client_id}`, `${client_secret}`";
+    assert_eq!(error("upgrade", "params"), format!("{}{of_client}", start("upgrade.params")));
 }
 
 #[test]
@@ -63,7 +114,7 @@ fn a4_api_requests_name_their_hosts_headers_and_placeholders() {
     };
     for value in ["${access_token}", "${client_secret}", "${canary}"] {
         check(&identity(json!({ "params": { "a": value } })), "identity.params.a");
-        check(&identity(json!({ "method": "POST", "body": { "a": [{ "b": value }] } })), "identity.body");
+        check(&identity(json!({ "method": "POST", "body": { "a": [{ "b": value }] } })), "identity.body.a.0.b");
     }
     check(&identity(json!({ "body": {} })), "identity.body");
     check(&identity(json!({ "method": "POST", "body": {}, "params": { "a": "b" } })), "identity.body");
@@ -72,9 +123,8 @@ fn a4_api_requests_name_their_hosts_headers_and_placeholders() {
     check(&json!({ "identity": { "id": "id", "label": "data.0.access_token" } }), "identity.label");
     for path in ["data.0.access_token", "id_token", "code"] {
         let request = json!({ "url": "https://api.example/me", "paths": [path] });
-        check(&json!({ "metadata_request": request }), "metadata_request.paths");
+        check(&json!({ "metadata_request": request }), "metadata_request.paths.0");
     }
     let long = json!({ "id": "id", "issuer": "canary".repeat(1_000) });
     check(&json!({ "identity": long }), "identity");
-    check(&json!({ "identity": { "id": [] } }), "identity.id");
 }

@@ -36,9 +36,11 @@ fn a4_names_per_request_are_those_of_known_parameters() {
         (json!({"authorize": {"code_challenge": ""}}), "param_names.authorize.code_challenge"),
         (json!({"authorize": {"client_id": "scope"}}), "param_names"),
         (json!({"scope": "own", "authorize": {"client_id": "own"}}), "param_names"),
-        (json!({"revoke": {"client_id": "canary"}}), "param_names"),
+        (json!({"revoke": {"client_id": "canary"}}), "param_names.revoke"),
         (json!({"token": "canary"}), "param_names.token"),
-        (json!({"token": {"client_id": 1}}), "param_names"),
+        (json!({"token": {"client_id": 1}}), "param_names.token.client_id"),
+        (json!({"client_id": ["canary"]}), "param_names.client_id"),
+        (json!({"token": {"scope": "${v}"}}), "param_names.token.scope"),
     ] {
         let error = config(&json!({"param_names": names})).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{field} must be ")), "{names}: {error}");
@@ -107,13 +109,17 @@ fn a4_a_placeholder_has_a_meaning_in_its_place() {
         ("client_assertion_aud", json!("${v}")),
         ("client_key_id", json!("${v}")),
         ("token_response_path", json!("${v}")),
-        ("metadata_paths", json!(["${v}"])),
-        ("callback_metadata", json!(["${v}"])),
         ("code_param", json!("${v}")),
         ("response_type", json!("${v}")),
-        ("param_names", json!({"scope": "${v}"})),
     ] {
         check(&with(field, value), field);
+    }
+    for (field, value, path) in [
+        ("metadata_paths", json!(["${v}"]), "metadata_paths.0"),
+        ("callback_metadata", json!(["${v}"]), "callback_metadata.0"),
+        ("param_names", json!({"scope": "${v}"}), "param_names.scope"),
+    ] {
+        check(&with(field, value), path);
     }
     for url in ["auth_url", "token_url", "refresh_url", "revocation_url"] {
         let variables = json!({"v": {"pattern": "a"}});
@@ -190,10 +196,10 @@ fn a4_renames_are_of_known_parameters_to_free_names() {
 #[test]
 fn a4_a_login_may_set_only_the_listed_parameters() {
     for name in ["state", "client_id", "scope", "request", "code_challenge", "Response_Mode", "nonce", "a b", ""] {
-        check(&json!({"login_params": [name]}), "login_params");
+        check(&json!({"login_params": [name]}), "login_params.0");
     }
     check(&json!({"login_params": "canary"}), "login_params");
-    check(&json!({"login_params": ["own"], "param_names": {"authorize": {"client_id": "own"}}}), "login_params");
+    check(&json!({"login_params": ["own"], "param_names": {"authorize": {"client_id": "own"}}}), "login_params.0");
     let set = |name: &str, value: &str| {
         let more = json!({"login_params": ["login_hint", "prompt"], "auth_params": {"prompt": "consent"}});
         let params = BTreeMap::from([(name.to_owned(), value.to_owned())]);
@@ -209,6 +215,10 @@ fn a4_a_login_may_set_only_the_listed_parameters() {
     {
         assert!(set(name, value).is_err(), "{name}={value}");
     }
+    let error = set("hd", "canary").unwrap_err().to_string();
+    assert_eq!(error, "a login may not set the parameter hd; `login_params` of the config lists login_hint, prompt");
+    let error = set("prompt", "canary\n").unwrap_err().to_string();
+    assert!(error.starts_with("the parameter prompt must ") && !error.contains("canary"), "{error}");
 }
 
 #[test]

@@ -39,21 +39,21 @@ fn c7_a_variable_with_values_is_any_part_of_a_host() {
 fn c7_lists_of_values_are_checked_when_the_config_is_put() {
     for (variable, field) in [
         (json!({"values": []}), "variables.v"),
-        (json!({"values": ["canary/x"]}), "variables.v"),
-        (json!({"values": ["${canary}"]}), "variables.v"),
-        (json!({"values": [""]}), "variables.v"),
-        (json!({"values": ["canary"], "pattern": "[0-9]+"}), "variables.v"),
-        (json!({"values": ["a"], "default": "canary"}), "variables.v"),
-        (json!({"values": "canary"}), "variables"),
-        (json!({"values": [1]}), "variables"),
-        (json!({"values": vec!["a"; 65]}), "variables"),
+        (json!({"values": ["canary/x"]}), "variables.v.values.0"),
+        (json!({"values": ["${canary}"]}), "variables.v.values.0"),
+        (json!({"values": ["a", ""]}), "variables.v.values.1"),
+        (json!({"values": ["canary"], "pattern": "[0-9]+"}), "variables.v.values.0"),
+        (json!({"values": ["a"], "default": "canary"}), "variables.v.default"),
+        (json!({"values": "canary"}), "variables.v.values"),
+        (json!({"values": [1]}), "variables.v.values.0"),
+        (json!({"values": vec!["a"; 65]}), "variables.v.values"),
         (json!({"values": ["-canary"]}), "token_url"),
-        (json!({"values": ["a"], "from": "canary"}), "variables.v"),
-        (json!({"values": ["a"], "from": "callback:"}), "variables.v"),
-        (json!({"values": ["a"], "from": "callback:code"}), "variables.v"),
-        (json!({"values": ["a"], "from": "callback:state"}), "variables.v"),
-        (json!({"values": ["a"], "from": "callback:a b"}), "variables.v"),
-        (json!({"values": ["a"], "metadata": "canary"}), "variables"),
+        (json!({"values": ["a"], "from": "canary"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:code"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:state"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:a b"}), "variables.v.from"),
+        (json!({"values": ["a"], "metadata": "canary"}), "variables.v.metadata"),
     ] {
         check(&with("${v}", &json!({"v": variable})), field);
     }
@@ -123,7 +123,7 @@ fn c7_the_authorization_request_needs_its_variables_at_the_login() {
         "variables": {"v": {"pattern": "[a-z]+", "from": "callback:shop", "default": default}}})
     };
     let open = config(&more(Value::Null)).unwrap_err().to_string();
-    assert!(open.starts_with("variables must be "), "a default is a string: {open}");
+    assert!(open.starts_with("variables.v.default must be "), "a default is a string: {open}");
     let mut without = more(Value::Null);
     without["variables"]["v"].as_object_mut().unwrap().remove("default");
     let config = config(&without).unwrap();
