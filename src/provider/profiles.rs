@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt as _;
 use tracing::warn;
 
 pub(crate) use self::error::{InvalidProfile, ProfileError};
@@ -58,9 +59,10 @@ impl<'a> Profiles<'a> {
     /// [`ProfileError`] if there is no such profile, or if its file is not valid.
     pub(crate) async fn apply(self, body: Value, integration: &Integration) -> Result<Value, ProfileError> {
         let Value::Object(given) = body else { return Ok(body) };
-        match given.get("provider").and_then(Value::as_str) {
-            Some(id) => Ok(self.find(id).await?.config(given, integration)),
-            None => Ok(Value::Object(given)),
+        match given.get("provider") {
+            Some(Value::String(id)) => Ok(self.find(id).await?.config(given, integration)),
+            Some(Value::Null) | None => Ok(Value::Object(given)),
+            Some(_) => Err(ProfileError::Unknown),
         }
     }
 
@@ -135,13 +137,21 @@ impl<'a> Profiles<'a> {
     }
 }
 
-async fn read_file(path: &Path) -> Result<Option<String>, InvalidProfile> {
+/// Reads a profile's file; `None` if there is none. A pipe or a device could block the worker, or never end.
+pub(crate) async fn read_file(path: &Path) -> Result<Option<String>, InvalidProfile> {
     match tokio::fs::metadata(path).await {
-        Ok(metadata) if metadata.len() > MAX_FILE_BYTES => Err(InvalidProfile::TooLarge),
-        Ok(_) => Ok(Some(tokio::fs::read_to_string(path).await?)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Ok(metadata) if !metadata.is_file() => return Err(InvalidProfile::NotAFile),
+        Ok(_) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
     }
+    let mut text = Vec::new();
+    // The file may have grown since.
+    tokio::fs::File::open(path).await?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).await?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(InvalidProfile::TooLarge);
+    }
+    Ok(Some(String::from_utf8(text)?))
 }
 
 /// Adds the fields of a child to those of its parent. Objects are merged by key; of other values the child's count.

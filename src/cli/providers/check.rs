@@ -15,7 +15,7 @@ use crate::oauth::token::{
     revocation_request,
 };
 use crate::oauth::{HttpRequest, api_request};
-use crate::provider::profiles::Profiles;
+use crate::provider::profiles::{Profiles, read_file};
 use crate::secret::Secret;
 use crate::subject::Integration;
 use crate::system;
@@ -31,9 +31,14 @@ struct Example {
 }
 
 pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], json: bool) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let id = file.file_stem().and_then(|stem| Integration::parse(stem.to_str()?).ok());
-    let id = id.context("the file must be named `<id>.toml`, with an id of letters, digits, `_` or `-`")?;
+    let id = file.file_name().and_then(|name| name.to_str()?.strip_suffix(".toml"));
+    let id = id.and_then(|id| Integration::parse(id).ok());
+    let id = id.context(
+        "the file must be named `<id>.toml`, with an id of 1 to 64 letters, digits, `_` or `-` that begins with a letter or \
+         digit, and not with `oauth-`",
+    )?;
+    let text = read_file(file).await.map_err(anyhow::Error::from).and_then(|text| text.context("no such file"));
+    let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let profile = profiles.parse(&id, &text).await?;
     let mut config = profile.example(profiles.rules())?;
     if config.scopes.is_empty() {

@@ -1,4 +1,5 @@
 use std::io;
+use std::string::FromUtf8Error;
 
 use crate::integration::ConfigError;
 use crate::subject::Integration;
@@ -23,6 +24,10 @@ pub(crate) enum ProfileError {
 pub(crate) enum InvalidProfile {
     #[error("cannot read its file")]
     Unreadable(#[from] io::Error),
+    #[error("it is no regular file")]
+    NotAFile,
+    #[error("its file is not plain text")]
+    NotText(#[from] FromUtf8Error),
     #[error("its file has more than 64 KiB")]
     TooLarge,
     #[error("line {line} is not valid TOML: {problem}")]
@@ -33,6 +38,8 @@ pub(crate) enum InvalidProfile {
     NoParent,
     #[error("{0} belongs to the config of one app, not to a profile")]
     Private(&'static str),
+    #[error("unconfirmed lists {0}, which is no field of a profile")]
+    Unconfirmed(String),
     #[error("{field} must be {expected}")]
     About { field: &'static str, expected: &'static str },
     #[error(transparent)]

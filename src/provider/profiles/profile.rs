@@ -27,6 +27,9 @@ const PRIVATE: [&str; 9] = [
     "redirect_url",
 ];
 
+/// Fields for people that a page may leave open.
+const FOR_PEOPLE: [&str; 3] = ["app_url", "redirect_url_field", "common_scopes"];
+
 /// A profile with the fields of those that it extends. It makes a valid config.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Profile {
@@ -110,6 +113,7 @@ impl Profile {
             return Err(InvalidProfile::Private(field));
         }
         let about = About::take(&mut fields)?;
+        about.check_unconfirmed()?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let profile = Self { id: id.clone(), name, about, config: fields };
         profile.example(rules)?;
@@ -124,9 +128,11 @@ impl Profile {
     pub(crate) fn config(self, given: Map<String, Value>, integration: &Integration) -> Value {
         let mut config = self.config;
         config.insert("integration_id".to_owned(), integration.as_str().into());
+        config.extend(given);
+        // A field that is given as null is absent, also if the profile has it.
+        config.retain(|_, value| !value.is_null());
         // Without scopes the provider decides what it grants.
         config.entry("scopes").or_insert_with(|| "".into());
-        config.extend(given);
         Value::Object(config)
     }
 
@@ -167,6 +173,20 @@ impl About {
             redirect_url_field: take(fields, "redirect_url_field", "a string")?,
             common_scopes: take(fields, "common_scopes", "a table of scopes, each with a string")?.unwrap_or_default(),
         })
+    }
+}
+
+impl About {
+    /// `unconfirmed` may name a part of a field, such as `identity.label`.
+    fn check_unconfirmed(&self) -> Result<(), InvalidProfile> {
+        let is_field = |name: &str| {
+            let field = name.split('.').next().unwrap_or(name);
+            FOR_PEOPLE.contains(&field) || (integration::is_field(field) && !PRIVATE.contains(&field))
+        };
+        match self.unconfirmed.iter().find(|name| !is_field(name)) {
+            Some(name) => Err(InvalidProfile::Unconfirmed(integration::printable(name))),
+            None => Ok(()),
+        }
     }
 }
 

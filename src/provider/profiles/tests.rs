@@ -83,6 +83,35 @@ async fn fields_of_the_config_win_and_those_for_people_stay_out() {
 }
 
 #[tokio::test]
+async fn null_removes_a_field_of_the_profile() {
+    let put = async |more: Value| {
+        let mut body = json!({"provider": "google", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = built_in().apply(body, &id("mine")).await.unwrap();
+        parse_value(body, &id("mine"), UrlRules::default())
+    };
+    let whole = put(json!({})).await.unwrap();
+    assert!(whole.identity.is_some() && whole.revocation_url.is_some() && !whole.auth_params.is_empty());
+    let null = json!({"identity": null, "revocation_url": null, "auth_params": null, "scopes": null, "pkce": null});
+    let bare = put(null).await.unwrap();
+    assert!(bare.identity.is_none() && bare.revocation_url.is_none() && bare.auth_params.is_empty());
+    assert_eq!((bare.scopes.as_str(), &bare.token_url), ("", &whole.token_url));
+    for field in ["name", "token_url", "client_id"] {
+        let error = put(json!({ field: null })).await.unwrap_err().to_string();
+        assert_eq!(error, format!("missing field: {field}"), "a config does not work without it");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_is_no_text_is_the_field_that_an_error_names() {
+    for provider in [json!(5), json!(["google"]), json!({}), json!(true), json!("")] {
+        let error = built_in().apply(json!({ "provider": provider }), &id("mine")).await.unwrap_err().to_string();
+        assert!(error.starts_with("provider must be the id of a profile; "), "{provider}: {error}");
+    }
+    assert!(built_in().apply(json!({"provider": null}), &id("mine")).await.is_ok(), "null is absent");
+}
+
+#[tokio::test]
 async fn unknown_profiles_are_refused_and_no_id_leads_out_of_the_folder() {
     let folder = folder(&[("acme.toml", "name = \"Acme\"")]);
     std::fs::create_dir(folder.path().join("below")).unwrap();
@@ -156,7 +185,8 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
         ("word", &format!("verified = \"maybe\"\n{ACME}"), "verified must be documentation or unconfirmed"),
         ("misspelt", &format!("aut_url = \"x\"\n{ACME}"), "unknown field: aut_url"),
         ("nameless", &ACME.replace("name =", "issuer ="), "missing field: name"),
-        ("insecure", &ACME.replace("https", "http"), "auth_url must be https"),
+        ("doubtful", &format!("verified = \"unconfirmed\"\nunconfirmed = [\"pkec\"]\n{ACME}"), "unconfirmed"),
+        ("insecure", &ACME.replace("https", "http"), "auth_url must be a URL with https"),
     ];
     let folder = folder(&[("acme.toml", ACME)]);
     for (id, text, _) in &files {
@@ -166,5 +196,9 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
     for (id, _, expected) in &files {
         check(id, &profiles.find(id).await.unwrap_err(), expected);
     }
+    std::fs::write(folder.path().join("bytes.toml"), b"name = \"\xff\"").unwrap();
+    check("bytes", &profiles.find("bytes").await.unwrap_err(), "not plain text");
+    std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless.toml")).unwrap();
+    check("endless", &profiles.find("endless").await.unwrap_err(), "no regular file");
     assert!(profiles.find("acme").await.is_ok() && profiles.find("google").await.is_ok());
 }
