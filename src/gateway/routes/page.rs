@@ -18,6 +18,9 @@ const STYLE: &str = include_str!("page.css");
 /// part of a request becomes a part of a script.
 const SCRIPT: &str = include_str!("page.js");
 
+/// A longer heading is set smaller, so that it leaves room for the rest on a phone.
+const LONG_HEADING_CHARS: usize = 80;
+
 /// The sign above the title.
 #[derive(Debug, Clone, Copy)]
 enum Mark {
@@ -100,6 +103,15 @@ impl Frame<'_> {
              {body}</main>\n{script}</body>\n</html>\n"
         )
     }
+}
+
+/// Builds the heading from HTML.
+fn heading(html: &str) -> String {
+    // Text is escaped, so each `<` begins a tag.
+    let texts = html.split('<').map(|part| part.split_once('>').map_or(part, |(_tag, text)| text));
+    let is_long = texts.map(|text| text.chars().count()).sum::<usize>() > LONG_HEADING_CHARS;
+    let class = if is_long { " class=\"long\"" } else { "" };
+    format!("<h1{class}>{html}</h1>\n")
 }
 
 /// Escapes text for an element or a quoted attribute.

@@ -4,9 +4,10 @@ use hyper::StatusCode;
 use serde_json::json;
 use url::{Position, Url};
 
-use super::{Form, Frame, Mark, escape};
+use super::{Form, Frame, Mark, escape, heading};
 use crate::gateway::backend::LoginTarget;
 use crate::gateway::routes::reply::Reply;
+use crate::oauth::error::ErrorCode;
 
 /// Text for a login that fails because of settings, before the hint.
 const FOR_ADMINS: &str = "Connect again. If that fails too, show this page to the person who set up the integration:";
@@ -45,6 +46,16 @@ impl Origin {
     }
 }
 
+/// The texts of a page, as HTML.
+struct Texts {
+    mark: Mark,
+    title: String,
+    heading: String,
+    advice: &'static str,
+    /// The reason of a failure.
+    reason: String,
+}
+
 /// Builds the answer. It posts a message to the opener if the login has a page to return to.
 pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, target: Option<&LoginTarget>) -> Reply {
     let origin = target.and_then(|target| target.return_to.as_deref()).and_then(Origin::of);
@@ -52,31 +63,41 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, targe
         |target: &'_ LoginTarget| target.integration_name.clone().unwrap_or(target.integration_id.to_string());
     let integration = target.map(name_of);
     let integration = integration.as_deref();
-    let (mark, title, text) = match outcome {
-        Outcome::Connected(label) => {
-            let name = integration.unwrap_or("The account");
-            let title =
-                label.map_or_else(|| format!("{name} is connected"), |it| format!("{name} is connected as {it}"));
-            (Mark::Tick, title, "You can close this window.")
-        }
-        Outcome::Failed { hint: Some(_), .. } => (Mark::Warning, failure_title(status, integration), FOR_ADMINS),
-        Outcome::Failed { hint: None, .. } => (Mark::Warning, failure_title(status, integration), advice(status)),
-    };
-    let title = escape(&title);
-    let detail = match outcome {
-        Outcome::Connected(_) => String::new(),
-        Outcome::Failed { error, hint } => {
-            let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
-            format!("<p class=\"detail\">{}</p>\n", escape(&format!("{error}{hint}")))
-        }
+    let Texts { mark, title, heading, advice, reason } = match *outcome {
+        Outcome::Connected(label) => connected(integration, label),
+        Outcome::Failed { error, hint } => failed(status, integration, error, hint),
     };
     let link = origin.as_ref().map_or(String::new(), |Origin { link, host, target: _ }| {
         format!("<a class=\"act\" href=\"{}\">Back to {}</a>\n", escape(link), escape(host))
     });
     let attributes = target.zip(origin.as_ref()).map(|(target, origin)| attributes(outcome, target, origin));
-    let body = format!("<h1>{title}</h1>\n<p>{text}</p>\n{detail}{link}");
+    let body = format!("{heading}<p>{advice}</p>\n{reason}{link}");
     let frame = Frame { mark, title: &title, head: "", body: &body, message: attributes.as_deref(), form: Form::None };
     frame.reply(status)
+}
+
+fn connected(integration: Option<&str>, label: Option<&str>) -> Texts {
+    let is_connected = format!("{} is connected", escape(integration.unwrap_or("The account")));
+    let (title, shown) = match label.map(escape) {
+        // Isolated, so that a label with right-to-left text can't rearrange the sentence around it.
+        Some(label) => (format!("{is_connected} as {label}"), format!("{is_connected} as <bdi>{label}</bdi>")),
+        None => (is_connected.clone(), is_connected),
+    };
+    let (heading, advice) = (heading(&shown), "You can close this window.");
+    Texts { mark: Mark::Tick, title, heading, advice, reason: String::new() }
+}
+
+fn failed(status: StatusCode, integration: Option<&str>, error: &str, hint: Option<&str>) -> Texts {
+    let title = escape(&failure_title(status, integration));
+    let heading = heading(&title);
+    let (advice, error) = (hint.map_or_else(|| advice(status, error), |_| FOR_ADMINS), escape(error));
+    let reason = match hint {
+        Some(hint) => {
+            format!("<div class=\"reason\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(hint))
+        }
+        None => format!("<p class=\"reason\">{error}</p>\n"),
+    };
+    Texts { mark: Mark::Warning, title, heading, advice, reason }
 }
 
 /// The page's title. It claims no failure for a used link, because that link may have made a connection.
@@ -90,22 +111,23 @@ fn failure_title(status: StatusCode, integration: Option<&str>) -> String {
     }
 }
 
-/// Tells the person what to do.
-fn advice(status: StatusCode) -> &'static str {
+/// Tells the person what to do. The reason follows it.
+fn advice(status: StatusCode, error: &str) -> &'static str {
     match status.as_u16() {
-        401 => {
-            "It was already used, has expired, or belongs to another browser. If you connected with it, all is well. If not, go back to the page you came from and connect again."
-        }
-        400 => {
+        401 => "If you connected with it, all is well. If not, go back to the page you came from and connect again.",
+        400 if ErrorCode::parse(error) == ErrorCode::AccessDenied => {
             "The login was refused or cancelled, and nothing has changed. Go back to the page you came from and connect again."
         }
+        400 => {
+            "The login ended without a connection; the reason is below. Go back to the page you came from and connect again."
+        }
         403 => {
-            "It did not come from the page that the link opens. Open the link again and use the button on that page."
+            "The click did not come from the page that the link opens. Open the link again and use the button on that page."
         }
         429 => "There were too many attempts. Wait a moment, then connect again.",
         503 => "The service is not available at the moment. Wait a moment, then reload this page.",
         504 => "It takes longer than usual and may still succeed. Check again in a minute before you connect again.",
-        _ => "The provider did not answer correctly. Try again in a few minutes.",
+        _ => "The provider did not answer correctly, or the login was interrupted. Connect again in a few minutes.",
     }
 }
 

@@ -4,7 +4,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use url::{Position, Url};
 
-use super::{Form, Frame, Mark, escape};
+use super::{Form, Frame, Mark, escape, heading};
 use crate::call::START_PATH;
 use crate::gateway::routes::reply::Reply;
 use crate::secret::Secret;
@@ -27,11 +27,12 @@ pub(in crate::gateway) fn start(asked: &Asked, ticket: &Secret) -> Reply {
     let [account, integration, connection] =
         [account, integration, connection].map(|name| format!("<bdi>{name}</bdi>"));
     let action = START_PATH.rsplit('/').next().unwrap_or_default();
+    let asks = format!("{account} asks to connect your {integration} account as {connection}");
     let body = format!(
-        "<h1>{account} asks to connect your {integration} account as {connection}</h1>\n\
-         <p>Continue only if you asked for this. {account} can then use your {integration} account.</p>\n\
+        "{}<p>Continue only if you asked for this. {account} can then use your {integration} account.</p>\n\
          <form method=\"post\" action=\"{action}\">\n<input type=\"hidden\" name=\"ticket\" value=\"{}\">\n\
          <button class=\"act\">Continue to {integration}</button>\n</form>\n",
+        heading(&asks),
         escape(ticket.expose())
     );
     let frame = Frame { mark: Mark::Link, title: &title, head: "", body: &body, message: None, form: Form::ToUs };
@@ -45,8 +46,8 @@ pub(in crate::gateway) fn to_provider(url: &Url) -> Reply {
     let title = format!("Continue to {host}");
     let head = format!("<meta http-equiv=\"refresh\" content=\"0;url={url}\">\n");
     let body = format!(
-        "<h1>Continue to {host}</h1>\n<p>Your browser continues in a moment.</p>\n\
-         <a class=\"act\" href=\"{url}\">Continue</a>\n"
+        "{}<p>Your browser continues in a moment.</p>\n<a class=\"act\" href=\"{url}\">Continue</a>\n",
+        heading(&title)
     );
     let frame = Frame { mark: Mark::Link, title: &title, head: &head, body: &body, message: None, form: Form::None };
     frame.reply(StatusCode::OK)

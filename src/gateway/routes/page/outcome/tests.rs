@@ -76,3 +76,21 @@ async fn a_used_link_does_not_deny_the_connection_made_with_it() {
         assert!(html.contains("<h1>This login link is not valid</h1>") && html.contains("all is well"), "{html}");
     }
 }
+
+#[tokio::test]
+async fn only_a_denied_login_is_called_refused() {
+    for (error, is_denied) in [("access_denied", true), ("identity_mismatch: log in as that account", false)] {
+        let (_, html) = shown(400, Outcome::Failed { error, hint: None }, Some(&target(None))).await;
+        assert_eq!(html.contains("refused or cancelled"), is_denied, "{html}");
+        assert!(html.contains(error), "{html}");
+    }
+}
+
+#[tokio::test]
+async fn a_label_is_isolated_and_a_long_heading_is_smaller() {
+    for (label, class) in [("ada@example.com".to_owned(), ""), ("a".repeat(80), " class=\"long\"")] {
+        let (_, html) = shown(200, Outcome::Connected(Some(&label)), Some(&target(None))).await;
+        assert!(html.contains(&format!("<h1{class}>Slack is connected as <bdi>{label}</bdi></h1>")), "{html}");
+        assert!(html.contains(&format!("<title>Slack is connected as {label}</title>")), "{html}");
+    }
+}
