@@ -93,9 +93,9 @@ fn failed(status: StatusCode, integration: Option<&str>, error: &str, hint: Opti
     let (advice, error) = (hint.map_or_else(|| advice(status, error), |_| FOR_ADMINS), escape(error));
     let reason = match hint {
         Some(hint) => {
-            format!("<div class=\"reason\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(hint))
+            format!("<div class=\"detail\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(hint))
         }
-        None => format!("<p class=\"reason\">{error}</p>\n"),
+        None => format!("<p class=\"detail\">{error}</p>\n"),
     };
     Texts { mark: Mark::Warning, title, heading, advice, reason }
 }
