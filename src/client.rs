@@ -47,7 +47,7 @@ pub enum CallError {
     /// No worker serves this account's calls: none is running, or the account does not import the service.
     #[error("no worker answers for this account")]
     NoWorker,
-    /// The call may have been carried out all the same.
+    /// The call may have been carried out nevertheless.
     #[error("no answer in time")]
     TimedOut,
     /// The worker refused the call.

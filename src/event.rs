@@ -151,7 +151,7 @@ pub(crate) struct Event<'a> {
     /// Reason of a failure, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// What to change in the config or at the provider, in our own words.
+    /// The setting to change, in the config or at the provider, in our own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'a str>,
     /// The provider's answer that led to a failure.

@@ -47,7 +47,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `timeout`. The hold of an interrupted refresh lasts longer, in every release.
 pub(crate) const MAX_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Which URLs a config may contain.
+/// The URLs that a config may contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct UrlRules {
     /// Allows `http` for loopback hosts.

@@ -44,7 +44,7 @@ const UNCLEAR_FAILURES: u32 = 5;
 /// HTTP status for a caller whose try comes too early (RFC 6585).
 const TOO_MANY_REQUESTS: u16 = 429;
 
-/// What a failed refresh says about the grant.
+/// Meaning of a failed refresh for the grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// `invalid_grant`: the provider does not accept the refresh token.
@@ -95,7 +95,7 @@ pub(crate) struct Moment {
     pub may_be_sent: bool,
 }
 
-/// What a refresh does before it sends anything.
+/// The decision before a refresh sends anything.
 #[derive(Debug)]
 pub(crate) enum Begin<'a> {
     Send(&'a Secret),
@@ -191,7 +191,7 @@ fn first_wait(stored: &StoredConnection, now: Timestamp) -> RefreshFailure {
     RefreshFailure::new(&reason, TOO_MANY_REQUESTS, until)
 }
 
-/// Returns the change that time alone has brought. Callers get only the end of a token that nothing can renew.
+/// Returns the change that the passing of time alone has caused. Callers get only the end of a token that nothing can renew.
 fn overdue(stored: &StoredConnection, now: Timestamp, by_caller: bool) -> Option<Change> {
     let connection = &stored.connection;
     let has_expired = connection.expiry.is_some_and(|expiry| expiry <= now);

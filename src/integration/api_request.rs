@@ -41,10 +41,11 @@ impl ApiRequest {
     }
 }
 
-/// Where the identity of a connection's owner is.
+/// Place of the identity in the provider's answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdentityRule {
-    /// Without a request, the paths are those of the `id_token`'s claims if an issuer is expected, else of the token answer.
+    /// Answers with the identity. Without it, the paths lead into the claims of the `id_token` if an issuer is expected,
+    /// otherwise into the token answer.
     #[serde(flatten)]
     pub request: Option<ApiRequest>,
     /// Expected `iss` of the `id_token`; the config's `issuer` when absent. `{claim}` stands for a claim of the same token.
@@ -66,8 +67,8 @@ pub(crate) struct MetadataRequest {
     pub paths: Vec<String>,
 }
 
-/// The requests that follow a login, in boxes because few connections have any, as the config had them at that login. A connection keeps them, so that a later config
-/// cannot send its access token elsewhere.
+/// The requests that follow a login, as the config had them at that login. A connection keeps them, so that a later config
+/// cannot send its access token elsewhere. Boxed, because few connections have any.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoginRequests {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,7 +129,7 @@ impl<T> IntegrationOauthConfig<T> {
     }
 }
 
-/// Which logins may replace a connection.
+/// The logins that may replace a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reconnect {

@@ -88,7 +88,7 @@ pub(crate) enum BasicEncoding {
     Raw,
 }
 
-/// How the provider returns its answer to an authorization request (OAuth 2.0 Multiple Response Types §2.1).
+/// The way in which the provider returns its answer to an authorization request (OAuth 2.0 Multiple Response Types §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ResponseMode {

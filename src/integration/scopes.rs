@@ -1,4 +1,4 @@
-//! What a login may choose: scopes, as a comma-separated list, and parameters.
+//! The choices of a login: scopes, as a comma-separated list, and parameters.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl<T> IntegrationOauthConfig<T> {
         scopes.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(self.scope_separator.as_str())
     }
 
-    /// Returns the config with the parameters of one login. They count instead of the config's own.
+    /// Returns the config with the parameters of one login, which replace the config's own of the same name.
     ///
     /// # Errors
     /// [`ConfigError::UnknownParam`] if the config doesn't list a parameter, [`ConfigError::Param`] if a value has the wrong

@@ -89,7 +89,7 @@ impl Link {
     }
 }
 
-/// How a connection ended.
+/// The end of a connection.
 enum Ended {
     Stopped,
     /// The server is shutting down and has handed over all messages.

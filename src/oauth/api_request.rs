@@ -14,8 +14,8 @@ use crate::secret::Secret;
 const BEARER: &str = "authorization";
 const TOKEN: &str = "${access_token}";
 
-/// Builds a request, with `shared` headers where the request has none of that name. The placeholders also have the values that
-/// only such requests may hold, such as the access token.
+/// Builds a request. A header of `shared` is added if the request has none of that name. `placeholders` has also the values
+/// that only these requests may hold, such as the access token. Returns `None` if the URL cannot be parsed.
 pub(crate) fn api_request(
     api: &ApiRequest,
     shared: &BTreeMap<String, Secret>,

@@ -1,4 +1,4 @@
-//! ID tokens (OpenID Connect Core 1.0 §2), as far as they say whose account a connection is.
+//! ID tokens (OpenID Connect Core 1.0 §2): the claims that name a connection's account at the provider.
 //!
 //! An ID token from the token endpoint needs no check of its signature: TLS has authenticated the server that sent it
 //! (§3.1.3.7, point 6).
@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::integration::value_at;
 use crate::secret::Secret;
 
-/// Difference that the provider's clock may have.
+/// Largest accepted difference between the provider's clock and ours.
 const LEEWAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// What a login expects of its ID token.
+/// The values that the ID token of a login must have.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Expected<'a> {
     /// `{claim}` stands for a claim of the same token.

@@ -1,13 +1,13 @@
-//! Whose account a connection is.
+//! The account at the provider that a connection belongs to.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::integration::{Paths, value_at};
 
-/// Longer texts are cut: they are for people.
+/// Longer labels are cut: only people read them.
 const MAX_LABEL_CHARS: usize = 200;
-/// A longer id is none.
+/// A longer id counts as missing: cut, it could equal another account's.
 const MAX_ID_BYTES: usize = 512;
 
 /// The account at the provider that a connection belongs to.

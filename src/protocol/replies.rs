@@ -39,7 +39,7 @@ struct SealedReply {
     sealed: String,
 }
 
-/// What the answer to a command is bound to.
+/// Associated data of an answer: binds it to its command.
 fn answer_data(subject: &str, id: &str) -> Vec<u8> {
     format!("answer\0{subject}\0{id}").into_bytes()
 }

@@ -36,7 +36,7 @@ const EXTENSION: &str = "toml";
 /// The profiles that a process knows.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Profiles<'a> {
-    /// The operator's own. A file with the id of a built-in profile counts instead of it.
+    /// The operator's own. A file with the id of a built-in profile replaces that profile.
     folder: Option<&'a Path>,
     rules: UrlRules,
 }

@@ -1,8 +1,8 @@
 //! Tokens that arrive after their connection was deleted, or was replaced by a login of another account.
 //!
-//! The deletion knew only the tokens of the record before, so the command that brings new ones asks the provider to revoke
-//! them. If the provider does not, the tombstone keeps them for the tries of the deletion. A crash before the tombstone holds
-//! them leaves them valid at the provider until they expire.
+//! The deletion knew only the tokens of the earlier record, so the command that received the new ones asks the provider to
+//! revoke them. If the provider does not, the tombstone keeps them for the deletion's further tries. After a crash before the
+//! tombstone holds them, they stay valid at the provider until they expire.
 
 use async_nats::jetstream::message::StreamMessage;
 use tracing::{info, warn};
@@ -18,8 +18,8 @@ use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::revocation::RevocationOutcome;
 
-/// Revokes the new tokens if the newest record is a tombstone, unless the deletion leaves the grant alone, or if it is of another
-/// account.
+/// Revokes the new tokens in two cases: the newest record is a tombstone whose deletion does not keep the grant, or it is of
+/// another account.
 pub(super) async fn revoke(
     context: &Context,
     job: &Job,

@@ -1,4 +1,4 @@
-//! What a worker needs before it takes its first command: permissions, streams and buckets, consumers, keys.
+//! Preparation of a worker before its first command: permissions, streams and buckets, consumers, keys.
 
 use crate::config::Config;
 use crate::jetstream::ConnectError;

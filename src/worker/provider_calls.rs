@@ -63,7 +63,7 @@ impl NoTokens {
         }
     }
 
-    /// What the failure of a refresh says about the grant.
+    /// Meaning of a refresh's failure for the grant.
     pub(super) fn meaning(&self) -> Meaning {
         match self {
             Self::Request(_) => Meaning::ClientRefused,
@@ -101,7 +101,7 @@ impl NoTokens {
 #[derive(Clone, Copy)]
 pub(super) struct ProviderCalls<'a> {
     context: &'a Context,
-    /// Sends nothing once this lease is lost; `None` to send all the same.
+    /// Sends nothing once this lease is lost; `None` to send without a lease.
     lease: Option<&'a Arc<Lease>>,
     time: &'a RequestTime,
 }

@@ -16,7 +16,7 @@ pub enum BackendError {
     Refused {
         status: u16,
         error: String,
-        /// What an administrator should change.
+        /// The setting that an administrator should change.
         hint: Option<String>,
         retry_after_seconds: Option<u64>,
     },

@@ -1,4 +1,4 @@
-//! What became of a login whose callback comes again.
+//! The outcome of a login whose callback arrives again.
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ pub(in crate::gateway) enum HttpError {
 pub(in crate::gateway) struct ErrorReply {
     pub(in crate::gateway) status: StatusCode,
     pub(in crate::gateway) error: String,
-    /// What an administrator should change.
+    /// The setting that an administrator should change.
     pub(in crate::gateway) hint: Option<String>,
     /// The header that belongs to the status.
     header: Option<(HeaderName, HeaderValue)>,

@@ -1,4 +1,4 @@
-//! Refuses every `${…}` that would be sent as it stands.
+//! Refuses every `${…}` that would be sent unchanged.
 
 use std::collections::BTreeSet;
 

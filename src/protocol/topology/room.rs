@@ -1,4 +1,4 @@
-//! How much of its `max_bytes` each stream uses.
+//! The share of its `max_bytes` that each stream uses.
 
 use crate::jetstream::{Nats, NatsError};
 use crate::subject::{API_KEYS, CONFIGS, CONNECTIONS, META, NONCES, OAUTH, OAUTH_COMMANDS, STATES, kv_stream};

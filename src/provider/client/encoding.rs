@@ -1,4 +1,4 @@
-//! Content codings (RFC 9110 §8.4.1). Requests ask for none, but some providers compress their responses all the same.
+//! Content codings (RFC 9110 §8.4.1). Requests ask for none, but some providers compress their responses anyway.
 
 use std::io::{self, Read};
 

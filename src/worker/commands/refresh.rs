@@ -107,7 +107,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
                     job.lease.check()?;
                     return refresh.store(new, None, None).await;
                 }
-                // An event that was due. The refresh goes on with the new note.
+                // An event that was due. The refresh continues with the new note.
                 Change::Notes { stored: noted, event } => {
                     refresh.postpone(Postponement::noted(&noted, event)).await?;
                     stored = noted;

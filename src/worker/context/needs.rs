@@ -1,4 +1,4 @@
-//! How long commands that have sent something to a provider may need this process, for its shutdown.
+//! The time that commands which have sent something to a provider may still need this process, for its shutdown.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -47,7 +47,7 @@ pub(in crate::worker) struct Facts {
     pub(in crate::worker) missing: Vec<Missing>,
 }
 
-/// A request that brought nothing.
+/// A request without a usable answer.
 #[derive(Debug)]
 pub(in crate::worker) struct Missing {
     /// The config's field.
@@ -56,7 +56,8 @@ pub(in crate::worker) struct Missing {
 }
 
 impl ProviderCalls<'_> {
-    /// Asks for identity and metadata at once, as the config at the login says. A failure costs only its own facts.
+    /// Requests identity and metadata at the same time, as the config at the login says. A failure of one leaves the other's
+    /// facts as they are.
     pub(in crate::worker) async fn facts(&self, requests: &LoginRequests, access: ApiAccess<'_>) -> Facts {
         let mut facts = Facts::default();
         let identity = async {

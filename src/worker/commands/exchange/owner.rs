@@ -1,4 +1,4 @@
-//! Whose account a login connects, and what follows for the grant that it replaces.
+//! The account at the provider that a login connects, and the revocation of the grant that it replaces.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ impl Exchange<'_> {
         Owned { tokens, facts_missing, upgrade_failed }
     }
 
-    /// Exchanges the new access token for a long-lived one, if the config says so. Also returns true if that failed.
+    /// Exchanges the new access token for a long-lived one, if the config has `upgrade`. Also returns true if that failed.
     async fn upgrade(&self, code: &CodeToSend, tokens: TokenSet) -> (TokenSet, bool) {
         let CodeToSend { config, issued_at, .. } = code;
         let Some(request) = &issued_at.requests.upgrade else { return (tokens, false) };
@@ -116,7 +116,7 @@ fn access<'a>(
     ApiAccess { config, variables, access_token, scope }
 }
 
-/// Tokens with all that is known of their owner.
+/// New tokens, after the requests for identity and metadata.
 pub(super) struct Owned {
     pub(super) tokens: TokenSet,
     pub(super) facts_missing: bool,

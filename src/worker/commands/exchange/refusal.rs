@@ -18,7 +18,7 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The token endpoint's answer.
     pub(super) provider: Option<ProviderAnswer>,
-    /// What to change in the config or at the provider.
+    /// The setting to change, in the config or at the provider.
     pub(super) hint: Option<String>,
 }
 
