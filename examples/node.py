@@ -13,7 +13,7 @@ import nats
 
 
 class TokenSource:
-    """Keeps the newest state of one connection: subscribe, ask, keep whatever has the higher sequence."""
+    """Keeps the newest state of one connection: subscribe, ask, keep the state with the higher sequence."""
 
     def __init__(self, account, integration, name):
         self.subject = f"ms.integration.oauth.{account}.{integration}.{name}"

@@ -3,7 +3,7 @@
 //! - A worker reports progress on its command every [`PROGRESS_INTERVAL`]. When it falls silent for
 //!   [`ACK_WAIT`](crate::protocol::topology::ACK_WAIT), the server delivers the command again, to any worker. The silent
 //!   worker finds its [`Lease`] lost when it continues, and leaves the command alone.
-//! - Consumers have no `max_deliver`: a message that the server gives up stays on the work queue and blocks its
+//! - Consumers have no `max_deliver`: a message that the server has given up stays on the work queue and blocks its
 //!   subject. Workers count deliveries instead, and end a command after [`MAX_DELIVERIES`] of them with a dead letter.
 //! - A command whose record is stored is never given up.
 //! - Every message ends in exactly one confirmed ack, even one that cannot be read. The one exception is

@@ -179,7 +179,7 @@ async fn a_login_from_the_command_line_waits_for_the_browser() {
         .errors
         .contains("no login within 1 seconds")
         .then_some(())
-        .expect("it gives up");
+        .expect("it ends");
     assert_eq!(connections(&world, "demo", &["login", INTEGRATION, "one", "--no-wait"]).await.code, Some(0));
 }
 

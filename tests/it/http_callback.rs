@@ -58,7 +58,7 @@ async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
 #[tokio::test]
 async fn b1_unknown_and_used_states_are_401_without_a_call_to_the_provider() {
     let world = World::generous().await;
-    world.callback_json(&[("code", "c"), ("state", "nobody-knows-it")]).await.assert_error(401, "unknown");
+    world.callback_json(&[("code", "c"), ("state", "an-unknown-one")]).await.assert_error(401, "unknown");
     assert!(world.provider.received().is_empty());
 
     let state = world.login("one").await.state;

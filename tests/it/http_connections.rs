@@ -31,7 +31,7 @@ async fn unknown_names_are_404_and_malformed_requests_400() {
         ("odd/oauth-token/one?min_valid=x", 400),
         ("odd/oauth-token/one?wish=x", 400),
         ("odd/oauth-login/one?scope=read", 400),
-        ("odd/oauth-login/one?bind=nobody", 400),
+        ("odd/oauth-login/one?bind=other", 400),
         ("odd/oauth-login/one?var.host=x", 400),
         ("unknown/oauth-connections", 400),
     ] {

@@ -147,7 +147,7 @@ async fn b1_a_refused_state_leaves_one_line_in_the_log_without_it() {
     let world = world().await;
     let used = world.login("one").await.state;
     assert_eq!(world.callback_answer(&[("code", "c"), ("state", &used)]).await.status, 200);
-    for (id, state) in [("request-unknown", "state-that-nobody-knows"), ("request-used", used.as_str())] {
+    for (id, state) in [("request-unknown", "an-unknown-state"), ("request-used", used.as_str())] {
         let before = world.tokenbus.log().lines().count();
         let path = with_query(CALLBACK, &[("code", "code-to-be-seen-nowhere"), ("state", state)]);
         let answer = ask(world.tokenbus.request(Method::GET, &path).header("x-request-id", id)).await;

@@ -88,7 +88,7 @@ fn f1_the_search_finds_a_secret_in_each_encoding_and_at_each_offset() {
         planted.push(format!("{:?}", text.as_slice()).into_bytes());
     }
     for planted in planted {
-        let text = [b"\x00\xff before ", planted.as_slice(), b" behind"].concat();
+        let text = [b"\x00\xff before ", planted.as_slice(), b" after"].concat();
         let found = search.find(&text);
         assert!(found.is_some_and(|name| name.starts_with("mark")), "{}", String::from_utf8_lossy(&planted));
     }

@@ -142,7 +142,7 @@ async fn e4_a_node_can_only_call_for_its_own_account() {
     }
     // A user who may call for any account still gets an error for an invalid account.
     let admin = world.tokenbus.nats.connect("admin").await;
-    let answer = ask(&admin, "ms.oauth.nobody.list".to_owned(), "{}".to_owned()).await;
+    let answer = ask(&admin, "ms.oauth.unknown.list".to_owned(), "{}".to_owned()).await;
     assert_eq!(answer.code(), "400");
     let answer = ask(&admin, format!("ms.oauth.{other}.list"), "{}".to_owned()).await;
     assert_eq!(answer.body, json!({ "results": [], "results_total": 0 }));

@@ -53,7 +53,7 @@ pub(crate) fn consumer(verb: Verb) -> pull::Config {
         replay_policy: ReplayPolicy::Instant,
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
-        // Unlimited: a message that the server gives up stays on the work queue and blocks its subject. Workers count the
+        // Unlimited: a message that the server has given up stays on the work queue and blocks its subject. Workers count the
         // deliveries and end a command after too many of them with a dead letter.
         max_deliver: -1,
         max_ack_pending: 10_000,
