@@ -34,6 +34,7 @@ use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
 use crate::secret::Secret;
 use crate::subject::Account;
+use crate::system;
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -44,8 +45,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
 /// to a worker.
 const LOGIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Pauses between tries to queue a command while the queue holds another one for the same subject. Each pause doubles the
-/// one before, up to the longest.
+/// Longest pauses between tries to queue a command while the queue holds another one for the same subject. Each is twice the
+/// one before, up to the last.
 const QUEUE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const QUEUE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
 
@@ -142,9 +143,7 @@ impl Backend {
         };
         match answer {
             // A worker listened, so it may have queued the command, which may still succeed.
-            Err(BackendError::Unavailable(NatsError::Away(_))) if call.starts_command() && self.nats.is_connected() => {
-                Err(BackendError::Deadline)
-            }
+            Err(BackendError::NoWorker(NatsError::Away(_))) if call.starts_command() => Err(BackendError::Deadline),
             answer => answer,
         }
     }
@@ -174,14 +173,22 @@ impl Backend {
     }
 
     async fn try_ask(&self, subject: &str, question: &str, timeout: Duration) -> Result<Bytes, BackendError> {
-        let sent = self.sessions.seal(&self.nats, subject, question).await??;
-        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await?;
+        let sent =
+            self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
+        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await;
+        let answer = answer.map_err(|error| self.unanswered(error))?;
         match self.sessions.open(&sent, &answer.payload).await? {
             Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
             Answer { status, body, retry_after } => {
                 Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
             }
         }
+    }
+
+    /// Sorts the failure of a call, which a worker answers and not the server.
+    fn unanswered(&self, error: NatsError) -> BackendError {
+        let is_silence = matches!(error, NatsError::NotSent(_) | NatsError::Away(_));
+        if is_silence && self.nats.is_connected() { BackendError::NoWorker(error) } else { error.into() }
     }
 
     /// Sends a command through the work queue and waits for its answer until the deadline.
@@ -257,7 +264,10 @@ impl Backend {
                 Ok(Published::DuplicateAfterRetry) => return Ok(Queued::OwnOrIdentical),
                 // Another request published the same callback before this one.
                 Ok(Published::Duplicate) | Err(NatsError::InFlight) => return Err(BackendError::UsedState),
-                Err(NatsError::Occupied) if Instant::now() + pause < deadline => tokio::time::sleep(pause).await,
+                Err(NatsError::Occupied) if Instant::now() + pause < deadline => {
+                    // Requests that arrive together must not try together: of each round only one gets the free place.
+                    tokio::time::sleep(pause.mul_f64(system::random_share())).await;
+                }
                 Err(NatsError::Occupied) => return Err(BackendError::Occupied),
                 Err(error) => {
                     warn!("command not queued: {error}");

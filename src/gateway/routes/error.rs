@@ -119,6 +119,7 @@ fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(H
         BackendError::UsedState | BackendError::NoCredential => (StatusCode::UNAUTHORIZED, Some(challenge())),
         BackendError::NotText(_) => (StatusCode::BAD_REQUEST, None),
         BackendError::Occupied
+        | BackendError::NoWorker(_)
         | BackendError::Unavailable(_)
         | BackendError::Disconnected
         | BackendError::Seal(_)
