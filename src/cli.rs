@@ -7,6 +7,7 @@ mod connections;
 mod dead;
 mod doctor;
 mod events;
+mod input;
 mod keys;
 mod pages;
 mod print;
@@ -73,11 +74,18 @@ enum Command {
     Demo(demo::Options),
 }
 
-/// Runs the command.
+/// Runs the command. It ends early, without an error, if nothing reads its output any longer.
 ///
 /// # Errors
 /// The error's chain is meant for people; [`describe_error`] prints it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    match Box::pin(execute(arguments)).await {
+        Err(error) if print::is_output_closed(&error) => Ok(()),
+        done => done,
+    }
+}
+
+async fn execute(arguments: Arguments) -> anyhow::Result<()> {
     let loaded = config::load(arguments.config.as_deref());
     if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
         return doctor::report_unreadable_settings(options, error);

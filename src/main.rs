@@ -1,5 +1,6 @@
 //! The `tokenbus` program: arguments and exit code.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -12,7 +13,7 @@ async fn main() -> ExitCode {
     match Box::pin(tokenbus::run(arguments)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tokenbus: {}", tokenbus::describe_error(&error));
+            let _ = writeln!(std::io::stderr(), "tokenbus: {}", tokenbus::describe_error(&error));
             ExitCode::FAILURE
         }
     }

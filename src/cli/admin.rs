@@ -59,8 +59,10 @@ pub(super) async fn ask(backend: &Backend, call: AdminCall, question: &Value) ->
         BackendError::Refused { status, error, hint: _, retry_after_seconds: retry_after } => {
             CallError::Refused { status, error, retry_after }
         }
-        BackendError::Unavailable(NatsError::Away(_)) => CallError::TimedOut,
-        BackendError::Unavailable(_) | BackendError::Disconnected => CallError::NoWorker,
+        BackendError::NoWorker(NatsError::Away(_)) | BackendError::Unavailable(NatsError::Away(_)) => {
+            CallError::TimedOut
+        }
+        BackendError::NoWorker(_) | BackendError::Unavailable(_) | BackendError::Disconnected => CallError::NoWorker,
         error @ (BackendError::UsedState
         | BackendError::NoCredential
         | BackendError::NotText(_)

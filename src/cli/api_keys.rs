@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::admin::Admin;
-use super::print::{self, print_line};
+use super::print::{self, note, print_line};
 use crate::auth::api_key::{self, EXPIRES_DAYS, LifetimeError, ListedKey};
 use crate::call::AdminCall;
 use crate::client::CallError;
@@ -115,11 +115,11 @@ async fn create(config: &Config, question: Map<String, Value>, as_json: bool) ->
     }
     let Created { id, account, role, key } = serde_json::from_value(created).context("cannot read the answer")?;
     print_line(key.expose())?;
-    eprintln!(
+    note(&format!(
         "Key {id} of account {account}, valid for {expires_days} days. It is not shown again; send it as `X-Api-Key`."
-    );
+    ));
     if role == Some(Role::Admin) && !config.auth.admin_accounts.contains(&account) {
-        eprintln!("To change configs with this key, add the account to `auth.admin_accounts` of the workers.");
+        note("To change configs with this key, add the account to `auth.admin_accounts` of the workers.");
     }
     Ok(())
 }

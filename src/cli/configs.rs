@@ -1,23 +1,23 @@
 //! `config`: creates, reads and deletes integrations' configs by the gateway's calls and commands. Workers check the API
 //! key.
 
+mod dialog;
 mod new;
 
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::pages;
 use super::print::{self, plain, print_line, render};
+use super::{input, pages};
 use crate::call::Call;
 use crate::command::Credential;
 use crate::config::Config;
 use crate::gateway::backend::{Backend, BackendError, Command as Order, RequestContext, Whoami};
+use crate::integration::read_json;
 use crate::protocol::replies::Replies;
 use crate::secret::Secret;
 use crate::subject::{ADMIN_EDGE, Integration};
@@ -42,7 +42,7 @@ enum Command {
         file: PathBuf,
     },
     /// Create or replace a config from a provider's profile. Asks for what the flags leave out.
-    New(new::Options),
+    New(Box<new::Options>),
     /// Show an integration's config, without secrets.
     Get { integration: Integration },
     /// List all integrations' configs, without secrets.
@@ -88,11 +88,11 @@ async fn execute(
 ) -> anyhow::Result<()> {
     match command {
         Command::Put { file } => {
-            let body = read(&file)?;
+            let body = input::read(&file)?;
             put(backend, context, &body).await.and_then(|stored| print::print_success(&stored, json))
         }
         Command::New(options) => {
-            let profile = call(backend, context, Call::Provider, &json!({ "provider": options.provider })).await?;
+            let profile = profile(backend, context, &options.provider).await?;
             let public_url = config.http.public_url.clone();
             let ask = move || options.complete(&profile, public_url.as_ref());
             let body = tokio::task::spawn_blocking(ask).await??;
@@ -122,26 +122,27 @@ async fn put(backend: &Backend, context: &RequestContext, body: &Secret) -> anyh
     Ok(stored)
 }
 
-fn read(file: &Path) -> anyhow::Result<Secret> {
-    if file != Path::new("-") {
-        return std::fs::read_to_string(file)
-            .map(Secret::new)
-            .with_context(|| format!("cannot read {}", file.display()));
-    }
-    let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    Ok(Secret::new(text))
+/// The integration is named like its provider, unless the config says otherwise.
+fn parse_integration(body: &str) -> anyhow::Result<Integration> {
+    let fields = read_json(body.as_bytes())?;
+    let given = |name: &str| fields.get(name).filter(|value| !value.is_null());
+    let id =
+        given("integration_id").map(|id| ("integration_id", id)).or_else(|| Some(("provider", given("provider")?)));
+    let (field, id) = id.context("the config has neither `integration_id` nor `provider`")?;
+    let id = id.as_str().and_then(|id| Integration::parse(id).ok());
+    id.with_context(|| format!("{field} must be a string of 1 to 64 letters, digits, `_` or `-` that begins with a letter or digit, and not with `oauth-`"))
 }
 
-fn parse_integration(body: &str) -> anyhow::Result<Integration> {
-    #[derive(Deserialize)]
-    struct Named {
-        integration_id: Option<Integration>,
-        provider: Option<Integration>,
-    }
-    let Named { integration_id, provider } = serde_json::from_str(body).context("cannot read the config")?;
-    // The integration is named like its provider, unless the config says otherwise.
-    integration_id.or(provider).context("the config has neither `integration_id` nor `provider`")
+async fn profile(backend: &Backend, context: &RequestContext, id: &Integration) -> anyhow::Result<Value> {
+    let is_unknown =
+        |error: &anyhow::Error| matches!(error.downcast_ref(), Some(BackendError::Refused { status: 404, .. }));
+    call(backend, context, Call::Provider, &json!({ "provider": id })).await.map_err(|error| {
+        if is_unknown(&error) {
+            anyhow::anyhow!("{error}: `tokenbus providers list --search TEXT` finds profiles by id or name")
+        } else {
+            error
+        }
+    })
 }
 
 async fn whoami(backend: &Backend, context: &RequestContext) -> anyhow::Result<Whoami> {
@@ -165,7 +166,7 @@ async fn send_command(backend: &Backend, context: &RequestContext, order: Order)
 
 fn with_hint(error: BackendError) -> anyhow::Error {
     match error {
-        BackendError::Unavailable(_) | BackendError::Disconnected => {
+        BackendError::NoWorker(_) | BackendError::Unavailable(_) | BackendError::Disconnected => {
             anyhow::anyhow!("no worker answers: start one on this bus, and connect as the NATS user `admin`")
         }
         BackendError::Refused { .. }

@@ -10,6 +10,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use self::report::{Check, Report};
+use super::print::{print, print_line};
 use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
@@ -91,9 +92,9 @@ fn listeners(config: &Config, role: Role) -> Option<Check> {
 
 fn finish(report: &Report, options: &Options) -> anyhow::Result<()> {
     if options.json {
-        println!("{}", report.as_json());
+        print_line(&report.as_json().to_string())?;
     } else {
-        print!("{report}");
+        print(&report.to_string())?;
     }
     match report.failed() {
         None => Ok(()),

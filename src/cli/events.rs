@@ -1,6 +1,5 @@
 //! `events`: exports the audit log, one JSON object a line.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::admin::Admin;
+use super::print::{note, print_line};
 use crate::call::AdminCall;
 use crate::config::Config;
 use crate::subject::Account;
@@ -69,7 +69,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
             Ok(page) => page,
             // Workers restart.
             Err(error) if options.follow && has_answered => {
-                eprintln!("{error:#}; asking again");
+                note(&format!("{error:#}; asking again"));
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -84,7 +84,7 @@ pub(super) async fn run(config: &Config, command: Command) -> anyhow::Result<()>
         } else if options.follow {
             tokio::time::sleep(PAUSE).await;
         } else {
-            eprintln!("exported {exported} events, up to number {after}");
+            note(&format!("exported {exported} events, up to number {after}"));
             return Ok(());
         }
     }
@@ -102,23 +102,21 @@ async fn ask(admin: &Admin, options: &Export, after: u64) -> anyhow::Result<Page
 fn report_gap(options: &Export, after: u64, page: &Page) {
     let first = page.results.first().map_or(page.last, |first| first.number);
     if after > 0 && options.account.is_none() && first > after + 1 {
-        eprintln!(
+        note(&format!(
             "events {} to {} are no longer stored; export more often, or raise `events.max_age`",
             after + 1,
             first - 1
-        );
+        ));
     }
 }
 
 /// Prints the events with their numbers. Returns how many there are.
 fn print(page: &Page) -> anyhow::Result<usize> {
-    let mut out = std::io::stdout().lock();
     for Numbered { number, event } in &page.results {
         let mut line = event.clone();
         line.insert("number".to_owned(), json!(number));
-        writeln!(out, "{}", Value::Object(line))?;
+        print_line(&Value::Object(line).to_string())?;
     }
-    out.flush()?;
     Ok(page.results.len())
 }
 

@@ -1,15 +1,37 @@
-//! Printing to standard output.
+//! Printing to standard output and standard error.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-/// Prints a line and flushes it. A closed pipe is an error, not a panic.
+/// The reader of standard output has closed it, as `head` does. The command ends without an error.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output is closed")]
+struct OutputClosed(#[source] io::Error);
+
+/// Returns true if the command failed only because nothing reads its output any longer.
+pub(super) fn is_output_closed(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<OutputClosed>().is_some())
+}
+
+/// Prints a line and flushes it.
 pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    print(&format!("{text}\n"))
+}
+
+/// Prints a text and flushes it. A closed pipe is an error, not a panic.
+pub(super) fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(OutputClosed(error).into()),
+        printed => Ok(printed?),
+    }
+}
+
+/// Prints a line for people to standard error. A closed standard error stops no command.
+pub(super) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Prints that a change succeeded: the text for people, or the JSON of the HTTP interface.

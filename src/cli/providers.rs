@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::print::{self, plain, print_line, render};
+use super::print::{self, note, plain, print_line, render};
 use crate::config::Config;
 use crate::provider::profiles::{Profile, Profiles};
 use crate::telemetry::describe_error;
@@ -59,7 +59,7 @@ async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyho
         let profile = match profiles.find(id.as_str()).await {
             Ok(profile) => profile,
             Err(error) => {
-                eprintln!("{}", describe_error(&error));
+                note(&describe_error(&error));
                 continue;
             }
         };

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use url::Url;
 
+use super::print::{is_output_closed, print_line};
 use crate::auth::Authenticator;
 use crate::auth::bearer::Bearers;
 use crate::config::{AccountWebhooks, Config, Http, Webhooks};
@@ -243,7 +244,11 @@ async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, ta
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
     let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
     let gateway = Arc::new(gateway.with_public_url(public_url));
-    println!("listening on {own_url}");
+    // The gateway also runs without a reader of this line.
+    match print_line(&format!("listening on {own_url}")) {
+        Err(error) if is_output_closed(&error) => {}
+        printed => printed?,
+    }
     let limits = limits(&config.http);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {

@@ -52,6 +52,15 @@ async fn invalid_configs_and_keys_are_refused_with_helpful_messages() {
     config(bus, &bus.admin_key, &["put", path]).await.fails(1, "No such file");
     std::fs::write(&file, "{}").unwrap();
     config(bus, &bus.admin_key, &["put", path]).await.fails(1, "integration_id");
+    for (text, problem) in [
+        (r#"{"provider": 5}"#, "provider must be a string"),
+        (r#"{"integration_id": "a.b", "provider": "slack"}"#, "integration_id must be a string"),
+        (r#"{"integration_id": null, "provider": "canary"}"#, "provider must be the id of a profile"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        config(bus, &bus.admin_key, &["put", path]).await.fails(1, problem);
+    }
+    config(bus, &bus.admin_key, &["put", "/dev/zero"]).await.fails(1, "more than 64 KiB");
     let mut wrong = world.config();
     wrong["client_secret"] = json!(7);
     std::fs::write(&file, wrong.to_string()).unwrap();

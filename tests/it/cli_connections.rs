@@ -184,6 +184,32 @@ async fn a_login_from_the_command_line_waits_for_the_browser() {
 }
 
 #[tokio::test]
+async fn a_login_from_the_command_line_sets_variables_and_parameters() {
+    let world = World::with(Provider::generous().await).await;
+    let mut config = world.config();
+    config["auth_params"] = json!({ "shop": "${shop}" });
+    config["variables"] = json!({ "shop": { "pattern": "[a-z]+" } });
+    config["login_params"] = json!(["login_hint", "prompt"]);
+    world.tokenbus.configure(&config).await;
+    let login = async |more: &[&str]| {
+        connections(&world, "demo", &[&["login", INTEGRATION, "one", "--no-wait"], more].concat()).await
+    };
+    let given = login(&["--var", "shop=acme", "--param", "login_hint=ada@example.com", "--param", "prompt=none"]).await;
+    let url = given.out.trim().parse().unwrap_or_else(|_| panic!("{}", given.errors));
+    for (name, value) in [("shop", "acme"), ("login_hint", "ada@example.com"), ("prompt", "none")] {
+        assert_eq!(parameter(&url, name), value);
+    }
+    let missing = login(&[]).await;
+    missing.fails(1, "variable shop is missing");
+    missing.fails(1, "`--var NAME=VALUE` sets a variable, `--param NAME=VALUE`");
+    login(&["--var", "shop=acme", "--var", "tld=eu"]).await.fails(1, "variable tld is unknown; the config has shop");
+    let unknown = login(&["--var", "shop=acme", "--param", "hd=x"]).await;
+    unknown.fails(1, "may not set the parameter hd; `login_params` of the config lists login_hint, prompt");
+    login(&["--var", "shop"]).await.fails(1, "--var: a value must be `<name>=<value>`");
+    login(&["--param", "a=1", "--param", "a=2"]).await.fails(1, "--param: a is given twice");
+}
+
+#[tokio::test]
 async fn f1_a_watch_prints_a_line_for_each_event_and_no_token() {
     let world = connected().await;
     let (_child, mut out, mut errors) = start(&world, &["watch"]);

@@ -96,13 +96,38 @@ async fn every_printed_answer_is_available_as_json() {
     assert_eq!(run("dead list").await.out, "no dead letters\n");
 }
 
+/// `tokenbus providers list | head`: the reader has closed the pipe.
 #[test]
-fn a_closed_standard_output_is_an_error_and_no_panic() {
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    drop(reader);
-    let output =
-        std::process::Command::new(PROGRAM).arg("openapi").stdout(writer).output().expect("the program starts");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{errors}");
-    assert!(errors.contains("Broken pipe") && !errors.contains("panicked"), "{errors}");
+fn commands_end_quietly_when_nothing_reads_their_output() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(folder.path().join("broken.toml"), "name = ").expect("a file");
+    let keys = folder.path().join("keys").display().to_string();
+    for line in [
+        "openapi",
+        "providers list",
+        "providers list --json",
+        "providers show slack",
+        "providers check config/providers/slack.toml",
+        "doctor",
+        "doctor --json",
+        &format!("keys generate --out {keys}"),
+    ] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().expect("a pipe");
+            drop(reader);
+            writer
+        };
+        let mut command = std::process::Command::new(PROGRAM);
+        command.args(line.split(' ')).env("TOKENBUS_OAUTH__PROVIDERS_DIR", folder.path()).stdout(closed());
+        command.env("TOKENBUS_NATS__URL", "nats://127.0.0.1:1");
+        let output = command.output().expect("the program starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{line}: {errors}");
+        // The list names the broken file.
+        assert!(errors.is_empty() || line.starts_with("providers list"), "{line}: {errors}");
+        assert!(!errors.contains("Broken pipe") && !errors.contains("panicked"), "{line}: {errors}");
+        let _ = std::fs::remove_file(&keys);
+        assert_eq!(command.stderr(closed()).status().expect("the program starts").code(), Some(0), "{line}");
+        let _ = std::fs::remove_file(&keys);
+    }
 }

@@ -60,7 +60,15 @@ async fn a_config_is_made_from_a_profile_with_client_id_and_secret_only() {
     };
 
     new(&["acme"]).await.fails(1, "pass --client-id and --client-secret-file and --redirect-url");
-    new(&["nothing", "--client-id", "client"]).await.fails(1, "no profile with that id");
+    new(&["nothing", "--client-id", "client"]).await.fails(1, "`tokenbus providers list --search TEXT`");
+    new(&["../x"]).await.fails(2, "provider must be the id of a profile");
+    for (text, problem) in [("\n", "is empty"), ("canary\ncanary", "more than one line")] {
+        let wrong = folder.path().join("wrong");
+        std::fs::write(&wrong, text).expect("a file");
+        let refused = new(&["acme", "--client-secret-file", wrong.to_str().expect("a path of text")]).await;
+        refused.fails(1, problem);
+        assert!(!refused.errors.contains("canary"), "{}", refused.errors);
+    }
     let (callback, secret) = (tokenbus_.callback(), secret.to_str().expect("a path of text"));
     let given = ["--client-id", "client", "--client-secret-file", secret, "--redirect-url", &callback];
     let stored = new(&[&["acme"], given.as_slice()].concat()).await;
@@ -115,4 +123,17 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     std::fs::write(&file, text.replace("auth_url", "aut_url")).expect("a file");
     providers(&nats, &folder, &["check", path]).await.fails(1, "unknown field: aut_url");
     providers(&nats, &folder, &["check", "/nothing.toml"]).await.fails(1, "cannot read /nothing.toml");
+    providers(&nats, &folder, &["check", "/dev/zero"]).await.fails(1, "must be named `<id>.toml`");
+    for name in ["a.b.toml", "acme.txt", "oauth-x.toml", "-x.toml", "acme"] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        let path = path.to_str().expect("a path of text");
+        providers(&nats, &folder, &["check", path]).await.fails(1, "must be named `<id>.toml`");
+    }
+    let endless = folder.path().join("endless.toml");
+    std::os::unix::fs::symlink("/dev/zero", &endless).expect("a link");
+    let endless = endless.to_str().expect("a path of text");
+    providers(&nats, &folder, &["check", endless]).await.fails(1, "no regular file");
+    std::fs::write(&file, format!("unconfirmed = [\"pkec\"]\n{text}")).expect("a file");
+    providers(&nats, &folder, &["check", path]).await.fails(1, "unconfirmed lists pkec");
 }

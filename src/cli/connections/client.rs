@@ -32,6 +32,11 @@ impl Calls {
             Err(error @ CallError::NoWorker) => {
                 bail!("{error}: start a worker, and connect as a NATS user of account {} or as `admin`", self.account)
             }
+            Err(error @ CallError::Refused { status: 400, .. }) if call == NodeCall::Login => {
+                bail!(
+                    "{error} (`--var NAME=VALUE` sets a variable, `--param NAME=VALUE` one of `login_params`, `--scopes` the scopes)"
+                )
+            }
             Err(error) => bail!("{}", reason::explain(&error.to_string())),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -10,7 +10,8 @@ use super::client::Calls;
 use super::events::{self, Events};
 use super::show::Printer;
 use super::{Which, reason};
-use crate::cli::print::print_line;
+use crate::cli::input::pairs;
+use crate::cli::print::{note, print_line};
 use crate::event::EventKind;
 use crate::subject::NodeCall;
 
@@ -21,6 +22,12 @@ pub(super) struct Options {
     /// Comma-separated scopes, a subset of the config's; default: all of them.
     #[arg(long)]
     scopes: Option<String>,
+    /// Value of a variable of the config, as `<name>=<value>`; repeat for several.
+    #[arg(long, value_name = "NAME=VALUE")]
+    var: Vec<String>,
+    /// Parameter of the authorization request that the config's `login_params` list, as `<name>=<value>`; repeat for several.
+    #[arg(long, value_name = "NAME=VALUE")]
+    param: Vec<String>,
     /// Seconds to wait for the login.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     timeout: u64,
@@ -30,12 +37,18 @@ pub(super) struct Options {
 }
 
 pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::Result<()> {
-    let Options { which, scopes, timeout, no_wait } = options;
+    let Options { which, scopes, var, param, timeout, no_wait } = options;
+    let (variables, params) = (pairs(&var).context("--var")?, pairs(&param).context("--param")?);
     let Which { integration, connection: name } = which.clone();
     let (sender, mut events) = events::channel();
     let following = Events::open(calls).await?.forward(calls, sender);
     let mut question = which.question();
     question.extend(scopes.map(|scopes| ("scopes".to_owned(), json!(scopes))));
+    for (field, pairs) in [("variables", variables), ("params", params)] {
+        if !pairs.is_empty() {
+            question.insert(field.to_owned(), json!(pairs));
+        }
+    }
     let answer = calls.call(NodeCall::Login, question).await?;
     let url = answer.get("oauth_url").and_then(Value::as_str).unwrap_or_default();
     if json {
@@ -47,7 +60,7 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
         return Ok(());
     }
     if !json {
-        eprintln!("Open this URL in a browser. Waiting for the login …");
+        note("Open this URL in a browser. Waiting for the login …");
     }
     let is_ours = |event: &Value| {
         let is = |field: &str, expected: &str| event.get(field).and_then(Value::as_str) == Some(expected);

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::client::Calls;
 use super::events::{self, Events};
 use super::show;
-use crate::cli::print::{self, print_line};
+use crate::cli::print::{self, note, print_line};
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
 use crate::subject::Integration;
@@ -51,7 +51,7 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
     view.replace_all(calls.list(integration).await?)?;
     let is_drawn = !json && std::io::stdout().is_terminal();
     if !is_drawn {
-        eprintln!("watching {1} connections of {0}", calls.account, view.0.len());
+        note(&format!("watching {1} connections of {0}", calls.account, view.0.len()));
     }
     let (mut redraw, mut known) = (tokio::time::interval(REDRAW), calls.nats.connection_count());
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::print::print_line;
+use crate::cli::print::{note, print_line};
 use crate::config::Config;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
@@ -40,7 +40,7 @@ pub(super) async fn run(config: &Config, json: bool) -> anyhow::Result<()> {
             let text = format!("waiting for {what}");
             // A hidden bar shows nothing, so the reason is printed once.
             if bar.is_hidden() && bar.message() != text {
-                eprintln!("{text}");
+                note(&text);
             }
             if bar.message() != text {
                 bar.reset();

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use crate::cli::input::pairs;
 use crate::cli::print::print_line;
 use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
@@ -44,20 +45,12 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
     if config.scopes.is_empty() {
         config.scopes = profile.about.common_scopes.keys().take(2).cloned().collect::<Vec<_>>().join(",");
     }
-    let examples = examples(&config, &variables(vars)?)?;
+    let examples = examples(&config, &pairs(vars).context("--var")?)?;
     if json {
         return examples.iter().try_for_each(|example| print_line(&example.json().to_string()));
     }
     print_line(&format!("{} is valid. With it an example app sends:", file.display()))?;
     examples.iter().try_for_each(|example| print_line(&format!("\n{}", example.text())))
-}
-
-fn variables(vars: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
-    let parse = |var: &String| match var.split_once('=') {
-        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-        None => bail!("`{var}` must be `<name>=<value>`"),
-    };
-    vars.iter().map(parse).collect()
 }
 
 /// Builds the requests in the order of a connection's life.
