@@ -152,7 +152,7 @@ impl RefreshFailure {
         Self { count: 0, until, status, reason, since, unclear: 0, refused_at, next_try, token_expired: false }
     }
 
-    /// Drops what an answer of the provider could end the grant by.
+    /// Drops the history by which the provider's next answer could end the grant.
     #[must_use]
     pub(crate) fn without_history(self) -> Self {
         Self { since: None, unclear: 0, refused_at: None, ..self }

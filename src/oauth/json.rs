@@ -7,8 +7,8 @@ const REPLACEMENT: &str = "\\ufffd";
 /// Bytes of an escaped UTF-16 unit: `\uXXXX`.
 const ESCAPE_BYTES: usize = 6;
 
-/// Parses JSON. Two kinds of values that `serde_json` refuses cost only themselves, because with a rotating provider a refused
-/// answer costs the grant: half of a surrogate pair, as in a text that was cut inside an emoji, and a number that no float can
+/// Parses JSON. Repairs two kinds of values that `serde_json` refuses, because an answer of a rotating provider that cannot be
+/// read costs the grant: half of a surrogate pair, as in a text that was cut inside an emoji, and a number that no float can
 /// hold, which becomes null.
 pub(super) fn parse(text: &str) -> Option<Value> {
     serde_json::from_str(text).or_else(|_refused| serde_json::from_str(&repaired(text))).ok()

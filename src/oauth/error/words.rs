@@ -21,8 +21,8 @@ static COMPILED_IN: LazyLock<Vec<ErrorRule>> = LazyLock::new(|| {
 });
 
 impl ErrorCode {
-    /// Returns the code of the first rule that applies to the response. Of 429 and 5xx, which may pass, only rules that name
-    /// the status are asked.
+    /// Returns the code of the first rule that applies to the response. To 429 and 5xx, which are often temporary, only rules
+    /// with a `status` apply.
     pub(crate) fn by_rules<T>(config: &IntegrationOauthConfig<T>, refusal: &Refusal<'_>) -> Option<Self> {
         let is_temporary = refusal.status == 429 || refusal.status >= 500;
         first(config, |rule| (rule.status.is_some() || !is_temporary) && rule.applies(refusal))

@@ -179,7 +179,7 @@ impl<'a> Response<'a> {
     }
 }
 
-/// Returns the error of a status that counts more than the body.
+/// Returns the error of a status that takes precedence over the body.
 fn temporary_error(status: u16) -> Option<TokenError> {
     match status {
         429 => Some(TokenError::RateLimited),
@@ -229,7 +229,7 @@ pub(crate) fn plain_values(answer: &Value, paths: &[String]) -> Map<String, Valu
 }
 
 impl TokenSet {
-    /// Adds what only the answer before had. The access token and its lifetime are of this answer.
+    /// Adds the fields that only the first answer had. The access token and its lifetime are those of this answer.
     #[must_use]
     pub(crate) fn after(self, first: Self) -> Self {
         let mut metadata = first.metadata;

@@ -36,8 +36,8 @@ impl<'a, T> Fields<'a, T> {
         fields
     }
 
-    /// Returns the values of a field, in the object at `token_response_path` first. Of two grants, paths of the config lead
-    /// everywhere, and RFC names only into that object.
+    /// Returns the values of a field, in the object at `token_response_path` first. If the response has two
+    /// grants, the config's own paths lead everywhere, but the names of the RFC only into that object.
     fn values(&self, field: &'a str) -> impl Iterator<Item = &'a Value> {
         let (own, config) = ([field], self.config);
         let named = config.answer_paths(field);
