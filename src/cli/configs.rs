@@ -43,7 +43,7 @@ enum Command {
     },
     /// Create or replace a config from a provider's profile. Asks for what the flags leave out.
     New(Box<new::Options>),
-    /// Show an integration's config, without secrets.
+    /// Show an integration's config; with a key that may change configs all settings in use. Secrets are shown as `set`.
     Get { integration: Integration },
     /// List all integrations' configs, without secrets.
     List,
@@ -105,8 +105,16 @@ async fn execute(
             print::print_success(&said, json)
         }
         Command::Get { integration } => {
-            let config = call(backend, context, Call::Config, &json!({ "integration_id": integration })).await?;
-            print_configs(&[config], json)
+            let question = json!({ "integration_id": integration, "settings": true });
+            let config = call(backend, context, Call::Config, &question).await?;
+            match config.get("settings") {
+                Some(settings) if !json => print_line(&print::fields(settings)),
+                Some(_) => print_configs(&[config], json),
+                None => {
+                    print::note("A key that may change configs also shows URLs and settings.");
+                    print_configs(&[config], json)
+                }
+            }
         }
         Command::List => print_configs(&list(backend, context).await?, json),
     }

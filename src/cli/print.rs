@@ -51,6 +51,27 @@ pub(super) fn render(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
+/// Renders the fields of an object, with a line for each entry of an object or a list in it.
+pub(super) fn fields(object: &Value) -> String {
+    let mut table = table();
+    for (field, value) in object.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(entries) => {
+                for (name, value) in entries {
+                    table.add_row([format!("{field}: {name}"), plain(value)]);
+                }
+            }
+            Value::Array(values) => {
+                table.add_row([field.clone(), values.iter().map(plain).collect::<Vec<_>>().join("\n")]);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                table.add_row([field.clone(), plain(value)]);
+            }
+        }
+    }
+    render(&table)
+}
+
 /// Renders a JSON value for people: strings without quotes.
 pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)

@@ -84,21 +84,5 @@ fn show(profile: &Profile, json: bool) -> anyhow::Result<()> {
     if json {
         return print_line(&profile.to_string());
     }
-    let mut table = print::table();
-    for (field, value) in profile.as_object().into_iter().flatten() {
-        match value {
-            Value::Object(entries) => {
-                for (name, value) in entries {
-                    table.add_row([format!("{field}: {name}"), plain(value)]);
-                }
-            }
-            Value::Array(values) => {
-                table.add_row([field.clone(), values.iter().map(plain).collect::<Vec<_>>().join("\n")]);
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-                table.add_row([field.clone(), plain(value)]);
-            }
-        }
-    }
-    print_line(&render(&table))
+    print_line(&print::fields(&profile))
 }

@@ -5,8 +5,11 @@ use std::convert::Infallible;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::IntegrationOauthConfig;
+use super::{ApiRequest, IntegrationOauthConfig};
 use crate::secret::{self, Secret};
+
+/// Shown in place of a secret.
+const SET: &str = "set";
 
 /// Serializes a secret in clear.
 #[derive(Serialize)]
@@ -39,6 +42,28 @@ impl IntegrationOauthConfig {
         fields.retain(|name, _| !secrets.contains(name) && !is_request(name));
         Ok(fields)
     }
+}
+
+impl IntegrationOauthConfig {
+    /// Returns the JSON of the config for admins. Each secret, and each text of an API request that may hold one, is [`SET`].
+    ///
+    /// # Errors
+    /// If a field has no JSON form. No field is such.
+    pub(crate) fn shown(&self) -> serde_json::Result<Map<String, Value>> {
+        let hidden = |secret: Secret| if secret.is_empty() { "" } else { SET };
+        let Ok(mut config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(hidden(secret)));
+        let identity = config.identity.as_mut().and_then(|rule| rule.request.as_mut());
+        let metadata = config.metadata_request.as_mut().map(|rule| &mut rule.request);
+        config.upgrade.as_deref_mut().into_iter().chain(identity).chain(metadata).for_each(hide);
+        let Value::Object(fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
+        Ok(fields)
+    }
+}
+
+fn hide(request: &mut ApiRequest) {
+    let ApiRequest { url: _, method: _, headers, params, body, token_param: _ } = request;
+    headers.values_mut().chain(params.values_mut()).for_each(|value| SET.clone_into(value));
+    body.iter_mut().flat_map(Map::values_mut).for_each(|value| *value = SET.into());
 }
 
 impl<T> IntegrationOauthConfig<T> {

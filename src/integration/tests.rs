@@ -1,6 +1,7 @@
 mod answer;
 mod api_requests;
 mod requests;
+mod secrets;
 mod variables;
 
 use super::*;

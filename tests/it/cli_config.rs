@@ -31,6 +31,12 @@ async fn configs_are_put_shown_and_deleted_from_the_command_line() {
     let get = config(bus, &bus.key, &["get", "odd", "--json"]).await;
     assert!(!get.out.contains("canary"), "{}", get.out);
     assert_eq!((&get.json()[0]["name"], &get.json()[0]["scopes"]), (&json!("Odd"), &json!("read,write")));
+    assert_eq!(get.json()[0].get("settings"), None, "only admins see URLs");
+    let get = config(bus, &bus.admin_key, &["get", "odd"]).await.out;
+    assert!(!get.contains("canary"), "{get}");
+    for (field, value) in [("token_url", world.provider.url.as_str()), ("client_secret", "set"), ("pkce", "S256")] {
+        assert!(get.lines().any(|line| line.trim_start().starts_with(field) && line.contains(value)), "{field}: {get}");
+    }
     let list = config(bus, &bus.key, &["list"]).await;
     let lines: Vec<Vec<&str>> = list.out.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines, [["INTEGRATION", "NAME", "SCOPES"], ["odd", "Odd", "read,write"]]);

@@ -57,6 +57,19 @@ async fn a_config_is_put_read_listed_replaced_and_deleted() {
     let list = get(tokenbus, &tokenbus.key, "oauth-config").await;
     assert_eq!((list.status, list.json()), (200, json!({ "results": [basic], "results_total": 1 })));
 
+    for path in ["odd/oauth-config?settings=true", "oauth-config/odd?settings=true"] {
+        assert_eq!(get(tokenbus, &tokenbus.key, path).await.json(), basic, "only an admin sees URLs");
+        let shown = get(tokenbus, &tokenbus.admin_key, path).await;
+        assert!(!shown.text.contains("canary"), "{}", shown.text);
+        let settings = &shown.json()["settings"];
+        let of_config = world.config();
+        for field in ["auth_url", "token_url", "redirect_url", "client_id", "scopes"] {
+            assert_eq!(settings[field], of_config[field], "{field}");
+        }
+        assert_eq!((&settings["client_secret"], &settings["token_method"]), (&json!("set"), &json!("POST")));
+    }
+    assert_eq!(get(tokenbus, &tokenbus.admin_key, "odd/oauth-config?settings=false").await.json(), basic);
+    get(tokenbus, &tokenbus.key, "odd/oauth-config?settings=1").await.assert_error(400, "settings must be");
     let replaced = put(&world, INTEGRATION, &with(&world, "name", json!("Odder"))).await;
     assert_eq!((replaced.status, replaced.text.as_str()), (200, SUCCESS));
     assert_eq!(get(tokenbus, &tokenbus.key, "odd/oauth-config").await.json()["name"], "Odder");

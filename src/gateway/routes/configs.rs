@@ -21,10 +21,11 @@ pub(in crate::gateway) async fn list(backend: &Backend, mut request: ParsedReque
     forward(backend, Call::Configs, &request.context, body).await
 }
 
-pub(in crate::gateway) async fn get(backend: &Backend, request: ParsedRequest) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn get(backend: &Backend, mut request: ParsedRequest) -> Result<Reply, HttpError> {
     let integration = request.names.integration()?;
+    let mut body = Map::from_iter([("integration_id".to_owned(), integration.as_str().into())]);
+    request.query.move_flag_to("settings", &mut body)?;
     request.query.expect_empty()?;
-    let body = Map::from_iter([("integration_id".to_owned(), integration.as_str().into())]);
     forward(backend, Call::Config, &request.context, body).await
 }
 

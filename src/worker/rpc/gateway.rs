@@ -123,10 +123,7 @@ async fn dispatch(
         Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
         Call::Whoami => Ok(whoami(context, &admitted.await?.caller)),
-        Call::Config => {
-            let _admitted = admitted.await?;
-            config(context, &parse::<ConfigQuestion>(body)?).await
-        }
+        Call::Config => config(context, &admitted.await?.caller, &parse::<ConfigQuestion>(body)?).await,
         Call::Configs => {
             let _admitted = admitted.await?;
             list::configs(context, parse(body)?).await
@@ -224,9 +221,20 @@ async fn state(context: &Context, question: StateQuestion) -> Result<Value, Call
 #[serde(deny_unknown_fields)]
 struct ConfigQuestion {
     integration_id: Integration,
+    /// True to see all settings, if the caller may change them.
+    #[serde(default)]
+    settings: bool,
 }
 
-async fn config(context: &Context, question: &ConfigQuestion) -> Result<Value, CallError> {
+async fn config(context: &Context, caller: &VerifiedCaller, question: &ConfigQuestion) -> Result<Value, CallError> {
     let config = context.store.config(&question.integration_id).await?.ok_or_else(no_config)?;
-    Ok(json!(config.basic()))
+    let mut shown = json!(config.basic());
+    if question.settings
+        && caller.may_change_configs(&context.config.auth.admin_accounts)
+        && let Some(fields) = shown.as_object_mut()
+    {
+        let settings = config.shown().map_err(StoreError::unreadable("a config to be shown"))?;
+        fields.insert("settings".to_owned(), settings.into());
+    }
+    Ok(shown)
 }
