@@ -5,7 +5,7 @@ mod check;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::print::{self, note, plain, print_line, render};
 use crate::config::Config;
