@@ -50,7 +50,7 @@ impl WaitingRevocation {
     /// Drops a token that is too large for a tombstone. Only access tokens can be: revoking the refresh token ends the grant,
     /// and an access token ends by itself.
     #[must_use]
-    pub(crate) fn kept(self) -> Self {
+    pub(crate) fn without_large(self) -> Self {
         // As JSON, in which a quotation mark takes two bytes.
         let fits = |token: &Secret| {
             serde_json::to_string(token.expose()).is_ok_and(|json| json.len() <= MAX_KEPT_TOKEN_BYTES + QUOTES)
@@ -87,7 +87,7 @@ mod tests {
     fn tokens_that_fit_into_a_tombstone_are_kept() {
         #[track_caller]
         fn check(refresh: usize, access: usize, expected: (bool, bool)) {
-            let kept = waiting(refresh, access).kept();
+            let kept = waiting(refresh, access).without_large();
             assert_eq!((kept.refresh_token.is_some(), kept.access_token.is_some()), expected);
             assert_eq!(kept.has_token(), expected.0 || expected.1);
         }
@@ -97,7 +97,7 @@ mod tests {
         check(0, MAX_KEPT_TOKEN_BYTES + 1, (false, false));
         let mut quotes = waiting(0, 10);
         quotes.refresh_token = Some(Secret::new("\"".repeat(MAX_KEPT_TOKEN_BYTES / 2 + 1)));
-        assert_eq!(quotes.kept().refresh_token, None, "as JSON it is larger");
+        assert_eq!(quotes.without_large().refresh_token, None, "as JSON it is larger");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) async fn revoke(
         outcome = outcome.as_str(),
         "the connection was deleted meanwhile; asked the provider to revoke the new tokens"
     );
-    let tokens = tokens.kept();
+    let tokens = tokens.without_large();
     if !outcome.allows_retry() || !tokens.has_token() {
         return Ok(());
     }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use tracing::{info, warn};
 
 use self::credential::{CheckedCredential, check_credential};
-use self::owner::Owned;
+use self::owner::NewTokens;
 use self::refusal::Refusal;
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
@@ -271,8 +271,8 @@ impl Exchange<'_> {
         Err(refusal.suspect(self.context, config, Suspect::of_answer(&error)).await)
     }
 
-    fn issued(&self, owned: Owned, code: CodeToSend) -> StoredConnection {
-        let Owned { mut tokens, facts_missing, upgrade_failed } = owned;
+    fn issued(&self, received: NewTokens, code: CodeToSend) -> StoredConnection {
+        let NewTokens { mut tokens, facts_missing, upgrade_failed } = received;
         // A refresh token is sealed into a header of the record, which has a limit.
         let is_short = tokens.access_token.expose().len() <= token::MAX_REFRESH_TOKEN_BYTES;
         let upgrade_missing = upgrade_failed && is_short && tokens.refresh_token.is_none();

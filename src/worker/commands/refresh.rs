@@ -195,7 +195,7 @@ impl Refresh<'_> {
         };
         fail_point!("refresh_1_permit_taken");
         // Before the refresh token is sent, so that nothing delays the record of the new tokens.
-        let stored = self.job.provider_calls(self.context).with_missing_facts(&config, stored).await;
+        let stored = self.job.provider_calls(self.context).add_missing_facts(&config, stored).await;
         self.job.lease.check()?;
         if !self.context.limits.unsent.claim(&self.job.id, self.job.delivered) {
             return Err(StoreError::DeliveryLost);

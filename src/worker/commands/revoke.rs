@@ -64,7 +64,7 @@ pub(in crate::worker) async fn run(
                 if deletion.even_if_shared {
                     tokens.marks.clear();
                 }
-                let waiting = tokens.clone().kept();
+                let waiting = tokens.clone().without_large();
                 let waiting = Some(&waiting).filter(|waiting| waiting.has_token() && !deletion.keep_grant);
                 let first = if deletion.keep_grant { RevocationOutcome::NotWanted } else { RevocationOutcome::Unknown };
                 let event = Some(event_of(deletion, first.as_str()));
@@ -147,7 +147,7 @@ impl Revocation<'_> {
         outcome: RevocationOutcome,
         tokens: Option<WaitingRevocation>,
     ) -> (RevocationOutcome, Option<WaitingRevocation>) {
-        let Some(waiting) = tokens.map(WaitingRevocation::kept).filter(WaitingRevocation::has_token) else {
+        let Some(waiting) = tokens.map(WaitingRevocation::without_large).filter(WaitingRevocation::has_token) else {
             return (outcome, None);
         };
         let reason = outcome.as_str();

@@ -85,8 +85,8 @@ impl ProviderCalls<'_> {
         facts
     }
 
-    /// Asks again for what an earlier request did not return. Adds it to the connection.
-    pub(in crate::worker) async fn with_missing_facts(
+    /// Sends the requests again if one of them failed, and adds their facts to the connection.
+    pub(in crate::worker) async fn add_missing_facts(
         &self,
         config: &IntegrationOauthConfig,
         mut stored: StoredConnection,

@@ -26,7 +26,7 @@ const IDENTITY: &str = "identity";
 impl Exchange<'_> {
     /// Adds to new tokens what the provider's API says about them, and reports what is missing. Never fails: the code is spent,
     /// so an error would cost the tokens.
-    pub(super) async fn add_facts(&self, code: &CodeToSend, state: &Secret, tokens: TokenSet) -> Owned {
+    pub(super) async fn add_facts(&self, code: &CodeToSend, state: &Secret, tokens: TokenSet) -> NewTokens {
         let CodeToSend { config, issued_at, .. } = code;
         let (mut tokens, upgrade_failed) = self.upgrade(code, tokens).await;
         let calls = self.job.provider_calls(self.context);
@@ -48,7 +48,7 @@ impl Exchange<'_> {
         if let Some(Missing { field, answer }) = missing.first() {
             self.report(EventKind::FactsMissing, field, answer.as_ref()).await;
         }
-        Owned { tokens, facts_missing, upgrade_failed }
+        NewTokens { tokens, facts_missing, upgrade_failed }
     }
 
     /// Exchanges the new access token for a long-lived one, if the config has `upgrade`. Also returns true if that failed.
@@ -117,7 +117,7 @@ fn access<'a>(
 }
 
 /// New tokens, after the requests for identity and metadata.
-pub(super) struct Owned {
+pub(super) struct NewTokens {
     pub(super) tokens: TokenSet,
     pub(super) facts_missing: bool,
     pub(super) upgrade_failed: bool,
