@@ -287,6 +287,7 @@ fn limits(settings: &Http) -> Limits {
     Limits {
         connections: settings.max_connections,
         connections_per_address: settings.max_connections_per_address,
+        idle_timeout: settings.idle_timeout,
         // A command may take the whole deadline, and its answer needs time to arrive.
         request_timeout: settings.deadline + Duration::from_secs(5),
         drain: settings.drain,

@@ -134,6 +134,9 @@ pub struct Http {
     pub max_connections: usize,
     /// Most open connections from one address.
     pub max_connections_per_address: usize,
+    /// Longest time for a connection without a running request.
+    #[serde(deserialize_with = "form::duration")]
+    pub idle_timeout: Duration,
     /// Longest time that a caller waits for the reply to a command.
     #[serde(deserialize_with = "form::duration")]
     pub deadline: Duration,

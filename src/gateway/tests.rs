@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 
 mod cut;
+mod kept;
+
 mod properties;
 
 const CALLBACK: &str = "/hub/integrations/oauth-callback?state=s&code=c";

@@ -13,9 +13,11 @@ pub(crate) struct Limits {
     pub connections: usize,
     /// Open connections of one client network. More are closed at once. Trusted proxies have no limit; 0 sets none.
     pub connections_per_address: usize,
-    /// Longest time for the head of the first request to arrive, TLS handshake included, and for each further head.
+    /// Longest time for the head of the first request to arrive, TLS handshake included, and for each further head from its
+    /// first byte.
     pub header_timeout: Duration,
-    /// Longest time for a connection without a running request.
+    /// Longest time for a connection without a running request. While no further connection can be accepted, it is
+    /// [`Limits::header_timeout`].
     pub idle_timeout: Duration,
     /// Longest time for a body to arrive, from the beginning of the request.
     pub body_timeout: Duration,
@@ -45,7 +47,7 @@ impl Default for Limits {
             connections: 1024,
             connections_per_address: 256,
             header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_mins(1),
+            idle_timeout: Duration::from_secs(620),
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             headers: 16 * 1024,

@@ -17,12 +17,13 @@ use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::activity::Activity;
+use self::activity::{Activity, Silence};
 use self::line_ends::{BareLineFeed, Heads, Inspected};
 use self::protocols::builder;
 use crate::gateway::listener::limits::Limits;
@@ -54,6 +55,8 @@ struct Listener {
     rates: RateLimits,
     tls: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
+    /// True while no further connection can be accepted.
+    pressure: watch::Sender<bool>,
 }
 
 /// Serves until shutdown, with TLS if there is a certificate. Then waits for running requests, at most for
@@ -68,9 +71,16 @@ pub(crate) async fn run(
     let (permits, drain) = (Arc::new(Semaphore::new(limits.connections)), limits.drain);
     let rates = RateLimits::new(limits.address_rate, limits.credential_rate);
     let peers = Peers::new(limits.connections_per_address, limits.trusted_proxies.clone());
-    let shared = Arc::new(Listener { gateway, limits, rates, tls, shutdown: shutdown.clone() });
+    let shared = Arc::new(Listener {
+        gateway,
+        limits,
+        rates,
+        tls,
+        shutdown: shutdown.clone(),
+        pressure: watch::Sender::new(false),
+    });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
-    while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shutdown).await {
+    while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shared).await {
         let Some(network_permit) = peers.take(peer) else {
             tracing::debug!(%peer, "connection closed: its network has too many");
             continue;
@@ -99,9 +109,11 @@ struct Accepted {
 }
 
 /// Waits for a permit, then for a connection. Returns `None` once shutdown began.
-async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &CancellationToken) -> Option<Accepted> {
+async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shared: &Listener) -> Option<Accepted> {
     let next = async {
+        shared.pressure.send_replace(permits.available_permits() == 0);
         let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+        shared.pressure.send_replace(false);
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => return Some(Accepted { stream, peer: peer.ip(), permit }),
@@ -112,7 +124,7 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shutdown: &Can
             }
         }
     };
-    shutdown.run_until_cancelled(next).await.flatten()
+    shared.shutdown.run_until_cancelled(next).await.flatten()
 }
 
 impl Listener {
@@ -122,40 +134,41 @@ impl Listener {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let activity = Arc::new(Activity::new());
-        let Some(tls) = &self.tls else { return self.serve(stream, peer, activity).await };
+        let began = Instant::now();
+        let Some(tls) = &self.tls else { return self.serve(stream, peer, began).await };
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         let made = tokio::select! {
             made = tokio::time::timeout(self.limits.header_timeout, handshake) => made,
             () = self.shutdown.cancelled() => return,
         };
         match made {
-            Ok(Ok(stream)) => self.serve(stream, peer, activity).await,
+            Ok(Ok(stream)) => self.serve(stream, peer, began).await,
             Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
             Err(_elapsed) => tracing::debug!("TLS handshake took too long"),
         }
     }
 
-    /// Serves one connection. In addition to hyper's own limits, closes it after too long a time without a running request:
-    /// a slow first byte, half an HTTP/2 preface or pings do not keep it open.
-    async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, activity: Arc<Activity>)
+    /// Serves one connection that began at that time. In addition to hyper's own limits, closes it after too long a time
+    /// without a running request: a slow first byte, a slow head, half an HTTP/2 preface or pings do not keep it open.
+    async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, began: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let activity = Arc::new(Activity::new());
         let (watched, shared) = (Arc::clone(&activity), Arc::clone(self));
         let builder = builder(&self.limits);
         let heads = Arc::new(Heads::new());
-        let stream = Inspected::new(stream, Arc::clone(&heads));
+        let stream = Inspected::new(stream, Arc::clone(&heads), Arc::clone(&activity));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity));
             let is_http1 = request.version() < Version::HTTP_2;
+            let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity, request.version()));
             let is_bad = is_http1 && heads.is_next_bad();
             if is_bad {
                 request.extensions_mut().insert(BareLineFeed);
             }
             let is_last = is_bad || is_http1 && !request.body().is_end_stream();
             async move {
-                let Listener { gateway, limits, rates, tls, shutdown: _ } = &*shared;
+                let Listener { gateway, limits, rates, tls, shutdown: _, pressure: _ } = &*shared;
                 let mut reply = gateway.answer(request, peer, limits, rates).await;
                 if tls.is_some() {
                     reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);
@@ -171,12 +184,14 @@ impl Listener {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.shutdown.cancelled() => {}
-            () = watched.idle(&self.limits) => {}
+            silence = watched.silent(began, &self.limits, &self.pressure) => if silence == Silence::SlowHead {
+                return tracing::debug!("connection closed: a request's head took too long");
+            },
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection => log_end(ended.err()),
-            () = watched.idle(&self.limits) => {}
+            () = watched.idle_for(self.limits.header_timeout) => {}
         }
     }
 }

@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::activity::Activity;
+
 /// Marks a request whose head has a line that ends with a bare line feed.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::gateway) struct BareLineFeed;
@@ -42,11 +44,12 @@ pub(super) struct Inspected<S> {
     stream: S,
     lines: Lines,
     heads: Arc<Heads>,
+    activity: Arc<Activity>,
 }
 
 impl<S> Inspected<S> {
-    pub(super) fn new(stream: S, heads: Arc<Heads>) -> Self {
-        Self { stream, lines: Lines::default(), heads }
+    pub(super) fn new(stream: S, heads: Arc<Heads>, activity: Arc<Activity>) -> Self {
+        Self { stream, lines: Lines::default(), heads, activity }
     }
 }
 
@@ -63,6 +66,10 @@ struct Lines {
 }
 
 impl Lines {
+    fn is_in_head(&self) -> bool {
+        self.has_begun || self.length > 0
+    }
+
     /// Moves over the bytes. Returns the number of the first head in them that has a bare line feed.
     fn pass(&mut self, bytes: &[u8]) -> Option<u64> {
         let mut bad = None;
@@ -95,6 +102,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Inspected<S> {
         if let Some(head) = bad {
             self.heads.first_bad.fetch_min(head, Ordering::Relaxed);
         }
+        self.activity.set_is_in_head(self.lines.is_in_head());
         read
     }
 }

@@ -35,7 +35,8 @@ pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        // hyper's limit also counts between requests; `Activity` has the limit from a head's first byte.
+        .header_read_timeout(None)
         .max_buf_size(head_bytes.max(MIN_HEAD_BUFFER_BYTES))
         .half_close(false)
         .keep_alive(true);
