@@ -7,6 +7,7 @@ mod connections;
 mod dead;
 mod doctor;
 mod events;
+mod health;
 mod input;
 mod keys;
 mod pages;
@@ -66,6 +67,8 @@ enum Command {
     Events(events::Command),
     /// Sign an HTTP request as a NATS user, and print its headers for curl.
     Sign(sign::Options),
+    /// Ask the process on this machine whether it is alive or ready, and exit with 0 or 1; for probes of containers.
+    Health(health::Options),
     /// Check settings, permissions, streams and keys, and print how to fix what is wrong.
     Doctor(doctor::Options),
     /// Print the gateway's OpenAPI document.
@@ -113,6 +116,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Events(command) => events::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
         Command::Doctor(options) => doctor::run(&config, options).await,
+        Command::Health(options) => health::run(&config, options).await,
         Command::Openapi => print_line(crate::gateway::OPENAPI),
         Command::Demo(options) => demo::run(options).await,
     }

@@ -2,6 +2,7 @@
 //! module reads the environment.
 
 mod describe;
+mod environment;
 mod form;
 mod max_bytes;
 mod plaintext;
@@ -11,7 +12,7 @@ mod section;
 use std::path::Path;
 
 use figment::Figment;
-use figment::providers::{Env, Format as _, Toml};
+use figment::providers::{Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
@@ -26,16 +27,27 @@ pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 /// Reads and validates the settings.
 ///
 /// # Errors
-/// Fails if the file cannot be read, a setting is unknown or a value is not valid. The error names file and setting.
+/// Fails if the file cannot be read, a setting is unknown or a value is not valid. The error names file and setting, and never
+/// a value.
 pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
+    // A variable that is not UTF-8 is no setting's name, and a value that is not cannot be one.
+    let variables = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.into_string().unwrap_or_else(|value| value.to_string_lossy().into_owned())))
+    });
+    parse_settings(file, variables)
+}
+
+fn parse_settings(
+    file: Option<&Path>,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Config, SettingsError> {
     let mut figment = Figment::from(Toml::string(DEFAULT));
     if let Some(file) = file {
+        describe::check_syntax(file)?;
         figment = figment.merge(Toml::file_exact(file));
     }
-    // Variables without a section, such as `TOKENBUS_CACHE`, are not settings.
-    describe::check_names(&Env::prefixed(describe::PREFIX))?;
-    let environment = Env::prefixed(describe::PREFIX).filter(|name| name.as_str().contains("__")).split("__");
-    Ok(figment.merge(environment).extract()?)
+    Ok(environment::merge(figment, variables)?.extract()?)
 }
 
 /// Reads an environment variable that is not a setting, such as `NO_COLOR`.
@@ -105,15 +117,15 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(expected) && !error.contains("canary"), "{error}");
         }
-        check("http.listen = \"localhost\"", "`localhost` is not an address with a port, such as `127.0.0.1:8080`");
-        check("http.metrics_listen = \"9090\"", "`9090` is not an address with a port");
+        check("http.listen = \"canary\"", "must be an address with a port, such as `127.0.0.1:8080`");
+        check("http.metrics_listen = \"9090\"", "must be an address with a port");
         for setting in ["http.max_connections", "worker.concurrency", "refresh.concurrency", "refresh.rate"] {
             check(&format!("{setting} = 0"), "must be at least 1");
         }
         check("refresh.min_valid = 0", "must not be zero");
-        check("refresh.min_valid = \"soon\"", "`soon` is not a duration");
-        check("http.trusted_proxies = [\"10.0.0.0/33\"]", "`10.0.0.0/33` is neither an address nor a network");
-        check("http.trusted_proxies = [\"proxy.example\"]", "`proxy.example` is neither an address nor a network");
+        check("refresh.min_valid = \"soon\"", "must be a duration");
+        check("http.trusted_proxies = [\"10.0.0.0/33\"]", "must be addresses or networks");
+        check("http.trusted_proxies = [\"proxy.example\"]", "must be addresses or networks");
         check("http.address_rate = -1", "http.address_rate");
         check("oauth.proxy = \"proxy:3128\"", "must be a URL such as `http://proxy.corp.example:3128`");
         check("oauth.proxy = \"socks5://u:canary@proxy:3128\"", "must be a URL such as");

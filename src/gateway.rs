@@ -104,6 +104,7 @@ impl Gateway {
         let body_deadline = began + limits.body_timeout;
         let arrival =
             Arrival { limits, rates, client, request_id: &request_id, traceparent: &traceparent, body_deadline };
+        let asked_by = head.method.clone();
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
         let routed = check_head(&head).and_then(|()| self.route(&head, peer, limits, &mut label));
         let mut reply = match routed {
@@ -111,6 +112,9 @@ impl Gateway {
             Err(error) => rates.admit_address(client).err().unwrap_or(error).reply(false).json(),
         };
         request::drain_body(&mut body, MAX_DRAINED_BYTES, body_deadline).await;
+        if asked_by == Method::HEAD {
+            reply::drop_body(&mut reply);
+        }
         reply::add_common_headers(&mut reply, &request_id);
         let status = reply.status().as_u16();
         let Label { route, method } = label;
@@ -210,9 +214,9 @@ impl Gateway {
             Operation::ListKeys => api_keys::list(backend, request).await,
             Operation::CreateKey => api_keys::create(backend, request, body.await?).await,
             Operation::RevokeKey => api_keys::revoke(backend, request).await,
-            Operation::Health => health::alive(&request),
-            Operation::Ready => health::ready(backend, &request).await,
-            Operation::Metrics => health::metrics(&self.metrics, &request),
+            Operation::Health => Ok(health::alive()),
+            Operation::Ready => health::ready(backend).await,
+            Operation::Metrics => health::metrics(&self.metrics),
             Operation::OpenApi => openapi::document(&request),
         }
     }
@@ -267,7 +271,9 @@ fn admit(
         Some(credential)
     };
     let raw_query = head.uri.query().unwrap_or_default();
-    let query = if matches!(operation, Operation::Callback | Operation::CallbackForm) {
+    let query = if operation.is_for_monitoring() {
+        Query::parse_known(raw_query, &[])?
+    } else if matches!(operation, Operation::Callback | Operation::CallbackForm) {
         Query::parse_known(raw_query, &PARAMETERS)?
     } else {
         Query::parse(raw_query)?

@@ -4,8 +4,10 @@
 mod client;
 mod error;
 mod guard;
+mod own_health;
 pub(crate) mod profiles;
 
 pub(crate) use self::client::{Client, ProviderResponse, Settings};
 pub(crate) use self::error::ProviderError;
-pub(crate) use self::guard::Guard;
+pub(crate) use self::guard::{Guard, NAT64_LENGTHS};
+pub(crate) use self::own_health::{Health, own_health};

@@ -214,6 +214,7 @@ fn guard(config: &Config) -> provider::Guard {
     provider::Guard {
         allowed_hosts: config.oauth.allowed_hosts.clone(),
         allow_insecure_urls: config.oauth.allow_insecure_urls,
+        nat64_prefixes: config.oauth.nat64_prefixes.clone(),
     }
 }
 

@@ -1,19 +1,26 @@
 //! Descriptions of invalid settings, and a check for misspelt environment variables.
 
-use figment::error::Kind;
-use figment::providers::{Env, Format as _, Toml};
+use std::path::Path;
+
+use figment::error::{Actual, Kind};
+use figment::providers::{Format as _, Toml};
 use figment::value::{Dict, Value};
 use figment::{Metadata, Provider as _, Source};
 
 use super::DEFAULT;
+use super::environment::{PREFIX, SOURCE};
 
-/// Prefix of the environment variables that are settings.
-pub(super) const PREFIX: &str = "TOKENBUS_";
-
-/// Errors in settings. The text names each setting and the file or variable it is in, and never a secret value.
+/// Errors in settings. The text names each setting and the file or variable it is in, and never a value: a
+/// secret may be in the wrong place.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingsError(String);
+
+impl SettingsError {
+    pub(super) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
 
 impl From<figment::Error> for SettingsError {
     fn from(errors: figment::Error) -> Self {
@@ -22,15 +29,55 @@ impl From<figment::Error> for SettingsError {
 }
 
 fn describe(error: &figment::Error) -> String {
-    let problem = if let Kind::UnknownField(_, known) = &error.kind {
-        format!("unknown setting; known here are: {}", known.join(", "))
-    } else {
-        error.kind.to_string().trim().to_owned()
+    let problem = match &error.kind {
+        Kind::UnknownField(_, known) => format!("unknown setting; known here are: {}", known.join(", ")),
+        Kind::UnknownVariant(_, known) => format!("must be one of: {}", known.join(", ")),
+        Kind::InvalidType(found, wanted) => format!("is {}, and must be {wanted}", type_name(found)),
+        Kind::InvalidValue(_, wanted) => format!("must be {wanted}"),
+        Kind::Unsupported(_) | Kind::UnsupportedKey(..) => "has a type that no setting has".to_owned(),
+        kind @ (Kind::Message(_)
+        | Kind::InvalidLength(..)
+        | Kind::MissingField(_)
+        | Kind::DuplicateField(_)
+        | Kind::ISizeOutOfRange(_)
+        | Kind::USizeOutOfRange(_)) => kind.to_string().trim().to_owned(),
     };
     match location(&error.path, error.metadata.as_ref()) {
         Some(location) => format!("{location}: {problem}"),
         None => problem,
     }
+}
+
+/// The type of a value, without the value.
+fn type_name(value: &Actual) -> &'static str {
+    match value {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        Actual::Bytes(_)
+        | Actual::Unit
+        | Actual::Option
+        | Actual::NewtypeStruct
+        | Actual::Enum
+        | Actual::UnitVariant
+        | Actual::NewtypeVariant
+        | Actual::TupleVariant
+        | Actual::StructVariant
+        | Actual::Other(_) => "of another type",
+    }
+}
+
+/// Checks that a file is TOML. The errors of the parser show the line, which may hold a secret.
+pub(super) fn check_syntax(file: &Path) -> Result<(), SettingsError> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| SettingsError(format!("cannot read {name}: {error}")))?;
+    text.parse::<toml::Table>().map(drop).map_err(|error| {
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
+        SettingsError(format!("{name}: not TOML: see line {line}; texts need quotes"))
+    })
 }
 
 /// The file and the setting's name in it, or the environment variable.
@@ -42,33 +89,27 @@ fn location(path: &[String], metadata: Option<&Metadata>) -> Option<String> {
     match (path, file) {
         ([], file) => file,
         (path, Some(file)) => Some(format!("{file}: {}", path.join("."))),
-        (path, None) if metadata.is_some_and(|metadata| metadata.name.contains("environment")) => Some(variable(path)),
+        (path, None) if metadata.is_some_and(|metadata| metadata.name == SOURCE) => Some(variable(path)),
         (path, None) => Some(path.join(".")),
     }
 }
 
 /// Name of the environment variable of a setting. A variable holds a whole list, so the index of an element follows the name.
-fn variable(path: &[String]) -> String {
+pub(super) fn variable(path: &[String]) -> String {
     let (elements, names): (Vec<&String>, Vec<&String>) = path.iter().partition(|part| part.parse::<usize>().is_ok());
     let names: Vec<String> = names.into_iter().map(|name| name.to_uppercase()).collect();
     let elements: Vec<String> = elements.into_iter().map(|element| format!("[{element}]")).collect();
     format!("{PREFIX}{}{}", names.join("__"), elements.concat())
 }
 
-/// Rejects variables that are spelt like a setting except for one underscore instead of two. They would have no effect, and
-/// the person who set them would not notice.
-pub(super) fn check_names(environment: &Env) -> Result<(), SettingsError> {
-    let settings = settings();
-    for (name, _) in environment.iter() {
-        let name = name.as_str().to_uppercase();
-        let intended = settings.iter().find(|setting| **setting != name && setting.replace("__", "_") == name);
-        if let Some(setting) = intended {
-            return Err(SettingsError(format!(
-                "{PREFIX}{name}: write two underscores between section and key: {PREFIX}{setting}"
-            )));
-        }
-    }
-    Ok(())
+/// Rejects a variable, named without the prefix, that is spelt like a setting except for one underscore instead of two. It would
+/// have no effect, and the person who set it would not notice.
+pub(super) fn check_name(name: &str) -> Result<(), SettingsError> {
+    let intended = settings().into_iter().find(|setting| *setting != name && setting.replace("__", "_") == name);
+    intended.map_or(Ok(()), |setting| {
+        let text = format!("{PREFIX}{name}: write two underscores between section and key: {PREFIX}{setting}");
+        Err(SettingsError(text))
+    })
 }
 
 /// The environment variables of all settings, without the prefix: `NATS__URL`.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 use super::section::AccountSettings;
+use crate::provider::NAT64_LENGTHS;
 use crate::subject::Account;
 
 /// A duration as written: seconds, or a text such as `10m`.
@@ -23,15 +24,21 @@ impl Length {
     fn duration<E: de::Error>(self) -> Result<Duration, E> {
         let duration = match self {
             Self::Seconds(seconds) => Duration::from_secs(seconds),
-            Self::Text(text) => text
-                .parse::<jiff::Span>()
-                .ok()
-                .and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok())
-                .and_then(|duration| Duration::try_from(duration).ok())
-                .ok_or_else(|| E::custom(format!("`{text}` is not a duration; write `90`, `90s` or `10m`")))?,
+            Self::Text(text) => {
+                parse_duration(&text).ok_or_else(|| E::custom("must be a duration; write `90`, `90s` or `10m`"))?
+            }
         };
         if duration.is_zero() { Err(E::custom("must not be zero")) } else { Ok(duration) }
     }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    // In the environment, everything is a text.
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let span = text.parse::<jiff::Span>().ok()?;
+    Duration::try_from(span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?).ok()
 }
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -97,10 +104,9 @@ pub(super) fn optional_address<'de, D: Deserializer<'de>>(deserializer: D) -> Re
     if text.is_empty() { Ok(None) } else { parse_address(&text).map(Some).map_err(de::Error::custom) }
 }
 
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
     // The parser's error says only that the text is not an address.
-    let invalid = || format!("`{text}` is not an address with a port, such as `127.0.0.1:8080`");
-    text.parse().ok().ok_or_else(invalid)
+    text.parse().ok().ok_or("must be an address with a port, such as `127.0.0.1:8080`")
 }
 
 /// A number that must not be zero.
@@ -127,8 +133,33 @@ pub(super) fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: String| {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        let wrong = |_| de::Error::custom(format!("`{text}` is neither an address nor a network such as `10.0.0.0/8`"));
+        let wrong = |_| de::Error::custom("must be addresses or networks such as `10.0.0.0/8`");
         network.map(|network: IpNet| network.trunc()).map_err(wrong)
+    };
+    Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// A URL. Errors never repeat it.
+pub(super) fn url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
+    parse_url(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+pub(super) fn urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Url>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| parse_url(text)).collect::<Result<_, _>>().map_err(de::Error::custom)
+}
+
+fn parse_url(text: &str) -> Result<Url, &'static str> {
+    text.parse().ok().ok_or("must be URLs such as `https://app.example`")
+}
+
+/// Prefixes of NAT64. The lengths are those of RFC 6052 §2.2.
+pub(super) fn nat64_prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv6Net>, D::Error> {
+    let read = |text: String| {
+        let prefix = text.parse().ok().filter(|prefix: &Ipv6Net| NAT64_LENGTHS.contains(&prefix.prefix_len()));
+        let wrong =
+            || de::Error::custom("must be IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, such as `2001:db8:64::/96`");
+        prefix.map(|prefix| prefix.trunc()).ok_or_else(wrong)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use serde::Deserialize;
 use url::Url;
 
@@ -153,7 +153,11 @@ pub struct Oauth {
     pub allow_insecure_urls: bool,
     /// Hosts that may have private addresses.
     pub allowed_hosts: Vec<String>,
+    /// Prefixes of this network's NAT64.
+    #[serde(deserialize_with = "form::nat64_prefixes")]
+    pub nat64_prefixes: Vec<Ipv6Net>,
     /// Origins to which a login may return.
+    #[serde(deserialize_with = "form::urls")]
     pub return_to: Vec<Url>,
     /// Binds all logins to browsers.
     pub bind: BindLogins,
@@ -220,6 +224,7 @@ pub struct AccountSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountWebhooks {
+    #[serde(deserialize_with = "form::url")]
     pub url: Url,
     /// The signing key: `whsec_<base64>`.
     pub secret: Secret,

@@ -12,7 +12,7 @@ use super::*;
 
 mod cut;
 mod kept;
-
+mod probes;
 mod properties;
 
 const CALLBACK: &str = "/hub/integrations/oauth-callback?state=s&code=c";

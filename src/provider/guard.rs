@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use ipnet::Ipv6Net;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-use self::address::{is_metadata_name, is_never_allowed, is_public};
+pub(crate) use self::address::NAT64_LENGTHS;
+use self::address::{NAT64, behind_nat64, is_metadata_name, is_never_allowed, is_public};
 
 /// The hosts that the client may connect to.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +23,8 @@ pub(crate) struct Guard {
     pub allowed_hosts: Vec<String>,
     /// Allows `http` for loopback hosts only, and loopback addresses for them and for `allowed_hosts`.
     pub allow_insecure_urls: bool,
+    /// Prefixes of this network's NAT64, beside `64:ff9b::/96`.
+    pub nat64_prefixes: Vec<Ipv6Net>,
 }
 
 /// A URL or host that the client must not connect to.
@@ -68,6 +72,17 @@ impl Guard {
         let is_listed = self.allowed_hosts.iter().any(|allowed| bare(allowed).eq_ignore_ascii_case(host));
         let is_local = host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok();
         let canonical = ip.to_canonical();
+        if let IpAddr::V6(translated) = canonical {
+            if let Some(inside) = behind_nat64(translated, &[NAT64]) {
+                // Translators refuse others under this prefix (RFC 6052 §3.1).
+                return is_public(inside.into());
+            }
+            if let Some(inside) = behind_nat64(translated, &self.nat64_prefixes) {
+                // Loopback is that of the translator.
+                let is_never_allowed = inside.is_loopback() || is_never_allowed(inside.into());
+                return !is_never_allowed && (is_public(inside.into()) || is_listed);
+            }
+        }
         if canonical.is_loopback() {
             self.allow_insecure_urls && (is_listed || is_local)
         } else if is_never_allowed(canonical) {

@@ -11,11 +11,12 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM};
 use crate::world::World;
 
 /// Every command, and true if it prints an answer and so accepts `--json`.
-const COMMANDS: [(&str, bool); 31] = [
+const COMMANDS: [(&str, bool); 32] = [
     ("serve", false),
     ("setup", true),
     ("demo", false),
     ("doctor", true),
+    ("health", false),
     ("config put", true),
     ("config get", true),
     ("config list", true),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body as _;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
@@ -22,6 +23,14 @@ pub(in crate::gateway) fn of_type(status: StatusCode, media_type: &'static str, 
 
 pub(in crate::gateway) fn success() -> Reply {
     json(StatusCode::OK, r#"{"message":"success"}"#)
+}
+
+/// Makes the answer to a HEAD request: `Content-Length` is that of the body, which is not sent.
+pub(in crate::gateway) fn drop_body(reply: &mut Reply) {
+    if let Some(length) = reply.body().size_hint().exact() {
+        reply.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *reply.body_mut() = Full::default();
 }
 
 /// Adds the headers of every answer: browsers must not store, sniff or frame it, nor send its URL on as a referrer. A page

@@ -105,7 +105,10 @@ impl Routes {
     }
 
     pub(in crate::gateway) fn find(&self, path: &str) -> Result<Found<'_>, HttpError> {
-        let matched = self.0.at(path)?;
+        // Load balancers and people add a slash to the path of a probe.
+        let exact = self.0.at(path);
+        let probe = path.strip_suffix('/').filter(|_| exact.is_err()).and_then(|shorter| self.0.at(shorter).ok());
+        let matched = probe.filter(|probe| probe.value.is_for_monitoring()).map_or(exact, Ok)?;
         let name = |name| matched.params.get(name).map(str::to_owned);
         let names = PathNames {
             integration: name("integration_id"),
@@ -118,11 +121,19 @@ impl Routes {
 }
 
 impl Row {
+    fn is_for_monitoring(&self) -> bool {
+        self.methods.iter().all(|(_, operation)| operation.is_for_monitoring())
+    }
+
     pub(in crate::gateway) fn operation(&self, method: &str) -> Result<Operation, HttpError> {
-        let found = self.methods.iter().find(|(taken, _)| *taken == method);
+        // Some load balancers probe by HEAD only. Other paths refuse it: links of a login must not be looked at before
+        // they are opened.
+        let is_probe = self.is_for_monitoring();
+        let wanted = if is_probe && method == "HEAD" { "GET" } else { method };
+        let found = self.methods.iter().find(|(taken, _)| *taken == wanted);
         found.map(|(_, operation)| *operation).ok_or_else(|| {
-            let methods: Vec<&str> = self.methods.iter().map(|(method, _)| *method).collect();
-            HttpError::Method(methods.join(", "))
+            let methods = self.methods.iter().map(|(method, _)| *method).chain(is_probe.then_some("HEAD"));
+            HttpError::Method(methods.collect::<Vec<_>>().join(", "))
         })
     }
 }
@@ -191,6 +202,9 @@ mod tests {
         all("/hub/integrations/oauth-callback", Some("/hub/integrations/oauth-callback"));
         all("/hub/integrations/oauth-callback/", None);
         all("/hub/integrations//oauth-config", None);
+        all("/healthz/", Some("/healthz"));
+        all("/healthz//", None);
+        all("/openapi.json/", None);
         all("/", None);
     }
 

@@ -29,7 +29,7 @@ const CANARY: &str = "canary";
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn settings(insecure: bool) -> Settings {
-    let guard = Guard { allowed_hosts: Vec::new(), allow_insecure_urls: insecure };
+    let guard = Guard { allowed_hosts: Vec::new(), allow_insecure_urls: insecure, ..Guard::default() };
     Settings {
         guard,
         connect_timeout: Duration::from_secs(20),
@@ -218,7 +218,8 @@ fn changing(addresses: &'static [&'static str]) -> (Lookup, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn c2_the_client_connects_to_the_checked_address() {
     let (port, _server) = serve(http).await;
-    let guard = Guard { allowed_hosts: vec!["rebind.example".to_owned()], allow_insecure_urls: true };
+    let guard =
+        Guard { allowed_hosts: vec!["rebind.example".to_owned()], allow_insecure_urls: true, ..Guard::default() };
     let (ca, acceptor) = authority(&["rebind.example"], 2100);
     let (tls_port, _tls_server) = serve_tls(acceptor).await;
     let settings = Settings { guard, extra_ca_pem: Some(ca), ..settings(true) };

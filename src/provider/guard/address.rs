@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv6Net;
+
 /// Metadata services of clouds outside the link-local networks. They hand credentials of the machine to any client on it.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),   // Azure; a public address
@@ -21,8 +23,26 @@ pub(super) fn is_never_allowed(ip: IpAddr) -> bool {
     is_special || ip.is_unspecified() || ip.is_multicast() || METADATA.contains(&ip)
 }
 
-/// Returns true for IPv4-compatible, translated (RFC 2765), NAT64, Teredo, 6to4 and ISATAP addresses. IPv4-mapped addresses
-/// are not among them: callers convert those to IPv4 first.
+/// Returns the IPv4 address in an address behind NAT64 (RFC 6052 §2.2), if one of the prefixes has it: the network translates
+/// such an address and connects to the IPv4 address. Prefixes have one of the lengths of [`NAT64_LENGTHS`].
+pub(super) fn behind_nat64(ip: Ipv6Addr, prefixes: &[Ipv6Net]) -> Option<Ipv4Addr> {
+    let prefix = prefixes.iter().find(|prefix| prefix.contains(&ip))?;
+    // The address follows the prefix. The byte 8 is not a part of it, and must be zero.
+    let octets = ip.octets();
+    let start = usize::from(prefix.prefix_len() / 8);
+    let mut inside = octets.iter().enumerate().skip(start).filter(|(index, _)| *index != 8).map(|(_, octet)| *octet);
+    let inside = [inside.next()?, inside.next()?, inside.next()?, inside.next()?];
+    (start == 12 || octets.get(8) == Some(&0)).then(|| Ipv4Addr::from(inside))
+}
+
+/// Lengths of a NAT64 prefix.
+pub(crate) const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+/// The prefix of NAT64 that needs no setting (RFC 6052 §2.1).
+pub(super) const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+
+/// Returns true for IPv4-compatible, translated (RFC 2765), local NAT64 (RFC 8215), Teredo, 6to4 and ISATAP addresses.
+/// IPv4-mapped addresses and those of known NAT64 prefixes are not among them: callers convert those to IPv4 first.
 fn embeds_v4(ip: Ipv6Addr) -> bool {
     match ip.segments() {
         [0, 0, 0, 0, 0 | 0xffff, 0, ..] | [0x0064, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..] => true,

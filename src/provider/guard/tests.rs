@@ -1,7 +1,13 @@
+use ipnet::Ipv6Net;
+
 use super::*;
 
 fn guard(allowed: &[&str], insecure: bool) -> Guard {
-    Guard { allowed_hosts: allowed.iter().map(|&host| host.to_owned()).collect(), allow_insecure_urls: insecure }
+    Guard {
+        allowed_hosts: allowed.iter().map(|&host| host.to_owned()).collect(),
+        allow_insecure_urls: insecure,
+        ..Guard::default()
+    }
 }
 
 #[track_caller]
@@ -13,7 +19,7 @@ const SPECIAL_V4: &str = "0.0.0.0 0.1.2.3 10.0.0.0 10.255.255.255 100.64.0.0 100
     169.254.0.1 169.254.169.254 172.16.0.0 172.31.255.255 192.0.0.1 192.0.2.1 192.88.99.1 192.168.0.0 \
     192.168.255.255 198.18.0.0 198.19.255.255 198.51.100.1 203.0.113.1 224.0.0.1 239.255.255.255 \
     240.0.0.1 255.255.255.255";
-const SPECIAL_V6: &str = ":: ::1 ::8.8.8.8 ::ffff:0:8.8.8.8 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 64:ff9b:1::1 100::1 fc00::1 fd00:ec2::254 \
+const SPECIAL_V6: &str = ":: ::1 ::8.8.8.8 ::ffff:0:8.8.8.8 ::ffff:8.8.8.8 64:ff9b:1::1 100::1 fc00::1 fd00:ec2::254 \
     fdff:ffff::1 fe80::1 febf::1 fec0::1 ff02::1 ff0e::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 \
     2001:10::1 2001:20::1 2001:db8::1 2002:7f00:1:: 2002:808:808:: 2620:4f:8000::1 3fff::1 3fff:fff::1 \
     4000::1 5f00::1";
@@ -34,6 +40,35 @@ fn c2_special_addresses_are_not_public() {
     }
     for address in PUBLIC.split(' ') {
         check(address, true);
+    }
+}
+
+#[test]
+fn o6_addresses_behind_nat64_are_judged_by_the_ipv4_address_inside() {
+    let allows = |address: &str| guard(&[], false).allows("acme.example", address.parse().unwrap());
+    for address in PUBLIC.split(' ').filter(|address| address.contains('.')) {
+        assert!(allows(&format!("64:ff9b::{address}")), "{address}");
+    }
+    for address in SPECIAL_V4.split(' ') {
+        assert!(!allows(&format!("64:ff9b::{address}")), "{address}");
+    }
+    // The prefix of a network, which may be public or private itself.
+    for prefix in ["2001:4860:64::/96", "fd00:64::/96", "fd00:64::/64", "fd00::/32", "fd00:64:1::/48"] {
+        let nat64_prefixes: Vec<Ipv6Net> = vec![prefix.parse().unwrap()];
+        let guard = Guard { nat64_prefixes, allowed_hosts: vec!["listed".to_owned()], ..Guard::default() };
+        let allows = |host, address: &str| guard.allows(host, address.parse().unwrap());
+        // 8.8.8.8, 10.0.0.1 and 169.254.169.254, as RFC 6052 §2.2 embeds them.
+        let [public, private, never] = match prefix {
+            "2001:4860:64::/96" => ["2001:4860:64::8.8.8.8", "2001:4860:64::10.0.0.1", "2001:4860:64::169.254.169.254"],
+            "fd00:64::/96" => ["fd00:64::8.8.8.8", "fd00:64::10.0.0.1", "fd00:64::169.254.169.254"],
+            "fd00:64::/64" => ["fd00:64::8:808:800:0", "fd00:64::a:0:100:0", "fd00:64::a9:fea9:fe00:0"],
+            "fd00::/32" => ["fd00:0:808:808::", "fd00:0:a00:1::", "fd00:0:a9fe:a9fe::"],
+            _ => ["fd00:64:1:808:8:800::", "fd00:64:1:a00:0:100::", "fd00:64:1:a9fe:a9:fe00::"],
+        };
+        assert!(allows("acme.example", public), "{public}");
+        assert!(!allows("acme.example", private), "{private}");
+        assert!(allows("listed", private), "{private}");
+        assert!(!allows("listed", never), "{never}");
     }
 }
 

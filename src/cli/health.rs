@@ -1,0 +1,64 @@
+//! `health`: asks a process on this machine whether it is alive or ready, for images without an HTTP client.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use super::print::print_line;
+use crate::config::Config;
+use crate::provider::{Health, own_health};
+
+/// Longest wait for the answer. Longer than a slow readiness check takes, and within the time that supervisors allow.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Ask whether the process is ready (`/readyz`), not only whether it is alive (`/healthz`).
+    #[arg(long)]
+    ready: bool,
+    /// Role of the process: a worker answers at `http.metrics_listen`, a gateway at `http.listen`.
+    #[arg(long, value_enum, default_value = "all")]
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Gateway and worker in one process.
+    All,
+    /// The HTTP gateway.
+    Edge,
+    /// A worker.
+    Worker,
+}
+
+pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
+    let http = &config.http;
+    let (address, has_tls) = match options.role {
+        Role::All | Role::Edge => (http.listen, !http.tls_cert.as_os_str().is_empty()),
+        Role::Worker => {
+            let address = http.metrics_listen.context("a worker answers only if `http.metrics_listen` is set")?;
+            (address, false)
+        }
+    };
+    ensure!(address.port() != 0, "`http.listen` has port 0, so the port of the running process is not known");
+    let scheme = if has_tls { "https" } else { "http" };
+    let path = if options.ready { "readyz" } else { "healthz" };
+    let url = format!("{scheme}://{}/{path}", reachable(address));
+    let Health { status, text } = own_health(&url, TIMEOUT).await.with_context(|| format!("no answer from {url}"))?;
+    if status != 200 {
+        bail!("{url} answers {status}: {}", text.trim());
+    }
+    print_line(text.trim())
+}
+
+/// The address at which a listener on all addresses is reached from this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

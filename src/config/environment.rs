@@ -1,0 +1,243 @@
+//! Settings from environment variables. A text is taken as it is: a password may look like a number or a list.
+
+use std::path::Path;
+
+use figment::providers::{Format as _, Toml};
+use figment::util::nest;
+use figment::value::{Dict, Map, Value};
+use figment::{Error, Figment, Metadata, Profile, Provider};
+
+use super::DEFAULT;
+use super::describe::{SettingsError, check_name, variable};
+
+/// Prefix of the environment variables that are settings.
+pub(super) const PREFIX: &str = "TOKENBUS_";
+
+/// Name of the source of these settings in errors.
+pub(super) const SOURCE: &str = "environment";
+
+/// A variable's setting.
+struct Setting {
+    /// `nats.url`.
+    path: String,
+    value: Value,
+}
+
+impl Provider for Setting {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(SOURCE)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, Error> {
+        let Value::Dict(_, dict) = nest(&self.path, self.value.clone()) else { return Ok(Map::new()) };
+        Ok(Profile::Default.collect(dict))
+    }
+}
+
+/// Adds the settings of these variables.
+///
+/// # Errors
+/// If a variable is misspelt, or a `…_FILE` cannot be used.
+pub(super) fn merge(
+    mut figment: Figment,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<Figment, SettingsError> {
+    let defaults = defaults();
+    let mut given = Vec::new();
+    for (name, text) in variables {
+        let name = name.to_ascii_uppercase();
+        let Some(name) = name.strip_prefix(PREFIX) else { continue };
+        check_name(name)?;
+        // Variables without a section, such as `TOKENBUS_CACHE`, are not settings.
+        if !name.contains("__") {
+            continue;
+        }
+        let path = name.to_ascii_lowercase().replace("__", ".");
+        let setting = match path.strip_suffix("_file").filter(|path| is_secret(path)) {
+            Some(secret) => Setting { path: secret.to_owned(), value: read(name, &text)?.into() },
+            None => Setting { value: parse(&text, value_at(&defaults, &path), &path), path },
+        };
+        if given.contains(&setting.path) {
+            let variable = variable(&setting.path.split('.').map(str::to_owned).collect::<Vec<_>>());
+            return Err(SettingsError::new(format!("set only one of {variable} and {variable}_FILE")));
+        }
+        given.push(setting.path.clone());
+        figment = figment.merge(setting);
+    }
+    Ok(figment)
+}
+
+fn defaults() -> Dict {
+    Toml::string(DEFAULT).data().unwrap_or_default().remove(&Profile::Default).unwrap_or_default()
+}
+
+fn value_at<'a>(defaults: &'a Dict, path: &str) -> Option<&'a Value> {
+    let (first, rest) = path.split_once('.').map_or((path, None), |(first, rest)| (first, Some(rest)));
+    let value = defaults.get(first)?;
+    match (value, rest) {
+        (Value::Dict(_, inner), Some(rest)) => value_at(inner, rest),
+        (_, None) => Some(value),
+        (_, Some(_)) => None,
+    }
+}
+
+/// Returns true for settings that `…_FILE` may name a file of. A proxy's URL can hold a password.
+fn is_secret(path: &str) -> bool {
+    let key = path.rsplit('.').next().unwrap_or_default();
+    matches!(key, "password" | "system_password" | "secret" | "previous_secret" | "api_key") || path == "oauth.proxy"
+}
+
+/// Reads a secret's file, as containers mount them. Editors add a line break at the end, which is not a part of the secret.
+fn read(variable: &str, file: &str) -> Result<String, SettingsError> {
+    let text = std::fs::read_to_string(Path::new(file)).map_err(|error| {
+        SettingsError::new(format!("{PREFIX}{variable}: cannot read the file that it names: {error}"))
+    })?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+}
+
+/// Parses a variable as the type of its setting. A text that is not of the type stays a text, and is an error later.
+fn parse(text: &str, default: Option<&Value>, path: &str) -> Value {
+    let is_account_list = path.starts_with("accounts.") && path.ends_with(".webhooks.events");
+    let is_account_limit = path.starts_with("accounts.") && path.contains(".limits.");
+    match default {
+        Some(Value::Array(..)) => list(text).map_or_else(|| text.into(), Value::from),
+        None if is_account_list => list(text).map_or_else(|| text.into(), Value::from),
+        Some(Value::Bool(..)) => text.trim().parse::<bool>().map_or_else(|_| text.into(), Value::from),
+        Some(Value::Num(..)) => text.trim().parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        None if is_account_limit => text.trim().parse::<i64>().map_or_else(|_| text.into(), Value::from),
+        Some(Value::String(..) | Value::Char(..) | Value::Empty(..) | Value::Dict(..)) | None => text.into(),
+    }
+}
+
+/// The texts of a list: `["a", "b"]`, or `[a, b]` without quotes.
+fn list(text: &str) -> Option<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct List {
+        list: Vec<String>,
+    }
+    let text = text.trim();
+    if let Ok(List { list }) = toml::from_str(&format!("list = {text}")) {
+        return Some(list);
+    }
+    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+    let texts = inner.split(',').map(|part| part.trim().trim_matches('"').to_owned());
+    Some(texts.filter(|part| !part.is_empty()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, parse_settings};
+    use super::*;
+
+    fn with(variables: &[(&str, &str)]) -> Result<Config, SettingsError> {
+        let variables = variables.iter().map(|(name, value)| (format!("{PREFIX}{name}"), (*value).to_owned()));
+        parse_settings(None, variables)
+    }
+
+    #[test]
+    fn o12_texts_are_taken_as_they_are() {
+        for text in ["12345678", "true", "[abc]", " x", "\"x\"", "{a=1}", "1e3", "a,b", "ü", "0x10", ""] {
+            let config = with(&[("NATS__PASSWORD", text), ("NATS__USER", text), ("WEBHOOKS__SECRET", text)]).unwrap();
+            assert_eq!(config.nats.password.expose(), text);
+            assert_eq!(config.nats.user, text);
+            assert_eq!(config.webhooks.secret.expose(), text);
+        }
+        let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+        let name = format!("ACCOUNTS__{account}__NAME");
+        let config = with(&[(&name, "42")]).unwrap();
+        assert_eq!(config.accounts.values().next().unwrap().name.as_deref(), Some("42"));
+    }
+
+    #[test]
+    fn o12_other_types_are_parsed() {
+        let account = "AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D";
+        let limit = format!("ACCOUNTS__{account}__LIMITS__CONNECTIONS");
+        let config = with(&[
+            ("HTTP__MAX_CONNECTIONS", "17"),
+            ("HTTP__ALLOW_PLAINTEXT", "true"),
+            ("HTTP__DEADLINE", "7"),
+            ("HTTP__DRAIN", "1m"),
+            ("NATS__MAX_BYTES__OAUTH", "4096"),
+            ("OAUTH__ALLOWED_HOSTS", "[10.0.0.1, 12345, \"a b\"]"),
+            ("SECRETS__KEY_COMMAND", "[\"vault\", \"a, b\"]"),
+            ("HTTP__TRUSTED_PROXIES", "[]"),
+            (&limit, "5"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!((config.http.max_connections, config.http.allow_plaintext), (17, true));
+        assert_eq!((config.http.deadline.as_secs(), config.http.drain.as_secs()), (7, 60));
+        assert_eq!(config.nats.max_bytes.oauth, 4096);
+        assert_eq!(config.oauth.allowed_hosts, ["10.0.0.1", "12345", "a b"]);
+        assert_eq!(config.secrets.key_command, ["vault", "a, b"]);
+        assert!(config.http.trusted_proxies.is_empty());
+        assert_eq!(config.accounts.len(), 1);
+    }
+
+    #[test]
+    fn o12_an_error_never_prints_a_value() {
+        let mut wrong = Vec::new();
+        for (name, value) in [
+            ("HTTP__LISTEN", "canary"),
+            ("HTTP__MAX_CONNECTIONS", "canary"),
+            ("HTTP__MAX_CONNECTIONS", "-77777"),
+            ("HTTP__ALLOW_PLAINTEXT", "canary"),
+            ("HTTP__DEADLINE", "canary"),
+            ("HTTP__PUBLIC_URL", "canary"),
+            ("HTTP__TRUSTED_PROXIES", "canary"),
+            ("HTTP__TRUSTED_PROXIES", "[canary]"),
+            ("HTTP__EDGE_ID", "canary"),
+            ("OAUTH__RETURN_TO", "[canary]"),
+            ("OAUTH__PROXY", "socks5://canary"),
+            ("OAUTH__BIND", "canary"),
+            ("OAUTH__NAT64_PREFIXES", "[canary]"),
+            ("AUTH__ADMIN_ACCOUNTS", "[canary]"),
+            ("AUTH__MEMBER_SCOPES", "[canary]"),
+            ("WEBHOOKS__EVENTS", "[canary]"),
+            ("EVENTS__READS", "canary"),
+            ("LOG__FORMAT", "canary"),
+            ("CLI__ACCOUNT", "canary"),
+            ("NATS__PASSWORD_FILE", "/nowhere/canary"),
+        ] {
+            let text = with(&[(name, value)]).unwrap_err().to_string();
+            if text.contains("canary") || text.contains("77777") || !text.contains(name) {
+                wrong.push(text);
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
+
+    #[test]
+    fn o12_every_secret_has_a_file_variant() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, " s3cret\n").unwrap();
+        let file = file.to_str().unwrap();
+        let account = "ACCOUNTS__AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D__WEBHOOKS";
+        let names = ["NATS__PASSWORD", "AUTH__NATS__SYSTEM_PASSWORD", "AUTH__JWT__SECRET", "WEBHOOKS__SECRET"];
+        let more = ["WEBHOOKS__PREVIOUS_SECRET", "CLI__API_KEY"];
+        let mut variables: Vec<(String, &str)> =
+            names.iter().chain(&more).map(|name| (format!("{name}_FILE"), file)).collect();
+        variables.push((format!("{account}__SECRET_FILE"), file));
+        variables.push((format!("{account}__URL"), "https://x.example"));
+        let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        let config = with(&variables).unwrap();
+        let webhooks = config.accounts.values().next().unwrap().webhooks.as_ref().unwrap();
+        let secrets = [
+            &config.nats.password,
+            &config.auth.nats.system_password,
+            &config.auth.jwt.secret,
+            &config.webhooks.secret,
+            &config.webhooks.previous_secret,
+            &config.cli.api_key,
+            &webhooks.secret,
+        ];
+        for secret in secrets {
+            assert_eq!(secret.expose(), " s3cret");
+        }
+        let both = with(&[("NATS__PASSWORD", "x"), ("NATS__PASSWORD_FILE", file)]).unwrap_err().to_string();
+        assert_eq!(both, "set only one of TOKENBUS_NATS__PASSWORD and TOKENBUS_NATS__PASSWORD_FILE");
+        // The keyring has a setting of its own for this.
+        assert_eq!(with(&[("SECRETS__KEYS_FILE", file)]).unwrap().secrets.keys_file, Path::new(file));
+    }
+}
