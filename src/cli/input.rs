@@ -16,6 +16,10 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Secret> {
     if file == Path::new("-") {
         return read_limited(std::io::stdin()).context("cannot read standard input");
     }
+    read_file(file)
+}
+
+pub(super) fn read_file(file: &Path) -> anyhow::Result<Secret> {
     let opened = std::fs::File::open(file).map_err(anyhow::Error::from);
     opened.and_then(read_limited).with_context(|| format!("cannot read {}", file.display()))
 }

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 
 use crate::ask::{ask, with_query};
 use crate::bus::Bus;
-use crate::fleet::Fleet;
 use crate::provider::{Provider, Received, Scripted};
 use crate::support::wait::eventually;
 use crate::world::World;
@@ -32,16 +31,6 @@ async fn a_gateway_without_a_bus_stays_alive_and_is_ready_once_the_bus_is_up() {
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     assert_eq!(world.tokenbus.call(Method::GET, "odd/oauth-config").await.0, 200);
-}
-
-#[tokio::test]
-async fn without_a_worker_an_error_says_so_and_not_that_the_bus_is_away() {
-    let fleet = Fleet::start("https://provider.example").await;
-    for path in ["hub/integrations/odd/oauth-login/one", "hub/integrations/oauth-config", "hub/providers"] {
-        let (status, answer) = fleet.request(Method::GET, path, &fleet.admin_keys[0], &Value::Null).await;
-        let error = answer["error"].as_str().expect("a text");
-        assert!(status == 503 && error.starts_with("no worker answers; "), "{path}: {status} {error}");
-    }
 }
 
 #[tokio::test]

@@ -23,6 +23,8 @@ mod checklist;
 mod cli_config;
 #[cfg(test)]
 mod cli_connections;
+#[cfg(test)]
+mod cli_dialog;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod cli_program;

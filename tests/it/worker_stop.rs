@@ -1,4 +1,8 @@
-//! A worker that gets SIGTERM during a bus outage ends; a gateway forgets the workers it knew before the outage.
+//! A worker that gets SIGTERM during a bus outage ends; a gateway forgets the workers it knew before the outage, and says when
+//! there is none.
+
+use reqwest::Method;
+use serde_json::Value;
 
 use crate::fleet::{Fleet, eventually};
 use crate::provider::Provider;
@@ -52,4 +56,14 @@ async fn the_gateway_forgets_known_workers_after_a_bus_outage() {
         said.contains("no worker answers")
     })
     .await;
+}
+
+#[tokio::test]
+async fn without_a_worker_an_error_says_so_and_not_that_the_bus_is_away() {
+    let fleet = Fleet::start("https://provider.example").await;
+    for path in ["hub/integrations/odd/oauth-login/one", "hub/integrations/oauth-config", "hub/providers"] {
+        let (status, answer) = fleet.request(Method::GET, path, &fleet.admin_keys[0], &Value::Null).await;
+        let error = answer["error"].as_str().expect("a text");
+        assert!(status == 503 && error.starts_with("no worker answers; "), "{path}: {status} {error}");
+    }
 }

@@ -184,7 +184,7 @@ impl Options {
         if proof.has_key() {
             if key.is_none() {
                 let file = dialog.answer(None, "File with the app's private key (PEM)", None)?;
-                key = Some(input::read(Path::new(&file))?);
+                key = Some(input::read_file(Path::new(&file))?);
             }
             key_id = Some(dialog.answer(key_id, "Id of this key at the provider, empty for none", Some(""))?);
         }
