@@ -190,3 +190,28 @@ fn no_provider_is_named_in_the_code() {
         assert_eq!(found.next(), None, "{}", path.display());
     }
 }
+
+#[test]
+fn the_code_map_has_every_module() {
+    let document = read_to_string(root().join("ARCHITECTURE.md")).expect("ARCHITECTURE.md");
+    let map = document.split("## Code map").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the code map");
+    let modules = folder("src").filter(|path| !path.ends_with("lib.rs") && !path.ends_with("main.rs"));
+    for module in modules {
+        let name = module.file_name().expect("a file has a name").to_string_lossy();
+        assert!(map.contains(&format!("`{name}`")), "the code map lacks {name}");
+    }
+}
+
+#[test]
+fn every_event_is_documented() {
+    let code = read_to_string(root().join("src/event.rs")).expect("the events");
+    let names = code.lines().filter_map(|line| line.trim().strip_prefix("Self::")?.split_once(" => \""));
+    let names: Vec<&str> = names.filter_map(|(_, name)| name.strip_suffix("\",")).collect();
+    assert!(names.len() > 20, "events are found: {names:?}");
+    let document = read_to_string(root().join("docs/subjects.md")).expect("docs/subjects.md");
+    let rows: Vec<&str> = document.lines().filter(|line| line.starts_with("| `")).collect();
+    for name in names {
+        let name = format!("`{name}`");
+        assert!(rows.iter().any(|row| row.contains(&name)), "the table of events lacks {name}");
+    }
+}
