@@ -20,7 +20,7 @@ mod keys;
 mod login;
 mod record;
 mod rotate;
-mod shared_grant;
+pub(crate) mod shared_grant;
 mod ticket;
 mod unreadable;
 mod whole;

@@ -13,6 +13,9 @@ use crate::connection::{StoredConnection, WaitingRevocation};
 use crate::jetstream::{header, kv};
 use crate::subject::{self, CONNECTIONS, ConnectionKey};
 
+/// Between the marks in a header.
+const SEPARATOR: &str = " ";
+
 /// Headers read at once.
 const CHUNK: usize = 500;
 
@@ -32,10 +35,11 @@ impl Store {
         WaitingRevocation::of(stored, self.grant_marks(stored), since)
     }
 
-    /// Adds the mark to an entry's headers.
+    /// Adds the marks to an entry's headers: by each key, because a tombstone keeps the marks of the keys at its deletion.
     pub(super) fn mark_grant(&self, headers: &mut HeaderMap, stored: &StoredConnection) {
-        if let Some(mark) = self.grant_marks(stored).first() {
-            headers.insert(HEADER_IDENTITY, mark.as_str());
+        let marks = self.grant_marks(stored);
+        if !marks.is_empty() {
+            headers.insert(HEADER_IDENTITY, marks.join(SEPARATOR));
         }
     }
 
@@ -55,12 +59,39 @@ impl Store {
             let filter = subject::connections_at(&integration);
             let mut reader = kv::HeaderReader::start(&self.nats, CONNECTIONS, &filter).await?;
             while let Some(chunk) = reader.next_chunk(CHUNK).await? {
-                let shares = |mark: &str| marks.iter().any(|own| own == mark);
+                let shares = |found: &str| found.split(SEPARATOR).any(|mark| marks.iter().any(|own| own == mark));
                 if chunk.iter().any(|entry| entry.key != own && shares(header(&entry.headers, HEADER_IDENTITY))) {
                     return Ok(true);
                 }
             }
         }
         Ok(false)
+    }
+}
+
+/// Returns true if the marks are of two grants. False if that is unknown: if no key has made marks of both.
+pub(crate) fn are_of_different_grants(one: &[String], other: &[String]) -> bool {
+    let key = |mark: &str| mark.split_once('.').map(|(key, _)| key.to_owned());
+    let have_same_key = one.iter().any(|one| other.iter().any(|other| key(one) == key(other)));
+    have_same_key && one.iter().all(|mark| !other.contains(mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h13_marks_of_different_keys_say_nothing_about_two_grants() {
+        let check = |one: &[&str], other: &[&str], expected: bool| {
+            let marks = |marks: &[&str]| marks.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(are_of_different_grants(&marks(one), &marks(other)), expected, "{one:?} {other:?}");
+        };
+        check(&["k1.a"], &["k1.b"], true);
+        check(&["k1.a"], &["k1.a"], false);
+        check(&["k1.a"], &["k2.b"], false);
+        check(&["k2.c", "k1.a"], &["k1.a"], false);
+        check(&["k2.c", "k1.a"], &["k2.d"], true);
+        check(&[], &["k1.a"], false);
+        check(&["k1.a"], &[], false);
     }
 }

@@ -69,9 +69,7 @@ async fn revoke_if_other_owner(
     newest: Option<&StreamMessage>,
 ) -> Result<(), StoreError> {
     let Some(newest) = newest else { return Ok(()) };
-    let other = context.store.connection_of(key, newest)?.connection.identity;
-    let is_other = other.zip(new.connection.identity.as_ref()).is_some_and(|(other, own)| other.id != own.id);
-    if is_other {
+    if context.store.connection_of(key, newest)?.is_of_account_of(new) == Some(false) {
         let tokens = context.store.tokens_to_revoke(new, context.clock.now());
         let outcome = job.provider_calls(context).revoke_unstored(key, &tokens).await?.outcome;
         info!(outcome = outcome.as_str(), "a login of another account was first; asked to revoke the new tokens");

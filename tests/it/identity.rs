@@ -34,6 +34,8 @@ async fn provider(person: &Person) -> Provider {
             let token = received.authorization.as_deref().unwrap_or_default();
             let name = token.strip_prefix("Bearer at-").and_then(|rest| rest.split('-').next());
             match name {
+                // The API works again for Eve's tokens once somebody else has logged in.
+                Some("eve") if person.name() == "eve" => Scripted::json(500, &json!({})),
                 Some("nobody") | None => Scripted::json(401, &json!({})),
                 Some(name) => {
                     Scripted::json(200, &json!({ "user": { "id": name, "email": format!("{name}@x.example") } }))
@@ -41,6 +43,7 @@ async fn provider(person: &Person) -> Provider {
             }
         }
         "/sites" => Scripted::json(200, &json!([{ "id": "site-1", "secret": { "deep": 1 } }])),
+        "/revoke" if person.name() == "outage" => Scripted::json(503, &json!({})),
         "/revoke" => Scripted::json(200, &json!({})),
         _ => {
             let name = person.name();
@@ -156,6 +159,68 @@ async fn h13_a_login_as_another_person_is_refused_where_the_config_says_so() {
     assert_eq!(reasons, ["identity_mismatch", "identity_unknown"]);
     person.is("ada");
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn h13_the_same_id_at_another_provider_is_another_account() {
+    let person = Person::default();
+    person.is("ada");
+    let world = world(&person, &json!({ "reconnect": "same_identity" })).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    let other = provider(&person).await;
+    let config = world.config().to_string().replace(&world.provider.url, &other.url);
+    let mut config: Value = serde_json::from_str(&config).expect("JSON");
+    config["identity"] = json!({ "url": format!("{}/me", other.url), "id": "user.id" });
+    config["reconnect"] = "same_identity".into();
+    world.tokenbus.configure(&config).await;
+    let (status, body) = world.connect("w").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(other.received().iter().filter(|received| received.path == "/token").count(), 1);
+}
+
+#[tokio::test]
+async fn h13_no_login_replaces_a_connection_of_an_unknown_account() {
+    let person = Person::default();
+    person.is("nobody");
+    let world = world(&person, &json!({ "reconnect": "same_identity" })).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    let exchanges = || world.provider.received().iter().filter(|received| received.path == "/token").count();
+    person.is("ada");
+    let (status, body) = world.connect("w").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("delete the connection")), "{body}");
+    assert_eq!(exchanges(), 1, "the code is not sent");
+    assert_eq!(delete(&world, "w").await, StatusCode::OK);
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+
+    // Eve's token answers for her by the time of the second login.
+    person.is("eve");
+    assert_eq!(world.connect("v").await.1["identity"], Value::Null);
+    person.is("ada");
+    let (status, body) = world.connect("v").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+}
+
+#[tokio::test]
+async fn h13_a_login_of_another_account_leaves_no_deleted_grant_alive() {
+    let person = Person::default();
+    person.is("ada");
+    let world = world(&person, &json!({})).await;
+    for (next, asked) in [("ada", 0), ("bob", 2)] {
+        person.is("ada");
+        assert_eq!(world.connect("w").await.0, StatusCode::OK);
+        person.is("outage");
+        assert_eq!(delete(&world, "w").await, StatusCode::OK);
+        let before = revoked(&world).len();
+        person.is(next);
+        assert_eq!(world.connect("w").await.0, StatusCode::OK);
+        assert_eq!(revoked(&world).len(), before + asked, "{next}: one account's grants may end together");
+        assert_eq!(delete(&world, "w").await, StatusCode::OK);
+    }
+    let replaced = Bus::of(&world.tokenbus.nats).await.events("grant_replaced").await;
+    assert_eq!(replaced.iter().map(|event| &event["reason"]).collect::<Vec<_>>(), ["revoked_at_provider"]);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ use self::owner::NewTokens;
 use self::refusal::Refusal;
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
-use crate::connection::{GrantFacts, Identity, Status, StoredConnection};
+use crate::connection::{GrantFacts, Status, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
@@ -139,8 +139,8 @@ struct CodeToSend {
     issued_at: IssuedAt,
     /// Parameters of the callback that the config selects for the connection's metadata.
     metadata: Map<String, Value>,
-    /// The account that the login has to be of.
-    required_owner: Option<Identity>,
+    /// The connection of whose account the login has to be.
+    required_owner: Option<StoredConnection>,
 }
 
 impl Exchange<'_> {
@@ -203,6 +203,7 @@ impl Exchange<'_> {
         //    `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
         //    effect. The caller receives its answer only after this step.
         let reply = apply_connected(self.context, self.job, self.key, &record).await?;
+        self.revoke_waiting(&issued).await;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
     }
@@ -238,7 +239,11 @@ impl Exchange<'_> {
             Ok(issued_at) => issued_at,
             Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
         };
-        let (required_owner, metadata) = (self.required_owner(&config)?, response.metadata);
+        let required_owner = match self.required_owner(&config).await? {
+            Ok(required) => required,
+            Err(refusal) => return Ok(Checked::Refused(refusal)),
+        };
+        let metadata = response.metadata;
         Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, issued_at, metadata, required_owner })))
     }
 
@@ -322,18 +327,6 @@ impl Exchange<'_> {
         late_tokens::revoke(self.context, self.job, self.key, issued).await?;
         let text = "the connection changed while this login was running; start it again";
         fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await
-    }
-
-    fn is_refresh_of_replaced(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
-        let (Some(replaced), Some(newest)) = (&self.replaces, newest) else { return Ok(false) };
-        let store = &self.context.store;
-        let (replaced, newest) = match (store.connection_of(self.key, replaced), store.connection_of(self.key, newest))
-        {
-            // A record that could not be read was of no login.
-            (Err(error), _) if error.is_junk() => return Ok(false),
-            (replaced, newest) => (replaced?, newest?),
-        };
-        Ok(replaced.login_id == newest.login_id && newest.connection.status != Status::Revoked)
     }
 }
 

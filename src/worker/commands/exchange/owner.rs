@@ -14,11 +14,12 @@ use crate::oauth::ProviderAnswer;
 use crate::oauth::id_token::{self, Expected};
 use crate::oauth::token::TokenSet;
 use crate::secret::Secret;
-use crate::store::StoreError;
+use crate::store::{StoreError, shared_grant};
 use crate::subject::ConnectionKey;
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::facts::{ApiAccess, Facts, Missing};
+use crate::worker::provider_calls::revocation::RevocationOutcome;
 use crate::worker::rpc::status::Failure;
 
 const IDENTITY: &str = "identity";
@@ -74,27 +75,48 @@ impl Exchange<'_> {
         }
     }
 
-    /// Returns the account of the connection that the login replaces, if the login has to be of the same one.
-    pub(super) fn required_owner(&self, config: &IntegrationOauthConfig) -> Result<Option<Identity>, StoreError> {
+    /// Returns the connection that the login replaces, if the login has to be of the same account. Refuses the login if that
+    /// connection's account is not known and its token does not answer for it either. A connection whose login did not ask for
+    /// an account can be replaced by any.
+    pub(super) async fn required_owner(
+        &self,
+        config: &IntegrationOauthConfig,
+    ) -> Result<Result<Option<StoredConnection>, Refusal>, StoreError> {
         let Some(record) = self.replaces.as_ref().filter(|_| config.reconnect == Reconnect::SameIdentity) else {
-            return Ok(None);
+            return Ok(Ok(None));
         };
-        match self.context.store.connection_of(self.key, record) {
-            Ok(old) => Ok(old.connection.identity),
-            Err(error) if error.is_junk() => Ok(None),
-            Err(error) => Err(error),
+        let old = match self.context.store.connection_of(self.key, record) {
+            Ok(old) => old,
+            Err(error) if error.is_junk() => return Ok(Ok(None)),
+            Err(error) => return Err(error),
+        };
+        // A tombstone has no requests.
+        if old.connection.identity.is_none() && old.issued_at.requests.identity.is_none() {
+            return Ok(Ok(None));
         }
+        let old = self.job.provider_calls(self.context).add_missing_facts(config, old).await;
+        if old.connection.identity.is_some() {
+            return Ok(Ok(Some(old)));
+        }
+        let text =
+            "identity_unknown: it is not known whose account the connection is; delete the connection, then log in";
+        Ok(Err(Refusal::new(Failure::BadRequest, "identity_unknown", text)))
     }
 
     /// Refuses a login as another account than the required one. The old connection stays.
-    pub(super) async fn refuse_other_owner(&self, required: &Identity, issued: &StoredConnection) -> Option<Refusal> {
+    pub(super) async fn refuse_other_owner(
+        &self,
+        required: &StoredConnection,
+        issued: &StoredConnection,
+    ) -> Option<Refusal> {
         let refusal = |reason, text| Some(Refusal::new(Failure::BadRequest, reason, text));
-        let Some(identity) = &issued.connection.identity else {
-            // Nothing is revoked: it may be the grant of the connection that stays.
-            return refusal("identity_unknown", "the provider did not say whose account this is; log in again");
-        };
-        if identity.id == required.id {
-            return None;
+        match required.is_of_account_of(issued) {
+            Some(true) => return None,
+            Some(false) => {}
+            None => {
+                // Nothing is revoked: it may be the grant of the connection that stays.
+                return refusal("identity_unknown", "the provider did not say whose account this is; log in again");
+            }
         }
         let tokens = self.context.store.tokens_to_revoke(issued, self.context.clock.now());
         match self.job.provider_calls(self.context).revoke_unstored(self.key, &tokens).await {
@@ -104,6 +126,40 @@ impl Exchange<'_> {
         let text = "identity_mismatch: the connection belongs to another account at the provider; log in as that account, or \
                     delete the connection first";
         refusal("identity_mismatch", text)
+    }
+
+    /// Returns true if the newest record is a refresh of the connection that this login replaces.
+    pub(super) fn is_refresh_of_replaced(&self, newest: Option<&StreamMessage>) -> Result<bool, StoreError> {
+        let (Some(replaced), Some(newest)) = (&self.replaces, newest) else { return Ok(false) };
+        let store = &self.context.store;
+        let (replaced, newest) = match (store.connection_of(self.key, replaced), store.connection_of(self.key, newest))
+        {
+            // A record that could not be read was of no login.
+            (Err(error), _) if error.is_junk() => return Ok(false),
+            (replaced, newest) => (replaced?, newest?),
+        };
+        Ok(replaced.login_id == newest.login_id && newest.connection.status != Status::Revoked)
+    }
+
+    /// Asks the provider to revoke the grant of a deleted connection whose tombstone this login's record has replaced, if that
+    /// revocation still waited and the grant was of another account. After a failure, or if the worker dies before, the grant
+    /// stays valid at the provider.
+    pub(super) async fn revoke_waiting(&self, issued: &StoredConnection) {
+        let store = &self.context.store;
+        let Some(tombstone) = &self.replaces else { return };
+        let Ok(Some(waiting)) = store.waiting_revocation(self.key, tombstone) else { return };
+        let own = store.tokens_to_revoke(issued, self.context.clock.now());
+        if !shared_grant::are_of_different_grants(&waiting.marks, &own.marks) {
+            return;
+        }
+        match self.job.provider_calls(self.context).revoke(self.key, &waiting).await {
+            Ok(result) => {
+                if let Err(error) = report_replaced(self.context, self.job, result.outcome).await {
+                    warn!("cannot publish the event of a replaced grant: {error}");
+                }
+            }
+            Err(error) => warn!("cannot revoke the grant of the deleted connection that a login replaces: {error}"),
+        }
     }
 }
 
@@ -146,13 +202,14 @@ pub(super) async fn revoke_replaced(
     // The body has the identity in clear, so that the sealed part of a record need not be opened at each login.
     let new: OauthConnection =
         serde_json::from_slice(&record.payload).map_err(StoreError::unreadable(key.subject()))?;
-    let Some(identity) = new.identity else { return Ok(()) };
+    if new.identity.is_none() {
+        return Ok(());
+    }
     let Some(old) = context.store.stored_connection(key).await? else { return Ok(()) };
-    let Some(owner) = &old.connection.identity else { return Ok(()) };
+    let Some(is_same) = old.is_of_account_of(&context.store.connection_of(key, record)?) else { return Ok(()) };
     if old.connection.sequence >= record.sequence || old.login_id == job.id {
         return Ok(());
     }
-    let is_same = identity.id == owner.id;
     let has_own_grants = context.store.config(&key.integration).await?.is_some_and(|config| config.revoke_replaced);
     if (is_same && !has_own_grants) || old.connection.status == Status::Revoked {
         return Ok(());
@@ -160,6 +217,10 @@ pub(super) async fn revoke_replaced(
     job.lease.check()?;
     let tokens = context.store.tokens_to_revoke(&old, context.clock.now());
     let outcome = job.provider_calls(context).revoke(key, &tokens).await?.outcome;
+    report_replaced(context, job, outcome).await
+}
+
+async fn report_replaced(context: &Context, job: &Job, outcome: RevocationOutcome) -> Result<(), StoreError> {
     info!(outcome = outcome.as_str(), "asked the provider to revoke the grant that a login has replaced");
     let mut event = Event::about(&job.subject, EventKind::GrantReplaced, ACTOR, context.clock.now());
     event.reason = Some(outcome.as_str());
