@@ -89,7 +89,7 @@ async fn a_config_is_made_from_a_profile_with_client_id_and_secret_only() {
 async fn a_file_is_checked_and_its_requests_are_printed() {
     let (nats, folder) = (Nats::start().await, tempfile::tempdir().expect("a folder"));
     let file = folder.path().join("acme.toml");
-    let text = "name = \"Acme\"\nauth_url = \"https://${tenant}.acme.example/authorize\"\n\
+    let text = "name = \"Acme\"\nscopes = \"read,write\"\nauth_url = \"https://${tenant}.acme.example/authorize\"\n\
         token_url = \"https://${tenant}.acme.example/token\"\nrevocation_url = \"https://acme.example/revoke\"\n\
         token_auth_method = \"client_secret_basic\"\nscope_separator = \",\"\n\
         identity = { url = \"https://acme.example/me\", id = \"id\" }\n[variables.tenant]\npattern = \"[a-z]+\"\n\
@@ -119,6 +119,11 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     for line in ["acme.toml is valid", "tokens for a code: POST https://one.acme.example/token", "  code=CODE"] {
         assert!(shown.contains(line), "{shown}");
     }
+
+    std::fs::write(&file, text.replace("scopes = \"read,write\"\n", "")).expect("a file");
+    let requests = providers(&nats, &folder, &["check", path, "--var", "tenant=one", "--json"]).await.json();
+    let url = requests[0]["url"].as_str().expect("a URL");
+    assert!(!url.contains("scope"), "the profile has none, whatever is common: {url}");
 
     std::fs::write(&file, text.replace("auth_url", "aut_url")).expect("a file");
     providers(&nats, &folder, &["check", path]).await.fails(1, "unknown field: aut_url");

@@ -41,10 +41,7 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
     let text = read_file(file).await.map_err(anyhow::Error::from).and_then(|text| text.context("no such file"));
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let profile = profiles.parse(&id, &text).await?;
-    let mut config = profile.example(profiles.rules())?;
-    if config.scopes.is_empty() {
-        config.scopes = profile.about.common_scopes.keys().take(2).cloned().collect::<Vec<_>>().join(",");
-    }
+    let config = profile.example(profiles.rules())?;
     let examples = examples(&config, &pairs(vars).context("--var")?)?;
     if json {
         return examples.iter().try_for_each(|example| print_line(&example.json().to_string()));
