@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 pub(crate) use self::config::WholeConfig;
-pub(crate) use self::connection::{ConnectionPage, ListedConnection};
+pub(crate) use self::connection::{ConnectionPage, ListedConnection, OpenedEntry};
 pub(crate) use self::error::StoreError;
 pub(crate) use self::form_1::Migrated;
 pub(crate) use self::json::json;
@@ -40,7 +40,7 @@ pub(crate) use self::login::{Consumer, FoundLogin};
 pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, unused_keys};
 pub(crate) use self::ticket::Start;
 use crate::jetstream::Nats;
-use crate::jetstream::kv::{self, Change, Write};
+use crate::jetstream::kv::{self, Change, Swapped, Write};
 use crate::protocol::high_water::Backwards;
 use crate::seal::Keyring;
 use crate::subject::{CONFIGS, OAUTH};
@@ -77,7 +77,8 @@ impl Store {
     }
 
     /// Writes the entry of the record with this sequence, unless an entry of the same or a newer record is stored. Replaces
-    /// an entry that cannot be read.
+    /// an entry that cannot be read. `known` is the revision of an entry that was read and is older, or 0: then only a conflict
+    /// is looked into.
     ///
     /// # Errors
     /// [`StoreError::Backwards`] if the stored entry is of a record that the stream has never had.
@@ -87,8 +88,17 @@ impl Store {
         key: &str,
         sequence: u64,
         write: Write,
+        known: Option<u64>,
     ) -> Result<Replaced, StoreError> {
-        let replaced = kv::update(&self.nats, bucket, key, |entry| {
+        let newest = match known {
+            Some(replaces) => match kv::swap(&self.nats, kv::At { bucket, key, replaces }, write.clone()).await? {
+                Swapped::Done if replaces == 0 => return Ok(Replaced::Created),
+                Swapped::Done => return Ok(Replaced::Updated),
+                Swapped::Lost(newest) => newest,
+            },
+            None => kv::get(&self.nats, bucket, key).await?,
+        };
+        let replaced = kv::update_from(&self.nats, bucket, key, newest, |entry| {
             let stored = entry.map_or(Ok(0), |entry| self.sequence_of(bucket, entry, sequence))?;
             if stored >= sequence {
                 return Ok(Change::Keep(Replaced::Kept { stored }));

@@ -164,7 +164,7 @@ impl Store {
     pub(crate) async fn put_config(&self, whole: &WholeConfig, record: &StreamMessage) -> Result<(), StoreError> {
         let key = whole.config.integration_id.as_str();
         let write = self.config_entry(whole, record.sequence, modified(record))?;
-        self.replace_older(CONFIGS, key, record.sequence, write).await.map(drop)
+        self.replace_older(CONFIGS, key, record.sequence, write, None).await.map(drop)
     }
 
     pub(super) fn config_entry(&self, whole: &WholeConfig, sequence: u64, modified: u64) -> Result<Write, StoreError> {
@@ -178,7 +178,7 @@ impl Store {
     /// Deletes a config, unless a newer one is stored.
     pub(crate) async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
         let write = self.config_deletion(integration.as_str(), sequence)?;
-        self.replace_older(CONFIGS, integration.as_str(), sequence, write).await.map(drop)
+        self.replace_older(CONFIGS, integration.as_str(), sequence, write, None).await.map(drop)
     }
 
     pub(super) fn config_deletion(&self, key: &str, sequence: u64) -> Result<Write, StoreError> {

@@ -52,6 +52,12 @@ pub(crate) struct UnreadableConnection {
     pub(crate) key: ConnectionKey,
 }
 
+/// A connection's entry, opened.
+pub(crate) struct OpenedEntry {
+    pub(crate) stored: StoredConnection,
+    pub(crate) revision: u64,
+}
+
 /// A connection's entry in the bucket.
 #[derive(Serialize, Deserialize)]
 struct ConnectionEntry {
@@ -111,10 +117,14 @@ impl Store {
 
     /// Reads a connection with the fields that only workers need. Restores an entry that cannot be read from its record.
     pub async fn stored_connection(&self, key: &ConnectionKey) -> Result<Option<StoredConnection>, StoreError> {
-        match kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await? {
-            Some(entry) => self.open_or_restore(key, &entry).await,
-            None => Ok(None),
-        }
+        Ok(self.connection_entry(key).await?.map(|entry| entry.stored))
+    }
+
+    /// The same with the revision of the entry.
+    pub(crate) async fn connection_entry(&self, key: &ConnectionKey) -> Result<Option<OpenedEntry>, StoreError> {
+        let Some(entry) = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await? else { return Ok(None) };
+        let stored = self.open_or_restore(key, &entry).await?;
+        Ok(stored.map(|stored| OpenedEntry { stored, revision: entry.revision }))
     }
 
     async fn open_or_restore(
@@ -143,7 +153,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         error!("{cause}; restored the entry from its record");
-        self.put_or_delete_connection(key, stored.clone()).await?;
+        self.put_or_delete_connection(key, stored.clone(), None).await?;
         Ok((stored.connection.status != Status::Revoked).then_some(stored))
     }
 
@@ -205,23 +215,30 @@ impl Store {
     }
 
     /// Updates the entry to a record: stores the connection, or removes it if the record is a tombstone.
-    /// Does nothing if the entry is of a newer record.
+    /// Does nothing if the entry is of a newer record. `known` is the revision of the older entry, if it was read; 0 if there
+    /// was none.
     pub(crate) async fn put_or_delete_connection(
         &self,
         key: &ConnectionKey,
         stored: StoredConnection,
+        known: Option<u64>,
     ) -> Result<(), StoreError> {
         match stored.connection.status {
             Status::Revoked => self.delete_connection(key, stored.connection.sequence).await,
-            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored).await,
+            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored, known).await,
         }
     }
 
     /// Stores a connection, unless a newer one is stored.
-    pub(crate) async fn put_connection(&self, key: &ConnectionKey, stored: StoredConnection) -> Result<(), StoreError> {
+    pub(crate) async fn put_connection(
+        &self,
+        key: &ConnectionKey,
+        stored: StoredConnection,
+        known: Option<u64>,
+    ) -> Result<(), StoreError> {
         let sequence = stored.connection.sequence;
         let (headers, value) = self.sealed_connection(key, stored)?;
-        match self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Write::Put { headers, value }).await? {
+        match self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Write::Put { headers, value }, known).await? {
             Replaced::Updated | Replaced::Kept { .. } => return Ok(()),
             Replaced::Created => {}
         }

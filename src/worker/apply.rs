@@ -1,8 +1,9 @@
 //! A connection's new state: its record, and everything that follows from the record.
 //!
 //! The record is the durable state. [`apply_record`] derives KV, the event and the schedule from the record alone, so any
-//! worker can repeat it. Its steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to. A worker that
-//! was stopped after the record leaves the rest to the next one ([`Lease`](super::lease::Lease)).
+//! worker can repeat it. The three are written in parallel: the caller has its answer once KV is written, and the ack waits for
+//! all of them. The steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to. A worker that was
+//! stopped after the record leaves the rest to the next one ([`Lease`](super::lease::Lease)).
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::jetstream::header;
 use crate::outcome::backoff_revocation;
 use crate::protocol::records::{self, NewRecord, Written};
 use crate::protocol::schedule::{self, Due, DueRevocation};
-use crate::store::{StoreError, json};
+use crate::store::{OpenedEntry, StoreError, json};
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
 use crate::worker::context::Context;
@@ -157,38 +158,69 @@ pub(super) fn expiry_for(kind: EventKind, connection: &OauthConnection) -> Optio
     if is_about_refresh_token { connection.refresh_token_expiry } else { connection.expiry }
 }
 
-/// Applies a record and returns its connection. After a crash the next worker finds the record with its command's id
-/// and applies it again; each step is safe to repeat.
+/// A record to apply.
+pub(super) struct Applied<'a> {
+    pub(super) record: &'a StreamMessage,
+    pub(super) event: EventDetails<'a>,
+    /// Revision of the bucket's entry that was read before the record was written, so that it is not read again. 0 if there was
+    /// none, `None` if that is not known.
+    pub(super) entry: Option<u64>,
+}
+
+/// Applies a record, sends the answer that `answer` makes of its connection, and returns the answer. After a crash the next
+/// worker finds the record with its command's id and applies it again; each step is safe to repeat. The steps run at the same
+/// time, so a crash after one of them may also come before or after each of the others.
 pub(super) async fn apply_record(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
-    record: &StreamMessage,
-    details: EventDetails<'_>,
-) -> Result<OauthConnection, StoreError> {
+    applied: Applied<'_>,
+    answer: impl FnOnce(&OauthConnection) -> Result<WorkerReply, StoreError>,
+) -> Result<WorkerReply, StoreError> {
+    let Applied { record, event: details, entry } = applied;
     let stored = context.store.connection_of(key, record)?;
-    let connection = &stored.connection;
     job.lease.check()?;
-    // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
-    //    crash after this: the next worker finds this record's state in KV and leaves it.
-    context.store.put_or_delete_connection(key, stored.clone()).await?;
-    fail_point!("apply_1_kv_written");
-    // 2. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
-    //    again under the same message id, and the server drops it.
-    let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
-    (event.sequence, event.reason) = (Some(record.sequence), details.reason);
-    event.expiry = expiry_for(details.kind, connection);
-    // From the record, because a worker that continues after a crash has not seen the answer.
-    let stored_event = context.store.event_of(&key.subject(), record)?;
-    event.provider = stored_event.as_ref().and_then(|event| event.provider.as_ref()).or(details.provider);
-    job.publish_event(context, &event).await?;
-    fail_point!("apply_2_event_published");
-    job.lease.check()?;
-    // 3. Schedule the next refresh, or the next try of a revocation. Durable: the schedule. A crash after this: the next
-    //    worker sets it again, in place of this one.
-    schedule_by_record(context, key, record).await?;
-    fail_point!("apply_3_refresh_scheduled");
-    Ok(stored.connection)
+    let written = async {
+        // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
+        //    crash after this: the next worker finds this record's state in KV and leaves it.
+        context.store.put_or_delete_connection(key, stored.clone(), entry).await?;
+        fail_point!("apply_1_kv_written");
+        // 2. Send the answer. Durable: nothing new. A crash after this: the next worker answers once more.
+        let reply = answer(&stored.connection)?;
+        job.answer(&context.nats, &reply).await;
+        fail_point!("apply_2_answered");
+        Ok::<_, StoreError>(reply)
+    };
+    let published = async {
+        // 3. Publish the event. Durable: the audit log has it. A crash after this: the next worker publishes the event
+        //    again under the same message id, and the server drops it.
+        let mut event = Event::about(&job.subject, details.kind, details.actor, context.clock.now());
+        (event.sequence, event.reason) = (Some(record.sequence), details.reason);
+        event.expiry = expiry_for(details.kind, &stored.connection);
+        // From the record, because a worker that continues after a crash has not seen the answer.
+        let stored_event = context.store.event_of(&key.subject(), record)?;
+        event.provider = stored_event.as_ref().and_then(|event| event.provider.as_ref()).or(details.provider);
+        job.publish_event(context, &event).await?;
+        fail_point!("apply_3_event_published");
+        Ok::<_, StoreError>(())
+    };
+    let scheduled = async {
+        // 4. Schedule the next refresh, or the next try of a revocation. Durable: the schedule. A crash after this: the
+        //    next worker sets it again, in place of this one.
+        schedule_by_record(context, key, record, &stored).await?;
+        fail_point!("apply_4_refresh_scheduled");
+        Ok::<_, StoreError>(())
+    };
+    // An error of one does not end the others: the caller has its answer as soon as KV is written.
+    let (reply, published, scheduled) = tokio::join!(written, published, scheduled);
+    published.and(scheduled).and(reply)
+}
+
+/// A connection as its newest record has it.
+pub(super) struct CaughtUp {
+    pub(super) stored: StoredConnection,
+    /// Revision of its entry in the bucket, if the entry was read and not written.
+    pub(super) revision: Option<u64>,
 }
 
 /// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
@@ -199,38 +231,54 @@ pub(super) async fn catch_up(
     context: &Context,
     key: &ConnectionKey,
     newest: Option<&StreamMessage>,
-) -> Result<Option<StoredConnection>, StoreError> {
-    let stored = context.store.stored_connection(key).await?;
+) -> Result<Option<CaughtUp>, StoreError> {
+    let entry = context.store.connection_entry(key).await?;
+    let found = entry.map(|OpenedEntry { stored, revision }| CaughtUp { stored, revision: Some(revision) });
     let is_newer =
-        |record: &&StreamMessage| stored.as_ref().is_none_or(|stored| stored.connection.sequence < record.sequence);
-    let Some(record) = newest.filter(is_newer) else { return Ok(stored) };
+        |record: &&StreamMessage| found.as_ref().is_none_or(|found| found.stored.connection.sequence < record.sequence);
+    let Some(record) = newest.filter(is_newer) else { return Ok(found) };
     let newer = match context.store.connection_of(key, record) {
         Err(error) if error.is_junk() => {
             error!("{error}; the next record replaces it");
-            return Ok(stored);
+            return Ok(found);
         }
         newer => newer?,
     };
     if newer.connection.status == Status::Revoked {
         return Ok(None);
     }
-    context.store.put_connection(key, newer.clone()).await?;
-    Ok(Some(newer))
+    context.store.put_connection(key, newer.clone(), None).await?;
+    Ok(Some(CaughtUp { stored: newer, revision: None }))
 }
 
-/// Schedules what a record needs next: a refresh, another try of a revocation, or nothing.
+/// Returns the connection's state if it is newer than that sequence. Looks at the records, because a command may have set
+/// the schedule of a record that is not in KV yet.
+async fn newer_state(
+    context: &Context,
+    key: &ConnectionKey,
+    sequence: u64,
+) -> Result<Option<StoredConnection>, StoreError> {
+    let newest = records::last(&context.nats, &key.subject()).await?;
+    if newest.as_ref().is_none_or(|newest| newest.sequence <= sequence) {
+        return Ok(None);
+    }
+    let newer = catch_up(context, key, newest.as_ref()).await?.map(|newer| newer.stored);
+    Ok(newer.filter(|newer| newer.connection.sequence > sequence))
+}
+
+/// Schedules what a record, whose connection is `stored`, needs next: a refresh, another try of a revocation, or nothing.
 pub(super) async fn schedule_by_record(
     context: &Context,
     key: &ConnectionKey,
     record: &StreamMessage,
+    stored: &StoredConnection,
 ) -> Result<(), StoreError> {
     if !schedule_revocation(context, key, record).await? {
-        return schedule_next(context, key, &context.store.connection_of(key, record)?).await;
+        return schedule_next(context, key, stored).await;
     }
-    // This schedule may have replaced that of a login which has replaced the tombstone. A login that stores its state after
+    // This schedule may have replaced that of a login which has replaced the tombstone. A login that stores its record after
     // this read sets its schedule later.
-    let newer = context.store.stored_connection(key).await?;
-    match newer.filter(|newer| newer.connection.sequence > record.sequence) {
+    match newer_state(context, key, record.sequence).await? {
         Some(newer) => schedule_next(context, key, &newer).await,
         None => Ok(()),
     }
@@ -270,10 +318,9 @@ pub(super) async fn schedule_next(
         return Ok(schedule::set(nats, key, at, due).await?);
     }
     schedule::cancel(nats, key).await?;
-    // The purge may have removed a newer state's schedule; restore it. A state that is stored after this read needs no
+    // The purge may have removed a newer state's schedule; restore it. A record that is stored after this read needs no
     // repair: its schedule is set after the purge.
-    let newer = context.store.stored_connection(key).await?;
-    let newer = newer.filter(|newer| newer.connection.sequence > stored.connection.sequence);
+    let newer = newer_state(context, key, stored.connection.sequence).await?;
     match newer.as_ref().and_then(next) {
         Some((at, due)) => Ok(schedule::set(nats, key, at, due).await?),
         None => Ok(()),

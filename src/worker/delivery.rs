@@ -169,9 +169,9 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
     match outcome {
         Outcome::Done(reply) => {
             info!(status = reply.status, "done");
-            // 1. Send the answer. Durable: nothing new. A crash after this: the command is delivered again, the verb
-            //    finds its work done, and answers once more. A caller that did not receive the first answer still waits
-            //    for this one.
+            // 1. Send the answer, unless it was sent when KV was written. Durable: nothing new. A crash after this: the
+            //    command is delivered again, the verb finds its work done, and answers once more. A caller that did not
+            //    receive the first answer still waits for this one.
             job.answer(nats, &reply).await;
             fail_point!("delivery_1_answered");
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash

@@ -1,6 +1,7 @@
 //! A command from the queue, opened.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -47,6 +48,7 @@ pub(super) struct Job {
     pub(super) queued: Timestamp,
     /// Subject of the answer, and the key that seals it.
     reply: Option<(String, SharedKey)>,
+    is_answered: AtomicBool,
     traceparent: String,
 }
 
@@ -106,6 +108,7 @@ impl Job {
                 queue_sequence,
                 queued,
                 reply,
+                is_answered: AtomicBool::new(false),
                 traceparent,
             },
             work,
@@ -168,10 +171,13 @@ impl Job {
         info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
     }
 
-    /// Sends the answer, if the command asks for one at a reply subject of our form. The answer may get lost; the
-    /// caller then stops waiting at its deadline.
+    /// Sends the answer, if the command asks for one at a reply subject of our form and this delivery has sent none. The
+    /// answer may get lost; the caller then stops waiting at its deadline.
     pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
         let Some((reply, key)) = &self.reply else { return };
+        if self.is_answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let sent = match seal_answer(key, (&self.subject.subject(), &self.id), answer) {
             Ok(sealed) => nats.send(reply.clone(), HeaderMap::new(), sealed).await,
             Err(error) => return warn!("answer not sealed: {error}"),

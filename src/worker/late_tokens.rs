@@ -53,8 +53,8 @@ pub(super) async fn revoke(
         return Ok(());
     }
     let kept = Tombstone { name: records::OUTCOME, waiting: Some(&tokens), event: None, replaces: Some(tombstone) };
-    if let Recorded::Newest(tombstone) = apply::write_tombstone(context, job, key, deleted, kept).await? {
-        apply::schedule_by_record(context, key, &tombstone).await?;
+    if let Recorded::Newest(tombstone) = apply::write_tombstone(context, job, key, deleted.clone(), kept).await? {
+        apply::schedule_by_record(context, key, &tombstone, &deleted).await?;
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ const REFRESHES: u64 = 200;
 const KILLS: usize = 20;
 /// Places outside the window from sending the request to the stored record.
 const PLACES: [&str; 4] =
-    ["refresh_3_record_written", "apply_1_kv_written", "apply_2_event_published", "delivery_1_answered"];
+    ["refresh_3_record_written", "apply_1_kv_written", "apply_3_event_published", "delivery_1_answered"];
 /// Failpoint of every tenth kill, which holds the next refresh for most of a minute.
 const BEFORE: &str = "refresh_1_permit_taken";
 /// Tokens are never too young to be refreshed, and each worker shows its metrics.

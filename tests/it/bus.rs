@@ -16,6 +16,7 @@ use tokenbus::subject::ConnectionKey;
 
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
+use crate::support::wait::eventually;
 use crate::world::INTEGRATION;
 
 /// The limit by which a stream refuses writes.
@@ -59,8 +60,10 @@ impl Bus {
         found
     }
 
-    /// The bodies of the events of that name, oldest first.
+    /// The bodies of the events of that name, oldest first. Waits until no command is under way, because a caller has its
+    /// answer before the event is stored.
     pub(crate) async fn events(&self, name: &str) -> Vec<Value> {
+        eventually("the queue is empty", async || self.info("OAUTH_COMMANDS").await.state.messages == 0).await;
         let end = format!(".{name}");
         let messages = self.messages("OAUTH_EVENTS").await;
         let events = messages.into_iter().filter(|message| message.subject.ends_with(&end));

@@ -72,7 +72,7 @@ async fn g2_a_deletion_replaced_by_a_login_has_its_event() {
         _ => Scripted::tokens(number),
     })
     .await;
-    for step in ["revoke_2_tombstone_written", "apply_1_kv_written"] {
+    for step in ["revoke_2_tombstone_written", "revoke_4_outcome_stored"] {
         let (fleet, mut first) = Fleet::configured(&provider.url).await;
         let mut config = fleet.config();
         config["revocation_url"] = format!("{}/revoke", provider.url).into();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::{Provider, Received, Scripted};
-use crate::refresh_crash::{connected, due};
+use crate::refresh_crash::{applied, connected, due};
 use crate::support::child::signal;
 use crate::support::wait::PATIENCE;
 
@@ -26,13 +26,14 @@ const IN_FLIGHT: &str = "in flight";
 /// Steps before the refresh token leaves.
 const BEFORE: [&str; 1] = ["refresh_1_permit_taken"];
 /// Steps with the new tokens.
-const AFTER: [&str; 9] = [
+const AFTER: [&str; 10] = [
     IN_FLIGHT,
     "refresh_2_token_sent",
     "refresh_3_record_written",
     "apply_1_kv_written",
-    "apply_2_event_published",
-    "apply_3_refresh_scheduled",
+    "apply_2_answered",
+    "apply_3_event_published",
+    "apply_4_refresh_scheduled",
     "refresh_4_record_applied",
     "delivery_1_answered",
     "delivery_2_acked",
@@ -137,6 +138,7 @@ impl Stop {
         assert!(!self.grant.lock().unwrap().is_dead, "the refresh token came twice: {}", self.log());
         let events = (self.events("refreshed").await, self.events("needs_reauthorization").await);
         assert_eq!(events, (1, 0), "{}", self.log());
+        applied(&self.fleet).await;
         let stored = self.fleet.stored(NAME).await.0.expect("the connection is stored");
         assert_eq!(stored["status"], "active", "{}", self.log());
         let newest = self.fleet.record(&Fleet::path(NAME)).await.0;

@@ -16,6 +16,7 @@ use tokenbus::internals::gateway::{Command, RequestContext, StateOwner};
 
 use crate::fleet::{Fleet, Worker, eventually};
 use crate::provider::{Provider, Scripted};
+use crate::refresh_crash::applied;
 use crate::support::child::signal;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
@@ -26,11 +27,12 @@ const CODE: &str = "canary-code";
 pub(crate) const STEPS_BEFORE_RECORD: [&str; 3] =
     ["exchange_1_callback_checked", "exchange_2_login_consumed", "exchange_3_code_sent"];
 /// Steps of an exchange after which the record is written.
-pub(crate) const STEPS_WITH_RECORD: [&str; 7] = [
+pub(crate) const STEPS_WITH_RECORD: [&str; 8] = [
     "exchange_4_record_written",
     "apply_1_kv_written",
-    "apply_2_event_published",
-    "apply_3_refresh_scheduled",
+    "apply_2_answered",
+    "apply_3_event_published",
+    "apply_4_refresh_scheduled",
     "exchange_5_record_applied",
     "delivery_1_answered",
     "delivery_2_acked",
@@ -237,9 +239,8 @@ async fn stopped_at(place: &'static str) {
     let events = fleet.events().await;
     assert_eq!(events[0]["reason"], "exchange_interrupted", "{place}");
     assert_eq!(events[1]["event"], "connected", "{place}");
-    let (stored, writes) = fleet.stored(NAME).await;
-    let (newest, _) = fleet.record(&Fleet::path(NAME)).await;
-    assert_eq!((stored.unwrap()["sequence"].as_u64(), writes), (newest, 1), "{place}");
+    applied(&fleet).await;
+    assert_eq!(fleet.stored(NAME).await.1, 1, "{place}");
     assert_eq!(provider.received().len(), 1, "{place}");
 }
 

@@ -262,8 +262,9 @@ impl Fleet {
         info.delivered.consumer_sequence
     }
 
-    /// Audit events, oldest first, without the events of the setup: logins, configs, API keys, the store.
+    /// Audit events, oldest first, without those of the setup, once no command is under way: callers have their answer earlier.
     pub(crate) async fn events(&self) -> Vec<Value> {
+        self.idle().await;
         let mut events = self.messages("OAUTH_EVENTS").await;
         let of_setup = ["login_started", "config_put", "api_key_created", "store_set_up"];
         events.retain(|event| !of_setup.iter().any(|name| event["event"] == *name));
@@ -336,7 +337,6 @@ impl Worker {
         self.process.kill().await;
     }
 
-    /// Returns true if it has ended.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.process.has_ended()
     }

@@ -40,7 +40,7 @@ impl Store {
         if stored.connection.status == Status::Revoked && is_gone {
             return Ok(false);
         }
-        self.put_or_delete_connection(key, stored).await?;
+        self.put_or_delete_connection(key, stored, None).await?;
         Ok(true)
     }
 

@@ -12,19 +12,23 @@
 
 mod credential;
 mod owner;
+mod reads;
 mod refusal;
+mod resume;
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
 use serde_json::{Map, Value};
-use tracing::{info, warn};
+use tracing::warn;
 
 use self::credential::{CheckedCredential, check_credential};
 use self::owner::NewTokens;
+use self::reads::Reads;
 use self::refusal::Refusal;
+use self::resume::{answer_if_stored, resume};
 use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
-use crate::connection::{GrantFacts, Status, StoredConnection};
+use crate::connection::{GrantFacts, OauthConnection, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::{IntegrationOauthConfig, IssuedAt};
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
@@ -36,7 +40,7 @@ use crate::secret::Secret;
 use crate::store::{Consumer, FoundLogin, StoreError};
 use crate::subject::{Account, ConnectionKey};
 use crate::system;
-use crate::worker::apply::{self, RECORD_TRIES, Recorded};
+use crate::worker::apply::{self, Applied, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
 use crate::worker::hint::Suspect;
 use crate::worker::job::Job;
@@ -65,7 +69,6 @@ pub(in crate::worker) async fn run(
     callback: &Callback<'_>,
 ) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
-    let replaces = records::last(&context.nats, &key.subject()).await?;
     let state = match oauth::callback::state(callback.query.expose()) {
         Ok(state) => state,
         Err(error) => return Ok(Failure::BadRequest.answer(&error.to_string())),
@@ -73,7 +76,8 @@ pub(in crate::worker) async fn run(
     let state_hash = login::hash_of(&state);
     // Don't trust an existing record that carries this command's id: senders choose ids, so a replayed id proves
     // nothing. The login's state comes first.
-    let (login, revision) = match context.store.login(&state_hash).await? {
+    let Reads { newest, login, config } = reads::read(context, &key, &state_hash).await?;
+    let (login, revision) = match login {
         FoundLogin::Pending { account, login, revision } if key == key_of(&account, &login) => (login, revision),
         FoundLogin::Used { command_id, .. } if command_id == job.id => {
             // An earlier delivery accepted the credential. If it is no longer valid, the answer shows no tokens.
@@ -81,7 +85,7 @@ pub(in crate::worker) async fn run(
                 CheckedCredential::Accepted(scopes) => scopes,
                 CheckedCredential::Refused(_) => Scopes::default(),
             };
-            return resume(context, job, &key).await.map(|reply| hide_tokens(reply, &scopes));
+            return resume(context, job, &key, &scopes).await;
         }
         FoundLogin::Pending { .. } | FoundLogin::Used { .. } | FoundLogin::Unknown => {
             return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE));
@@ -94,14 +98,16 @@ pub(in crate::worker) async fn run(
     if !login.is_of_browser(&state_hash, callback.cookies) {
         return Ok(Failure::Unauthorized.answer(OTHER_BROWSER));
     }
-    let exchange = Exchange { context, job, key: &key, state_hash: &state_hash, login: &login, revision, replaces };
-    Box::pin(exchange.run(&state, callback.query)).await.map(|reply| hide_tokens(reply, &scopes))
+    let (state_hash, login, scopes) = (&state_hash, &login, &scopes);
+    let exchange = Exchange { context, job, key: &key, state_hash, login, revision, scopes, replaces: newest };
+    Box::pin(exchange.run(&state, callback.query, config?)).await
 }
 
-/// Removes the tokens that these scopes don't show.
-fn hide_tokens(mut reply: WorkerReply, scopes: &Scopes) -> WorkerReply {
+/// Answers with the connection, without the tokens that these scopes don't show.
+fn reply_with(connection: &OauthConnection, scopes: &Scopes) -> Result<WorkerReply, StoreError> {
+    let mut reply = apply::reply_with(connection)?;
     scopes.hide_tokens(&mut reply.body);
-    reply
+    Ok(reply)
 }
 
 fn key_of(account: &Account, login: &PendingLogin) -> ConnectionKey {
@@ -117,6 +123,8 @@ struct Exchange<'a> {
     login: &'a PendingLogin,
     /// Revision of the login's entry.
     revision: u64,
+    /// Scopes of the callback's credential.
+    scopes: &'a Scopes,
     /// Newest record of the connection when the command began. The new record replaces it, so a later login or deletion
     /// wins.
     replaces: Option<StreamMessage>,
@@ -144,10 +152,15 @@ struct CodeToSend {
 }
 
 impl Exchange<'_> {
-    async fn run(&self, state: &Secret, query: &Secret) -> Result<WorkerReply, StoreError> {
+    async fn run(
+        &self,
+        state: &Secret,
+        query: &Secret,
+        config: Option<IntegrationOauthConfig>,
+    ) -> Result<WorkerReply, StoreError> {
         // 1. Check the callback against the login and the config. Durable: nothing new, except the event of the record to
         //    replace if a crash left it out. A crash after this: the next worker finds the login pending and starts over.
-        let checked = match self.check(query).await? {
+        let checked = match self.check(query, config).await? {
             Checked::Accepted(code) => Ok(code),
             Checked::Refused(refusal) => Err(refusal),
             Checked::Malformed(reply) => return Ok(reply),
@@ -167,7 +180,7 @@ impl Exchange<'_> {
         let consumed = store.consume_login(self.state_hash, account, self.login, self.revision, &self.job.id);
         match consumed.await? {
             Consumer::ThisDelivery => {}
-            Consumer::ThisCommand => return resume(self.context, self.job, self.key).await,
+            Consumer::ThisCommand => return resume(self.context, self.job, self.key, self.scopes).await,
             Consumer::Another => return Ok(Failure::Unauthorized.answer(UNKNOWN_STATE)),
         }
         fail_point!("exchange_2_login_consumed");
@@ -199,18 +212,19 @@ impl Exchange<'_> {
         };
         fail_point!("exchange_4_record_written");
 
-        // 5. Apply the record: a replaced grant of another account is revoked; then KV, event, schedule (the steps of
-        //    `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
-        //    effect. The caller receives its answer only after this step.
-        let reply = apply_connected(self.context, self.job, self.key, &record).await?;
+        // 5. Apply the record: a replaced grant of another account is revoked; then KV, answer, event, schedule (the steps
+        //    of `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
+        //    effect. The caller receives its answer only after the KV write.
+        let applied = Applied { record: &record, event: CONNECTED, entry: self.replaces.is_none().then_some(0) };
+        let reply = apply_connected(self.context, self.job, self.key, applied, self.scopes).await?;
         self.revoke_waiting(&issued).await;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
     }
 
-    async fn check(&self, query: &Secret) -> Result<Checked, StoreError> {
+    async fn check(&self, query: &Secret, config: Option<IntegrationOauthConfig>) -> Result<Checked, StoreError> {
         let store = &self.context.store;
-        let config = match store.config(&self.login.integration).await? {
+        let config = match config {
             Some(config) if self.was_started_with(&config) => config,
             Some(_) | None => {
                 let text = "the integration's config changed during the login; start it again";
@@ -321,12 +335,13 @@ impl Exchange<'_> {
     /// them is revoked.
     async fn superseded(&self, issued: &StoredConnection) -> Result<WorkerReply, StoreError> {
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
-        if let Some(reply) = answer_if_stored(self.context, self.job, self.key, newest.as_ref()).await? {
+        let (context, job, key) = (self.context, self.job, self.key);
+        if let Some(reply) = answer_if_stored(context, job, key, newest.as_ref(), self.scopes).await? {
             return Ok(reply);
         }
-        late_tokens::revoke(self.context, self.job, self.key, issued).await?;
+        late_tokens::revoke(context, job, key, issued).await?;
         let text = "the connection changed while this login was running; start it again";
-        fail(self.context, self.job, &Refusal::new(Failure::Superseded, "superseded", text)).await
+        fail(context, job, &Refusal::new(Failure::Superseded, "superseded", text)).await
     }
 }
 
@@ -334,49 +349,11 @@ async fn apply_connected(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
-    record: &StreamMessage,
+    applied: Applied<'_>,
+    scopes: &Scopes,
 ) -> Result<WorkerReply, StoreError> {
-    owner::revoke_replaced(context, job, key, record).await?;
-    let connection = apply::apply_record(context, job, key, record, CONNECTED).await?;
-    apply::reply_with(&connection)
-}
-
-/// Resumes a login that another delivery of this command consumed. Applies the record if it exists; otherwise fails with
-/// `exchange_interrupted`. A crash in here: the next worker does the same, and repeated writes have no effect.
-async fn resume(context: &Context, job: &Job, key: &ConnectionKey) -> Result<WorkerReply, StoreError> {
-    // Read the record after the login: a newer delivery may have finished while this one was stalled.
-    let newest = records::last(&context.nats, &key.subject()).await?;
-    if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
-        info!(sequence = record.sequence, "the record is written already; applying it");
-        return apply_connected(context, job, key, record).await;
-    }
-    if let Some(reply) = answer_if_stored(context, job, key, newest.as_ref()).await? {
-        return Ok(reply);
-    }
-    let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
-    fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
-}
-
-/// Answers if a refresh or a deletion has replaced the record of this login: the login succeeded. Publishes its event again,
-/// because the worker that wrote the record may have died before it did; the server drops a second one.
-async fn answer_if_stored(
-    context: &Context,
-    job: &Job,
-    key: &ConnectionKey,
-    newest: Option<&StreamMessage>,
-) -> Result<Option<WorkerReply>, StoreError> {
-    let Some(record) = newest else { return Ok(None) };
-    // Refreshes and deletions keep the id of the login.
-    let stored = context.store.connection_of(key, record)?;
-    if stored.login_id != job.id {
-        return Ok(None);
-    }
-    let event = Event::about(&job.subject, EventKind::Connected, ACTOR, context.clock.now());
-    job.publish_event(context, &event).await?;
-    if stored.connection.status == Status::Revoked {
-        return Ok(Some(Failure::Superseded.answer("the connection was deleted after this login")));
-    }
-    apply::reply_with(&stored.connection).map(Some)
+    owner::revoke_replaced(context, job, key, applied.record).await?;
+    Box::pin(apply::apply_record(context, job, key, applied, |connection| reply_with(connection, scopes))).await
 }
 
 /// Ends a consumed login without a connection. A crash before the event is stored: as after step 2, so the event and

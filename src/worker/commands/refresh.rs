@@ -38,7 +38,7 @@ use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
-use crate::worker::apply::{self, Recorded};
+use crate::worker::apply::{self, Applied, CaughtUp, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
@@ -81,14 +81,16 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         // A crash in here: as after step 3.
-        return apply_refreshed(context, job, &key, record, actor).await;
+        let stored = context.store.connection_of(&key, record)?;
+        let applied = Applied { record, event: event_of(&stored, actor), entry: None };
+        return Box::pin(apply::apply_record(context, job, &key, applied, reply_by_status)).await;
     }
-    let Some(mut stored) = apply::catch_up(context, &key, newest.as_ref()).await? else {
+    let Some(CaughtUp { mut stored, revision }) = apply::catch_up(context, &key, newest.as_ref()).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     // Before a token is sent: an error here must not cost new tokens.
     job.persist(|| left_out::of_connection(context, job, &key, newest.as_ref())).await?;
-    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest };
+    let refresh = Refresh { context, job, key: &key, actor, trigger, replaces: newest, entry: revision };
     loop {
         match refresh.decide(&stored)? {
             Decision::Answer(reply) => {
@@ -125,6 +127,8 @@ struct Refresh<'a> {
     trigger: &'a Trigger,
     /// The record to replace.
     replaces: Option<StreamMessage>,
+    /// Revision of the connection's entry in the bucket, if it is known.
+    entry: Option<u64>,
 }
 
 enum Decision {
@@ -255,9 +259,11 @@ impl Refresh<'_> {
         }
         fail_point!("refresh_3_record_written");
 
-        // 4. Apply the record: KV, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in it
-        //    or after it: as after step 3; a repeated write has no effect.
-        let reply = apply_refreshed(self.context, self.job, self.key, &record, self.actor).await?;
+        // 4. Apply the record: KV, answer, event, schedule (the steps of `worker/apply.rs`). Durable: all three. A crash in
+        //    it or after it: as after step 3; a repeated write has no effect.
+        let applied = Applied { record: &record, event, entry: self.entry };
+        let apply = apply::apply_record(self.context, self.job, self.key, applied, reply_by_status);
+        let reply = Box::pin(apply).await?;
         fail_point!("refresh_4_record_applied");
         Ok(reply)
     }
@@ -298,22 +304,10 @@ impl Refresh<'_> {
         }
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
         match apply::catch_up(self.context, self.key, newest.as_ref()).await? {
-            Some(stored) => reply_by_status(&stored.connection),
+            Some(found) => reply_by_status(&found.stored.connection),
             None => Ok(Failure::NotFound.answer("the connection was deleted")),
         }
     }
-}
-
-async fn apply_refreshed(
-    context: &Context,
-    job: &Job,
-    key: &ConnectionKey,
-    record: &StreamMessage,
-    actor: &str,
-) -> Result<WorkerReply, StoreError> {
-    let stored = context.store.connection_of(key, record)?;
-    let connection = apply::apply_record(context, job, key, record, event_of(&stored, actor)).await?;
-    reply_by_status(&connection)
 }
 
 fn event_of<'a>(stored: &'a StoredConnection, actor: &'a str) -> EventDetails<'a> {

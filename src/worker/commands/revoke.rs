@@ -19,7 +19,7 @@ use crate::jetstream::header;
 use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
-use crate::worker::apply::{self, RECORD_TRIES, Recorded, Tombstone};
+use crate::worker::apply::{self, Applied, RECORD_TRIES, Recorded, Tombstone};
 use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::left_out;
@@ -127,7 +127,8 @@ impl Revocation<'_> {
         //    effect. If the provider has to be asked again, it asks first.
         if deletion.actor == SCHEDULE_ACTOR && waiting.is_some() {
             // The deletion has its event, and the last try will have one.
-            apply::schedule_by_record(context, key, &tombstone).await?;
+            let deleted = context.store.connection_of(key, &tombstone)?;
+            apply::schedule_by_record(context, key, &tombstone, &deleted).await?;
             return Ok(success());
         }
         let reply = self.apply(&tombstone, event).await?;
@@ -137,8 +138,8 @@ impl Revocation<'_> {
 
     async fn apply(&self, tombstone: &StreamMessage, event: EventDetails<'_>) -> Result<WorkerReply, StoreError> {
         let Self { context, job, key, .. } = self;
-        apply::apply_record(context, job, key, tombstone, event).await?;
-        Ok(success())
+        let applied = Applied { record: tombstone, event, entry: None };
+        Box::pin(apply::apply_record(context, job, key, applied, |_| Ok(success()))).await
     }
 
     /// Returns the outcome, and the tokens to revoke at a later try.
@@ -252,7 +253,7 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
             }
         }
     }
-    let stored = apply::catch_up(context, key, newest.as_ref()).await?.filter(is_this_login);
+    let stored = apply::catch_up(context, key, newest.as_ref()).await?.map(|found| found.stored).filter(is_this_login);
     if stored.is_some() {
         left_out::of_connection(context, job, key, newest.as_ref()).await?;
     }
