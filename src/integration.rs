@@ -12,7 +12,7 @@ mod lifetime;
 mod param_names;
 mod placeholders;
 mod scopes;
-mod secrets;
+pub(crate) mod secrets;
 mod template;
 mod variable;
 

@@ -9,7 +9,7 @@ use super::{ApiRequest, IntegrationOauthConfig};
 use crate::secret::{self, Secret};
 
 /// Shown in place of a secret.
-const SET: &str = "set";
+pub(crate) const SET: &str = "set";
 
 /// Serializes a secret in clear.
 #[derive(Serialize)]

@@ -72,6 +72,27 @@ async fn any_account_reads_the_profiles_of_workers_and_a_broken_file_is_its_own_
 }
 
 #[tokio::test]
+async fn f1_a_profile_of_the_operator_shows_no_credential() {
+    let (world, folder) = world().await;
+    write_profile(&folder, &world.provider.url, "read");
+    let path = folder.path().join("acme.toml");
+    let more = "token_headers = { accept = \"text/json\", x-api-key = \"canary\" }\n\
+                token_params = { partner_secret = \"canary\" }\n\
+                [identity]\nurl = \"https://api.acme.example/me\"\nid = \"id\"\n\
+                headers = { authorization = \"canary\" }\nparams = { key = \"canary\" }\n";
+    let text = std::fs::read_to_string(&path).expect("a file") + more;
+    std::fs::write(&path, text).expect("a file");
+    let acme = providers(&world.tokenbus, "/acme").await;
+    assert_eq!(acme.status, 200, "{}", acme.text);
+    assert!(!acme.text.contains("canary"), "{}", acme.text);
+    let config = &acme.json()["config"];
+    assert_eq!(config["token_headers"], json!({ "accept": "text/json", "x-api-key": "set" }));
+    assert_eq!(config["identity"]["headers"]["authorization"], "set");
+    let built_in = providers(&world.tokenbus, "/notion").await.json();
+    assert!(!built_in["config"].to_string().contains("\"set\""), "{built_in}");
+}
+
+#[tokio::test]
 async fn a_changed_profile_counts_from_the_next_put_and_changes_no_stored_config() {
     let (world, folder) = world().await;
     put(&world, "acme").await.assert_error(400, "provider must be the id of a profile");

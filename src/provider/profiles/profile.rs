@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::InvalidProfile;
+use crate::integration::secrets::SET;
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::subject::Integration;
 
@@ -40,6 +41,38 @@ pub(crate) struct Profile {
     pub(crate) about: About,
     /// Fields of a config.
     pub(crate) config: Map<String, Value>,
+}
+
+/// Fields of a config with values that workers send, and that only the provider needs to see.
+const SENT_FIELDS: [&str; 3] = ["token_headers", "token_params", "refresh_params"];
+const REQUEST_FIELDS: [&str; 3] = ["upgrade", "identity", "metadata_request"];
+const SENT_FIELDS_OF_REQUESTS: [&str; 3] = ["headers", "params", "body"];
+/// Headers that never hold a credential.
+const PUBLIC_HEADERS: [&str; 2] = ["accept", "user-agent"];
+
+impl Profile {
+    /// Replaces headers and parameters in an operator's own profile, which every account may read: an operator may have put
+    /// credentials there.
+    pub(crate) fn hide_credentials(&mut self) {
+        for (name, value) in &mut self.config {
+            if SENT_FIELDS.contains(&name.as_str()) {
+                hide(value);
+            } else if REQUEST_FIELDS.contains(&name.as_str()) {
+                let fields = value.as_object_mut().into_iter().flatten();
+                fields
+                    .filter(|(name, _)| SENT_FIELDS_OF_REQUESTS.contains(&name.as_str()))
+                    .for_each(|(_, it)| hide(it));
+            }
+        }
+    }
+}
+
+fn hide(values: &mut Value) {
+    for (name, value) in values.as_object_mut().into_iter().flatten() {
+        if !PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public)) {
+            *value = SET.into();
+        }
+    }
 }
 
 /// The fields for people. All may be absent in an operator's own profiles.

@@ -34,7 +34,12 @@ pub(super) struct ProviderQuestion {
 }
 
 pub(super) async fn get(context: &Context, question: &ProviderQuestion) -> Result<Value, CallError> {
-    Ok(json!(profiles(context).find(&question.provider).await.map_err(|error| refused(&error))?))
+    let profiles = profiles(context);
+    let mut profile = profiles.find(&question.provider).await.map_err(|error| refused(&error))?;
+    if profiles.own().await.map_err(|error| refused(&ProfileError::Folder(error)))?.contains(&profile.id) {
+        profile.hide_credentials();
+    }
+    Ok(json!(profile))
 }
 
 fn profiles(context: &Context) -> Profiles<'_> {
