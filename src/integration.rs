@@ -85,12 +85,21 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Client authentication at the token endpoint.
     #[serde(default)]
     pub token_auth_method: TokenAuthMethod,
+    /// Client authentication of a refresh; `token_auth_method` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_auth_method: Option<TokenAuthMethod>,
+    /// Client authentication at the revocation endpoint; `token_auth_method` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_auth_method: Option<TokenAuthMethod>,
     /// Method of token requests. Revocations are always POST (RFC 7009 §2.1).
     #[serde(default)]
     pub token_method: Method,
     /// Place and format of the parameters of token requests.
     #[serde(default)]
     pub token_body_format: BodyFormat,
+    /// The same for revocations; `token_body_format` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation_body_format: Option<BodyFormat>,
     /// Extra headers of all requests to the provider, by name. They replace headers that tokenbus sends by default.
     #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
     pub token_headers: BTreeMap<String, T>,
@@ -228,6 +237,16 @@ impl<T> IntegrationOauthConfig<T> {
     #[must_use]
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.map_or(DEFAULT_TIMEOUT, |seconds| Duration::from_secs(seconds.into())).min(MAX_TIMEOUT)
+    }
+
+    /// Returns the client authentication of a request.
+    pub(crate) fn auth_method(&self, request: RequestKind) -> TokenAuthMethod {
+        let own = match request {
+            RequestKind::Authorize | RequestKind::Token => None,
+            RequestKind::Refresh => self.refresh_auth_method,
+            RequestKind::Revoke => self.revocation_auth_method,
+        };
+        own.unwrap_or(self.token_auth_method)
     }
 
     /// Returns the token endpoint with its variables filled in.

@@ -17,7 +17,7 @@ pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
-use super::{ConfigError, IntegrationOauthConfig, Reconnect, TokenAuthMethod, UrlRules, signing_key};
+use super::{ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key};
 use crate::secret::Secret;
 use crate::subject::Integration;
 
@@ -101,18 +101,20 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
 }
 
 fn check_authentication(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    match config.token_auth_method {
-        TokenAuthMethod::ClientSecretBasic => {
-            require(!config.client_secret.is_empty(), "client_secret", "set for client_secret_basic")?;
+    for request in RequestKind::ALL {
+        match config.auth_method(request) {
+            TokenAuthMethod::ClientSecretBasic => {
+                require(!config.client_secret.is_empty(), "client_secret", "set for client_secret_basic")?;
+            }
+            TokenAuthMethod::SignedClientSecret => {
+                require(config.client_key.is_some(), "client_key", "set for signed_client_secret")?;
+                require(config.client_assertion_iss.is_some(), "client_assertion_iss", "set for signed_client_secret")?;
+            }
+            TokenAuthMethod::PrivateKeyJwt => {
+                require(config.client_key.is_some(), "client_key", "set for private_key_jwt")?;
+            }
+            TokenAuthMethod::ClientSecretPost | TokenAuthMethod::None => {}
         }
-        TokenAuthMethod::SignedClientSecret => {
-            require(config.client_key.is_some(), "client_key", "set for signed_client_secret")?;
-            require(config.client_assertion_iss.is_some(), "client_assertion_iss", "set for signed_client_secret")?;
-        }
-        TokenAuthMethod::PrivateKeyJwt => {
-            require(config.client_key.is_some(), "client_key", "set for private_key_jwt")?;
-        }
-        TokenAuthMethod::ClientSecretPost | TokenAuthMethod::None => {}
     }
     let is_usable =
         |key: &Secret| key.expose().len() <= MAX_KEY_BYTES && signing_key(config.client_key_alg, key).is_ok();

@@ -18,22 +18,24 @@ enum Entry {
     OfRequest(BTreeMap<String, String>),
 }
 
-/// A request with names of its own. Revocations have those of [`RequestKind::Token`].
+/// A request with names of its own. Revocations without any have those of [`RequestKind::Token`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     Authorize,
     Token,
     Refresh,
+    Revoke,
 }
 
 impl RequestKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Authorize, Self::Token, Self::Refresh];
+    pub(crate) const ALL: [Self; 4] = [Self::Authorize, Self::Token, Self::Refresh, Self::Revoke];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Authorize => "authorize",
             Self::Token => "token",
             Self::Refresh => "refresh",
+            Self::Revoke => "revoke",
         }
     }
 }
@@ -51,10 +53,12 @@ impl ParamNames {
 
     /// Returns the config's own name of a parameter.
     pub(crate) fn given(&self, request: RequestKind, name: &str) -> Option<&str> {
-        let in_request = match self.0.get(request.as_str()) {
+        let names_of = |request: RequestKind| match self.0.get(request.as_str()) {
             Some(Entry::OfRequest(names)) => names.get(name),
             Some(Entry::Name(_)) | None => None,
         };
+        let of_token = || (request == RequestKind::Revoke).then(|| names_of(RequestKind::Token)).flatten();
+        let in_request = names_of(request).or_else(of_token);
         let in_all = match self.0.get(name) {
             Some(Entry::Name(name)) => Some(name),
             Some(Entry::OfRequest(_)) | None => None,

@@ -15,7 +15,7 @@ use tracing::warn;
 
 pub(super) use self::time::RequestTime;
 use crate::connection::lifecycle::Meaning;
-use crate::integration::IntegrationOauthConfig;
+use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
 use crate::oauth::{HttpRequest, ProviderAnswer};
@@ -115,17 +115,19 @@ impl<'a> ProviderCalls<'a> {
     pub(super) async fn tokens(
         &self,
         config: &IntegrationOauthConfig,
+        kind: RequestKind,
         variables: &BTreeMap<String, String>,
         build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
     ) -> Result<TokenSet, NoTokens> {
         let judge = |response: &Response<'_>| response.tokens(config, self.context.clock.now());
-        self.with_each_secret(config, variables, build, judge).await
+        self.with_each_secret(config, kind, variables, build, judge).await
     }
 
     /// Sends a request with each of the client's secrets in turn, until the provider does not reject the client.
     pub(super) async fn with_each_secret<T>(
         &self,
         config: &IntegrationOauthConfig,
+        kind: RequestKind,
         variables: &BTreeMap<String, String>,
         build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
@@ -134,7 +136,7 @@ impl<'a> ProviderCalls<'a> {
         let mut refused = NoTokens::Request(RequestError::NoClientKey);
         for attempt in 0.. {
             let (now, id) = (self.context.clock.now(), system::random_id());
-            let auth = ClientAuthentication::of(config, attempt, variables, now, &id).map_err(NoTokens::Request)?;
+            let auth = ClientAuthentication::of(config, kind, attempt, variables, now, &id).map_err(NoTokens::Request)?;
             let Some(auth) = auth else { break };
             match self.send(config, build(&auth).map_err(NoTokens::Request)?, &judge).await {
                 Err(error) if error.allows_next_secret() => refused = error,

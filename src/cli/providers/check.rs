@@ -9,7 +9,7 @@ use url::form_urlencoded;
 
 use crate::cli::input::pairs;
 use crate::cli::print::print_line;
-use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders};
+use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::token::{
     ClientAuthentication, CodeGrant, RefreshGrant, Revocation, TokenTypeHint, exchange_request, refresh_request,
@@ -55,8 +55,10 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let issued_at = config.issued_at(variables).context("pass `--var <name>=<value>` for variables without default")?;
     config.check_hosts(&issued_at.variables)?;
     let variables = &issued_at.variables;
-    let authentication = ClientAuthentication::of(config, 0, variables, system::now(), NONCE)?;
-    let authentication = authentication.context("the profile has no client authentication")?;
+    let authentication = |kind| {
+        let authentication = ClientAuthentication::of(config, kind, 0, variables, system::now(), NONCE)?;
+        authentication.context("the profile has no client authentication")
+    };
     let scope = &config.scope_text(&config.scopes());
     let [state, code, verifier, token] =
         ["STATE", "CODE", "CODE-VERIFIER", "REFRESH-TOKEN"].map(|text| Secret::new(text.to_owned()));
@@ -65,11 +67,12 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let authorization =
         request_url(config, &AuthorizationRequest { state: &state, code_challenge, scope, variables, nonce: NONCE })?;
     let grant = CodeGrant { code: &code, verifier: uses_pkce.then_some(&verifier), variables, scope, nonce: NONCE };
-    let exchange = exchange_request(config, &grant, &authentication)?;
+    let exchange = exchange_request(config, &grant, &authentication(RequestKind::Token)?)?;
     let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope, nonce: NONCE };
-    let refresh = refresh_request(config, &grant, &authentication)?;
+    let refresh = refresh_request(config, &grant, &authentication(RequestKind::Refresh)?)?;
     let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope };
-    let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &authentication);
+    let of_revoke = authentication(RequestKind::Revoke)?;
+    let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &of_revoke);
     let revocation = config.revocation_url.as_ref().map(revoke).transpose()?;
     let browser = HttpRequest { method: Method::Get, url: authorization, headers: Vec::new(), body: None };
     let (secret, redirect_url) = (config.client_secret.expose(), config.redirect_url.as_str());

@@ -23,12 +23,17 @@ pub(super) const TEXTS: Form = List(&Text, MAX_ENTRIES, "a list of at most 32 st
 pub(super) const TEXT_MAP: Form = MapOf(&Text, MAX_ENTRIES, "an object of at most 32 strings");
 const SECONDS: Form = Whole(1, MAX_LIFETIME, "a whole number of seconds, from 1 to ten years");
 pub(super) const METHOD: Form = OneOf(&["POST", "GET"], "POST or GET");
+const AUTH_METHOD: Form = OneOf(
+    &["client_secret_post", "client_secret_basic", "private_key_jwt", "signed_client_secret", "none"],
+    "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none",
+);
+const BODY_FORMAT: Form = OneOf(&["form", "json", "query"], "one of form, json, query");
 const PATH_MAP: Form = MapOf(&Paths, usize::MAX, "an object of dot paths, or of lists of at most 32 dot paths");
 /// Names of parameters; `check/names.rs` checks them. The names of one request are an object of their own.
 const NAMES: Form = MapOf(
     &ObjectOr(&Text, &MapOf(&Text, usize::MAX, "an object of strings")),
     usize::MAX,
-    "an object of strings, in which `authorize`, `token` and `refresh` may be such objects",
+    "an object of strings, in which `authorize`, `token`, `refresh` and `revoke` may be such objects",
 );
 const LIFETIME: Form = Form::Object(&Object {
     fields: &[("seconds", SECONDS), ("from", OneOf(&["issue", "use"], "issue or use"))],
@@ -67,19 +72,16 @@ const VARIABLE: Form = Form::Object(&Object {
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Form); 43] = [
+const OPTIONAL: [(&str, Form); 46] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
-    (
-        "token_auth_method",
-        OneOf(
-            &["client_secret_post", "client_secret_basic", "private_key_jwt", "signed_client_secret", "none"],
-            "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none",
-        ),
-    ),
+    ("token_auth_method", AUTH_METHOD),
+    ("refresh_auth_method", AUTH_METHOD),
+    ("revocation_auth_method", AUTH_METHOD),
     ("token_method", METHOD),
-    ("token_body_format", OneOf(&["form", "json", "query"], "one of form, json, query")),
+    ("token_body_format", BODY_FORMAT),
+    ("revocation_body_format", BODY_FORMAT),
     ("token_headers", TEXT_MAP),
     ("basic_encoding", OneOf(&["form", "raw"], "form or raw")),
     ("response_type", Text),

@@ -37,7 +37,11 @@ const RENAMABLE: [&str; 11] = [
     "refresh_token",
 ];
 const RENAMABLE_NAMES: &str = "named client_id, client_secret, redirect_uri, response_type, scope, code, code_challenge, \
-                               code_challenge_method, code_verifier, grant_type or refresh_token";
+                               code_challenge_method, code_verifier, grant_type or refresh_token; in `revoke` also \
+                               token or token_type_hint";
+/// The same for the parameters that only a revocation has.
+const RENAMABLE_IN_REVOKE: [&str; 2] = [TOKEN, "token_type_hint"];
+const TOKEN: &str = "token";
 /// Those of them without which the request means nothing, or PKCE protects nothing.
 const NEEDED: [&str; 5] = ["code", "code_challenge", "code_challenge_method", "code_verifier", "refresh_token"];
 /// Names that no parameter may be renamed to: the callback and the revocation request use them.
@@ -47,12 +51,14 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     for (request, name, renamed) in config.param_names.entries() {
         let set = request.map_or_else(|| SET.to_owned(), |request| below(SET, &printable(request)));
         let is_request = |name: &str| RequestKind::ALL.iter().any(|request| request.as_str() == name);
-        require(request.is_none_or(is_request), &set, "a string, as only authorize, token and refresh are objects")?;
+        require(request.is_none_or(is_request), &set, "a string, as only authorize, token, refresh and revoke are objects")?;
         let field = below(&set, &printable(name));
-        require(!is_request(name), &field, "an object of strings")?;
-        require(RENAMABLE.contains(&name), &field, RENAMABLE_NAMES)?;
+        let is_of_revoke =
+            request == Some(RequestKind::Revoke.as_str()) && RENAMABLE_IN_REVOKE.contains(&name);
+        require(is_of_revoke || !is_request(name), &field, "an object of strings")?;
+        require(is_of_revoke || RENAMABLE.contains(&name), &field, RENAMABLE_NAMES)?;
         if renamed.is_empty() {
-            require(!NEEDED.contains(&name), &field, "a name: this parameter cannot be left out")?;
+            require(name != TOKEN && !NEEDED.contains(&name), &field, "a name: this parameter cannot be left out")?;
             continue;
         }
         let is_free = !TAKEN.contains(&renamed) && !renamed.starts_with("client_assertion");
@@ -60,7 +66,9 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         require(is_param(renamed) && is_free, &field, expected)?;
     }
     for request in RequestKind::ALL {
-        let names = || RENAMABLE.iter().filter_map(|name| config.param_names.of(request, name));
+        let of_revoke = RENAMABLE_IN_REVOKE.iter().filter(|_| request == RequestKind::Revoke);
+        let all = RENAMABLE.iter().chain(of_revoke);
+        let names = || all.clone().filter_map(|name| config.param_names.of(request, name));
         let mut distinct: Vec<&str> = names().collect();
         distinct.sort_unstable();
         distinct.dedup();

@@ -81,7 +81,7 @@ fn requests_of(field: &str) -> &'static [RequestKind] {
     match field {
         "auth_url" => &[RequestKind::Authorize],
         "refresh_url" => &[RequestKind::Refresh],
-        "revocation_url" => &[RequestKind::Token],
+        "revocation_url" => &[RequestKind::Revoke],
         _ => &[RequestKind::Token, RequestKind::Refresh],
     }
 }

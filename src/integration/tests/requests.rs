@@ -9,7 +9,15 @@ use crate::integration::KeyAlgorithm;
 
 #[test]
 fn a4_methods_and_formats_have_their_choices() {
-    for field in ["token_method", "token_body_format", "basic_encoding", "response_mode"] {
+    for field in [
+        "token_method",
+        "token_body_format",
+        "revocation_body_format",
+        "refresh_auth_method",
+        "revocation_auth_method",
+        "basic_encoding",
+        "response_mode",
+    ] {
         for value in [json!("canary"), json!("post"), json!("FORM"), json!(1), json!(["canary"])] {
             check(&json!({field: value}), field);
         }
@@ -36,7 +44,11 @@ fn a4_names_per_request_are_those_of_known_parameters() {
         (json!({"authorize": {"code_challenge": ""}}), "param_names.authorize.code_challenge"),
         (json!({"authorize": {"client_id": "scope"}}), "param_names"),
         (json!({"scope": "own", "authorize": {"client_id": "own"}}), "param_names"),
-        (json!({"revoke": {"client_id": "canary"}}), "param_names.revoke"),
+        (json!({"canary": {"client_id": "x"}}), "param_names.canary"),
+        (json!({"revoke": {"token": ""}}), "param_names.revoke.token"),
+        (json!({"revoke": {"token": "client_id"}}), "param_names"),
+        (json!({"token": {"token_type_hint": "canary"}}), "param_names.token.token_type_hint"),
+        (json!({"token_type_hint": "canary"}), "param_names.token_type_hint"),
         (json!({"token": "canary"}), "param_names.token"),
         (json!({"token": {"client_id": 1}}), "param_names.token.client_id"),
         (json!({"client_id": ["canary"]}), "param_names.client_id"),
@@ -171,6 +183,15 @@ fn a4_a_redirect_uri_among_the_parameters_is_the_config_s_own() {
         }
     }
     check(&json!({"auth_params": {"redirect_uri": "${redirect_url}"}}), "auth_params.redirect_uri");
+}
+
+#[test]
+fn a4_every_client_authentication_has_what_it_needs() {
+    for field in ["token_auth_method", "refresh_auth_method", "revocation_auth_method"] {
+        let with = |method: &str| config(&json!({field: method, "client_secret": ""})).unwrap_err().to_string();
+        assert!(with("client_secret_basic").contains("client_secret"), "{field}");
+        assert!(with("private_key_jwt").contains("client_key"), "{field}");
+    }
 }
 
 #[test]

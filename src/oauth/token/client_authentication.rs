@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::RequestError;
 use super::assertion::client_assertion;
-use crate::integration::{IntegrationOauthConfig, TokenAuthMethod, expand};
+use crate::integration::{IntegrationOauthConfig, RequestKind, TokenAuthMethod, expand};
 use crate::secret::Secret;
 
 /// Client authentication of one request. RFC 6749 §2.3 allows only one method per request.
@@ -23,13 +23,14 @@ pub(crate) enum ClientAuthentication {
 }
 
 impl ClientAuthentication {
-    /// Returns the authentication for the given attempt, counted from 0. Attempt 0 uses `client_secret`, and the next
+    /// Returns the authentication of a request for the given attempt, counted from 0. Attempt 0 uses `client_secret`, and the next
     /// ones use `client_secrets` in order. Returns `None` after the last one.
     ///
     /// # Errors
     /// [`RequestError`] if an assertion cannot be signed.
     pub(crate) fn of(
         config: &IntegrationOauthConfig,
+        request: RequestKind,
         attempt: usize,
         variables: &BTreeMap<String, String>,
         now: Timestamp,
@@ -42,7 +43,7 @@ impl ClientAuthentication {
         let with_secret = |method: fn(Secret) -> Self| {
             secret.map(|secret| if secret.is_empty() { Self::Public } else { method(secret.clone()) })
         };
-        Ok(match config.token_auth_method {
+        Ok(match config.auth_method(request) {
             TokenAuthMethod::ClientSecretPost => with_secret(Self::Post),
             TokenAuthMethod::ClientSecretBasic => with_secret(Self::Basic),
             TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::SignedClientSecret | TokenAuthMethod::None

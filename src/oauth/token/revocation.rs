@@ -47,7 +47,7 @@ pub(crate) fn revocation_request(
     let url = issuer_endpoint(config, url, issued_at)?;
     let placeholders =
         Placeholders { variables: &issued_at.variables, scope, redirect_url: &config.redirect_url, nonce, more: &[] };
-    let mut parts = Parts::new(config, RequestKind::Token, url, placeholders);
+    let mut parts = Parts::new(config, RequestKind::Revoke, url, placeholders);
     parts.method = Method::Post;
     parts.add("token", token.expose());
     parts.add("token_type_hint", hint.as_str());

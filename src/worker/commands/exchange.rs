@@ -30,7 +30,7 @@ use crate::command::{Cookie, Credential, WorkerReply};
 use crate::connection::lifecycle::{self, NewGrant};
 use crate::connection::{GrantFacts, OauthConnection, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
-use crate::integration::{IntegrationOauthConfig, IssuedAt};
+use crate::integration::{IntegrationOauthConfig, IssuedAt, RequestKind};
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
 use crate::oauth::callback::AuthorizationResponse;
 use crate::oauth::{self, token};
@@ -279,7 +279,7 @@ impl Exchange<'_> {
             let grant = token::CodeGrant { code, verifier, variables, scope, nonce: &system::random_id() };
             token::exchange_request(config, &grant, auth)
         };
-        let answered = self.job.provider_calls(self.context).tokens(config, variables, build).await;
+        let answered = self.job.provider_calls(self.context).tokens(config, RequestKind::Token, variables, build).await;
         let error = match answered {
             Ok(tokens) => return Ok(tokens),
             Err(error) => error,

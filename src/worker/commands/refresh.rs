@@ -30,7 +30,7 @@ use crate::connection::lifecycle::{self, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{EventDetails, SCHEDULE_ACTOR};
-use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT};
+use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT, RequestKind};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
 use crate::protocol::{records, topology};
@@ -290,7 +290,7 @@ impl Refresh<'_> {
             let grant = RefreshGrant { refresh_token, issued_at, scope: &scope, nonce: &system::random_id() };
             token::refresh_request(config, &grant, auth)
         };
-        self.job.provider_calls(self.context).tokens(config, &issued_at.variables, build).await
+        self.job.provider_calls(self.context).tokens(config, RequestKind::Refresh, &issued_at.variables, build).await
     }
 
     /// Answers with the connection of the record that another command wrote during this refresh. It does so even if the

@@ -4,7 +4,7 @@ use tracing::warn;
 
 use super::{NoTokens, ProviderCalls};
 use crate::connection::WaitingRevocation;
-use crate::integration::IntegrationOauthConfig;
+use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{self, ClientAuthentication, Response, Revocation, TokenError, TokenTypeHint};
@@ -178,7 +178,7 @@ impl ProviderCalls<'_> {
             token::revocation_request(config, url, revocation, &system::random_id(), auth)
         };
         let judge = |response: &Response<'_>| response.success(config);
-        let Err(error) = self.with_each_secret(config, variables, build, judge).await else {
+        let Err(error) = self.with_each_secret(config, RequestKind::Revoke, variables, build, judge).await else {
             return RevocationOutcome::Revoked.into();
         };
         warn!(reason = error.reason(), "the provider did not revoke the token: {error}");

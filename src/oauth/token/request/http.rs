@@ -76,8 +76,13 @@ impl<'a> Parts<'a> {
                 self.add("client_assertion", assertion.expose());
             }
         }
-        let Self { method, mut url, params, .. } = self;
-        let format = if method == Method::Get { BodyFormat::Query } else { config.token_body_format };
+        let Self { kind, method, mut url, params, .. } = self;
+        let of_kind = config.revocation_body_format.filter(|_| kind == RequestKind::Revoke);
+        let format = if method == Method::Get {
+            BodyFormat::Query
+        } else {
+            of_kind.unwrap_or(config.token_body_format)
+        };
         let body = |content_type, text| Some(Body { content_type, text: Secret::new(text) });
         let body = match format {
             BodyFormat::Form => {

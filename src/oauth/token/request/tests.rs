@@ -24,7 +24,11 @@ fn now() -> Timestamp {
 }
 
 fn auth(config: &IntegrationOauthConfig, attempt: usize) -> Option<ClientAuthentication> {
-    ClientAuthentication::of(config, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
+    auth_of(config, RequestKind::Token, attempt)
+}
+
+fn auth_of(config: &IntegrationOauthConfig, kind: RequestKind, attempt: usize) -> Option<ClientAuthentication> {
+    ClientAuthentication::of(config, kind, attempt, &BTreeMap::new(), now(), "jti-1").unwrap()
 }
 
 fn exchange(config: &IntegrationOauthConfig) -> HttpRequest {

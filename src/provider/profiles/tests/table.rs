@@ -224,8 +224,8 @@ impl Row {
         }
     }
 
-    fn authentication(&self) -> ClientAuthentication {
-        ClientAuthentication::of(&self.config, 0, &self.issued_at.variables, now(), "jti-1").unwrap().unwrap()
+    fn authentication(&self, kind: RequestKind) -> ClientAuthentication {
+        ClientAuthentication::of(&self.config, kind, 0, &self.issued_at.variables, now(), "jti-1").unwrap().unwrap()
     }
 
     fn check_exchange(&mut self) {
@@ -237,7 +237,7 @@ impl Row {
             scope: &scope,
             nonce: "nonce-1",
         };
-        let request = exchange_request(&self.config, &grant, &self.authentication()).unwrap();
+        let request = exchange_request(&self.config, &grant, &self.authentication(RequestKind::Token)).unwrap();
         let problems = self.behaviour.exchange.request.problems(&request, &self.config, RequestKind::Token);
         self.wrong.extend(problems.into_iter().map(|problem| format!("exchange: {problem}")));
         let params = params_of(&request);
@@ -256,7 +256,7 @@ impl Row {
         let Some(refresh) = self.behaviour.refresh.take() else { return };
         let (token, scope) = (secret("rt-0"), self.scope());
         let grant = RefreshGrant { refresh_token: &token, issued_at: &self.issued_at, scope: &scope, nonce: "nonce-1" };
-        let request = refresh_request(&self.config, &grant, &self.authentication()).unwrap();
+        let request = refresh_request(&self.config, &grant, &self.authentication(RequestKind::Refresh)).unwrap();
         let problems = refresh.request.problems(&request, &self.config, RequestKind::Refresh);
         self.wrong.extend(problems.into_iter().map(|problem| format!("refresh: {problem}")));
         let name = self.config.param_names.of(RequestKind::Refresh, "refresh_token").unwrap_or_default();
@@ -271,11 +271,12 @@ impl Row {
             Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &self.issued_at, scope: "" };
         let request =
             self.config.revocation_url.as_ref().map(|url| {
-                revocation_request(&self.config, url, &revocation, "nonce-1", &self.authentication()).unwrap()
+                let authentication = self.authentication(RequestKind::Revoke);
+                revocation_request(&self.config, url, &revocation, "nonce-1", &authentication).unwrap()
             });
         let problems = match (&self.behaviour.revocation, &request) {
             (Some(OnlyRequest { request: expected }), Some(request)) => {
-                expected.problems(request, &self.config, RequestKind::Token)
+                expected.problems(request, &self.config, RequestKind::Revoke)
             }
             (None, None) => Vec::new(),
             (documented, request) => vec![format!("documented: {}, sent: {}", documented.is_some(), request.is_some())],

@@ -7,7 +7,7 @@ use crate::oauth::token::Response;
 fn refresh(config: &IntegrationOauthConfig) -> HttpRequest {
     let (token, issued_at) = (Secret::new("r"), config.issued_at(&BTreeMap::new()).unwrap());
     let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope: "granted one", nonce: "n-2" };
-    refresh_request(config, &grant, &auth(config, 0).unwrap()).unwrap()
+    refresh_request(config, &grant, &auth_of(config, RequestKind::Refresh, 0).unwrap()).unwrap()
 }
 
 fn revocation(config: &IntegrationOauthConfig) -> HttpRequest {
@@ -15,7 +15,7 @@ fn revocation(config: &IntegrationOauthConfig) -> HttpRequest {
     let hint = TokenTypeHint::AccessToken;
     let revocation = Revocation { token: &token, hint, issued_at: &issued_at, scope: "a" };
     let url = config.revocation_url.as_ref().unwrap();
-    revocation_request(config, url, &revocation, "n-3", &auth(config, 0).unwrap()).unwrap()
+    revocation_request(config, url, &revocation, "n-3", &auth_of(config, RequestKind::Revoke, 0).unwrap()).unwrap()
 }
 
 #[test]
@@ -46,6 +46,30 @@ fn c4_a_revocation_is_posted_whatever_the_method_of_token_requests() {
     let query = revocation(&config(&with("query")).unwrap());
     assert_eq!((query.method, query.body.is_none()), (Method::Post, true));
     assert!(query.url.query().unwrap().starts_with("token=t&"), "{:?}", query.url.query());
+}
+
+#[test]
+fn c4_refreshes_and_revocations_may_have_forms_of_their_own() {
+    let more = json!({
+        "revocation_url": "https://acme.example/r", "refresh_auth_method": "client_secret_basic",
+        "revocation_auth_method": "client_secret_basic", "revocation_body_format": "json",
+        "param_names": {"token": {"client_secret": "key"}, "revoke": {"token": "access_token", "token_type_hint": ""}},
+    });
+    let with = config(&more).unwrap();
+    assert!(text(&exchange(&with)).ends_with("&client_id=id&key=canary-secret"));
+    let is_basic = |request: &HttpRequest| request.headers.iter().any(|(name, _)| name == "authorization");
+    assert_eq!((is_basic(&exchange(&with)), is_basic(&refresh(&with)), is_basic(&revocation(&with))), (false, true, true));
+    assert_eq!(text(&refresh(&with)), "grant_type=refresh_token&refresh_token=r");
+    assert_eq!(text(&revocation(&with)), r#"{"access_token":"t"}"#);
+
+    // Without fields of its own a revocation has the form of a token request.
+    let more = json!({
+        "revocation_url": "https://acme.example/r", "token_auth_method": "client_secret_basic",
+        "revocation_auth_method": "client_secret_post", "param_names": {"token": {"client_secret": "key"}},
+    });
+    let posted = revocation(&config(&more).unwrap());
+    let body = "token=t&token_type_hint=access_token&client_id=id&key=canary-secret";
+    assert_eq!((text(&posted), is_basic(&posted)), (body, false));
 }
 
 #[test]
