@@ -88,6 +88,12 @@ impl Dialect {
         self
     }
 
+    /// The callback is refused with this status before the server is asked for anything.
+    pub(super) fn unsent_login(mut self, status: u16) -> Self {
+        self.steps.push(Step { act: Act::Login, requests: Vec::new(), status, outcome: json!({}) });
+        self
+    }
+
     pub(super) fn refresh(self, expected: Expected, answer: Scripted, outcome: Value) -> Self {
         self.step(Act::Refresh, vec![(expected, answer)], outcome)
     }

@@ -6,7 +6,17 @@ use super::dialect::{Dialect, Expected, changed, code, connected, hour, renewal,
 use crate::provider::Scripted;
 
 pub(super) fn all() -> Vec<Dialect> {
-    vec![response_type_and_code(), fragment_route(), form_post(), commas(), host_from_callback()]
+    vec![
+        response_type_and_code(),
+        fragment_route(),
+        form_post(),
+        commas(),
+        host_from_callback(),
+        refused("foreign", "127.0.0.2", "acme"),
+        refused("misfit", "127.0.0.1", "Acme"),
+        parameters_of_the_login(),
+        named_redirect(),
+    ]
 }
 
 /// The callback has the code under another name, and a fact that the API needs.
@@ -61,5 +71,39 @@ fn host_from_callback() -> Dialect {
     let outcome = changed(connected(0), &json!({ "metadata": { "server": "127.0.0.1" } }));
     Dialect { callback: json!({ "accounts-server": "127.0.0.1" }), ..Dialect::new("host", config) }
         .login(Expected::form(code(&json!({}))), tokens(0), outcome)
+        .refresh(Expected::form(renewal(0, &json!({}))), tokens(1), connected(1))
+}
+
+/// The callback names a host that the admin did not, or a value that does not match. 127.0.0.2 is the same server, which
+/// expects nothing.
+fn refused(name: &'static str, server: &str, site: &str) -> Dialect {
+    let config = json!({
+        "token_url": "http://${server}:{port}/token",
+        "variables": { "server": { "from": "callback:accounts-server", "values": ["127.0.0.1"] },
+            "site": { "from": "callback:site", "pattern": "[a-z]+", "metadata": true } },
+    });
+    let callback = json!({ "accounts-server": server, "site": site });
+    Dialect { callback, ..Dialect::new(name, config) }.unsent_login(400)
+}
+
+/// The login passes parameters on, one in place of the config's.
+fn parameters_of_the_login() -> Dialect {
+    let config = json!({ "login_params": ["login_hint", "prompt"], "auth_params": { "prompt": "none", "x": "1" } });
+    Dialect { login: "?param.login_hint=ada%40example.com&param.prompt=consent", ..Dialect::new("passed-on", config) }
+        .authorize(json!({ "login_hint": "ada@example.com", "prompt": "consent", "x": "1" }))
+        .login(Expected::form(code(&json!({}))), tokens(0), connected(0))
+}
+
+/// The provider wants its own name of the redirect URL.
+fn named_redirect() -> Dialect {
+    let name = json!({ "redirect_uri": "${ru_name}" });
+    let config = json!({
+        "auth_url": "{url}/authorize?request=authorize", "param_names": { "redirect_uri": "" }, "auth_params": name,
+        "token_params": name, "variables": { "ru_name": { "values": ["Acme-App"], "default": "Acme-App" } },
+    });
+    let named = json!({ "redirect_uri": "Acme-App" });
+    Dialect::new("named", config)
+        .authorize(changed(named.clone(), &json!({ "request": "authorize" })))
+        .login(Expected::form(code(&named)), tokens(0), connected(0))
         .refresh(Expected::form(renewal(0, &json!({}))), tokens(1), connected(1))
 }

@@ -21,6 +21,8 @@ pub(super) fn all() -> Vec<Dialect> {
         public_client(),
         assertion(),
         other_urls(),
+        own_forms(),
+        with_access_token(),
     ]
 }
 
@@ -183,4 +185,50 @@ fn other_urls() -> Dialect {
         .login(Expected::form(code(&json!({}))), tokens(0), connected(0))
         .refresh(Expected::form(renewal(0, &json!({}))).path("/renew"), tokens(1), connected(1))
         .step(Act::Delete, both, json!({}))
+}
+
+/// Refreshes and revocations authenticate otherwise than the request for a code's tokens.
+fn own_forms() -> Dialect {
+    let config = json!({
+        "revocation_url": "{url}/revoke", "refresh_auth_method": "client_secret_basic",
+        "revocation_auth_method": "client_secret_basic", "revocation_body_format": "json",
+        "param_names": { "revoke": { "token": "key", "token_type_hint": "" } },
+    });
+    let without = json!({ "client_id": null, "client_secret": null });
+    let headers = basic("client:s");
+    let revoked = |token: &str| {
+        let expected = Expected::json(json!({ "key": token })).path("/revoke").headers(headers.clone());
+        (expected, Scripted::new(204, "text/plain", ""))
+    };
+    Dialect::new("own-forms", config)
+        .login(Expected::form(code(&json!({}))), tokens(0), connected(0))
+        .refresh(Expected::form(renewal(0, &without)).headers(headers.clone()), tokens(1), connected(1))
+        .step(Act::Delete, vec![revoked("rt-1"), revoked("at-1")], json!({}))
+}
+
+/// The access token renews itself, as the query of a GET.
+fn with_access_token() -> Dialect {
+    let config = json!({
+        "refresh_with": "access_token", "refresh_grant_type": "own_refresh_token", "refresh_method": "GET",
+        "refresh_url": "{url}/renew",
+    });
+    let answer = |number: usize| {
+        let token = format!("at-{number}");
+        Scripted::json(200, &json!({ "access_token": token, "token_type": "bearer", "expires_in": 3600 }))
+    };
+    let outcome = |number: usize| {
+        let token = format!("at-{number}");
+        changed(connected(number), &json!({ "access_token": token, "refresh_token": token }))
+    };
+    let renewal = |number: usize| {
+        let params = json!({
+            "grant_type": "own_refresh_token", "access_token": format!("at-{number}"), "client_id": "client",
+            "client_secret": "s",
+        });
+        Expected::query("GET", params).path("/renew")
+    };
+    Dialect::new("renewed", config)
+        .login(Expected::form(code(&json!({}))), answer(0), outcome(0))
+        .refresh(renewal(0), answer(1), outcome(1))
+        .refresh(renewal(1), answer(2), outcome(2))
 }
