@@ -136,7 +136,8 @@ impl<'a> ProviderCalls<'a> {
         let mut refused = NoTokens::Request(RequestError::NoClientKey);
         for attempt in 0.. {
             let (now, id) = (self.context.clock.now(), system::random_id());
-            let auth = ClientAuthentication::of(config, kind, attempt, variables, now, &id).map_err(NoTokens::Request)?;
+            let auth =
+                ClientAuthentication::of(config, kind, attempt, variables, now, &id).map_err(NoTokens::Request)?;
             let Some(auth) = auth else { break };
             match self.send(config, build(&auth).map_err(NoTokens::Request)?, &judge).await {
                 Err(error) if error.allows_next_secret() => refused = error,

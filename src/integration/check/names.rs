@@ -51,10 +51,13 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     for (request, name, renamed) in config.param_names.entries() {
         let set = request.map_or_else(|| SET.to_owned(), |request| below(SET, &printable(request)));
         let is_request = |name: &str| RequestKind::ALL.iter().any(|request| request.as_str() == name);
-        require(request.is_none_or(is_request), &set, "a string, as only authorize, token, refresh and revoke are objects")?;
+        require(
+            request.is_none_or(is_request),
+            &set,
+            "a string, as only authorize, token, refresh and revoke are objects",
+        )?;
         let field = below(&set, &printable(name));
-        let is_of_revoke =
-            request == Some(RequestKind::Revoke.as_str()) && RENAMABLE_IN_REVOKE.contains(&name);
+        let is_of_revoke = request == Some(RequestKind::Revoke.as_str()) && RENAMABLE_IN_REVOKE.contains(&name);
         require(is_of_revoke || !is_request(name), &field, "an object of strings")?;
         require(is_of_revoke || RENAMABLE.contains(&name), &field, RENAMABLE_NAMES)?;
         if renamed.is_empty() {

@@ -40,7 +40,7 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
         for (name, value) in params {
             let field = format!("{set}.{}", printable(name));
             if is_redirect(config, name, request) {
-                require(value == "${redirect_url}", &field, "absent or `${redirect_url}`")?;
+                check_redirect(config, request, &field, value)?;
                 continue;
             }
             require(!names::is_reserved(config, name, request), &field, "absent: tokenbus sets this parameter")?;
@@ -51,7 +51,11 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     for (field, url) in templates(config) {
         let query = url.split_once('?').map_or("", |(_, query)| query);
         let is_reserved = |name: &str| requests_of(field).iter().any(|it| names::is_reserved(config, name, *it));
-        let sets_reserved = form_urlencoded::parse(query.as_bytes()).any(|(name, _)| is_reserved(&name));
+        // A request object (RFC 9101), which would replace the parameters, is a JWT and has dots. Other servers choose a page
+        // by `request`.
+        let is_page = |name: &str, value: &str| name == "request" && is_param(value) && !value.contains('.');
+        let sets_reserved =
+            form_urlencoded::parse(query.as_bytes()).any(|(name, value)| is_reserved(&name) && !is_page(&name, &value));
         require(!sets_reserved, field, "a URL without the parameters that tokenbus sets")?;
     }
     Ok(())
@@ -70,10 +74,26 @@ fn check_login_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError
     check_distinct("login_params", &config.login_params)
 }
 
-/// Returns true for the redirect URI of a token request. Some providers ask for it in a refresh.
+/// Returns true for the redirect URI. Some providers ask for it in a refresh, and some for a name that they gave to it.
 fn is_redirect(config: &IntegrationOauthConfig, name: &str, request: RequestKind) -> bool {
-    let is_name = name == "redirect_uri" || config.param_names.of(request, "redirect_uri") == Some(name);
-    request != RequestKind::Authorize && is_name
+    let own = config.param_names.of(request, "redirect_uri");
+    let is_name = name == "redirect_uri" || own == Some(name);
+    is_name && (request != RequestKind::Authorize || own.is_none())
+}
+
+/// Checks the value of a redirect URI among a request's parameters. A name in its place is no URL, so that the request cannot
+/// name another URL than the config's.
+fn check_redirect(
+    config: &IntegrationOauthConfig,
+    request: RequestKind,
+    field: &str,
+    value: &str,
+) -> Result<(), ConfigError> {
+    let is_left_out = config.param_names.of(request, "redirect_uri").is_none();
+    let is_name = is_left_out && !value.is_empty() && value.len() <= MAX_TEXT && !value.contains([':', '/', '\\', '%']);
+    let expected = "absent or `${redirect_url}`; where `param_names` leaves the parameter out, also the provider's name of \
+                    the URL";
+    require(value == "${redirect_url}" || is_name, field, expected)
 }
 
 /// Returns the requests that go to a URL.

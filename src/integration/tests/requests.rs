@@ -183,6 +183,40 @@ fn a4_a_redirect_uri_among_the_parameters_is_the_config_s_own() {
         }
     }
     check(&json!({"auth_params": {"redirect_uri": "${redirect_url}"}}), "auth_params.redirect_uri");
+    check(&json!({"auth_params": {"redirect_uri": "Acme-Acme-App"}}), "auth_params.redirect_uri");
+}
+
+#[test]
+fn a4_a_name_in_place_of_the_redirect_uri_is_no_url() {
+    for set in ["auth_params", "token_params", "refresh_params"] {
+        let with = |value: &str| {
+            json!({
+                set: {"redirect_uri": value}, "param_names": {"redirect_uri": ""},
+                "variables": {"v": {"values": ["Acme-App"], "default": "Acme-App"}}, "token_headers": {"X": "${v}"},
+            })
+        };
+        for value in ["Acme-Acme-App", "${v}", "${redirect_url}"] {
+            assert!(config(&with(value)).is_ok(), "{set} {value}");
+        }
+        for value in ["https://canary.example/cb", "//canary.example", "https%3A%2F%2Fcanary", ""] {
+            check(&with(value), &format!("{set}.redirect_uri"));
+        }
+    }
+}
+
+#[test]
+fn a4_request_in_a_url_chooses_a_page_and_is_no_request_object() {
+    assert!(config(&json!({"auth_url": "https://acme.example/a?request=authorize"})).is_ok());
+    for url in [
+        "https://acme.example/a?request=e30.e30.canary",
+        "https://acme.example/a?request=${v}",
+        "https://acme.example/a?request=",
+        "https://acme.example/a?request_uri=canary",
+    ] {
+        let variables = json!({"v": {"pattern": "[a-z]+"}});
+        check(&json!({"auth_url": url, "variables": variables, "token_headers": {"X": "${v}"}}), "auth_url");
+    }
+    check(&json!({"auth_params": {"request": "authorize"}}), "auth_params.request");
 }
 
 #[test]

@@ -78,11 +78,8 @@ impl<'a> Parts<'a> {
         }
         let Self { kind, method, mut url, params, .. } = self;
         let of_kind = config.revocation_body_format.filter(|_| kind == RequestKind::Revoke);
-        let format = if method == Method::Get {
-            BodyFormat::Query
-        } else {
-            of_kind.unwrap_or(config.token_body_format)
-        };
+        let format =
+            if method == Method::Get { BodyFormat::Query } else { of_kind.unwrap_or(config.token_body_format) };
         let body = |content_type, text| Some(Body { content_type, text: Secret::new(text) });
         let body = match format {
             BodyFormat::Form => {

@@ -269,11 +269,10 @@ impl Row {
         let token = secret("rt-0");
         let revocation =
             Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &self.issued_at, scope: "" };
-        let request =
-            self.config.revocation_url.as_ref().map(|url| {
-                let authentication = self.authentication(RequestKind::Revoke);
-                revocation_request(&self.config, url, &revocation, "nonce-1", &authentication).unwrap()
-            });
+        let request = self.config.revocation_url.as_ref().map(|url| {
+            let authentication = self.authentication(RequestKind::Revoke);
+            revocation_request(&self.config, url, &revocation, "nonce-1", &authentication).unwrap()
+        });
         let problems = match (&self.behaviour.revocation, &request) {
             (Some(OnlyRequest { request: expected }), Some(request)) => {
                 expected.problems(request, &self.config, RequestKind::Revoke)

@@ -58,7 +58,10 @@ fn c4_refreshes_and_revocations_may_have_forms_of_their_own() {
     let with = config(&more).unwrap();
     assert!(text(&exchange(&with)).ends_with("&client_id=id&key=canary-secret"));
     let is_basic = |request: &HttpRequest| request.headers.iter().any(|(name, _)| name == "authorization");
-    assert_eq!((is_basic(&exchange(&with)), is_basic(&refresh(&with)), is_basic(&revocation(&with))), (false, true, true));
+    assert_eq!(
+        (is_basic(&exchange(&with)), is_basic(&refresh(&with)), is_basic(&revocation(&with))),
+        (false, true, true)
+    );
     assert_eq!(text(&refresh(&with)), "grant_type=refresh_token&refresh_token=r");
     assert_eq!(text(&revocation(&with)), r#"{"access_token":"t"}"#);
 
