@@ -17,7 +17,9 @@ pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
-use super::{ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key};
+use super::{
+    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key, template,
+};
 use crate::secret::Secret;
 use crate::subject::Integration;
 
@@ -94,6 +96,10 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let is_text_or_absent = |text: &Option<String>| text.as_ref().is_none_or(|text| is_text(text, MAX_TEXT));
     require(is_text_or_absent(&config.provider), "provider", TEXT)?;
     require(is_text_or_absent(&config.issuer), "issuer", TEXT)?;
+    // The callback would choose the value that it is checked against.
+    let is_of_login = |name| config.variables.get(name).is_some_and(|variable| variable.callback_param().is_none());
+    let mut names = config.issuer.iter().flat_map(|issuer| template::variable_names(issuer));
+    require(names.all(is_of_login), "issuer", "a text whose variables are from `login`")?;
     require(is_text_or_absent(&config.client_key_id), "client_key_id", TEXT)?;
     require(is_text_or_absent(&config.client_assertion_iss), "client_assertion_iss", TEXT)?;
     require(is_text_or_absent(&config.refresh_grant_type), "refresh_grant_type", TEXT)?;

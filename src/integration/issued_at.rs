@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use url::{Origin, Url};
 
 use super::check::all_urls;
-use super::{ConfigError, IntegrationOauthConfig, LoginRequests, expand, template};
+use super::{ConfigError, IntegrationOauthConfig, LoginRequests, Placeholders, expand, template};
 
 /// Where a grant was issued; stored with the connection. URLs have their variables filled in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ impl<T> IntegrationOauthConfig<T> {
             refresh_url: self.refresh_url.as_ref().map(filled).transpose()?,
             revocation_url: self.revocation_url.as_ref().map(filled).transpose()?,
             client_id: self.client_id.clone(),
-            issuer: self.issuer.clone(),
+            issuer: self.issuer_for(&variables),
             requests: self.login_requests(&variables)?,
             variables,
         })
@@ -107,7 +107,14 @@ impl<T> IntegrationOauthConfig<T> {
     }
 
     fn has_issuer_of(&self, grant: &IssuedAt) -> bool {
-        grant.issuer.is_none() || self.issuer == grant.issuer
+        grant.issuer.is_none() || self.issuer_for(&grant.variables) == grant.issuer
+    }
+
+    /// Returns the config's issuer with its variables filled in.
+    pub(crate) fn issuer_for(&self, variables: &BTreeMap<String, String>) -> Option<String> {
+        let (scope, redirect_url, nonce, more): (_, _, _, &[_]) = ("", "", "", &[]);
+        let placeholders = Placeholders { variables, scope, redirect_url, nonce, more };
+        self.issuer.as_ref().map(|issuer| placeholders.fill(issuer).into_owned())
     }
 }
 

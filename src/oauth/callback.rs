@@ -107,10 +107,9 @@ impl AuthorizationResponse {
         Ok(Self { code, iss, metadata, variables })
     }
 
-    /// Checks the issuer of a response with a code or an error (RFC 9207 §2.4). Accepts any issuer if the config has
-    /// none.
-    pub(crate) fn check_issuer<T>(&self, config: &IntegrationOauthConfig<T>) -> Result<(), CallbackError> {
-        if config.issuer.is_none() || config.issuer == self.iss { Ok(()) } else { Err(CallbackError::Issuer) }
+    /// Checks the issuer of a response with a code or an error (RFC 9207 §2.4). Accepts any issuer if none is expected.
+    pub(crate) fn check_issuer(&self, expected: Option<&str>) -> Result<(), CallbackError> {
+        if expected.is_none() || expected == self.iss.as_deref() { Ok(()) } else { Err(CallbackError::Issuer) }
     }
 }
 

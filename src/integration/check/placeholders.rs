@@ -28,6 +28,7 @@ pub(super) fn check(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     for (field, value) in fields {
         match field.as_str() {
             name if OPAQUE.contains(&name) || URLS.contains(&name) || REQUESTS.contains(&name) => {}
+            "issuer" => each_text("issuer", value, &mut |field, text| check_text(field, text, named()))?,
             name if PARAMS.contains(&name) => {
                 each_text(name, value, &mut |field, text| check_text(field, text, allowed()))?;
             }

@@ -52,7 +52,7 @@ fn texts(config: &IntegrationOauthConfig) -> impl Iterator<Item = &str> {
     let params = [&config.auth_params, &config.token_params, &config.refresh_params];
     let params = params.into_iter().flat_map(|params| params.values().map(String::as_str));
     let headers = config.token_headers.values().map(Secret::expose);
-    all_urls(config).map(|(_, url)| url).chain(params).chain(headers)
+    all_urls(config).map(|(_, url)| url).chain(params).chain(headers).chain(config.issuer.as_deref())
 }
 
 pub(super) fn check_redirect(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
@@ -110,7 +110,7 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         )?;
         let is_used = texts(config).any(|text| template::variable_names(text).contains(name.as_str()));
         let is_in_request = config.api_requests().any(|(_, request)| request.has_placeholder(name));
-        let form = "used in a URL, a parameter or a header, or `metadata`";
+        let form = "used in a URL, a parameter, a header or `issuer`, or `metadata`";
         require(is_used || is_in_request || variable.metadata, &field, form)?;
     }
     all_urls(config).try_for_each(|(field, url)| check_template(field, url, config, rules))

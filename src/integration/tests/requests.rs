@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{check, config};
-use crate::integration::KeyAlgorithm;
+use crate::integration::{IssuedAt, KeyAlgorithm};
 
 #[test]
 fn a4_methods_and_formats_have_their_choices() {
@@ -116,7 +116,7 @@ fn a4_a_placeholder_has_a_meaning_in_its_place() {
         ("name", json!("${v}")),
         ("scopes", json!("a,${scope}")),
         ("client_id", json!("${v}")),
-        ("issuer", json!("https://acme.example/${v}")),
+        ("issuer", json!("https://acme.example/${scope}")),
         ("redirect_url", json!("https://hub.example/${v}")),
         ("client_assertion_aud", json!("${v}")),
         ("client_key_id", json!("${v}")),
@@ -202,6 +202,21 @@ fn a4_a_name_in_place_of_the_redirect_uri_is_no_url() {
             check(&with(value), &format!("{set}.redirect_uri"));
         }
     }
+}
+
+#[test]
+fn a4_an_issuer_has_variables_of_the_login_only() {
+    let with = |from: &str, issuer: &str| json!({"issuer": issuer, "variables": {"v": {"pattern": "[a-z]+", "from": from, "metadata": true}}});
+    let parsed = config(&with("login", "https://id.example/${v}")).unwrap();
+    let issued_at = |value: &str| parsed.issued_at(&BTreeMap::from([("v".to_owned(), value.to_owned())])).unwrap();
+    assert_eq!(issued_at("one").issuer.as_deref(), Some("https://id.example/one"));
+    let url = parsed.refresh_endpoint(&issued_at("one")).unwrap();
+    assert!(parsed.may_send(&issued_at("one"), &url));
+    let elsewhere = IssuedAt { issuer: Some("https://id.example/two".to_owned()), ..issued_at("one") };
+    assert!(!parsed.may_send(&elsewhere, &url));
+    check(&with("callback:canary", "https://id.example/${v}"), "issuer");
+    check(&with("login", "https://id.example/${canary}"), "issuer");
+    check(&with("login", "https://id.example/${scope}"), "issuer");
 }
 
 #[test]

@@ -235,7 +235,8 @@ impl Exchange<'_> {
             Ok(response) => response,
             Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
         };
-        if let Err(error) = response.check_issuer(&config) {
+        let issuer = config.issuer_for(&self.login.issued_at.variables);
+        if let Err(error) = response.check_issuer(issuer.as_deref()) {
             let refusal = Refusal::new(Failure::BadRequest, "issuer_mismatch", &error.to_string());
             return Ok(Checked::Refused(refusal));
         }

@@ -6,7 +6,7 @@ use super::dialect::{Act, Dialect, Expected, changed, code, connected, hour, ren
 use crate::provider::Scripted;
 
 pub(super) fn all() -> Vec<Dialect> {
-    vec![long_lived(), raw_token(), empty_post(), list(), later(), in_token_answer()]
+    vec![long_lived(), raw_token(), empty_post(), list(), later(), in_token_answer(), in_callback()]
 }
 
 type Request = (Expected, Scripted);
@@ -118,4 +118,16 @@ fn in_token_answer() -> Dialect {
     let answer = hour(0, &json!({ "user_id": 17, "team": { "name": "ada@example.com" } }));
     let outcome = changed(connected(0), &json!({ "identity": ada() }));
     Dialect::new("told", config).step(Act::Login, vec![exchange(Scripted::json(200, &answer))], outcome)
+}
+
+/// Nothing is asked: the callback says it.
+fn in_callback() -> Dialect {
+    let config = json!({ "callback_metadata": ["realmId"], "identity": { "id": ["user_id", "realmId"] } });
+    let fact = json!({ "realmId": "17" });
+    let outcome = changed(connected(0), &json!({ "identity": { "id": "17" }, "metadata": fact }));
+    Dialect { callback: fact, ..Dialect::new("in-callback", config) }.step(
+        Act::Login,
+        vec![exchange(tokens(0))],
+        outcome,
+    )
 }

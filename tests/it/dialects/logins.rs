@@ -16,6 +16,8 @@ pub(super) fn all() -> Vec<Dialect> {
         refused("misfit", "127.0.0.1", "Acme"),
         parameters_of_the_login(),
         named_redirect(),
+        issuer_of_tenant("acme").login(Expected::form(code(&json!({}))), tokens(0), connected(0)),
+        Dialect { name: "other-tenant", ..issuer_of_tenant("other") }.unsent_login(400),
     ]
 }
 
@@ -106,4 +108,13 @@ fn named_redirect() -> Dialect {
         .authorize(changed(named.clone(), &json!({ "request": "authorize" })))
         .login(Expected::form(code(&named)), tokens(0), connected(0))
         .refresh(Expected::form(renewal(0, &json!({}))), tokens(1), connected(1))
+}
+
+/// The callback names its issuer, which is another one for each tenant. The login is for `acme`.
+fn issuer_of_tenant(tenant: &str) -> Dialect {
+    let config = json!({
+        "issuer": "https://id.example/${tenant}", "variables": { "tenant": { "pattern": "[a-z]+" } },
+    });
+    let callback = json!({ "iss": format!("https://id.example/{tenant}") });
+    Dialect { callback, login: "?var.tenant=acme", ..Dialect::new("tenant", config) }
 }

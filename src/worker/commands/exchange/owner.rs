@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_nats::jetstream::message::StreamMessage;
+use serde_json::Value;
 use tracing::{info, warn};
 
 use super::{ACTOR, CodeToSend, Exchange, Refusal};
@@ -35,13 +36,14 @@ impl Exchange<'_> {
             calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
         let facts_missing = !missing.is_empty();
         // With its variables filled in.
-        let filled = issued_at.requests.identity.as_ref().and_then(|rule| rule.issuer.as_deref());
-        if let Some(issuer) = config.id_token_issuer().map(|issuer| filled.unwrap_or(issuer)) {
+        let filled = issued_at.requests.identity.as_ref().and_then(|rule| rule.issuer.clone());
+        let issuer = || filled.or_else(|| config.issuer_for(&issued_at.variables));
+        if let Some(issuer) = config.id_token_issuer().and_then(|_| issuer()).as_deref() {
             let (nonce, now) = (login::nonce_of(state), self.context.clock.now());
             let expected = Expected { issuer, client_id: &config.client_id, nonce: &nonce, now };
             tokens.identity = tokens.id_token.take().and_then(|token| owner_in(&token, &expected, config));
         }
-        tokens.identity = tokens.identity.take().or(identity);
+        tokens.identity = tokens.identity.take().or(identity).or_else(|| owner_in_callback(code));
         tokens.metadata.extend(metadata);
         if config.identity.is_some() && tokens.identity.is_none() && missing.iter().all(|it| it.field != IDENTITY) {
             missing.insert(0, Missing { field: IDENTITY, answer: None });
@@ -177,6 +179,12 @@ pub(super) struct NewTokens {
     pub(super) tokens: TokenSet,
     pub(super) facts_missing: bool,
     pub(super) upgrade_failed: bool,
+}
+
+/// Some providers name the account only in the callback.
+fn owner_in_callback(CodeToSend { config, metadata, .. }: &CodeToSend) -> Option<Identity> {
+    let rule = config.identity.as_ref().filter(|rule| rule.request.is_none() && config.id_token_issuer().is_none())?;
+    Identity::read(&Value::Object(metadata.clone()), &rule.id, rule.label.as_ref())
 }
 
 fn owner_in(token: &Secret, expected: &Expected<'_>, config: &IntegrationOauthConfig) -> Option<Identity> {
