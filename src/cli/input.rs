@@ -1,4 +1,4 @@
-//! What a person passes to a command: files and `<name>=<value>` arguments.
+//! Files and `<name>=<value>` arguments that a person passes to a command.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;

@@ -265,7 +265,7 @@ impl Backend {
                 // Another request published the same callback before this one.
                 Ok(Published::Duplicate) | Err(NatsError::InFlight) => return Err(BackendError::UsedState),
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => {
-                    // Requests that arrive together must not try together: of each round only one gets the free place.
+                    // Requests that arrive together would also try together, and of each round only one can succeed.
                     tokio::time::sleep(pause.mul_f64(system::random_share())).await;
                 }
                 Err(NatsError::Occupied) => return Err(BackendError::Occupied),

@@ -123,7 +123,7 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     std::fs::write(&file, text.replace("scopes = \"read,write\"\n", "")).expect("a file");
     let requests = providers(&nats, &folder, &["check", path, "--var", "tenant=one", "--json"]).await.json();
     let url = requests[0]["url"].as_str().expect("a URL");
-    assert!(!url.contains("scope"), "the profile has none, whatever is common: {url}");
+    assert!(!url.contains("scope"), "the profile has none: {url}");
 
     std::fs::write(&file, text.replace("auth_url", "aut_url")).expect("a file");
     providers(&nats, &folder, &["check", path]).await.fails(1, "unknown field: aut_url");

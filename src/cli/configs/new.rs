@@ -56,7 +56,7 @@ fn provider(text: &str) -> Result<Integration, &'static str> {
     )
 }
 
-/// What the provider wants from the app beside its client id, by the profile's `token_auth_method`.
+/// Credential of the app beside its client id, by the profile's `token_auth_method`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
     Secret,
@@ -82,7 +82,7 @@ impl Proof {
     }
 }
 
-/// What the files hold.
+/// Contents of the files.
 #[derive(Default)]
 struct Files {
     secret: Option<Secret>,

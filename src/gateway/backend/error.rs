@@ -30,7 +30,7 @@ pub enum BackendError {
     #[error("another command of the same kind is running for this connection or config; try again")]
     Occupied,
     /// Connected, but no worker listens, or none answers in time.
-    #[error("no worker answers; start one on this bus, or look at the log of those that run")]
+    #[error("no worker answers; start one on this bus, or read the workers' logs")]
     NoWorker(#[source] NatsError),
     #[error("the message bus is not available")]
     Unavailable(#[from] NatsError),

@@ -1,4 +1,4 @@
-//! What callers see of a config's secrets.
+//! The fields of a config that admins see.
 
 use serde_json::{Value, json};
 
