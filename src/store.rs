@@ -11,6 +11,7 @@
 //! - A worker acts on sealed values only. An entry that cannot be opened, or whose clear fields differ from the sealed ones,
 //!   is restored from its record; without one, reading it is an error. The next write replaces it in any case.
 
+mod catch_up;
 mod config;
 mod connection;
 mod error;

@@ -1,5 +1,5 @@
-//! Batched direct gets: many messages for one request. Any replica may answer, so a batch may lag behind the leader for a
-//! moment.
+//! Batched direct gets: many messages for one request. Any replica may answer, so a batch may lack the last
+//! writes for a moment.
 
 use std::time::Duration;
 
@@ -140,6 +140,14 @@ pub(crate) async fn present(nats: &Nats, stream: &str, subjects: Vec<String>) ->
     Ok(batch.messages.iter().filter_map(|message| Some(text(message.headers.as_ref()?, SUBJECT))).collect())
 }
 
+/// Returns the newest entries of the given keys, deletion markers included. At most [`MAX_SUBJECTS`].
+pub(crate) async fn entries(nats: &Nats, bucket: &str, keys: &[String]) -> Result<Vec<Entry>, NatsError> {
+    let subjects = keys.iter().map(|key| kv_subject(bucket, key)).collect();
+    let query = Query { batch: keys.len(), multi_last: subjects, ..Query::default() };
+    let batch = get_unlimited(nats, &kv_stream(bucket), &query).await?;
+    Ok(batch.messages.into_iter().filter_map(|message| any_entry(bucket, message)).collect())
+}
+
 /// Sends a query that the server cannot refuse for its number of subjects.
 async fn get_unlimited(nats: &Nats, stream: &str, query: &Query) -> Result<Batch, NatsError> {
     let batch = get_batch(nats, stream, query).await?;
@@ -174,10 +182,13 @@ async fn get_batch(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Ba
 
 /// Converts a message to an entry, unless it marks a deletion.
 fn value_entry(bucket: &str, message: Message) -> Option<Entry> {
+    any_entry(bucket, message).filter(|entry| entry.value.is_some())
+}
+
+fn any_entry(bucket: &str, message: Message) -> Option<Entry> {
     let headers = message.headers?;
     let (subject, revision) = (text(&headers, SUBJECT), text(&headers, SEQUENCE).parse().ok()?);
-    let entry = entry(bucket, &subject, revision, headers, message.payload);
-    entry.value.is_some().then_some(entry)
+    Some(entry(bucket, &subject, revision, headers, message.payload))
 }
 
 fn text(headers: &HeaderMap, name: &str) -> String {

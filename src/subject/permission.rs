@@ -127,6 +127,7 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to cancel schedules", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
         publish("to remove deleted connections", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
         publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
+        publish("to compare records with entries", [direct_get(OAUTH), direct_get(&kv_stream(CONFIGS))]),
         publish("to ask other workers for their sealing keys", [WORKER_KEYS]),
         publish("to remove unreadable commands from the queue", [message_delete(OAUTH_COMMANDS)]),
         publish("to drop dead letters", [message_delete(OAUTH_DEAD)]),

@@ -191,6 +191,9 @@ mod refresh_rules;
 mod refresh_stopped;
 #[cfg(test)]
 mod refused;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod repair;
 #[cfg(test)]
 mod revocations;
 #[cfg(feature = "failpoints")]

@@ -1,14 +1,10 @@
 //! Work on one record or entry. Each function returns true if there was something to do.
 
 use fail::fail_point;
-use tracing::warn;
 
-use crate::connection::Status;
 use crate::jetstream::kv::{self, Change};
-use crate::protocol::records;
-use crate::store::config::is_tombstone;
 use crate::store::{Store, StoreError};
-use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey, Integration};
+use crate::subject::{self, CONFIGS, CONNECTIONS, ConnectionKey};
 
 impl Store {
     /// Updates an entry if it is older than its record. Skips a connection's record that is sealed with the current key,
@@ -25,33 +21,6 @@ impl Store {
             return Ok(false);
         }
         self.catch_up_config(&integration, record).await
-    }
-
-    async fn catch_up_connection(&self, key: &ConnectionKey, subject: &str) -> Result<bool, StoreError> {
-        let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
-        let stored = match self.connection_of(key, &record) {
-            Err(error) if error.is_junk() => {
-                warn!("not a record: {error}; the next one replaces it");
-                return Ok(false);
-            }
-            stored => stored?,
-        };
-        let is_gone = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
-        if stored.connection.status == Status::Revoked && is_gone {
-            return Ok(false);
-        }
-        self.put_or_delete_connection(key, stored, None).await?;
-        Ok(true)
-    }
-
-    async fn catch_up_config(&self, integration: &Integration, subject: &str) -> Result<bool, StoreError> {
-        let Some(record) = records::last(&self.nats, subject).await? else { return Ok(false) };
-        if is_tombstone(&record) {
-            self.delete_config(integration, record.sequence).await?;
-        } else {
-            self.put_config(&self.config_of(integration, &record)?, &record).await?;
-        }
-        Ok(true)
     }
 
     /// Returns true if the entry is missing, of an older record, or unreadable.

@@ -1,10 +1,12 @@
-//! The repair pass: finds connections and waiting revocations that need a schedule and have none, and resumes connections that
-//! waited for a config.
+//! The repair pass: updates entries that are missing or older than their record, finds connections and waiting revocations that
+//! need a schedule and have none, and resumes connections that waited for a config.
 //!
 //! Guarantees that no connection that needs a schedule stays without one for longer than `refresh.repair_interval`, or twice
 //! that if a pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses,
 //! because it finds something only after a crash or a lost queue. A lost queue starts it at once. If it
 //! does not run, a connection whose schedule was lost is refreshed only when a reader asks for it.
+
+mod compare;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::compare::WithoutRecord;
 use crate::auth::api_key::unpublished;
 use crate::command::{HEADER_REFRESH, HEADER_SEALED_REVOCATION, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::Status;
@@ -89,10 +92,13 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
     if !claim_pass(context, every).await? {
         return Ok(());
     }
+    // First, so that the entries that it restores get their schedules.
+    let mut repaired = repair_by_records(context).await?;
     let nats = &context.nats;
     let mut reader = kv::HeaderReader::start(nats, CONNECTIONS, ">").await?;
-    let mut repaired = 0_usize;
+    let mut without_record = WithoutRecord::default();
     while let Some(seen) = reader.next_chunk(CHUNK).await? {
+        without_record.add_connections(context, &seen).await?;
         let due =
             seen.iter().filter(|seen| header(&seen.headers, HEADER_REFRESH) != REFRESH_NONE).filter_map(key).collect();
         for key in schedule::without_schedule(nats, due).await? {
@@ -101,7 +107,8 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
         }
         tokio::time::sleep(CHUNK_PAUSE).await;
     }
-    repaired += repair_revocations(context).await?;
+    without_record.add_configs(context).await?;
+    without_record.report();
     if repaired > 0 {
         info!("repaired {repaired} connections without a schedule");
     }
@@ -109,8 +116,9 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Schedules the waiting revocations that have no schedule. Only records hold them.
-async fn repair_revocations(context: &Context) -> Result<usize, StoreError> {
+/// Updates entries that are older than their record, and schedules the waiting revocations that have no schedule. Only
+/// records hold them. Returns the number of schedules.
+async fn repair_by_records(context: &Context) -> Result<usize, StoreError> {
     let nats = &context.nats;
     let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED.to_owned()).await?;
     let mut repaired = 0;
@@ -119,6 +127,7 @@ async fn repair_revocations(context: &Context) -> Result<usize, StoreError> {
         if seen.is_empty() {
             return Ok(repaired);
         }
+        compare::update_entries(context, &seen).await?;
         let waits = |stored: &Stored| {
             stored.message.headers.as_ref().is_some_and(|headers| !header(headers, HEADER_SEALED_REVOCATION).is_empty())
         };

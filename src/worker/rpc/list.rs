@@ -72,7 +72,7 @@ fn name_unreadable(body: &mut Value, subjects: &[String]) {
 
 /// Lists connections in the order of their last change, so that a page is one batch of direct gets. A list sorted by name
 /// would need all names. A caller that reads all pages misses none: a connection that is refreshed meanwhile appears again
-/// at the end. Any replica may answer, so a list may lag behind a read by a moment.
+/// at the end. Any replica may answer, so a list may lack what a read shows, for a moment.
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
