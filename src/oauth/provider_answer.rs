@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use self::clean::Cleaner;
 use super::{HttpRequest, json};
+use crate::secret::Secret;
 
 /// Longest error code, in characters.
 const MAX_ERROR: usize = 100;
@@ -38,10 +39,16 @@ pub(crate) struct ProviderAnswer {
 }
 
 impl ProviderAnswer {
-    /// Reads an answer to that request.
-    pub(crate) fn read(status: u16, body: &[u8], request: &HttpRequest) -> Self {
+    /// Reads an answer to that request. `secrets` may be parts of the request's headers and texts.
+    pub(crate) fn read<'a>(
+        status: u16,
+        body: &[u8],
+        request: &HttpRequest,
+        secrets: impl IntoIterator<Item = &'a Secret>,
+    ) -> Self {
         let answer = parse(body);
         let mut cleaner = Cleaner::of(request);
+        secrets.into_iter().for_each(|secret| cleaner.add(secret.expose()));
         for object in [Some(&answer), answer.get("data"), answer.get("authed_user")].into_iter().flatten() {
             SECRET_FIELDS.iter().filter_map(|name| object.get(*name)?.as_str()).for_each(|token| cleaner.add(token));
         }

@@ -21,6 +21,7 @@ use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenErr
 use crate::oauth::{HttpRequest, ProviderAnswer};
 use crate::protocol::records::LONGEST_WRITE;
 use crate::provider::{ProviderError, ProviderResponse};
+use crate::secret::Secret;
 use crate::system;
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
@@ -139,7 +140,7 @@ impl<'a> ProviderCalls<'a> {
             let auth =
                 ClientAuthentication::of(config, kind, attempt, variables, now, &id).map_err(NoTokens::Request)?;
             let Some(auth) = auth else { break };
-            match self.send(config, build(&auth).map_err(NoTokens::Request)?, &judge).await {
+            match self.send(config, build(&auth).map_err(NoTokens::Request)?, None, &judge).await {
                 Err(error) if error.allows_next_secret() => refused = error,
                 Err(NoTokens::OutOfTime) if attempt > 0 => break,
                 answered => return answered,
@@ -148,11 +149,12 @@ impl<'a> ProviderCalls<'a> {
         Err(refused)
     }
 
-    /// Sends a request once.
+    /// Sends a request once. `access_token` is the one that the request has, if any: the provider's texts are cleaned of it.
     pub(super) async fn send<T>(
         &self,
         config: &IntegrationOauthConfig,
         request: HttpRequest,
+        access_token: Option<&Secret>,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
         let (began, time_left) = (Instant::now(), self.time.left(config.timeout()));
@@ -169,7 +171,10 @@ impl<'a> ProviderCalls<'a> {
                 let response = Response::parse(status, content_type.as_deref(), &body, config);
                 match judge(&response) {
                     Ok(done) => return Ok(done),
-                    Err(error) => (error, retry_after, ProviderAnswer::read(status, &body, &request)),
+                    Err(error) => {
+                        let secrets = config.client_secrets.iter().chain([&config.client_secret]).chain(access_token);
+                        (error, retry_after, ProviderAnswer::read(status, &body, &request, secrets))
+                    }
                 }
             }
             Err(ProviderError::TooLarge { status, retry_after }) => {

@@ -20,6 +20,7 @@ fn read(body: &Value) -> ProviderAnswer {
         400,
         body.to_string().as_bytes(),
         &request("grant_type=refresh_token&refresh_token=rt-1&client_id=app"),
+        [],
     )
 }
 
@@ -43,10 +44,10 @@ fn codes_and_descriptions_are_read_wherever_providers_put_them() {
         "error=invalid_grant&error_description=The+grant+is+gone.",
         " error=invalid_grant&message=The%20grant%20is%20gone.",
     ] {
-        let answer = ProviderAnswer::read(400, body.as_bytes(), &request(""));
+        let answer = ProviderAnswer::read(400, body.as_bytes(), &request(""), []);
         assert_eq!((answer.error.as_deref(), answer.detail.as_deref()), both, "{body}");
     }
-    let page = ProviderAnswer::read(502, b"<html><title>Bad gateway</title></html>", &request(""));
+    let page = ProviderAnswer::read(502, b"<html><title>Bad gateway</title></html>", &request(""), []);
     assert_eq!(page, ProviderAnswer { status: 502, error: None, detail: None });
 }
 
@@ -57,7 +58,7 @@ fn f1_texts_are_cleaned_of_secrets_tokens_and_addresses() {
         let mut request = request("code=c/1%2B&client_secret=s3+cret&client_id=app&grant_type=authorization_code");
         request.headers.push(("authorization".into(), Secret::new("Basic YXBwOnB3ZA==")));
         let body = json!({"error": "e", "error_description": text, "access_token": "odd"}).to_string();
-        let answer = ProviderAnswer::read(400, body.as_bytes(), &request);
+        let answer = ProviderAnswer::read(400, body.as_bytes(), &request, []);
         assert_eq!(answer.detail.as_deref(), Some(expected), "{text}");
     }
     check("Token c/1+ of app is spent", "Token [redacted] of app is spent");
@@ -69,6 +70,18 @@ fn f1_texts_are_cleaned_of_secrets_tokens_and_addresses() {
     check("token xoxe-1-My0xLTEyMzQ1 is bad", "token [redacted] is bad");
     check("see eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2lnbmF0dXJl", "see [redacted]");
     check("two\r\nlines\tand \u{202e}more\u{200b}", "two lines and more");
+}
+
+#[test]
+fn f1_a_short_token_in_a_longer_header_or_text_is_removed() {
+    let mut request = request(r#"{"variables":{"token":"canary"}}"#);
+    for (name, value) in [("authorization", "Token token=\"canary\""), ("x-token", "acme:canary")] {
+        request.headers.push((name.into(), Secret::new(value)));
+    }
+    let body = json!({"error": "canary", "error_description": "the token (canary) of app:canary is bad"}).to_string();
+    let answer = ProviderAnswer::read(401, body.as_bytes(), &request, [&Secret::new("canary")]);
+    assert_eq!(answer.error.as_deref(), Some("[redacted]"));
+    assert_eq!(answer.detail.as_deref(), Some("the token ([redacted]) of app:[redacted] is bad"));
 }
 
 #[test]
@@ -92,7 +105,7 @@ proptest! {
             _ => secret.bytes().fold(String::new(), |all, byte| all + &format!("{byte:02x}")),
         };
         let body = json!({"error": shown, "error_description": format!("{before}{shown}{after}")}).to_string();
-        let answer = ProviderAnswer::read(400, body.as_bytes(), &request(&format!("code={}", encode(&secret))));
+        let answer = ProviderAnswer::read(400, body.as_bytes(), &request(&format!("code={}", encode(&secret))), []);
         let text = format!("{:?} {:?}", answer.error, answer.detail);
         prop_assert!(!text.contains(&shown), "{text}");
     }

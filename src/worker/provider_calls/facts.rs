@@ -147,6 +147,6 @@ impl ProviderCalls<'_> {
         let placeholders = Placeholders { variables, scope, redirect_url, nonce: &nonce, more: &more };
         let request = api_request(request, &config.token_headers, access_token, &placeholders);
         let request = request.ok_or(NoTokens::Request(RequestError::IssuedElsewhere))?;
-        self.send(config, request, judge).await
+        self.send(config, request, Some(access_token), judge).await
     }
 }
