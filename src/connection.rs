@@ -27,6 +27,7 @@
 
 mod expiry;
 pub(crate) mod lifecycle;
+mod owner;
 mod refresh_token_end;
 mod revocation;
 mod stored;

@@ -32,16 +32,6 @@ pub struct StoredConnection {
 }
 
 impl StoredConnection {
-    /// Returns true if both connections are of one account at one provider; `None` if an account is not known. Another client
-    /// may have been used, because an admin may replace the client.
-    pub(crate) fn is_of_account_of(&self, other: &Self) -> Option<bool> {
-        let account = |stored: &Self| {
-            let (identity, issued_at) = (stored.connection.identity.as_ref()?, &stored.issued_at);
-            Some((identity.id.clone(), issued_at.token_origin()?, issued_at.issuer.clone()))
-        };
-        Some(account(self)? == account(other)?)
-    }
-
     /// Removes everything about the grant and its owner. A tombstone says only that the connection was deleted.
     #[must_use]
     pub(crate) fn deleted(self) -> Self {

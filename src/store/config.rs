@@ -67,17 +67,6 @@ impl WholeConfig {
 }
 
 impl Store {
-    /// Returns the integrations whose config has that client. Reads the clear copies: to open all configs would take longer, and
-    /// nothing is sent because of the answer.
-    pub(super) async fn integrations_of(&self, client_id: &str) -> Result<Vec<Integration>, StoreError> {
-        let found = kv::values(&self.nats, CONFIGS, ">").await?.into_iter().filter_map(|entry| {
-            let ConfigEntry { config, .. } = serde_json::from_slice(&entry.value).ok()?;
-            let is_same = config.get("client_id").and_then(Value::as_str) == Some(client_id);
-            Integration::parse(&entry.key).ok().filter(|_| is_same)
-        });
-        Ok(found.collect())
-    }
-
     /// Returns true if the integration has an entry, readable or not.
     pub(crate) async fn has_config(&self, integration: &Integration) -> Result<bool, StoreError> {
         let entry = kv::get(&self.nats, CONFIGS, integration.as_str()).await?;

@@ -269,6 +269,55 @@ async fn h13_a_grant_that_another_connection_shares_is_not_revoked() {
 }
 
 #[tokio::test]
+async fn h13_the_same_id_in_another_realm_is_another_account() {
+    let person = Person::default();
+    person.is("ada");
+    let world = world(&person, &json!({})).await;
+    let realms = json!({
+        "token_url": format!("{}/${{realm}}/token", world.provider.url),
+        "variables": { "realm": { "values": ["a", "b"] } },
+    });
+    configure(&world, INTEGRATION, &realms).await;
+    let connect = async |name: &str, realm: &str| {
+        let url = world.tokenbus.login(INTEGRATION, &format!("{name}?var.realm={realm}")).await;
+        let callback = world.callback(&[("code", "code"), ("state", &parameter(&url, "state"))]);
+        world.tokenbus.arrive(&callback).await
+    };
+    assert_eq!(connect("w", "a").await.0, StatusCode::OK);
+    assert_eq!(connect("v", "b").await.0, StatusCode::OK);
+    // The connection of realm b does not share the grant.
+    assert_eq!(delete(&world, "w").await, StatusCode::OK);
+    assert_eq!(revoked(&world), ["at-ada-0", "rt-ada-0"]);
+    // A login of realm a replaces a grant of another account.
+    assert_eq!(connect("v", "a").await.0, StatusCode::OK);
+    assert_eq!(revoked(&world).len(), 4);
+    let mut strict = realms;
+    strict["reconnect"] = "same_identity".into();
+    configure(&world, INTEGRATION, &strict).await;
+    let (status, body) = connect("v", "b").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(connect("v", "a").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn h13_a_connection_of_a_deleted_config_keeps_a_shared_grant() {
+    let person = Person::default();
+    person.is("ada");
+    let world = world(&person, &json!({})).await;
+    configure(&world, "other", &json!({})).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    let url = world.tokenbus.login("other", "v").await;
+    let callback = world.callback(&[("code", "code"), ("state", &parameter(&url, "state"))]);
+    assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
+    let request = world.tokenbus.request(Method::DELETE, "hub/integrations/other/oauth-config");
+    let answer = request.header("x-api-key", &world.tokenbus.admin_key).send().await.expect("tokenbus answers");
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(delete(&world, "w").await, StatusCode::OK);
+    assert_eq!(revoked(&world), [""; 0]);
+}
+
+#[tokio::test]
 async fn h13_an_id_token_says_whose_account_it_is() {
     let nonce: Arc<Mutex<String>> = Arc::default();
     let sent = Arc::clone(&nonce);

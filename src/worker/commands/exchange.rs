@@ -215,9 +215,9 @@ impl Exchange<'_> {
         // 5. Apply the record: a replaced grant of another account is revoked; then KV, answer, event, schedule (the steps
         //    of `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
         //    effect. The caller receives its answer only after the KV write.
+        self.revoke_waiting(&issued).await;
         let applied = Applied { record: &record, event: CONNECTED, entry: self.replaces.is_none().then_some(0) };
         let reply = apply_connected(self.context, self.job, self.key, applied, self.scopes).await?;
-        self.revoke_waiting(&issued).await;
         fail_point!("exchange_5_record_applied");
         Ok(reply)
     }

@@ -138,7 +138,7 @@ impl ProviderCalls<'_> {
         };
         let scope = &config.scope_text(&config.scopes());
         let (store, marks) = (&self.context.store, &tokens.marks);
-        if config.revocation_url.is_some() && store.shares_grant(key, &issued_at.client_id, marks).await? {
+        if config.revocation_url.is_some() && store.shares_grant(key, marks).await? {
             return Ok(RevocationOutcome::Shared.into());
         }
         let mut result = RevocationResult::from(RevocationOutcome::NoToken);

@@ -117,7 +117,8 @@ impl Exchange<'_> {
             Some(false) => {}
             None => {
                 // Nothing is revoked: it may be the grant of the connection that stays.
-                return refusal("identity_unknown", "the provider did not say whose account this is; log in again");
+                let text = "it cannot be known whether this is the connection's account; log in again, or delete the connection first";
+                return refusal("identity_unknown", text);
             }
         }
         let tokens = self.context.store.tokens_to_revoke(issued, self.context.clock.now());
