@@ -17,13 +17,14 @@ mod serve;
 mod setup;
 mod sign;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::print::print_line;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Log, LogFormat};
 use crate::jetstream::{Nats, NatsError, Patience};
 use crate::{demo, telemetry};
 
@@ -80,7 +81,7 @@ enum Command {
 /// Runs the command. It ends early, without an error, if nothing reads its output any longer.
 ///
 /// # Errors
-/// The error's chain is meant for people; [`describe_error`] prints it.
+/// The error's chain is meant for people; [`report`] prints it.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     match Box::pin(execute(arguments)).await {
         Err(error) if print::is_output_closed(&error) => Ok(()),
@@ -89,12 +90,18 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn execute(arguments: Arguments) -> anyhow::Result<()> {
-    let loaded = config::load(arguments.config.as_deref());
+    let file = arguments.config.as_deref();
+    let loaded = config::load(file);
     if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
         return doctor::report_unreadable_settings(options, error);
     }
-    let mut config = loaded.context("settings")?;
-    if !matches!(arguments.command, Command::Serve(_)) && config.log.filter.starts_with("info") {
+    let is_service = matches!(arguments.command, Command::Serve(_));
+    let mut config = match loaded.context("settings") {
+        Ok(config) => config,
+        Err(error) if is_service && config::log_format(file) == LogFormat::Json => return Err(log_unreadable(error)),
+        Err(error) => return Err(error),
+    };
+    if !is_service && config.log.filter.starts_with("info") {
         // A person sees the command's output, so the log shows only warnings. A failed connection is the command's
         // error, so the client library's own lines would repeat it.
         "warn,async_nats=off".clone_into(&mut config.log.filter);
@@ -103,9 +110,15 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
             "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
     }
-    telemetry::start(&config.log).context("settings")?;
+    let (logging, _flush) = telemetry::start(&config.log).context("settings")?;
     match arguments.command {
-        Command::Serve(options) => serve::run(config, options).await,
+        Command::Serve(options) => {
+            telemetry::log_panics();
+            let format = config.log.format;
+            let running = serve::Running { logging, settings: arguments.config };
+            let done = Box::pin(serve::run(config, options, running)).await;
+            if format == LogFormat::Json { done.map_err(log) } else { done }
+        }
         Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Config(options) => configs::run(&config, options).await,
@@ -119,6 +132,33 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         Command::Health(options) => health::run(&config, options).await,
         Command::Openapi => print_line(crate::gateway::OPENAPI),
         Command::Demo(options) => demo::run(options).await,
+    }
+}
+
+/// Marks an error that is a line of the log, and is not printed again.
+#[derive(Debug, thiserror::Error)]
+#[error("see the log")]
+struct Logged;
+
+/// Logs an error that ends the process.
+fn log(error: anyhow::Error) -> anyhow::Error {
+    tracing::error!("{}", describe_error(&error));
+    error.context(Logged)
+}
+
+/// Logs an error in the settings as JSON, with the default filter.
+fn log_unreadable(error: anyhow::Error) -> anyhow::Error {
+    match telemetry::start(&Log { filter: "info".to_owned(), format: LogFormat::Json }) {
+        Ok((_logging, _flush)) => log(error),
+        Err(_started) => error,
+    }
+}
+
+/// Prints the error that ends the program, unless the log has it.
+pub fn report(error: &anyhow::Error) {
+    if !error.is::<Logged>() {
+        // A closed pipe is no reason for a panic.
+        let _ = writeln!(std::io::stderr(), "tokenbus: {}", describe_error(error));
     }
 }
 
@@ -145,6 +185,6 @@ fn is_without_answer(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Joins an error and its causes for a person.
 #[must_use]
-pub fn describe_error(error: &anyhow::Error) -> String {
+pub(crate) fn describe_error(error: &anyhow::Error) -> String {
     telemetry::describe_error(error.as_ref())
 }

@@ -50,6 +50,24 @@ fn parse_settings(
     Ok(environment::merge(figment, variables)?.extract()?)
 }
 
+/// The format of the log as far as it can be read, for the line that says why the settings cannot be.
+pub(crate) fn log_format(file: Option<&Path>) -> LogFormat {
+    #[derive(serde::Deserialize)]
+    struct Partial {
+        log: PartialLog,
+    }
+    #[derive(serde::Deserialize)]
+    struct PartialLog {
+        format: String,
+    }
+    let in_file = || {
+        let text = std::fs::read_to_string(file?).ok()?;
+        Some(toml::from_str::<Partial>(&text).ok()?.log.format)
+    };
+    let format = env(&format!("{}LOG__FORMAT", environment::PREFIX)).or_else(in_file);
+    if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text }
+}
+
 /// Reads an environment variable that is not a setting, such as `NO_COLOR`.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the only reader of the environment")]

@@ -16,6 +16,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Version};
 use matchit::MatchError;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use self::backend::{Backend, RequestContext};
@@ -53,6 +54,8 @@ pub(crate) struct Gateway {
     served: Served,
     /// The beginning of start links, as browsers reach the gateway.
     public_url: Option<Url>,
+    /// Cancelled when the process is about to end.
+    leaving: CancellationToken,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -80,12 +83,24 @@ struct Arrival<'a> {
 
 impl Gateway {
     pub(crate) fn new(backend: Arc<Backend>, metrics: Metrics, served: Served) -> Result<Self, RouteError> {
-        Ok(Self { backend, metrics, routes: Routes::new(served)?, served, public_url: None })
+        Ok(Self {
+            backend,
+            metrics,
+            routes: Routes::new(served)?,
+            served,
+            public_url: None,
+            leaving: CancellationToken::new(),
+        })
     }
 
     #[must_use]
     pub(crate) fn with_public_url(self, public_url: Url) -> Self {
         Self { public_url: Some(public_url), ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn with_leaving(self, leaving: CancellationToken) -> Self {
+        Self { leaving, ..self }
     }
 
     /// Answers one request, logs and counts it.
@@ -215,7 +230,7 @@ impl Gateway {
             Operation::CreateKey => api_keys::create(backend, request, body.await?).await,
             Operation::RevokeKey => api_keys::revoke(backend, request).await,
             Operation::Health => Ok(health::alive()),
-            Operation::Ready => health::ready(backend).await,
+            Operation::Ready => health::ready(backend, &self.leaving).await,
             Operation::Metrics => health::metrics(&self.metrics),
             Operation::OpenApi => openapi::document(&request),
         }

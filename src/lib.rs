@@ -54,7 +54,7 @@ mod failpoint;
 pub use self::secret::Secret;
 
 #[doc(hidden)]
-pub use self::cli::{Arguments, describe_error, run};
+pub use self::cli::{Arguments, report, run};
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub use self::failpoint::arm;

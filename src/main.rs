@@ -1,6 +1,5 @@
 //! The `tokenbus` program: arguments and exit code.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -13,7 +12,7 @@ async fn main() -> ExitCode {
     match Box::pin(tokenbus::run(arguments)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "tokenbus: {}", tokenbus::describe_error(&error));
+            tokenbus::report(&error);
             ExitCode::FAILURE
         }
     }

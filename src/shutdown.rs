@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::io::AsyncReadExt as _;
@@ -18,6 +19,7 @@ use crate::telemetry;
 /// The long-running tasks of a process.
 #[derive(Clone, Default)]
 pub(crate) struct Tasks {
+    leaving: CancellationToken,
     stop: CancellationToken,
     failed: CancellationToken,
     tracker: TaskTracker,
@@ -29,6 +31,12 @@ impl Tasks {
     #[must_use]
     pub(crate) fn stop(&self) -> CancellationToken {
         self.stop.clone()
+    }
+
+    /// Cancelled at a stop signal, before [`Tasks::stop`]: load balancers should send their requests elsewhere.
+    #[must_use]
+    pub(crate) fn leaving(&self) -> CancellationToken {
+        self.leaving.clone()
     }
 
     /// Changes on each SIGHUP: read your files again.
@@ -74,13 +82,22 @@ impl Tasks {
     }
 
     /// Waits for a stop signal, for the end of standard input if `with_stdin`, or for a task that fails; then for all tasks
-    /// to end. A second signal ends the wait. Returns true if no task failed.
-    pub(crate) async fn run(self, mut stop_signals: StopSignals, with_stdin: bool) -> bool {
+    /// to end. After a signal, tasks continue for `delay`. A second signal ends each wait. Returns true if no task failed.
+    pub(crate) async fn run(self, mut stop_signals: StopSignals, with_stdin: bool, delay: Duration) -> bool {
         tokio::select! {
-            () = stop_signals.recv() => info!("received a stop signal; stopping"),
+            () = stop_signals.recv() => {
+                info!(delay = delay.as_secs(), "received a stop signal; stopping after the delay, in seconds");
+                self.leaving.cancel();
+                tokio::select! {
+                    () = tokio::time::sleep(delay) => {}
+                    () = stop_signals.recv() => info!("received a second stop signal; stopping now"),
+                    () = self.failed.cancelled() => {}
+                }
+            }
             () = end_of_stdin(), if with_stdin => info!("standard input closed; stopping"),
             () = self.failed.cancelled() => {}
         }
+        self.leaving.cancel();
         self.stop.cancel();
         self.tracker.close();
         tokio::select! {
@@ -115,7 +132,6 @@ async fn end_of_stdin() {
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
-    use std::time::Duration;
 
     use super::*;
 
@@ -126,7 +142,7 @@ mod tests {
             let tasks = Tasks::default();
             tasks.spawn(name, task);
             let stop_signals = tasks.listen_for_signals().unwrap();
-            tokio::time::timeout(Duration::from_mins(1), tasks.run(stop_signals, false)).await
+            tokio::time::timeout(Duration::from_mins(1), tasks.run(stop_signals, false, Duration::ZERO)).await
         });
         assert_eq!(ended, Ok(false), "{name}");
     }

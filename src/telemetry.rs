@@ -1,15 +1,22 @@
 //! Logging to standard error, as text or JSON.
 
+mod queue;
+
 use std::error::Error;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 
-use tracing::Level;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::{Level, error, info, warn};
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::{Log, LogFormat};
+use self::queue::Queue;
+pub(crate) use self::queue::{DroppedLines, Flush};
+use crate::config::{self, Log, LogFormat};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TelemetryError {
@@ -18,21 +25,71 @@ pub(crate) enum TelemetryError {
     /// Logging was started before.
     #[error(transparent)]
     Started(#[from] TryInitError),
+    #[error(transparent)]
+    Settings(#[from] config::SettingsError),
+    #[error(transparent)]
+    Reload(#[from] reload::Error),
 }
 
-/// Starts logging for the whole process.
-pub(crate) fn start(settings: &Log) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(&settings.filter)?;
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+/// The running log.
+#[derive(Debug, Clone)]
+pub(crate) struct Logging {
+    filter: reload::Handle<EnvFilter, Registry>,
+    pub(crate) dropped: DroppedLines,
+}
+
+/// Starts logging for the whole process. Lines that wait are written when the [`Flush`] is dropped.
+pub(crate) fn start(settings: &Log) -> Result<(Logging, Flush), TelemetryError> {
+    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.filter)?);
+    let Queue { writer, dropped, flush } = Queue::start();
+    let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         LogFormat::Text => lines.with_target(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // Below `info`, libraries log payloads, including tokens and credentials. No setting can switch that on.
     let harmless = filter_fn(|of| of.target().starts_with("tokenbus") || *of.level() <= Level::INFO);
-    Ok(tracing_subscriber::registry().with(filter).with(lines.with_filter(harmless)).try_init()?)
+    tracing_subscriber::registry().with(filter).with(lines.with_filter(harmless)).try_init()?;
+    Ok((Logging { filter: handle, dropped }, flush))
 }
 
+/// Logs panics as lines of the log. The default hook writes to standard error itself, and would wait for its reader.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        error!(place, "panic: {}", text.unwrap_or("without a text"));
+    }));
+}
+
+impl Logging {
+    /// Until `stop`: reads `log.filter` from the settings again on SIGHUP, and logs how many lines were dropped.
+    pub(crate) async fn keep_current(
+        self,
+        settings: Option<PathBuf>,
+        mut reload: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) {
+        let mut reported = 0;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Ok(()) = reload.changed() => match self.reload(settings.clone()) {
+                    Ok(filter) => info!(filter, "log.filter was read again"),
+                    Err(error) => warn!("log.filter stays as it was: {}", describe_error(&error)),
+                },
+                () = tokio::time::sleep(queue::REPORT_INTERVAL) => reported = self.dropped.report(reported),
+            }
+        }
+    }
+
+    fn reload(&self, settings: Option<PathBuf>) -> Result<String, TelemetryError> {
+        let filter = config::load(settings.as_deref())?.log.filter;
+        self.filter.reload(EnvFilter::try_new(&filter)?)?;
+        Ok(filter)
+    }
+}
 /// Joins an error and its causes. A cause whose text is already in an outer error's text is left out.
 pub(crate) fn describe_error(error: &(dyn Error + 'static)) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::event::{EventKind, Reads};
 
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
-use crate::jetstream::{Nats, Patience};
+use crate::jetstream::{Nats, Patience, follow_credentials};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
@@ -33,6 +34,7 @@ use crate::shutdown::Tasks;
 use crate::store::Store;
 use crate::subject::Account;
 use crate::subject::permission;
+use crate::telemetry::Logging;
 use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 use crate::worker::context::{self, Context, Measures, Needs, PendingLogins, Shares, UnsentRefreshes, Wakeups};
@@ -62,11 +64,18 @@ enum Role {
     Worker,
 }
 
-pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> {
+/// The log of the process, and the file of its settings, which is read again on SIGHUP.
+pub(super) struct Running {
+    pub(super) logging: Logging,
+    pub(super) settings: Option<PathBuf>,
+}
+
+pub(super) async fn run(config: Config, options: Options, running: Running) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     config.http.check_plaintext(role != Role::Worker)?;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
     let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
+    keep_log_current(running, &metrics, &tasks);
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -74,6 +83,7 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     };
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
+    keep_credentials_current(&config, &nats, &tasks);
     if role != Role::Edge {
         start_workers(&config, &nats, &metrics, &tasks).await?;
     }
@@ -95,11 +105,30 @@ pub(super) async fn run(config: Config, options: Options) -> anyhow::Result<()> 
     if role != Role::Worker {
         start_edge(&config, backend, metrics, &tasks).await?;
     }
-    if tasks.run(stop_signals, exit_with_stdin).await {
+    let delay = if role == Role::Worker { Duration::ZERO } else { config.http.shutdown_delay };
+    if tasks.run(stop_signals, exit_with_stdin, delay).await {
         Ok(())
     } else {
         anyhow::bail!("stopped because a part failed; see the log for the reason")
     }
+}
+
+fn keep_log_current(running: Running, metrics: &Metrics, tasks: &Tasks) {
+    let Running { logging, settings } = running;
+    metrics.register(|registry| registry.register_collector(Box::new(logging.dropped.clone())));
+    let (reload, stop) = (tasks.reload(), tasks.stop());
+    tasks.spawn("log", async move {
+        logging.keep_current(settings, reload, stop).await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+}
+
+fn keep_credentials_current(config: &Config, nats: &Nats, tasks: &Tasks) {
+    let follow = follow_credentials(nats.client().clone(), config.nats.clone(), tasks.reload(), tasks.stop());
+    tasks.spawn("NATS credentials", async move {
+        follow.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
 }
 
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
@@ -244,7 +273,7 @@ async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, ta
     let scheme = if tls.is_some() { "https" } else { "http" };
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
     let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
-    let gateway = Arc::new(gateway.with_public_url(public_url));
+    let gateway = Arc::new(gateway.with_public_url(public_url).with_leaving(tasks.leaving()));
     // The gateway also runs without a reader of this line.
     match print_line(&format!("listening on {own_url}")) {
         Err(error) if is_output_closed(&error) => {}

@@ -22,13 +22,17 @@ enum Length {
 
 impl Length {
     fn duration<E: de::Error>(self) -> Result<Duration, E> {
-        let duration = match self {
-            Self::Seconds(seconds) => Duration::from_secs(seconds),
-            Self::Text(text) => {
-                parse_duration(&text).ok_or_else(|| E::custom("must be a duration; write `90`, `90s` or `10m`"))?
-            }
-        };
+        let duration = self.duration_or_zero()?;
         if duration.is_zero() { Err(E::custom("must not be zero")) } else { Ok(duration) }
+    }
+
+    fn duration_or_zero<E: de::Error>(self) -> Result<Duration, E> {
+        match self {
+            Self::Seconds(seconds) => Ok(Duration::from_secs(seconds)),
+            Self::Text(text) => {
+                parse_duration(&text).ok_or_else(|| E::custom("must be a duration; write `90`, `90s` or `10m`"))
+            }
+        }
     }
 }
 
@@ -43,6 +47,10 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     Length::deserialize(deserializer)?.duration()
+}
+
+pub(super) fn duration_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    Length::deserialize(deserializer)?.duration_or_zero()
 }
 
 pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -140,6 +140,9 @@ pub struct Http {
     /// Longest time that a caller waits for the reply to a command.
     #[serde(deserialize_with = "form::duration")]
     pub deadline: Duration,
+    /// Time from a stop signal until the gateway accepts no more.
+    #[serde(deserialize_with = "form::duration_or_zero")]
+    pub shutdown_delay: Duration,
     /// Longest time that shutdown waits for requests in progress.
     #[serde(deserialize_with = "form::duration")]
     pub drain: Duration,

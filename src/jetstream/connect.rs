@@ -1,12 +1,13 @@
 //! Connection options: credentials, certificates, reconnects, and a log line for each event of the connection.
 
+mod credentials;
 mod transport;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{ClientError, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{AuthError, ClientError, ConnectErrorKind, ConnectOptions, Event};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject as _};
@@ -14,6 +15,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
+use self::credentials::Credentials;
+pub(crate) use self::credentials::follow_credentials;
+pub(super) use self::credentials::jwt_and_seed;
 pub(super) use self::transport::{Transport, transport};
 use crate::config;
 
@@ -30,6 +34,10 @@ pub enum ConnectError {
     Pair(#[source] rustls::Error),
     #[error("`nats.url` holds no server address ({url}): {source}")]
     Address { url: String, source: std::io::Error },
+    #[error("`nats.creds` or `nats.nkey` holds no usable seed: {0}")]
+    Seed(#[from] nkeys::error::Error),
+    #[error("{path} holds no user JWT with its seed, as `nats.creds` needs")]
+    NoJwt { path: String },
     #[error("cannot read {path}: {source}")]
     File { path: String, source: std::io::Error },
     #[error("NATS at {url} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
@@ -71,11 +79,7 @@ pub(super) async fn options(settings: &config::Nats, servers: &[String]) -> Resu
     let options = match (!settings.user.is_empty(), given(&settings.creds), given(&settings.nkey)) {
         (false, false, false) => options,
         (true, false, false) => options.user_and_password(settings.user.clone(), settings.password.expose().to_owned()),
-        (false, true, false) => {
-            let text = read(&settings.creds).await?;
-            options.credentials(&text).map_err(|source| file(&settings.creds, source))?
-        }
-        (false, false, true) => options.nkey(read(&settings.nkey).await?.trim().to_owned()),
+        (false, true, false) | (false, false, true) => from_file(settings)?,
         _ => return Err(ConnectError::Setting("set only one of `nats.user`, `nats.creds`, `nats.nkey`")),
     };
     let options = certificates(options, settings).await?;
@@ -84,6 +88,15 @@ pub(super) async fn options(settings: &config::Nats, servers: &[String]) -> Resu
         Transport::Listed => options.ignore_discovered_servers(),
         Transport::Any => options,
     })
+}
+
+/// Reads the credentials at each connection. They must be usable now: later errors are retried.
+fn from_file(settings: &config::Nats) -> Result<ConnectOptions, ConnectError> {
+    let Some(credentials) = Credentials::of(settings) else { return Ok(ConnectOptions::new()) };
+    credentials.answer(&[])?;
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        std::future::ready(credentials.answer(&nonce).map_err(AuthError::new))
+    }))
 }
 
 /// Sets up TLS from the settings that name certificates. Reads the files first: the client reads them only while it

@@ -166,6 +166,8 @@ mod nodes_flood;
 mod nodes_shutdown;
 #[cfg(test)]
 mod operator_mode;
+#[cfg(test)]
+mod operators;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod outgoing;

@@ -13,7 +13,7 @@ use url::Url;
 
 use crate::ask::{Answer, ask};
 use crate::mint;
-use crate::support::child::Running;
+use crate::support::child::{Running, signal};
 use crate::support::nats::{binary, ports};
 use crate::support::tokenbus::{PROGRAM, run};
 use crate::support::wait::eventually;
@@ -22,13 +22,14 @@ use crate::support::wait::eventually;
 struct World {
     operator: KeyPair,
     system: KeyPair,
+    oauth: KeyPair,
     tenant: KeyPair,
     nats: String,
     url: Url,
     http: reqwest::Client,
     folder: TempDir,
     _server: Running,
-    _program: Running,
+    program: Running,
 }
 
 impl World {
@@ -60,7 +61,7 @@ impl World {
         });
         let url = program.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let world = Self { operator, system, tenant, nats, url, http, folder, _server: server, _program: program };
+        let world = Self { operator, system, oauth, tenant, nats, url, http, folder, _server: server, program };
         world.push(&json!({})).await;
         let ready = async || world.get("readyz", "").await.status == 200;
         eventually("the program is ready", ready).await;
@@ -69,10 +70,14 @@ impl World {
 
     /// Uploads a new JWT of the tenant to the server, as `nsc push` does.
     async fn push(&self, more: &Value) {
+        self.push_to(&self.tenant, more).await;
+    }
+
+    async fn push_to(&self, account: &KeyPair, more: &Value) {
         let creds = std::fs::read_to_string(self.folder.path().join("system")).unwrap();
         let options = async_nats::ConnectOptions::with_credentials(&creds).unwrap();
         let client = options.connect(&self.nats).await.unwrap();
-        let jwt = mint::account(&self.operator, &self.tenant, more);
+        let jwt = mint::account(&self.operator, account, more);
         let answer = client.request("$SYS.REQ.CLAIMS.UPDATE", jwt.into()).await.unwrap();
         let answer: Value = serde_json::from_slice(&answer.payload).unwrap();
         assert_eq!(answer["data"]["code"], 200, "{answer}");
@@ -110,6 +115,36 @@ fn server(operator: &KeyPair, system: &KeyPair, oauth: &KeyPair, folder: &Path) 
     Running::start(Path::new(binary()), &folder.join("server.log"), |command| {
         command.args(["-c", &config, "-p", "-1", "--ports_file_dir"]).arg(folder);
     })
+}
+
+#[tokio::test]
+async fn o2_renewed_credentials_are_used_at_the_next_connection_and_on_sighup() {
+    let world = World::start().await;
+    let connections = || {
+        let log = std::fs::read_to_string(world.folder.path().join("program.log")).unwrap();
+        log.matches(" connected to NATS").count()
+    };
+    let connected_again = async |before: usize| {
+        let is_back = async || connections() > before && world.get("readyz", "").await.status == 200;
+        eventually("the program connects again and is ready", is_back).await;
+    };
+    let renew = |user: &KeyPair| {
+        let jwt = mint::user(&world.oauth, user, &json!({}));
+        file(world.folder.path(), "worker", &mint::creds(&jwt, user))
+    };
+    let (first, second) = (KeyPair::new_user(), KeyPair::new_user());
+    renew(&first);
+    let before = connections();
+    signal(world.program.pid(), "HUP");
+    connected_again(before).await;
+    // The server ends the connections of a user that it no longer accepts.
+    renew(&second);
+    let before = connections();
+    let store = json!({ "limits": { "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 } });
+    let mut revoked = store;
+    revoked["revocations"] = json!({ first.public_key(): 4_000_000_000_u64 });
+    world.push_to(&world.oauth, &revoked).await;
+    connected_again(before).await;
 }
 
 #[tokio::test]

@@ -203,6 +203,7 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
         ("NATS__USER", user),
         ("NATS__PASSWORD", password),
         ("HTTP__LISTEN", "127.0.0.1:0"),
+        ("HTTP__SHUTDOWN_DELAY", "0"),
         ("OAUTH__ALLOW_INSECURE_URLS", "true"),
         ("OAUTH__ALLOWED_HOSTS", "[\"127.0.0.1\"]"),
         ("AUTH__ADMIN_ACCOUNTS", &admins),

@@ -16,6 +16,8 @@ const READY_TTL: Duration = Duration::from_millis(500);
 /// The reason why calls and commands cannot be sent, as text for people.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NotReady {
+    #[error("the gateway is shutting down")]
+    Leaving,
     #[error("not connected to NATS")]
     Disconnected,
     /// The worker's own answer.

@@ -1,8 +1,9 @@
 //! Liveness, readiness and metrics. A query is ignored: some probes add one against caches.
 
 use hyper::StatusCode;
+use tokio_util::sync::CancellationToken;
 
-use crate::gateway::backend::Backend;
+use crate::gateway::backend::{Backend, NotReady};
 use crate::gateway::routes::error::HttpError;
 use crate::gateway::routes::metrics::Metrics;
 use crate::gateway::routes::reply::{self, Reply};
@@ -11,7 +12,10 @@ pub(in crate::gateway) fn alive() -> Reply {
     reply::json(StatusCode::OK, r#"{"status":"alive"}"#)
 }
 
-pub(in crate::gateway) async fn ready(backend: &Backend) -> Result<Reply, HttpError> {
+pub(in crate::gateway) async fn ready(backend: &Backend, leaving: &CancellationToken) -> Result<Reply, HttpError> {
+    if leaving.is_cancelled() {
+        return Err(NotReady::Leaving.into());
+    }
     backend.ready().await?;
     Ok(reply::json(StatusCode::OK, r#"{"status":"ready"}"#))
 }

@@ -18,7 +18,7 @@ use tokio_util::either::Either;
 
 use super::wire::{Op, Wire};
 use crate::config;
-use crate::jetstream::connect::{ConnectError, certificate_chain, read};
+use crate::jetstream::connect::{ConnectError, certificate_chain, jwt_and_seed, read};
 
 pub(super) type Connection = Framed<Either<TcpStream, TlsStream<TcpStream>>, Wire>;
 
@@ -126,16 +126,6 @@ fn sign(key: &nkeys::KeyPair, nonce: &str) -> Result<String, ReceiveError> {
     Ok(BASE64_URL_SAFE_NO_PAD.encode(key.sign(nonce.as_bytes())?))
 }
 
-/// Returns the two values of a credentials file: each is the line after a `-----BEGIN …` line.
-fn jwt_and_seed(text: &str) -> Option<(&str, &str)> {
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let mut value = || {
-        lines.find(|line| line.starts_with("-----BEGIN "))?;
-        lines.next()
-    };
-    Some((value()?, value()?))
-}
-
 /// Trusts the authority of the settings, or those of the system if none is set.
 async fn tls(settings: &config::Nats) -> Result<ClientConfig, ReceiveError> {
     let mut roots = RootCertStore::empty();
@@ -154,22 +144,4 @@ async fn tls(settings: &config::Nats) -> Result<ClientConfig, ReceiveError> {
     let key = PrivateKeyDer::from_pem_slice(read(&settings.client_key).await?.as_bytes());
     let key = key.map_err(|source| ConnectError::Pem { setting: "nats.client_key", wanted: "private key", source })?;
     Ok(builder.with_client_auth_cert(chain, key)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_files_hold_a_jwt_and_a_seed() {
-        #[track_caller]
-        fn check(text: &str, expected: Option<(&str, &str)>) {
-            assert_eq!(jwt_and_seed(text), expected, "{text}");
-        }
-        let jwt = "-----BEGIN NATS USER JWT-----\neyJ.a.b\n------END NATS USER JWT------\n";
-        let seed = "-----BEGIN USER NKEY SEED-----\r\n\r\nSUAX\r\n------END USER NKEY SEED------\r\n";
-        check(&format!("{jwt}\n*** IMPORTANT ***\n\n{seed}"), Some(("eyJ.a.b", "SUAX")));
-        check(jwt, None);
-        check("", None);
-    }
 }

@@ -1,0 +1,198 @@
+//! The program as operators run it: probes, signals, and logs that nobody reads.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+use url::Url;
+
+use crate::bus::Bus;
+use crate::provider::Provider;
+use crate::support::child::signal;
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::wait::eventually;
+use crate::world::World;
+
+/// A gateway whose standard error is a pipe.
+struct Gateway {
+    child: Child,
+    url: Url,
+    http: reqwest::Client,
+}
+
+impl Gateway {
+    async fn start(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Self {
+        let mut child = program(nats, more, arguments).spawn().expect("the program starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let line = lines.next_line().await.expect("the program prints text").expect("a line");
+        let url = Url::parse(line.strip_prefix("listening on ").expect("the address")).expect("a URL");
+        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        Self { child, url, http }
+    }
+
+    /// Status and body.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let url = self.url.join(path).expect("a path makes a URL");
+        let timeout = std::time::Duration::from_secs(30);
+        let answer = self.http.get(url).timeout(timeout).send().await.expect("the gateway answers");
+        (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
+    }
+
+    fn signal(&self, name: &str) {
+        signal(self.child.id().expect("the program runs"), name);
+    }
+
+    async fn ended(&mut self) {
+        let ended = tokio::time::timeout(std::time::Duration::from_mins(1), self.child.wait()).await;
+        assert!(ended.expect("it ends").expect("it ran").success());
+    }
+}
+
+fn program(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut all: HashMap<String, String> = settings(nats, "edge", Path::new(""));
+    all.insert("TOKENBUS_HTTP__ADDRESS_RATE".to_owned(), "0".to_owned());
+    all.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
+    let mut command = Command::new(PROGRAM);
+    command.envs(all).args(["serve", "--role", "edge"]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+#[tokio::test]
+async fn o3_a_log_that_nobody_reads_stops_nothing() {
+    let nats = Nats::start().await;
+    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "0")], &[]).await;
+    let url = gateway.url.join("healthz").expect("a URL");
+    let mut clients = JoinSet::new();
+    // More lines than the pipe and the queue hold.
+    for _ in 0..16 {
+        let (http, url) = (gateway.http.clone(), url.clone());
+        clients.spawn(async move {
+            for _ in 0..700 {
+                let answer = http.get(url.clone()).timeout(std::time::Duration::from_secs(30)).send().await;
+                assert_eq!(answer.expect("the gateway answers").status(), 200);
+            }
+        });
+    }
+    clients.join_all().await;
+    let (_, metrics) = gateway.get("metrics").await;
+    let dropped = metrics.lines().find_map(|line| line.strip_prefix("tokenbus_log_lines_dropped_total "));
+    assert!(dropped.expect("dropped lines are counted").parse::<u64>().expect("a number") > 0);
+    gateway.signal("TERM");
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn o11_a_gateway_accepts_and_is_not_ready_for_a_while_after_sigterm() {
+    let nats = Nats::start().await;
+    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "1h")], &[]).await;
+    gateway.signal("TERM");
+    let is_leaving = async || {
+        let (status, text) = gateway.get("readyz").await;
+        status == 503 && text.contains("shutting down")
+    };
+    eventually("readiness says that the gateway ends", is_leaving).await;
+    // A new connection, as the client keeps none open.
+    assert_eq!(gateway.get("healthz").await.0, 200);
+    gateway.signal("TERM");
+    gateway.ended().await;
+    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "1s")], &[]).await;
+    gateway.signal("TERM");
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn o14_health_asks_the_process_on_this_machine() {
+    let nats = Nats::start().await;
+    let gateway = Gateway::start(&nats, &[], &[]).await;
+    let listen = format!("0.0.0.0:{}", gateway.url.port().expect("a port"));
+    let ask = async |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command.env("TOKENBUS_HTTP__LISTEN", &listen).arg("health").args(arguments);
+        let output = command.output().await.expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        (output.status.code(), text)
+    };
+    let (code, text) = ask(&[]).await;
+    assert!(code == Some(0) && text.contains("alive"), "{text}");
+    let (code, text) = ask(&["--ready"]).await;
+    assert!(code == Some(1) && text.contains("answers 503"), "no worker runs: {text}");
+    let (code, text) = ask(&["--role", "worker"]).await;
+    assert!(code == Some(1) && text.contains("http.metrics_listen"), "{text}");
+    drop(gateway);
+    let (code, text) = ask(&[]).await;
+    assert!(code == Some(1) && text.contains("no answer"), "{text}");
+}
+
+#[tokio::test]
+async fn o12_a_setting_with_a_wrong_value_is_named_and_not_printed() {
+    let nats = Nats::start().await;
+    for (name, value) in [("HTTP__MAX_CONNECTIONS", "s3cret"), ("LOG__FORMAT", "s3cret")] {
+        let output = program(&nats, &[(name, value)], &[]).output().await.expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(name) && !text.contains("s3cret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn o17_every_line_of_the_log_is_json_if_configured() {
+    let nats = Nats::start().await;
+    let json = ("LOG__FORMAT", "json");
+    for wrong in [("HTTP__MAX_CONNECTIONS", "many"), ("NATS__CA", "/nowhere"), ("HTTP__LISTEN", "192.0.2.1:1")] {
+        let output = program(&nats, &[json, wrong, ("HTTP__ALLOW_PLAINTEXT", "true")], &[]).output().await;
+        let output = output.expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{text}");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert!(lines.iter().any(|line| line["level"] == "ERROR"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn o17_the_level_is_read_again_on_sighup() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("settings.toml");
+    let write = |filter: &str| std::fs::write(&file, format!("[log]\nfilter = \"{filter}\"\n")).expect("it is written");
+    write("info,tokenbus::http=warn");
+    let name = file.to_str().expect("a path of plain letters").to_owned();
+    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "0")], &["--config", &name]).await;
+    gateway.get("healthz?first").await;
+    write("info");
+    gateway.signal("HUP");
+    let mut log = BufReader::new(gateway.child.stderr.take().expect("it is piped"));
+    let mut seen = String::new();
+    while !seen.contains("log.filter") {
+        assert_ne!(log.read_line(&mut seen).await.expect("the log is text"), 0, "{seen}");
+    }
+    assert!(!seen.contains("route="), "{seen}");
+    gateway.get("healthz").await;
+    gateway.signal("TERM");
+    log.read_to_string(&mut seen).await.expect("the log is text");
+    assert!(seen.contains("route=\"/healthz\"") || seen.contains("/healthz"), "{seen}");
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn o5_scans_leave_no_consumer() {
+    let world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    for _ in 0..5 {
+        world.tokenbus.configure(&world.config()).await;
+    }
+    // The repair pass at the start scans, too.
+    let is_clean = async || {
+        let mut consumers = 0;
+        for stream in ["OAUTH", "KV_oauth_connections"] {
+            consumers += bus.info(stream).await.state.consumer_count;
+        }
+        consumers == 0
+    };
+    eventually("the consumers of scans are deleted", is_clean).await;
+}
