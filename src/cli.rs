@@ -5,6 +5,7 @@ mod api_keys;
 mod configs;
 mod connections;
 mod dead;
+mod descriptors;
 mod doctor;
 mod events;
 mod health;

@@ -4,6 +4,7 @@
 mod describe;
 mod environment;
 mod form;
+mod log;
 mod max_bytes;
 mod plaintext;
 mod quotas;
@@ -15,10 +16,9 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
+pub(crate) use self::log::{Log, LogFormat, log_format};
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
-pub(crate) use self::section::{
-    AccountWebhooks, Auth, BindLogins, Http, Jwt, Log, LogFormat, Oauth, ReadEvents, Webhooks,
-};
+pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Http, Jwt, Oauth, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
 /// Every setting with its default and its description.
@@ -48,24 +48,6 @@ fn parse_settings(
         figment = figment.merge(Toml::file_exact(file));
     }
     Ok(environment::merge(figment, variables)?.extract()?)
-}
-
-/// The format of the log as far as it can be read, for the line that says why the settings cannot be.
-pub(crate) fn log_format(file: Option<&Path>) -> LogFormat {
-    #[derive(serde::Deserialize)]
-    struct Partial {
-        log: PartialLog,
-    }
-    #[derive(serde::Deserialize)]
-    struct PartialLog {
-        format: String,
-    }
-    let in_file = || {
-        let text = std::fs::read_to_string(file?).ok()?;
-        Some(toml::from_str::<Partial>(&text).ok()?.log.format)
-    };
-    let format = env(&format!("{}LOG__FORMAT", environment::PREFIX)).or_else(in_file);
-    if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// Reads an environment variable that is not a setting, such as `NO_COLOR`.

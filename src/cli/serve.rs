@@ -22,6 +22,7 @@ use crate::auth::bearer::Bearers;
 use crate::config::{AccountWebhooks, Config, Http, Webhooks};
 use crate::event::{EventKind, Reads};
 
+use super::descriptors;
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
 use crate::jetstream::{Nats, Patience, follow_credentials};
@@ -39,7 +40,7 @@ use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 use crate::worker::context::{self, Context, Measures, Needs, PendingLogins, Shares, UnsentRefreshes, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
-use crate::{gateway, provider, telemetry};
+use crate::{config, gateway, provider, telemetry};
 
 /// Pause between tries to prepare streams and buckets while NATS is unavailable.
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -76,6 +77,7 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
     let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
     keep_log_current(running, &metrics, &tasks);
+    let descriptors = descriptors::raise_limit();
     let name = match role {
         Role::All => "tokenbus",
         Role::Edge => "tokenbus edge",
@@ -103,7 +105,7 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
         listen_until_stopped(&tasks, "metrics", run);
     }
     if role != Role::Worker {
-        start_edge(&config, backend, metrics, &tasks).await?;
+        start_edge(&config, backend, metrics, descriptors, &tasks).await?;
     }
     let delay = if role == Role::Worker { Duration::ZERO } else { config.http.shutdown_delay };
     if tasks.run(stop_signals, exit_with_stdin, delay).await {
@@ -138,6 +140,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     }
     let store = Store::new(nats.clone(), Arc::new(keyring));
     let provider = provider::Client::new(&provider_settings(config)?)?;
+    log_unused_proxy(config);
     let measures = Measures::default();
     metrics.register(|registry| measures.register(registry));
     let bearers = Bearers::connect(config, &provider).await?;
@@ -190,6 +193,15 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         }
     });
     Ok(())
+}
+
+/// Operators expect that these variables are used.
+fn log_unused_proxy(config: &Config) {
+    let is_set = |name: &&str| config::env(name).is_some_and(|value| !value.is_empty());
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    if let Some(name) = names.iter().find(|name| is_set(name)).filter(|_| config.oauth.proxy.is_none()) {
+        warn!("{name} is set and not used: set `oauth.proxy` if providers are reached through a proxy");
+    }
 }
 
 /// Prepares streams, buckets and keys, and retries while NATS is unavailable. Returns false if stopped meanwhile.
@@ -261,11 +273,18 @@ fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
         guard: guard(config),
         extra_ca_pem,
         proxy: config.oauth.proxy.clone(),
+        no_proxy: config.oauth.no_proxy.clone(),
         ..provider::Settings::default()
     })
 }
 
-async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start_edge(
+    config: &Config,
+    backend: Arc<Backend>,
+    metrics: Metrics,
+    descriptors: usize,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
     let gateway = Gateway::new(Arc::clone(&backend), metrics, served)?;
     let tls = certificates(&config.http, tasks).await?;
@@ -279,7 +298,7 @@ async fn start_edge(config: &Config, backend: Arc<Backend>, metrics: Metrics, ta
         Err(error) if is_output_closed(&error) => {}
         printed => printed?,
     }
-    let limits = limits(&config.http);
+    let limits = limits(&config.http, descriptors);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {
         let (done, stop) = (done.clone(), stop.clone());
@@ -313,9 +332,9 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
     Ok(Some(tls))
 }
 
-fn limits(settings: &Http) -> Limits {
+fn limits(settings: &Http, descriptors: usize) -> Limits {
     Limits {
-        connections: settings.max_connections,
+        connections: descriptors::connections(settings.max_connections, descriptors),
         connections_per_address: settings.max_connections_per_address,
         idle_timeout: settings.idle_timeout,
         // A command may take the whole deadline, and its answer needs time to arrive.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::form;
+use super::log::Log;
 use super::max_bytes::MaxBytes;
 use super::quotas::{AccountLimits, Limits};
 use crate::event::EventKind;
@@ -172,6 +173,8 @@ pub struct Oauth {
     /// Proxy for calls to providers.
     #[serde(deserialize_with = "form::proxy")]
     pub proxy: Option<Url>,
+    /// Hosts, suffixes and networks that are reached without the proxy.
+    pub no_proxy: Vec<String>,
     /// File with additional root certificates, or empty.
     pub ca: PathBuf,
     /// Folder with the operator's own profiles of providers, or empty.
@@ -382,22 +385,4 @@ pub struct Cli {
     pub account: Option<Account>,
     /// The API key that `tokenbus config` sends, or empty.
     pub api_key: Secret,
-}
-
-/// Section `log`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Log {
-    /// Log filter, such as `info` or `tokenbus=debug`.
-    pub filter: String,
-    pub format: LogFormat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object per line.
-    Json,
 }

@@ -104,6 +104,7 @@ impl Stack {
             .env("TOKENBUS_NATS__PASSWORD", self.password(user))
             .env("TOKENBUS_SECRETS__KEYS_FILE", self.folder.path().join("keys"))
             .env("TOKENBUS_HTTP__LISTEN", self.listen)
+            .env("TOKENBUS_HTTP__SHUTDOWN_DELAY", "0")
             .env("TOKENBUS_HTTP__DRAIN", "2s")
             .env("TOKENBUS_WORKER__DRAIN", "2s")
             .env("TOKENBUS_OAUTH__ALLOW_INSECURE_URLS", "true")

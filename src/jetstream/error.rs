@@ -64,11 +64,11 @@ impl Error for Unavailable {
 }
 
 /// Codes of refusals that end when space is free again or a leader is elected: limits of the account, the server and the
-/// stream (10002, 10023, 10028, 10047, 10054, 10077), a cluster or stream without a leader (10004, 10007 to 10009, 10039,
+/// stream (10002, 10023, 10026, 10028, 10047, 10054, 10077), a cluster or stream without a leader (10004, 10007 to 10009, 10039,
 /// 10041, 10076, 10118, 10119, 10163, 10194, 10195), and too many requests (10167).
-const FOR_NOW: [u64; 19] = [
-    10_002, 10_004, 10_007, 10_008, 10_009, 10_023, 10_028, 10_039, 10_041, 10_047, 10_054, 10_076, 10_077, 10_118,
-    10_119, 10_163, 10_167, 10_194, 10_195,
+const FOR_NOW: [u64; 20] = [
+    10_002, 10_004, 10_007, 10_008, 10_009, 10_023, 10_026, 10_028, 10_039, 10_041, 10_047, 10_054, 10_076, 10_077,
+    10_118, 10_119, 10_163, 10_167, 10_194, 10_195,
 ];
 
 impl NatsError {

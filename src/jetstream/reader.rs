@@ -10,12 +10,18 @@
 
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::Info as CachedInfo;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, PullConsumer, pull, push};
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use tracing::debug;
 
 use super::client::{Nats, REQUEST_TIMEOUT};
 use super::error::NatsError;
+use crate::subject::consumer_delete;
 use crate::system;
 
 /// Longest silence while messages are still to come. The server sends a heartbeat every few seconds and the client
@@ -52,7 +58,26 @@ pub(crate) struct Selection {
 
 enum Source {
     Pushed(push::Ordered),
-    Pulled { consumer: PullConsumer, batch: Option<pull::Batch> },
+    Pulled { consumer: PullConsumer, batch: Option<pull::Batch>, _deletion: Deletion },
+}
+
+/// Deletes a pull consumer when it is dropped. Otherwise the server would keep the consumer for [`INACTIVE`], and it refuses
+/// further ones above a limit.
+struct Deletion {
+    client: Client,
+    subject: String,
+}
+
+impl Drop for Deletion {
+    fn drop(&mut self) {
+        // Queues the request without waiting. If the queue is full, the server deletes the consumer later. No one needs the
+        // answer, but the server expects a reply subject.
+        let inbox = self.client.new_inbox();
+        let sent = self.client.publish_with_reply(self.subject.clone(), inbox, Bytes::new()).now_or_never();
+        if !matches!(sent, Some(Ok(()))) {
+            debug!("a scan's consumer is left to the server");
+        }
+    }
 }
 
 enum End {
@@ -106,9 +131,15 @@ impl Reader {
             inactive_threshold: INACTIVE,
             ..pull::Config::default()
         };
-        let consumer = nats.create_consumer(stream, config).await.map_err(NatsError::away_because(FAILED))?;
-        let is_done = consumer.cached_info().num_pending == 0;
-        Ok(Self { source: Source::Pulled { consumer, batch: None }, end: End::NothingPending, is_done })
+        let consumer = nats.create_consumer(stream, config).await.map_err(not_created)?;
+        let CachedInfo { name, num_pending, .. } = consumer.cached_info();
+        let is_done = *num_pending == 0;
+        let deletion = Deletion { client: nats.client().clone(), subject: consumer_delete(stream, name) };
+        Ok(Self {
+            source: Source::Pulled { consumer, batch: None, _deletion: deletion },
+            end: End::NothingPending,
+            is_done,
+        })
     }
 
     /// Returns the next message, or nothing at the end.
@@ -156,7 +187,7 @@ impl Source {
                 Ok(next) => next.map_err(NatsError::away_because(FAILED)),
                 Err(_elapsed) => Ok(None),
             },
-            Self::Pulled { consumer, batch } => {
+            Self::Pulled { consumer, batch, .. } => {
                 if let Some(next) = receive_from(batch).await? {
                     return Ok(Some(next));
                 }
@@ -184,5 +215,17 @@ async fn ordered(nats: &Nats, stream: &str, selection: Selection) -> Result<Cons
         deliver_policy: start,
         ..push::OrderedConfig::default()
     };
-    nats.create_consumer(stream, config).await.map_err(NatsError::away_because(FAILED))
+    nats.create_consumer(stream, config).await.map_err(not_created)
+}
+
+/// Keeps the server's own error: it may have reached a limit of consumers.
+fn not_created(error: ConsumerError) -> NatsError {
+    match error.kind() {
+        ConsumerErrorKind::JetStream(refusal) => NatsError::refused(refusal.error_code().0, refusal.to_string()),
+        ConsumerErrorKind::TimedOut
+        | ConsumerErrorKind::Request
+        | ConsumerErrorKind::InvalidConsumerType
+        | ConsumerErrorKind::InvalidName
+        | ConsumerErrorKind::Other => NatsError::away_because(FAILED)(error),
+    }
 }

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use reqwest::{Body, Certificate, Proxy, Response, redirect};
+use reqwest::{Body, Certificate, NoProxy, Proxy, Response, redirect};
 use url::Url;
 
 use self::conditional::{Conditional, Withheld};
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub extra_ca_pem: Option<String>,
     /// The only proxy that is used. It resolves the providers' names, so it must also keep them from private addresses.
     pub proxy: Option<Url>,
+    /// Hosts, suffixes and networks that are reached without the proxy.
+    pub no_proxy: Vec<String>,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             total_timeout: TOTAL_TIMEOUT,
             extra_ca_pem: None,
             proxy: None,
+            no_proxy: Vec::new(),
         }
     }
 }
@@ -150,7 +153,7 @@ async fn within<T, E: From<ProviderError>>(
 }
 
 fn http_client(settings: &Settings, lookup: Lookup) -> Result<reqwest::Client, reqwest::Error> {
-    let Settings { guard, connect_timeout, total_timeout: _, extra_ca_pem, proxy } = settings;
+    let Settings { guard, connect_timeout, total_timeout: _, extra_ca_pem, proxy, no_proxy } = settings;
     let proxy_host = proxy.as_ref().and_then(Url::host_str).map(str::to_owned);
     let mut builder = reqwest::Client::builder()
         .https_only(!guard.allow_insecure_urls)
@@ -169,7 +172,7 @@ fn http_client(settings: &Settings, lookup: Lookup) -> Result<reqwest::Client, r
         builder = builder.tls_certs_merge(Certificate::from_pem_bundle(pem.as_bytes())?);
     }
     if let Some(url) = proxy {
-        builder = builder.proxy(Proxy::all(url.as_str())?);
+        builder = builder.proxy(Proxy::all(url.as_str())?.no_proxy(NoProxy::from_string(&no_proxy.join(","))));
     }
     builder.build()
 }

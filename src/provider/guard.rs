@@ -14,7 +14,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 pub(crate) use self::address::NAT64_LENGTHS;
-use self::address::{NAT64, behind_nat64, is_metadata_name, is_never_allowed, is_public};
+use self::address::{NAT64, inside_nat64, is_metadata_name, is_never_allowed, is_public};
 
 /// The hosts that the client may connect to.
 #[derive(Debug, Clone, Default)]
@@ -73,11 +73,11 @@ impl Guard {
         let is_local = host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok();
         let canonical = ip.to_canonical();
         if let IpAddr::V6(translated) = canonical {
-            if let Some(inside) = behind_nat64(translated, &[NAT64]) {
+            if let Some(inside) = inside_nat64(translated, &[NAT64]) {
                 // Translators refuse others under this prefix (RFC 6052 §3.1).
                 return is_public(inside.into());
             }
-            if let Some(inside) = behind_nat64(translated, &self.nat64_prefixes) {
+            if let Some(inside) = inside_nat64(translated, &self.nat64_prefixes) {
                 // Loopback is that of the translator.
                 let is_never_allowed = inside.is_loopback() || is_never_allowed(inside.into());
                 return !is_never_allowed && (is_public(inside.into()) || is_listed);

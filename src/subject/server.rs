@@ -38,6 +38,12 @@ pub(crate) fn consumer_next(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
 }
 
+/// Request to delete a consumer.
+#[must_use]
+pub(crate) fn consumer_delete(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}")
+}
+
 /// Request for several messages of a stream at once. Any replica may answer.
 #[must_use]
 pub(crate) fn direct_get(stream: &str) -> String {

@@ -75,6 +75,6 @@ impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counter = ConstCounter::new(u64::try_from(self.count()).unwrap_or(u64::MAX));
         let help = "Lines of the log that were dropped because standard error was not read";
-        counter.encode(encoder.encode_descriptor("tokenbus_log_lines_dropped", help, None, counter.metric_type())?)
+        counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?)
     }
 }

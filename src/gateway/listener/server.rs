@@ -111,14 +111,17 @@ struct Accepted {
 /// Waits for a permit, then for a connection. Returns `None` once shutdown began.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shared: &Listener) -> Option<Accepted> {
     let next = async {
-        shared.pressure.send_replace(permits.available_permits() == 0);
+        shared.set_pressure(permits.available_permits() == 0);
         let permit = Arc::clone(permits).acquire_owned().await.ok()?;
-        shared.pressure.send_replace(false);
+        shared.set_pressure(false);
+        let mut is_reported = false;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => return Some(Accepted { stream, peer: peer.ip(), permit }),
                 Err(error) => {
-                    tracing::warn!(%error, "no connection accepted; trying again");
+                    if !std::mem::replace(&mut is_reported, true) {
+                        tracing::warn!(%error, "no connection accepted; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -128,6 +131,11 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shared: &Liste
 }
 
 impl Listener {
+    /// Wakes all connections, so only on a change.
+    fn set_pressure(&self, pressure: bool) {
+        self.pressure.send_if_modified(|current| std::mem::replace(current, pressure) != pressure);
+    }
+
     /// Makes the TLS handshake, if any, and serves the connection. The handshake counts as a part of the first request's
     /// head.
     async fn handshake(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {

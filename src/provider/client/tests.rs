@@ -279,6 +279,25 @@ async fn c2_the_configured_proxy_may_have_a_private_address_and_is_asked_by_name
     }
 }
 
+#[tokio::test]
+async fn o9_hosts_of_no_proxy_are_reached_without_the_proxy_and_checked() {
+    let proxy = Some(Url::parse("http://127.0.0.1:9").unwrap());
+    let no_proxy = ["acme.example", ".internal"].map(str::to_owned).to_vec();
+    let settings = Settings { proxy, no_proxy, ..settings(false) };
+    for (url, is_direct) in [
+        ("https://acme.example/", true),
+        ("https://a.acme.example/", true),
+        ("https://a.internal/", true),
+        ("https://other.example/", false),
+    ] {
+        let (lookup, asked) = changing(&["10.0.0.1"]);
+        let client = Client::with_lookup(&settings, lookup).unwrap();
+        let error = refused(client.send_if(request(url), LIMIT, || true).await);
+        let is_refused = matches!(error, ProviderError::Refused(GuardError::Address));
+        assert_eq!((is_refused, asked.load(Ordering::SeqCst) > 0), (is_direct, is_direct), "{url}: {error:?}");
+    }
+}
+
 /// Returns a new authority's certificate, and TLS settings of a server with these names, valid until that year.
 fn authority(names: &[&str], until: i32) -> (String, TlsAcceptor) {
     let ca_key = KeyPair::generate().unwrap();

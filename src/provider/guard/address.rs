@@ -23,9 +23,9 @@ pub(super) fn is_never_allowed(ip: IpAddr) -> bool {
     is_special || ip.is_unspecified() || ip.is_multicast() || METADATA.contains(&ip)
 }
 
-/// Returns the IPv4 address in an address behind NAT64 (RFC 6052 §2.2), if one of the prefixes has it: the network translates
+/// Returns the IPv4 address in a NAT64 address (RFC 6052 §2.2), if one of the prefixes has it: the network translates
 /// such an address and connects to the IPv4 address. Prefixes have one of the lengths of [`NAT64_LENGTHS`].
-pub(super) fn behind_nat64(ip: Ipv6Addr, prefixes: &[Ipv6Net]) -> Option<Ipv4Addr> {
+pub(super) fn inside_nat64(ip: Ipv6Addr, prefixes: &[Ipv6Net]) -> Option<Ipv4Addr> {
     let prefix = prefixes.iter().find(|prefix| prefix.contains(&ip))?;
     // The address follows the prefix. The byte 8 is not a part of it, and must be zero.
     let octets = ip.octets();

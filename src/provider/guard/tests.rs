@@ -44,7 +44,7 @@ fn c2_special_addresses_are_not_public() {
 }
 
 #[test]
-fn o6_addresses_behind_nat64_are_judged_by_the_ipv4_address_inside() {
+fn o6_addresses_inside_nat64_are_judged_by_the_ipv4_address_inside() {
     let allows = |address: &str| guard(&[], false).allows("acme.example", address.parse().unwrap());
     for address in PUBLIC.split(' ').filter(|address| address.contains('.')) {
         assert!(allows(&format!("64:ff9b::{address}")), "{address}");
