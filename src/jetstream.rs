@@ -15,7 +15,7 @@ mod stream;
 
 pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};
 pub use self::client::{Nats, Patience};
-pub(crate) use self::connect::{ConnectError, follow_credentials};
+pub(crate) use self::connect::{ConnectError, check_credentials};
 pub(crate) use self::error::{Cause, NatsError};
 
 pub(crate) use self::header::{header, headers};

@@ -25,7 +25,7 @@ use crate::event::{EventKind, Reads};
 use super::descriptors;
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
-use crate::jetstream::{Nats, Patience, follow_credentials};
+use crate::jetstream::{Nats, Patience, check_credentials};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
@@ -85,7 +85,7 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     };
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
-    keep_credentials_current(&config, &nats, &tasks);
+    check_credentials_on_sighup(&config, &tasks);
     if role != Role::Edge {
         start_workers(&config, &nats, &metrics, &tasks).await?;
     }
@@ -125,10 +125,10 @@ fn keep_log_current(running: Running, metrics: &Metrics, tasks: &Tasks) {
     });
 }
 
-fn keep_credentials_current(config: &Config, nats: &Nats, tasks: &Tasks) {
-    let follow = follow_credentials(nats.client().clone(), config.nats.clone(), tasks.reload(), tasks.stop());
+fn check_credentials_on_sighup(config: &Config, tasks: &Tasks) {
+    let check = check_credentials(config.nats.clone(), tasks.reload(), tasks.stop());
     tasks.spawn("NATS credentials", async move {
-        follow.await;
+        check.await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
 use self::credentials::Credentials;
-pub(crate) use self::credentials::follow_credentials;
+pub(crate) use self::credentials::check_credentials;
 pub(super) use self::credentials::jwt_and_seed;
 pub(super) use self::transport::{Transport, transport};
 use crate::config;

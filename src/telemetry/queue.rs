@@ -1,23 +1,32 @@
 //! The queue of log lines. A reader of standard error that stalls must not stop the process, so a thread of its own writes the
 //! lines, and lines that don't fit into the queue are dropped and counted.
+//!
+//! `tracing-appender` has such a queue, but prints to standard output when it ends with a reader that stalls.
 
 use std::fmt;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd as _;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use tracing::warn;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// Lines that wait. At 200 to 500 bytes a line, up to 4 MiB.
 const LINES: usize = 8192;
 /// Interval at which dropped lines are reported in the log.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest time to write the lines that wait when the process ends.
+const FLUSH: Duration = Duration::from_secs(1);
+/// Pause before the queue is tried again at the end of the process.
+const FLUSH_PAUSE: Duration = Duration::from_millis(10);
 
 /// The way of log lines to standard error.
 pub(super) struct Queue {
@@ -26,27 +35,36 @@ pub(super) struct Queue {
     pub(super) flush: Flush,
 }
 
-/// Writes the lines that wait when it is dropped, for at most a second.
-#[derive(Debug)]
-pub(crate) struct Flush {
-    _guard: Option<WorkerGuard>,
+enum Message {
+    Line(Vec<u8>),
+    /// Everything before it is written.
+    Written(SyncSender<()>),
 }
 
+/// Puts lines into the queue.
+#[derive(Clone)]
+struct Lines {
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Writes the lines that wait when it is dropped, for at most [`FLUSH`].
+pub(crate) struct Flush(Option<SyncSender<Message>>);
+
 /// The number of dropped lines.
-#[derive(Debug, Clone)]
-pub(crate) struct DroppedLines(Option<ErrorCounter>);
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DroppedLines(Arc<AtomicU64>);
 
 impl Queue {
     pub(super) fn start() -> Self {
-        if is_file() {
-            // A file has no reader that could stall. Its lines are there when a process is killed.
-            let writer = BoxMakeWriter::new(io::stderr);
-            return Self { writer, dropped: DroppedLines(None), flush: Flush { _guard: None } };
+        let (queue, lines) = sync_channel(LINES);
+        let dropped = DroppedLines::default();
+        // A file has no reader that could stall. Its lines are there when a process is killed.
+        if is_file() || thread::Builder::new().name("log".to_owned()).spawn(|| write(lines)).is_err() {
+            return Self { writer: BoxMakeWriter::new(io::stderr), dropped, flush: Flush(None) };
         }
-        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).thread_name("log");
-        let (writer, guard) = builder.finish(io::stderr());
-        let dropped = DroppedLines(Some(writer.error_counter()));
-        Self { writer: BoxMakeWriter::new(writer), dropped, flush: Flush { _guard: Some(guard) } }
+        let lines = Lines { queue: queue.clone(), dropped: Arc::clone(&dropped.0) };
+        Self { writer: BoxMakeWriter::new(move || lines.clone()), dropped, flush: Flush(Some(queue)) }
     }
 }
 
@@ -55,13 +73,53 @@ fn is_file() -> bool {
     copy.and_then(|file| file.metadata()).is_ok_and(|it| it.is_file())
 }
 
+fn write(lines: Receiver<Message>) {
+    for message in lines {
+        match message {
+            // Nothing can be done about a closed pipe.
+            Message::Line(line) => drop(io::stderr().write_all(&line)),
+            Message::Written(done) => drop(done.send(())),
+        }
+    }
+}
+
+impl Write for Lines {
+    /// Takes a whole line, as the log formats it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.queue.try_send(Message::Line(line.to_vec())).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let Some(queue) = &self.0 else { return };
+        let (done, written) = sync_channel(1);
+        let end = Instant::now() + FLUSH;
+        while queue.try_send(Message::Written(done.clone())).is_err() {
+            if Instant::now() >= end {
+                return;
+            }
+            thread::sleep(FLUSH_PAUSE);
+        }
+        // An error means that the time is over.
+        let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+}
+
 impl DroppedLines {
-    fn count(&self) -> usize {
-        self.0.as_ref().map_or(0, ErrorCounter::dropped_lines)
+    fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Logs the lines that were dropped since that many were. Returns the new number.
-    pub(super) fn report(&self, reported: usize) -> usize {
+    pub(super) fn report(&self, reported: u64) -> u64 {
         let dropped = self.count();
         if dropped > reported {
             let lines = dropped - reported;
@@ -73,7 +131,7 @@ impl DroppedLines {
 
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let counter = ConstCounter::new(u64::try_from(self.count()).unwrap_or(u64::MAX));
+        let counter = ConstCounter::new(self.count());
         let help = "Lines of the log that were dropped because standard error was not read";
         counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?)
     }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use async_nats::{Auth, Client};
+use async_nats::Auth;
 use nkeys::KeyPair;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,27 +57,17 @@ impl Credentials {
     }
 }
 
-/// Connects again on SIGHUP if the file with the credentials has changed. Returns at `stop`.
-pub(crate) async fn follow_credentials(
-    client: Client,
+/// Checks the file on SIGHUP, so that an operator learns before the next connection that it is unusable. Returns at `stop`.
+pub(crate) async fn check_credentials(
     settings: config::Nats,
     mut reload: watch::Receiver<u64>,
     stop: CancellationToken,
 ) {
     let Some(credentials) = Credentials::of(&settings) else { return stop.cancelled().await };
-    let mut used = credentials.read().ok();
     while let Some(Ok(())) = stop.run_until_cancelled(reload.changed()).await {
-        // Checks the file before the working connection ends.
-        match credentials.answer(&[]).and_then(|_| credentials.read()) {
-            Ok(text) if used.as_ref() != Some(&text) => {
-                info!("the NATS credentials have changed; connecting again");
-                used = Some(text);
-                if client.force_reconnect().await.is_err() {
-                    return;
-                }
-            }
-            Ok(_same) => {}
-            Err(error) => warn!("the NATS credentials are not used: {error}"),
+        match credentials.answer(&[]) {
+            Ok(_) => info!("the next connection to NATS uses the credentials that were just read"),
+            Err(error) => warn!("the next connection to NATS will fail: {error}"),
         }
     }
     stop.cancelled().await;
