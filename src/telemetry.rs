@@ -4,7 +4,7 @@ mod queue;
 
 use std::error::Error;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,7 @@ impl Logging {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                Ok(()) = reload.changed() => match self.reload(settings.clone()) {
+                Ok(()) = reload.changed() => match self.reload(settings.as_deref()) {
                     Ok(filter) => info!(filter, "log.filter was read again"),
                     Err(error) => warn!("log.filter stays as it was: {}", describe_error(&error)),
                 },
@@ -84,8 +84,8 @@ impl Logging {
         }
     }
 
-    fn reload(&self, settings: Option<PathBuf>) -> Result<String, TelemetryError> {
-        let filter = config::load(settings.as_deref())?.log.filter;
+    fn reload(&self, settings: Option<&Path>) -> Result<String, TelemetryError> {
+        let filter = config::load(settings)?.log.filter;
         self.filter.reload(EnvFilter::try_new(&filter)?)?;
         Ok(filter)
     }

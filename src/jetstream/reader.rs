@@ -58,7 +58,7 @@ pub(crate) struct Selection {
 
 enum Source {
     Pushed(push::Ordered),
-    Pulled { consumer: PullConsumer, batch: Option<pull::Batch>, _deletion: Deletion },
+    Pulled { consumer: PullConsumer, batch: Option<pull::Batch>, _deletion: Box<Deletion> },
 }
 
 /// Deletes a pull consumer when it is dropped. Otherwise the server would keep the consumer for [`INACTIVE`], and it refuses
@@ -136,7 +136,7 @@ impl Reader {
         let is_done = *num_pending == 0;
         let deletion = Deletion { client: nats.client().clone(), subject: consumer_delete(stream, name) };
         Ok(Self {
-            source: Source::Pulled { consumer, batch: None, _deletion: deletion },
+            source: Source::Pulled { consumer, batch: None, _deletion: Box::new(deletion) },
             end: End::NothingPending,
             is_done,
         })
