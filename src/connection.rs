@@ -156,6 +156,23 @@ impl OauthConnection {
             identity,
             metadata,
         }
+        .without_tokens_in_facts()
+    }
+
+    /// Drops the identity, and each value of the metadata, that holds one of the tokens: callers without credentials see them,
+    /// and they are stored in clear.
+    #[must_use]
+    pub(crate) fn without_tokens_in_facts(mut self) -> Self {
+        let tokens = [self.access_token.as_ref(), self.refresh_token.as_ref()].into_iter().flatten();
+        let tokens: Vec<&str> = tokens.map(Secret::expose).filter(|token| !token.is_empty()).collect();
+        // A short text may be a part of an ordinary one.
+        let holds = |text: &str, token: &str| if token.len() < 8 { text == token } else { text.contains(token) };
+        let holds_token = |text: &str| tokens.iter().any(|token| holds(text, token));
+        let is_plain =
+            |identity: &Identity| !holds_token(&identity.id) && !identity.label.as_deref().is_some_and(holds_token);
+        self.identity = self.identity.filter(is_plain);
+        self.metadata.retain(|name, value| !holds_token(name) && !value.as_str().is_some_and(holds_token));
+        self
     }
 }
 

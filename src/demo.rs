@@ -134,10 +134,12 @@ fn say_how_to_look_around(screen: &Screen, stack: &Stack, gateway: &Gateway, pro
     };
     let tenant = format!("{} {program} connections --account {ACCOUNT}", settings("demo"));
     say(format!("  {tenant} watch"));
-    screen.title("Connect a real account, at any provider of `tokenbus providers list`:");
+    screen.title("Connect a real account, in a second terminal, at any provider of `tokenbus providers list`:");
     let admin = format!("{} TOKENBUS_CLI__API_KEY={key} TOKENBUS_HTTP__PUBLIC_URL={url}", settings("admin"));
+    say(format!("  {program} providers show <provider>"));
     say(format!("  {admin} {program} config new <provider>"));
     say(format!("  {tenant} login <provider> workspace1"));
+    say(format!("  {tenant} get <provider> workspace1 --show-token"));
 }
 
 /// Waits until one of the processes exits by itself.

@@ -126,3 +126,27 @@ fn a_connection_of_an_older_release_is_read_and_carries_on() {
     let text = serde_json::to_string(&stored).unwrap();
     assert!(!text.contains("reauthorization_warned") && text.contains("later"), "{text}");
 }
+
+#[test]
+fn f1_a_token_is_neither_an_identity_nor_metadata() {
+    #[track_caller]
+    fn check(identity: Identity, value: &str, is_kept: bool) {
+        let connection = OauthConnection {
+            access_token: Some(Secret::new("canary-access")),
+            refresh_token: Some(Secret::new("canary-refresh")),
+            identity: Some(identity),
+            metadata: Map::from_iter([("site".to_owned(), value.into()), ("number".to_owned(), 1.into())]),
+            ..connection(60)
+        };
+        let connection = connection.without_tokens_in_facts();
+        assert_eq!(connection.identity.is_some(), is_kept);
+        assert_eq!(connection.metadata.contains_key("site"), is_kept);
+        assert_eq!(connection.metadata["number"], 1);
+    }
+    let identity = |id: &str, label: Option<&str>| Identity { id: id.to_owned(), label: label.map(str::to_owned) };
+    check(identity("u-1", Some("ada")), "site-1", true);
+    check(identity("canary-access", None), "Bearer canary-access", false);
+    check(identity("u-1", Some("x canary-refresh")), "canary-refresh", false);
+    let short = OauthConnection { identity: Some(identity("data", None)), ..connection(60) };
+    assert!(short.without_tokens_in_facts().identity.is_some(), "the token `at` is a part of an ordinary word");
+}

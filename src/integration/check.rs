@@ -9,7 +9,7 @@ mod params;
 mod placeholders;
 mod urls;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub(crate) use self::fields::is_field;
 use self::form::below;
@@ -17,6 +17,7 @@ pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
+use super::secrets::SET;
 use super::{
     ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key, template,
 };
@@ -65,7 +66,23 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
     params::check(config)?;
     api_requests::check(config)?;
     check_identity_rules(config)?;
+    check_not_hidden(config)?;
     check_authentication(config)
+}
+
+/// Settings are shown with a text in place of each secret. A caller who puts them back unchanged would lose the secrets.
+fn check_not_hidden(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let real = "the secret itself: `set` stands for a secret where settings are shown";
+    let hidden = Secret::new(SET);
+    let check = |field: &str, secret: Secret| require(secret != hidden, field, real);
+    config.clone().map_secrets(check).map(drop)?;
+    for (field, request) in config.api_requests() {
+        let body = request.body.iter().flat_map(Map::values).filter_map(Value::as_str);
+        let mut texts = request.headers.values().chain(request.params.values()).map(String::as_str).chain(body);
+        let field = field.strip_suffix(".url").unwrap_or(field);
+        require(texts.all(|text| text != SET), field, real)?;
+    }
+    Ok(())
 }
 
 /// Both fields compare accounts, and without `identity` no connection has one.

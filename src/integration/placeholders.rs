@@ -8,6 +8,9 @@ use url::{Url, form_urlencoded};
 /// Names with a meaning of their own. No new variable may have one.
 pub(crate) const OF_REQUEST: [&str; 3] = ["scope", "redirect_url", "nonce"];
 
+/// The same in requests to the provider's API. A variable of such a name would take the place of the token or secret.
+pub(crate) const OF_API_REQUEST: [&str; 3] = ["access_token", "client_id", "client_secret"];
+
 /// Values for one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placeholders<'a> {

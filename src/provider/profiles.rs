@@ -66,13 +66,19 @@ impl<'a> Profiles<'a> {
         }
     }
 
+    /// The built-in profiles alone.
+    pub(crate) fn built_in(self) -> Self {
+        Self { folder: None, ..self }
+    }
+
     /// Reads a profile by the text of its id.
     pub(crate) async fn find(self, id: &str) -> Result<Profile, ProfileError> {
         // The id is a caller's text and must not lead out of the folder: it has no dot and no slash.
         let id = Integration::parse(id).ok().ok_or(ProfileError::Unknown)?;
         let invalid = |why| ProfileError::Invalid { id: id.clone(), why };
-        let text = self.text(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
-        self.parse(&id, &text).await.map_err(invalid)
+        let Source { text, is_own } = self.source(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
+        let profile = self.parse(&id, &text).await.map_err(invalid)?;
+        Ok(Profile { has_own_fields: profile.has_own_fields || is_own, ..profile })
     }
 
     /// Returns the ids of all profiles in order.
@@ -113,28 +119,38 @@ impl<'a> Profiles<'a> {
     /// Parses the text of a profile, adds the fields of the profiles that it extends, and checks the result.
     pub(crate) async fn parse(self, id: &Integration, text: &str) -> Result<Profile, InvalidProfile> {
         let mut fields = profile::parse(text)?;
-        let mut chain = vec![id.clone()];
+        let (mut chain, mut has_own_fields) = (vec![id.clone()], false);
         while let Some(parent) = fields.remove("extends") {
             let parent = parent.as_str().and_then(|parent| Integration::parse(parent).ok());
             let parent = parent.filter(|_| chain.len() < MAX_CHAIN).ok_or(InvalidProfile::Chain)?;
-            let text = self.text(&parent, &chain).await?.ok_or(InvalidProfile::NoParent)?;
+            let Source { text, is_own } = self.source(&parent, &chain).await?.ok_or(InvalidProfile::NoParent)?;
+            has_own_fields |= is_own;
             fields = merge(profile::parse(&text)?, fields);
             chain.push(parent);
         }
-        Profile::checked(id, fields, self.rules)
+        let profile = Profile::checked(id, fields, self.rules)?;
+        Ok(Profile { has_own_fields, ..profile })
     }
 
     /// Returns the text of a profile. A file of the folder may extend the built-in profile of its own id, so an id in
     /// `chain` is not looked up in the folder again.
-    async fn text(self, id: &Integration, chain: &[Integration]) -> Result<Option<String>, InvalidProfile> {
+    async fn source(self, id: &Integration, chain: &[Integration]) -> Result<Option<Source>, InvalidProfile> {
         if let Some(folder) = self.folder
             && !chain.contains(id)
             && let Some(text) = read_file(&folder.join(id.as_str()).with_extension(EXTENSION)).await?
         {
-            return Ok(Some(text));
+            return Ok(Some(Source { text, is_own: true }));
         }
-        Ok(BUILT_IN.iter().find(|(known, _)| *known == id.as_str()).map(|(_, text)| (*text).to_owned()))
+        let built_in = BUILT_IN.iter().find(|(known, _)| *known == id.as_str());
+        Ok(built_in.map(|(_, text)| Source { text: (*text).to_owned(), is_own: false }))
     }
+}
+
+/// The text of a profile.
+struct Source {
+    text: String,
+    /// True for a file of the operator's folder.
+    is_own: bool,
 }
 
 /// Reads a profile's file; `None` if there is none. A pipe or a device could block the worker, or never end.

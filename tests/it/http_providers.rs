@@ -88,8 +88,23 @@ async fn f1_a_profile_of_the_operator_shows_no_credential() {
     let config = &acme.json()["config"];
     assert_eq!(config["token_headers"], json!({ "accept": "text/json", "x-api-key": "set" }));
     assert_eq!(config["identity"]["headers"]["authorization"], "set");
+    // The operator's file is the parent of built-in profiles.
+    let google = "extends = \"google\"\ntoken_headers = { x-proxy-key = \"canary\" }\n";
+    std::fs::write(folder.path().join("google.toml"), google).expect("a file");
+    let gmail = providers(&world.tokenbus, "/gmail").await;
+    assert_eq!(gmail.json()["config"]["token_headers"]["x-proxy-key"], "set", "{}", gmail.text);
     let built_in = providers(&world.tokenbus, "/notion").await.json();
     assert!(!built_in["config"].to_string().contains("\"set\""), "{built_in}");
+}
+
+#[tokio::test]
+async fn without_the_operators_folder_the_built_in_profiles_remain() {
+    let (world, folder) = world().await;
+    folder.close().expect("a folder");
+    let list = providers(&world.tokenbus, "").await;
+    assert!(list.status == 200 && ids(&list.json(), "id").contains(&"slack".to_owned()), "{}", list.text);
+    assert_eq!(providers(&world.tokenbus, "/slack").await.status, 200);
+    assert!(world.tokenbus.log().contains("oauth.providers_dir"), "{}", world.tokenbus.log());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::fields::{METHOD, TEXT_MAP, TEXTS};
 use super::form::{Form, Object, below, each_text_of};
 use super::names::is_param;
-use super::params::{SHOWN, check_distinct, is_shown, paths_of};
+use super::params::{SHOWN, check_distinct, is_path, is_shown, paths_of};
 use super::placeholders::check_text;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
 use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders};
@@ -29,6 +29,8 @@ const RESERVED_HEADERS: [&str; 10] = [
 const ACCESS_TOKEN: &str = "access_token";
 /// Further values in parameters and body of `upgrade`.
 const CLIENT: [&str; 2] = ["client_id", "client_secret"];
+
+const CLAIMS: &str = "a text with `{claim}` for each claim of the ID token that it holds";
 
 const ANY_MAP: Form = Form::Map(&Form::Any, usize::MAX, "a JSON object");
 
@@ -89,7 +91,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         if let Some(request) = &identity.request {
             Checked { config, field, in_params: &[] }.check(request)?;
         }
-        require(identity.issuer.as_ref().is_none_or(|text| is_text(text, MAX_TEXT)), "identity.issuer", TEXT)?;
+        identity.issuer.as_ref().map_or(Ok(()), |issuer| check_issuer(config, issuer, identity.request.is_some()))?;
         check_paths(config, "identity.id", &identity.id)?;
         identity.label.as_ref().map_or(Ok(()), |label| check_paths(config, "identity.label", label))?;
     }
@@ -104,6 +106,32 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         }
     }
     Ok(())
+}
+
+/// The `iss` that an ID token must have, with `${variable}` and, for a claim of the same token, `{claim}`.
+fn check_issuer(config: &IntegrationOauthConfig, issuer: &str, has_request: bool) -> Result<(), ConfigError> {
+    let field = "identity.issuer";
+    require(!has_request, field, "absent beside `identity.url`, which is asked instead of the ID token")?;
+    require(is_text(issuer, MAX_TEXT), field, TEXT)?;
+    check_text(field, issuer, config.variables.keys().map(String::as_str))?;
+    let mut rest = issuer.replace("${", "{");
+    while let Some((fixed, after)) = rest.split_once('{') {
+        let claim = after.split_once('}').filter(|(name, _)| !fixed.contains('}') && is_path(name));
+        rest = claim.map(|(_, after)| after.to_owned()).ok_or_else(|| ConfigError::invalid(field, CLAIMS))?;
+    }
+    require(!rest.contains('}'), field, CLAIMS)
+}
+
+fn has_plain_names(body: &Map<String, Value>) -> bool {
+    body.iter().all(|(name, value)| !name.contains("${") && has_plain_names_in(value))
+}
+
+fn has_plain_names_in(value: &Value) -> bool {
+    match value {
+        Value::Object(fields) => has_plain_names(fields),
+        Value::Array(values) => values.iter().all(has_plain_names_in),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => true,
+    }
 }
 
 /// Identity is shown to callers, so it must not contain a token.
@@ -144,6 +172,8 @@ impl Checked<'_> {
         require(body.is_none() || has_one_body, &self.named("body"), "absent for a GET, and beside `params`")?;
         let mut check = |field: &str, text: &str| self.check_placeholders(field, text, self.in_params);
         body.as_ref().map_or(Ok(()), |body| each_text_of(&self.named("body"), body, &mut check))?;
+        let has_plain_names = body.as_ref().is_none_or(has_plain_names);
+        require(has_plain_names, &self.named("body"), "an object whose names have no `${`: only values are filled in")?;
         let is_name = |name: &String| is_param(name) && !params.contains_key(name);
         let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in `params`";
         require(token_param.as_ref().is_none_or(is_name), &self.named("token_param"), expected)?;

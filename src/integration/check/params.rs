@@ -194,7 +194,7 @@ pub(super) fn is_shown(config: &IntegrationOauthConfig, path: &str) -> bool {
     is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(config, last))
 }
 
-fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
+pub(super) fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
     let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
     ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
         || name == config.code_param

@@ -4,7 +4,7 @@ use url::{Host, Url};
 
 use super::form::below;
 use super::names::is_param;
-use super::params::check_distinct;
+use super::params::{check_distinct, is_secret};
 use super::{printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable, placeholders, template};
 use crate::secret::Secret;
@@ -40,7 +40,7 @@ pub(in crate::integration) fn all_urls<T>(
 
 fn check_source(config: &IntegrationOauthConfig, variable: &Variable, field: &str) -> Result<(), ConfigError> {
     let is_source = match variable.callback_param() {
-        Some(param) => is_param(param) && !PROTOCOL.contains(&param) && param != config.code_param,
+        Some(param) => is_param(param) && !PROTOCOL.contains(&param) && !is_secret(config, param),
         None => variable.from.as_ref().is_none_or(|from| from == "login"),
     };
     let expected = "`login`, or `callback:` and a parameter other than those of the protocol";
@@ -104,7 +104,7 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         require(default.as_ref().is_none_or(is_allowed), &below(&field, &"default"), form)?;
         check_source(config, variable, &field)?;
         require(
-            !placeholders::OF_REQUEST.contains(&name.as_str()),
+            !placeholders::OF_REQUEST.iter().chain(&placeholders::OF_API_REQUEST).any(|taken| *taken == name.as_str()),
             &field,
             "named otherwise: `${…}` of this name has a value",
         )?;

@@ -117,6 +117,16 @@ fn a4_api_requests_name_their_hosts_headers_and_placeholders() {
         check(&identity(json!({ "method": "POST", "body": { "a": [{ "b": value }] } })), "identity.body.a.0.b");
     }
     check(&identity(json!({ "body": {} })), "identity.body");
+    for body in [json!({ "${access_token}": 1 }), json!({ "a": [{ "${x}": "b" }] })] {
+        check(&identity(json!({ "method": "POST", "body": body })), "identity.body");
+    }
+    check(&identity(json!({ "issuer": "https://id.example" })), "identity.issuer");
+    for issuer in ["${canary}", "${scope}", "${access_token}", "{tid", "tid}", "{a}}", "{a{b}}", "{}"] {
+        check(
+            &json!({ "identity": { "id": "sub", "issuer": format!("https://id.example/{issuer}") } }),
+            "identity.issuer",
+        );
+    }
     check(&identity(json!({ "method": "POST", "body": {}, "params": { "a": "b" } })), "identity.body");
     check(&identity(json!({ "token_param": "a", "params": { "a": "b" } })), "identity.token_param");
     check(&json!({ "identity": { "id": "a..b" } }), "identity.id");

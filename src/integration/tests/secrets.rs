@@ -37,3 +37,22 @@ fn f1_an_admin_sees_the_settings_of_a_config_and_no_secret() {
     let public = config(&json!({"client_secret": ""})).unwrap().shown().unwrap();
     assert_eq!(public["client_secret"], "");
 }
+
+#[test]
+fn settings_that_are_put_back_as_they_are_shown_are_refused() {
+    let url = "https://api.example/me";
+    for (fields, field) in [
+        (json!({"client_secret": "set"}), "client_secret"),
+        (json!({"client_secrets": ["other", "set"]}), "client_secrets.1"),
+        (json!({"token_headers": {"X-Key": "set"}}), "token_headers.X-Key"),
+        (json!({"upgrade": {"url": url, "params": {"key": "set"}}}), "upgrade"),
+        (json!({"identity": {"url": url, "id": "sub", "headers": {"X-Key": "set"}}}), "identity"),
+        (
+            json!({"metadata_request": {"url": url, "paths": ["a"], "method": "POST", "body": {"a": "set"}}}),
+            "metadata_request",
+        ),
+    ] {
+        let error = config(&fields).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{field} must be the secret itself")), "{error}");
+    }
+}

@@ -52,6 +52,8 @@ fn c7_lists_of_values_are_checked_when_the_config_is_put() {
         (json!({"values": ["a"], "from": "callback:"}), "variables.v.from"),
         (json!({"values": ["a"], "from": "callback:code"}), "variables.v.from"),
         (json!({"values": ["a"], "from": "callback:state"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:access_token"}), "variables.v.from"),
+        (json!({"values": ["a"], "from": "callback:client_secret"}), "variables.v.from"),
         (json!({"values": ["a"], "from": "callback:a b"}), "variables.v.from"),
         (json!({"values": ["a"], "metadata": "canary"}), "variables.v.metadata"),
     ] {

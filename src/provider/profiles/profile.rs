@@ -41,6 +41,9 @@ pub(crate) struct Profile {
     pub(crate) about: About,
     /// Fields of a config.
     pub(crate) config: Map<String, Value>,
+    /// True if some of the fields are from the operator's folder: the profile's own, or those of a profile that it extends.
+    #[serde(skip)]
+    pub(crate) has_own_fields: bool,
 }
 
 /// Fields of a config with values that workers send, and that only the provider needs to see.
@@ -51,9 +54,12 @@ const SENT_FIELDS_OF_REQUESTS: [&str; 3] = ["headers", "params", "body"];
 const PUBLIC_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
 impl Profile {
-    /// Replaces headers and parameters in an operator's own profile, which every account may read: an operator may have put
-    /// credentials there.
+    /// Replaces headers and parameters in a profile with fields of the operator's own, who may have put credentials there:
+    /// every account may read profiles.
     pub(crate) fn hide_credentials(&mut self) {
+        if !self.has_own_fields {
+            return;
+        }
         for (name, value) in &mut self.config {
             if SENT_FIELDS.contains(&name.as_str()) {
                 hide(value);
@@ -131,7 +137,7 @@ enum Pages {
 pub(super) fn parse(text: &str) -> Result<Map<String, Value>, InvalidProfile> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let line =
-            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.lines().count().max(1));
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
         InvalidProfile::Toml { line, problem: error.message().to_owned() }
     })
 }
@@ -148,7 +154,7 @@ impl Profile {
         let about = About::take(&mut fields)?;
         about.check_unconfirmed()?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let profile = Self { id: id.clone(), name, about, config: fields };
+        let profile = Self { id: id.clone(), name, about, config: fields, has_own_fields: false };
         profile.example(rules)?;
         Ok(profile)
     }

@@ -98,6 +98,7 @@ impl ProviderCalls<'_> {
         let Facts { identity, metadata, missing } = self.facts(&stored.issued_at.requests, access).await;
         stored.connection.identity = stored.connection.identity.or(identity);
         stored.connection.metadata.extend(metadata);
+        stored.connection = stored.connection.without_tokens_in_facts();
         stored.grant.facts_missing = !missing.is_empty();
         stored
     }

@@ -16,7 +16,14 @@ use crate::worker::context::Context;
 pub(super) async fn list(context: &Context) -> Result<Value, CallError> {
     let profiles = profiles(context);
     let (mut results, mut slice) = (Vec::new(), TimeSlice::begin());
-    for id in profiles.ids().await.map_err(|error| refused(&error))? {
+    let ids = match profiles.ids().await {
+        Ok(ids) => Ok(ids),
+        Err(error) => {
+            warn!("{}", describe_error(&error));
+            profiles.built_in().ids().await
+        }
+    };
+    for id in ids.map_err(|error| refused(&error))? {
         results.push(match profiles.find(id.as_str()).await {
             Ok(profile) => json!(profile.summary()),
             Err(error) => json!({ "id": id, "error": error.to_string() }),
@@ -34,11 +41,8 @@ pub(super) struct ProviderQuestion {
 }
 
 pub(super) async fn get(context: &Context, question: &ProviderQuestion) -> Result<Value, CallError> {
-    let profiles = profiles(context);
-    let mut profile = profiles.find(&question.provider).await.map_err(|error| refused(&error))?;
-    if profiles.own().await.map_err(|error| refused(&ProfileError::Folder(error)))?.contains(&profile.id) {
-        profile.hide_credentials();
-    }
+    let mut profile = profiles(context).find(&question.provider).await.map_err(|error| refused(&error))?;
+    profile.hide_credentials();
     Ok(json!(profile))
 }
 
