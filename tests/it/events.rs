@@ -207,7 +207,9 @@ async fn g2_a_login_whose_record_a_refresh_has_replaced_did_not_fail() {
         next
     };
     let ((status, body), _next) = tokio::join!(fleet.arrive(&state, "code"), refreshed);
-    assert_eq!((status, &body["access_token"]), (StatusCode::OK, &json!("at-0")), "answered before it died: {body}");
+    // The first worker's answer may be lost with it. Then the next worker answers with the refreshed connection.
+    let token = body["access_token"].as_str().unwrap_or_default();
+    assert!(status == StatusCode::OK && ["at-0", "at-1"].contains(&token), "{status} {body}");
     fleet.idle().await;
     let kinds: Vec<Value> = fleet.events().await.iter().map(|event| event["event"].clone()).collect();
     assert_eq!(kinds, ["connected", "refreshed"]);
