@@ -60,10 +60,15 @@ impl Bus {
         found
     }
 
+    /// Waits until no command is under way. Before that, an answered command may still lack its event and schedule.
+    pub(crate) async fn idle(&self) {
+        eventually("the queue is empty", async || self.info("OAUTH_COMMANDS").await.state.messages == 0).await;
+    }
+
     /// The bodies of the events of that name, oldest first. Waits until no command is under way, because a caller has its
     /// answer before the event is stored.
     pub(crate) async fn events(&self, name: &str) -> Vec<Value> {
-        eventually("the queue is empty", async || self.info("OAUTH_COMMANDS").await.state.messages == 0).await;
+        self.idle().await;
         let end = format!(".{name}");
         let messages = self.messages("OAUTH_EVENTS").await;
         let events = messages.into_iter().filter(|message| message.subject.ends_with(&end));

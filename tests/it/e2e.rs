@@ -5,6 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::ask::ask;
+use crate::fleet::eventually;
 use crate::provider::Provider;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
@@ -44,8 +45,10 @@ async fn the_workers_log_has_the_trace_id_of_the_request() {
     let answer = ask(world.tokenbus.request(Method::GET, &path).header("traceparent", trace)).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     assert!(!answer.header("x-request-id").is_empty());
+    let is_done = |line: &str| line.contains("exchange") && line.contains("done");
+    eventually("the worker logs it", async || world.tokenbus.log().lines().any(is_done)).await;
     let log = world.tokenbus.log();
-    let line = log.lines().find(|line| line.contains("exchange") && line.contains("done")).expect("the worker logs it");
+    let line = log.lines().find(|line| is_done(line)).expect("the worker logs it");
     assert!(line.contains(trace), "{line}");
     assert!(!log.contains("canary-code") && !log.contains(&login.state), "no secret in the log");
 }

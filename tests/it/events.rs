@@ -39,6 +39,7 @@ type Summary<'a> = (&'a str, Option<&'a str>, bool);
 /// The newest event of that kind, on its subject.
 async fn check(bus: &Bus, kind: &str, name: &str, (actor, reason, is_of_a_record): Summary<'_>) -> Value {
     let subject = format!("ms.oauth.{ACCOUNT}.event.odd.{name}.{kind}");
+    bus.idle().await;
     let messages = bus.messages("OAUTH_EVENTS").await;
     let message = messages.iter().rfind(|message| message.subject.as_str() == subject);
     let message = message.unwrap_or_else(|| panic!("no event on {subject}"));

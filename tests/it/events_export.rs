@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::ask::new_account;
+use crate::bus::Bus;
 use crate::cli_connections::tokenbus;
 use crate::fleet::eventually;
 use crate::provider::Provider;
@@ -22,6 +23,8 @@ async fn g2_the_audit_log_is_exported_in_order_and_continues_where_it_ended() {
     let world = World::with(Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, 200);
     let nats = &world.tokenbus.nats;
+    let bus = Bus::of(nats).await;
+    bus.idle().await;
     let export = async |more: &[&str]| tokenbus(nats, "admin", &[&["events", "export"], more].concat()).await;
 
     let whole = export(&[]).await;
@@ -45,6 +48,7 @@ async fn g2_the_audit_log_is_exported_in_order_and_continues_where_it_ended() {
     assert_eq!(numbers(&export(&["--state", &state]).await.json()), all);
     assert_eq!(numbers(&export(&["--state", &state]).await.json()), [0_u64; 0]);
     assert_eq!(world.connect("two").await.0, 200);
+    bus.idle().await;
     let rest = numbers(&export(&["--state", &state]).await.json());
     assert_eq!(rest.first(), Some(&(all.len() as u64 + 1)));
     std::fs::write(&state, "canary").expect("the file can be written");

@@ -119,6 +119,7 @@ impl Both {
     async fn delete(&self) {
         let path = format!("{INTEGRATION}/oauth-connections/w");
         assert_eq!(self.world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::OK);
+        Bus::of(&self.world.tokenbus.nats).await.idle().await;
     }
 
     async fn delete_config(&mut self) {

@@ -68,6 +68,7 @@ impl Revoking {
     }
 
     async fn schedule(&self) -> Option<Value> {
+        self.bus.idle().await;
         let subject = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.w.refresh.at");
         let message = self.bus.last("OAUTH_SCHEDULE", &subject).await?;
         serde_json::from_slice(&message.payload).ok()
