@@ -217,6 +217,7 @@ async fn g1_deleting_revokes_at_the_provider_and_here_even_if_the_provider_fails
         assert_eq!(world.tokenbus.call(Method::GET, "oauth-connections").await.1["results_total"], 0);
         assert_eq!(world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::NOT_FOUND);
         let bus = Bus::of(&world.tokenbus.nats).await;
+        bus.idle().await;
         let tries = u64::from(status != 200);
         assert_eq!(bus.info("OAUTH_SCHEDULE").await.state.messages, tries, "a failed revocation is tried again");
         let outcome = if status == 200 { "revoked_at_provider" } else { "provider_error" };
