@@ -35,12 +35,12 @@ demo: cargo ## start everything, do one login from end to end, and stop
 # Tests mostly wait for servers and clocks, so three of them run on each core.
 THREE_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((3 * $$(getconf _NPROCESSORS_ONLN)))}";
 
-# Tests that need the cores for themselves: they send tens of thousands of calls a second, and measure latencies.
-RATES = hostile_rates::
+# Tests that need the cores for themselves: they send tens of thousands of calls a second, or compare latencies.
+ALONE = hostile_rates:: h1_malformed_headers_of_one
 
 test: cargo ## run all tests that need only nats-server
-	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints -- --skip $(RATES)
-	@$(WITH_NATS) $(CARGO) test --features failpoints --test it -- --test-threads 1 $(RATES)
+	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints -- $(addprefix --skip ,$(ALONE))
+	@$(WITH_NATS) $(CARGO) test --features failpoints --test it -- --test-threads 1 $(ALONE)
 
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
 	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --features failpoints --test conformance -- --nocapture

@@ -84,6 +84,12 @@ async fn delete(world: &World, path: &str) -> StatusCode {
     world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/{path}")).await.0
 }
 
+async fn connect_at(world: &World, integration: &str, name: &str) {
+    let url = world.tokenbus.login(integration, name).await;
+    let callback = world.callback(&[("code", "code"), ("state", &parameter(&url, "state"))]);
+    assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn h13_a_connection_says_whose_account_it_is() {
     let person = Person::default();
@@ -249,9 +255,7 @@ async fn h13_a_grant_that_another_connection_shares_is_not_revoked() {
     // Another integration with the same client.
     configure(&world, "other", &json!({})).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
-    let url = world.tokenbus.login("other", "v").await;
-    let callback = world.callback(&[("code", "code"), ("state", &parameter(&url, "state"))]);
-    assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
+    connect_at(&world, "other", "v").await;
     person.is("bob");
     assert_eq!(world.connect("u").await.0, StatusCode::OK);
 
@@ -307,9 +311,7 @@ async fn h13_a_connection_of_a_deleted_config_keeps_a_shared_grant() {
     let world = world(&person, &json!({})).await;
     configure(&world, "other", &json!({})).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
-    let url = world.tokenbus.login("other", "v").await;
-    let callback = world.callback(&[("code", "code"), ("state", &parameter(&url, "state"))]);
-    assert_eq!(world.tokenbus.arrive(&callback).await.0, StatusCode::OK);
+    connect_at(&world, "other", "v").await;
     let request = world.tokenbus.request(Method::DELETE, "hub/integrations/other/oauth-config");
     let answer = request.header("x-api-key", &world.tokenbus.admin_key).send().await.expect("tokenbus answers");
     assert_eq!(answer.status(), StatusCode::OK);
