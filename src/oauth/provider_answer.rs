@@ -27,8 +27,8 @@ const SECRET_FIELDS: [&str; 3] = ["access_token", "refresh_token", "id_token"];
 /// An answer without tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProviderAnswer {
-    /// HTTP status.
-    #[serde(rename = "provider_status")]
+    /// HTTP status; 0 without an answer, if only `detail` says why.
+    #[serde(rename = "provider_status", default, skip_serializing_if = "is_zero")]
     pub status: u16,
     /// The provider's own error code.
     #[serde(rename = "provider_error", default, skip_serializing_if = "Option::is_none")]
@@ -38,7 +38,17 @@ pub(crate) struct ProviderAnswer {
     pub detail: Option<String>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(status: &u16) -> bool {
+    *status == 0
+}
+
 impl ProviderAnswer {
+    /// The reason why there is no answer.
+    pub(crate) fn missing(detail: String) -> Self {
+        Self { detail: Some(detail), ..Self::default() }
+    }
+
     /// Reads an answer to that request. `secrets` may be parts of the request's headers and texts.
     pub(crate) fn read<'a>(
         status: u16,

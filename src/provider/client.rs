@@ -6,8 +6,10 @@ mod encoding;
 mod response;
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, NoProxy, Proxy, Response, redirect};
 use url::Url;
@@ -16,13 +18,14 @@ use self::conditional::{Conditional, Withheld};
 pub(crate) use self::response::ProviderResponse;
 use self::response::read_response;
 use super::ProviderError;
-use super::error::Cause;
+use super::error::{Cause, Peer};
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
 use crate::integration::Method;
 use crate::oauth::{self, HttpRequest};
 
-/// Time after which an unused connection is closed. Providers that are rarely called keep none.
-const POOL_IDLE: Duration = Duration::from_mins(1);
+/// Time after which an unused connection is closed. Servers close idle connections too, and a request that meets the close
+/// may have arrived, so a code in it would be lost. Few servers close after less than 5 s.
+const POOL_IDLE: Duration = Duration::from_secs(5);
 /// Unused connections to keep to one host. Further requests at once open connections of their own.
 const POOL_PER_HOST: usize = 16;
 /// Default limit for one request without a limit of its own, from connecting to the last byte of the response.
@@ -63,6 +66,8 @@ impl Default for Settings {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
+    /// Which URLs the proxy is used for.
+    proxied: Arc<Matcher>,
     guard: Guard,
     total_timeout: Duration,
 }
@@ -76,7 +81,9 @@ impl Client {
 
     fn with_lookup(settings: &Settings, lookup: Lookup) -> Result<Self, ProviderError> {
         let http = http_client(settings, lookup).map_err(|error| ProviderError::Setup(error.into()))?;
-        Ok(Self { http, guard: settings.guard.clone(), total_timeout: settings.total_timeout })
+        let proxied = Matcher::builder().all(settings.proxy.as_ref().map_or("", Url::as_str));
+        let proxied = Arc::new(proxied.no(settings.no_proxy.join(",")).build());
+        Ok(Self { http, proxied, guard: settings.guard.clone(), total_timeout: settings.total_timeout })
     }
 
     /// Sends a request once, for at most `limit`, and returns the response with any status, redirects included. `may_send` is
@@ -106,6 +113,7 @@ impl Client {
     ) -> Result<Response, ProviderError> {
         let HttpRequest { method, url, headers, body } = request;
         self.guard.check_url(&url).map_err(ProviderError::Refused)?;
+        let peer = self.peer(&url);
         let mut builder = match method {
             Method::Get => self.http.get(url),
             Method::Post => self.http.post(url),
@@ -128,13 +136,22 @@ impl Client {
             value.set_sensitive(true);
             builder = builder.header(name.as_ref(), value);
         }
-        builder.send().await.map_err(ProviderError::from_send)
+        builder.send().await.map_err(|error| ProviderError::from_send(error, peer))
+    }
+
+    fn peer(&self, url: &Url) -> Peer {
+        let is_proxied = url.as_str().parse().is_ok_and(|uri| self.proxied.intercept(&uri).is_some());
+        if is_proxied { Peer::Proxy } else { Peer::Provider }
     }
 
     /// Fetches a public document under the same rules.
     pub(crate) async fn get(&self, url: Url) -> Result<ProviderResponse, ProviderError> {
         self.guard.check_url(&url).map_err(ProviderError::Refused)?;
-        let fetched = async { read_response(self.http.get(url).send().await.map_err(ProviderError::from_send)?).await };
+        let peer = self.peer(&url);
+        let fetched = async {
+            let answered = self.http.get(url).send().await;
+            read_response(answered.map_err(|error| ProviderError::from_send(error, peer))?).await
+        };
         within(self.total_timeout, fetched).await
     }
 }

@@ -1,7 +1,10 @@
+mod connect;
+
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::connect::{ConnectFailure, Peer};
 use super::guard::GuardError;
 
 /// A request without a response. The texts contain nothing of the request and no URL, because a URL may hold secrets.
@@ -18,8 +21,8 @@ pub(crate) enum ProviderError {
     #[error("the provider's address is refused: {0}")]
     Refused(GuardError),
     /// No connection, in time or at all.
-    #[error("cannot connect to the provider")]
-    Connect(#[source] Cause),
+    #[error("cannot connect to the provider: {failure}")]
+    Connect { failure: ConnectFailure, source: Cause },
     #[error("the provider did not respond in time")]
     Timeout(#[source] Cause),
     #[error("the provider's response is larger than 256 KiB")]
@@ -58,13 +61,18 @@ impl ProviderError {
         Self::Timeout(Cause::new(elapsed))
     }
 
+    /// True if no connection was opened: nothing of the request was sent, and the next try may succeed.
+    pub(crate) fn is_unsent(&self) -> bool {
+        matches!(self, Self::Connect { .. })
+    }
+
     /// An error before the response's head.
-    pub(super) fn from_send(error: reqwest::Error) -> Self {
+    pub(super) fn from_send(error: reqwest::Error, peer: Peer) -> Self {
         if let Some(refusal) = guard_error(&error) {
             return Self::Refused(refusal);
         }
         match (error.is_connect(), error.is_timeout()) {
-            (true, _) => Self::Connect(error.into()),
+            (true, _) => Self::Connect { failure: ConnectFailure::of(&error, peer), source: error.into() },
             (false, true) => Self::Timeout(error.into()),
             (false, false) => Self::Protocol(error.into()),
         }

@@ -26,6 +26,13 @@ use crate::system;
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
 
+/// Time from a command's first request in which a connection is opened once more. The last try may take another 5 s, so the
+/// caller learns the reason before the default `http.deadline`, 20 s.
+const RECONNECT_TIME: Duration = Duration::from_secs(12);
+/// Pause before the second try. Each further one is twice as long, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// Reason why a token request returned no tokens, or a revocation did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoTokens {
@@ -35,9 +42,9 @@ pub(crate) enum NoTokens {
     /// Nothing was sent: earlier requests of the command took all its time.
     #[error("no time is left for the request")]
     OutOfTime,
-    /// The request may have arrived.
+    /// The request may have arrived, unless the error says that it was not sent.
     #[error(transparent)]
-    Unreachable(#[from] ProviderError),
+    Unreachable(#[from] Unreached),
     #[error("{error}")]
     Refused {
         #[source]
@@ -46,6 +53,23 @@ pub(crate) enum NoTokens {
         retry_after: Option<Duration>,
         answer: Box<ProviderAnswer>,
     },
+}
+
+/// A request without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(crate) struct Unreached {
+    #[source]
+    error: ProviderError,
+    /// The same for operators.
+    answer: Box<ProviderAnswer>,
+}
+
+impl From<ProviderError> for Unreached {
+    fn from(error: ProviderError) -> Self {
+        let answer = Box::new(ProviderAnswer::missing(error.to_string()));
+        Self { error, answer }
+    }
 }
 
 impl NoTokens {
@@ -59,8 +83,8 @@ impl NoTokens {
     /// The provider's answer, as operators see it.
     pub(super) fn answer(&self) -> Option<&ProviderAnswer> {
         match self {
-            Self::Request(_) | Self::OutOfTime | Self::Unreachable(_) => None,
-            Self::Refused { answer, .. } => Some(answer),
+            Self::Request(_) | Self::OutOfTime => None,
+            Self::Unreachable(Unreached { answer, .. }) | Self::Refused { answer, .. } => Some(answer),
         }
     }
 
@@ -105,14 +129,17 @@ pub(super) struct ProviderCalls<'a> {
     /// Sends nothing once this lease is lost; `None` to send without a lease.
     lease: Option<&'a Arc<Lease>>,
     time: &'a RequestTime,
+    /// Tries again if no connection was opened.
+    reconnects: bool,
 }
 
 impl<'a> ProviderCalls<'a> {
     pub(super) fn new(context: &'a Context, lease: &'a Arc<Lease>, time: &'a RequestTime) -> Self {
-        Self { context, lease: Some(lease), time }
+        Self { context, lease: Some(lease), time, reconnects: false }
     }
 
-    /// Requests tokens.
+    /// Requests tokens. If the provider cannot be reached, tries again for [`RECONNECT_TIME`]: nothing was sent, and a login
+    /// whose code is not sent is lost.
     pub(super) async fn tokens(
         &self,
         config: &IntegrationOauthConfig,
@@ -121,7 +148,7 @@ impl<'a> ProviderCalls<'a> {
         build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
     ) -> Result<TokenSet, NoTokens> {
         let judge = |response: &Response<'_>| response.tokens(config, self.context.clock.now());
-        self.with_each_secret(config, kind, variables, build, judge).await
+        Self { reconnects: true, ..*self }.with_each_secret(config, kind, variables, build, judge).await
     }
 
     /// Sends a request with each of the client's secrets in turn, until the provider does not reject the client.
@@ -149,6 +176,35 @@ impl<'a> ProviderCalls<'a> {
         Err(refused)
     }
 
+    /// Sends a request, for at most the command's time.
+    async fn answer_to(
+        &self,
+        config: &IntegrationOauthConfig,
+        request: &HttpRequest,
+    ) -> Result<ProviderResponse, NoTokens> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let time_left = self.time.left(config.timeout());
+            if time_left.is_zero() {
+                return Err(NoTokens::OutOfTime);
+            }
+            self.context.limits.needs.extend(time_left.saturating_add(LONGEST_WRITE));
+            let lease = self.lease.map(Arc::clone);
+            let may_send = move || lease.as_ref().is_none_or(|lease| lease.is_held());
+            let error = match self.context.provider.send_if(request.clone(), time_left, may_send).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            let may_reconnect = self.reconnects && error.is_unsent();
+            if !may_reconnect || self.time.left(config.timeout().min(RECONNECT_TIME)) <= pause {
+                return Err(Unreached::from(error).into());
+            }
+            warn!(provider_detail = %error, "no connection to the provider; trying again");
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+
     /// Sends a request once. `access_token` is the one that the request has, if any: the provider's texts are cleaned of it.
     pub(super) async fn send<T>(
         &self,
@@ -157,14 +213,8 @@ impl<'a> ProviderCalls<'a> {
         access_token: Option<&Secret>,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
-        let (began, time_left) = (Instant::now(), self.time.left(config.timeout()));
-        if time_left.is_zero() {
-            return Err(NoTokens::OutOfTime);
-        }
-        self.context.limits.needs.extend(time_left.saturating_add(LONGEST_WRITE));
-        let lease = self.lease.map(Arc::clone);
-        let may_send = move || lease.as_ref().is_none_or(|lease| lease.is_held());
-        let sent = self.context.provider.send_if(request.clone(), time_left, may_send).await;
+        let began = Instant::now();
+        let sent = self.answer_to(config, &request).await;
         self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let (error, retry_after, answer) = match sent {
             Ok(ProviderResponse { status, content_type, retry_after, body }) => {
@@ -177,11 +227,16 @@ impl<'a> ProviderCalls<'a> {
                     }
                 }
             }
-            Err(ProviderError::TooLarge { status, retry_after }) => {
+            Err(NoTokens::Unreachable(Unreached {
+                error: ProviderError::TooLarge { status, retry_after }, ..
+            })) => {
                 let answer = ProviderAnswer { status, ..ProviderAnswer::default() };
                 (TokenError::of_large_answer(status), retry_after, answer)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                warn!(reason = error.reason(), "a request to the provider failed: {error}");
+                return Err(error);
+            }
         };
         let ProviderAnswer { status, error: code, detail } = &answer;
         let (code, detail) = (code.as_deref(), detail.as_deref());

@@ -239,6 +239,8 @@ mod token_source_example;
 #[cfg(test)]
 mod token_source_scripted;
 #[cfg(test)]
+mod unsent;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod webhooks;

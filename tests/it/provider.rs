@@ -91,7 +91,14 @@ pub(crate) struct Provider {
 impl Provider {
     /// A provider that answers with `script`, which receives the number of earlier requests and the request.
     pub(crate) async fn start(script: impl Fn(usize, &Received) -> Scripted + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::on(TcpListener::bind("127.0.0.1:0").await.expect("a free port"), script)
+    }
+
+    /// The same on a port that is open already.
+    pub(crate) fn on(
+        listener: TcpListener,
+        script: impl Fn(usize, &Received) -> Scripted + Send + Sync + 'static,
+    ) -> Self {
         let url = format!("http://{}", listener.local_addr().expect("a listener has an address"));
         let (received, script): (Arc<Mutex<Vec<Received>>>, Arc<Script>) = (Arc::default(), Arc::new(script));
         let mut tasks = JoinSet::new();

@@ -146,6 +146,9 @@ async fn c3_all_tries_of_a_request_share_one_timeout() {
 #[tokio::test]
 async fn c3_an_unreachable_provider_leaves_the_connection_unchanged() {
     let mut world = world(vec![]).await;
+    let mut config = world.config();
+    config["timeout"] = json!(1);
+    world.tokenbus.configure(&config).await;
     assert_eq!(send_code(&world, "fine").await.0, 200);
     let before = world.read("kept").await;
     let login = world.login("kept").await;

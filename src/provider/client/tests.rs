@@ -1,3 +1,5 @@
+mod unsent;
+
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::Future;
@@ -160,7 +162,7 @@ async fn b3_a_request_whose_response_breaks_off_may_have_arrived() {
 async fn b3_a_request_without_a_connection_was_not_sent() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let error = refused(send(&settings(true), &format!("http://127.0.0.1:{closed}/?q={CANARY}")).await);
-    assert!(matches!(error, ProviderError::Connect(_)), "{error:?}");
+    assert!(matches!(error, ProviderError::Connect { .. }), "{error:?}");
     // A listener that never speaks TLS.
     let (port, _server) = serve(|stream, _| async move {
         let _stream = stream;
@@ -169,7 +171,7 @@ async fn b3_a_request_without_a_connection_was_not_sent() {
     .await;
     let short = Settings { connect_timeout: Duration::from_millis(300), ..settings(true) };
     let error = refused(send(&short, &format!("https://localhost:{port}/")).await);
-    assert!(matches!(error, ProviderError::Connect(_)), "{error:?}");
+    assert!(matches!(error, ProviderError::Connect { .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -348,11 +350,11 @@ async fn c1_https_is_verified_against_known_authorities() {
             // Another name of the same host; another authority.
             for (pem, url) in [(&ca, format!("https://127.0.0.1:{port}/echo")), (&other, url)] {
                 let error = refused(send(&with(Some(pem)), &url).await);
-                assert!(matches!(error, ProviderError::Connect(_)), "{url} {error:?}");
+                assert!(matches!(error, ProviderError::Connect { .. }), "{url} {error:?}");
             }
         } else {
             let error = refused(answer);
-            assert!(matches!(error, ProviderError::Connect(_)), "{names:?} until {until}: {error:?}");
+            assert!(matches!(error, ProviderError::Connect { .. }), "{names:?} until {until}: {error:?}");
         }
     }
 }

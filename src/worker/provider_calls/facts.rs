@@ -110,7 +110,8 @@ impl ProviderCalls<'_> {
         access: ApiAccess<'_>,
     ) -> Result<TokenSet, NoTokens> {
         let now = self.context.clock.now();
-        self.api(request, access, |response| response.tokens(access.config, now)).await
+        let calls = Self { reconnects: true, ..*self };
+        calls.api(request, access, |response| response.tokens(access.config, now)).await
     }
 
     async fn answer(&self, request: &ApiRequest, access: ApiAccess<'_>) -> Result<Value, Option<ProviderAnswer>> {
