@@ -42,7 +42,7 @@ test: cargo ## run all tests that need only nats-server
 	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints -- $(addprefix --skip ,$(ALONE))
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test it -- --test-threads 1 $(ALONE)
 
-conformance: cargo ## run the tests against a real authorization server (needs node and npm), and schemathesis
+conformance: cargo ## run the tests against a real authorization server (needs node and npm), schemathesis, and the examples of nodes
 	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --features failpoints --test conformance -- --nocapture
 
 chaos: cargo ## run the tests that kill and delay workers and servers

@@ -7,20 +7,32 @@ import asyncio
 import datetime
 import json
 import os
+import random
 import sys
 
 import nats
+
+# Seconds. Pauses between questions without a newer answer double from the first to the longest.
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30
+# Workers answer within this time, also if they have to wait for the provider.
+TIMEOUT = 25
+# Time until the next question when nothing is expected.
+IDLE = 24 * 3600
 
 
 class TokenSource:
     """Keeps the newest state of one connection: subscribe, ask, keep the state with the higher sequence."""
 
-    def __init__(self, account, integration, name):
+    def __init__(self, account, integration, name, changed):
         self.subject = f"ms.integration.oauth.{account}.{integration}.{name}"
         self.call = f"ms.oauth.{account}.token"
         self.question = json.dumps({"integration_id": integration, "connection_id": name}).encode()
+        self.changed = changed
         self.current = {"sequence": 0}
-        self.changed = asyncio.Event()
+        self.pause = FIRST_PAUSE
+        self.unknown_since = None
+        self.asking = self.timer = None
 
     async def run(self):
         self.nc = await nats.connect(
@@ -28,67 +40,91 @@ class TokenSource:
             user=os.environ["NATS_USER"],
             password=os.environ["NATS_PASSWORD"],
             max_reconnect_attempts=-1,
-            reconnected_cb=self.ask,  # what was pushed in between is missed: ask again
+            reconnected_cb=self.reconnected,
         )
         await self.nc.subscribe(self.subject, cb=self.pushed)
-        await self.nc.flush()  # subscribe before asking
-        while True:
-            await self.ask()
-            await asyncio.sleep(self.until_near_expiry())
+        await self.nc.flush()  # The server must have the subscription before the question.
+        self.ask()
+        await asyncio.Event().wait()
 
     async def pushed(self, message):
-        # The body has no sequence: it is the record's, and the bus adds it.
+        # The sequence is the record's: the server adds it as a header.
         self.keep(json.loads(message.data) | {"sequence": int(message.headers["Nats-Sequence"])})
 
-    async def ask(self, is_second=False):
+    async def reconnected(self):
+        """A push that was sent while this was disconnected is missed."""
+        self.pause = FIRST_PAUSE
+        self.ask()
+
+    def ask(self):
+        if self.asking:
+            self.asking.cancel()  # After a reconnect the answer may never arrive.
+        self.asking = asyncio.create_task(self.ask_worker())
+
+    def ask_in(self, wait):
+        if self.timer:
+            self.timer.cancel()
+        self.timer = asyncio.get_running_loop().call_later(wait, self.ask)
+
+    async def ask_worker(self):
+        self.ask_in(await self.answer())
+
+    async def answer(self):
+        """Asks a worker, and returns the seconds until the next question."""
         try:
-            answer = await self.nc.request(self.call, self.question, timeout=25)
-        except nats.errors.Error as error:  # the bus or the workers are away
+            answer = await self.nc.request(self.call, self.question, timeout=TIMEOUT)
+        except nats.errors.Error as error:  # The bus or the workers are away.
             print(f"no answer: {error!r}", file=sys.stderr)
-            return
+            return self.after_pause()
         headers = answer.headers or {}
         if "Nats-Service-Error-Code" not in headers:
+            self.unknown_since = None
             self.keep(json.loads(answer.data))
-            return
+            return self.until_near_expiry()
         print(headers["Nats-Service-Error-Code"], headers["Nats-Service-Error"], file=sys.stderr)
-        # 404: no login yet, or it was deleted while this was away. A push comes a moment before its
-        # connection is found: so twice unknown is deleted.
-        if headers["Nats-Service-Error-Code"] == "404" and "access_token" in self.current:
-            if is_second:
-                self.current = {"sequence": self.current["sequence"], "status": "revoked"}
-                self.changed.set()
-            else:
-                await asyncio.sleep(1)
-                await self.ask(is_second=True)
+        return self.unknown() if headers["Nats-Service-Error-Code"] == "404" else self.after_pause()
+
+    def unknown(self):
+        """No login yet, or a deletion that was missed. A push arrives before its connection can be found: so ask twice."""
+        sequence = self.current["sequence"]
+        if sequence == 0 or self.current["status"] == "revoked":
+            return IDLE  # The next login is a push.
+        if self.unknown_since != sequence:
+            self.unknown_since = sequence
+            return self.after_pause()
+        self.current = {"sequence": sequence, "status": "revoked"}
+        self.changed(self.current)
+        return IDLE
 
     def keep(self, connection):
         if connection["sequence"] > self.current["sequence"]:
             self.current = connection
-            self.changed.set()
+            self.pause, self.unknown_since = FIRST_PAUSE, None
+            self.changed(connection)
+            self.ask_in(self.until_near_expiry())
 
     def until_near_expiry(self):
-        """Seconds until a token that no push has replaced is asked for again."""
+        """A worker refreshes a token that is asked for so near its expiry."""
         if "expiry" not in self.current:
-            return 60
+            return IDLE
         left = datetime.datetime.fromisoformat(self.current["expiry"]) - datetime.datetime.now(datetime.timezone.utc)
-        return max(1, left.total_seconds() - min(30, self.current.get("expires_in", 0) / 4))
+        wait = left.total_seconds() - min(30, self.current.get("expires_in", 0) / 4)
+        return min(wait, IDLE) if wait > 0 else self.after_pause()
+
+    def after_pause(self):
+        """Random, so that many nodes do not ask at once."""
+        wait = self.pause * random.uniform(1, 1.5)
+        self.pause = min(2 * self.pause, LONGEST_PAUSE)
+        return wait
 
 
-async def main():
-    if len(sys.argv) != 4:
-        sys.exit("usage: node.py <account> <integration> <connection>")
-    source = TokenSource(*sys.argv[1:4])
-    running = asyncio.create_task(source.run())
-    while not running.done():
-        await asyncio.wait([running, asyncio.create_task(source.changed.wait())], return_when=asyncio.FIRST_COMPLETED)
-        source.changed.clear()
-        connection = source.current
-        if connection["sequence"]:
-            # Here a node would call its provider with access_token. A token has no place in a log.
-            length = len(connection.get("access_token", ""))
-            print(f"sequence {connection['sequence']}: {connection['status']}, a token of {length} characters", flush=True)
-    running.result()
+def show(connection):
+    # Here a node would call its provider with access_token. A token has no place in a log.
+    length = len(connection.get("access_token", ""))
+    print(f"sequence {connection['sequence']}: {connection['status']}, a token of {length} characters", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    if len(sys.argv) != 4:
+        sys.exit("usage: node.py <account> <integration> <connection>")
+    asyncio.run(TokenSource(*sys.argv[1:], show).run())

@@ -1,22 +1,47 @@
-//! The nodes' side of the bus with another client library, nats-py.
+//! The examples of workflow nodes in other languages, each with its own client library.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-use crate::parts::install;
+use crate::parts::cable::Cable;
+use crate::parts::install::{self, Example};
+use crate::parts::scripted_bus::{Reply, ScriptedBus};
 use crate::parts::world::{CONNECTION, INTEGRATION, World};
 use crate::support::child::Running;
-use crate::support::root;
 use crate::support::tokenbus::ACCOUNT;
-use crate::support::wait::PATIENCE;
+use crate::support::wait::{PATIENCE, eventually};
+
+/// Starts an example that follows the test's connection, with its log in that folder.
+fn start(example: &Example, url: &str, password: &str, folder: &std::path::Path) -> Running {
+    Running::start(&example.program, &folder.join("log"), |command| {
+        command.args(&example.script).args([ACCOUNT, INTEGRATION, CONNECTION]);
+        command.env("NATS_URL", url).env("NATS_USER", "demo").env("NATS_PASSWORD", password);
+        command.env("PATH", &example.path).env("HOME", folder).env("XDG_CONFIG_HOME", folder);
+    })
+}
+
+/// Sequence and status that a line shows.
+fn state(line: &str) -> Option<(u64, String)> {
+    let (sequence, rest) = line.strip_prefix("sequence ")?.split_once(": ")?;
+    let (status, _length) = rest.split_once(", a token of ")?;
+    Some((sequence.parse().ok()?, status.to_owned()))
+}
+
+fn active(sequence: u64) -> (u64, String) {
+    (sequence, "active".to_owned())
+}
+
+fn revoked(sequence: u64) -> (u64, String) {
+    (sequence, "revoked".to_owned())
+}
 
 /// Refreshes once the token is old enough and returns the new sequence.
 async fn refresh(world: &World, before: u64) -> u64 {
     let wait = async {
         loop {
             let path = format!("{INTEGRATION}/oauth-refresh-token/{CONNECTION}");
-            let (status, body) = world.tokenbus.call(reqwest::Method::GET, &path).await;
+            let (status, body) = world.tokenbus.call(Method::GET, &path).await;
             // A bus that has just restarted may need a moment.
             assert!([StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].contains(&status), "{body}");
             match body["sequence"].as_u64() {
@@ -28,30 +53,112 @@ async fn refresh(world: &World, before: u64) -> u64 {
     timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never refreshed: {}", world.tokenbus.log()))
 }
 
-fn sequence(line: &str) -> Option<u64> {
-    let (sequence, rest) = line.strip_prefix("sequence ")?.split_once(": ")?;
-    rest.starts_with("active, a token of ").then(|| sequence.parse().ok())?
-}
-
-#[tokio::test]
-async fn the_python_example_prints_the_current_token_and_each_new_one() {
-    let Some(python) = install::python() else { return };
+/// Pushes arrive, also after a restart of the bus, and missed pushes are made up for.
+async fn follows(example: &Example) {
     let mut world = World::start().await;
     let connection = world.connect(CONNECTION).await;
     let first = connection["sequence"].as_u64().expect("a stored connection");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut node = Running::start(python, &folder.path().join("log"), |command| {
-        command.arg(root().join("examples/node.py")).args([ACCOUNT, INTEGRATION, CONNECTION]);
-        let nats = &world.tokenbus.nats;
-        command.env("NATS_URL", &nats.url).env("NATS_USER", "demo").env("NATS_PASSWORD", nats.password("demo"));
-    });
-    assert_eq!(node.line(sequence).await, first);
+    let nats = &world.tokenbus.nats;
+    let cable = Cable::to(&nats.url).await;
+    let mut node = start(example, &cable.url, nats.password("demo"), folder.path());
+    assert_eq!(node.line(state).await, active(first));
     let second = refresh(&world, first).await;
-    assert_eq!(node.line(sequence).await, second);
-    // The subscription survives the restart of the bus.
+    assert_eq!(node.line(state).await, active(second), "a push");
+
     world.tokenbus.nats.kill().await;
     world.tokenbus.nats.restart_once_killed().await;
     world.tokenbus.ready().await;
     let third = refresh(&world, second).await;
-    assert_eq!(node.line(sequence).await, third);
+    assert_eq!(node.line(state).await, active(third), "the subscription survives a restart of the bus");
+
+    cable.cut();
+    let fourth = refresh(&world, third).await;
+    cable.join();
+    assert_eq!(node.line(state).await, active(fourth), "a push that was missed");
+
+    cable.cut();
+    let path = format!("{INTEGRATION}/oauth-connections/{CONNECTION}");
+    let (status, body) = world.tokenbus.call(Method::DELETE, &path).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    cable.join();
+    assert_eq!(node.line(state).await, revoked(fourth), "a deletion that was missed");
+    let fifth = world.connect(CONNECTION).await["sequence"].as_u64().expect("a stored connection");
+    assert_eq!(node.line(state).await, active(fifth), "a login after the deletion");
+}
+
+/// The node asks again when no worker answers, when it is refused, and when the token is about to expire.
+async fn asks(example: &Example) {
+    let mut bus = ScriptedBus::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut node = start(example, &bus.nats.url, ScriptedBus::PASSWORD, folder.path());
+    let log = folder.path().join("log");
+    eventually("it reports that no worker answers", async || std::fs::metadata(&log).is_ok_and(|log| log.len() > 0))
+        .await;
+    bus.serve().await;
+    bus.answer(Reply::Refused(503)).await;
+    // Before the first login a connection is unknown. A push ends the wait.
+    bus.answer(Reply::Refused(404)).await;
+    bus.push(10, 3).await;
+    assert_eq!(node.line(state).await, active(10));
+    // Near the expiry, and again after an answer that has no newer token.
+    bus.answer(Reply::State { sequence: 10, seconds: 2 }).await;
+    bus.answer(Reply::State { sequence: 11, seconds: 2 }).await;
+    assert_eq!(node.line(state).await, active(11));
+    // An older push changes nothing. A push arrives before its connection can be found.
+    bus.push(9, 3600).await;
+    bus.answer(Reply::Refused(404)).await;
+    bus.answer(Reply::State { sequence: 12, seconds: 2 }).await;
+    assert_eq!(node.line(state).await, active(12));
+    bus.answer(Reply::Refused(404)).await;
+    bus.answer(Reply::Refused(404)).await;
+    assert_eq!(node.line(state).await, revoked(12));
+}
+
+#[tokio::test]
+async fn o21_the_python_example_follows_a_connection() {
+    let Some(example) = install::python_node() else { return };
+    follows(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_python_example_asks_again() {
+    let Some(example) = install::python_node() else { return };
+    asks(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_javascript_example_follows_a_connection() {
+    let Some(example) = install::javascript_node() else { return };
+    follows(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_javascript_example_asks_again() {
+    let Some(example) = install::javascript_node() else { return };
+    asks(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_go_example_follows_a_connection() {
+    let Some(example) = install::go_node() else { return };
+    follows(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_go_example_asks_again() {
+    let Some(example) = install::go_node() else { return };
+    asks(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_shell_example_follows_a_connection() {
+    let Some(example) = install::shell_node() else { return };
+    follows(&example).await;
+}
+
+#[tokio::test]
+async fn o21_the_shell_example_asks_again() {
+    let Some(example) = install::shell_node() else { return };
+    asks(&example).await;
 }

@@ -1,10 +1,13 @@
-//! Runs `tests/provider/install` and the scripts that install the `nats` CLI, nats-py and schemathesis, once per run.
+//! Runs `tests/provider/install` and the scripts that install the `nats` CLI, schemathesis and the libraries of the examples,
+//! once per run.
 
 use crate::support::root;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
+use tempfile::TempDir;
 
 const NATS_PY: &str = "nats-py==2.16.0";
 const SCHEMATHESIS: &str = "schemathesis==4.32.5";
@@ -35,11 +38,60 @@ pub(crate) fn nats_cli() -> Option<&'static Path> {
     found(&INSTALLED, "no Go to build the nats CLI")
 }
 
-/// A Python with nats-py; `None`, with a printed reason, if it cannot be installed.
-pub(crate) fn python() -> Option<&'static Path> {
+/// An example of a workflow node, ready to run.
+pub(crate) struct Example {
+    pub(crate) program: PathBuf,
+    /// The script that the program runs.
+    pub(crate) script: Option<PathBuf>,
+    /// Folders in which it finds other programs.
+    pub(crate) path: OsString,
+    _programs: Option<TempDir>,
+}
+
+impl Example {
+    /// Programs in the folder `programs` are found before others of the same name.
+    fn new(program: &Path, script: Option<PathBuf>, programs: Option<TempDir>) -> Self {
+        let mut path = std::env::var_os("PATH").unwrap_or_default();
+        if let Some(first) = &programs {
+            path = [first.path().as_os_str(), &path].join(OsStr::new(":"));
+        }
+        Self { program: program.to_owned(), script, path, _programs: programs }
+    }
+}
+
+/// The example in Python; `None`, with a printed reason, if its library cannot be installed.
+pub(crate) fn python_node() -> Option<Example> {
     static INSTALLED: LazyLock<(Option<i32>, PathBuf)> =
         LazyLock::new(|| installed("tests/bring-python", &[NATS_PY, "python"]));
-    found(&INSTALLED, "no Python with venv, or nats-py cannot be fetched")
+    let python = found(&INSTALLED, "no Python with venv, or nats-py cannot be fetched")?;
+    Some(Example::new(python, Some(root().join("examples/node.py")), None))
+}
+
+/// The example in JavaScript; `None`, with a printed reason, if its library cannot be installed.
+pub(crate) fn javascript_node() -> Option<Example> {
+    static INSTALLED: LazyLock<(Option<i32>, PathBuf)> =
+        LazyLock::new(|| installed("tests/bring-node", &["javascript"]));
+    let script = found(&INSTALLED, "no node with npm, or @nats-io/transport-node cannot be fetched")?;
+    Some(Example::new(Path::new("node"), Some(script.to_owned()), None))
+}
+
+/// The example in Go; `None`, with a printed reason, if it cannot be built for lack of Go or of its library.
+pub(crate) fn go_node() -> Option<Example> {
+    static INSTALLED: LazyLock<(Option<i32>, PathBuf)> = LazyLock::new(|| installed("tests/bring-node", &["go"]));
+    Some(Example::new(found(&INSTALLED, "no Go, or nats.go cannot be fetched")?, None, None))
+}
+
+/// The example for a shell; `None`, with a printed reason, if the `nats` CLI or jq is missing.
+pub(crate) fn shell_node() -> Option<Example> {
+    let nats = nats_cli()?;
+    let has_jq = Command::new("jq").arg("--version").stdout(Stdio::null()).status();
+    if !has_jq.is_ok_and(|status| status.success()) {
+        skipped("no jq");
+        return None;
+    }
+    let programs = tempfile::tempdir().expect("a temporary folder");
+    std::os::unix::fs::symlink(nats, programs.path().join("nats")).expect("a name for the program");
+    Some(Example::new(Path::new("bash"), Some(root().join("examples/node.sh")), Some(programs)))
 }
 
 /// schemathesis; `None`, with a printed reason, if it cannot be installed.
