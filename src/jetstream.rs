@@ -2,9 +2,11 @@
 //!
 //! It knows no message of this program. [`crate::protocol`] says what messages mean, and builds on this module.
 
+mod age;
 pub(crate) mod batch;
 mod client;
 mod connect;
+mod connected;
 mod error;
 mod header;
 pub(crate) mod kv;
@@ -13,6 +15,7 @@ pub(crate) mod reader;
 pub(crate) mod receiver;
 mod stream;
 
+pub(crate) use self::age::age;
 pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};
 pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::{ConnectError, check_credentials};

@@ -111,6 +111,7 @@ impl Nats {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Time from a publish into a stream to its confirmation";
         registry.register("publish_seconds", help, self.publish_seconds.clone());
+        registry.register_collector(Box::new(super::connected::Connected(self.client.clone())));
     }
 
     /// The client, for subscriptions and plain publishes.

@@ -17,7 +17,7 @@ use std::time::Instant;
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::calls::{Busy, CallPermit, Calls, QueuedCall};
-pub(crate) use self::measures::Measures;
+pub(crate) use self::measures::{Measures, Tally};
 pub(crate) use self::needs::Needs;
 pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::quotas::{ConnectionCounts, EventBuckets};

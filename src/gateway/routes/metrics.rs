@@ -9,6 +9,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 /// The registry of the whole process. Clones share it.
@@ -47,6 +48,8 @@ impl Metrics {
         registry.register("callbacks", "Providers' callbacks by how they ended", callbacks.clone());
         let in_flight = Gauge::default();
         registry.register("http_requests_in_flight", "HTTP requests being answered", in_flight.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running program", build);
         Self { registry: Arc::new(Mutex::new(registry)), requests, callbacks, in_flight }
     }
 
@@ -116,6 +119,7 @@ mod tests {
             r#"tokenbus_callbacks_total{outcome="failed"} 1"#,
             "tokenbus_http_requests_in_flight 1",
             "tokenbus_refreshes_total 1",
+            concat!(r#"tokenbus_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }

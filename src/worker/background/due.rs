@@ -15,7 +15,7 @@ use tracing::warn;
 
 use crate::command::{Origin, Work};
 use crate::event::SCHEDULE_ACTOR;
-use crate::jetstream::NatsError;
+use crate::jetstream::{NatsError, age};
 use crate::protocol::commands as queue;
 use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::protocol::schedule::{self, Due, DueRevocation};
@@ -94,5 +94,7 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;
+    // The server publishes a schedule's message when it is due.
+    context.measures.schedule_lag_seconds.observe(age(message, context.clock.now()).as_secs_f64().max(0.0));
     Ok(())
 }

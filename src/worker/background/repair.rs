@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use self::compare::WithoutRecord;
 use crate::auth::api_key::unpublished;
-use crate::command::{HEADER_REFRESH, HEADER_SEALED_REVOCATION, REFRESH_NONE, REFRESH_PAUSED};
+use crate::command::{HEADER_REFRESH, HEADER_SEALED_REVOCATION, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::Status;
 use crate::jetstream::reader::{Reader, Stored};
 use crate::jetstream::{NatsError, batch, header, kv};
@@ -30,7 +30,7 @@ use crate::subject::{
 };
 use crate::system;
 use crate::worker::apply;
-use crate::worker::context::Context;
+use crate::worker::context::{Context, Tally};
 use crate::worker::restart::RESTART_PAUSE;
 
 /// Keys per chunk. Each key has two subjects in the schedule.
@@ -44,6 +44,9 @@ const REPAIR_PAUSE: Duration = Duration::from_millis(2);
 #[derive(Serialize, Deserialize)]
 struct LastPass {
     begun: Timestamp,
+    /// The connections that the last whole pass has counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connections: Option<Tally>,
 }
 
 /// Makes passes until `stop`.
@@ -93,7 +96,8 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
         return Ok(());
     }
     // First, so that the entries that it restores get their schedules.
-    let mut repaired = repair_by_records(context).await?;
+    let (mut repaired, connections) = repair_by_records(context).await?;
+    store_tally(context, connections).await?;
     let nats = &context.nats;
     let mut reader = kv::HeaderReader::start(nats, CONNECTIONS, ">").await?;
     let mut without_record = WithoutRecord::default();
@@ -117,15 +121,18 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
 }
 
 /// Updates entries that are older than their record, and schedules the waiting revocations that have no schedule. Only
-/// records hold them. Returns the number of schedules.
-async fn repair_by_records(context: &Context) -> Result<usize, StoreError> {
+/// records hold them. Returns the number of schedules, and of connections.
+async fn repair_by_records(context: &Context) -> Result<(usize, Tally), StoreError> {
     let nats = &context.nats;
     let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED.to_owned()).await?;
-    let mut repaired = 0;
+    let (mut repaired, mut connections) = (0, Tally::default());
     loop {
         let seen = reader.next_chunk(CHUNK).await?;
         if seen.is_empty() {
-            return Ok(repaired);
+            return Ok((repaired, connections));
+        }
+        for stored in seen.iter().filter(|stored| ConnectionKey::parse_subject(&stored.message.subject).is_ok()) {
+            connections.add(stored.message.headers.as_ref().map_or("", |headers| header(headers, HEADER_STATUS)));
         }
         compare::update_entries(context, &seen).await?;
         let waits = |stored: &Stored| {
@@ -159,6 +166,10 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     let nats = &context.nats;
     let entry = kv::get(nats, META, META_REPAIR).await?;
     let last: Option<LastPass> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
+    let connections = last.as_ref().and_then(|last| last.connections);
+    if let Some(connections) = connections {
+        context.measures.connections.show(connections);
+    }
     let (now, lately) =
         (context.clock.now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
     // A worker with a clock that was ahead may have stored a time in the future; it must not block passes until then.
@@ -166,9 +177,21 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
         return Ok(false);
     }
     let replaces = entry.map_or(0, |entry| entry.revision);
-    match kv::put(nats, META, META_REPAIR, json(&LastPass { begun: now })?, replaces).await {
+    match kv::put(nats, META, META_REPAIR, json(&LastPass { begun: now, connections })?, replaces).await {
         Ok(()) => Ok(true),
         Err(NatsError::WrongLastSequence) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Stores the number of connections for the metrics of all workers. If another pass has begun, that one stores its own.
+async fn store_tally(context: &Context, connections: Tally) -> Result<(), StoreError> {
+    context.measures.connections.show(connections);
+    let Some(entry) = kv::get(&context.nats, META, META_REPAIR).await? else { return Ok(()) };
+    let Ok(last) = serde_json::from_slice::<LastPass>(&entry.payload) else { return Ok(()) };
+    let last = LastPass { connections: Some(connections), ..last };
+    match kv::put(&context.nats, META, META_REPAIR, json(&last)?, entry.revision).await {
+        Ok(()) | Err(NatsError::WrongLastSequence) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

@@ -210,6 +210,7 @@ impl Exchange<'_> {
         let Recorded::Newest(record) = self.write_record(&issued).await? else {
             return self.superseded(&issued).await;
         };
+        self.context.measures.logins.succeeded(&self.key.integration);
         fail_point!("exchange_4_record_written");
 
         // 5. Apply the record: a replaced grant of another account is revoked; then KV, answer, event, schedule (the steps
@@ -362,6 +363,7 @@ async fn apply_connected(
 /// the server drops the second event, whose message id is the same.
 async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
     warn!(reason = refusal.reason, "login failed");
+    context.measures.logins.failed(&job.subject.integration, &refusal.reason);
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
     (event.reason, event.provider) = (Some(refusal.reason.as_str()), refusal.provider.as_ref());
     event.hint = refusal.hint.as_deref();

@@ -29,7 +29,7 @@ use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Begin, Change, Moment};
 use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
-use crate::event::{EventDetails, SCHEDULE_ACTOR};
+use crate::event::{EventDetails, EventKind, SCHEDULE_ACTOR};
 use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT, RequestKind};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
@@ -229,6 +229,7 @@ impl Refresh<'_> {
         // The next worker has held the refresh, and its hold must last.
         self.job.lease.check()?;
         warn!(reason = error.reason(), "refresh failed");
+        self.context.measures.refreshes.failed(&self.key.integration, error.reason());
         let reply = status::failure_of_no_tokens(&error).answer(&error.to_string()).after(error.retry_after());
         match lifecycle::conclude(&stored, &status::failed_refresh(&error), &moment, &rules) {
             Change::Record(new) => self.store(new, None, error.answer()).await,
@@ -252,9 +253,15 @@ impl Refresh<'_> {
         let (event, replaces) = (EventDetails { provider, ..event_of(&new, self.actor) }, self.replaces.as_ref());
         let written = apply::write_record(self.context, self.job, self.key, new.clone(), event, replaces).await?;
         let Recorded::Newest(record) = written else { return self.superseded(&new, sent.is_some()).await };
+        let measures = &self.context.measures;
         if let Some(sent) = sent {
-            self.context.measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
+            measures.refresh_window_seconds.observe(sent.elapsed().as_secs_f64());
+            measures.refreshes.succeeded(&self.key.integration);
         } else {
+            if new.event() == EventKind::NeedsReauthorization {
+                let reason = new.connection.status_reason.as_deref().unwrap_or_default();
+                measures.grants_ended.failed(&self.key.integration, reason);
+            }
             info!(event = new.event().as_str(), "the state of the connection has changed");
         }
         fail_point!("refresh_3_record_written");

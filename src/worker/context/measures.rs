@@ -1,11 +1,18 @@
 //! Metrics of a worker.
 
+mod connections;
+mod counted;
+
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use self::connections::Connections;
+pub(crate) use self::connections::Tally;
+use self::counted::Results;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Measures {
@@ -25,6 +32,13 @@ pub(crate) struct Measures {
     pub clock_ahead_seconds: Gauge<f64, AtomicU64>,
     /// Time from sending a refresh token to the stored record. A crash in between may cost the grant.
     pub refresh_window_seconds: Histogram,
+    /// Time from a due refresh to its command on the queue.
+    pub schedule_lag_seconds: Histogram,
+    pub logins: Results,
+    pub refreshes: Results,
+    /// Grants that have ended without a deletion.
+    pub grants_ended: Results,
+    pub connections: Connections,
 }
 
 impl Default for Measures {
@@ -39,6 +53,11 @@ impl Default for Measures {
             webhooks_failed: Counter::default(),
             clock_ahead_seconds: Gauge::default(),
             refresh_window_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            schedule_lag_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
+            logins: Results::default(),
+            refreshes: Results::default(),
+            grants_ended: Results::default(),
+            connections: Connections::default(),
         }
     }
 }
@@ -70,25 +89,40 @@ impl Measures {
         registry.register("events_dropped", "Events that exceeded their account's quota", self.events_dropped.clone());
         registry.register("webhooks_sent", "Events that the webhook took", self.webhooks_sent.clone());
         registry.register("webhooks_failed", "Events that the webhook did not take", self.webhooks_failed.clone());
+        registry.register(
+            "schedule_lag_seconds",
+            "Time from a due refresh to its command on the queue",
+            self.schedule_lag_seconds.clone(),
+        );
+        self.logins.register(registry, "logins", "Logins that ended, by the reason that events have, or ok");
+        self.refreshes.register(registry, "refreshes", "Refreshes that ended, by the reason that events have, or ok");
+        let help = "Connections that need a new login, by the reason that events have";
+        self.grants_ended.register(registry, "grants_ended", help);
+        self.connections.register(registry);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::subject::Integration;
 
     #[test]
-    fn f5_nothing_that_workers_count_has_labels_of_its_own() {
+    fn f5_labels_are_bounded() {
         let (mut registry, measures) = (Registry::default(), Measures::default());
         measures.register(&mut registry);
         measures.provider_seconds.observe(1.0);
+        measures.refreshes.failed(&Integration::parse("slack").unwrap(), "rate_limited");
+        measures.connections.show(Tally { active: 3, needs_reauthorization: 1 });
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         let labels = text.lines().filter_map(|line| line.split_once('{')).map(|(_, labels)| labels);
         let mut labels = labels.peekable();
         assert!(labels.peek().is_some(), "a histogram has buckets:\n{text}");
+        let bounded = ["le=\"", "status=\"", "integration=\"slack\",result=\"rate_limited\""];
         for label in labels {
-            assert!(label.starts_with("le=\"") && !label.contains(','), "{label}");
+            assert!(bounded.iter().any(|start| label.starts_with(start)), "{label}");
         }
+        assert!(text.contains("connections{status=\"active\"} 3\n"), "{text}");
     }
 }

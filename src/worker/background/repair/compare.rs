@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use crate::command::HEADER_STATUS;
 use crate::connection::Status;
 use crate::jetstream::reader::Stored;
-use crate::jetstream::{batch, header, kv};
+use crate::jetstream::{age, batch, header, kv};
 use crate::protocol::records;
 use crate::store::StoreError;
 use crate::subject::{CONFIGS, CONNECTIONS, ConnectionKey, Integration, OAUTH, config_subject, parse_config_subject};
@@ -67,17 +67,11 @@ impl Entries {
             let is_tombstone = status == Status::Revoked.as_str();
             let entry = self.connections.get(&key.kv_key());
             let fits = entry.map_or(is_tombstone, |entry| *entry >= sequence);
-            return fits || (is_tombstone && age(record, now) < DELETION_TIME);
+            return fits || (is_tombstone && age(&record.message, now) < DELETION_TIME);
         }
         let Some(integration) = parse_config_subject(subject) else { return true };
         self.configs.get(integration.as_str()).is_some_and(|entry| *entry >= sequence)
     }
-}
-
-fn age(record: &Stored, now: Timestamp) -> SignedDuration {
-    let stored = record.message.info().ok().map(|info| info.published.unix_timestamp_nanos());
-    let stored = stored.and_then(|stored| Timestamp::from_nanosecond(stored).ok());
-    stored.map_or(SignedDuration::ZERO, |stored| now.duration_since(stored))
 }
 
 /// Entries that no record is known of.

@@ -86,6 +86,7 @@ impl Refresh<'_> {
         let is_new = !self.trigger.is_unsent;
         if is_new {
             warn!("another worker may have sent the refresh token; trying again at {until}");
+            self.context.measures.refreshes.failed(&self.key.integration, INTERRUPTED);
         }
         let event = is_new.then_some(EventKind::RefreshFailed);
         self.postpone(Postponement { stores_failure: is_new, ..Postponement::noted(&stored, event) }).await?;
@@ -100,6 +101,7 @@ impl Refresh<'_> {
         } else {
             "config_changed: the integration's config has another client or token endpoint than the grant; log in again, or restore the config"
         };
+        self.context.measures.refreshes.failed(&self.key.integration, reason);
         let reply = Failure::BadRequest.answer(text);
         let status = reply.status;
         let failed = Failed { meaning: Meaning::Paused, reason: reason.to_owned(), status, retry_after: None };
