@@ -26,6 +26,7 @@ use clap::{Parser, Subcommand};
 
 use self::print::print_line;
 use crate::config::{self, Config, Log, LogFormat};
+use crate::foreign_text::escape_lines;
 use crate::jetstream::{Nats, NatsError, Patience};
 use crate::{demo, telemetry};
 
@@ -159,7 +160,7 @@ fn log_unreadable(error: anyhow::Error) -> anyhow::Error {
 pub fn report(error: &anyhow::Error) {
     if !error.is::<Logged>() {
         // A closed pipe is no reason for a panic.
-        let _ = writeln!(std::io::stderr(), "tokenbus: {}", describe_error(error));
+        let _ = writeln!(std::io::stderr(), "tokenbus: {}", escape_lines(&describe_error(error)));
     }
 }
 

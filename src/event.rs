@@ -37,7 +37,8 @@ pub enum EventKind {
     TokenExpired,
     /// The refresh token ends soon, and a refresh does not prolong it.
     ReauthorizationDue,
-    /// The provider did not say whose account a connection is, or not all facts about it. The next refresh asks again.
+    /// The provider did not say whose account a connection is, or not all facts about it. The next refresh
+    /// repeats a request that failed; an ID token and a callback come with a login only.
     FactsMissing,
     /// The provider did not replace a new access token by a long-lived one. The schedule asks again.
     UpgradeFailed,

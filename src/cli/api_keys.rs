@@ -137,7 +137,7 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     if keys.is_empty() {
         return print_line("no API keys; `tokenbus api-keys create --account A…` makes one");
     }
-    let mut table = print::table();
+    let mut table = print::Table::new();
     // An account is 56 characters wide, so it is left out when the caller named it.
     let cells = |mut cells: Vec<String>| {
         cells.truncate(if account.is_some() { 8 } else { 9 });
@@ -148,7 +148,7 @@ async fn list(config: &Config, account: Option<&Account>, as_json: bool) -> anyh
     for (_, key) in keys {
         table.add_row(cells(row(key, system::now())));
     }
-    print_line(&print::render(&table))
+    print_line(&table.render())
 }
 
 fn row(key: ListedKey, now: Timestamp) -> Vec<String> {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::print::{self, plain, print_line, render};
+use super::print::{self, plain, print_line};
 use super::{input, pages};
 use crate::call::Call;
 use crate::command::Credential;
@@ -196,14 +196,14 @@ fn print_configs(configs: &[Value], json: bool) -> anyhow::Result<()> {
     if configs.is_empty() {
         return print_line("no configs");
     }
-    let mut table = print::table();
+    let mut table = print::Table::new();
     table.set_header(["INTEGRATION", "NAME", "SCOPES"]);
     for config in configs {
         table.add_row(
             ["integration_id", "name", "scopes"].map(|field| config.get(field).map(plain).unwrap_or_default()),
         );
     }
-    print_line(&render(&table))
+    print_line(&table.render())
 }
 
 #[cfg(test)]

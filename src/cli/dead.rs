@@ -69,7 +69,7 @@ fn table(letters: &[NumberedLetter]) -> String {
     if letters.is_empty() {
         return "no dead letters".to_owned();
     }
-    let mut table = print::table();
+    let mut table = print::Table::new();
     table.set_header(["NUMBER", "TIME", "DELIVERED", "SUBJECT", "REASON"]);
     for NumberedLetter { number, letter } in letters {
         table.add_row([
@@ -80,5 +80,5 @@ fn table(letters: &[NumberedLetter]) -> String {
             letter.reason.clone(),
         ]);
     }
-    print::render(&table)
+    table.render()
 }

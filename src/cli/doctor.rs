@@ -10,7 +10,7 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use self::report::{Check, Report};
-use super::print::{print, print_line};
+use super::print::{print_line, print_styled};
 use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
@@ -94,7 +94,7 @@ fn finish(report: &Report, options: &Options) -> anyhow::Result<()> {
     if options.json {
         print_line(&report.as_json().to_string())?;
     } else {
-        print(&report.to_string())?;
+        print_styled(&report.to_string())?;
     }
     match report.failed() {
         None => Ok(()),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::print::{self, note, plain, print_line, render};
+use super::print::{self, note, plain, print_line};
 use crate::config::Config;
 use crate::provider::profiles::{Profile, Profiles};
 use crate::telemetry::describe_error;
@@ -52,7 +52,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
 }
 
 async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyhow::Result<()> {
-    let mut table = print::table();
+    let mut table = print::Table::new();
     table.set_header(["PROVIDER", "NAME", "VERIFIED"]);
     let wanted = search.unwrap_or_default().to_lowercase();
     for id in profiles.ids().await? {
@@ -75,7 +75,7 @@ async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyho
     match (json, table.is_empty()) {
         (true, _) => Ok(()),
         (false, true) => print_line("no profile matches"),
-        (false, false) => print_line(&render(&table)),
+        (false, false) => print_line(&table.render()),
     }
 }
 

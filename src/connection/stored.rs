@@ -82,7 +82,7 @@ pub struct GrantFacts {
     /// The scope that the login asked for, if the provider's answer had none: RFC 6749 §5.1 allows that where they are equal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_scope: Option<String>,
-    /// True while identity or metadata are to be asked for again.
+    /// True while a request for identity or metadata is to be sent again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub facts_missing: bool,
     /// True while the access token is to be exchanged for a long-lived one. The refresh token is then the access token.

@@ -3,6 +3,7 @@
 mod api_requests;
 mod fields;
 mod form;
+mod headers;
 mod json;
 mod names;
 mod params;
@@ -21,13 +22,14 @@ use super::secrets::SET;
 use super::{
     ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key, template,
 };
+use crate::foreign_text;
 use crate::secret::Secret;
 use crate::subject::Integration;
 
 const MAX_NAME_CHARS: usize = 200;
 /// Characters of a text, bytes of a parameter's value.
 const MAX_TEXT: usize = 1024;
-const TEXT: &str = "1 to 1024 characters without control characters";
+const TEXT: &str = "1 to 1024 characters without a blank at either end";
 const MAX_SCOPES: usize = 256;
 const MAX_SCOPES_BYTES: usize = 8 * 1024;
 const MAX_SECRET_BYTES: usize = 4 * 1024;
@@ -50,6 +52,10 @@ pub(crate) fn parse_value(
     if fields.get("token_auth_method").and_then(Value::as_str) == Some("signed_client_secret") {
         // The only algorithm that a provider is known to take there.
         fields.entry("client_key_alg").or_insert_with(|| "ES256".into());
+    }
+    if fields.get("client_secret").and_then(Value::as_str) == Some("") {
+        // A public client.
+        fields.entry("token_auth_method").or_insert_with(|| "none".into());
     }
     placeholders::check(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
@@ -97,17 +103,20 @@ fn check_identity_rules(config: &IntegrationOauthConfig) -> Result<(), ConfigErr
 fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let scopes = &config.scopes;
     let has_few_scopes = scopes.len() <= MAX_SCOPES_BYTES && scope_list(scopes).len() <= MAX_SCOPES;
-    require(is_text(&config.name, MAX_NAME_CHARS), "name", "1 to 200 characters without control characters")?;
+    require(is_text(&config.name, MAX_NAME_CHARS), "name", "1 to 200 characters without a blank at either end")?;
     require(has_few_scopes, "scopes", "at most 256 scopes in 8 KiB")?;
-    require(!scopes.contains(char::is_control), "scopes", "without control characters")?;
     require(is_text(&config.client_id, MAX_TEXT), "client_id", TEXT)?;
 
-    let is_short = |secret: &Secret| secret.expose().len() <= MAX_SECRET_BYTES;
-    require(is_short(&config.client_secret), "client_secret", "at most 4 KiB")?;
+    let is_secret = |secret: &Secret| {
+        let text = secret.expose();
+        text.len() <= MAX_SECRET_BYTES && text.trim() == text && !text.contains(foreign_text::is_control)
+    };
+    let expected = "at most 4 KiB without control characters and without a blank at either end";
+    require(is_secret(&config.client_secret), "client_secret", expected)?;
     require(config.client_secrets.len() <= MAX_SECRETS, "client_secrets", "at most 4 secrets")?;
     for (index, secret) in config.client_secrets.iter().enumerate() {
-        let is_secret = is_short(secret) && !secret.is_empty();
-        require(is_secret, &below("client_secrets", &index), "1 byte to 4 KiB")?;
+        let expected = "1 byte to 4 KiB without control characters and without a blank at either end";
+        require(is_secret(secret) && !secret.is_empty(), &below("client_secrets", &index), expected)?;
     }
 
     let is_text_or_absent = |text: &Option<String>| text.as_ref().is_none_or(|text| is_text(text, MAX_TEXT));
@@ -126,8 +135,10 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
 fn check_authentication(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     for request in RequestKind::ALL {
         match config.auth_method(request) {
-            TokenAuthMethod::ClientSecretBasic => {
-                require(!config.client_secret.is_empty(), "client_secret", "set for client_secret_basic")?;
+            TokenAuthMethod::ClientSecretPost | TokenAuthMethod::ClientSecretBasic => {
+                let expected = "set: an authentication method of the config sends it; a public client has \
+                                `token_auth_method` none";
+                require(!config.client_secret.is_empty(), "client_secret", expected)?;
             }
             TokenAuthMethod::SignedClientSecret => {
                 require(config.client_key.is_some(), "client_key", "set for signed_client_secret")?;
@@ -136,9 +147,12 @@ fn check_authentication(config: &IntegrationOauthConfig) -> Result<(), ConfigErr
             TokenAuthMethod::PrivateKeyJwt => {
                 require(config.client_key.is_some(), "client_key", "set for private_key_jwt")?;
             }
-            TokenAuthMethod::ClientSecretPost | TokenAuthMethod::None => {}
+            TokenAuthMethod::None => {}
         }
     }
+    let has_first = !config.client_secret.is_empty();
+    let expected = "absent beside an empty `client_secret`, which is tried first";
+    require(has_first || config.client_secrets.is_empty(), "client_secrets", expected)?;
     let is_usable =
         |key: &Secret| key.expose().len() <= MAX_KEY_BYTES && signing_key(config.client_key_alg, key).is_ok();
     let expected = "a private key in PEM (PKCS#8) of the kind that client_key_alg names";
@@ -149,6 +163,8 @@ fn require(is_valid: bool, field: &str, expected: &'static str) -> Result<(), Co
     if is_valid { Ok(()) } else { Err(ConfigError::invalid(field, expected)) }
 }
 
+/// [`form`] refuses control characters in every text.
 fn is_text(text: &str, max_chars: usize) -> bool {
-    !text.trim().is_empty() && text.chars().count() <= max_chars && !text.contains(char::is_control)
+    let is_visible = |char: char| foreign_text::is_printable(char) && !char.is_whitespace();
+    text.contains(is_visible) && text.trim() == text && text.chars().count() <= max_chars
 }

@@ -1,5 +1,7 @@
 use std::borrow::Cow;
 
+use crate::foreign_text;
+
 /// An error in a config, or in the scopes and variables of a login. It names fields and never contains their values: a
 /// value could be a secret in the wrong field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,8 +16,12 @@ pub(crate) enum ConfigError {
         /// From 1.
         column: usize,
     },
-    #[error("unknown field: {}", .0.join(", "))]
-    Unknown(Vec<String>),
+    #[error("unknown field: {}{}", .listed.join(", "), and_more(*.more))]
+    Unknown {
+        listed: Vec<String>,
+        /// Number of unknown fields that are not listed.
+        more: usize,
+    },
     #[error("unknown field: {field}; its object may have {known}")]
     UnknownNested {
         /// The whole path.
@@ -57,9 +63,24 @@ impl ConfigError {
     }
 }
 
-/// Makes a caller's text safe for an error message: at most 64 visible ASCII characters.
+/// Most characters of a caller's text in an error.
+const MAX_SHOWN: usize = 64;
+const CUT: char = '…';
+
+/// Makes a caller's text safe for an error message: visible ASCII, with other characters escaped as in JSON.
 pub(crate) fn printable(name: &str) -> String {
-    name.chars().filter(char::is_ascii_graphic).take(64).collect()
+    if name.is_empty() {
+        return "\"\"".to_owned();
+    }
+    let escaped = foreign_text::escape_where(name, |char| !char.is_ascii_graphic());
+    match escaped.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => escaped.chars().take(end).chain([CUT]).collect(),
+        None => escaped.into_owned(),
+    }
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(", … and {count} more") }
 }
 
 fn listed(verb: &str, names: &[String]) -> String {

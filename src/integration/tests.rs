@@ -1,7 +1,9 @@
 mod answer;
 mod api_requests;
+mod headers;
 mod requests;
 mod secrets;
+mod texts;
 mod variables;
 
 use super::*;
@@ -125,7 +127,7 @@ fn a4_optional_fields_have_their_type_and_choice() {
 #[test]
 fn a4_unknown_fields_are_listed_in_printable_form() {
     let error = config(&json!({"pkce_": "canary", "a\n<b>": "canary"})).unwrap_err().to_string();
-    assert_eq!(error, "unknown field: a<b>, pkce_");
+    assert_eq!(error, "unknown field: a\\u000a<b>, pkce_");
     let long = "x".repeat(10_000);
     assert!(config(&json!({ long: 1 })).unwrap_err().to_string().len() < 100);
     for (text, expected) in [

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::foreign_text::is_control;
 use crate::integration::{Paths, value_at};
 
 /// Longer labels are cut: only people read them.
@@ -25,7 +26,7 @@ impl Identity {
     pub(crate) fn read(answer: &Value, id: &Paths, label: Option<&Paths>) -> Option<Self> {
         let id = find(answer, id).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(char::is_control))?;
         let label = label.and_then(|paths| find(answer, paths));
-        let shown = |label: String| label.chars().filter(|char| !char.is_control()).take(MAX_LABEL_CHARS).collect();
+        let shown = |label: String| label.chars().filter(|char| !is_control(*char)).take(MAX_LABEL_CHARS).collect();
         Some(Self { id, label: label.map(shown) })
     }
 }

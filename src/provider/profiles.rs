@@ -3,11 +3,12 @@
 //! A profile is read when a config that names it is put, so a changed file counts from the next PUT. A stored config has
 //! the fields of its profile and doesn't change with it.
 
+mod built_in;
 mod error;
 mod profile;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use tokio::io::AsyncReadExt as _;
@@ -22,10 +23,7 @@ use crate::integration::UrlRules;
 use crate::subject::Integration;
 use crate::telemetry::describe_error;
 
-/// Ids and texts of the built-in profiles, by id. `build.rs` lists the files.
-const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
-
-/// Most profiles that build on each other. Ends a circle too.
+/// Most profiles that build on each other.
 const MAX_CHAIN: usize = 4;
 /// Largest file, as the largest body of a PUT.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
@@ -76,6 +74,9 @@ impl<'a> Profiles<'a> {
         // The id is a caller's text and must not lead out of the folder: it has no dot and no slash.
         let id = Integration::parse(id).ok().ok_or(ProfileError::Unknown)?;
         let invalid = |why| ProfileError::Invalid { id: id.clone(), why };
+        if let Some(profile) = self.unchanged(&id).await.map_err(invalid)? {
+            return Ok(profile.clone());
+        }
         let Source { text, is_own } = self.source(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
         let profile = self.parse(&id, &text).await.map_err(invalid)?;
         Ok(Profile { has_own_fields: profile.has_own_fields || is_own, ..profile })
@@ -83,8 +84,7 @@ impl<'a> Profiles<'a> {
 
     /// Returns the ids of all profiles in order.
     pub(crate) async fn ids(self) -> Result<BTreeSet<Integration>, ProfileError> {
-        let built_in = BUILT_IN.iter().filter_map(|(id, _)| Integration::parse(id).ok());
-        Ok(built_in.chain(self.own().await.map_err(ProfileError::Folder)?).collect())
+        Ok(built_in::ids().chain(self.own().await.map_err(ProfileError::Folder)?).collect())
     }
 
     /// Returns the ids of the files in the operator's folder.
@@ -122,27 +122,53 @@ impl<'a> Profiles<'a> {
         let (mut chain, mut has_own_fields) = (vec![id.clone()], false);
         while let Some(parent) = fields.remove("extends") {
             let parent = parent.as_str().and_then(|parent| Integration::parse(parent).ok());
-            let parent = parent.filter(|_| chain.len() < MAX_CHAIN).ok_or(InvalidProfile::Chain)?;
-            let Source { text, is_own } = self.source(&parent, &chain).await?.ok_or(InvalidProfile::NoParent)?;
+            let parent = parent.ok_or(InvalidProfile::Extends)?;
+            let source = self.source(&parent, &chain).await?;
+            // A file may extend the built-in profile of its own id, but that one not itself again.
+            let uses = chain.iter().filter(|used| **used == parent).count();
+            let is_circle = uses > 1 || (uses == 1 && source.is_none());
+            chain.push(parent.clone());
+            if is_circle {
+                return Err(InvalidProfile::Circle(chain));
+            }
+            if chain.len() > MAX_CHAIN {
+                return Err(InvalidProfile::TooLong(chain));
+            }
+            let Source { text, is_own } = source.ok_or(InvalidProfile::NoParent(parent))?;
             has_own_fields |= is_own;
             fields = merge(profile::parse(&text)?, fields);
-            chain.push(parent);
         }
         let profile = Profile::checked(id, fields, self.rules)?;
-        Ok(Profile { has_own_fields, ..profile })
+        Ok(Profile { has_own_fields, chain, ..profile })
+    }
+
+    /// Returns a built-in profile, unless a file of the folder replaces it or one that it extends.
+    async fn unchanged(self, id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
+        let Some(profile) = built_in::parsed(id).await? else { return Ok(None) };
+        for id in &profile.chain {
+            if let Some(path) = self.path(id)
+                && tokio::fs::try_exists(path).await?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(profile))
+    }
+
+    /// Returns the path of a file in the operator's folder.
+    fn path(self, id: &Integration) -> Option<PathBuf> {
+        self.folder.map(|folder| folder.join(id.as_str()).with_extension(EXTENSION))
     }
 
     /// Returns the text of a profile. A file of the folder may extend the built-in profile of its own id, so an id in
     /// `chain` is not looked up in the folder again.
     async fn source(self, id: &Integration, chain: &[Integration]) -> Result<Option<Source>, InvalidProfile> {
-        if let Some(folder) = self.folder
-            && !chain.contains(id)
-            && let Some(text) = read_file(&folder.join(id.as_str()).with_extension(EXTENSION)).await?
+        if let Some(path) = self.path(id).filter(|_| !chain.contains(id))
+            && let Some(text) = read_file(&path).await?
         {
             return Ok(Some(Source { text, is_own: true }));
         }
-        let built_in = BUILT_IN.iter().find(|(known, _)| *known == id.as_str());
-        Ok(built_in.map(|(_, text)| Source { text: (*text).to_owned(), is_own: false }))
+        Ok(built_in::text(id).map(|text| Source { text: text.to_owned(), is_own: false }))
     }
 }
 

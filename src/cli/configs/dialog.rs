@@ -4,6 +4,8 @@ use std::io::{BufRead, Write};
 
 use anyhow::bail;
 
+use crate::foreign_text::escape;
+
 pub(super) struct Dialog<R, W> {
     pub(super) input: R,
     pub(super) output: W,
@@ -11,7 +13,7 @@ pub(super) struct Dialog<R, W> {
 
 impl<R: BufRead, W: Write> Dialog<R, W> {
     pub(super) fn tell(&mut self, line: &str) -> anyhow::Result<()> {
-        Ok(writeln!(self.output, "{line}")?)
+        Ok(writeln!(self.output, "{}", escape(line))?)
     }
 
     /// Returns what a flag has set, or asks until there is an answer. An empty answer takes the default.
@@ -26,7 +28,7 @@ impl<R: BufRead, W: Write> Dialog<R, W> {
         }
         loop {
             match default {
-                Some(default) if !default.is_empty() => write!(self.output, "{question} [{default}]: ")?,
+                Some(default) if !default.is_empty() => write!(self.output, "{question} [{}]: ", escape(default))?,
                 Some(_) | None => write!(self.output, "{question}: ")?,
             }
             self.output.flush()?;

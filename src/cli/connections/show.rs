@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::cli::print::{self, plain, print_line, render};
+use crate::cli::print::{self, plain, print_line};
 use crate::subject::ConnectionKey;
 use crate::system;
 
@@ -22,7 +22,7 @@ impl Printer {
         if self.json {
             return print_line(&connection.to_string());
         }
-        let mut table = print::table();
+        let mut table = print::Table::new();
         for (name, value) in connection.as_object().into_iter().flatten() {
             let shown = match (name.as_str(), value) {
                 ("identity", value) => describe_identity(Some(value)),
@@ -35,7 +35,7 @@ impl Printer {
             };
             table.add_row([name.clone(), shown]);
         }
-        print_line(&render(&table))
+        print_line(&table.render())
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn table(connections: &[Value]) -> String {
     if connections.is_empty() {
         return "no connections".to_owned();
     }
-    let mut table = print::table();
+    let mut table = print::Table::new();
     table.set_header(["INTEGRATION", "CONNECTION", "CONNECTED AS", "STATUS", "ENDS", "CHANGED", "SEQUENCE"]);
     for connection in connections {
         let (integration, name) = names(connection);
@@ -59,12 +59,12 @@ pub(super) fn table(connections: &[Value]) -> String {
             connection.get("sequence").map(plain).unwrap_or_default(),
         ]);
     }
-    render(&table)
+    table.render()
 }
 
 /// Renders a table with a row per failure: events, the newest first.
 pub(super) fn failures(events: &[Value]) -> String {
-    let mut table = print::table();
+    let mut table = print::Table::new();
     table.set_header(["FAILED", "EVENT", "REASON", "PROVIDER", "CODE", "DESCRIPTION"]);
     for event in events {
         let field = |name| event.get(name).map(plain).unwrap_or_default();
@@ -78,7 +78,7 @@ pub(super) fn failures(events: &[Value]) -> String {
             field("provider_detail"),
         ]);
     }
-    render(&table)
+    table.render()
 }
 
 /// Returns integration and name, which are only in the token subject.

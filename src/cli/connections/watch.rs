@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use super::client::Calls;
 use super::events::{self, Events};
 use super::show;
-use crate::cli::print::{self, note, print_line};
+use crate::cli::print::{self, note, print_line, print_styled};
 use crate::connection::{OauthConnection, Status};
 use crate::event::EventKind;
+use crate::foreign_text::escape_lines;
 use crate::subject::Integration;
 use crate::system;
 
@@ -79,7 +80,8 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                     let (width, height) = crossterm::terminal::size().unwrap_or(DEFAULT_SIZE);
                     let table = view.table(&calls.account.to_string(), system::now(), height.into());
                     let away = if calls.nats.is_connected() { "" } else { "Not connected to NATS. " };
-                    print_line(&format!("{CLEAR}{}", truncate_lines(&format!("{away}{table}"), width.into())))?;
+                    let text = escape_lines(&format!("{away}{table}")).into_owned();
+                    print_styled(&format!("{CLEAR}{}\n", truncate_lines(&text, width.into())))?;
                 }
                 let connection_count = calls.nats.connection_count();
                 // After a reconnect, list again: changes were missed. Without a worker this repeats at the next redraw.
@@ -191,7 +193,7 @@ impl View {
         let mut rows: Vec<_> = self.0.iter().collect();
         let is_usable = |row: &Row| row.status != Status::NeedsReauthorization.as_str();
         rows.sort_by_key(|(_, row)| (is_usable(row), row.expiry.is_none(), row.expiry));
-        let mut table = print::table();
+        let mut table = print::Table::new();
         table.set_header(["INTEGRATION", "CONNECTION", "CONNECTED AS", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
         for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::describe_time_left(expiry, now));
@@ -202,7 +204,7 @@ impl View {
             more => format!("\n… and {more} more"),
         };
         let title = format!("Ctrl-C ends. {} connections of {account}", rows.len());
-        format!("{title}\n\n{}{more}", print::render(&table))
+        format!("{title}\n\n{}{more}", table.render())
     }
 }
 

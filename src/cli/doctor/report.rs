@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::config;
+use crate::foreign_text::escape_lines;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -114,9 +115,9 @@ impl Report {
         let indent = " ".repeat(width + 4);
         for Check { name, status, found, fix } in &self.0 {
             write!(f, "{} {name:width$}  ", paint(status.colour(), status.mark()))?;
-            writeln!(f, "{}", found.join(&format!("\n{indent}")))?;
+            writeln!(f, "{}", escape_lines(&found.join(&format!("\n{indent}"))))?;
             for fix in fix {
-                writeln!(f, "{indent}{}", paint(1, &format!("→ {fix}")))?;
+                writeln!(f, "{indent}{}", paint(1, &format!("→ {}", escape_lines(fix))))?;
             }
         }
         if self.failed().is_some() {

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use crate::cli::input::pairs;
 use crate::cli::print::print_line;
-use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind};
+use crate::integration::{
+    ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind, printable,
+};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::token::{
     ClientAuthentication, CodeGrant, RefreshGrant, Revocation, TokenTypeHint, exchange_request, refresh_request,
@@ -42,7 +44,13 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let profile = profiles.parse(&id, &text).await?;
     let config = profile.example(profiles.rules())?;
-    let examples = examples(&config, &pairs(vars).context("--var")?)?;
+    let variables = pairs(vars).context("--var")?;
+    if let Some(name) = variables.keys().find(|name| !config.variables.contains_key(*name)) {
+        let known: Vec<&str> = config.variables.keys().map(String::as_str).collect();
+        let known = if known.is_empty() { "no variables".to_owned() } else { format!("only {}", known.join(", ")) };
+        bail!("--var {}: the profile has {known}", printable(name));
+    }
+    let examples = examples(&config, &variables)?;
     if json {
         return examples.iter().try_for_each(|example| print_line(&example.json().to_string()));
     }
@@ -52,7 +60,7 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
 
 /// Builds the requests in the order of a connection's life.
 fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String>) -> anyhow::Result<Vec<Example>> {
-    let issued_at = config.issued_at(variables).context("pass `--var <name>=<value>` for variables without default")?;
+    let issued_at = config.issued_at(variables).context("pass each variable as `--var <name>=<value>`")?;
     config.check_hosts(&issued_at.variables)?;
     let variables = &issued_at.variables;
     let authentication = |kind| {

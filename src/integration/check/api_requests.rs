@@ -4,27 +4,15 @@ use serde_json::{Map, Value};
 
 use super::fields::{METHOD, TEXT_MAP, TEXTS};
 use super::form::{Form, Object, below, each_text_of};
-use super::names::is_param;
-use super::params::{SHOWN, check_distinct, is_path, is_shown, paths_of};
+use super::headers::{self, AUTHORIZATION};
+use super::names::{is_in_query, is_param};
+use super::params::{IN_QUERY, SHOWN, check_distinct, is_path, is_shown, paths_of};
 use super::placeholders::check_text;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
 use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders};
 
 /// Bytes of one request. A connection keeps its requests in a header of the record, which the server limits to 64 KiB.
 const MAX_REQUEST_BYTES: usize = 4 * 1024;
-/// Headers that the HTTP client sets, or that belong to one connection (RFC 9110 §7.6.1).
-const RESERVED_HEADERS: [&str; 10] = [
-    "host",
-    "cookie",
-    "connection",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
 /// The access token, in headers of each API request and in parameters and body of `upgrade`.
 const ACCESS_TOKEN: &str = "access_token";
 /// Further values in parameters and body of `upgrade`.
@@ -149,21 +137,22 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn check(&self, request: &ApiRequest) -> Result<(), ConfigError> {
-        let ApiRequest { url: _, method, headers, params, body, token_param } = request;
+        let ApiRequest { url, method, headers, params, body, token_param } = request;
+        let set = self.named("headers");
+        headers::check(&set, headers)?;
         for (name, value) in headers {
-            let field = self.named(&format!("headers.{}", printable(name)));
-            let lower = name.to_ascii_lowercase();
-            let is_free = !RESERVED_HEADERS.contains(&lower.as_str()) && !lower.starts_with("content-");
-            require(is_free, &field, "absent: tokenbus sets this header")?;
-            let is_header = (1..=64).contains(&name.len())
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-                && value.len() <= MAX_TEXT
-                && value.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-            require(is_header, &field, "a header of visible ASCII characters, at most 1024 bytes")?;
+            let field = below(&set, name);
             self.check_placeholders(&field, value, &[ACCESS_TOKEN])?;
+            let places_token = name.eq_ignore_ascii_case(AUTHORIZATION) || value.contains("${access_token}");
+            require(
+                !places_token || token_param.is_none(),
+                &field,
+                "absent beside `token_param`, which has the access token",
+            )?;
         }
         for (name, value) in params {
             let field = self.named(&format!("params.{}", printable(name)));
+            require(!is_in_query(url, name), &field, IN_QUERY)?;
             let is_short = is_param(name) && value.len() <= MAX_TEXT;
             require(is_short, &field, "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes")?;
             self.check_placeholders(&field, value, self.in_params)?;
@@ -174,8 +163,8 @@ impl Checked<'_> {
         body.as_ref().map_or(Ok(()), |body| each_text_of(&self.named("body"), body, &mut check))?;
         let has_plain_names = body.as_ref().is_none_or(has_plain_names);
         require(has_plain_names, &self.named("body"), "an object whose names have no `${`: only values are filled in")?;
-        let is_name = |name: &String| is_param(name) && !params.contains_key(name);
-        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in `params`";
+        let is_name = |name: &String| is_param(name) && !params.contains_key(name) && !is_in_query(url, name);
+        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in `params` or in the query of `url`";
         require(token_param.as_ref().is_none_or(is_name), &self.named("token_param"), expected)?;
         let has_form = token_param.is_none() || body.is_none();
         require(has_form, &self.named("token_param"), "absent beside `body`")

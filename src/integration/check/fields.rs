@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::api_requests::{self, IDENTITY, METADATA_REQUEST, UPGRADE};
-use super::form::Form::{self, Flag, List, Map as MapOf, ObjectOr, OneOf, Paths, Scalar, Text, Whole};
+use super::form::Form::{self, Flag, List, Map as MapOf, ObjectOr, OneOf, Opaque, Paths, Scalar, Text, Whole};
 use super::form::Object;
 use super::printable;
 use crate::integration::{ConfigError, MAX_TIMEOUT};
@@ -103,7 +103,7 @@ const OPTIONAL: [(&str, Form); 46] = [
     ("timeout", Whole(1, MAX_TIMEOUT.as_secs(), "a whole number of seconds, from 1 to 60")),
     ("expires_in_unit", OneOf(&["s", "ms"], "s or ms")),
     ("issuer", Text),
-    ("client_key", Text),
+    ("client_key", Opaque),
     ("client_key_id", Text),
     ("client_key_alg", OneOf(&["RS256", "ES256", "EdDSA"], "one of RS256, ES256, EdDSA")),
     ("client_assertion_aud", Text),
@@ -127,14 +127,14 @@ pub(crate) fn is_field(name: &str) -> bool {
 }
 
 pub(super) fn check_fields(fields: &Map<String, Value>) -> Result<(), ConfigError> {
-    let unknown: Vec<String> =
-        fields.keys().filter(|name| !is_field(name)).take(MAX_LISTED).map(|name| printable(name)).collect();
-    if !unknown.is_empty() {
-        return Err(ConfigError::Unknown(unknown));
+    let mut unknown = fields.keys().filter(|name| !is_field(name)).map(|name| printable(name));
+    let listed: Vec<String> = unknown.by_ref().take(MAX_LISTED).collect();
+    if !listed.is_empty() {
+        return Err(ConfigError::Unknown { listed, more: unknown.count() });
     }
     for name in REQUIRED {
         let value = fields.get(name).ok_or_else(|| ConfigError::Missing(name.to_owned()))?;
-        Text.check(name, value)?;
+        if name == "client_secret" { Opaque } else { Text }.check(name, value)?;
     }
     for (name, form) in OPTIONAL {
         if let Some(value) = fields.get(name) {

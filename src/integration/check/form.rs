@@ -3,15 +3,20 @@
 use serde_json::{Map, Value};
 
 use super::printable;
+use crate::foreign_text;
 use crate::integration::ConfigError;
 
 /// Form of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
+    /// A string without control characters and characters that change the direction of the text around them.
     Text,
+    /// A string that no one reads.
+    Opaque,
     Flag,
-    /// A string, number or boolean.
+    /// A text, number or boolean.
     Scalar,
+    /// JSON that is sent as it is. Its strings may have lines.
     Any,
     /// A whole number in a range, and the range's description.
     Whole(u64, u64, &'static str),
@@ -37,6 +42,7 @@ pub(super) struct Object {
     pub(super) expected: &'static str,
 }
 
+const PLAIN: &str = "a text without control characters and characters that change the direction of text";
 const PATHS: &str = "a dot path, or a list of at most 32 dot paths";
 
 impl Form {
@@ -44,12 +50,17 @@ impl Form {
     /// [`ConfigError`] with the path of the innermost value that does not fit.
     pub(super) fn check(self, path: &str, value: &Value) -> Result<(), ConfigError> {
         match self {
-            Self::Any => Ok(()),
-            Self::Text => fits(value.is_string(), path, "a string"),
+            Self::Any => check_lines(path, value),
+            Self::Opaque => fits(value.is_string(), path, "a string"),
+            Self::Text => {
+                fits(value.is_string(), path, "a string")?;
+                fits(is_plain(value), path, PLAIN)
+            }
             Self::Flag => fits(value.is_boolean(), path, "true or false"),
             Self::Scalar => {
                 let is_scalar = value.is_string() || value.is_number() || value.is_boolean();
-                fits(is_scalar, path, "a string, number or boolean")
+                fits(is_scalar, path, "a string, number or boolean")?;
+                fits(is_plain(value), path, PLAIN)
             }
             Self::Whole(least, most, expected) => {
                 fits(value.as_u64().is_some_and(|number| (least..=most).contains(&number)), path, expected)
@@ -65,10 +76,17 @@ impl Form {
             Self::Map(form, most, expected) => {
                 let values = value.as_object().filter(|values| values.len() <= most);
                 let values = values.ok_or_else(|| ConfigError::invalid(path, expected))?;
-                values.iter().try_for_each(|(name, value)| form.check(&below(path, &printable(name)), value))
+                values.iter().try_for_each(|(name, value)| {
+                    let field = below(path, &printable(name));
+                    check_name(name, &field)?;
+                    form.check(&field, value)
+                })
             }
             Self::Paths if value.is_array() => Self::List(&Self::Text, 32, PATHS).check(path, value),
-            Self::Paths => fits(value.is_string(), path, PATHS),
+            Self::Paths => {
+                fits(value.is_string(), path, PATHS)?;
+                fits(is_plain(value), path, PLAIN)
+            }
             Self::Object(object) => object.check(path, value),
             Self::ObjectOr(_, form) if value.is_object() => form.check(path, value),
             Self::ObjectOr(form, _) => form.check(path, value),
@@ -102,6 +120,32 @@ impl Object {
 
 fn fits(does_fit: bool, path: &str, expected: &'static str) -> Result<(), ConfigError> {
     super::require(does_fit, path, expected)
+}
+
+fn check_name(name: &str, field: &str) -> Result<(), ConfigError> {
+    fits(!name.contains(foreign_text::is_control), field, "named without control characters")
+}
+
+fn is_plain(value: &Value) -> bool {
+    value.as_str().is_none_or(|text| !text.contains(foreign_text::is_control))
+}
+
+/// Checks all strings and names in a value.
+fn check_lines(path: &str, value: &Value) -> Result<(), ConfigError> {
+    let is_plain =
+        |text: &str| !text.contains(|char| !matches!(char, '\n' | '\r' | '\t') && foreign_text::is_control(char));
+    match value {
+        Value::String(text) => fits(is_plain(text), path, PLAIN),
+        Value::Array(values) => {
+            values.iter().enumerate().try_for_each(|(index, value)| check_lines(&below(path, &index), value))
+        }
+        Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
+            let field = below(path, &printable(name));
+            check_name(name, &field)?;
+            check_lines(&field, value)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
 }
 
 /// Returns the path of a value inside another one.

@@ -1,8 +1,10 @@
 //! The protocol's parameters: which ones a config may rename or leave out.
 
+use url::form_urlencoded;
+
 use super::form::below;
 use super::{printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind};
+use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, template};
 
 const SET: &str = "param_names";
 
@@ -86,6 +88,16 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
 pub(super) fn is_param(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':'))
+}
+
+/// Returns true if the URL's query, or the query of its route, has a parameter of this name.
+pub(super) fn is_in_query(url: &str, name: &str) -> bool {
+    let (url, route) = template::split_route(url);
+    [Some(url), route]
+        .into_iter()
+        .flatten()
+        .filter_map(|part| part.split_once('?'))
+        .any(|(_, query)| form_urlencoded::parse(query.as_bytes()).any(|(found, _)| found == name))
 }
 
 /// Returns true if tokenbus sets a parameter of this name in the request.

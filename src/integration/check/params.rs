@@ -4,7 +4,8 @@ use serde_json::Value;
 use url::form_urlencoded;
 
 use super::form::below;
-use super::names::{self, is_param};
+use super::headers::{self, AUTHORIZATION};
+use super::names::{self, is_in_query, is_param};
 use super::urls::{MAX_PATTERN_BYTES, templates};
 use super::{MAX_TEXT, printable, require};
 use crate::integration::{
@@ -14,11 +15,9 @@ use crate::integration::{
 
 const MAX_PATH_BYTES: usize = 128;
 const PATH: &str = "a dot path of at most 128 bytes";
+pub(super) const IN_QUERY: &str = "absent: the query of the request's URL has this parameter";
 /// A path whose value callers see.
 pub(super) const SHOWN: &str = "a dot path of at most 128 bytes that doesn't end in a token, a secret or a code";
-/// Headers that a config must not set: credentials, and those that HTTP itself needs (RFC 9110 §7.6.1).
-const OWN_HEADERS: [&str; 9] =
-    ["authorization", "cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     names::check(config)?;
     check_login_params(config)?;
@@ -31,14 +30,16 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
 }
 
 fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let refresh_url = config.refresh_url.as_ref().unwrap_or(&config.token_url);
     let sets = [
-        ("auth_params", &config.auth_params, RequestKind::Authorize),
-        ("token_params", &config.token_params, RequestKind::Token),
-        ("refresh_params", &config.refresh_params, RequestKind::Refresh),
+        ("auth_params", &config.auth_params, RequestKind::Authorize, &config.auth_url),
+        ("token_params", &config.token_params, RequestKind::Token, &config.token_url),
+        ("refresh_params", &config.refresh_params, RequestKind::Refresh, refresh_url),
     ];
-    for (set, params, request) in sets {
+    for (set, params, request, url) in sets {
         for (name, value) in params {
             let field = format!("{set}.{}", printable(name));
+            require(!is_in_query(url, name), &field, IN_QUERY)?;
             if is_redirect(config, name, request) {
                 check_redirect(config, request, &field, value)?;
                 continue;
@@ -69,7 +70,9 @@ fn check_login_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError
     };
     let expected = "the name of a parameter other than those that tokenbus sets, response_mode and nonce";
     for (index, name) in config.login_params.iter().enumerate() {
-        require(is_free(name), &below("login_params", &index), expected)?;
+        let field = below("login_params", &index);
+        require(is_free(name), &field, expected)?;
+        require(!is_in_query(&config.auth_url, name), &field, IN_QUERY)?;
     }
     check_distinct("login_params", &config.login_params)
 }
@@ -106,22 +109,13 @@ fn requests_of(field: &str) -> &'static [RequestKind] {
     }
 }
 
+/// Client credentials have their own fields.
 fn check_headers(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    for (name, value) in &config.token_headers {
-        let field = format!("token_headers.{}", printable(name));
-        let lower = name.to_ascii_lowercase();
-        let is_name = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
-        require(is_name, &field, "a header's name of at most 64 letters, digits or `_-.`")?;
-        let is_own = lower.starts_with("content-") || lower.starts_with("proxy-") || OWN_HEADERS.contains(&&*lower);
-        require(!is_own, &field, "absent: tokenbus or HTTP itself sets this header")?;
-        let is_value = |text: &str| text.len() <= MAX_TEXT && text.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-        let expected = "1 to 1024 printable ASCII characters";
-        require(!value.is_empty() && is_value(value.expose()), &field, expected)?;
-        let same = config.token_headers.keys().filter(|other| other.eq_ignore_ascii_case(name)).count();
-        require(same == 1, &field, "given once")?;
-    }
-    Ok(())
+    let set = "token_headers";
+    headers::check(set, &config.token_headers)?;
+    let name = config.token_headers.keys().find(|name| name.eq_ignore_ascii_case(AUTHORIZATION));
+    let expected = "absent: tokenbus sets this header by the config's authentication methods";
+    name.map_or(Ok(()), |name| Err(ConfigError::invalid(below(set, name), expected)))
 }
 
 fn check_forms(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {

@@ -93,7 +93,7 @@ fn a4_headers_are_not_those_of_credentials_and_of_http() {
     for value in ["", "canary\r\nx: y", "canarü", &"canary".repeat(200)] {
         check(&json!({"token_headers": {"X-A": value}}), "token_headers.X-A");
     }
-    check(&json!({"token_headers": {"X-A": "canary", "x-a": "canary"}}), "token_headers.X-A");
+    check(&json!({"token_headers": {"X-A": "canary", "x-a": "canary"}}), "token_headers.x-a");
     let config =
         config(&json!({"token_headers": {"Accept": "a/b", "User-Agent": "canary", "X-Key": "canary"}})).unwrap();
     assert!(!format!("{config:?}").contains("canary"));
@@ -106,10 +106,10 @@ fn a4_a_placeholder_has_a_meaning_in_its_place() {
     let with = |field: &str, value: Value| json!({field: value, "token_url": "https://acme.example/${v}", "variables": {"v": {"pattern": "a"}}});
     for set in ["auth_params", "token_params", "refresh_params", "token_headers"] {
         for text in ["${v}", "x ${scope} ${redirect_url}", "${nonce}", "$ {v}"] {
-            assert!(config(&with(set, json!({"x": text}))).is_ok(), "{set} {text}");
+            assert!(config(&with(set, json!({"y": text}))).is_ok(), "{set} {text}");
         }
         for text in ["${w}", "${access_token}", "${client_secret}", "${", "${v", "${}", "${v w}", "${v}${canary}"] {
-            check(&with(set, json!({"x": text})), &format!("{set}.x"));
+            check(&with(set, json!({"y": text})), &format!("{set}.y"));
         }
     }
     for (field, value) in [
@@ -135,7 +135,7 @@ fn a4_a_placeholder_has_a_meaning_in_its_place() {
     }
     for url in ["auth_url", "token_url", "refresh_url", "revocation_url"] {
         let variables = json!({"v": {"pattern": "a"}});
-        let with = |text: &str| json!({"auth_params": {"x": "${v}"}, "variables": variables, url: text});
+        let with = |text: &str| json!({"auth_params": {"y": "${v}"}, "variables": variables, url: text});
         for text in ["https://acme.example/?a=${v}", "https://acme.example/?a=${scope}&b=${redirect_url}-${nonce}"] {
             assert!(config(&with(text)).is_ok(), "{url} {text}");
         }
@@ -149,7 +149,7 @@ fn a4_a_placeholder_has_a_meaning_in_its_place() {
         }
     }
     for name in ["scope", "redirect_url", "nonce"] {
-        let named = json!({"variables": {name: {"pattern": "a"}}, "auth_params": {"x": format!("${{{name}}}")}});
+        let named = json!({"variables": {name: {"pattern": "a"}}, "auth_params": {"y": format!("${{{name}}}")}});
         check(&named, &format!("variables.{name}"));
     }
 }

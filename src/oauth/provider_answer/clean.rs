@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
+use crate::foreign_text::is_printable;
 use crate::oauth::HttpRequest;
 
 const REDACTED: &str = "[redacted]";
@@ -111,13 +112,6 @@ impl Cleaner {
         }
         cleaned.chars().take(most).collect()
     }
-}
-
-/// Letters of all scripts are printable. Characters that control the text's direction or are invisible are not.
-fn is_printable(char: char) -> bool {
-    !char.is_control()
-        && !matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        && !matches!(char, '\u{e000}'..='\u{f8ff}' | '\u{feff}' | '\u{fff9}'..='\u{ffff}' | '\u{e0000}'..)
 }
 
 /// Copies a word without spaces. Replaces its parts that look like a token or an e-mail address.

@@ -32,10 +32,14 @@ pub(crate) enum InvalidProfile {
     TooLarge,
     #[error("line {line} is not valid TOML: {problem}")]
     Toml { line: usize, problem: String },
-    #[error("it extends too many profiles, itself, or something that is no id of a profile")]
-    Chain,
-    #[error("it extends a profile that does not exist")]
-    NoParent,
+    #[error("extends must be the id of a profile")]
+    Extends,
+    #[error("its profiles extend each other in a circle: {}", path(.0))]
+    Circle(Vec<Integration>),
+    #[error("it extends too many profiles: {}; at most 4 may build on each other", path(.0))]
+    TooLong(Vec<Integration>),
+    #[error("extends names {0}, and no profile has that id")]
+    NoParent(Integration),
     #[error("{0} belongs to the config of one app, not to a profile")]
     Private(&'static str),
     #[error("unconfirmed lists {0}, which is no field of a profile")]
@@ -44,4 +48,8 @@ pub(crate) enum InvalidProfile {
     About { field: &'static str, expected: &'static str },
     #[error(transparent)]
     Config(#[from] ConfigError),
+}
+
+fn path(chain: &[Integration]) -> String {
+    chain.iter().map(Integration::as_str).collect::<Vec<_>>().join(" → ")
 }

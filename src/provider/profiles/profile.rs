@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use url::Url;
 
 use super::InvalidProfile;
+use crate::foreign_text;
 use crate::integration::secrets::SET;
 use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
 use crate::subject::Integration;
@@ -28,6 +29,7 @@ const PRIVATE: [&str; 9] = [
     "redirect_url",
 ];
 
+const LINK: &str = "a URL with https or http, and without a user";
 /// Fields for people that a page may leave open.
 const FOR_PEOPLE: [&str; 3] = ["app_url", "redirect_url_field", "common_scopes"];
 
@@ -44,6 +46,9 @@ pub(crate) struct Profile {
     /// True if some of the fields are from the operator's folder: the profile's own, or those of a profile that it extends.
     #[serde(skip)]
     pub(crate) has_own_fields: bool,
+    /// Its own id, and those of the profiles that it extends.
+    #[serde(skip)]
+    pub(super) chain: Vec<Integration>,
 }
 
 /// Fields of a config with values that workers send, and that only the provider needs to see.
@@ -138,7 +143,7 @@ pub(super) fn parse(text: &str) -> Result<Map<String, Value>, InvalidProfile> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let line =
             error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
-        InvalidProfile::Toml { line, problem: error.message().to_owned() }
+        InvalidProfile::Toml { line, problem: foreign_text::escape(error.message()).into_owned() }
     })
 }
 
@@ -153,8 +158,9 @@ impl Profile {
         }
         let about = About::take(&mut fields)?;
         about.check_unconfirmed()?;
+        about.check_links()?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let profile = Self { id: id.clone(), name, about, config: fields, has_own_fields: false };
+        let profile = Self { id: id.clone(), name, about, config: fields, has_own_fields: false, chain: Vec::new() };
         profile.example(rules)?;
         Ok(profile)
     }
@@ -208,7 +214,7 @@ impl About {
                 None => Vec::new(),
             },
             read_on: take(fields, "read_on", "a date such as \"2026-11-29\"")?,
-            app_url: take(fields, "app_url", "a URL")?,
+            app_url: take(fields, "app_url", LINK)?,
             redirect_url_field: take(fields, "redirect_url_field", "a string")?,
             common_scopes: take(fields, "common_scopes", "a table of scopes, each with a string")?.unwrap_or_default(),
         })
@@ -216,6 +222,19 @@ impl About {
 }
 
 impl About {
+    /// The program shows links, and pages may lead to them.
+    fn check_links(&self) -> Result<(), InvalidProfile> {
+        let is_link = |url: &Url| matches!(url.scheme(), "https" | "http") && url.username().is_empty();
+        let expected = LINK;
+        if !self.documentation.iter().all(is_link) {
+            return Err(InvalidProfile::About { field: "documentation", expected });
+        }
+        match &self.app_url {
+            Some(url) if !is_link(url) => Err(InvalidProfile::About { field: "app_url", expected }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// `unconfirmed` may name a part of a field, such as `identity.label`.
     fn check_unconfirmed(&self) -> Result<(), InvalidProfile> {
         let is_field = |name: &str| {
@@ -229,6 +248,17 @@ impl About {
     }
 }
 
+/// Returns true if a text or a name in the value has a control character. People read all of them.
+fn has_control(value: &Value) -> bool {
+    let is_odd = |text: &str| text.contains(foreign_text::is_control);
+    match value {
+        Value::String(text) => is_odd(text),
+        Value::Array(values) => values.iter().any(has_control),
+        Value::Object(fields) => fields.iter().any(|(name, value)| is_odd(name) || has_control(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
 /// Takes a field, if it is there.
 fn take<T: DeserializeOwned>(
     fields: &mut Map<String, Value>,
@@ -236,5 +266,9 @@ fn take<T: DeserializeOwned>(
     expected: &'static str,
 ) -> Result<Option<T>, InvalidProfile> {
     let Some(value) = fields.remove(field) else { return Ok(None) };
+    if has_control(&value) {
+        let expected = "without control characters and characters that change the direction of text";
+        return Err(InvalidProfile::About { field, expected });
+    }
     serde_json::from_value(value).map(Some).or(Err(InvalidProfile::About { field, expected }))
 }

@@ -173,13 +173,27 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
             "{error}"
         );
     }
-    let (circle, orphan) = ("extends = \"circle\"", "extends = \"nothing\"");
+    let acme_with = |line: &str| format!("{line}\n{ACME}");
     let large = format!("{ACME}\n# {}", "x".repeat(64 * 1024));
     let secret = format!("client_secret = \"s\"\n{ACME}");
     let files = [
         ("broken", "name = \"x\"\nname =", "line 2 is not valid TOML"),
-        ("circle", circle, "extends"),
-        ("orphan", orphan, "extends a profile that does not exist"),
+        ("itself", &acme_with("extends = \"itself\""), "extend each other in a circle: itself → itself"),
+        ("one", "extends = \"two\"", "extend each other in a circle: one → two → one"),
+        ("two", "extends = \"one\"", "extend each other in a circle: two → one → two"),
+        ("long-4", "extends = \"long-3\"", "it extends too many profiles: long-4 → long-3 → long-2 → long-1 → acme"),
+        ("number", &acme_with("extends = 5"), "extends must be the id of a profile"),
+        ("list", &acme_with("extends = [\"acme\"]"), "extends must be the id of a profile"),
+        ("away", &acme_with("extends = \"../acme\""), "extends must be the id of a profile"),
+        ("orphan", "extends = \"nothing\"", "extends names nothing, and no profile has that id"),
+        ("script", &acme_with("app_url = \"javascript:alert(1)\""), "app_url must be a URL with https or http"),
+        ("user", &acme_with("app_url = \"https://acme.example@evil.example/\""), "app_url must be a URL with https"),
+        ("data", &acme_with("documentation = \"data:text/html,x\""), "documentation must be a URL with https or http"),
+        ("pages", &acme_with("documentation = [\"https://a.example\", \"file:///etc\"]"), "documentation must be"),
+        ("clear", &acme_with("redirect_url_field = \"\\u001b[2J\""), "redirect_url_field must be without control"),
+        ("scope", &format!("{ACME}\"a\\u009b\" = \"b\""), "common_scopes must be without control characters"),
+        ("turned", &acme_with("unconfirmed = [\"\\u202e\"]"), "unconfirmed must be without control characters"),
+        ("unknown", &acme_with("\"\\u001b[31m\" = 1"), "unknown field: \\u001b[31m"),
         ("large", large.as_str(), "64 KiB"),
         ("secret", secret.as_str(), "client_secret belongs to the config of one app"),
         ("word", &format!("verified = \"maybe\"\n{ACME}"), "verified must be documentation or unconfirmed"),
@@ -188,7 +202,8 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
         ("doubtful", &format!("verified = \"unconfirmed\"\nunconfirmed = [\"pkec\"]\n{ACME}"), "unconfirmed"),
         ("insecure", &ACME.replace("https", "http"), "auth_url must be a URL with https"),
     ];
-    let folder = folder(&[("acme.toml", ACME)]);
+    let chain = [("long-1.toml", "extends = \"acme\""), ("long-2.toml", "extends = \"long-1\"")];
+    let folder = folder(&[chain[0], chain[1], ("long-3.toml", "extends = \"long-2\""), ("acme.toml", ACME)]);
     for (id, text, _) in &files {
         std::fs::write(folder.path().join(format!("{id}.toml")), text).unwrap();
     }
@@ -200,5 +215,28 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
     check("bytes", &profiles.find("bytes").await.unwrap_err(), "not plain text");
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("endless.toml")).unwrap();
     check("endless", &profiles.find("endless").await.unwrap_err(), "no regular file");
-    assert!(profiles.find("acme").await.is_ok() && profiles.find("google").await.is_ok());
+    for id in ["acme", "long-3", "google"] {
+        assert!(profiles.find(id).await.is_ok(), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn built_in_profiles_are_parsed_once_and_files_of_the_folder_still_count() {
+    let (gmail, google) = (id("gmail"), id("google"));
+    let first = built_in().unchanged(&gmail).await.unwrap().unwrap();
+    assert_eq!(first.chain, [gmail.clone(), google]);
+    let folder = folder(&[("acme.toml", ACME)]);
+    let profiles = own(&folder);
+    assert!(std::ptr::eq(first, profiles.unchanged(&gmail).await.unwrap().unwrap()), "parsed once");
+    assert!(!profiles.find("gmail").await.unwrap().has_own_fields);
+    // A profile that it extends.
+    let text = "extends = \"google\"\ntoken_url = \"https://own.example/token\"";
+    std::fs::write(folder.path().join("google.toml"), text).unwrap();
+    let changed = profiles.find("gmail").await.unwrap();
+    assert_eq!(
+        (changed.config["token_url"].as_str(), changed.has_own_fields),
+        (Some("https://own.example/token"), true)
+    );
+    std::fs::remove_file(folder.path().join("google.toml")).unwrap();
+    assert_eq!(profiles.find("gmail").await.unwrap().config["token_url"], first.config["token_url"]);
 }
