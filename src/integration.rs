@@ -27,8 +27,8 @@ pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::api_request::{ApiRequest, IdentityRule, LoginRequests, MetadataRequest, Reconnect};
 pub(crate) use self::check::{is_field, parse_value, read_json};
 pub(crate) use self::choice::{
-    BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, RefreshWith, ResponseMode, ScopeSeparator,
-    TokenAuthMethod,
+    BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, ResponseMode, ScopeSeparator,
+    TokenAuthMethod, TokenKind,
 };
 pub(crate) use self::client_key::signing_key;
 pub(crate) use self::error::{ConfigError, printable};
@@ -91,7 +91,7 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Client authentication at the revocation endpoint; `token_auth_method` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_auth_method: Option<TokenAuthMethod>,
-    /// Method of token requests. Revocations are always POST (RFC 7009 §2.1).
+    /// Method of token requests. Revocations have their own.
     #[serde(default)]
     pub token_method: Method,
     /// Place and format of the parameters of token requests.
@@ -100,6 +100,12 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// The same for revocations; `token_body_format` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation_body_format: Option<BodyFormat>,
+    /// Method of revocations: POST (RFC 7009 §2.1) or DELETE.
+    #[serde(default)]
+    pub revocation_method: Method,
+    /// The only token that is revoked; both when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoke_with: Option<TokenKind>,
     /// Extra headers of all requests to the provider, by name. They replace headers that tokenbus sends by default.
     #[serde(default = "BTreeMap::new", skip_serializing_if = "BTreeMap::is_empty")]
     pub token_headers: BTreeMap<String, T>,
@@ -120,7 +126,7 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub refresh_params: BTreeMap<String, String>,
     #[serde(default)]
-    pub refresh_with: RefreshWith,
+    pub refresh_with: TokenKind,
     /// `grant_type` of a refresh; `refresh_token` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_grant_type: Option<String>,
@@ -247,6 +253,13 @@ impl<T> IntegrationOauthConfig<T> {
             RequestKind::Revoke => self.revocation_auth_method,
         };
         own.unwrap_or(self.token_auth_method)
+    }
+
+    /// Returns true if revocations send the connection's token of this kind. A bearer token is an access token (RFC 6750).
+    pub(crate) fn revokes(&self, kind: TokenKind) -> bool {
+        let bearer =
+            (self.auth_method(RequestKind::Revoke) == TokenAuthMethod::Bearer).then_some(TokenKind::AccessToken);
+        self.revoke_with.or(bearer).is_none_or(|only| only == kind)
     }
 
     /// Returns the token endpoint with its variables filled in.

@@ -20,7 +20,8 @@ use super::error::printable;
 use super::scopes::scope_list;
 use super::secrets::SET;
 use super::{
-    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, UrlRules, signing_key, template,
+    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, signing_key,
+    template,
 };
 use crate::foreign_text;
 use crate::secret::Secret;
@@ -146,6 +147,11 @@ fn check_authentication(config: &IntegrationOauthConfig) -> Result<(), ConfigErr
             }
             TokenAuthMethod::PrivateKeyJwt => {
                 require(config.client_key.is_some(), "client_key", "set for private_key_jwt")?;
+            }
+            TokenAuthMethod::Bearer => {
+                let expected =
+                    "access_token or absent with bearer: only an access token authorizes a request by itself";
+                require(config.revoke_with != Some(TokenKind::RefreshToken), "revoke_with", expected)?;
             }
             TokenAuthMethod::None => {}
         }

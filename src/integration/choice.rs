@@ -52,6 +52,8 @@ pub(crate) enum TokenAuthMethod {
     SignedClientSecret,
     /// A public client: only the client id.
     None,
+    /// The token to revoke as `Authorization: Bearer` (RFC 6750 §2.1), without the client. For revocations only.
+    Bearer,
 }
 
 /// HTTP method of a request to a provider.
@@ -62,6 +64,19 @@ pub(crate) enum Method {
     Get,
     #[default]
     Post,
+    /// For revocations only.
+    Delete,
+}
+
+impl Method {
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// Place and format of the parameters of token requests.
@@ -111,15 +126,25 @@ impl ResponseMode {
     }
 }
 
-/// The token that a refresh sends.
+/// One of the two tokens of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum RefreshWith {
-    /// RFC 6749 §6.
+pub(crate) enum TokenKind {
+    /// What a refresh sends (RFC 6749 §6).
     #[default]
     RefreshToken,
-    /// The access token itself, while it is valid.
     AccessToken,
+}
+
+impl TokenKind {
+    /// The value of `token_type_hint` (RFC 7009 §2.1).
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AccessToken => "access_token",
+        }
+    }
 }
 
 /// Unit of `expires_in`.

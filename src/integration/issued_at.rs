@@ -137,6 +137,11 @@ impl IssuedAt {
         Url::parse(&self.token_url).ok().map(|url| url.origin().ascii_serialization())
     }
 
+    /// Returns true if this is the whole URL of the revocation endpoint at the login.
+    pub(crate) fn revokes_at(&self, url: &Url) -> bool {
+        self.revocation_url.as_ref().is_some_and(|kept| Url::parse(kept).is_ok_and(|kept| kept == *url))
+    }
+
     /// Origins of the endpoints. A token of the grant goes nowhere else.
     fn origins(&self) -> impl Iterator<Item = Origin> {
         let urls = [Some(&self.token_url), self.refresh_url.as_ref(), self.revocation_url.as_ref()];

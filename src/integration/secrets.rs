@@ -106,6 +106,8 @@ impl<T> IntegrationOauthConfig<T> {
             token_method: self.token_method,
             token_body_format: self.token_body_format,
             revocation_body_format: self.revocation_body_format,
+            revocation_method: self.revocation_method,
+            revoke_with: self.revoke_with,
             basic_encoding: self.basic_encoding,
             response_type: self.response_type,
             response_mode: self.response_mode,

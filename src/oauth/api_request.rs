@@ -47,13 +47,13 @@ pub(crate) fn api_request(
             url.set_query(Some(query.as_str()).filter(|query| !query.is_empty()));
             None
         }
-        (Method::Post, Some(object)) => {
+        (Method::Post | Method::Delete, Some(object)) => {
             let text = Value::Object(filled_object(object, placeholders)).to_string();
             Some(Body { content_type: "application/json", text: Secret::new(text) })
         }
         // An API that reads no parameters may refuse a body, and even the type of one.
-        (Method::Post, None) if form.is_empty() => None,
-        (Method::Post, None) => {
+        (Method::Post | Method::Delete, None) if form.is_empty() => None,
+        (Method::Post | Method::Delete, None) => {
             Some(Body { content_type: "application/x-www-form-urlencoded", text: Secret::new(form) })
         }
     };

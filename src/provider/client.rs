@@ -117,6 +117,7 @@ impl Client {
         let mut builder = match method {
             Method::Get => self.http.get(url),
             Method::Post => self.http.post(url),
+            Method::Delete => self.http.delete(url),
         };
         builder = match body {
             Some(oauth::Body { content_type, text }) => {
@@ -126,7 +127,7 @@ impl Client {
             // Its secrets are in the head, which leaves as soon as the connection is open. Servers may refuse a POST without
             // a length (RFC 9110 §15.5.12).
             None if may_send() => match method {
-                Method::Get => builder,
+                Method::Get | Method::Delete => builder,
                 Method::Post => builder.header(CONTENT_LENGTH, 0),
             },
             None => return Err(ProviderError::Protocol(Cause::new(Withheld))),

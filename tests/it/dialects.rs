@@ -8,6 +8,7 @@ mod logins;
 mod refusals;
 mod replay;
 mod requests;
+mod revocations;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -25,7 +26,10 @@ const SLACK: i64 = 120;
 async fn tokens_are_had_from_providers_of_all_dialects() {
     let tokenbus = Tokenbus::start(&[("REFRESH__MIN_INTERVAL", "1ms")]).await;
     let dialects: Vec<Dialect> =
-        [requests::all(), logins::all(), answers::all(), refusals::all(), facts::all()].into_iter().flatten().collect();
+        [requests::all(), revocations::all(), logins::all(), answers::all(), refusals::all(), facts::all()]
+            .into_iter()
+            .flatten()
+            .collect();
     let replay = Replay::start(tokenbus.callback()).await;
     for dialect in &dialects {
         let speaker = Speaker { tokenbus: &tokenbus, replay: &replay, dialect };

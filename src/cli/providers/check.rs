@@ -10,12 +10,11 @@ use url::form_urlencoded;
 use crate::cli::input::pairs;
 use crate::cli::print::print_line;
 use crate::integration::{
-    ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind, printable,
+    ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind, TokenKind, printable,
 };
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::token::{
-    ClientAuthentication, CodeGrant, RefreshGrant, Revocation, TokenTypeHint, exchange_request, refresh_request,
-    revocation_request,
+    ClientAuthentication, CodeGrant, RefreshGrant, Revocation, exchange_request, refresh_request, revocation_request,
 };
 use crate::oauth::{HttpRequest, api_request};
 use crate::provider::profiles::{Profiles, read_file};
@@ -78,7 +77,10 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let exchange = exchange_request(config, &grant, &authentication(RequestKind::Token)?)?;
     let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope, nonce: NONCE };
     let refresh = refresh_request(config, &grant, &authentication(RequestKind::Refresh)?)?;
-    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope };
+    let access_token = Secret::new(ACCESS_TOKEN.to_owned());
+    let of_refresh = config.revokes(TokenKind::RefreshToken).then_some((&token, TokenKind::RefreshToken));
+    let (revoked, hint) = of_refresh.unwrap_or((&access_token, TokenKind::AccessToken));
+    let revocation = Revocation { token: revoked, hint, issued_at: &issued_at, scope };
     let of_revoke = authentication(RequestKind::Revoke)?;
     let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &of_revoke);
     let revocation = config.revocation_url.as_ref().map(revoke).transpose()?;
@@ -86,8 +88,7 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let (secret, redirect_url) = (config.client_secret.expose(), config.redirect_url.as_str());
     let more = [("access_token", ACCESS_TOKEN), ("client_id", config.client_id.as_str()), ("client_secret", secret)];
     let placeholders = Placeholders { variables, scope, redirect_url, nonce: NONCE, more: &more };
-    let token = Secret::new(ACCESS_TOKEN.to_owned());
-    let call = |api: &ApiRequest| api_request(api, &config.token_headers, &token, &placeholders);
+    let call = |api: &ApiRequest| api_request(api, &config.token_headers, &access_token, &placeholders);
     let LoginRequests { upgrade, identity, metadata } = &issued_at.requests;
     let sent = [
         ("authorization, in the browser", Some(browser)),
@@ -103,10 +104,7 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
 
 impl Example {
     fn method(&self) -> &'static str {
-        match self.request.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        }
+        self.request.method.as_str()
     }
 
     /// Header names and values. An example has no real secrets.

@@ -27,6 +27,11 @@ const AUTH_METHOD: Form = OneOf(
     &["client_secret_post", "client_secret_basic", "private_key_jwt", "signed_client_secret", "none"],
     "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none",
 );
+const REVOCATION_AUTH_METHOD: Form = OneOf(
+    &["client_secret_post", "client_secret_basic", "private_key_jwt", "signed_client_secret", "none", "bearer"],
+    "one of client_secret_post, client_secret_basic, private_key_jwt, signed_client_secret, none, bearer",
+);
+const TOKEN_KIND: Form = OneOf(&["refresh_token", "access_token"], "refresh_token or access_token");
 const BODY_FORMAT: Form = OneOf(&["form", "json", "query"], "one of form, json, query");
 const PATH_MAP: Form = MapOf(&Paths, usize::MAX, "an object of dot paths, or of lists of at most 32 dot paths");
 /// Names of parameters; `check/names.rs` checks them. The names of one request are an object of their own.
@@ -72,16 +77,18 @@ const VARIABLE: Form = Form::Object(&Object {
 pub(super) const REQUIRED: [&str; 8] =
     ["integration_id", "name", "scopes", "client_id", "client_secret", "auth_url", "token_url", "redirect_url"];
 
-const OPTIONAL: [(&str, Form); 46] = [
+const OPTIONAL: [(&str, Form); 48] = [
     ("provider", Text),
     ("scope_separator", OneOf(&[" ", ",", "+"], "one of \" \", \",\", \"+\"")),
     ("pkce", OneOf(&["S256", "off"], "S256 or off")),
     ("token_auth_method", AUTH_METHOD),
     ("refresh_auth_method", AUTH_METHOD),
-    ("revocation_auth_method", AUTH_METHOD),
+    ("revocation_auth_method", REVOCATION_AUTH_METHOD),
     ("token_method", METHOD),
     ("token_body_format", BODY_FORMAT),
     ("revocation_body_format", BODY_FORMAT),
+    ("revocation_method", OneOf(&["POST", "DELETE"], "POST or DELETE")),
+    ("revoke_with", TOKEN_KIND),
     ("token_headers", TEXT_MAP),
     ("basic_encoding", OneOf(&["form", "raw"], "form or raw")),
     ("response_type", Text),
@@ -109,7 +116,7 @@ const OPTIONAL: [(&str, Form); 46] = [
     ("client_assertion_aud", Text),
     ("client_assertion_iss", Text),
     ("login_params", TEXTS),
-    ("refresh_with", OneOf(&["refresh_token", "access_token"], "refresh_token or access_token")),
+    ("refresh_with", TOKEN_KIND),
     ("refresh_grant_type", Text),
     ("refresh_method", METHOD),
     ("variables", MapOf(&VARIABLE, MAX_VARIABLES, "an object of at most 8 variables by their names")),

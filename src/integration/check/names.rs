@@ -4,7 +4,7 @@ use url::form_urlencoded;
 
 use super::form::below;
 use super::{printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, template};
+use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, template};
 
 const SET: &str = "param_names";
 
@@ -63,7 +63,9 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         require(is_of_revoke || !is_request(name), &field, "an object of strings")?;
         require(is_of_revoke || RENAMABLE.contains(&name), &field, RENAMABLE_NAMES)?;
         if renamed.is_empty() {
-            require(name != TOKEN && !NEEDED.contains(&name), &field, "a name: this parameter cannot be left out")?;
+            let is_bearer = config.auth_method(RequestKind::Revoke) == TokenAuthMethod::Bearer;
+            let is_needed = NEEDED.contains(&name) || (name == TOKEN && !is_bearer);
+            require(!is_needed, &field, "a name: this parameter cannot be left out")?;
             continue;
         }
         let is_free = !TAKEN.contains(&renamed) && !renamed.starts_with("client_assertion");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{check, config};
-use crate::integration::{IssuedAt, KeyAlgorithm};
+use crate::integration::{IssuedAt, KeyAlgorithm, TokenKind};
 
 #[test]
 fn a4_methods_and_formats_have_their_choices() {
@@ -312,4 +312,48 @@ fn a4_refreshes_with_an_access_token_have_their_choices() {
         check(&json!({field: value}), field);
     }
     check(&json!({"refresh_method": "GET", "token_body_format": "json"}), "token_body_format");
+}
+
+#[test]
+fn a4_revocations_have_their_choices() {
+    for (field, value) in [
+        ("revoke_with", "both"),
+        ("revoke_with", "canary"),
+        ("revocation_method", "GET"),
+        ("revocation_method", "delete"),
+        ("revocation_auth_method", "canary"),
+        ("token_auth_method", "bearer"),
+        ("refresh_auth_method", "bearer"),
+        ("token_method", "DELETE"),
+        ("refresh_method", "DELETE"),
+    ] {
+        check(&json!({field: value}), field);
+    }
+    let url = "https://acme.example/x";
+    check(&json!({"identity": {"url": url, "id": "id", "method": "DELETE"}}), "identity.method");
+    let bearer = |more: Value| {
+        let mut fields = json!({"revocation_url": url, "revocation_auth_method": "bearer"});
+        fields.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        fields
+    };
+    // A bearer token is an access token.
+    check(&bearer(json!({"revoke_with": "refresh_token"})), "revoke_with");
+    for (fields, kinds) in [
+        (json!({}), (true, true)),
+        (json!({"revoke_with": "refresh_token"}), (true, false)),
+        (json!({"revoke_with": "access_token"}), (false, true)),
+        (bearer(json!({})), (false, true)),
+        (bearer(json!({"revoke_with": "access_token"})), (false, true)),
+    ] {
+        let config = config(&fields).unwrap();
+        assert_eq!(
+            (config.revokes(TokenKind::RefreshToken), config.revokes(TokenKind::AccessToken)),
+            kinds,
+            "{fields}"
+        );
+    }
+    // The parameter may be absent only if the header has the token.
+    let names = json!({"param_names": {"revoke": {"token": ""}}});
+    assert!(config(&bearer(names.clone())).is_ok());
+    check(&names, "param_names.revoke.token");
 }

@@ -20,6 +20,8 @@ pub(crate) enum ClientAuthentication {
     Basic(Secret),
     /// A signed client assertion.
     Assertion(Secret),
+    /// None: the request's token is its authorization.
+    Bearer,
 }
 
 impl ClientAuthentication {
@@ -46,7 +48,10 @@ impl ClientAuthentication {
         Ok(match config.auth_method(request) {
             TokenAuthMethod::ClientSecretPost => with_secret(Self::Post),
             TokenAuthMethod::ClientSecretBasic => with_secret(Self::Basic),
-            TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::SignedClientSecret | TokenAuthMethod::None
+            TokenAuthMethod::PrivateKeyJwt
+            | TokenAuthMethod::SignedClientSecret
+            | TokenAuthMethod::None
+            | TokenAuthMethod::Bearer
                 if attempt > 0 =>
             {
                 None
@@ -61,6 +66,7 @@ impl ClientAuthentication {
                 Some(Self::Assertion(client_assertion(config, &token_url, now, jti)?))
             }
             TokenAuthMethod::None => Some(Self::Public),
+            TokenAuthMethod::Bearer => Some(Self::Bearer),
         })
     }
 }

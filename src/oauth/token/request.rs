@@ -9,7 +9,7 @@ use url::Url;
 pub(super) use self::http::Parts;
 use super::ClientAuthentication;
 use crate::integration::{
-    ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RefreshWith, RequestKind, endpoint_url,
+    ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RequestKind, TokenKind, endpoint_url,
 };
 use crate::oauth::HttpRequest;
 use crate::secret::Secret;
@@ -89,7 +89,7 @@ pub(crate) fn refresh_request(
     parts.method = config.refresh_method.unwrap_or(config.token_method);
     parts.add("grant_type", config.refresh_grant_type.as_deref().unwrap_or("refresh_token"));
     let is_renamed = config.param_names.given(RequestKind::Refresh, "refresh_token").is_some();
-    let with_access_token = config.refresh_with == RefreshWith::AccessToken;
+    let with_access_token = config.refresh_with == TokenKind::AccessToken;
     // The name without a config's own.
     let name = if with_access_token && !is_renamed { "access_token" } else { "refresh_token" };
     parts.add(name, refresh_token.expose());

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use self::body::parse_body;
 use self::fields::{Fields, is_plain};
-use crate::integration::{IntegrationOauthConfig, RefreshWith, Refusal, value_at};
+use crate::integration::{IntegrationOauthConfig, Refusal, TokenKind, value_at};
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::{Identity, json};
 use crate::secret::Secret;
@@ -192,9 +192,9 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
     let fields = Fields::of(response, config);
     let access_token = fields.secret("access_token", MAX_ACCESS_TOKEN_BYTES)?.ok_or(TokenError::Unreadable)?;
     let refresh_token = match config.refresh_with {
-        RefreshWith::RefreshToken => fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?,
+        TokenKind::RefreshToken => fields.secret("refresh_token", MAX_REFRESH_TOKEN_BYTES)?,
         // Stored as the connection's refresh token, so that it is refreshed like any other.
-        RefreshWith::AccessToken => {
+        TokenKind::AccessToken => {
             Some(access_token.clone()).filter(|token| token.expose().len() <= MAX_REFRESH_TOKEN_BYTES)
         }
     };

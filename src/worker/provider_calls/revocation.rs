@@ -4,10 +4,11 @@ use tracing::warn;
 
 use super::{NoTokens, ProviderCalls};
 use crate::connection::WaitingRevocation;
-use crate::integration::{IntegrationOauthConfig, RequestKind};
+use crate::integration::{IntegrationOauthConfig, RequestKind, TokenAuthMethod, TokenKind};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::error::ErrorKind;
-use crate::oauth::token::{self, ClientAuthentication, Response, Revocation, TokenError, TokenTypeHint};
+use crate::oauth::token::{self, ClientAuthentication, Response, Revocation, TokenError};
+use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
 use crate::system;
@@ -76,16 +77,19 @@ impl RevocationOutcome {
         }
     }
 
-    fn of(error: &NoTokens) -> Self {
+    /// Returns the outcome of a request that authenticated the client by this method.
+    fn of(error: &NoTokens, method: TokenAuthMethod) -> Self {
         let (error, status) = match error {
             NoTokens::Request(_) => return Self::ConfigChanged,
             NoTokens::OutOfTime | NoTokens::Unreachable(_) => return Self::Unreachable,
             NoTokens::Refused { error, answer, .. } => (*error, answer.status),
         };
+        // Without a client in the request, it is the token that the provider refuses.
+        let unauthorized = if method == TokenAuthMethod::Bearer { Self::Refused } else { Self::ClientRefused };
         match error {
-            TokenError::Unauthorized => Self::ClientRefused,
+            TokenError::Unauthorized => unauthorized,
             TokenError::Oauth(code) => match code.kind() {
-                ErrorKind::InvalidClient => Self::ClientRefused,
+                ErrorKind::InvalidClient => unauthorized,
                 ErrorKind::InvalidGrant => Self::Refused,
                 // Pages and proxies answer with other statuses, and say nothing about the token.
                 ErrorKind::Other if status == 400 || (200..300).contains(&status) => Self::Refused,
@@ -120,7 +124,7 @@ impl RevocationOutcome {
 
 impl ProviderCalls<'_> {
     /// Asks the provider to revoke the refresh token, which ends the grant, and then the access token, which some providers
-    /// leave alone otherwise (RFC 7009 §2.1). Fails only if the bus is away.
+    /// leave alone otherwise (RFC 7009 §2.1). With `revoke_with` it asks for that token only. Fails only if the bus is away.
     pub(in crate::worker) async fn revoke(
         &self,
         key: &ConnectionKey,
@@ -142,10 +146,12 @@ impl ProviderCalls<'_> {
             return Ok(RevocationOutcome::Shared.into());
         }
         let mut result = RevocationResult::from(RevocationOutcome::NoToken);
+        let access_token = access_token.as_ref().filter(|_| config.revokes(TokenKind::AccessToken));
         // A connection that is refreshed with its access token has one token.
-        let refresh_token = &refresh_token.clone().filter(|token| access_token.as_ref() != Some(token));
+        let is_other = |token: &&Secret| access_token != Some(*token);
+        let refresh_token = refresh_token.as_ref().filter(|_| config.revokes(TokenKind::RefreshToken)).filter(is_other);
         if let Some(token) = refresh_token {
-            let revocation = Revocation { token, hint: TokenTypeHint::RefreshToken, issued_at, scope };
+            let revocation = Revocation { token, hint: TokenKind::RefreshToken, issued_at, scope };
             result = self.revoke_token(&config, &revocation).await;
             // A provider that does not take the first request does not take the second, and the caller waits.
             if result.outcome != RevocationOutcome::Revoked {
@@ -153,7 +159,7 @@ impl ProviderCalls<'_> {
             }
         }
         if let Some(token) = access_token {
-            let revocation = Revocation { token, hint: TokenTypeHint::AccessToken, issued_at, scope };
+            let revocation = Revocation { token, hint: TokenKind::AccessToken, issued_at, scope };
             let revoked = self.revoke_token(&config, &revocation).await;
             if refresh_token.is_none() {
                 result = revoked;
@@ -182,7 +188,10 @@ impl ProviderCalls<'_> {
             return RevocationOutcome::Revoked.into();
         };
         warn!(reason = error.reason(), "the provider did not revoke the token: {error}");
-        RevocationResult { outcome: RevocationOutcome::of(&error), answer: error.answer().cloned() }
+        RevocationResult {
+            outcome: RevocationOutcome::of(&error, config.auth_method(RequestKind::Revoke)),
+            answer: error.answer().cloned(),
+        }
     }
 }
 
@@ -197,11 +206,17 @@ mod tests {
     fn answers_to_revocations_are_judged() {
         #[track_caller]
         fn check(status: u16, body: &str, expected: RevocationOutcome) {
-            let config = config(&json!({})).unwrap();
+            check_with(&json!({}), status, body, expected);
+        }
+        #[track_caller]
+        fn check_with(fields: &serde_json::Value, status: u16, body: &str, expected: RevocationOutcome) {
+            let config = config(fields).unwrap();
+            let method = config.auth_method(RequestKind::Revoke);
             let judged = Response::parse(status, Some("application/json"), body.as_bytes(), &config).success(&config);
             let answer = Box::new(ProviderAnswer { status, ..ProviderAnswer::default() });
             let refused = judged.map_err(|error| NoTokens::Refused { error, retry_after: None, answer });
-            let outcome = refused.map_or_else(|error| RevocationOutcome::of(&error), |()| RevocationOutcome::Revoked);
+            let outcome =
+                refused.map_or_else(|error| RevocationOutcome::of(&error, method), |()| RevocationOutcome::Revoked);
             assert_eq!(outcome, expected, "{status} {body}");
         }
         for body in ["", "{}", "ok", r#"{"ok":true}"#] {
@@ -233,5 +248,12 @@ mod tests {
         ] {
             check(status, body, RevocationOutcome::Failed);
         }
+        // A bearer token that has ended is not worth another try.
+        let bearer = json!({ "revocation_auth_method": "bearer" });
+        for body in ["", r#"{"error":"invalid_token"}"#, r#"{"error":{".tag":"expired_access_token"}}"#] {
+            check_with(&bearer, 401, body, RevocationOutcome::Refused);
+        }
+        check_with(&bearer, 200, "null", RevocationOutcome::Revoked);
+        check_with(&bearer, 503, "", RevocationOutcome::Failed);
     }
 }

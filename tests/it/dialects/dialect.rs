@@ -119,6 +119,15 @@ impl Expected {
         Self { method, query, body: Body::None, ..Self::form(json!({})) }
     }
 
+    pub(super) fn method(self, method: &'static str) -> Self {
+        Self { method, ..self }
+    }
+
+    /// With a form in place of the body.
+    pub(super) fn params(self, params: Value) -> Self {
+        Self { body: Body::Form(params), ..self }
+    }
+
     pub(super) fn path(self, path: &'static str) -> Self {
         Self { path: path.into(), ..self }
     }

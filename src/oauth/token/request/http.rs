@@ -17,6 +17,7 @@ use crate::secret::Secret;
 
 pub(super) const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const ACCEPT: &str = "accept";
+const AUTHORIZATION: &str = "authorization";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -28,6 +29,7 @@ pub(in crate::oauth::token) struct Parts<'a> {
     url: Url,
     placeholders: Placeholders<'a>,
     params: Vec<(&'a str, Cow<'a, str>)>,
+    bearer: Option<&'a Secret>,
 }
 
 impl<'a> Parts<'a> {
@@ -39,13 +41,18 @@ impl<'a> Parts<'a> {
         placeholders: Placeholders<'a>,
     ) -> Self {
         placeholders.fill_query(&mut url);
-        Self { config, kind, method: config.token_method, url, placeholders, params: Vec::new() }
+        Self { config, kind, method: config.token_method, url, placeholders, params: Vec::new(), bearer: None }
     }
 
     /// Adds a parameter of the protocol under the provider's name, unless the provider wants none.
     pub(in crate::oauth::token) fn add(&mut self, name: &'a str, value: &'a str) {
         let name = self.config.param_names.of(self.kind, name);
         self.params.extend(name.map(|name| (name, Cow::Borrowed(value))));
+    }
+
+    /// Adds the token that authorizes the request by itself.
+    pub(in crate::oauth::token) fn add_bearer(&mut self, token: &'a Secret) {
+        self.bearer = Some(token);
     }
 
     /// Adds parameters of the config. Of the protocol's, a config can only repeat the redirect URI.
@@ -68,20 +75,25 @@ impl<'a> Parts<'a> {
                 self.add("client_secret", secret.expose());
             }
             ClientAuthentication::Basic(secret) => {
-                headers.push(("authorization".into(), basic_credentials(config, secret)));
+                headers.push((AUTHORIZATION.into(), basic_credentials(config, secret)));
             }
             ClientAuthentication::Assertion(assertion) => {
                 self.add("client_id", &config.client_id);
                 self.add("client_assertion_type", ASSERTION_TYPE);
                 self.add("client_assertion", assertion.expose());
             }
+            ClientAuthentication::Bearer => {}
         }
+        let bearer = self.bearer.map(|token| Secret::new(format!("Bearer {}", token.expose())));
+        headers.extend(bearer.map(|value| (AUTHORIZATION.into(), value)));
         let Self { kind, method, mut url, params, .. } = self;
         let of_kind = config.revocation_body_format.filter(|_| kind == RequestKind::Revoke);
         let format =
             if method == Method::Get { BodyFormat::Query } else { of_kind.unwrap_or(config.token_body_format) };
         let body = |content_type, text| Some(Body { content_type, text: Secret::new(text) });
         let body = match format {
+            // An API that reads no parameters may refuse a body, and even the type of one.
+            _ if params.is_empty() => None,
             BodyFormat::Form => {
                 body(FORM, form_urlencoded::Serializer::new(String::new()).extend_pairs(params).finish())
             }

@@ -1,6 +1,7 @@
 mod forms;
 mod hosts;
 mod origins;
+mod revocations;
 
 use std::collections::HashMap;
 
@@ -12,7 +13,7 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::super::{Revocation, TokenTypeHint, revocation_request};
+use super::super::{Revocation, revocation_request};
 use super::http::ASSERTION_TYPE;
 use super::*;
 use crate::integration::tests::config;
@@ -146,6 +147,7 @@ fn c4_secrets_rotate_one_at_a_time() {
                 ClientAuthentication::Post(secret) => format!("post {}", secret.expose()),
                 ClientAuthentication::Basic(secret) => format!("basic {}", secret.expose()),
                 ClientAuthentication::Assertion(_) => "assertion".to_owned(),
+                ClientAuthentication::Bearer => "bearer".to_owned(),
             })
             .collect();
         assert_eq!(found, expected, "{more}");
@@ -240,7 +242,7 @@ fn d8_a_revocation_needs_the_same_issuer() {
     let url = "https://acme.example/revoke";
     let with = config(&json!({ "revocation_url": url })).unwrap();
     let issued_at = with.issued_at(&BTreeMap::new()).unwrap();
-    let revocation = Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope: "" };
+    let revocation = Revocation { token: &token, hint: TokenKind::RefreshToken, issued_at: &issued_at, scope: "" };
     let request = revocation_request(&with, url, &revocation, "n", &auth(&with, 0).unwrap()).unwrap();
     assert_eq!(request.url.as_str(), "https://acme.example/revoke");
     assert_eq!(text(&request), "token=t&token_type_hint=refresh_token&client_id=id&client_secret=canary-secret");
@@ -267,8 +269,7 @@ fn d8_a_token_is_revoked_only_where_it_was_issued() {
         (&none_then, "https://evil.example/take", false),
     ] {
         let issued_at = issued_by.issued_at(&BTreeMap::new()).unwrap();
-        let revocation =
-            Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &issued_at, scope: "" };
+        let revocation = Revocation { token: &token, hint: TokenKind::RefreshToken, issued_at: &issued_at, scope: "" };
         let request = revocation_request(&of(url), url, &revocation, "n", &ClientAuthentication::Public);
         assert_eq!(request.is_ok(), is_sent, "{url}");
         assert!(is_sent || matches!(request, Err(RequestError::IssuedElsewhere)), "{url}");

@@ -13,12 +13,12 @@ use url::Url;
 
 use self::request::{Expected, params_of};
 use super::{Profiles, id};
-use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, Placeholders, RequestKind, UrlRules};
+use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, Placeholders, RequestKind, TokenKind, UrlRules};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::callback::AuthorizationResponse;
 use crate::oauth::token::{
-    ClientAuthentication, CodeGrant, RefreshGrant, Response, Revocation, TokenError, TokenTypeHint, exchange_request,
-    plain_values, refresh_request, revocation_request,
+    ClientAuthentication, CodeGrant, RefreshGrant, Response, Revocation, TokenError, exchange_request, plain_values,
+    refresh_request, revocation_request,
 };
 use crate::oauth::{Identity, api_request};
 use crate::secret::Secret;
@@ -266,9 +266,9 @@ impl Row {
     }
 
     fn check_revocation(&mut self) {
-        let token = secret("rt-0");
-        let revocation =
-            Revocation { token: &token, hint: TokenTypeHint::RefreshToken, issued_at: &self.issued_at, scope: "" };
+        let of_refresh = self.config.revokes(TokenKind::RefreshToken).then_some(("rt-0", TokenKind::RefreshToken));
+        let (token, hint) = of_refresh.unwrap_or(("at-0", TokenKind::AccessToken));
+        let revocation = Revocation { token: &secret(token), hint, issued_at: &self.issued_at, scope: "" };
         let request = self.config.revocation_url.as_ref().map(|url| {
             let authentication = self.authentication(RequestKind::Revoke);
             revocation_request(&self.config, url, &revocation, "nonce-1", &authentication).unwrap()

@@ -1,4 +1,5 @@
-//! Where a token may go: the origins of the three endpoints at the login, with the login's client and issuer.
+//! Where a token may go: the origins of the three endpoints at the login, with the login's client and issuer. A revocation
+//! that the token authorizes by itself goes to the login's revocation URL only.
 
 use proptest::prelude::*;
 
@@ -23,9 +24,16 @@ fn endpoints() -> impl Strategy<Value = Value> {
     let issuer = prop_oneof![Just(None), Just(Some("https://acme.example/1")), Just(Some("https://acme.example/2"))];
     let client = prop_oneof![4 => Just("id"), 1 => Just("other")];
     let forms = (prop_oneof![Just("POST"), Just("GET")], prop_oneof![Just("refresh_token"), Just("access_token")]);
-    (url(), proptest::option::of(url()), url(), issuer, client, forms).prop_map(
-        |(token_url, refresh_url, revocation_url, issuer, client_id, (method, with))| {
-            json!({"token_url": token_url, "refresh_url": refresh_url, "revocation_url": revocation_url, "issuer": issuer,
+    let revocation = (
+        url(),
+        prop_oneof![Just("bearer"), Just("client_secret_basic"), Just("none")],
+        prop_oneof![Just("POST"), Just("DELETE")],
+        prop_oneof![Just("form"), Just("json"), Just("query")],
+    );
+    (url(), proptest::option::of(url()), revocation, issuer, client, forms).prop_map(
+        |(token_url, refresh_url, (revocation_url, revoke_as, revoke_by, revoke_in), issuer, client_id, (method, with))| {
+            json!({"revocation_auth_method": revoke_as, "revocation_method": revoke_by, "revocation_body_format": revoke_in,
+                "token_url": token_url, "refresh_url": refresh_url, "revocation_url": revocation_url, "issuer": issuer,
                 "client_id": client_id, "token_method": method, "refresh_with": with, "variables": {
                     "v": {"pattern": "[a-z]+", "default": "one", "metadata": true},
                     "region": {"values": ["acme.example", "evil.example"], "default": "acme.example", "metadata": true}}})
@@ -48,15 +56,18 @@ proptest! {
         let is_same_client = then.client_id == now.client_id && (then.issuer.is_none() || then.issuer == now.issuer);
         let token = Secret::new("canary-token");
         let authentication = auth(&now, 0).unwrap();
+        let of_revoke = auth_of(&now, RequestKind::Revoke, 0).unwrap();
         let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope: "", nonce: "n" };
-        let revocation = Revocation { token: &token, hint: TokenTypeHint::AccessToken, issued_at: &issued_at, scope: "" };
+        let revocation = Revocation { token: &token, hint: TokenKind::AccessToken, issued_at: &issued_at, scope: "" };
         let revocation_url = now.revocation_url.as_ref().unwrap();
-        for (request, endpoint) in [
-            (refresh_request(&now, &grant, &authentication), now.refresh_url.as_ref().unwrap_or(&now.token_url)),
-            (revocation_request(&now, revocation_url, &revocation, "n", &authentication), revocation_url),
+        let is_bearer = of_revoke == ClientAuthentication::Bearer;
+        for (request, endpoint, is_bearer) in [
+            (refresh_request(&now, &grant, &authentication), now.refresh_url.as_ref().unwrap_or(&now.token_url), false),
+            (revocation_request(&now, revocation_url, &revocation, "n", &of_revoke), revocation_url, is_bearer),
         ] {
             let endpoint = endpoint_url(endpoint, &now.variables, &issued_at.variables).unwrap();
-            let may_go = is_same_client && origins.contains(&endpoint.origin());
+            let is_kept = issued_at.revocation_url.as_deref() == Some(endpoint.as_str());
+            let may_go = is_same_client && origins.contains(&endpoint.origin()) && (is_kept || !is_bearer);
             match request {
                 Ok(request) => prop_assert!(may_go && request.url.origin() == endpoint.origin(), "{}", request.url),
                 Err(error) => prop_assert!(!may_go && error == RequestError::IssuedElsewhere, "{}", endpoint),

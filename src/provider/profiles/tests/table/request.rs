@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
-use crate::integration::{IntegrationOauthConfig, Method, RequestKind};
+use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::HttpRequest;
 
 #[derive(Deserialize)]
@@ -28,6 +28,7 @@ pub(super) struct Expected {
 enum Auth {
     Body,
     Basic,
+    Bearer,
     Query,
     None,
     Assertion,
@@ -74,10 +75,7 @@ impl Expected {
         let Self { method, url, auth, format, headers, params } = self;
         let mut problems = Vec::new();
         let mut expect = |holds: bool, problem: String| problems.extend((!holds).then_some(problem));
-        let ours = match request.method {
-            Method::Get => "GET",
-            Method::Post => "POST",
-        };
+        let ours = request.method.as_str();
         expect(ours == method, format!("{ours}, not {method}"));
         let documented = Url::parse(url).unwrap();
         let place = |url: &Url| (url.origin(), url.path().to_owned());
@@ -107,17 +105,18 @@ fn auth_of(request: &HttpRequest, config: &IntegrationOauthConfig, kind: Request
     let name = config.param_names.of(kind, "client_secret").unwrap_or_default();
     let query: BTreeMap<_, _> = request.url.query_pairs().into_owned().collect();
     let body = body_of(request);
-    let is_basic = |(name, value): &(std::borrow::Cow<'static, str>, crate::secret::Secret)| {
-        name.eq_ignore_ascii_case("authorization") && value.expose().starts_with("Basic ")
-    };
+    let authorization = request.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let has_scheme = |scheme: &str| authorization.is_some_and(|(_, value)| value.expose().starts_with(scheme));
     if body.contains_key("client_assertion") {
         Auth::Assertion
     } else if body.contains_key(name) {
         Auth::Body
     } else if query.contains_key(name) {
         Auth::Query
-    } else if request.headers.iter().any(is_basic) {
+    } else if has_scheme("Basic ") {
         Auth::Basic
+    } else if has_scheme("Bearer ") {
+        Auth::Bearer
     } else {
         Auth::None
     }
