@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, NoProxy, Proxy, Response, redirect};
 use url::Url;
 
-use self::conditional::{Conditional, Withheld};
+use self::conditional::Conditional;
 pub(crate) use self::response::ProviderResponse;
 use self::response::read_response;
 use super::ProviderError;
-use super::error::{Cause, Peer};
+use super::error::Peer;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
 use crate::integration::Method;
 use crate::oauth::{self, HttpRequest};
@@ -87,11 +87,11 @@ impl Client {
     }
 
     /// Sends a request once, for at most `limit`, and returns the response with any status, redirects included. `may_send` is
-    /// asked when the connection is open, directly before the body leaves, so that no time passes in between.
-    /// For a request without a body it is asked before the connection is opened.
+    /// asked when the connection is open, directly before the request leaves, so that no time passes in between. It must not
+    /// return true after it has returned false.
     ///
     /// # Errors
-    /// If `may_send` returned false, the provider has received no body.
+    /// If `may_send` returned false, the provider has received nothing of the request.
     pub(crate) async fn send_if(
         &self,
         request: HttpRequest,
@@ -124,13 +124,7 @@ impl Client {
                 let body = Body::wrap(Conditional::new(text.expose().to_owned().into(), may_send));
                 builder.header(CONTENT_TYPE, content_type).body(body)
             }
-            // Its secrets are in the head, which leaves as soon as the connection is open. Servers may refuse a POST without
-            // a length (RFC 9110 §15.5.12).
-            None if may_send() => match method {
-                Method::Get | Method::Delete => builder,
-                Method::Post => builder.header(CONTENT_LENGTH, 0),
-            },
-            None => return Err(ProviderError::Protocol(Cause::new(Withheld))),
+            None => builder.body(Body::wrap(Conditional::empty(method == Method::Post, may_send))),
         };
         for (name, value) in headers {
             let mut value = HeaderValue::from_str(value.expose())?;

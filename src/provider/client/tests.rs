@@ -1,4 +1,5 @@
 mod unsent;
+mod withheld;
 
 use std::convert::Infallible;
 use std::error::Error as _;
