@@ -3,19 +3,22 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use url::Url;
 
+use crate::bus::Bus;
 use crate::fleet::{Fleet, Worker, eventually};
-use crate::provider::Provider;
+use crate::provider::{Provider, Scripted};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, run};
 
@@ -27,18 +30,21 @@ struct Ring {
     worker: Worker,
     /// The key that seals all values.
     old: String,
-    _provider: Provider,
+    provider: Provider,
 }
 
 impl Ring {
     async fn start() -> Self {
-        let provider = Provider::generous().await;
+        Self::of(Provider::generous().await).await
+    }
+
+    async fn of(provider: Provider) -> Self {
         let (fleet, worker) = Fleet::configured(&provider.url).await;
         for name in NAMES {
             connect(&fleet, name).await;
         }
         let old = in_use(&fleet).await.remove(0);
-        Self { fleet, worker, old, _provider: provider }
+        Self { fleet, worker, old, provider }
     }
 
     /// Adds a key, makes it the sealing key and returns its id.
@@ -301,4 +307,60 @@ async fn e2_an_entry_that_cannot_be_opened_keeps_its_key_in_use_and_blocks_no_ot
     assert!(errors.contains(&format!("oauth_connections/{ACCOUNT}.odd.w0")), "{errors}");
     assert_eq!(in_use(fleet).await, [ring.old.clone(), new.clone()]);
     assert_eq!(sealed_with(fleet).await, BTreeSet::from([ring.old.clone(), new]));
+}
+
+/// Only its tombstone holds the tokens of a deleted connection, and nothing re-seals a tombstone. The marks by which it finds
+/// other connections of its grant are of the older key, too.
+#[tokio::test]
+async fn e2_an_older_key_stays_in_use_while_a_revocation_waits() {
+    for is_shared in [false, true] {
+        let status = Arc::new(AtomicU16::new(503));
+        let now = Arc::clone(&status);
+        let provider = Provider::start(move |number, received| match received.path.as_str() {
+            "/revoke" => Scripted::new(now.load(Ordering::SeqCst), "text/plain", ""),
+            _ => Scripted::json(
+                200,
+                &json!({
+                    "access_token": format!("at-{number}"), "refresh_token": format!("rt-{number}"), "expires_in": 3600,
+                    "account": "u-1",
+                }),
+            ),
+        });
+        let ring = Ring::of(provider.await).await;
+        let fleet = &ring.fleet;
+        let mut config = fleet.config();
+        config["revocation_url"] = format!("{}/revoke", ring.provider.url).into();
+        config["identity"] = json!({ "id": "account" });
+        assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
+        connect(fleet, "gone").await;
+        let path = "hub/integrations/odd/oauth-connections/gone";
+        assert_eq!(fleet.request(Method::DELETE, path, &fleet.admin_keys[0], &json!({})).await.0, StatusCode::OK);
+
+        let bus = Bus::of(&fleet.nats).await;
+        let reasons = async || {
+            let events = bus.events("revoked").await;
+            events.into_iter().map(|event| event["reason"].clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(reasons().await, ["provider_error"]);
+        let new = ring.promote().await;
+        assert_eq!(ring.rotate().await["retired"], json!([]));
+        assert_eq!(in_use(fleet).await, [ring.old.clone(), new.clone()]);
+        assert_eq!(sealed_with(fleet).await, BTreeSet::from([new.clone()]), "all but the tombstone");
+
+        if is_shared {
+            connect(fleet, "kept").await;
+        }
+        status.store(200, Ordering::SeqCst);
+        bus.idle().await;
+        let at = format!("ms.integration.oauth.{}.refresh.at", Fleet::path("gone"));
+        let schedule = bus.last("OAUTH_SCHEDULE", &at).await.expect("another try is scheduled");
+        bus.due_with("gone", &serde_json::from_slice(&schedule.payload).unwrap()).await;
+        eventually("the end has an event", async || reasons().await.len() == 2).await;
+        assert_eq!(reasons().await[1], if is_shared { "shared" } else { "revoked_at_provider" });
+        let received = ring.provider.received();
+        let asked = received.iter().filter(|received| received.path == "/revoke").count();
+        assert_eq!(asked, if is_shared { 1 } else { 3 }, "the first try, and then one request for each token");
+        assert_eq!(ring.rotate().await["retired"], json!([ring.old]));
+        ring.assert_sealed_with(&new).await;
+    }
 }
