@@ -4,6 +4,7 @@
 
 mod age;
 pub(crate) mod batch;
+pub(crate) mod changes;
 mod client;
 mod connect;
 mod connected;

@@ -19,6 +19,8 @@ mod form_1;
 mod json;
 mod keys;
 mod login;
+mod name_index;
+mod names;
 mod record;
 mod rotate;
 pub(crate) mod shared_grant;
@@ -38,6 +40,7 @@ pub(crate) use self::form_1::Migrated;
 pub(crate) use self::json::json;
 use self::json::parse;
 pub(crate) use self::login::{Consumer, FoundLogin};
+use self::name_index::NameIndex;
 pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, unused_keys};
 pub(crate) use self::ticket::Start;
 use crate::jetstream::Nats;
@@ -50,6 +53,7 @@ use crate::subject::{CONFIGS, OAUTH};
 pub struct Store {
     nats: Nats,
     pub(crate) keyring: Arc<Keyring>,
+    pub(crate) names: NameIndex,
 }
 
 /// Name of the field that every entry with a record has: the record's sequence.
@@ -74,7 +78,8 @@ enum Replaced {
 
 impl Store {
     pub fn new(nats: Nats, keyring: Arc<Keyring>) -> Self {
-        Self { nats, keyring }
+        let names = NameIndex::new(nats.clone());
+        Self { nats, keyring, names }
     }
 
     /// Writes the entry of the record with this sequence, unless an entry of the same or a newer record is stored. Replaces

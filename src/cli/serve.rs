@@ -190,6 +190,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             ended = work => ended.map_err(PrepareError::Calls),
             ended = replies.receive(&nats) => ended.map_err(PrepareError::Answers),
             never = context.auth.watch() => match never {},
+            never = context.store.names.watch() => match never {},
         }
     });
     Ok(())

@@ -4,7 +4,6 @@
 //! Entries are written and read as plain messages of the bucket's stream, because the client's KV interface has no
 //! headers.
 
-mod changes;
 mod list;
 mod swap;
 
@@ -12,7 +11,6 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use bytes::Bytes;
 
-pub(crate) use self::changes::changes;
 pub(crate) use self::list::{HeaderReader, KeyValue, all_headers, count, keys, values};
 pub(crate) use self::swap::{Change, Swapped, Write, create, swap, update, update_from};
 use super::client::Nats;
@@ -58,9 +56,15 @@ pub(crate) fn entry_of(bucket: &str, revision: u64, message: async_nats::jetstre
     entry(bucket, &message.subject, revision, message.headers.unwrap_or_default(), message.payload)
 }
 
+/// Returns true for the headers of a deletion marker.
+#[must_use]
+pub(crate) fn is_deletion(headers: &HeaderMap) -> bool {
+    !header(headers, OPERATION).is_empty()
+}
+
 pub(super) fn entry(bucket: &str, subject: &str, revision: u64, headers: HeaderMap, payload: Bytes) -> Entry {
     let key = subject.strip_prefix(&kv_subject(bucket, "")).unwrap_or_default().to_owned();
-    let value = header(&headers, OPERATION).is_empty().then(|| payload.clone());
+    let value = (!is_deletion(&headers)).then(|| payload.clone());
     Entry { key, revision, value, payload, headers }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamErrorKind, UpdateStreamError};
-use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, Stream};
+use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, RawMessageErrorKind, Stream};
 
 use super::client::Nats;
 use super::error::NatsError;
@@ -83,6 +83,15 @@ impl Nats {
             Ok(info) => Ok(info.num_waiting),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
             Err(error) => Err(NatsError::away_because("cannot look up a consumer")(error)),
+        }
+    }
+
+    /// Returns true if a stream's leader holds a message with this sequence.
+    pub(crate) async fn holds(&self, stream: &str, sequence: u64) -> Result<bool, NatsError> {
+        match self.stream(stream).await?.get_raw_message(sequence).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+            Err(error) => Err(NatsError::away_because("cannot read a message")(error)),
         }
     }
 

@@ -6,51 +6,27 @@
 //! entry without a schedule is left; the repair pass finds and removes it.
 
 mod note;
+mod page;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tracing::{error, warn};
+use tracing::error;
 
 use self::note::Note;
+pub(crate) use self::page::{ConnectionPage, ListedConnection};
 use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
 use crate::connection::{OauthConnection, RefreshFailure, Status, StoredConnection};
 use crate::integration::LoginRequests;
-use crate::jetstream::batch::PageLimits;
+use crate::jetstream::header;
 use crate::jetstream::kv::{self, Change, Write};
-use crate::jetstream::{batch, header};
 use crate::protocol::records;
 use crate::seal::SealContext;
 use crate::secret::Secret;
 use crate::subject::{CONNECTIONS, ConnectionKey};
-use crate::system::TimeSlice;
-
-pub(crate) struct ConnectionPage {
-    pub(crate) connections: Vec<ListedConnection>,
-    /// Entries that can neither be read nor restored.
-    pub(crate) unreadable: Vec<UnreadableConnection>,
-    /// Revision of the last entry, readable or not.
-    pub(crate) last: u64,
-    /// Matching connections in the bucket.
-    pub(crate) total: u64,
-    /// True if more follow after the last one.
-    pub(crate) more: bool,
-}
-
-pub(crate) struct ListedConnection {
-    /// Revision of the entry. The next page starts after the last one of this page.
-    pub(crate) revision: u64,
-    pub(crate) key: ConnectionKey,
-    pub(crate) connection: OauthConnection,
-}
-
-pub(crate) struct UnreadableConnection {
-    pub(crate) revision: u64,
-    pub(crate) key: ConnectionKey,
-}
 
 /// A connection's entry, opened.
 pub(crate) struct OpenedEntry {
@@ -74,43 +50,6 @@ struct ConnectionEntry {
 }
 
 impl Store {
-    /// Lists the connections whose keys match, after a revision, in the order of their last change. Logs the
-    /// keys of entries that can neither be read nor restored, and names those that a connection can have.
-    pub(crate) async fn connections(
-        &self,
-        filter: &str,
-        after: u64,
-        limits: PageLimits,
-    ) -> Result<ConnectionPage, StoreError> {
-        let page = batch::page(&self.nats, CONNECTIONS, filter, after, limits).await?;
-        let (mut connections, mut unreadable, mut slice) = (Vec::new(), Vec::new(), TimeSlice::begin());
-        let last = page.entries.last().map_or(after, |entry| entry.revision);
-        for entry in page.entries {
-            let (revision, key) = (entry.revision, parse_key(&entry.key).ok());
-            slice.pause().await;
-            match self.listed_connection(entry).await {
-                Ok(Some((key, stored))) => {
-                    connections.push(ListedConnection { revision, key, connection: stored.connection });
-                }
-                Ok(None) => {}
-                Err(error) if error.is_junk() => {
-                    warn!("skipped in a list: {error}");
-                    unreadable.extend(key.map(|key| UnreadableConnection { revision, key }));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(ConnectionPage { connections, unreadable, last, total: page.total, more: page.more })
-    }
-
-    async fn listed_connection(
-        &self,
-        entry: kv::Entry,
-    ) -> Result<Option<(ConnectionKey, StoredConnection)>, StoreError> {
-        let key = parse_key(&entry.key)?;
-        Ok(self.open_or_restore(&key, &entry).await?.map(|stored| (key, stored)))
-    }
-
     pub(crate) async fn connection(&self, key: &ConnectionKey) -> Result<Option<OauthConnection>, StoreError> {
         Ok(self.stored_connection(key).await?.map(|stored| stored.connection))
     }

@@ -1,6 +1,6 @@
 //! Keys of pending logins, and filters of bucket keys.
 
-use super::{Account, Integration};
+use super::{Account, Integration, ROOT};
 
 /// Key of a pending login in [`STATES`](super::STATES).
 #[must_use]
@@ -43,4 +43,29 @@ pub(crate) fn connections_of(account: &Account, integration: Option<&Integration
 #[must_use]
 pub(crate) fn connections_at(integration: &Integration) -> String {
     format!("*.{integration}.*")
+}
+
+/// Splits the key of a connection into its account and the rest. Checks no names.
+#[must_use]
+pub(crate) fn split_account(kv_key: &str) -> Option<(&str, &str)> {
+    let (account, rest) = kv_key.split_once('.')?;
+    (rest.split('.').count() == 2).then_some((account, rest))
+}
+
+/// Does the same with the subject of a connection's record.
+#[must_use]
+pub(crate) fn split_record(subject: &str) -> Option<(&str, &str)> {
+    split_account(subject.strip_prefix(ROOT)?.strip_prefix('.')?)
+}
+
+/// Puts the two parts of [`split_account`] together.
+#[must_use]
+pub(crate) fn with_account(account: &Account, rest: &str) -> String {
+    format!("{account}.{rest}")
+}
+
+/// Returns the integration in the second part of [`split_account`].
+#[must_use]
+pub(crate) fn integration_of(rest: &str) -> &str {
+    rest.split_once('.').map_or(rest, |(integration, _)| integration)
 }

@@ -116,6 +116,9 @@ mod jwt_ordinary;
 mod key_scopes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod large_lists;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 #[path = "../support/latency.rs"]
 mod latency;
 #[cfg(test)]

@@ -28,7 +28,7 @@ use super::{StoredKey, hash, parse, to_json};
 use crate::auth::rejection::Reason;
 use crate::auth::{AuthError, Failed, VerifiedCaller};
 use crate::command::Origin;
-use crate::jetstream::{Nats, NatsError, kv};
+use crate::jetstream::{Nats, NatsError, changes, kv};
 use crate::rights::Scopes;
 use crate::subject::API_KEYS;
 
@@ -152,7 +152,7 @@ impl ApiKeys {
     /// Follows the bucket's changes until that fails.
     async fn follow(&self) -> NatsError {
         let connection = self.0.nats.connection_count();
-        let mut changes = match kv::changes(&self.0.nats, API_KEYS).await {
+        let mut changes = match changes::of_bucket(&self.0.nats, API_KEYS).await {
             Ok(changes) => changes,
             Err(error) => return error,
         };
@@ -160,7 +160,7 @@ impl ApiKeys {
         info!("watching API keys");
         loop {
             match changes.next().await {
-                Ok(id) => self.forget(&id),
+                Ok(changed) => self.forget(&changed.path),
                 Err(error) => return error,
             }
         }

@@ -17,7 +17,7 @@ use crate::auth::VerifiedCaller;
 use crate::jetstream::batch::PageLimits;
 use crate::jetstream::kv;
 use crate::store::{ConnectionPage, ListedConnection, StoreError};
-use crate::subject::{self, CONFIGS, Integration, config_subject};
+use crate::subject::{CONFIGS, Integration, config_subject};
 use crate::system::TimeSlice;
 use crate::worker::context::Context;
 
@@ -70,11 +70,10 @@ fn name_unreadable(body: &mut Value, subjects: &[String]) {
     }
 }
 
-/// Lists connections in the order of their last change, so that a page is one batch of direct gets. A list sorted by name
-/// would need all names. A caller that reads all pages misses none: a connection that is refreshed meanwhile appears again
-/// at the end. Any replica may answer, so a list may lack what a read shows, for a moment.
+/// Lists connections in the order of their last change. A caller that reads all pages misses none: a connection that is
+/// refreshed meanwhile appears again at the end. Up to 1,024 connections are read with one direct get; any replica may answer
+/// it, so such a list may lack what a read shows, for a moment.
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
-    let filter = subject::connections_of(&caller.account, page.integration_id.as_ref());
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     // Cursors are opaque to callers, so the cause ("not a number") would tell them nothing.
     let after = after.map_err(|_| bad_request(CURSOR))?;
@@ -82,7 +81,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
     let limits = PageLimits { entries: page.limit()?, bytes };
     let ConnectionPage { connections, unreadable, last: last_of_page, total, more } =
-        context.store.connections(&filter, after, limits).await?;
+        context.store.connections(&caller.account, page.integration_id.as_ref(), after, limits).await?;
     // Connections stay listed after their config was deleted, so only an empty list is a 404.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
         && !context.store.has_config(integration).await?

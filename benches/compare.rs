@@ -1,0 +1,120 @@
+//! Compares two builds in pairs: `cargo bench --bench compare -- <other binary>`. Without another binary it measures this build
+//! alone. Each round runs both builds one after the other, in changing order, each on a new server that syncs every write; the
+//! ratio is the median of the rounds' ratios. The same rounds run the bare chain ([`chain`]) with this build's streams.
+//!
+//! `COMPARE_ROUNDS` sets the rounds (4), `COMPARE_CALLBACKS` the callbacks of a round (1,500).
+
+#![expect(dead_code, reason = "the bench uses only a part of the tests' modules")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot continue panics with the reason")]
+#![expect(clippy::indexing_slicing, reason = "figures for people")]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of a bench are small"
+)]
+
+#[path = "parts/chain.rs"]
+mod chain;
+#[path = "parts/load.rs"]
+mod load;
+#[path = "parts/program.rs"]
+mod program;
+#[path = "../tests/it/provider.rs"]
+mod provider;
+#[path = "../tests/support/support.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use load::{closed, open};
+use program::Program;
+use support::tokenbus::PROGRAM;
+use tokenbus::internals::config::env;
+
+const ROUNDS: usize = 4;
+const CALLBACKS: usize = 1_500;
+const CLIENTS: usize = 64;
+/// Requests of a single client.
+const ALONE: usize = 200;
+/// Callbacks per second of the open loop, and their number.
+const RATE: u32 = 100;
+const AT_RATE: usize = 500;
+const READS: usize = 20_000;
+
+/// Figures of one build in one round, by name.
+type Figures = BTreeMap<&'static str, f64>;
+
+#[tokio::main]
+async fn main() {
+    let other = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).map(PathBuf::from);
+    let number = |name: &str, default| env(name).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (rounds, callbacks) = (number("COMPARE_ROUNDS", ROUNDS), number("COMPARE_CALLBACKS", CALLBACKS));
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        for is_ours in [round % 2 == 0, round % 2 != 0] {
+            if is_ours {
+                ours.push(measure(Path::new(PROGRAM), callbacks, true).await);
+            } else if let Some(other) = &other {
+                theirs.push(measure(other, callbacks, false).await);
+            }
+        }
+        println!("round {} of {rounds} done", round + 1);
+    }
+    print(&ours, &theirs);
+}
+
+async fn measure(build: &Path, callbacks: usize, with_chain: bool) -> Figures {
+    let mut program = Program::start(build).await;
+    let mut figures = Figures::new();
+    let send = program.callbacks((0..callbacks).map(|number| format!("c{number}"))).await;
+    let cpu = program.cpu();
+    let many = closed(CLIENTS, callbacks, &send).await;
+    figures.insert("callbacks, 64 clients, per second", many.per_second());
+    figures.insert("callbacks, 64 clients, p99 ms", many.quantile(0.99));
+    figures.insert("callbacks, CPU ms of program and server", cpu.milliseconds_each(&program, callbacks));
+    let send = program.callbacks((0..ALONE).map(|number| format!("alone{number}"))).await;
+    figures.insert("callbacks, 1 client, p50 ms", closed(1, ALONE, &send).await.quantile(0.5));
+    let send = program.callbacks((0..AT_RATE).map(|number| format!("rate{number}"))).await;
+    let at_rate = open(RATE, AT_RATE, &send).await;
+    figures.insert("callbacks, 100 per second, p50 ms", at_rate.quantile(0.5));
+    figures.insert("callbacks, 100 per second, p99 ms", at_rate.quantile(0.99));
+    let refreshes = closed(CLIENTS, callbacks, &program.refreshes()).await;
+    figures.insert("refreshes, 64 clients, per second", refreshes.per_second());
+    let (send, cpu) = (program.reads(callbacks), program.cpu());
+    figures.insert("reads, 64 clients, per second", closed(CLIENTS, READS, &send).await.per_second());
+    figures.insert("reads, CPU ms of program and server", cpu.milliseconds_each(&program, READS));
+    let client = program.end().await;
+    if with_chain {
+        bare(client, callbacks, &mut figures).await;
+    }
+    figures
+}
+
+async fn bare(client: async_nats::Client, callbacks: usize, figures: &mut Figures) {
+    let send = chain::callbacks(client, 0).await;
+    let many = closed(CLIENTS, callbacks, &send).await.per_second();
+    figures.insert("bare chain, 64 clients, per second", many);
+    let shifted = std::sync::Arc::new(move |number| send(callbacks + number));
+    let send: load::Send = shifted;
+    figures.insert("bare chain, 1 client, p50 ms", closed(1, ALONE, &send).await.quantile(0.5));
+    figures.insert("callbacks, share of the bare chain", figures["callbacks, 64 clients, per second"] / many);
+}
+
+fn print(ours: &[Figures], theirs: &[Figures]) {
+    println!("| figure | other build | this build | ratio |\n| --- | --- | --- | --- |");
+    for name in ours.iter().flat_map(BTreeMap::keys).collect::<std::collections::BTreeSet<_>>() {
+        let of =
+            |rounds: &[Figures]| rounds.iter().filter_map(|figures| figures.get(name).copied()).collect::<Vec<_>>();
+        let (mine, others) = (of(ours), of(theirs));
+        let ratios = mine.iter().zip(&others).map(|(mine, other)| mine / other).collect();
+        let text = |values: Vec<f64>| median(values).map_or(String::new(), |median| format!("{median:.2}"));
+        println!("| {name} | {} | {} | {} |", text(others), text(mine.clone()), text(ratios));
+    }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}

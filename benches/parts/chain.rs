@@ -1,0 +1,68 @@
+//! The bare chain of a callback: a plain client that stores the same messages as the program, in the same order, in the same
+//! streams, and does nothing else. The program cannot be faster.
+//!
+//! 1. The command, which a client then takes from the queue.
+//! 2. The marker of the consumed login.
+//! 3. The record.
+//! 4. The entry in the bucket, the event and the schedule, all three at the same time.
+//! 5. The ack of the command, confirmed.
+
+use std::sync::Arc;
+
+use async_nats::jetstream::consumer::PullConsumer;
+use async_nats::jetstream::{self, Context};
+use futures_util::StreamExt as _;
+
+use crate::load;
+use crate::program::INTEGRATION;
+use crate::support::tokenbus::ACCOUNT;
+
+/// Bytes of each message, as the program writes them for a short token.
+const COMMAND: usize = 900;
+const MARKER: usize = 200;
+const RECORD: usize = 900;
+const ENTRY: usize = 1_600;
+const EVENT: usize = 300;
+const SCHEDULE: usize = 60;
+
+/// The chain, to be run once for each number. Numbers must differ from those of an earlier load on the same server.
+pub(crate) async fn callbacks(client: async_nats::Client, first: usize) -> load::Send {
+    let jetstream = jetstream::new(client);
+    let queue = jetstream.get_stream("OAUTH_COMMANDS").await.expect("the queue");
+    let consumer: PullConsumer = queue.get_consumer("exchange").await.expect("the consumer of callbacks");
+    Arc::new(move |number| {
+        let (jetstream, consumer) = (jetstream.clone(), consumer.clone());
+        Box::pin(async move { one(&jetstream, &consumer, first + number).await })
+    })
+}
+
+async fn one(jetstream: &Context, consumer: &PullConsumer, number: usize) {
+    let path = format!("{ACCOUNT}.{INTEGRATION}.bare{number}");
+    store(jetstream, format!("ms.integration.oauth.{path}.exchange"), COMMAND).await;
+    // Any client's command: all are alike.
+    let mut taken = consumer.fetch().max_messages(1).messages().await.expect("a pull");
+    let command = taken.next().await.expect("a command is queued").expect("a message");
+    store(jetstream, format!("$KV.oauth_states.bare{number}.{ACCOUNT}"), MARKER).await;
+    store(jetstream, format!("oauth.record.{path}"), RECORD).await;
+    tokio::join!(
+        store(jetstream, format!("$KV.oauth_connections.{path}"), ENTRY),
+        store(jetstream, format!("ms.oauth.{ACCOUNT}.event.{INTEGRATION}.bare{number}.connected"), EVENT),
+        schedule(jetstream, &path),
+    );
+    command.double_ack().await.expect("the server confirms the ack");
+}
+
+async fn store(jetstream: &Context, subject: String, bytes: usize) {
+    let stored = jetstream.publish(subject, vec![b'x'; bytes].into()).await.expect("sent").await;
+    stored.expect("stored");
+}
+
+async fn schedule(jetstream: &Context, path: &str) {
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Schedule", "@at 2999-01-01T00:00:00Z");
+    headers.insert("Nats-Schedule-Target", format!("ms.integration.oauth.{path}.refresh.due").as_str());
+    let subject = format!("ms.integration.oauth.{path}.refresh.at");
+    let stored =
+        jetstream.publish_with_headers(subject, headers, vec![b'x'; SCHEDULE].into()).await.expect("sent").await;
+    stored.expect("stored");
+}
