@@ -168,7 +168,7 @@ pub struct Cookie {
 pub struct WorkerReply {
     /// HTTP status for the caller.
     pub status: u16,
-    /// Body for the caller; `{"error": …}`, or with a `hint` too, unless the status is 200.
+    /// Body for the caller; `{"error": …}` unless the status is 200, and then with `reason` and `hint` if there are any.
     pub body: Value,
     /// Seconds to wait before the next try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -191,6 +191,15 @@ impl WorkerReply {
     #[must_use]
     pub fn after(self, wait: Option<Duration>) -> Self {
         Self { retry_after: wait.map(|wait| wait.as_secs().max(1)), ..self }
+    }
+
+    /// Adds the code of a failure that has one, for programs. The text is for people.
+    #[must_use]
+    pub(crate) fn with_reason(mut self, reason: &str) -> Self {
+        if let Some(body) = self.body.as_object_mut() {
+            body.insert("reason".to_owned(), reason.into());
+        }
+        self
     }
 
     /// Adds what an administrator should change to a failure.

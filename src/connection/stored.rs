@@ -162,6 +162,6 @@ impl RefreshFailure {
     #[must_use]
     pub fn answer(&self, now: Timestamp) -> Option<WorkerReply> {
         let wait = Duration::try_from(self.until.duration_since(now)).ok().filter(|wait| !wait.is_zero())?;
-        Some(WorkerReply::error(self.status, &self.reason).after(Some(wait)))
+        Some(WorkerReply::error(self.status, &self.reason).with_reason(&self.reason).after(Some(wait)))
     }
 }

@@ -294,5 +294,5 @@ async fn request(nats: &Nats, subject: &str, payload: &Bytes, timeout: Duration)
 fn refusal(status: u16, body: &Value, retry_after_seconds: Option<u64>) -> BackendError {
     let text = |field| body.get(field).and_then(Value::as_str).map(str::to_owned);
     let error = text("error").unwrap_or_else(|| "refused without a reason".to_owned());
-    BackendError::Refused { status, error, hint: text("hint"), retry_after_seconds }
+    BackendError::Refused { status, error, reason: text("reason"), hint: text("hint"), retry_after_seconds }
 }

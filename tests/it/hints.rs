@@ -57,7 +57,10 @@ async fn a_wrong_setting_ends_in_a_page_and_an_event_that_say_what_to_change_and
     expected.push(json!(hint));
 
     let denied = arrive(&world, "acme", ("error", "access_denied"), "application/json").await;
-    assert_eq!((denied.status, denied.json()), (StatusCode::BAD_REQUEST.as_u16(), json!({ "error": "access_denied" })));
+    assert_eq!(
+        (denied.status, denied.json()),
+        (StatusCode::BAD_REQUEST.as_u16(), json!({ "error": "access_denied", "reason": "access_denied" }))
+    );
     let page = arrive(&world, "acme", ("error", "access_denied"), "text/html").await;
     assert!(!page.text.contains("who set up") && page.text.contains("refused or cancelled"), "{}", page.text);
     expected.extend([Value::Null, Value::Null]);

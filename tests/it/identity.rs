@@ -152,7 +152,8 @@ async fn h13_a_login_as_another_person_is_refused_where_the_config_says_so() {
     person.is("bob");
     let (status, body) = world.connect("w").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(body["reason"], "identity_mismatch", "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("the connection belongs")), "{body}");
     assert_eq!(revoked(&world), ["at-bob-2", "rt-bob-2"], "the new grant only");
     person.is("nobody");
     let (status, body) = world.connect("w").await;
@@ -181,7 +182,7 @@ async fn h13_the_same_id_at_another_provider_is_another_account() {
     world.tokenbus.configure(&config).await;
     let (status, body) = world.connect("w").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(body["reason"], "identity_mismatch", "{body}");
     assert_eq!(other.received().iter().filter(|received| received.path == "/token").count(), 1);
 }
 
@@ -195,7 +196,8 @@ async fn h13_no_login_replaces_a_connection_of_an_unknown_account() {
     person.is("ada");
     let (status, body) = world.connect("w").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.contains("delete the connection")), "{body}");
+    assert_eq!(body["reason"], "identity_unknown", "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("it is not known")), "{body}");
     assert_eq!(exchanges(), 1, "the code is not sent");
     assert_eq!(delete(&world, "w").await, StatusCode::OK);
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
@@ -206,7 +208,7 @@ async fn h13_no_login_replaces_a_connection_of_an_unknown_account() {
     person.is("ada");
     let (status, body) = world.connect("v").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(body["reason"], "identity_mismatch", "{body}");
 }
 
 #[tokio::test]
@@ -300,7 +302,7 @@ async fn h13_the_same_id_in_another_realm_is_another_account() {
     configure(&world, INTEGRATION, &strict).await;
     let (status, body) = connect("v", "b").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.contains("identity_mismatch")), "{body}");
+    assert_eq!(body["reason"], "identity_mismatch", "{body}");
     assert_eq!(connect("v", "a").await.0, StatusCode::OK);
 }
 

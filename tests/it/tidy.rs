@@ -85,6 +85,22 @@ fn f3_secrets_are_compared_in_constant_time() {
 }
 
 #[test]
+fn no_text_begins_with_a_code() {
+    // The code of a failure is in the answer's `reason`.
+    let is_code = |text: &str| {
+        let (code, after) = text.split_once(": ").unwrap_or_default();
+        let is_word = code.contains('_') && code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        is_word && after.starts_with(|char: char| char.is_ascii_lowercase())
+    };
+    let of_answers = ["src/worker", "src/gateway", "src/auth", "src/integration"].into_iter().flat_map(sources);
+    for (path, text) in of_answers.filter(|(path, _)| !path.ends_with("tests.rs")) {
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let found: Vec<&str> = code.split('"').filter(|text| is_code(text)).collect();
+        assert_eq!(found, [""; 0], "{}", path.display());
+    }
+}
+
+#[test]
 fn every_setting_is_documented_with_its_default() {
     let documented = documented(&root().join("docs/configuration.md"));
     let defaults: toml::Table =

@@ -8,7 +8,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokenbus::Secret;
 use tokenbus::internals::command::Credential;
-use tokenbus::internals::gateway::{Command, RequestContext};
+use tokenbus::internals::gateway::{BackendError, Command, RequestContext};
 use tokenbus::subject::{Account, Integration};
 use tokio::time::sleep;
 
@@ -130,8 +130,9 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
         second
     };
     let (old, _second) = tokio::join!(edge.bus.command(old, &callers[0]), takeover);
-    let refusal = old.expect_err("the older command comes too late").to_string();
-    assert!(refusal.contains("superseded"), "{refusal}");
+    let refusal = old.expect_err("the older command comes too late");
+    let reason = if let BackendError::Refused { reason, .. } = &refusal { reason.as_deref() } else { None };
+    assert_eq!(reason, Some("superseded"), "{refusal}");
     fleet.idle().await;
     let stored = fleet.stored_config().await;
     assert_eq!(stored["config"]["name"], "Newer");

@@ -127,6 +127,7 @@ async fn d4_invalid_grant_needs_reauthorization_and_stops_refreshes() {
     bus.advance("w", &world.tokenbus.keys_file(), 3_600).await;
     let (status, body) = refresh(&world).await;
     assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_grant")));
+    assert_eq!(body["reason"], "invalid_grant");
     let pushed = next(&mut subscriber).await;
     assert_eq!(pushed["status"], "needs_reauthorization");
     assert!(pushed.get("access_token").is_none(), "{pushed}");
@@ -174,7 +175,8 @@ async fn d8_a_refresh_only_uses_the_client_that_the_token_was_issued_to() {
     world.tokenbus.configure(&config).await;
     let (status, body) = refresh(&world).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
-    assert!(body["error"].as_str().unwrap().starts_with("config_changed"), "{body}");
+    assert_eq!(body["reason"], "config_changed", "{body}");
+    assert!(body["error"].as_str().unwrap().starts_with("the integration's config"), "{body}");
     assert_eq!(world.provider.received().len(), 1, "nothing was sent");
     let (_, body) = world.read("w").await;
     assert_eq!((&body["status"], &body["status_reason"]), (&json!("active"), &json!("config_changed")));

@@ -16,6 +16,8 @@ pub enum BackendError {
     Refused {
         status: u16,
         error: String,
+        /// The code of the failure, if it has one.
+        reason: Option<String>,
         /// The setting that an administrator should change.
         hint: Option<String>,
         retry_after_seconds: Option<u64>,

@@ -65,6 +65,8 @@ pub(in crate::gateway) enum HttpError {
 pub(in crate::gateway) struct ErrorReply {
     pub(in crate::gateway) status: StatusCode,
     pub(in crate::gateway) error: String,
+    /// The code of the failure, if it has one.
+    pub(in crate::gateway) reason: Option<String>,
     /// The setting that an administrator should change.
     pub(in crate::gateway) hint: Option<String>,
     /// The header that belongs to the status.
@@ -106,14 +108,17 @@ impl HttpError {
             Self::NotReady(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
             Self::Backend(error) => backend(error, missing_is_404),
         };
-        let hint = if let Self::Backend(BackendError::Refused { hint, .. }) = self { hint.clone() } else { None };
-        ErrorReply { status, error: self.to_string(), hint, header }
+        let (mut reason, mut hint) = (None, None);
+        if let Self::Backend(BackendError::Refused { reason: code, hint: setting, .. }) = self {
+            (reason, hint) = (code.clone(), setting.clone());
+        }
+        ErrorReply { status, error: self.to_string(), reason, hint, header }
     }
 }
 
 fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(HeaderName, HeaderValue)>) {
     match error {
-        BackendError::Refused { status, error: _, hint: _, retry_after_seconds } => {
+        BackendError::Refused { status, error: _, reason: _, hint: _, retry_after_seconds } => {
             refused(*status, *retry_after_seconds, missing_is_404)
         }
         BackendError::UsedState | BackendError::NoCredential => (StatusCode::UNAUTHORIZED, Some(challenge())),
@@ -150,11 +155,13 @@ fn refused(
 }
 
 impl ErrorReply {
-    /// Builds `{"error": text}`, with the hint if there is one.
+    /// Builds `{"error": text}`, with reason and hint if there are any.
     pub(in crate::gateway) fn json(&self) -> Reply {
         let mut body = serde_json::json!({ "error": self.error });
-        if let (Some(hint), Some(fields)) = (&self.hint, body.as_object_mut()) {
-            fields.insert("hint".to_owned(), hint.as_str().into());
+        let more = [("reason", &self.reason), ("hint", &self.hint)];
+        if let Some(fields) = body.as_object_mut() {
+            let present = |(name, text): (&str, &Option<String>)| Some((name.to_owned(), text.clone()?.into()));
+            fields.extend(more.into_iter().filter_map(present));
         }
         self.with_header(reply::json(self.status, body.to_string()))
     }
@@ -186,6 +193,7 @@ mod tests {
         let error = HttpError::Backend(BackendError::Refused {
             status,
             error: "no".to_owned(),
+            reason: None,
             hint: None,
             retry_after_seconds: Some(7),
         });
@@ -210,6 +218,7 @@ mod tests {
         let busy = BackendError::Refused {
             status: 429,
             error: "slow down".to_owned(),
+            reason: None,
             hint: None,
             retry_after_seconds: Some(7),
         };
@@ -225,6 +234,7 @@ mod tests {
             let broken = BackendError::Refused {
                 status: 502,
                 error: "later".to_owned(),
+                reason: None,
                 hint: None,
                 retry_after_seconds: after,
             };

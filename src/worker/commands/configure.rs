@@ -84,8 +84,8 @@ pub(in crate::worker) async fn run(
         // The command of the newer record updates KV.
         ConfigRecorded::Replaced { sequence } => sequence,
         ConfigRecorded::Superseded => {
-            let text = "superseded: the config was changed again while this request was in progress";
-            return Ok(Failure::Superseded.answer(text));
+            let text = "the config was changed again while this request was in progress";
+            return Ok(Failure::Superseded.answer(text).with_reason("superseded"));
         }
     };
     fail_point!("configure_3_kv_written");

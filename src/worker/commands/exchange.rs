@@ -368,5 +368,6 @@ async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerR
     (event.reason, event.provider) = (Some(refusal.reason.as_str()), refusal.provider.as_ref());
     event.hint = refusal.hint.as_deref();
     job.publish_event(context, &event).await?;
-    Ok(refusal.failure.answer(&refusal.text).after(refusal.retry_after).with_hint(refusal.hint.as_deref()))
+    let answer = refusal.failure.answer(&refusal.text).with_reason(&refusal.reason);
+    Ok(answer.after(refusal.retry_after).with_hint(refusal.hint.as_deref()))
 }

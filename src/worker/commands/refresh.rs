@@ -27,7 +27,7 @@ use self::postpone::Postponement;
 pub(in crate::worker) use self::postpone::reschedule_given_up;
 use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Begin, Change, Moment};
-use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NEEDS_LOGIN, NO_CONFIG};
+use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{EventDetails, EventKind, SCHEDULE_ACTOR};
 use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT, RequestKind};
@@ -230,7 +230,8 @@ impl Refresh<'_> {
         self.job.lease.check()?;
         warn!(reason = error.reason(), "refresh failed");
         self.context.measures.refreshes.failed(&self.key.integration, error.reason());
-        let reply = status::failure_of_no_tokens(&error).answer(&error.to_string()).after(error.retry_after());
+        let reply = status::failure_of_no_tokens(&error).answer(&error.to_string());
+        let reply = reply.with_reason(error.reason()).after(error.retry_after());
         match lifecycle::conclude(&stored, &status::failed_refresh(&error), &moment, &rules) {
             Change::Record(new) => self.store(new, None, error.answer()).await,
             Change::Notes { stored, event } => {
@@ -324,10 +325,7 @@ fn event_of<'a>(stored: &'a StoredConnection, actor: &'a str) -> EventDetails<'a
 fn reply_by_status(connection: &OauthConnection) -> Result<WorkerReply, StoreError> {
     match connection.status {
         Status::Active => apply::reply_with(connection),
-        Status::NeedsReauthorization => {
-            let reason = connection.status_reason.as_deref();
-            Ok(Failure::LoginNeeded.answer(reason.unwrap_or(NEEDS_LOGIN)))
-        }
+        Status::NeedsReauthorization => Ok(status::needs_login(connection.status_reason.as_deref())),
         Status::Revoked => Ok(Failure::NotFound.answer("the connection was deleted")),
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::status::{self, Failure};
 use super::{CallError, Checked, no_connection, replayed, too_many};
 use crate::command::Work;
-use crate::connection::{NEEDS_LOGIN, Status, StoredConnection};
+use crate::connection::{Status, StoredConnection};
 use crate::jetstream::{NatsError, Published};
 use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::secret::Secret;
@@ -175,8 +175,7 @@ async fn finished_refresh(context: &Context, before: BeforeRefresh<'_>) -> Resul
     if connection.status == Status::Active {
         return Ok(Some(serde_json::json!(connection)));
     }
-    let reason = connection.status_reason.unwrap_or_else(|| NEEDS_LOGIN.to_owned());
-    Err(CallError::Refused(Failure::LoginNeeded, reason))
+    Err(CallError::Answered(status::needs_login(connection.status_reason.as_deref())))
 }
 
 fn still_running(text: &str) -> CallError {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::auth::AuthError;
 use crate::command::WorkerReply;
+use crate::connection::NEEDS_LOGIN;
 use crate::connection::lifecycle::Failed;
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::token::TokenError;
@@ -90,6 +91,14 @@ pub(crate) fn is_rate_limited(answer: &WorkerReply) -> bool {
 pub(crate) fn requested_wait(answer: &WorkerReply) -> Option<Duration> {
     let seconds = answer.retry_after.filter(|_| answer.status == Failure::Busy.status());
     seconds.map(Duration::from_secs)
+}
+
+/// Answers for a connection whose grant has ended.
+pub(crate) fn needs_login(reason: Option<&str>) -> WorkerReply {
+    match reason {
+        Some(reason) => Failure::LoginNeeded.answer(reason).with_reason(reason),
+        None => Failure::LoginNeeded.answer(NEEDS_LOGIN),
+    }
 }
 
 /// Turns a failed authentication into its answer. If the bus was unavailable, nothing was decided: that is an error, and

@@ -17,8 +17,8 @@ const FOR_ADMINS: &str = "Connect again. If that fails too, show this page to th
 pub(in crate::gateway) enum Outcome<'a> {
     /// With the label of the account at the provider, if it is known.
     Connected(Option<&'a str>),
-    /// Both texts as the JSON answer has them.
-    Failed { error: &'a str, hint: Option<&'a str> },
+    /// The texts as the JSON answer has them.
+    Failed { error: &'a str, reason: Option<&'a str>, hint: Option<&'a str> },
 }
 
 /// The page that the person came from.
@@ -65,7 +65,7 @@ pub(in crate::gateway) fn reply(status: StatusCode, outcome: &Outcome<'_>, targe
     let integration = integration.as_deref();
     let Texts { mark, title, heading, advice, reason } = match *outcome {
         Outcome::Connected(label) => connected(integration, label),
-        Outcome::Failed { error, hint } => failed(status, integration, error, hint),
+        Outcome::Failed { error, reason, hint } => failed(&Failure { status, reason, error, hint }, integration),
     };
     let link = origin.as_ref().map_or(String::new(), |Origin { link, host, target: _ }| {
         format!("<a class=\"act\" href=\"{}\">Back to {}</a>\n", escape(link), escape(host))
@@ -87,10 +87,18 @@ fn connected(integration: Option<&str>, label: Option<&str>) -> Texts {
     Texts { mark: Mark::Tick, title, heading, advice, reason: String::new() }
 }
 
-fn failed(status: StatusCode, integration: Option<&str>, error: &str, hint: Option<&str>) -> Texts {
+struct Failure<'a> {
+    status: StatusCode,
+    reason: Option<&'a str>,
+    error: &'a str,
+    hint: Option<&'a str>,
+}
+
+fn failed(failure: &Failure<'_>, integration: Option<&str>) -> Texts {
+    let Failure { status, reason, error, hint } = *failure;
     let title = escape(&failure_title(status, integration));
     let heading = heading(&title);
-    let (advice, error) = (hint.map_or_else(|| advice(status, error), |_| FOR_ADMINS), escape(error));
+    let (advice, error) = (hint.map_or_else(|| advice(status, reason), |_| FOR_ADMINS), escape(error));
     let reason = match hint {
         Some(hint) => {
             format!("<div class=\"detail\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(hint))
@@ -112,10 +120,10 @@ fn failure_title(status: StatusCode, integration: Option<&str>) -> String {
 }
 
 /// Tells the person what to do. The reason follows it.
-fn advice(status: StatusCode, error: &str) -> &'static str {
+fn advice(status: StatusCode, reason: Option<&str>) -> &'static str {
     match status.as_u16() {
         401 => "If you connected with it, all is well. If not, go back to the page you came from and connect again.",
-        400 if ErrorCode::parse(error) == ErrorCode::AccessDenied => {
+        400 if reason.map(ErrorCode::parse) == Some(ErrorCode::AccessDenied) => {
             "The login was refused or cancelled, and nothing has changed. Go back to the page you came from and connect again."
         }
         400 => {
@@ -132,9 +140,9 @@ fn advice(status: StatusCode, error: &str) -> &'static str {
 }
 
 fn attributes(outcome: &Outcome<'_>, target: &LoginTarget, origin: &Origin) -> String {
-    let (status, error) = match outcome {
-        Outcome::Connected(_) => ("connected", None),
-        Outcome::Failed { error, hint: _ } => ("error", Some(*error)),
+    let (status, error, reason) = match *outcome {
+        Outcome::Connected(_) => ("connected", None, None),
+        Outcome::Failed { error, reason, hint: _ } => ("error", Some(error), reason),
     };
     let mut message = json!({
         "type": "tokenbus",
@@ -142,8 +150,9 @@ fn attributes(outcome: &Outcome<'_>, target: &LoginTarget, origin: &Origin) -> S
         "integration_id": target.integration_id,
         "connection_id": target.connection_id,
     });
-    if let (Some(error), Some(fields)) = (error, message.as_object_mut()) {
-        fields.insert("error".to_owned(), error.into());
+    if let Some(fields) = message.as_object_mut() {
+        let texts = [("error", error), ("reason", reason)];
+        fields.extend(texts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.into()))));
     }
     format!(" data-origin=\"{}\" data-message=\"{}\"", escape(&origin.target), escape(&message.to_string()))
 }

@@ -113,7 +113,7 @@ async fn every_profile_makes_the_documented_requests_and_reads_the_documented_an
     let ids = profiles.ids().await.unwrap();
     let files = std::fs::read_dir(FOLDER).unwrap().map(|entry| entry.unwrap().path());
     let described: BTreeSet<_> = files.map(|path| id(path.file_stem().unwrap().to_str().unwrap())).collect();
-    assert_eq!(ids, described, "a profile and a row each");
+    assert_eq!(difference(&ids, &described), None, "a profile and a row each");
     for id in ids {
         let text = std::fs::read_to_string(Path::new(FOLDER).join(format!("{id}.json"))).unwrap();
         let behaviour = match serde_json::from_str::<Behaviour>(&text) {
@@ -143,6 +143,21 @@ async fn every_profile_makes_the_documented_requests_and_reads_the_documented_an
         }
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Describes what only one of two sets has; `None` if they are equal.
+fn difference<T: Ord + std::fmt::Display>(ours: &BTreeSet<T>, theirs: &BTreeSet<T>) -> Option<String> {
+    let listed = |one: &BTreeSet<T>, other: &BTreeSet<T>| {
+        one.difference(other).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    (ours != theirs).then(|| format!("has [{}] in addition, lacks [{}]", listed(ours, theirs), listed(theirs, ours)))
+}
+
+#[test]
+fn only_the_difference_of_two_sets_is_shown() {
+    let (ours, theirs) = (BTreeSet::from(["a", "b", "c"]), BTreeSet::from(["b", "c", "d"]));
+    assert_eq!(difference(&ours, &theirs).as_deref(), Some("has [a] in addition, lacks [d]"));
+    assert_eq!(difference(&ours, &ours), None);
 }
 
 fn secret(text: &str) -> Secret {
@@ -313,8 +328,10 @@ impl Row {
         let identity = self.behaviour.identity.as_ref().and_then(read);
         let read = |Facts { answer, expect }: &Facts<Map<String, Value>>| {
             let rule = self.config.metadata_request.as_ref();
-            let metadata = rule.map(|rule| plain_values(answer, &rule.paths));
-            (metadata.as_ref() != Some(expect)).then(|| format!("{metadata:?}, not {expect:?}"))
+            let metadata = rule.map(|rule| plain_values(answer, &rule.paths)).unwrap_or_default();
+            let entries =
+                |map: &Map<String, Value>| map.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+            difference(&entries(&metadata), &entries(expect)).map(|found| format!("metadata {found}"))
         };
         let metadata = self.behaviour.metadata_request.as_ref().and_then(read);
         self.wrong.extend(identity.into_iter().chain(metadata));
@@ -349,7 +366,7 @@ impl Row {
         let tokens = tokens.or_lifetime(lifetime, now());
         let text = |secret: &Secret| secret.expose().to_owned();
         let words = |scope: &str| scope.split([' ', ',', '+']).map(str::to_owned).collect::<BTreeSet<_>>();
-        let mut wrong = Vec::new();
+        let (mut wrong, mut differences) = (Vec::new(), Vec::new());
         let mut compare = |field: &str, ours: String, theirs: String| {
             if ours != theirs {
                 wrong.push(format!("{field} {ours}, not {theirs}"));
@@ -365,7 +382,7 @@ impl Row {
         compare("expires_in", format!("{:?}", tokens.expires_in), format!("{:?}", expect.expires_in));
         if let Some(scope) = &expect.scope {
             let ours = words(tokens.scope.as_deref().unwrap_or_default());
-            compare("scope", format!("{ours:?}"), format!("{:?}", words(scope)));
+            differences.extend(difference(&ours, &words(scope)).map(|found| format!("scope {found}")));
         }
         for (path, value) in &expect.metadata {
             let of_callback =
@@ -373,6 +390,7 @@ impl Row {
             let ours = tokens.metadata.get(path).cloned().or_else(|| of_callback.map(|value| value.as_str().into()));
             compare(path, format!("{ours:?}"), format!("{:?}", Some(value)));
         }
+        wrong.extend(differences);
         wrong
     }
 }

@@ -100,8 +100,7 @@ impl Exchange<'_> {
         if old.connection.identity.is_some() {
             return Ok(Ok(Some(old)));
         }
-        let text =
-            "identity_unknown: it is not known whose account the connection is; delete the connection, then log in";
+        let text = "it is not known whose account the connection is; delete the connection, then log in";
         Ok(Err(Refusal::new(Failure::BadRequest, "identity_unknown", text)))
     }
 
@@ -126,7 +125,7 @@ impl Exchange<'_> {
             Ok(result) => info!(outcome = result.outcome.as_str(), "a login as another account: revoked its tokens"),
             Err(error) => warn!("a login as another account: cannot revoke its tokens: {error}"),
         }
-        let text = "identity_mismatch: the connection belongs to another account at the provider; log in as that account, or \
+        let text = "the connection belongs to another account at the provider; log in as that account, or \
                     delete the connection first";
         refusal("identity_mismatch", text)
     }

@@ -34,7 +34,7 @@ pub(super) async fn resume(
     if let Some(reply) = answer_if_stored(context, job, key, newest.as_ref(), scopes).await? {
         return Ok(reply);
     }
-    let text = "exchange_interrupted: the login was cut off after its code was sent; start it again";
+    let text = "the login was cut off after its code was sent; start it again";
     fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
 }
 

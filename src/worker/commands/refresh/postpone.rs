@@ -90,7 +90,7 @@ impl Refresh<'_> {
         }
         let event = is_new.then_some(EventKind::RefreshFailed);
         self.postpone(Postponement { stores_failure: is_new, ..Postponement::noted(&stored, event) }).await?;
-        Ok(reply.unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED)))
+        Ok(reply.unwrap_or_else(|| Failure::RefreshInterrupted.answer(INTERRUPTED).with_reason(INTERRUPTED)))
     }
 
     /// Ends this command because its integration has no config, or one that does not fit the grant. Only the first pause
@@ -99,10 +99,10 @@ impl Refresh<'_> {
         let text = if reason == NO_CONFIG {
             "the integration has no config any more; the connection is not refreshed"
         } else {
-            "config_changed: the integration's config has another client or token endpoint than the grant; log in again, or restore the config"
+            "the integration's config has another client or token endpoint than the grant; log in again, or restore the config"
         };
         self.context.measures.refreshes.failed(&self.key.integration, reason);
-        let reply = Failure::BadRequest.answer(text);
+        let reply = Failure::BadRequest.answer(text).with_reason(reason);
         let status = reply.status;
         let failed = Failed { meaning: Meaning::Paused, reason: reason.to_owned(), status, retry_after: None };
         let (moment, rules) = (self.moment(), self.context.refresh_rules(None));

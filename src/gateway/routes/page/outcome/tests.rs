@@ -43,9 +43,12 @@ async fn b9_the_message_goes_to_the_exact_origin() {
 #[tokio::test]
 async fn b6_the_providers_text_is_escaped_everywhere() {
     let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
-    let (_, html) =
-        shown(400, Outcome::Failed { error: said, hint: Some(said) }, Some(&target(Some("https://app.example.com/"))))
-            .await;
+    let (_, html) = shown(
+        400,
+        Outcome::Failed { error: said, reason: Some(said), hint: Some(said) },
+        Some(&target(Some("https://app.example.com/"))),
+    )
+    .await;
     assert_eq!(html.matches("<script>").count(), 1, "only our own script");
     assert!(!html.contains("alert(1)</script>") && !html.contains("<a href='"));
     assert!(html.contains("&quot;status&quot;:&quot;error&quot;"));
@@ -64,7 +67,7 @@ async fn b8_unsafe_return_links_are_dropped() {
 #[tokio::test]
 async fn each_failure_tells_the_person_what_to_do() {
     for status in [400, 429, 502, 503, 504] {
-        let (_, html) = shown(status, Outcome::Failed { error: "because", hint: None }, None).await;
+        let (_, html) = shown(status, Outcome::Failed { error: "because", reason: None, hint: None }, None).await;
         assert!(html.contains("<h1>The login did not succeed</h1>") && html.contains("because"), "{status}");
     }
 }
@@ -72,17 +75,21 @@ async fn each_failure_tells_the_person_what_to_do() {
 #[tokio::test]
 async fn a_used_link_does_not_deny_the_connection_made_with_it() {
     for target in [None, Some(&target(None))] {
-        let (_, html) = shown(401, Outcome::Failed { error: "used", hint: None }, target).await;
+        let (_, html) = shown(401, Outcome::Failed { error: "used", reason: None, hint: None }, target).await;
         assert!(html.contains("<h1>This login link is not valid</h1>") && html.contains("all is well"), "{html}");
     }
 }
 
 #[tokio::test]
 async fn only_a_denied_login_is_called_refused() {
-    for (error, is_denied) in [("access_denied", true), ("identity_mismatch: log in as that account", false)] {
-        let (_, html) = shown(400, Outcome::Failed { error, hint: None }, Some(&target(None))).await;
+    for (reason, is_denied) in [(Some("access_denied"), true), (Some("identity_mismatch"), false), (None, false)] {
+        let target = target(Some("https://app.example.com/"));
+        let error = "log in as that account";
+        let (_, html) = shown(400, Outcome::Failed { error, reason, hint: None }, Some(&target)).await;
         assert_eq!(html.contains("refused or cancelled"), is_denied, "{html}");
         assert!(html.contains(error), "{html}");
+        let sent = reason.map(|reason| format!("&quot;reason&quot;:&quot;{reason}&quot;"));
+        assert!(sent.is_none_or(|sent| html.contains(&sent)), "the app that opened the page gets the code: {html}");
     }
 }
 
