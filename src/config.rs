@@ -4,6 +4,7 @@
 mod describe;
 mod environment;
 mod form;
+mod http;
 mod log;
 mod max_bytes;
 mod plaintext;
@@ -16,9 +17,10 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
+pub(crate) use self::http::Http;
 pub(crate) use self::log::{Log, LogFormat, log_format};
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
-pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Http, Jwt, Oauth, ReadEvents, Webhooks};
+pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, Oauth, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 
 /// Every setting with its default and its description.
@@ -63,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(text: &str) -> Result<Config, Box<figment::Error>> {
+    pub(super) fn parse(text: &str) -> Result<Config, Box<figment::Error>> {
         Figment::from(Toml::string(DEFAULT)).merge(Toml::string(text)).extract().map_err(Box::new)
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Gateway {
     served: Served,
     /// The beginning of start links, as browsers reach the gateway.
     public_url: Option<Url>,
+    /// Path that an ingress leaves in front of ours; or empty.
+    base_path: String,
     /// Cancelled when the process is about to end.
     leaving: CancellationToken,
 }
@@ -89,6 +91,7 @@ impl Gateway {
             routes: Routes::new(served)?,
             served,
             public_url: None,
+            base_path: String::new(),
             leaving: CancellationToken::new(),
         })
     }
@@ -96,6 +99,11 @@ impl Gateway {
     #[must_use]
     pub(crate) fn with_public_url(self, public_url: Url) -> Self {
         Self { public_url: Some(public_url), ..self }
+    }
+
+    #[must_use]
+    pub(crate) fn with_base_path(self, base_path: String) -> Self {
+        Self { base_path, ..self }
     }
 
     #[must_use]
@@ -112,7 +120,8 @@ impl Gateway {
     {
         let began = Instant::now();
         let in_flight = self.metrics.in_flight();
-        let (head, mut body) = request.into_parts();
+        let (mut head, mut body) = request.into_parts();
+        request::remove_base_path(&mut head.uri, &self.base_path);
         let request_id = request::request_id(&head.headers);
         let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
         let client = client_address::client(peer, &head.headers, &limits.trusted_proxies);
@@ -158,7 +167,7 @@ impl Gateway {
         }
         let uri_bytes = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri_bytes > limits.uri {
-            return Err(HttpError::bad_request(format!("the URI is longer than {} bytes", limits.uri)));
+            return Err(HttpError::UriTooLong(limits.uri));
         }
         if header_bytes(&head.headers) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));

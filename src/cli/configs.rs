@@ -93,7 +93,7 @@ async fn execute(
         }
         Command::New(options) => {
             let profile = profile(backend, context, &options.provider).await?;
-            let public_url = config.http.public_url.clone();
+            let public_url = config.http.browser_url();
             let ask = move || options.complete(&profile, public_url.as_ref());
             let body = tokio::task::spawn_blocking(ask).await??;
             put(backend, context, &body).await.and_then(|stored| print::print_success(&stored, json))

@@ -292,8 +292,10 @@ async fn start_edge(
     let listener = listen(config.http.listen, "http.listen").await?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
-    let public_url = config.http.public_url.clone().map_or_else(|| own_url.parse(), Ok)?;
-    let gateway = Arc::new(gateway.with_public_url(public_url).with_leaving(tasks.leaving()));
+    let public_url = config.http.browser_url().map_or_else(|| own_url.parse(), Ok)?;
+    let gateway = gateway.with_public_url(config.http.below_base_path(public_url));
+    let gateway = gateway.with_base_path(config.http.base_path.clone()).with_leaving(tasks.leaving());
+    let gateway = Arc::new(gateway);
     // The gateway also runs without a reader of this line.
     match print_line(&format!("listening on {own_url}")) {
         Err(error) if is_output_closed(&error) => {}
@@ -344,6 +346,8 @@ fn limits(settings: &Http, descriptors: usize) -> Limits {
         address_rate: Rate { per_second: settings.address_rate, burst: settings.address_burst },
         credential_rate: Rate { per_second: settings.credential_rate, burst: settings.credential_burst },
         trusted_proxies: settings.trusted_proxies.clone(),
+        proxy_protocol: settings.proxy_protocol,
+        headers: settings.max_header,
         ..Limits::default()
     }
 }

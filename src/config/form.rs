@@ -76,6 +76,22 @@ pub(super) fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| de::Error::custom("must be a number of bytes, such as `512MiB`"))
 }
 
+/// A limit for a request's headers: enough for a browser's own, and bounded because each connection may fill it.
+pub(super) fn header_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let bytes = usize::try_from(bytes(deserializer)?).map_err(de::Error::custom)?;
+    let fits = (8 << 10..=1 << 20).contains(&bytes);
+    if fits { Ok(bytes) } else { Err(de::Error::custom("must be from `8KiB` to `1MiB`")) }
+}
+
+/// A path such as `/hub`, without the slash at its end.
+pub(super) fn base_path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let path = String::deserialize(deserializer)?;
+    let path = path.trim_end_matches('/');
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/-._~".contains(char);
+    let fits = path.is_empty() || path.starts_with('/') && path.chars().all(is_plain) && !path.contains("//");
+    if fits { Ok(path.to_owned()) } else { Err(de::Error::custom("must be a path such as `/tokenbus`")) }
+}
+
 fn parse_bytes(text: &str) -> Option<i64> {
     let digits = text.trim_end_matches(|char: char| !char.is_ascii_digit());
     let unit = match text.strip_prefix(digits)?.trim() {

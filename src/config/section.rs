@@ -1,15 +1,15 @@
 //! The sections of the settings. `config/default.toml` has the defaults and describes each key for operators.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::Ipv6Net;
 use serde::Deserialize;
 use url::Url;
 
 use super::form;
+use super::http::Http;
 use super::log::Log;
 use super::max_bytes::MaxBytes;
 use super::quotas::{AccountLimits, Limits};
@@ -95,58 +95,6 @@ impl Nats {
             (prefix, _) => prefix.to_owned(),
         }
     }
-}
-
-/// Section `http`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Http {
-    /// Address on which the gateway listens.
-    #[serde(deserialize_with = "form::address")]
-    pub listen: SocketAddr,
-    /// URL under which browsers reach the gateway.
-    #[serde(deserialize_with = "form::optional")]
-    pub public_url: Option<Url>,
-    /// Separate address for metrics.
-    #[serde(deserialize_with = "form::optional_address")]
-    pub metrics_listen: Option<SocketAddr>,
-    /// Id of this gateway in reply subjects, or empty for a random one.
-    #[serde(deserialize_with = "form::edge_id")]
-    pub edge_id: String,
-    /// File with the certificate chain, or empty for plain HTTP.
-    pub tls_cert: PathBuf,
-    /// File with its private key.
-    pub tls_key: PathBuf,
-    /// Allows listeners without TLS beyond loopback.
-    pub allow_plaintext: bool,
-    /// Proxies whose headers about the client's address are trusted.
-    #[serde(deserialize_with = "form::networks")]
-    pub trusted_proxies: Vec<IpNet>,
-    /// Requests per second from one address.
-    pub address_rate: u32,
-    /// Requests that one address may make at once.
-    pub address_burst: u32,
-    /// Requests per second with one credential.
-    pub credential_rate: u32,
-    /// Requests that one credential may make at once.
-    pub credential_burst: u32,
-    /// Most open connections.
-    #[serde(deserialize_with = "form::count")]
-    pub max_connections: usize,
-    /// Most open connections from one address.
-    pub max_connections_per_address: usize,
-    /// Longest time for a connection without a running request.
-    #[serde(deserialize_with = "form::duration")]
-    pub idle_timeout: Duration,
-    /// Longest time that a caller waits for the reply to a command.
-    #[serde(deserialize_with = "form::duration")]
-    pub deadline: Duration,
-    /// Time from a stop signal until the gateway accepts no more.
-    #[serde(deserialize_with = "form::duration_or_zero")]
-    pub shutdown_delay: Duration,
-    /// Longest time that shutdown waits for requests in progress.
-    #[serde(deserialize_with = "form::duration")]
-    pub drain: Duration,
 }
 
 /// Section `oauth`.

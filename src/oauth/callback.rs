@@ -9,12 +9,13 @@ use super::error::ErrorCode;
 use crate::integration::IntegrationOauthConfig;
 use crate::secret::Secret;
 
-// RFC 6749 sets no limits. These leave room for codes that hold encrypted data, and keep the command small.
-const MAX_QUERY_BYTES: usize = 8 * 1024;
+// RFC 6749 sets no limits. These leave room for codes that hold encrypted data, and keep the command below the 256 KiB that
+// its stream takes. The query is as long as the gateway's limit for a URI.
+const MAX_QUERY_BYTES: usize = 56 * 1024;
 /// tokenbus's own states have 43 bytes. The gateway looks up longer ones (`gateway/routes/callback.rs`), so that an unknown
 /// state of any usual length gets the same 401; a queued callback has no reason to hold one.
 const MAX_STATE_BYTES: usize = 64;
-const MAX_CODE_BYTES: usize = 4096;
+const MAX_CODE_BYTES: usize = 16 * 1024;
 const MAX_OTHER_BYTES: usize = 2048;
 
 /// The parameters that any callback may have (RFC 6749 §4.1.2, RFC 9207). A config may add to them. Others are ignored.
@@ -23,7 +24,7 @@ pub(crate) const PARAMETERS: [&str; 6] = ["code", "state", "error", "error_descr
 /// An error in the callback's query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallbackError {
-    #[error("the query is longer than 8 KiB")]
+    #[error("the query is longer than 56 KiB")]
     QueryTooLong,
     #[error("state is missing")]
     StateMissing,
@@ -32,7 +33,7 @@ pub(crate) enum CallbackError {
     /// RFC 6749 §3.1 allows each parameter once.
     #[error("a parameter of the callback is repeated")]
     Repeated,
-    #[error("the code is longer than 4096 characters")]
+    #[error("the code is longer than 16 KiB")]
     CodeTooLong,
     #[error("a parameter of the callback is too long")]
     TooLong,

@@ -35,7 +35,7 @@ impl World {
 async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
     let world = World::generous().await;
     let state = world.login("one").await.state;
-    let long = "c".repeat(4097);
+    let long = "c".repeat(16 * 1024 + 1);
     let long_state = "s".repeat(300);
     for (query, error) in [
         (vec![], "state is missing"),
@@ -45,7 +45,7 @@ async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
         (vec![("state", &state), ("code", "")], "neither a code nor an error"),
         (vec![("state", &state), ("code", "c"), ("code", "d")], "twice"),
         (vec![("state", &state), ("state", &state), ("code", "c")], "twice"),
-        (vec![("state", &state), ("code", &long)], "longer than 4096"),
+        (vec![("state", &state), ("code", &long)], "longer than 16384"),
         (vec![("state", &long_state), ("code", "c")], "state is longer"),
         (vec![("state", &state), ("code", "c"), ("error", "access_denied")], "both a code and an error"),
     ] {
@@ -53,6 +53,18 @@ async fn b7_malformed_callbacks_are_400_and_consume_no_login() {
     }
     assert!(world.provider.received().is_empty());
     world.assert_usable(&state).await;
+}
+
+#[tokio::test]
+async fn o13_a_long_code_arrives_whole_beside_long_parameters_and_cookies() {
+    let world = World::generous().await;
+    let state = world.login("one").await.state;
+    let (code, long) = ("c".repeat(16 * 1024), "x".repeat(16 * 1024));
+    let query = [("state", state.as_str()), ("code", &code), ("scope", &long), ("ignored", &long)];
+    let request = world.callback_request(Method::GET, &query).header("cookie", "a=b; ".repeat(12 * 1024));
+    let answer = ask(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(world.provider.received()[0].form()["code"], code);
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub(crate) struct Limits {
     pub credential_rate: Rate,
     /// Proxies whose headers name the client's address.
     pub trusted_proxies: Vec<IpNet>,
+    /// True if the trusted proxies send the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Longest wait for running requests at shutdown.
     pub drain: Duration,
 }
@@ -50,13 +52,15 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(620),
             body_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
-            headers: 16 * 1024,
-            uri: 8 * 1024,
+            headers: 64 * 1024,
+            // Room for a code, a scope and an ignored parameter of 16 KiB each.
+            uri: 56 * 1024,
             body: 64 * 1024,
             streams: 64,
             address_rate: Rate { per_second: 200, burst: 1000 },
             credential_rate: Rate { per_second: 100, burst: 500 },
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             drain: Duration::from_secs(25),
         }
     }

@@ -27,9 +27,14 @@ impl Peers {
 
     /// Returns a permit for a connection, or `None` if the peer's network has all that it may have.
     pub(in crate::gateway) fn take(&self, peer: IpAddr) -> Option<Permit<IpAddr>> {
+        let most = if self.is_trusted(peer) { usize::MAX } else { self.most_per_network };
+        self.open.take(&network(peer.to_canonical()), most)
+    }
+
+    /// Returns true for a trusted proxy.
+    pub(in crate::gateway) fn is_trusted(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        let is_trusted = self.trusted.iter().any(|trusted| trusted.contains(&peer));
-        self.open.take(&network(peer), if is_trusted { usize::MAX } else { self.most_per_network })
+        self.trusted.iter().any(|trusted| trusted.contains(&peer))
     }
 }
 

@@ -3,6 +3,7 @@
 mod activity;
 pub(in crate::gateway) mod line_ends;
 mod protocols;
+mod proxy_protocol;
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -53,6 +54,7 @@ struct Listener {
     gateway: Arc<Gateway>,
     limits: Limits,
     rates: RateLimits,
+    peers: Peers,
     tls: Option<Arc<Certificates>>,
     shutdown: CancellationToken,
     /// True while no further connection can be accepted.
@@ -75,13 +77,14 @@ pub(crate) async fn run(
         gateway,
         limits,
         rates,
+        peers,
         tls,
         shutdown: shutdown.clone(),
         pressure: watch::Sender::new(false),
     });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
     while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shared).await {
-        let Some(network_permit) = peers.take(peer) else {
+        let Some(network_permit) = shared.peers.take(peer) else {
             tracing::debug!(%peer, "connection closed: its network has too many");
             continue;
         };
@@ -136,13 +139,30 @@ impl Listener {
         self.pressure.send_if_modified(|current| std::mem::replace(current, pressure) != pressure);
     }
 
-    /// Makes the TLS handshake, if any, and serves the connection. The handshake counts as a part of the first request's
-    /// head.
-    async fn handshake(self: Arc<Self>, stream: TcpStream, peer: IpAddr) {
+    /// Reads the header of the PROXY protocol if the peer sends one, makes the TLS handshake, if any, and serves the connection.
+    /// Both count as a part of the first request's head.
+    async fn handshake(self: Arc<Self>, mut stream: TcpStream, peer: IpAddr) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
         let began = Instant::now();
+        if !self.limits.proxy_protocol || !self.peers.is_trusted(peer) {
+            return self.handshake_tls(stream, peer, began).await;
+        }
+        let read = tokio::time::timeout(self.limits.header_timeout, proxy_protocol::read(&mut stream));
+        let client = match self.shutdown.run_until_cancelled(read).await {
+            Some(Ok(Ok(client))) => client.unwrap_or(peer),
+            Some(Ok(Err(error))) => return tracing::warn!(%peer, %error, "connection closed: no PROXY protocol"),
+            Some(Err(_)) => return tracing::debug!(%peer, "connection closed: the PROXY header took too long"),
+            None => return,
+        };
+        let Some(_permit) = self.peers.take(client) else {
+            return tracing::debug!(peer = %client, "connection closed: its network has too many");
+        };
+        self.handshake_tls(stream, client, began).await;
+    }
+
+    async fn handshake_tls(self: &Arc<Self>, stream: TcpStream, peer: IpAddr, began: Instant) {
         let Some(tls) = &self.tls else { return self.serve(stream, peer, began).await };
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         let made = tokio::select! {
@@ -176,7 +196,7 @@ impl Listener {
             }
             let is_last = is_bad || is_http1 && !request.body().is_end_stream();
             async move {
-                let Listener { gateway, limits, rates, tls, shutdown: _, pressure: _ } = &*shared;
+                let Listener { gateway, limits, rates, tls, .. } = &*shared;
                 let mut reply = gateway.answer(request, peer, limits, rates).await;
                 if tls.is_some() {
                     reply.headers_mut().insert(STRICT_TRANSPORT_SECURITY, HSTS);

@@ -44,8 +44,10 @@ pub(in crate::gateway) enum HttpError {
     Method(String),
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(usize),
-    #[error("the headers are larger than {0} bytes")]
+    #[error("the headers are larger than {0} bytes; delete cookies of this site, or raise `http.max_header`")]
     HeadersTooLarge(usize),
+    #[error("the URI is longer than {0} bytes")]
+    UriTooLong(usize),
     #[error("too many requests from this {whose}; try again in {seconds} s")]
     Limited { whose: &'static str, seconds: u64 },
     #[error("the answer did not come in time")]
@@ -102,6 +104,7 @@ impl HttpError {
             }
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, None),
             Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(*seconds))),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),
             Self::InvalidAnswer(_) | Self::Metrics(_) => (StatusCode::BAD_GATEWAY, None),

@@ -28,7 +28,7 @@ mod tests {
 
     /// The statuses with which an operation can answer.
     fn statuses(operation: Operation) -> BTreeSet<&'static str> {
-        let mut statuses = BTreeSet::from(["200", "400", "405", "431"]);
+        let mut statuses = BTreeSet::from(["200", "400", "405", "414", "431"]);
         if !operation.is_open() {
             statuses.extend(["401", "413", "429", "502", "503", "504"]);
         }

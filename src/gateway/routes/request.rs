@@ -1,5 +1,6 @@
 //! Parses a request: query, credential, ids, body. Each part has a limit, and credentials are not verified.
 
+mod base_path;
 mod body;
 mod credential;
 mod form;
@@ -7,6 +8,7 @@ mod query;
 
 use hyper::header::{self, HeaderMap, HeaderValue, InvalidHeaderValue};
 
+pub(in crate::gateway) use self::base_path::remove_base_path;
 pub(in crate::gateway) use self::body::{drain_body, read_body};
 pub(in crate::gateway) use self::credential::{RequestLine, callback_credential, credential};
 pub(in crate::gateway) use self::form::form;

@@ -55,7 +55,7 @@ fn b7_a_response_is_one_code_or_one_error() {
     }
     let long = |name: &str, length: usize| format!("state=s&{name}={}", "x".repeat(length));
     assert!(AuthorizationResponse::parse(&long("code", MAX_CODE_BYTES), &config(&json!({})).unwrap()).is_ok());
-    check(&long("code", MAX_CODE_BYTES + 1), Err("the code is longer than 4096 characters"));
+    check(&long("code", MAX_CODE_BYTES + 1), Err("the code is longer than 16 KiB"));
     for name in ["error", "error_description", "error_uri", "iss"] {
         check(&long(name, MAX_OTHER_BYTES + 1), Err("a parameter of the callback is too long"));
     }

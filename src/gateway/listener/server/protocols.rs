@@ -8,8 +8,8 @@ use hyper_util::server::conn::auto::Builder;
 use crate::gateway::listener::limits::Limits;
 
 /// Bytes of a head beyond [`Limits::uri`] and [`Limits::headers`] that are still read, so that the gateway itself rejects
-/// a head just above the limits.
-const HEAD_MARGIN_BYTES: usize = 4096;
+/// a head above the limits, with a text. The HTTP library rejects a larger one without.
+const HEAD_MARGIN_BYTES: usize = 16 * 1024;
 /// Smallest buffer that hyper accepts for a head.
 const MIN_HEAD_BUFFER_BYTES: usize = 8192;
 

@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use crate::gateway::routes::error::HttpError;
 use crate::secret::Secret;
 
-/// Longest value of a query parameter. Authorization codes of some providers have two KiB.
-const MAX_VALUE_BYTES: usize = 4096;
+/// Longest value of a query parameter. A config takes 8 KiB of scopes, and codes that hold encrypted data can be long.
+const MAX_VALUE_BYTES: usize = 16 * 1024;
 /// Longest parameter name that an error text repeats.
 const MAX_SHOWN_NAME_CHARS: usize = 64;
 /// Most unknown parameters that an error text names.
