@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use self::report::{Check, Report};
 use super::print::{print_line, print_styled};
+use super::serve::provider;
 use crate::config::{Config, SettingsError};
 
 #[derive(Debug, Args)]
@@ -71,6 +72,9 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     if let Some(check) = listeners(config, options.role) {
         report.add(check);
     }
+    if options.role.has_keys() {
+        report.add(authorities(config).await);
+    }
     let keyring = if options.role.has_keys() { keyring::load(config, &mut report).await.map(Arc::new) } else { None };
     bus::check(config, options.role, keyring.as_ref(), &mut report).await;
     finish(&report, &options)
@@ -88,6 +92,17 @@ fn listeners(config: &Config, role: Role) -> Option<Check> {
         Ok(()) => Check::fine(CHECK, "use TLS or loopback"),
         Err(error) => Check::failed(CHECK, error.to_string()),
     })
+}
+
+/// Checks what a worker needs to verify certificates of providers.
+async fn authorities(config: &Config) -> Check {
+    const CHECK: &str = "authorities of providers";
+    match provider::client(config).await {
+        Ok(_) if config.oauth.ca.as_os_str().is_empty() => Check::fine(CHECK, "those of this system"),
+        Ok(_) => Check::fine(CHECK, "those of this system, if it has any, and of `oauth.ca`"),
+        Err(error) => Check::failed(CHECK, format!("{error:#}"))
+            .fix("correct the file; running workers read it again on SIGHUP and when it changes"),
+    }
 }
 
 fn finish(report: &Report, options: &Options) -> anyhow::Result<()> {

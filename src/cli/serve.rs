@@ -1,5 +1,7 @@
 //! `serve`: runs the gateway, a worker, or both until SIGTERM.
 
+pub(super) mod provider;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,19 +10,16 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use url::Url;
 
 use super::print::{is_output_closed, print_line};
 use crate::auth::Authenticator;
 use crate::auth::bearer::Bearers;
-use crate::config::{AccountWebhooks, Config, Http, Webhooks};
-use crate::event::{EventKind, Reads};
+use crate::config::{Config, Http};
+use crate::event::Reads;
 
 use super::descriptors;
 use crate::gateway::backend::Backend;
@@ -29,18 +28,16 @@ use crate::jetstream::{Nats, Patience, check_credentials};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
+use crate::provider::{Authorities, Client};
 use crate::seal::Keyring;
-use crate::secret::Secret;
 use crate::shutdown::Tasks;
 use crate::store::Store;
-use crate::subject::Account;
 use crate::subject::permission;
 use crate::telemetry::Logging;
-use crate::webhook::{Receiver, Webhook};
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 use crate::worker::context::{self, Context, Measures, Needs, PendingLogins, Shares, UnsentRefreshes, Wakeups};
 use crate::worker::{self, PrepareError, rpc};
-use crate::{config, gateway, provider, telemetry};
+use crate::{gateway, telemetry};
 
 /// Pause between tries to prepare streams and buckets while NATS is unavailable.
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
@@ -133,14 +130,23 @@ fn check_credentials_on_sighup(config: &Config, tasks: &Tasks) {
     });
 }
 
+fn keep_authorities_current(config: &Config, client: &Client, tasks: &Tasks) {
+    let kept = Authorities::keep_current(client.clone(), config.oauth.ca.clone(), tasks.reload(), tasks.stop());
+    tasks.spawn("authorities of providers", async move {
+        kept.await;
+        Ok::<(), std::convert::Infallible>(())
+    });
+}
+
 async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
     if keyring.is_open_to_all() {
         warn!("all users of this machine can read the keyring; make its file private (`chmod o-r`)");
     }
     let store = Store::new(nats.clone(), Arc::new(keyring));
-    let provider = provider::Client::new(&provider_settings(config)?)?;
-    log_unused_proxy(config);
+    let provider = provider::client(config).await?;
+    keep_authorities_current(config, &provider, tasks);
+    provider::log_unused_proxy(config);
     let measures = Measures::default();
     metrics.register(|registry| measures.register(registry));
     let bearers = Bearers::connect(config, &provider).await?;
@@ -149,7 +155,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         store,
         provider,
         auth: Authenticator::new(nats.clone(), bearers, config.auth.member_scopes.clone()),
-        receivers: receivers(config)?,
+        receivers: provider::receivers(config)?,
         config: config.clone(),
         clock: BusClock::default(),
         sessions: context::Sessions::default(),
@@ -196,15 +202,6 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
     Ok(())
 }
 
-/// Operators expect that these variables are used.
-fn log_unused_proxy(config: &Config) {
-    let is_set = |name: &&str| config::env(name).is_some_and(|value| !value.is_empty());
-    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-    if let Some(name) = names.iter().find(|name| is_set(name)).filter(|_| config.oauth.proxy.is_none()) {
-        warn!("{name} is set and not used: set `oauth.proxy` if providers are reached through a proxy");
-    }
-}
-
 /// Prepares streams, buckets and keys, and retries while NATS is unavailable. Returns false if stopped meanwhile.
 async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, PrepareError> {
     // The client connects in the background. A first short wait avoids a warning about a normal start.
@@ -227,56 +224,6 @@ async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, Pr
             () = tokio::time::sleep(PREPARE_RETRY) => {}
         }
     }
-}
-
-/// The receivers of events: one of all accounts' events, and those of single accounts.
-fn receivers(config: &Config) -> anyhow::Result<Vec<Arc<Receiver>>> {
-    let guard = guard(config);
-    let receiver = |account: Option<&Account>, url: &Url, secrets: [&Secret; 2], events: &[EventKind]| {
-        let section = account.map_or("webhooks".to_owned(), |account| format!("accounts.{account}.webhooks"));
-        guard.check_url(url).with_context(|| format!("{section}.url"))?;
-        let [secret, previous] = secrets;
-        let webhook = Webhook::new(url.clone(), secret, previous).with_context(|| format!("{section}.secret"))?;
-        anyhow::Ok(Arc::new(Receiver { account: account.cloned(), events: events.to_vec(), webhook }))
-    };
-    let mut receivers = Vec::new();
-    let Webhooks { url, secret, previous_secret, events } = &config.webhooks;
-    if let Some(url) = url {
-        receivers.push(receiver(None, url, [secret, previous_secret], events)?);
-    }
-    for (account, settings) in &config.accounts {
-        let Some(AccountWebhooks { url, secret, previous_secret, events: own }) = &settings.webhooks else { continue };
-        let events = own.as_ref().unwrap_or(events);
-        receivers.push(receiver(Some(account), url, [secret, previous_secret], events)?);
-    }
-    Ok(receivers)
-}
-
-fn guard(config: &Config) -> provider::Guard {
-    provider::Guard {
-        allowed_hosts: config.oauth.allowed_hosts.clone(),
-        allow_insecure_urls: config.oauth.allow_insecure_urls,
-        nat64_prefixes: config.oauth.nat64_prefixes.clone(),
-    }
-}
-
-fn provider_settings(config: &Config) -> anyhow::Result<provider::Settings> {
-    let ca = &config.oauth.ca;
-    let extra_ca_pem = if ca.as_os_str().is_empty() {
-        None
-    } else {
-        let pem = std::fs::read_to_string(ca).with_context(|| format!("oauth.ca: cannot read {}", ca.display()))?;
-        let found = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        anyhow::ensure!(found.is_ok_and(|found| !found.is_empty()), "oauth.ca: no PEM certificate in {}", ca.display());
-        Some(pem)
-    };
-    Ok(provider::Settings {
-        guard: guard(config),
-        extra_ca_pem,
-        proxy: config.oauth.proxy.clone(),
-        no_proxy: config.oauth.no_proxy.clone(),
-        ..provider::Settings::default()
-    })
 }
 
 async fn start_edge(

@@ -5,10 +5,12 @@ mod conditional;
 mod encoding;
 mod response;
 
+use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, NoProxy, Proxy, Response, redirect};
@@ -63,13 +65,22 @@ impl Default for Settings {
 
 /// Talks to token, revocation and key endpoints and to the receiver of webhooks. Cheap to clone; clones share
 /// connections.
-#[derive(Debug, Clone)]
-pub(crate) struct Client {
-    http: reqwest::Client,
+#[derive(Clone)]
+pub(crate) struct Client(Arc<Shared>);
+
+struct Shared {
+    /// Replaced when the authorities change.
+    http: ArcSwap<reqwest::Client>,
     /// Which URLs the proxy is used for.
-    proxied: Arc<Matcher>,
-    guard: Guard,
-    total_timeout: Duration,
+    proxied: Matcher,
+    settings: Settings,
+    lookup: Lookup,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -80,10 +91,19 @@ impl Client {
     }
 
     fn with_lookup(settings: &Settings, lookup: Lookup) -> Result<Self, ProviderError> {
-        let http = http_client(settings, lookup).map_err(|error| ProviderError::Setup(error.into()))?;
+        let http = http_client(settings, Lookup::clone(&lookup)).map_err(|error| ProviderError::Setup(error.into()))?;
         let proxied = Matcher::builder().all(settings.proxy.as_ref().map_or("", Url::as_str));
-        let proxied = Arc::new(proxied.no(settings.no_proxy.join(",")).build());
-        Ok(Self { http, proxied, guard: settings.guard.clone(), total_timeout: settings.total_timeout })
+        let proxied = proxied.no(settings.no_proxy.join(",")).build();
+        let http = ArcSwap::from_pointee(http);
+        Ok(Self(Arc::new(Shared { http, proxied, settings: settings.clone(), lookup })))
+    }
+
+    /// Trusts these authorities beside the system's from the next connection on, in all clones. Reads the system's again.
+    pub(super) fn trust(&self, extra_ca_pem: Option<String>) -> Result<(), ProviderError> {
+        let settings = Settings { extra_ca_pem, ..self.0.settings.clone() };
+        let http = http_client(&settings, Lookup::clone(&self.0.lookup));
+        self.0.http.store(Arc::new(http.map_err(|error| ProviderError::Setup(error.into()))?));
+        Ok(())
     }
 
     /// Sends a request once, for at most `limit`, and returns the response with any status, redirects included. `may_send` is
@@ -103,7 +123,7 @@ impl Client {
 
     /// Sends a request once and returns the response's status without waiting for the body.
     pub(crate) async fn send_for_status(&self, request: HttpRequest) -> Result<u16, ProviderError> {
-        within(self.total_timeout, async { Ok(self.post(request, || true).await?.status().as_u16()) }).await
+        within(self.0.settings.total_timeout, async { Ok(self.post(request, || true).await?.status().as_u16()) }).await
     }
 
     async fn post(
@@ -112,12 +132,12 @@ impl Client {
         may_send: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Result<Response, ProviderError> {
         let HttpRequest { method, url, headers, body } = request;
-        self.guard.check_url(&url).map_err(ProviderError::Refused)?;
+        self.0.settings.guard.check_url(&url).map_err(ProviderError::Refused)?;
         let peer = self.peer(&url);
         let mut builder = match method {
-            Method::Get => self.http.get(url),
-            Method::Post => self.http.post(url),
-            Method::Delete => self.http.delete(url),
+            Method::Get => self.0.http.load().get(url),
+            Method::Post => self.0.http.load().post(url),
+            Method::Delete => self.0.http.load().delete(url),
         };
         builder = match body {
             Some(oauth::Body { content_type, text }) => {
@@ -135,19 +155,19 @@ impl Client {
     }
 
     fn peer(&self, url: &Url) -> Peer {
-        let is_proxied = url.as_str().parse().is_ok_and(|uri| self.proxied.intercept(&uri).is_some());
+        let is_proxied = url.as_str().parse().is_ok_and(|uri| self.0.proxied.intercept(&uri).is_some());
         if is_proxied { Peer::Proxy } else { Peer::Provider }
     }
 
     /// Fetches a public document under the same rules.
     pub(crate) async fn get(&self, url: Url) -> Result<ProviderResponse, ProviderError> {
-        self.guard.check_url(&url).map_err(ProviderError::Refused)?;
+        self.0.settings.guard.check_url(&url).map_err(ProviderError::Refused)?;
         let peer = self.peer(&url);
         let fetched = async {
-            let answered = self.http.get(url).send().await;
+            let answered = self.0.http.load().get(url).send().await;
             read_response(answered.map_err(|error| ProviderError::from_send(error, peer))?).await
         };
-        within(self.total_timeout, fetched).await
+        within(self.0.settings.total_timeout, fetched).await
     }
 }
 

@@ -11,6 +11,8 @@ mod api_keys;
 #[cfg(test)]
 mod ask;
 #[cfg(test)]
+mod authorities;
+#[cfg(test)]
 mod bus;
 #[cfg(test)]
 mod canary;

@@ -1,3 +1,4 @@
+mod trusted;
 mod unsent;
 mod withheld;
 

@@ -59,6 +59,7 @@ impl ConnectFailure {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the library adds variants")]
     fn of_tls(error: &rustls::Error) -> Self {
         let rustls::Error::InvalidCertificate(error) = error else { return Self::Handshake };
         Self::Certificate(match error {

@@ -1,5 +1,5 @@
 //! The PROXY protocol, version 1 (a line of text) and 2 (binary): the client's address, which a proxy on the level of TCP sends
-//! before the client's own bytes. Its specification is a part of HAProxy (`doc/proxy-protocol.txt`).
+//! before the client's own bytes. The specification is `doc/proxy-protocol.txt` of `HAProxy`.
 
 use std::io;
 use std::net::IpAddr;
