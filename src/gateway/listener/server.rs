@@ -1,6 +1,7 @@
 //! The listener: accepts connections, applies their limits, and drains them at shutdown.
 
 mod activity;
+mod first_head;
 pub(in crate::gateway) mod line_ends;
 mod protocols;
 mod proxy_protocol;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::activity::{Activity, Silence};
+use self::first_head::FirstHead;
 use self::line_ends::{BareLineFeed, Heads, Inspected};
 use self::protocols::builder;
 use crate::gateway::listener::limits::Limits;
@@ -187,6 +189,7 @@ impl Listener {
         let builder = builder(&self.limits);
         let heads = Arc::new(Heads::new());
         let stream = Inspected::new(stream, Arc::clone(&heads), Arc::clone(&activity));
+        let stream = FirstHead::new(stream, Arc::clone(&heads), self.limits.uri, self.limits.headers);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let is_http1 = request.version() < Version::HTTP_2;
             let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity, request.version()));

@@ -1,7 +1,7 @@
 //! Failures of requests, with the table that turns the gateway's own errors and the workers' statuses into HTTP statuses.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::{ParseBoolError, Utf8Error};
 
 use hyper::StatusCode;
@@ -85,6 +85,19 @@ impl HttpError {
         Self::InvalidAnswer(cause.into())
     }
 
+    /// Returns the bytes of an answer in HTTP/1.1 after which the connection ends.
+    pub(in crate::gateway) fn raw(&self, request_id: &str) -> Vec<u8> {
+        let error = self.reply(false);
+        let mut reply = error.json();
+        reply::add_common_headers(&mut reply, request_id);
+        let (status, body) = (error.status, error.body());
+        let mut head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
+        for (name, value) in reply.headers() {
+            let _ = write!(head, "{name}: {}\r\n", String::from_utf8_lossy(value.as_bytes()));
+        }
+        [head.as_bytes(), b"\r\n", body.as_bytes()].concat()
+    }
+
     /// Returns the status and its header. An unknown integration or connection is a 404 if `missing_is_404`; on the other
     /// routes it is the 400 that they document.
     pub(in crate::gateway) fn reply(&self, missing_is_404: bool) -> ErrorReply {
@@ -160,13 +173,17 @@ fn refused(
 impl ErrorReply {
     /// Builds `{"error": text}`, with reason and hint if there are any.
     pub(in crate::gateway) fn json(&self) -> Reply {
+        self.with_header(reply::json(self.status, self.body()))
+    }
+
+    fn body(&self) -> String {
         let mut body = serde_json::json!({ "error": self.error });
         let more = [("reason", &self.reason), ("hint", &self.hint)];
         if let Some(fields) = body.as_object_mut() {
             let present = |(name, text): (&str, &Option<String>)| Some((name.to_owned(), text.clone()?.into()));
             fields.extend(more.into_iter().filter_map(present));
         }
-        self.with_header(reply::json(self.status, body.to_string()))
+        body.to_string()
     }
 
     /// Adds the header that belongs to the status.

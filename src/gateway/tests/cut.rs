@@ -36,12 +36,16 @@ async fn b7_big_heads_are_refused() {
     expect(&ask(&running, "GET", "/healthz", &big).await, 431, &["headers are larger", "no-store"]);
     let long = format!("/healthz?{}", "a".repeat(56 * 1024));
     expect(&ask(&running, "GET", &long, "").await, 414, &["the URI is longer", "no-store"]);
-    // hyper itself answers a head far above the limits, or closes the connection.
-    for bytes in
-        [format!("GET /{} HTTP/1.1\r\n", "a".repeat(70_000)), format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(200_000))]
-    {
+    // The HTTP library refuses a head far above the limits, and closes the connection.
+    for (bytes, status, text) in [
+        (format!("GET /{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(70_000)), 414, "the URI is longer"),
+        (format!("GET / HTTP/1.1\r\nx: {}", "a".repeat(200_000)), 431, "headers are larger"),
+    ] {
         let answer = tokio::time::timeout(PATIENCE, raw(&running, bytes.as_bytes())).await.expect("it is cut");
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+        // An answer to a client that still sends may be lost.
+        if !answer.is_empty() {
+            expect(&answer, status, &[text, "no-store", "connection: close"]);
+        }
     }
 }
 

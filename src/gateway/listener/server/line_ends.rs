@@ -32,6 +32,11 @@ impl Heads {
         Self { first_bad: AtomicU64::new(u64::MAX), next: AtomicU64::new(0) }
     }
 
+    /// Returns true once the first request has been counted.
+    pub(super) fn has_begun(&self) -> bool {
+        self.next.load(Ordering::Relaxed) > 0
+    }
+
     /// Counts a request. Returns true if its head has a bare line feed.
     pub(super) fn is_next_bad(&self) -> bool {
         self.next.fetch_add(1, Ordering::Relaxed) >= self.first_bad.load(Ordering::Relaxed)
