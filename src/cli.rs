@@ -2,6 +2,7 @@
 
 mod admin;
 mod api_keys;
+mod backup;
 mod configs;
 mod connections;
 mod dead;
@@ -13,7 +14,9 @@ mod input;
 mod keys;
 mod pages;
 mod print;
+mod progress;
 mod providers;
+mod restore;
 mod serve;
 mod setup;
 mod sign;
@@ -50,6 +53,10 @@ enum Command {
     Serve(serve::Options),
     /// Create missing streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `setup`).
     Setup(setup::Options),
+    /// Write sealed snapshots of all streams into a folder, with the workers' keyring (as `setup`).
+    Backup(backup::Options),
+    /// Make a store from a backup, on a server or cluster without streams, in the shape of the settings (as `setup`).
+    Restore(restore::Options),
     /// Create, list and revoke API keys (as `admin`).
     #[command(subcommand)]
     ApiKeys(api_keys::Command),
@@ -122,6 +129,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
             if format == LogFormat::Json { done.map_err(log) } else { done }
         }
         Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
+        Command::Backup(options) => backup::run(&config, options).await.map_err(with_advice),
+        Command::Restore(options) => restore::run(&config, options).await.map_err(with_advice),
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Config(options) => configs::run(&config, options).await,
         Command::Providers(options) => providers::run(&config, options).await,

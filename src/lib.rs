@@ -43,6 +43,9 @@ mod store;
 mod auth;
 mod worker;
 
+// Copies of all streams, as sealed files.
+mod backup;
+
 // For nodes and people: clients of the workers' calls.
 pub mod client;
 

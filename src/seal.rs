@@ -6,6 +6,7 @@
 //! The first key seals, and every key opens. The keys can be reloaded while the keyring is in use. The curve key
 //! cannot: commands on the queue are sealed to it.
 
+pub(crate) mod backup;
 mod file;
 mod mark;
 mod shared;
@@ -20,6 +21,7 @@ use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
+use self::backup::BackupSecret;
 pub use self::file::generate;
 use self::file::{InvalidKeyring, KeyFile};
 pub(crate) use self::file::{add, promote};
@@ -86,6 +88,7 @@ struct SealingKey {
     id: String,
     cipher: Arc<XChaCha20Poly1305>,
     marks: MarkKey,
+    backups: BackupSecret,
 }
 
 impl Keyring {
@@ -102,7 +105,8 @@ impl Keyring {
         let KeyFile { curve_seed, key } = file::parse(text).map_err(|reason| source.invalid(reason))?;
         let keys = key.iter().map(|entry| {
             let cipher = Arc::new(entry.cipher()?);
-            Ok(SealingKey { id: entry.id.clone(), cipher, marks: entry.mark_key()? })
+            let (marks, backups) = (entry.mark_key()?, entry.backup_secret()?);
+            Ok(SealingKey { id: entry.id.clone(), cipher, marks, backups })
         });
         let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|reason| source.invalid(reason))?;
         let curve = nkeys::XKey::from_seed(curve_seed.expose())
@@ -189,7 +193,7 @@ impl Keyring {
     /// [`SealError::TooLarge`] if the value is too large for the cipher. All values are limited to far less.
     pub fn seal(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
         let keys = self.keys.load();
-        let SealingKey { id, cipher, marks: _ } = keys.first().ok_or(SealError::Form)?;
+        let SealingKey { id, cipher, .. } = keys.first().ok_or(SealError::Form)?;
         let nonce = system::random::<NONCE_BYTES>();
         let payload = Payload { msg: value.expose().as_bytes(), aad: &context.associated_data() };
         // The cipher's errors say nothing, so that they help no attacker.

@@ -3,6 +3,7 @@
 mod bus;
 mod keyring;
 mod report;
+mod shape;
 
 use std::sync::Arc;
 

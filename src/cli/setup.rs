@@ -1,11 +1,15 @@
 //! `setup`: streams and buckets.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 use tracing::{info, warn};
 
+use super::print::note;
+use super::progress::Progress;
+use crate::backup;
 use crate::config::Config;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
@@ -26,6 +30,11 @@ pub(super) struct Options {
     /// newer than its bucket entry is lost.
     #[arg(long, requires = "first_seq")]
     drop_records: bool,
+    /// Create queues and events again if the settings ask for another persistence than they have. Stop all gateways and workers
+    /// first. DIR holds a backup of these streams until they are restored; if the command breaks off, run it again with the same
+    /// DIR.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "tokenbus-rebuild", conflicts_with = "first_seq")]
+    rebuild: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -49,20 +58,40 @@ async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
 }
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
-    let Options { first_seq, drop_records, json } = options;
+    let Options { first_seq, drop_records, rebuild, json } = options;
     let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
     let nats = super::connect(config).await?;
     let sizes = Sizes::of(config);
+    let rebuilt = match rebuild {
+        Some(folder) => rebuild_streams(config, &nats, sizes, &folder).await?,
+        None => Vec::new(),
+    };
     if topology::set_up(&nats, sizes, first).await? {
         migrate(config, nats.clone()).await?;
     }
     let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
+    let reason = reason.or((!rebuilt.is_empty()).then_some("rebuilt"));
     record(&nats, reason).await.context("streams and buckets are set up, but the audit log has no event of it")?;
     super::print::print_success("all streams and buckets are set up", json)
 }
 
+/// Creates streams again that have another shape than the settings ask for. Returns their names.
+async fn rebuild_streams(config: &Config, nats: &Nats, sizes: Sizes, folder: &Path) -> anyhow::Result<Vec<String>> {
+    let keyring =
+        Keyring::load(&config.secrets).await.context("the backup of the streams is sealed with the keyring")?;
+    let progress = Progress::new()?;
+    let rebuilt = backup::rebuild(nats, Arc::new(keyring), sizes, folder, &|step| progress.show(step)).await;
+    drop(progress);
+    let rebuilt = rebuilt?;
+    match rebuilt.as_slice() {
+        [] => note("all streams have the shape of the settings"),
+        streams => note(&format!("created again, with all messages and consumers: {}", streams.join(", "))),
+    }
+    Ok(rebuilt)
+}
+
 /// Stores in the audit log which NATS user ran `setup`, and what beside streams and buckets it changed.
-async fn record(nats: &Nats, reason: Option<&str>) -> Result<(), NatsError> {
+pub(super) async fn record(nats: &Nats, reason: Option<&str>) -> Result<(), NatsError> {
     let user = permissions::own_user(nats).await?.map_or_else(|| "unknown".to_owned(), |own| own.user);
     let actor = format!("setup:{user}");
     let mut event = Event::about_store(EventKind::StoreSetUp, &actor, system::now());

@@ -62,6 +62,11 @@ impl Nats {
         self.declaring().update_stream(config).await.map(drop)
     }
 
+    pub(crate) async fn delete_stream(&self, name: &str) -> Result<(), NatsError> {
+        let deleted = self.declaring().delete_stream(name).await;
+        deleted.map(drop).map_err(NatsError::away_because("a stream may have been deleted"))
+    }
+
     fn declaring(&self) -> Context {
         let mut jetstream = self.jetstream().clone();
         jetstream.set_timeout(DECLARE_TIMEOUT);
@@ -77,11 +82,15 @@ impl Nats {
         self.jetstream().create_consumer_on_stream(config, stream).await
     }
 
-    /// Returns how many pulls wait for messages of a consumer; 0 if the consumer is missing.
+    /// Returns how many pulls wait for messages of a consumer; 0 if the consumer or its stream is missing.
     pub(crate) async fn waiting_pulls(&self, stream: &str, consumer: &str) -> Result<usize, NatsError> {
         match self.stream(stream).await?.consumer_info(consumer).await {
             Ok(info) => Ok(info.num_waiting),
-            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(0),
+            Err(error)
+                if matches!(error.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound) =>
+            {
+                Ok(0)
+            }
             Err(error) => Err(NatsError::away_because("cannot look up a consumer")(error)),
         }
     }

@@ -7,6 +7,8 @@
 mod compare;
 mod consumer;
 mod first_sequence;
+mod rebuilt;
+mod restored;
 mod room;
 mod server;
 mod streams;
@@ -18,10 +20,11 @@ use tracing::info;
 use self::compare::{compare, is_resized};
 pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub(crate) use self::first_sequence::FirstSequence;
+pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way};
+pub(crate) use self::restored::{check_restorable, created_empty, not_restored, restored_from, with_origin};
 pub(crate) use self::room::{StreamUse, limited, needed_for_tokens, used};
 pub(crate) use self::server::{Server, check_server};
-pub(crate) use self::streams::Sizes;
-use self::streams::streams;
+pub(crate) use self::streams::{Sizes, streams};
 use crate::config::StreamLimit;
 use crate::jetstream::{Cause, Nats, NatsError};
 use crate::protocol::form::{self, FormError};
@@ -52,6 +55,10 @@ pub(crate) enum TopologyError {
          more storage: {source}"
     )]
     NoRoom { stream: String, setting: &'static str, bytes: i64, source: Cause },
+    #[error("a restore broke off, and has left stream {stream}: run the same `tokenbus restore` again")]
+    RestoreBrokeOff { stream: String },
+    #[error("a rebuild of streams broke off: run `tokenbus setup --rebuild {folder}` again, on the same machine")]
+    RebuildBrokeOff { folder: String },
     #[error("{0}")]
     Nats(#[from] NatsError),
     #[error(transparent)]
@@ -84,6 +91,7 @@ pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
         create_meta(nats, sizes).await?;
     }
     form::check(nats).await?;
+    rebuilt::check_complete(nats).await?;
     // Before `OAUTH` is created: a new one would begin at sequence 1.
     high_water::check(nats).await?;
     let mut created = false;
@@ -106,6 +114,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
         Err(FormError::Older) => true,
         checked => checked.map(|()| false)?,
     };
+    rebuilt::check_complete(nats).await?;
     if let Some(first) = first {
         first_sequence::continue_at(nats, sizes, first).await?;
     }
@@ -118,10 +127,13 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
 
 /// Returns true if the server has none of our streams, queues aside: a running worker creates the queues again when a server
 /// has lost everything, and they hold no stored value.
+///
+/// # Errors
+/// [`TopologyError::RestoreBrokeOff`] if only a part of them has been restored.
 async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
-        if find(nats, &wanted.name).await?.is_some() {
-            return Ok(false);
+        if let Some(found) = find(nats, &wanted.name).await? {
+            return restored::check_complete(nats, &found).await.map(|()| false);
         }
     }
     Ok(true)

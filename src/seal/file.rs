@@ -12,6 +12,7 @@ use chacha20poly1305::{Key, XChaCha20Poly1305};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::backup::BackupSecret;
 use super::is_key_id;
 use super::mark::MarkKey;
 use super::source::{KeyringError, Source, read_file};
@@ -50,6 +51,10 @@ impl KeyEntry {
 
     pub(super) fn mark_key(&self) -> Result<MarkKey, InvalidKeyring> {
         self.bytes().map(|bytes| MarkKey::of(&bytes))
+    }
+
+    pub(super) fn backup_secret(&self) -> Result<BackupSecret, InvalidKeyring> {
+        self.bytes().map(|bytes| BackupSecret::of(&bytes))
     }
 
     fn bytes(&self) -> Result<Zeroizing<Vec<u8>>, InvalidKeyring> {

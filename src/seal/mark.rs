@@ -22,7 +22,7 @@ impl MarkKey {
     }
 }
 
-fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
+pub(super) fn hmac_sha256(key: &[u8], text: &[u8]) -> Vec<u8> {
     // Never fails: HMAC takes keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Vec::new() };
     mac.update(text);

@@ -22,8 +22,8 @@ pub(crate) const STATES: &str = "oauth_states";
 pub(crate) const API_KEYS: &str = "oauth_api_keys";
 /// Bucket of used nonces of signed requests, key = hash of user and nonce.
 pub(crate) const NONCES: &str = "oauth_nonces";
-/// Bucket of what all workers share about the stored data, keys [`META_FORM`], [`META_KEYS`], [`META_HIGH_WATER`] and
-/// [`META_REPAIR`].
+/// Bucket of what all workers share about the stored data, keys [`META_FORM`], [`META_KEYS`], [`META_HIGH_WATER`],
+/// [`META_REPAIR`], [`META_RESTORED`] and [`META_REBUILD`].
 pub(crate) const META: &str = "oauth_meta";
 /// Key in [`META`]: ids of the sealing keys in use.
 pub(crate) const META_KEYS: &str = "keys";
@@ -33,6 +33,10 @@ pub(crate) const META_HIGH_WATER: &str = "marks";
 pub(crate) const META_FORM: &str = "form";
 /// Key in [`META`]: start time of the last repair pass.
 pub(crate) const META_REPAIR: &str = "repair";
+/// Key in [`META`]: id of the restored backup that a repair pass has seen.
+pub(crate) const META_RESTORED: &str = "restored";
+/// Key in [`META`]: the backup of the streams that `tokenbus setup --rebuild` creates again.
+pub(crate) const META_REBUILD: &str = "rebuild";
 
 /// Key in [`META`]: written to find out whether the server has room again.
 pub(crate) const META_ROOM: &str = "room";

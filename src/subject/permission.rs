@@ -7,7 +7,7 @@ use super::pattern::{covers, overlap};
 use super::{
     ADMIN_CALLS, ADMIN_EDGE, AGAIN_CALLS, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO,
     META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
-    direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info,
+    direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info, stream_restore, stream_snapshot,
 };
 
 /// Request for the permissions of the user that sends it.
@@ -186,6 +186,15 @@ pub(crate) fn needed_by_setup(inbox_prefix: &str) -> Vec<Permission> {
         publish("to replace tombstones of an older store", ["oauth.record.*.*.*"]),
         publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
         publish("to write its event", ["ms.oauth._.event._._.store_set_up"]),
+        publish("to find workers before a backup", [format!("$JS.API.CONSUMER.INFO.{OAUTH_COMMANDS}.*")]),
+        publish("to back streams up", streams().map(|name| stream_snapshot(&name))),
+        publish("to receive the chunks of a snapshot", streams().map(|name| format!("$JS.SNAPSHOT.ACK.{name}.>"))),
+        publish(
+            "to create streams again",
+            [OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_EVENTS].map(|name| format!("$JS.API.STREAM.DELETE.{name}")),
+        ),
+        publish("to restore streams", streams().map(|name| stream_restore(&name))),
+        publish("to send the chunks of a snapshot", streams().map(|name| format!("$JS.SNAPSHOT.RESTORE.{name}.*"))),
     ]
     .concat()
 }

@@ -20,6 +20,18 @@ pub(crate) fn stream_info(stream: &str) -> String {
     format!("$JS.API.STREAM.INFO.{stream}")
 }
 
+/// Request for a snapshot of a stream.
+#[must_use]
+pub(crate) fn stream_snapshot(stream: &str) -> String {
+    format!("$JS.API.STREAM.SNAPSHOT.{stream}")
+}
+
+/// Request to create a stream from a snapshot.
+#[must_use]
+pub(crate) fn stream_restore(stream: &str) -> String {
+    format!("$JS.API.STREAM.RESTORE.{stream}")
+}
+
 /// Request to a stream's leader for one message.
 #[must_use]
 pub(crate) fn message_get(stream: &str) -> String {

@@ -7,6 +7,7 @@ use crate::protocol::permissions::{self, PermissionError};
 use crate::protocol::topology::{self, TopologyError};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
+use crate::worker::background::repair;
 use crate::worker::clock;
 use crate::worker::context::Context;
 
@@ -48,7 +49,8 @@ impl PrepareError {
     }
 }
 
-/// Checks permissions, declares streams, buckets and consumers, and writes down which sealing keys are in use.
+/// Checks permissions, declares streams, buckets and consumers, writes down which sealing keys are in use, and repairs a store
+/// that was restored from a backup.
 pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     let Context { nats, store, config, .. } = context;
     permissions::check(nats, permission::needed_by_worker(&config.nats.inbox_prefix())).await?;
@@ -58,7 +60,8 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
         context.wakeups.report_lost_queue();
     }
     make_ready(context).await?;
-    Ok(store.claim_keys().await?)
+    store.claim_keys().await?;
+    Ok(repair::after_restore(context).await?)
 }
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {

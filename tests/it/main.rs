@@ -12,6 +12,9 @@ mod api_keys;
 mod ask;
 #[cfg(test)]
 mod authorities;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod backup;
 #[cfg(test)]
 mod bus;
 #[cfg(test)]
@@ -201,6 +204,15 @@ mod refused;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod repair;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod restore;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod restore_cluster;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod restore_rebuild;
 #[cfg(test)]
 mod revocations;
 #[cfg(feature = "failpoints")]

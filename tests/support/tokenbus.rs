@@ -67,6 +67,11 @@ impl Tokenbus {
     /// Ends the program with SIGKILL and starts it again on the same bus, with a new address.
     pub(crate) async fn crash_and_restart(&mut self) {
         self.process.kill().await;
+        self.start_again().await;
+    }
+
+    /// Starts the program again after [`Tokenbus::kill`].
+    pub(crate) async fn start_again(&mut self) {
         (self.process, self.url) = serve(&self.settings, self.folder.path()).await;
         self.nats.serves_nodes().await;
     }
@@ -81,6 +86,17 @@ impl Tokenbus {
         self.process.kill().await;
         self.nats.kill().await;
         (self.process, self.url) = listen(&self.settings, self.folder.path()).await;
+    }
+
+    /// Serves on another bus with the same keyring, after [`Tokenbus::kill`].
+    pub(crate) async fn serve_on(&mut self, nats: Nats) {
+        let replicas = if nats.others() > 0 { "3" } else { "1" };
+        for (user, own) in [("worker", &mut self.settings), ("admin", &mut self.as_admin)] {
+            own.extend(settings(&nats, user, &self.folder.path().join("keys")));
+            own.insert("TOKENBUS_NATS__REPLICAS".to_owned(), replicas.to_owned());
+        }
+        self.nats = nats;
+        self.start_again().await;
     }
 
     /// Waits until the program is ready.

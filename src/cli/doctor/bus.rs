@@ -8,6 +8,7 @@ use jiff::SignedDuration;
 use super::Role;
 use super::keyring;
 use super::report::{Check, Report};
+use super::shape;
 use crate::config::Config;
 use crate::gateway::backend::Backend;
 use crate::jetstream::{Nats, NatsError, Patience};
@@ -64,7 +65,9 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyrin
         return report.add(Check::skipped("streams", "cannot be checked without JetStream"));
     }
     let sizes = Sizes::of(config);
+    report.add(shape::cluster(nats, sizes));
     report.add(streams(topology::inspect(nats, sizes).await));
+    report.add(shape::persistence(topology::old_shapes(nats, sizes).await));
     report.add(room(topology::used(nats, &topology::limited()).await));
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));

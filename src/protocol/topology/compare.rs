@@ -34,6 +34,8 @@ pub(super) fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyErr
                 | "allow_msg_ttl"
                 | "max_bytes"
                 | "discard"
+                // Existing streams keep their mode.
+                | "persist_mode"
                 | "metadata"
                 | "description"
         );

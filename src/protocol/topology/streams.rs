@@ -56,7 +56,8 @@ impl Sizes {
     }
 }
 
-pub(super) fn streams(sizes: Sizes) -> Vec<Config> {
+/// Returns the configuration of each stream.
+pub(crate) fn streams(sizes: Sizes) -> Vec<Config> {
     let login_ttl = sizes.login_ttl;
     let mut all = vec![records(), commands(), schedule(), dead_letters(), events(sizes.events_age)];
     for (bucket, max_age) in [

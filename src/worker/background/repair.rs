@@ -24,9 +24,11 @@ use crate::jetstream::reader::{Reader, Stored};
 use crate::jetstream::{NatsError, batch, header, kv};
 use crate::protocol::records;
 use crate::protocol::schedule::{self, Due};
+use crate::protocol::topology;
 use crate::store::{StoreError, json};
 use crate::subject::{
-    CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, OAUTH, RECORDS_STORED, connections_at,
+    CONNECTIONS, ConnectionKey, Integration, META, META_REPAIR, META_RESTORED, OAUTH, RECORDS_STORED, connections_at,
+    kv_stream,
 };
 use crate::system;
 use crate::worker::apply;
@@ -91,12 +93,32 @@ async fn run_passes(context: &Context) -> std::convert::Infallible {
     }
 }
 
-async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> {
-    if !claim_pass(context, every).await? {
+/// Makes a pass without pauses if the store was restored from a backup, before any worker takes commands: records, entries and
+/// schedules may be of different times. Workers that start together all make it; a second pass changes nothing.
+pub(in crate::worker) async fn after_restore(context: &Context) -> Result<(), StoreError> {
+    let nats = &context.nats;
+    let Some(meta) = nats.stream_info(&kv_stream(META)).await? else { return Ok(()) };
+    let Some(backup) = topology::restored_from(&meta.config).map(str::to_owned) else { return Ok(()) };
+    let seen = kv::get(nats, META, META_RESTORED).await?;
+    if seen.as_ref().is_some_and(|seen| seen.payload == backup.as_bytes()) {
         return Ok(());
     }
+    info!("the store was restored from a backup; making a repair pass");
+    repair_all(context, Duration::ZERO).await?;
+    match kv::put(nats, META, META_RESTORED, backup.into(), seen.map_or(0, |seen| seen.revision)).await {
+        // Another worker has made the pass too.
+        Ok(()) | Err(NatsError::WrongLastSequence) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> {
+    if claim_pass(context, every).await? { repair_all(context, CHUNK_PAUSE).await } else { Ok(()) }
+}
+
+async fn repair_all(context: &Context, chunk_pause: Duration) -> Result<(), StoreError> {
     // First, so that the entries that it restores get their schedules.
-    let (mut repaired, connections) = repair_by_records(context).await?;
+    let (mut repaired, connections) = repair_by_records(context, chunk_pause).await?;
     store_tally(context, connections).await?;
     let nats = &context.nats;
     let mut reader = kv::HeaderReader::start(nats, CONNECTIONS, ">").await?;
@@ -109,7 +131,7 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
             repaired += usize::from(repair(context, &key, false).await?);
             tokio::time::sleep(REPAIR_PAUSE).await;
         }
-        tokio::time::sleep(CHUNK_PAUSE).await;
+        tokio::time::sleep(chunk_pause).await;
     }
     without_record.add_configs(context).await?;
     without_record.report();
@@ -122,7 +144,7 @@ async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> 
 
 /// Updates entries that are older than their record, and schedules the waiting revocations that have no schedule. Only
 /// records hold them. Returns the number of schedules, and of connections.
-async fn repair_by_records(context: &Context) -> Result<(usize, Tally), StoreError> {
+async fn repair_by_records(context: &Context, chunk_pause: Duration) -> Result<(usize, Tally), StoreError> {
     let nats = &context.nats;
     let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED.to_owned()).await?;
     let (mut repaired, mut connections) = (0, Tally::default());
@@ -145,7 +167,7 @@ async fn repair_by_records(context: &Context) -> Result<(usize, Tally), StoreErr
             repaired += usize::from(apply::schedule_revocation(context, &key, &newest).await?);
             tokio::time::sleep(REPAIR_PAUSE).await;
         }
-        tokio::time::sleep(CHUNK_PAUSE).await;
+        tokio::time::sleep(chunk_pause).await;
     }
 }
 

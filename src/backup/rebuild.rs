@@ -1,0 +1,112 @@
+//! Gives existing streams a shape that the server fixes when it creates them: backs them up, deletes them, and restores them.
+//!
+//! `oauth_meta` names the backup from before the first deletion until the last stream is restored. Until then workers and
+//! `setup` refuse the store, and the same command continues.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_nats::jetstream::stream::Config;
+use fail::fail_point;
+
+use super::folder::{self, Folder};
+use super::restore::send;
+use super::take::{Plan, take};
+use super::{BackupError, Kind, Manifest, Part, Step};
+use crate::jetstream::Nats;
+use crate::protocol::commands;
+use crate::protocol::topology::{self, Rebuild, Sizes};
+use crate::seal::Keyring;
+use crate::subject::OAUTH_SCHEDULE;
+
+/// Creates the streams again that do not have the shape of the settings. Returns their names.
+///
+/// The folder holds their backup while it runs, and is removed once the restored streams were compared with it.
+pub(crate) async fn rebuild(
+    nats: &Nats,
+    keyring: Arc<Keyring>,
+    sizes: Sizes,
+    folder: &Path,
+    show: &impl Fn(Step<'_>),
+) -> Result<Vec<String>, BackupError> {
+    if commands::has_worker(nats).await? {
+        return Err(BackupError::WorkersRun);
+    }
+    let folder = &std::path::absolute(folder).map_err(BackupError::file(folder))?;
+    let begun = match topology::rebuild_under_way(nats).await? {
+        Some(rebuild) => resume(&keyring, &rebuild, folder)?,
+        None => match begin(nats, keyring, sizes, folder, show).await? {
+            Some(begun) => begun,
+            None => return Ok(Vec::new()),
+        },
+    };
+    for config in topology::streams(sizes) {
+        let Some(part) = begun.manifest.streams.iter().find(|part| part.stream == config.name) else { continue };
+        let config = topology::with_origin(config, &begun.manifest.id);
+        rebuild_stream(nats, sizes, &begun, (&config, part), show).await?;
+    }
+    topology::end_rebuild(nats).await?;
+    folder::remove(folder).map_err(BackupError::file(folder))?;
+    Ok(begun.manifest.streams.into_iter().map(|part| part.stream).collect())
+}
+
+/// Backs up the streams that need another shape. Returns nothing if none does.
+async fn begin(
+    nats: &Nats,
+    keyring: Arc<Keyring>,
+    sizes: Sizes,
+    folder: &Path,
+    show: &impl Fn(Step<'_>),
+) -> Result<Option<Folder>, BackupError> {
+    remove_unused(folder, &keyring)?;
+    let streams: Vec<String> = topology::old_shapes(nats, sizes).await?.into_iter().map(|old| old.stream).collect();
+    if streams.is_empty() {
+        return Ok(None);
+    }
+    let plan = Plan { kind: Kind::Rebuild, streams: &streams, folder };
+    let Manifest { id: backup, .. } = take(nats, Arc::clone(&keyring), plan, show).await?;
+    let begun = Folder::open(folder, &keyring)?;
+    topology::begin_rebuild(nats, &Rebuild { backup, folder: folder.display().to_string() }).await?;
+    Ok(Some(begun))
+}
+
+/// Removes the backup of a rebuild that ended before it deleted a stream, or after it restored the last.
+fn remove_unused(folder: &Path, keyring: &Keyring) -> Result<(), BackupError> {
+    if std::fs::symlink_metadata(folder).is_err() {
+        return Ok(());
+    }
+    if Folder::open(folder, keyring)?.manifest.kind != Kind::Rebuild {
+        return Err(BackupError::Exists(folder.to_owned()));
+    }
+    folder::remove(folder).map_err(BackupError::file(folder))
+}
+
+fn resume(keyring: &Keyring, rebuild: &Rebuild, folder: &Path) -> Result<Folder, BackupError> {
+    let begun = Folder::open(folder, keyring);
+    if begun.as_ref().is_ok_and(|begun| begun.manifest.id == rebuild.backup) {
+        return begun;
+    }
+    Err(BackupError::OtherRebuild { folder: rebuild.folder.clone(), source: begun.err().map(Box::new) })
+}
+
+async fn rebuild_stream(
+    nats: &Nats,
+    sizes: Sizes,
+    begun: &Folder,
+    (config, part): (&Config, &Part),
+    show: &impl Fn(Step<'_>),
+) -> Result<(), BackupError> {
+    if let Some(found) = nats.stream_info(&part.stream).await? {
+        if topology::restored_from(&found.config) == Some(begun.manifest.id.as_str()) {
+            return Ok(());
+        }
+        // Only the server itself may have written since: it publishes due schedules.
+        let is_same = found.created.unix_timestamp_nanos().to_string() == part.created;
+        if !is_same || (part.stream != OAUTH_SCHEDULE && found.state.last_sequence != part.last_sequence) {
+            return Err(BackupError::Written(part.stream.clone()));
+        }
+        nats.delete_stream(&part.stream).await?;
+        fail_point!("rebuild_stream_deleted");
+    }
+    send(nats, sizes, begun, (config, part), show).await.map(drop)
+}

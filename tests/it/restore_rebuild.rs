@@ -1,0 +1,114 @@
+//! `tokenbus setup --rebuild`: queues and events get another persistence.
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::PersistenceMode;
+
+use crate::backup::{Store, command, errors, text};
+use crate::bus::Bus;
+use crate::provider::Provider;
+use crate::restore::{consumers, held};
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::wait::eventually;
+use crate::world::World;
+
+const REBUILT: [&str; 3] = ["OAUTH_COMMANDS", "OAUTH_SCHEDULE", "OAUTH_EVENTS"];
+
+async fn persistence(nats: &Nats) -> Vec<Option<PersistenceMode>> {
+    let bus = Bus::of(nats).await;
+    let mut found = Vec::new();
+    for stream in REBUILT {
+        found.push(bus.info(stream).await.config.persist_mode);
+    }
+    found
+}
+
+/// A store whose queues and events have the persistence that the settings do not ask for, with two connections. Nothing runs.
+async fn old_store() -> Store {
+    let mut world = World::with(Provider::generous().await).await;
+    Bus::of(&world.tokenbus.nats).await.idle().await;
+    world.tokenbus.kill().await;
+    let setup = jetstream::new(world.tokenbus.nats.connect("setup").await);
+    for stream in REBUILT {
+        let mut config = Bus::of(&world.tokenbus.nats).await.info(stream).await.config;
+        let is_async = config.persist_mode == Some(PersistenceMode::Async);
+        config.persist_mode = (!is_async).then_some(PersistenceMode::Async);
+        setup.delete_stream(stream).await.expect("deleted");
+        setup.create_stream(config).await.expect("created");
+    }
+    world.tokenbus.start_again().await;
+    for name in ["one", "two"] {
+        assert_eq!(world.connect(name).await.0, 200);
+    }
+    Bus::of(&world.tokenbus.nats).await.idle().await;
+    world.tokenbus.kill().await;
+    Store { world, folder: tempfile::tempdir().expect("a temporary folder") }
+}
+
+async fn messages(nats: &Nats) -> Vec<(Vec<String>, Vec<String>)> {
+    let mut found = Vec::new();
+    for stream in REBUILT {
+        let (mut messages, _) = held(nats, stream).await;
+        messages.retain(|message| !message.contains("store_set_up"));
+        found.push((messages, consumers(nats, stream).await));
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_rebuild_changes_the_persistence_of_streams_keeps_all_messages_and_continues_after_a_crash() {
+    let mut store = old_store().await;
+    let as_setup = store.as_setup_of(&store.world.tokenbus.nats);
+    let nats = &store.world.tokenbus.nats;
+    let (old, before) = (persistence(nats).await, messages(nats).await);
+    let doctor = command(&as_setup, &["doctor", "--role", "setup"], &[]).await;
+    let printed = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(printed.contains("! persistence  streams have an older shape"), "{printed}");
+    assert!(printed.contains("OAUTH_COMMANDS: ") && printed.contains("setup --rebuild DIR"), "{printed}");
+
+    let path = text(&store.path("rebuild"));
+    let mut dying = as_setup.clone();
+    dying.insert("FAIL_KILL_AT".to_owned(), "rebuild_stream_deleted".to_owned());
+    eventually("no worker waits for commands", async || {
+        let output = command(&dying, &["setup", "--rebuild", &path], &[]).await;
+        output.status.code().is_none()
+    })
+    .await;
+    assert!(Bus::of(nats).await.try_info("OAUTH_COMMANDS").await.is_none(), "it was deleted");
+    for (arguments, user) in [(&["setup"][..], "setup"), (&["serve", "--role", "worker"], "worker")] {
+        let mut process = tokio::process::Command::new(PROGRAM);
+        process.args(arguments).envs(settings(nats, user, &store.world.tokenbus.keys_file())).kill_on_drop(true);
+        let log = store.path(user);
+        process.stderr(std::fs::File::create(&log).expect("a log"));
+        let running = process.spawn().expect("the program starts");
+        eventually("the store is refused", async || {
+            let log = std::fs::read_to_string(&log).expect("a log");
+            log.contains(&format!("run `tokenbus setup --rebuild {path}` again"))
+        })
+        .await;
+        drop(running);
+    }
+    let other = command(&as_setup, &["setup", "--rebuild", &text(&store.path("other"))], &[]).await;
+    assert!(errors(&other).contains(&format!("its backup is in {path}")), "{}", errors(&other));
+    assert!(Bus::of(nats).await.try_info("OAUTH_COMMANDS").await.is_none(), "nothing has created it");
+
+    let done = command(&as_setup, &["setup", "--rebuild", &path], &[]).await;
+    assert!(done.status.success(), "{}", errors(&done));
+    assert!(
+        errors(&done).contains("created again, with all messages and consumers: OAUTH_COMMANDS"),
+        "{}",
+        errors(&done)
+    );
+    assert!(!store.path("rebuild").exists());
+    assert_eq!(messages(nats).await, before);
+    assert!(persistence(nats).await.iter().zip(old).all(|(new, old)| *new != old), "all have changed");
+    let again = command(&as_setup, &["setup", "--rebuild", &path], &[]).await;
+    assert!(errors(&again).contains("all streams have the shape of the settings"), "{}", errors(&again));
+    let doctor = command(&as_setup, &["doctor", "--role", "setup"], &[]).await;
+    let printed = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(printed.contains("✓ persistence") && printed.contains("never add a `cluster` block"), "{printed}");
+
+    store.world.tokenbus.start_again().await;
+    assert_eq!(store.world.read("one").await.0, 200);
+    assert_eq!(store.world.connect("three").await.0, 200);
+}
