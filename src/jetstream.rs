@@ -16,6 +16,7 @@ pub(crate) mod reader;
 pub(crate) mod receiver;
 pub(crate) mod snapshot;
 mod stream;
+mod watched;
 
 pub(crate) use self::age::age;
 pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};
@@ -25,3 +26,4 @@ pub(crate) use self::error::{Cause, NatsError};
 
 pub(crate) use self::header::{header, headers};
 pub(crate) use self::stream::StreamState;
+pub(crate) use self::watched::WatchedBucket;

@@ -3,7 +3,7 @@
 //!
 //! Guarantees:
 //! - Reads go to the leader, so they see every confirmed write. Configs are not cached: a watch lags, and a login right
-//!   after a PUT would not find its config.
+//!   after a PUT would not find its config. Only reads of connections ask a cache whether a config exists.
 //! - An entry of a connection or config holds the sequence of its record. A write never replaces an entry of a newer
 //!   record, so late and repeated writes do no harm.
 //! - A pending login, and the start ticket that leads to it, is used once.
@@ -43,8 +43,8 @@ pub(crate) use self::login::{Consumer, FoundLogin};
 use self::name_index::NameIndex;
 pub(crate) use self::rotate::{Rotated, Step, WorkerKeys, rotate, unused_keys};
 pub(crate) use self::ticket::Start;
-use crate::jetstream::Nats;
 use crate::jetstream::kv::{self, Change, Swapped, Write};
+use crate::jetstream::{Nats, WatchedBucket};
 use crate::protocol::high_water::Backwards;
 use crate::seal::Keyring;
 use crate::subject::{CONFIGS, OAUTH};
@@ -54,6 +54,8 @@ pub struct Store {
     nats: Nats,
     pub(crate) keyring: Arc<Keyring>,
     pub(crate) names: NameIndex,
+    /// Integrations that have a config.
+    pub(crate) configured: Arc<WatchedBucket<bool>>,
 }
 
 /// Name of the field that every entry with a record has: the record's sequence.
@@ -79,7 +81,8 @@ enum Replaced {
 impl Store {
     pub fn new(nats: Nats, keyring: Arc<Keyring>) -> Self {
         let names = NameIndex::new(nats.clone());
-        Self { nats, keyring, names }
+        let configured = Arc::new(WatchedBucket::new(nats.clone(), CONFIGS, "configs"));
+        Self { nats, keyring, names, configured }
     }
 
     /// Writes the entry of the record with this sequence, unless an entry of the same or a newer record is stored. Replaces

@@ -197,6 +197,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             ended = replies.receive(&nats) => ended.map_err(PrepareError::Answers),
             never = context.auth.watch() => match never {},
             never = context.store.names.watch() => match never {},
+            never = context.store.configured.watch() => match never {},
         }
     });
     Ok(())

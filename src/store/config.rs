@@ -73,6 +73,12 @@ impl Store {
         Ok(entry.is_some_and(|entry| entry.value.is_some()))
     }
 
+    /// Does the same from a worker's memory, for reads of connections. Another worker's change counts within moments.
+    pub(crate) async fn is_configured(&self, integration: &Integration) -> Result<bool, StoreError> {
+        let exists = |entry: Option<kv::Entry>| Some(entry.is_some_and(|entry| entry.value.is_some()));
+        Ok(self.configured.get(integration.as_str(), exists).await?.unwrap_or(false))
+    }
+
     /// Reads a config. Restores an entry that cannot be read from its record.
     pub(crate) async fn config(&self, integration: &Integration) -> Result<Option<IntegrationOauthConfig>, StoreError> {
         let Some(entry) = kv::get(&self.nats, CONFIGS, integration.as_str()).await? else { return Ok(None) };
@@ -153,7 +159,10 @@ impl Store {
     pub(crate) async fn put_config(&self, whole: &WholeConfig, record: &StreamMessage) -> Result<(), StoreError> {
         let key = whole.config.integration_id.as_str();
         let write = self.config_entry(whole, record.sequence, modified(record))?;
-        self.replace_older(CONFIGS, key, record.sequence, write, None).await.map(drop)
+        self.replace_older(CONFIGS, key, record.sequence, write, None).await?;
+        // The caller may read a connection before the watch delivers the change.
+        self.configured.forget(key);
+        Ok(())
     }
 
     pub(super) fn config_entry(&self, whole: &WholeConfig, sequence: u64, modified: u64) -> Result<Write, StoreError> {
@@ -167,7 +176,9 @@ impl Store {
     /// Deletes a config, unless a newer one is stored.
     pub(crate) async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
         let write = self.config_deletion(integration.as_str(), sequence)?;
-        self.replace_older(CONFIGS, integration.as_str(), sequence, write, None).await.map(drop)
+        self.replace_older(CONFIGS, integration.as_str(), sequence, write, None).await?;
+        self.configured.forget(integration.as_str());
+        Ok(())
     }
 
     pub(super) fn config_deletion(&self, key: &str, sequence: u64) -> Result<Write, StoreError> {

@@ -38,6 +38,9 @@ mod cli_providers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod clocks;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod config_cache;
 #[cfg(test)]
 mod diagnosis;
 #[cfg(test)]

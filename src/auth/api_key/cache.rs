@@ -1,19 +1,11 @@
-//! API keys in a worker's memory, so that a request with a known key needs no read from the bus.
-//!
-//! A key is cached only while a watch of the bucket runs. A change in the bucket removes the key from the cache; a key
-//! that was read while a change arrived is not cached, because the read may be older than the change. Nothing cached is
-//! used once the connection is not the one on which the watch began, a change was missed, or the server was silent for
-//! two seconds: without a watch each use reads the key. So a revoked key is rejected by every worker within moments, or
-//! by a read.
-//!
-//! The watch is a plain push consumer. The client's ordered consumer repairs itself silently, and changes during the
-//! repair would go unnoticed.
+//! API keys in a worker's memory, so that a request with a known key needs no read from the bus. A revoked key is rejected by
+//! every worker within moments, or by a read ([`WatchedBucket`]).
 //!
 //! The time of a key's last use is stored once a minute, in place of the revision that was read. The write fails if the
 //! key was revoked meanwhile, so it never revives a key.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
@@ -22,35 +14,31 @@ use jiff::{SignedDuration, Timestamp};
 use moka::sync::Cache;
 use subtle::ConstantTimeEq as _;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::{StoredKey, hash, parse, to_json};
 use crate::auth::rejection::Reason;
 use crate::auth::{AuthError, Failed, VerifiedCaller};
 use crate::command::Origin;
-use crate::jetstream::{Nats, NatsError, changes, kv};
+use crate::jetstream::{Nats, NatsError, WatchedBucket, kv};
 use crate::rights::Scopes;
 use crate::subject::API_KEYS;
 
-/// Cached keys, rate limiters and stored uses, each. Bounds memory.
-const MAX_CACHED: u64 = 10_000;
-/// Longest time in the cache. Also the idle time after which a rate limiter is dropped: by then its quota is full
-/// again.
-const CACHE_TTL: Duration = Duration::from_mins(1);
+/// Rate limiters and stored uses, each. Bounds memory.
+const MAX_REMEMBERED: u64 = 10_000;
+/// Idle time after which a rate limiter is dropped: by then its quota is full again.
+const LIMITER_TTL: Duration = Duration::from_mins(1);
 /// Shortest time between two writes of a key's last use. Limits writes to one a minute for each key and worker.
 const LAST_USE_INTERVAL: Duration = Duration::from_mins(1);
 /// Uses that wait to be stored. More are dropped: the time of the last use is a hint for people.
 const MAX_WAITING_USES: usize = 1_024;
-/// Pause before the bucket is watched again.
-const WATCH_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
 pub(crate) struct ApiKeys(Arc<Inner>);
 
 struct Inner {
     nats: Nats,
-    cached: Cache<String, Arc<Cached>>,
-    watch: Mutex<Watch>,
+    cached: WatchedBucket<Arc<Cached>>,
     /// Keys whose last use was stored less than [`LAST_USE_INTERVAL`] ago.
     recently_stored: Cache<String, ()>,
     limiters: Cache<String, Arc<DefaultDirectRateLimiter>>,
@@ -71,25 +59,16 @@ struct Use {
     at: Timestamp,
 }
 
-#[derive(Default)]
-struct Watch {
-    /// The connection on which the watch runs.
-    connection: Option<u64>,
-    /// Number of changes seen. A read that began before the newest change may be out of date.
-    changes: u64,
-}
-
 impl ApiKeys {
     /// Until [`ApiKeys::watch`] runs, every use reads the key.
     #[must_use]
     pub(crate) fn new(nats: Nats) -> Self {
         let (uses, waiting_uses) = mpsc::channel(MAX_WAITING_USES);
         Self(Arc::new(Inner {
+            cached: WatchedBucket::new(nats.clone(), API_KEYS, "API keys"),
             nats,
-            cached: Cache::builder().max_capacity(MAX_CACHED).time_to_live(CACHE_TTL).build(),
-            watch: Mutex::default(),
-            recently_stored: Cache::builder().max_capacity(MAX_CACHED).time_to_live(LAST_USE_INTERVAL).build(),
-            limiters: Cache::builder().max_capacity(MAX_CACHED).time_to_idle(CACHE_TTL).build(),
+            recently_stored: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_live(LAST_USE_INTERVAL).build(),
+            limiters: Cache::builder().max_capacity(MAX_REMEMBERED).time_to_idle(LIMITER_TTL).build(),
             uses,
             waiting_uses: tokio::sync::Mutex::new(waiting_uses),
         }))
@@ -135,75 +114,20 @@ impl ApiKeys {
 
     /// Watches the bucket and stores uses, for as long as this future is polled.
     pub(crate) async fn watch(&self) -> Infallible {
-        let (mut waiting_uses, mut is_news) = (self.0.waiting_uses.lock().await, true);
-        loop {
-            let ended = tokio::select! {
-                ended = self.follow() => ended,
-                never = self.store_uses(&mut waiting_uses) => match never {},
-            };
-            is_news |= self.lock().connection.take().is_some();
-            if std::mem::take(&mut is_news) {
-                warn!("watch of API keys ended: {ended}; each use reads the key until a new watch begins");
-            }
-            tokio::time::sleep(WATCH_AGAIN_AFTER).await;
+        let mut waiting_uses = self.0.waiting_uses.lock().await;
+        tokio::select! {
+            never = self.0.cached.watch() => never,
+            never = self.store_uses(&mut waiting_uses) => never,
         }
-    }
-
-    /// Follows the bucket's changes until that fails.
-    async fn follow(&self) -> NatsError {
-        let connection = self.0.nats.connection_count();
-        let mut changes = match changes::of_bucket(&self.0.nats, API_KEYS).await {
-            Ok(changes) => changes,
-            Err(error) => return error,
-        };
-        self.begin_watch(connection);
-        info!("watching API keys");
-        loop {
-            match changes.next().await {
-                Ok(changed) => self.forget(&changed.path),
-                Err(error) => return error,
-            }
-        }
-    }
-
-    fn begin_watch(&self, connection: u64) {
-        let mut watch = self.lock();
-        watch.changes += 1;
-        watch.connection = Some(connection);
-        self.0.cached.invalidate_all();
-    }
-
-    fn forget(&self, id: &str) {
-        let mut watch = self.lock();
-        watch.changes += 1;
-        self.0.cached.invalidate(id);
     }
 
     async fn find(&self, id: &str) -> Result<Option<Arc<Cached>>, NatsError> {
-        let changes_before = self.reliable_changes();
-        if changes_before.is_some()
-            && let Some(cached) = self.0.cached.get(id)
-        {
-            return Ok(Some(cached));
-        }
-        debug!(id, "reading an API key");
-        let Some(entry) = kv::get(&self.0.nats, API_KEYS, id).await? else { return Ok(None) };
-        let key = entry.value.and_then(|value| serde_json::from_slice(&value).ok());
-        let Some(key) = key else { return Ok(None) };
-        let found = Arc::new(Cached { key, revision: entry.revision });
-        let watch = self.lock();
-        // Don't cache if a change arrived during the read: it may be this key's, and the read may be older.
-        if changes_before == Some(watch.changes) && watch.connection.is_some() {
-            self.0.cached.insert(id.to_owned(), Arc::clone(&found));
-        }
-        Ok(Some(found))
-    }
-
-    /// Returns the number of changes seen, or `None` if a change may have been missed.
-    fn reliable_changes(&self) -> Option<u64> {
-        let watch = self.lock();
-        let nats = &self.0.nats;
-        (nats.is_connected() && watch.connection == Some(nats.connection_count())).then_some(watch.changes)
+        let value = |entry: Option<kv::Entry>| {
+            let entry = entry?;
+            let key = serde_json::from_slice(&entry.value?).ok()?;
+            Some(Arc::new(Cached { key, revision: entry.revision }))
+        };
+        self.0.cached.get(id, value).await
     }
 
     fn record_use(&self, id: &str, key: &Arc<Cached>, now: Timestamp) {
@@ -225,9 +149,5 @@ impl ApiKeys {
                 debug!("last use of an API key not stored: {error}");
             }
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Watch> {
-        self.0.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

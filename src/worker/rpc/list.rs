@@ -1,6 +1,5 @@
 //! Lists in pages. A page of connections reads only its own entries; configs are few, so all their keys are read.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
 
@@ -84,18 +83,14 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         context.store.connections(&caller.account, page.integration_id.as_ref(), after, limits).await?;
     // Connections stay listed after their config was deleted, so only an empty list is a 404.
     if let Some(integration) = page.integration_id.as_ref().filter(|_| total == 0)
-        && !context.store.has_config(integration).await?
+        && !context.store.is_configured(integration).await?
     {
         return Err(no_config());
     }
     let (mut results, mut size, mut last, found) = (Vec::new(), 0, after, connections.len());
-    let (mut configs, mut slice) = (HashMap::new(), TimeSlice::begin());
+    let mut slice = TimeSlice::begin();
     for ListedConnection { revision, key, mut connection } in connections {
-        let has_config = match configs.get(&key.integration) {
-            Some(has_config) => *has_config,
-            None => context.store.has_config(&key.integration).await?,
-        };
-        configs.insert(key.integration, has_config);
+        let has_config = context.store.is_configured(&key.integration).await?;
         set_pause_reason(&mut connection, has_config, context.clock.now());
         if page.tokens == Some(false) {
             (connection.access_token, connection.refresh_token) = (None, None);

@@ -58,7 +58,7 @@ pub(super) async fn token(
 /// Reads the connection, with `status_reason` set if refreshes pause because its integration has no config.
 async fn read(context: &Context, key: &ConnectionKey) -> Result<OauthConnection, CallError> {
     let store = &context.store;
-    let (connection, config) = tokio::join!(store.connection(key), store.has_config(&key.integration));
+    let (connection, config) = tokio::join!(store.connection(key), store.is_configured(&key.integration));
     let mut connection = connection?.ok_or_else(no_connection)?;
     // If the config cannot be read, return the token without the explanation.
     set_pause_reason(&mut connection, config.unwrap_or(true), context.clock.now());
