@@ -2,7 +2,8 @@
 //! alone. Each round runs both builds one after the other, in changing order, each on a new server that syncs every write; the
 //! ratio is the median of the rounds' ratios. The same rounds run the bare chain ([`chain`]) with this build's streams.
 //!
-//! `COMPARE_ROUNDS` sets the rounds (4), `COMPARE_CALLBACKS` the callbacks of a round (1,500).
+//! `COMPARE_ROUNDS` sets the rounds (4), `COMPARE_CALLBACKS` the callbacks of a round (1,500), `COMPARE_THIS` another binary in
+//! place of this build. `COMPARE_WRITE` is a name under which docs/ gets the figures as JSON and a plot as SVG.
 
 #![expect(dead_code, reason = "the bench uses only a part of the tests' modules")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a bench that cannot continue panics with the reason")]
@@ -22,6 +23,8 @@ mod load;
 mod program;
 #[path = "../tests/it/provider.rs"]
 mod provider;
+#[path = "parts/report.rs"]
+mod report;
 #[path = "../tests/support/support.rs"]
 mod support;
 
@@ -30,6 +33,7 @@ use std::path::{Path, PathBuf};
 
 use load::{closed, open};
 use program::Program;
+use report::Row;
 use support::tokenbus::PROGRAM;
 use tokenbus::internals::config::env;
 
@@ -51,18 +55,23 @@ async fn main() {
     let other = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).map(PathBuf::from);
     let number = |name: &str, default| env(name).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (rounds, callbacks) = (number("COMPARE_ROUNDS", ROUNDS), number("COMPARE_CALLBACKS", CALLBACKS));
+    let this = env("COMPARE_THIS").map_or(PathBuf::from(PROGRAM), PathBuf::from);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         for is_ours in [round % 2 == 0, round % 2 != 0] {
             if is_ours {
-                ours.push(measure(Path::new(PROGRAM), callbacks, true).await);
+                ours.push(measure(&this, callbacks, true).await);
             } else if let Some(other) = &other {
                 theirs.push(measure(other, callbacks, false).await);
             }
         }
         println!("round {} of {rounds} done", round + 1);
     }
-    print(&ours, &theirs);
+    let rows = rows(&ours, &theirs);
+    print!("{}", report::table(&rows));
+    if let Some(name) = env("COMPARE_WRITE") {
+        report::write(&support::root().join("docs"), &name, &rows);
+    }
 }
 
 async fn measure(build: &Path, callbacks: usize, with_chain: bool) -> Figures {
@@ -102,16 +111,15 @@ async fn bare(client: async_nats::Client, callbacks: usize, figures: &mut Figure
     figures.insert("callbacks, share of the bare chain", figures["callbacks, 64 clients, per second"] / many);
 }
 
-fn print(ours: &[Figures], theirs: &[Figures]) {
-    println!("| figure | other build | this build | ratio |\n| --- | --- | --- | --- |");
-    for name in ours.iter().flat_map(BTreeMap::keys).collect::<std::collections::BTreeSet<_>>() {
-        let of =
-            |rounds: &[Figures]| rounds.iter().filter_map(|figures| figures.get(name).copied()).collect::<Vec<_>>();
-        let (mine, others) = (of(ours), of(theirs));
-        let ratios = mine.iter().zip(&others).map(|(mine, other)| mine / other).collect();
-        let text = |values: Vec<f64>| median(values).map_or(String::new(), |median| format!("{median:.2}"));
-        println!("| {name} | {} | {} | {} |", text(others), text(mine.clone()), text(ratios));
+fn rows(ours: &[Figures], theirs: &[Figures]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for name in ours.first().into_iter().flat_map(BTreeMap::keys) {
+        let of = |rounds: &[Figures]| rounds.iter().filter_map(|it| it.get(name).copied()).collect::<Vec<_>>();
+        let (this, other) = (of(ours), of(theirs));
+        let ratio = median(this.iter().zip(&other).map(|(this, other)| this / other).collect());
+        rows.push(Row { name, this: median(this).expect("there are rounds"), other: median(other), ratio });
     }
+    rows
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
