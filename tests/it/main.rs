@@ -203,6 +203,8 @@ mod refresh_rules;
 #[cfg(test)]
 mod refresh_stopped;
 #[cfg(test)]
+mod refresh_withheld;
+#[cfg(test)]
 mod refused;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
