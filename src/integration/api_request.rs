@@ -58,12 +58,13 @@ pub(crate) struct IdentityRule {
     pub label: Option<Paths>,
 }
 
-/// A request for facts that only an API call returns, such as the ids of tenants.
+/// Facts that the token answer lacks, such as the ids of tenants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MetadataRequest {
+    /// Answers with the facts. Without it, the paths lead into the claims of the `id_token` that has the identity.
     #[serde(flatten)]
-    pub request: ApiRequest,
-    /// Dot paths of the values in the answer that become metadata.
+    pub request: Option<ApiRequest>,
+    /// Dot paths of the values that become metadata.
     pub paths: Vec<String>,
 }
 
@@ -89,7 +90,7 @@ impl<T> IntegrationOauthConfig<T> {
     /// Returns the config's own requests, each with its field.
     pub(super) fn api_requests(&self) -> impl Iterator<Item = (&'static str, &ApiRequest)> {
         let identity = self.identity.as_ref().and_then(|rule| rule.request.as_ref());
-        let metadata = self.metadata_request.as_ref().map(|rule| &rule.request);
+        let metadata = self.metadata_request.as_ref().and_then(|rule| rule.request.as_ref());
         let all =
             [("upgrade.url", self.upgrade.as_deref()), ("identity.url", identity), ("metadata_request.url", metadata)];
         all.into_iter().filter_map(|(field, request)| request.map(|request| (field, request)))
@@ -111,10 +112,11 @@ impl<T> IntegrationOauthConfig<T> {
             let issuer = rule.issuer.as_ref().map(|issuer| placeholders.fill(issuer).into_owned());
             Ok(Box::new(IdentityRule { request, issuer, ..(**rule).clone() }))
         });
-        let metadata = self
-            .metadata_request
-            .as_ref()
-            .map(|rule| Ok(Box::new(MetadataRequest { request: filled(&rule.request)?, ..(**rule).clone() })));
+        // Claims are read at the login only, so a connection need not keep their paths.
+        let metadata = self.metadata_request.as_ref().filter(|rule| rule.request.is_some()).map(|rule| {
+            let request = rule.request.as_ref().map(filled).transpose()?;
+            Ok(Box::new(MetadataRequest { request, ..(**rule).clone() }))
+        });
         Ok(LoginRequests {
             upgrade: self.upgrade.as_ref().map(|request| filled(request).map(Box::new)).transpose()?,
             identity: identity.transpose()?,

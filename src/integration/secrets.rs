@@ -53,7 +53,7 @@ impl IntegrationOauthConfig {
         let hidden = |secret: Secret| if secret.is_empty() { "" } else { SET };
         let Ok(mut config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(hidden(secret)));
         let identity = config.identity.as_mut().and_then(|rule| rule.request.as_mut());
-        let metadata = config.metadata_request.as_mut().map(|rule| &mut rule.request);
+        let metadata = config.metadata_request.as_mut().and_then(|rule| rule.request.as_mut());
         config.upgrade.as_deref_mut().into_iter().chain(identity).chain(metadata).for_each(hide);
         let Value::Object(fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
         Ok(fields)

@@ -330,7 +330,7 @@ async fn h13_an_id_token_says_whose_account_it_is() {
         let nonce = sent.lock().expect("no panic with the lock").clone();
         let claims = json!({
             "iss": "https://id.example/t-1", "tid": "t-1", "aud": "client", "exp": 4_000_000_000_u64, "nonce": nonce,
-            "sub": "u-1", "email": "ada@x.example",
+            "sub": "u-1", "email": "ada@x.example", "hd": "x.example",
         });
         let id_token = format!("{}.{}.x", encode(&json!({ "alg": "none" })), encode(&claims));
         Scripted::json(200, &json!({ "access_token": format!("at-{number}"), "id_token": id_token }))
@@ -340,6 +340,7 @@ async fn h13_an_id_token_says_whose_account_it_is() {
     let mut config = world.config();
     config["variables"] = json!({ "host": { "values": ["id.example"], "default": "id.example", "metadata": true } });
     config["identity"] = json!({ "issuer": "https://${host}/{tid}", "id": "sub", "label": "email" });
+    config["metadata_request"] = json!({ "paths": ["hd", "org"] });
     world.tokenbus.configure(&config).await;
     for (own_nonce, expected) in [(true, json!({ "id": "u-1", "label": "ada@x.example" })), (false, Value::Null)] {
         let login = world.login("w").await;
@@ -348,6 +349,8 @@ async fn h13_an_id_token_says_whose_account_it_is() {
         *nonce.lock().expect("no panic with the lock") = if own_nonce { asked } else { "another".to_owned() };
         let (status, body) = world.tokenbus.arrive(&world.callback(&[("code", "c"), ("state", &login.state)])).await;
         assert_eq!((status, &body["identity"]), (StatusCode::OK, &expected), "{body}");
+        let domain = if own_nonce { json!("x.example") } else { Value::Null };
+        assert_eq!((&body["metadata"]["hd"], &body["metadata"]["org"]), (&domain, &Value::Null), "{body}");
     }
 }
 

@@ -95,7 +95,7 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
         ("tokens for a code", Some(exchange)),
         ("upgrade", upgrade.as_deref().and_then(call)),
         ("identity", identity.as_ref().and_then(|rule| rule.request.as_ref()).and_then(call)),
-        ("metadata", metadata.as_ref().and_then(|rule| call(&rule.request))),
+        ("metadata", metadata.as_ref().and_then(|rule| rule.request.as_ref()).and_then(call)),
         ("refresh", Some(refresh)),
         ("revocation", revocation),
     ];

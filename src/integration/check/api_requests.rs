@@ -55,9 +55,9 @@ pub(super) const METADATA_REQUEST: Form = Form::Object(&Object {
         ("token_param", Form::Text),
         ("paths", TEXTS),
     ],
-    required: &["url", "paths"],
-    needs: &[],
-    expected: "an object with `url` and the list `paths`, and optionally `method` (GET or POST), `headers`, `params`, \
+    required: &["paths"],
+    needs: &[("method", "url"), ("headers", "url"), ("params", "url"), ("body", "url"), ("token_param", "url")],
+    expected: "an object with the list `paths`, and optionally `url`, `method` (GET or POST), `headers`, `params`, \
                `body` and `token_param`",
 });
 
@@ -85,7 +85,12 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     }
     if let Some(metadata) = &config.metadata_request {
         let field = "metadata_request";
-        Checked { config, field, in_params: &[] }.check(&metadata.request)?;
+        if let Some(request) = &metadata.request {
+            Checked { config, field, in_params: &[] }.check(request)?;
+        } else {
+            let expected = "set, unless `identity` is read from an ID token, whose claims `paths` may name";
+            require(config.id_token_issuer().is_some(), "metadata_request.url", expected)?;
+        }
         let (field, paths) = ("metadata_request.paths", &metadata.paths);
         require(!paths.is_empty(), field, "a list of at least one dot path")?;
         check_distinct(field, paths)?;

@@ -138,3 +138,27 @@ fn a4_api_requests_name_their_hosts_headers_and_placeholders() {
     let long = json!({ "id": "id", "issuer": "canary".repeat(1_000) });
     check(&json!({ "identity": long }), "identity");
 }
+
+#[test]
+fn a4_metadata_without_a_request_is_in_the_id_token_of_the_identity() {
+    let claims = json!({ "paths": ["hd", "org.id"] });
+    let with = |identity: Value| json!({ "identity": identity, "metadata_request": claims });
+    let of_token = with(json!({ "id": "sub", "issuer": "https://id.example" }));
+    let parsed = config(&of_token).unwrap();
+    assert_eq!(parsed.metadata_request.as_ref().unwrap().paths, ["hd", "org.id"]);
+    assert!(parsed.login_requests(&BTreeMap::new()).unwrap().metadata.is_none(), "no request to repeat");
+    for identity in [json!({ "id": "sub" }), json!({ "id": "id", "url": "https://api.example/me" })] {
+        check(&with(identity), "metadata_request.url");
+    }
+    check(&json!({ "metadata_request": claims }), "metadata_request.url");
+    for field in ["method", "token_param", "headers", "params", "body"] {
+        let value = match field {
+            "method" => json!("POST"),
+            "token_param" => json!("canary"),
+            _ => json!({}),
+        };
+        let mut fields = of_token.clone();
+        fields["metadata_request"][field] = value;
+        check(&fields, "metadata_request.url");
+    }
+}

@@ -68,8 +68,9 @@ impl ProviderCalls<'_> {
             Some(answer.and_then(|answer| read(answer).ok_or(None)))
         };
         let metadata = async {
-            let rule = requests.metadata.as_ref()?;
-            Some(self.answer(&rule.request, access).await.map(|answer| plain_values(&answer, &rule.paths)))
+            let (rule, request) =
+                requests.metadata.as_ref().and_then(|rule| rule.request.as_ref().map(|it| (rule, it)))?;
+            Some(self.answer(request, access).await.map(|answer| plain_values(&answer, &rule.paths)))
         };
         let (identity, metadata) = tokio::join!(identity, metadata);
         match identity {

@@ -9,11 +9,11 @@ use tracing::{info, warn};
 use super::{ACTOR, CodeToSend, Exchange, Refusal};
 use crate::connection::{Identity, OauthConnection, Status, StoredConnection};
 use crate::event::{Event, EventKind};
-use crate::integration::{IntegrationOauthConfig, Reconnect};
+use crate::integration::{IdentityRule, IntegrationOauthConfig, Reconnect};
 use crate::login;
 use crate::oauth::ProviderAnswer;
 use crate::oauth::id_token::{self, Expected};
-use crate::oauth::token::TokenSet;
+use crate::oauth::token::{TokenSet, plain_values};
 use crate::secret::Secret;
 use crate::store::{StoreError, shared_grant};
 use crate::subject::ConnectionKey;
@@ -41,7 +41,12 @@ impl Exchange<'_> {
         if let Some(issuer) = config.id_token_issuer().and_then(|_| issuer()).as_deref() {
             let (nonce, now) = (login::nonce_of(state), self.context.clock.now());
             let expected = Expected { issuer, client_id: &config.client_id, nonce: &nonce, now };
-            tokens.identity = tokens.id_token.take().and_then(|token| owner_in(&token, &expected, config));
+            if let Some(claims) = tokens.id_token.take().and_then(|token| claims_of(&token, &expected)) {
+                let owner = |rule: &IdentityRule| Identity::read(&claims, &rule.id, rule.label.as_ref());
+                tokens.identity = config.identity.as_deref().and_then(owner);
+                let facts = config.metadata_request.as_ref().filter(|rule| rule.request.is_none());
+                tokens.metadata.extend(facts.map(|rule| plain_values(&claims, &rule.paths)).unwrap_or_default());
+            }
         }
         tokens.identity = tokens.identity.take().or(identity).or_else(|| owner_in_callback(code));
         tokens.metadata.extend(metadata);
@@ -187,15 +192,8 @@ fn owner_in_callback(CodeToSend { config, metadata, .. }: &CodeToSend) -> Option
     Identity::read(&Value::Object(metadata.clone()), &rule.id, rule.label.as_ref())
 }
 
-fn owner_in(token: &Secret, expected: &Expected<'_>, config: &IntegrationOauthConfig) -> Option<Identity> {
-    let rule = config.identity.as_ref()?;
-    match id_token::claims(token, expected) {
-        Ok(claims) => Identity::read(&claims, &rule.id, rule.label.as_ref()),
-        Err(error) => {
-            warn!("cannot use the ID token: {error}");
-            None
-        }
-    }
+fn claims_of(token: &Secret, expected: &Expected<'_>) -> Option<Value> {
+    id_token::claims(token, expected).inspect_err(|error| warn!("cannot use the ID token: {error}")).ok()
 }
 
 /// Asks the provider to revoke the grant that a login's record has replaced, where that cannot end the new one: if it was of
