@@ -119,7 +119,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
             "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
     }
-    let (logging, _flush) = telemetry::start(&config.log).context("settings")?;
+    let (logging, _flush) = telemetry::start(&config.log, is_service.then_some(&config.traces)).context("settings")?;
     match arguments.command {
         Command::Serve(options) => {
             telemetry::log_panics();
@@ -159,7 +159,7 @@ fn log(error: anyhow::Error) -> anyhow::Error {
 
 /// Logs an error in the settings as JSON, with the default filter.
 fn log_unreadable(error: anyhow::Error) -> anyhow::Error {
-    match telemetry::start(&Log { filter: "info".to_owned(), format: LogFormat::Json }) {
+    match telemetry::start(&Log { filter: "info".to_owned(), format: LogFormat::Json }, None) {
         Ok((_logging, _flush)) => log(error),
         Err(_started) => error,
     }

@@ -10,6 +10,7 @@ mod max_bytes;
 mod plaintext;
 mod quotas;
 mod section;
+mod traces;
 
 use std::path::Path;
 
@@ -22,6 +23,7 @@ pub(crate) use self::log::{Log, LogFormat, log_format};
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
 pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, Oauth, ReadEvents, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
+pub(crate) use self::traces::{Traces, TracesProtocol};
 
 /// Every setting with its default and its description.
 pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");

@@ -17,6 +17,7 @@ use hyper::{Method, Request, Version};
 use matchit::MatchError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 use url::Url;
 
 use self::backend::{Backend, RequestContext};
@@ -39,6 +40,7 @@ use crate::call::Operation;
 use crate::command::Origin;
 use crate::oauth::callback::PARAMETERS;
 use crate::secret::Secret;
+use crate::telemetry::traces;
 
 /// Most bytes of an unread body that are read and discarded so that the client sees the answer.
 const MAX_DRAINED_BYTES: usize = 1024 * 1024;
@@ -123,16 +125,22 @@ impl Gateway {
         let (mut head, mut body) = request.into_parts();
         request::remove_base_path(&mut head.uri, &self.base_path);
         let request_id = request::request_id(&head.headers);
-        let traceparent = request::traceparent(&head.headers).unwrap_or_else(request::new_traceparent);
         let client = client_address::client(peer, &head.headers, &limits.trusted_proxies);
         let body_deadline = began + limits.body_timeout;
-        let arrival =
-            Arrival { limits, rates, client, request_id: &request_id, traceparent: &traceparent, body_deadline };
         let asked_by = head.method.clone();
         let mut label = Label { route: UNROUTED, method: method_label(&head.method) };
         let routed = check_head(&head).and_then(|()| self.route(&head, peer, limits, &mut label));
+        let is_traced = routed.as_ref().is_ok_and(|(_, operation)| !operation.is_for_monitoring());
+        let span = if is_traced { traces::request(label.method, label.route) } else { Span::none() };
+        let traceparent = request::traceparent(&head.headers);
+        let traceparent = traces::continued(&span, traceparent.as_deref()).or(traceparent);
+        let traceparent = traceparent.unwrap_or_else(request::new_traceparent);
+        let arrival =
+            Arrival { limits, rates, client, request_id: &request_id, traceparent: &traceparent, body_deadline };
         let mut reply = match routed {
-            Ok((found, operation)) => self.carry_out(operation, found, head, &mut body, arrival).await,
+            Ok((found, operation)) => {
+                self.carry_out(operation, found, head, &mut body, arrival).instrument(span.clone()).await
+            }
             Err(error) => rates.admit_address(client).err().unwrap_or(error).reply(false).json(),
         };
         request::drain_body(&mut body, MAX_DRAINED_BYTES, body_deadline).await;
@@ -141,6 +149,7 @@ impl Gateway {
         }
         reply::add_common_headers(&mut reply, &request_id);
         let status = reply.status().as_u16();
+        traces::answered(&span, status, status >= 500);
         let Label { route, method } = label;
         self.metrics.request(route, method, status);
         drop(in_flight);

@@ -1,6 +1,7 @@
-//! Logging to standard error, as text or JSON.
+//! Logging to standard error, as text or JSON, and traces.
 
 mod queue;
+pub(crate) mod traces;
 
 use std::error::Error;
 use std::io::IsTerminal as _;
@@ -9,13 +10,14 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, error, info, warn};
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
+pub(crate) use self::queue::DroppedLines;
 use self::queue::Queue;
-pub(crate) use self::queue::{DroppedLines, Flush};
+use self::traces::{ExporterError, Started, Traces};
 use crate::config::{self, Log, LogFormat};
 
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +31,15 @@ pub(crate) enum TelemetryError {
     Settings(#[from] config::SettingsError),
     #[error(transparent)]
     Reload(#[from] reload::Error),
+    #[error(transparent)]
+    Traces(#[from] ExporterError),
+}
+
+/// Sends the spans and writes the lines that wait when it is dropped.
+pub(crate) struct Flush {
+    // First, because it may log.
+    _traces: Option<Traces>,
+    _lines: queue::Flush,
 }
 
 /// The running log.
@@ -38,8 +49,8 @@ pub(crate) struct Logging {
     pub(crate) dropped: DroppedLines,
 }
 
-/// Starts logging for the whole process. Lines that wait are written when the [`Flush`] is dropped.
-pub(crate) fn start(settings: &Log) -> Result<(Logging, Flush), TelemetryError> {
+/// Starts logging for the whole process, and traces if it has any. What waits is written when the [`Flush`] is dropped.
+pub(crate) fn start(settings: &Log, traces: Option<&config::Traces>) -> Result<(Logging, Flush), TelemetryError> {
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.filter)?);
     let Queue { writer, dropped, flush } = Queue::start();
     let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
@@ -48,9 +59,15 @@ pub(crate) fn start(settings: &Log) -> Result<(Logging, Flush), TelemetryError> 
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     // Below `info`, libraries log payloads, including tokens and credentials. No setting can switch that on.
-    let harmless = filter_fn(|of| of.target().starts_with("tokenbus") || *of.level() <= Level::INFO);
-    tracing_subscriber::registry().with(filter).with(lines.with_filter(harmless)).try_init()?;
-    Ok((Logging { filter: handle, dropped }, flush))
+    let harmless = filter_fn(|of| {
+        of.target() != traces::TARGET && (of.target().starts_with("tokenbus") || *of.level() <= Level::INFO)
+    });
+    // The filter is the log's alone: it does not decide what is traced.
+    let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter.and(harmless)));
+    let started = traces.map(traces::start).transpose()?.flatten();
+    let (spans, traces) = started.map(|Started { layer, traces }| (layer, traces)).unzip();
+    subscriber.with(spans).try_init()?;
+    Ok((Logging { filter: handle, dropped }, Flush { _traces: traces, _lines: flush }))
 }
 
 /// Logs panics as lines of the log. The default hook writes to standard error itself, and would wait for its reader.

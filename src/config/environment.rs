@@ -84,7 +84,8 @@ fn value_at<'a>(defaults: &'a Dict, path: &str) -> Option<&'a Value> {
 /// Returns true for settings that `…_FILE` may name a file of. A proxy's URL can hold a password.
 fn is_secret(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or_default();
-    matches!(key, "password" | "system_password" | "secret" | "previous_secret" | "api_key") || path == "oauth.proxy"
+    matches!(key, "password" | "system_password" | "secret" | "previous_secret" | "api_key" | "authorization")
+        || path == "oauth.proxy"
 }
 
 /// Reads a secret's file, as containers mount them. Editors add a line break at the end, which is not a part of the secret.

@@ -13,6 +13,7 @@ use super::http::Http;
 use super::log::Log;
 use super::max_bytes::MaxBytes;
 use super::quotas::{AccountLimits, Limits};
+use super::traces::Traces;
 use crate::event::EventKind;
 use crate::rights::Scopes;
 use crate::secret::Secret;
@@ -51,6 +52,8 @@ pub struct Config {
     pub cli: Cli,
     /// Logging.
     pub log: Log,
+    /// Traces.
+    pub traces: Traces,
 }
 
 /// Section `nats`.

@@ -10,14 +10,16 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
 use bytes::Bytes;
 use jiff::Timestamp;
+use tracing::Instrument as _;
 
 use super::replies::Replies;
-use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, Order, Origin, VERSION, Work};
+use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT, Order, Origin, VERSION, Work};
 use crate::jetstream::{Nats, NatsError, Published};
 use crate::seal::{SealError, SharedKey};
 use crate::secret::Secret;
 use crate::subject::CommandSubject;
 use crate::system;
+use crate::telemetry::traces;
 
 /// A command before it is sealed.
 pub(crate) struct Draft<'a> {
@@ -93,6 +95,10 @@ impl Outgoing {
         if let Some(replies) = replies {
             headers.insert(HEADER_REPLY, replies.waiter().reply(&self.id));
         }
-        nats.publish(&self.subject, headers, self.payload.clone()).await
+        let span = traces::publish(&self.subject);
+        if let Some(traceparent) = traces::traceparent_of(&span) {
+            headers.insert(HEADER_TRACEPARENT, traceparent);
+        }
+        nats.publish(&self.subject, headers, self.payload.clone()).instrument(span).await
     }
 }

@@ -12,11 +12,12 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::command::HEADER_COMMAND;
 use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, Published, REQUEST_TIMEOUT, header};
 use crate::subject::OAUTH;
+use crate::telemetry::traces;
 
 /// A record to be written.
 pub(crate) struct NewRecord {
@@ -76,9 +77,10 @@ pub(crate) async fn write(nats: &Nats, record: NewRecord, is_held: impl Fn() -> 
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
     let mut deadline = Instant::now() + RETRY_FOR;
-    let mut failures = 0_u32;
+    let (mut failures, span) = (0_u32, traces::push(&subject));
     let Tried { newest, acked } = loop {
-        let error = match try_write(nats, &publish_to, &subject, &headers, &body).await {
+        let tried = try_write(nats, &publish_to, &subject, &headers, &body);
+        let error = match tried.instrument(span.clone()).await {
             Ok(tried) if tried.is_unsettled(replaces) => NatsError::InFlight,
             Ok(tried) => break tried,
             Err(error) => error,

@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Certificate, NoProxy, Proxy, Response, redirect};
+use tracing::Instrument as _;
 use url::Url;
 
 use self::conditional::Conditional;
@@ -24,6 +25,7 @@ use super::error::Peer;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};
 use crate::integration::Method;
 use crate::oauth::{self, HttpRequest};
+use crate::telemetry::traces;
 
 /// Time after which an unused connection is closed. Servers close idle connections too, and a request that meets the close
 /// may have arrived, so a code in it would be lost. Few servers close after less than 5 s.
@@ -134,6 +136,12 @@ impl Client {
         let HttpRequest { method, url, headers, body } = request;
         self.0.settings.guard.check_url(&url).map_err(ProviderError::Refused)?;
         let peer = self.peer(&url);
+        let name = match method {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Delete => "DELETE",
+        };
+        let span = traces::provider_request(name, url.host_str(), url.port_or_known_default());
         let mut builder = match method {
             Method::Get => self.0.http.load().get(url),
             Method::Post => self.0.http.load().post(url),
@@ -151,7 +159,12 @@ impl Client {
             value.set_sensitive(true);
             builder = builder.header(name.as_ref(), value);
         }
-        builder.send().await.map_err(|error| ProviderError::from_send(error, peer))
+        let sent = builder.send().instrument(span.clone()).await;
+        match &sent {
+            Ok(response) => traces::answered(&span, response.status().as_u16(), response.status().as_u16() >= 400),
+            Err(_) => traces::unanswered(&span),
+        }
+        sent.map_err(|error| ProviderError::from_send(error, peer))
     }
 
     fn peer(&self, url: &Url) -> Peer {

@@ -68,6 +68,7 @@ pub(super) async fn process(context: &Context, message: Message, since: Instant)
         conclude(context, &message, &job, outcome).await;
     }
     .instrument(span)
+    .instrument(job.trace())
     .await;
     context.measures.running.dec();
 }

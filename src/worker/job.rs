@@ -21,6 +21,7 @@ use crate::protocol::replies::seal_answer;
 use crate::seal::{Keyring, SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
+use crate::telemetry::traces;
 use crate::worker::context::Context;
 use crate::worker::lease::Lease;
 use crate::worker::provider_calls::{ProviderCalls, RequestTime};
@@ -169,6 +170,13 @@ impl Job {
         let CommandSubject { account, integration, name, verb } = &self.subject;
         let name = name.as_ref().map_or("_", subject::ConnectionName::as_str);
         info_span!("command", %verb, %account, %integration, name, id = %self.id, delivered, traceparent = %self.traceparent)
+    }
+
+    /// The command's part of its caller's trace.
+    pub(super) fn trace(&self) -> Span {
+        let span = traces::process(&self.subject.subject(), self.delivered);
+        traces::continued(&span, Some(&self.traceparent));
+        span
     }
 
     /// Sends the answer, if the command asks for one at a reply subject of our form and this delivery has sent none. The

@@ -38,9 +38,13 @@ mod cli_providers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod clocks;
+#[cfg(test)]
+mod collector;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod config_cache;
+#[cfg(test)]
+mod dashboards;
 #[cfg(test)]
 mod diagnosis;
 #[cfg(test)]
@@ -260,6 +264,8 @@ mod token_source;
 mod token_source_example;
 #[cfg(test)]
 mod token_source_scripted;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod unsent;
 #[cfg(test)]

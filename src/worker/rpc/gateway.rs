@@ -22,6 +22,7 @@ use crate::protocol::{commands, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
+use crate::telemetry::traces;
 use crate::worker::context::{CallPermit, Context, Room};
 
 /// The one holder of all gateways' calls: their accounts are not known before they are opened. Gateways limit the requests of
@@ -59,7 +60,12 @@ async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, re
         let span = info_span!("call", call = call.map_or("unknown", Call::as_str), traceparent);
         let unverified = UnverifiedCaller { credential, origin, ids, permit };
         let done = match call {
-            Some(call) => dispatch(&context, call, unverified, body.get().as_bytes()).instrument(span.clone()).await,
+            Some(call) => {
+                let traced = traces::call(call.as_str());
+                traces::continued(&traced, traceparent.as_deref());
+                let done = dispatch(&context, call, unverified, body.get().as_bytes());
+                done.instrument(span.clone()).instrument(traced).await
+            }
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
         };
         log_and_build_answer(&span, done)

@@ -23,6 +23,7 @@ use crate::config::BindLogins;
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::subject::NodeCall;
+use crate::telemetry::traces;
 use crate::worker::context::{CallPermit, Context};
 
 /// Serves calls until `stop`, then finishes the running ones.
@@ -78,7 +79,9 @@ impl QueuedNodeCall {
             }
             answer_call(context, Checked { caller: &caller, ids: &CallIds::Random, permit }, call, &body).await
         };
-        let done = done.instrument(span.clone()).await;
+        let traced = traces::call(call.as_str());
+        traces::continued(&traced, Some(&traceparent));
+        let done = done.instrument(span.clone()).instrument(traced).await;
         let answer = log_and_build_answer(&span, done);
         service.count(call, &answer, began.elapsed());
         let (payload, headers) = build_response(answer);
