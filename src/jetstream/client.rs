@@ -40,7 +40,7 @@ pub struct Nats {
     jetstream: jetstream::Context,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
-    /// True after the server has refused a message for lack of space.
+    /// True after the server has refused a message for lack of space, or has left one unanswered.
     lacks_space: Arc<AtomicBool>,
 }
 
@@ -154,13 +154,19 @@ impl Nats {
                         outcome => outcome,
                     };
                 }
-                Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => return Err(error),
+                Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => {
+                    if self.is_connected() && matches!(error, NatsError::Away(_)) {
+                        self.set_lacks_space(true);
+                    }
+                    return Err(error);
+                }
                 Err(_) => tokio::time::sleep(PUBLISH_PAUSE).await,
             }
         }
     }
 
-    /// Returns true after the server has refused a message for lack of space, until [`Nats::set_lacks_space`].
+    /// Returns true after the server has refused a message for lack of space, or has answered no try of one although it was
+    /// connected, until [`Nats::set_lacks_space`].
     pub(crate) fn lacks_space(&self) -> bool {
         self.lacks_space.load(Ordering::Relaxed)
     }

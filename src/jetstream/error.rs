@@ -100,6 +100,18 @@ impl NatsError {
         matches!(self, Self::Away(_) | Self::NotSent(_) | Self::RefusedForNow { .. })
     }
 
+    /// Returns true if the server has answered, and has stored nothing.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::WrongLastSequence
+            | Self::Occupied
+            | Self::InFlight
+            | Self::RefusedForNow { .. }
+            | Self::Refused { .. } => true,
+            Self::Away(_) | Self::NotSent(_) | Self::Consumer { .. } | Self::Unreadable(_) => false,
+        }
+    }
+
     /// Returns true if the stream, the account or the disk is full.
     pub(crate) fn is_lack_of_space(&self) -> bool {
         matches!(self, Self::RefusedForNow { code: 10_002 | 10_023 | 10_047 | 10_077, .. })

@@ -22,7 +22,7 @@ pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consum
 pub(crate) use self::first_sequence::FirstSequence;
 pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way};
 pub(crate) use self::restored::{check_restorable, created_empty, not_restored, restored_from, with_origin};
-pub(crate) use self::room::{StreamUse, limited, needed_for_tokens, used};
+pub(crate) use self::room::{StreamUse, Unwritable, limited, needed_for_tokens, test_writes, used};
 pub(crate) use self::server::{Server, check_server};
 pub(crate) use self::streams::{Sizes, streams};
 use crate::config::StreamLimit;

@@ -38,8 +38,14 @@ pub(crate) const META_RESTORED: &str = "restored";
 /// Key in [`META`]: the backup of the streams that `tokenbus setup --rebuild` creates again.
 pub(crate) const META_REBUILD: &str = "rebuild";
 
-/// Key in [`META`]: written to find out whether the server has room again.
-pub(crate) const META_ROOM: &str = "room";
+/// Key in a bucket: written to find out whether the server stores messages again.
+pub(crate) const TEST_KEY: &str = "room";
+/// The same for the stream `OAUTH`, and the subject under which it stores the message for a second. No tenant can subscribe to
+/// it: `room` is no account.
+pub(crate) const RECORDS_TEST: &str = "oauth.record.room.room.room";
+pub(crate) const RECORDS_TEST_STORED: &str = "ms.integration.oauth.room.room.room";
+/// The same for the stream `OAUTH_COMMANDS`. No consumer takes it: `room` is no verb.
+pub(crate) const COMMANDS_TEST: &str = "ms.integration.oauth.room.room.room.room";
 /// Key in [`META`]: written to find out whether the server has a majority.
 pub(crate) const META_MAJORITY: &str = "majority";
 

@@ -65,6 +65,8 @@ mod events_export;
 #[cfg(test)]
 #[path = "../support/fleet.rs"]
 mod fleet;
+#[cfg(test)]
+mod full_disk;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod grants;

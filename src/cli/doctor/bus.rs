@@ -15,7 +15,7 @@ use crate::jetstream::{Nats, NatsError, Patience};
 use crate::protocol::high_water::{self, SequenceError};
 use crate::protocol::permissions::{self, OwnUser};
 use crate::protocol::replies::Replies;
-use crate::protocol::topology::{self, Server, Sizes, StreamUse, TopologyError};
+use crate::protocol::topology::{self, Server, Sizes, StreamUse, TopologyError, Unwritable};
 use crate::seal::Keyring;
 use crate::store::{Store, StoreError};
 use crate::subject::Waiter;
@@ -69,6 +69,9 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyrin
     report.add(streams(topology::inspect(nats, sizes).await));
     report.add(shape::persistence(topology::old_shapes(nats, sizes).await));
     report.add(room(topology::used(nats, &topology::limited()).await));
+    if role.has_keys() {
+        report.add(writes(topology::test_writes(nats).await));
+    }
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));
     }
@@ -246,6 +249,16 @@ fn room(used: Result<Vec<StreamUse>, NatsError>) -> Check {
         check = check.and(format!("  {stream}: {:.0} %", share * 100.0));
     }
     check.fix("raise `nats.max_bytes`, then run `tokenbus setup`; above 95 % no token is requested")
+}
+
+fn writes(tested: Result<(), Unwritable>) -> Check {
+    const CHECK: &str = "writes";
+    match tested {
+        Ok(()) => Check::fine(CHECK, "are stored"),
+        Err(error) => Check::failed(CHECK, error.to_string()).fix(
+            "free space on the server's disk, or raise `nats.max_bytes`; then restart nats-server if it still fails",
+        ),
+    }
 }
 
 async fn workers(nats: Nats) -> Check {

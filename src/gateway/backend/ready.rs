@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{Backend, BackendError, RequestContext};
@@ -53,8 +53,12 @@ impl Backend {
     }
 
     async fn ask_workers(&self) -> Result<(), NotReady> {
-        match self.call(Call::Ready, &RequestContext::default(), &Value::Null).await {
-            Ok(_) => Ok(()),
+        let question = if self.nats.lacks_space() { json!({ "test_writes": true }) } else { Value::Null };
+        match self.call(Call::Ready, &RequestContext::default(), &question).await {
+            Ok(_) => {
+                self.nats.set_lacks_space(false);
+                Ok(())
+            }
             Err(BackendError::Refused { error, .. }) => Err(NotReady::Refused(error)),
             Err(error) => Err(NotReady::NoWorker(Arc::new(error))),
         }

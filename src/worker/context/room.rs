@@ -1,17 +1,19 @@
 //! Room in the streams: tokens are requested from a provider only while their record can be stored.
 //!
 //! In a cluster a full stream refuses even a smaller message in place of a larger one. So the last 5 % are for deletions and
-//! for what is in flight. After the server has refused a write for lack of space, a test write has to succeed first.
+//! for what is in flight. After the server has refused a write for lack of space, or has left writes unanswered, test writes
+//! have to succeed first: a server whose disk was full leaves writes to some streams unanswered until it is restarted.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::jetstream::{Nats, NatsError, REQUEST_TIMEOUT, headers};
-use crate::subject::{META, META_MAJORITY, META_ROOM, kv_subject};
+use crate::protocol::topology::{self, Unwritable};
+use crate::subject::{META, META_MAJORITY, kv_subject};
 
-/// Shortest time between two test writes.
+/// Shortest time between two tests.
 const TEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Wait before what needs room is tried again.
@@ -22,14 +24,20 @@ pub(crate) const NO_ROOM_WAIT: Duration = Duration::from_secs(30);
 pub(crate) enum NoRoom {
     #[error("{0} is nearly full")]
     Full(String),
-    #[error("the message bus has no room for writes")]
-    Refused,
+    #[error("the message bus stores nothing: {0}")]
+    Unwritable(Unwritable),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     full: Mutex<Option<String>>,
-    tested: tokio::sync::Mutex<Option<Instant>>,
+    failed: tokio::sync::Mutex<Option<FailedTest>>,
+}
+
+#[derive(Debug)]
+struct FailedTest {
+    at: Instant,
+    reason: Unwritable,
 }
 
 impl Room {
@@ -54,31 +62,31 @@ impl Room {
         self.check_writes(nats).await
     }
 
-    /// Checks that the server stores something, if it has refused a write for lack of space.
+    /// Checks that the server stores something, if it has refused a write for lack of space or left one unanswered.
     pub(crate) async fn check_writes(&self, nats: &Nats) -> Result<(), NoRoom> {
         if !nats.lacks_space() {
             return Ok(());
         }
-        let mut tested = self.tested.lock().await;
+        let mut failed = self.failed.lock().await;
         if !nats.lacks_space() {
             return Ok(());
         }
-        if tested.is_some_and(|at| at.elapsed() < TEST_PAUSE) {
-            return Err(NoRoom::Refused);
+        if let Some(FailedTest { reason, .. }) = failed.as_ref().filter(|failed| failed.at.elapsed() < TEST_PAUSE) {
+            return Err(NoRoom::Unwritable(reason.clone()));
         }
-        *tested = Some(Instant::now());
         nats.set_lacks_space(false);
-        match nats.publish(&kv_subject(META, META_ROOM), headers(None), "{}".into()).await {
-            Ok(_) => {
+        let Err(reason) = topology::test_writes(nats).await else {
+            if failed.take().is_some() {
                 info!("the server stores messages again");
-                Ok(())
             }
-            Err(error) => {
-                nats.set_lacks_space(true);
-                warn!("the server has no room: {error}");
-                Err(NoRoom::Refused)
-            }
+            return Ok(());
+        };
+        nats.set_lacks_space(true);
+        if failed.is_none() {
+            error!("no token is requested, because {reason}");
         }
+        *failed = Some(FailedTest { at: Instant::now(), reason: reason.clone() });
+        Err(NoRoom::Unwritable(reason))
     }
 
     /// Makes a test write to a key of its own, which a full stream may accept in place of the one before. A cluster without

@@ -123,7 +123,7 @@ async fn dispatch(
 ) -> Result<Value, CallError> {
     let admitted = admit(context, call, unverified, body);
     match call {
-        Call::Ready => ready(context).await,
+        Call::Ready => ready(context, body).await,
         Call::State => state(context, parse(body)?).await,
         Call::Outcome => outcome::outcome(context, parse(body)?).await,
         Call::Ticket => login::describe(context, parse(body)?).await,
@@ -157,7 +157,12 @@ async fn dispatch(
 /// server stores a message.
 /// Workers check this, because a gateway has no permission for the JetStream API. Dead letters, nonces and checkpoints
 /// are left out: not every login, refresh or read needs them.
-async fn ready(context: &Context) -> Result<Value, CallError> {
+async fn ready(context: &Context, question: &[u8]) -> Result<Value, CallError> {
+    // `null` from a gateway that has nothing to add.
+    let question: Option<ReadyQuestion> = parse(question)?;
+    if question.is_some_and(|question| question.test_writes) {
+        context.nats.set_lacks_space(true);
+    }
     // A worker whose clock is off takes no commands, but any worker may be asked.
     if let Err(error) = context.clock.check()
         && !commands::has_worker(&context.nats).await.map_err(StoreError::from)?
@@ -185,6 +190,13 @@ fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {
         "admin": may_change_configs,
         "seal_to": context.store.keyring.seal_to(),
     })
+}
+
+#[derive(Deserialize)]
+struct ReadyQuestion {
+    /// The server has left a command of this gateway unanswered.
+    #[serde(default)]
+    test_writes: bool,
 }
 
 #[derive(Deserialize)]
