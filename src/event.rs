@@ -42,6 +42,8 @@ pub enum EventKind {
     FactsMissing,
     /// The provider did not replace a new access token by a long-lived one. The schedule asks again.
     UpgradeFailed,
+    /// A part of the provider's answer is too large to keep.
+    PartsLeftOut,
     /// A login has replaced the grant of another one, and the provider was asked to revoke that.
     GrantReplaced,
     /// A connection was deleted.
@@ -91,6 +93,7 @@ impl EventKind {
             | Self::RefreshFailed
             | Self::FactsMissing
             | Self::UpgradeFailed
+            | Self::PartsLeftOut
             | Self::Read
             | Self::AuthenticationFailed
             | Self::AdminRefused => false,
@@ -110,6 +113,7 @@ impl EventKind {
             Self::ReauthorizationDue => "reauthorization_due",
             Self::FactsMissing => "facts_missing",
             Self::UpgradeFailed => "upgrade_failed",
+            Self::PartsLeftOut => "parts_left_out",
             Self::GrantReplaced => "grant_replaced",
             Self::Revoked => "revoked",
             Self::Read => "read",

@@ -17,6 +17,7 @@ pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod form;
 pub(crate) mod high_water;
+pub(crate) mod origin;
 pub(crate) mod outgoing;
 pub(crate) mod permissions;
 pub(crate) mod records;

@@ -15,7 +15,7 @@ use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::events::publish_event;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
-use crate::protocol::{commands, form, permissions};
+use crate::protocol::{commands, form, origin, permissions};
 use crate::seal::Keyring;
 use crate::store::{Migrated, Store};
 use crate::system;
@@ -69,6 +69,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     if topology::set_up(&nats, sizes, first).await? {
         migrate(config, nats.clone()).await?;
     }
+    origin::confirm(&nats).await.context("streams and buckets are set up, but not confirmed")?;
     let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
     let reason = reason.or((!rebuilt.is_empty()).then_some("rebuilt"));
     record(&nats, reason).await.context("streams and buckets are set up, but the audit log has no event of it")?;

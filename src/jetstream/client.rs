@@ -96,6 +96,11 @@ impl Nats {
         Ok(Self { client, jetstream, publish_seconds, refusals, lacks_space: Arc::default() })
     }
 
+    /// Most bytes of a message, as the server says at each connection.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
     /// Waits for the first refusal that reaches this connection outside of an answer, such as of a subscription that this
     /// user may not make. Returns the server's error text.
     pub(crate) async fn refusal(&self) -> String {

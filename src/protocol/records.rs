@@ -19,6 +19,19 @@ use crate::jetstream::{LONGEST_PUBLISH, Nats, NatsError, Published, REQUEST_TIME
 use crate::subject::OAUTH;
 use crate::telemetry::traces;
 
+/// Most bytes of a message with the largest tokens: an access token of 128 KiB, in clear and sealed, a sealed refresh token of
+/// 16 KiB, scope and metadata.
+pub(crate) const LARGEST_MESSAGE: usize = 512 * 1024;
+/// Most bytes of a message beside the access token: a sealed refresh token, scope and metadata.
+const BESIDE_TOKEN: usize = 40 * 1024;
+
+/// Returns the longest access token that messages of that size can hold: once in clear, or once sealed and in base64, with the
+/// headers of a record.
+#[must_use]
+pub(crate) fn longest_token(max_payload: usize) -> usize {
+    max_payload.saturating_sub(BESIDE_TOKEN) / 3
+}
+
 /// A record to be written.
 pub(crate) struct NewRecord {
     /// The subject to publish to. The stream stores the record under `subject`.

@@ -29,6 +29,7 @@ use crate::config::StreamLimit;
 use crate::jetstream::{Cause, Nats, NatsError};
 use crate::protocol::form::{self, FormError};
 use crate::protocol::high_water::{self, Backwards, SequenceError};
+use crate::protocol::origin;
 use crate::subject;
 
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +90,8 @@ pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     check_server(nats).await?;
     if is_new(nats, sizes).await? {
         create_meta(nats, sizes).await?;
+        origin::note_worker(nats).await?;
+        form::set(nats).await?;
     }
     form::check(nats).await?;
     rebuilt::check_complete(nats).await?;
@@ -109,6 +112,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
     check_server(nats).await?;
     if is_new(nats, sizes).await? {
         create_meta(nats, sizes).await?;
+        form::set(nats).await?;
     }
     let is_older = match form::check(nats).await {
         Err(FormError::Older) => true,
@@ -139,14 +143,14 @@ async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     Ok(true)
 }
 
-/// Creates the bucket that holds the form, and stores the form before there is anything else. After a crash in between,
-/// `setup` stores it.
+/// Creates the bucket that holds the form, which is stored before there is anything else. After a crash in between, `setup`
+/// stores it.
 async fn create_meta(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     let meta = subject::kv_stream(subject::META);
     for wanted in streams(sizes).into_iter().filter(|wanted| wanted.name == meta) {
         declare_stream(nats, wanted, sizes, false).await?;
     }
-    Ok(form::set(nats).await?)
+    Ok(())
 }
 
 /// Compares each stream with its declaration. Changes nothing.

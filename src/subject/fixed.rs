@@ -31,6 +31,8 @@ pub(crate) const META_KEYS: &str = "keys";
 pub(crate) const META_HIGH_WATER: &str = "marks";
 /// Key in [`META`]: form of the stored values.
 pub(crate) const META_FORM: &str = "form";
+/// Key in [`META`]: who made the streams, until `tokenbus setup` confirms them.
+pub(crate) const META_ORIGIN: &str = "origin";
 /// Key in [`META`]: start time of the last repair pass.
 pub(crate) const META_REPAIR: &str = "repair";
 /// Key in [`META`]: id of the restored backup that a repair pass has seen.

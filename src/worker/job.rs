@@ -14,7 +14,7 @@ use tracing::{Span, info_span, warn};
 use crate::auth::Purpose;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
-use crate::event::{Event, EventDetails, RecordEvent};
+use crate::event::{Event, EventDetails, EventKind, RecordEvent};
 use crate::jetstream::Nats;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
@@ -205,6 +205,20 @@ impl Job {
 
     /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a
     /// delivery that is lost publishes none.
+    /// Says which parts of an answer are not kept. Never fails: the tokens of the answer come first.
+    pub(super) async fn report_left_out(&self, context: &Context, actor: &str, parts: &[&str]) {
+        if parts.is_empty() {
+            return;
+        }
+        let parts = parts.join(", ");
+        warn!(parts, "parts of the provider's answer are too large to keep");
+        let mut event = Event::about(&self.subject, EventKind::PartsLeftOut, actor, context.clock.now());
+        event.reason = Some(&parts);
+        if let Err(error) = self.publish_event(context, &event).await {
+            warn!("cannot publish the event {}: {error}", event.kind.as_str());
+        }
+    }
+
     pub(super) async fn publish_event(&self, context: &Context, event: &Event<'_>) -> Result<(), StoreError> {
         self.lease.check()?;
         let event = event.clone().from(&self.event_origin);

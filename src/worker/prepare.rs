@@ -1,9 +1,13 @@
 //! Preparation of a worker before its first command: permissions, streams and buckets, consumers, keys.
 
+use tracing::{error, warn};
+
 use crate::config::Config;
 use crate::jetstream::ConnectError;
 use crate::protocol::commands as queue;
+use crate::protocol::origin;
 use crate::protocol::permissions::{self, PermissionError};
+use crate::protocol::records::{LARGEST_MESSAGE, longest_token};
 use crate::protocol::topology::{self, TopologyError};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
@@ -58,6 +62,13 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     // The server may have lost a queue, and all schedules with it.
     if topology::declare(nats, sizes(config)).await? {
         context.wakeups.report_lost_queue();
+    }
+    if nats.max_payload() < LARGEST_MESSAGE {
+        let (bytes, most) = (nats.max_payload(), longest_token(nats.max_payload()));
+        warn!("`max_payload` of nats-server is {bytes} bytes: access tokens over {most} bytes cannot be stored");
+    }
+    if let Err(error) = origin::check(nats).await.map_err(StoreError::from)? {
+        error!("{error}");
     }
     make_ready(context).await?;
     store.claim_keys().await?;

@@ -19,7 +19,7 @@ use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::error::ErrorKind;
 use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
 use crate::oauth::{HttpRequest, ProviderAnswer};
-use crate::protocol::records::LONGEST_WRITE;
+use crate::protocol::records::{LONGEST_WRITE, longest_token};
 use crate::provider::{ProviderError, ProviderResponse};
 use crate::secret::Secret;
 use crate::system;
@@ -148,7 +148,23 @@ impl<'a> ProviderCalls<'a> {
         build: impl Fn(&ClientAuthentication) -> Result<HttpRequest, RequestError>,
     ) -> Result<TokenSet, NoTokens> {
         let judge = |response: &Response<'_>| response.tokens(config, self.context.clock.now());
-        Self { reconnects: true, ..*self }.with_each_secret(config, kind, variables, build, judge).await
+        let tokens = Self { reconnects: true, ..*self }.with_each_secret(config, kind, variables, build, judge).await?;
+        self.check_size(tokens)
+    }
+
+    /// Refuses tokens that the bus cannot store: the server's `max_payload` may be smaller than the largest token.
+    fn check_size(&self, tokens: TokenSet) -> Result<TokenSet, NoTokens> {
+        let max_payload = self.context.nats.max_payload();
+        let (bytes, most) = (tokens.access_token.expose().len(), longest_token(max_payload));
+        if bytes <= most {
+            return Ok(tokens);
+        }
+        let detail = format!(
+            "the access token has {bytes} bytes, and `max_payload` of nats-server ({max_payload}) leaves room for {most}"
+        );
+        warn!(detail, "the provider's token is too large to be stored");
+        let answer = Box::new(ProviderAnswer::missing(detail));
+        Err(NoTokens::Refused { error: TokenError::TooLarge, retry_after: None, answer })
     }
 
     /// Sends a request with each of the client's secrets in turn, until the provider does not reject the client.

@@ -55,6 +55,8 @@ mod doctor;
 mod e2e;
 #[cfg(test)]
 mod edge;
+#[cfg(test)]
+mod empty_store;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod events;
@@ -140,6 +142,8 @@ mod layout;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod left_out;
+#[cfg(test)]
+mod left_parts;
 #[cfg(test)]
 mod marks;
 #[cfg(test)]

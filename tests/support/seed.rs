@@ -126,5 +126,6 @@ fn tokens(now: Timestamp, lifetime: i64, number: usize) -> TokenSet {
         identity: None,
         id_token: None,
         metadata: serde_json::Map::new(),
+        left_out: Vec::new(),
     }
 }

@@ -13,7 +13,9 @@ use crate::config::Config;
 use crate::gateway::backend::Backend;
 use crate::jetstream::{Nats, NatsError, Patience};
 use crate::protocol::high_water::{self, SequenceError};
+use crate::protocol::origin::{self, Unconfirmed};
 use crate::protocol::permissions::{self, OwnUser};
+use crate::protocol::records::{LARGEST_MESSAGE, longest_token};
 use crate::protocol::replies::Replies;
 use crate::protocol::topology::{self, Server, Sizes, StreamUse, TopologyError, Unwritable};
 use crate::seal::Keyring;
@@ -69,6 +71,8 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyrin
     report.add(streams(topology::inspect(nats, sizes).await));
     report.add(shape::persistence(topology::old_shapes(nats, sizes).await));
     report.add(room(topology::used(nats, &topology::limited()).await));
+    report.add(origin_of(origin::check(nats).await));
+    report.add(largest_message(nats));
     if role.has_keys() {
         report.add(writes(topology::test_writes(nats).await));
     }
@@ -249,6 +253,28 @@ fn room(used: Result<Vec<StreamUse>, NatsError>) -> Check {
         check = check.and(format!("  {stream}: {:.0} %", share * 100.0));
     }
     check.fix("raise `nats.max_bytes`, then run `tokenbus setup`; above 95 % no token is requested")
+}
+
+fn origin_of(checked: Result<Result<(), Unconfirmed>, NatsError>) -> Check {
+    const CHECK: &str = "store";
+    match checked {
+        Ok(Ok(())) => Check::fine(CHECK, "set up"),
+        Ok(Err(unconfirmed)) => Check::failed(CHECK, unconfirmed.to_string())
+            .fix("if this is a new installation, run `tokenbus setup`; otherwise restore NATS's data first"),
+        Err(error) => Check::failed(CHECK, error.to_string()),
+    }
+}
+
+/// Checks that the server takes messages with the largest tokens.
+fn largest_message(nats: &Nats) -> Check {
+    const CHECK: &str = "largest message";
+    let bytes = nats.max_payload();
+    if bytes >= LARGEST_MESSAGE {
+        return Check::fine(CHECK, format!("{bytes} bytes"));
+    }
+    let most = longest_token(bytes);
+    Check::warning(CHECK, format!("{bytes} bytes: access tokens over {most} bytes cannot be stored"))
+        .fix("raise `max_payload` of nats-server to its default, 1MB")
 }
 
 fn writes(tested: Result<(), Unwritable>) -> Check {

@@ -181,6 +181,7 @@ pub(super) fn tokens(lifetime: Option<i64>, now: Timestamp) -> TokenSet {
         identity: None,
         id_token: None,
         metadata: Map::new(),
+        left_out: Vec::new(),
     };
     tokens.or_lifetime(lifetime, now)
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
 use self::body::parse_body;
-use self::fields::{Fields, is_plain};
+use self::fields::{Fields, is_large, is_plain};
 use crate::integration::{IntegrationOauthConfig, Refusal, TokenKind, value_at};
 use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::{Identity, json};
@@ -21,6 +21,10 @@ const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
 pub(crate) const MAX_REFRESH_TOKEN_BYTES: usize = 16 * 1024;
 const MAX_ID_TOKEN_BYTES: usize = 64 * 1024;
 const MAX_TOKEN_TYPE_BYTES: usize = 64;
+
+/// Names of parts in [`TokenSet::left_out`].
+const SCOPE: &str = "scope";
+pub(crate) const METADATA: &str = "metadata";
 
 /// A successful token response (RFC 6749 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct TokenSet {
     pub id_token: Option<Secret>,
     /// The values at the config's `metadata_paths`, by path.
     pub metadata: Map<String, Value>,
+    /// Parts of the response that are too large to keep, or not plain text.
+    pub left_out: Vec<&'static str>,
 }
 
 /// A token response without tokens. Contains no text of the response.
@@ -198,6 +204,11 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
             Some(access_token.clone()).filter(|token| token.expose().len() <= MAX_REFRESH_TOKEN_BYTES)
         }
     };
+    let left_out = [
+        ("refresh_token", config.refresh_with == TokenKind::AccessToken && refresh_token.is_none()),
+        (SCOPE, fields.has_scope() && fields.scope().is_none()),
+        (METADATA, has_large_values(response, &config.metadata_paths)),
+    ];
     let expires_in = fields.lifetime("expires_in", "expires_at", now);
     let refresh_token_expires_in = fields.lifetime("refresh_token_expires_in", "refresh_token_expires_at", now);
     let end_of = |seconds: i64| after(now, seconds);
@@ -217,6 +228,7 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
         // A malformed one must not cost the tokens.
         id_token: config.id_token_issuer().and_then(|_| fields.secret("id_token", MAX_ID_TOKEN_BYTES).ok().flatten()),
         metadata: plain_values(response, &config.metadata_paths),
+        left_out: left_out.into_iter().filter_map(|(part, is_left_out)| is_left_out.then_some(part)).collect(),
     })
 }
 
@@ -228,13 +240,21 @@ pub(crate) fn plain_values(answer: &Value, paths: &[String]) -> Map<String, Valu
     paths.iter().filter_map(plain).collect()
 }
 
+/// Returns true if a value at one of the paths is too large to keep.
+pub(crate) fn has_large_values(answer: &Value, paths: &[String]) -> bool {
+    paths.iter().filter_map(|path| value_at(answer, path)).any(|value| is_large(value))
+}
+
 impl TokenSet {
     /// Adds the fields that only the first answer had. The access token and its lifetime are those of this answer.
     #[must_use]
     pub(crate) fn after(self, first: Self) -> Self {
         let mut metadata = first.metadata;
         metadata.extend(self.metadata);
+        let mut left_out = first.left_out;
+        left_out.extend(self.left_out.iter().filter(|part| !left_out.contains(part)).copied().collect::<Vec<_>>());
         Self {
+            left_out,
             refresh_token: self.refresh_token.or(first.refresh_token),
             refresh_token_expiry: self.refresh_token_expiry.or(first.refresh_token_expiry),
             scope: self.scope.or(first.scope),

@@ -221,8 +221,11 @@ impl Refresh<'_> {
         let (rules, moment) = (self.context.refresh_rules(Some(&config)), self.moment());
         let error = match answered {
             Ok(tokens) => {
+                let left_out = tokens.left_out.clone();
                 let new = lifecycle::renewed(stored, tokens, moment.now, &rules);
-                return self.store(new, Some(sent), None).await;
+                let reply = self.store(new, Some(sent), None).await?;
+                self.job.report_left_out(self.context, self.actor, &left_out).await;
+                return Ok(reply);
             }
             Err(error) => error,
         };

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{NoTokens, ProviderCalls};
 use crate::connection::StoredConnection;
 use crate::integration::{ApiRequest, IntegrationOauthConfig, LoginRequests, Placeholders};
-use crate::oauth::token::{RequestError, Response, TokenError, TokenSet, plain_values};
+use crate::oauth::token::{RequestError, Response, TokenError, TokenSet, has_large_values, plain_values};
 use crate::oauth::{Identity, ProviderAnswer, api_request};
 use crate::secret::Secret;
 use crate::system;
@@ -45,6 +45,8 @@ pub(in crate::worker) struct Facts {
     pub(in crate::worker) identity: Option<Identity>,
     pub(in crate::worker) metadata: Map<String, Value>,
     pub(in crate::worker) missing: Vec<Missing>,
+    /// True if a value for the metadata is too large to keep.
+    pub(in crate::worker) has_large_values: bool,
 }
 
 /// A request without a usable answer.
@@ -70,7 +72,8 @@ impl ProviderCalls<'_> {
         let metadata = async {
             let (rule, request) =
                 requests.metadata.as_ref().and_then(|rule| rule.request.as_ref().map(|it| (rule, it)))?;
-            Some(self.answer(request, access).await.map(|answer| plain_values(&answer, &rule.paths)))
+            let answer = self.answer(request, access).await;
+            Some(answer.map(|answer| (plain_values(&answer, &rule.paths), has_large_values(&answer, &rule.paths))))
         };
         let (identity, metadata) = tokio::join!(identity, metadata);
         match identity {
@@ -79,7 +82,9 @@ impl ProviderCalls<'_> {
             None => {}
         }
         match metadata {
-            Some(Ok(metadata)) => facts.metadata = metadata,
+            Some(Ok((metadata, has_large_values))) => {
+                (facts.metadata, facts.has_large_values) = (metadata, has_large_values);
+            }
             Some(Err(answer)) => facts.missing.push(Missing { field: "metadata_request", answer }),
             None => {}
         }
@@ -96,7 +101,8 @@ impl ProviderCalls<'_> {
             return stored;
         };
         let access = ApiAccess::of(config, &stored, &access_token);
-        let Facts { identity, metadata, missing } = self.facts(&stored.issued_at.requests, access).await;
+        let Facts { identity, metadata, missing, has_large_values: _ } =
+            self.facts(&stored.issued_at.requests, access).await;
         stored.connection.identity = stored.connection.identity.or(identity);
         stored.connection.metadata.extend(metadata);
         stored.connection = stored.connection.without_tokens_in_facts();

@@ -18,7 +18,7 @@ use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
-use crate::protocol::{commands, topology};
+use crate::protocol::{commands, origin, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
@@ -171,6 +171,8 @@ async fn ready(context: &Context, question: &[u8]) -> Result<Value, CallError> {
     }
     let reachable = topology::check_reachable(&context.nats).await;
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
+    let confirmed = origin::check(&context.nats).await.map_err(StoreError::from)?;
+    confirmed.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let writes = context.room.check_writes(&context.nats).await;
     writes.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let majority = Room::check_majority(&context.nats).await;

@@ -75,6 +75,15 @@ impl<'a, T> Fields<'a, T> {
         })
     }
 
+    /// Returns true if the response has a scope, of any size.
+    pub(super) fn has_scope(&self) -> bool {
+        self.values("scope").any(|value| match value {
+            Value::String(text) => !text.is_empty(),
+            Value::Array(scopes) => scopes.iter().any(Value::is_string),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        })
+    }
+
     /// Returns the seconds of a lifetime: from the field that has it, or from the one with the time at which it ends.
     pub(super) fn lifetime(&self, seconds: &'static str, end: &'static str, now: Timestamp) -> Option<i64> {
         let unit = self.config.expires_in_unit;
@@ -98,6 +107,14 @@ pub(super) fn is_plain(value: &Value) -> bool {
             values.iter().all(|value| !value.is_array() && is_plain(value))
                 && value.to_string().len() <= MAX_METADATA_BYTES
         }
+    }
+}
+
+/// Returns true if only its size keeps the value from becoming metadata.
+pub(super) fn is_large(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        Value::String(_) | Value::Array(_) => value.to_string().len() > MAX_METADATA_BYTES && !is_plain(value),
     }
 }
 

@@ -1,0 +1,40 @@
+//! Who made the streams. `tokenbus setup` makes them when tokenbus is installed. A worker that finds none makes them, too, so
+//! that a restart needs no operator; but then NATS may have come back without its data, and an operator has to confirm that.
+
+use crate::jetstream::{Nats, NatsError, kv};
+use crate::subject::{META, META_ORIGIN};
+
+/// Value of the entry after a worker has made the streams.
+const WORKER: &str = r#""worker""#;
+/// The same after `setup`.
+const SETUP: &str = r#""setup""#;
+
+/// A worker made the streams, and `tokenbus setup` has not run since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the store is empty: a worker found no stream and made new ones. If tokenbus was in use, NATS came back without its data, and \
+     all stored connections, configs and API keys are gone: restore NATS's data, or run `tokenbus setup` to confirm the empty store"
+)]
+pub(crate) struct Unconfirmed;
+
+/// Notes that a worker makes the streams.
+pub(crate) async fn note_worker(nats: &Nats) -> Result<(), NatsError> {
+    match kv::put(nats, META, META_ORIGIN, WORKER.into(), 0).await {
+        // Another worker has noted it.
+        Ok(()) | Err(NatsError::WrongLastSequence) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Confirms the store.
+pub(crate) async fn confirm(nats: &Nats) -> Result<(), NatsError> {
+    let replaces = kv::get(nats, META, META_ORIGIN).await?.map_or(0, |entry| entry.revision);
+    kv::put(nats, META, META_ORIGIN, SETUP.into(), replaces).await
+}
+
+/// Looks whether the store needs to be confirmed. Stores of earlier releases do not.
+pub(crate) async fn check(nats: &Nats) -> Result<Result<(), Unconfirmed>, NatsError> {
+    let value = kv::get(nats, META, META_ORIGIN).await?.and_then(|entry| entry.value);
+    let is_by_worker = value.is_some_and(|value| value.as_ref() == WORKER.as_bytes());
+    Ok(if is_by_worker { Err(Unconfirmed) } else { Ok(()) })
+}

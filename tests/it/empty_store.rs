@@ -1,0 +1,55 @@
+//! NATS comes back without its data.
+
+use std::path::Path;
+
+use url::Url;
+
+use crate::support::child::Running;
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, run, settings};
+use crate::support::wait::eventually;
+
+#[tokio::test]
+async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_runs() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = folder.path().join("keys");
+    let [as_worker, as_setup] = ["worker", "setup"].map(|user| settings(&nats, user, &keys));
+    run(&as_worker, &["keys", "generate", "--out", keys.to_str().expect("a path of plain letters")]).await;
+    let start = async |log: &Path| {
+        let mut process = Running::start(Path::new(PROGRAM), log, |command| {
+            command.envs(&as_worker).args(["serve", "--role", "all"]);
+        });
+        let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
+        (process, url.join("readyz").expect("a URL"))
+    };
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let readiness = async |url: &Url| {
+        let answer = http.get(url.clone()).send().await.expect("the gateway answers");
+        (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
+    };
+    let doctor = async || {
+        let mut command = tokio::process::Command::new(PROGRAM);
+        let output = command.envs(&as_worker).args(["doctor", "--role", "worker"]).output().await;
+        String::from_utf8_lossy(&output.expect("the program starts").stdout).into_owned()
+    };
+
+    let log = folder.path().join("first.log");
+    let (_first, url) = start(&log).await;
+    eventually("the readiness names it", async || readiness(&url).await.1.contains("NATS came back without its data"))
+        .await;
+    assert_eq!(readiness(&url).await.0, 503);
+    let text = std::fs::read_to_string(&log).expect("a log");
+    assert!(text.lines().any(|line| line.contains("ERROR") && line.contains("the store is empty")), "{text}");
+    assert!(doctor().await.contains("the store is empty"));
+
+    // A restart does not hide it.
+    let (_second, other) = start(&folder.path().join("second.log")).await;
+    eventually("the readiness names it", async || readiness(&other).await.1.contains("`tokenbus setup`")).await;
+
+    run(&as_setup, &["setup"]).await;
+    for url in [&url, &other] {
+        eventually("the gateway is ready", async || readiness(url).await.0 == 200).await;
+    }
+    assert!(!doctor().await.contains("the store is empty"));
+}

@@ -1,0 +1,59 @@
+//! Parts of answers that are too large to keep, and tokens that are too large for the server.
+
+use serde_json::json;
+
+use crate::bus::Bus;
+use crate::provider::{Provider, Scripted};
+use crate::support::nats::Nats;
+use crate::support::tokenbus::{PROGRAM, settings};
+use crate::world::World;
+
+#[tokio::test]
+async fn o16_parts_that_are_too_large_are_named_in_an_event() {
+    let provider = Provider::start(|number, _| {
+        let scope = if number == 0 { "read".to_owned() } else { "s".repeat(17 * 1024) };
+        let note = "n".repeat(if number == 0 { 1024 } else { 5 * 1024 });
+        let token = format!("at-{number}");
+        Scripted::json(200, &json!({ "access_token": token, "expires_in": 3600, "scope": scope, "note": note }))
+    })
+    .await;
+    let world = World::with(provider).await;
+    let mut config = world.config();
+    config["metadata_paths"] = json!(["note"]);
+    world.tokenbus.configure(&config).await;
+    let bus = Bus::of(&world.tokenbus.nats).await;
+    assert_eq!(world.connect("fits").await.0, 200);
+    assert!(bus.events("parts_left_out").await.is_empty());
+
+    let (status, body) = world.connect("large").await;
+    assert!(status == 200 && body.get("scope").is_none() && body.pointer("/metadata/note").is_none(), "{body}");
+    let events = bus.events("parts_left_out").await;
+    let [event] = events.as_slice() else { panic!("one event: {events:?}") };
+    assert_eq!((&event["reason"], &event["connection_id"]), (&json!("scope, metadata"), &json!("large")));
+    assert!(world.tokenbus.log().contains("too large to keep"), "{}", world.tokenbus.log());
+}
+
+#[tokio::test]
+async fn o16_a_small_max_payload_is_named_and_a_larger_token_is_an_error() {
+    let nats = Nats::edited(&[("host: 127.0.0.1", "host: 127.0.0.1\nmax_payload: 100000")], &[]).await;
+    let provider = Provider::start(|number, _| {
+        let token = "t".repeat(if number == 0 { 10_000 } else { 60_000 });
+        Scripted::json(200, &json!({ "access_token": token, "expires_in": 3600 }))
+    })
+    .await;
+    let world = World::on(nats, provider).await;
+    assert!(world.tokenbus.log().contains("`max_payload` of nats-server is 100000 bytes"), "{}", world.tokenbus.log());
+    assert_eq!(world.connect("fits").await.0, 200);
+    let (status, body) = world.connect("large").await;
+    assert_eq!(status, 502, "{body}");
+    let failed = Bus::of(&world.tokenbus.nats).await.events("exchange_failed").await;
+    let [event] = failed.as_slice() else { panic!("one event: {failed:?}") };
+    assert_eq!(event["reason"], "answer_too_large");
+    assert!(event["provider_detail"].as_str().is_some_and(|detail| detail.contains("`max_payload`")), "{event}");
+
+    let settings = settings(&world.tokenbus.nats, "worker", &world.tokenbus.keys_file());
+    let mut doctor = tokio::process::Command::new(PROGRAM);
+    let output = doctor.envs(settings).args(["doctor", "--role", "worker"]).output().await.expect("the program starts");
+    let found = String::from_utf8_lossy(&output.stdout);
+    assert!(found.contains("100000 bytes: access tokens over"), "{found}");
+}
