@@ -1,14 +1,16 @@
 //! `health`: asks a process on this machine whether it is alive or ready, for images without an HTTP client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
+use url::Url;
 
 use super::print::print_line;
 use crate::config::Config;
-use crate::provider::{Health, own_health};
+use crate::provider::{Health, OwnProcess, own_health};
 
 /// Longest wait for the answer. Longer than a slow readiness check takes, and within the time that supervisors allow.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,12 +47,32 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     ensure!(address.port() != 0, "`http.listen` has port 0, so the port of the running process is not known");
     let scheme = if has_tls { "https" } else { "http" };
     let path = if options.ready { "readyz" } else { "healthz" };
-    let url = format!("{scheme}://{}/{path}", reachable(address));
-    let Health { status, text } = own_health(&url, TIMEOUT).await.with_context(|| format!("no answer from {url}"))?;
+    let address = reachable(address);
+    let mut url: Url = format!("{scheme}://{address}/{path}").parse()?;
+    // The certificate has the gateway's public name.
+    let public_host = http.public_url.as_ref().and_then(Url::host_str);
+    if let Some(host) = public_host.filter(|_| has_tls) {
+        url.set_host(Some(host)).context("`http.public_url`")?;
+    }
+    let ca_pem = if has_tls { read_ca(&http.health_ca)? } else { None };
+    let process = OwnProcess { url: url.clone(), address, ca_pem };
+    let answer = own_health(process, TIMEOUT).await;
+    let Health { status, text } = answer.map_err(|error| {
+        let help = if error.is_certificate() { "; see `http.health_ca` and `http.public_url`" } else { "" };
+        anyhow::Error::new(error).context(format!("no answer from {url}{help}"))
+    })?;
     if status != 200 {
         bail!("{url} answers {status}: {}", text.trim());
     }
     print_line(text.trim())
+}
+
+fn read_ca(path: &Path) -> anyhow::Result<Option<String>> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let pem = std::fs::read_to_string(path);
+    pem.map(Some).with_context(|| format!("http.health_ca: cannot read {}", path.display()))
 }
 
 /// The address at which a listener on all addresses is reached from this machine.

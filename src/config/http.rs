@@ -30,6 +30,8 @@ pub struct Http {
     pub tls_cert: PathBuf,
     /// File with its private key.
     pub tls_key: PathBuf,
+    /// File with the authorities of the gateway's certificate, for `tokenbus health`; or empty.
+    pub health_ca: PathBuf,
     /// Allows listeners without TLS beyond loopback.
     pub allow_plaintext: bool,
     /// Proxies whose headers about the client's address are trusted.

@@ -56,6 +56,8 @@ mod e2e;
 #[cfg(test)]
 mod edge;
 #[cfg(test)]
+mod egress;
+#[cfg(test)]
 mod empty_store;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -75,6 +77,8 @@ mod grants;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod grants_model;
+#[cfg(test)]
+mod health_tls;
 #[cfg(test)]
 mod hints;
 #[cfg(feature = "failpoints")]

@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
@@ -61,6 +62,8 @@ struct Listener {
     shutdown: CancellationToken,
     /// True while no further connection can be accepted.
     pressure: watch::Sender<bool>,
+    /// True once the log says so.
+    is_limit_logged: AtomicBool,
 }
 
 /// Serves until shutdown, with TLS if there is a certificate. Then waits for running requests, at most for
@@ -83,6 +86,7 @@ pub(crate) async fn run(
         tls,
         shutdown: shutdown.clone(),
         pressure: watch::Sender::new(false),
+        is_limit_logged: AtomicBool::new(false),
     });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
     while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shared).await {
@@ -116,7 +120,12 @@ struct Accepted {
 /// Waits for a permit, then for a connection. Returns `None` once shutdown began.
 async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shared: &Listener) -> Option<Accepted> {
     let next = async {
-        shared.set_pressure(permits.available_permits() == 0);
+        let is_full = permits.available_permits() == 0;
+        shared.set_pressure(is_full);
+        if is_full && !shared.is_limit_logged.swap(true, Ordering::Relaxed) {
+            let connections = shared.limits.connections;
+            tracing::warn!(connections, "all connections that the gateway may hold are open; further ones wait");
+        }
         let permit = Arc::clone(permits).acquire_owned().await.ok()?;
         shared.set_pressure(false);
         let mut is_reported = false;
