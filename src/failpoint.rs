@@ -1,10 +1,14 @@
 //! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
-//! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_CLOCK_AHEAD` shifts the process's wall clock by that many seconds.
+//! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_CLOCK_AHEAD` shifts the process's wall clock by that many seconds, and
+//! `FAIL_CLOCK_FILE` names a file with that number, which may change.
 
 use std::process::Command;
 use std::time::Duration;
 
 use crate::config;
+
+/// Interval at which `FAIL_CLOCK_FILE` is read.
+const CLOCK_FILE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Arms the failpoints that the environment names.
 pub fn arm() {
@@ -20,6 +24,15 @@ pub fn arm() {
     }
     if let Some(seconds) = config::env("FAIL_CLOCK_AHEAD") {
         drop(fail::cfg("system_clock", &format!("return({seconds})")));
+    }
+    if let Some(file) = config::env("FAIL_CLOCK_FILE") {
+        std::thread::spawn(move || {
+            loop {
+                let seconds = std::fs::read_to_string(&file).unwrap_or_default();
+                drop(fail::cfg("system_clock", &format!("return({})", seconds.trim())));
+                std::thread::sleep(CLOCK_FILE_INTERVAL);
+            }
+        });
     }
     if let Some(failpoint) = config::env("FAIL_STOP_AT") {
         let armed = fail::cfg_callback(failpoint, move || {

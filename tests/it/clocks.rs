@@ -137,3 +137,49 @@ async fn h15_a_worker_six_minutes_behind_beside_another_causes_one_refresh_each(
     eventually("some seconds pass", async || began.elapsed() > Duration::from_secs(5)).await;
     assert_eq!(refreshes(&provider), NAMES.len());
 }
+
+#[tokio::test]
+async fn o7_a_worker_six_minutes_behind_alone_requests_no_tokens() {
+    let provider = provider().await;
+    let (fleet, mut healthy) = Fleet::configured(&provider.url).await;
+    connect(&fleet, "one").await;
+    let bus = Bus::of(&fleet.nats).await;
+    fleet.idle().await;
+    healthy.kill().await;
+    let behind = worker_ahead(&fleet, -360).await;
+    bus.due("one").await;
+    let says = "behind the NATS server's, so the worker takes no commands";
+    eventually("the worker says why", async || behind.log().contains(says)).await;
+    let began = Instant::now();
+    eventually("some seconds pass", async || began.elapsed() > Duration::from_secs(5)).await;
+    assert_eq!(refreshes(&provider), 0);
+}
+
+#[tokio::test]
+async fn o7_a_clock_that_jumps_for_a_moment_changes_no_expiry() {
+    let provider = provider().await;
+    let fleet = Fleet::start(&provider.url).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("ahead");
+    let shift = |seconds: i64| std::fs::write(&file, seconds.to_string()).expect("it is written");
+    shift(0);
+    let worker = fleet.worker_with(&[("FAIL_CLOCK_FILE", file.to_str().expect("a path of plain letters"))]);
+    worker.ready().await;
+    assert_eq!(fleet.put(&fleet.admin_keys[0], &fleet.config()).await.0, StatusCode::OK);
+    let state = fleet.login("one").await;
+    shift(7_200);
+    let arriving = fleet.arrive(&state, "code");
+    let jumping = async {
+        // Before the worker takes no commands any more, or after.
+        eventually("the code is sent, or the worker waits", async || {
+            !provider.received().is_empty() || worker.log().contains("takes no commands")
+        })
+        .await;
+        shift(0);
+    };
+    let ((status, connection), ()) = tokio::join!(arriving, jumping);
+    assert_eq!(status, StatusCode::OK, "{connection}");
+    let expiry: Timestamp = connection["expiry"].as_str().expect("an expiry").parse().expect("a time");
+    let left = expiry.duration_since(tokenbus::internals::system::now());
+    assert!((left - SignedDuration::from_secs(LIFETIME)).abs() < SignedDuration::from_secs(30), "{left}");
+}

@@ -177,6 +177,29 @@ fn names_in_documents_exist() {
     }
 }
 
+#[test]
+fn the_page_about_deploying_names_tests_that_exist() {
+    let document = read_to_string(root().join("docs/operations.md")).expect("docs/operations.md");
+    let page = document.split("\n## Deploying\n").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the page");
+    let code: String = all_sources().map(|(_, text)| text).collect();
+    let is_test = |name: &str| {
+        let rest = name
+            .strip_prefix(['g', 'h', 'o'])
+            .unwrap_or_default()
+            .trim_start_matches(|char: char| char.is_ascii_digit());
+        rest.starts_with('_') && rest.len() < name.len() - 1
+    };
+    let named: Vec<&str> = page.split('`').skip(1).step_by(2).filter(|name| is_test(name)).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        let found = match name.strip_suffix('…') {
+            Some(start) => code.contains(&format!("fn {start}")),
+            None => code.contains(&format!("fn {name}(")),
+        };
+        assert!(found, "there is no test {name}");
+    }
+}
+
 /// The files in a folder of the project.
 fn folder(name: &str) -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir(root().join(name)).expect("the folder is there");
