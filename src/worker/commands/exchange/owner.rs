@@ -13,7 +13,7 @@ use crate::integration::{IdentityRule, IntegrationOauthConfig, Reconnect};
 use crate::login;
 use crate::oauth::ProviderAnswer;
 use crate::oauth::id_token::{self, Expected};
-use crate::oauth::token::{METADATA, TokenSet, plain_values};
+use crate::oauth::token::{METADATA, TokenSet, has_large_values, plain_values};
 use crate::secret::Secret;
 use crate::store::{StoreError, shared_grant};
 use crate::subject::ConnectionKey;
@@ -32,7 +32,7 @@ impl Exchange<'_> {
         let CodeToSend { config, issued_at, .. } = code;
         let (mut tokens, upgrade_failed) = self.upgrade(code, tokens).await;
         let calls = self.job.provider_calls(self.context);
-        let Facts { identity, metadata, mut missing, has_large_values } =
+        let Facts { identity, metadata, mut missing, has_large_values: mut is_large } =
             calls.facts(&issued_at.requests, access(config, &issued_at.variables, &tokens)).await;
         let facts_missing = !missing.is_empty();
         // With its variables filled in.
@@ -45,6 +45,7 @@ impl Exchange<'_> {
                 let owner = |rule: &IdentityRule| Identity::read(&claims, &rule.id, rule.label.as_ref());
                 tokens.identity = config.identity.as_deref().and_then(owner);
                 let facts = config.metadata_request.as_ref().filter(|rule| rule.request.is_none());
+                is_large |= facts.is_some_and(|rule| has_large_values(&claims, &rule.paths));
                 tokens.metadata.extend(facts.map(|rule| plain_values(&claims, &rule.paths)).unwrap_or_default());
             }
         }
@@ -56,7 +57,7 @@ impl Exchange<'_> {
         if let Some(Missing { field, answer }) = missing.first() {
             self.report(EventKind::FactsMissing, field, answer.as_ref()).await;
         }
-        if has_large_values && !tokens.left_out.contains(&METADATA) {
+        if is_large && !tokens.left_out.contains(&METADATA) {
             tokens.left_out.push(METADATA);
         }
         self.job.report_left_out(self.context, ACTOR, &tokens.left_out).await;
