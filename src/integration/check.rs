@@ -30,7 +30,7 @@ use crate::subject::Integration;
 const MAX_NAME_CHARS: usize = 200;
 /// Characters of a text, bytes of a parameter's value.
 const MAX_TEXT: usize = 1024;
-const TEXT: &str = "1 to 1024 characters without a blank at either end";
+const TEXT: &str = "a visible text of 1 to 1024 characters without a blank at either end";
 const MAX_SCOPES: usize = 256;
 const MAX_SCOPES_BYTES: usize = 8 * 1024;
 const MAX_SECRET_BYTES: usize = 4 * 1024;
@@ -104,7 +104,11 @@ fn check_identity_rules(config: &IntegrationOauthConfig) -> Result<(), ConfigErr
 fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let scopes = &config.scopes;
     let has_few_scopes = scopes.len() <= MAX_SCOPES_BYTES && scope_list(scopes).len() <= MAX_SCOPES;
-    require(is_text(&config.name, MAX_NAME_CHARS), "name", "1 to 200 characters without a blank at either end")?;
+    require(
+        is_text(&config.name, MAX_NAME_CHARS),
+        "name",
+        "a visible text of 1 to 200 characters without a blank at either end",
+    )?;
     require(has_few_scopes, "scopes", "at most 256 scopes in 8 KiB")?;
     require(is_text(&config.client_id, MAX_TEXT), "client_id", TEXT)?;
 
@@ -117,7 +121,9 @@ fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     require(config.client_secrets.len() <= MAX_SECRETS, "client_secrets", "at most 4 secrets")?;
     for (index, secret) in config.client_secrets.iter().enumerate() {
         let expected = "1 byte to 4 KiB without control characters and without a blank at either end";
-        require(is_secret(secret) && !secret.is_empty(), &below("client_secrets", &index), expected)?;
+        let field = below("client_secrets", &index);
+        require(is_secret(secret) && !secret.is_empty(), &field, expected)?;
+        require(*secret != config.client_secret, &field, "another secret than `client_secret`")?;
     }
 
     let is_text_or_absent = |text: &Option<String>| text.as_ref().is_none_or(|text| is_text(text, MAX_TEXT));

@@ -1,5 +1,6 @@
 mod answer;
 mod api_requests;
+mod attacks;
 mod headers;
 mod requests;
 mod secrets;

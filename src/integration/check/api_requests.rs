@@ -6,7 +6,7 @@ use super::fields::{METHOD, TEXT_MAP, TEXTS};
 use super::form::{Form, Object, below, each_text_of};
 use super::headers::{self, AUTHORIZATION};
 use super::names::{is_in_query, is_param};
-use super::params::{IN_QUERY, SHOWN, check_distinct, is_path, is_shown, paths_of};
+use super::params::{IN_QUERY, SHOWN, is_path, is_shown, paths_of};
 use super::placeholders::check_text;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
 use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders};
@@ -93,7 +93,6 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         }
         let (field, paths) = ("metadata_request.paths", &metadata.paths);
         require(!paths.is_empty(), field, "a list of at least one dot path")?;
-        check_distinct(field, paths)?;
         for (index, path) in paths.iter().enumerate() {
             require(is_shown(config, path), &below(field, &index), SHOWN)?;
         }

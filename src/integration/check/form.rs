@@ -22,7 +22,7 @@ pub(super) enum Form {
     Whole(u64, u64, &'static str),
     /// The allowed strings, and their description.
     OneOf(&'static [&'static str], &'static str),
-    /// At most this many values, and their description.
+    /// At most this many values, and their description. A value that is there twice is a mistake.
     List(&'static Self, usize, &'static str),
     /// At most this many values under names of any kind, and their description.
     Map(&'static Self, usize, &'static str),
@@ -71,7 +71,12 @@ impl Form {
             Self::List(form, most, expected) => {
                 let values = value.as_array().filter(|values| values.len() <= most);
                 let values = values.ok_or_else(|| ConfigError::invalid(path, expected))?;
-                values.iter().enumerate().try_for_each(|(index, value)| form.check(&below(path, &index), value))
+                values.iter().enumerate().try_for_each(|(index, value)| {
+                    let field = below(path, &index);
+                    form.check(&field, value)?;
+                    let is_first = !values.iter().take(index).any(|other| other == value);
+                    fits(is_first, &field, "given once in the list")
+                })
             }
             Self::Map(form, most, expected) => {
                 let values = value.as_object().filter(|values| values.len() <= most);

@@ -4,7 +4,7 @@ use url::form_urlencoded;
 
 use super::form::below;
 use super::{printable, require};
-use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, template};
+use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, TokenKind, template};
 
 const SET: &str = "param_names";
 
@@ -46,6 +46,8 @@ const RENAMABLE_IN_REVOKE: [&str; 2] = [TOKEN, "token_type_hint"];
 const TOKEN: &str = "token";
 /// Those of them without which the request means nothing, or PKCE protects nothing.
 const NEEDED: [&str; 5] = ["code", "code_challenge", "code_challenge_method", "code_verifier", "refresh_token"];
+/// Parameters of a callback that have a meaning of their own.
+pub(super) const CALLBACK: [&str; 6] = ["code", "state", "error", "error_description", "error_uri", "iss"];
 /// Names that no parameter may be renamed to: the callback and the revocation request use them.
 const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
 
@@ -82,8 +84,8 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         require(distinct.len() == names().count(), SET, "distinct names in each request")?;
     }
     let code_param = config.code_param.as_str();
-    let is_free = !["state", "error", "iss"].contains(&code_param);
-    let expected = "1 to 64 letters, digits or `_-.:[]`, and not state, error or iss";
+    let is_free = code_param == "code" || !CALLBACK.contains(&code_param);
+    let expected = "1 to 64 letters, digits or `_-.:[]`, and not state, iss or a parameter of an error";
     require(is_param(code_param) && is_free, "code_param", expected)
 }
 
@@ -110,7 +112,13 @@ pub(super) fn is_reserved(config: &IntegrationOauthConfig, name: &str, request: 
         lower == reserved || (!renamed.is_empty() && lower == renamed.to_ascii_lowercase())
     };
     let is_authorize = request == RequestKind::Authorize;
-    lower.starts_with("code_challenge")
+    let is_of_request = match request {
+        RequestKind::Revoke => RENAMABLE_IN_REVOKE.iter().any(|reserved| is_name_of(reserved)),
+        RequestKind::Refresh => config.refresh_with == TokenKind::AccessToken && is_name_of("access_token"),
+        RequestKind::Authorize | RequestKind::Token => false,
+    };
+    is_of_request
+        || lower.starts_with("code_challenge")
         || RESERVED.iter().any(|reserved| is_name_of(reserved))
         || ["code_challenge", "code_challenge_method"].iter().any(|reserved| is_name_of(reserved))
         || (is_authorize && RESERVED_AUTH.iter().any(|reserved| is_name_of(reserved)))

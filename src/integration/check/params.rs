@@ -22,6 +22,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     names::check(config)?;
     check_login_params(config)?;
     check_added(config)?;
+    check_nonce(config)?;
     check_headers(config)?;
     check_forms(config)?;
     check_answer(config)?;
@@ -74,7 +75,7 @@ fn check_login_params(config: &IntegrationOauthConfig) -> Result<(), ConfigError
         require(is_free(name), &field, expected)?;
         require(!is_in_query(&config.auth_url, name), &field, IN_QUERY)?;
     }
-    check_distinct("login_params", &config.login_params)
+    Ok(())
 }
 
 /// Returns true for the redirect URI. Some providers ask for it in a refresh, and some for a name that they gave to it.
@@ -109,6 +110,18 @@ fn requests_of(field: &str) -> &'static [RequestKind] {
     }
 }
 
+/// The ID token must have the nonce of its login.
+fn check_nonce(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    if config.id_token_issuer().is_none() {
+        return Ok(());
+    }
+    let is_own = |nonce: &String| nonce == "${nonce}";
+    let expected = "absent or `${nonce}`: the ID token with the identity must have the nonce of its login";
+    require(config.auth_params.get("nonce").is_none_or(is_own), "auth_params.nonce", expected)?;
+    let expected = "a URL without `nonce`, which tokenbus sends, because the identity is in an ID token";
+    require(!is_in_query(&config.auth_url, "nonce"), "auth_url", expected)
+}
+
 /// Client credentials have their own fields.
 fn check_headers(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let set = "token_headers";
@@ -123,9 +136,10 @@ fn check_forms(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let is_fitting = !uses_get || config.token_body_format != BodyFormat::Json;
     require(is_fitting, "token_body_format", "form or query with GET, which has no body")?;
     let response_type = config.response_type.as_str();
-    let is_word = |word: &str| word != "token" && is_param(word);
-    let are_words = response_type.len() <= 64 && response_type.split(' ').all(is_word);
-    let expected = "empty, or words of letters, digits or `_-.:[]` other than `token`, with which no code would arrive";
+    let is_word = |word: &str| !["token", "none"].contains(&word) && is_param(word);
+    let are_words = response_type.len() <= 64 && response_type != "id_token" && response_type.split(' ').all(is_word);
+    let expected = "empty, or words of letters, digits or `_-.:[]` other than `token` and `none`, and not `id_token` alone: \
+                    no code would arrive";
     require(response_type.is_empty() || are_words, "response_type", expected)
 }
 
@@ -170,17 +184,8 @@ pub(super) fn paths_of<'a>(field: &'a str, paths: &'a Paths) -> impl Iterator<It
     paths.map(move |(index, path)| (if is_list { below(field, &index) } else { field.to_owned() }, path.as_str()))
 }
 
-/// Refuses a list that has an entry twice: one of them is a mistake.
-pub(super) fn check_distinct(field: &str, entries: &[String]) -> Result<(), ConfigError> {
-    for (index, entry) in entries.iter().enumerate() {
-        let is_first = !entries.iter().take(index).any(|other| other == entry);
-        require(is_first, &below(field, &index), "given once in the list")?;
-    }
-    Ok(())
-}
-
 pub(super) fn is_path(path: &str) -> bool {
-    path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty())
+    path.len() <= MAX_PATH_BYTES && path.split('.').all(|key| !key.is_empty() && key.trim() == key)
 }
 
 /// Returns true for a dot path of a value that callers and operators may see.
@@ -190,9 +195,10 @@ pub(super) fn is_shown(config: &IntegrationOauthConfig, path: &str) -> bool {
 
 pub(super) fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
     let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
-    ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].contains(&name)
-        || name == config.code_param
-        || token_paths.flatten().any(|path| path.rsplit('.').next() == Some(name))
+    let is = |secret: &str| name.eq_ignore_ascii_case(secret);
+    ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].into_iter().any(is)
+        || is(&config.code_param)
+        || token_paths.flatten().filter_map(|path| path.rsplit('.').next()).any(is)
 }
 
 /// Metadata is shown to callers, so it must not contain a token, a secret or the authorization code.
@@ -205,6 +211,5 @@ fn check_metadata(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
         let expected = "the name of a parameter other than the code, the state and tokens";
         require(is_shown, &below("callback_metadata", &index), expected)?;
     }
-    check_distinct("metadata_paths", &config.metadata_paths)?;
-    check_distinct("callback_metadata", &config.callback_metadata)
+    Ok(())
 }

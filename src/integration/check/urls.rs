@@ -3,17 +3,14 @@
 use url::{Host, Url};
 
 use super::form::below;
-use super::names::is_param;
-use super::params::{check_distinct, is_secret};
+use super::names::{CALLBACK, is_in_query, is_param};
+use super::params::is_secret;
 use super::{printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable, placeholders, template};
 use crate::secret::Secret;
 
 const MAX_URL_BYTES: usize = 2048;
 pub(super) const MAX_PATTERN_BYTES: usize = 256;
-
-/// Parameters of a callback that have a meaning of their own.
-const PROTOCOL: [&str; 6] = ["code", "state", "error", "error_description", "error_uri", "iss"];
 
 const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix, where \
                           anyone can register a name";
@@ -40,7 +37,7 @@ pub(in crate::integration) fn all_urls<T>(
 
 fn check_source(config: &IntegrationOauthConfig, variable: &Variable, field: &str) -> Result<(), ConfigError> {
     let is_source = match variable.callback_param() {
-        Some(param) => is_param(param) && !PROTOCOL.contains(&param) && !is_secret(config, param),
+        Some(param) => is_param(param) && !CALLBACK.contains(&param) && !is_secret(config, param),
         None => variable.from.as_ref().is_none_or(|from| from == "login"),
     };
     let expected = "`login`, or `callback:` and a parameter other than those of the protocol";
@@ -58,11 +55,15 @@ fn texts(config: &IntegrationOauthConfig) -> impl Iterator<Item = &str> {
 pub(super) fn check_redirect(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     require(!config.redirect_url.contains("${"), "redirect_url", "a URL without variables")?;
     let form = "an absolute URL (https://…) without fragment and user information";
-    check_url("redirect_url", &config.redirect_url, form, rules)
+    check_url("redirect_url", &config.redirect_url, form, rules)?;
+    let mut own = CALLBACK.into_iter().chain([config.code_param.as_str()]);
+    let expected = "a URL without the parameters that the provider adds: code, state, iss and those of an error";
+    require(!own.any(|name| is_in_query(&config.redirect_url, name)), "redirect_url", expected)
 }
 
 fn check_url(field: &str, text: &str, form: &'static str, rules: UrlRules) -> Result<(), ConfigError> {
     let url = (text.len() <= MAX_URL_BYTES).then(|| template::sample_url(text)).flatten();
+    let url = url.filter(|url| !url.host_str().unwrap_or_default().contains("..") && url.port() != Some(0));
     let url = url.ok_or_else(|| ConfigError::invalid(field, form))?;
     let is_allowed_http = url.scheme() == "http" && rules.allow_insecure_urls && is_loopback(&url);
     let scheme =
@@ -98,7 +99,6 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         for (index, value) in values.iter().enumerate() {
             require(is_allowed(value), &below(&list, &index), form)?;
         }
-        check_distinct(&list, values)?;
         let form =
             "one of the variable's values, match its pattern, have 1 to 256 bytes and, in a URL, no URL separator";
         require(default.as_ref().is_none_or(is_allowed), &below(&field, &"default"), form)?;

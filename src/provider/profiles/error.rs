@@ -32,6 +32,8 @@ pub(crate) enum InvalidProfile {
     TooLarge,
     #[error("line {line} is not valid TOML: {problem}")]
     Toml { line: usize, problem: String },
+    #[error("{0} must not hold `nan` or `inf`")]
+    NotFinite(String),
     #[error("extends must be the id of a profile")]
     Extends,
     #[error("its profiles extend each other in a circle: {}", path(.0))]

@@ -140,11 +140,25 @@ enum Pages {
 
 /// Parses a file to JSON values, as a PUT has them.
 pub(super) fn parse(text: &str) -> Result<Map<String, Value>, InvalidProfile> {
-    toml::from_str(text).map_err(|error: toml::de::Error| {
+    let fields: Map<String, Value> = toml::from_str(text).map_err(|error: toml::de::Error| {
         let line =
             error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
         InvalidProfile::Toml { line, problem: foreign_text::escape(error.message()).into_owned() }
-    })
+    })?;
+    match fields.iter().find(|(_, value)| has_null(value)) {
+        Some((field, _)) => Err(InvalidProfile::NotFinite(integration::printable(field))),
+        None => Ok(fields),
+    }
+}
+
+/// TOML has no null, but numbers that JSON lacks, and those become null.
+fn has_null(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(values) => values.iter().any(has_null),
+        Value::Object(fields) => fields.values().any(has_null),
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
 }
 
 impl Profile {

@@ -193,6 +193,8 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
         ("clear", &acme_with("redirect_url_field = \"\\u001b[2J\""), "redirect_url_field must be without control"),
         ("scope", &format!("{ACME}\"a\\u009b\" = \"b\""), "common_scopes must be without control characters"),
         ("turned", &acme_with("unconfirmed = [\"\\u202e\"]"), "unconfirmed must be without control characters"),
+        ("nan", &acme_with("timeout = nan"), "timeout must not hold `nan` or `inf`"),
+        ("inf", &format!("{ACME}\n[refresh_token_lifetime]\nseconds = -inf"), "refresh_token_lifetime must not hold"),
         ("unknown", &acme_with("\"\\u001b[31m\" = 1"), "unknown field: \\u001b[31m"),
         ("large", large.as_str(), "64 KiB"),
         ("secret", secret.as_str(), "client_secret belongs to the config of one app"),
