@@ -46,7 +46,11 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let profiles = Profiles::new(&config.oauth);
     match command {
         Command::List { search } => list(profiles, search.as_deref(), json).await,
-        Command::Show { id } => show(&profiles.find(&id).await?, json),
+        Command::Show { id } => {
+            let mut profile = profiles.find(&id).await?;
+            profile.hide_secrets();
+            show(&profile, json)
+        }
         Command::Check { file, var } => check::run(profiles, &file, &var, json).await,
     }
 }

@@ -10,17 +10,18 @@ mod params;
 mod placeholders;
 mod urls;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+#[cfg(test)]
+pub(super) use self::fields::field_names;
 pub(crate) use self::fields::is_field;
 use self::form::below;
 pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
-use super::secrets::SET;
 use super::{
-    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, signing_key,
+    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets, signing_key,
     template,
 };
 use crate::foreign_text;
@@ -59,6 +60,7 @@ pub(crate) fn parse_value(
         fields.entry("token_auth_method").or_insert_with(|| "none".into());
     }
     placeholders::check(&fields)?;
+    secrets::check_not_hidden(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
     let config = serde_json::from_value(Value::Object(fields)).map_err(|_| ConfigError::NotAnObject)?;
     check(&config, path_id, rules)?;
@@ -73,23 +75,7 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
     params::check(config)?;
     api_requests::check(config)?;
     check_identity_rules(config)?;
-    check_not_hidden(config)?;
     check_authentication(config)
-}
-
-/// Settings are shown with a text in place of each secret. A caller who puts them back unchanged would lose the secrets.
-fn check_not_hidden(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let real = "the secret itself: `set` stands for a secret where settings are shown";
-    let hidden = Secret::new(SET);
-    let check = |field: &str, secret: Secret| require(secret != hidden, field, real);
-    config.clone().map_secrets(check).map(drop)?;
-    for (field, request) in config.api_requests() {
-        let body = request.body.iter().flat_map(Map::values).filter_map(Value::as_str);
-        let mut texts = request.headers.values().chain(request.params.values()).map(String::as_str).chain(body);
-        let field = field.strip_suffix(".url").unwrap_or(field);
-        require(texts.all(|text| text != SET), field, real)?;
-    }
-    Ok(())
 }
 
 /// Both fields compare accounts, and without `identity` no connection has one.

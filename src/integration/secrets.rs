@@ -1,15 +1,31 @@
-//! A config's secrets: the JSON with them, which is sealed, and the JSON without them, which operators may read.
+//! Secrets of a config: its whole JSON, which is sealed, and the JSON that every view shows.
+//!
+//! The constants are the one list of what may be secret. Every view uses it: the copy in clear for operators, the settings of
+//! `GET …/oauth-config` and `tokenbus config get`, and profiles with fields of an operator's own.
 
 use std::convert::Infallible;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ApiRequest, IntegrationOauthConfig};
+use super::{ConfigError, IntegrationOauthConfig};
 use crate::secret::{self, Secret};
 
 /// Shown in place of a secret.
-pub(crate) const SET: &str = "set";
+const SET: &str = "set";
+
+/// Fields that are a secret, or a list of secrets.
+const SECRETS: [&str; 3] = ["client_secret", "client_secrets", "client_key"];
+/// Objects of which only the provider receives the values.
+const SENT: [&str; 3] = ["token_headers", "token_params", "refresh_params"];
+/// URLs of which only the provider receives the query. Browsers receive the others.
+const URLS: [&str; 3] = ["token_url", "refresh_url", "revocation_url"];
+/// Requests to the provider's API, with such objects and a URL of their own.
+const REQUESTS: [&str; 3] = ["upgrade", "identity", "metadata_request"];
+const SENT_IN_REQUESTS: [&str; 3] = ["headers", "params", "body"];
+const URL_OF_REQUESTS: &str = "url";
+/// Headers that never hold a credential.
+const PUBLIC_HEADERS: [&str; 2] = ["accept", "user-agent"];
 
 /// Serializes a secret in clear.
 #[derive(Serialize)]
@@ -26,44 +42,123 @@ impl IntegrationOauthConfig {
         serde_json::to_string(&config).map(Secret::new)
     }
 
-    /// Returns the JSON of the config without the fields that hold secrets.
-    ///
-    /// # Errors
-    /// If a field has no JSON form. No field is such.
-    pub(crate) fn without_secrets(&self) -> serde_json::Result<Map<String, Value>> {
-        let mut secrets = Vec::new();
-        let Ok(config) = self.clone().map_secrets(|field, _| {
-            secrets.push(field.split('.').next().unwrap_or(field).to_owned());
-            Ok::<_, Infallible>(())
-        });
-        let Value::Object(mut fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
-        // Headers and parameters of these may hold credentials.
-        let is_request = |name: &str| ["upgrade", "identity", "metadata_request"].contains(&name);
-        fields.retain(|name, _| !secrets.contains(name) && !is_request(name));
-        Ok(fields)
-    }
-}
-
-impl IntegrationOauthConfig {
-    /// Returns the JSON of the config for admins. Each secret, and each text of an API request that may hold one, is [`SET`].
+    /// Returns the JSON of the config as admins see it, with `set` in place of all that may be secret.
     ///
     /// # Errors
     /// If a field has no JSON form. No field is such.
     pub(crate) fn shown(&self) -> serde_json::Result<Map<String, Value>> {
-        let hidden = |secret: Secret| if secret.is_empty() { "" } else { SET };
-        let Ok(mut config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(hidden(secret)));
-        let identity = config.identity.as_mut().and_then(|rule| rule.request.as_mut());
-        let metadata = config.metadata_request.as_mut().and_then(|rule| rule.request.as_mut());
-        config.upgrade.as_deref_mut().into_iter().chain(identity).chain(metadata).for_each(hide);
-        let Value::Object(fields) = serde_json::to_value(&config)? else { return Ok(Map::new()) };
+        let mut fields = self.fields()?;
+        hide(&mut fields);
         Ok(fields)
+    }
+
+    /// Returns the copy of the config for operators. It lacks the fields in which something may be secret, because a copy is
+    /// compared with its original.
+    ///
+    /// # Errors
+    /// If a field has no JSON form. No field is such.
+    pub(crate) fn without_secrets(&self) -> serde_json::Result<Map<String, Value>> {
+        let (mut copy, shown) = (self.fields()?, self.shown()?);
+        copy.retain(|name, value| shown.get(name) == Some(value));
+        Ok(copy)
+    }
+
+    fn fields(&self) -> serde_json::Result<Map<String, Value>> {
+        let Ok(config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(InClear(secret)));
+        Ok(if let Value::Object(fields) = serde_json::to_value(&config)? { fields } else { Map::new() })
     }
 }
 
-fn hide(request: &mut ApiRequest) {
-    let ApiRequest { url: _, method: _, headers, params, body, token_param: _ } = request;
-    headers.values_mut().chain(params.values_mut()).for_each(|value| SET.clone_into(value));
-    body.iter_mut().flat_map(Map::values_mut).for_each(|value| *value = SET.into());
+/// Replaces all that may be secret in the fields of a config or profile.
+pub(crate) fn hide(fields: &mut Map<String, Value>) {
+    visit(fields, &mut |_, value| *value = SET.into());
+}
+
+/// Checks that no secret is the text that stands for it. A caller who puts back the fields that a view shows would lose the
+/// secrets.
+pub(super) fn check_not_hidden(fields: &Map<String, Value>) -> Result<(), ConfigError> {
+    let mut hidden = None;
+    visit(&mut fields.clone(), &mut |path, value| {
+        if *value == SET {
+            hidden.get_or_insert(path);
+        }
+    });
+    let expected = "the secret itself: `set` stands for a secret where settings are shown";
+    hidden.map_or(Ok(()), |path| Err(ConfigError::invalid(&path, expected)))
+}
+
+/// Calls `f` with each value that may be secret, and with its path. A value without content is none, and neither is a lone
+/// placeholder (`${scope}`).
+fn visit(fields: &mut Map<String, Value>, f: &mut impl FnMut(String, &mut Value)) {
+    for (name, value) in fields {
+        match name.as_str() {
+            field if SECRETS.contains(&field) => visit_secrets(field, value, f),
+            field if SENT.contains(&field) => visit_entries(field, value, f),
+            field if URLS.contains(&field) => visit_query(field, value, f),
+            field if REQUESTS.contains(&field) => {
+                for (part, value) in value.as_object_mut().into_iter().flatten() {
+                    let path = format!("{field}.{part}");
+                    if SENT_IN_REQUESTS.contains(&part.as_str()) {
+                        visit_entries(&path, value, f);
+                    } else if part == URL_OF_REQUESTS {
+                        visit_query(&path, value, f);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn visit_secrets(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+    match value {
+        Value::Array(secrets) => {
+            for (index, secret) in secrets.iter_mut().enumerate() {
+                visit_value(format!("{path}.{index}"), secret, f);
+            }
+        }
+        secret => visit_value(path.to_owned(), secret, f),
+    }
+}
+
+fn visit_entries(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+    for (name, value) in value.as_object_mut().into_iter().flatten() {
+        if !PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public)) {
+            visit_value(format!("{path}.{name}"), value, f);
+        }
+    }
+}
+
+/// Visits the values of a URL's query. The URL may have placeholders, so that it need not be a valid one.
+fn visit_query(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+    let Some((start, query)) = value.as_str().and_then(|url| url.split_once('?')) else { return };
+    let mut pairs = Vec::new();
+    for pair in query.split('&') {
+        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut text = Value::from(text);
+        visit_value(format!("{path}.{name}"), &mut text, f);
+        pairs.push(match text.as_str().unwrap_or_default() {
+            "" => pair.to_owned(),
+            text => format!("{name}={text}"),
+        });
+    }
+    *value = format!("{start}?{}", pairs.join("&")).into();
+}
+
+fn visit_value(path: String, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+    let is_public = match &*value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty() || is_placeholder(text),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => false,
+    };
+    if !is_public {
+        f(path, value);
+    }
+}
+
+fn is_placeholder(text: &str) -> bool {
+    let name = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| !name.contains(['$', '{', '}']))
 }
 
 impl<T> IntegrationOauthConfig<T> {

@@ -133,6 +133,12 @@ pub(crate) fn is_field(name: &str) -> bool {
     REQUIRED.contains(&name) || OPTIONAL.iter().any(|(field, _)| *field == name)
 }
 
+/// Returns the names of all fields of a config.
+#[cfg(test)]
+pub(in crate::integration) fn field_names() -> impl Iterator<Item = &'static str> {
+    REQUIRED.into_iter().chain(OPTIONAL.into_iter().map(|(name, _)| name))
+}
+
 pub(super) fn check_fields(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     let mut unknown = fields.keys().filter(|name| !is_field(name)).map(|name| printable(name));
     let listed: Vec<String> = unknown.by_ref().take(MAX_LISTED).collect();

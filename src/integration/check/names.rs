@@ -6,7 +6,7 @@ use super::form::below;
 use super::{printable, require};
 use crate::integration::{ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, TokenKind, template};
 
-const SET: &str = "param_names";
+const PARAM_NAMES: &str = "param_names";
 
 /// Parameters that tokenbus sets itself. A config must not set them in any request.
 const RESERVED: [&str; 11] = [
@@ -53,7 +53,7 @@ const TAKEN: [&str; 3] = ["state", "token", "token_type_hint"];
 
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     for (request, name, renamed) in config.param_names.entries() {
-        let set = request.map_or_else(|| SET.to_owned(), |request| below(SET, &printable(request)));
+        let set = request.map_or_else(|| PARAM_NAMES.to_owned(), |request| below(PARAM_NAMES, &printable(request)));
         let is_request = |name: &str| RequestKind::ALL.iter().any(|request| request.as_str() == name);
         require(
             request.is_none_or(is_request),
@@ -81,7 +81,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
         let mut distinct: Vec<&str> = names().collect();
         distinct.sort_unstable();
         distinct.dedup();
-        require(distinct.len() == names().count(), SET, "distinct names in each request")?;
+        require(distinct.len() == names().count(), PARAM_NAMES, "distinct names in each request")?;
     }
     let code_param = config.code_param.as_str();
     let is_free = code_param == "code" || !CALLBACK.contains(&code_param);

@@ -98,6 +98,10 @@ fn a4_headers_are_not_those_of_credentials_and_of_http() {
         config(&json!({"token_headers": {"Accept": "a/b", "User-Agent": "canary", "X-Key": "canary"}})).unwrap();
     assert!(!format!("{config:?}").contains("canary"));
     assert!(!config.without_secrets().unwrap().contains_key("token_headers"));
+    assert_eq!(
+        config.shown().unwrap()["token_headers"],
+        json!({"Accept": "a/b", "User-Agent": "canary", "X-Key": "set"})
+    );
     assert!(config.with_secrets().unwrap().expose().contains("\"X-Key\":\"canary\""));
 }
 

@@ -10,8 +10,7 @@ use url::Url;
 
 use super::InvalidProfile;
 use crate::foreign_text;
-use crate::integration::secrets::SET;
-use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules};
+use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules, secrets};
 use crate::subject::Integration;
 
 /// Key of the example app, with which nothing else is signed.
@@ -51,37 +50,11 @@ pub(crate) struct Profile {
     pub(super) chain: Vec<Integration>,
 }
 
-/// Fields of a config with values that workers send, and that only the provider needs to see.
-const SENT_FIELDS: [&str; 3] = ["token_headers", "token_params", "refresh_params"];
-const REQUEST_FIELDS: [&str; 3] = ["upgrade", "identity", "metadata_request"];
-const SENT_FIELDS_OF_REQUESTS: [&str; 3] = ["headers", "params", "body"];
-/// Headers that never hold a credential.
-const PUBLIC_HEADERS: [&str; 2] = ["accept", "user-agent"];
-
 impl Profile {
-    /// Replaces headers and parameters in a profile with fields of the operator's own, who may have put credentials there:
-    /// every account may read profiles.
-    pub(crate) fn hide_credentials(&mut self) {
-        if !self.has_own_fields {
-            return;
-        }
-        for (name, value) in &mut self.config {
-            if SENT_FIELDS.contains(&name.as_str()) {
-                hide(value);
-            } else if REQUEST_FIELDS.contains(&name.as_str()) {
-                let fields = value.as_object_mut().into_iter().flatten();
-                fields
-                    .filter(|(name, _)| SENT_FIELDS_OF_REQUESTS.contains(&name.as_str()))
-                    .for_each(|(_, it)| hide(it));
-            }
-        }
-    }
-}
-
-fn hide(values: &mut Value) {
-    for (name, value) in values.as_object_mut().into_iter().flatten() {
-        if !PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public)) {
-            *value = SET.into();
+    /// Replaces all that may be secret in a profile with fields of the operator's own: every account may read profiles.
+    pub(crate) fn hide_secrets(&mut self) {
+        if self.has_own_fields {
+            secrets::hide(&mut self.config);
         }
     }
 }

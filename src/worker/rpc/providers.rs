@@ -42,7 +42,7 @@ pub(super) struct ProviderQuestion {
 
 pub(super) async fn get(context: &Context, question: &ProviderQuestion) -> Result<Value, CallError> {
     let mut profile = profiles(context).find(&question.provider).await.map_err(|error| refused(&error))?;
-    profile.hide_credentials();
+    profile.hide_secrets();
     Ok(json!(profile))
 }
 
