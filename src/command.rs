@@ -12,6 +12,7 @@ use serde_json::Value;
 pub use self::credential::{CREDENTIAL_NEEDED, Credential};
 pub use self::origin::Origin;
 pub(crate) use self::origin::is_plain_request_id;
+use crate::oauth::error::Cause;
 use crate::secret::{self, Secret};
 use crate::subject::{CommandSubject, Verb};
 
@@ -168,7 +169,7 @@ pub struct Cookie {
 pub struct WorkerReply {
     /// HTTP status for the caller.
     pub status: u16,
-    /// Body for the caller; `{"error": …}` unless the status is 200, and then with `reason` and `hint` if there are any.
+    /// Body for the caller; `{"error": …}` unless the status is 200, and then with `reason`, `cause` and `hint` if there are any.
     pub body: Value,
     /// Seconds to wait before the next try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,10 +203,11 @@ impl WorkerReply {
         self
     }
 
-    /// Adds what an administrator should change to a failure.
+    /// Adds to a failure what the provider blames, and what an administrator should change.
     #[must_use]
-    pub(crate) fn with_hint(mut self, hint: Option<&str>) -> Self {
-        if let (Some(hint), Some(body)) = (hint, self.body.as_object_mut()) {
+    pub(crate) fn with_hint(mut self, cause: Option<Cause>, hint: Option<&str>) -> Self {
+        if let (Some(cause), Some(hint), Some(body)) = (cause, hint, self.body.as_object_mut()) {
+            body.insert("cause".to_owned(), serde_json::json!(cause));
             body.insert("hint".to_owned(), hint.into());
         }
         self

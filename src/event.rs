@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::Origin;
 use crate::oauth::ProviderAnswer;
+use crate::oauth::error::Cause;
 use crate::subject::{self, Account, CommandSubject, ConnectionKey, ConnectionName};
 
 /// The kind of an event; the last token of its subject.
@@ -156,7 +157,10 @@ pub(crate) struct Event<'a> {
     /// Reason of a failure, from a fixed list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'a str>,
-    /// The setting to change, in the config or at the provider, in our own words.
+    /// What a failed login blames.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+    /// The value to change, in the config or at the provider, in our own words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'a str>,
     /// The provider's answer that led to a failure.
@@ -221,6 +225,7 @@ impl<'a> Event<'a> {
             key_id: None,
             actor,
             reason: None,
+            cause: None,
             hint: None,
             provider: None,
             sequence: None,

@@ -23,6 +23,7 @@ pub(crate) use self::command::LoginTarget;
 use self::command::MessageId;
 pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
+pub(crate) use self::error::Hint;
 pub(crate) use self::outcome::{LoginOutcome, Stage};
 pub(crate) use self::ready::NotReady;
 use self::second_tries::SecondTries;
@@ -294,5 +295,6 @@ async fn request(nats: &Nats, subject: &str, payload: &Bytes, timeout: Duration)
 fn refusal(status: u16, body: &Value, retry_after_seconds: Option<u64>) -> BackendError {
     let text = |field| body.get(field).and_then(Value::as_str).map(str::to_owned);
     let error = text("error").unwrap_or_else(|| "refused without a reason".to_owned());
-    BackendError::Refused { status, error, reason: text("reason"), hint: text("hint"), retry_after_seconds }
+    let (reason, hint) = (text("reason"), Hint::deserialize(body).ok());
+    BackendError::Refused { status, error, reason, hint, retry_after_seconds }
 }

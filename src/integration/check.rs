@@ -21,8 +21,8 @@ pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
 use super::{
-    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets, signing_key,
-    template,
+    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets,
+    signing_key, template,
 };
 use crate::foreign_text;
 use crate::secret::Secret;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use super::error::ErrorCode;
+use super::error::{Cause, ErrorCode};
 use crate::integration::IntegrationOauthConfig;
 use crate::secret::Secret;
 
@@ -59,11 +59,18 @@ pub(crate) fn parameters<T>(config: &IntegrationOauthConfig<T>) -> Vec<String> {
     own.chain(config.callback_metadata.iter().cloned()).chain(variables).collect()
 }
 
+/// An error response (RFC 6749 §4.1.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoginError {
+    pub code: ErrorCode,
+    pub cause: Option<Cause>,
+}
+
 /// An authorization response: the provider's parameters in the callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorizationResponse {
-    /// The authorization code, or the error code of an error response (RFC 6749 §4.1.2.1).
-    pub code: Result<Secret, ErrorCode>,
+    /// The authorization code, or the error of an error response.
+    pub code: Result<Secret, LoginError>,
     /// The issuer that claims to have sent the response (RFC 9207).
     pub iss: Option<String>,
     /// The parameters in `callback_metadata`.
@@ -87,7 +94,11 @@ impl AuthorizationResponse {
             (None, None) => return Err(CallbackError::NeitherCodeNorError),
             (Some(code), None) if code.expose().len() > MAX_CODE_BYTES => return Err(CallbackError::CodeTooLong),
             (Some(code), None) => Ok(code),
-            (None, Some(error)) => Err(ErrorCode::of_callback(config, &error)),
+            (None, Some(error)) => {
+                let code = ErrorCode::of_callback(config, &error);
+                let description = single(raw_query, "error_description")?;
+                Err(LoginError { code, cause: Cause::of_callback(code, &error, description.as_deref()) })
+            }
         };
         let iss = single(raw_query, "iss")?;
         let mut metadata = Map::new();

@@ -1,9 +1,12 @@
 //! Error codes from a fixed list, so that no text of a provider reaches a caller. Operators see its cleaned text
 //! ([`ProviderAnswer`](super::ProviderAnswer)).
 
+mod cause;
 mod words;
 
 use std::fmt;
+
+pub(crate) use self::cause::Cause;
 
 /// Error codes grouped by how tokenbus reacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

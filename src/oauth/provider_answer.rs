@@ -18,7 +18,7 @@ const MAX_ERROR: usize = 100;
 /// Longest description, in characters.
 const MAX_DETAIL: usize = 300;
 /// Fields that hold a description, by how common they are.
-const DETAILS: [&str; 5] = ["error_description", "error_message", "message", "detail", "description"];
+const DETAILS: [&str; 6] = ["error_description", "error_message", "message", "detail", "description", "reason"];
 /// Fields of an `error` that is an object, or of an answer without `error`.
 const CODES: [&str; 5] = ["code", "type", "error_code", "errorCode", "status"];
 /// Fields of an answer whose values are secret in any form.

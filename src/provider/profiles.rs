@@ -15,9 +15,9 @@ use tokio::io::AsyncReadExt as _;
 use tracing::warn;
 
 pub(crate) use self::error::{InvalidProfile, ProfileError};
-pub(crate) use self::profile::Profile;
 #[cfg(test)]
-use self::profile::{About, Verified};
+use self::profile::Verified;
+pub(crate) use self::profile::{About, Profile};
 use crate::config::Oauth;
 use crate::integration::UrlRules;
 use crate::subject::Integration;

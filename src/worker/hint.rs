@@ -1,71 +1,73 @@
-//! Hints for people who set up an integration: the setting that a failed login suggests, and the page to correct it on.
+//! Hints for people who set up an integration: which value a failed login blames, and the page to correct it on.
 
-use crate::integration::IntegrationOauthConfig;
-use crate::oauth::error::{ErrorCode, ErrorKind};
-use crate::oauth::token::TokenError;
-use crate::provider::profiles::Profiles;
+use crate::integration::{IntegrationOauthConfig, TokenAuthMethod};
+use crate::oauth::error::Cause;
+use crate::provider::profiles::{About, Profiles};
 use crate::worker::context::Context;
-use crate::worker::provider_calls::NoTokens;
 
 /// Longest hint in characters. An operator's own profile may have texts of any length.
 const MAX_CHARS: usize = 1000;
 
-/// A setting that may be wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Suspect {
-    Client,
-    RedirectUrl,
-    Scopes,
+/// Returns the hint for a login with this config. It contains nothing that the provider said.
+pub(super) async fn of(cause: Cause, context: &Context, config: &IntegrationOauthConfig) -> String {
+    let provider = config.provider.as_deref().unwrap_or_default();
+    // The profile only adds the page. A config outlives its profile.
+    let about = Profiles::new(&context.config.oauth).find(provider).await.ok().map(|profile| profile.about);
+    text(cause, config, about.as_ref()).chars().take(MAX_CHARS).collect()
 }
 
-impl Suspect {
-    /// Judges the code of a callback or of a token response.
-    pub(super) fn of_code(code: ErrorCode) -> Option<Self> {
-        match code.kind() {
-            ErrorKind::InvalidClient => Some(Self::Client),
-            // Servers check the redirect URL when the login begins, and once more with the code.
-            ErrorKind::InvalidGrant => Some(Self::RedirectUrl),
-            ErrorKind::Other if code == ErrorCode::InvalidRequest => Some(Self::RedirectUrl),
-            ErrorKind::Other if code == ErrorCode::InvalidScope => Some(Self::Scopes),
-            ErrorKind::Temporary | ErrorKind::Other => None,
-        }
+fn text(cause: Cause, config: &IntegrationOauthConfig, about: Option<&About>) -> String {
+    let page = about.and_then(|about| about.app_url.as_ref());
+    let place = page.map_or_else(|| "where the app is registered".to_owned(), |page| format!("at {page}"));
+    let field = about.and_then(|about| about.redirect_url_field.as_ref());
+    let field = field.map(|field| format!(" ({field})")).unwrap_or_default();
+    let (redirect_url, secret) = (&config.redirect_url, secret_of(config));
+    match cause {
+        Cause::ClientId => format!(
+            "the provider does not know the client_id of the config: copy the app's client id into it; the id is {place}"
+        ),
+        Cause::ClientSecret => format!(
+            "the {secret} of the config is wrong or has expired: replace it by the app's current one; create or read that \
+             {place}"
+        ),
+        Cause::Client => format!(
+            "the provider does not accept client_id and {secret} of the config: compare both with the app's {place}"
+        ),
+        Cause::App => format!(
+            "the provider does not allow this kind of login to the app: check the app's type and status {place}, and compare \
+             client_id and {secret} of the config with the app's"
+        ),
+        Cause::RedirectUrl => format!(
+            "the redirect URL is not registered for the app: enter {redirect_url} {place}{field}, or set redirect_url of the \
+             config to the URL that is registered there"
+        ),
+        Cause::Scopes => format!(
+            "the provider does not allow a scope to the app: allow the scopes of the config to the app {place}, or remove \
+             from scopes of the config those that it may not have"
+        ),
+        Cause::Pkce => format!(
+            "the provider did not accept PKCE: check {place} that the app allows it with the method S256; for a provider \
+             without PKCE, set pkce of the config to off"
+        ),
+        Cause::Code => "the authorization code had expired, or was used before".to_owned(),
+        Cause::CodeOrRedirectUrl => format!(
+            "either the authorization code had expired, or the redirect URL is not the app's: {redirect_url} has to be \
+             registered for the app {place}{field}"
+        ),
+        Cause::Request => format!(
+            "the provider names no reason that is known here: compare client_id, {secret}, redirect_url and scopes of the \
+             config with the app's {place}"
+        ),
     }
+}
 
-    /// Judges the answer to a code.
-    pub(super) fn of_answer(error: &NoTokens) -> Option<Self> {
-        match error {
-            NoTokens::Refused { error: TokenError::Oauth(code), .. } => Self::of_code(*code),
-            NoTokens::Refused { error: TokenError::Unauthorized, .. } => Some(Self::Client),
-            NoTokens::Request(_) | NoTokens::OutOfTime | NoTokens::Unreachable(_) | NoTokens::Refused { .. } => None,
-        }
-    }
-
-    /// Tells what to change, and where. Contains nothing that the provider said.
-    pub(super) async fn hint(self, context: &Context, config: &IntegrationOauthConfig) -> String {
-        let provider = config.provider.as_deref().unwrap_or_default();
-        // The profile only adds the page. A config outlives its profile.
-        let about = Profiles::new(&context.config.oauth).find(provider).await.ok().map(|profile| profile.about);
-        let page = about.as_ref().and_then(|about| about.app_url.as_ref());
-        let place = page.map_or_else(|| "where the app is registered".to_owned(), |page| format!("at {page}"));
-        let text = match self {
-            Self::Client => format!(
-                "the provider does not accept this client: compare client_id and client_secret of the config with the \
-                 app's {place}"
-            ),
-            Self::Scopes => {
-                format!(
-                    "allow the config's scopes to the app {place}, or remove those that it may not have from the config"
-                )
-            }
-            Self::RedirectUrl => {
-                let field = about.and_then(|about| about.redirect_url_field);
-                let field = field.map(|field| format!(" ({field})")).unwrap_or_default();
-                format!(
-                    "if a new login fails too, compare the app's redirect URL {place}{field} with that of the config, {}",
-                    config.redirect_url
-                )
-            }
-        };
-        text.chars().take(MAX_CHARS).collect()
+/// The field that proves who the client is.
+fn secret_of(config: &IntegrationOauthConfig) -> &'static str {
+    match config.token_auth_method {
+        TokenAuthMethod::PrivateKeyJwt | TokenAuthMethod::SignedClientSecret => "client_key",
+        TokenAuthMethod::ClientSecretPost
+        | TokenAuthMethod::ClientSecretBasic
+        | TokenAuthMethod::Bearer
+        | TokenAuthMethod::None => "client_secret",
     }
 }

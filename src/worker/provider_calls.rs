@@ -16,7 +16,7 @@ use tracing::warn;
 pub(super) use self::time::RequestTime;
 use crate::connection::lifecycle::Meaning;
 use crate::integration::{IntegrationOauthConfig, RequestKind};
-use crate::oauth::error::ErrorKind;
+use crate::oauth::error::{Cause, ErrorKind};
 use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
 use crate::oauth::{HttpRequest, ProviderAnswer};
 use crate::protocol::records::{LONGEST_WRITE, longest_token};
@@ -85,6 +85,14 @@ impl NoTokens {
         match self {
             Self::Request(_) | Self::OutOfTime => None,
             Self::Unreachable(Unreached { answer, .. }) | Self::Refused { answer, .. } => Some(answer),
+        }
+    }
+
+    /// What the provider blames for a failed login.
+    pub(super) fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Request(_) | Self::OutOfTime | Self::Unreachable(_) => None,
+            Self::Refused { error, answer, .. } => Cause::of_answer(*error, answer),
         }
     }
 

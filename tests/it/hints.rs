@@ -1,27 +1,52 @@
-//! Hints after logins that fail because of a setting: in the JSON, on the page and in the event.
+//! Hints after logins that a provider refuses: in the JSON, on the page, in the event and in the log.
 
-use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::ask::{Answer, ask};
 use crate::bus::Bus;
 use crate::http_providers::{put, write_profile};
 use crate::provider::{Provider, Scripted};
+use crate::support::wait::eventually;
 use crate::world::{World, parameter};
 
 const PAGE: &str = "https://acme.example/apps";
 
+/// Text of the page before a hint.
+const CHANGE_SETTING: &str = "A setting of this integration is wrong, so that connecting again does not help.";
+const CONNECT_AND_SHOW: &str = "Connect again. If that fails too, show this page to the person who set up";
+const CONNECT_AGAIN: &str = "Go back to the page you came from and connect again:";
+
 /// Starts a login and comes back with that query, as a browser or not.
 async fn arrive(world: &World, integration: &str, query: (&str, &str), accept: &str) -> Answer {
     let url = world.tokenbus.login(integration, "one").await;
-    let callback = world.callback(&[query, ("state", &parameter(&url, "state"))]);
+    let (name, value) = query;
+    let state = parameter(&url, "state");
+    let callback = format!("{}&{name}={value}", world.callback(&[("state", &state)]));
     ask(reqwest::Client::builder().no_proxy().build().expect("a client").get(callback).header("accept", accept)).await
 }
 
-/// A world whose provider refuses the code in the query with that code as its error. `odd` has no profile.
+/// Answers of the provider, by the code that they refuse.
+fn refusal(code: &str) -> (u16, Value) {
+    match code {
+        "secret-1" => (401, json!({ "error": "invalid_client", "error_description": "Invalid client secret" })),
+        "secret-2" => (200, json!({ "ok": false, "error": "bad_client_secret" })),
+        "client" => (401, json!({ "error": "invalid_client" })),
+        "redirect-1" => (400, json!({ "error": "invalid_grant", "error_description": "redirect_uri did not match" })),
+        "redirect-2" => (400, json!({ "error": "invalid_request", "error_description": "Invalid redirect URI" })),
+        "redirect-3" => (400, json!({ "error": "redirect_uri_mismatch" })),
+        "scope" => (400, json!({ "error": "invalid_scope" })),
+        "late-1" => (400, json!({ "error": "invalid_grant", "error_description": "The code has expired" })),
+        "pkce" => (400, json!({ "error": "invalid_grant", "error_description": "PKCE verification failed" })),
+        "unclear" => (400, json!({ "error": "invalid_grant", "error_description": "canary" })),
+        _ => (404, json!({ "error": "canary" })),
+    }
+}
+
+/// A world whose provider refuses every code. `odd` has no profile.
 async fn world(folder: &tempfile::TempDir) -> World {
     let provider = Provider::start(|_, received| {
-        Scripted::json(400, &json!({ "error": received.form()["code"], "error_description": "canary" }))
+        let (status, body) = refusal(&received.form()["code"]);
+        Scripted::json(status, &body)
     });
     let path = folder.path().to_str().expect("a path of text").to_owned();
     let world = World::with_settings(provider.await, &[("OAUTH__PROVIDERS_DIR", &path)]).await;
@@ -34,39 +59,74 @@ async fn world(folder: &tempfile::TempDir) -> World {
 async fn a_wrong_setting_ends_in_a_page_and_an_event_that_say_what_to_change_and_where() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = world(&folder).await;
-    let redirect_url = world.tokenbus.callback();
+    let url = world.tokenbus.callback();
+    let secret = format!(
+        "the client_secret of the config is wrong or has expired: replace it by the app's current one; create or read that at {PAGE}"
+    );
+    let client = format!(
+        "the provider does not accept client_id and client_secret of the config: compare both with the app's at {PAGE}"
+    );
+    let redirect = format!(
+        "the redirect URL is not registered for the app: enter {url} at {PAGE} (Callback URL), or set redirect_url of the config to the URL that is registered there"
+    );
+    let scopes = format!(
+        "the provider does not allow a scope to the app: allow the scopes of the config to the app at {PAGE}, or remove from scopes of the config those that it may not have"
+    );
+    let unclear = format!(
+        "either the authorization code had expired, or the redirect URL is not the app's: {url} has to be registered for the app at {PAGE} (Callback URL)"
+    );
+    let none = format!(
+        "the provider names no reason that is known here: compare client_id, client_secret, redirect_url and scopes of the config with the app's at {PAGE}"
+    );
     let mut expected = Vec::new();
-    for (query, parts) in [
-        (("code", "invalid_client"), ["client_id and client_secret", PAGE, ""]),
-        (("error", "unauthorized_client"), ["client_id and client_secret", PAGE, ""]),
-        (("error", "invalid_scope"), ["scopes", PAGE, ""]),
-        (("code", "invalid_grant"), ["(Callback URL)", PAGE, redirect_url.as_str()]),
+    for (query, cause, hint, advice) in [
+        (("code", "secret-1"), "client_secret", secret.as_str(), CHANGE_SETTING),
+        (("code", "secret-2"), "client_secret", &secret, CHANGE_SETTING),
+        (("code", "client"), "client", &client, CHANGE_SETTING),
+        (("code", "redirect-1"), "redirect_url", &redirect, CHANGE_SETTING),
+        (("code", "redirect-2"), "redirect_url", &redirect, CHANGE_SETTING),
+        (("code", "redirect-3"), "redirect_url", &redirect, CHANGE_SETTING),
+        (("error", "redirect_uri_mismatch"), "redirect_url", &redirect, CHANGE_SETTING),
+        (
+            ("error", "invalid_request&error_description=Mismatching+redirect+URI."),
+            "redirect_url",
+            &redirect,
+            CHANGE_SETTING,
+        ),
+        (("code", "scope"), "scopes", &scopes, CHANGE_SETTING),
+        (("error", "unauthorized_scope_error"), "scopes", &scopes, CHANGE_SETTING),
+        (("code", "late-1"), "code", "the authorization code had expired, or was used before", CONNECT_AGAIN),
+        (("code", "unclear"), "code_or_redirect_url", &unclear, CONNECT_AND_SHOW),
+        (("code", "other"), "request", &none, CONNECT_AND_SHOW),
     ] {
         let answer = arrive(&world, "acme", query, "application/json").await;
-        let hint = answer.json()["hint"].as_str().unwrap_or_else(|| panic!("no hint: {}", answer.text)).to_owned();
-        assert!(parts.iter().all(|part| hint.contains(part)), "{hint}");
+        assert_eq!((&answer.json()["cause"], &answer.json()["hint"]), (&json!(cause), &json!(hint)), "{query:?}");
         let page = arrive(&world, "acme", query, "text/html").await;
-        assert_eq!(page.status, answer.status);
-        assert!(parts.iter().all(|part| page.text.contains(part)), "{}", page.text);
-        assert!(page.text.contains("the person who set up the integration") && !page.text.contains("canary"));
-        expected.extend([json!(hint), json!(hint)]);
+        assert_eq!(page.status, answer.status, "{query:?}");
+        let text = page.text.replace("&#39;", "'");
+        assert!(text.contains(hint) && text.contains(advice) && !text.contains("canary"), "{query:?}: {text}");
+        expected.extend([(json!(cause), json!(hint)), (json!(cause), json!(hint))]);
+        eventually("the log has the hint", async || world.tokenbus.log().contains(hint)).await;
     }
-    let without_profile = arrive(&world, "odd", ("code", "invalid_client"), "application/json").await.json();
-    let hint = without_profile["hint"].as_str().expect("a hint without a page");
-    assert!(hint.contains("where the app is registered"), "{hint}");
-    expected.push(json!(hint));
-
-    let denied = arrive(&world, "acme", ("error", "access_denied"), "application/json").await;
-    assert_eq!(
-        (denied.status, denied.json()),
-        (StatusCode::BAD_REQUEST.as_u16(), json!({ "error": "access_denied", "reason": "access_denied" }))
-    );
-    let page = arrive(&world, "acme", ("error", "access_denied"), "text/html").await;
-    assert!(!page.text.contains("who set up") && page.text.contains("refused or cancelled"), "{}", page.text);
-    expected.extend([Value::Null, Value::Null]);
 
     let events = Bus::of(&world.tokenbus.nats).await.events("exchange_failed").await;
-    let hints: Vec<Value> = events.iter().map(|event| event["hint"].clone()).collect();
-    assert_eq!(hints.len(), expected.len(), "{events:?}");
-    assert!(expected.iter().all(|hint| hints.contains(hint)), "{hints:?}");
+    let found: Vec<(Value, Value)> =
+        events.iter().map(|event| (event["cause"].clone(), event["hint"].clone())).collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_hint_needs_no_profile_and_a_person_who_refuses_sees_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = world(&folder).await;
+    let answer = arrive(&world, "odd", ("code", "pkce"), "application/json").await.json();
+    let expected = "the provider did not accept PKCE: check where the app is registered that the app allows it with the \
+                    method S256; for a provider without PKCE, set pkce of the config to off";
+    assert_eq!((&answer["cause"], &answer["hint"]), (&json!("pkce"), &json!(expected)));
+
+    let denied = ("error", "access_denied&error_description=redirect_uri");
+    let answer = arrive(&world, "acme", denied, "application/json").await;
+    assert_eq!((answer.status, answer.json()), (400, json!({ "error": "access_denied", "reason": "access_denied" })));
+    let page = arrive(&world, "acme", denied, "text/html").await;
+    assert!(!page.text.contains("who set up") && page.text.contains("refused or cancelled"), "{}", page.text);
 }

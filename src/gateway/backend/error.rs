@@ -2,11 +2,24 @@
 
 use std::str::Utf8Error;
 
+use serde::{Deserialize, Serialize};
+
 use super::session::SessionError;
 use crate::command::CREDENTIAL_NEEDED;
 use crate::jetstream::NatsError;
 use crate::login::UNKNOWN_STATE;
+use crate::oauth::error::Cause;
 use crate::seal::SealError;
+
+/// Help for the person who set up an integration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// What the provider blames.
+    pub(crate) cause: Cause,
+    /// The value to change, and where.
+    #[serde(rename = "hint")]
+    pub(crate) text: String,
+}
 
 /// A call or command without a result for the caller. The texts go to the caller.
 #[derive(Debug, thiserror::Error)]
@@ -18,8 +31,8 @@ pub enum BackendError {
         error: String,
         /// The code of the failure, if it has one.
         reason: Option<String>,
-        /// The setting that an administrator should change.
-        hint: Option<String>,
+        /// Only of a login that a provider refuses.
+        hint: Option<Hint>,
         retry_after_seconds: Option<u64>,
     },
     /// Another command is using this login.

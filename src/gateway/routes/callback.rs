@@ -223,7 +223,7 @@ pub(in crate::gateway) fn failure(error: &ErrorReply, target: Option<&LoginTarge
     if html {
         return error.with_header(page::reply(
             error.status,
-            &Outcome::Failed { error: &error.error, reason: error.reason.as_deref(), hint: error.hint.as_deref() },
+            &Outcome::Failed { error: &error.error, reason: error.reason.as_deref(), hint: error.hint.as_ref() },
             target,
         ));
     }

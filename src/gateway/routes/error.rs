@@ -7,8 +7,9 @@ use std::str::{ParseBoolError, Utf8Error};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue, ToStrError};
 use matchit::MatchError;
+use serde_json::Value;
 
-use crate::gateway::backend::{BackendError, NotReady};
+use crate::gateway::backend::{BackendError, Hint, NotReady};
 use crate::gateway::routes::reply::{self, Reply};
 use crate::subject::NameError;
 
@@ -69,8 +70,8 @@ pub(in crate::gateway) struct ErrorReply {
     pub(in crate::gateway) error: String,
     /// The code of the failure, if it has one.
     pub(in crate::gateway) reason: Option<String>,
-    /// The setting that an administrator should change.
-    pub(in crate::gateway) hint: Option<String>,
+    /// Only of a login that a provider refuses.
+    pub(in crate::gateway) hint: Option<Hint>,
     /// The header that belongs to the status.
     header: Option<(HeaderName, HeaderValue)>,
 }
@@ -178,10 +179,11 @@ impl ErrorReply {
 
     fn body(&self) -> String {
         let mut body = serde_json::json!({ "error": self.error });
-        let more = [("reason", &self.reason), ("hint", &self.hint)];
         if let Some(fields) = body.as_object_mut() {
-            let present = |(name, text): (&str, &Option<String>)| Some((name.to_owned(), text.clone()?.into()));
-            fields.extend(more.into_iter().filter_map(present));
+            fields.extend(self.reason.iter().map(|reason| ("reason".to_owned(), reason.as_str().into())));
+            if let Some(Value::Object(hint)) = self.hint.as_ref().map(|hint| serde_json::json!(hint)) {
+                fields.extend(hint);
+            }
         }
         body.to_string()
     }

@@ -14,7 +14,7 @@ fn check(query: &str, expected: Result<&str, &str>) {
 fn check_with(more: &Value, query: &str, expected: Result<&str, &str>) {
     let found = match AuthorizationResponse::parse(query, &config(more).unwrap()) {
         Ok(AuthorizationResponse { code: Ok(code), .. }) => Ok(code.expose().to_owned()),
-        Ok(AuthorizationResponse { code: Err(code), .. }) => Err(code.to_string()),
+        Ok(AuthorizationResponse { code: Err(error), .. }) => Err(error.code.to_string()),
         Err(error) => Err(error.to_string()),
     };
     assert_eq!(found.as_deref().map_err(String::as_str), expected, "{}", query.get(..80).unwrap_or(query));

@@ -6,19 +6,25 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::ErrorCode;
+use super::cause::CauseRule;
 use crate::integration::{ErrorRule, IntegrationOauthConfig, Refusal};
 
-/// The form of `config/error_codes.toml`.
-#[derive(Deserialize)]
+/// The contents of `config/error_codes.toml`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Words {
     error_codes: Vec<ErrorRule>,
+    error_causes: Vec<CauseRule>,
 }
 
 /// A test reads the file, so the default is never used.
-static COMPILED_IN: LazyLock<Vec<ErrorRule>> = LazyLock::new(|| {
-    let words = toml::from_str::<Words>(include_str!("../../../config/error_codes.toml"));
-    words.map(|words| words.error_codes).unwrap_or_default()
-});
+static COMPILED_IN: LazyLock<Words> =
+    LazyLock::new(|| toml::from_str(include_str!("../../../config/error_codes.toml")).unwrap_or_default());
+
+/// Returns the compiled-in causes, in the order in which they apply.
+pub(super) fn causes() -> &'static [CauseRule] {
+    &COMPILED_IN.error_causes
+}
 
 impl ErrorCode {
     /// Returns the code of the first rule that applies to the response. To 429 and 5xx, which are often temporary, only rules
@@ -41,7 +47,7 @@ impl ErrorCode {
 }
 
 fn first<T>(config: &IntegrationOauthConfig<T>, applies: impl Fn(&ErrorRule) -> bool) -> Option<ErrorCode> {
-    let mut rules = config.error_codes.iter().chain(COMPILED_IN.iter());
+    let mut rules = config.error_codes.iter().chain(&COMPILED_IN.error_codes);
     rules.find(|rule| applies(rule)).map(|rule| ErrorCode::parse(&rule.code))
 }
 
@@ -57,9 +63,9 @@ mod tests {
             assert_eq!(ErrorCode::parse(code).as_str(), code);
         }
         assert!(toml::from_str::<Words>(include_str!("../../../config/error_codes.toml")).is_ok());
-        assert!(COMPILED_IN.len() > 20);
+        assert!(COMPILED_IN.error_codes.len() > 20 && causes().len() > 8);
         // The rules are valid in a config too.
-        for rules in COMPILED_IN.chunks(32) {
+        for rules in COMPILED_IN.error_codes.chunks(32) {
             assert!(config(&json!({"error_codes": rules})).is_ok(), "{rules:?}");
         }
     }

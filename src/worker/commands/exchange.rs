@@ -32,7 +32,7 @@ use crate::connection::{GrantFacts, OauthConnection, StoredConnection};
 use crate::event::{Event, EventDetails, EventKind};
 use crate::integration::{IntegrationOauthConfig, IssuedAt, RequestKind};
 use crate::login::{self, OTHER_BROWSER, PendingLogin, UNKNOWN_STATE};
-use crate::oauth::callback::AuthorizationResponse;
+use crate::oauth::callback::{AuthorizationResponse, LoginError};
 use crate::oauth::{self, token};
 use crate::protocol::records;
 use crate::rights::Scopes;
@@ -42,7 +42,6 @@ use crate::subject::{Account, ConnectionKey};
 use crate::system;
 use crate::worker::apply::{self, Applied, RECORD_TRIES, Recorded};
 use crate::worker::context::{Context, NO_ROOM_WAIT};
-use crate::worker::hint::Suspect;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
@@ -243,9 +242,9 @@ impl Exchange<'_> {
         }
         let code = match response.code {
             Ok(code) => code,
-            Err(code) => {
+            Err(LoginError { code, cause }) => {
                 let refusal = Refusal::new(Failure::LoginNeeded, code.as_str(), code.as_str());
-                return Ok(Checked::Refused(refusal.suspect(self.context, &config, Suspect::of_code(code)).await));
+                return Ok(Checked::Refused(refusal.because(self.context, &config, cause).await));
             }
         };
         // Open the verifier before the login is consumed, so that a key that is missing for a moment costs no login.
@@ -289,7 +288,7 @@ impl Exchange<'_> {
         let (retry_after, provider) = (error.retry_after(), error.answer().cloned());
         let refusal = Refusal::new(status::failure_of_no_tokens(&error), error.reason(), &error.to_string());
         let refusal = Refusal { retry_after, provider, ..refusal };
-        Err(refusal.suspect(self.context, config, Suspect::of_answer(&error)).await)
+        Err(refusal.because(self.context, config, error.cause()).await)
     }
 
     fn issued(&self, received: NewTokens, code: CodeToSend) -> StoredConnection {
@@ -362,12 +361,12 @@ async fn apply_connected(
 /// the answer then say `exchange_interrupted`. A crash after it: the next worker answers `exchange_interrupted`, and
 /// the server drops the second event, whose message id is the same.
 async fn fail(context: &Context, job: &Job, refusal: &Refusal) -> Result<WorkerReply, StoreError> {
-    warn!(reason = refusal.reason, "login failed");
+    warn!(reason = refusal.reason, hint = refusal.hint, "login failed");
     context.measures.logins.failed(&job.subject.integration, &refusal.reason);
     let mut event = Event::about(&job.subject, EventKind::ExchangeFailed, ACTOR, context.clock.now());
     (event.reason, event.provider) = (Some(refusal.reason.as_str()), refusal.provider.as_ref());
-    event.hint = refusal.hint.as_deref();
+    (event.cause, event.hint) = (refusal.cause, refusal.hint.as_deref());
     job.publish_event(context, &event).await?;
     let answer = refusal.failure.answer(&refusal.text).with_reason(&refusal.reason);
-    Ok(answer.after(refusal.retry_after).with_hint(refusal.hint.as_deref()))
+    Ok(answer.after(refusal.retry_after).with_hint(refusal.cause, refusal.hint.as_deref()))
 }

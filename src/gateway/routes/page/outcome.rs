@@ -5,12 +5,16 @@ use serde_json::json;
 use url::{Position, Url};
 
 use super::{Form, Frame, Mark, escape, heading};
-use crate::gateway::backend::LoginTarget;
+use crate::gateway::backend::{Hint, LoginTarget};
 use crate::gateway::routes::reply::Reply;
-use crate::oauth::error::ErrorCode;
+use crate::oauth::error::{Cause, ErrorCode};
 
-/// Text for a login that fails because of settings, before the hint.
-const FOR_ADMINS: &str = "Connect again. If that fails too, show this page to the person who set up the integration:";
+/// Texts before a hint.
+const SETTING_IS_WRONG: &str = "A setting of this integration is wrong, so that connecting again does not help. Show this \
+                                page to the person who set up the integration:";
+const SETTING_MAY_BE_WRONG: &str =
+    "Connect again. If that fails too, show this page to the person who set up the integration:";
+const CONNECT_AGAIN: &str = "Go back to the page you came from and connect again:";
 
 /// The result of a login.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +22,7 @@ pub(in crate::gateway) enum Outcome<'a> {
     /// With the label of the account at the provider, if it is known.
     Connected(Option<&'a str>),
     /// The texts as the JSON answer has them.
-    Failed { error: &'a str, reason: Option<&'a str>, hint: Option<&'a str> },
+    Failed { error: &'a str, reason: Option<&'a str>, hint: Option<&'a Hint> },
 }
 
 /// The page that the person came from.
@@ -91,17 +95,23 @@ struct Failure<'a> {
     status: StatusCode,
     reason: Option<&'a str>,
     error: &'a str,
-    hint: Option<&'a str>,
+    hint: Option<&'a Hint>,
 }
 
 fn failed(failure: &Failure<'_>, integration: Option<&str>) -> Texts {
     let Failure { status, reason, error, hint } = *failure;
     let title = escape(&failure_title(status, integration));
     let heading = heading(&title);
-    let (advice, error) = (hint.map_or_else(|| advice(status, reason), |_| FOR_ADMINS), escape(error));
+    let advice = match hint.map(|hint| hint.cause) {
+        None => advice(status, reason),
+        Some(Cause::Code) => CONNECT_AGAIN,
+        Some(cause) if cause.is_lasting() => SETTING_IS_WRONG,
+        Some(_) => SETTING_MAY_BE_WRONG,
+    };
+    let error = escape(error);
     let reason = match hint {
         Some(hint) => {
-            format!("<div class=\"detail\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(hint))
+            format!("<div class=\"detail\"><p>{}</p><p class=\"code\">{error}</p></div>\n", escape(&hint.text))
         }
         None => format!("<p class=\"detail\">{error}</p>\n"),
     };

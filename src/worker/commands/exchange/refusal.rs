@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::integration::IntegrationOauthConfig;
 use crate::oauth::ProviderAnswer;
+use crate::oauth::error::Cause;
 use crate::worker::context::Context;
-use crate::worker::hint::Suspect;
+use crate::worker::hint;
 use crate::worker::rpc::status::Failure;
 
 /// Why a consumed login creates no connection.
@@ -18,7 +19,8 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The token endpoint's answer.
     pub(super) provider: Option<ProviderAnswer>,
-    /// The setting to change, in the config or at the provider.
+    pub(super) cause: Option<Cause>,
+    /// The value to change, in the config or at the provider.
     pub(super) hint: Option<String>,
 }
 
@@ -30,20 +32,19 @@ impl Refusal {
             text: text.to_owned(),
             retry_after: None,
             provider: None,
+            cause: None,
             hint: None,
         }
     }
 
-    /// Adds what to change if a setting may be wrong.
-    pub(super) async fn suspect(
+    /// Adds the cause, if there is one, and its hint.
+    pub(super) async fn because(
         self,
         context: &Context,
         config: &IntegrationOauthConfig,
-        suspect: Option<Suspect>,
+        cause: Option<Cause>,
     ) -> Self {
-        match suspect {
-            Some(suspect) => Self { hint: Some(suspect.hint(context, config).await), ..self },
-            None => self,
-        }
+        let Some(cause) = cause else { return self };
+        Self { cause: Some(cause), hint: Some(hint::of(cause, context, config).await), ..self }
     }
 }

@@ -43,12 +43,9 @@ async fn b9_the_message_goes_to_the_exact_origin() {
 #[tokio::test]
 async fn b6_the_providers_text_is_escaped_everywhere() {
     let said = "access_denied: </script><script>alert(1)</script><a href='//x'>\"";
-    let (_, html) = shown(
-        400,
-        Outcome::Failed { error: said, reason: Some(said), hint: Some(said) },
-        Some(&target(Some("https://app.example.com/"))),
-    )
-    .await;
+    let hint = Hint { cause: Cause::Client, text: said.to_owned() };
+    let failed = Outcome::Failed { error: said, reason: Some(said), hint: Some(&hint) };
+    let (_, html) = shown(400, failed, Some(&target(Some("https://app.example.com/")))).await;
     assert_eq!(html.matches("<script>").count(), 1, "only our own script");
     assert!(!html.contains("alert(1)</script>") && !html.contains("<a href='"));
     assert!(html.contains("&quot;status&quot;:&quot;error&quot;"));
