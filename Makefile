@@ -52,8 +52,8 @@ chaos: cargo ## run the tests that kill and delay workers and servers
 attack: cargo ## attack a running system for two minutes, and check that another tenant loses nothing
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test attack -- --nocapture --test-threads=1
 
-bench: cargo ## run the benchmarks
-	@$(WITH_NATS) $(CARGO) bench
+bench: cargo ## run the benchmarks, and write figures and a plot to docs/
+	@$(WITH_NATS) export COMPARE_WRITE=figures; $(CARGO) bench
 
 fmt: cargo ## format the code
 	$(CARGO) fmt

@@ -92,7 +92,10 @@ async fn measure(build: &Path, callbacks: usize, with_chain: bool) -> Figures {
     let refreshes = closed(CLIENTS, callbacks, &program.refreshes()).await;
     figures.insert("refreshes, 64 clients, per second", refreshes.per_second());
     let (send, cpu) = (program.reads(callbacks), program.cpu());
-    figures.insert("reads, 64 clients, per second", closed(CLIENTS, READS, &send).await.per_second());
+    let reads = closed(CLIENTS, READS, &send).await;
+    figures.insert("reads, 64 clients, per second", reads.per_second());
+    let failed = many.failed + at_rate.failed + refreshes.failed + reads.failed;
+    figures.insert("requests that failed", failed as f64);
     figures.insert("reads, CPU ms of program and server", cpu.milliseconds_each(&program, READS));
     let client = program.end().await;
     if with_chain {

@@ -32,7 +32,10 @@ pub(crate) async fn callbacks(client: async_nats::Client, first: usize) -> load:
     let consumer: PullConsumer = queue.get_consumer("exchange").await.expect("the consumer of callbacks");
     Arc::new(move |number| {
         let (jetstream, consumer) = (jetstream.clone(), consumer.clone());
-        Box::pin(async move { one(&jetstream, &consumer, first + number).await })
+        Box::pin(async move {
+            one(&jetstream, &consumer, first + number).await;
+            true
+        })
     })
 }
 

@@ -8,21 +8,24 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-/// Sends the request with that number and waits for its answer.
+/// Sends the request with that number and waits for its answer. Returns false if the request failed.
 pub(crate) type Send =
-    Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = ()> + std::marker::Send>> + std::marker::Send + Sync>;
+    Arc<dyn Fn(usize) -> Pin<Box<dyn Future<Output = bool> + std::marker::Send>> + std::marker::Send + Sync>;
 
 /// Times of the requests of one load.
 pub(crate) struct Measured {
     took: Duration,
-    /// Sorted.
+    /// Of the requests that succeeded, sorted.
     latencies: Vec<Duration>,
+    pub(crate) failed: usize,
 }
 
 impl Measured {
-    fn of(took: Duration, mut latencies: Vec<Duration>) -> Self {
+    fn of(took: Duration, requests: &[Option<Duration>]) -> Self {
+        let mut latencies: Vec<Duration> = requests.iter().flatten().copied().collect();
+        assert!(!latencies.is_empty(), "no request succeeded");
         latencies.sort_unstable();
-        Self { took, latencies }
+        Self { took, failed: requests.len() - latencies.len(), latencies }
     }
 
     pub(crate) fn per_second(&self) -> f64 {
@@ -50,13 +53,12 @@ pub(crate) async fn closed(clients: usize, requests: usize, send: &Send) -> Meas
                     return latencies;
                 }
                 let sent = Instant::now();
-                send(number).await;
-                latencies.push(sent.elapsed());
+                latencies.push(send(number).await.then(|| sent.elapsed()));
             }
         });
     }
     let latencies = tasks.join_all().await.concat();
-    Measured::of(began.elapsed(), latencies)
+    Measured::of(began.elapsed(), &latencies)
 }
 
 /// Open loop: requests leave at a constant rate. A latency counts from the time at which its request should have left, so a
@@ -68,11 +70,8 @@ pub(crate) async fn open(per_second: u32, requests: usize, send: &Send) -> Measu
         let due = began + interval * u32::try_from(number).expect("not that many");
         tokio::time::sleep_until(due.into()).await;
         let send = Arc::clone(send);
-        tasks.spawn(async move {
-            send(number).await;
-            due.elapsed()
-        });
+        tasks.spawn(async move { send(number).await.then(|| due.elapsed()) });
     }
     let latencies = tasks.join_all().await;
-    Measured::of(began.elapsed(), latencies)
+    Measured::of(began.elapsed(), &latencies)
 }

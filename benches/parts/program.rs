@@ -86,7 +86,12 @@ impl Program {
     pub(crate) async fn callbacks(&self, names: impl Iterator<Item = String>) -> load::Send {
         let mut callbacks = Vec::new();
         for name in names {
-            let (status, body) = self.request(&format!("hub/integrations/{INTEGRATION}/oauth-login/{name}")).await;
+            let path = format!("hub/integrations/{INTEGRATION}/oauth-login/{name}");
+            let (mut status, mut body) = self.request(&path).await;
+            // A busy machine; what is measured begins later.
+            while status == StatusCode::SERVICE_UNAVAILABLE {
+                (status, body) = self.request(&path).await;
+            }
             assert_eq!(status, StatusCode::OK, "{body}");
             let url = body["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a URL");
             let (_, state) = url.query_pairs().find(|(name, _)| name == "state").expect("a state");
@@ -113,10 +118,7 @@ impl Program {
         let (http, key) = (self.http.clone(), self.key.clone());
         Arc::new(move |number| {
             let (http, key, url) = (http.clone(), key.clone(), url(number));
-            Box::pin(async move {
-                let (status, body) = request(&http, &key, url).await;
-                assert_eq!(status, StatusCode::OK, "{body}");
-            })
+            Box::pin(async move { request(&http, &key, url).await.0 == StatusCode::OK })
         })
     }
 
