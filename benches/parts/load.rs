@@ -52,8 +52,8 @@ pub(crate) async fn closed(clients: usize, requests: usize, send: &Send) -> Meas
                 if number >= requests {
                     return latencies;
                 }
-                let sent = Instant::now();
-                latencies.push(send(number).await.then(|| sent.elapsed()));
+                let start = Instant::now();
+                latencies.push(send(number).await.then(|| start.elapsed()));
             }
         });
     }
