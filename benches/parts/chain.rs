@@ -8,6 +8,7 @@
 //! 5. The ack of the command, confirmed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{self, Context};
@@ -24,6 +25,8 @@ const RECORD: usize = 900;
 const ENTRY: usize = 1_600;
 const EVENT: usize = 300;
 const SCHEDULE: usize = 60;
+/// Longest time of a pull, as in the program.
+const PULL: Duration = Duration::from_secs(5);
 
 /// The chain, to be run once for each number. Numbers must differ from those of an earlier load on the same server.
 pub(crate) async fn callbacks(client: async_nats::Client, first: usize) -> load::Send {
@@ -43,7 +46,7 @@ async fn one(jetstream: &Context, consumer: &PullConsumer, number: usize) {
     let path = format!("{ACCOUNT}.{INTEGRATION}.bare{number}");
     store(jetstream, format!("ms.integration.oauth.{path}.exchange"), COMMAND).await;
     // Any client's command: all are alike.
-    let mut taken = consumer.fetch().max_messages(1).messages().await.expect("a pull");
+    let mut taken = consumer.batch().max_messages(1).expires(PULL).messages().await.expect("a pull");
     let command = taken.next().await.expect("a command is queued").expect("a message");
     store(jetstream, format!("$KV.oauth_states.bare{number}.{ACCOUNT}"), MARKER).await;
     store(jetstream, format!("oauth.record.{path}"), RECORD).await;

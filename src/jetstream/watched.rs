@@ -97,7 +97,7 @@ impl<V: Clone + Send + Sync + 'static> WatchedBucket<V> {
         info!("watching {}", self.name);
         loop {
             match changes.next().await {
-                Ok(changed) => self.forget(&changed.path),
+                Ok(stored) => self.forget(&stored.path),
                 Err(error) => return error,
             }
         }

@@ -219,8 +219,8 @@ impl State {
     /// Returns the doubtful names that are in the list.
     fn doubtful(&self, account: &Account) -> Vec<Named> {
         let Some(Indexed { names, doubtful, .. }) = self.accounts.get(account.as_str()) else { return Vec::new() };
-        let named = |name: &Box<str>| Some(Named { revision: names.revision(name)?, name: name.clone().into() });
-        doubtful.iter().filter_map(named).collect()
+        let named = |name: &str| Some(Named { revision: names.revision(name)?, name: name.into() });
+        doubtful.iter().filter_map(|name| named(name)).collect()
     }
 
     /// Forgets accounts that were not listed for a while, and the oldest above the limit.
