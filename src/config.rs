@@ -3,6 +3,7 @@
 
 mod describe;
 mod environment;
+mod events;
 mod form;
 mod http;
 mod log;
@@ -18,10 +19,11 @@ use figment::Figment;
 use figment::providers::{Format as _, Toml};
 
 pub(crate) use self::describe::SettingsError;
+pub(crate) use self::events::ReadEvents;
 pub(crate) use self::http::Http;
 pub(crate) use self::log::{Log, LogFormat, log_format};
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
-pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, Oauth, ReadEvents, Webhooks};
+pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, Oauth, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 pub(crate) use self::traces::{Traces, TracesProtocol};
 
@@ -148,6 +150,19 @@ mod tests {
         }
         assert!(parse("[accounts.acme]\nname = \"Acme\"").unwrap_err().to_string().contains("public nkey"));
         assert!(parse(&format!("[accounts.{account}]\nnane = \"Acme\"")).unwrap_err().to_string().contains("nane"));
+    }
+
+    #[test]
+    fn events_of_all_reads_are_synced() {
+        #[track_caller]
+        fn check(text: &str, expected: bool) {
+            let config = parse(&format!("[events]\n{text}")).unwrap();
+            assert_eq!(config.events.check().is_ok(), expected, "{text}");
+        }
+        check("", true);
+        check("sync = false", true);
+        check("reads = \"all\"", true);
+        check("reads = \"all\"\nsync = false", false);
     }
 
     #[test]

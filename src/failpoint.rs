@@ -1,8 +1,11 @@
 //! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
-//! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_CLOCK_AHEAD` shifts the process's wall clock by that many seconds, and
-//! `FAIL_CLOCK_FILE` names a file with that number, which may change.
+//! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_KILL_NATS_AT` holds a failpoint and the process id of a nats-server,
+//! which is killed there, once. If both name the same failpoint, the server goes first. `FAIL_CLOCK_AHEAD` shifts the process's
+//! wall clock by that many seconds, and `FAIL_CLOCK_FILE` names a file with that number, which may change.
 
+use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config;
@@ -12,13 +15,27 @@ const CLOCK_FILE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Arms the failpoints that the environment names.
 pub fn arm() {
-    let signal = |name: &str| Command::new("kill").args([name, &std::process::id().to_string()]).status();
+    let own = std::process::id().to_string();
+    let mut victims: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    if let Some((failpoint, server)) = config::env("FAIL_KILL_NATS_AT").as_deref().and_then(|it| it.split_once(' ')) {
+        victims.entry(failpoint.to_owned()).or_default().push(server.to_owned());
+    }
     if let Some(failpoint) = config::env("FAIL_KILL_AT") {
+        victims.entry(failpoint).or_default().push(own.clone());
+    }
+    for (failpoint, victims) in victims {
+        let (own, is_first) = (own.clone(), AtomicBool::new(true));
         let armed = fail::cfg_callback(failpoint, move || {
-            let killed = signal("-KILL");
-            // Nothing after the failpoint may run while the signal is delivered.
-            std::thread::sleep(Duration::from_mins(1));
-            drop(killed);
+            if !is_first.swap(false, Ordering::Relaxed) {
+                return;
+            }
+            for victim in &victims {
+                drop(signal("-KILL", victim));
+            }
+            if victims.contains(&own) {
+                // Nothing after the failpoint may run while the signal is delivered.
+                std::thread::sleep(Duration::from_mins(1));
+            }
         });
         drop(armed);
     }
@@ -36,11 +53,15 @@ pub fn arm() {
     }
     if let Some(failpoint) = config::env("FAIL_STOP_AT") {
         let armed = fail::cfg_callback(failpoint, move || {
-            let stopped = signal("-STOP");
+            let stopped = signal("-STOP", &own);
             // The signal may stop another thread first. Wait until it stops this one too.
             std::thread::sleep(Duration::from_millis(500));
             drop(stopped);
         });
         drop(armed);
     }
+}
+
+fn signal(name: &str, process: &str) -> std::io::Result<std::process::ExitStatus> {
+    Command::new("kill").args([name, process]).status()
 }

@@ -14,6 +14,7 @@ pub(crate) mod kv;
 pub(crate) mod pull;
 pub(crate) mod reader;
 pub(crate) mod receiver;
+mod server;
 pub(crate) mod snapshot;
 mod stream;
 mod watched;

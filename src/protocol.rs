@@ -7,6 +7,7 @@
 //! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
 //! - [`bus_clock`]: the bus's time.
+//! - [`server_start`]: restarts of a server that may lose commands.
 //! - [`high_water`], [`permissions`]: checks at a start and while running.
 //! - [`ask_workers`]: questions that every worker answers.
 
@@ -23,4 +24,5 @@ pub(crate) mod permissions;
 pub(crate) mod records;
 pub(crate) mod replies;
 pub(crate) mod schedule;
+pub(crate) mod server_start;
 pub(crate) mod topology;

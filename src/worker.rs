@@ -12,6 +12,7 @@ pub(crate) mod context;
 mod copies;
 mod delivery;
 mod hint;
+mod hold;
 mod job;
 mod late_tokens;
 mod lease;

@@ -40,7 +40,7 @@ pub(crate) async fn rebuild(
             None => return Ok(Vec::new()),
         },
     };
-    for config in topology::streams(sizes) {
+    for config in topology::streams(nats, sizes) {
         let Some(part) = begun.manifest.streams.iter().find(|part| part.stream == config.name) else { continue };
         let config = topology::with_origin(config, &begun.manifest.id);
         rebuild_stream(nats, sizes, &begun, (&config, part), show).await?;

@@ -52,7 +52,7 @@ pub(crate) async fn restore(
 ) -> Result<Vec<Restored>, BackupError> {
     let Opened(folder) = backup;
     let manifest = &folder.manifest;
-    let wanted = streams(manifest, sizes)?;
+    let wanted = streams(nats, manifest, sizes)?;
     for (config, _) in &wanted {
         check_free(nats, manifest, &config.name).await?;
     }
@@ -65,8 +65,8 @@ pub(crate) async fn restore(
 }
 
 /// Returns the configuration of each stream with its part of the backup, `oauth_meta` last.
-fn streams(manifest: &Manifest, sizes: Sizes) -> Result<Vec<(Config, &Part)>, BackupError> {
-    let mut all = topology::streams(sizes);
+fn streams<'a>(nats: &Nats, manifest: &'a Manifest, sizes: Sizes) -> Result<Vec<(Config, &'a Part)>, BackupError> {
+    let mut all = topology::streams(nats, sizes);
     if let Some(unknown) = manifest.streams.iter().find(|part| all.iter().all(|config| config.name != part.stream)) {
         return Err(BackupError::UnknownStream(unknown.stream.clone()));
     }

@@ -43,7 +43,8 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     // Before the snapshots, so that the event is in them.
     super::setup::record(&nats, Some("backup")).await.context("the audit log cannot be written")?;
     let kind = if is_final { Kind::Final } else { Kind::Running };
-    let streams: Vec<String> = topology::streams(Sizes::of(config)).into_iter().map(|stream| stream.name).collect();
+    let streams: Vec<String> =
+        topology::streams(&nats, Sizes::of(config)).into_iter().map(|stream| stream.name).collect();
     let plan = Plan { kind, streams: &streams, folder: &folder };
     let progress = Progress::new()?;
     let taken = backup::take(&nats, keyring, plan, &|step| progress.show(step)).await;

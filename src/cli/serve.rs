@@ -71,6 +71,7 @@ pub(super) struct Running {
 pub(super) async fn run(config: Config, options: Options, running: Running) -> anyhow::Result<()> {
     let Options { role, exit_with_stdin } = options;
     config.http.check_plaintext(role != Role::Worker)?;
+    config.events.check()?;
     let (tasks, metrics) = (Tasks::default(), Metrics::new());
     let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
     keep_log_current(running, &metrics, &tasks);
@@ -94,6 +95,10 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     }
     let backend = Backend::new(nats, replies, config.http.deadline).with_worker_key(config.nats.worker_key.clone());
     let backend = Arc::new(backend);
+    if role != Role::Worker {
+        let (guarded, stop) = (Arc::clone(&backend), tasks.stop());
+        tasks.spawn("check of the gateway's server", async move { guarded.guard_server(stop).await });
+    }
     if let Some(address) = config.http.metrics_listen {
         let gateway = Gateway::new(Arc::clone(&backend), metrics.clone(), Served::MetricsOnly)?;
         let listener = listen(address, "http.metrics_listen").await?;
@@ -178,6 +183,7 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             all_waiting_calls: Semaphore::new(context::WAITING_CALLS),
         },
         room: context::Room::default(),
+        restarts: context::Restarts::default(),
         hangups: tasks.reload(),
     });
     let stop = tasks.stop();

@@ -59,6 +59,7 @@ async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let Options { first_seq, drop_records, rebuild, json } = options;
+    config.events.check()?;
     let first = first_seq.map(|sequence| FirstSequence { sequence, drop_records });
     let nats = super::connect(config).await?;
     let sizes = Sizes::of(config);

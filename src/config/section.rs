@@ -8,6 +8,7 @@ use ipnet::Ipv6Net;
 use serde::Deserialize;
 use url::Url;
 
+use super::events::Events;
 use super::form;
 use super::http::Http;
 use super::log::Log;
@@ -300,31 +301,6 @@ pub struct Webhooks {
     pub previous_secret: Secret,
     /// Kinds of events that are sent.
     pub events: Vec<EventKind>,
-}
-
-/// Section `events`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Events {
-    /// Shows clients' addresses in events.
-    pub client_address: bool,
-    pub reads: ReadEvents,
-    /// Interval between summaries of reads.
-    #[serde(deserialize_with = "form::duration")]
-    pub reads_interval: Duration,
-    /// Age at which an event is deleted.
-    #[serde(deserialize_with = "form::duration")]
-    pub max_age: Duration,
-}
-
-/// The events that reads of access tokens produce.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReadEvents {
-    /// One event per connection and reader in each interval, with the number of reads.
-    Summary,
-    /// One event per read, stored before the token is sent.
-    All,
 }
 
 /// Section `cli`.

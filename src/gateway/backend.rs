@@ -4,6 +4,7 @@ mod command;
 mod error;
 mod outcome;
 mod ready;
+mod restart;
 mod second_tries;
 mod session;
 
@@ -222,6 +223,7 @@ impl Backend {
         };
         let outgoing = command::seal(command, id, context, self.sessions.clock().now())?;
         let mut expected = self.replies.expect(&outgoing);
+        let (is_callback, server_id) = (state.is_some(), self.nats.server_id());
         let queued = self.enqueue(&outgoing, deadline).await?;
         let arrival = async {
             match state.filter(|_| queued == Queued::OwnOrIdentical) {
@@ -230,6 +232,19 @@ impl Backend {
                     reply = expected.arrival() => Ok(reply),
                     lost = self.lost_to_another(&state, &outgoing.id) => Err(lost),
                 },
+            }
+        };
+        // A copy of a change could undo a later one, so changes are not repeated.
+        let repeated = async {
+            if is_callback {
+                match self.repeat_after_restart(&outgoing, server_id).await {}
+            }
+            std::future::pending().await
+        };
+        let arrival = async {
+            tokio::select! {
+                arrived = arrival => arrived,
+                never = repeated => never,
             }
         };
         let reply = match tokio::time::timeout_at(deadline, arrival).await {

@@ -3,6 +3,7 @@
 //! Each consumer has one subscription for all its pulls. The server delivers a message under the subject on which it was
 //! published, and reports the end of a pull under the pull's own inbox.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -40,9 +41,16 @@ pub(crate) struct Pulls {
     messages: UnboundedReceiver<Received>,
 }
 
+/// A message, and the id of the server that delivered it.
+pub(crate) struct Pulled {
+    pub(crate) message: Message,
+    pub(crate) server_id: Arc<str>,
+}
+
 /// A pull in progress.
 struct Pull<'a> {
     of: &'a mut Pulls,
+    server_id: Arc<str>,
     /// Messages that may still arrive.
     left: usize,
     end: Instant,
@@ -93,10 +101,10 @@ impl Pulls {
         &mut self,
         limit: usize,
         expires: Duration,
-    ) -> Result<impl Stream<Item = Result<Message, NatsError>>, NatsError> {
-        if !self.link.connected().await {
+    ) -> Result<impl Stream<Item = Result<Pulled, NatsError>>, NatsError> {
+        let Some(server_id) = self.link.connected().await else {
             return Err(NatsError::not_sent("not connected for commands"));
-        }
+        };
         // Late messages of an earlier pull: the time since which they have waited is unknown, so they are left to the
         // next delivery.
         while self.messages.try_recv().is_ok() {}
@@ -104,7 +112,7 @@ impl Pulls {
         let question = json!({ "batch": limit, "expires": expires.as_nanos() }).to_string();
         let (next, inbox) = (&self.next, self.report_subject());
         self.link.send(format!("PUB {next} {inbox} {}\r\n{question}\r\n", question.len()));
-        let pull = Pull { of: self, left: limit, end: Instant::now() + expires + REPORT_WAIT };
+        let pull = Pull { of: self, server_id, left: limit, end: Instant::now() + expires + REPORT_WAIT };
         Ok(unfold(pull, async |mut pull| Some((pull.next().await?, pull))))
     }
 
@@ -115,7 +123,7 @@ impl Pulls {
 }
 
 impl Pull<'_> {
-    async fn next(&mut self) -> Option<Result<Message, NatsError>> {
+    async fn next(&mut self) -> Option<Result<Pulled, NatsError>> {
         while self.left > 0 {
             let received = tokio::select! {
                 received = timeout_at(self.end, self.of.messages.recv()) => received.ok()??,
@@ -126,7 +134,8 @@ impl Pull<'_> {
             };
             if received.reply.is_some() {
                 self.left -= 1;
-                return Some(Ok(message(&self.of.nats, received)));
+                let message = message(&self.of.nats, received);
+                return Some(Ok(Pulled { message, server_id: Arc::clone(&self.server_id) }));
             }
             // Reports have no reply subject, and no payload.
             if received.subject == self.of.report_subject() {

@@ -14,6 +14,7 @@
 mod login;
 mod wire;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::ServerAddr;
@@ -58,14 +59,15 @@ pub(crate) struct Receiver {
 /// The receiver's end of a [`Link`].
 struct Requests {
     lines: mpsc::UnboundedReceiver<String>,
-    connected: watch::Sender<bool>,
+    /// Id of the server.
+    connected: watch::Sender<Option<Arc<str>>>,
 }
 
 /// Sends requests on a receiver's connection, so that the server knows the subscription for the answer before the request.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     lines: mpsc::UnboundedSender<String>,
-    connected: watch::Receiver<bool>,
+    connected: watch::Receiver<Option<Arc<str>>>,
 }
 
 impl Link {
@@ -75,17 +77,18 @@ impl Link {
         let _ = self.lines.send(lines);
     }
 
-    /// Waits until the receiver is connected and the server knows its subscriptions. Returns false after
+    /// Waits until the receiver is connected and the server knows its subscriptions. Returns the server's id, or nothing after
     /// [`CONNECTION_TIMEOUT`].
-    pub(crate) async fn connected(&mut self) -> bool {
-        let connected = self.connected.wait_for(|connected| *connected);
-        tokio::time::timeout(CONNECTION_TIMEOUT, connected).await.is_ok_and(|connected| connected.is_ok())
+    pub(crate) async fn connected(&mut self) -> Option<Arc<str>> {
+        let connected = self.connected.wait_for(Option::is_some);
+        let connected = tokio::time::timeout(CONNECTION_TIMEOUT, connected).await.ok()?.ok()?;
+        connected.clone()
     }
 
     /// Waits until the connection has been lost.
     pub(crate) async fn lost(&mut self) {
         // An error means that the receiver has ended.
-        let _ = self.connected.wait_for(|connected| !connected).await;
+        let _ = self.connected.wait_for(Option::is_none).await;
     }
 }
 
@@ -121,7 +124,7 @@ impl Receiver {
         name: &str,
         subscriptions: Vec<Subscription>,
     ) -> Result<(Self, Link), ConnectError> {
-        let ((sender, lines), (report, connected)) = (mpsc::unbounded_channel(), watch::channel(false));
+        let ((sender, lines), (report, connected)) = (mpsc::unbounded_channel(), watch::channel(None));
         let mut receiver = Self::new(settings, name, subscriptions)?;
         receiver.requests = Some(Requests { lines, connected: report });
         Ok((receiver, Link { lines: sender, connected }))
@@ -133,7 +136,7 @@ impl Receiver {
         loop {
             let began = Instant::now();
             let ended = self.receive(tries, &mut handle, &stop).await;
-            self.report_connected(false);
+            self.report_connected(None);
             match ended {
                 Ok(Ended::Stopped) => return,
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
@@ -170,6 +173,7 @@ impl Receiver {
         // An elapsed timeout has no cause.
         let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
         self.learn_servers(&info.connect_urls);
+        let server_id: Arc<str> = info.server_id.as_str().into();
         let subscribe = |(number, subscription): (usize, &Subscription)| {
             let Subscription { subject, queue } = subscription;
             format!("SUB {subject} {} {number}\r\n", queue.unwrap_or_default())
@@ -206,7 +210,7 @@ impl Receiver {
                 Op::Ping => connection.send(&b"PONG\r\n"[..]).await?,
                 Op::Pong => {
                     silent = 0;
-                    self.report_connected(true);
+                    self.report_connected(Some(&server_id));
                 }
                 Op::Info(info) => {
                     self.learn_servers(&info.connect_urls);
@@ -247,11 +251,11 @@ impl Receiver {
     }
 
     /// Tells the [`Link`]. Requests of an earlier connection are dropped: their senders no longer wait.
-    fn report_connected(&mut self, is_connected: bool) {
+    fn report_connected(&mut self, server_id: Option<&Arc<str>>) {
         let Some(requests) = &mut self.requests else { return };
-        if *requests.connected.borrow() != is_connected {
+        if requests.connected.borrow().as_ref() != server_id {
             while requests.lines.try_recv().is_ok() {}
-            requests.connected.send_replace(is_connected);
+            requests.connected.send_replace(server_id.cloned());
         }
     }
 

@@ -57,7 +57,8 @@ const RETRY_FOR: Duration = Duration::from_secs(30);
 /// Short beside an election in a cluster, which takes seconds.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when
-/// [`RETRY_FOR`] ends, and consists of a publish and a read.
+/// [`RETRY_FOR`] ends, and consists of a publish and a read. After a restart of a single server it counts from the
+/// reconnection.
 pub(crate) const LONGEST_WRITE: Duration =
     RETRY_FOR.saturating_add(RETRY_PAUSE).saturating_add(LONGEST_PUBLISH).saturating_add(REQUEST_TIMEOUT);
 
@@ -83,14 +84,21 @@ pub(crate) fn was_written_by(record: &StreamMessage, command_id: &str) -> bool {
 }
 
 /// Writes a record. Only another writer's record ends this early: while the bus is away, or the server refuses for any other
-/// reason, tries again as long as `is_held` returns true, and then for [`RETRY_FOR`]. After an error the record may be stored.
-pub(crate) async fn write(nats: &Nats, record: NewRecord, is_held: impl Fn() -> bool) -> Result<Written, NatsError> {
+/// reason, tries again as long as `is_held` returns true, and then for [`RETRY_FOR`]. Then it asks `returned`, once, which waits
+/// for a server that is away and returns the time of its return: it tries for [`RETRY_FOR`] from there. After an error the
+/// record may be stored.
+pub(crate) async fn write(
+    nats: &Nats,
+    record: NewRecord,
+    is_held: impl Fn() -> bool,
+    returned: impl AsyncFnOnce() -> Option<Instant>,
+) -> Result<Written, NatsError> {
     let NewRecord { publish_to, subject, command_id, name, replaces, mut headers, body } = record;
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.{name}"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
     let mut deadline = Instant::now() + RETRY_FOR;
-    let (mut failures, span) = (0_u32, traces::push(&subject));
+    let (mut failures, mut returned, span) = (0_u32, Some(returned), traces::push(&subject));
     let Tried { newest, acked } = loop {
         let tried = try_write(nats, &publish_to, &subject, &headers, &body);
         let error = match tried.instrument(span.clone()).await {
@@ -101,7 +109,14 @@ pub(crate) async fn write(nats: &Nats, record: NewRecord, is_held: impl Fn() -> 
         if is_held() {
             deadline = Instant::now() + RETRY_FOR;
         } else if Instant::now() >= deadline {
-            return Err(error);
+            let returned = match returned.take() {
+                Some(returned) => returned().await,
+                None => None,
+            };
+            deadline = returned.map_or(deadline, |at| at + RETRY_FOR);
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
         }
         failures += 1;
         if failures.is_power_of_two() {

@@ -17,14 +17,14 @@ use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use tracing::info;
 
-use self::compare::{compare, is_resized};
+use self::compare::{compare, is_async, is_resized};
 pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub(crate) use self::first_sequence::FirstSequence;
 pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way};
 pub(crate) use self::restored::{check_restorable, created_empty, not_restored, restored_from, with_origin};
 pub(crate) use self::room::{StreamUse, Unwritable, limited, needed_for_tokens, test_writes, used};
 pub(crate) use self::server::{Server, check_server};
-pub(crate) use self::streams::{Sizes, streams};
+pub(crate) use self::streams::Sizes;
 use crate::config::StreamLimit;
 use crate::jetstream::{Cause, Nats, NatsError};
 use crate::protocol::form::{self, FormError};
@@ -41,6 +41,12 @@ pub(crate) enum TopologyError {
     /// An option of an existing stream differs, and cannot be changed without loss.
     #[error("stream {stream} exists with `{field}` = {found}, wanted {wanted}; delete or rename it, then start again")]
     Incompatible { stream: String, field: String, found: String, wanted: String },
+    #[error(
+        "the server acknowledges messages of stream {stream} before it writes them (`persist_mode: async`), which is safe only \
+         with `nats.replicas = 1` on one server that has JetStream itself and no cluster: connect to that server without a \
+         leaf node between, or move the store into a new cluster with `tokenbus backup --final` and `tokenbus restore`"
+    )]
+    NotStandalone { stream: String },
     #[error("stream {0} is missing; `tokenbus setup` or the start of a worker creates it")]
     Absent(String),
     /// An option differs that `setup` may change.
@@ -80,7 +86,7 @@ impl From<SequenceError> for TopologyError {
     }
 }
 
-/// Creates missing streams and buckets, and compares existing ones. Returns true if it created a queue.
+/// Creates missing streams and buckets, and compares existing ones. Returns true if it created one that the repair pass fills.
 ///
 /// Refuses a store of another form.
 ///
@@ -98,9 +104,9 @@ pub(crate) async fn declare(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyE
     // Before `OAUTH` is created: a new one would begin at sequence 1.
     high_water::check(nats).await?;
     let mut created = false;
-    for wanted in streams(sizes) {
-        let is_queue = wanted.retention == RetentionPolicy::WorkQueue;
-        created |= declare_stream(nats, wanted, sizes, false).await? && is_queue;
+    for wanted in streams(nats, sizes) {
+        let follows_from_records = follows_from_records(&wanted);
+        created |= declare_stream(nats, wanted, sizes, false).await? && follows_from_records;
     }
     Ok(created)
 }
@@ -123,7 +129,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
         first_sequence::continue_at(nats, sizes, first).await?;
     }
     high_water::check(nats).await?;
-    for wanted in streams(sizes) {
+    for wanted in streams(nats, sizes) {
         declare_stream(nats, wanted, sizes, true).await?;
     }
     Ok(is_older)
@@ -135,7 +141,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
 /// # Errors
 /// [`TopologyError::RestoreBrokeOff`] if only a part of them has been restored.
 async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
-    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
+    for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
         if let Some(found) = find(nats, &wanted.name).await? {
             return restored::check_complete(nats, &found).await.map(|()| false);
         }
@@ -147,7 +153,7 @@ async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
 /// stores it.
 async fn create_meta(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     let meta = subject::kv_stream(subject::META);
-    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.name == meta) {
+    for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.name == meta) {
         declare_stream(nats, wanted, sizes, false).await?;
     }
     Ok(())
@@ -156,7 +162,7 @@ async fn create_meta(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
 /// Compares each stream with its declaration. Changes nothing.
 pub(crate) async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<Result<(), TopologyError>> {
     let mut inspected = Vec::new();
-    for wanted in streams(sizes) {
+    for wanted in streams(nats, sizes) {
         inspected.push(inspect_stream(nats, &wanted).await);
     }
     inspected
@@ -165,6 +171,7 @@ pub(crate) async fn inspect(nats: &Nats, sizes: Sizes) -> Vec<Result<(), Topolog
 async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyError> {
     let found = find(nats, &wanted.name).await?.ok_or_else(|| absent(&wanted.name))?;
     compare(wanted, &found)?;
+    check_async(nats, wanted, &found)?;
     if is_resized(wanted, &found) {
         return Err(TopologyError::Resizable { stream: wanted.name.clone() });
     }
@@ -178,7 +185,7 @@ async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyErro
 /// again. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
 pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut created = false;
-    for wanted in streams(sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
+    for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
         created |= declare_stream(nats, wanted, sizes, false).await?;
     }
     Ok(created)
@@ -197,6 +204,36 @@ pub(crate) async fn check_reachable(nats: &Nats) -> Result<(), TopologyError> {
     futures_util::future::try_join_all(found).await.map(drop)
 }
 
+/// Returns the configuration of each stream on this server.
+pub(crate) fn streams(nats: &Nats, sizes: Sizes) -> Vec<Config> {
+    streams::declared(sizes, nats.is_standalone())
+}
+
+/// Returns true for the queues, and for the buckets whose entries the repair pass writes from records.
+fn follows_from_records(stream: &Config) -> bool {
+    let buckets = [subject::CONNECTIONS, subject::CONFIGS].map(subject::kv_stream);
+    stream.retention == RetentionPolicy::WorkQueue || buckets.contains(&stream.name)
+}
+
+/// Returns true if a crash of the server may lose acknowledged commands or schedules. Counts a missing queue as it would be
+/// created.
+pub(crate) async fn may_lose_commands(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+    for queue in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
+        if is_async(find(nats, &queue.name).await?.as_ref().unwrap_or(&queue)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Refuses an existing stream whose losses nothing would notice: in a cluster, server ids do not show restarts.
+fn check_async(nats: &Nats, wanted: &Config, found: &Config) -> Result<(), TopologyError> {
+    if is_async(found) && !(nats.is_standalone() && wanted.num_replicas == 1) {
+        return Err(TopologyError::NotStandalone { stream: wanted.name.clone() });
+    }
+    Ok(())
+}
+
 fn absent(stream: &str) -> TopologyError {
     TopologyError::Absent(stream.to_owned())
 }
@@ -210,6 +247,7 @@ async fn declare_stream(nats: &Nats, wanted: Config, sizes: Sizes, may_resize: b
         return Ok(true);
     };
     compare(&wanted, &found)?;
+    check_async(nats, &wanted, &found)?;
     if may_resize && is_resized(&wanted, &found) {
         let resized = Config {
             num_replicas: wanted.num_replicas,

@@ -23,7 +23,8 @@ pub(crate) const API_KEYS: &str = "oauth_api_keys";
 /// Bucket of used nonces of signed requests, key = hash of user and nonce.
 pub(crate) const NONCES: &str = "oauth_nonces";
 /// Bucket of what all workers share about the stored data, keys [`META_FORM`], [`META_KEYS`], [`META_HIGH_WATER`],
-/// [`META_REPAIR`], [`META_RESTORED`] and [`META_REBUILD`].
+/// [`META_REPAIR`], [`META_SERVER`], [`META_RESTORED`] and
+/// [`META_REBUILD`].
 pub(crate) const META: &str = "oauth_meta";
 /// Key in [`META`]: ids of the sealing keys in use.
 pub(crate) const META_KEYS: &str = "keys";
@@ -35,6 +36,8 @@ pub(crate) const META_FORM: &str = "form";
 pub(crate) const META_ORIGIN: &str = "origin";
 /// Key in [`META`]: start time of the last repair pass.
 pub(crate) const META_REPAIR: &str = "repair";
+/// Key in [`META`]: id of the server, if it may lose acknowledged commands when it crashes.
+pub(crate) const META_SERVER: &str = "server";
 /// Key in [`META`]: id of the restored backup that a repair pass has seen.
 pub(crate) const META_RESTORED: &str = "restored";
 /// Key in [`META`]: the backup of the streams that `tokenbus setup --rebuild` creates again.

@@ -125,8 +125,13 @@ async fn write(
             headers: headers.clone(),
             body: body.clone(),
         };
-        match records::write(&context.nats, record, || job.lease.is_held()).await? {
+        let nats = &context.nats;
+        let returned = async || context.restarts.returned(nats, &job.server_id, || context.clock.now()).await;
+        match records::write(nats, record, || job.lease.is_held(), returned).await? {
             Written::Stored(record) => {
+                if context.restarts.is_gone(nats, &job.server_id) {
+                    job.lease.lose();
+                }
                 job.lease.record_stored();
                 return Ok(Recorded::Newest(record));
             }

@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::Message;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -60,9 +59,9 @@ pub(super) async fn run(context: Arc<Context>, (verb, pulls): (Verb, Pulls), sto
 
 /// Pulls until a pull fails.
 async fn take_commands(context: &Arc<Context>, pulls: &mut Pulls, puller: &Puller) -> NatsError {
-    let process = |message, since| {
+    let process = |pulled, since| {
         let context = Arc::clone(context);
-        async move { delivery::process(&context, message, since).await }
+        async move { delivery::process(&context, pulled, since).await }
     };
     loop {
         context.clock.usable().await;
@@ -85,13 +84,13 @@ impl Puller {
 
     /// Waits for a free permit, pulls once, and starts `handle` for each message of the pull, with a time at which the
     /// message had not been delivered yet.
-    pub(super) async fn pull<B, H>(
+    pub(super) async fn pull<M, B, H>(
         &self,
         request: impl AsyncFnOnce(usize) -> Result<B, NatsError>,
-        handle: impl Fn(Message, Instant) -> H,
+        handle: impl Fn(M, Instant) -> H,
     ) -> Result<(), NatsError>
     where
-        B: Stream<Item = Result<Message, NatsError>>,
+        B: Stream<Item = Result<M, NatsError>>,
         H: Future<Output = ()> + Send + 'static,
     {
         drop(self.permits.acquire().await);

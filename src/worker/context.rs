@@ -5,6 +5,7 @@ mod measures;
 mod needs;
 mod pending_logins;
 mod quotas;
+mod restarts;
 mod room;
 mod sessions;
 mod shares;
@@ -21,6 +22,7 @@ pub(crate) use self::measures::{Measures, Tally};
 pub(crate) use self::needs::Needs;
 pub(crate) use self::pending_logins::PendingLogins;
 pub(crate) use self::quotas::{ConnectionCounts, EventBuckets};
+pub(crate) use self::restarts::Restarts;
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;
 pub(crate) use self::shares::{Share, Shares};
@@ -64,6 +66,7 @@ pub(crate) struct Context {
     pub(crate) wakeups: Wakeups,
     pub(crate) limits: Limits,
     pub(crate) room: Room,
+    pub(crate) restarts: Restarts,
     /// Changes with each SIGHUP.
     pub(crate) hangups: watch::Receiver<u64>,
 }

@@ -12,12 +12,12 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::{AckKind, Message};
+use async_nats::jetstream::AckKind;
 use fail::fail_point;
 use tracing::{Instrument as _, error, info, warn};
 
 use crate::command::Work;
-use crate::jetstream::Nats;
+use crate::jetstream::pull::Pulled;
 use crate::outcome::{MAX_DELIVERIES, Outcome, backoff};
 use crate::protocol::{commands as queue, records};
 use crate::store::StoreError;
@@ -49,11 +49,14 @@ const ANSWER_TRAVEL: Duration = Duration::from_secs(2);
 const SHARE_RETRY: Duration = Duration::from_secs(2);
 
 /// Handles one delivery, which took place after `since`.
-pub(super) async fn process(context: &Context, message: Message, since: Instant) {
-    let lease = Lease::since(since);
-    let (job, work) = match Job::parse(&context.store.keyring, &message, lease, context.config.events.client_address) {
+pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
+    // What to make of a delivery depends on whether its server was restarted. One that is left comes again.
+    if !context.restarts.knows_soon(&pulled.server_id).await {
+        return;
+    }
+    let (job, work) = match Job::parse(context, &pulled, Lease::since(since)) {
         Ok(parsed) => parsed,
-        Err(error) => return reject(context, &message, None, &error.to_string()).await,
+        Err(error) => return reject(context, &pulled, None, &error.to_string()).await,
     };
     if job.is_redelivery() {
         context.measures.redelivered.inc();
@@ -63,9 +66,9 @@ pub(super) async fn process(context: &Context, message: Message, since: Instant)
     async {
         let outcome = tokio::select! {
             outcome = run(context, &job, work) => outcome,
-            never = report_progress(&context.nats, &message, &job.lease) => match never {},
+            never = report_progress(context, &pulled, &job.lease) => match never {},
         };
-        conclude(context, &message, &job, outcome).await;
+        conclude(context, &pulled, &job, outcome).await;
     }
     .instrument(span)
     .instrument(job.trace())
@@ -78,7 +81,9 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     if delivered > MAX_DELIVERIES && !has_record(context, job).await {
         return Outcome::Reject("delivered too often".to_owned());
     }
-    let is_unsent = matches!(work, Work::Refresh { .. }) && context.limits.unsent.begin(&job.id, delivered);
+    let is_unsent = matches!(work, Work::Refresh { .. })
+        && context.limits.unsent.begin(&job.id, delivered)
+        && !job.is_before_restart;
     match job.persist(|| async { Ok(copies::is_copy(context, job, &work).await?) }).await {
         Ok(false) => {}
         Ok(true) => return Outcome::RejectCopy,
@@ -165,7 +170,7 @@ async fn has_record(context: &Context, job: &Job) -> bool {
     }
 }
 
-async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outcome) {
+async fn conclude(context: &Context, pulled: &Pulled, job: &Job, outcome: Outcome) {
     let nats = &context.nats;
     match outcome {
         Outcome::Done(reply) => {
@@ -177,7 +182,7 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
             fail_point!("delivery_1_answered");
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash
             //    after this changes nothing.
-            confirm(nats, message, AckKind::Ack).await;
+            confirm(context, pulled, AckKind::Ack).await;
             context.limits.unsent.end(&job.id);
             fail_point!("delivery_2_acked");
         }
@@ -185,20 +190,20 @@ async fn conclude(context: &Context, message: &Message, job: &Job, outcome: Outc
         // A crash before the server has this nak: it delivers the command again after the ack wait.
         Outcome::Retry(delay, reason) => {
             warn!("put back for {delay:?}: {reason}");
-            confirm(nats, message, AckKind::Nak(Some(delay))).await;
+            confirm(context, pulled, AckKind::Nak(Some(delay))).await;
         }
-        Outcome::Reject(reason) => reject(context, message, Some(job), &reason).await,
+        Outcome::Reject(reason) => reject(context, pulled, Some(job), &reason).await,
         Outcome::RejectCopy => {
             job.answer(nats, &Failure::BadRequest.answer(IS_COPY)).await;
-            reject(context, message, None, IS_COPY).await;
+            reject(context, pulled, None, IS_COPY).await;
         }
     }
 }
 
 /// Abandons a command: `job`, unless it is unreadable or a copy. Stores the dead letter first and ends the command
 /// last: after a crash in between, the command is delivered and abandoned again, and its dead letter is stored once.
-async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason: &str) {
-    let nats = &context.nats;
+async fn reject(context: &Context, pulled: &Pulled, job: Option<&Job>, reason: &str) {
+    let (nats, message) = (&context.nats, &pulled.message);
     error!(subject = %message.subject, "command given up: {reason}");
     let stored = async {
         if let Some(job) = job.filter(|job| job.subject.verb == Verb::Refresh && job.from_worker) {
@@ -208,25 +213,35 @@ async fn reject(context: &Context, message: &Message, job: Option<&Job>, reason:
     };
     if let Err(error) = stored.await as Result<(), StoreError> {
         warn!("no dead letter could be stored: {error}; the command stays on the queue");
-        return confirm(nats, message, AckKind::Nak(Some(DEAD_LETTER_RETRY))).await;
+        return confirm(context, pulled, AckKind::Nak(Some(DEAD_LETTER_RETRY))).await;
     }
     if let Some(job) = job {
         let text = "the command was given up; an operator finds it with `tokenbus dead list`";
         job.answer(nats, &Failure::GivenUp.answer(text)).await;
     }
-    confirm(nats, message, AckKind::Term).await;
+    confirm(context, pulled, AckKind::Term).await;
 }
 
-async fn confirm(nats: &Nats, message: &Message, kind: AckKind) {
-    if let Err(error) = queue::confirm(nats, message, kind).await {
+async fn confirm(context: &Context, pulled: &Pulled, kind: AckKind) {
+    let Pulled { message, server_id } = pulled;
+    if context.restarts.is_gone(&context.nats, server_id) {
+        // The server may have given the command's sequence to another one, which an ack would remove.
+        return info!("the server was restarted; it delivers the command again if it still has it");
+    }
+    if let Err(error) = queue::confirm(&context.nats, message, kind).await {
         warn!("ack not confirmed: {error}; the command may be delivered again");
     }
 }
 
-async fn report_progress(nats: &Nats, message: &Message, lease: &Lease) -> Infallible {
+async fn report_progress(context: &Context, pulled: &Pulled, lease: &Lease) -> Infallible {
+    let (nats, Pulled { message, server_id }) = (&context.nats, pulled);
     let mut pause = PROGRESS_INTERVAL;
     loop {
         tokio::time::sleep(pause).await;
+        if context.restarts.is_gone(nats, server_id) {
+            lease.lose();
+            std::future::pending::<()>().await;
+        }
         let sent = Instant::now();
         pause = match queue::confirm(nats, message, AckKind::Progress).await {
             Ok(()) => {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::Message;
 use async_nats::jetstream::message::StreamMessage;
 use jiff::Timestamp;
 use tracing::{Span, info_span, warn};
@@ -16,9 +15,10 @@ use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
 use crate::event::{Event, EventDetails, EventKind, RecordEvent};
 use crate::jetstream::Nats;
+use crate::jetstream::pull::Pulled;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
-use crate::seal::{Keyring, SealError, SharedKey};
+use crate::seal::{SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 use crate::telemetry::traces;
@@ -38,8 +38,12 @@ pub(super) struct Job {
     pub(super) origin: Origin,
     /// The part of it that events show.
     event_origin: Origin,
+    /// Id of the server that delivered the command.
+    pub(super) server_id: Arc<str>,
     /// Number of the delivery: 1 for the first.
     pub(super) delivered: i64,
+    /// True if a server that was restarted since may have delivered the command before and forgotten it.
+    pub(super) is_before_restart: bool,
     pub(super) lease: Arc<Lease>,
     request_time: RequestTime,
     /// The message id of the command on the queue.
@@ -69,13 +73,10 @@ pub(super) enum UnreadableCommand {
 }
 
 impl Job {
-    /// Opens a message, which this delivery holds by `lease`. `shows_address` is the setting `events.client_address`.
-    pub(super) fn parse(
-        keyring: &Keyring,
-        message: &Message,
-        lease: Lease,
-        shows_address: bool,
-    ) -> Result<(Self, Work), UnreadableCommand> {
+    /// Opens a message, which this delivery holds by `lease`.
+    pub(super) fn parse(context: &Context, pulled: &Pulled, lease: Lease) -> Result<(Self, Work), UnreadableCommand> {
+        let Pulled { message, server_id } = pulled;
+        let (keyring, shows_address) = (&context.store.keyring, context.config.events.client_address);
         let subject = CommandSubject::parse(&message.subject)?;
         let headers = message.headers.as_ref().ok_or(UnreadableCommand::Headers)?;
         let envelope = Envelope::parse(&message.payload)?;
@@ -94,6 +95,7 @@ impl Job {
         let reply = header(HEADER_REPLY);
         let reply = subject::parse_reply(reply, from_worker).map(|_| (reply.to_owned(), answer_key));
         let message_id = message_id.to_owned();
+        let is_before_restart = context.restarts.is_before_restart(queued, context.clock.now());
         let (delivered, lease) = (message.info().map_or(1, |info| info.delivered), Arc::new(lease));
         Ok((
             Self {
@@ -102,7 +104,9 @@ impl Job {
                 from_worker,
                 origin,
                 event_origin,
+                server_id: Arc::clone(server_id),
                 delivered,
+                is_before_restart,
                 lease,
                 request_time: RequestTime::default(),
                 message_id,
@@ -155,9 +159,9 @@ impl Job {
         now.duration_since(self.queued).try_into().unwrap_or_default()
     }
 
-    /// Returns true if this worker or another one has had the command before.
+    /// Returns true if this worker or another one has had the command before, or may have had.
     pub(super) fn is_redelivery(&self) -> bool {
-        self.delivered > 1
+        self.delivered > 1 || self.is_before_restart
     }
 
     /// Returns the purpose that a credential in this command must have been sent for.

@@ -18,13 +18,14 @@ pub(super) struct Lease(Mutex<State>);
 struct State {
     renewed: Instant,
     is_lost: bool,
+    has_stored_record: bool,
     has_own_record: bool,
 }
 
 impl Lease {
     /// Begins with a time not later than the delivery.
     pub(super) fn since(delivered: Instant) -> Self {
-        Self(Mutex::new(State { renewed: delivered, is_lost: false, has_own_record: false }))
+        Self(Mutex::new(State { renewed: delivered, is_lost: false, has_stored_record: false, has_own_record: false }))
     }
 
     /// Extends the lease after the server has answered a progress report that was sent at `sent`.
@@ -47,12 +48,21 @@ impl Lease {
         if self.is_held() || self.lock().has_own_record { Ok(()) } else { Err(StoreError::DeliveryLost) }
     }
 
+    /// Ends the lease because the server was restarted, and may have lost the command. Then no other delivery may come, so this
+    /// one applies its record.
+    pub(super) fn lose(&self) {
+        let mut state = self.lock();
+        state.is_lost = true;
+        state.has_own_record |= state.has_stored_record;
+    }
+
     /// Reports that this delivery has stored the command's record. If the lease was lost by then, other deliveries may have
     /// ended without finding the record, so this one has to apply it.
     pub(super) fn record_stored(&self) {
-        if !self.is_held() {
-            self.lock().has_own_record = true;
-        }
+        let is_held = self.is_held();
+        let mut state = self.lock();
+        state.has_stored_record = true;
+        state.has_own_record |= !is_held;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -98,5 +108,19 @@ mod tests {
         assert!(matches!(lease.check(), Err(StoreError::DeliveryLost)));
         lease.record_stored();
         assert!(lease.check().is_ok() && !lease.is_held());
+    }
+
+    #[test]
+    fn a_restart_of_the_server_leaves_the_record_to_the_worker_that_has_stored_it() {
+        let (with_record, without) = (Lease::since(Instant::now()), Lease::since(Instant::now()));
+        with_record.record_stored();
+        for lease in [&with_record, &without] {
+            lease.lose();
+            lease.renew(Instant::now());
+        }
+        assert!(with_record.check().is_ok() && !with_record.is_held());
+        assert!(without.check().is_err());
+        without.record_stored();
+        assert!(without.check().is_ok());
     }
 }

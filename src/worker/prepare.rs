@@ -39,6 +39,7 @@ impl PrepareError {
             Self::Topology(
                 TopologyError::Incompatible { .. }
                 | TopologyError::NoRoom { .. }
+                | TopologyError::NotStandalone { .. }
                 | TopologyError::Resizable { .. }
                 | TopologyError::TooOld { .. }
                 | TopologyError::Backwards(_),
@@ -63,6 +64,7 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     if topology::declare(nats, sizes(config)).await? {
         context.wakeups.report_lost_queue();
     }
+    look_for_restart(context).await?;
     if nats.max_payload() < LARGEST_MESSAGE {
         let (bytes, most) = (nats.max_payload(), longest_token(nats.max_payload()));
         warn!("`max_payload` of nats-server is {bytes} bytes: access tokens over {most} bytes cannot be stored");
@@ -77,6 +79,18 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {
     topology::Sizes::of(config)
+}
+
+/// Looks whether the server may have lost commands and schedules since any worker was connected.
+pub(super) async fn look_for_restart(context: &Context) -> Result<(), TopologyError> {
+    if context.restarts.look(&context.nats, sizes(&context.config)).await? {
+        let left = context.restarts.hold_left(context.clock.now()).unwrap_or_default();
+        if !left.is_zero() {
+            warn!("the NATS server was restarted and may have lost commands; no refresh token is sent for {left:?}");
+        }
+        context.wakeups.report_restart();
+    }
+    Ok(())
 }
 
 /// Creates the consumers.

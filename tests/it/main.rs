@@ -159,6 +159,9 @@ mod nats_cluster;
 mod nats_elections;
 #[cfg(test)]
 mod nats_jwt_mode;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod nats_killed;
 #[cfg(test)]
 mod nats_lost;
 #[cfg(test)]

@@ -27,7 +27,7 @@ use crate::support::tokenbus::ACCOUNT;
 const NAME: &str = "workspace1";
 
 /// A strict provider: it accepts each refresh token once.
-async fn strict_provider() -> Provider {
+pub(crate) async fn strict_provider() -> Provider {
     let spent: Mutex<HashSet<String>> = Mutex::default();
     Provider::start(move |number, received| match received.form().remove("refresh_token") {
         Some(token) if !spent.lock().unwrap().insert(token.clone()) => {
@@ -38,7 +38,7 @@ async fn strict_provider() -> Provider {
     .await
 }
 
-fn refreshes(provider: &Provider) -> usize {
+pub(crate) fn refreshes(provider: &Provider) -> usize {
     provider.received().iter().filter(|received: &&Received| received.form().contains_key("refresh_token")).count()
 }
 

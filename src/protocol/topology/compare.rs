@@ -1,6 +1,6 @@
 //! Compares an existing stream with its declaration.
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, PersistenceMode};
 use serde_json::Value;
 
 use super::TopologyError;
@@ -50,4 +50,9 @@ pub(super) fn compare(wanted: &Config, found: &Config) -> Result<(), TopologyErr
         }
     }
     Ok(())
+}
+
+/// Returns true if the server acknowledges the stream's messages before it writes them.
+pub(super) fn is_async(found: &Config) -> bool {
+    found.persist_mode == Some(PersistenceMode::Async)
 }

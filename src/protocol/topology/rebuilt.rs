@@ -2,12 +2,12 @@
 //! from which they are restored, and workers and `setup` refuse the store.
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::stream::{Config, PersistenceMode};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::streams::{Sizes, streams};
-use super::{TopologyError, find};
+use super::compare::is_async;
+use super::streams::Sizes;
+use super::{TopologyError, find, streams};
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::{META, META_REBUILD, kv_stream};
 
@@ -28,9 +28,8 @@ pub(crate) struct OldShape {
 
 /// Returns the streams that have to be created again to get their declared shape.
 pub(crate) async fn old_shapes(nats: &Nats, sizes: Sizes) -> Result<Vec<OldShape>, TopologyError> {
-    let is_async = |config: &Config| config.persist_mode == Some(PersistenceMode::Async);
     let mut old = Vec::new();
-    for wanted in streams(sizes) {
+    for wanted in streams(nats, sizes) {
         let Some(found) = find(nats, &wanted.name).await? else { continue };
         if is_async(&wanted) != is_async(&found) {
             old.push(OldShape { stream: wanted.name, is_async: is_async(&found) });

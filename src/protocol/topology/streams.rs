@@ -3,10 +3,17 @@
 //! Every option that matters is written out, so that neither the client library nor the server chooses one. All streams
 //! are stored on disk. Each but `OAUTH_SCHEDULE` has a limit in bytes. Records, commands and buckets are refused when their
 //! stream is full; only events and dead letters are dropped, the oldest first.
+//!
+//! On a single server the two queues have `persist_mode: async`: the server acknowledges a message before it is on the disk. A
+//! command or schedule that a crash of the server loses is made again (`worker/context/restarts.rs`), so no caller has to wait
+//! for the disk. Records, buckets and dead letters are on the disk when they are acknowledged, and so are events unless
+//! `events.sync` is false. The mode of a stream is fixed when it is created.
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Republish, RetentionPolicy, StorageType, SubjectTransform};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, PersistenceMode, Republish, RetentionPolicy, StorageType, SubjectTransform,
+};
 
 use crate::config::MaxBytes;
 use crate::subject;
@@ -35,6 +42,8 @@ pub(crate) struct Sizes {
     pub login_ttl: Duration,
     /// Age at which an event is deleted.
     pub events_age: Duration,
+    /// True if a single server syncs events before it acknowledges them.
+    pub events_sync: bool,
     pub max_bytes: MaxBytes,
 }
 
@@ -45,6 +54,7 @@ impl Sizes {
             replicas: config.nats.replicas,
             login_ttl: config.oauth.login_ttl,
             events_age: config.events.max_age,
+            events_sync: config.events.sync,
             max_bytes: config.nats.max_bytes,
         }
     }
@@ -56,10 +66,21 @@ impl Sizes {
     }
 }
 
-/// Returns the configuration of each stream.
-pub(crate) fn streams(sizes: Sizes) -> Vec<Config> {
+/// The streams and buckets of a store with these sizes. `is_standalone` is true for one server outside a cluster.
+pub(super) fn declared(sizes: Sizes, is_standalone: bool) -> Vec<Config> {
     let login_ttl = sizes.login_ttl;
-    let mut all = vec![records(), commands(), schedule(), dead_letters(), events(sizes.events_age)];
+    let may_be_async = is_standalone && sizes.replicas == 1;
+    let persisted = |stream: Config, is_async: bool| Config {
+        persist_mode: (may_be_async && is_async).then_some(PersistenceMode::Async),
+        ..stream
+    };
+    let mut all = vec![
+        records(),
+        persisted(commands(), true),
+        persisted(schedule(), true),
+        dead_letters(),
+        persisted(events(sizes.events_age), !sizes.events_sync),
+    ];
     for (bucket, max_age) in [
         (subject::CONNECTIONS, Duration::ZERO),
         (subject::CONFIGS, Duration::ZERO),

@@ -45,7 +45,7 @@ impl Store {
         let newest = records::last(&self.nats, subject).await?;
         let Some(tombstone) = newest.filter(|newest| is_of_form_1(&newest.headers)) else { return Ok(None) };
         match self.empty_tombstone(subject, &tombstone, kept) {
-            Ok(record) => match records::write(&self.nats, record, || false).await? {
+            Ok(record) => match records::write(&self.nats, record, || false, async || None).await? {
                 Written::Stored(_) => Ok(None),
                 Written::Replaced { .. } | Written::Superseded => Err(NatsError::WrongLastSequence.into()),
             },

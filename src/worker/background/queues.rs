@@ -2,7 +2,7 @@
 //!
 //! nats-server 2.15.1 that is killed right after an ack may fail to restore an encrypted work queue ("corrupt state file")
 //! and then drops it. Guarantees that both queues and their consumers exist soon after each reconnect; the repair pass then
-//! sets lost schedules again. Runs on each new connection and after each failed pull. If it does not run, callers of
+//! sets lost schedules again. Looks for a restart of the server too. Runs on each new connection and after each failed pull. If it does not run, callers of
 //! commands get 503 until a worker restarts.
 
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::topology;
 use crate::worker::context::Context;
-use crate::worker::prepare::{PrepareError, make_ready, sizes};
+use crate::worker::prepare::{PrepareError, look_for_restart, make_ready, sizes};
 use crate::worker::restart::RESTART_PAUSE;
 
 /// Interval of the check for a new connection. Short, because callers are refused until a lost queue exists again.
@@ -46,7 +46,7 @@ async fn look_after(context: &Context) -> Infallible {
         let is_new = nats.connection_count() != known;
         known = nats.connection_count();
         while nats.is_connected() {
-            match restore(context).await {
+            match restore(context, is_new).await {
                 Ok(()) if is_new => info!("reconnected; the queues exist"),
                 Ok(()) => {}
                 Err(error) => {
@@ -66,8 +66,12 @@ async fn new_connection(nats: &Nats, known: u64) {
     }
 }
 
-/// Creates missing queues. If one was missing, requests a repair pass for the schedules that it held.
-async fn restore(context: &Context) -> Result<(), PrepareError> {
+/// Looks for a restart of the server on a new connection, and creates missing queues. After a restart, or if a queue was
+/// missing, requests a repair pass for the schedules that are lost.
+async fn restore(context: &Context, is_new_connection: bool) -> Result<(), PrepareError> {
+    if is_new_connection {
+        look_for_restart(context).await?;
+    }
     if topology::declare_queues(&context.nats, sizes(&context.config)).await? {
         context.wakeups.report_lost_queue();
     }

@@ -3,7 +3,8 @@
 //!
 //! Guarantees that no connection that needs a schedule stays without one for longer than `refresh.repair_interval`, or twice
 //! that if a pass fails midway. One worker at a time makes a pass. It reads keys and headers in chunks, with pauses,
-//! because it finds something only after a crash or a lost queue. A lost queue starts it at once. If it
+//! because it finds something only after a crash or a lost queue. A lost queue, or a restart of a single server, starts it at
+//! once. If it
 //! does not run, a connection whose schedule was lost is refreshed only when a reader asks for it.
 
 mod compare;
@@ -68,13 +69,23 @@ async fn run_passes(context: &Context) -> std::convert::Infallible {
         tokio::select! {
             () = tokio::time::sleep(pause) => {
                 pause = every;
-                if let Err(error) = run_pass(context, every).await {
+                let lately = SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX);
+                if let Err(error) = run_pass(context, lately).await {
                     warn!("repair pass failed: {error}");
                 }
             }
             () = context.wakeups.lost_queue() => {
                 // Even if the last pass has just begun: it may have read a part of the schedule before the loss.
-                if let Err(error) = run_pass(context, Duration::ZERO).await {
+                if let Err(error) = run_pass(context, SignedDuration::ZERO).await {
+                    warn!("repair pass failed: {error}; trying again");
+                    tokio::time::sleep(RESTART_PAUSE).await;
+                    context.wakeups.report_lost_queue();
+                }
+            }
+            () = context.wakeups.restart() => {
+                // Every worker asks for this pass, and one makes it. A pass that began before the restart does not count.
+                let since = context.restarts.restarted().map(|restarted| context.clock.now().duration_since(restarted));
+                if let Err(error) = run_pass(context, since.unwrap_or_default()).await {
                     warn!("repair pass failed: {error}; trying again");
                     tokio::time::sleep(RESTART_PAUSE).await;
                     context.wakeups.report_lost_queue();
@@ -112,8 +123,8 @@ pub(in crate::worker) async fn after_restore(context: &Context) -> Result<(), St
     }
 }
 
-async fn run_pass(context: &Context, every: Duration) -> Result<(), StoreError> {
-    if claim_pass(context, every).await? { repair_all(context, CHUNK_PAUSE).await } else { Ok(()) }
+async fn run_pass(context: &Context, lately: SignedDuration) -> Result<(), StoreError> {
+    if claim_pass(context, lately).await? { repair_all(context, CHUNK_PAUSE).await } else { Ok(()) }
 }
 
 async fn repair_all(context: &Context, chunk_pause: Duration) -> Result<(), StoreError> {
@@ -183,8 +194,8 @@ fn key(seen: &kv::Entry) -> Option<ConnectionKey> {
     ConnectionKey::parse_kv_key(&seen.key).ok()
 }
 
-/// Claims the next pass for this worker. Returns false if a pass began recently.
-async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreError> {
+/// Claims the next pass for this worker. Returns false if a pass began within the time `lately`.
+async fn claim_pass(context: &Context, lately: SignedDuration) -> Result<bool, StoreError> {
     let nats = &context.nats;
     let entry = kv::get(nats, META, META_REPAIR).await?;
     let last: Option<LastPass> = entry.as_ref().and_then(|entry| serde_json::from_slice(&entry.payload).ok());
@@ -192,8 +203,7 @@ async fn claim_pass(context: &Context, every: Duration) -> Result<bool, StoreErr
     if let Some(connections) = connections {
         context.measures.connections.show(connections);
     }
-    let (now, lately) =
-        (context.clock.now(), SignedDuration::try_from(every.mul_f64(0.9)).unwrap_or(SignedDuration::MAX));
+    let now = context.clock.now();
     // A worker with a clock that was ahead may have stored a time in the future; it must not block passes until then.
     if last.is_some_and(|last| now.duration_since(last.begun).abs() < lately) {
         return Ok(false);

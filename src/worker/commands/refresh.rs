@@ -8,6 +8,8 @@
 //! - A worker that lost the command while it waited writes new tokens, by expected sequence, and nothing else.
 //! - After a crash a refresh token is sent again, unlike an authorization code, but only when [`HOLD`] has passed. Until
 //!   then the worker that sent it may be cut off from the bus and still store the response.
+//! - After a restart of a server that may have lost commands, no refresh token is sent for the same time, and a worker that
+//!   got its command before sends nothing (`worker/context/restarts.rs`).
 //! - An exchange consumes its login before it sends the code. A refresh writes nothing before it sends the token: a
 //!   marker would cost each refresh a write, and would save the wait only after a crash before the token was sent.
 //! - The numbered steps say what is durable after them and what a crash leads to. An error that a step returns has the
@@ -27,13 +29,13 @@ use self::postpone::Postponement;
 pub(in crate::worker) use self::postpone::reschedule_given_up;
 use crate::command::WorkerReply;
 use crate::connection::lifecycle::{self, Begin, Change, Moment};
-use crate::connection::{CONFIG_CHANGED, INTERRUPTED, MIN_MARGIN, NO_CONFIG};
+use crate::connection::{CONFIG_CHANGED, INTERRUPTED, NO_CONFIG};
 use crate::connection::{OauthConnection, Status, StoredConnection};
 use crate::event::{EventDetails, EventKind, SCHEDULE_ACTOR};
-use crate::integration::{IntegrationOauthConfig, MAX_TIMEOUT, RequestKind};
+use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::ProviderAnswer;
 use crate::oauth::token::{self, RefreshGrant, TokenSet};
-use crate::protocol::{records, topology};
+use crate::protocol::records;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::ConnectionKey;
@@ -41,20 +43,12 @@ use crate::system::{self, later};
 use crate::worker::apply::{self, Applied, CaughtUp, Recorded};
 use crate::worker::background::refresh_limiter::{RefreshPermit, StartReason};
 use crate::worker::context::Context;
+use crate::worker::hold::HOLD;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::NoTokens;
 use crate::worker::provider_calls::facts::ApiAccess;
 use crate::worker::rpc::status::{self, Failure};
 use crate::worker::{late_tokens, left_out};
-
-/// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
-const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
-const _: () = assert!(MAX_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
-/// Time to hold a refresh that is delivered again. The previous worker sends nothing later than [`topology::ACK_WAIT`] after
-/// its last answered progress report. From then it needs at most the time of its requests and the longest write of a record.
-const HOLD: Duration = LONGEST_REQUESTS.saturating_add(records::LONGEST_WRITE).saturating_add(topology::ACK_WAIT);
-// The hold must fit into the refresh margin, so that a due refresh whose worker dies is retried before the token expires.
-const _: () = assert!(topology::ACK_WAIT.saturating_add(HOLD).as_millis() < MIN_MARGIN.as_millis());
 
 pub(in crate::worker) struct Trigger {
     /// The caller; `None` if the refresh was due.
@@ -183,6 +177,9 @@ impl Refresh<'_> {
         // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
         //    this: the next worker cannot know that nothing was sent. It holds the refresh for 101 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
+        if let Some(left) = self.context.restarts.hold_left(self.context.clock.now()) {
+            return self.wait_after_restart(&stored, left).await;
+        }
         let config = match self.context.store.config(&self.key.integration).await? {
             None => return self.pause(&stored, NO_CONFIG).await,
             Some(config) if config.refresh_endpoint(&stored.issued_at).is_none() => {
@@ -201,7 +198,10 @@ impl Refresh<'_> {
         // Before the refresh token is sent, so that nothing delays the record of the new tokens.
         let stored = self.job.provider_calls(self.context).add_missing_facts(&config, stored).await;
         self.job.lease.check()?;
-        if !self.context.limits.unsent.claim(&self.job.id, self.job.delivered) {
+        // A server that was restarted since the delivery may have lost the command, and another worker may run a new one.
+        if self.context.restarts.is_gone(&self.context.nats, &self.job.server_id)
+            || !self.context.limits.unsent.claim(&self.job.id, self.job.delivered)
+        {
             return Err(StoreError::DeliveryLost);
         }
 

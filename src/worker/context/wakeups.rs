@@ -1,5 +1,5 @@
-//! Requests to background tasks that cannot wait for their next run: a new config, a lost queue, and a failed
-//! pull.
+//! Requests to background tasks that cannot wait for their next run: a new config, a lost queue, a restart of the server, and a
+//! failed pull.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +17,7 @@ pub(crate) struct Wakeups {
     new_configs: Mutex<HashSet<Integration>>,
     new_config: Notify,
     lost_queue: Notify,
+    restart: Notify,
     queue_check: Notify,
 }
 
@@ -34,6 +35,15 @@ impl Wakeups {
     /// Requests a repair pass: a queue was lost, perhaps with schedules.
     pub(crate) fn report_lost_queue(&self) {
         self.lost_queue.notify_one();
+    }
+
+    /// Requests a repair pass, unless another worker has begun one since: the server was restarted, and may have lost schedules.
+    pub(crate) fn report_restart(&self) {
+        self.restart.notify_one();
+    }
+
+    pub(crate) async fn restart(&self) {
+        self.restart.notified().await;
     }
 
     /// Requests a check of the queues: a pull failed, so a queue may be lost.

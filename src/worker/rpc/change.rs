@@ -62,6 +62,9 @@ pub(super) async fn refresh(
     if let Some(answer) = failure.and_then(|failure| failure.answer(context.clock.now())) {
         return Err(CallError::Answered(answer));
     }
+    if let Some(left) = context.restarts.hold_left(context.clock.now()) {
+        return Err(CallError::Answered(status::after_restart(left)));
+    }
     let work =
         || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);

@@ -177,7 +177,7 @@ async fn ready(context: &Context, question: &[u8]) -> Result<Value, CallError> {
     writes.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let majority = Room::check_majority(&context.nats).await;
     majority.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
-    Ok(json!({ "ready": true }))
+    Ok(json!({ "ready": true, "tracks_restarts": context.restarts.are_tracked() }))
 }
 
 fn whoami(context: &Context, caller: &VerifiedCaller) -> Value {

@@ -78,6 +78,12 @@ impl Failure {
     }
 }
 
+/// Answers a refresh during the hold that follows a restart of the server.
+pub(crate) fn after_restart(left: Duration) -> WorkerReply {
+    let text = "the NATS server was restarted, and a refresh may still be running; try again later";
+    Failure::Unavailable.answer_after(text, left)
+}
+
 /// Returns true if the answer is a success.
 pub(crate) fn is_success(answer: &WorkerReply) -> bool {
     answer.status == 200

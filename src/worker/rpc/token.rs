@@ -39,7 +39,9 @@ pub(super) async fn token(
             let is_answer = connection.status != Status::Active
                 || is_paused(&connection)
                 || connection.expiry.is_none_or(|expiry| expiry > context.clock.now());
-            let is_limited = matches!(&refused, CallError::Answered(answer) if status::is_rate_limited(answer));
+            let is_held = context.restarts.hold_left(context.clock.now()).is_some();
+            let is_limited =
+                matches!(&refused, CallError::Answered(answer) if is_held || status::is_rate_limited(answer));
             if is_answer {
                 Ok(json!(connection))
             } else if is_limited {

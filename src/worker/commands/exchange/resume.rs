@@ -1,5 +1,7 @@
 //! A login that another delivery consumed, or whose record another command has replaced.
 
+use std::time::Duration;
+
 use async_nats::jetstream::message::StreamMessage;
 use tracing::info;
 
@@ -16,6 +18,11 @@ use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::rpc::status::Failure;
 
+/// Pause between looks for a record that another worker may be storing.
+const RECORD_PAUSE: Duration = Duration::from_millis(250);
+/// Part of the gateway's deadline that is left for the answer to travel.
+const ANSWER_TRAVEL: Duration = Duration::from_secs(2);
+
 /// Resumes a login that another delivery of this command consumed. Applies the record if it exists; otherwise fails with
 /// `exchange_interrupted`. A crash in here: the next worker does the same, and repeated writes have no effect.
 pub(super) async fn resume(
@@ -25,7 +32,11 @@ pub(super) async fn resume(
     scopes: &Scopes,
 ) -> Result<WorkerReply, StoreError> {
     // Read the record after the login: a newer delivery may have finished while this one was stalled.
-    let newest = records::last(&context.nats, &key.subject()).await?;
+    let mut newest = records::last(&context.nats, &key.subject()).await?;
+    while may_still_be_stored(context, job, newest.as_ref()) {
+        tokio::time::sleep(RECORD_PAUSE).await;
+        newest = records::last(&context.nats, &key.subject()).await?;
+    }
     if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
         let applied = Applied { record, event: CONNECTED, entry: None };
@@ -36,6 +47,16 @@ pub(super) async fn resume(
     }
     let text = "the login was cut off after its code was sent; start it again";
     fail(context, job, &Refusal::new(Failure::LoginInterrupted, "exchange_interrupted", text)).await
+}
+
+/// Returns true while the worker that consumed the login before a restart of the server may still store the record, and the
+/// caller waits. Such a worker has lost its delivery, and works on.
+fn may_still_be_stored(context: &Context, job: &Job, newest: Option<&StreamMessage>) -> bool {
+    let now = context.clock.now();
+    let patience = context.config.http.deadline.saturating_sub(ANSWER_TRAVEL);
+    context.restarts.hold_left(now).is_some()
+        && !newest.is_some_and(|record| records::was_written_by(record, &job.id))
+        && job.age(now) < patience
 }
 
 /// Answers if a refresh or a deletion has replaced the record of this login: the login succeeded. Publishes its event again,

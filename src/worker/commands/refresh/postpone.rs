@@ -26,7 +26,7 @@ use crate::system::{self, later};
 use crate::worker::apply;
 use crate::worker::context::{Context, NO_ROOM_WAIT, NoRoom};
 use crate::worker::job::Job;
-use crate::worker::rpc::status::Failure;
+use crate::worker::rpc::status::{self, Failure};
 
 /// Wait if a config that fits was stored while the pause was.
 const CONFIG_RETURNED_WAIT: Duration = Duration::from_secs(1);
@@ -135,6 +135,20 @@ impl Refresh<'_> {
         }
         let text = "too many refreshes of this integration are in progress; try again";
         Ok(Failure::Busy.answer_after(text, wait))
+    }
+
+    /// Ends this command because another worker may still store the answer to one that the server has lost.
+    pub(super) async fn wait_after_restart(
+        &self,
+        stored: &StoredConnection,
+        left: Duration,
+    ) -> Result<WorkerReply, StoreError> {
+        if self.trigger.actor.is_none() {
+            // Schedules have whole seconds, and this one must not fire while the hold lasts.
+            let at = later(self.context.clock.now(), left.saturating_add(Duration::from_secs(1)));
+            self.postpone(Postponement::at_slot(stored, at)).await?;
+        }
+        Ok(status::after_restart(left))
     }
 
     /// Ends this command because its tokens could not be stored. A due refresh is scheduled again; `OAUTH_SCHEDULE` has no
