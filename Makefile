@@ -14,7 +14,7 @@ WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SER
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
 
-.PHONY: help nats build run demo test conformance chaos attack bench fmt lint doc ci cargo
+.PHONY: help nats build package run demo test conformance chaos attack bench fmt lint doc ci cargo
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -24,6 +24,9 @@ nats: ## fetch a nats-server if none is installed, and print its path
 
 build: cargo ## build the program for release
 	$(CARGO) build --release
+
+package: cargo ## build a static program, a Debian package and an SBOM into target/package, as far as the tools are here
+	@CARGO='$(CARGO)' config/deploy/package
 
 # The dev profile builds in a fraction of the release build's time, and is fast enough for the demo.
 run: cargo ## start everything, do one login, and keep running

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, error, info, warn};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -62,6 +62,8 @@ pub(crate) fn start(settings: &Log, traces: Option<&config::Traces>) -> Result<(
     let harmless = filter_fn(|of| {
         of.target() != traces::TARGET && (of.target().starts_with("tokenbus") || *of.level() <= Level::INFO)
     });
+    // The hint keeps that of the other filter, so that lines below its level cost nothing.
+    let harmless = harmless.with_max_level_hint(LevelFilter::TRACE);
     // The filter is the log's alone: it does not decide what is traced.
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter.and(harmless)));
     let started = traces.map(traces::start).transpose()?.flatten();

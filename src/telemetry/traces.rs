@@ -17,7 +17,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::{Span, Subscriber, field, info_span, warn};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::Layer;
 use tracing_subscriber::registry::LookupSpan;
 
@@ -64,7 +64,8 @@ where
         .with_target(false)
         .with_level(false)
         .with_tracked_inactivity(false);
-    let layer = layer.with_filter(filter_fn(|of| of.target() == TARGET)).boxed();
+    let filter = filter_fn(|of| of.target() == TARGET).with_max_level_hint(LevelFilter::INFO);
+    let layer = layer.with_filter(filter).boxed();
     Ok(Some(Started { layer, traces: Traces(provider) }))
 }
 

@@ -101,6 +101,11 @@ pub(crate) fn attribute(span: &Span, name: &str) -> Option<String> {
     match found.value.as_ref()?.value.as_ref()? {
         Value::StringValue(text) => Some(text.clone()),
         Value::IntValue(number) => Some(number.to_string()),
-        other => panic!("{name} is {other:?}"),
+        Value::StringValueStrindex(_)
+        | Value::BoolValue(_)
+        | Value::DoubleValue(_)
+        | Value::ArrayValue(_)
+        | Value::KvlistValue(_)
+        | Value::BytesValue(_) => panic!("{name} is neither text nor a number"),
     }
 }

@@ -200,6 +200,8 @@ mod operators;
 #[cfg(test)]
 mod outgoing;
 #[cfg(test)]
+mod packages;
+#[cfg(test)]
 mod plaintext;
 #[cfg(test)]
 mod provider;

@@ -117,7 +117,7 @@ impl opentelemetry_sdk::trace::SpanExporter for OnRuntime {
                 );
             }
             Ok(()) if self.has_failed.swap(false, Ordering::Relaxed) => {
-                info!("spans are sent to traces.endpoint again")
+                info!("spans are sent to traces.endpoint again");
             }
             Ok(()) | Err(_) => {}
         }

@@ -24,7 +24,7 @@ const OK: &str = "ok";
 pub(crate) struct Results {
     counted: Family<Labels, Counter>,
     integrations: Values,
-    results: Values,
+    outcomes: Values,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,7 +50,7 @@ impl Results {
 
     fn count(&self, integration: &Integration, result: &str) {
         let integration = self.integrations.bounded(integration.as_str());
-        self.counted.get_or_create(&Labels { integration, result: self.results.bounded(result) }).inc();
+        self.counted.get_or_create(&Labels { integration, result: self.outcomes.bounded(result) }).inc();
     }
 
     pub(super) fn register(&self, registry: &mut Registry, name: &str, help: &str) {
