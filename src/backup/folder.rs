@@ -188,9 +188,9 @@ pub(super) struct SnapshotReader<'a> {
 
 impl SnapshotReader<'_> {
     pub(super) fn next_segment(&mut self) -> Result<Option<Vec<u8>>, BackupError> {
-        self.reader.next_segment().map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => BackupError::Changed(self.path.clone()),
-            _ => BackupError::file(&self.path)(error),
-        })
+        match self.reader.next_segment() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(BackupError::Changed(self.path.clone())),
+            read => read.map_err(BackupError::file(&self.path)),
+        }
     }
 }

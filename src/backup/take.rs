@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fail::fail_point;
 
-use super::folder::{NewFolder, Written};
+use super::folder::{HashedFile, NewFolder, Written};
 use super::manifest::{FORM, MANIFEST, signed};
 use super::{BackupError, Kind, Manifest, Part, Step};
 use crate::jetstream::snapshot::Snapshot;
@@ -116,7 +116,7 @@ async fn write(
         file.write(&chunk).map_err(failed())?;
         show(Step::Bytes(u64::try_from(chunk.len()).unwrap_or(u64::MAX)));
     }
-    file.finish().and_then(|file| file.finish()).map_err(failed())
+    file.finish().and_then(HashedFile::finish).map_err(failed())
 }
 
 /// Checks that no worker takes commands and no command waits.

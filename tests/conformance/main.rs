@@ -11,6 +11,8 @@ mod browser;
 mod bus;
 #[cfg(test)]
 mod cli;
+#[cfg(test)]
+mod cli_backup;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]

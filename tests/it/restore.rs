@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::{self, message::StreamMessage};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde_json::{Value, json};
+use tokenbus::internals::system::now;
 
 use crate::backup::{Store, command, errors, text};
 use crate::bus::Bus;
@@ -51,6 +52,8 @@ impl Store {
     }
 }
 
+const CHANGED: &str = "was cut or changed after the backup was written";
+
 /// What a stream holds, and its last sequence.
 pub(crate) async fn held(nats: &Nats, stream: &str) -> (Vec<String>, u64) {
     let bus = Bus::of(nats).await;
@@ -70,7 +73,8 @@ pub(crate) async fn compare(old: &Nats, new: &Nats) {
         if stream == "OAUTH_EVENTS" {
             // Tries of the last backup, and the restore.
             let is_old = |event: &String| !event.contains("store_set_up");
-            (before.retain(is_old), after.retain(is_old));
+            before.retain(is_old);
+            after.retain(is_old);
         }
         assert_eq!(before, after, "{stream}");
         assert_eq!(consumers(old, stream).await, consumers(new, stream).await, "{stream}");
@@ -105,7 +109,7 @@ async fn schedule(store: &Store, connection: &str) {
     bus.age(connection, &store.world.tokenbus.keys_file()).await;
     let stored = bus.stored(connection, &store.world.tokenbus.keys_file()).await;
     let subject = |end: &str| format!("ms.integration.oauth.{ACCOUNT}.odd.{connection}.refresh.{end}");
-    let at = Timestamp::now() + SignedDuration::from_secs(10);
+    let at = now() + SignedDuration::from_secs(10);
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Schedule", format!("@at {}", at.strftime("%Y-%m-%dT%H:%M:%SZ")));
     headers.insert("Nats-Schedule-Target", subject("due"));
@@ -184,7 +188,6 @@ async fn e1_a_damaged_or_foreign_backup_is_refused_before_the_first_write() {
     let records = std::fs::read(path("OAUTH.sealed")).expect("a file");
     let mut changed = records.clone();
     changed[100] ^= 1;
-    const CHANGED: &str = "was cut or changed after the backup was written";
     refused("OAUTH.sealed", &changed, CHANGED).await;
     refused("OAUTH.sealed", &records[..records.len() - 1], CHANGED).await;
     refused("OAUTH.sealed", &std::fs::read(path("OAUTH_DEAD.sealed")).expect("a file"), CHANGED).await;
