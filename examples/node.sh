@@ -20,7 +20,8 @@ idle=86400
 
 sequence=0 status="" token="" near_expiry="" pause=$first_pause unknown_since=0 ask_at=0
 errors=$(mktemp)
-trap 'rm -f "$errors"; kill -- $(jobs -p) 2>/dev/null' EXIT
+follower=""
+trap 'rm -f "$errors"; [[ -z $follower ]] || kill "$follower" 2>/dev/null' EXIT
 
 # Here a node would call its provider with $token. A token has no place in a log.
 show() { echo "sequence $sequence: $status, a token of ${#token} characters"; }
@@ -94,7 +95,7 @@ ask() {
 
 # Prints a message as JSON, and a line for each reconnect. Each ends with a zero byte.
 follow() {
-  nats --trace sub --dump=- "$subject" "$ready" 2> >(
+  exec nats --trace sub --dump=- "$subject" "$ready" 2> >(
     while IFS= read -r line; do
       [[ $line != *">>> Reconnected"* ]] || printf 'reconnected\0'
     done
@@ -105,6 +106,7 @@ follow() {
 # receives a message, the first one exists.
 ready=_INBOX.ready$RANDOM$RANDOM$RANDOM
 exec 3< <(follow)
+follower=$!
 message=""
 until [[ $message == *"$ready"* ]]; do
   nats pub "$ready" "" >/dev/null 2>&1 || sleep 1

@@ -8,7 +8,7 @@ use crate::parts::cable::Cable;
 use crate::parts::install::{self, Example};
 use crate::parts::scripted_bus::{Reply, ScriptedBus};
 use crate::parts::world::{CONNECTION, INTEGRATION, World};
-use crate::support::child::Running;
+use crate::support::child::{Running, signal};
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::{PATIENCE, eventually};
 
@@ -19,6 +19,12 @@ fn start(example: &Example, url: &str, password: &str, folder: &std::path::Path)
         command.env("NATS_URL", url).env("NATS_USER", "demo").env("NATS_PASSWORD", password);
         command.env("PATH", &example.path).env("HOME", folder).env("XDG_CONFIG_HOME", folder);
     })
+}
+
+/// Ends an example in the way in which it can end its own children.
+async fn stop(mut node: Running) {
+    signal(node.pid(), "TERM");
+    node.ended().await;
 }
 
 /// Sequence and status that a line shows.
@@ -87,6 +93,7 @@ async fn follows(example: &Example) {
     assert_eq!(node.line(state).await, revoked(fourth), "a deletion that was missed");
     let fifth = login().await;
     assert_eq!(node.line(state).await, active(fifth), "a login after the deletion");
+    stop(node).await;
 }
 
 /// The node asks again when no worker answers, when it is refused, and when the token is about to expire.
@@ -115,6 +122,7 @@ async fn asks(example: &Example) {
     bus.answer(Reply::Refused(404)).await;
     bus.answer(Reply::Refused(404)).await;
     assert_eq!(node.line(state).await, revoked(12));
+    stop(node).await;
 }
 
 #[tokio::test]
