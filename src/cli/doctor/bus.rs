@@ -267,7 +267,7 @@ fn origin_of(checked: Result<Result<(), Unconfirmed>, NatsError>) -> Check {
 
 /// Checks that the server takes messages with the largest tokens.
 fn largest_message(nats: &Nats) -> Check {
-    const CHECK: &str = "largest message";
+    const CHECK: &str = "max payload";
     let bytes = nats.max_payload();
     if bytes >= LARGEST_MESSAGE {
         return Check::fine(CHECK, format!("{bytes} bytes"));
