@@ -234,3 +234,26 @@ async fn a_deletion_whose_tombstone_was_replaced_removes_the_entry() {
     eventually("the deletion has its event", async || !revoking.reasons().await.is_empty()).await;
     assert_eq!(revoking.reasons().await, ["revoked_at_provider"]);
 }
+
+/// A bearer token goes only to the revocation URL of its login, and a later config cannot add one.
+#[tokio::test]
+async fn d8_a_later_config_sends_no_bearer_token_to_its_revocation_url() {
+    let world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("w").await.0, StatusCode::OK);
+    let mut config = world.config();
+    config["revocation_auth_method"] = "bearer".into();
+    config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
+    world.tokenbus.configure(&config).await;
+    let revoking = Revoking { bus: Bus::of(&world.tokenbus.nats).await, world, status: Arc::default() };
+    assert_eq!(revoking.world.connect("x").await.0, StatusCode::OK);
+    assert_eq!(revoking.delete().await, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["no_revocation_url"]);
+    assert_eq!((revoking.asked(), revoking.waiting().await), (Vec::new(), None), "nothing waits for another try");
+
+    let path = format!("{INTEGRATION}/oauth-connections/x");
+    assert_eq!(revoking.world.tokenbus.call(Method::DELETE, &path).await.0, StatusCode::OK);
+    assert_eq!(revoking.reasons().await, ["no_revocation_url", "revoked_at_provider"]);
+    assert_eq!(revoking.asked(), ["at-1"], "the access token alone");
+    let received = revoking.world.provider.received();
+    assert_eq!(received.last().and_then(|last| last.authorization.as_deref()), Some("Bearer at-1"));
+}

@@ -179,6 +179,11 @@ impl ProviderCalls<'_> {
 
     async fn revoke_token(&self, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> RevocationResult {
         let Some(url) = &config.revocation_url else { return RevocationOutcome::NoRevocationUrl.into() };
+        // A bearer token goes only where the login's config sent it, so no later config can have it revoked.
+        let is_bearer = config.auth_method(RequestKind::Revoke) == TokenAuthMethod::Bearer;
+        if is_bearer && revocation.issued_at.revocation_url.is_none() {
+            return RevocationOutcome::NoRevocationUrl.into();
+        }
         let variables = &revocation.issued_at.variables;
         let build = |auth: &ClientAuthentication| {
             token::revocation_request(config, url, revocation, &system::random_id(), auth)
