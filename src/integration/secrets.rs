@@ -111,13 +111,12 @@ fn visit(fields: &mut Map<String, Value>, f: &mut impl FnMut(String, &mut Value)
 }
 
 fn visit_secrets(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
-    match value {
-        Value::Array(secrets) => {
-            for (index, secret) in secrets.iter_mut().enumerate() {
-                visit_value(format!("{path}.{index}"), secret, f);
-            }
+    if let Value::Array(secrets) = value {
+        for (index, secret) in secrets.iter_mut().enumerate() {
+            visit_value(format!("{path}.{index}"), secret, f);
         }
-        secret => visit_value(path.to_owned(), secret, f),
+    } else {
+        visit_value(path.to_owned(), value, f);
     }
 }
 

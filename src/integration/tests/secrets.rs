@@ -56,7 +56,7 @@ const SHOWN_WHOLE: [&str; 44] = [
 /// A config with a canary wherever a secret may be.
 fn with_canaries() -> Value {
     let request = |more: Value| {
-        let url = "https://api.example/me?key=canary-q&tenant=${tenant}&flag";
+        let url = "https://api.example/me?api=canary-q&tenant=${tenant}&flag";
         let headers = json!({"X-Key": "canary-h", "Accept": "text/json", "X-Tenant": "${tenant}"});
         let mut request = json!({"url": url, "headers": headers});
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -65,8 +65,8 @@ fn with_canaries() -> Value {
     json!({
         "client_secrets": ["canary-2"], "token_headers": {"X-Key": "canary", "User-Agent": "acme/1"},
         "token_params": {"key": "canary-t", "scope": "${scope}"}, "refresh_params": {"key": "canary-r"},
-        "token_url": "https://acme.example/token?key=canary-u", "refresh_url": "https://acme.example/refresh?key=canary-u",
-        "revocation_url": "https://acme.example/revoke?key=canary-u",
+        "token_url": "https://acme.example/token?api=canary-u", "refresh_url": "https://acme.example/refresh?api=canary-u",
+        "revocation_url": "https://acme.example/revoke?api=canary-u",
         "provider": "acme", "variables": {"tenant": {"pattern": "[a-z]+", "default": "common"}},
         "upgrade": request(json!({"params": {"key": "canary", "secret": "${client_secret}"}})),
         "identity": request(json!({"id": "sub", "method": "POST", "body": {"a": {"b": "canary"}}})),
@@ -80,9 +80,9 @@ fn f1_every_view_shows_the_same_and_no_secret() {
     assert!(!shown.to_string().contains("canary"), "{shown}");
     for (path, value) in [
         ("/provider", json!("acme")),
-        ("/token_url", json!("https://acme.example/token?key=set")),
-        ("/refresh_url", json!("https://acme.example/refresh?key=set")),
-        ("/revocation_url", json!("https://acme.example/revoke?key=set")),
+        ("/token_url", json!("https://acme.example/token?api=set")),
+        ("/refresh_url", json!("https://acme.example/refresh?api=set")),
+        ("/revocation_url", json!("https://acme.example/revoke?api=set")),
         ("/pkce", json!("S256")),
         ("/client_secret", json!("set")),
         ("/client_secrets", json!(["set"])),
@@ -90,7 +90,7 @@ fn f1_every_view_shows_the_same_and_no_secret() {
         ("/token_params", json!({"key": "set", "scope": "${scope}"})),
         ("/refresh_params", json!({"key": "set"})),
         ("/upgrade/params", json!({"key": "set", "secret": "${client_secret}"})),
-        ("/identity/url", json!("https://api.example/me?key=set&tenant=${tenant}&flag")),
+        ("/identity/url", json!("https://api.example/me?api=set&tenant=${tenant}&flag")),
         ("/identity/id", json!("sub")),
         ("/identity/body", json!({"a": "set"})),
         ("/metadata_request/headers", json!({"X-Key": "set", "Accept": "text/json", "X-Tenant": "${tenant}"})),
