@@ -46,7 +46,7 @@ pub const HEADER_REFRESH: &str = "Oauth-Refresh";
 pub const REFRESH_NONE: &str = "none";
 /// [`HEADER_REFRESH`]: the integration has no config now, or one that does not fit the grant.
 pub const REFRESH_PAUSED: &str = "paused";
-/// Header of a stored connection whose owner is known: the mark of its grant. Connections with the same mark may share a
+/// Header of a stored connection whose identity is known: the mark of its grant. Connections with the same mark may share a
 /// grant.
 pub(crate) const HEADER_IDENTITY: &str = "Oauth-Identity";
 /// Header of a command, and field of a call: the trace of the message (W3C Trace Context).

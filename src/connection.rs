@@ -26,8 +26,8 @@
 //! ```
 
 mod expiry;
+mod issued_identity;
 pub(crate) mod lifecycle;
-mod owner;
 mod refresh_token_end;
 mod revocation;
 mod stored;

@@ -197,7 +197,7 @@ pub(crate) struct IntegrationOauthConfig<T = Secret> {
     /// Request after the code exchange whose answer replaces the tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade: Option<Box<ApiRequest>>,
-    /// Where the identity of a connection's owner is.
+    /// Where the provider returns a connection's identity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Box<IdentityRule>>,
     /// Request for facts that the token answer lacks.

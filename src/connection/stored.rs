@@ -32,7 +32,7 @@ pub struct StoredConnection {
 }
 
 impl StoredConnection {
-    /// Removes everything about the grant and its owner. A tombstone says only that the connection was deleted.
+    /// Removes everything about the grant and its identity. A tombstone says only that the connection was deleted.
     #[must_use]
     pub(crate) fn deleted(self) -> Self {
         let OauthConnection { token_type, subject, .. } = self.connection;

@@ -1,7 +1,7 @@
 //! Connections that share a grant.
 //!
-//! Many providers end all grants of an account when one of them is revoked. So each entry of a connection whose owner is known
-//! has a mark: a keyed hash of the token URL, the issuer, the client and the owner. Before tokens are revoked, a worker looks for
+//! Many providers end all grants of an identity when one of them is revoked. So each entry of a connection whose identity is
+//! known has a mark: a keyed hash of the token URL, the issuer, the client and the id. Before tokens are revoked, a worker looks for
 //! another entry with the same mark.
 
 use async_nats::HeaderMap;
@@ -23,13 +23,13 @@ impl Store {
     /// Returns the tokens of a connection that is deleted, or whose grant ends otherwise. Their marks have both forms: an entry
     /// has the earlier one until its connection is next stored.
     pub(crate) fn tokens_to_revoke(&self, stored: &StoredConnection, since: Timestamp) -> WaitingRevocation {
-        let texts = stored.owner().and_then(|owner| owner.texts()).into_iter().flatten();
+        let texts = stored.issued_identity().and_then(|identity| identity.texts()).into_iter().flatten();
         WaitingRevocation::of(stored, texts.flat_map(|text| self.keyring.marks(&text)).collect(), since)
     }
 
     /// Adds the marks to an entry's headers: by each key, because a tombstone keeps the marks of the keys at its deletion.
     pub(super) fn mark_grant(&self, headers: &mut HeaderMap, stored: &StoredConnection) {
-        if let Some([text, _]) = stored.owner().and_then(|owner| owner.texts()) {
+        if let Some([text, _]) = stored.issued_identity().and_then(|identity| identity.texts()) {
             headers.insert(HEADER_IDENTITY, self.keyring.marks(&text).join(SEPARATOR));
         }
     }

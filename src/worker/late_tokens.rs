@@ -18,8 +18,8 @@ use crate::worker::context::Context;
 use crate::worker::job::Job;
 use crate::worker::provider_calls::revocation::RevocationOutcome;
 
-/// Revokes the new tokens in two cases: the newest record is a tombstone whose deletion does not keep the grant, or it is of
-/// another account.
+/// Revokes the new tokens in two cases: the newest record is a tombstone whose deletion does not keep the grant, or it has
+/// another identity.
 pub(super) async fn revoke(
     context: &Context,
     job: &Job,
@@ -29,7 +29,7 @@ pub(super) async fn revoke(
     let newest = records::last(&context.nats, &key.subject()).await?;
     let is_tombstone = |record: &StreamMessage| header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
     let Some(tombstone) = newest.as_ref().filter(|record| is_tombstone(record)) else {
-        return revoke_if_other_owner(context, job, key, new, newest.as_ref()).await;
+        return revoke_if_other_identity(context, job, key, new, newest.as_ref()).await;
     };
     let deletion = context.store.event_of(&key.subject(), tombstone)?;
     if deletion.is_some_and(|event| event.reason.as_deref() == Some(RevocationOutcome::NotWanted.as_str())) {
@@ -59,9 +59,9 @@ pub(super) async fn revoke(
     Ok(())
 }
 
-/// Revokes the new tokens if a login of another account has made the newest record. Tokens of the same account stay: many
-/// providers end all grants of an account when one of them is revoked.
-async fn revoke_if_other_owner(
+/// Revokes the new tokens if a login with another identity has made the newest record. Tokens of the same identity stay: many
+/// providers end all its grants when one of them is revoked.
+async fn revoke_if_other_identity(
     context: &Context,
     job: &Job,
     key: &ConnectionKey,
@@ -69,10 +69,10 @@ async fn revoke_if_other_owner(
     newest: Option<&StreamMessage>,
 ) -> Result<(), StoreError> {
     let Some(newest) = newest else { return Ok(()) };
-    if context.store.connection_of(key, newest)?.is_of_account_of(new) == Some(false) {
+    if context.store.connection_of(key, newest)?.has_identity_of(new) == Some(false) {
         let tokens = context.store.tokens_to_revoke(new, context.clock.now());
         let outcome = job.provider_calls(context).revoke_unstored(key, &tokens).await?.outcome;
-        info!(outcome = outcome.as_str(), "a login of another account was first; asked to revoke the new tokens");
+        info!(outcome = outcome.as_str(), "a login with another identity was first; asked to revoke the new tokens");
     }
     Ok(())
 }

@@ -258,15 +258,20 @@ impl<'a> ProviderCalls<'a> {
                 (TokenError::of_large_answer(status), retry_after, answer)
             }
             Err(error) => {
-                warn!(reason = error.reason(), "a request to the provider failed: {error}");
+                warn!(
+                    reason = error.reason(),
+                    endpoint = endpoint_of(&request),
+                    "a request to the provider failed: {error}"
+                );
                 return Err(error);
             }
         };
         let ProviderAnswer { status, error: code, detail } = &answer;
         let (code, detail) = (code.as_deref(), detail.as_deref());
-        let reason = error.reason();
+        let (reason, endpoint) = (error.reason(), endpoint_of(&request));
         warn!(
             reason,
+            endpoint,
             provider_status = status,
             provider_error = code,
             provider_detail = detail,
@@ -274,6 +279,13 @@ impl<'a> ProviderCalls<'a> {
         );
         Err(NoTokens::Refused { error, retry_after, answer: Box::new(answer) })
     }
+}
+
+/// Returns the URL of a request without its query, which may hold secrets.
+fn endpoint_of(request: &HttpRequest) -> String {
+    let mut url = request.url.clone();
+    url.set_query(None);
+    url.into()
 }
 
 #[cfg(test)]

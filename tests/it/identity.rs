@@ -153,7 +153,7 @@ async fn h13_a_login_as_another_person_is_refused_where_the_config_says_so() {
     let (status, body) = world.connect("w").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     assert_eq!(body["reason"], "identity_mismatch", "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("the connection belongs")), "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("the connection is of")), "{body}");
     assert_eq!(revoked(&world), ["at-bob-2", "rt-bob-2"], "the new grant only");
     person.is("nobody");
     let (status, body) = world.connect("w").await;
@@ -197,7 +197,7 @@ async fn h13_no_login_replaces_a_connection_of_an_unknown_account() {
     let (status, body) = world.connect("w").await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     assert_eq!(body["reason"], "identity_unknown", "{body}");
-    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("it is not known")), "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.starts_with("the provider does not")), "{body}");
     assert_eq!(exchanges(), 1, "the code is not sent");
     assert_eq!(delete(&world, "w").await, StatusCode::OK);
     assert_eq!(world.connect("w").await.0, StatusCode::OK);

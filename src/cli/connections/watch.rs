@@ -35,8 +35,8 @@ struct Row {
     status: &'static str,
     expiry: Option<Timestamp>,
     sequence: u64,
-    /// The account at the provider. Events don't have it.
-    connected_as: String,
+    /// Events don't have it.
+    identity: Option<Value>,
     last_event: String,
 }
 
@@ -69,8 +69,11 @@ pub(super) async fn run(calls: &Calls, integration: Option<&Integration>, json: 
                     continue;
                 }
                 view.add_event(&event);
+                if field(&event, "event") == EventKind::Connected.as_str() {
+                    view.add_identity(calls, &event).await;
+                }
                 if json {
-                    print_line(&event.to_string())?;
+                    print_line(&view.with_identity(event).to_string())?;
                 } else if !is_drawn {
                     print_line(&view.describe(&event))?;
                 }
@@ -142,7 +145,7 @@ impl View {
 
     fn update(&mut self, connection: &OauthConnection) {
         let row = self.0.entry(names(connection)).or_default();
-        row.connected_as = show::describe_identity(serde_json::to_value(&connection.identity).ok().as_ref());
+        row.identity = connection.identity.as_ref().map(|identity| json!(identity));
         if connection.sequence >= row.sequence {
             (row.status, row.expiry, row.sequence) =
                 (connection.status.as_str(), connection.expiry, connection.sequence);
@@ -165,6 +168,25 @@ impl View {
         row.last_event = [time.as_str(), name, field(event, "reason")].join(" ");
     }
 
+    /// Reads the identity of a new connection. Without an answer in time, the connection is shown without one.
+    async fn add_identity(&mut self, calls: &Calls, event: &Value) {
+        let Ok(integration) = Integration::parse(field(event, "integration_id")) else { return };
+        let Ok(Ok(connections)) = timeout(REDRAW, calls.list(Some(&integration))).await else { return };
+        let names = key(event);
+        let connection = connections.iter().find(|connection| show::names(connection) == names);
+        let identity = connection.and_then(|connection| connection.get("identity")).filter(|it| it.is_object());
+        self.0.entry(names).or_default().identity = identity.cloned();
+    }
+
+    /// Adds the connection's identity to an event.
+    fn with_identity(&self, mut event: Value) -> Value {
+        let identity = self.0.get(&key(&event)).and_then(|row| row.identity.clone());
+        if let (Some(identity), Some(fields)) = (identity, event.as_object_mut()) {
+            fields.insert("identity".to_owned(), identity);
+        }
+        event
+    }
+
     fn describe(&self, event: &Value) -> String {
         let (integration, name) = key(event);
         let time: Option<Timestamp> = field(event, "time").parse().ok();
@@ -173,6 +195,10 @@ impl View {
         if !name.is_empty() {
             line = format!("{line}/{name}");
         }
+        let row = self.0.get(&(integration, name));
+        if let Some(identity) = row.and_then(|row| row.identity.as_ref()) {
+            line = format!("{line} ({})", show::describe_identity(Some(identity)));
+        }
         line = format!("{line} by {}", field(event, "actor"));
         if let Some(count) = event.get("count") {
             line = format!("{line}, {count} times");
@@ -180,7 +206,7 @@ impl View {
         if !field(event, "reason").is_empty() {
             line = format!("{line}: {}", field(event, "reason"));
         }
-        match self.0.get(&(integration, name)).and_then(|row| row.expiry) {
+        match row.and_then(|row| row.expiry) {
             Some(expiry) => format!("{line}, ends {}", show::describe_time_left(expiry, system::now())),
             None => line,
         }
@@ -197,7 +223,8 @@ impl View {
         table.set_header(["INTEGRATION", "CONNECTION", "CONNECTED AS", "STATUS", "ENDS", "LAST EVENT (UTC)"]);
         for ((integration, name), row) in rows.iter().take(most) {
             let ends = row.expiry.map_or_else(|| "–".to_owned(), |expiry| show::describe_time_left(expiry, now));
-            table.add_row([integration.as_str(), name, &row.connected_as, row.status, &ends, &row.last_event]);
+            let connected_as = show::describe_identity(row.identity.as_ref());
+            table.add_row([integration.as_str(), name, &connected_as, row.status, &ends, &row.last_event]);
         }
         let more = match rows.len().saturating_sub(most) {
             0 => String::new(),
@@ -254,6 +281,15 @@ mod tests {
         let table = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 24);
         let first: Vec<&str> = table.lines().nth(3).unwrap().split_whitespace().collect();
         assert_eq!(first[1..4], ["forever", "–", "needs_reauthorization"]);
+
+        view.0.get_mut(&("odd".to_owned(), "late".to_owned())).unwrap().identity =
+            Some(json!({ "id": "1", "label": "Acme" }));
+        let event =
+            json!({ "event": "refreshed", "integration_id": "odd", "connection_id": "late", "actor": "schedule" });
+        assert!(view.describe(&event).contains(" odd/late (Acme) by schedule"), "{}", view.describe(&event));
+        assert_eq!(view.with_identity(event)["identity"], json!({ "id": "1", "label": "Acme" }));
+        let unknown = json!({ "event": "login_started", "integration_id": "odd", "connection_id": "new" });
+        assert_eq!(view.with_identity(unknown.clone()), unknown);
 
         let short = view.table(ACCOUNT, "2026-01-01T12:00:00Z".parse().unwrap(), 7);
         assert_eq!((short.lines().count(), short.lines().last()), (6, Some("… and 1 more")), "{short}");

@@ -69,7 +69,7 @@ pub(crate) enum TokenError {
     #[error("the provider answered 401 without an error code")]
     Unauthorized,
     /// The body has neither an access token nor an error code, or it has an access token with a status other than 2xx.
-    #[error("the provider's response is not a valid token response")]
+    #[error("the provider's answer has neither the expected content nor a known error code")]
     Unreadable,
     /// The answer or a token is over its limit.
     #[error("the provider's response is too large")]

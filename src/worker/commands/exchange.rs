@@ -11,7 +11,7 @@
 //! - The answer and the ack follow in `worker/delivery.rs`, whose steps say what a crash there leads to.
 
 mod credential;
-mod owner;
+mod identity;
 mod reads;
 mod refusal;
 mod resume;
@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use tracing::warn;
 
 use self::credential::{CheckedCredential, check_credential};
-use self::owner::NewTokens;
+use self::identity::{NewTokens, RequiredIdentity};
 use self::reads::Reads;
 use self::refusal::Refusal;
 use self::resume::{answer_if_stored, resume};
@@ -146,8 +146,8 @@ struct CodeToSend {
     issued_at: IssuedAt,
     /// Parameters of the callback that the config selects for the connection's metadata.
     metadata: Map<String, Value>,
-    /// The connection of whose account the login has to be.
-    required_owner: Option<StoredConnection>,
+    /// The connection whose identity the login has to have.
+    required_identity: Option<Box<StoredConnection>>,
 }
 
 impl Exchange<'_> {
@@ -189,15 +189,15 @@ impl Exchange<'_> {
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
 
-        // 3. Send the code, and ask for the account and further facts. Durable: nothing here; at the provider the code is
+        // 3. Send the code, and ask for the identity and further facts. Durable: nothing here; at the provider the code is
         //    spent and tokens exist. A crash after this: as after step 2. The tokens are lost, and the person logs in again.
-        let required_owner = code.required_owner.take();
+        let required_identity = code.required_identity.take();
         let issued = match self.send_code(&code).await {
             Ok(tokens) => self.issued(self.add_facts(&code, state, tokens).await, *code),
             Err(refusal) => return fail(self.context, self.job, &refusal).await,
         };
-        if let Some(required) = required_owner
-            && let Some(refusal) = self.refuse_other_owner(&required, &issued).await
+        if let Some(required) = required_identity
+            && let Some(refusal) = self.refuse_other_identity(&required, &issued).await
         {
             return fail(self.context, self.job, &refusal).await;
         }
@@ -212,7 +212,7 @@ impl Exchange<'_> {
         self.context.measures.logins.succeeded(&self.key.integration);
         fail_point!("exchange_4_record_written");
 
-        // 5. Apply the record: a replaced grant of another account is revoked; then KV, answer, event, schedule (the steps
+        // 5. Apply the record: a replaced grant of another identity is revoked; then KV, answer, event, schedule (the steps
         //    of `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
         //    effect. The caller receives its answer only after the KV write.
         self.revoke_waiting(&issued).await;
@@ -254,12 +254,16 @@ impl Exchange<'_> {
             Ok(issued_at) => issued_at,
             Err(error) => return Ok(Checked::Malformed(Failure::BadRequest.answer(&error.to_string()))),
         };
-        let required_owner = match self.required_owner(&config).await? {
-            Ok(required) => required,
-            Err(refusal) => return Ok(Checked::Refused(refusal)),
+        let required_identity = match self.required_identity(&config).await? {
+            RequiredIdentity::Any => None,
+            RequiredIdentity::Of(connection) => Some(connection),
+            RequiredIdentity::Unknown => {
+                let text = "the provider does not say whose connection this is; delete it, then log in";
+                return Ok(Checked::Refused(Refusal::new(Failure::BadRequest, "identity_unknown", text)));
+            }
         };
         let metadata = response.metadata;
-        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, issued_at, metadata, required_owner })))
+        Ok(Checked::Accepted(Box::new(CodeToSend { config, code, verifier, issued_at, metadata, required_identity })))
     }
 
     fn was_started_with(&self, config: &IntegrationOauthConfig) -> bool {
@@ -353,7 +357,7 @@ async fn apply_connected(
     applied: Applied<'_>,
     scopes: &Scopes,
 ) -> Result<WorkerReply, StoreError> {
-    owner::revoke_replaced(context, job, key, applied.record).await?;
+    identity::revoke_replaced(context, job, key, applied.record).await?;
     Box::pin(apply::apply_record(context, job, key, applied, |connection| reply_with(connection, scopes))).await
 }
 

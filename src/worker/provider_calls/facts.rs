@@ -19,6 +19,10 @@ use crate::system;
 /// Longest time for identity and metadata together. They only add to a connection that works without them.
 const FACTS_TIME: Duration = Duration::from_secs(5);
 
+/// Fields of a config that have a request, as events name them.
+const IDENTITY: &str = "identity";
+const METADATA_REQUEST: &str = "metadata_request";
+
 /// The connection for which a request is made.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::worker) struct ApiAccess<'a> {
@@ -65,27 +69,33 @@ impl ProviderCalls<'_> {
         let identity = async {
             let (rule, request) =
                 requests.identity.as_ref().and_then(|rule| rule.request.as_ref().map(|it| (rule, it)))?;
-            let answer = self.answer(request, access).await;
-            let read = |answer: Value| Identity::read(&answer, &rule.id, rule.label.as_ref());
-            Some(answer.and_then(|answer| read(answer).ok_or(None)))
+            let answer = self.answer(IDENTITY, request, access).await;
+            let read = |answer: Value| {
+                let identity = Identity::read(&answer, &rule.id, rule.label.as_ref());
+                identity.ok_or_else(|| {
+                    warn!("the answer to the request `identity` has no text or number at the path `identity.id`");
+                    None
+                })
+            };
+            Some(answer.and_then(read))
         };
         let metadata = async {
             let (rule, request) =
                 requests.metadata.as_ref().and_then(|rule| rule.request.as_ref().map(|it| (rule, it)))?;
-            let answer = self.answer(request, access).await;
+            let answer = self.answer(METADATA_REQUEST, request, access).await;
             Some(answer.map(|answer| (plain_values(&answer, &rule.paths), has_large_values(&answer, &rule.paths))))
         };
         let (identity, metadata) = tokio::join!(identity, metadata);
         match identity {
             Some(Ok(identity)) => facts.identity = Some(identity),
-            Some(Err(answer)) => facts.missing.push(Missing { field: "identity", answer }),
+            Some(Err(answer)) => facts.missing.push(Missing { field: IDENTITY, answer }),
             None => {}
         }
         match metadata {
             Some(Ok((metadata, has_large_values))) => {
                 (facts.metadata, facts.has_large_values) = (metadata, has_large_values);
             }
-            Some(Err(answer)) => facts.missing.push(Missing { field: "metadata_request", answer }),
+            Some(Err(answer)) => facts.missing.push(Missing { field: METADATA_REQUEST, answer }),
             None => {}
         }
         facts
@@ -121,7 +131,13 @@ impl ProviderCalls<'_> {
         calls.api(request, access, |response| response.tokens(access.config, now)).await
     }
 
-    async fn answer(&self, request: &ApiRequest, access: ApiAccess<'_>) -> Result<Value, Option<ProviderAnswer>> {
+    /// `field` is the config's field that has the request.
+    async fn answer(
+        &self,
+        field: &str,
+        request: &ApiRequest,
+        access: ApiAccess<'_>,
+    ) -> Result<Value, Option<ProviderAnswer>> {
         // At most half of the command's time: with a short `timeout`, an API that hangs must not keep the refresh token from
         // being sent.
         let time = FACTS_TIME.min(self.time.left(access.config.timeout()) / 2);
@@ -130,11 +146,11 @@ impl ProviderCalls<'_> {
         match answered {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                warn!(reason = error.reason(), "a request to the provider's API failed: {error}");
+                warn!(reason = error.reason(), "the request `{field}` failed: {error}");
                 Err(error.answer().cloned())
             }
             Err(elapsed) => {
-                warn!("a request to the provider's API took too long: {elapsed}");
+                warn!("the request `{field}` took too long: {elapsed}");
                 Err(None)
             }
         }

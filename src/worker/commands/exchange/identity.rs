@@ -1,4 +1,4 @@
-//! The account at the provider that a login connects, and the revocation of the grant that it replaces.
+//! The identity that a login connects, and the revocation of the grant that it replaces.
 
 use std::collections::BTreeMap;
 
@@ -42,19 +42,20 @@ impl Exchange<'_> {
             let (nonce, now) = (login::nonce_of(state), self.context.clock.now());
             let expected = Expected { issuer, client_id: &config.client_id, nonce: &nonce, now };
             if let Some(claims) = tokens.id_token.take().and_then(|token| claims_of(&token, &expected)) {
-                let owner = |rule: &IdentityRule| Identity::read(&claims, &rule.id, rule.label.as_ref());
-                tokens.identity = config.identity.as_deref().and_then(owner);
+                let identity_of = |rule: &IdentityRule| Identity::read(&claims, &rule.id, rule.label.as_ref());
+                tokens.identity = config.identity.as_deref().and_then(identity_of);
                 let facts = config.metadata_request.as_ref().filter(|rule| rule.request.is_none());
                 is_large |= facts.is_some_and(|rule| has_large_values(&claims, &rule.paths));
                 tokens.metadata.extend(facts.map(|rule| plain_values(&claims, &rule.paths)).unwrap_or_default());
             }
         }
-        tokens.identity = tokens.identity.take().or(identity).or_else(|| owner_in_callback(code));
+        tokens.identity = tokens.identity.take().or(identity).or_else(|| identity_in_callback(code));
         tokens.metadata.extend(metadata);
         if config.identity.is_some() && tokens.identity.is_none() && missing.iter().all(|it| it.field != IDENTITY) {
             missing.insert(0, Missing { field: IDENTITY, answer: None });
         }
         if let Some(Missing { field, answer }) = missing.first() {
+            warn!(field, "the connection is stored without {field}, which the provider did not return");
             self.report(EventKind::FactsMissing, field, answer.as_ref()).await;
         }
         if is_large && !tokens.left_out.contains(&METADATA) {
@@ -72,6 +73,10 @@ impl Exchange<'_> {
         match calls.upgrade(request, access(config, &issued_at.variables, &tokens)).await {
             Ok(upgraded) => (upgraded.after(tokens), false),
             Err(error) => {
+                warn!(
+                    reason = error.reason(),
+                    "the request `upgrade` failed; the connection keeps the first access token"
+                );
                 self.report(EventKind::UpgradeFailed, error.reason(), error.answer()).await;
                 (tokens, true)
             }
@@ -79,7 +84,6 @@ impl Exchange<'_> {
     }
 
     async fn report(&self, kind: EventKind, reason: &str, provider: Option<&ProviderAnswer>) {
-        warn!(event = kind.as_str(), reason, "the connection lacks something that the provider did not answer");
         let mut event = Event::about(&self.job.subject, kind, ACTOR, self.context.clock.now());
         (event.reason, event.provider) = (Some(reason), provider);
         if let Err(error) = self.job.publish_event(self.context, &event).await {
@@ -87,55 +91,55 @@ impl Exchange<'_> {
         }
     }
 
-    /// Returns the connection that the login replaces, if the login has to be of the same account. Refuses the login if that
-    /// connection's account is not known and its token does not answer for it either. A connection whose login did not ask for
-    /// an account can be replaced by any.
-    pub(super) async fn required_owner(
+    /// Returns the identity that the login has to have. If that of the connection which the login replaces is not known, the
+    /// provider is asked once more with the connection's token. A connection whose login did not ask for an identity can be
+    /// replaced by any.
+    pub(super) async fn required_identity(
         &self,
         config: &IntegrationOauthConfig,
-    ) -> Result<Result<Option<StoredConnection>, Refusal>, StoreError> {
+    ) -> Result<RequiredIdentity, StoreError> {
         let Some(record) = self.replaces.as_ref().filter(|_| config.reconnect == Reconnect::SameIdentity) else {
-            return Ok(Ok(None));
+            return Ok(RequiredIdentity::Any);
         };
         let old = match self.context.store.connection_of(self.key, record) {
             Ok(old) => old,
-            Err(error) if error.is_junk() => return Ok(Ok(None)),
+            Err(error) if error.is_junk() => return Ok(RequiredIdentity::Any),
             Err(error) => return Err(error),
         };
         // A tombstone has no requests.
         if old.connection.identity.is_none() && old.issued_at.requests.identity.is_none() {
-            return Ok(Ok(None));
+            return Ok(RequiredIdentity::Any);
         }
         let old = self.job.provider_calls(self.context).add_missing_facts(config, old).await;
-        if old.connection.identity.is_some() {
-            return Ok(Ok(Some(old)));
-        }
-        let text = "it is not known whose account the connection is; delete the connection, then log in";
-        Ok(Err(Refusal::new(Failure::BadRequest, "identity_unknown", text)))
+        let is_known = old.connection.identity.is_some();
+        Ok(if is_known { RequiredIdentity::Of(Box::new(old)) } else { RequiredIdentity::Unknown })
     }
 
-    /// Refuses a login as another account than the required one. The old connection stays.
-    pub(super) async fn refuse_other_owner(
+    /// Refuses a login with another identity than the required one. The old connection stays.
+    pub(super) async fn refuse_other_identity(
         &self,
         required: &StoredConnection,
         issued: &StoredConnection,
     ) -> Option<Refusal> {
         let refusal = |reason, text| Some(Refusal::new(Failure::BadRequest, reason, text));
-        match required.is_of_account_of(issued) {
+        match required.has_identity_of(issued) {
             Some(true) => return None,
             Some(false) => {}
             None => {
                 // Nothing is revoked: it may be the grant of the connection that stays.
-                let text = "it cannot be known whether this is the connection's account; log in again, or delete the connection first";
+                let text = "a changed config no longer shows whether the login is of the same person or workspace \
+                            at the provider as the connection; delete the connection, then log in";
                 return refusal("identity_unknown", text);
             }
         }
         let tokens = self.context.store.tokens_to_revoke(issued, self.context.clock.now());
         match self.job.provider_calls(self.context).revoke_unstored(self.key, &tokens).await {
-            Ok(result) => info!(outcome = result.outcome.as_str(), "a login as another account: revoked its tokens"),
-            Err(error) => warn!("a login as another account: cannot revoke its tokens: {error}"),
+            Ok(result) => {
+                info!(outcome = result.outcome.as_str(), "revoked the tokens of a login with another identity");
+            }
+            Err(error) => warn!("cannot revoke the tokens of a login with another identity: {error}"),
         }
-        let text = "the connection belongs to another account at the provider; log in as that account, or \
+        let text = "the connection is of another person or workspace at the provider; log in as that one, or \
                     delete the connection first";
         refusal("identity_mismatch", text)
     }
@@ -154,7 +158,7 @@ impl Exchange<'_> {
     }
 
     /// Asks the provider to revoke the grant of a deleted connection whose tombstone this login's record has replaced, if that
-    /// revocation still waited and the grant was of another account. After a failure, or if the worker dies before, the grant
+    /// revocation still waited and the grant was of another identity. After a failure, or if the worker dies before, the grant
     /// stays valid at the provider.
     pub(super) async fn revoke_waiting(&self, issued: &StoredConnection) {
         let store = &self.context.store;
@@ -184,6 +188,15 @@ fn access<'a>(
     ApiAccess { config, variables, access_token, scope }
 }
 
+/// The identity that a login has to have.
+pub(super) enum RequiredIdentity {
+    Any,
+    /// That of this connection.
+    Of(Box<StoredConnection>),
+    /// That of the replaced connection, which the provider did not name.
+    Unknown,
+}
+
 /// New tokens, after the requests for identity and metadata.
 pub(super) struct NewTokens {
     pub(super) tokens: TokenSet,
@@ -191,8 +204,8 @@ pub(super) struct NewTokens {
     pub(super) upgrade_failed: bool,
 }
 
-/// Some providers name the account only in the callback.
-fn owner_in_callback(CodeToSend { config, metadata, .. }: &CodeToSend) -> Option<Identity> {
+/// Some providers name the identity only in the callback.
+fn identity_in_callback(CodeToSend { config, metadata, .. }: &CodeToSend) -> Option<Identity> {
     let rule = config.identity.as_ref().filter(|rule| rule.request.is_none() && config.id_token_issuer().is_none())?;
     Identity::read(&Value::Object(metadata.clone()), &rule.id, rule.label.as_ref())
 }
@@ -202,7 +215,7 @@ fn claims_of(token: &Secret, expected: &Expected<'_>) -> Option<Value> {
 }
 
 /// Asks the provider to revoke the grant that a login's record has replaced, where that cannot end the new one: if it was of
-/// another account, or if each login is a grant of its own. The bucket's entry has the old tokens until the record is applied,
+/// another identity, or if each login is a grant of its own. The bucket's entry has the old tokens until the record is applied,
 /// so after a crash the next worker does the same.
 pub(super) async fn revoke_replaced(
     context: &Context,
@@ -217,7 +230,7 @@ pub(super) async fn revoke_replaced(
         return Ok(());
     }
     let Some(old) = context.store.stored_connection(key).await? else { return Ok(()) };
-    let Some(is_same) = old.is_of_account_of(&context.store.connection_of(key, record)?) else { return Ok(()) };
+    let Some(is_same) = old.has_identity_of(&context.store.connection_of(key, record)?) else { return Ok(()) };
     if old.connection.sequence >= record.sequence || old.login_id == job.id {
         return Ok(());
     }

@@ -1,22 +1,22 @@
-//! The account at a provider that a grant is of.
+//! The identity of a grant: the person or workspace at the provider.
 //!
-//! An id of an account says little alone: two providers, or two realms at one origin, may use the same id for two people.
+//! An id says little alone: two providers, or two realms at one origin, may use the same id for two people.
 
 use url::Url;
 
 use super::StoredConnection;
 use crate::integration::IssuedAt;
 
-/// The account of a grant, at the provider that issued the grant.
+/// An identity, at the provider that issued the grant.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Owner<'a> {
+pub(crate) struct IssuedIdentity<'a> {
     id: &'a str,
     /// Expected `iss` of the ID token, or the config's `issuer`.
     issuer: Option<&'a str>,
     issued_at: &'a IssuedAt,
 }
 
-/// Result of comparing two accounts.
+/// Result of comparing two identities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Comparison {
     Same,
@@ -27,17 +27,17 @@ enum Comparison {
 }
 
 impl StoredConnection {
-    /// Returns the connection's account, if it is known.
-    pub(crate) fn owner(&self) -> Option<Owner<'_>> {
+    /// Returns the connection's identity, if it is known.
+    pub(crate) fn issued_identity(&self) -> Option<IssuedIdentity<'_>> {
         let of_id_token = self.issued_at.requests.identity.as_ref().filter(|rule| rule.request.is_none());
         let issuer = of_id_token.and_then(|rule| rule.issuer.as_deref()).or(self.issued_at.issuer.as_deref());
         let id = &self.connection.identity.as_ref()?.id;
-        Some(Owner { id, issuer, issued_at: &self.issued_at })
+        Some(IssuedIdentity { id, issuer, issued_at: &self.issued_at })
     }
 
-    /// Returns true if both connections are of one account; `None` if that cannot be known.
-    pub(crate) fn is_of_account_of(&self, other: &Self) -> Option<bool> {
-        match self.owner()?.compare(&other.owner()?) {
+    /// Returns true if both connections have one identity; `None` if that cannot be known.
+    pub(crate) fn has_identity_of(&self, other: &Self) -> Option<bool> {
+        match self.issued_identity()?.compare(&other.issued_identity()?) {
             Comparison::Same => Some(true),
             Comparison::Other => Some(false),
             Comparison::Unclear => None,
@@ -45,9 +45,9 @@ impl StoredConnection {
     }
 }
 
-impl Owner<'_> {
-    /// Compares two accounts. Their clients may differ: a new client at the same provider is no new account.
-    fn compare(&self, other: &Owner<'_>) -> Comparison {
+impl IssuedIdentity<'_> {
+    /// Compares two identities. Their clients may differ: a new client at the same provider is no new identity.
+    fn compare(&self, other: &IssuedIdentity<'_>) -> Comparison {
         if self.id != other.id {
             return Comparison::Other;
         }
@@ -61,7 +61,7 @@ impl Owner<'_> {
         if has_other_issuer || has_other_origin || is_other_realm { Comparison::Other } else { Comparison::Unclear }
     }
 
-    /// Returns the texts of which the marks of this account's grants are made, in the form of this release first. The other form
+    /// Returns the texts of which the marks of this identity's grants are made, in the form of this release first. The other form
     /// has the token URL's origin only: an entry has it until its connection is next stored.
     pub(crate) fn texts(&self) -> Option<[String; 2]> {
         let (issuer, client) = (self.issuer.unwrap_or_default(), self.issued_at.client_id.as_str());
@@ -102,8 +102,8 @@ mod tests {
         #[track_caller]
         fn check(changes: &Value, issuer: Option<&str>, expected: Comparison) {
             let (first, second) = (issued_at(&json!({})), issued_at(changes));
-            let first = Owner { id: "u-1", issuer: Some("https://id.example/a"), issued_at: &first };
-            let second = Owner { id: "u-1", issuer, issued_at: &second };
+            let first = IssuedIdentity { id: "u-1", issuer: Some("https://id.example/a"), issued_at: &first };
+            let second = IssuedIdentity { id: "u-1", issuer, issued_at: &second };
             assert_eq!((first.compare(&second), second.compare(&first)), (expected, expected), "{changes} {issuer:?}");
             let marks = [first.texts().unwrap(), second.texts().unwrap()].map(|[new, _]| new);
             let has_same_client = changes.get("client_id").is_none();
@@ -124,7 +124,8 @@ mod tests {
     #[test]
     fn h13_an_entry_of_an_earlier_release_is_found_by_the_origin() {
         let at = issued_at(&json!({ "issuer": "https://id.example" }));
-        let [new, earlier] = Owner { id: "u-1", issuer: Some("https://id.example/a"), issued_at: &at }.texts().unwrap();
+        let [new, earlier] =
+            IssuedIdentity { id: "u-1", issuer: Some("https://id.example/a"), issued_at: &at }.texts().unwrap();
         assert_eq!(new, "https://id.example/a/token\0https://id.example/a\0client\0u-1");
         assert_eq!(earlier, "https://id.example\0https://id.example\0client\0u-1");
     }
@@ -132,8 +133,8 @@ mod tests {
     #[test]
     fn h13_another_id_is_another_account() {
         let at = issued_at(&json!({}));
-        let owner = |id| Owner { id, issuer: None, issued_at: &at };
-        assert_eq!(owner("u-1").compare(&owner("u-2")), Comparison::Other);
-        assert_eq!(owner("u-1").compare(&owner("u-1")), Comparison::Same);
+        let identity = |id| IssuedIdentity { id, issuer: None, issued_at: &at };
+        assert_eq!(identity("u-1").compare(&identity("u-2")), Comparison::Other);
+        assert_eq!(identity("u-1").compare(&identity("u-1")), Comparison::Same);
     }
 }
