@@ -86,7 +86,24 @@ impl LoginRequests {
     }
 }
 
+impl ApiRequest {
+    /// Returns true if a parameter or the body holds the client secret.
+    pub(crate) fn sends_client_secret(&self) -> bool {
+        let body = self.body.iter().map(|body| json!(body).to_string());
+        self.params.values().cloned().chain(body).any(|text| text.contains("${client_secret}"))
+    }
+}
+
 impl<T> IntegrationOauthConfig<T> {
+    /// Returns true if a login with these variables makes this request.
+    pub(crate) fn has_request(&self, request: &ApiRequest, variables: &BTreeMap<String, String>) -> bool {
+        self.login_requests(variables).is_ok_and(|present| {
+            let identity = present.identity.as_ref().and_then(|rule| rule.request.as_ref());
+            let metadata = present.metadata.as_ref().and_then(|rule| rule.request.as_ref());
+            [present.upgrade.as_deref(), identity, metadata].into_iter().flatten().any(|it| it == request)
+        })
+    }
+
     /// Returns the config's own requests, each with its field.
     pub(super) fn api_requests(&self) -> impl Iterator<Item = (&'static str, &ApiRequest)> {
         let identity = self.identity.as_ref().and_then(|rule| rule.request.as_ref());

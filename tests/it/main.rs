@@ -133,6 +133,7 @@ mod jwt_nats;
 #[cfg(test)]
 mod jwt_ordinary;
 #[cfg(test)]
+mod kept_requests;
 mod key_scopes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

@@ -163,14 +163,22 @@ impl ProviderCalls<'_> {
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
         let ApiAccess { config, variables, access_token, scope } = access;
+        // The request may be one that only the config of the login had. The present config's secrets don't go to its host.
+        let is_present = config.has_request(request, variables);
+        if !is_present && request.sends_client_secret() {
+            return Err(NoTokens::Request(RequestError::IssuedElsewhere));
+        }
+        let (no_headers, no_secret) = (BTreeMap::new(), Secret::default());
+        let (shared_headers, client_secret) =
+            if is_present { (&config.token_headers, &config.client_secret) } else { (&no_headers, &no_secret) };
         let more = [
             ("access_token", access_token.expose()),
             ("client_id", config.client_id.as_str()),
-            ("client_secret", config.client_secret.expose()),
+            ("client_secret", client_secret.expose()),
         ];
         let (nonce, redirect_url) = (system::random_id(), config.redirect_url.as_str());
         let placeholders = Placeholders { variables, scope, redirect_url, nonce: &nonce, more: &more };
-        let request = api_request(request, &config.token_headers, access_token, &placeholders);
+        let request = api_request(request, shared_headers, access_token, &placeholders);
         let request = request.ok_or(NoTokens::Request(RequestError::IssuedElsewhere))?;
         self.send(config, request, Some(access_token), judge).await
     }
