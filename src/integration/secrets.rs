@@ -93,13 +93,13 @@ fn visit(fields: &mut Map<String, Value>, f: &mut impl FnMut(String, &mut Value)
     for (name, value) in fields {
         match name.as_str() {
             field if SECRETS.contains(&field) => visit_secrets(field, value, f),
-            field if SENT.contains(&field) => visit_entries(field, value, f),
+            field if SENT.contains(&field) => visit_entries(field, field == "token_headers", value, f),
             field if URLS.contains(&field) => visit_query(field, value, f),
             field if REQUESTS.contains(&field) => {
                 for (part, value) in value.as_object_mut().into_iter().flatten() {
                     let path = format!("{field}.{part}");
                     if SENT_IN_REQUESTS.contains(&part.as_str()) {
-                        visit_entries(&path, value, f);
+                        visit_entries(&path, part == "headers", value, f);
                     } else if part == URL_OF_REQUESTS {
                         visit_query(&path, value, f);
                     }
@@ -111,18 +111,25 @@ fn visit(fields: &mut Map<String, Value>, f: &mut impl FnMut(String, &mut Value)
 }
 
 fn visit_secrets(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+    // `${…}` has no meaning in a secret, so it is a part of it.
+    let mut visit = |path: String, value: &mut Value| {
+        if !value.is_null() && value != "" {
+            f(path, value);
+        }
+    };
     if let Value::Array(secrets) = value {
         for (index, secret) in secrets.iter_mut().enumerate() {
-            visit_value(format!("{path}.{index}"), secret, f);
+            visit(format!("{path}.{index}"), secret);
         }
     } else {
-        visit_value(path.to_owned(), value, f);
+        visit(path.to_owned(), value);
     }
 }
 
-fn visit_entries(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
+fn visit_entries(path: &str, are_headers: bool, value: &mut Value, f: &mut impl FnMut(String, &mut Value)) {
     for (name, value) in value.as_object_mut().into_iter().flatten() {
-        if !PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public)) {
+        let is_public = are_headers && PUBLIC_HEADERS.iter().any(|public| name.eq_ignore_ascii_case(public));
+        if !is_public {
             visit_value(format!("{path}.{name}"), value, f);
         }
     }
@@ -133,13 +140,12 @@ fn visit_query(path: &str, value: &mut Value, f: &mut impl FnMut(String, &mut Va
     let Some((start, query)) = value.as_str().and_then(|url| url.split_once('?')) else { return };
     let mut pairs = Vec::new();
     for pair in query.split('&') {
-        let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
-        let mut text = Value::from(text);
-        visit_value(format!("{path}.{name}"), &mut text, f);
-        pairs.push(match text.as_str().unwrap_or_default() {
-            "" => pair.to_owned(),
-            text => format!("{name}={text}"),
-        });
+        // A lone text may be a key (`?k3y`).
+        let (name, text) = pair.split_once('=').map_or((None, pair), |(name, text)| (Some(name), text));
+        let mut shown = Value::from(text);
+        visit_value(format!("{path}.{}", name.unwrap_or("?")), &mut shown, f);
+        let shown = shown.as_str().unwrap_or_default();
+        pairs.push(name.map_or_else(|| shown.to_owned(), |name| format!("{name}={shown}")));
     }
     *value = format!("{start}?{}", pairs.join("&")).into();
 }

@@ -56,15 +56,15 @@ const SHOWN_WHOLE: [&str; 44] = [
 /// A config with a canary wherever a secret may be.
 fn with_canaries() -> Value {
     let request = |more: Value| {
-        let url = "https://api.example/me?api=canary-q&tenant=${tenant}&flag";
+        let url = "https://api.example/me?api=canary-q&tenant=${tenant}&canary-flag";
         let headers = json!({"X-Key": "canary-h", "Accept": "text/json", "X-Tenant": "${tenant}"});
         let mut request = json!({"url": url, "headers": headers});
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         request
     };
     json!({
-        "client_secrets": ["canary-2"], "token_headers": {"X-Key": "canary", "User-Agent": "acme/1"},
-        "token_params": {"key": "canary-t", "scope": "${scope}"}, "refresh_params": {"key": "canary-r"},
+        "client_secret": "${canary-1}", "client_secrets": ["canary-2"], "token_headers": {"X-Key": "canary", "User-Agent": "acme/1"},
+        "token_params": {"key": "canary-t", "accept": "canary-a", "scope": "${scope}"}, "refresh_params": {"key": "canary-r"},
         "token_url": "https://acme.example/token?api=canary-u", "refresh_url": "https://acme.example/refresh?api=canary-u",
         "revocation_url": "https://acme.example/revoke?api=canary-u",
         "provider": "acme", "variables": {"tenant": {"pattern": "[a-z]+", "default": "common"}},
@@ -87,10 +87,10 @@ fn f1_every_view_shows_the_same_and_no_secret() {
         ("/client_secret", json!("set")),
         ("/client_secrets", json!(["set"])),
         ("/token_headers", json!({"X-Key": "set", "User-Agent": "acme/1"})),
-        ("/token_params", json!({"key": "set", "scope": "${scope}"})),
+        ("/token_params", json!({"key": "set", "accept": "set", "scope": "${scope}"})),
         ("/refresh_params", json!({"key": "set"})),
         ("/upgrade/params", json!({"key": "set", "secret": "${client_secret}"})),
-        ("/identity/url", json!("https://api.example/me?api=set&tenant=${tenant}&flag")),
+        ("/identity/url", json!("https://api.example/me?api=set&tenant=${tenant}&set")),
         ("/identity/id", json!("sub")),
         ("/identity/body", json!({"a": "set"})),
         ("/metadata_request/headers", json!({"X-Key": "set", "Accept": "text/json", "X-Tenant": "${tenant}"})),

@@ -28,7 +28,7 @@ const PRIVATE: [&str; 9] = [
     "redirect_url",
 ];
 
-const LINK: &str = "a URL with https or http, and without a user";
+const LINK: &str = "a URL with https or http, and without user and password";
 /// Fields for people that a page may leave open.
 const FOR_PEOPLE: [&str; 3] = ["app_url", "redirect_url_field", "common_scopes"];
 
@@ -211,7 +211,9 @@ impl About {
 impl About {
     /// The program shows links, and pages may lead to them.
     fn check_links(&self) -> Result<(), InvalidProfile> {
-        let is_link = |url: &Url| matches!(url.scheme(), "https" | "http") && url.username().is_empty();
+        let is_link = |url: &Url| {
+            matches!(url.scheme(), "https" | "http") && url.username().is_empty() && url.password().is_none()
+        };
         let expected = LINK;
         if !self.documentation.iter().all(is_link) {
             return Err(InvalidProfile::About { field: "documentation", expected });
