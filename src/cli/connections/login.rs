@@ -84,7 +84,12 @@ pub(super) async fn run(calls: &Calls, options: Options, json: bool) -> anyhow::
     let event = event?;
     if event.get("event").and_then(Value::as_str) != Some(EventKind::Connected.as_str()) {
         let code = event.get("reason").and_then(Value::as_str).unwrap_or("the event has no reason");
-        bail!("the login failed: {}", reason::explain(code));
+        // The event says which setting is wrong, if the provider said so.
+        let explained = event
+            .get("hint")
+            .and_then(Value::as_str)
+            .map_or_else(|| reason::explain(code), |hint| format!("{code}: {hint}"));
+        bail!("the login failed: {explained}");
     }
     let connection = calls.call(NodeCall::Token, which.question()).await?;
     Printer { json, show_token: false }.print(&connection)

@@ -75,6 +75,14 @@ fn b6_providers_words_name_the_setting() {
         &[
             (401, described("invalid_client", "Unauthorized")),
             (
+                401,
+                described(
+                    "invalid_client",
+                    "Client authentication failed due to unknown client, no client authentication included, or \
+                     unsupported authentication method.",
+                ),
+            ),
+            (
                 200,
                 described("incorrect_client_credentials", "The client_id and/or client_secret passed are incorrect."),
             ),
