@@ -56,6 +56,7 @@ impl World {
         .map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned()))
         .into();
         run(&settings, &["keys", "generate", "--out", &keys]).await;
+        run(&settings, &["setup"]).await;
         let mut program = Running::start(Path::new(PROGRAM), &folder.path().join("program.log"), |command| {
             command.envs(&settings).args(["serve", "--role", "all"]);
         });
