@@ -116,20 +116,20 @@ mod tests {
     async fn o10_a_file_that_cannot_be_used_says_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ca.pem");
-        let fine = certificate();
+        let good = certificate();
         let other = |lines: &str| format!("-----BEGIN CERTIFICATE-----\n{lines}\n-----END CERTIFICATE-----\n");
         for (text, expected) in [
             (String::new(), "has no PEM certificate"),
             ("no PEM at all".to_owned(), "has no PEM certificate"),
-            (format!("{fine}{}{fine}", other("AAAA")), "certificate 2 in"),
-            (format!("{fine}{fine}{}", other("!")), "certificate 3 in"),
-            (fine.trim_end().trim_end_matches('-').to_owned(), "certificate 1 in"),
+            (format!("{good}{}{good}", other("AAAA")), "certificate 2 in"),
+            (format!("{good}{good}{}", other("!")), "certificate 3 in"),
+            (good.trim_end().trim_end_matches('-').to_owned(), "certificate 1 in"),
         ] {
             std::fs::write(&file, &text).unwrap();
             let error = Authorities::load(&file).await.unwrap_err().to_string();
             assert!(error.contains(expected) && error.starts_with("oauth.ca: "), "{error}");
         }
-        std::fs::write(&file, format!("# Ours\n{fine}\n{fine}")).unwrap();
+        std::fs::write(&file, format!("# Ours\n{good}\n{good}")).unwrap();
         assert!(Authorities::load(&file).await.unwrap().pem().is_some());
         let error = Authorities::load(&folder.path().join("nothing")).await.unwrap_err().to_string();
         assert!(error.contains("cannot read"), "{error}");

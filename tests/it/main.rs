@@ -134,6 +134,7 @@ mod jwt_nats;
 mod jwt_ordinary;
 #[cfg(test)]
 mod kept_requests;
+#[cfg(test)]
 mod key_scopes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

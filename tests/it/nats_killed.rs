@@ -137,7 +137,7 @@ async fn b3_d2_a_server_killed_at_any_step_of_a_callback_loses_no_success_and_re
     ];
     let places = before.into_iter().chain(STEPS_OF_APPLY);
     let scenes = places.flat_map(|place| BOTH.map(|dead| exchange_killed_at(place, dead)));
-    iter(scenes).buffer_unordered(AT_ONCE).collect::<()>().await;
+    Box::pin(iter(scenes).buffer_unordered(AT_ONCE).collect::<()>()).await;
 }
 
 async fn refresh_killed_at(place: &'static str, dead: Dead, starts: &Semaphore) {
@@ -229,7 +229,7 @@ async fn d2_a_server_killed_at_any_step_of_a_deletion_serves_no_deleted_token() 
     ];
     let places = before.into_iter().chain(STEPS_OF_APPLY);
     let scenes = places.flat_map(|place| BOTH.map(|dead| deletion_killed_at(place, dead)));
-    iter(scenes).buffer_unordered(AT_ONCE).collect::<()>().await;
+    Box::pin(iter(scenes).buffer_unordered(AT_ONCE).collect::<()>()).await;
 }
 
 /// The status of an explicit refresh, and the seconds after which to try again.
@@ -289,13 +289,16 @@ async fn d4_b3_d9_queues_that_come_back_older_repeat_no_code_and_lose_no_connect
     connect(&fleet, "deleted").await;
     // The copy has a command that runs.
     let state = fleet.login("slow").await;
+    #[expect(clippy::disallowed_methods, reason = "the test waits for the task")]
     let arriving = tokio::spawn(fleet.arrive(&state, "slow"));
     eventually("the code was sent", async || codes(&provider).iter().any(|code| code == "slow")).await;
     fleet.nats.kill().await;
     let kept = tempfile::tempdir().expect("a temporary folder");
     let streams = fleet.nats.store().join("jetstream/OAUTH/streams");
     let queues = ["OAUTH_COMMANDS", "OAUTH_SCHEDULE"];
-    queues.iter().for_each(|queue| copy(&streams.join(queue), kept.path()));
+    for queue in queues {
+        copy(&streams.join(queue), kept.path());
+    }
     fleet.nats.restart_once_killed().await;
     fleet.ready().await;
     gate.send_replace(true);

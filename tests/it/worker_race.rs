@@ -141,17 +141,17 @@ async fn comes_again_after_a_newer_put(old: impl FnOnce(&Fleet, Account, Integra
 
 #[tokio::test]
 async fn d3_a_redelivered_put_does_not_undo_a_newer_one() {
-    comes_again_after_a_newer_put(|fleet, account, integration, seal_to| {
+    let put = |fleet: &Fleet, account, integration, seal_to| {
         let body = named(fleet, "Older").to_string().into();
         Command::Put { integration, account, seal_to, body }
-    })
-    .await;
+    };
+    Box::pin(comes_again_after_a_newer_put(put)).await;
 }
 
 #[tokio::test]
 async fn d3_a_redelivered_delete_does_not_undo_a_newer_put() {
-    comes_again_after_a_newer_put(|_, account, integration, seal_to| Command::Delete { integration, account, seal_to })
-        .await;
+    let delete = |_: &Fleet, account, integration, seal_to| Command::Delete { integration, account, seal_to };
+    Box::pin(comes_again_after_a_newer_put(delete)).await;
 }
 
 #[tokio::test]

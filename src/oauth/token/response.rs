@@ -242,7 +242,7 @@ pub(crate) fn plain_values(answer: &Value, paths: &[String]) -> Map<String, Valu
 
 /// Returns true if a value at one of the paths is too large to keep.
 pub(crate) fn has_large_values(answer: &Value, paths: &[String]) -> bool {
-    paths.iter().filter_map(|path| value_at(answer, path)).any(|value| is_large(value))
+    paths.iter().filter_map(|path| value_at(answer, path)).any(is_large)
 }
 
 impl TokenSet {

@@ -17,6 +17,7 @@ fn cause_of(status: u16, body: &Value) -> Option<Cause> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn b6_providers_words_name_the_setting() {
     let described = |error: &str, text: &str| json!({ "error": error, "error_description": text });
     let answers = |cause: Cause, answers: &[(u16, Value)]| {
