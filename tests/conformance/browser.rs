@@ -86,7 +86,7 @@ async fn a_popup_tells_its_opener_that_it_was_denied() {
     browser.show(&windows.opener).await;
     let expected = json!({
         "type": "tokenbus", "status": "error", "integration_id": INTEGRATION, "connection_id": CONNECTION,
-        "error": "access_denied",
+        "error": "access_denied", "reason": "access_denied",
     });
     assert_eq!(heard(&browser).await, [json!({ "origin": gateway(&world), "data": expected })]);
     assert_eq!(world.token_requests().await, []);
