@@ -1,4 +1,4 @@
-//! Gives existing streams a shape that the server fixes when it creates them: backs them up, deletes them, and restores them.
+//! Changes what the server fixes when it creates a stream: backs existing streams up, deletes them, and restores them.
 //!
 //! `oauth_meta` names the backup from before the first deletion until the last stream is restored. Until then workers and
 //! `setup` refuse the store, and the same command continues.

@@ -146,10 +146,10 @@ async fn o7_a_worker_six_minutes_behind_alone_requests_no_tokens() {
     let bus = Bus::of(&fleet.nats).await;
     fleet.idle().await;
     healthy.kill().await;
-    let behind = worker_ahead(&fleet, -360).await;
+    let late = worker_ahead(&fleet, -360).await;
     bus.due("one").await;
     let says = "behind the NATS server's, so the worker takes no commands";
-    eventually("the worker says why", async || behind.log().contains(says)).await;
+    eventually("the worker says why", async || late.log().contains(says)).await;
     let began = Instant::now();
     eventually("some seconds pass", async || began.elapsed() > Duration::from_secs(5)).await;
     assert_eq!(refreshes(&provider), 0);

@@ -55,7 +55,7 @@ impl Cause {
 
     /// Judges the error of a callback. The description only selects one of the causes: it may come from anyone.
     pub(crate) fn of_callback(code: ErrorCode, error: &str, description: Option<&str>) -> Option<Self> {
-        // The person's own choice, whatever the description says.
+        // The person's own choice, also with a description that blames a setting.
         if code == ErrorCode::AccessDenied {
             None
         } else {

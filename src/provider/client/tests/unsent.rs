@@ -84,7 +84,7 @@ async fn o8_a_proxy_that_refuses_is_named() {
         let found = send(&settings, "https://acme.example/").await;
         assert_eq!(failure(found), expected, "{port}");
     }
-    // A host of `no_proxy` is not behind the proxy.
+    // A host of `no_proxy` is reached without the proxy.
     let proxy = Url::parse(&format!("http://127.0.0.1:{refusing}")).unwrap();
     let settings = Settings { proxy: Some(proxy), no_proxy: vec!["localhost".to_owned()], ..settings(true) };
     let found = failure(send(&settings, &format!("http://localhost:{closed}/")).await);
