@@ -15,6 +15,10 @@ use crate::store::StoreError;
 
 pub(super) struct Lease(Mutex<State>);
 
+/// Time that a delivery may take from the server to this process. The server counts from its start, a lease from its end.
+/// Short beside the interval of reports, so that one lost report still does no harm.
+const TRANSIT: Duration = Duration::from_millis(500);
+
 struct State {
     renewed: Instant,
     is_lost: bool,
@@ -23,7 +27,7 @@ struct State {
 }
 
 impl Lease {
-    /// Begins with a time not later than the delivery.
+    /// Begins with a time not later than the message's arrival in this process.
     pub(super) fn since(delivered: Instant) -> Self {
         Self(Mutex::new(State { renewed: delivered, is_lost: false, has_stored_record: false, has_own_record: false }))
     }
@@ -71,7 +75,7 @@ impl Lease {
 }
 
 fn is_over(silence: Duration) -> bool {
-    silence >= ACK_WAIT
+    silence.saturating_add(TRANSIT) >= ACK_WAIT
 }
 
 #[cfg(test)]
@@ -100,6 +104,12 @@ mod tests {
         check(6, &[4, 2], true);
         check(9, &[3], false);
         check(60, &[58, 56, 0], false);
+    }
+
+    #[test]
+    fn h3_a_lease_ends_before_the_server_delivers_again() {
+        let on_the_way = Instant::now().checked_sub(ACK_WAIT.checked_sub(TRANSIT).unwrap()).unwrap();
+        assert!(!Lease::since(on_the_way).is_held());
     }
 
     #[test]
