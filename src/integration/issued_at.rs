@@ -1,10 +1,11 @@
-//! The endpoints and the client that issued a grant. Its tokens are sent only to the origins of these endpoints, even after
-//! the config changes: otherwise an admin could collect tokens by changing a URL.
+//! The endpoints and the client that issued a grant. Its tokens are sent only to the URLs of these endpoints, even after the
+//! config changes: otherwise an admin could collect tokens by changing a URL. Another path is another URL, because many
+//! providers have APIs at the origin of their token endpoint that show a request's content to the owner of an account.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use url::{Origin, Url};
+use url::Url;
 
 use super::check::all_urls;
 use super::{ConfigError, IntegrationOauthConfig, LoginRequests, Placeholders, expand, template};
@@ -91,19 +92,28 @@ impl<T> IntegrationOauthConfig<T> {
         })
     }
 
-    /// Returns true if a token of the grant may be sent to this URL with this config: it has an origin of the endpoints
-    /// that the config had at the login, and the same client and issuer.
-    #[must_use]
-    pub(crate) fn may_send(&self, grant: &IssuedAt, url: &Url) -> bool {
-        self.client_id == grant.client_id && self.has_issuer_of(grant) && grant.origins().any(|it| it == url.origin())
-    }
-
-    /// Returns the token endpoint for a refresh of the grant, if the grant's refresh token may be sent there.
+    /// Returns the endpoint for a refresh of the grant, if the grant's refresh token may be sent there: to the URL that the
+    /// login's config had for tokens or for refreshes.
     #[must_use]
     pub(crate) fn refresh_endpoint(&self, grant: &IssuedAt) -> Option<Url> {
         let url = self.refresh_url.as_ref().unwrap_or(&self.token_url);
-        let url = template::endpoint_url(url, &self.variables, &grant.variables).ok();
-        url.filter(|url| self.may_send(grant, url))
+        self.kept_url(url, grant, &[Some(&grant.token_url), grant.refresh_url.as_ref()])
+    }
+
+    /// Returns the endpoint for a revocation of the grant, if the grant's tokens may be sent there: to the URL that the login's
+    /// config had for revocations.
+    #[must_use]
+    pub(crate) fn revocation_endpoint(&self, grant: &IssuedAt) -> Option<Url> {
+        self.kept_url(self.revocation_url.as_ref()?, grant, &[grant.revocation_url.as_ref()])
+    }
+
+    /// Returns the URL with the grant's variables, if it is one of those that the grant keeps from its login and this config
+    /// has the login's client and issuer.
+    fn kept_url(&self, url: &str, grant: &IssuedAt, kept: &[Option<&String>]) -> Option<Url> {
+        let url = template::endpoint_url(url, &self.variables, &grant.variables).ok()?;
+        let is_kept = kept.iter().flatten().any(|kept| Url::parse(kept).is_ok_and(|kept| kept == url));
+        let is_same_client = self.client_id == grant.client_id && self.has_issuer_of(grant);
+        (is_kept && is_same_client).then_some(url)
     }
 
     fn has_issuer_of(&self, grant: &IssuedAt) -> bool {
@@ -135,16 +145,5 @@ impl IssuedAt {
     /// Returns the token endpoint's origin; `None` in a tombstone, which has no endpoint.
     pub(crate) fn token_origin(&self) -> Option<String> {
         Url::parse(&self.token_url).ok().map(|url| url.origin().ascii_serialization())
-    }
-
-    /// Returns true if this is the whole URL of the revocation endpoint at the login.
-    pub(crate) fn revokes_at(&self, url: &Url) -> bool {
-        self.revocation_url.as_ref().is_some_and(|kept| Url::parse(kept).is_ok_and(|kept| kept == *url))
-    }
-
-    /// Origins of the endpoints. A token of the grant goes nowhere else.
-    fn origins(&self) -> impl Iterator<Item = Origin> {
-        let urls = [Some(&self.token_url), self.refresh_url.as_ref(), self.revocation_url.as_ref()];
-        urls.into_iter().flatten().filter_map(|url| Url::parse(url).ok()).map(|url| url.origin())
     }
 }

@@ -325,13 +325,13 @@ async fn revoking() -> Provider {
 
 /// A connection whose deletion ended with its worker after that step.
 async fn cut_off_at(step: &str, provider: &Provider) -> Fleet {
-    let (fleet, _pushes) = connected(provider).await;
-    let mut configurer = fleet.worker().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
     let mut config = fleet.config();
     config["revocation_url"] = format!("{}/revoke", provider.url).into();
-    fleet.ready().await;
     assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
-    configurer.kill().await;
+    assert_eq!(fleet.arrive(&fleet.login(NAME).await, "code").await.0, StatusCode::OK);
+    fleet.idle().await;
+    first.kill().await;
     let mut doomed = fleet.worker_dying_at(step).await;
     let path = format!("oauth-connections/{NAME}");
     let deleted = delete(&fleet, &path);

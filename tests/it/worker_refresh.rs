@@ -36,7 +36,15 @@ async fn provider(refreshed: impl Fn(usize) -> Scripted + Send + Sync + 'static)
 
 /// A world with a connection that is old enough to be refreshed again. The next one stays young.
 async fn connected(provider: Provider) -> World {
+    connected_with(provider, &json!({})).await
+}
+
+/// The same with changes of the config.
+async fn connected_with(provider: Provider, changes: &Value) -> World {
     let world = World::with_settings(provider, &[("REFRESH__MIN_INTERVAL", "10m")]).await;
+    let mut config = world.config();
+    config.as_object_mut().expect("an object").extend(changes.as_object().expect("an object").clone());
+    world.tokenbus.configure(&config).await;
     assert_eq!(world.connect("w").await.0, StatusCode::OK);
     Bus::of(&world.tokenbus.nats).await.age("w", &world.tokenbus.keys_file()).await;
     world
@@ -265,10 +273,9 @@ async fn d1_a_bus_outage_during_a_refresh_causes_no_second_token_request() {
 #[tokio::test]
 async fn g1_deleting_during_a_refresh_leaves_no_connection() {
     let (deleted, is_deleted) = watch::channel(false);
-    let world = connected(provider(move |number| tokens(number, 3600).once(&is_deleted)).await).await;
-    let mut config = world.config();
-    config["revocation_url"] = format!("{}/revoke", world.provider.url).into();
-    world.tokenbus.configure(&config).await;
+    let provider = provider(move |number| tokens(number, 3600).once(&is_deleted)).await;
+    let revocation_url = format!("{}/revoke", provider.url);
+    let world = connected_with(provider, &json!({ "revocation_url": revocation_url })).await;
     let delete = async {
         wait_for_requests(&world, 2).await;
         let answer = world.tokenbus.call(Method::DELETE, &format!("{INTEGRATION}/oauth-connections/w")).await;

@@ -82,7 +82,7 @@ fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String
     let (revoked, hint) = of_refresh.unwrap_or((&access_token, TokenKind::AccessToken));
     let revocation = Revocation { token: revoked, hint, issued_at: &issued_at, scope };
     let of_revoke = authentication(RequestKind::Revoke)?;
-    let revoke = |url: &String| revocation_request(config, url, &revocation, NONCE, &of_revoke);
+    let revoke = |_: &String| revocation_request(config, &revocation, NONCE, &of_revoke);
     let revocation = config.revocation_url.as_ref().map(revoke).transpose()?;
     let browser = HttpRequest { method: Method::Get, url: authorization, headers: Vec::new(), body: None };
     let (secret, redirect_url) = (config.client_secret.expose(), config.redirect_url.as_str());

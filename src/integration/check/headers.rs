@@ -10,8 +10,12 @@ use crate::secret::Secret;
 /// Headers that the HTTP client sets, or that belong to one connection (RFC 9110 §7.6.1).
 const RESERVED: [&str; 8] =
     ["cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Headers by which some servers and proxies choose another path, host or method than the request's, so that a token would
+/// reach another API than that of the URL.
+const REROUTING: [&str; 6] =
+    ["forwarded", "x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"];
 /// Starts of such headers: the body's own, and those for a proxy.
-const RESERVED_STARTS: [&str; 2] = ["content-", "proxy-"];
+const RESERVED_STARTS: [&str; 3] = ["content-", "proxy-", "x-forwarded-"];
 pub(super) const AUTHORIZATION: &str = "authorization";
 
 /// A header's value: plain in requests to the provider's API, a secret in `token_headers`.
@@ -35,12 +39,15 @@ impl HeaderValue for Secret {
 pub(super) fn check(set: &str, headers: &BTreeMap<String, impl HeaderValue>) -> Result<(), ConfigError> {
     for (name, value) in headers {
         let field = below(set, &printable(name));
-        let lower = name.to_ascii_lowercase();
         let is_name = (1..=64).contains(&name.len())
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
         require(is_name, &field, "a header's name of at most 64 letters, digits or `_-.`")?;
-        let is_reserved = RESERVED.contains(&&*lower) || RESERVED_STARTS.iter().any(|start| lower.starts_with(start));
-        require(!is_reserved, &field, "absent: tokenbus or HTTP itself sets this header")?;
+        // Servers that hand headers on as variables (CGI, WSGI) take `_` and `-` for the same.
+        let dashed = name.to_ascii_lowercase().replace('_', "-");
+        let is_reserved = RESERVED.contains(&&*dashed) || RESERVED_STARTS.iter().any(|start| dashed.starts_with(start));
+        require(!is_reserved, &field, "absent: tokenbus, HTTP itself or a proxy sets this header")?;
+        let expected = "absent: some servers choose another path or method by this header";
+        require(!REROUTING.contains(&&*dashed), &field, expected)?;
         let text = value.text();
         let is_value = (1..=MAX_TEXT).contains(&text.len())
             && text.trim() == text

@@ -36,6 +36,11 @@ fn a4_headers_have_the_same_rules_in_every_place() {
         ("Content-Type", "canary"),
         ("Transfer-Encoding", "canary"),
         ("Cookie", "canary"),
+        ("X-Original-URL", "canary"),
+        ("x_rewrite_url", "canary"),
+        ("X-HTTP-Method-Override", "canary"),
+        ("Forwarded", "canary"),
+        ("X-Forwarded-Host", "canary"),
     ] {
         for (path, more) in with_headers(&json!({ name: value })) {
             check(&more, &format!("{path}.{name}"));

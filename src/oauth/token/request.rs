@@ -4,13 +4,9 @@ mod http;
 
 use std::collections::BTreeMap;
 
-use url::Url;
-
 pub(super) use self::http::Parts;
 use super::ClientAuthentication;
-use crate::integration::{
-    ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RequestKind, TokenKind, endpoint_url,
-};
+use crate::integration::{ConfigError, IntegrationOauthConfig, IssuedAt, Placeholders, RequestKind, TokenKind};
 use crate::oauth::HttpRequest;
 use crate::secret::Secret;
 
@@ -24,7 +20,7 @@ pub(crate) enum RequestError {
     NoClientKey,
     #[error("client_key cannot sign a client assertion")]
     ClientKey(#[from] jsonwebtoken::errors::Error),
-    /// The origin of the config's endpoint, its client or its issuer has changed since.
+    /// The URL of the config's endpoint, its client or its issuer has changed since.
     #[error("the token was issued at another token endpoint or to another client")]
     IssuedElsewhere,
 }
@@ -95,16 +91,6 @@ pub(crate) fn refresh_request(
     parts.add(name, refresh_token.expose());
     parts.add_own(&config.refresh_params);
     Ok(parts.request(authentication))
-}
-
-/// Returns the endpoint with the grant's variables, if the grant's tokens may be sent there.
-pub(super) fn issuer_endpoint(
-    config: &IntegrationOauthConfig,
-    url: &str,
-    issued_at: &IssuedAt,
-) -> Result<Url, RequestError> {
-    let url = endpoint_url(url, &config.variables, &issued_at.variables).ok();
-    url.filter(|url| config.may_send(issued_at, url)).ok_or(RequestError::IssuedElsewhere)
 }
 
 #[cfg(test)]

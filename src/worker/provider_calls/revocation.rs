@@ -29,8 +29,9 @@ pub(crate) enum RevocationOutcome {
     NoConfig,
     /// The config cannot be opened or read.
     ConfigUnreadable,
-    /// The config has another token endpoint or client than the tokens were issued for.
+    /// The config has another revocation endpoint or client than at the login.
     ConfigChanged,
+    /// The config has no revocation endpoint, or had none at the login.
     NoRevocationUrl,
     /// Another connection shares the grant.
     Shared,
@@ -178,16 +179,13 @@ impl ProviderCalls<'_> {
     }
 
     async fn revoke_token(&self, config: &IntegrationOauthConfig, revocation: &Revocation<'_>) -> RevocationResult {
-        let Some(url) = &config.revocation_url else { return RevocationOutcome::NoRevocationUrl.into() };
-        // A bearer token goes only where the login's config sent it, so no later config can have it revoked.
-        let is_bearer = config.auth_method(RequestKind::Revoke) == TokenAuthMethod::Bearer;
-        if is_bearer && revocation.issued_at.revocation_url.is_none() {
+        // Tokens go only where the login's config sent them, so no later config can have these revoked.
+        if config.revocation_url.is_none() || revocation.issued_at.revocation_url.is_none() {
             return RevocationOutcome::NoRevocationUrl.into();
         }
         let variables = &revocation.issued_at.variables;
-        let build = |auth: &ClientAuthentication| {
-            token::revocation_request(config, url, revocation, &system::random_id(), auth)
-        };
+        let build =
+            |auth: &ClientAuthentication| token::revocation_request(config, revocation, &system::random_id(), auth);
         let judge = |response: &Response<'_>| response.success(config);
         let Err(error) = self.with_each_secret(config, RequestKind::Revoke, variables, build, judge).await else {
             return RevocationOutcome::Revoked.into();

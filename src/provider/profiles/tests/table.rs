@@ -284,9 +284,9 @@ impl Row {
         let of_refresh = self.config.revokes(TokenKind::RefreshToken).then_some(("rt-0", TokenKind::RefreshToken));
         let (token, hint) = of_refresh.unwrap_or(("at-0", TokenKind::AccessToken));
         let revocation = Revocation { token: &secret(token), hint, issued_at: &self.issued_at, scope: "" };
-        let request = self.config.revocation_url.as_ref().map(|url| {
+        let request = self.config.revocation_url.as_ref().map(|_| {
             let authentication = self.authentication(RequestKind::Revoke);
-            revocation_request(&self.config, url, &revocation, "nonce-1", &authentication).unwrap()
+            revocation_request(&self.config, &revocation, "nonce-1", &authentication).unwrap()
         });
         let problems = match (&self.behaviour.revocation, &request) {
             (Some(OnlyRequest { request: expected }), Some(request)) => {

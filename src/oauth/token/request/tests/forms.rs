@@ -14,8 +14,7 @@ fn revocation(config: &IntegrationOauthConfig) -> HttpRequest {
     let (token, issued_at) = (Secret::new("t"), config.issued_at(&BTreeMap::new()).unwrap());
     let hint = TokenKind::AccessToken;
     let revocation = Revocation { token: &token, hint, issued_at: &issued_at, scope: "a" };
-    let url = config.revocation_url.as_ref().unwrap();
-    revocation_request(config, url, &revocation, "n-3", &auth_of(config, RequestKind::Revoke, 0).unwrap()).unwrap()
+    revocation_request(config, &revocation, "n-3", &auth_of(config, RequestKind::Revoke, 0).unwrap()).unwrap()
 }
 
 #[test]

@@ -1,76 +1,133 @@
-//! Where a token may go: the origins of the three endpoints at the login, with the login's client and issuer. A revocation
-//! that the token authorizes by itself goes to the login's revocation URL only.
+//! Where a token may go: to a URL of the login's config, with the login's client and issuer. The form of the request is free,
+//! because the URLs are those at which the provider takes tokens.
 
 use proptest::prelude::*;
+use proptest::sample::select;
+use url::Url;
 
 use super::*;
+use crate::integration::endpoint_url;
 
-/// URLs of few origins, so that two configs often share one.
+/// URLs of few origins and paths, so that two configs often share one.
 fn url() -> impl Strategy<Value = String> {
-    let host = prop_oneof![
-        Just("acme.example"),
-        Just("acme.example:8443"),
-        Just("evil.example"),
-        Just("${v}.acme.example"),
-        Just("one.acme.example"),
-        Just("${region}"),
+    let hosts = [
+        "acme.example",
+        "acme.example",
+        "acme.example:8443",
+        "evil.example",
+        "${v}.acme.example",
+        "one.acme.example",
+        "${region}",
     ];
-    (host, prop_oneof![Just("/a"), Just("/b?x=${v}"), Just("/${v}")])
-        .prop_map(|(host, path)| format!("https://{host}{path}"))
+    let paths = ["/a", "/a", "/a/", "/A", "/a?x=1", "/a?x=${v}", "/${v}", "/comments?x=1"];
+    (select(hosts.to_vec()), select(paths.to_vec())).prop_map(|(host, path)| format!("https://{host}{path}"))
 }
 
-/// A config with endpoints, client and issuer.
-fn endpoints() -> impl Strategy<Value = Value> {
-    let issuer = prop_oneof![Just(None), Just(Some("https://acme.example/1")), Just(Some("https://acme.example/2"))];
-    let client = prop_oneof![4 => Just("id"), 1 => Just("other")];
-    let forms = (prop_oneof![Just("POST"), Just("GET")], prop_oneof![Just("refresh_token"), Just("access_token")]);
-    let revocation = (
-        url(),
-        prop_oneof![Just("bearer"), Just("client_secret_basic"), Just("none")],
-        prop_oneof![Just("POST"), Just("DELETE")],
-        prop_oneof![Just("form"), Just("json"), Just("query")],
+/// Everything that decides the look of a request beside its URL: method, format, names, parameters, headers, credentials.
+fn form() -> impl Strategy<Value = Value> {
+    let of_tokens = (
+        select(vec![("POST", "form"), ("POST", "json"), ("POST", "query"), ("GET", "form"), ("GET", "query")]),
+        select(vec!["client_secret_post", "client_secret_basic", "none"]),
+        select(vec!["refresh_token", "access_token"]),
+        select(vec!["refresh_token", "comments.create"]),
+        select(vec![json!({}), json!({"post": "1"}), json!({"post": "1", "scope": "${scope}"})]),
     );
-    (url(), proptest::option::of(url()), revocation, issuer, client, forms).prop_map(
-        |(token_url, refresh_url, (revocation_url, revoke_as, revoke_by, revoke_in), issuer, client_id, (method, with))| {
-            json!({"revocation_auth_method": revoke_as, "revocation_method": revoke_by, "revocation_body_format": revoke_in,
-                "token_url": token_url, "refresh_url": refresh_url, "revocation_url": revocation_url, "issuer": issuer,
-                "client_id": client_id, "token_method": method, "refresh_with": with, "variables": {
-                    "v": {"pattern": "[a-z]+", "default": "one", "metadata": true},
-                    "region": {"values": ["acme.example", "evil.example"], "default": "acme.example", "metadata": true}}})
+    let of_revocations = (
+        select(vec!["bearer", "client_secret_basic", "client_secret_post", "none"]),
+        select(vec!["POST", "DELETE"]),
+        select(vec!["form", "json", "query"]),
+    );
+    let shared = (
+        select(vec![json!({}), json!({"Api-Key": "k"}), json!({"Accept": "*/*", "X-Post": "1"})]),
+        select(vec!["canary-secret", "another"]),
+        select(vec!["form", "raw"]),
+        select(vec![
+            json!({}),
+            json!({"refresh": {"refresh_token": "body", "grant_type": "", "client_id": ""}}),
+            json!({"grant_type": "text", "revoke": {"token": "body", "token_type_hint": ""}}),
+        ]),
+    );
+    (of_tokens, of_revocations, shared).prop_map(
+        |(((method, format), authentication, with, grant_type, params), revoke, (headers, secret, basic, names))| {
+            json!({"token_method": method, "token_body_format": format, "token_auth_method": authentication,
+                "refresh_with": with, "refresh_grant_type": grant_type, "refresh_params": params,
+                "revocation_auth_method": revoke.0, "revocation_method": revoke.1, "revocation_body_format": revoke.2,
+                "token_headers": headers, "client_secret": secret, "basic_encoding": basic, "param_names": names})
         },
     )
 }
 
+/// A config with endpoints, client, issuer and the form of its requests.
+fn any_config() -> impl Strategy<Value = IntegrationOauthConfig> {
+    let issuer = select(vec![None, Some("https://acme.example/1"), Some("https://acme.example/2")]);
+    let client = prop_oneof![4 => Just("id"), 1 => Just("other")];
+    let optional = || proptest::option::of(url());
+    (url(), optional(), optional(), issuer, client, form()).prop_map(
+        |(token_url, refresh_url, revocation_url, issuer, client_id, form)| {
+            let mut fields = json!({
+                "token_url": token_url, "refresh_url": refresh_url, "revocation_url": revocation_url, "issuer": issuer,
+                "client_id": client_id, "variables": {
+                    "v": {"pattern": "[a-z]+", "default": "one", "metadata": true},
+                    "region": {"values": ["acme.example", "evil.example"], "default": "acme.example", "metadata": true}}});
+            fields.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
+            if fields["revocation_url"].is_null() {
+                fields.as_object_mut().unwrap().retain(|name, _| !name.starts_with("revocation_"));
+            }
+            config(&fields).unwrap()
+        },
+    )
+}
+
+/// Returns true if the request has this URL. Parameters may follow the URL's own query.
+fn is_sent_to(request: &HttpRequest, kept: &str) -> bool {
+    let kept = Url::parse(kept).unwrap();
+    let without_query = |url: &Url| {
+        let mut url = url.clone();
+        url.set_query(None);
+        url
+    };
+    let (own, sent) = (kept.query().unwrap_or_default(), request.url.query().unwrap_or_default());
+    let follows = |more: &str| own.is_empty() || more.is_empty() || more.starts_with('&');
+    without_query(&kept) == without_query(&request.url) && sent.strip_prefix(own).is_some_and(follows)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn d8_whatever_config_follows_a_token_goes_only_to_the_origins_of_its_login(
-        then in endpoints(), now in endpoints(), v in "(one|two)", region in "(acme|evil)[.]example",
+    fn d8_whatever_config_follows_a_token_goes_only_to_the_urls_of_its_login(
+        then in any_config(), now in any_config(), v in "(one|two)", region in "(acme|evil)[.]example",
     ) {
-        let (then, now) = (config(&then).unwrap(), config(&now).unwrap());
         let values = BTreeMap::from([("v".to_owned(), v), ("region".to_owned(), region)]);
         let issued_at = then.issued_at(&values).unwrap();
-        let urls = [Some(&issued_at.token_url), issued_at.refresh_url.as_ref(), issued_at.revocation_url.as_ref()];
-        let origins: Vec<_> = urls.into_iter().flatten().map(|url| Url::parse(url).unwrap().origin()).collect();
         let is_same_client = then.client_id == now.client_id && (then.issuer.is_none() || then.issuer == now.issuer);
         let token = Secret::new("canary-token");
-        let authentication = auth(&now, 0).unwrap();
-        let of_revoke = auth_of(&now, RequestKind::Revoke, 0).unwrap();
         let grant = RefreshGrant { refresh_token: &token, issued_at: &issued_at, scope: "", nonce: "n" };
         let revocation = Revocation { token: &token, hint: TokenKind::AccessToken, issued_at: &issued_at, scope: "" };
-        let revocation_url = now.revocation_url.as_ref().unwrap();
-        let is_bearer = of_revoke == ClientAuthentication::Bearer;
-        for (request, endpoint, is_bearer) in [
-            (refresh_request(&now, &grant, &authentication), now.refresh_url.as_ref().unwrap_or(&now.token_url), false),
-            (revocation_request(&now, revocation_url, &revocation, "n", &of_revoke), revocation_url, is_bearer),
+        let (of_refresh, of_revoke) = (auth_of(&now, RequestKind::Refresh, 0), auth_of(&now, RequestKind::Revoke, 0));
+        for (request, endpoint, kept) in [
+            (
+                refresh_request(&now, &grant, &of_refresh.unwrap()),
+                Some(now.refresh_url.as_ref().unwrap_or(&now.token_url)),
+                vec![Some(&issued_at.token_url), issued_at.refresh_url.as_ref()],
+            ),
+            (
+                revocation_request(&now, &revocation, "n", &of_revoke.unwrap()),
+                now.revocation_url.as_ref(),
+                vec![issued_at.revocation_url.as_ref()],
+            ),
         ] {
-            let endpoint = endpoint_url(endpoint, &now.variables, &issued_at.variables).unwrap();
-            let is_kept = issued_at.revocation_url.as_deref() == Some(endpoint.as_str());
-            let may_go = is_same_client && origins.contains(&endpoint.origin()) && (is_kept || !is_bearer);
+            let mut kept = kept.into_iter().flatten();
+            let endpoint = endpoint.map(|url| endpoint_url(url, &now.variables, &issued_at.variables).unwrap());
             match request {
-                Ok(request) => prop_assert!(may_go && request.url.origin() == endpoint.origin(), "{}", request.url),
-                Err(error) => prop_assert!(!may_go && error == RequestError::IssuedElsewhere, "{}", endpoint),
+                Ok(request) => {
+                    prop_assert!(is_same_client && kept.any(|url| is_sent_to(&request, url)), "{}", request.url);
+                }
+                Err(error) => {
+                    let is_kept = kept.any(|url| Url::parse(url).ok() == endpoint);
+                    prop_assert!(!(is_same_client && is_kept), "{endpoint:?}");
+                    prop_assert_eq!(error, RequestError::IssuedElsewhere);
+                }
             }
         }
     }

@@ -13,8 +13,7 @@ fn with(more: &Value) -> IntegrationOauthConfig {
 
 fn revocation(config: &IntegrationOauthConfig, issued_at: &IssuedAt) -> Result<HttpRequest, RequestError> {
     let revocation = Revocation { token: &Secret::new("at-1"), hint: TokenKind::AccessToken, issued_at, scope: "" };
-    let url = config.revocation_url.as_ref().unwrap();
-    revocation_request(config, url, &revocation, "n", &auth_of(config, RequestKind::Revoke, 0).unwrap())
+    revocation_request(config, &revocation, "n", &auth_of(config, RequestKind::Revoke, 0).unwrap())
 }
 
 #[test]
