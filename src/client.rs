@@ -31,7 +31,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 pub use self::token_source::{TokenSource, TokenSourceError};
-use crate::command::HEADER_RETRY_AFTER;
+use crate::command::{HEADER_REASON, HEADER_RETRY_AFTER};
 use crate::jetstream::header;
 use crate::subject::{Account, NodeCall};
 
@@ -57,6 +57,8 @@ pub enum CallError {
         status: u16,
         /// Text for people, without secrets.
         error: String,
+        /// The code of the failure for programs, such as `config_changed`; only for failures that have one.
+        reason: Option<String>,
         /// Seconds to wait before the next try.
         retry_after: Option<u64>,
     },
@@ -118,6 +120,7 @@ async fn ask(client: &Client, subject: String, question: &Value, timeout: Durati
         code => Err(CallError::Refused {
             status: code.parse().map_err(unreadable)?,
             error: header(headers, NATS_SERVICE_ERROR).to_owned(),
+            reason: headers.get(HEADER_REASON).map(|reason| reason.as_str().to_owned()),
             retry_after: header(headers, HEADER_RETRY_AFTER).parse().ok(),
         }),
     }

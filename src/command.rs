@@ -39,6 +39,8 @@ pub(crate) const HEADER_SEALED_REVOCATION: &str = "Oauth-Sealed-Revocation";
 pub const HEADER_STATUS: &str = "Oauth-Status";
 /// Header of a reply to a call: seconds to wait before the next try.
 pub const HEADER_RETRY_AFTER: &str = "Retry-After";
+/// Header of a reply to a node's call: the code of the failure, for programs.
+pub const HEADER_REASON: &str = "Oauth-Reason";
 /// Header of a stored connection that has no schedule or waits for a config: [`REFRESH_NONE`] or [`REFRESH_PAUSED`]. Lets the
 /// repair pass read headers only.
 pub const HEADER_REFRESH: &str = "Oauth-Refresh";

@@ -56,8 +56,8 @@ pub(super) fn backend(nats: Nats, config: &Config) -> Backend {
 /// Makes a call of the account ADMIN. Waits a moment for a worker that has just started.
 pub(super) async fn ask(backend: &Backend, call: AdminCall, question: &Value) -> Result<Bytes, CallError> {
     backend.admin_call(call, question).await.map_err(|error| match error {
-        BackendError::Refused { status, error, reason: _, hint: _, retry_after_seconds: retry_after } => {
-            CallError::Refused { status, error, retry_after }
+        BackendError::Refused { status, error, reason, hint: _, retry_after_seconds: retry_after } => {
+            CallError::Refused { status, error, reason, retry_after }
         }
         BackendError::NoWorker(NatsError::Away(_)) | BackendError::Unavailable(NatsError::Away(_)) => {
             CallError::TimedOut

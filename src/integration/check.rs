@@ -1,6 +1,7 @@
 //! Validates an admin's JSON and makes a config of it.
 
 mod api_requests;
+mod effect;
 mod fields;
 mod form;
 mod headers;
@@ -12,6 +13,7 @@ mod urls;
 
 use serde_json::Value;
 
+pub(crate) use self::effect::OF_REVOCATIONS;
 #[cfg(test)]
 pub(super) use self::fields::field_names;
 pub(crate) use self::fields::is_field;
@@ -21,8 +23,8 @@ pub(super) use self::urls::all_urls;
 use super::error::printable;
 use super::scopes::scope_list;
 use super::{
-    ConfigError, IntegrationOauthConfig, Reconnect, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets,
-    signing_key, template,
+    ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets, signing_key,
+    template,
 };
 use crate::foreign_text;
 use crate::secret::Secret;
@@ -74,17 +76,8 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
     urls::check_redirect(config, rules)?;
     params::check(config)?;
     api_requests::check(config)?;
-    check_identity_rules(config)?;
-    check_authentication(config)
-}
-
-/// Both fields compare accounts, and without `identity` no connection has one.
-fn check_identity_rules(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
-    let has_identity = config.identity.is_some();
-    let is_any = config.reconnect == Reconnect::Any;
-    require(is_any || has_identity, "reconnect", "any without `identity`, which says whose account a connection is")?;
-    let expected = "false without `identity`, which says whose account a connection is";
-    require(!config.revoke_replaced || has_identity, "revoke_replaced", expected)
+    check_authentication(config)?;
+    effect::check(config)
 }
 
 fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {

@@ -67,12 +67,9 @@ impl<T> IntegrationOauthConfig<T> {
         if is_open { Ok(url.to_owned()) } else { expand(url, &self.variables, variables) }
     }
 
-    /// Checks the hosts that a new login's variables choose. A grant that exists keeps its hosts, also when a later release
-    /// knows more public suffixes.
-    ///
     /// # Errors
     /// [`ConfigError::Variable`] if a variable chooses a name directly under a public suffix.
-    pub(crate) fn check_hosts(&self, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    pub(super) fn check_hosts(&self, values: &BTreeMap<String, String>) -> Result<(), ConfigError> {
         let problem = "must not choose a name directly under a public suffix";
         let is_known = |name: &&str| values.contains_key(*name) || !self.variables.contains_key(*name);
         for (_, url) in all_urls(self).filter(|(_, url)| template::variable_names(url).iter().all(is_known)) {

@@ -7,12 +7,15 @@ use serde_json::{Map, Value};
 
 use super::check::all_urls;
 use super::{ConfigError, IntegrationOauthConfig, IssuedAt, template};
+use crate::secret::Secret;
 
 /// Values of variables by name.
 type Values = BTreeMap<String, String>;
 
 /// Start of a source that is a parameter of the callback.
 const CALLBACK: &str = "callback:";
+/// Rule for values in a header, after the variable's name.
+const HEADER_VALUE: &str = "must be printable ASCII: a header holds it";
 
 /// A placeholder that gets its value at each login, or from the callback. It has a pattern, a list of values, or both.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,15 @@ impl<T> IntegrationOauthConfig<T> {
         Ok(values)
     }
 
+    /// Returns the values that become the connection's metadata.
+    pub(crate) fn metadata_of_variables(&self, values: &Values) -> Map<String, Value> {
+        let is_metadata = |name: &String| self.variables.get(name).is_some_and(|variable| variable.metadata);
+        let kept = values.iter().filter(|(name, _)| is_metadata(name));
+        kept.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+    }
+}
+
+impl IntegrationOauthConfig {
     /// Returns where a login's grant is issued, with the values of its callback by the variables' names.
     ///
     /// # Errors
@@ -106,7 +118,7 @@ impl<T> IntegrationOauthConfig<T> {
             }
         }
         let issued_at = self.issued_at(&values)?;
-        self.check_hosts(&issued_at.variables)?;
+        self.check_new_values(&issued_at.variables)?;
         // The config may have another revocation endpoint or issuer than at the login. Tokens of the login do not go there.
         let is_unchanged = self.issued_at_login(&login.variables)?.revocation_url == login.revocation_url;
         let of_login = login.revocation_url.clone().filter(|url| !url.contains("${"));
@@ -114,10 +126,29 @@ impl<T> IntegrationOauthConfig<T> {
         Ok(IssuedAt { revocation_url, issuer: login.issuer.clone(), ..issued_at })
     }
 
-    /// Returns the values that become the connection's metadata.
-    pub(crate) fn metadata_of_variables(&self, values: &Values) -> Map<String, Value> {
-        let is_metadata = |name: &String| self.variables.get(name).is_some_and(|variable| variable.metadata);
-        let kept = values.iter().filter(|(name, _)| is_metadata(name));
-        kept.map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect()
+    /// Checks what the variables of a new login choose: hosts, and texts of headers. A grant that exists keeps its values,
+    /// also when a later release knows more public suffixes.
+    ///
+    /// # Errors
+    /// [`ConfigError::Variable`] if a variable chooses a name directly under a public suffix, or a text that no header can
+    /// have.
+    pub(crate) fn check_new_values(&self, values: &Values) -> Result<(), ConfigError> {
+        self.check_hosts(values)?;
+        match values.iter().find(|(name, value)| self.is_in_header(name) && !is_header_text(value)) {
+            Some((name, _)) => Err(ConfigError::Variable { name: name.clone(), problem: HEADER_VALUE }),
+            None => Ok(()),
+        }
     }
+
+    /// Returns true if a header of a request to the provider has the variable.
+    pub(super) fn is_in_header(&self, name: &str) -> bool {
+        let of_requests = self.api_requests().flat_map(|(_, request)| request.headers.values().map(String::as_str));
+        let mut texts = of_requests.chain(self.token_headers.values().map(Secret::expose));
+        texts.any(|text| template::variable_names(text).contains(name))
+    }
+}
+
+/// Returns true if a header can have this text.
+pub(super) fn is_header_text(text: &str) -> bool {
+    text.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
 }

@@ -153,9 +153,9 @@ fn log_and_build_answer(span: &Span, done: Result<Value, CallError>) -> WorkerRe
     answer
 }
 
-/// Returns the error text of an answer in a form that a header can carry: truncated, without control characters.
-fn error_text(body: &Value) -> String {
-    let text = body.get("error").and_then(Value::as_str).unwrap_or_default();
+/// Returns a text of an answer's body in a form that a header can carry: truncated, without control characters.
+fn text_of(body: &Value, field: &str) -> String {
+    let text = body.get(field).and_then(Value::as_str).unwrap_or_default();
     text.chars().take(ERROR_CHARS).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 

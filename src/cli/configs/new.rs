@@ -77,6 +77,14 @@ impl Proof {
         }
     }
 
+    /// Returns true if the profile names a method that sends the secret. Otherwise the client may be a public one.
+    fn needs_secret(profile: &Value) -> bool {
+        ["token_auth_method", "refresh_auth_method", "revocation_auth_method"].into_iter().any(|field| {
+            let method = profile.get("config").and_then(|config| config.get(field)).and_then(Value::as_str);
+            method.is_some_and(|method| method.starts_with("client_secret_"))
+        })
+    }
+
     fn has_key(self) -> bool {
         matches!(self, Self::Key | Self::SignedSecret)
     }
@@ -173,9 +181,9 @@ impl Options {
         let proof = Proof::of(profile);
         let secret = match files.secret {
             Some(secret) => secret,
-            // Typed without echo. Empty for a public client.
+            // Typed without echo.
             None if proof == Proof::Secret => {
-                Secret::new(rpassword::prompt_password("Client secret: ").context("cannot read the secret")?)
+                typed_secret(Proof::needs_secret(profile), || rpassword::prompt_password("Client secret: "))?
             }
             None => Secret::default(),
         };
@@ -230,6 +238,18 @@ impl Options {
         ];
         let present = |(name, value): (&str, Option<String>)| Some((name.to_owned(), Value::from(value?)));
         fields.into_iter().filter_map(present).collect()
+    }
+}
+
+/// Returns the secret that a person types. Asks until there is one, unless the client may be a public one.
+fn typed_secret(is_needed: bool, mut ask: impl FnMut() -> std::io::Result<String>) -> anyhow::Result<Secret> {
+    loop {
+        let typed = ask().context("cannot read the secret")?;
+        // A copied secret often has a line break or a blank at its end.
+        let secret = typed.trim();
+        if !secret.is_empty() || !is_needed {
+            return Ok(Secret::new(secret));
+        }
     }
 }
 
@@ -300,6 +320,22 @@ mod tests {
         let (config, output) = ask("none", "\nid\n\n".to_owned());
         assert_eq!((config["client_secret"].as_str(), config.get("client_key")), (Some(""), None));
         assert!(!output.contains("Common scopes"), "there are none: {output}");
+    }
+
+    #[test]
+    fn an_empty_secret_is_asked_for_again_where_the_profile_sends_one() {
+        let profile = |field: &str, method: &str| json!({ "config": { field: method } });
+        for (profile, is_needed) in [
+            (json!({}), false),
+            (profile("token_auth_method", "none"), false),
+            (profile("token_auth_method", "client_secret_basic"), true),
+            (profile("refresh_auth_method", "client_secret_post"), true),
+        ] {
+            let mut typed = ["", " ", "secret "].into_iter();
+            let is_found = Proof::needs_secret(&profile);
+            let secret = typed_secret(is_found, || Ok(typed.next().unwrap().to_owned())).unwrap();
+            assert_eq!((is_found, secret.expose()), (is_needed, if is_needed { "secret" } else { "" }), "{profile}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
 /// Builds the requests in the order of a connection's life.
 fn examples(config: &IntegrationOauthConfig, variables: &BTreeMap<String, String>) -> anyhow::Result<Vec<Example>> {
     let issued_at = config.issued_at(variables).context("pass each variable as `--var <name>=<value>`")?;
-    config.check_hosts(&issued_at.variables)?;
+    config.check_new_values(&issued_at.variables)?;
     let variables = &issued_at.variables;
     let authentication = |kind| {
         let authentication = ClientAuthentication::of(config, kind, 0, variables, system::now(), NONCE)?;

@@ -18,6 +18,9 @@ const PATH: &str = "a dot path of at most 128 bytes";
 pub(super) const IN_QUERY: &str = "absent: the query of the request's URL has this parameter";
 /// A path whose value callers see.
 pub(super) const SHOWN: &str = "a dot path of at most 128 bytes that doesn't end in a token, a secret or a code";
+const RESPONSE_MODE: &str = "response_mode";
+const RECEIVED: &str = "query or form_post: no other answer reaches the callback";
+
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     names::check(config)?;
     check_login_params(config)?;
@@ -46,6 +49,8 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
                 continue;
             }
             require(!names::is_reserved(config, name, request), &field, "absent: tokenbus sets this parameter")?;
+            let is_response_mode = request == RequestKind::Authorize && name.eq_ignore_ascii_case(RESPONSE_MODE);
+            require(!is_response_mode || is_received(value), &field, RECEIVED)?;
             let expected = "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes";
             require(is_param(name) && value.len() <= MAX_TEXT, &field, expected)?;
         }
@@ -60,7 +65,21 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
             form_urlencoded::parse(query.as_bytes()).any(|(name, value)| is_reserved(&name) && !is_page(&name, &value));
         require(!sets_reserved, field, "a URL without the parameters that tokenbus sets")?;
     }
-    Ok(())
+    check_response_mode_in_url(config)
+}
+
+fn check_response_mode_in_url(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
+    let (url, route) = template::split_route(&config.auth_url);
+    let queries = [Some(url), route].into_iter().flatten().filter_map(|part| part.split_once('?'));
+    let mut params = queries.flat_map(|(_, query)| form_urlencoded::parse(query.as_bytes()));
+    let is_fitting = params.all(|(name, value)| !name.eq_ignore_ascii_case(RESPONSE_MODE) || is_received(&value));
+    require(is_fitting, "auth_url", "a URL whose `response_mode`, if any, is query or form_post")
+}
+
+/// Returns true if the answer to an authorization request with this response mode reaches the callback. A fragment stays in
+/// the browser, and the modes with JWTs or messages have other parameters.
+fn is_received(response_mode: &str) -> bool {
+    ["query", "form_post"].contains(&response_mode)
 }
 
 /// A login must not choose how the answer arrives, or which answer counts as its own.

@@ -6,6 +6,7 @@ use super::form::below;
 use super::names::{CALLBACK, is_in_query, is_param};
 use super::params::is_secret;
 use super::{printable, require};
+use crate::integration::variable::is_header_text;
 use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable, placeholders, template};
 use crate::secret::Secret;
 
@@ -91,16 +92,20 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         let expected = "a regular expression of at most 256 bytes";
         require(pattern.as_ref().is_none_or(is_pattern), &below(&field, &"pattern"), expected)?;
         require(pattern.is_some() || !values.is_empty(), &field, "with a `pattern` or with `values`")?;
-        let is_in_url = config.is_in_url(name);
-        let is_allowed =
-            |value: &String| !value.contains("${") && template::is_allowed_value(variable, value, is_in_url);
+        let (is_in_url, is_in_header) = (config.is_in_url(name), config.is_in_header(name));
+        let is_allowed = |value: &String| {
+            !value.contains("${")
+                && template::is_allowed_value(variable, value, is_in_url)
+                && (!is_in_header || is_header_text(value))
+        };
         let list = below(&field, &"values");
-        let form = "1 to 256 bytes that match the variable's pattern and, in a URL, have no URL separator";
+        let form = "1 to 256 bytes that match the variable's pattern and have no URL separator in a URL, and only printable \
+                    ASCII in a header";
         for (index, value) in values.iter().enumerate() {
             require(is_allowed(value), &below(&list, &index), form)?;
         }
-        let form =
-            "one of the variable's values, match its pattern, have 1 to 256 bytes and, in a URL, no URL separator";
+        let form = "one of the variable's values, match its pattern, have 1 to 256 bytes, no URL separator in a URL, and only \
+             printable ASCII in a header";
         require(default.as_ref().is_none_or(is_allowed), &below(&field, &"default"), form)?;
         check_source(config, variable, &field)?;
         require(

@@ -15,7 +15,7 @@ fn a4_api_requests_have_a_form() {
         json!({ "identity": { "url": url, "id": "id", "method": "POST", "body": { "query": "{ me { id } }" } } }),
         json!({ "metadata_request": { "url": url, "paths": ["0.id"], "headers": { "Authorization": "T ${access_token}" } } }),
         json!({ "upgrade": { "url": url, "params": { "t": "${access_token}", "s": "${client_secret}", "i": "${client_id}" } } }),
-        json!({ "reconnect": "same_identity", "revoke_replaced": true, "identity": { "id": "sub" } }),
+        json!({ "reconnect": "same_identity", "revoke_replaced": true, "identity": { "id": "sub" }, "revocation_url": url }),
         json!({ "variables": { "v": { "pattern": "[a-z]+" } }, "token_url": "https://${v}.acme.example/t",
                 "identity": { "url": "https://${v}.acme.example/me", "id": "id", "params": { "x": "${v}" } } }),
     ] {
@@ -47,6 +47,7 @@ fn a4_api_requests_have_a_form() {
 #[test]
 fn a4_settings_without_any_effect_are_refused() {
     let url = "https://api.example/me";
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap().serialize_pem();
     for (value, field) in [
         (json!({ "metadata_request": { "url": url, "paths": [] } }), "metadata_request.paths"),
         (json!({ "metadata_request": { "url": url, "paths": ["a", "b", "a"] } }), "metadata_request.paths.2"),
@@ -54,6 +55,18 @@ fn a4_settings_without_any_effect_are_refused() {
         (json!({ "identity": { "id": "id", "label": [] } }), "identity.label"),
         (json!({ "reconnect": "same_identity" }), "reconnect"),
         (json!({ "revoke_replaced": true }), "revoke_replaced"),
+        (json!({ "revoke_replaced": true, "identity": { "id": "sub" } }), "revoke_replaced"),
+        (json!({ "revocation_method": "DELETE" }), "revocation_method"),
+        (json!({ "revocation_body_format": "json" }), "revocation_body_format"),
+        (json!({ "revocation_auth_method": "none" }), "revocation_auth_method"),
+        (json!({ "revoke_with": "access_token" }), "revoke_with"),
+        (json!({ "client_key": key }), "client_key"),
+        (json!({ "client_key_id": "canary" }), "client_key_id"),
+        (json!({ "client_key_alg": "EdDSA" }), "client_key_alg"),
+        (json!({ "client_assertion_aud": "canary" }), "client_assertion_aud"),
+        (json!({ "client_assertion_iss": "canary" }), "client_assertion_iss"),
+        (json!({ "token_auth_method": "none", "client_secrets": ["canary"] }), "client_secrets"),
+        (json!({ "basic_encoding": "raw" }), "basic_encoding"),
         (json!({ "login_params": ["prompt", "prompt"] }), "login_params.1"),
         (json!({ "metadata_paths": ["a", "a"] }), "metadata_paths.1"),
         (json!({ "callback_metadata": ["a", "a"] }), "callback_metadata.1"),
@@ -64,7 +77,9 @@ fn a4_settings_without_any_effect_are_refused() {
         stored.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         assert!(serde_json::from_value::<IntegrationOauthConfig<String>>(stored).is_ok(), "stored before: {value}");
     }
-    assert!(config(&json!({ "reconnect": "any", "revoke_replaced": false })).is_ok());
+    let usual = json!({ "reconnect": "any", "revoke_replaced": false, "revocation_method": "POST",
+        "client_key_alg": "RS256", "basic_encoding": "form", "client_secrets": [] });
+    assert!(config(&usual).is_ok(), "defaults may be written out");
 }
 
 #[test]

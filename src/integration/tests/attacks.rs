@@ -62,10 +62,17 @@ fn a4_no_field_makes_a_login_fail_or_shows_a_secret() {
         (json!({ "callback_metadata": ["CODE"] }), "callback_metadata.0"),
         (json!({ "code_param": "error_description" }), "code_param"),
         (json!({ "response_type": "id_token" }), "response_type"),
+        (json!({ "auth_params": { "response_mode": "fragment" } }), "auth_params.response_mode"),
+        (json!({ "auth_params": { "Response_Mode": "web_message" } }), "auth_params.Response_Mode"),
+        (json!({ "auth_params": { "response_mode": "${nonce}" } }), "auth_params.response_mode"),
+        (json!({ "auth_url": "https://acme.example/a?response_mode=fragment" }), "auth_url"),
+        (json!({ "auth_url": "https://acme.example/#/a?response_mode=fragment" }), "auth_url"),
         (json!({ "response_type": "none" }), "response_type"),
         (json!({ "name": "\u{200b}" }), "name"),
     ] {
         check(&more, field);
     }
     assert!(config(&json!({ "response_type": "code id_token", "metadata_paths": ["First Name"] })).is_ok());
+    assert!(config(&json!({ "auth_params": { "response_mode": "form_post" } })).is_ok());
+    assert!(config(&json!({ "auth_url": "https://acme.example/a?response_mode=query" })).is_ok());
 }

@@ -343,8 +343,8 @@ fn a4_revocations_have_their_choices() {
     check(&bearer(json!({"revoke_with": "refresh_token"})), "revoke_with");
     for (fields, kinds) in [
         (json!({}), (true, true)),
-        (json!({"revoke_with": "refresh_token"}), (true, false)),
-        (json!({"revoke_with": "access_token"}), (false, true)),
+        (json!({"revocation_url": url, "revoke_with": "refresh_token"}), (true, false)),
+        (json!({"revocation_url": url, "revoke_with": "access_token"}), (false, true)),
         (bearer(json!({})), (false, true)),
         (bearer(json!({"revoke_with": "access_token"})), (false, true)),
     ] {

@@ -108,6 +108,34 @@ fn c7_a_variable_of_the_callback_is_checked_before_any_request() {
 }
 
 #[test]
+fn c7_a_value_in_a_header_is_ascii_before_any_request() {
+    let request = json!({"url": "https://api.acme.example/me", "headers": {"X-Tenant": "${v}"}, "paths": ["a"]});
+    for headers in [json!({"token_headers": {"X-Tenant": "t ${v}"}}), json!({"metadata_request": request})] {
+        let with = |variable: Value| {
+            let mut more = headers.clone();
+            more["variables"] = json!({ "v": variable });
+            config(&more)
+        };
+        let of_login = with(json!({"pattern": ".*"})).unwrap();
+        let of_callback = with(json!({"pattern": ".*", "from": "callback:v"})).unwrap();
+        let begun = of_callback.issued_at_login(&BTreeMap::new()).unwrap();
+        for (value, is_header) in [("a b", true), ("é", false), ("a\u{202e}", false), ("a\u{7f}", false)] {
+            let values = values_of(&[("v", value)]);
+            for checked in
+                [of_login.check_new_values(&values), of_callback.issued_at_callback(&begun, &values).map(drop)]
+            {
+                let error = checked.err().map(|error| error.to_string());
+                assert_eq!(error.is_none(), is_header, "{headers} {value}");
+                assert!(error.is_none_or(|error| error.starts_with("variable v must ")), "{headers} {value}");
+            }
+            for variable in [json!({"values": [value]}), json!({"pattern": ".*", "default": value})] {
+                assert_eq!(with(variable).is_ok(), is_header, "{headers} {value}");
+            }
+        }
+    }
+}
+
+#[test]
 fn d8_a_revocation_endpoint_that_changes_during_a_login_gets_no_token_of_it() {
     let at = |host: &str| config(&json!({ "revocation_url": format!("https://{host}/revoke") })).unwrap();
     let login = at("acme.example").issued_at(&BTreeMap::new()).unwrap();

@@ -15,6 +15,8 @@ use crate::subject::Integration;
 
 /// Key of the example app, with which nothing else is signed.
 const EXAMPLE_KEY: &str = include_str!("example_key.pem");
+/// The URL with which the fields for revocations of a profile without one are checked.
+const EXAMPLE_REVOCATION_URL: &str = "https://hub.example/revoke";
 /// Fields of a config that belong to one app or one hub.
 const PRIVATE: [&str; 9] = [
     "integration_id",
@@ -148,7 +150,11 @@ impl Profile {
         about.check_links()?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         let profile = Self { id: id.clone(), name, about, config: fields, has_own_fields: false, chain: Vec::new() };
-        profile.example(rules)?;
+        let mut more = Map::new();
+        if !profile.config.contains_key("revocation_url") {
+            more.insert("revocation_url".to_owned(), EXAMPLE_REVOCATION_URL.into());
+        }
+        profile.example_with(more, rules)?;
         Ok(profile)
     }
 
@@ -156,9 +162,13 @@ impl Profile {
         Summary { id: &self.id, name: &self.name, verified: self.about.verified }
     }
 
-    /// Completes a config. Its own fields count first, each as a whole: objects and lists are not merged.
+    /// Completes a config. Its own fields count first, each as a whole: objects and lists are not merged. A profile may shape
+    /// revocations whose URL holds the client id. Its fields for them count only in a config that has the URL.
     pub(crate) fn config(self, given: Map<String, Value>, integration: &Integration) -> Value {
         let mut config = self.config;
+        if given.get("revocation_url").or_else(|| config.get("revocation_url")).is_none_or(Value::is_null) {
+            config.retain(|field, _| !integration::OF_REVOCATIONS.contains(&field.as_str()));
+        }
         config.insert("integration_id".to_owned(), integration.as_str().into());
         config.extend(given);
         // A field that is given as null is absent, also if the profile has it.
@@ -170,6 +180,10 @@ impl Profile {
 
     /// Returns the config of an example app with this profile.
     pub(crate) fn example(&self, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
+        self.example_with(Map::new(), rules)
+    }
+
+    fn example_with(&self, more: Map<String, Value>, rules: UrlRules) -> Result<IntegrationOauthConfig, ConfigError> {
         let mut given = Map::from_iter(
             [
                 ("provider", self.id.as_str()),
@@ -183,6 +197,7 @@ impl Profile {
             given.insert("client_key".to_owned(), EXAMPLE_KEY.into());
             given.insert("client_assertion_iss".to_owned(), "issuer".into());
         }
+        given.extend(more);
         let config = self.clone().config(given, &self.id);
         integration::parse_value(config, &self.id, rules)
     }

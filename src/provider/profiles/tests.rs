@@ -4,7 +4,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::integration::parse_value;
+use crate::integration::{Method, TokenKind, parse_value};
 
 fn built_in() -> Profiles<'static> {
     Profiles::default()
@@ -63,6 +63,27 @@ async fn a_config_needs_the_client_and_the_redirect_url_only() {
     let body = built_in().apply(body, &id("mine")).await.unwrap();
     let config = parse_value(body, &id("mine"), crate::integration::UrlRules::default()).unwrap();
     assert_eq!((config.integration_id.as_str(), config.name.as_str()), ("mine", "GitHub"));
+}
+
+#[tokio::test]
+async fn fields_for_revocations_count_with_their_url_only() {
+    let put = async |more: Value| {
+        let mut body = json!({"provider": "github", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = built_in().apply(body, &id("mine")).await.unwrap();
+        parse_value(body, &id("mine"), UrlRules::default()).map(|config| (config.revocation_method, config.revoke_with))
+    };
+    let url = "https://api.github.example/applications/id/grant";
+    assert_eq!(put(json!({})).await, Ok((Method::Post, None)));
+    assert_eq!(put(json!({ "revocation_url": null })).await, Ok((Method::Post, None)));
+    assert_eq!(put(json!({ "revocation_url": url })).await, Ok((Method::Delete, Some(TokenKind::AccessToken))));
+    let error = put(json!({ "revoke_with": "refresh_token" })).await.unwrap_err().to_string();
+    assert_eq!(error, "revoke_with must be absent without `revocation_url`: no revocation is sent");
+    // They are checked all the same.
+    let text = "name = \"Mine\"\nauth_url = \"https://acme.example/a\"\ntoken_url = \"https://acme.example/t\"\n";
+    let parse = async |more: &str| built_in().parse(&id("mine"), &format!("{text}{more}")).await.map(drop);
+    assert!(parse("revocation_method = \"DELETE\"").await.is_ok());
+    assert!(parse("revocation_method = \"PUT\"").await.unwrap_err().to_string().contains("revocation_method"));
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ pub(super) async fn begin(
     let config = config.with_login_params(params).map_err(bad_request)?;
     let scope = config.scope_text(&config.narrow_scopes(scopes.as_deref()).map_err(bad_request)?);
     let issued_at = config.issued_at_login(&variables).map_err(bad_request)?;
-    config.check_hosts(&issued_at.variables).map_err(bad_request)?;
+    config.check_new_values(&issued_at.variables).map_err(bad_request)?;
     let return_to = return_to
         .map(|wanted| login::return_to(&wanted, &context.config.oauth.return_to))
         .transpose()

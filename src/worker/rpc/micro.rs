@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{QUEUE, error_text, status};
+use super::{QUEUE, status, text_of};
 use crate::command::WorkerReply;
 use crate::jetstream::receiver::Subscription;
 use crate::subject::{NodeCall, service_call, service_calls};
@@ -53,7 +53,7 @@ impl Service {
         counts.time += took;
         if !status::is_success(answer) {
             counts.errors += 1;
-            counts.last_error = format!("{}:{}", answer.status, error_text(&answer.body));
+            counts.last_error = format!("{}:{}", answer.status, text_of(&answer.body, "error"));
         }
     }
 

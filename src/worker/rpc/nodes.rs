@@ -16,9 +16,9 @@ use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
 use super::{Arrived, CallError, CallIds, Checked, QUESTION_BYTES, QUEUE, Running};
-use super::{answer_call, bad_request, busy, error_text, log_and_build_answer, send, status};
+use super::{answer_call, bad_request, busy, log_and_build_answer, send, status, text_of};
 use crate::auth::Authenticator;
-use crate::command::{HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
+use crate::command::{HEADER_REASON, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::config::BindLogins;
 use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
@@ -134,7 +134,11 @@ fn build_response(answer: WorkerReply) -> (Bytes, HeaderMap) {
     if is_success {
         return (body.to_string().into(), headers);
     }
-    headers.insert(NATS_SERVICE_ERROR, error_text(&body));
+    let reason = text_of(&body, "reason");
+    if !reason.is_empty() {
+        headers.insert(HEADER_REASON, reason);
+    }
+    headers.insert(NATS_SERVICE_ERROR, text_of(&body, "error"));
     headers.insert(NATS_SERVICE_ERROR_CODE, status.to_string());
     (Bytes::new(), headers)
 }
@@ -154,6 +158,9 @@ mod tests {
         assert_eq!(header(&headers, "Nats-Service-Error"), "unknown field `a  Nats-Context-Error-Code: 200`");
         assert_eq!(header(&headers, "Nats-Service-Error-Code"), "400");
         assert_eq!(header(&headers, "Retry-After"), "7");
+        assert!(headers.get("Oauth-Reason").is_none());
+        let (_, headers) = build_response(WorkerReply::error(400, "text").with_reason("config_changed"));
+        assert_eq!(header(&headers, "Oauth-Reason"), "config_changed");
     }
 
     #[test]

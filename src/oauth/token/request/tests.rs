@@ -160,12 +160,15 @@ fn c4_secrets_rotate_one_at_a_time() {
         &json!({"token_auth_method": "client_secret_basic", "client_secrets": ["b"]}),
         &["basic canary-secret", "basic b"],
     );
-    check(&json!({"token_auth_method": "none", "client_secrets": ["b"]}), &["public"]);
-    check(
-        &json!({"token_auth_method": "private_key_jwt", "client_key": pem, "client_key_alg": "ES256",
-        "client_secrets": ["b"]}),
-        &["assertion"],
-    );
+    // The secrets are those of revocations.
+    let of_revocations = |method: &str| {
+        json!({"token_auth_method": method, "client_secrets": ["b"], "revocation_url": "https://acme.example/r",
+            "revocation_auth_method": "client_secret_basic"})
+    };
+    check(&of_revocations("none"), &["public"]);
+    let mut signed = of_revocations("private_key_jwt");
+    (signed["client_key"], signed["client_key_alg"]) = (json!(pem), json!("ES256"));
+    check(&signed, &["assertion"]);
 }
 
 #[test]

@@ -27,7 +27,12 @@ fn url() -> impl Strategy<Value = String> {
 fn form() -> impl Strategy<Value = Value> {
     let of_tokens = (
         select(vec![("POST", "form"), ("POST", "json"), ("POST", "query"), ("GET", "form"), ("GET", "query")]),
-        select(vec!["client_secret_post", "client_secret_basic", "none"]),
+        select(vec![
+            ("client_secret_post", "form"),
+            ("client_secret_basic", "form"),
+            ("client_secret_basic", "raw"),
+            ("none", "form"),
+        ]),
         select(vec!["refresh_token", "access_token"]),
         select(vec!["refresh_token", "comments.create"]),
         select(vec![json!({}), json!({"post": "1"}), json!({"post": "1", "scope": "${scope}"})]),
@@ -40,7 +45,6 @@ fn form() -> impl Strategy<Value = Value> {
     let shared = (
         select(vec![json!({}), json!({"Api-Key": "k"}), json!({"Accept": "*/*", "X-Post": "1"})]),
         select(vec!["canary-secret", "another"]),
-        select(vec!["form", "raw"]),
         select(vec![
             json!({}),
             json!({"refresh": {"refresh_token": "body", "grant_type": "", "client_id": ""}}),
@@ -48,11 +52,15 @@ fn form() -> impl Strategy<Value = Value> {
         ]),
     );
     (of_tokens, of_revocations, shared).prop_map(
-        |(((method, format), authentication, with, grant_type, params), revoke, (headers, secret, basic, names))| {
+        |(
+            ((method, format), (authentication, encoding), with, grant_type, params),
+            revoke,
+            (headers, secret, names),
+        )| {
             json!({"token_method": method, "token_body_format": format, "token_auth_method": authentication,
                 "refresh_with": with, "refresh_grant_type": grant_type, "refresh_params": params,
                 "revocation_auth_method": revoke.0, "revocation_method": revoke.1, "revocation_body_format": revoke.2,
-                "token_headers": headers, "client_secret": secret, "basic_encoding": basic, "param_names": names})
+                "token_headers": headers, "client_secret": secret, "basic_encoding": encoding, "param_names": names})
         },
     )
 }
