@@ -24,7 +24,7 @@ use crate::event::Reads;
 use super::descriptors;
 use crate::gateway::backend::Backend;
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
-use crate::jetstream::{Nats, Patience, check_credentials};
+use crate::jetstream::{Nats, Patience, keep_credentials_current};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
@@ -83,7 +83,7 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     };
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
-    check_credentials_on_sighup(&config, &tasks);
+    keep_nats_credentials_current(&config, &nats, &tasks);
     if role != Role::Edge {
         start_workers(&config, &nats, &metrics, &tasks).await?;
     }
@@ -127,10 +127,10 @@ fn keep_log_current(running: Running, metrics: &Metrics, tasks: &Tasks) {
     });
 }
 
-fn check_credentials_on_sighup(config: &Config, tasks: &Tasks) {
-    let check = check_credentials(config.nats.clone(), tasks.reload(), tasks.stop());
+fn keep_nats_credentials_current(config: &Config, nats: &Nats, tasks: &Tasks) {
+    let kept = keep_credentials_current(nats.clone(), config.nats.clone(), tasks.reload(), tasks.stop());
     tasks.spawn("NATS credentials", async move {
-        check.await;
+        kept.await;
         Ok::<(), std::convert::Infallible>(())
     });
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::connect::{ConnectError, Probe, log_event, options, reconnect_delay, servers};
+use super::connect::{ConnectError, Probe, log_event, options, servers};
 use super::error::NatsError;
+use super::renewal::Renewal;
 use crate::config;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
@@ -40,6 +41,8 @@ pub struct Nats {
     jetstream: jetstream::Context,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
+    pub(super) probe: Arc<Probe>,
+    pub(super) renewal: Arc<Renewal>,
     /// True after the server has refused a message for lack of space, or has left one unanswered.
     lacks_space: Arc<AtomicBool>,
 }
@@ -71,7 +74,8 @@ impl Nats {
     /// If a setting or a file is invalid. With [`Patience::Once`] also if the server cannot be reached.
     pub async fn connect(settings: &config::Nats, name: &str, patience: Patience) -> Result<Self, ConnectError> {
         let (refused, refusals) = watch::channel(String::new());
-        let servers = servers(settings)?;
+        let (servers, renewal) = (servers(settings)?, Arc::new(Renewal::default()));
+        let delay = Arc::clone(&renewal);
         let options = options(settings, &servers)
             .await?
             .name(name)
@@ -79,13 +83,14 @@ impl Nats {
             .ping_interval(PING_INTERVAL)
             .connection_timeout(CONNECTION_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
-            .reconnect_delay_callback(reconnect_delay);
+            .reconnect_delay_callback(move |tries| delay.delay(tries));
         let probe = Arc::new(Probe::new(options.clone(), servers.clone()));
+        let logs = Arc::clone(&probe);
         let options = options.event_callback(move |event| {
             if let Event::ServerError(error) = &event {
                 refused.send_replace(error.to_string());
             }
-            let probe = Arc::clone(&probe);
+            let probe = Arc::clone(&logs);
             async move { log_event(&event, &probe).await }
         });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
@@ -93,7 +98,7 @@ impl Nats {
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(REQUEST_TIMEOUT);
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
-        Ok(Self { client, jetstream, publish_seconds, refusals, lacks_space: Arc::default() })
+        Ok(Self { client, jetstream, publish_seconds, refusals, probe, renewal, lacks_space: Arc::default() })
     }
 
     /// Most bytes of a message, as the server says at each connection.
@@ -199,6 +204,7 @@ impl Nats {
 
     /// Sends a request and returns the answer.
     pub(crate) async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
+        let _running = self.renewal.request().await;
         self.require_connected()?;
         self.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => {
@@ -237,10 +243,11 @@ impl Nats {
         self.jetstream.clone()
     }
 
-    /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s.
+    /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s. Returns
+    /// true during a renewal: the client sends messages a moment later.
     #[must_use]
     pub(crate) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected
+        self.client.connection_state() == State::Connected || self.renewal.is_running()
     }
 
     /// Returns the number of connections made so far. A change means that the client has reconnected.

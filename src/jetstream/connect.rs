@@ -15,9 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, error, info, warn};
 
-use self::credentials::Credentials;
-pub(crate) use self::credentials::check_credentials;
-pub(super) use self::credentials::jwt_and_seed;
+pub(super) use self::credentials::{Credentials, jwt_and_seed};
 pub(super) use self::transport::{Transport, transport};
 use crate::config;
 
@@ -173,6 +171,12 @@ pub(super) struct Probe {
 impl Probe {
     pub(super) fn new(options: ConnectOptions, servers: Vec<String>) -> Self {
         Self { options, servers, last: Mutex::default(), tasks: TaskTracker::new() }
+    }
+
+    /// Opens a connection of its own, and closes it.
+    pub(super) async fn connect(&self) -> Result<(), ConnectError> {
+        let connected = self.options.clone().connect(&self.servers[..]).await;
+        connected.map(drop).map_err(|source| ConnectError::of(&self.servers.join(","), source))
     }
 
     /// Returns the reason, or the event's text if the probe connects. Returns nothing if the last probe was less than

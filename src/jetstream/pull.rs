@@ -70,7 +70,7 @@ impl Pulling {
         let subscription = |inbox| Subscription { subject: format!("{inbox}.*"), queue: None };
         let subscriptions = inboxes.iter().map(subscription).collect();
         let name = format!("tokenbus worker: {stream}");
-        let (receiver, link) = Receiver::for_requests(settings, &name, subscriptions)?;
+        let (receiver, link) = Receiver::for_requests(nats, settings, &name, subscriptions)?;
         let pulls = consumers.iter().zip(inboxes).map(|(consumer, inbox)| {
             // Bounded by the limits of the pulls.
             let (sender, messages) = unbounded_channel();
@@ -126,6 +126,8 @@ impl Pull<'_> {
     async fn next(&mut self) -> Option<Result<Pulled, NatsError>> {
         while self.left > 0 {
             let received = tokio::select! {
+                // What has arrived is handed over also when the connection is lost.
+                biased;
                 received = timeout_at(self.end, self.of.messages.recv()) => received.ok()??,
                 () = self.of.link.lost() => {
                     self.left = 0;

@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 use self::login::{Connection, Modes, ReceiveError, connect, next};
 use self::wire::Op;
 pub(crate) use self::wire::Received;
+use super::Nats;
 use super::client::{CONNECTION_TIMEOUT, PING_INTERVAL};
 use super::connect::{ConnectError, Transport, reconnect_delay, servers, transport};
 use crate::{config, system};
@@ -52,6 +53,8 @@ pub(crate) struct Receiver {
     servers: Vec<ServerAddr>,
     transport: Transport,
     subscriptions: Vec<Subscription>,
+    /// Changes when the credentials were renewed.
+    renewals: watch::Receiver<u64>,
     /// None for a connection that only subscribes.
     requests: Option<Requests>,
 }
@@ -97,12 +100,15 @@ enum Ended {
     Stopped,
     /// The server is shutting down and has handed over all messages.
     ShuttingDown,
+    /// The credentials were renewed, and the server has handed over all messages.
+    Renewed,
 }
 
 impl Receiver {
     /// # Errors
     /// If an address in the settings cannot be read, or needs TLS.
     pub(crate) fn new(
+        nats: &Nats,
         settings: &config::Nats,
         name: &str,
         subscriptions: Vec<Subscription>,
@@ -112,7 +118,8 @@ impl Receiver {
         let servers = servers.iter().map(|server| server.parse()).collect::<Result<Vec<_>, _>>();
         let servers = servers.map_err(|source| ConnectError::Address { url: settings.url.clone(), source })?;
         let (settings, name) = (settings.clone(), name.to_owned());
-        Ok(Self { settings, name, servers, transport, subscriptions, requests: None })
+        let renewals = nats.renewal.subscribe();
+        Ok(Self { settings, name, servers, transport, subscriptions, renewals, requests: None })
     }
 
     /// A receiver that gets headers, and sends requests.
@@ -120,12 +127,13 @@ impl Receiver {
     /// # Errors
     /// As [`Receiver::new`].
     pub(crate) fn for_requests(
+        nats: &Nats,
         settings: &config::Nats,
         name: &str,
         subscriptions: Vec<Subscription>,
     ) -> Result<(Self, Link), ConnectError> {
         let ((sender, lines), (report, connected)) = (mpsc::unbounded_channel(), watch::channel(None));
-        let mut receiver = Self::new(settings, name, subscriptions)?;
+        let mut receiver = Self::new(nats, settings, name, subscriptions)?;
         receiver.requests = Some(Requests { lines, connected: report });
         Ok((receiver, Link { lines: sender, connected }))
     }
@@ -139,6 +147,10 @@ impl Receiver {
             self.report_connected(None);
             match ended {
                 Ok(Ended::Stopped) => return,
+                Ok(Ended::Renewed) => {
+                    tries = 0;
+                    continue;
+                }
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
                 Err(error) if tries == 0 || tries.is_power_of_two() => {
                     warn!("{}: no connection: {error}; trying again", self.name);
@@ -165,6 +177,8 @@ impl Receiver {
         let server = self.servers.get((start + tries) % self.servers.len()).ok_or(ReceiveError::Closed)?.clone();
         let tls_required = self.transport == Transport::Tls || server.tls_required();
         let modes = Modes { tls_required, headers: self.requests.is_some() };
+        // A later renewal ends this connection.
+        self.renewals.mark_unchanged();
         let connecting = connect(&self.settings, &self.name, &server, modes);
         let connected = tokio::select! {
             () = stop.cancelled() => return Ok(Ended::Stopped),
@@ -190,6 +204,10 @@ impl Receiver {
             } else {
                 tokio::select! {
                     () = stop.cancelled() => break,
+                    Ok(()) = self.renewals.changed() => {
+                        self.drain(&mut connection, silent, handle).await?;
+                        return Ok(Ended::Renewed);
+                    }
                     op = next(&mut connection) => op?,
                     Some(lines) = next_request(&mut self.requests) => {
                         connection.send(lines.as_bytes()).await?;

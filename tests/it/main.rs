@@ -284,6 +284,8 @@ mod token_source_scripted;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]
+mod unreachable;
+#[cfg(test)]
 mod unsent;
 #[cfg(test)]
 mod upgrade;

@@ -1,5 +1,6 @@
 //! A server in operator mode with its full resolver: everything of tokenbus runs on it with JWTs.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use url::Url;
 
 use crate::ask::{Answer, ask};
 use crate::mint;
-use crate::support::child::Running;
+use crate::support::child::{Running, signal};
 use crate::support::nats::{binary, ports};
 use crate::support::tokenbus::{PROGRAM, run};
 use crate::support::wait::eventually;
@@ -29,7 +30,7 @@ struct World {
     http: reqwest::Client,
     folder: TempDir,
     _server: Running,
-    _program: Running,
+    program: Running,
 }
 
 impl World {
@@ -62,8 +63,7 @@ impl World {
         });
         let url = program.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        let world =
-            Self { operator, system, oauth, tenant, nats, url, http, folder, _server: server, _program: program };
+        let world = Self { operator, system, oauth, tenant, nats, url, http, folder, _server: server, program };
         world.push(&json!({})).await;
         let ready = async || world.get("readyz", "").await.status == 200;
         eventually("the program is ready", ready).await;
@@ -119,30 +119,79 @@ fn server(operator: &KeyPair, system: &KeyPair, oauth: &KeyPair, folder: &Path) 
     })
 }
 
+/// The JWT of the workers' account, after that user's has been revoked.
+fn revoked(user: &KeyPair) -> Value {
+    let mut account = json!({ "limits": { "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 } });
+    account["revocations"] = json!({ user.public_key(): 4_000_000_000_u64 });
+    account
+}
+
+impl World {
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("program.log")).unwrap()
+    }
+
+    /// The user of the program's credentials.
+    fn user(&self) -> KeyPair {
+        let creds = std::fs::read_to_string(self.folder.path().join("worker")).unwrap();
+        KeyPair::from_seed(creds.lines().find(|line| line.starts_with("SU")).unwrap()).unwrap()
+    }
+
+    /// Writes the credentials of another user, and returns the user before.
+    fn renew(&self, account: &KeyPair) -> KeyPair {
+        let (old, user) = (self.user(), KeyPair::new_user());
+        file(self.folder.path(), "worker", &mint::creds(&mint::user(account, &user, &json!({})), &user));
+        old
+    }
+}
+
 #[tokio::test]
 async fn o2_renewed_credentials_are_used_at_the_next_connection() {
     let world = World::start().await;
-    let connections = || {
-        let log = std::fs::read_to_string(world.folder.path().join("program.log")).unwrap();
-        log.matches(" connected to NATS").count()
-    };
-    let connected_again = async |before: usize| {
-        let is_back = async || connections() > before && world.get("readyz", "").await.status == 200;
-        eventually("the program connects again and is ready", is_back).await;
-    };
-    let renew = |user: &KeyPair| {
-        let jwt = mint::user(&world.oauth, user, &json!({}));
-        file(world.folder.path(), "worker", &mint::creds(&jwt, user))
-    };
-    let old = std::fs::read_to_string(world.folder.path().join("worker")).unwrap();
-    let old = KeyPair::from_seed(old.lines().find(|line| line.starts_with("SU")).unwrap()).unwrap();
-    // The server ends the connections of a user that it no longer accepts.
-    renew(&KeyPair::new_user());
+    let connections = || world.log().matches(" connected to NATS").count();
+    let old = world.renew(&world.oauth);
     let before = connections();
-    let mut revoked = json!({ "limits": { "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 } });
-    revoked["revocations"] = json!({ old.public_key(): 4_000_000_000_u64 });
-    world.push_to(&world.oauth, &revoked).await;
-    connected_again(before).await;
+    // The server ends the connections of a user that it no longer accepts.
+    world.push_to(&world.oauth, &revoked(&old)).await;
+    let is_back = async || connections() > before && world.get("readyz", "").await.status == 200;
+    eventually("the program connects again and is ready", is_back).await;
+}
+
+#[tokio::test]
+async fn o2_sighup_moves_all_connections_to_renewed_credentials_and_loses_no_request() {
+    let world = World::start().await;
+    let bearer = mint::user(&world.tenant, &KeyPair::new_user(), &json!({ "nats": { "bearer_token": true } }));
+    let is_over = Cell::new(false);
+    let requests = async || {
+        let mut answered = 0;
+        while !is_over.get() {
+            let answer = world.list(&bearer).await;
+            assert_eq!(answer.status, 200, "after {answered}: {}\n{}", answer.text, world.log());
+            answered += 1;
+        }
+        answered
+    };
+    let renewals = async {
+        // The server knows no such account, so the connections stay.
+        let of_stranger = KeyPair::new_account();
+        let mut old = world.renew(&of_stranger);
+        signal(world.program.pid(), "HUP");
+        eventually("the log says it", async || world.log().contains("keeps the old credentials")).await;
+        for renewal in 1..=3 {
+            world.renew(&world.oauth);
+            signal(world.program.pid(), "HUP");
+            let renewed = async || world.log().matches("connected to NATS with the renewed").count() == renewal;
+            eventually("the program uses the new credentials", renewed).await;
+            // No connection is left that the server would now end.
+            world.push_to(&world.oauth, &revoked(&old)).await;
+            old = world.user();
+        }
+        is_over.set(true);
+    };
+    let ((), first, second, third) = tokio::join!(renewals, requests(), requests(), requests());
+    assert!(first + second + third > 10);
+    assert!(!world.log().contains("no connection"), "{}", world.log());
+    assert_eq!(world.log().matches("disconnected from NATS").count(), 3, "{}", world.log());
 }
 
 #[tokio::test]

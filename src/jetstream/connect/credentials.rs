@@ -5,9 +5,6 @@ use std::path::PathBuf;
 
 use async_nats::Auth;
 use nkeys::KeyPair;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
 
 use super::{ConnectError, file};
 use crate::config;
@@ -15,7 +12,7 @@ use crate::secret::Secret;
 
 /// The file that proves who this process is.
 #[derive(Debug, Clone)]
-pub(super) enum Credentials {
+pub(in crate::jetstream) enum Credentials {
     /// A user's JWT and its seed.
     Creds(PathBuf),
     /// A user's seed.
@@ -24,19 +21,19 @@ pub(super) enum Credentials {
 
 impl Credentials {
     /// Returns none if the settings name no file.
-    pub(super) fn of(settings: &config::Nats) -> Option<Self> {
+    pub(in crate::jetstream) fn of(settings: &config::Nats) -> Option<Self> {
         let given = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
         given(&settings.creds).map(Self::Creds).or_else(|| given(&settings.nkey).map(Self::Nkey))
     }
 
     // Without async IO, because the client needs a future that is `Sync`. The file is small, and read once a connection.
-    fn read(&self) -> Result<Secret, ConnectError> {
+    pub(in crate::jetstream) fn read(&self) -> Result<Secret, ConnectError> {
         let (Self::Creds(path) | Self::Nkey(path)) = self;
         std::fs::read_to_string(path).map(Secret::new).map_err(|source| file(path, source))
     }
 
     /// Answers the server's nonce.
-    pub(super) fn answer(&self, nonce: &[u8]) -> Result<Auth, ConnectError> {
+    pub(in crate::jetstream) fn answer(&self, nonce: &[u8]) -> Result<Auth, ConnectError> {
         let text = self.read()?;
         let mut auth = Auth::new();
         let seed = match self {
@@ -55,22 +52,6 @@ impl Credentials {
         auth.signature = Some(key.sign(nonce)?);
         Ok(auth)
     }
-}
-
-/// Checks the file on SIGHUP, so that an operator learns before the next connection that it is unusable. Returns at `stop`.
-pub(crate) async fn check_credentials(
-    settings: config::Nats,
-    mut reload: watch::Receiver<u64>,
-    stop: CancellationToken,
-) {
-    let Some(credentials) = Credentials::of(&settings) else { return stop.cancelled().await };
-    while let Some(Ok(())) = stop.run_until_cancelled(reload.changed()).await {
-        match credentials.answer(&[]) {
-            Ok(_) => info!("the next connection to NATS uses the credentials that were just read"),
-            Err(error) => warn!("the next connection to NATS will fail: {error}"),
-        }
-    }
-    stop.cancelled().await;
 }
 
 /// Returns the two values of a credentials file: each is the line after a `-----BEGIN …` line.

@@ -31,7 +31,8 @@ const AUTHOR: Author<'static> = Author { actor: "cli", origin: Origin { client_a
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let subscriptions = vec![Subscription { subject: ADMIN_CALLS.to_owned(), queue: Some(QUEUE) }];
-    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of the admin", subscriptions)?;
+    let receiver =
+        Receiver::new(&context.nats, &context.config.nats, "tokenbus worker: calls of the admin", subscriptions)?;
     let running = Running::new(context, (HeaderMap::new(), sealed::busy()));
     receiver.run(|message| running.start(message, answer), stop).await;
     running.drain().await;

@@ -36,7 +36,8 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         Subscription { subject: subject::EDGE_CALLS.to_owned(), queue: Some(QUEUE) },
         Subscription { subject: subject::AGAIN_CALLS.to_owned(), queue: None },
     ];
-    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
+    let receiver =
+        Receiver::new(&context.nats, &context.config.nats, "tokenbus worker: calls of gateways", subscriptions)?;
     let running = Running::new(Arc::clone(&context), (HeaderMap::new(), sealed::busy()));
     let start = |message: Received| {
         let Some(reply) = message.reply.clone() else { return };

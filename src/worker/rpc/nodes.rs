@@ -32,7 +32,8 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     let calls = NodeCall::ALL.map(|call| Subscription { subject: call.filter(), queue: Some(QUEUE) });
     // Subscribe to the questions about the service last: once it answers one, the server has all subscriptions.
     let subscriptions = calls.into_iter().chain(service.subscriptions()).collect();
-    let receiver = Receiver::new(&context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
+    let receiver =
+        Receiver::new(&context.nats, &context.config.nats, "tokenbus worker: calls of nodes", subscriptions)?;
     let (payload, headers) = build_response(busy());
     let running = Running::new(Arc::clone(&context), (headers, payload));
     let start = |message: Received| {
