@@ -38,7 +38,9 @@ fn refusal(code: &str) -> (u16, Value) {
         "late-1" => (400, json!({ "error": "invalid_grant", "error_description": "The code has expired" })),
         "pkce" => (400, json!({ "error": "invalid_grant", "error_description": "PKCE verification failed" })),
         "unclear" => (400, json!({ "error": "invalid_grant", "error_description": "canary" })),
-        _ => (404, json!({ "error": "canary" })),
+        "path" => (404, json!({ "error": "canary" })),
+        "page" => (200, json!("<html>canary</html>")),
+        _ => (400, json!({ "error": "canary" })),
     }
 }
 
@@ -61,10 +63,10 @@ async fn a_wrong_setting_ends_in_a_page_and_an_event_that_say_what_to_change_and
     let world = world(&folder).await;
     let url = world.tokenbus.callback();
     let secret = format!(
-        "the client_secret of the config is wrong or has expired: replace it by the app's current one; create or read that at {PAGE}"
+        "the client_secret of the config is wrong or has expired: look up or create the app's current one at {PAGE}, and copy it into the config"
     );
     let client = format!(
-        "the provider does not accept client_id and client_secret of the config: compare both with the app's at {PAGE}"
+        "the provider does not accept client_id and client_secret of the config: compare both with those of the app at {PAGE}"
     );
     let redirect = format!(
         "the redirect URL is not registered for the app: enter {url} at {PAGE} (Callback URL), or set redirect_url of the config to the URL that is registered there"
@@ -76,8 +78,10 @@ async fn a_wrong_setting_ends_in_a_page_and_an_event_that_say_what_to_change_and
         "either the authorization code had expired, or the redirect URL is not the app's: {url} has to be registered for the app at {PAGE} (Callback URL)"
     );
     let none = format!(
-        "the provider names no reason that is known here: compare client_id, client_secret, redirect_url and scopes of the config with the app's at {PAGE}"
+        "the provider names no reason that is known here: compare client_id, client_secret, redirect_url and scopes of the config with those of the app at {PAGE}"
     );
+    let token_url = "the answer is not that of a token endpoint: compare token_url of the config with the provider's \
+                     documentation; if that names the fields of the answer in its own way, set token_answer";
     let mut expected = Vec::new();
     for (query, cause, hint, advice) in [
         (("code", "secret-1"), "client_secret", secret.as_str(), CHANGE_SETTING),
@@ -97,6 +101,8 @@ async fn a_wrong_setting_ends_in_a_page_and_an_event_that_say_what_to_change_and
         (("error", "unauthorized_scope_error"), "scopes", &scopes, CHANGE_SETTING),
         (("code", "late-1"), "code", "the authorization code had expired, or was used before", CONNECT_AGAIN),
         (("code", "unclear"), "code_or_redirect_url", &unclear, CONNECT_AND_SHOW),
+        (("code", "path"), "token_url", token_url, CHANGE_SETTING),
+        (("code", "page"), "token_url", token_url, CHANGE_SETTING),
         (("code", "other"), "request", &none, CONNECT_AND_SHOW),
     ] {
         let answer = arrive(&world, "acme", query, "application/json").await;
@@ -120,9 +126,19 @@ async fn a_hint_needs_no_profile_and_a_person_who_refuses_sees_none() {
     let folder = tempfile::tempdir().expect("a folder");
     let world = world(&folder).await;
     let answer = arrive(&world, "odd", ("code", "pkce"), "application/json").await.json();
-    let expected = "the provider did not accept PKCE: check where the app is registered that the app allows it with the \
-                    method S256; for a provider without PKCE, set pkce of the config to off";
+    let expected = "the provider did not accept PKCE: check at the provider that the app allows it with the method S256; \
+                    for a provider without PKCE, set pkce of the config to off";
     assert_eq!((&answer["cause"], &answer["hint"]), (&json!("pkce"), &json!(expected)));
+
+    // A config without scopes.
+    let mut bare = world.config();
+    (bare["integration_id"], bare["scopes"]) = (json!("bare"), json!(""));
+    world.tokenbus.configure(&bare).await;
+    let missing = ("error", "invalid_request&error_description=Missing+required+parameter:+scope");
+    let answer = arrive(&world, "bare", missing, "application/json").await.json();
+    let expected = "the request has no scope, and the provider asks for one: add the scopes that the app needs to scopes of \
+                    the config";
+    assert_eq!((&answer["cause"], &answer["hint"]), (&json!("scopes"), &json!(expected)));
 
     let denied = ("error", "access_denied&error_description=redirect_uri");
     let answer = arrive(&world, "acme", denied, "application/json").await;

@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     RedirectUrl,
     Scopes,
     Pkce,
+    /// The answer is not that of a token endpoint.
+    TokenUrl,
     /// The authorization code has expired or was used before. No setting is wrong.
     Code,
     /// The provider's words fit both.
@@ -32,7 +34,13 @@ impl Cause {
     /// Returns true if every further login fails in the same way until someone changes a setting.
     pub(crate) fn is_lasting(self) -> bool {
         match self {
-            Self::ClientId | Self::ClientSecret | Self::Client | Self::App | Self::RedirectUrl | Self::Scopes => true,
+            Self::ClientId
+            | Self::ClientSecret
+            | Self::Client
+            | Self::App
+            | Self::RedirectUrl
+            | Self::Scopes
+            | Self::TokenUrl => true,
             Self::Pkce | Self::Code | Self::CodeOrRedirectUrl | Self::Request => false,
         }
     }
@@ -43,13 +51,14 @@ impl Cause {
         match error {
             TokenError::RateLimited | TokenError::ServerError(_) | TokenError::TooLarge => None,
             TokenError::Unauthorized => in_words().or(Some(Self::Client)),
-            TokenError::Oauth(code) => in_words().or_else(|| match answer.status {
-                401 if Self::of_code(code) == Some(Self::Request) => Some(Self::Client),
-                _ => Self::of_code(code),
+            TokenError::Oauth(code) => in_words().or_else(|| match (Self::of_code(code), answer.status) {
+                (Some(Self::Request), 401) => Some(Self::Client),
+                (Some(Self::Request), status) => Some(Self::of_status(status)),
+                (cause, _) => cause,
             }),
-            // A successful answer in an unknown form is no refusal.
-            TokenError::Unreadable if answer.status < 400 => None,
-            TokenError::Unreadable => in_words().or(Some(Self::Request)),
+            // A page, or a redirect, which is not followed.
+            TokenError::Unreadable if answer.status < 400 => Some(Self::TokenUrl),
+            TokenError::Unreadable => in_words().or(Some(Self::of_status(answer.status))),
         }
     }
 
@@ -81,6 +90,15 @@ impl Cause {
             | ErrorCode::LoginRequired
             | ErrorCode::ConsentRequired
             | ErrorCode::AccountSelectionRequired => None,
+        }
+    }
+
+    /// Judges an answer whose words are unknown.
+    fn of_status(status: u16) -> Self {
+        match status {
+            // No such page, or one that takes no such request.
+            404 | 405 | 410 => Self::TokenUrl,
+            _ => Self::Request,
         }
     }
 

@@ -101,6 +101,7 @@ fn b6_providers_words_name_the_setting() {
         &[
             (400, described("invalid_scope", "")),
             (400, described("invalid_grant", "AADSTS70011: The provided value for 'scope' is not valid.")),
+            (400, described("invalid_request", "Missing required parameter: scope")),
         ],
     );
     answers(
@@ -157,12 +158,22 @@ fn b6_providers_words_name_the_setting() {
     answers(Cause::RedirectUrl, &[(400, described("invalid_grant", &reason))]);
     answers(
         Cause::Request,
-        &[(400, described("invalid_request", "Bad Request")), (404, json!("Not Found")), (400, described("odd", ""))],
+        &[(400, described("invalid_request", "Bad Request")), (403, json!("Forbidden")), (400, described("odd", ""))],
+    );
+    answers(
+        Cause::TokenUrl,
+        &[
+            (404, json!("Not Found")),
+            (404, described("not_found", "No route found")),
+            (405, json!({ "message": "Method Not Allowed" })),
+            (200, json!({})),
+            (200, json!("<!DOCTYPE html><title>Log in</title>")),
+            (302, json!("")),
+        ],
     );
     for (status, body) in [
         (503, described("redirect_uri_mismatch", "")),
         (429, json!({})),
-        (200, json!({})),
         (400, described("temporarily_unavailable", "")),
     ] {
         assert_eq!(cause_of(status, &body), None, "{status} {body}");
