@@ -1,0 +1,138 @@
+//! The provider's book: every code and refresh token that it received, and its answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::provider::{Provider, Received, Scripted};
+
+/// Shortest time after which a worker may send a refresh token again whose answer may be lost: the hold of an interrupted
+/// refresh (101 s), less the whole second that times are rounded to.
+const WINDOW: Duration = Duration::from_secs(100);
+/// Time for which a slow provider thinks: shorter than the gateway's deadline.
+const SLOW: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Good,
+    /// It issues tokens late.
+    Slow,
+    /// It answers 503 and issues nothing.
+    Broken,
+    /// It answers 200 without tokens.
+    Lying,
+}
+
+/// A request with a code or a refresh token.
+struct Entry {
+    at: Instant,
+    /// The access token that the answer had.
+    issued: Option<String>,
+}
+
+#[derive(Default)]
+struct Pages {
+    /// By code or refresh token.
+    entries: HashMap<String, Vec<Entry>>,
+    revocations: usize,
+    issued: usize,
+}
+
+pub(crate) struct Book {
+    pages: Mutex<Pages>,
+    mood: Mutex<Mood>,
+}
+
+/// What the book says about secrets that were sent more than once.
+#[derive(Default)]
+pub(crate) struct Repeats {
+    pub(crate) faults: Vec<String>,
+    /// Refresh tokens sent again after the hold, because a worker may have died before it stored their answer.
+    pub(crate) after_hold: Vec<String>,
+    /// Secrets sent again after an answer without tokens.
+    pub(crate) after_failure: usize,
+}
+
+impl Book {
+    /// A provider that accepts each secret once, and its book.
+    pub(crate) async fn open() -> (Arc<Self>, Provider) {
+        let book = Arc::new(Self { pages: Mutex::default(), mood: Mutex::new(Mood::Good) });
+        let writer = Arc::clone(&book);
+        let provider = Provider::start(move |_, received| writer.answer(received)).await;
+        (book, provider)
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.mood.lock().expect("no panic with the lock") = mood;
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().expect("no panic with the lock")
+    }
+
+    fn answer(&self, received: &Received) -> Scripted {
+        let mood = *self.mood.lock().expect("no panic with the lock");
+        let mut form = received.form();
+        let mut pages = self.pages();
+        if received.path == "/revoke" {
+            pages.revocations += 1;
+            return Scripted::json(if mood == Mood::Broken { 503 } else { 200 }, &json!({}));
+        }
+        let secret = form.remove("code").or_else(|| form.remove("refresh_token")).unwrap_or_default();
+        let is_spent = pages.entries.get(&secret).is_some_and(|sent| sent.iter().any(|entry| entry.issued.is_some()));
+        let number = pages.issued;
+        // `code-<tenant>-<name>-<number>` or `rt-<tenant>-<name>-<number>`.
+        let owner = secret.split('-').skip(1).take(2).collect::<Vec<_>>().join("-");
+        let access = format!("at-{owner}-{number}");
+        let issues = matches!(mood, Mood::Good | Mood::Slow) && !is_spent;
+        let issued = issues.then(|| access.clone());
+        pages.issued += usize::from(issues);
+        pages.entries.entry(secret).or_default().push(Entry { at: Instant::now(), issued });
+        match mood {
+            Mood::Broken => Scripted::json(503, &json!({ "error": "temporarily_unavailable" })),
+            Mood::Lying => Scripted::json(200, &json!({ "token_type": "Bearer" })),
+            Mood::Good | Mood::Slow if is_spent => Scripted::json(400, &json!({ "error": "invalid_grant" })),
+            Mood::Good | Mood::Slow => {
+                let tokens = json!({
+                    "access_token": access, "refresh_token": format!("rt-{owner}-{number}"),
+                    "token_type": "Bearer", "expires_in": 3600, "scope": "read,write",
+                });
+                Scripted::json(200, &tokens).after(if mood == Mood::Slow { SLOW } else { Duration::ZERO })
+            }
+        }
+    }
+
+    /// Returns true if the provider issued that access token.
+    pub(crate) fn has_issued(&self, access: &str) -> bool {
+        let pages = self.pages();
+        pages.entries.values().flatten().any(|entry| entry.issued.as_deref() == Some(access))
+    }
+
+    pub(crate) fn repeats(&self) -> Repeats {
+        let mut repeats = Repeats::default();
+        for (secret, sent) in &self.pages().entries {
+            for (before, again) in sent.iter().zip(sent.iter().skip(1)) {
+                let pause = again.at.duration_since(before.at);
+                if secret.starts_with("code-") {
+                    repeats.faults.push(format!("{secret} was sent again after {pause:?}"));
+                } else if before.issued.is_none() {
+                    repeats.after_failure += 1;
+                } else if pause >= WINDOW {
+                    repeats.after_hold.push(secret.clone());
+                } else {
+                    repeats.faults.push(format!("{secret} is spent, and was sent again after {pause:?}"));
+                }
+            }
+        }
+        repeats
+    }
+
+    pub(crate) fn print(&self) {
+        let pages = self.pages();
+        let sent: usize = pages.entries.values().map(Vec::len).sum();
+        println!("\nprovider: {sent} requests for tokens, {} issued, {} revocations", pages.issued, pages.revocations);
+    }
+}

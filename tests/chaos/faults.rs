@@ -1,0 +1,141 @@
+//! The seeded schedule of faults. A seed makes the same schedule each time.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::book::Mood;
+
+/// Time without faults at the begin.
+const CALM: Duration = Duration::from_secs(3);
+/// Milliseconds from one fault to the next.
+const PAUSE: Range<u64> = 1_500..4_500;
+/// Milliseconds for which a killed process is away.
+const AWAY: Range<u64> = 300..4_000;
+/// Milliseconds for which a process is stopped: longer than the ack wait of 5 s.
+const STOPPED: Range<u64> = 6_000..12_000;
+/// Milliseconds of a provider's mood.
+const MOODY: Range<u64> = 3_000..9_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    KillWorker(usize),
+    StopWorker(usize),
+    KillGateway(usize),
+    KillServer(usize),
+    Provider(Mood),
+}
+
+impl Fault {
+    fn name(self) -> &'static str {
+        match self {
+            Self::KillWorker(_) => "worker killed",
+            Self::StopWorker(_) => "worker stopped",
+            Self::KillGateway(_) => "gateway killed",
+            Self::KillServer(_) => "nats-server killed",
+            Self::Provider(Mood::Slow) => "provider slow",
+            Self::Provider(Mood::Broken) => "provider broken",
+            Self::Provider(_) => "provider lying",
+        }
+    }
+
+    /// The process, or the provider. One fault at a time befalls it.
+    fn target(self) -> (u8, usize) {
+        match self {
+            Self::KillWorker(number) | Self::StopWorker(number) => (0, number),
+            Self::KillGateway(number) => (1, number),
+            Self::KillServer(number) => (2, number),
+            Self::Provider(_) => (3, 0),
+        }
+    }
+
+    fn length(self) -> Range<u64> {
+        match self {
+            Self::KillWorker(_) | Self::KillGateway(_) | Self::KillServer(_) => AWAY,
+            Self::StopWorker(_) => STOPPED,
+            Self::Provider(_) => MOODY,
+        }
+    }
+}
+
+/// Processes that faults may befall.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) servers: usize,
+    pub(crate) workers: usize,
+    pub(crate) gateways: usize,
+}
+
+/// The begin or end of a fault, at that time from the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) at: Duration,
+    pub(crate) fault: Fault,
+    pub(crate) is_begin: bool,
+}
+
+/// The steps of a run in order. The last one ends with the run.
+pub(crate) fn schedule(seed: u64, sizes: Sizes, length: Duration) -> Vec<Step> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut ends: BTreeMap<(u8, usize), Duration> = BTreeMap::new();
+    let (mut steps, mut at) = (Vec::new(), CALM);
+    while at < length {
+        let fault = any(&mut random, sizes, at.as_secs_f64() / length.as_secs_f64());
+        let end = (at + Duration::from_millis(random.random_range(fault.length()))).min(length);
+        // Random numbers are used up alike whether or not the target is free.
+        if ends.get(&fault.target()).is_none_or(|until| *until < at) {
+            ends.insert(fault.target(), end);
+            steps.push(Step { at, fault, is_begin: true });
+            steps.push(Step { at: end, fault, is_begin: false });
+        }
+        at += Duration::from_millis(random.random_range(PAUSE));
+    }
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+fn any(random: &mut StdRng, sizes: Sizes, share: f64) -> Fault {
+    let dice = random.random_range(0..100);
+    let worker = random.random_range(0..sizes.workers);
+    let gateway = random.random_range(0..sizes.gateways);
+    let server = random.random_range(0..sizes.servers);
+    // After the restart of a single server, refreshes wait for 101 s. Before half of the run it would have none.
+    let may_kill_server = sizes.servers > 1 || share > 0.5;
+    match dice {
+        0..25 => Fault::KillWorker(worker),
+        25..40 => Fault::KillGateway(gateway),
+        40..60 if may_kill_server => Fault::KillServer(server),
+        40..75 => Fault::StopWorker(worker),
+        75..84 => Fault::Provider(Mood::Slow),
+        84..92 => Fault::Provider(Mood::Broken),
+        _ => Fault::Provider(Mood::Lying),
+    }
+}
+
+pub(crate) fn print(steps: &[Step]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for step in steps.iter().filter(|step| step.is_begin) {
+        *counts.entry(step.fault.name()).or_default() += 1;
+    }
+    println!("\nfaults");
+    for (name, number) in counts {
+        println!("{name:<24}{number:>6}");
+    }
+}
+
+#[test]
+fn a_seed_makes_the_same_schedule_which_ends_each_fault_within_the_run() {
+    let (sizes, length) = (Sizes { servers: 1, workers: 2, gateways: 2 }, Duration::from_mins(2));
+    for seed in 0..50 {
+        let steps = schedule(seed, sizes, length);
+        assert_eq!(steps, schedule(seed, sizes, length));
+        assert!(steps.len() > 20, "{seed}: {steps:?}");
+        assert!(steps.iter().all(|step| step.at <= length));
+        let count = |is_begin| steps.iter().filter(|step| step.is_begin == is_begin).count();
+        assert_eq!(count(true), count(false));
+    }
+    assert_ne!(schedule(1, sizes, length), schedule(2, sizes, length));
+}

@@ -1,0 +1,50 @@
+//! Faults at random while tenants work, and an account of everything afterwards: `make chaos`.
+//!
+//! `CHAOS_SECONDS` sets the time with faults (default 480). Afterwards a run waits until everything has recovered: up to four
+//! minutes. `CHAOS_SEED` repeats the faults of an earlier run.
+
+// Clippy recognises tests and their helpers by `cfg(test)`.
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod answers;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod book;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod check;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod configs;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod driver;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod faults;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod house;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod ledger;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[path = "../attack/pace.rs"]
+mod pace;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[expect(dead_code, reason = "the other suite uses more of it")]
+#[path = "../it/provider.rs"]
+mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod run;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+#[expect(dead_code, reason = "the other suite uses more of it")]
+#[path = "../support/support.rs"]
+mod support;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod tenant;

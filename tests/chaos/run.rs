@@ -1,0 +1,107 @@
+//! The run: tenants work during the faults, then everything recovers and is checked.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use tokenbus::internals::config::env;
+use tokio::time::{Instant, sleep_until};
+
+use crate::answers::Kind;
+use crate::book::Book;
+use crate::check::{check, check_configs, refresh_all};
+use crate::configs::change_configs;
+use crate::driver::{Driver, Question};
+use crate::faults::{Fault, Step, print, schedule};
+use crate::house::House;
+use crate::support::nats::Nats;
+use crate::support::wait::eventually;
+use crate::tenant::Tenant;
+
+fn number(name: &str) -> Option<u64> {
+    env(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_on_one_server() {
+    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(480));
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
+    println!("CHAOS_SEED={seed}");
+    run(Nats::start().await, seed, length).await;
+}
+
+async fn run(nats: Nats, seed: u64, length: Duration) {
+    let (book, provider) = Book::open().await;
+    let mut house = House::start(nats, book.clone()).await;
+    let driver = Driver::new(house.gateway_urls.clone());
+    eventually("the gateways are ready", async || driver.is_ready().await).await;
+    let mut keys = Vec::new();
+    for account in &house.accounts {
+        keys.push(house.nats.api_key(account, "admin").await);
+    }
+    let config = house.config(&provider.url);
+    let path = format!("{}/oauth-config", crate::house::INTEGRATION);
+    let put = Question { kind: Kind::ConfigPut, method: Method::PUT, path: &path, key: &keys[0], body: Some(&config) };
+    assert_eq!(driver.ask(&put).await.status, Some(200), "the config is stored");
+
+    let tenants: Vec<Tenant> =
+        keys.iter().enumerate().map(|(number, key)| Tenant::new(&driver, number, key.clone())).collect();
+    let steps = schedule(seed, house.sizes(), length);
+    let (begin, end) = (Instant::now(), Instant::now() + length);
+    let (_, configs, ()) = tokio::join!(
+        join_all(tenants.iter().map(|tenant| tenant.work(end))),
+        change_configs(&driver, &keys[0], &config, end),
+        break_things(&mut house, &driver, &steps, begin),
+    );
+
+    println!("{} s: the faults are over", begin.elapsed().as_secs());
+    driver.ledger().answers.end();
+    for name in house.ended() {
+        driver.ledger().fault(format!("{name} has ended by itself"));
+    }
+    eventually("the gateways are ready again", async || driver.is_ready().await).await;
+    check(&driver, &house, &tenants, &book).await;
+    println!("{} s: everything is compared", begin.elapsed().as_secs());
+    refresh_all(&driver, &tenants, &book).await;
+    println!("{} s: everything is refreshed", begin.elapsed().as_secs());
+    let stored = check(&driver, &house, &tenants, &book).await;
+    check_configs(&driver, &stored, &configs).await;
+    report(&driver, &book, &steps);
+    println!("dead letters: {}", stored.dead);
+    let faults = std::mem::take(&mut driver.ledger().faults);
+    if !faults.is_empty() {
+        let logs = house.keep_logs();
+        panic!("CHAOS_SEED={seed}, logs in {}:\n{}", logs.display(), faults.join("\n"));
+    }
+}
+
+/// Begins and ends the faults at their times.
+async fn break_things(house: &mut House, driver: &Driver, steps: &[Step], begin: Instant) {
+    for step in steps {
+        sleep_until(begin + step.at).await;
+        println!("{:>6.1} s {} {:?}", step.at.as_secs_f64(), if step.is_begin { "begin" } else { "end  " }, step.fault);
+        if matches!(step, Step { fault: Fault::KillServer(_), is_begin: true, .. }) {
+            driver.ledger().kills.push(Instant::now());
+        }
+        house.apply(step).await;
+    }
+}
+
+fn report(driver: &Driver, book: &Book, steps: &[Step]) {
+    print(steps);
+    book.print();
+    let repeats = book.repeats();
+    println!("refresh tokens sent again after an answer without tokens: {}", repeats.after_failure);
+    println!("refresh tokens sent again after the hold: {}", repeats.after_hold.len());
+    let mut ledger = driver.ledger();
+    println!("reads of deleted connections that a killed server brought back: {}", ledger.came_back);
+    ledger.answers.print();
+    for kind in [Kind::Login, Kind::Callback, Kind::Refresh, Kind::Deletion, Kind::Read, Kind::List, Kind::ConfigPut] {
+        if ledger.answers.successes(kind) == 0 {
+            ledger.fault(format!("no {kind:?} succeeded"));
+        }
+    }
+    for fault in repeats.faults {
+        ledger.fault(fault);
+    }
+}
