@@ -74,12 +74,13 @@ impl<'a> Profiles<'a> {
         // The id is a caller's text and must not lead out of the folder: it has no dot and no slash.
         let id = Integration::parse(id).ok().ok_or(ProfileError::Unknown)?;
         let invalid = |why| ProfileError::Invalid { id: id.clone(), why };
-        if let Some(profile) = self.unchanged(&id).await.map_err(invalid)? {
+        if let Some(profile) = self.built_in_unless_replaced(&id).await.map_err(invalid)? {
             return Ok(profile.clone());
         }
-        let Source { text, is_own } = self.source(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
+        let Source { text, is_from_folder } =
+            self.source(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
         let profile = self.parse(&id, &text).await.map_err(invalid)?;
-        Ok(Profile { has_own_fields: profile.has_own_fields || is_own, ..profile })
+        Ok(Profile { has_folder_fields: profile.has_folder_fields || is_from_folder, ..profile })
     }
 
     /// Returns the ids of all profiles in order.
@@ -119,7 +120,7 @@ impl<'a> Profiles<'a> {
     /// Parses the text of a profile, adds the fields of the profiles that it extends, and checks the result.
     pub(crate) async fn parse(self, id: &Integration, text: &str) -> Result<Profile, InvalidProfile> {
         let mut fields = profile::parse(text)?;
-        let (mut chain, mut has_own_fields) = (vec![id.clone()], false);
+        let (mut chain, mut has_folder_fields) = (vec![id.clone()], false);
         while let Some(parent) = fields.remove("extends") {
             let parent = parent.as_str().and_then(|parent| Integration::parse(parent).ok());
             let parent = parent.ok_or(InvalidProfile::Extends)?;
@@ -134,16 +135,16 @@ impl<'a> Profiles<'a> {
             if chain.len() > MAX_CHAIN {
                 return Err(InvalidProfile::TooLong(chain));
             }
-            let Source { text, is_own } = source.ok_or(InvalidProfile::NoParent(parent))?;
-            has_own_fields |= is_own;
+            let Source { text, is_from_folder } = source.ok_or(InvalidProfile::NoParent(parent))?;
+            has_folder_fields |= is_from_folder;
             fields = merge(profile::parse(&text)?, fields);
         }
         let profile = Profile::checked(id, fields, self.rules)?;
-        Ok(Profile { has_own_fields, chain, ..profile })
+        Ok(Profile { has_folder_fields, chain, ..profile })
     }
 
     /// Returns a built-in profile, unless a file of the folder replaces it or one that it extends.
-    async fn unchanged(self, id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
+    async fn built_in_unless_replaced(self, id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
         let Some(profile) = built_in::parsed(id).await? else { return Ok(None) };
         for id in &profile.chain {
             if let Some(path) = self.path(id)
@@ -166,9 +167,9 @@ impl<'a> Profiles<'a> {
         if let Some(path) = self.path(id).filter(|_| !chain.contains(id))
             && let Some(text) = read_file(&path).await?
         {
-            return Ok(Some(Source { text, is_own: true }));
+            return Ok(Some(Source { text, is_from_folder: true }));
         }
-        Ok(built_in::text(id).map(|text| Source { text: text.to_owned(), is_own: false }))
+        Ok(built_in::text(id).map(|text| Source { text: text.to_owned(), is_from_folder: false }))
     }
 }
 
@@ -176,7 +177,7 @@ impl<'a> Profiles<'a> {
 struct Source {
     text: String,
     /// True for a file of the operator's folder.
-    is_own: bool,
+    is_from_folder: bool,
 }
 
 /// Reads a profile's file; `None` if there is none. A pipe or a device could block the worker, or never end.

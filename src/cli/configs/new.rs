@@ -11,7 +11,7 @@ use url::Url;
 use super::dialog::Dialog;
 use crate::call::CALLBACK_PATH;
 use crate::cli::input;
-use crate::cli::print::plain;
+use crate::cli::print::{note, plain};
 use crate::secret::Secret;
 use crate::subject::Integration;
 
@@ -121,6 +121,9 @@ impl Options {
             let mut dialog = Dialog { input: std::io::stdin().lock(), output: std::io::stderr() };
             self.ask(profile, callback.as_deref(), files, &mut dialog)?
         } else {
+            if let Some(setup) = profile.get("setup").and_then(Value::as_str) {
+                note(setup);
+            }
             self.without_asking(profile, callback, files)?
         };
         Ok(Secret::new(Value::Object(config).to_string()))
@@ -175,6 +178,9 @@ impl Options {
         }
         if let Some(field) = text("redirect_url_field") {
             dialog.tell(&format!("Its redirect URL goes to: {field}"))?;
+        }
+        if let Some(setup) = text("setup") {
+            dialog.tell(setup)?;
         }
         let redirect_url = dialog.answer(self.redirect_url.take(), "Redirect URL", callback)?;
         let client_id = dialog.answer(self.client_id.take(), "Client id", None)?;
@@ -277,7 +283,8 @@ mod tests {
     #[test]
     fn what_is_missing_is_asked_for_and_empty_answers_take_the_defaults() {
         let profile = json!({
-            "app_url": "https://acme.example/apps", "redirect_url_field": "Callback", "config": { "scopes": "read" },
+            "app_url": "https://acme.example/apps", "redirect_url_field": "Callback", "setup": "Set more.",
+            "config": { "scopes": "read" },
             "common_scopes": { "write": "Write things" },
         });
         let (input, mut output) = ("\n\n  my-id \n\n".as_bytes(), Vec::new());
@@ -290,7 +297,9 @@ mod tests {
             "redirect_url": "https://hub.example/cb", "scopes": "read" });
         assert_eq!(Value::Object(config), expected);
         let output = String::from_utf8(output).unwrap();
-        for shown in ["https://acme.example/apps", "Callback", "[https://hub.example/cb]", "write  Write things"] {
+        for shown in
+            ["https://acme.example/apps", "Callback", "Set more.", "[https://hub.example/cb]", "write  Write things"]
+        {
             assert!(output.contains(shown), "{output}");
         }
         assert_eq!(output.matches("Client id").count(), 2, "asked again: {output}");

@@ -6,21 +6,21 @@ use super::{InvalidProfile, Profile, Profiles};
 use crate::subject::Integration;
 
 /// Ids and texts, by id. `build.rs` lists the files.
-const TEXTS: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/profiles.rs"));
 
-static PARSED: [OnceCell<Profile>; TEXTS.len()] = [const { OnceCell::const_new() }; TEXTS.len()];
+static PARSED: [OnceCell<Profile>; FILES.len()] = [const { OnceCell::const_new() }; FILES.len()];
 
 pub(super) fn ids() -> impl Iterator<Item = Integration> {
-    TEXTS.iter().filter_map(|(id, _)| Integration::parse(id).ok())
+    FILES.iter().filter_map(|(id, _)| Integration::parse(id).ok())
 }
 
 pub(super) fn text(id: &Integration) -> Option<&'static str> {
-    TEXTS.iter().find(|(known, _)| *known == id.as_str()).map(|(_, text)| *text)
+    FILES.iter().find(|(known, _)| *known == id.as_str()).map(|(_, text)| *text)
 }
 
 /// Returns a profile without anything from the operator's folder. Checked by the strictest rules, so it is valid by any.
 pub(super) async fn parsed(id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
-    let found = TEXTS.iter().zip(&PARSED).find(|((known, _), _)| *known == id.as_str());
+    let found = FILES.iter().zip(&PARSED).find(|((known, _), _)| *known == id.as_str());
     let Some(((_, text), cell)) = found else { return Ok(None) };
     cell.get_or_try_init(|| Profiles::default().parse(id, text)).await.map(Some)
 }

@@ -32,7 +32,7 @@ const PRIVATE: [&str; 9] = [
 
 const LINK: &str = "a URL with https or http, and without user and password";
 /// Fields for people that a page may leave open.
-const FOR_PEOPLE: [&str; 3] = ["app_url", "redirect_url_field", "common_scopes"];
+const FOR_PEOPLE: [&str; 4] = ["app_url", "redirect_url_field", "setup", "common_scopes"];
 
 /// A profile with the fields of those that it extends. It makes a valid config.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +46,7 @@ pub(crate) struct Profile {
     pub(crate) config: Map<String, Value>,
     /// True if some of the fields are from the operator's folder: the profile's own, or those of a profile that it extends.
     #[serde(skip)]
-    pub(crate) has_own_fields: bool,
+    pub(crate) has_folder_fields: bool,
     /// Its own id, and those of the profiles that it extends.
     #[serde(skip)]
     pub(super) chain: Vec<Integration>,
@@ -55,7 +55,7 @@ pub(crate) struct Profile {
 impl Profile {
     /// Replaces all that may be secret in a profile with fields of the operator's own: every account may read profiles.
     pub(crate) fn hide_secrets(&mut self) {
-        if self.has_own_fields {
+        if self.has_folder_fields {
             secrets::hide(&mut self.config);
         }
     }
@@ -81,6 +81,9 @@ pub(crate) struct About {
     /// Where the redirect URL goes on that page, and in which form.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) redirect_url_field: Option<String>,
+    /// What an admin adds to a config besides the client and the redirect URL, and when.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) setup: Option<String>,
     /// Scopes with what each allows.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) common_scopes: BTreeMap<String, String>,
@@ -149,7 +152,7 @@ impl Profile {
         about.check_unconfirmed()?;
         about.check_links()?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let profile = Self { id: id.clone(), name, about, config: fields, has_own_fields: false, chain: Vec::new() };
+        let profile = Self { id: id.clone(), name, about, config: fields, has_folder_fields: false, chain: Vec::new() };
         let mut more = Map::new();
         if !profile.config.contains_key("revocation_url") {
             more.insert("revocation_url".to_owned(), EXAMPLE_REVOCATION_URL.into());
@@ -218,6 +221,7 @@ impl About {
             read_on: take(fields, "read_on", "a date such as \"2026-11-29\"")?,
             app_url: take(fields, "app_url", LINK)?,
             redirect_url_field: take(fields, "redirect_url_field", "a string")?,
+            setup: take(fields, "setup", "a string")?,
             common_scopes: take(fields, "common_scopes", "a table of scopes, each with a string")?.unwrap_or_default(),
         })
     }

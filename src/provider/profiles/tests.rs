@@ -246,18 +246,18 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
 #[tokio::test]
 async fn built_in_profiles_are_parsed_once_and_files_of_the_folder_still_count() {
     let (gmail, google) = (id("gmail"), id("google"));
-    let first = built_in().unchanged(&gmail).await.unwrap().unwrap();
+    let first = built_in().built_in_unless_replaced(&gmail).await.unwrap().unwrap();
     assert_eq!(first.chain, [gmail.clone(), google]);
     let folder = folder(&[("acme.toml", ACME)]);
     let profiles = own(&folder);
-    assert!(std::ptr::eq(first, profiles.unchanged(&gmail).await.unwrap().unwrap()), "parsed once");
-    assert!(!profiles.find("gmail").await.unwrap().has_own_fields);
+    assert!(std::ptr::eq(first, profiles.built_in_unless_replaced(&gmail).await.unwrap().unwrap()), "parsed once");
+    assert!(!profiles.find("gmail").await.unwrap().has_folder_fields);
     // A profile that it extends.
     let text = "extends = \"google\"\ntoken_url = \"https://own.example/token\"";
     std::fs::write(folder.path().join("google.toml"), text).unwrap();
     let changed = profiles.find("gmail").await.unwrap();
     assert_eq!(
-        (changed.config["token_url"].as_str(), changed.has_own_fields),
+        (changed.config["token_url"].as_str(), changed.has_folder_fields),
         (Some("https://own.example/token"), true)
     );
     std::fs::remove_file(folder.path().join("google.toml")).unwrap();
