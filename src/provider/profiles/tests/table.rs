@@ -1,17 +1,18 @@
 //! The behaviour table: for each profile the requests that the provider's documentation demands, and the answers that it
 //! shows (`tests/data/providers/<id>.json`). Requests are built and answers parsed by the functions that workers call.
 
+mod behaviour;
 mod request;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use url::Url;
 
-use self::request::{Expected, params_of};
+use self::behaviour::{Answer, Behaviour, Exchange, Facts, OnlyRequest, ScopeNeed};
+use self::request::params_of;
 use super::{Profiles, id};
 use crate::integration::{IntegrationOauthConfig, IssuedAt, Pkce, Placeholders, RequestKind, TokenKind, UrlRules};
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
@@ -28,74 +29,6 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/providers"
 
 /// Code of answers of which the status alone says that a later try may succeed.
 const TEMPORARY: &str = "temporarily_unavailable";
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Behaviour {
-    #[serde(default)]
-    variables: BTreeMap<String, String>,
-    /// Parameters of the callback besides code and state.
-    #[serde(default)]
-    callback: BTreeMap<String, String>,
-    authorize: Authorize,
-    exchange: Exchange,
-    refresh: Option<Exchange>,
-    revocation: Option<OnlyRequest>,
-    identity: Option<Facts<Identity>>,
-    metadata_request: Option<Facts<Map<String, Value>>>,
-    upgrade: Option<Exchange>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Authorize {
-    url: String,
-    params: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Exchange {
-    request: Expected,
-    answers: Vec<Answer>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OnlyRequest {
-    request: Expected,
-}
-
-/// The answer of an API, and what is read from it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Facts<T> {
-    answer: Value,
-    expect: T,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Answer {
-    why: String,
-    status: u16,
-    #[serde(rename = "type")]
-    content_type: String,
-    body: Value,
-    expect: Expect,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expect {
-    access_token: Option<String>,
-    refresh_token: Option<String>,
-    expires_in: Option<i64>,
-    scope: Option<String>,
-    #[serde(default)]
-    metadata: Map<String, Value>,
-    error: Option<String>,
-}
 
 /// One profile's row of the table.
 struct Row {
@@ -123,13 +56,16 @@ async fn every_profile_makes_the_documented_requests_and_reads_the_documented_an
                 continue;
             }
         };
-        let mut config = match profiles.find(id.as_str()).await {
-            Ok(profile) => profile.example(UrlRules::default()).unwrap(),
+        let profile = match profiles.find(id.as_str()).await {
+            Ok(profile) => profile,
             Err(error) => {
                 wrong.push(error.to_string());
                 continue;
             }
         };
+        let scopes = profile.config.get("scopes").and_then(Value::as_str);
+        wrong.extend(behaviour.authorize.scope.problem(scopes).map(|problem| format!("{id}: {problem}")));
+        let mut config = profile.example(UrlRules::default()).unwrap();
         if config.scopes.is_empty() {
             config.scopes = "one,two".to_owned();
         }
@@ -214,6 +150,10 @@ impl Row {
             Some((_, query)) => url::form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
             None => url.query_pairs().into_owned().collect(),
         };
+        let sends_scope =
+            ours[2].0.as_ref().is_some_and(|name| query.iter().any(|(ours, value)| ours == name && !value.is_empty()));
+        let is_demanded = self.behaviour.authorize.scope == ScopeNeed::Required;
+        self.expect(sends_scope || !is_demanded, || format!("authorization without a scope: {url}"));
         let ours = ours.into_iter().filter_map(|(name, value)| Some((name?, value)));
         let documented = documented.query_pairs().into_owned().collect::<Vec<_>>().into_iter();
         let params = self.behaviour.authorize.params.clone();
