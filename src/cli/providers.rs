@@ -31,7 +31,8 @@ enum Command {
     },
     /// Show a profile: where to register an app, common scopes, and the fields that it sets in a config.
     Show { id: String },
-    /// Validate a profile's file, and print the requests that an example app sends with it.
+    /// Validate a profile's file, and print the requests that an example app sends with it. Requests with a variable
+    /// that has neither a default nor a list of values need `--var`.
     Check {
         /// File `<id>.toml`. It may extend a built-in profile, or one of `oauth.providers_dir`.
         file: PathBuf,
@@ -59,15 +60,21 @@ async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyho
     let mut table = print::Table::new();
     table.set_header(["PROVIDER", "NAME", "VERIFIED"]);
     let wanted = search.unwrap_or_default().to_lowercase();
+    let is_wanted = |text: &str| text.to_lowercase().contains(&wanted);
+    let mut others = 0;
     for id in profiles.ids().await? {
         let profile = match profiles.find(id.as_str()).await {
             Ok(profile) => profile,
-            Err(error) => {
+            Err(error) if is_wanted(id.as_str()) => {
                 note(&describe_error(&error));
                 continue;
             }
+            Err(_) => {
+                others += 1;
+                continue;
+            }
         };
-        if ![id.as_str(), &profile.name].iter().any(|text| text.to_lowercase().contains(&wanted)) {
+        if !is_wanted(id.as_str()) && !is_wanted(&profile.name) {
             continue;
         }
         let summary = json!(profile.summary());
@@ -77,10 +84,16 @@ async fn list(profiles: Profiles<'_>, search: Option<&str>, json: bool) -> anyho
         table.add_row(["id", "name", "verified"].map(|field| summary.get(field).map(plain).unwrap_or_default()));
     }
     match (json, table.is_empty()) {
-        (true, _) => Ok(()),
-        (false, true) => print_line("no profile matches"),
-        (false, false) => print_line(&table.render()),
+        (true, _) => {}
+        (false, true) => print_line("no profile matches")?,
+        (false, false) => print_line(&table.render())?,
     }
+    if others > 0 {
+        note(&format!(
+            "other files of `oauth.providers_dir` that cannot be used: {others}; a list without --search says why"
+        ));
+    }
+    Ok(())
 }
 
 fn show(profile: &Profile, json: bool) -> anyhow::Result<()> {

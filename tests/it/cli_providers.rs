@@ -30,6 +30,10 @@ async fn profiles_are_listed_searched_and_shown() {
 
     let found = providers(&nats, &folder, &["list", "--search", "ACM", "--json"]).await;
     assert_eq!(found.json(), [json!({ "id": "acme", "name": "Acme" })]);
+    assert!(!found.errors.contains("not valid TOML"), "of a file that does not match: {}", found.errors);
+    assert!(found.errors.contains("other files of `oauth.providers_dir` that cannot be used: 1;"), "{}", found.errors);
+    let found = providers(&nats, &folder, &["list", "--search", "broken"]).await;
+    assert!(found.errors.contains("line 1 is not valid TOML"), "{}", found.errors);
     assert_eq!(providers(&nats, &folder, &["list", "--search", "no such"]).await.out, "no profile matches\n");
 
     let shown = providers(&nats, &folder, &["show", "acme", "--json"]).await.json();
@@ -96,7 +100,16 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
         [common_scopes]\nread = \"Read\"\nwrite = \"Write\"\n";
     std::fs::write(&file, text).expect("a file");
     let path = file.to_str().expect("a path of text");
-    providers(&nats, &folder, &["check", path]).await.fails(1, "--var");
+    let valid = providers(&nats, &folder, &["check", path]).await;
+    assert_eq!(valid.code, Some(0), "{}", valid.errors);
+    assert!(
+        valid.out.contains("acme.toml is valid. To see its requests, pass `--var tenant=<value>`"),
+        "{}",
+        valid.out
+    );
+    let valid = providers(&nats, &folder, &["check", path, "--json"]).await;
+    assert_eq!((valid.code, valid.out.as_str()), (Some(0), ""));
+    assert!(valid.errors.contains("the value matches `[a-z]+`"), "{}", valid.errors);
     providers(&nats, &folder, &["check", path, "--var", "tenant"]).await.fails(1, "must be `<name>=<value>`");
 
     let requests = providers(&nats, &folder, &["check", path, "--var", "tenant=one", "--json"]).await.json();

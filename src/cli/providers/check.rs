@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use crate::cli::input::pairs;
-use crate::cli::print::print_line;
+use crate::cli::print::{note, print_line};
 use crate::integration::{
-    ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind, TokenKind, printable,
+    ApiRequest, IntegrationOauthConfig, LoginRequests, Method, Pkce, Placeholders, RequestKind, TokenKind, Variable,
+    printable,
 };
 use crate::oauth::authorization::{AuthorizationRequest, request_url};
 use crate::oauth::token::{
@@ -32,7 +33,37 @@ struct Example {
     request: HttpRequest,
 }
 
+/// What is known of a valid file.
+enum Checked {
+    /// The flags without which there are no requests: variables that have neither a default nor a list of values.
+    Open(Vec<String>),
+    Requests(Vec<Example>),
+}
+
 pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], json: bool) -> anyhow::Result<()> {
+    let path = file.display();
+    match (check(profiles, file, vars).await?, json) {
+        (Checked::Open(flags), _) => {
+            let text = format!("{path} is valid. To see its requests, pass {}", flags.join(" and "));
+            // No line of JSON is a request then.
+            if json {
+                note(&text)
+            } else {
+                print_line(&text)?
+            }
+            Ok(())
+        }
+        (Checked::Requests(examples), true) => {
+            examples.iter().try_for_each(|example| print_line(&example.json().to_string()))
+        }
+        (Checked::Requests(examples), false) => {
+            print_line(&format!("{path} is valid. With it an example app sends:"))?;
+            examples.iter().try_for_each(|example| print_line(&format!("\n{}", example.text())))
+        }
+    }
+}
+
+async fn check(profiles: Profiles<'_>, file: &Path, vars: &[String]) -> anyhow::Result<Checked> {
     let id = file.file_name().and_then(|name| name.to_str()?.strip_suffix(".toml"));
     let id = id.and_then(|id| Integration::parse(id).ok());
     let id = id.context(
@@ -43,18 +74,32 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
     let text = text.with_context(|| format!("cannot read {}", file.display()))?;
     let profile = profiles.parse(&id, &text).await?;
     let config = profile.example(profiles.rules())?;
-    let variables = pairs(vars).context("--var")?;
+    let mut variables = pairs(vars).context("--var")?;
     if let Some(name) = variables.keys().find(|name| !config.variables.contains_key(*name)) {
         let known: Vec<&str> = config.variables.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "no variables".to_owned() } else { format!("only {}", known.join(", ")) };
         bail!("--var {}: the profile has {known}", printable(name));
     }
-    let examples = examples(&config, &variables)?;
-    if json {
-        return examples.iter().try_for_each(|example| print_line(&example.json().to_string()));
+    let flags: Vec<String> =
+        config.variables.iter().filter_map(|(name, it)| missing(name, it, &mut variables)).collect();
+    if !flags.is_empty() {
+        return Ok(Checked::Open(flags));
     }
-    print_line(&format!("{} is valid. With it an example app sends:", file.display()))?;
-    examples.iter().try_for_each(|example| print_line(&format!("\n{}", example.text())))
+    examples(&config, &variables).map(Checked::Requests)
+}
+
+/// Returns the flag that sets a variable, unless there is a value for an example: one that is given, the default, or the
+/// first of the values.
+fn missing(name: &str, variable: &Variable, given: &mut BTreeMap<String, String>) -> Option<String> {
+    if given.contains_key(name) || variable.default.is_some() {
+        return None;
+    }
+    if let Some(value) = variable.values.first() {
+        given.insert(name.to_owned(), value.clone());
+        return None;
+    }
+    let pattern = variable.pattern.as_deref().unwrap_or_default();
+    Some(format!("`--var {name}=<value>` (the value matches `{pattern}`)"))
 }
 
 /// Builds the requests in the order of a connection's life.
@@ -138,5 +183,25 @@ impl Example {
             lines.extend(params.map(|(name, value)| format!("  {name}={value}")));
         }
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_built_in_file_is_valid_with_or_without_values_of_its_variables() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/providers");
+        let (mut open, mut shown) = (Vec::new(), 0);
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let file = entry.unwrap().path();
+            match check(Profiles::default(), &file, &[]).await {
+                Ok(Checked::Open(flags)) => open.extend(flags),
+                Ok(Checked::Requests(requests)) => shown += usize::from(requests.len() > 2),
+                Err(error) => panic!("{}: {error:#}", file.display()),
+            }
+        }
+        assert!(shown > 100 && open.iter().all(|flag| flag.starts_with("`--var ")), "{shown}: {open:?}");
     }
 }
