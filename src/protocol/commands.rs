@@ -60,11 +60,18 @@ pub(crate) async fn webhook_consumer(
     created.map_err(|source| NatsError::Consumer { name, source })
 }
 
+/// Pauses before looks for a worker, in milliseconds. All pulls of a worker expire at the same time, so the first look may fall between them and
+/// the next ones.
+const LOOK_PAUSES: [u64; 5] = [0, 50, 100, 200, 400];
+
 /// Returns true if a worker waits for commands. One that died counts until its pull expires, a few seconds later.
 pub(crate) async fn has_worker(nats: &Nats) -> Result<bool, NatsError> {
-    for verb in Verb::ALL {
-        if nats.waiting_pulls(OAUTH_COMMANDS, verb.as_str()).await? > 0 {
-            return Ok(true);
+    for pause in LOOK_PAUSES {
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        for verb in Verb::ALL {
+            if nats.waiting_pulls(OAUTH_COMMANDS, verb.as_str()).await? > 0 {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

@@ -46,6 +46,8 @@ mod config_cache;
 #[cfg(test)]
 mod dashboards;
 #[cfg(test)]
+mod deploying;
+#[cfg(test)]
 mod diagnosis;
 #[cfg(test)]
 mod dialects;

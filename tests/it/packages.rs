@@ -1,10 +1,10 @@
-//! What operators install: units of systemd, manifests of Kubernetes, the list of dependencies. Each test prints that it is skipped
+//! What operators install: units of systemd, manifests of Kubernetes, an image, the list of dependencies. Each test prints that it is skipped
 //! if its tool is missing.
 
 use std::io::Write as _;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::root;
 use crate::support::tokenbus::PROGRAM;
@@ -84,6 +84,70 @@ fn o20_kustomize_renders_hardened_pods_with_secrets_by_reference() {
         ("kind: Secret\n", 0),
     ] {
         assert_eq!(count(part), expected, "{part} in {text}");
+    }
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), text).expect("it can be written");
+    let mut validate = Command::new("kubernetes-validate");
+    let Some(validated) = run("kubernetes-validate", validate.arg("--strict").arg(file.path())) else { return };
+    assert_success(&validated);
+}
+
+/// The image that needs no daemon. The program in it is not static here, so it is not run.
+#[test]
+fn o20_an_image_has_the_program_alone_without_root() {
+    if run("jq", Command::new("jq").arg("--version")).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (program, authorities) = (folder.path().join("program"), folder.path().join("authorities"));
+    std::fs::write(&program, "a program").expect("it can be written");
+    std::fs::write(&authorities, "authorities").expect("it can be written");
+    let images = ["first", "second"].map(|name| {
+        let image = folder.path().join(name);
+        let mut command = Command::new(root().join(DEPLOY).join("image"));
+        command.arg(&program).arg(&image).env("SSL_CERT_FILE", &authorities);
+        assert_success(&command.output().expect("bash runs it"));
+        image
+    });
+    let bytes = images.each_ref().map(|image| std::fs::read(image).expect("an image"));
+    assert_eq!(bytes[0], bytes[1], "the same input makes the same image");
+    let member = |name: &str| {
+        let output = Command::new("tar").arg("-xOf").arg(&images[0]).arg(name).output().expect("tar starts");
+        assert_success(&output);
+        output.stdout
+    };
+    let json = |name: &str| serde_json::from_slice::<Value>(&member(name)).expect("JSON");
+    let manifest = json("manifest.json");
+    let config = json(manifest[0]["Config"].as_str().expect("a name"));
+    assert_eq!(manifest[0]["RepoTags"][0], concat!("tokenbus:", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        (&config["config"]["User"], &config["config"]["Entrypoint"]),
+        (&"65532:65532".into(), &json!(["/tokenbus"]))
+    );
+    std::fs::write(folder.path().join("layer.tar"), member("layer.tar")).expect("it can be written");
+    let mut list = Command::new("tar");
+    let listed = list.args(["-tf", "layer.tar"]).current_dir(folder.path()).output().expect("tar starts");
+    let listed = String::from_utf8(listed.stdout).expect("names");
+    let files: Vec<&str> = listed.lines().filter(|name| !name.ends_with('/')).collect();
+    assert_eq!(files, ["tokenbus", "etc/ssl/certs/ca-certificates.crt"]);
+    // Both ways to an image agree.
+    let containerfile = text_of(&format!("{DEPLOY}/Containerfile"));
+    for part in ["USER 65532:65532", r#"ENTRYPOINT ["/tokenbus"]"#, r#"CMD ["serve", "--role", "edge"]"#] {
+        assert!(containerfile.contains(part), "{part}");
+    }
+    assert_eq!(config["config"]["Cmd"], json!(["serve", "--role", "edge"]));
+}
+
+/// The chart is not here, so only what it passes on is checked.
+#[test]
+fn o20_the_values_for_the_chart_of_nats_fit_the_shipped_configuration() {
+    let (values, server) = (text_of(&format!("{DEPLOY}/nats-values.yaml")), text_of("nats/production/server.conf"));
+    for part in ["max_connections: 20000", "sync_interval: always", "cipher: chachapoly", "verify: true"] {
+        assert!(values.contains(part) && server.contains(part), "{part}");
+    }
+    for file in ["accounts.conf", "tenants.conf", "pings.conf"] {
+        assert!(values.contains(&format!("--from-file=nats/{file}")), "{file}");
+        assert!(root().join("nats").join(file).exists(), "{file}");
     }
 }
 

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 
 use self::front::{Front, Trouble};
 use crate::bus::Bus;
-use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
+use crate::fleet::{Fleet, INTEGRATION, eventually};
 use crate::provider::{Provider, Scripted};
+use crate::support::child::Running;
+use crate::support::tokenbus::PROGRAM;
 
 /// The log's line after a failed try.
 const TRIES_AGAIN: &str = "no connection to the provider; trying again";
@@ -50,7 +52,7 @@ async fn put(fleet: &Fleet, timeout: u64) {
 }
 
 /// While nothing is open a login fails and says why. Once it is open, neither a login nor a refresh is lost that began before.
-async fn check(fleet: &Fleet, worker: &Worker, provider: &Provider, set_open: impl Fn(bool), reason: &str) {
+async fn check(fleet: &Fleet, log: impl Fn() -> String, provider: &Provider, set_open: impl Fn(bool), reason: &str) {
     set_open(false);
     put(fleet, 1).await;
     let (status, body) = fleet.arrive(&fleet.login("lost").await, "canary-code").await;
@@ -60,12 +62,12 @@ async fn check(fleet: &Fleet, worker: &Worker, provider: &Provider, set_open: im
     let [event] = failed.as_slice() else { panic!("{reason}: one event: {failed:?}") };
     assert_eq!((&event["reason"], event.get("provider_status")), (&json!("provider_unreachable"), None), "{reason}");
     assert!(event["provider_detail"].as_str().is_some_and(|detail| detail.contains(reason)), "{reason}: {event}");
-    assert!(worker.log().contains(reason), "{reason}: {}", worker.log());
+    assert!(log().contains(reason), "{reason}: {}", log());
     assert_eq!(provider.received().len(), 0, "{reason}: nothing was sent");
 
     put(fleet, 30).await;
     let tries = || {
-        let log = worker.log();
+        let log = log();
         log.lines().filter(|line| line.contains(TRIES_AGAIN) && line.contains(reason)).count()
     };
     let open_later = async |before: usize| {
@@ -97,7 +99,7 @@ async fn o8_neither_handshakes_nor_certificates_nor_proxies_that_fail_for_some_t
         let front = Front::of(&provider, trouble, "localhost").await;
         let fleet = fleet(&front, &folder).await;
         let worker = fleet.worker().await;
-        check(&fleet, &worker, &provider, |is_open| front.set_open(is_open), reason).await;
+        check(&fleet, || worker.log(), &provider, |is_open| front.set_open(is_open), reason).await;
     }
 }
 
@@ -122,7 +124,11 @@ async fn o8_a_name_that_does_not_resolve_for_some_time_costs_no_login() {
     }
     let front = Front::of(&provider, Trouble::None, "provider.test").await;
     let fleet = fleet(&front, &folder).await;
-    let worker = fleet.worker_by(Path::new("unshare"), &program(crate::support::tokenbus::PROGRAM), &[]);
-    worker.ready().await;
-    check(&fleet, &worker, &provider, set_open, "name of the provider cannot be resolved").await;
+    let log = folder.path().join("worker.log");
+    let _worker = Running::start(Path::new("unshare"), &log, |command| {
+        command.args(program(PROGRAM)).envs(&fleet.settings).args(["serve", "--role", "worker"]);
+    });
+    let log = || std::fs::read_to_string(&log).unwrap_or_default();
+    eventually("the worker is ready", async || log().contains("ready for commands and calls")).await;
+    check(&fleet, log, &provider, set_open, "name of the provider cannot be resolved").await;
 }

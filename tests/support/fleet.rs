@@ -134,16 +134,10 @@ impl Fleet {
 
     /// Starts another worker.
     pub(crate) fn worker_with(&self, environment: &[(&str, &str)]) -> Worker {
-        self.worker_by(Path::new(PROGRAM), &[], environment)
-    }
-
-    /// Starts another worker by a program that runs it; `before` are the program's first arguments.
-    pub(crate) fn worker_by(&self, program: &Path, before: &[String], environment: &[(&str, &str)]) -> Worker {
         let number = self.started.replace(self.started.get() + 1);
         let log = self.folder.path().join(format!("worker{number}.log"));
-        let process = Running::start(program, &log, |command| {
-            command.envs(&self.settings).envs(environment.iter().copied());
-            command.args(before).args(["serve", "--role", "worker"]);
+        let process = Running::start(Path::new(PROGRAM), &log, |command| {
+            command.envs(&self.settings).envs(environment.iter().copied()).args(["serve", "--role", "worker"]);
         });
         Worker { process, log }
     }

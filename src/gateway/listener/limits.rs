@@ -11,7 +11,8 @@ use crate::gateway::listener::rate_limits::Rate;
 pub(crate) struct Limits {
     /// Open connections. More wait in the operating system's backlog.
     pub connections: usize,
-    /// Open connections of one client network. More are closed at once. Trusted proxies have no limit; 0 sets none.
+    /// Open connections of one client network. More are closed at once. Trusted proxies have no limit; 0 sets none. From three
+    /// quarters on, connections of the network are closed after [`Limits::header_timeout`] without a request.
     pub connections_per_address: usize,
     /// Longest time for the head of the first request to arrive, TLS handshake included, and for each further head from its
     /// first byte.

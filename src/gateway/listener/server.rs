@@ -31,7 +31,7 @@ use self::first_head::FirstHead;
 use self::line_ends::{BareLineFeed, Heads, Inspected};
 use self::protocols::builder;
 use crate::gateway::listener::limits::Limits;
-use crate::gateway::listener::peers::Peers;
+use crate::gateway::listener::peers::{Peers, Permit};
 use crate::gateway::listener::rate_limits::RateLimits;
 use crate::gateway::{Certificates, Gateway};
 
@@ -90,14 +90,14 @@ pub(crate) async fn run(
     });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
     while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shared).await {
-        let Some(network_permit) = shared.peers.take(peer) else {
+        let Some(client) = Client::of(peer, &shared.peers) else {
             tracing::debug!(%peer, "connection closed: its network has too many");
             continue;
         };
         let (shared, cut) = (Arc::clone(&shared), cut.clone());
         tracker.spawn(async move {
-            cut.run_until_cancelled(shared.handshake(stream, peer)).await;
-            drop((network_permit, permit));
+            cut.run_until_cancelled(shared.handshake(stream, client)).await;
+            drop(permit);
         });
     }
     drop(listener);
@@ -115,6 +115,18 @@ struct Accepted {
     stream: TcpStream,
     peer: IpAddr,
     permit: OwnedSemaphorePermit,
+}
+
+/// The other end of a connection, with its permit.
+struct Client {
+    address: IpAddr,
+    permit: Permit,
+}
+
+impl Client {
+    fn of(address: IpAddr, peers: &Peers) -> Option<Self> {
+        Some(Self { address, permit: peers.take(address)? })
+    }
 }
 
 /// Waits for a permit, then for a connection. Returns `None` once shutdown began.
@@ -152,28 +164,32 @@ impl Listener {
 
     /// Reads the header of the PROXY protocol if the peer sends one, makes the TLS handshake, if any, and serves the connection.
     /// Both count as a part of the first request's head.
-    async fn handshake(self: Arc<Self>, mut stream: TcpStream, peer: IpAddr) {
+    async fn handshake(self: Arc<Self>, mut stream: TcpStream, peer: Client) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY not set");
         }
-        let began = Instant::now();
-        if !self.limits.proxy_protocol || !self.peers.is_trusted(peer) {
+        let (began, address) = (Instant::now(), peer.address);
+        if !self.limits.proxy_protocol || !self.peers.is_trusted(address) {
             return self.handshake_tls(stream, peer, began).await;
         }
         let read = tokio::time::timeout(self.limits.header_timeout, proxy_protocol::read(&mut stream));
         let client = match self.shutdown.run_until_cancelled(read).await {
-            Some(Ok(Ok(client))) => client.unwrap_or(peer),
-            Some(Ok(Err(error))) => return tracing::warn!(%peer, %error, "connection closed: no PROXY protocol"),
-            Some(Err(_)) => return tracing::debug!(%peer, "connection closed: the PROXY header took too long"),
+            Some(Ok(Ok(client))) => client.unwrap_or(address),
+            Some(Ok(Err(error))) => {
+                return tracing::warn!(peer = %address, %error, "connection closed: no PROXY protocol");
+            }
+            Some(Err(_)) => {
+                return tracing::debug!(peer = %address, "connection closed: the PROXY header took too long");
+            }
             None => return,
         };
-        let Some(_permit) = self.peers.take(client) else {
+        let Some(client) = Client::of(client, &self.peers) else {
             return tracing::debug!(peer = %client, "connection closed: its network has too many");
         };
         self.handshake_tls(stream, client, began).await;
     }
 
-    async fn handshake_tls(self: &Arc<Self>, stream: TcpStream, peer: IpAddr, began: Instant) {
+    async fn handshake_tls(self: &Arc<Self>, stream: TcpStream, peer: Client, began: Instant) {
         let Some(tls) = &self.tls else { return self.serve(stream, peer, began).await };
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         let made = tokio::select! {
@@ -189,10 +205,11 @@ impl Listener {
 
     /// Serves one connection that began at that time. In addition to hyper's own limits, closes it after too long a time
     /// without a running request: a slow first byte, a slow head, half an HTTP/2 preface or pings do not keep it open.
-    async fn serve<S>(self: &Arc<Self>, stream: S, peer: IpAddr, began: Instant)
+    async fn serve<S>(self: &Arc<Self>, stream: S, client: Client, began: Instant)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Client { address: peer, permit } = client;
         let activity = Arc::new(Activity::new());
         let (watched, shared) = (Arc::clone(&activity), Arc::clone(self));
         let builder = builder(&self.limits);
@@ -224,7 +241,7 @@ impl Listener {
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended.err()),
             () = self.shutdown.cancelled() => {}
-            silence = watched.silent(began, &self.limits, &self.pressure) => if silence == Silence::SlowHead {
+            silence = watched.silent(began, &self.limits, [self.pressure.subscribe(), permit.is_crowded()]) => if silence == Silence::SlowHead {
                 return tracing::debug!("connection closed: a request's head took too long");
             },
         }

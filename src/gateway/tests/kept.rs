@@ -56,3 +56,26 @@ async fn o1_idle_connections_make_room_for_others() {
     let second = tokio::time::timeout(PATIENCE, ask(&running, "GET", "/healthz", ""));
     expect(&second.await.expect("the idle connection is closed"), 200, &[]);
 }
+
+#[tokio::test]
+async fn o1_idle_connections_make_room_for_others_of_their_address() {
+    let header_timeout = Duration::from_secs(1);
+    let running = start(Limits { connections_per_address: 4, header_timeout, ..Limits::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        alive(&mut stream, ALIVE).await;
+        held.push(stream);
+    }
+    let another = async {
+        loop {
+            let mut stream = TcpStream::connect(running.address).await.unwrap();
+            let sent = stream.write_all(ALIVE).await;
+            if sent.is_ok() && stream.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, another).await.expect("idle connections of the address are closed");
+}

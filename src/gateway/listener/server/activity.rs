@@ -63,12 +63,17 @@ impl Activity {
 
     /// Returns once the connection has been silent for as long as the limits allow: [`Limits::header_timeout`] from its `began`
     /// to the first request, and from the first byte of a later head; otherwise [`Limits::idle_timeout`], or
-    /// [`Limits::header_timeout`] while `pressure` is true.
-    pub(super) async fn silent(&self, began: Instant, limits: &Limits, pressure: &watch::Sender<bool>) -> Silence {
-        let (mut states, mut pressure) = (self.0.subscribe(), pressure.subscribe());
+    /// [`Limits::header_timeout`] while one of `pressures` is true.
+    pub(super) async fn silent(
+        &self,
+        began: Instant,
+        limits: &Limits,
+        pressures: [watch::Receiver<bool>; 2],
+    ) -> Silence {
+        let (mut states, [mut of_all, mut of_network]) = (self.0.subscribe(), pressures);
         loop {
             let ActivityState { running, since, head, version } = *states.borrow_and_update();
-            let is_under_pressure = *pressure.borrow_and_update();
+            let is_under_pressure = *of_all.borrow_and_update() | *of_network.borrow_and_update();
             let idle =
                 if is_under_pressure { limits.idle_timeout.min(limits.header_timeout) } else { limits.idle_timeout };
             let (deadline, reason) = match (version, head) {
@@ -79,7 +84,8 @@ impl Activity {
             tokio::select! {
                 () = tokio::time::sleep_until(deadline), if running == 0 => return reason,
                 Ok(()) = states.changed() => {}
-                Ok(()) = pressure.changed() => {}
+                Ok(()) = of_all.changed() => {}
+                Ok(()) = of_network.changed() => {}
             }
         }
     }
