@@ -45,13 +45,12 @@ pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], js
     match (check(profiles, file, vars).await?, json) {
         (Checked::Open(flags), _) => {
             let text = format!("{path} is valid. To see its requests, pass {}", flags.join(" and "));
-            // No line of JSON is a request then.
+            // Each line of JSON is a request, so standard output stays empty.
             if json {
-                note(&text)
-            } else {
-                print_line(&text)?
+                note(&text);
+                return Ok(());
             }
-            Ok(())
+            print_line(&text)
         }
         (Checked::Requests(examples), true) => {
             examples.iter().try_for_each(|example| print_line(&example.json().to_string()))
