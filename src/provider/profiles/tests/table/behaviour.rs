@@ -29,7 +29,7 @@ impl ScopeNeed {
             (Self::Unknown, Some("")) => {
                 Some("`scopes` is empty, and the documentation leaves open whether that is enough")
             }
-            (Self::Required | Self::Unknown, Some(_)) | (Self::Optional, Some(_)) | (Self::Unknown, None) => None,
+            (Self::Required | Self::Optional | Self::Unknown, Some(_)) | (Self::Unknown, None) => None,
         }
     }
 }
