@@ -14,7 +14,7 @@ WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SER
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
 
-.PHONY: help nats build package run demo test conformance chaos attack bench fmt lint doc ci cargo
+.PHONY: help nats build package run cluster demo test conformance chaos attack bench fmt lint doc ci cargo
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -31,6 +31,9 @@ package: cargo ## build a static program, a Debian package and an SBOM into targ
 # The dev profile builds in a fraction of the release build's time, and is fast enough for the demo.
 run: cargo ## start everything, do one login, and keep running
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --stay --nats-server "$$NATS_SERVER"
+
+cluster: cargo ## start three nats-servers, two gateways and three workers, do one login, and keep running
+	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --stay --cluster nats/cluster --nats-server "$$NATS_SERVER"
 
 demo: cargo ## start everything, do one login from end to end, and stop
 	@$(WITH_NATS) $(QUIET) exec $(CARGO) run -- demo --nats-server "$$NATS_SERVER"

@@ -7,6 +7,7 @@ mod grants;
 mod process;
 mod provider;
 mod screen;
+mod servers;
 mod stack;
 mod steps;
 
@@ -39,6 +40,9 @@ pub(crate) struct Options {
     /// Configuration file of nats-server.
     #[arg(long, value_name = "FILE", default_value = "nats/local.conf")]
     pub nats_config: PathBuf,
+    /// Start three nats-servers with `node1.conf` to `node3.conf` of this folder, three workers and two gateways.
+    #[arg(long, value_name = "DIR", conflicts_with = "nats_config")]
+    pub cluster: Option<PathBuf>,
     /// Keep everything running until Ctrl-C, and print commands to look around.
     #[arg(long)]
     pub stay: bool,
@@ -75,13 +79,8 @@ async fn walk(options: &Options, stack: &mut Stack, screen: &Screen) -> anyhow::
     };
     let expires_in = if options.stay { LIFETIME_TO_WATCH } else { LIFETIME };
     let provider = Provider::start(Setting { client: client.clone(), expires_in, gateway: gateway.clone() }).await?;
-    for (name, pid) in stack.running() {
-        let place = match name {
-            "nats-server" => stack.nats_url.as_str(),
-            "edge" => gateway.url.as_str(),
-            _ => "",
-        };
-        screen.field(name, format!("process {pid:<7} {place}").trim_end());
+    for child in stack.running() {
+        screen.field(&child.name, format!("process {:<7} {}", child.pid(), child.address).trim_end());
     }
     screen.field("demo provider", format!("in this one     {}", provider.url));
     screen.check(true, &format!("ready after {} ms", start.elapsed().as_millis()))?;

@@ -19,10 +19,12 @@ const STOP: Duration = Duration::from_secs(8);
 /// Lines of a log to show after a failure.
 const TAIL: usize = 15;
 
-/// Runs a program that ignores its standard input: stops it when standard input closes, then removes the folder.
-/// `$1` is the folder, the rest is the command. The program gets 5 s before it is killed.
+/// Runs a program that ignores its standard input, and stops it when standard input closes. The last such program removes
+/// the folder. `$1` is the folder, the rest is the command. The program gets 5 s before it is killed.
 const KEEPER: &str = r#"
 folder=$1; shift
+runs="$folder/runs.$$"
+: >"$runs"
 exec 3<&0
 "$@" 3<&- </dev/null & program=$!
 {
@@ -37,7 +39,8 @@ keeper=$!
 exec 3<&-
 wait "$program"; status=$?
 kill "$keeper" 2>/dev/null
-[ -e "$folder/over" ] && rm -rf "$folder"
+rm -f "$runs"
+[ -e "$folder/over" ] && ! ls "$folder"/runs.* >/dev/null 2>&1 && rm -rf "$folder"
 exit "$status"
 "#;
 
@@ -65,7 +68,9 @@ impl Drop for Folder {
 
 pub(super) struct Child {
     /// Name for messages.
-    pub(super) name: &'static str,
+    pub(super) name: String,
+    /// Address at which it listens, if it does.
+    pub(super) address: String,
     process: process::Child,
     stdout: Option<Lines<BufReader<ChildStdout>>>,
     log: PathBuf,
@@ -73,13 +78,13 @@ pub(super) struct Child {
 
 impl Child {
     /// Starts this program, which stops by itself when its standard input closes.
-    pub(super) fn start(name: &'static str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
+    pub(super) fn start(name: &str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
         command.stdout(Stdio::piped()).kill_on_drop(true);
         Self::spawn(name, command, folder)
     }
 
     /// Starts another program under a keeper script, which stops it when the script's standard input closes.
-    pub(super) fn start_kept(name: &'static str, command: &Command, folder: &Folder) -> anyhow::Result<Self> {
+    pub(super) fn start_kept(name: &str, command: &Command, folder: &Folder) -> anyhow::Result<Self> {
         let command = command.as_std();
         let mut keeper = Command::new("sh");
         keeper.args(["-c", KEEPER, "sh"]).arg(folder.path()).arg(command.get_program()).args(command.get_args());
@@ -93,13 +98,13 @@ impl Child {
         Self::spawn(name, keeper, folder)
     }
 
-    fn spawn(name: &'static str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
+    fn spawn(name: &str, mut command: Command, folder: &Folder) -> anyhow::Result<Self> {
         let log = folder.path().join(format!("{name}.log"));
         // A separate process group: Ctrl-C then reaches only the demo, which stops the processes in order.
         command.stdin(Stdio::piped()).stderr(File::create(&log)?).process_group(0);
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
         let stdout = process.stdout.take().map(|stdout| BufReader::new(stdout).lines());
-        Ok(Self { name, process, stdout, log })
+        Ok(Self { name: name.to_owned(), address: String::new(), process, stdout, log })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -153,6 +158,29 @@ mod tests {
         let status = timeout(STOP, kept.process.wait()).await.unwrap().unwrap();
         assert!(!status.success());
         assert!(!folder.path().exists());
+    }
+
+    #[tokio::test]
+    async fn the_folder_stays_until_the_last_kept_program_ends() {
+        let folder = Folder::new().unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        let kept = ["one", "two"].map(|name| Child::start_kept(name, &command, &folder).unwrap());
+        // Both keeper scripts count themselves before one of them ends.
+        let runs = || std::fs::read_dir(folder.path()).unwrap().flatten().filter(is_count).count();
+        while runs() < kept.len() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let [mut one, mut two] = kept;
+        two.stop().await;
+        assert!(folder.path().exists());
+        one.must_run().unwrap();
+        one.stop().await;
+        assert!(!folder.path().exists());
+    }
+
+    fn is_count(entry: &std::fs::DirEntry) -> bool {
+        entry.file_name().to_string_lossy().starts_with("runs.")
     }
 
     #[tokio::test]

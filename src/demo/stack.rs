@@ -1,7 +1,7 @@
-//! The processes of the demo: nats-server, a worker and a gateway, on free ports, with one temporary folder.
+//! The processes of the demo, on free ports, with one temporary folder: one nats-server, worker and gateway, or a cluster.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Options;
 use super::client::{Browser, Gateway};
 use super::process::{Child, Folder};
+use super::servers;
 use crate::jetstream::{Nats, Patience};
 use crate::secret::Secret;
 use crate::{config, system};
@@ -31,7 +32,9 @@ const USERS: [&str; 7] = ["worker", "setup", "operator", "admin", "edge", "demo"
 
 /// The running processes, in start order.
 pub(super) struct Stack {
+    /// Addresses of all servers, with commas.
     pub(super) nats_url: String,
+    replicas: usize,
     /// Address of the gateway.
     listen: &'static str,
     children: Vec<Child>,
@@ -42,7 +45,14 @@ pub(super) struct Stack {
 impl Stack {
     pub(super) fn new() -> anyhow::Result<Self> {
         let passwords = USERS.into_iter().map(|user| (user, random("pw"))).collect();
-        Ok(Self { nats_url: String::new(), listen: ANY_PORT, children: Vec::new(), passwords, folder: Folder::new()? })
+        Ok(Self {
+            nats_url: String::new(),
+            replicas: 1,
+            listen: ANY_PORT,
+            children: Vec::new(),
+            passwords,
+            folder: Folder::new()?,
+        })
     }
 
     /// Starts everything and waits until the gateway reports ready.
@@ -52,14 +62,17 @@ impl Stack {
         }
         self.start_nats(options).await?;
         self.command("worker", &["keys", "generate"]).await?;
-        self.command("setup", &["setup"]).await?;
-        self.serve("worker")?;
-        self.serve("edge")?;
-        let edge = self.children.last_mut().context("no gateway")?;
-        let line = edge.line().await?;
-        let url = line.strip_prefix("listening on ").context("the gateway did not print its address")?.to_owned();
+        self.set_up().await?;
+        let (workers, more_gateways) = if options.cluster.is_some() { (3, 1) } else { (1, 0) };
+        for number in 1..=workers {
+            self.serve("worker", number)?;
+        }
         let browser = Browser::new()?;
-        self.until_ready(&browser, &url).await?;
+        let url = self.start_gateway(&browser, 1).await?;
+        self.listen = ANY_PORT;
+        for number in 2..2 + more_gateways {
+            self.start_gateway(&browser, number).await?;
+        }
         let arguments = ["api-keys", "create", "--account", ACCOUNT, "--role", "admin", "--name", "demo", "--json"];
         let made = self.command("admin", &arguments).await?;
         let api_key = parse_api_key(&made).context("`api-keys create` printed no key")?;
@@ -67,25 +80,47 @@ impl Stack {
     }
 
     async fn start_nats(&mut self, options: &Options) -> anyhow::Result<()> {
-        let mut command = Command::new(&options.nats_server);
-        command.arg("-c").arg(&options.nats_config).args(["-p", "-1", "-sd"]).arg(self.folder.path().join("store"));
-        command.arg("--ports_file_dir").arg(self.folder.path());
-        command.env("NATS_JETSTREAM_KEY", random("js").expose());
-        for (user, password) in &self.passwords {
-            command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password.expose());
+        let end = Instant::now() + START;
+        let mut commands = servers::commands(options, &self.folder)?;
+        let key = random("js");
+        for server in &mut commands {
+            server.command.env("NATS_JETSTREAM_KEY", key.expose());
+            for (user, password) in &self.passwords {
+                server.command.env(format!("NATS_{}_PASSWORD", user.to_uppercase()), password.expose());
+            }
+            self.children.push(Child::start_kept(&server.name, &server.command, &self.folder)?);
         }
-        self.children.push(Child::start_kept("nats-server", &command, &self.folder)?);
+        for (child, server) in commands.iter().enumerate() {
+            let address = loop {
+                if let Some(address) = servers::address(&server.ports_folder) {
+                    break address;
+                }
+                self.must_run()?;
+                if Instant::now() > end {
+                    bail!("{} did not write its ports file", server.name);
+                }
+                sleep(LOOK).await;
+            };
+            let comma = if self.nats_url.is_empty() { "" } else { "," };
+            self.nats_url = format!("{}{comma}{address}", self.nats_url);
+            if let Some(child) = self.children.get_mut(child) {
+                child.address = address;
+            }
+        }
+        self.replicas = commands.len();
+        Ok(())
+    }
+
+    /// Makes streams and buckets. A new cluster refuses until its nodes have elected a leader.
+    async fn set_up(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + START;
         loop {
-            if let Some(url) = ports_file(self.folder.path()) {
-                self.nats_url = url;
-                return Ok(());
+            match self.command("setup", &["setup"]).await {
+                Ok(_) => return Ok(()),
+                Err(error) if self.replicas == 1 || Instant::now() > end => return Err(error),
+                Err(_) => sleep(LOOK).await,
             }
             self.must_run()?;
-            if Instant::now() > end {
-                bail!("nats-server did not write its ports file");
-            }
-            sleep(LOOK).await;
         }
     }
 
@@ -100,6 +135,7 @@ impl Stack {
         let admins = format!("[{ACCOUNT}]");
         command
             .env("TOKENBUS_NATS__URL", &self.nats_url)
+            .env("TOKENBUS_NATS__REPLICAS", self.replicas.to_string())
             .env("TOKENBUS_NATS__USER", user)
             .env("TOKENBUS_NATS__PASSWORD", self.password(user))
             .env("TOKENBUS_SECRETS__KEYS_FILE", self.folder.path().join("keys"))
@@ -129,10 +165,21 @@ impl Stack {
         Ok(output.stdout)
     }
 
-    fn serve(&mut self, role: &'static str) -> anyhow::Result<()> {
+    /// Starts a gateway, waits until it reports ready, and returns its URL.
+    async fn start_gateway(&mut self, browser: &Browser, number: u32) -> anyhow::Result<String> {
+        self.serve("edge", number)?;
+        let edge = self.children.last_mut().context("no gateway")?;
+        let line = edge.line().await?;
+        let url = line.strip_prefix("listening on ").context("the gateway did not print its address")?.to_owned();
+        edge.address.clone_from(&url);
+        self.until_ready(browser, &url).await?;
+        Ok(url)
+    }
+
+    fn serve(&mut self, role: &str, number: u32) -> anyhow::Result<()> {
         let mut command = self.program(role)?;
         command.args(["serve", "--role", role, "--exit-with-stdin"]);
-        self.children.push(Child::start(role, command, &self.folder)?);
+        self.children.push(Child::start(&format!("{role}-{number}"), command, &self.folder)?);
         Ok(())
     }
 
@@ -167,7 +214,7 @@ impl Stack {
             client_cert: PathBuf::new(),
             client_key: PathBuf::new(),
             allow_plaintext: false,
-            replicas: 1,
+            replicas: self.replicas,
             inbox_prefix: String::new(),
             max_bytes: config::MaxBytes::of_each(MAX_BYTES),
             worker_key: String::new(),
@@ -177,9 +224,9 @@ impl Stack {
             .with_context(|| format!("cannot connect as {user}"))
     }
 
-    /// Returns names and process ids.
-    pub(super) fn running(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        self.children.iter().map(|child| (child.name, child.pid()))
+    /// Returns the processes in start order.
+    pub(super) fn running(&self) -> &[Child] {
+        &self.children
     }
 
     /// Fails if one of the processes has exited.
@@ -189,7 +236,7 @@ impl Stack {
 
     /// Returns the last lines of each process's log.
     pub(super) fn logs(&self) -> String {
-        let tails = self.children.iter().map(|child| (child.name, child.tail())).filter(|(_, tail)| !tail.is_empty());
+        let tails = self.children.iter().map(|child| (&child.name, child.tail())).filter(|(_, tail)| !tail.is_empty());
         let shown = tails.map(|(name, tail)| format!("--- last lines of the log of {name}\n{tail}\n"));
         shown.collect::<Vec<_>>().concat()
     }
@@ -213,16 +260,4 @@ fn parse_api_key(printed: &[u8]) -> Option<Secret> {
         key: Secret,
     }
     serde_json::from_slice(printed).ok().map(|made: Made| made.key)
-}
-
-/// Returns the client URL from the server's ports file, or `None` while the file is missing or incomplete.
-fn ports_file(folder: &Path) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Ports {
-        nats: Vec<String>,
-    }
-    let mut files = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
-    let file = files.find(|path| path.extension().is_some_and(|extension| extension == "ports"))?;
-    let ports: Ports = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    ports.nats.into_iter().next()
 }

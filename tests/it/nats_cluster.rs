@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 use crate::ask::ask;
 use crate::bus::Bus;
 use crate::provider::Provider;
-use crate::support::nats::Nats;
+use crate::support::nats::{Nats, binary};
 use crate::support::root;
-use crate::support::tokenbus::Tokenbus;
+use crate::support::tokenbus::{PROGRAM, Tokenbus};
 use crate::support::wait::{PATIENCE, eventually};
 use crate::world::World;
 
@@ -104,6 +104,18 @@ async fn h4_without_a_majority_callers_get_503_and_the_gateway_is_not_ready() {
         assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));
         assert_eq!(ask(readiness()).await.status, 503, "it stays so");
         sleep(Duration::from_millis(300)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_demo_holds_on_a_cluster_with_three_workers_and_two_gateways() {
+    let mut demo = tokio::process::Command::new(PROGRAM);
+    demo.args(["demo", "--nats-server", binary(), "--cluster"]).arg(root().join("nats/cluster"));
+    let output = demo.current_dir(root()).kill_on_drop(true).output().await.expect("the program runs");
+    let (shown, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{shown}{errors}");
+    for process in ["nats-server-3", "worker-3", "edge-2", "Every step held"] {
+        assert!(shown.contains(process), "{process} in {shown}");
     }
 }
 
