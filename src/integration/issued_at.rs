@@ -1,6 +1,6 @@
 //! The endpoints and the client that issued a grant. Its tokens are sent only to the URLs of these endpoints, even after the
-//! config changes: otherwise an admin could collect tokens by changing a URL. Another path is another URL, because many
-//! providers have APIs at the origin of their token endpoint that show a request's content to the owner of an account.
+//! config changes: otherwise an admin could collect tokens by changing a URL. The path counts too, because many providers
+//! have APIs at the origin of their token endpoint that show a request's content to the owner of an account.
 
 use std::collections::BTreeMap;
 
@@ -89,28 +89,27 @@ impl<T> IntegrationOauthConfig<T> {
         })
     }
 
-    /// Returns the endpoint for a refresh of the grant, if the grant's refresh token may be sent there: to the URL that the
-    /// login's config had for tokens or for refreshes.
+    /// Returns the URL of the login for a refresh of the grant, if this config still has the login's client, issuer and origin.
     #[must_use]
     pub(crate) fn refresh_endpoint(&self, grant: &IssuedAt) -> Option<Url> {
         let url = self.refresh_url.as_ref().unwrap_or(&self.token_url);
-        self.kept_url(url, grant, &[Some(&grant.token_url), grant.refresh_url.as_ref()])
+        self.kept_url(url, grant, &[grant.refresh_url.as_ref(), Some(&grant.token_url)])
     }
 
-    /// Returns the endpoint for a revocation of the grant, if the grant's tokens may be sent there: to the URL that the login's
-    /// config had for revocations.
+    /// Returns the URL of the login for a revocation of the grant, under the same conditions.
     #[must_use]
     pub(crate) fn revocation_endpoint(&self, grant: &IssuedAt) -> Option<Url> {
         self.kept_url(self.revocation_url.as_ref()?, grant, &[grant.revocation_url.as_ref()])
     }
 
-    /// Returns the URL with the grant's variables, if it is one of those that the grant keeps from its login and this config
-    /// has the login's client and issuer.
+    /// Returns the kept URL that this config's URL stands for: the same one, else the first with its origin.
     fn kept_url(&self, url: &str, grant: &IssuedAt, kept: &[Option<&String>]) -> Option<Url> {
+        if self.client_id != grant.client_id || !self.has_issuer_of(grant) {
+            return None;
+        }
         let url = template::endpoint_url(url, &self.variables, &grant.variables).ok()?;
-        let is_kept = kept.iter().flatten().any(|kept| Url::parse(kept).is_ok_and(|kept| kept == url));
-        let is_same_client = self.client_id == grant.client_id && self.has_issuer_of(grant);
-        (is_kept && is_same_client).then_some(url)
+        let kept = || kept.iter().flatten().filter_map(|kept| Url::parse(kept).ok());
+        kept().find(|kept| *kept == url).or_else(|| kept().find(|kept| kept.origin() == url.origin()))
     }
 
     fn has_issuer_of(&self, grant: &IssuedAt) -> bool {

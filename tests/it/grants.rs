@@ -214,42 +214,19 @@ async fn h16_a_refresh_without_a_lifetime_is_followed_by_the_next() {
 /// An admin must not be able to collect tokens at another URL of the provider: in a comment that the request makes for the
 /// admin's own account, or in what a webhook there has received.
 #[tokio::test]
-async fn d8_another_path_gets_no_token_in_any_form_and_pauses_refreshes_until_the_config_fits() {
-    let mut grant = Grant::new(hour).await;
-    let (fits, url) = (grant.world.config(), grant.world.provider.url.clone());
-    let (mut comment, mut webhook) = (fits.clone(), fits.clone());
-    comment["refresh_url"] = json!(format!("{url}/comments"));
-    comment["param_names"] = json!({ "refresh": { "refresh_token": "body", "grant_type": "", "client_id": "" } });
-    comment["refresh_params"] = json!({ "post": "1" });
-    comment["token_headers"] = json!({ "Api-Key": "theirs" });
-    (comment["token_body_format"], comment["token_auth_method"]) = (json!("json"), json!("client_secret_basic"));
-    comment["client_secret"] = json!("theirs");
-    webhook["token_url"] = json!(format!("{url}/hooks/1?key=theirs"));
-    for config in [comment, webhook] {
-        grant.world.tokenbus.configure(&config).await;
-        let (status, body) = grant.refresh().await;
-        assert_eq!((status, &body["reason"]), (StatusCode::BAD_REQUEST, &json!("config_changed")), "{body}");
-        grant.idle().await;
-        assert_eq!(state(&grant.read().await), ("active", "config_changed", "at-0"));
-    }
-    assert_eq!(grant.requests(), 1, "nothing was sent");
-    assert_eq!(grant.events("refresh_failed").await, ["config_changed"]);
-    grant.assert_no_push().await;
-    grant.world.tokenbus.configure(&fits).await;
-    assert_eq!(state(&grant.pushed().await), ("active", "-", "at-1"));
-    assert_eq!(grant.world.provider.received().last().expect("a request").path, "/token");
-}
-
-#[tokio::test]
-async fn d8_refreshes_carry_on_at_the_url_of_the_login() {
+async fn d8_another_path_gets_no_token_in_any_form_and_refreshes_carry_on_at_the_url_of_the_login() {
     let grant = Grant::new(hour).await;
-    let url = grant.world.provider.url.clone();
-    let (mut rotated, mut moved) = (grant.world.config(), grant.world.config());
+    let (fits, url) = (grant.world.config(), grant.world.provider.url.clone());
+    let (mut rotated, mut moved) = (fits.clone(), fits.clone());
     (rotated["client_secret"], rotated["token_auth_method"]) = (json!("next"), json!("client_secret_basic"));
     (rotated["token_headers"], rotated["refresh_params"]) = (json!({ "Api-Key": "k" }), json!({ "audience": "a" }));
     moved["token_url"] = json!(format!("{url}/v2/token"));
-    moved["refresh_url"] = json!(format!("{url}/token"));
-    for config in [rotated, moved] {
+    let (mut comment, mut webhook) = (rotated.clone(), fits);
+    comment["refresh_url"] = json!(format!("{url}/comments"));
+    comment["param_names"] = json!({ "refresh": { "refresh_token": "body", "grant_type": "", "client_id": "" } });
+    comment["token_body_format"] = json!("json");
+    webhook["token_url"] = json!(format!("{url}/hooks/1?key=theirs"));
+    for config in [rotated, moved, comment, webhook] {
         grant.world.tokenbus.configure(&config).await;
         let (status, body) = grant.refresh().await;
         assert_eq!((status, &body["status"]), (StatusCode::OK, &json!("active")), "{body}");

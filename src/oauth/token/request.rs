@@ -20,7 +20,7 @@ pub(crate) enum RequestError {
     NoClientKey,
     #[error("client_key cannot sign a client assertion")]
     ClientKey(#[from] jsonwebtoken::errors::Error),
-    /// The URL of the config's endpoint, its client or its issuer has changed since.
+    /// The origin of the config's endpoint, its client or its issuer has changed since the login.
     #[error("the token was issued at another token endpoint or to another client")]
     IssuedElsewhere,
 }
@@ -71,7 +71,7 @@ pub(crate) fn exchange_request(
 /// Builds the token request for a refresh token (RFC 6749 §6).
 ///
 /// # Errors
-/// [`RequestError::IssuedElsewhere`] if the refresh token must not be sent to the config's endpoint.
+/// [`RequestError::IssuedElsewhere`] if the config has another origin, client or issuer than at the login.
 pub(crate) fn refresh_request(
     config: &IntegrationOauthConfig,
     grant: &RefreshGrant<'_>,

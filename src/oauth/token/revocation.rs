@@ -16,10 +16,10 @@ pub(crate) struct Revocation<'a> {
     pub scope: &'a str,
 }
 
-/// Builds a request to the config's revocation endpoint.
+/// Builds a request to the revocation endpoint of the login.
 ///
 /// # Errors
-/// [`RequestError::IssuedElsewhere`] if the token must not be sent there.
+/// [`RequestError::IssuedElsewhere`] if the config has another origin, client or issuer than at the login.
 pub(crate) fn revocation_request(
     config: &IntegrationOauthConfig,
     revocation: &Revocation<'_>,

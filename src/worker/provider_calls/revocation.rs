@@ -29,7 +29,7 @@ pub(crate) enum RevocationOutcome {
     NoConfig,
     /// The config cannot be opened or read.
     ConfigUnreadable,
-    /// The config has another revocation endpoint or client than at the login.
+    /// The config has another client, or another origin for revocations, than at the login.
     ConfigChanged,
     /// The config has no revocation endpoint, or had none at the login.
     NoRevocationUrl,
