@@ -1,8 +1,10 @@
 //! Edge and workers as separate processes, each with its own NATS user, to be killed, stopped and brought back.
 
+mod worker;
+
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +20,11 @@ use tokenbus::internals::{Nats as Connection, Patience};
 use tokio::task::JoinSet;
 use url::Url;
 
-use crate::support::child::{Running, signal};
+use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, PROGRAM, read, run, settings};
 pub(crate) use crate::support::wait::eventually;
+pub(crate) use worker::Worker;
 
 /// The integration that the tests use.
 pub(crate) const INTEGRATION: &str = "odd";
@@ -41,12 +44,6 @@ pub(crate) struct Fleet {
     provider_url: String,
     folder: TempDir,
     started: Cell<usize>,
-}
-
-/// A process with the role `worker`.
-pub(crate) struct Worker {
-    pub(crate) process: Running,
-    log: PathBuf,
 }
 
 /// An edge within the test, for commands that no HTTP request makes.
@@ -315,48 +312,6 @@ impl Fleet {
 
     pub(crate) fn endpoint(&self, path: &str) -> Url {
         self.url.join(path).expect("a path makes a URL")
-    }
-}
-
-impl Worker {
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.pid()
-    }
-
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    /// Waits until it logs that it is ready.
-    pub(crate) async fn ready(&self) {
-        eventually("the worker is ready", async || self.log().contains("ready for commands and calls")).await;
-    }
-
-    /// Ends it with SIGKILL.
-    pub(crate) async fn kill(&mut self) {
-        self.process.kill().await;
-    }
-
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.process.has_ended()
-    }
-
-    pub(crate) async fn ended(&mut self) -> ExitStatus {
-        self.process.ended().await
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        signal(self.pid(), name);
-    }
-
-    /// Waits until it is stopped by SIGSTOP.
-    pub(crate) async fn stopped(&self) {
-        let path = format!("/proc/{}/stat", self.pid());
-        eventually("the worker is stopped", async || {
-            let stat = std::fs::read_to_string(&path).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-        })
-        .await;
     }
 }
 
