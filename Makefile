@@ -60,7 +60,7 @@ attack: cargo ## attack a running system for two minutes, and check that another
 	@$(WITH_NATS) $(CARGO) test --features failpoints --test attack -- --nocapture --test-threads=1
 
 bench: cargo ## run the benchmarks, and write figures and a plot to docs/
-	@$(WITH_NATS) export COMPARE_WRITE=figures; $(CARGO) bench
+	@$(WITH_NATS) export COMPARE_WRITE=figures LATENCY_WRITE=latencies; $(CARGO) bench
 
 fmt: cargo ## format the code
 	$(CARGO) fmt

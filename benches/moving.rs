@@ -37,8 +37,6 @@ const PROVIDER: &str = "http://127.0.0.1:9";
 async fn main() {
     let many = env("MOVED").and_then(|text| text.parse().ok()).unwrap_or(MANY);
     let (fleet, mut worker) = Fleet::start_on(Nats::start_unsynced().await, PROVIDER).await.configure().await;
-    // The tests' streams are small if this is built as a test.
-    run(&of(&fleet, &fleet.nats, "setup"), &["setup"]).await;
     let mut seed = Seed::on(&fleet, PROVIDER).await;
     let began = Instant::now();
     for number in 0..many {

@@ -1,8 +1,8 @@
-//! The bare chain of a callback: a plain client that stores the same messages as the program, in the same order, in the same
-//! streams, and does nothing else. The program cannot be faster.
+//! The bare chains of a callback and of a refresh: a plain client that stores the same messages as the program, in the same
+//! order, in the same streams, and does nothing else. The program cannot be faster.
 //!
 //! 1. The command, which a client then takes from the queue.
-//! 2. The marker of the consumed login.
+//! 2. The marker of the consumed login. A refresh has none.
 //! 3. The record.
 //! 4. The entry in the bucket, the event and the schedule, all three at the same time.
 //! 5. The ack of the command, confirmed.
@@ -19,7 +19,8 @@ use crate::program::INTEGRATION;
 use crate::support::tokenbus::ACCOUNT;
 
 /// Bytes of each message, as the program writes them for a short token.
-const COMMAND: usize = 900;
+const CALLBACK: usize = 900;
+const REFRESH: usize = 400;
 const MARKER: usize = 200;
 const RECORD: usize = 900;
 const ENTRY: usize = 1_600;
@@ -28,31 +29,46 @@ const SCHEDULE: usize = 60;
 /// Longest time of a pull, as in the program.
 const PULL: Duration = Duration::from_secs(5);
 
-/// The chain, to be run once for each number. Numbers must differ from those of an earlier load on the same server.
-pub(crate) async fn callbacks(client: async_nats::Client, first: usize) -> load::Send {
+/// A kind of command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Callback,
+    Refresh,
+}
+
+/// The chain. Numbers of callbacks must differ from those of earlier callbacks on the same server; refreshes replace what the
+/// callbacks with their numbers have stored.
+pub(crate) async fn chain(client: async_nats::Client, kind: Kind, first: usize) -> load::Send {
     let jetstream = jetstream::new(client);
     let queue = jetstream.get_stream("OAUTH_COMMANDS").await.expect("the queue");
-    let consumer: PullConsumer = queue.get_consumer("exchange").await.expect("the consumer of callbacks");
+    let verb = if kind == Kind::Callback { "exchange" } else { "refresh" };
+    let consumer: PullConsumer = queue.get_consumer(verb).await.expect("the consumer of these commands");
     Arc::new(move |number| {
         let (jetstream, consumer) = (jetstream.clone(), consumer.clone());
         Box::pin(async move {
-            one(&jetstream, &consumer, first + number).await;
+            one(&jetstream, &consumer, kind, first + number).await;
             true
         })
     })
 }
 
-async fn one(jetstream: &Context, consumer: &PullConsumer, number: usize) {
+async fn one(jetstream: &Context, consumer: &PullConsumer, kind: Kind, number: usize) {
     let path = format!("{ACCOUNT}.{INTEGRATION}.bare{number}");
-    store(jetstream, format!("ms.integration.oauth.{path}.exchange"), COMMAND).await;
+    let (verb, bytes, event) = match kind {
+        Kind::Callback => ("exchange", CALLBACK, "connected"),
+        Kind::Refresh => ("refresh", REFRESH, "refreshed"),
+    };
+    store(jetstream, format!("ms.integration.oauth.{path}.{verb}"), bytes).await;
     // Any client's command: all are alike.
     let mut taken = consumer.batch().max_messages(1).expires(PULL).messages().await.expect("a pull");
     let command = taken.next().await.expect("a command is queued").expect("a message");
-    store(jetstream, format!("$KV.oauth_states.bare{number}.{ACCOUNT}"), MARKER).await;
+    if kind == Kind::Callback {
+        store(jetstream, format!("$KV.oauth_states.bare{number}.{ACCOUNT}"), MARKER).await;
+    }
     store(jetstream, format!("oauth.record.{path}"), RECORD).await;
     tokio::join!(
         store(jetstream, format!("$KV.oauth_connections.{path}"), ENTRY),
-        store(jetstream, format!("ms.oauth.{ACCOUNT}.event.{INTEGRATION}.bare{number}.connected"), EVENT),
+        store(jetstream, format!("ms.oauth.{ACCOUNT}.event.{INTEGRATION}.bare{number}.{event}"), EVENT),
         schedule(jetstream, &path),
     );
     command.double_ack().await.expect("the server confirms the ack");

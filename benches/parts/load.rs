@@ -21,7 +21,7 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
-    fn of(took: Duration, requests: &[Option<Duration>]) -> Self {
+    pub(crate) fn of(took: Duration, requests: &[Option<Duration>]) -> Self {
         let mut latencies: Vec<Duration> = requests.iter().flatten().copied().collect();
         assert!(!latencies.is_empty(), "no request succeeded");
         latencies.sort_unstable();

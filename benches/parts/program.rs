@@ -1,9 +1,10 @@
-//! A build of the program with both roles in one process, on a server of its own. The server's configuration has one account
-//! with one user that may do everything, so that builds with different NATS users run on it.
+//! A build of the program with both roles in one process, on servers of its own ([`server`](super::server)), and the requests
+//! that a load sends to it.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -14,49 +15,72 @@ use tempfile::TempDir;
 use url::Url;
 
 use crate::load;
-use crate::provider::Provider;
+use crate::provider::{Provider, Scripted};
+use crate::server::{PASSWORD, Servers, USER};
 use crate::support::child::Running;
-use crate::support::nats::{binary, ports};
 use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::eventually;
 
 pub(crate) const INTEGRATION: &str = "odd";
-/// User and password of the one NATS user.
-const USER: &str = "worker";
-const PASSWORD: &str = "bench";
 
-/// A program, its server and a provider.
+/// Servers and settings of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// One server, or a cluster of three.
+    pub(crate) nodes: usize,
+    /// The servers' `sync_interval`.
+    pub(crate) sync_interval: &'static str,
+    /// Settings in addition to those of every run, without the prefix of the variables.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
+}
+
+impl Shape {
+    /// One server that syncs each write before it answers, as the shipped configuration says.
+    pub(crate) const SYNCED: Self = Self { nodes: 1, sync_interval: "always", settings: &[] };
+    /// The same with events that the server acknowledges before they are on the disk.
+    pub(crate) const EVENTS_ASYNC: Self = Self { settings: &[("EVENTS__SYNC", "false")], ..Self::SYNCED };
+}
+
+/// A program, its servers and a provider.
 pub(crate) struct Program {
     url: Url,
     key: String,
     http: reqwest::Client,
-    server: Running,
+    servers: Servers,
     process: Running,
-    server_url: String,
+    pid: u32,
     provider: Provider,
+    answered: Answered,
     _folder: TempDir,
 }
 
-/// CPU seconds that processes have used so far.
+/// The time at which the provider made its answer, by the answer's access token.
+type Answered = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// CPU seconds that program and servers have used so far.
 #[derive(Clone, Copy)]
-pub(crate) struct Cpu(f64);
+pub(crate) struct Cpu {
+    program: f64,
+    servers: f64,
+}
 
 impl Program {
-    /// Starts the build. The server syncs each write before it answers, as the shipped configuration says.
-    pub(crate) async fn start(build: &Path) -> Self {
+    /// Starts the build on new servers.
+    pub(crate) async fn start(build: &Path, shape: Shape) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (server, server_url) = serve(folder.path()).await;
-        let settings = settings(&server_url, folder.path());
+        let servers = Servers::start(folder.path(), shape.nodes, shape.sync_interval).await;
+        let settings = settings(&servers.url, folder.path(), shape);
         run(build, &settings, &["keys", "generate", "--out", &settings["TOKENBUS_SECRETS__KEYS_FILE"]]).await;
         run(build, &settings, &["setup"]).await;
-        let key = api_key(&connect(&server_url).await).await;
+        let key = api_key(&servers.connect().await).await;
         let mut process = Running::start(build, &folder.path().join("log"), |command| {
             command.envs(&settings).args(["serve", "--role", "all"]);
         });
         let url = process.line(|line| Url::parse(line.strip_prefix("listening on ")?).ok()).await;
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        let provider = Provider::generous().await;
-        let program = Self { url, key, http, server, process, server_url, provider, _folder: folder };
+        let (provider, answered) = provider().await;
+        let pid = process.pid();
+        let program = Self { url, key, http, servers, process, pid, provider, answered, _folder: folder };
         eventually("the program is ready", async || program.request("readyz").await.0 == StatusCode::OK).await;
         program.configure().await;
         program
@@ -108,10 +132,33 @@ impl Program {
         self.send(move |number| base.join(&format!("c{}", number * 7 % of)).expect("a URL"))
     }
 
-    /// Refreshes the connections `c0`, `c1` and so on.
-    pub(crate) fn refreshes(&self) -> load::Send {
+    /// The same on the bus, as a node does it.
+    pub(crate) async fn bus_reads(&self, of: usize) -> load::Send {
+        let (client, subject) = (self.client().await, format!("ms.oauth.{ACCOUNT}.token"));
+        Arc::new(move |number| {
+            let (client, subject) = (client.clone(), subject.clone());
+            let question = json!({ "integration_id": INTEGRATION, "connection_id": format!("c{}", number * 7 % of) });
+            Box::pin(async move {
+                let answer = client.request(subject, question.to_string().into()).await;
+                answer.is_ok_and(|answer| answer.headers.is_none_or(|it| it.get("Nats-Service-Error-Code").is_none()))
+            })
+        })
+    }
+
+    /// Refreshes the connections `c0` to `c<of - 1>` in turn.
+    pub(crate) fn refreshes(&self, of: usize) -> load::Send {
         let base = self.endpoint(&format!("hub/integrations/{INTEGRATION}/oauth-refresh-token/"));
-        self.send(move |number| base.join(&format!("c{number}")).expect("a URL"))
+        self.send(move |number| base.join(&format!("c{}", number % of)).expect("a URL"))
+    }
+
+    /// A client of the servers.
+    pub(crate) async fn client(&self) -> async_nats::Client {
+        self.servers.connect().await
+    }
+
+    /// The time at which the provider made the answer with that access token.
+    pub(crate) fn answered(&self, access_token: &str) -> Option<Instant> {
+        self.answered.lock().expect("no thread panics with the lock").get(access_token).copied()
     }
 
     fn send(&self, url: impl Fn(usize) -> Url + Send + Sync + 'static) -> load::Send {
@@ -122,22 +169,35 @@ impl Program {
         })
     }
 
-    /// CPU time of program and server.
+    /// CPU time of program and servers. That of a program that has ended counts as zero.
     pub(crate) fn cpu(&self) -> Cpu {
-        Cpu(cpu_seconds(self.process.pid()) + cpu_seconds(self.server.pid()))
+        Cpu { program: cpu_seconds(self.pid), servers: self.servers.pids().map(cpu_seconds).sum() }
     }
 
-    /// Ends the program, and returns a client of its server.
+    /// Resident memory of the program, in MiB.
+    pub(crate) fn memory(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux has this line");
+        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+    }
+
+    /// Ends the program, and returns a client of its servers.
     pub(crate) async fn end(&mut self) -> async_nats::Client {
         self.process.kill().await;
-        connect(&self.server_url).await
+        self.client().await
     }
 }
 
 impl Cpu {
-    /// Milliseconds that `program` has used since then, for each of so many requests.
+    /// Milliseconds that program and servers have used since then, for each of so many requests.
     pub(crate) fn milliseconds_each(self, program: &Program, requests: usize) -> f64 {
-        (program.cpu().0 - self.0) * 1e3 / requests as f64
+        let now = program.cpu();
+        (now.program - self.program + now.servers - self.servers) * 1e3 / requests as f64
+    }
+
+    /// The same of the servers alone.
+    pub(crate) fn servers_milliseconds_each(self, program: &Program, requests: usize) -> f64 {
+        (program.cpu().servers - self.servers) * 1e3 / requests as f64
     }
 }
 
@@ -148,32 +208,24 @@ async fn request(http: &reqwest::Client, key: &str, url: Url) -> (StatusCode, Va
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
-async fn serve(folder: &Path) -> (Running, String) {
-    let config: PathBuf = folder.join("server.conf");
-    let text = format!(
-        "server_name: bench\n\
-         jetstream {{ store_dir: \"{}\", sync_interval: always, cipher: chachapoly, key: bench_key, max_file_store: 12GB }}\n\
-         accounts {{ OAUTH {{ jetstream: enabled, users: [{{ user: {USER}, password: {PASSWORD} }}] }} }}\n",
-        folder.join("store").display()
-    );
-    std::fs::write(&config, text).expect("the folder can be written");
-    let server = Running::start(Path::new(binary()), &folder.join("server.log"), |command| {
-        command.arg("-c").arg(&config).args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir"]).arg(folder);
+/// A provider that always issues tokens, and the times of its answers.
+async fn provider() -> (Provider, Answered) {
+    let answered = Answered::default();
+    let times = Arc::clone(&answered);
+    let provider = Provider::start(move |number, _| {
+        let answer = Scripted::tokens(number);
+        times.lock().expect("no thread panics with the lock").insert(format!("at-{number}"), Instant::now());
+        answer
     });
-    let url = ports(folder).await;
-    (server, url)
+    (provider.await, answered)
 }
 
-async fn connect(server_url: &str) -> async_nats::Client {
-    let options = async_nats::ConnectOptions::with_user_and_password(USER.to_owned(), PASSWORD.to_owned());
-    options.connect(server_url).await.expect("the server lets its user in")
-}
-
-fn settings(server_url: &str, folder: &Path) -> HashMap<String, String> {
+fn settings(servers: &str, folder: &Path, shape: Shape) -> HashMap<String, String> {
     let keys_file = folder.join("keys").display().to_string();
     let admins = format!("[\"{ACCOUNT}\"]");
     let pairs = [
-        ("NATS__URL", server_url),
+        ("NATS__URL", servers),
+        ("NATS__REPLICAS", if shape.nodes > 1 { "3" } else { "1" }),
         ("NATS__USER", USER),
         ("NATS__PASSWORD", PASSWORD),
         ("HTTP__LISTEN", "127.0.0.1:0"),
@@ -191,7 +243,10 @@ fn settings(server_url: &str, folder: &Path) -> HashMap<String, String> {
         ("REFRESH__RATE", "1000000"),
         ("LOG__FILTER", "warn"),
     ];
-    pairs.into_iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
+    // Without it a process uses no server of a cluster but the ones that it is given.
+    let cluster = (shape.nodes > 1).then_some(("NATS__ALLOW_PLAINTEXT", "true"));
+    let pairs = pairs.into_iter().chain(cluster).chain(shape.settings.iter().copied());
+    pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect()
 }
 
 async fn run(build: &Path, settings: &HashMap<String, String>, arguments: &[&str]) {
@@ -215,9 +270,9 @@ async fn api_key(client: &async_nats::Client) -> String {
     format!("tb_{id}_{secret}")
 }
 
-/// User and system time of a process, in seconds. The kernel counts in hundredths.
+/// User and system time of a process, in seconds; zero for one that has ended. The kernel counts in hundredths.
 fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
     let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
     let ticks = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok());
     ticks.sum::<f64>() / 100.0

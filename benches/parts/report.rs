@@ -22,7 +22,8 @@ pub(crate) struct Row {
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut text = "| figure | other build | this build | ratio |\n| --- | --- | --- | --- |\n".to_owned();
     for Row { name, this, other, ratio } in rows {
-        let [other, ratio] = [other, ratio].map(|it| it.map_or("–".to_owned(), |value| format!("{value:.2}")));
+        let [other, ratio] = [other, ratio]
+            .map(|it| it.filter(|it| it.is_finite()).map_or("–".to_owned(), |value| format!("{value:.2}")));
         writeln!(text, "| {name} | {other} | {this:.2} | {ratio} |").expect("a text grows");
     }
     text

@@ -42,6 +42,8 @@ pub(crate) struct Nats {
     process: Running,
     others: Vec<Running>,
     folder: TempDir,
+    /// True if its streams have the sizes of the shipped configuration.
+    pub(crate) has_large_streams: bool,
 }
 
 impl Nats {
@@ -53,7 +55,8 @@ impl Nats {
 
     /// The same without syncing writes, for benches that fill a store first.
     pub(crate) async fn start_unsynced() -> Self {
-        Self::edited(&[("sync_interval: always", "sync_interval: 2m")], &[]).await
+        let nats = Self::edited(&[("sync_interval: always", "sync_interval: 2m")], &[]).await;
+        Self { has_large_streams: true, ..nats }
     }
 
     /// A server with a copy of the configuration in which the first text of each edit is replaced by the second. The
@@ -83,7 +86,7 @@ impl Nats {
     async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
         let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, server, config, process, others: Vec::new(), folder }
+        Self { url, secrets, server, config, process, others: Vec::new(), folder, has_large_streams: false }
     }
 
     /// A server whose store is a disk of 24 MiB, on which [`Nats::ask_disk`] acts. Its limits exceed the disk. Returns `None` where
@@ -108,7 +111,16 @@ impl Nats {
             command.arg("-sd").arg(folder.path().join("store"));
         });
         timeout(PATIENCE, listening(&address)).await.expect("nats-server listens");
-        Some(Self { url: format!("nats://{address}"), secrets, server, config, process, others: Vec::new(), folder })
+        Some(Self {
+            url: format!("nats://{address}"),
+            secrets,
+            server,
+            config,
+            process,
+            others: Vec::new(),
+            folder,
+            has_large_streams: false,
+        })
     }
 
     /// Has the small disk filled (`fill`) or emptied (`free`), or the server on it killed and started again (`restart`).
@@ -153,7 +165,7 @@ impl Nats {
         }
         let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let config = root().join("nats/local.conf");
-        Self { url, secrets, server, config, process, others, folder }
+        Self { url, secrets, server, config, process, others, folder, has_large_streams: false }
     }
 
     /// Ends another node of the cluster with SIGKILL.

@@ -231,8 +231,7 @@ pub(crate) fn settings(nats: &Nats, user: &str, keys_file: &Path) -> HashMap<Str
     let pairs = pairs.into_iter().chain(cluster);
     let mut settings: HashMap<String, String> =
         pairs.map(|(name, value)| (format!("TOKENBUS_{name}"), value.to_owned())).collect();
-    // Benches, which are built without `cfg(test)`, fill their stores with more.
-    if cfg!(test) {
+    if !nats.has_large_streams {
         settings.extend(small_streams());
     }
     settings
