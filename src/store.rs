@@ -14,6 +14,7 @@
 mod catch_up;
 mod config;
 mod connection;
+mod deletion;
 mod error;
 mod form_1;
 mod json;
@@ -147,7 +148,7 @@ impl Store {
     fn check_entry(&self, bucket: &str, entry: &kv::Entry) -> Result<(), StoreError> {
         match bucket {
             CONFIGS => self.open_config_entry(entry).map(drop),
-            _ => self.open_connection(&entry.key, &entry.payload).map(drop),
+            _ => self.open_entry(entry).map(drop),
         }
     }
 

@@ -57,8 +57,8 @@ pub(crate) use self::command::{CommandSubject, Verb, dead_letter};
 pub(crate) use self::config::{config_record_subject, config_subject, parse_config_subject};
 pub(crate) use self::fixed::*;
 pub(crate) use self::key::{
-    connections_at, connections_of, integration_of, split_account, split_record, state_key, state_key_of_any,
-    states_of, ticket_key, ticket_key_of_any, with_account,
+    connections_at, connections_of, integration_of, split_account, state_key, state_key_of_any, states_of, ticket_key,
+    ticket_key_of_any, with_account,
 };
 pub(crate) use self::name::is_id;
 pub(crate) use self::reply::{Waiter, parse_reply};

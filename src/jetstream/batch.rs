@@ -31,8 +31,11 @@ const SEQUENCE: &str = "Nats-Sequence";
 
 /// A page of a bucket, in the order in which its entries were written.
 pub(crate) struct Page {
+    /// Without deletion markers.
     pub entries: Vec<Entry>,
-    /// Number of entries that match on all pages.
+    /// Revision of the last entry or deletion marker, or that after which the page begins.
+    pub last: u64,
+    /// Number of entries that match on all pages. Counts deletion markers too, unless there is only this page.
     pub total: u64,
     /// True if entries follow on another page.
     pub more: bool,
@@ -122,8 +125,12 @@ async fn page(nats: &Nats, Part { bucket, filter, after, .. }: Part<'_>, batch: 
         get_unlimited(nats, &kv_stream(bucket), &first).await?.total()
     };
     let more = batch.pending > 0;
-    let entries = batch.messages.into_iter().filter_map(|message| value_entry(bucket, message)).collect();
-    Ok(Page { entries, total, more })
+    let is_only_page = after == 0 && !more;
+    let all: Vec<Entry> = batch.messages.into_iter().filter_map(|message| any_entry(bucket, message)).collect();
+    let last = all.last().map_or(after, |entry| entry.revision);
+    let entries: Vec<Entry> = all.into_iter().filter(|entry| entry.value.is_some()).collect();
+    let total = if is_only_page { u64::try_from(entries.len()).unwrap_or(u64::MAX) } else { total };
+    Ok(Page { entries, last, total, more })
 }
 
 /// A message of [`after`].
@@ -195,11 +202,6 @@ async fn get_batch(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Ba
             Some(status) => return Err(NatsError::unreadable(format!("status {status} of a direct get"))),
         }
     }
-}
-
-/// Converts a message to an entry, unless it marks a deletion.
-fn value_entry(bucket: &str, message: Message) -> Option<Entry> {
-    any_entry(bucket, message).filter(|entry| entry.value.is_some())
 }
 
 fn any_entry(bucket: &str, message: Message) -> Option<Entry> {

@@ -1,4 +1,4 @@
-//! Watches a stream or bucket for changes, and notices when it may have missed one.
+//! Watches a bucket for changes, and notices when it may have missed one.
 //!
 //! The watch is a plain push consumer. The client's ordered consumer replaces itself when it loses messages and does not
 //! say so; a cache that relies on the watch has to know.
@@ -19,7 +19,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The server deletes a watch's consumer after this many heartbeats without a subscriber.
 const INACTIVE_HEARTBEATS: u32 = 30;
 
-/// Changes of a stream from the start of the watch.
+/// Changes of a bucket from the start of the watch.
 pub(crate) struct Changes {
     messages: push::Messages,
     prefix: String,
@@ -27,25 +27,15 @@ pub(crate) struct Changes {
     seen: u64,
 }
 
-/// A stored message. Purged messages are no changes.
+/// A stored entry or deletion marker.
 pub(crate) struct Changed {
-    /// The key in a bucket; the subject in another stream.
-    pub path: String,
+    pub key: String,
     pub sequence: u64,
     pub headers: HeaderMap,
 }
 
 /// Watches a bucket. Each change that is stored from now on is delivered, or the watch ends with an error.
 pub(crate) async fn of_bucket(nats: &Nats, bucket: &str) -> Result<Changes, NatsError> {
-    of(nats, &kv_stream(bucket), kv_subject(bucket, "")).await
-}
-
-/// Watches a stream in the same way.
-pub(crate) async fn of_stream(nats: &Nats, stream: &str) -> Result<Changes, NatsError> {
-    of(nats, stream, String::new()).await
-}
-
-async fn of(nats: &Nats, stream: &str, prefix: String) -> Result<Changes, NatsError> {
     nats.require_connected()?;
     let config = push::Config {
         // With a name, the stream's is not the last token of the request's subject, so that permissions can name it.
@@ -60,11 +50,11 @@ async fn of(nats: &Nats, stream: &str, prefix: String) -> Result<Changes, NatsEr
         inactive_threshold: INACTIVE_HEARTBEATS * HEARTBEAT,
         ..push::Config::default()
     };
-    let consumer = nats.create_consumer(stream, config).await;
+    let consumer = nats.create_consumer(&kv_stream(bucket), config).await;
     let consumer = consumer.map_err(NatsError::away_because("cannot watch a stream"))?;
     let began = consumer.cached_info().delivered.stream_sequence;
     let messages = consumer.messages().await.map_err(NatsError::away_because("cannot watch a stream"))?;
-    Ok(Changes { messages, prefix, began, seen: 0 })
+    Ok(Changes { messages, prefix: kv_subject(bucket, ""), began, seen: 0 })
 }
 
 impl Changes {
@@ -88,7 +78,7 @@ impl Changes {
         }
         let sequence = info.stream_sequence;
         let message = message.message;
-        let path = message.subject.strip_prefix(&self.prefix).unwrap_or_default().to_owned();
-        Ok(Changed { path, sequence, headers: message.headers.unwrap_or_default() })
+        let key = message.subject.strip_prefix(&self.prefix).unwrap_or_default().to_owned();
+        Ok(Changed { key, sequence, headers: message.headers.unwrap_or_default() })
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! Entries are written and read as plain messages of the bucket's stream, because the client's KV interface has no
 //! headers.
+//!
+//! A key is deleted by a marker, and never by a purge or an expiry of its own: a nats-server 2.15.1 that was killed brings back the
+//! value before the newest one if the newest was purged or has expired.
 
 mod list;
 mod swap;
@@ -92,9 +95,4 @@ pub(crate) async fn put_with(nats: &Nats, at: At<'_>, mut headers: HeaderMap, va
 pub(crate) async fn delete(nats: &Nats, at: At<'_>, mut headers: HeaderMap, body: Bytes) -> Result<(), NatsError> {
     headers.insert(OPERATION, DELETE);
     put_with(nats, at, headers, body).await
-}
-
-/// Removes a key without a marker, unless it was written after the given revision.
-pub(crate) async fn purge(nats: &Nats, at: At<'_>) -> Result<(), NatsError> {
-    nats.purge_subject_below(&kv_stream(at.bucket), &kv_subject(at.bucket, at.key), at.replaces + 1).await
 }

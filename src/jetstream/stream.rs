@@ -110,17 +110,6 @@ impl Nats {
         purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
     }
 
-    /// Deletes the messages of a subject below a sequence.
-    pub(super) async fn purge_subject_below(
-        &self,
-        stream: &str,
-        subject: &str,
-        sequence: u64,
-    ) -> Result<(), NatsError> {
-        let purged = self.stream(stream).await?.purge().filter(subject).sequence(sequence).await;
-        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
-    }
-
     /// Deletes all messages below a sequence. A stream that ends below it assigns that sequence next.
     pub(crate) async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
         let purged = self.stream(stream).await?.purge().sequence(sequence).await;

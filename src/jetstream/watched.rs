@@ -97,7 +97,7 @@ impl<V: Clone + Send + Sync + 'static> WatchedBucket<V> {
         info!("watching {}", self.name);
         loop {
             match changes.next().await {
-                Ok(stored) => self.forget(&stored.path),
+                Ok(stored) => self.forget(&stored.key),
                 Err(error) => return error,
             }
         }

@@ -32,7 +32,7 @@ impl Store {
     }
 
     /// Updates the entry of a connection or config to the newest record on that subject. Returns false if the record cannot be
-    /// read, or needs no entry.
+    /// read, or no reader notices the update.
     pub(crate) async fn update_entry(&self, subject: &str) -> Result<bool, StoreError> {
         let updated = match (ConnectionKey::parse_subject(subject), parse_config_subject(subject)) {
             (Ok(key), _) => self.catch_up_connection(&key, subject).await,
@@ -57,12 +57,11 @@ impl Store {
             }
             stored => stored?,
         };
-        let is_gone = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
-        if stored.connection.status == Status::Revoked && is_gone {
-            return Ok(false);
-        }
+        let is_deleted = stored.connection.status == Status::Revoked;
+        let is_gone = is_deleted && kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_none();
         self.put_or_delete_connection(key, stored, None).await?;
-        Ok(true)
+        // Releases before this one left no marker, so an upgrade writes one for each tombstone.
+        Ok(!is_gone)
     }
 
     pub(super) async fn catch_up_config(&self, integration: &Integration, subject: &str) -> Result<bool, StoreError> {

@@ -38,15 +38,6 @@ struct ConfigEntry {
     sealed: String,
 }
 
-/// Body of the marker of a deleted config. It holds the sequence of the record, so that a late write of an older config does
-/// not bring that back, and proves that a worker wrote the marker for this key.
-#[derive(Debug, Serialize, Deserialize)]
-struct DeletedConfig {
-    sequence: u64,
-    /// Opens to an empty text.
-    sealed: String,
-}
-
 /// A config with its JSON, which may have fields that only a later release knows.
 pub(crate) struct WholeConfig {
     pub(crate) config: IntegrationOauthConfig,
@@ -115,11 +106,7 @@ impl Store {
     /// Opens an entry. Returns `None` if it marks a deletion.
     pub(super) fn open_config_entry(&self, entry: &kv::Entry) -> Result<Option<WholeConfig>, StoreError> {
         let key = &entry.key;
-        let Some(value) = &entry.value else {
-            let DeletedConfig { sequence, sealed } = parse(CONFIGS, key, &entry.payload)?;
-            self.open_whole(deletion_context(key, sequence), &sealed, &Map::new())?;
-            return Ok(None);
-        };
+        let Some(value) = &entry.value else { return self.check_deletion(CONFIGS, entry).map(|()| None) };
         let ConfigEntry { config, sequence, modified, sealed } = parse(CONFIGS, key, value)?;
         let modified = modified.to_string();
         self.open_config(entry_context(key, sequence, &modified), &sealed, &config).map(Some)
@@ -175,30 +162,21 @@ impl Store {
 
     /// Deletes a config, unless a newer one is stored.
     pub(crate) async fn delete_config(&self, integration: &Integration, sequence: u64) -> Result<(), StoreError> {
-        let write = self.config_deletion(integration.as_str(), sequence)?;
+        let write = self.deletion(CONFIGS, integration.as_str(), sequence)?;
         self.replace_older(CONFIGS, integration.as_str(), sequence, write, None).await?;
         self.configured.forget(integration.as_str());
         Ok(())
     }
 
-    pub(super) fn config_deletion(&self, key: &str, sequence: u64) -> Result<Write, StoreError> {
-        let sealed = self.seal_whole(deletion_context(key, sequence), &Secret::default())?;
-        Ok(Write::Delete { headers: HeaderMap::new(), body: json(&DeletedConfig { sequence, sealed })? })
-    }
-
     /// Seals an entry again. Returns `None` if it is sealed with the current key.
     pub(super) fn resealed_config(&self, entry: &kv::Entry) -> Result<Option<Write>, StoreError> {
-        let DeletedConfig { sequence, sealed } = parse(CONFIGS, &entry.key, &entry.payload)?;
+        let Some(value) = &entry.value else { return self.resealed_deletion(CONFIGS, entry) };
+        let ConfigEntry { sequence, modified, sealed, .. } = parse(CONFIGS, &entry.key, value)?;
         if self.keyring.is_current(&sealed) {
             return Ok(None);
         }
-        match self.open_config_entry(entry)? {
-            None => self.config_deletion(&entry.key, sequence).map(Some),
-            Some(whole) => {
-                let ConfigEntry { modified, .. } = parse(CONFIGS, &entry.key, &entry.payload)?;
-                self.config_entry(&whole, sequence, modified).map(Some)
-            }
-        }
+        let whole = self.open_config_entry(entry)?;
+        whole.map(|whole| self.config_entry(&whole, sequence, modified)).transpose()
     }
 }
 
@@ -210,10 +188,6 @@ pub(super) fn is_tombstone(record: &StreamMessage) -> bool {
 
 fn entry_context<'a>(key: &'a str, sequence: u64, modified: &'a str) -> SealContext<'a> {
     SealContext { bucket: CONFIGS, key, field: "config", sequence, bound_to: modified }
-}
-
-fn deletion_context(key: &str, sequence: u64) -> SealContext<'_> {
-    SealContext { bucket: CONFIGS, key, field: "deletion", sequence, bound_to: "" }
 }
 
 fn record_context<'a>(subject: &'a str, command_id: &'a str) -> SealContext<'a> {

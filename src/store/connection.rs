@@ -1,9 +1,9 @@
 //! Connections in their bucket.
 //!
-//! A deleted connection leaves nothing in the bucket, so that lists and their totals need not look at deleted entries.
-//! Its record stays as a tombstone. A write that creates an entry therefore reads the newest record afterwards, and
-//! removes the entry again if that record is a newer tombstone. If the worker dies between the write and the removal, an
-//! entry without a schedule is left; the repair pass finds and removes it.
+//! A deleted connection leaves a marker in the bucket (`store/deletion.rs`), and its record stays as a tombstone. Releases
+//! before this one left no marker. A write that finds neither entry nor marker therefore reads the newest record afterwards,
+//! and deletes the entry again if that record is a newer tombstone. If the worker dies in between, an entry without a
+//! schedule is left; the repair pass finds and deletes it.
 
 mod note;
 mod page;
@@ -71,9 +71,8 @@ impl Store {
         key: &ConnectionKey,
         entry: &kv::Entry,
     ) -> Result<Option<StoredConnection>, StoreError> {
-        // Also reads the body of a deletion marker, which no worker writes into this bucket.
-        match self.open_connection(&entry.key, &entry.payload) {
-            Ok(stored) => Ok(Some(stored)),
+        match self.open_entry(entry) {
+            Ok(stored) => Ok(stored),
             Err(error) if error.is_junk() => self.restore_connection(key, error).await,
             Err(error) => Err(error),
         }
@@ -96,7 +95,15 @@ impl Store {
         Ok((stored.connection.status != Status::Revoked).then_some(stored))
     }
 
-    pub(super) fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
+    /// Opens an entry. Returns `None` if it marks a deletion.
+    pub(super) fn open_entry(&self, entry: &kv::Entry) -> Result<Option<StoredConnection>, StoreError> {
+        match &entry.value {
+            Some(value) => self.open_connection(&entry.key, value).map(Some),
+            None => self.check_deletion(CONNECTIONS, entry).map(|()| None),
+        }
+    }
+
+    fn open_connection(&self, kv_key: &str, value: &[u8]) -> Result<StoredConnection, StoreError> {
         let ConnectionEntry { sequence, sealed, refresh_failure, copies } = parse(CONNECTIONS, kv_key, value)?;
         let whole = self.open_whole(seal_context(kv_key, sequence), &sealed, &copies)?;
         let mut stored: StoredConnection = parse(CONNECTIONS, kv_key, whole.expose().as_bytes())?;
@@ -140,7 +147,8 @@ impl Store {
 
     /// Seals an entry again. Returns `None` if it is sealed with the current key.
     pub(super) fn resealed_connection(&self, kv_key: &str, found: &kv::Entry) -> Result<Option<Write>, StoreError> {
-        let mut entry: ConnectionEntry = parse(CONNECTIONS, kv_key, &found.payload)?;
+        let Some(value) = &found.value else { return self.resealed_deletion(CONNECTIONS, found) };
+        let mut entry: ConnectionEntry = parse(CONNECTIONS, kv_key, value)?;
         let has_new_note = self.reseal_note(kv_key, entry.sequence, &mut entry.refresh_failure)?;
         if self.keyring.is_current(&entry.sealed) && !has_new_note {
             return Ok(None);
@@ -153,7 +161,7 @@ impl Store {
         Ok(Some(Write::Put { headers, value: json(&entry)? }))
     }
 
-    /// Updates the entry to a record: stores the connection, or removes it if the record is a tombstone.
+    /// Updates the entry to a record: stores the connection, or its deletion if the record is a tombstone.
     /// Does nothing if the entry is of a newer record. `known` is the revision of the older entry, if it was read; 0 if there
     /// was none.
     pub(crate) async fn put_or_delete_connection(
@@ -164,27 +172,28 @@ impl Store {
     ) -> Result<(), StoreError> {
         match stored.connection.status {
             Status::Revoked => self.delete_connection(key, stored.connection.sequence).await,
-            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored, known).await,
+            Status::Active | Status::NeedsReauthorization => self.put_connection(key, stored, known).await.map(drop),
         }
     }
 
-    /// Stores a connection, unless a newer one is stored.
+    /// Stores a connection. Returns false if a newer one or a newer deletion is stored.
     pub(crate) async fn put_connection(
         &self,
         key: &ConnectionKey,
         stored: StoredConnection,
         known: Option<u64>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let sequence = stored.connection.sequence;
         let (headers, value) = self.sealed_connection(key, stored)?;
         match self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Write::Put { headers, value }, known).await? {
-            Replaced::Updated | Replaced::Kept { .. } => return Ok(()),
+            Replaced::Updated => return Ok(true),
+            Replaced::Kept { stored } => return Ok(stored == sequence),
             Replaced::Created => {}
         }
         // Either the connection is new, or it was deleted while this write was delayed.
         match self.tombstone(key).await? {
-            Some(deleted) if deleted > sequence => self.delete_connection(key, deleted).await,
-            Some(_) | None => Ok(()),
+            Some(deleted) if deleted > sequence => self.delete_connection(key, deleted).await.map(|()| false),
+            Some(_) | None => Ok(true),
         }
     }
 
@@ -194,18 +203,11 @@ impl Store {
         Ok(newest.filter(is_tombstone).map(|record| record.sequence))
     }
 
-    /// Removes a connection's entry, unless it is of a newer record than the tombstone with this sequence.
+    /// Marks a connection as deleted, unless its entry is of a newer record than the tombstone with this sequence.
     pub(crate) async fn delete_connection(&self, key: &ConnectionKey, sequence: u64) -> Result<(), StoreError> {
         let kv_key = key.kv_key();
-        // A purge that meets a newer entry removes nothing, so read again until the key is gone.
-        while let Some(entry) = kv::get(&self.nats, CONNECTIONS, &kv_key).await? {
-            if self.sequence_of(CONNECTIONS, &entry, sequence + 1)? > sequence {
-                return Ok(());
-            }
-            let at = kv::At { bucket: CONNECTIONS, key: &kv_key, replaces: entry.revision };
-            kv::purge(&self.nats, at).await?;
-        }
-        Ok(())
+        let write = self.deletion(CONNECTIONS, &kv_key, sequence)?;
+        self.replace_older(CONNECTIONS, &kv_key, sequence, write, None).await.map(drop)
     }
 
     /// Stores the failure of a connection's refresh in its entry, if the entry still belongs to the same record.
@@ -216,9 +218,9 @@ impl Store {
         kv::update(&self.nats, CONNECTIONS, &kv_key, |found| {
             let Some(found) = found else { return Ok(Change::Keep(())) };
             // An entry that cannot be read has no failure: the next reader restores it.
-            let Ok(mut entry) = parse::<ConnectionEntry>(CONNECTIONS, &kv_key, &found.payload) else {
-                return Ok(Change::Keep(()));
-            };
+            let value = found.value.as_ref();
+            let entry = value.and_then(|value| parse::<ConnectionEntry>(CONNECTIONS, &kv_key, value).ok());
+            let Some(mut entry) = entry else { return Ok(Change::Keep(())) };
             if entry.sequence != sequence {
                 return Ok(Change::Keep(()));
             }

@@ -1,41 +1,31 @@
-//! Names of the connections of large accounts, in a worker's memory. A page of a list then costs one batch of direct gets,
-//! and the server neither searches nor counts.
+//! Names of the connections of accounts whose list has several pages, in a worker's memory. A page of a list then costs one
+//! batch of direct gets, and the server neither searches nor counts.
 //!
 //! An account's names are read at its first list. From then on a watch adds what is written, and a page waits until the
 //! watch has passed the newest write that the leader knows. So a page shows everything that was confirmed before its call.
 //!
-//! A deletion leaves nothing in the bucket that a watch could see. A second watch reads the tombstones, which are stored
-//! before the entries go. A name with a tombstone is doubtful: each list asks the leader whether its entry still exists.
-//!
-//! The watches run only while large accounts are listed. When one of them ends, all names are forgotten. Without names, the
-//! server makes the page.
+//! The watch runs only while large accounts are listed. When it ends, all names are forgotten. Without names, the server makes
+//! the page, and counts deletion markers too.
 
 mod build;
 mod position;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use moka::sync::Cache;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::names::{Named, Names, NamesPage};
-use crate::command::HEADER_STATUS;
-use crate::connection::Status;
 use crate::jetstream::changes::{self, Changed};
-use crate::jetstream::{Nats, NatsError, header, kv};
-use crate::subject::{self, Account, CONNECTIONS, Integration, OAUTH};
+use crate::jetstream::{Nats, NatsError, kv};
+use crate::subject::{self, Account, CONNECTIONS, Integration};
 
 /// Most names in memory, of all accounts together. Accounts that were not listed for the longest time are forgotten first.
 const MAX_NAMES: usize = 250_000;
-/// Most names with a tombstone in memory, for each account. Above it, the account's names are read again.
-const MAX_DOUBTFUL: usize = 2_000;
-/// Leader reads of doubtful names in parallel.
-const READ_AHEAD: usize = 32;
 /// Time without a list after which an account's names are forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 /// Time after which the names of an account with too many are counted again.
@@ -51,7 +41,7 @@ struct Inner {
     state: Mutex<State>,
     /// Changes with the state.
     news: watch::Sender<()>,
-    /// Starts the watches.
+    /// Starts the watch.
     wanted: Notify,
     /// Held while the names of an account are read: one at a time.
     building: tokio::sync::Mutex<()>,
@@ -79,8 +69,6 @@ enum Watch {
 /// The names of one account.
 struct Indexed {
     names: Names,
-    /// Names with a tombstone. Their entries are gone or about to be removed.
-    doubtful: HashSet<Box<str>>,
     is_complete: bool,
     listed: Instant,
 }
@@ -112,7 +100,6 @@ impl NameIndex {
         {
             return Ok(None);
         }
-        self.check_doubtful(account).await?;
         let mut state = self.lock();
         let Some(indexed) = state.accounts.get_mut(account.as_str()) else { return Ok(None) };
         indexed.listed = Instant::now();
@@ -128,7 +115,7 @@ impl NameIndex {
         }
     }
 
-    /// Watches the bucket and the records while large accounts are listed, for as long as this future is polled.
+    /// Watches the bucket while large accounts are listed, for as long as this future is polled.
     pub(crate) async fn watch(&self) -> Infallible {
         loop {
             self.0.wanted.notified().await;
@@ -144,18 +131,16 @@ impl NameIndex {
     /// Follows the changes until that fails, or no account has names in memory.
     async fn follow(&self) -> Result<(), NatsError> {
         let mut entries = changes::of_bucket(&self.0.nats, CONNECTIONS).await?;
-        let mut records = changes::of_stream(&self.0.nats, OAUTH).await?;
         self.lock().watch = Watch::On { position: entries.began() };
         self.0.news.send_replace(());
         let (mut idle, mut was_idle) = (tokio::time::interval(FORGOTTEN_AFTER), false);
         loop {
             tokio::select! {
                 changed = entries.next() => self.apply_entry(&changed?),
-                changed = records.next() => self.apply_record(&changed?),
                 _ = idle.tick() => {
                     let mut state = self.lock();
                     state.forget_unused();
-                    // The account for which the watches started may not be in the map yet.
+                    // The account for which the watch started may not be in the map yet.
                     let is_idle = state.accounts.is_empty();
                     if is_idle && was_idle {
                         return Ok(());
@@ -166,10 +151,10 @@ impl NameIndex {
         }
     }
 
-    fn apply_entry(&self, Changed { path, sequence, headers }: &Changed) {
+    fn apply_entry(&self, Changed { key, sequence, headers }: &Changed) {
         let mut state = self.lock();
         state.watch = Watch::On { position: *sequence };
-        if let Some((account, name)) = subject::split_account(path)
+        if let Some((account, name)) = subject::split_account(key)
             && let Some(indexed) = state.accounts.get_mut(account)
         {
             if kv::is_deletion(headers) {
@@ -182,47 +167,12 @@ impl NameIndex {
         self.0.news.send_replace(());
     }
 
-    fn apply_record(&self, Changed { path, headers, .. }: &Changed) {
-        let Some((account, name)) = subject::split_record(path) else { return };
-        let mut state = self.lock();
-        let Some(indexed) = state.accounts.get_mut(account) else { return };
-        if header(headers, HEADER_STATUS) != Status::Revoked.as_str() {
-            indexed.doubtful.remove(name);
-            return;
-        }
-        indexed.doubtful.insert(name.into());
-        if indexed.has_too_many_doubtful() {
-            state.accounts.remove(account);
-        }
-    }
-
-    /// Asks the leader which doubtful names still have an entry, and removes the others.
-    async fn check_doubtful(&self, account: &Account) -> Result<(), NatsError> {
-        let doubtful = self.lock().doubtful(account);
-        let checks = doubtful.into_iter().map(|named| async move {
-            let key = subject::with_account(account, &named.name);
-            let entry = kv::get(&self.0.nats, CONNECTIONS, &key).await?;
-            if entry.is_none_or(|entry| entry.value.is_none()) {
-                self.forget_name(account, &named);
-            }
-            Ok(())
-        });
-        stream::iter(checks).buffer_unordered(READ_AHEAD).try_collect::<()>().await
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// Returns the doubtful names that are in the list.
-    fn doubtful(&self, account: &Account) -> Vec<Named> {
-        let Some(Indexed { names, doubtful, .. }) = self.accounts.get(account.as_str()) else { return Vec::new() };
-        let named = |name: &str| Some(Named { revision: names.revision(name)?, name: name.into() });
-        doubtful.iter().filter_map(|name| named(name)).collect()
-    }
-
     /// Forgets accounts that were not listed for a while, and the oldest above the limit.
     fn forget_unused(&mut self) {
         self.accounts.retain(|_, indexed| indexed.listed.elapsed() < FORGOTTEN_AFTER);
@@ -236,15 +186,6 @@ impl State {
 
 impl Indexed {
     fn empty() -> Self {
-        Self { names: Names::default(), doubtful: HashSet::new(), is_complete: false, listed: Instant::now() }
-    }
-
-    /// Drops doubtful names that are not in the list. Returns true if too many are left.
-    fn has_too_many_doubtful(&mut self) -> bool {
-        let Self { names, doubtful, is_complete, .. } = self;
-        if *is_complete && doubtful.len() > MAX_DOUBTFUL {
-            doubtful.retain(|name| names.revision(name).is_some());
-        }
-        *is_complete && doubtful.len() > MAX_DOUBTFUL
+        Self { names: Names::default(), is_complete: false, listed: Instant::now() }
     }
 }

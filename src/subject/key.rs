@@ -1,6 +1,6 @@
 //! Keys of pending logins, and filters of bucket keys.
 
-use super::{Account, Integration, ROOT};
+use super::{Account, Integration};
 
 /// Key of a pending login in [`STATES`](super::STATES).
 #[must_use]
@@ -50,12 +50,6 @@ pub(crate) fn connections_at(integration: &Integration) -> String {
 pub(crate) fn split_account(kv_key: &str) -> Option<(&str, &str)> {
     let (account, rest) = kv_key.split_once('.')?;
     (rest.split('.').count() == 2).then_some((account, rest))
-}
-
-/// Does the same with the subject of a connection's record.
-#[must_use]
-pub(crate) fn split_record(subject: &str) -> Option<(&str, &str)> {
-    split_account(subject.strip_prefix(ROOT)?.strip_prefix('.')?)
 }
 
 /// Puts the two parts of [`split_account`] together.

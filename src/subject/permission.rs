@@ -125,7 +125,6 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
         publish("to cancel schedules", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
-        publish("to remove deleted connections", [format!("$JS.API.STREAM.PURGE.{}", kv_stream(CONNECTIONS))]),
         publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
         publish("to compare records with entries", [direct_get(OAUTH), direct_get(&kv_stream(CONFIGS))]),
         publish("to ask other workers for their sealing keys", [WORKER_KEYS]),

@@ -186,7 +186,7 @@ pub(super) async fn apply_record(
     let stored = context.store.connection_of(key, record)?;
     job.lease.check()?;
     let written = async {
-        // 1. Write KV, unless it has a newer state; a tombstone removes the entry. Durable: calls return the new state. A
+        // 1. Write KV, unless it has a newer state; a tombstone deletes the entry. Durable: calls return the new state. A
         //    crash after this: the next worker finds this record's state in KV and leaves it.
         context.store.put_or_delete_connection(key, stored.clone(), entry).await?;
         fail_point!("apply_1_kv_written");
@@ -228,6 +228,12 @@ pub(super) struct CaughtUp {
     pub(super) revision: Option<u64>,
 }
 
+impl CaughtUp {
+    fn of(OpenedEntry { stored, revision }: OpenedEntry) -> Self {
+        Self { stored, revision: Some(revision) }
+    }
+}
+
 /// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
 ///
 /// Leaves KV alone if that record is a tombstone: the deletion needs the tokens in KV until it has asked the provider
@@ -238,7 +244,7 @@ pub(super) async fn catch_up(
     newest: Option<&StreamMessage>,
 ) -> Result<Option<CaughtUp>, StoreError> {
     let entry = context.store.connection_entry(key).await?;
-    let found = entry.map(|OpenedEntry { stored, revision }| CaughtUp { stored, revision: Some(revision) });
+    let found = entry.map(CaughtUp::of);
     let is_newer =
         |record: &&StreamMessage| found.as_ref().is_none_or(|found| found.stored.connection.sequence < record.sequence);
     let Some(record) = newest.filter(is_newer) else { return Ok(found) };
@@ -252,7 +258,10 @@ pub(super) async fn catch_up(
     if newer.connection.status == Status::Revoked {
         return Ok(None);
     }
-    context.store.put_connection(key, newer.clone(), None).await?;
+    if !context.store.put_connection(key, newer.clone(), None).await? {
+        // The record is one that a killed server brought back after its tombstone had expired, or another worker was first.
+        return Ok(context.store.connection_entry(key).await?.map(CaughtUp::of));
+    }
     Ok(Some(CaughtUp { stored: newer, revision: None }))
 }
 

@@ -167,6 +167,8 @@ mod nats_jwt_mode;
 #[cfg(test)]
 mod nats_killed;
 #[cfg(test)]
+mod nats_killed_deletions;
+#[cfg(test)]
 mod nats_lost;
 #[cfg(test)]
 mod nats_operator;

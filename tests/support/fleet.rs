@@ -273,6 +273,7 @@ impl Fleet {
         let key = format!("$KV.oauth_connections.{ACCOUNT}.{INTEGRATION}.{connection}");
         let stream = self.jetstream("setup").await.get_stream("KV_oauth_connections").await.expect("the bucket");
         let found = stream.get_last_raw_message_by_subject(&key).await.ok();
+        let found = found.filter(|message| message.headers.get("KV-Operation").is_none());
         let value = found.and_then(|message| serde_json::from_slice(&message.payload).ok());
         (value, stream.cached_info().state.last_sequence)
     }

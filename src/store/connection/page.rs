@@ -20,9 +20,10 @@ pub(crate) struct ConnectionPage {
     pub(crate) connections: Vec<ListedConnection>,
     /// Entries that can neither be read nor restored.
     pub(crate) unreadable: Vec<UnreadableConnection>,
-    /// Revision of the last entry, readable or not.
+    /// Revision of the last entry, readable or not, or of a deletion marker after it.
     pub(crate) last: u64,
-    /// Matching connections in the bucket.
+    /// Matching connections in the bucket. The server counts deleted connections too where an account has more names than fit
+    /// into memory.
     pub(crate) total: u64,
     /// True if more follow after the last one.
     pub(crate) more: bool,
@@ -84,7 +85,8 @@ impl Store {
         Ok(self.open_or_restore(&key, &entry).await?.map(|stored| (key, stored)))
     }
 
-    /// Reads a page of a large account by its names in memory, and any other page with one request to the server.
+    /// Reads the only page of an account with one request to the server, and any other page by the account's names in memory:
+    /// the server would count deletion markers.
     async fn entries(
         &self,
         account: &Account,
@@ -94,9 +96,11 @@ impl Store {
     ) -> Result<EntriesPage, StoreError> {
         let part = Part { bucket: CONNECTIONS, filter: &subject::connections_of(account, integration), after, limits };
         if !self.names.has(account)
+            && after == 0
             && let Some(page) = batch::page_of_few(&self.nats, part).await?
+            && !page.more
         {
-            return Ok(EntriesPage::of(page, after));
+            return Ok(EntriesPage::of(page));
         }
         match self.names.page(account, integration, after, limits.entries).await {
             Ok(Some(page)) => return self.read_named(account, page, after, limits.bytes).await,
@@ -104,7 +108,7 @@ impl Store {
             Err(error) if error.is_unavailable() => return Err(error.into()),
             Err(error) => warn!("the server makes a page of a large account: {error}"),
         }
-        Ok(EntriesPage::of(batch::page_of_many(&self.nats, part).await?, after))
+        Ok(EntriesPage::of(batch::page_of_many(&self.nats, part).await?))
     }
 
     /// Reads the entries of the names until they have `bytes` bytes.
@@ -152,8 +156,7 @@ impl Store {
 }
 
 impl EntriesPage {
-    fn of(batch::Page { entries, total, more }: batch::Page, after: u64) -> Self {
-        let last = entries.last().map_or(after, |entry| entry.revision);
+    fn of(batch::Page { entries, last, total, more }: batch::Page) -> Self {
         Self { entries, last, total, more }
     }
 }

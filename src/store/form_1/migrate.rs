@@ -115,7 +115,7 @@ impl Store {
         }
         if entry.value.is_none() {
             let RecordSequence { sequence } = parse(CONFIGS, key, &entry.payload)?;
-            return self.config_deletion(key, sequence).map(Some);
+            return self.deletion(CONFIGS, key, sequence).map(Some);
         }
         let StoredConfig { config, sequence, modified } = parse(CONFIGS, key, &entry.payload)?;
         let whole = self.config_of_form_1(CONFIGS, key, sequence, &json(&config)?)?;

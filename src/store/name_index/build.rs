@@ -5,11 +5,9 @@ use std::time::Instant;
 use tracing::info;
 
 use super::{Indexed, MAX_NAMES, NameIndex, State};
-use crate::command::HEADER_STATUS;
-use crate::connection::Status;
 use crate::jetstream::reader::Reader;
-use crate::jetstream::{NatsError, header, kv};
-use crate::subject::{self, Account, CONNECTIONS, OAUTH, kv_stream, kv_subject};
+use crate::jetstream::{NatsError, kv};
+use crate::subject::{self, Account, CONNECTIONS, kv_stream, kv_subject};
 
 /// Decides whether the reading goes on.
 #[derive(PartialEq, Eq)]
@@ -29,11 +27,11 @@ impl NameIndex {
             return Ok(self.has(account));
         }
         self.lock().accounts.insert(account.as_str().to_owned(), Indexed::empty());
-        let read = tokio::try_join!(self.read_entries(account), self.read_tombstones(account));
+        let read = self.read_entries(account).await;
         let mut state = self.lock();
         match read {
-            Ok((Read::Whole, ())) => Ok(state.complete(account)),
-            Ok((read, ())) => {
+            Ok(Read::Whole) => Ok(state.complete(account)),
+            Ok(read) => {
                 if read == Read::TooMany {
                     self.0.too_large.insert(account.clone(), ());
                 }
@@ -67,31 +65,13 @@ impl NameIndex {
         }
         Ok(Read::Whole)
     }
-
-    /// A deletion that began before the watch may not have removed its entry yet.
-    async fn read_tombstones(&self, account: &Account) -> Result<(), NatsError> {
-        let mut reader = Reader::headers(&self.0.nats, OAUTH, subject::tokens_of(account)).await?;
-        while let Some(stored) = reader.next().await? {
-            let message = stored.message.message;
-            let is_tombstone =
-                message.headers.is_some_and(|headers| header(&headers, HEADER_STATUS) == Status::Revoked.as_str());
-            if is_tombstone
-                && let Some((_, name)) = subject::split_record(&message.subject)
-                && let Some(indexed) = self.lock().accounts.get_mut(account.as_str())
-            {
-                indexed.doubtful.insert(name.into());
-            }
-        }
-        Ok(())
-    }
 }
 
 impl State {
     fn complete(&mut self, account: &Account) -> bool {
-        let Some(Indexed { names, doubtful, is_complete, listed }) = self.accounts.get_mut(account.as_str()) else {
+        let Some(Indexed { names, is_complete, listed }) = self.accounts.get_mut(account.as_str()) else {
             return false;
         };
-        doubtful.retain(|name| names.revision(name).is_some());
         (*is_complete, *listed) = (true, Instant::now());
         info!(%account, names = names.len(), "read the names of a large account");
         true

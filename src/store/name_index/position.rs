@@ -6,13 +6,13 @@ use super::{NameIndex, Watch};
 use crate::jetstream::{NatsError, REQUEST_TIMEOUT};
 use crate::subject::{CONNECTIONS, kv_stream};
 
-/// Time without a change after which a missing one may have been purged before its delivery.
+/// Time without a change after which a missing one may have been replaced before its delivery.
 const QUIET: Duration = Duration::from_millis(20);
 /// Most messages that are looked up for that. More arrive while the bucket is written, and then the watch moves on.
 const LOOKED_UP: usize = 16;
 
 impl NameIndex {
-    /// Starts the watches if they do not run. Returns false if they cannot run.
+    /// Starts the watch if it does not run. Returns false if it cannot run.
     pub(super) async fn is_watching(&self) -> bool {
         let mut news = self.0.news.subscribe();
         {
@@ -51,14 +51,14 @@ impl NameIndex {
                 return Ok(true);
             }
             if tokio::time::timeout(QUIET, news.changed()).await.is_err() {
-                self.skip_purged(position, stream.last_sequence).await?;
+                self.skip_replaced(position, stream.last_sequence).await?;
             }
         }
         Ok(false)
     }
 
-    /// Moves the position past messages that were purged before the watch could deliver them.
-    async fn skip_purged(&self, position: u64, last: u64) -> Result<(), NatsError> {
+    /// Moves the position past messages that were replaced before the watch could deliver them.
+    async fn skip_replaced(&self, position: u64, last: u64) -> Result<(), NatsError> {
         for sequence in (position + 1..=last).take(LOOKED_UP) {
             if self.0.nats.holds(&kv_stream(CONNECTIONS), sequence).await? {
                 return Ok(());

@@ -11,13 +11,21 @@ use crate::subject::{self, Account, CONNECTIONS};
 /// Lifetime of a count of connections. A login that begins meanwhile is not counted, so an account may exceed its quota by
 /// its pending logins.
 const COUNTED_FOR: Duration = Duration::from_secs(10);
+/// Lifetime of a count that has reached the quota. It costs a read of all the account's keys.
+const FULL_FOR: Duration = Duration::from_secs(1);
 /// Most accounts in each cache.
 const ACCOUNTS: u64 = 10_000;
 /// Time after which an unused bucket of events is forgotten. It is full again by then.
 const BUCKET_FORGOTTEN: Duration = Duration::from_mins(2);
 
-/// Connections per account, counted by the server.
-pub(crate) struct ConnectionCounts(Cache<Account, u64>);
+/// Connections per account.
+pub(crate) struct ConnectionCounts(Cache<Account, Counted>);
+
+#[derive(Clone, Copy)]
+struct Counted {
+    connections: u64,
+    at: Instant,
+}
 
 impl Default for ConnectionCounts {
     fn default() -> Self {
@@ -26,14 +34,21 @@ impl Default for ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Returns true if the account has at least `most` connections. Counts again before it says so.
+    /// Returns true if the account has at least `most` connections.
     pub(crate) async fn has_reached(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
-        if self.0.get(account).is_some_and(|count| count < most) {
-            return Ok(false);
+        if let Some(Counted { connections, at }) = self.0.get(account)
+            && (connections < most || at.elapsed() < FULL_FOR)
+        {
+            return Ok(connections >= most);
         }
-        let count = kv::count(nats, CONNECTIONS, &subject::connections_of(account, None)).await?;
-        self.0.insert(account.clone(), count);
-        Ok(count >= most)
+        let filter = subject::connections_of(account, None);
+        let mut connections = kv::count(nats, CONNECTIONS, &filter).await?;
+        if connections >= most {
+            // The server counts deletion markers too.
+            connections = kv::keys(nats, CONNECTIONS, &filter).await?.len() as u64;
+        }
+        self.0.insert(account.clone(), Counted { connections, at: Instant::now() });
+        Ok(connections >= most)
     }
 }
 

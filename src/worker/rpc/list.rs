@@ -70,8 +70,8 @@ fn name_unreadable(body: &mut Value, subjects: &[String]) {
 }
 
 /// Lists connections in the order of their last change. A caller that reads all pages misses none: a connection that is
-/// refreshed meanwhile appears again at the end. Up to 1,024 connections are read with one direct get; any replica may answer
-/// it, so such a list may lack what a read shows, for a moment.
+/// refreshed meanwhile appears again at the end. A list of one page is read with one direct get; any replica may answer it, so
+/// such a list may lack what a read shows, for a moment.
 pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page: Page) -> Result<Value, CallError> {
     let after = page.cursor.as_deref().map(read_cursor).transpose()?.map_or(Ok(0), |text| text.parse());
     // Cursors are opaque to callers, so the cause ("not a number") would tell them nothing.

@@ -1,7 +1,7 @@
 //! Compares records with the buckets' entries, in both directions.
 //!
 //! A worker writes an entry right after its record. If it dies in between and its command is lost, the entry is missing or old:
-//! it is written from the record. Only a tombstone removes an entry. An entry without any record stays, because nothing proves
+//! it is written from the record. Only a tombstone deletes an entry. An entry without any record stays, because nothing proves
 //! that its connection was deleted, and is reported.
 
 use std::collections::{HashMap, HashSet};
@@ -20,7 +20,7 @@ use crate::subject::{
 };
 use crate::worker::context::Context;
 
-/// Age from which a tombstone removes an entry that its deletion has left. Longer than a deletion takes: until it has asked the
+/// Age from which a tombstone deletes an entry that its deletion has left. Longer than a deletion takes: until it has asked the
 /// provider, it may need the tokens in the entry.
 const DELETION_TIME: SignedDuration = SignedDuration::from_mins(5);
 /// Keys that the log names, of all that lack a record.
@@ -64,15 +64,15 @@ impl Entries {
         Ok(Self { connections, configs: context.store.entry_sequences(CONFIGS, configs).await? })
     }
 
-    /// Returns true if the record's entry is as new. A deleted connection has no entry, a deleted config has a marker.
+    /// Returns true if the record's entry or marker is as new.
     fn fit(&self, record: &Stored, now: Timestamp) -> bool {
         let (subject, sequence) = (&record.message.subject, record.sequence);
         if let Ok(key) = ConnectionKey::parse_subject(subject) {
             let status = record.message.headers.as_ref().map_or("", |headers| header(headers, HEADER_STATUS));
             let is_tombstone = status == Status::Revoked.as_str();
-            let entry = self.connections.get(&key.kv_key());
-            let fits = entry.map_or(is_tombstone, |entry| *entry >= sequence);
-            return fits || (is_tombstone && age(&record.message, now) < DELETION_TIME);
+            return self.connections.get(&key.kv_key()).is_some_and(|entry| {
+                *entry >= sequence || (is_tombstone && age(&record.message, now) < DELETION_TIME)
+            });
         }
         let Some(integration) = parse_config_subject(subject) else { return true };
         self.configs.get(integration.as_str()).is_some_and(|entry| *entry >= sequence)
