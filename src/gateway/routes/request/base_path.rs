@@ -32,6 +32,7 @@ mod tests {
         check("/bus", "/healthz", "/healthz");
         check("/bus", "/business/healthz", "/business/healthz");
         check("/bus", "/bus", "/bus");
+        check("/bus", "/bus?a=b", "/bus?a=b");
         check("", "//healthz", "//healthz");
         check("", "/healthz", "/healthz");
     }
