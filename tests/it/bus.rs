@@ -45,7 +45,7 @@ impl Bus {
         "worker".clone_into(&mut settings.user);
         settings.password = Secret::new(nats.password("worker"));
         let own = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
-        Self { jetstream: jetstream::new(client.clone()), client, own }
+        Self { jetstream: Nats::jetstream(client.clone()), client, own }
     }
 
     /// Everything that a stream holds, oldest first: subject, headers and body.

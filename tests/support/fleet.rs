@@ -298,7 +298,7 @@ impl Fleet {
     }
 
     pub(crate) async fn jetstream(&self, user: &str) -> jetstream::Context {
-        jetstream::new(self.nats.connect(user).await)
+        Nats::jetstream(self.nats.connect(user).await)
     }
 
     async fn messages(&self, stream: &str) -> Vec<Value> {

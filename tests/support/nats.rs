@@ -212,6 +212,13 @@ impl Nats {
             .expect("the server lets its users in")
     }
 
+    /// JetStream for a connection. A busy machine may not sync a write within the client's own five seconds.
+    pub(crate) fn jetstream(client: async_nats::Client) -> async_nats::jetstream::Context {
+        let mut jetstream = async_nats::jetstream::new(client);
+        jetstream.set_timeout(PATIENCE);
+        jetstream
+    }
+
     /// An API key, written into the bucket as a worker writes one: `tokenbus api-keys` needs a worker that runs.
     pub(crate) async fn api_key(&self, account: &str, role: &str) -> String {
         let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
@@ -221,7 +228,7 @@ impl Nats {
             "hash": encode(&Sha256::digest(secret.as_bytes())), "account": account, "role": role, "name": "",
             "created": "2026-01-01T00:00:00Z", "expires": "2999-01-01T00:00:00Z",
         });
-        let jetstream = async_nats::jetstream::new(self.connect("setup").await);
+        let jetstream = Self::jetstream(self.connect("setup").await);
         let sent = jetstream.publish(format!("$KV.oauth_api_keys.{id}"), stored.to_string().into()).await;
         sent.expect("sent").await.expect("the bucket takes it");
         format!("tb_{id}_{secret}")
