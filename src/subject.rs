@@ -63,8 +63,8 @@ pub(crate) use self::key::{
 pub(crate) use self::name::is_id;
 pub(crate) use self::reply::{Waiter, parse_reply};
 pub(crate) use self::server::{
-    account_claims, consumer_delete, consumer_next, direct_get, kv_stream, kv_subject, message_delete, message_get,
-    stream_info, stream_restore, stream_snapshot,
+    account_claims, consumer_delete, consumer_info, consumer_next, direct_get, kv_stream, kv_subject, message_delete,
+    message_get, stream_info, stream_restore, stream_snapshot,
 };
 
 /// For tests and benches, which reach these items through `tokenbus::internals`.

@@ -1,7 +1,10 @@
 //! Pulls messages that others may have published, on a connection that reads any headers.
 //!
 //! Each consumer has one subscription for all its pulls. The server delivers a message under the subject on which it was
-//! published, and reports the end of a pull under the pull's own inbox.
+//! published, and reports the end of a pull under the pull's own inbox. So a message does not show which pull it answers: one of
+//! an earlier pull may have waited in the network, or in the socket of a process that was stopped, for longer than the ack wait.
+//! After a pull whose end the server has not reported, nothing counts until the server has answered a question, because its
+//! answer follows everything that it sent before.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,11 +37,15 @@ pub(crate) struct Pulls {
     nats: Nats,
     /// Subject of the requests.
     next: String,
+    /// Subject of the question for the consumer's state.
+    info: String,
     inbox: String,
     /// Number of the newest pull.
     number: u64,
     link: Link,
     messages: UnboundedReceiver<Received>,
+    /// Everything that was sent for earlier pulls has arrived.
+    is_settled: bool,
 }
 
 /// A message, and the id of the server that delivered it.
@@ -74,8 +81,9 @@ impl Pulling {
         let pulls = consumers.iter().zip(inboxes).map(|(consumer, inbox)| {
             // Bounded by the limits of the pulls.
             let (sender, messages) = unbounded_channel();
-            let next = subject::consumer_next(stream, consumer);
-            (sender, Pulls { nats: nats.clone(), next, inbox, number: 0, link: link.clone(), messages })
+            let (next, info) = (subject::consumer_next(stream, consumer), subject::consumer_info(stream, consumer));
+            let (nats, link) = (nats.clone(), link.clone());
+            (sender, Pulls { nats, next, info, inbox, number: 0, link, messages, is_settled: true })
         });
         let (senders, pulls) = pulls.unzip();
         Ok((Self { receiver, senders }, pulls))
@@ -105,15 +113,36 @@ impl Pulls {
         let Some(server_id) = self.link.connected().await else {
             return Err(NatsError::not_sent("not connected for commands"));
         };
-        // Late messages of an earlier pull: the time since which they have waited is unknown, so they are left to the
-        // next delivery.
-        while self.messages.try_recv().is_ok() {}
+        if !self.is_settled {
+            self.settle().await?;
+        }
+        self.is_settled = false;
         self.number += 1;
         let question = json!({ "batch": limit, "expires": expires.as_nanos() }).to_string();
         let (next, inbox) = (&self.next, self.report_subject());
         self.link.send(format!("PUB {next} {inbox} {}\r\n{question}\r\n", question.len()));
         let pull = Pull { of: self, server_id, left: limit, end: Instant::now() + expires + REPORT_WAIT };
         Ok(unfold(pull, async |mut pull| Some((pull.next().await?, pull))))
+    }
+
+    /// Drops late messages of earlier pulls: the time since which they have waited is unknown, so they are left to their next
+    /// delivery.
+    async fn settle(&mut self) -> Result<(), NatsError> {
+        self.number += 1;
+        let (info, answer) = (&self.info, self.report_subject());
+        self.link.send(format!("PUB {info} {answer} 0\r\n\r\n"));
+        let end = Instant::now() + REPORT_WAIT;
+        loop {
+            let received = tokio::select! {
+                received = timeout_at(end, self.messages.recv()) => received.ok().flatten(),
+                () = self.link.lost() => None,
+            };
+            match received {
+                Some(received) if received.reply.is_none() && received.subject == answer => return Ok(()),
+                Some(_) => {}
+                None => return Err(NatsError::away("no answer about a consumer")),
+            }
+        }
     }
 
     /// The subject under which the server reports the end of the newest pull.
@@ -136,12 +165,14 @@ impl Pull<'_> {
             };
             if received.reply.is_some() {
                 self.left -= 1;
+                self.of.is_settled = self.left == 0;
                 let message = message(&self.of.nats, received);
                 return Some(Ok(Pulled { message, server_id: Arc::clone(&self.server_id) }));
             }
             // Reports have no reply subject, and no payload.
             if received.subject == self.of.report_subject() {
                 self.left = 0;
+                self.of.is_settled = true;
                 let is_over = ends_normally(&received.headers);
                 return (!is_over).then(|| Err(NatsError::away("the server ended a pull early")));
             }

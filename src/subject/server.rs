@@ -50,6 +50,12 @@ pub(crate) fn consumer_next(stream: &str, consumer: &str) -> String {
     format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}")
 }
 
+/// Question for a consumer's state.
+#[must_use]
+pub(crate) fn consumer_info(stream: &str, consumer: &str) -> String {
+    format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}")
+}
+
 /// Request to delete a consumer.
 #[must_use]
 pub(crate) fn consumer_delete(stream: &str, consumer: &str) -> String {
