@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::ledger::Key;
 use crate::provider::{Provider, Received, Scripted};
 
 /// Shortest time after which a worker may send a refresh token again whose answer may be lost: the hold of an interrupted
@@ -109,6 +110,13 @@ impl Book {
     pub(crate) fn has_issued(&self, access: &str) -> bool {
         let pages = self.pages();
         pages.entries.values().flatten().any(|entry| entry.issued.as_deref() == Some(access))
+    }
+
+    /// Returns true if a refresh token of that connection was sent again after its answer was lost. This provider then refuses
+    /// the grant.
+    pub(crate) fn saw_again(&self, (tenant, name): &Key) -> bool {
+        let owner = format!("rt-t{tenant}-{name}-");
+        self.repeats().after_hold.iter().any(|secret| secret.starts_with(&owner))
     }
 
     pub(crate) fn repeats(&self) -> Repeats {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{LastRawMessageErrorKind, Stream};
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 use serde_json::Value;
@@ -15,6 +15,7 @@ use crate::configs::{CHANGING, Configs};
 use crate::driver::Driver;
 use crate::house::{House, INTEGRATION};
 use crate::ledger::{Key, Known, State, sequence_and_token};
+use crate::support::wait::PATIENCE;
 use crate::tenant::{Tenant, shown};
 
 /// Messages that are read at once.
@@ -72,7 +73,7 @@ pub(crate) async fn check(driver: &Driver, house: &House, tenants: &[Tenant<'_>]
     let connections = driver.ledger().connections.clone();
     for (key, known) in &connections {
         let account = &house.accounts[key.0];
-        for fault in faults_of(&stored, account, (key, known)).await {
+        for fault in faults_of(&stored, account, (key, known), book).await {
             driver.ledger().fault(format!("{key:?}: {fault}"));
         }
         if known.state == State::Stored {
@@ -87,7 +88,7 @@ pub(crate) async fn check(driver: &Driver, house: &House, tenants: &[Tenant<'_>]
     stored
 }
 
-async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known)) -> Vec<String> {
+async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known), book: &Book) -> Vec<String> {
     let path = format!("{account}.{INTEGRATION}.{}", key.1);
     let record = last(&stored.records, &format!("ms.integration.oauth.{path}")).await;
     let entry = last(&stored.entries, &format!("$KV.oauth_connections.{path}")).await;
@@ -112,7 +113,7 @@ async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known))
             if entry.as_ref().and_then(|(_, entry)| entry["sequence"].as_u64()) != Some(sequence) {
                 faults.push(format!("record {sequence} and entry {entry:?} differ"));
             }
-            if record["status"] != "active" {
+            if record["status"] != "active" && !book.saw_again(key) {
                 faults.push(format!("its status is {} ({})", record["status"], record["status_reason"]));
             }
             if !has_schedule(&stored.schedules, &path).await {
@@ -144,7 +145,6 @@ async fn has_schedule(schedules: &Stream, path: &str) -> bool {
 
 /// Refreshes every connection, so that a stuck one shows.
 pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &Book) {
-    let in_window: HashSet<String> = book.repeats().after_hold.iter().filter_map(|secret| owner(secret)).collect();
     let connections = driver.ledger().connections.clone();
     let end = Instant::now() + RECOVERY;
     let stored = connections.iter().filter(|(_, known)| known.state == State::Stored);
@@ -152,7 +152,7 @@ pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &
         loop {
             let status = tenants[key.0].refresh(key).await;
             // A provider that saw a spent token again may have refused the grant.
-            let is_refused = status == Some(400) && in_window.contains(&format!("t{}-{}", key.0, key.1));
+            let is_refused = status == Some(400) && book.saw_again(key);
             if status == Some(200) || is_refused {
                 return;
             }
@@ -165,15 +165,9 @@ pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &
     Box::pin(iter(refreshes).buffer_unordered(AT_ONCE).collect::<()>()).await;
 }
 
-/// The owner's name in a secret.
-fn owner(secret: &str) -> Option<String> {
-    let mut parts = secret.split('-').skip(1);
-    Some(format!("{}-{}", parts.next()?, parts.next()?))
-}
-
 pub(crate) async fn check_configs(driver: &Driver, stored: &Stored, configs: &Configs) {
     let entry = last(&stored.configs, &format!("$KV.oauth_configs.{CHANGING}")).await;
-    let name = entry.and_then(|(_, entry)| entry["name"].as_str().map(str::to_owned));
+    let name = entry.and_then(|(_, entry)| entry["config"]["name"].as_str().map(str::to_owned));
     if !configs.possible.contains(&name) {
         driver.ledger().fault(format!("the config is {name:?}, and may be {:?}", configs.possible));
     }
@@ -193,6 +187,16 @@ async fn messages(stream: &Stream) -> Vec<Value> {
 
 /// Sequence and body of a subject's newest message.
 async fn last(stream: &Stream, subject: &str) -> Option<(u64, Value)> {
-    let message = stream.get_last_raw_message_by_subject(subject).await.ok()?;
-    Some((message.sequence, serde_json::from_slice(&message.payload).unwrap_or_default()))
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => {
+                return Some((message.sequence, serde_json::from_slice(&message.payload).unwrap_or_default()));
+            }
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return None,
+            // A new leader may be chosen.
+            Err(error) => assert!(Instant::now() < end, "{subject}: {error}"),
+        }
+        sleep(BETWEEN_TRIES).await;
+    }
 }

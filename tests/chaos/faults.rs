@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::book::Mood;
+use crate::links::Cut;
 
 /// Time without faults at the begin.
 const CALM: Duration = Duration::from_secs(3);
@@ -17,8 +18,12 @@ const PAUSE: Range<u64> = 1_500..4_500;
 const AWAY: Range<u64> = 300..4_000;
 /// Milliseconds for which a process is stopped: longer than the ack wait of 5 s.
 const STOPPED: Range<u64> = 6_000..12_000;
-/// Milliseconds of a provider's mood.
-const MOODY: Range<u64> = 3_000..9_000;
+/// Milliseconds of a provider's mood, of a cut, and of a full stream.
+const SPELL: Range<u64> = 3_000..9_000;
+/// Milliseconds from a new key to its use, and of a wrong clock: workers read the keyring, and look at the clock, every 5 s.
+const NOTICED: Range<u64> = 6_000..12_000;
+/// Streams whose leader is killed.
+const LED: [&str; 3] = ["OAUTH", "OAUTH_COMMANDS", "KV_oauth_connections"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -26,6 +31,16 @@ pub(crate) enum Fault {
     StopWorker(usize),
     KillGateway(usize),
     KillServer(usize),
+    StopServer(usize),
+    KillLeader(&'static str),
+    /// Of a process, all workers before all gateways.
+    Cut(usize, Cut),
+    /// The same process's clock is that many seconds ahead.
+    Clock(usize, i64),
+    /// The stream of records has no room.
+    Full,
+    /// A new key, which seals from the end of the fault on.
+    NewKey,
     Provider(Mood),
 }
 
@@ -36,28 +51,45 @@ impl Fault {
             Self::StopWorker(_) => "worker stopped",
             Self::KillGateway(_) => "gateway killed",
             Self::KillServer(_) => "nats-server killed",
+            Self::StopServer(_) => "nats-server stopped",
+            Self::KillLeader(_) => "stream's leader killed",
+            Self::Cut(_, Cut::Silent) => "link silent",
+            Self::Cut(_, Cut::ToServer | Cut::ToProcess) => "link cut one way",
+            Self::Cut(_, _) => "link closed",
+            Self::Clock(..) => "clock an hour off",
+            Self::Full => "stream full",
+            Self::NewKey => "new key",
             Self::Provider(Mood::Slow) => "provider slow",
             Self::Provider(Mood::Broken) => "provider broken",
             Self::Provider(_) => "provider lying",
         }
     }
 
-    /// The process, or the provider. One fault at a time befalls it.
+    /// One fault at a time befalls a target. All servers are one target, so that a cluster keeps its majority.
     fn target(self) -> (u8, usize) {
         match self {
             Self::KillWorker(number) | Self::StopWorker(number) => (0, number),
             Self::KillGateway(number) => (1, number),
-            Self::KillServer(number) => (2, number),
+            Self::KillServer(_) | Self::StopServer(_) | Self::KillLeader(_) => (2, 0),
             Self::Provider(_) => (3, 0),
+            Self::Cut(number, _) => (4, number),
+            Self::Clock(number, _) => (5, number),
+            Self::Full => (6, 0),
+            Self::NewKey => (7, 0),
         }
     }
 
     fn length(self) -> Range<u64> {
         match self {
-            Self::KillWorker(_) | Self::KillGateway(_) | Self::KillServer(_) => AWAY,
-            Self::StopWorker(_) => STOPPED,
-            Self::Provider(_) => MOODY,
+            Self::KillWorker(_) | Self::KillGateway(_) | Self::KillServer(_) | Self::KillLeader(_) => AWAY,
+            Self::StopWorker(_) | Self::StopServer(_) => STOPPED,
+            Self::Provider(_) | Self::Cut(..) | Self::Full => SPELL,
+            Self::Clock(..) | Self::NewKey => NOTICED,
         }
+    }
+
+    pub(crate) fn kills_server(self) -> bool {
+        matches!(self, Self::KillServer(_) | Self::KillLeader(_))
     }
 }
 
@@ -101,17 +133,27 @@ fn any(random: &mut StdRng, sizes: Sizes, share: f64) -> Fault {
     let dice = random.random_range(0..100);
     let worker = random.random_range(0..sizes.workers);
     let gateway = random.random_range(0..sizes.gateways);
+    let process = random.random_range(0..sizes.workers + sizes.gateways);
     let server = random.random_range(0..sizes.servers);
+    let stream = LED[random.random_range(0..LED.len())];
+    let cut = [Cut::Closed, Cut::Silent, Cut::ToServer, Cut::ToProcess][random.random_range(0..4)];
+    let hour = if random.random() { 3_600 } else { -3_600 };
     // After the restart of a single server, refreshes wait for 101 s. Before half of the run it would have none.
     let may_kill_server = sizes.servers > 1 || share > 0.5;
     match dice {
-        0..25 => Fault::KillWorker(worker),
-        25..40 => Fault::KillGateway(gateway),
-        40..60 if may_kill_server => Fault::KillServer(server),
-        40..75 => Fault::StopWorker(worker),
-        75..84 => Fault::Provider(Mood::Slow),
-        84..92 => Fault::Provider(Mood::Broken),
-        _ => Fault::Provider(Mood::Lying),
+        0..19 => Fault::KillWorker(worker),
+        19..29 => Fault::KillGateway(gateway),
+        29..36 if sizes.servers > 1 => Fault::KillLeader(stream),
+        29..43 if may_kill_server => Fault::KillServer(server),
+        29..47 => Fault::StopServer(server),
+        47..57 => Fault::StopWorker(worker),
+        57..70 => Fault::Cut(process, cut),
+        70..76 => Fault::Provider(Mood::Slow),
+        76..81 => Fault::Provider(Mood::Broken),
+        81..86 => Fault::Provider(Mood::Lying),
+        86..91 => Fault::Clock(process, hour),
+        91..95 => Fault::Full,
+        _ => Fault::NewKey,
     }
 }
 

@@ -1,19 +1,22 @@
-//! The processes under test: servers, workers and gateways, to be killed, stopped and started again.
+//! The processes under test: servers, workers and gateways, to be killed, stopped, cut off and started again.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::book::{Book, Mood};
 use crate::faults::{Fault, Sizes, Step};
-use crate::support::child::{Running, signal};
+use crate::links::Cut;
+use crate::process::Process;
+use crate::store::Store;
 use crate::support::nats::Nats;
-use crate::support::tokenbus::{ACCOUNT, PROGRAM, run, settings};
+use crate::support::tokenbus::{ACCOUNT, run, settings};
 use crate::support::wait::eventually;
 
 /// The integration of the tenants.
@@ -21,95 +24,121 @@ pub(crate) const INTEGRATION: &str = "odd";
 const TENANTS: usize = 3;
 /// Ports of gateways begin here: below those that the system assigns to others, because a gateway's port stays the same.
 const PORTS: u16 = 20_000;
-
-/// A process that may be away.
-struct Process {
-    name: String,
-    role: &'static str,
-    settings: HashMap<String, String>,
-    starts: usize,
-    running: Option<Running>,
-}
+/// Longest wait for the name of a stream's leader.
+const LEADER: Duration = Duration::from_secs(3);
 
 pub(crate) struct House {
     pub(crate) nats: Nats,
     /// Accounts of the tenants.
     pub(crate) accounts: Vec<String>,
     pub(crate) gateway_urls: Vec<Url>,
-    workers: Vec<Process>,
-    gateways: Vec<Process>,
+    /// All workers, then all gateways.
+    processes: Vec<Process>,
+    workers: usize,
+    /// The server that was killed as a leader.
+    leader: usize,
+    pub(crate) store: Store,
     book: Arc<Book>,
     folder: TempDir,
 }
 
 impl House {
-    /// Everything started and set up, with two workers and two gateways.
-    pub(crate) async fn start(nats: Nats, book: Arc<Book>) -> Self {
+    /// Everything started and set up, with two gateways.
+    pub(crate) async fn start(nats: Nats, workers: usize, book: Arc<Book>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys = folder.path().join("keys");
         let others = (1..TENANTS).map(|_| nkeys::KeyPair::new_account().public_key());
         let accounts: Vec<String> = std::iter::once(ACCOUNT.to_owned()).chain(others).collect();
-        let admins = json!(accounts).to_string();
         let own = |user: &str| {
             let mut own = settings(&nats, user, &keys);
-            own.insert("TOKENBUS_AUTH__ADMIN_ACCOUNTS".to_owned(), admins.clone());
+            own.insert("TOKENBUS_AUTH__ADMIN_ACCOUNTS".to_owned(), json!(accounts).to_string());
+            // `keys rotate` waits for logins that began with the key before.
+            own.insert("TOKENBUS_OAUTH__LOGIN_TTL".to_owned(), "1m".to_owned());
+            own.insert("TOKENBUS_NATS__REPLICAS".to_owned(), (1 + nats.others()).to_string());
+            // A process reaches the servers through its links only.
+            own.remove("TOKENBUS_NATS__ALLOW_PLAINTEXT");
             own
         };
         let [as_setup, as_worker, mut as_edge] = ["setup", "worker", "edge"].map(own);
-        run(&as_setup, &["keys", "generate", "--out", keys.to_str().expect("a plain path")]).await;
-        run(&as_setup, &["setup"]).await;
         as_edge.remove("TOKENBUS_SECRETS__KEYS_FILE");
+        run(&as_setup, &["keys", "generate", "--out", keys.to_str().expect("a plain path")]).await;
+        let store = Store::new(as_setup, as_worker.clone(), folder.path().to_owned());
+        store.set_up().await;
 
-        let workers = (1..=2).map(|number| Process::new("worker", number, as_worker.clone())).collect();
-        let ports = free_ports();
-        let gateways = ports.iter().zip(1..).map(|(port, number)| {
+        let mut processes = Vec::new();
+        for number in 1..=workers {
+            processes.push(Process::new("worker", number, as_worker.clone(), folder.path()).await);
+        }
+        let from = PORTS + u16::try_from(std::process::id() % 10_000).expect("a small number");
+        let ports: [u16; 2] = free_ports(from);
+        for (number, port) in (1..).zip(ports) {
             let mut own = as_edge.clone();
             own.insert("TOKENBUS_HTTP__LISTEN".to_owned(), format!("127.0.0.1:{port}"));
-            Process::new("edge", number, own)
-        });
-        let gateways = gateways.collect();
+            processes.push(Process::new("edge", number, own, folder.path()).await);
+        }
+        for process in &mut processes {
+            process.start();
+        }
         let urls = ports.map(|port| Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL"));
-        let mut house =
-            Self { nats, accounts, gateway_urls: urls.to_vec(), workers, gateways, settings: as_worker, book, folder };
-        house.start_missing();
-        house
+        Self { nats, accounts, gateway_urls: urls.to_vec(), processes, workers, leader: 0, store, book, folder }
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
-        Sizes { servers: 1 + self.nats.others(), workers: self.workers.len(), gateways: self.gateways.len() }
-    }
-
-    fn start_missing(&mut self) {
-        for process in self.workers.iter_mut().chain(&mut self.gateways) {
-            process.start(self.folder.path());
-        }
+        let gateways = self.processes.len() - self.workers;
+        Sizes { servers: 1 + self.nats.others(), workers: self.workers, gateways }
     }
 
     /// Begins or ends a fault.
     pub(crate) async fn apply(&mut self, step: &Step) {
-        let folder = self.folder.path();
-        match (step.fault, step.is_begin) {
-            (Fault::KillWorker(number), true) => self.workers[number].kill().await,
-            (Fault::KillWorker(number), false) => self.workers[number].start(folder),
-            (Fault::KillGateway(number), true) => self.gateways[number].kill().await,
-            (Fault::KillGateway(number), false) => self.gateways[number].start(folder),
-            (Fault::StopWorker(number), true) => self.workers[number].stop(true),
-            (Fault::StopWorker(number), false) => self.workers[number].stop(false),
-            (Fault::KillServer(_), true) => self.nats.kill().await,
-            (Fault::KillServer(_), false) => self.nats.restart_once_killed().await,
-            (Fault::Provider(mood), true) => self.book.set(mood),
-            (Fault::Provider(_), false) => self.book.set(Mood::Good),
+        match step.fault {
+            Fault::KillWorker(number) => self.processes[number].kill_or_start(step.is_begin).await,
+            Fault::KillGateway(number) => self.processes[self.workers + number].kill_or_start(step.is_begin).await,
+            Fault::StopWorker(number) => self.processes[number].stop(step.is_begin),
+            Fault::KillServer(number) => self.kill_or_start_server(number, step.is_begin).await,
+            Fault::KillLeader(stream) => {
+                if step.is_begin {
+                    self.leader = timeout(LEADER, self.leader_of(stream)).await.ok().flatten().unwrap_or_default();
+                }
+                self.kill_or_start_server(self.leader, step.is_begin).await;
+            }
+            Fault::StopServer(number) => self.nats.signal_node(number, if step.is_begin { "STOP" } else { "CONT" }),
+            Fault::Cut(number, cut) => self.processes[number].links.set(if step.is_begin { cut } else { Cut::Whole }),
+            Fault::Clock(number, seconds) => self.processes[number].set_clock(if step.is_begin { seconds } else { 0 }),
+            Fault::Full if step.is_begin => self.store.fill(&self.nats).await,
+            Fault::Full => self.store.set_up().await,
+            Fault::NewKey if step.is_begin => self.store.add_key().await,
+            Fault::NewKey => self.store.use_key().await,
+            Fault::Provider(mood) => self.book.set(if step.is_begin { mood } else { Mood::Good }),
         }
+    }
+
+    async fn kill_or_start_server(&mut self, number: usize, is_begin: bool) {
+        if is_begin {
+            self.nats.kill_node(number).await;
+        } else {
+            self.nats.start_node(number).await;
+        }
+    }
+
+    async fn leader_of(&self, stream: &str) -> Option<usize> {
+        let stream = self.jetstream().await.get_stream(stream).await.ok()?;
+        // `tokenbus-1` to `tokenbus-3`.
+        let leader = stream.cached_info().cluster.as_ref()?.leader.as_ref()?.clone();
+        leader.rsplit('-').next()?.parse::<usize>().ok()?.checked_sub(1)
     }
 
     /// Names of processes that have ended by themselves.
     pub(crate) fn ended(&mut self) -> Vec<String> {
-        let all = self.workers.iter_mut().chain(&mut self.gateways);
-        all.filter_map(|process| process.has_ended().then(|| process.name.clone())).collect()
+        self.processes.iter_mut().filter_map(Process::ended).collect()
     }
 
-    /// The newest logs of all processes, for a failed run.
-    pub(crate) fn keep_logs(self) -> std::path::PathBuf {
+    /// The log of the process with that number since its start.
+    pub(crate) fn log_of(&self, number: usize) -> String {
+        self.processes[number].log()
+    }
+
+    /// Keeps the logs of all processes, for a failed run.
+    pub(crate) fn keep_logs(self) -> PathBuf {
         self.folder.keep()
     }
 
@@ -127,54 +156,25 @@ impl House {
         jetstream::new(self.nats.connect("setup").await)
     }
 
-    /// Waits until no command is queued or under way.
+    /// Waits until every stream has a leader and all replicas, and no command is queued or under way.
     pub(crate) async fn idle(&self) {
         let jetstream = self.jetstream().await;
-        eventually("the queue is empty", async || {
-            let stream = jetstream.get_stream("OAUTH_COMMANDS").await;
-            stream.is_ok_and(|stream| stream.cached_info().state.messages == 0)
-        })
-        .await;
+        for name in ["OAUTH", "OAUTH_COMMANDS", "OAUTH_SCHEDULE", "OAUTH_EVENTS", "KV_oauth_connections"] {
+            eventually("the stream has its replicas, and the queue is empty", async || {
+                let Ok(stream) = jetstream.get_stream(name).await else { return false };
+                let info = stream.cached_info();
+                let is_whole = info.cluster.as_ref().is_none_or(|cluster| {
+                    cluster.leader.is_some() && cluster.replicas.iter().all(|replica| replica.current)
+                });
+                is_whole && (name != "OAUTH_COMMANDS" || info.state.messages == 0)
+            })
+            .await;
+        }
     }
 }
 
-impl Process {
-    fn new(role: &'static str, number: usize, settings: HashMap<String, String>) -> Self {
-        let name = format!("{role} {number}");
-        Self { name, role, settings, starts: 0, running: None }
-    }
-
-    fn start(&mut self, folder: &Path) {
-        if self.running.is_some() {
-            return;
-        }
-        self.starts += 1;
-        let log = folder.join(format!("{}.{}.log", self.name.replace(' ', ""), self.starts));
-        self.running = Some(Running::start(Path::new(PROGRAM), &log, |command| {
-            command.envs(&self.settings).args(["serve", "--role", self.role]);
-        }));
-    }
-
-    async fn kill(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.kill().await;
-        }
-    }
-
-    fn stop(&mut self, is_stopped: bool) {
-        if let Some(running) = &self.running {
-            signal(running.pid(), if is_stopped { "STOP" } else { "CONT" });
-        }
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.running.as_mut().is_some_and(Running::has_ended)
-    }
-}
-
-fn free_ports() -> [u16; 2] {
-    // Another run on this machine begins elsewhere.
-    let from = PORTS + u16::try_from(std::process::id() % 10_000).expect("a small number");
+/// Free ports from this one on. Another run on this machine begins elsewhere.
+pub(crate) fn free_ports<const N: usize>(from: u16) -> [u16; N] {
     let mut free = (from..).filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
     std::array::from_fn(|_| free.next().expect("a free port"))
 }

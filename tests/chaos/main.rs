@@ -1,7 +1,7 @@
 //! Faults at random while tenants work, and an account of everything afterwards: `make chaos`.
 //!
-//! `CHAOS_SECONDS` sets the time with faults (default 480). Afterwards a run waits until everything has recovered: up to four
-//! minutes. `CHAOS_SEED` repeats the faults of an earlier run.
+//! `CHAOS_SECONDS` sets the time with faults (default 480): half of it on one server, half on a cluster of three. After each half
+//! a run waits until everything has recovered: up to four minutes. `CHAOS_SEED` repeats the faults of an earlier run.
 
 // Clippy recognises tests and their helpers by `cfg(test)`.
 #[cfg(feature = "failpoints")]
@@ -27,11 +27,20 @@ mod faults;
 mod house;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod late;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod ledger;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod links;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[path = "../attack/pace.rs"]
 mod pace;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod process;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
@@ -40,6 +49,9 @@ mod provider;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod run;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod store;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]

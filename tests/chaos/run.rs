@@ -12,11 +12,14 @@ use crate::book::Book;
 use crate::check::{check, check_configs, refresh_all};
 use crate::configs::change_configs;
 use crate::driver::{Driver, Question};
-use crate::faults::{Fault, Step, print, schedule};
-use crate::house::House;
+use crate::faults::{Step, print, schedule};
+use crate::house::{House, free_ports};
 use crate::support::nats::Nats;
 use crate::support::wait::eventually;
 use crate::tenant::Tenant;
+
+/// Ports of the servers of a cluster begin here: below those that the system assigns to others.
+const SERVER_PORTS: u16 = 12_000;
 
 fn number(name: &str) -> Option<u64> {
     env(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -24,15 +27,21 @@ fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_one_server() {
-    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(480));
-    let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
-    println!("CHAOS_SEED={seed}");
-    run(Nats::start().await, seed, length).await;
+    run(Nats::start().await, 2).await;
 }
 
-async fn run(nats: Nats, seed: u64, length: Duration) {
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_on_three_servers() {
+    let from = SERVER_PORTS + u16::try_from(std::process::id() % 5_000).expect("a small number");
+    run(Nats::cluster(free_ports(from), free_ports(from + 100)).await, 3).await;
+}
+
+async fn run(nats: Nats, workers: usize) {
+    let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(480)) / 2;
+    let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
+    println!("CHAOS_SEED={seed}");
     let (book, provider) = Book::open().await;
-    let mut house = House::start(nats, book.clone()).await;
+    let mut house = House::start(nats, workers, book.clone()).await;
     let driver = Driver::new(house.gateway_urls.clone());
     eventually("the gateways are ready", async || driver.is_ready().await).await;
     let mut keys = Vec::new();
@@ -62,6 +71,7 @@ async fn run(nats: Nats, seed: u64, length: Duration) {
     eventually("the gateways are ready again", async || driver.is_ready().await).await;
     check(&driver, &house, &tenants, &book).await;
     println!("{} s: everything is compared", begin.elapsed().as_secs());
+    house.store.rotate().await;
     refresh_all(&driver, &tenants, &book).await;
     println!("{} s: everything is refreshed", begin.elapsed().as_secs());
     let stored = check(&driver, &house, &tenants, &book).await;
@@ -80,7 +90,7 @@ async fn break_things(house: &mut House, driver: &Driver, steps: &[Step], begin:
     for step in steps {
         sleep_until(begin + step.at).await;
         println!("{:>6.1} s {} {:?}", step.at.as_secs_f64(), if step.is_begin { "begin" } else { "end  " }, step.fault);
-        if matches!(step, Step { fault: Fault::KillServer(_), is_begin: true, .. }) {
+        if step.is_begin && step.fault.kills_server() {
             driver.ledger().kills.push(Instant::now());
         }
         house.apply(step).await;

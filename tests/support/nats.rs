@@ -1,6 +1,6 @@
 //! A real nats-server on the configuration that the project ships.
 
-use super::child::Running;
+use super::child::{Running, signal};
 use super::root;
 use super::wait::{PATIENCE, eventually};
 use base64::Engine as _;
@@ -41,6 +41,8 @@ pub(crate) struct Nats {
     config: PathBuf,
     process: Running,
     others: Vec<Running>,
+    /// Of a cluster's nodes: for clients, and for routes.
+    ports: Option<([u16; 3], [u16; 3])>,
     folder: TempDir,
     /// True if its streams have the sizes of the shipped configuration.
     pub(crate) has_large_streams: bool,
@@ -86,7 +88,17 @@ impl Nats {
     async fn on(server: &'static str, config: PathBuf, secrets: HashMap<String, String>, folder: TempDir) -> Self {
         let process = serve(server, (&config, folder.path()), &secrets, "-1");
         let url = ports(folder.path()).await;
-        Self { url, secrets, server, config, process, others: Vec::new(), folder, has_large_streams: false }
+        Self {
+            url,
+            secrets,
+            server,
+            config,
+            process,
+            others: Vec::new(),
+            ports: None,
+            folder,
+            has_large_streams: false,
+        }
     }
 
     /// A server whose store is a disk of 24 MiB, on which [`Nats::ask_disk`] acts. Its limits exceed the disk. Returns `None` where
@@ -111,16 +123,8 @@ impl Nats {
             command.arg("-sd").arg(folder.path().join("store"));
         });
         timeout(PATIENCE, listening(&address)).await.expect("nats-server listens");
-        Some(Self {
-            url: format!("nats://{address}"),
-            secrets,
-            server,
-            config,
-            process,
-            others: Vec::new(),
-            folder,
-            has_large_streams: false,
-        })
+        let (url, others) = (format!("nats://{address}"), Vec::new());
+        Some(Self { url, secrets, server, config, process, others, ports: None, folder, has_large_streams: false })
     }
 
     /// Has the small disk filled (`fill`) or emptied (`free`), or the server on it killed and started again (`restart`).
@@ -147,15 +151,9 @@ impl Nats {
         let (mut secrets, server) = (generate(folder.path()), binary());
         secrets.extend(passwords(users));
         copy_config(folder.path(), edits);
-        let all = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
-        let mut nodes = (1..).zip(clients.into_iter().zip(routes)).map(|(number, (client, route))| {
-            let own = folder.path().join(format!("node{number}"));
-            std::fs::create_dir(&own).expect("a folder for the node");
-            Running::start(Path::new(server), &own.join("log"), |command| {
-                command.envs(&secrets).arg("-c").arg(folder.path().join(format!("cluster/node{number}.conf")));
-                command.args(["-p", &client.to_string(), "--cluster", &format!("nats://127.0.0.1:{route}")]);
-                command.args(["--routes", &all, "-sd"]).arg(own.join("store"));
-            })
+        let mut nodes = (0..3).map(|number| {
+            std::fs::create_dir(folder.path().join(format!("node{}", number + 1))).expect("a folder for the node");
+            serve_node(number, (server, folder.path()), &secrets, (clients, routes))
         });
         let process = nodes.next().expect("there are three");
         let others = nodes.collect();
@@ -165,7 +163,37 @@ impl Nats {
         }
         let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let config = root().join("nats/local.conf");
-        Self { url, secrets, server, config, process, others, folder, has_large_streams: false }
+        Self {
+            url,
+            secrets,
+            server,
+            config,
+            process,
+            others,
+            ports: Some((clients, routes)),
+            folder,
+            has_large_streams: false,
+        }
+    }
+
+    fn node(&mut self, number: usize) -> &mut Running {
+        if number == 0 { &mut self.process } else { &mut self.others[number - 1] }
+    }
+
+    /// Ends that node, or the one server, with SIGKILL.
+    pub(crate) async fn kill_node(&mut self, number: usize) {
+        self.node(number).kill().await;
+    }
+
+    /// Starts that node, or the one server, again after [`Nats::kill_node`].
+    pub(crate) async fn start_node(&mut self, number: usize) {
+        let Some(ports) = self.ports else { return self.restart_once_killed().await };
+        *self.node(number) = serve_node(number, (self.server, self.folder.path()), &self.secrets, ports);
+    }
+
+    /// Sends a signal to that node, or to the one server.
+    pub(crate) fn signal_node(&mut self, number: usize, name: &str) {
+        signal(self.node(number).pid(), name);
     }
 
     /// Ends another node of the cluster with SIGKILL.
@@ -301,6 +329,22 @@ async fn listening(address: &str) {
     while tokio::net::TcpStream::connect(address).await.is_err() {
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Starts a node of a cluster, counted from 0, on its configuration in the folder.
+fn serve_node(
+    number: usize,
+    (server, folder): (&str, &Path),
+    secrets: &HashMap<String, String>,
+    (clients, routes): ([u16; 3], [u16; 3]),
+) -> Running {
+    let all = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+    let (own, name) = (format!("nats://127.0.0.1:{}", routes[number]), format!("node{}", number + 1));
+    Running::start(Path::new(server), &folder.join(&name).join("log"), |command| {
+        command.envs(secrets).arg("-c").arg(folder.join(format!("cluster/{name}.conf")));
+        command.args(["-p", &clients[number].to_string(), "--cluster", &own, "--routes", &all]);
+        command.arg("-sd").arg(folder.join(&name).join("store"));
+    })
 }
 
 fn serve(server: &str, (config, folder): (&Path, &Path), secrets: &HashMap<String, String>, port: &str) -> Running {
