@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::book::Book;
 use crate::configs::{CHANGING, Configs};
-use crate::driver::Driver;
+use crate::driver::{Answer, Driver};
 use crate::house::{House, INTEGRATION};
 use crate::ledger::{Key, Known, State, sequence_and_token};
 use crate::support::wait::PATIENCE;
@@ -22,9 +22,6 @@ use crate::tenant::{Tenant, shown};
 const AT_ONCE: usize = 16;
 /// Time for the repair pass after a restart to set schedules that a server has lost.
 const REPAIR: Duration = Duration::from_secs(30);
-/// Time for a connection's refresh to work again: the hold of 101 s after a server's restart, which may follow the 5 s of the
-/// ack wait, and a slow machine.
-const RECOVERY: Duration = Duration::from_secs(150);
 const BETWEEN_TRIES: Duration = Duration::from_secs(2);
 
 /// The streams, as an operator sees them.
@@ -77,7 +74,7 @@ pub(crate) async fn check(driver: &Driver, house: &House, tenants: &[Tenant<'_>]
             driver.ledger().fault(format!("{key:?}: {fault}"));
         }
         if known.state == State::Stored {
-            let answer = tenants[key.0].read_one(key, known).await;
+            let answer = read(&tenants[key.0], key, known).await;
             let token = sequence_and_token(&answer.body).map(|(_, token)| token);
             if !token.as_ref().is_some_and(|token| book.has_issued(token)) {
                 let body = shown(&answer.body);
@@ -146,23 +143,34 @@ async fn has_schedule(schedules: &Stream, path: &str) -> bool {
 /// Refreshes every connection, so that a stuck one shows.
 pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &Book) {
     let connections = driver.ledger().connections.clone();
-    let end = Instant::now() + RECOVERY;
-    let stored = connections.iter().filter(|(_, known)| known.state == State::Stored);
-    let refreshes = stored.map(async |(key, _)| {
-        loop {
-            let status = tenants[key.0].refresh(key).await;
+    let stored = connections.into_iter().filter(|(_, known)| known.state == State::Stored);
+    let mut left: Vec<(Key, Option<u16>)> = stored.map(|(key, _)| (key, None)).collect();
+    let end = Instant::now() + PATIENCE;
+    while !left.is_empty() && Instant::now() < end {
+        let tries = left.into_iter().map(async |(key, _)| {
+            let status = tenants[key.0].refresh(&key).await;
             // A provider that saw a spent token again may have refused the grant.
-            let is_refused = status == Some(400) && book.saw_again(key);
-            if status == Some(200) || is_refused {
-                return;
-            }
-            if Instant::now() > end {
-                return driver.ledger().fault(format!("{key:?} is stuck: its refresh is answered with {status:?}"));
-            }
-            sleep(BETWEEN_TRIES).await;
+            let is_done = status == Some(200) || (status == Some(400) && book.saw_again(&key));
+            (!is_done).then_some((key, status))
+        });
+        left = Box::pin(iter(tries).buffer_unordered(AT_ONCE).filter_map(async |left| left).collect()).await;
+        sleep(BETWEEN_TRIES).await;
+    }
+    for (key, status) in left {
+        driver.ledger().fault(format!("{key:?} is stuck: its refresh is answered with {status:?}"));
+    }
+}
+
+/// Reads until there is an answer: on a busy machine the bus may time out.
+async fn read(tenant: &Tenant<'_>, key: &Key, known: &Known) -> Answer {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = tenant.read_one(key, known).await;
+        if !matches!(answer.status, None | Some(503 | 504)) || Instant::now() > end {
+            return answer;
         }
-    });
-    Box::pin(iter(refreshes).buffer_unordered(AT_ONCE).collect::<()>()).await;
+        sleep(BETWEEN_TRIES).await;
+    }
 }
 
 pub(crate) async fn check_configs(driver: &Driver, stored: &Stored, configs: &Configs) {
