@@ -88,9 +88,9 @@ impl Book {
         // `code-<tenant>-<name>-<number>` or `rt-<tenant>-<name>-<number>`.
         let owner = secret.split('-').skip(1).take(2).collect::<Vec<_>>().join("-");
         let access = format!("at-{owner}-{number}");
-        let issues = matches!(mood, Mood::Good | Mood::Slow) && !is_spent;
-        let issued = issues.then(|| access.clone());
-        pages.issued += usize::from(issues);
+        let is_granted = matches!(mood, Mood::Good | Mood::Slow) && !is_spent;
+        let issued = is_granted.then(|| access.clone());
+        pages.issued += usize::from(is_granted);
         pages.entries.entry(secret).or_default().push(Entry { at: Instant::now(), issued });
         match mood {
             Mood::Broken => Scripted::json(503, &json!({ "error": "temporarily_unavailable" })),

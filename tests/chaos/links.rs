@@ -83,7 +83,7 @@ async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: wat
     loop {
         let read = tokio::select! {
             read = from.read(&mut chunk) => read.unwrap_or_default(),
-            _ = closed(state.clone()) => return,
+            () = closed(state.clone()) => return,
         };
         if read == 0 || state.wait_for(|cut| *cut == Cut::Closed || cut.lets_through(direction)).await.is_err() {
             return;

@@ -1,5 +1,6 @@
 //! The run: tenants work during the faults, then everything recovers and is checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -27,13 +28,14 @@ fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_one_server() {
-    run(Nats::start().await, 2).await;
+    Box::pin(run(Nats::start().await, 2)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_three_servers() {
     let from = SERVER_PORTS + u16::try_from(std::process::id() % 5_000).expect("a small number");
-    run(Nats::cluster(free_ports(from), free_ports(from + 100)).await, 3).await;
+    let nats = Nats::cluster(free_ports(from), free_ports(from + 100)).await;
+    Box::pin(run(nats, 3)).await;
 }
 
 async fn run(nats: Nats, workers: usize) {
@@ -41,7 +43,7 @@ async fn run(nats: Nats, workers: usize) {
     let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("CHAOS_SEED={seed}");
     let (book, provider) = Book::open().await;
-    let mut house = House::start(nats, workers, book.clone()).await;
+    let mut house = House::start(nats, workers, Arc::clone(&book)).await;
     let driver = Driver::new(house.gateway_urls.clone());
     eventually("the gateways are ready", async || driver.is_ready().await).await;
     let mut keys = Vec::new();

@@ -128,32 +128,35 @@ impl<'a> Tenant<'a> {
 
     async fn delete(&self, key: &Key) {
         let path = format!("{INTEGRATION}/oauth-connections/{}", key.1);
-        for tries in 0..TRIES {
+        for number in 0..TRIES {
             let question =
                 Question { kind: Kind::Deletion, method: Method::DELETE, path: &path, key: &self.key, body: None };
-            let answer = self.driver.ask(&question).await;
-            let mut ledger = self.driver.ledger();
-            match answer.status {
-                Some(200) => {
-                    let known = ledger.known(key);
-                    known.state = State::Deleted(Instant::now());
-                    known.successes.push(Success { event: "revoked", sequence: None });
-                    return;
-                }
-                // An earlier try, whose answer was lost, has deleted it.
-                Some(404) if tries > 0 => {
-                    ledger.known(key).state = State::Deleted(Instant::now());
-                    return;
-                }
-                Some(404) => {
-                    ledger.fault(format!("{key:?} is stored, and its deletion is answered with 404"));
-                    return;
-                }
-                _ => ledger.known(key).state = State::Open,
+            let status = self.driver.ask(&question).await.status;
+            if self.enter_deletion(key, status, number > 0) {
+                return;
             }
-            drop(ledger);
             sleep(BETWEEN_TRIES).await;
         }
+    }
+
+    /// Enters the answer to a deletion. Returns false if it should be tried again.
+    fn enter_deletion(&self, key: &Key, status: Option<u16>, is_again: bool) -> bool {
+        let mut ledger = self.driver.ledger();
+        match status {
+            Some(200) => {
+                let known = ledger.known(key);
+                known.state = State::Deleted(Instant::now());
+                known.successes.push(Success { event: "revoked", sequence: None });
+            }
+            // An earlier try, whose answer was lost, has deleted it.
+            Some(404) if is_again => ledger.known(key).state = State::Deleted(Instant::now()),
+            Some(404) => ledger.fault(format!("{key:?} is stored, and its deletion is answered with 404")),
+            _ => {
+                ledger.known(key).state = State::Open;
+                return false;
+            }
+        }
+        true
     }
 
     async fn read(&self) {
