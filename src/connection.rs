@@ -41,7 +41,7 @@ use self::refresh_token_end::refresh_token_end;
 pub(crate) use self::revocation::WaitingRevocation;
 pub(crate) use self::stored::{GrantFacts, RefreshFailure, ResultRecord, SealedPart, StoredConnection};
 pub use crate::oauth::Identity;
-use crate::oauth::token::TokenSet;
+use crate::oauth::token::{BEARER, TokenSet};
 use crate::secret::{self, Secret};
 
 /// For tests and benches, which reach these items through `tokenbus::internals`.
@@ -159,8 +159,8 @@ impl OauthConnection {
         .without_tokens_in_facts()
     }
 
-    /// Drops the identity, and each value of the metadata, that holds one of the tokens: callers without credentials see them,
-    /// and they are stored in clear.
+    /// Drops each fact that holds one of the tokens: scope, type, identity, and values of the metadata. Callers without
+    /// credentials see facts, they are stored in clear, and the config decides from where in an answer they are taken.
     #[must_use]
     pub(crate) fn without_tokens_in_facts(mut self) -> Self {
         let tokens = [self.access_token.as_ref(), self.refresh_token.as_ref()].into_iter().flatten();
@@ -171,8 +171,22 @@ impl OauthConnection {
         let is_plain =
             |identity: &Identity| !holds_token(&identity.id) && !identity.label.as_deref().is_some_and(holds_token);
         self.identity = self.identity.filter(is_plain);
-        self.metadata.retain(|name, value| !holds_token(name) && !value.as_str().is_some_and(holds_token));
+        self.scope = self.scope.filter(|scope| !holds_token(scope));
+        if holds_token(&self.token_type) {
+            BEARER.clone_into(&mut self.token_type);
+        }
+        self.metadata.retain(|name, value| !holds_token(name) && !holds_text(value, &holds_token));
         self
+    }
+}
+
+/// Returns true if such a text is anywhere in the value.
+fn holds_text(value: &Value, is_such: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => is_such(text),
+        Value::Array(values) => values.iter().any(|value| holds_text(value, is_such)),
+        Value::Object(fields) => fields.iter().any(|(name, value)| is_such(name) || holds_text(value, is_such)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

@@ -327,7 +327,7 @@ pub(crate) fn renewed(stored: StoredConnection, tokens: TokenSet, now: Timestamp
     // Warnings whose time passed before the end was known to be fixed are not given any more.
     grant.reauthorization_warned = if end.is_fixed { grant.reauthorization_warned.or(Some(now)) } else { None };
     grant.refresh_token_end_is_fixed = end.is_fixed;
-    StoredConnection { connection: new, grant, refresh_failure: None, ..stored }
+    StoredConnection { connection: new.without_tokens_in_facts(), grant, refresh_failure: None, ..stored }
 }
 
 /// The connection after its grant has ended. The access token stays while it is valid; the refresh token stays for explicit

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::*;
 
 fn connection(lifetime: i64) -> OauthConnection {
@@ -128,19 +130,28 @@ fn a_connection_of_an_older_release_is_read_and_carries_on() {
 }
 
 #[test]
-fn f1_a_token_is_neither_an_identity_nor_metadata() {
+fn f1_no_fact_holds_a_token() {
     #[track_caller]
     fn check(identity: Identity, value: &str, is_kept: bool) {
         let connection = OauthConnection {
             access_token: Some(Secret::new("canary-access")),
             refresh_token: Some(Secret::new("canary-refresh")),
             identity: Some(identity),
-            metadata: Map::from_iter([("site".to_owned(), value.into()), ("number".to_owned(), 1.into())]),
+            scope: Some(value.to_owned()),
+            token_type: value.to_owned(),
+            metadata: Map::from_iter([
+                ("site".to_owned(), value.into()),
+                ("sites".to_owned(), json!([1, { "name": value }])),
+                ("number".to_owned(), 1.into()),
+            ]),
             ..connection(60)
         };
         let connection = connection.without_tokens_in_facts();
         assert_eq!(connection.identity.is_some(), is_kept);
+        assert_eq!(connection.scope.is_some(), is_kept);
+        assert_eq!(connection.token_type, if is_kept { value } else { "Bearer" });
         assert_eq!(connection.metadata.contains_key("site"), is_kept);
+        assert_eq!(connection.metadata.contains_key("sites"), is_kept);
         assert_eq!(connection.metadata["number"], 1);
     }
     let identity = |id: &str, label: Option<&str>| Identity { id: id.to_owned(), label: label.map(str::to_owned) };

@@ -31,12 +31,13 @@ impl Identity {
     }
 }
 
-/// Returns the first text or number at one of the paths.
+/// Returns the first text or integer at one of the paths. An integer beyond 64 bits is parsed without its last digits, so two
+/// accounts could look like one.
 fn find(answer: &Value, paths: &Paths) -> Option<String> {
     paths.as_slice().iter().find_map(|path| match value_at(answer, path)? {
         Value::String(text) => Some(text.trim().to_owned()).filter(|text| !text.is_empty()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        Value::Number(number) if !number.is_f64() => Some(number.to_string()),
+        Value::Number(_) | Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     })
 }
 
@@ -60,8 +61,17 @@ mod tests {
         check(&json!({ "data": [{ "id": "t-1" }] }), Some(("t-1", None)));
         check(&json!({ "user": { "id": " ", "email": "x" }, "data": [{ "id": 2 }] }), Some(("2", Some("x"))));
         check(&json!({ "user": { "id": "u-1", "email": "a\u{7}b" } }), Some(("u-1", Some("ab"))));
-        for id in [json!(null), json!(true), json!(["u-1"]), json!({ "id": 1 }), json!("a\nb"), json!("x".repeat(513))]
-        {
+        let beyond_64_bits: Value = serde_json::from_str("100000000000000000001").unwrap();
+        for id in [
+            beyond_64_bits,
+            json!(1.5),
+            json!(null),
+            json!(true),
+            json!(["u-1"]),
+            json!({ "id": 1 }),
+            json!("a\nb"),
+            json!("x".repeat(513)),
+        ] {
             check(&json!({ "user": { "id": id } }), None);
         }
         check(&json!([]), None);

@@ -10,6 +10,6 @@ pub(crate) use self::client_authentication::ClientAuthentication;
 pub(crate) use self::request::{CodeGrant, RefreshGrant, RequestError, exchange_request, refresh_request};
 pub use self::response::TokenSet;
 pub(crate) use self::response::{
-    MAX_REFRESH_TOKEN_BYTES, METADATA, Response, TokenError, has_large_values, plain_values,
+    BEARER, MAX_REFRESH_TOKEN_BYTES, METADATA, Response, TokenError, has_large_values, plain_values,
 };
 pub(crate) use self::revocation::{Revocation, revocation_request};

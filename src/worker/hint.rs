@@ -27,6 +27,10 @@ fn text(cause: Cause, config: &IntegrationOauthConfig, about: Option<&About>) ->
             "the provider does not know the client_id of the config: look up the app's client id {place}, and copy it into \
              the config"
         ),
+        Cause::Client | Cause::ClientSecret if config.token_auth_method == TokenAuthMethod::None => format!(
+            "the provider does not accept client_id of the config without a secret: compare client_id with the app's {place}; \
+             if the app has a client secret, copy it into the config"
+        ),
         Cause::ClientSecret => format!(
             "the {secret} of the config is wrong or has expired: look up or create the app's current one {place}, and copy \
              it into the config"

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 pub(super) use self::time::RequestTime;
+use crate::connection::CONFIG_CHANGED;
 use crate::connection::lifecycle::Meaning;
 use crate::integration::{IntegrationOauthConfig, RequestKind};
 use crate::oauth::error::{Cause, ErrorKind};
@@ -123,6 +124,7 @@ impl NoTokens {
     /// The reason in events, from a fixed list.
     pub(super) fn reason(&self) -> &'static str {
         match self {
+            Self::Request(RequestError::IssuedElsewhere) => CONFIG_CHANGED,
             Self::Request(_) => "client_authentication",
             Self::OutOfTime | Self::Unreachable(_) => "provider_unreachable",
             Self::Refused { error, .. } => error.reason(),

@@ -171,7 +171,11 @@ fn check_answer(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
                      refresh_token_expires_at, scope or token_type";
         require(ANSWER_FIELDS.contains(&name.as_str()), &field, names)?;
         require(!paths.as_slice().is_empty(), &field, "a dot path, or a list of at least one dot path")?;
-        paths_of(&field, paths).try_for_each(|(field, path)| require(is_path(path), &field, PATH))?;
+        let is_token = matches!(name.as_str(), "access_token" | "refresh_token");
+        paths_of(&field, paths).try_for_each(|(field, path)| {
+            require(is_path(path), &field, PATH)?;
+            require(is_token || is_shown(config, path), &field, SHOWN)
+        })?;
     }
     Ok(())
 }
@@ -212,10 +216,27 @@ pub(super) fn is_shown(config: &IntegrationOauthConfig, path: &str) -> bool {
     is_path(path) && path.rsplit('.').next().is_some_and(|last| !is_secret(config, last))
 }
 
+/// Names of secrets in answers and callbacks, without `_`.
+const SECRET_NAMES: [&str; 11] = [
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "clientsecret",
+    "secret",
+    "password",
+    "apikey",
+    "privatekey",
+    "jwt",
+    "state",
+    "code",
+];
+
 pub(super) fn is_secret(config: &IntegrationOauthConfig, name: &str) -> bool {
     let token_paths = ["access_token", "refresh_token"].into_iter().filter_map(|field| config.answer_paths(field));
     let is = |secret: &str| name.eq_ignore_ascii_case(secret);
-    ["access_token", "refresh_token", "id_token", "client_secret", "state", "code"].into_iter().any(is)
+    // `refreshToken` and `refresh-token` too.
+    let plain: String = name.chars().filter(|char| !matches!(char, '_' | '-')).collect();
+    SECRET_NAMES.into_iter().any(|secret| plain.eq_ignore_ascii_case(secret))
         || is(&config.code_param)
         || token_paths.flatten().filter_map(|path| path.rsplit('.').next()).any(is)
 }

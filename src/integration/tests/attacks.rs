@@ -57,6 +57,10 @@ fn h13_the_nonce_of_an_id_token_is_of_its_login() {
 fn a4_no_field_makes_a_login_fail_or_shows_a_secret() {
     for (more, field) in [
         (json!({ "metadata_paths": ["Access_Token"] }), "metadata_paths.0"),
+        (json!({ "metadata_paths": ["data.refreshToken"] }), "metadata_paths.0"),
+        (json!({ "metadata_paths": ["pw.Password"] }), "metadata_paths.0"),
+        (json!({ "token_answer": { "scope": "access_token" } }), "token_answer.scope"),
+        (json!({ "token_answer": { "token_type": ["token_type", "x.refresh-token"] } }), "token_answer.token_type.1"),
         (json!({ "metadata_paths": [" canary"] }), "metadata_paths.0"),
         (json!({ "metadata_paths": ["canary. a"] }), "metadata_paths.0"),
         (json!({ "callback_metadata": ["CODE"] }), "callback_metadata.0"),

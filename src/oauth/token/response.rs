@@ -15,6 +15,9 @@ use crate::oauth::error::{ErrorCode, ErrorKind};
 use crate::oauth::{Identity, json};
 use crate::secret::Secret;
 
+/// Type of a token whose answer names none (RFC 6750).
+pub(crate) const BEARER: &str = "Bearer";
+
 // RFC 6749 sets no limits. A record with both tokens, sealed, has to fit into the server's largest message (1 MiB by
 // default).
 const MAX_ACCESS_TOKEN_BYTES: usize = 128 * 1024;
@@ -213,7 +216,7 @@ fn token_set<T>(response: &Value, config: &IntegrationOauthConfig<T>, now: Times
     let refresh_token_expires_in = fields.lifetime("refresh_token_expires_in", "refresh_token_expires_at", now);
     let end_of = |seconds: i64| after(now, seconds);
     let expiry = expires_in.and_then(end_of);
-    let token_type = fields.text("token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| "Bearer".to_owned());
+    let token_type = fields.text("token_type", MAX_TOKEN_TYPE_BYTES).unwrap_or_else(|| BEARER.to_owned());
     let own_identity =
         config.identity.as_ref().filter(|rule| rule.request.is_none() && config.id_token_issuer().is_none());
     Ok(TokenSet {

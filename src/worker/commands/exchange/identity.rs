@@ -127,8 +127,13 @@ impl Exchange<'_> {
             Some(false) => {}
             None => {
                 // Nothing is revoked: it may be the grant of the connection that stays.
-                let text = "a changed config no longer shows whether the login is of the same person or workspace \
-                            at the provider as the connection; delete the connection, then log in";
+                let text = if issued.connection.identity.is_none() {
+                    "the provider did not say whose account the login is of, and the connection accepts only its own; log \
+                     in again later"
+                } else {
+                    "a changed config no longer shows whether the login is of the same person or workspace at the provider \
+                     as the connection; delete the connection, then log in"
+                };
                 return refusal("identity_unknown", text);
             }
         }
