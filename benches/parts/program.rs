@@ -203,8 +203,12 @@ impl Cpu {
 
 async fn request(http: &reqwest::Client, key: &str, url: Url) -> (StatusCode, Value) {
     let request = http.get(url).header("x-api-key", key).header("accept", "application/json");
-    let answer = request.send().await.expect("the program answers");
-    let (status, text) = (answer.status(), answer.text().await.expect("a whole answer"));
+    let answered = async {
+        let answer = request.send().await?;
+        Ok::<_, reqwest::Error>((answer.status(), answer.text().await?))
+    };
+    // A gateway that has too many connections closes some.
+    let (status, text) = answered.await.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, error.to_string()));
     (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
 }
 
