@@ -69,7 +69,7 @@ impl House {
         for number in 1..=workers {
             processes.push(Process::new("worker", number, as_worker.clone(), folder.path()).await);
         }
-        let from = PORTS + u16::try_from(std::process::id() % 10_000).expect("a small number");
+        let from = PORTS + 4 * u16::try_from(std::process::id() % 2_500).expect("a small number");
         let ports: [u16; 2] = free_ports(from);
         for (number, port) in (1..).zip(ports) {
             let mut own = as_edge.clone();
