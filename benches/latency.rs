@@ -102,7 +102,8 @@ async fn refreshes(program: &Program) -> (Measured, Measured) {
     let pushes = client.subscribe(format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.*")).await;
     let mut pushes = pushes.expect("subscribed");
     client.flush().await.expect("the server has the subscription");
-    let receiver = tokio::spawn(async move {
+    #[expect(clippy::disallowed_methods, reason = "the bench waits for the task")]
+    let reading = tokio::spawn(async move {
         let mut received = Vec::new();
         while let Ok(Some(push)) = tokio::time::timeout(LAST_PUSH, pushes.next()).await {
             received.push((push.payload, Instant::now()));
@@ -112,7 +113,7 @@ async fn refreshes(program: &Program) -> (Measured, Measured) {
     let (rate, requests) = REFRESHES;
     let refreshes = open(rate, requests, &program.refreshes(CONNECTIONS)).await;
     let began = Instant::now();
-    let received = receiver.await.expect("the receiver does not panic");
+    let received = reading.await.expect("the reader does not panic");
     let times: Vec<_> = received
         .into_iter()
         .map(|(push, at)| {

@@ -74,7 +74,7 @@ async fn d2_a_killed_server_brings_no_deleted_connection_back() {
     let question = json!({ "integration_id": INTEGRATION, "connection_id": NAME }).to_string();
     let answer = tenant.request(format!("ms.oauth.{ACCOUNT}.token"), question.into()).await.expect("an answer");
     let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
-    assert_eq!(code.map(|code| code.as_str()), Some("404"), "{answer:?}");
+    assert_eq!(code.map(async_nats::HeaderValue::as_str), Some("404"), "{answer:?}");
     let (_, list) = fleet.get("oauth-connections?tokens=false").await;
     assert_eq!(
         (list["results_total"].as_u64(), list["results"].as_array().map(Vec::len)),
