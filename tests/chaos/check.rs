@@ -117,7 +117,7 @@ async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known),
                 faults.push("no schedule".to_owned());
             }
         }
-        State::Deleted(_) => {
+        State::Deleted => {
             // An entry that came back with a restart of the server is counted by reads.
             let record = record.unwrap_or_default().1;
             if record["status"] != "revoked" || !record["access_token"].is_null() {

@@ -87,10 +87,6 @@ impl Fault {
             Self::Clock(..) | Self::NewKey => NOTICED,
         }
     }
-
-    pub(crate) fn kills_server(self) -> bool {
-        matches!(self, Self::KillServer(_) | Self::KillLeader(_))
-    }
 }
 
 /// Processes that faults may befall.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::answers::Answers;
 
@@ -15,8 +14,8 @@ pub(crate) enum State {
     /// No login has succeeded yet.
     Unknown,
     Stored,
-    /// Its deletion was answered with success at that time.
-    Deleted(Instant),
+    /// Its deletion was answered with success.
+    Deleted,
     /// A login or deletion was not answered, so it may be stored or not. No further change of it is made.
     Open,
 }
@@ -48,10 +47,6 @@ pub(crate) struct Ledger {
     pub(crate) answers: Answers,
     /// Statements that do not hold.
     pub(crate) faults: Vec<String>,
-    /// Times at which a server was killed.
-    pub(crate) kills: Vec<Instant>,
-    /// Reads of a deleted connection after a server was killed: see the table in docs/operations.md.
-    pub(crate) came_back: usize,
 }
 
 impl Default for Known {
@@ -111,11 +106,6 @@ impl Ledger {
         if !is_as_new {
             self.fault(format!("{tenant} {name}: sequence {before} was answered, and later {sequence}"));
         }
-    }
-
-    /// Returns true if a server was killed after that time.
-    pub(crate) fn was_killed_after(&self, time: Instant) -> bool {
-        self.kills.iter().any(|kill| *kill > time)
     }
 }
 

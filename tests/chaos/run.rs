@@ -62,7 +62,7 @@ async fn run(nats: Nats, workers: usize) {
     let (_, configs, ()) = tokio::join!(
         join_all(tenants.iter().map(|tenant| tenant.work(end))),
         change_configs(&driver, &keys[0], &config, end),
-        break_things(&mut house, &driver, &steps, begin),
+        break_things(&mut house, &steps, begin),
     );
 
     println!("{} s: the faults are over", begin.elapsed().as_secs());
@@ -88,13 +88,10 @@ async fn run(nats: Nats, workers: usize) {
 }
 
 /// Begins and ends the faults at their times.
-async fn break_things(house: &mut House, driver: &Driver, steps: &[Step], begin: Instant) {
+async fn break_things(house: &mut House, steps: &[Step], begin: Instant) {
     for step in steps {
         sleep_until(begin + step.at).await;
         println!("{:>6.1} s {} {:?}", step.at.as_secs_f64(), if step.is_begin { "begin" } else { "end  " }, step.fault);
-        if step.is_begin && step.fault.kills_server() {
-            driver.ledger().kills.push(Instant::now());
-        }
         house.apply(step).await;
     }
 }
@@ -106,7 +103,6 @@ fn report(driver: &Driver, book: &Book, steps: &[Step]) {
     println!("refresh tokens sent again after an answer without tokens: {}", repeats.after_failure);
     println!("refresh tokens sent again after the hold: {}", repeats.after_hold.len());
     let mut ledger = driver.ledger();
-    println!("reads of deleted connections that a killed server brought back: {}", ledger.came_back);
     ledger.answers.print();
     for kind in [Kind::Login, Kind::Callback, Kind::Refresh, Kind::Deletion, Kind::Read, Kind::List, Kind::ConfigPut] {
         if ledger.answers.successes(kind) == 0 {

@@ -145,11 +145,11 @@ impl<'a> Tenant<'a> {
         match status {
             Some(200) => {
                 let known = ledger.known(key);
-                known.state = State::Deleted(Instant::now());
+                known.state = State::Deleted;
                 known.successes.push(Success { event: "revoked", sequence: None });
             }
             // An earlier try, whose answer was lost, has deleted it.
-            Some(404) if is_again => ledger.known(key).state = State::Deleted(Instant::now()),
+            Some(404) if is_again => ledger.known(key).state = State::Deleted,
             Some(404) => ledger.fault(format!("{key:?} is stored, and its deletion is answered with 404")),
             _ => {
                 ledger.known(key).state = State::Open;
@@ -190,11 +190,10 @@ impl<'a> Tenant<'a> {
                     State::Stored if sequence == before.sequence && token != before.token => {
                         ledger.fault(format!("{key:?}: sequence {sequence} has {} and {token}", before.token));
                     }
-                    State::Deleted(at) if is_unchanged && ledger.was_killed_after(at) => ledger.came_back += 1,
-                    State::Deleted(_) if is_unchanged => {
+                    State::Deleted if is_unchanged => {
                         ledger.fault(format!("{key:?} was deleted, and a read returns {}", answer.body));
                     }
-                    State::Stored | State::Deleted(_) | State::Unknown | State::Open => {}
+                    State::Stored | State::Deleted | State::Unknown | State::Open => {}
                 }
             }
             (Some(200), None) => ledger.fault(format!("{key:?}: a read without token: {}", answer.body)),

@@ -42,7 +42,7 @@ async fn provider(person: &Person) -> Provider {
                 }
             }
         }
-        "/sites" => Scripted::json(200, &json!([{ "id": "site-1", "secret": { "deep": 1 } }])),
+        "/sites" => Scripted::json(200, &json!([{ "id": "site-1", "note": { "deep": 1 } }])),
         "/revoke" if person.name() == "outage" => Scripted::json(503, &json!({})),
         "/revoke" => Scripted::json(200, &json!({})),
         _ => {
@@ -96,8 +96,7 @@ async fn h13_a_connection_says_whose_account_it_is() {
     person.is("ada");
     let world = world(&person, &json!({})).await;
     let mut config = world.config();
-    config["metadata_request"] =
-        json!({ "url": format!("{}/sites", world.provider.url), "paths": ["0.id", "0.secret"] });
+    config["metadata_request"] = json!({ "url": format!("{}/sites", world.provider.url), "paths": ["0.id", "0.note"] });
     configure(&world, INTEGRATION, &json!({ "metadata_request": config["metadata_request"] })).await;
     let (status, connection) = world.connect("w").await;
     assert_eq!(status, StatusCode::OK, "{connection}");

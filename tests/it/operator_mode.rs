@@ -49,6 +49,9 @@ impl World {
             ("NATS__URL", nats.as_str()),
             ("NATS__CREDS", &worker),
             ("HTTP__LISTEN", "127.0.0.1:0"),
+            // The tests ask as fast as they can.
+            ("HTTP__ADDRESS_RATE", "0"),
+            ("HTTP__CREDENTIAL_RATE", "0"),
             ("SECRETS__KEYS_FILE", &keys),
             ("AUTH__NATS__OPERATORS", &operators),
             ("AUTH__NATS__SYSTEM_CREDS", &resolver),

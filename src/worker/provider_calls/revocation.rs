@@ -252,7 +252,7 @@ mod tests {
             check(status, body, RevocationOutcome::Failed);
         }
         // A bearer token that has ended is not worth another try.
-        let bearer = json!({ "revocation_auth_method": "bearer" });
+        let bearer = json!({ "revocation_url": "https://acme.example/revoke", "revocation_auth_method": "bearer" });
         for body in ["", r#"{"error":"invalid_token"}"#, r#"{"error":{".tag":"expired_access_token"}}"#] {
             check_with(&bearer, 401, body, RevocationOutcome::Refused);
         }
