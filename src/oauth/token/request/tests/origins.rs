@@ -103,7 +103,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn d8_whatever_config_follows_a_token_goes_only_to_the_urls_of_its_login(
+    fn d8_with_any_later_config_a_token_goes_only_to_the_urls_of_its_login(
         then in any_config(), now in any_config(), v in "(one|two)", region in "(acme|evil)[.]example",
     ) {
         let values = BTreeMap::from([("v".to_owned(), v), ("region".to_owned(), region)]);
