@@ -80,6 +80,15 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(sent.is_ok_and(|status| status.success()), "SIG{name} reaches process {pid}");
 }
 
+/// Returns true once SIGSTOP has stopped every thread of a process. The signal is sent before the last thread stops.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
+}
+
 /// `setpriv` makes the kernel kill the program when the thread that started it ends. Without `setpriv` only dropping
 /// kills it.
 fn dies_with_us(program: &Path) -> Command {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use crate::support::child::{Running, signal};
+use crate::support::child::{Running, is_stopped, signal};
 use crate::support::wait::eventually;
 
 /// A process with the role `worker`.
@@ -45,11 +45,6 @@ impl Worker {
 
     /// Waits until it is stopped by SIGSTOP.
     pub(crate) async fn stopped(&self) {
-        let path = format!("/proc/{}/stat", self.pid());
-        eventually("the worker is stopped", async || {
-            let stat = std::fs::read_to_string(&path).unwrap_or_default();
-            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
-        })
-        .await;
+        eventually("the worker is stopped", async || is_stopped(self.pid())).await;
     }
 }
