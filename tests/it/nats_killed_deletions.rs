@@ -72,9 +72,16 @@ async fn d2_a_killed_server_brings_no_deleted_connection_back() {
     never_succeeds(&fleet, &fleet.admin_keys[0], TOKEN, StatusCode::NOT_FOUND).await;
 
     let question = json!({ "integration_id": INTEGRATION, "connection_id": NAME }).to_string();
-    let answer = tenant.request(format!("ms.oauth.{ACCOUNT}.token"), question.into()).await.expect("an answer");
-    let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
-    assert_eq!(code.map(async_nats::HeaderValue::as_str), Some("404"), "{answer:?}");
+    // Until the worker's receiver has connected again, the server finds no responder.
+    eventually("a node's call is answered", async || {
+        let Ok(answer) = tenant.request(format!("ms.oauth.{ACCOUNT}.token"), question.clone().into()).await else {
+            return false;
+        };
+        let code = answer.headers.as_ref().and_then(|headers| headers.get("Nats-Service-Error-Code"));
+        assert!(code.is_some(), "{answer:?}");
+        code.is_some_and(|code| code.as_str() == "404")
+    })
+    .await;
     let (_, list) = fleet.get("oauth-connections?tokens=false").await;
     assert_eq!(
         (list["results_total"].as_u64(), list["results"].as_array().map(Vec::len)),
