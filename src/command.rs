@@ -5,7 +5,7 @@ mod origin;
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,9 +19,9 @@ use crate::subject::{CommandSubject, Verb};
 /// Version of the envelope and of the order inside.
 pub const VERSION: u8 = 2;
 
-/// Longest time from the making of an order to its storing, in seconds. Half of the server's duplicate window of two
+/// Longest time from the making of an order to its storing. Half of the server's duplicate window of two
 /// minutes, so that the window still knows the message id of an order that is in time.
-const MAX_AGE_SECONDS: i64 = 60;
+pub(crate) const MAX_AGE: Duration = Duration::from_mins(1);
 
 /// Header: id of the command that published the message.
 pub const HEADER_COMMAND: &str = "Oauth-Command";
@@ -255,7 +255,7 @@ impl Order {
             return Err(Malformed::Misplaced);
         }
         let made = Timestamp::from_millisecond(order.time).unwrap_or(Timestamp::MIN);
-        let is_in_time = time.duration_since(made).abs() <= SignedDuration::from_secs(MAX_AGE_SECONDS);
+        let is_in_time = time.duration_since(made).unsigned_abs() <= MAX_AGE;
         if is_in_time && order.message_id == message_id { Ok(order) } else { Err(Malformed::Replayed) }
     }
 }

@@ -14,12 +14,15 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 use tracing::warn;
 
-use crate::command::Work;
+use crate::command::{MAX_AGE, Work};
 use crate::jetstream::NatsError;
 use crate::jetstream::kv::{self, Swapped};
 use crate::subject::NONCES;
 use crate::worker::context::Context;
+use crate::worker::hold::HOLD;
 use crate::worker::job::Job;
+
+const _: () = assert!(MAX_AGE.as_secs() < HOLD.as_secs());
 
 /// Why a copy is given up.
 pub(super) const IS_COPY: &str = "the command was taken from the queue before: it is a copy";
@@ -27,10 +30,13 @@ pub(super) const IS_COPY: &str = "the command was taken from the queue before: i
 /// Returns true if the command's message is a copy of one that a worker has taken. A redelivery is not a copy.
 ///
 /// An `exchange` needs no claim, because its login is consumed once. A refresh without a caller comes from a worker, and no
-/// call repeats it.
+/// call repeats it. A refresh for a caller needs none where workers notice each restart of the server: they then send no refresh
+/// token for longer than an order is in time.
 pub(super) async fn is_copy(context: &Context, job: &Job, work: &Work) -> Result<bool, NatsError> {
-    if matches!(work, Work::Exchange { .. } | Work::Refresh { actor: None, .. }) {
-        return Ok(false);
+    match work {
+        Work::Exchange { .. } | Work::Refresh { actor: None, .. } => return Ok(false),
+        Work::Refresh { .. } if context.restarts.are_tracked() => return Ok(false),
+        Work::Refresh { .. } | Work::Revoke { .. } | Work::Put { .. } | Work::Delete { .. } => {}
     }
     let key = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(format!("command\n{}", job.message_id)));
     // A queue that lost its last messages assigns their sequences again, so the time is part of the claim.
