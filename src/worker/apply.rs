@@ -234,7 +234,18 @@ impl CaughtUp {
     }
 }
 
-/// Returns the connection as its newest record has it. Updates KV if a worker died between the record and KV.
+/// Reads the connection's entry in KV, and [catches up](catch_up) with its newest record.
+pub(super) async fn read(
+    context: &Context,
+    key: &ConnectionKey,
+    newest: Option<&StreamMessage>,
+) -> Result<Option<CaughtUp>, StoreError> {
+    let entry = context.store.connection_entry(key).await?;
+    catch_up(context, key, newest, entry).await
+}
+
+/// Returns the connection as its newest record has it, or as its entry in KV if that is newer. Updates KV if a worker died
+/// between the record and KV.
 ///
 /// Leaves KV alone if that record is a tombstone: the deletion needs the tokens in KV until it has asked the provider
 /// to revoke them, and then removes the entry itself.
@@ -242,8 +253,8 @@ pub(super) async fn catch_up(
     context: &Context,
     key: &ConnectionKey,
     newest: Option<&StreamMessage>,
+    entry: Option<OpenedEntry>,
 ) -> Result<Option<CaughtUp>, StoreError> {
-    let entry = context.store.connection_entry(key).await?;
     let found = entry.map(CaughtUp::of);
     let is_newer =
         |record: &&StreamMessage| found.as_ref().is_none_or(|found| found.stored.connection.sequence < record.sequence);
@@ -276,7 +287,7 @@ async fn newer_state(
     if newest.as_ref().is_none_or(|newest| newest.sequence <= sequence) {
         return Ok(None);
     }
-    let newer = catch_up(context, key, newest.as_ref()).await?.map(|newer| newer.stored);
+    let newer = read(context, key, newest.as_ref()).await?.map(|newer| newer.stored);
     Ok(newer.filter(|newer| newer.connection.sequence > sequence))
 }
 

@@ -361,11 +361,19 @@ async fn reasons(fleet: &Fleet) -> Vec<String> {
     events.map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// No stream takes claims for a moment. Another worker could not know that nothing was sent, so the first one waits.
+/// No stream takes claims for a moment. Another worker could not know that nothing was sent, so the first one waits. A queue that
+/// loses nothing needs claims, as in a cluster.
 #[tokio::test]
 async fn d3_a_claim_that_fails_for_a_moment_holds_no_refresh() {
     let provider = provider(Scripted::tokens(1)).await;
     let (fleet, _pushes) = connected(&provider).await;
+    fleet.idle().await;
+    let jetstream = fleet.jetstream("setup").await;
+    for queue in ["OAUTH_COMMANDS", "OAUTH_SCHEDULE"] {
+        let config = Bus::of(&fleet.nats).await.info(queue).await.config;
+        jetstream.delete_stream(queue).await.expect("deleted");
+        jetstream.create_stream(Config { persist_mode: None, ..config }).await.expect("created");
+    }
     let (_first, _second) = (fleet.worker().await, fleet.worker().await);
     fleet.ready().await;
     let claims = Bus::of(&fleet.nats).await.info("KV_oauth_nonces").await.config;

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
+use futures_util::future::try_join;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -68,9 +69,11 @@ pub(in crate::worker) struct Trigger {
 /// left out. A crash before step 1: as after step 1.
 pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigger) -> Result<WorkerReply, StoreError> {
     let Some(key) = job.subject.key() else { return Ok(Failure::BadRequest.answer("no connection in the subject")) };
-    // This read goes to the leader and fails while the bus is away. So no token is sent whose response cannot be stored.
-    let subject = &key.subject();
-    let newest = job.persist(|| async move { Ok(records::last(&context.nats, subject).await?) }).await?;
+    // The read of the record goes to the leader and fails while the bus is away. So no token is sent whose response cannot be
+    // stored.
+    let subject = key.subject();
+    let newest = async || Ok(records::last(&context.nats, &subject).await?);
+    let (newest, entry) = job.persist(|| try_join(newest(), context.store.connection_entry(&key))).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
@@ -79,7 +82,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
         let applied = Applied { record, event: event_of(&stored, actor), entry: None };
         return Box::pin(apply::apply_record(context, job, &key, applied, reply_by_status)).await;
     }
-    let Some(CaughtUp { mut stored, revision }) = apply::catch_up(context, &key, newest.as_ref()).await? else {
+    let Some(CaughtUp { mut stored, revision }) = apply::catch_up(context, &key, newest.as_ref(), entry).await? else {
         return Ok(Failure::NotFound.answer("no connection with that integration_id and connection_id"));
     };
     // Before a token is sent: an error here must not cost new tokens.
@@ -314,7 +317,7 @@ impl Refresh<'_> {
             late_tokens::revoke(self.context, self.job, self.key, new).await?;
         }
         let newest = records::last(&self.context.nats, &self.key.subject()).await?;
-        match apply::catch_up(self.context, self.key, newest.as_ref()).await? {
+        match apply::read(self.context, self.key, newest.as_ref()).await? {
             Some(found) => reply_by_status(&found.stored.connection),
             None => Ok(Failure::NotFound.answer("the connection was deleted")),
         }

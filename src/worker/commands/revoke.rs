@@ -253,7 +253,7 @@ async fn find(context: &Context, job: &Job, key: &ConnectionKey, login_id: &str)
             }
         }
     }
-    let stored = apply::catch_up(context, key, newest.as_ref()).await?.map(|found| found.stored).filter(is_this_login);
+    let stored = apply::read(context, key, newest.as_ref()).await?.map(|found| found.stored).filter(is_this_login);
     if stored.is_some() {
         left_out::of_connection(context, job, key, newest.as_ref()).await?;
     }
