@@ -57,6 +57,40 @@ async fn every_built_in_profile_says_where_its_fields_are_from_and_makes_a_valid
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+/// The comments of these profiles say why nothing names the account.
+const WITHOUT_IDENTITY: [&str; 3] = ["pipedrive", "servicenow", "ticktick"];
+
+#[tokio::test]
+async fn a_login_with_the_defaults_of_a_built_in_profile_says_whose_account_it_is() {
+    let mut wrong = Vec::new();
+    for id in built_in().ids().await.unwrap() {
+        let config = built_in().find(id.as_str()).await.unwrap().config;
+        let is_exception = WITHOUT_IDENTITY.contains(&id.as_str());
+        if !config.contains_key("scopes") || config.contains_key("identity") == is_exception {
+            wrong.push(id);
+        }
+    }
+    assert_eq!(wrong, Vec::<Integration>::new());
+}
+
+/// Without a scope of the product, the login would reach nothing of it.
+#[tokio::test]
+async fn the_profile_of_one_product_asks_for_more_than_the_profile_that_it_extends() {
+    // Its scopes have the customer's host in them; `setup` says which to add.
+    const EXCEPTION: &str = "dynamics-365";
+    let mut same = Vec::new();
+    for id in built_in().ids().await.unwrap() {
+        let Profile { config, chain, .. } = built_in().find(id.as_str()).await.unwrap();
+        for parent in chain.iter().filter(|link| **link != id) {
+            let parent = built_in().find(parent.as_str()).await.unwrap();
+            if parent.config["scopes"] == config["scopes"] {
+                same.push(id.as_str().to_owned());
+            }
+        }
+    }
+    assert_eq!(same, [EXCEPTION]);
+}
+
 #[tokio::test]
 async fn a_config_needs_the_client_and_the_redirect_url_only() {
     let body = json!({"provider": "github", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
