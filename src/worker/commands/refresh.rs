@@ -104,7 +104,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
             Decision::Change(change) => match *change {
                 Change::Record(new) => {
                     job.lease.check()?;
-                    return refresh.store(new, None, None).await;
+                    return Box::pin(refresh.store(new, None, None)).await;
                 }
                 // An event that was due. The refresh continues with the new note.
                 Change::Notes { stored: noted, event } => {
@@ -226,7 +226,7 @@ impl Refresh<'_> {
             Ok(tokens) => {
                 let left_out = tokens.left_out.clone();
                 let new = lifecycle::renewed(stored, tokens, moment.now, &rules);
-                let reply = self.store(new, Some(sent), None).await?;
+                let reply = Box::pin(self.store(new, Some(sent), None)).await?;
                 self.job.report_left_out(self.context, self.actor, &left_out).await;
                 return Ok(reply);
             }
@@ -239,7 +239,7 @@ impl Refresh<'_> {
         let reply = status::failure_of_no_tokens(&error).answer(&error.to_string());
         let reply = reply.with_reason(error.reason()).after(error.retry_after());
         match lifecycle::conclude(&stored, &status::failed_refresh(&error), &moment, &rules) {
-            Change::Record(new) => self.store(new, None, error.answer()).await,
+            Change::Record(new) => Box::pin(self.store(new, None, error.answer())).await,
             Change::Notes { stored, event } => {
                 self.postpone(Postponement::noted(&stored, event).after(error.answer())).await?;
                 Ok(reply)
