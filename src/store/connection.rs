@@ -66,6 +66,11 @@ impl Store {
         Ok(stored.map(|stored| OpenedEntry { stored, revision: entry.revision }))
     }
 
+    /// Returns true if a connection with this name exists, or its deletion has left a marker.
+    pub(crate) async fn has_name(&self, key: &ConnectionKey) -> Result<bool, StoreError> {
+        Ok(kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?.is_some())
+    }
+
     async fn open_or_restore(
         &self,
         key: &ConnectionKey,

@@ -48,6 +48,33 @@ async fn h5_an_account_with_all_its_connections_begins_no_login_of_a_new_one() {
     assert_eq!(status, StatusCode::TOO_MANY_REQUESTS, "{body}");
 }
 
+async fn delete(fleet: &Fleet, name: &str) {
+    let path = format!("hub/integrations/odd/oauth-connections/{name}");
+    let (status, body) = fleet.request(Method::DELETE, &path, &fleet.admin_keys[0], &json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn h5_an_account_that_connects_and_deletes_without_end_is_refused_and_no_other_account_notices() {
+    let provider = Provider::generous().await;
+    let settings = [("ACCOUNTS__OTHER__LIMITS__CONNECTIONS", "100"), ("LIMITS__CONNECTIONS", "2")];
+    let (fleet, _worker) = fleet(&provider, &settings).await;
+    let [ours, theirs] = &fleet.admin_keys;
+    for name in ["one", "two"] {
+        connect(&fleet, name).await;
+        delete(&fleet, name).await;
+    }
+    // The count is remembered for some seconds.
+    crate::fleet::eventually("a login under a new name is refused", async || {
+        let (status, body) = status_of_login(&fleet, ours, "three").await;
+        status == StatusCode::TOO_MANY_REQUESTS && body.contains("deleted connections")
+    })
+    .await;
+    // A name that was deleted needs no room of its own.
+    connect(&fleet, "two").await;
+    assert_eq!(status_of_login(&fleet, theirs, "one").await.0, StatusCode::OK);
+}
+
 #[tokio::test]
 async fn h5_a_tenant_that_floods_the_audit_log_loses_events_of_logins_and_no_other_tenant_does() {
     const FLOOD: usize = 100;

@@ -1,4 +1,4 @@
-//! Quotas of each account: connections, and events per minute. A tenant that exceeds its own affects no other tenant.
+//! Quotas of each account: connections, deleted connections, and events per minute. A tenant that exceeds its own affects no other tenant.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,10 +21,29 @@ const BUCKET_FORGOTTEN: Duration = Duration::from_mins(2);
 /// Connections per account.
 pub(crate) struct ConnectionCounts(Cache<Account, Counted>);
 
+/// The quota that an account has used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UsedUp {
+    Connections,
+    /// Names of deleted connections: each leaves a marker in the bucket, which all accounts share.
+    DeletedNames,
+}
+
 #[derive(Clone, Copy)]
 struct Counted {
     connections: u64,
+    deleted: u64,
     at: Instant,
+}
+
+impl Counted {
+    fn used_up(self, most: u64) -> Option<UsedUp> {
+        if self.connections >= most {
+            Some(UsedUp::Connections)
+        } else {
+            (self.deleted >= most).then_some(UsedUp::DeletedNames)
+        }
+    }
 }
 
 impl Default for ConnectionCounts {
@@ -34,21 +53,23 @@ impl Default for ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Returns true if the account has at least `most` connections.
-    pub(crate) async fn has_reached(&self, nats: &Nats, account: &Account, most: u64) -> Result<bool, NatsError> {
-        if let Some(Counted { connections, at }) = self.0.get(account)
-            && (connections < most || at.elapsed() < FULL_FOR)
+    /// Returns the quota that the account has used up, if it may have `most` connections and as many deleted ones.
+    pub(crate) async fn used_up(&self, nats: &Nats, account: &Account, most: u64) -> Result<Option<UsedUp>, NatsError> {
+        if let Some(counted) = self.0.get(account)
+            && (counted.used_up(most).is_none() || counted.at.elapsed() < FULL_FOR)
         {
-            return Ok(connections >= most);
+            return Ok(counted.used_up(most));
         }
         let filter = subject::connections_of(account, None);
-        let mut connections = kv::count(nats, CONNECTIONS, &filter).await?;
-        if connections >= most {
+        let entries = kv::count(nats, CONNECTIONS, &filter).await?;
+        let mut counted = Counted { connections: entries, deleted: 0, at: Instant::now() };
+        if entries >= most {
             // The server counts deletion markers too.
-            connections = kv::keys(nats, CONNECTIONS, &filter).await?.len() as u64;
+            counted.connections = kv::keys(nats, CONNECTIONS, &filter).await?.len() as u64;
+            counted.deleted = entries.saturating_sub(counted.connections);
         }
-        self.0.insert(account.clone(), Counted { connections, at: Instant::now() });
-        Ok(connections >= most)
+        self.0.insert(account.clone(), counted);
+        Ok(counted.used_up(most))
     }
 }
 
@@ -87,6 +108,20 @@ impl EventBuckets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h5_deleted_connections_have_a_quota_of_their_own() {
+        #[track_caller]
+        fn check(connections: u64, deleted: u64, expected: Option<UsedUp>) {
+            let counted = Counted { connections, deleted, at: Instant::now() };
+            assert_eq!(counted.used_up(3), expected, "{connections} and {deleted}");
+        }
+        check(2, 2, None);
+        check(3, 0, Some(UsedUp::Connections));
+        check(0, 3, Some(UsedUp::DeletedNames));
+        check(3, 3, Some(UsedUp::Connections));
+        check(2, 4, Some(UsedUp::DeletedNames));
+    }
 
     #[test]
     fn h5_a_bucket_refills_within_a_minute_and_belongs_to_one_account() {

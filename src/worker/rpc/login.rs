@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::store::{Start, StoreError};
 use crate::subject::{Account, ConnectionKey, ConnectionName, Integration};
 use crate::system;
-use crate::worker::context::Context;
+use crate::worker::context::{Context, UsedUp};
 
 /// Seconds to wait when too many logins are pending. Each ends after `oauth.login_ttl` at the latest.
 const RETRY_AFTER: u64 = 10;
@@ -127,15 +127,22 @@ pub(super) async fn begin(
     Ok(json!({ "ticket": ticket.expose() }))
 }
 
-/// Refuses a login of a new connection if the account has as many as it may have.
+/// Refuses a login of a new connection if the account has as many as it may have, or has deleted as many. A deleted connection
+/// can be connected again, because that needs no new name.
 async fn check_quota(context: &Context, key: &ConnectionKey) -> Result<(), CallError> {
     let most = context.config.max_connections(&key.account);
-    let reached = context.limits.connections.has_reached(&context.nats, &key.account, most).await;
-    if !reached.map_err(StoreError::from)? || context.store.stored_connection(key).await?.is_some() {
-        return Ok(());
-    }
-    let text =
-        format!("the account has {most} connections, which is all that `limits.connections` allows; delete some");
+    let used_up = context.limits.connections.used_up(&context.nats, &key.account, most).await;
+    let Some(used_up) = used_up.map_err(StoreError::from)? else { return Ok(()) };
+    let text = match used_up {
+        UsedUp::Connections if context.store.stored_connection(key).await?.is_none() => {
+            format!("the account has {most} connections, which is all that `limits.connections` allows; delete some")
+        }
+        UsedUp::DeletedNames if !context.store.has_name(key).await? => format!(
+            "the account has the names of {most} deleted connections, which is all that `limits.connections` allows; connect \
+             under one of them, or ask the operator for a higher limit"
+        ),
+        UsedUp::Connections | UsedUp::DeletedNames => return Ok(()),
+    };
     Err(too_many(&text, RETRY_AFTER))
 }
 
