@@ -48,3 +48,25 @@ impl Events {
         if self.reads == ReadEvents::All && !self.sync { Err(UnsyncedReads) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn g2_no_read_is_promised_an_event_that_a_crash_may_lose() {
+        let check = |reads, sync, is_accepted| {
+            let events = Events {
+                client_address: false,
+                reads,
+                reads_interval: Duration::from_mins(1),
+                max_age: Duration::from_hours(24),
+                sync,
+            };
+            assert_eq!(events.check().is_ok(), is_accepted, "{reads:?} {sync}");
+        };
+        check(ReadEvents::All, true, true);
+        check(ReadEvents::All, false, false);
+        check(ReadEvents::Summary, false, true);
+    }
+}

@@ -23,7 +23,7 @@ use super::{ConnectError, Nats, NatsError};
 use crate::{config, subject, system};
 
 /// Longest wait for the server's report that a pull has expired. Without the report the server has forgotten the pull.
-const REPORT_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_WAIT: Duration = Duration::from_secs(1);
 
 /// The connection for the pulls of some consumers.
 pub(crate) struct Pulling {

@@ -14,6 +14,7 @@ use super::{Store, StoreError, json, parse};
 use crate::jetstream::kv::{self, Write};
 use crate::seal::SealContext;
 use crate::secret::Secret;
+use crate::subject::{CONNECTIONS, ConnectionKey};
 
 /// Body of a marker.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +35,21 @@ impl Store {
     pub(super) fn check_deletion(&self, bucket: &str, marker: &kv::Entry) -> Result<(), StoreError> {
         let Deletion { sequence, sealed } = parse(bucket, &marker.key, &marker.payload)?;
         self.open_whole(context(bucket, &marker.key, sequence), &sealed, &Map::new()).map(drop)
+    }
+
+    /// Returns true if a newer deletion of the connection than the record with this sequence is marked. Then the record's tombstone
+    /// has expired, and a killed server has brought the record back.
+    pub(crate) async fn was_deleted_after(&self, key: &ConnectionKey, sequence: u64) -> Result<bool, StoreError> {
+        let found = kv::get(&self.nats, CONNECTIONS, &key.kv_key()).await?;
+        let Some(marker) = found.filter(|found| found.value.is_none()) else { return Ok(false) };
+        match self.check_deletion(CONNECTIONS, &marker) {
+            Err(error) if error.is_junk() => Ok(false),
+            checked => {
+                checked?;
+                let Deletion { sequence: deleted, .. } = parse(CONNECTIONS, &marker.key, &marker.payload)?;
+                Ok(deleted > sequence)
+            }
+        }
     }
 
     /// Seals a marker again. Returns `None` if it is sealed with the current key.

@@ -17,16 +17,21 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use crate::jetstream::NatsError;
-use crate::jetstream::pull::Pulls;
+use crate::jetstream::pull::{Pulls, REPORT_WAIT};
+use crate::protocol::topology::ACK_WAIT;
 use crate::subject::Verb;
 use crate::worker::background::queues;
 use crate::worker::context::{Context, Shares};
 use crate::worker::delivery;
+use crate::worker::lease::TRANSIT;
 use crate::worker::restart::run_until_stopped;
 
 /// Time after which the server ends a pull. Short, because a restarted server has forgotten the pull, and the worker
 /// notices that only when this time is over.
-pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(5);
+pub(super) const PULL_EXPIRES: Duration = Duration::from_secs(4);
+// The lease of a delivery that was on its way for as long as a pull lasts ends within an ack wait after the next delivery.
+const _: () =
+    assert!(PULL_EXPIRES.saturating_add(REPORT_WAIT).as_millis() <= ACK_WAIT.saturating_add(TRANSIT).as_millis());
 /// Interval at which a waiting pull looks at the clock.
 const LOOK: Duration = Duration::from_millis(250);
 /// A wait this much longer than [`LOOK`] means that the process stood still. Long, because a busy machine delays it too, and

@@ -17,7 +17,11 @@ pub(super) struct Lease(Mutex<State>);
 
 /// Time that a delivery may take from the server to this process. The server counts from its start, a lease from its end.
 /// Short beside the interval of reports, so that one lost report still does no harm.
-const TRANSIT: Duration = Duration::from_millis(500);
+///
+/// In a network that stalls, a delivery may take as long as its pull lasts. Its lease then ends after the server has delivered
+/// the command again. Nothing is sent twice all the same: a code is sent only by the delivery that has consumed the login, and
+/// the next delivery of a refresh holds it for [`HOLD`](super::hold::HOLD), which has room for the delay.
+pub(super) const TRANSIT: Duration = Duration::from_millis(500);
 
 struct State {
     renewed: Instant,

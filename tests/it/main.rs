@@ -166,6 +166,7 @@ mod nats_jwt_mode;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod nats_killed;
+#[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod nats_killed_deletions;
 #[cfg(test)]
@@ -180,6 +181,9 @@ mod nats_permissions;
 mod nats_production;
 #[cfg(test)]
 mod nats_records;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod nats_restarts;
 #[cfg(test)]
 mod nats_tenant;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, Worker, eventually};
-use crate::provider::Provider;
+use crate::provider::{Provider, Scripted};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 
@@ -17,18 +17,25 @@ const TOKEN: &str = "odd/oauth-token/w";
 
 /// A connection that was refreshed, and another one: a nats-server 2.15.1 drops an encrypted stream that a purge has emptied.
 async fn refreshed(provider: &Provider) -> (Fleet, Worker) {
-    let mut fleet = Fleet::start(&provider.url).await;
+    let (fleet, worker) = with_short_intervals(Fleet::start(&provider.url).await).configure().await;
+    connect_and_refresh(&fleet).await;
+    (fleet, worker)
+}
+
+fn with_short_intervals(mut fleet: Fleet) -> Fleet {
     for (name, value) in [("REPAIR_INTERVAL", "1s"), ("MIN_INTERVAL", "1ms")] {
         fleet.settings.insert(format!("TOKENBUS_REFRESH__{name}"), value.to_owned());
     }
-    let (fleet, worker) = fleet.configure().await;
+    fleet
+}
+
+async fn connect_and_refresh(fleet: &Fleet) {
     for name in [OTHER, NAME] {
-        connect(&fleet, name).await;
+        connect(fleet, name).await;
     }
     let (status, body) = fleet.get(&format!("{INTEGRATION}/oauth-refresh-token/{NAME}")).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     fleet.idle().await;
-    (fleet, worker)
 }
 
 async fn connect(fleet: &Fleet, name: &str) {
@@ -43,6 +50,11 @@ async fn delete(fleet: &Fleet, path: &str) -> StatusCode {
 
 async fn delete_connection(fleet: &Fleet) -> StatusCode {
     delete(fleet, &format!("integrations/{INTEGRATION}/oauth-connections/{NAME}")).await
+}
+
+/// Deletes the connection and leaves the grant alone. Then the deletion has one tombstone, right after the last record.
+async fn delete_alone(fleet: &Fleet) -> StatusCode {
+    delete(fleet, &format!("integrations/{INTEGRATION}/oauth-connections/{NAME}?revoke=false")).await
 }
 
 async fn kill_and_restart(nats: &mut Nats) {
@@ -106,16 +118,27 @@ async fn d2_a_killed_server_brings_no_deleted_connection_back() {
 /// Tombstones expire after `limits.tombstones`. A killed server may then bring the record before the tombstone back.
 #[tokio::test]
 async fn d2_a_record_that_a_killed_server_brings_back_connects_nothing() {
-    let provider = Provider::generous().await;
-    let (mut fleet, _worker) = refreshed(&provider).await;
-    assert_eq!(delete_connection(&fleet).await, StatusCode::OK);
+    let provider = Provider::start(|number, received| {
+        let id = format!("person-{number}");
+        let tokens = json!({ "access_token": id, "refresh_token": id, "expires_in": 3600 });
+        Scripted::json(200, &if received.path == "/me" { json!({ "id": id }) } else { tokens })
+    })
+    .await;
+    let (mut fleet, _worker) = with_short_intervals(Fleet::start(&provider.url).await).configure().await;
+    let mut config = fleet.config();
+    config["identity"] = json!({ "url": format!("{}/me", provider.url), "id": "id" });
+    config["reconnect"] = "same_identity".into();
+    assert_eq!(fleet.put(&fleet.admin_keys[0], &config).await.0, StatusCode::OK);
+    connect_and_refresh(&fleet).await;
+    let record = fleet.record(&Fleet::path(NAME)).await.0;
+    assert_eq!(delete_alone(&fleet).await, StatusCode::OK);
     fleet.idle().await;
     let records = fleet.jetstream("setup").await.get_stream("OAUTH").await.expect("the stream");
     let subject = format!("ms.integration.oauth.{}", Fleet::path(NAME));
     records.purge().filter(subject).await.expect("purged");
     kill_and_restart(&mut fleet.nats).await;
     never_succeeds(&fleet, &fleet.admin_keys[0], TOKEN, StatusCode::NOT_FOUND).await;
-    assert!(fleet.record(&Fleet::path(NAME)).await.0.is_some(), "the server did not bring the record back");
+    assert_eq!(fleet.record(&Fleet::path(NAME)).await.0, record, "the server did not bring the record back");
 
     // Each pass writes its start and its result.
     let bus = Bus::of(&fleet.nats).await;
@@ -124,6 +147,7 @@ async fn d2_a_record_that_a_killed_server_brings_back_connects_nothing() {
     eventually("the repair pass has seen the record", async || passes().await > begun + 4).await;
     assert_eq!(fleet.get(TOKEN).await.0, StatusCode::NOT_FOUND);
     assert_eq!(delete_connection(&fleet).await, StatusCode::NOT_FOUND, "the connection is deleted already");
+    // Each login is another person's.
     connect(&fleet, NAME).await;
     assert_eq!(fleet.get(TOKEN).await.0, StatusCode::OK);
 }

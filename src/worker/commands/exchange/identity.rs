@@ -101,6 +101,10 @@ impl Exchange<'_> {
         let Some(record) = self.replaces.as_ref().filter(|_| config.reconnect == Reconnect::SameIdentity) else {
             return Ok(RequiredIdentity::Any);
         };
+        // Its tombstone has expired, and a killed server has brought the record back.
+        if self.context.store.was_deleted_after(self.key, record.sequence).await? {
+            return Ok(RequiredIdentity::Any);
+        }
         let old = match self.context.store.connection_of(self.key, record) {
             Ok(old) => old,
             Err(error) if error.is_junk() => return Ok(RequiredIdentity::Any),
