@@ -17,7 +17,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::MissingKey`] if the keyring lacks a key in use.
     pub(crate) async fn claim_keys(&self) -> Result<(), StoreError> {
-        self.claim(&self.keyring.key_ids()).await
+        match self.claim(&self.keyring.key_ids()).await {
+            // While this process waited for NATS, an operator may have added the key, and another worker begun to seal with it.
+            Err(StoreError::MissingKey(_)) => self.reload_keys().await.map(drop),
+            claimed => claimed,
+        }
     }
 
     /// Reads the keyring again and switches to it. Returns the sealing key if the keyring has changed.

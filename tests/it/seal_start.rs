@@ -4,7 +4,10 @@ use std::path::Path;
 
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, eventually};
@@ -79,6 +82,35 @@ async fn e2_a_worker_that_lacks_a_key_in_use_names_it_and_does_not_start() {
     for (name, value) in [("TOKENBUS_SECRETS__KEYS", &text), ("TOKENBUS_SECRETS__KEY_COMMAND", &command)] {
         let worker = fleet.worker_with(&[("TOKENBUS_SECRETS__KEYS_FILE", ""), (name, value)]);
         worker.ready().await;
+    }
+}
+
+#[tokio::test]
+async fn e2_a_worker_that_waits_for_nats_while_the_key_changes_reads_the_keyring_again() {
+    let provider = Provider::generous().await;
+    let (fleet, first) = Fleet::configured(&provider.url).await;
+    // Accepts a connection, as a server that is stopped does, and is silent until it is relayed.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("nats://{}", listener.local_addr().expect("it is bound"));
+    let late = fleet.worker_with(&[("TOKENBUS_NATS__URL", &url)]);
+    eventually("it has its keyring and waits", async || late.log().contains("not ready: ")).await;
+
+    let added: Value = serde_json::from_str(&run(&fleet.settings, &["keys", "add", "--json"]).await).unwrap();
+    run(&fleet.settings, &["keys", "promote", added["id"].as_str().unwrap()]).await;
+    first.signal("HUP");
+    eventually("another worker seals with the new key", async || first.log().contains("keyring reloaded")).await;
+
+    let server = fleet.nats.url.trim_start_matches("nats://").to_owned();
+    let relays = async {
+        let mut relays = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&server).await.expect("the server listens");
+            relays.spawn(async move { copy_bidirectional(&mut client, &mut server).await });
+        }
+    };
+    tokio::select! {
+        () = relays => {}
+        () = late.ready() => {}
     }
 }
 
