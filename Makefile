@@ -51,9 +51,11 @@ test: cargo ## run all tests that need only nats-server
 conformance: cargo ## run the tests against a real authorization server (needs node and npm), schemathesis, and the examples of nodes
 	@$(WITH_NATS) CACHE='$(TOKENBUS_CACHE)' $(CARGO) test --features failpoints --test conformance -- --nocapture
 
-# CHAOS_SECONDS sets the time with faults, and CHAOS_SEED repeats the faults of an earlier run.
+# CHAOS_SECONDS sets the time with faults, half of it on one server and half on three. CHAOS_SEED repeats the faults of an earlier
+# run, CHAOS_TESTS selects tests by name, and with RUST_TEST_THREADS=2 one server and three run at the same time.
 chaos: cargo ## break workers, gateways, servers and the provider for eight minutes, and check that nothing is lost
-	@$(WITH_NATS) $(CARGO) test --features failpoints --test chaos -- --nocapture --test-threads=1
+	@$(WITH_NATS) export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-1}"; \
+	  $(CARGO) test --features failpoints --test chaos -- --nocapture $(CHAOS_TESTS)
 
 # ATTACK_SECONDS sets the time under attack. A run takes three times as long, because calm windows alternate with it.
 attack: cargo ## attack a running system for two minutes, and check that another tenant loses nothing

@@ -1,7 +1,8 @@
 //! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
 //! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_KILL_NATS_AT` holds a failpoint and the process id of a nats-server,
 //! which is killed there, once. If both name the same failpoint, the server goes first. `FAIL_CLOCK_AHEAD` shifts the process's
-//! wall clock by that many seconds, and `FAIL_CLOCK_FILE` names a file with that number, which may change.
+//! wall clock by that many seconds, and `FAIL_CLOCK_FILE` names a file with that number, which may change. With
+//! `FAIL_LATER_RELEASE` it seals objects with a field that this release does not know, as a later release may.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config;
+use crate::secret::Secret;
 
+/// The field of a later release.
+const LATER_FIELD: &str = r#""of_later_release":{"number":1}"#;
 /// Interval at which `FAIL_CLOCK_FILE` is read.
 const CLOCK_FILE_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -42,6 +46,9 @@ pub fn arm() {
     if let Some(seconds) = config::env("FAIL_CLOCK_AHEAD") {
         drop(fail::cfg("system_clock", &format!("return({seconds})")));
     }
+    if config::env("FAIL_LATER_RELEASE").is_some() {
+        drop(fail::cfg("later_release", "return"));
+    }
     if let Some(file) = config::env("FAIL_CLOCK_FILE") {
         std::thread::spawn(move || {
             loop {
@@ -62,6 +69,32 @@ pub fn arm() {
     }
 }
 
+/// The value with one more field, if it is a JSON object that has others.
+pub(crate) fn of_later_release(value: &Secret) -> Secret {
+    let text = value.expose();
+    if !text.starts_with("{\"") || text.contains(LATER_FIELD) {
+        return value.clone();
+    }
+    Secret::new(text.replacen('{', &format!("{{{LATER_FIELD},"), 1))
+}
+
 fn signal(name: &str, process: &str) -> std::io::Result<std::process::ExitStatus> {
     Command::new("kill").args([name, process]).status()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_gets_one_field_of_a_later_release() {
+        let check = |value: &str, expected: &str| {
+            assert_eq!(of_later_release(&Secret::new(value.to_owned())).expose(), expected);
+        };
+        let later = r#"{"of_later_release":{"number":1},"a":{"b":2}}"#;
+        check(r#"{"a":{"b":2}}"#, later);
+        check(later, later);
+        check("{}", "{}");
+        check("a verifier", "a verifier");
+    }
 }

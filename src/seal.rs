@@ -19,6 +19,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use fail::fail_point;
 use zeroize::Zeroizing;
 
 use self::backup::BackupSecret;
@@ -192,6 +193,11 @@ impl Keyring {
     /// # Errors
     /// [`SealError::TooLarge`] if the value is too large for the cipher. All values are limited to far less.
     pub fn seal(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
+        fail_point!("later_release", |_| self.seal_text(context, &crate::failpoint::of_later_release(value)));
+        self.seal_text(context, value)
+    }
+
+    fn seal_text(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
         let keys = self.keys.load();
         let SealingKey { id, cipher, .. } = keys.first().ok_or(SealError::Form)?;
         let nonce = system::random::<NONCE_BYTES>();

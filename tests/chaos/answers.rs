@@ -37,6 +37,12 @@ struct Service {
     answers: BTreeMap<String, usize>,
     last_success: Instant,
     longest_gap: Duration,
+    longest_answer: Duration,
+}
+
+/// A read of a connection that was deleted, or whose login is under way, is answered with 404.
+fn is_success(kind: Kind, answer: &str) -> bool {
+    answer == "200" || (kind == Kind::Read && answer == "404")
 }
 
 #[derive(Default)]
@@ -57,15 +63,16 @@ impl Answers {
         }
     }
 
-    pub(crate) fn note(&mut self, kind: Kind, answer: &str) {
-        // A read of a connection that was deleted, or whose login failed, is answered with 404.
-        let is_success = answer == "200" || (kind == Kind::Read && answer == "404");
+    pub(crate) fn note(&mut self, kind: Kind, answer: &str, took: Duration) {
+        let is_success = is_success(kind, answer);
         let now = Instant::now();
         let service = self.by_kind.entry(kind).or_insert_with(|| Service {
             answers: BTreeMap::new(),
             last_success: now,
             longest_gap: Duration::ZERO,
+            longest_answer: Duration::ZERO,
         });
+        service.longest_answer = service.longest_answer.max(took);
         *service.answers.entry(answer.to_owned()).or_default() += 1;
         if is_success && !self.is_over {
             service.longest_gap = service.longest_gap.max(now.duration_since(service.last_success));
@@ -73,9 +80,33 @@ impl Answers {
         }
     }
 
+    /// The longest time from a request of that kind to its answer.
+    pub(crate) fn longest_answer(&self, kind: Kind) -> Duration {
+        self.by_kind.get(&kind).map(|service| service.longest_answer).unwrap_or_default()
+    }
+
+    /// All requests, and the longest gap of each kind of request.
+    pub(crate) fn summary(&self) -> String {
+        let number: usize = self.by_kind.values().flat_map(|service| service.answers.values()).sum();
+        let gaps = self
+            .by_kind
+            .iter()
+            .map(|(kind, service)| format!("{} {:.1}", kind.name(), service.longest_gap.as_secs_f64()));
+        format!("{number} requests, longest gaps in s: {}", gaps.collect::<Vec<_>>().join(", "))
+    }
+
     /// Number of answers 200 of that kind.
     pub(crate) fn successes(&self, kind: Kind) -> usize {
         self.by_kind.get(&kind).and_then(|service| service.answers.get("200")).copied().unwrap_or_default()
+    }
+
+    /// Answers that are no success, with their numbers.
+    pub(crate) fn failures(&self) -> Vec<String> {
+        let all = self.by_kind.iter().flat_map(|(kind, service)| {
+            let failed = service.answers.iter().filter(|(answer, _)| !is_success(*kind, answer));
+            failed.map(|(answer, number)| format!("{}: {answer}, {number} times", kind.name()))
+        });
+        all.collect()
     }
 
     pub(crate) fn print(&self) {

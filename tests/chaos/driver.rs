@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::seq::SliceRandom as _;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 
 use crate::answers::Kind;
@@ -53,6 +54,7 @@ impl Driver {
 
     /// Asks one of the gateways, or another one if nothing listens at its address.
     pub(crate) async fn ask(&self, question: &Question<'_>) -> Answer {
+        let begin = Instant::now();
         let mut gateways = self.gateways.clone();
         gateways.shuffle(&mut rand::rng());
         let mut answer = Answer { status: None, body: Value::Null };
@@ -75,7 +77,7 @@ impl Driver {
                 }
             }
         }
-        self.ledger().answers.note(question.kind, &said);
+        self.ledger().answers.note(question.kind, &said, begin.elapsed());
         answer
     }
 

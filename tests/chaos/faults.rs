@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     KillServer(usize),
     StopServer(usize),
     KillLeader(&'static str),
+    /// The routes of that server to the others.
+    CutServer(usize, Cut),
     /// Of a process, all workers before all gateways.
     Cut(usize, Cut),
     /// The same process's clock is that many seconds ahead.
@@ -53,6 +55,8 @@ impl Fault {
             Self::KillServer(_) => "nats-server killed",
             Self::StopServer(_) => "nats-server stopped",
             Self::KillLeader(_) => "stream's leader killed",
+            Self::CutServer(_, Cut::ToServer | Cut::ToProcess) => "routes cut one way",
+            Self::CutServer(..) => "routes cut",
             Self::Cut(_, Cut::Silent) => "link silent",
             Self::Cut(_, Cut::ToServer | Cut::ToProcess) => "link cut one way",
             Self::Cut(_, _) => "link closed",
@@ -70,7 +74,7 @@ impl Fault {
         match self {
             Self::KillWorker(number) | Self::StopWorker(number) => (0, number),
             Self::KillGateway(number) => (1, number),
-            Self::KillServer(_) | Self::StopServer(_) | Self::KillLeader(_) => (2, 0),
+            Self::KillServer(_) | Self::StopServer(_) | Self::KillLeader(_) | Self::CutServer(..) => (2, 0),
             Self::Provider(_) => (3, 0),
             Self::Cut(number, _) => (4, number),
             Self::Clock(number, _) => (5, number),
@@ -83,7 +87,7 @@ impl Fault {
         match self {
             Self::KillWorker(_) | Self::KillGateway(_) | Self::KillServer(_) | Self::KillLeader(_) => AWAY,
             Self::StopWorker(_) | Self::StopServer(_) => STOPPED,
-            Self::Provider(_) | Self::Cut(..) | Self::Full => SPELL,
+            Self::Provider(_) | Self::Cut(..) | Self::CutServer(..) | Self::Full => SPELL,
             Self::Clock(..) | Self::NewKey => NOTICED,
         }
     }
@@ -126,7 +130,7 @@ pub(crate) fn schedule(seed: u64, sizes: Sizes, length: Duration) -> Vec<Step> {
 }
 
 fn any(random: &mut StdRng, sizes: Sizes, share: f64) -> Fault {
-    let dice = random.random_range(0..100);
+    let dice = random.random_range(0..106);
     let worker = random.random_range(0..sizes.workers);
     let gateway = random.random_range(0..sizes.gateways);
     let process = random.random_range(0..sizes.workers + sizes.gateways);
@@ -149,6 +153,7 @@ fn any(random: &mut StdRng, sizes: Sizes, share: f64) -> Fault {
         81..86 => Fault::Provider(Mood::Lying),
         86..91 => Fault::Clock(process, hour),
         91..95 => Fault::Full,
+        95..101 if sizes.servers > 1 => Fault::CutServer(server, cut),
         _ => Fault::NewKey,
     }
 }

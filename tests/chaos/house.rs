@@ -1,19 +1,21 @@
 //! The processes under test: servers, workers and gateways, to be killed, stopped, cut off and started again.
 
-use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::book::{Book, Mood};
 use crate::faults::{Fault, Sizes, Step};
 use crate::links::Cut;
 use crate::process::Process;
+use crate::routes::Routes;
 use crate::store::Store;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{ACCOUNT, run, settings};
@@ -24,11 +26,19 @@ pub(crate) const INTEGRATION: &str = "odd";
 const TENANTS: usize = 3;
 /// Ports of gateways begin here: below those that the system assigns to others, because a gateway's port stays the same.
 const PORTS: u16 = 20_000;
+/// Houses of this run. Each takes its ports from a range of its own, because they may run at the same time.
+static HOUSES: AtomicU16 = AtomicU16::new(0);
+/// Ports of the servers of a cluster begin here: below those that the system assigns to others.
+const SERVER_PORTS: u16 = 12_000;
+/// Longest wait for the servers' answers about their health.
+const HEALTHY: Duration = Duration::from_secs(2);
 /// Longest wait for the name of a stream's leader.
 const LEADER: Duration = Duration::from_secs(3);
 
 pub(crate) struct House {
     pub(crate) nats: Nats,
+    /// Between the servers of a cluster.
+    routes: Option<Routes>,
     /// Accounts of the tenants.
     pub(crate) accounts: Vec<String>,
     pub(crate) gateway_urls: Vec<Url>,
@@ -43,8 +53,19 @@ pub(crate) struct House {
 }
 
 impl House {
-    /// Everything started and set up, with two gateways.
-    pub(crate) async fn start(nats: Nats, workers: usize, book: Arc<Book>) -> Self {
+    /// Everything on one server started and set up, with two workers and two gateways.
+    pub(crate) async fn start(book: Arc<Book>) -> Self {
+        Self::on((Nats::start().await, None), 2, book).await
+    }
+
+    /// The same on a cluster of three servers, with three workers.
+    pub(crate) async fn start_cluster(book: Arc<Book>) -> Self {
+        let from = SERVER_PORTS + 10 * own_number(800);
+        let (routes, nodes) = Routes::between(free_ports(from), free_ports(from + 5)).await;
+        Self::on((Nats::linked_cluster(nodes).await, Some(routes)), 3, book).await
+    }
+
+    async fn on((nats, routes): (Nats, Option<Routes>), workers: usize, book: Arc<Book>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys = folder.path().join("keys");
         let others = (1..TENANTS).map(|_| nkeys::KeyPair::new_account().public_key());
@@ -62,14 +83,19 @@ impl House {
         let [as_setup, as_worker, mut as_edge] = ["setup", "worker", "edge"].map(own);
         as_edge.remove("TOKENBUS_SECRETS__KEYS_FILE");
         run(&as_setup, &["keys", "generate", "--out", keys.to_str().expect("a plain path")]).await;
-        let store = Store::new(as_setup, as_worker.clone(), folder.path().to_owned());
+        let mut store = Store::new(as_setup, as_worker.clone(), folder.path().to_owned());
         store.set_up().await;
 
         let mut processes = Vec::new();
         for number in 1..=workers {
-            processes.push(Process::new("worker", number, as_worker.clone(), folder.path()).await);
+            let mut own = as_worker.clone();
+            if number == 1 {
+                // As during an upgrade: the other workers do not know a field of what it seals.
+                own.insert("FAIL_LATER_RELEASE".to_owned(), "1".to_owned());
+            }
+            processes.push(Process::new("worker", number, own, folder.path()).await);
         }
-        let from = PORTS + 4 * u16::try_from(std::process::id() % 2_500).expect("a small number");
+        let from = PORTS + 16 * own_number(750) + 4 * HOUSES.fetch_add(1, Ordering::Relaxed);
         let ports: [u16; 2] = free_ports(from);
         for (number, port) in (1..).zip(ports) {
             let mut own = as_edge.clone();
@@ -80,7 +106,7 @@ impl House {
             process.start();
         }
         let urls = ports.map(|port| Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL"));
-        Self { nats, accounts, gateway_urls: urls.to_vec(), processes, workers, leader: 0, store, book, folder }
+        Self { nats, routes, accounts, gateway_urls: urls.to_vec(), processes, workers, leader: 0, store, book, folder }
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
@@ -102,10 +128,14 @@ impl House {
                 self.kill_or_start_server(self.leader, step.is_begin).await;
             }
             Fault::StopServer(number) => self.nats.signal_node(number, if step.is_begin { "STOP" } else { "CONT" }),
+            Fault::CutServer(number, cut) => {
+                let routes = self.routes.as_ref().expect("a cluster");
+                routes.set(number, if step.is_begin { cut } else { Cut::Whole });
+            }
             Fault::Cut(number, cut) => self.processes[number].links.set(if step.is_begin { cut } else { Cut::Whole }),
             Fault::Clock(number, seconds) => self.processes[number].set_clock(if step.is_begin { seconds } else { 0 }),
-            Fault::Full if step.is_begin => self.store.fill(&self.nats).await,
-            Fault::Full => self.store.set_up().await,
+            Fault::Full if step.is_begin => self.store.fill(&self.nats),
+            Fault::Full => self.store.empty(),
             Fault::NewKey if step.is_begin => self.store.add_key().await,
             Fault::NewKey => self.store.use_key().await,
             Fault::Provider(mood) => self.book.set(if step.is_begin { mood } else { Mood::Good }),
@@ -120,8 +150,10 @@ impl House {
         }
     }
 
-    async fn leader_of(&self, stream: &str) -> Option<usize> {
-        let stream = self.jetstream().await.get_stream(stream).await.ok()?;
+    /// The number of the server that leads the stream.
+    pub(crate) async fn leader_of(&self, stream: &str) -> Option<usize> {
+        let client = self.nats.login_of("setup").connect(self.nats.url.split(',').collect::<Vec<_>>()).await.ok()?;
+        let stream = jetstream::new(client).get_stream(stream).await.ok()?;
         // `tokenbus-1` to `tokenbus-3`.
         let leader = stream.cached_info().cluster.as_ref()?.leader.as_ref()?.clone();
         leader.rsplit('-').next()?.parse::<usize>().ok()?.checked_sub(1)
@@ -137,11 +169,6 @@ impl House {
         self.processes[number].log()
     }
 
-    /// Keeps the logs of all processes, for a failed run.
-    pub(crate) fn keep_logs(self) -> PathBuf {
-        self.folder.keep()
-    }
-
     pub(crate) fn config(&self, provider_url: &str) -> Value {
         json!({
             "integration_id": INTEGRATION, "name": "Odd", "scopes": "read,write", "client_id": "client",
@@ -152,8 +179,37 @@ impl House {
         })
     }
 
+    /// Restarts all gateways, then all workers, one after another, as an operator does.
+    pub(crate) async fn restart_processes(&mut self, is_ready: impl AsyncFn() -> bool) {
+        for number in (self.workers..self.processes.len()).chain(0..self.workers) {
+            self.processes[number].restart().await;
+            eventually("the process is ready", async || self.processes[number].is_ready() && is_ready().await).await;
+        }
+    }
+
+    /// Restarts all servers, one after another.
+    pub(crate) async fn restart_servers(&mut self) {
+        for number in 0..self.sizes().servers {
+            self.nats.restart_node(number).await;
+            eventually("all servers are healthy", async || self.are_healthy().await).await;
+        }
+    }
+
     pub(crate) async fn jetstream(&self) -> jetstream::Context {
         jetstream::new(self.nats.connect("setup").await)
+    }
+
+    /// Returns true if every server says that it has all streams, and has caught up.
+    async fn are_healthy(&self) -> bool {
+        let system = self.nats.connect("system").await;
+        let inbox = system.new_inbox();
+        let answers = system.subscribe(inbox.clone()).await.expect("the server takes a subscription");
+        system.publish_with_reply("$SYS.REQ.SERVER.PING.HEALTHZ", inbox, "".into()).await.expect("the client sends it");
+        let healthy = answers.take_until(sleep(HEALTHY)).filter(|answer| {
+            let answer: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+            std::future::ready(answer["data"]["status"] == "ok")
+        });
+        healthy.take(self.sizes().servers).count().await == self.sizes().servers
     }
 
     /// Waits until every stream has a leader and all replicas, and no command is queued or under way.
@@ -173,8 +229,23 @@ impl House {
     }
 }
 
+impl Drop for House {
+    /// Keeps the logs of all processes after a failure.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            println!("logs in {}", self.folder.path().display());
+        }
+    }
+}
+
+/// A number below `end` that another run on this machine hardly has.
+fn own_number(end: u32) -> u16 {
+    u16::try_from(std::process::id() % end).expect("a small number")
+}
+
 /// Free ports from this one on. Another run on this machine begins elsewhere.
-pub(crate) fn free_ports<const N: usize>(from: u16) -> [u16; N] {
+fn free_ports<const N: usize>(from: u16) -> [u16; N] {
     let mut free = (from..).filter(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
     std::array::from_fn(|_| free.next().expect("a free port"))
 }

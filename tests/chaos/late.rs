@@ -12,7 +12,6 @@ use crate::driver::{Driver, Question};
 use crate::faults::{Fault, Step};
 use crate::house::House;
 use crate::links::Cut;
-use crate::support::nats::Nats;
 use crate::support::wait::eventually;
 
 /// Longer than a pull and the wait for its end, and shorter than the time after which a silent peer counts as dead.
@@ -21,7 +20,7 @@ const SILENCE: Duration = Duration::from_secs(8);
 #[tokio::test(flavor = "multi_thread")]
 async fn h3_a_delivery_that_arrives_after_the_end_of_its_pull_is_left_to_the_next_one() {
     let (book, provider) = Book::open().await;
-    let mut house = House::start(Nats::start().await, 2, book).await;
+    let mut house = House::start(book).await;
     let driver = Driver::new(house.gateway_urls.clone());
     eventually("the gateways are ready", async || driver.is_ready().await).await;
     let key = house.nats.api_key(&house.accounts[0], "admin").await;

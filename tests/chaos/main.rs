@@ -27,6 +27,9 @@ mod faults;
 mod house;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod killed_server;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod late;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
@@ -46,6 +49,12 @@ mod process;
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../it/provider.rs"]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod rolling;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod routes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod run;

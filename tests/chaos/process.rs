@@ -74,6 +74,20 @@ impl Process {
         std::fs::rename(&new, &self.clock).expect("the folder can be written");
     }
 
+    /// Returns true if it is a gateway, or a worker that takes commands.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.role == "edge" || self.log().contains("ready for commands and calls")
+    }
+
+    /// Ends it with SIGTERM, and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            signal(running.pid(), "TERM");
+            running.ended().await;
+        }
+        self.start();
+    }
+
     /// Its name if it has ended by itself.
     pub(crate) fn ended(&mut self) -> Option<String> {
         self.running.as_mut().is_some_and(Running::has_ended).then(|| self.name.clone())

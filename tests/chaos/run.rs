@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use reqwest::Method;
+use serde_json::Value;
 use tokenbus::internals::config::env;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,13 +15,10 @@ use crate::check::{check, check_configs, refresh_all};
 use crate::configs::change_configs;
 use crate::driver::{Driver, Question};
 use crate::faults::{Step, print, schedule};
-use crate::house::{House, free_ports};
-use crate::support::nats::Nats;
+use crate::house::{House, INTEGRATION};
+use crate::provider::Provider;
 use crate::support::wait::eventually;
 use crate::tenant::Tenant;
-
-/// Ports of the servers of a cluster begin here: below those that the system assigns to others.
-const SERVER_PORTS: u16 = 12_000;
 
 fn number(name: &str) -> Option<u64> {
     env(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -28,33 +26,25 @@ fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_one_server() {
-    Box::pin(run(Nats::start().await, 2)).await;
+    let (book, provider) = Book::open().await;
+    let house = House::start(Arc::clone(&book)).await;
+    Box::pin(run(house, &book, &provider)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_three_servers() {
-    let from = SERVER_PORTS + 10 * u16::try_from(std::process::id() % 800).expect("a small number");
-    let nats = Nats::cluster(free_ports(from), free_ports(from + 5)).await;
-    Box::pin(run(nats, 3)).await;
+    let (book, provider) = Book::open().await;
+    let house = House::start_cluster(Arc::clone(&book)).await;
+    Box::pin(run(house, &book, &provider)).await;
 }
 
-async fn run(nats: Nats, workers: usize) {
+async fn run(mut house: House, book: &Book, provider: &Provider) {
     let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(480)) / 2;
     let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("CHAOS_SEED={seed}");
-    let (book, provider) = Book::open().await;
-    let mut house = House::start(nats, workers, Arc::clone(&book)).await;
     let driver = Driver::new(house.gateway_urls.clone());
-    eventually("the gateways are ready", async || driver.is_ready().await).await;
-    let mut keys = Vec::new();
-    for account in &house.accounts {
-        keys.push(house.nats.api_key(account, "admin").await);
-    }
     let config = house.config(&provider.url);
-    let path = format!("{}/oauth-config", crate::house::INTEGRATION);
-    let put = Question { kind: Kind::ConfigPut, method: Method::PUT, path: &path, key: &keys[0], body: Some(&config) };
-    assert_eq!(driver.ask(&put).await.status, Some(200), "the config is stored");
-
+    let keys = configure(&driver, &house, &config).await;
     let tenants: Vec<Tenant> =
         keys.iter().enumerate().map(|(number, key)| Tenant::new(&driver, number, key.clone())).collect();
     let steps = schedule(seed, house.sizes(), length);
@@ -70,21 +60,35 @@ async fn run(nats: Nats, workers: usize) {
     for name in house.ended() {
         driver.ledger().fault(format!("{name} has ended by itself"));
     }
+    house.store.set_up().await;
     eventually("the gateways are ready again", async || driver.is_ready().await).await;
-    check(&driver, &house, &tenants, &book).await;
+    check(&driver, &house, &tenants, book).await;
     println!("{} s: everything is compared", begin.elapsed().as_secs());
     house.store.rotate().await;
-    refresh_all(&driver, &tenants, &book).await;
+    refresh_all(&driver, &tenants, book).await;
     println!("{} s: everything is refreshed", begin.elapsed().as_secs());
-    let stored = check(&driver, &house, &tenants, &book).await;
+    let stored = check(&driver, &house, &tenants, book).await;
     check_configs(&driver, &stored, &configs).await;
-    report(&driver, &book, &steps);
+    report(&driver, book, &steps);
     println!("dead letters: {}", stored.dead);
+    let (servers, faults) = (house.sizes().servers, steps.len() / 2);
+    let requests = driver.ledger().answers.summary();
+    println!("chaos: seed {seed}, servers: {servers}, {} s, {faults} faults, {requests}", length.as_secs());
     let faults = std::mem::take(&mut driver.ledger().faults);
-    if !faults.is_empty() {
-        let logs = house.keep_logs();
-        panic!("CHAOS_SEED={seed}, logs in {}:\n{}", logs.display(), faults.join("\n"));
+    assert!(faults.is_empty(), "CHAOS_SEED={seed}:\n{}", faults.join("\n"));
+}
+
+/// Stores the tenants' config, and returns an API key of each tenant.
+pub(crate) async fn configure(driver: &Driver, house: &House, config: &Value) -> Vec<String> {
+    eventually("the gateways are ready", async || driver.is_ready().await).await;
+    let mut keys = Vec::new();
+    for account in &house.accounts {
+        keys.push(house.nats.api_key(account, "admin").await);
     }
+    let path = format!("{INTEGRATION}/oauth-config");
+    let put = Question { kind: Kind::ConfigPut, method: Method::PUT, path: &path, key: &keys[0], body: Some(config) };
+    assert_eq!(driver.ask(&put).await.status, Some(200), "the config is stored");
+    keys
 }
 
 /// Begins and ends the faults at their times.

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use async_nats::jetstream;
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, run};
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
 
 /// The setting of the limit of the stream of records.
 const LIMIT: &str = "TOKENBUS_NATS__MAX_BYTES__OAUTH";
@@ -19,6 +21,8 @@ pub(crate) struct Store {
     as_setup: HashMap<String, String>,
     as_worker: HashMap<String, String>,
     folder: PathBuf,
+    /// Changes the limits. A new change ends the one before.
+    limiting: Option<JoinSet<()>>,
     /// A key that seals nothing yet.
     new_key: Option<String>,
     /// `keys rotate`. A new one ends the one before.
@@ -28,23 +32,31 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(as_setup: HashMap<String, String>, as_worker: HashMap<String, String>, folder: PathBuf) -> Self {
-        Self { as_setup, as_worker, folder, new_key: None, rotation: None, keys: 0 }
+        Self { as_setup, as_worker, folder, limiting: None, new_key: None, rotation: None, keys: 0 }
     }
 
     /// Creates the streams, and returns the limits to their usual values.
-    pub(crate) async fn set_up(&self) {
-        // A cluster refuses it until it has elected a leader, and a server may be about to start.
-        eventually("`tokenbus setup` succeeds", async || self.succeeds(&["setup"], &self.as_setup).await).await;
+    pub(crate) async fn set_up(&mut self) {
+        self.limiting = None;
+        until_set_up(self.as_setup.clone()).await;
     }
 
-    /// Takes the room of the stream of records. Does nothing while no server answers.
-    pub(crate) async fn fill(&self, nats: &Nats) {
-        let jetstream = jetstream::new(nats.connect("setup").await);
-        let Ok(stream) = jetstream.get_stream("OAUTH").await else { return };
+    /// Takes the room of the stream of records, unless no server answers. Does not wait: a later step may start the servers.
+    pub(crate) fn fill(&mut self, nats: &Nats) {
+        let (login, servers) = (nats.login_of("setup"), nats.url.clone());
         let mut full = self.as_setup.clone();
-        full.insert(LIMIT.to_owned(), stream.cached_info().state.bytes.to_string());
-        let is_full = self.succeeds(&["setup"], &full).await;
-        println!("         OAUTH is full: {is_full}");
+        self.limiting = Some(in_background(async move {
+            let Ok(client) = login.connect(servers.split(',').collect::<Vec<_>>()).await else { return };
+            let Ok(stream) = jetstream::new(client).get_stream("OAUTH").await else { return };
+            full.insert(LIMIT.to_owned(), stream.cached_info().state.bytes.to_string());
+            let is_full = succeeds(&["setup"], &full).await;
+            println!("         OAUTH is full: {is_full}");
+        }));
+    }
+
+    /// Returns the limits to their usual values as soon as the servers allow it. Does not wait, as [`Store::fill`].
+    pub(crate) fn empty(&mut self) {
+        self.limiting = Some(in_background(until_set_up(self.as_setup.clone())));
     }
 
     /// Adds a key to the keyring.
@@ -70,7 +82,7 @@ impl Store {
         self.rotation = None;
         if self.keys > 0 {
             eventually("`tokenbus keys rotate` succeeds", async || {
-                self.succeeds(&["keys", "rotate"], &self.as_worker).await
+                succeeds(&["keys", "rotate"], &self.as_worker).await
             })
             .await;
         }
@@ -79,13 +91,28 @@ impl Store {
     fn keyring(&self) -> String {
         self.folder.join("keys").display().to_string()
     }
+}
 
-    async fn succeeds(&self, arguments: &[&str], settings: &HashMap<String, String>) -> bool {
-        let output = Command::new(PROGRAM).args(arguments).envs(settings).kill_on_drop(true).output().await;
-        let output = output.expect("the program starts");
-        if !output.status.success() {
-            println!("         tokenbus {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
-        }
-        output.status.success()
+/// A task that ends when this is dropped.
+fn in_background(task: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(task);
+    tasks
+}
+
+async fn until_set_up(as_setup: HashMap<String, String>) {
+    // A cluster refuses it until it has elected a leader, and a server may be about to start.
+    let end = Instant::now() + PATIENCE;
+    while !succeeds(&["setup"], &as_setup).await {
+        assert!(Instant::now() < end, "`tokenbus setup` succeeds");
     }
+}
+
+async fn succeeds(arguments: &[&str], settings: &HashMap<String, String>) -> bool {
+    let output = Command::new(PROGRAM).args(arguments).envs(settings).kill_on_drop(true).output().await;
+    let output = output.expect("the program starts");
+    if !output.status.success() {
+        println!("         tokenbus {arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    output.status.success()
 }

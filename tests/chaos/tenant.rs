@@ -218,7 +218,7 @@ impl<'a> Tenant<'a> {
     }
 }
 
-fn state_of(login: &Answer) -> Option<String> {
+pub(crate) fn state_of(login: &Answer) -> Option<String> {
     let url = Url::parse(login.body["oauth_url"].as_str()?).ok()?;
     url.query_pairs().find(|(name, _)| name == "state").map(|(_, value)| value.into_owned())
 }

@@ -1,5 +1,7 @@
 //! A real nats-server on the configuration that the project ships.
 
+mod small_disk;
+
 use super::child::{Running, signal};
 use super::root;
 use super::wait::{PATIENCE, eventually};
@@ -9,7 +11,6 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
@@ -17,21 +18,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokenbus::subject::NodeCall;
 use tokio::time::{sleep, timeout};
-
-/// Runs a server, given after the folder, on a disk of its own, and obeys the files that appear in the folder.
-const SMALL_DISK: &str = r#"
-folder=$1; shift
-mount -t tmpfs -o size=24m tmpfs "$folder/store" || exit 1
-while :; do
-  "$@" & server=$!
-  while [ ! -e "$folder/restart" ]; do
-    if [ -e "$folder/fill" ]; then dd if=/dev/zero of="$folder/store/fill" bs=4k 2>/dev/null; rm "$folder/fill"; fi
-    if [ -e "$folder/free" ]; then rm "$folder/store/fill" "$folder/free"; fi
-    sleep 0.05
-  done
-  kill -9 $server; wait $server; rm "$folder/restart"
-done
-"#;
 
 /// A running server with its accounts, a store of its own and a port of its own.
 pub(crate) struct Nats {
@@ -42,11 +28,17 @@ pub(crate) struct Nats {
     config: PathBuf,
     process: Running,
     others: Vec<Running>,
-    /// Of a cluster's nodes: for clients, and for routes.
-    ports: Option<([u16; 3], [u16; 3])>,
+    nodes: Option<Nodes>,
     folder: TempDir,
     /// True if its streams have the sizes of the shipped configuration.
     pub(crate) has_large_streams: bool,
+}
+
+/// Ports of a cluster's nodes, for clients and for routes, and the addresses at which each of them looks for the others.
+pub(crate) struct Nodes {
+    pub(crate) clients: [u16; 3],
+    pub(crate) routes: [u16; 3],
+    pub(crate) peers: [String; 3],
 }
 
 impl Nats {
@@ -96,46 +88,10 @@ impl Nats {
             config,
             process,
             others: Vec::new(),
-            ports: None,
+            nodes: None,
             folder,
             has_large_streams: false,
         }
-    }
-
-    /// A server whose store is a disk of 24 MiB, on which [`Nats::ask_disk`] acts. Its limits exceed the disk. Returns `None` where
-    /// users may not mount such a disk.
-    pub(crate) async fn on_small_disk() -> Option<Self> {
-        let mut namespace = Command::new("unshare");
-        if !namespace.args(["-rmpf", "true"]).status().is_ok_and(|status| status.success()) {
-            let _ = writeln!(std::io::stderr(), "skipped: unshare makes no namespace, so no disk was filled");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let secrets = generate(folder.path());
-        copy_config(folder.path(), &[("max_memory_store: 64MB", "max_file_store: 2GB, max_memory_store: 64MB")]);
-        std::fs::create_dir(folder.path().join("store")).expect("the folder can be written");
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("it is bound").to_string();
-        drop(listener);
-        let (_, port) = address.rsplit_once(':').expect("the address has a port");
-        let (server, config) = (binary(), folder.path().join("local.conf"));
-        let process = Running::start(Path::new("unshare"), &folder.path().join("log"), |command| {
-            command.envs(&secrets).args(["-rmpf", "--kill-child", "sh", "-c", SMALL_DISK, "sh"]);
-            command.arg(folder.path()).arg(server).arg("-c").arg(&config).args(["-p", port]);
-            command.arg("-sd").arg(folder.path().join("store"));
-        });
-        timeout(PATIENCE, listening(&address)).await.expect("nats-server listens");
-        let (url, others) = (format!("nats://{address}"), Vec::new());
-        Some(Self { url, secrets, server, config, process, others, ports: None, folder, has_large_streams: false })
-    }
-
-    /// Has the small disk filled (`fill`) or emptied (`free`), or the server on it killed and started again (`restart`).
-    pub(crate) async fn ask_disk(&self, order: &str) {
-        let file = self.folder.path().join(order);
-        std::fs::write(&file, "").expect("the folder can be written");
-        eventually("the disk obeys", async || !file.exists()).await;
-        let address = self.url.trim_start_matches("nats://");
-        timeout(PATIENCE, listening(address)).await.expect("nats-server listens");
     }
 
     /// A cluster of three, on the ports given for clients and for routes. [`Nats::kill`] kills its first node.
@@ -144,38 +100,36 @@ impl Nats {
     }
 
     /// The same with a copy of the configuration, as in [`Nats::edited`].
-    pub(crate) async fn edited_cluster(
-        (clients, routes): ([u16; 3], [u16; 3]),
-        edits: &[(&str, &str)],
-        users: &[&str],
-    ) -> Self {
+    pub(crate) async fn edited_cluster(ports: ([u16; 3], [u16; 3]), edits: &[(&str, &str)], users: &[&str]) -> Self {
+        let all = ports.1.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        let nodes = Nodes { clients: ports.0, routes: ports.1, peers: [(); 3].map(|()| all.clone()) };
+        Self::on_nodes(nodes, edits, users).await
+    }
+
+    /// A cluster whose nodes reach each other at the addresses in [`Nodes::peers`] only.
+    pub(crate) async fn linked_cluster(nodes: Nodes) -> Self {
+        // A node tells the others at which address they may reach it. Nothing listens at this one.
+        Self::on_nodes(nodes, &[("  name: tokenbus\n", "  name: tokenbus\n  advertise: \"127.0.0.1:1\"\n")], &[]).await
+    }
+
+    async fn on_nodes(nodes: Nodes, edits: &[(&str, &str)], users: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (mut secrets, server) = (generate(folder.path()), binary());
         secrets.extend(passwords(users));
         copy_config(folder.path(), edits);
-        let mut nodes = (0..3).map(|number| {
+        let mut running = (0..3).map(|number| {
             std::fs::create_dir(folder.path().join(format!("node{}", number + 1))).expect("a folder for the node");
-            serve_node(number, (server, folder.path()), &secrets, (clients, routes))
+            serve_node(number, (server, folder.path()), &secrets, &nodes)
         });
-        let process = nodes.next().expect("there are three");
-        let others = nodes.collect();
-        for port in clients {
+        let process = running.next().expect("there are three");
+        let others = running.collect();
+        for port in nodes.clients {
             let address = format!("127.0.0.1:{port}");
             timeout(PATIENCE, listening(&address)).await.expect("every node listens");
         }
-        let url = clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
+        let url = nodes.clients.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
         let config = root().join("nats/local.conf");
-        Self {
-            url,
-            secrets,
-            server,
-            config,
-            process,
-            others,
-            ports: Some((clients, routes)),
-            folder,
-            has_large_streams: false,
-        }
+        Self { url, secrets, server, config, process, others, nodes: Some(nodes), folder, has_large_streams: false }
     }
 
     fn node(&mut self, number: usize) -> &mut Running {
@@ -189,8 +143,15 @@ impl Nats {
 
     /// Starts that node, or the one server, again after [`Nats::kill_node`].
     pub(crate) async fn start_node(&mut self, number: usize) {
-        let Some(ports) = self.ports else { return self.restart_once_killed().await };
-        *self.node(number) = serve_node(number, (self.server, self.folder.path()), &self.secrets, ports);
+        let Some(nodes) = &self.nodes else { return self.restart_once_killed().await };
+        *self.node(number) = serve_node(number, (self.server, self.folder.path()), &self.secrets, nodes);
+    }
+
+    /// Ends that node, or the one server, with SIGTERM, and starts it again.
+    pub(crate) async fn restart_node(&mut self, number: usize) {
+        self.signal_node(number, "TERM");
+        self.node(number).ended().await;
+        self.start_node(number).await;
     }
 
     /// Sends a signal to that node, or to the one server.
@@ -235,11 +196,16 @@ impl Nats {
 
     /// A connection as that user.
     pub(crate) async fn connect(&self, user: &str) -> async_nats::Client {
-        async_nats::ConnectOptions::with_user_and_password(user.to_owned(), self.password(user).to_owned())
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
+        self.login_of(user)
             .connect(self.url.split(',').collect::<Vec<_>>())
             .await
             .expect("the server lets its users in")
+    }
+
+    /// How that user connects.
+    pub(crate) fn login_of(&self, user: &str) -> async_nats::ConnectOptions {
+        async_nats::ConnectOptions::with_user_and_password(user.to_owned(), self.password(user).to_owned())
+            .custom_inbox_prefix(format!("_INBOX_{user}"))
     }
 
     /// JetStream for a connection. A busy machine may not sync a write within the client's own five seconds.
@@ -338,13 +304,12 @@ fn serve_node(
     number: usize,
     (server, folder): (&str, &Path),
     secrets: &HashMap<String, String>,
-    (clients, routes): ([u16; 3], [u16; 3]),
+    nodes: &Nodes,
 ) -> Running {
-    let all = routes.map(|port| format!("nats://127.0.0.1:{port}")).join(",");
-    let (own, name) = (format!("nats://127.0.0.1:{}", routes[number]), format!("node{}", number + 1));
+    let (own, name) = (format!("nats://127.0.0.1:{}", nodes.routes[number]), format!("node{}", number + 1));
     Running::start(Path::new(server), &folder.join(&name).join("log"), |command| {
         command.envs(secrets).arg("-c").arg(folder.join(format!("cluster/{name}.conf")));
-        command.args(["-p", &clients[number].to_string(), "--cluster", &own, "--routes", &all]);
+        command.args(["-p", &nodes.clients[number].to_string(), "--cluster", &own, "--routes", &nodes.peers[number]]);
         command.arg("-sd").arg(folder.join(&name).join("store"));
     })
 }

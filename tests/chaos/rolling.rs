@@ -1,0 +1,59 @@
+//! Restarts one after another while tenants work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use crate::book::Book;
+use crate::check::{check, refresh_all};
+use crate::driver::Driver;
+use crate::house::House;
+use crate::run::configure;
+use crate::tenant::Tenant;
+
+/// Tenants begin no more requests after each of these times, and continue if the restarts do.
+const STRETCH: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_everything_fails_no_request_for_good() {
+    let (book, provider) = Book::open().await;
+    let mut house = House::start_cluster(Arc::clone(&book)).await;
+    let driver = Driver::new(house.gateway_urls.clone());
+    let keys = configure(&driver, &house, &house.config(&provider.url)).await;
+    let tenants: Vec<Tenant> =
+        keys.iter().enumerate().map(|(number, key)| Tenant::new(&driver, number, key.clone())).collect();
+    house.idle().await;
+
+    let are_over = AtomicBool::new(false);
+    let work = async {
+        while !are_over.load(Ordering::Relaxed) {
+            let end = Instant::now() + STRETCH;
+            join_all(tenants.iter().map(|tenant| tenant.work(end))).await;
+        }
+    };
+    let restarts = async {
+        house.restart_processes(async || driver.is_ready().await).await;
+        let of_processes = std::mem::take(&mut driver.ledger().answers);
+        house.restart_servers().await;
+        are_over.store(true, Ordering::Relaxed);
+        of_processes
+    };
+    let ((), of_processes) = tokio::join!(work, restarts);
+    let of_servers = std::mem::take(&mut driver.ledger().answers);
+    for (whose, answers) in [("gateways and workers", &of_processes), ("servers", &of_servers)] {
+        println!("\nrestart of {whose}");
+        answers.print();
+    }
+
+    check(&driver, &house, &tenants, &book).await;
+    refresh_all(&driver, &tenants, &book).await;
+    let mut faults = std::mem::take(&mut driver.ledger().faults);
+    faults.extend(book.repeats().faults);
+    faults.extend(of_processes.failures());
+    // While a stream elects a leader, a caller may be asked to come again.
+    faults.extend(of_servers.failures().into_iter().filter(|failure| !failure.contains(": 503,")));
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
