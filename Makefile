@@ -79,6 +79,7 @@ doc: cargo ## build the documentation of the code
 	$(CARGO) doc --no-deps --document-private-items
 
 ci: lint test conformance demo ## run everything that a change must pass
+	@$(MAKE) chaos CHAOS_SECONDS=120 CHAOS_SEED=1 CHAOS_TESTS=nothing_is_lost RUST_TEST_THREADS=2
 	@$(MAKE) attack ATTACK_SECONDS=30 CI=1
 
 cargo:
