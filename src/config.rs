@@ -150,6 +150,10 @@ mod tests {
         }
         assert!(parse("[accounts.acme]\nname = \"Acme\"").unwrap_err().to_string().contains("public nkey"));
         assert!(parse(&format!("[accounts.{account}]\nnane = \"Acme\"")).unwrap_err().to_string().contains("nane"));
+        for name in ["", " ", "Acme\\u200b", "\\u3164", "\\u202eemcA"] {
+            let error = parse(&format!("[accounts.{account}]\nname = \"{name}\"")).unwrap_err().to_string();
+            assert!(error.contains("must be a visible text"), "{name}: {error}");
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ use url::Url;
 
 pub(crate) use self::answer::{ANSWER_FIELDS, Paths};
 pub(crate) use self::api_request::{ApiRequest, IdentityRule, LoginRequests, MetadataRequest, Reconnect};
-pub(crate) use self::check::{OF_REVOCATIONS, is_field, parse_value, read_json};
+pub(crate) use self::check::{OF_REVOCATIONS, parse_value, read_json};
 pub(crate) use self::choice::{
     BasicEncoding, BodyFormat, ExpiresInUnit, KeyAlgorithm, Method, Pkce, ResponseMode, ScopeSeparator,
     TokenAuthMethod, TokenKind,

@@ -20,6 +20,7 @@ use tracing::warn;
 pub(crate) use self::cache::ApiKeys;
 use crate::command::Origin;
 use crate::event::{Event, EventKind};
+use crate::foreign_text::has_hidden;
 use crate::jetstream::kv::{self, At, Change, Swapped, Write};
 use crate::jetstream::{Nats, NatsError};
 use crate::rights::{Derived, End, Grant, Networks, Rights, Role, Scopes};
@@ -121,7 +122,7 @@ pub(crate) struct Author<'a> {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CreateError {
     /// Lists show the name on a terminal.
-    #[error("name must be at most {MAX_NAME_CHARS} characters, without control characters")]
+    #[error("name must be at most {MAX_NAME_CHARS} characters, without control characters and invisible characters")]
     Name,
     #[error(transparent)]
     Nats(#[from] NatsError),
@@ -168,7 +169,7 @@ pub(crate) async fn create(
         Grant::Role(role) => (Some(role), None),
         Grant::Scopes(scopes) => (None, Some(scopes)),
     };
-    if name.chars().count() > MAX_NAME_CHARS || name.chars().any(char::is_control) {
+    if name.chars().count() > MAX_NAME_CHARS || has_hidden(&name) {
         return Err(CreateError::Name);
     }
     let secret = Secret::new(BASE64_URL_SAFE_NO_PAD.encode(system::random::<32>()));

@@ -121,7 +121,7 @@ mod tests {
         let lines = [format!(" {escaped}  NAME"), format!(" {escaped}  x")];
         assert_eq!(table.render(), lines.join("\n"));
         let shown = fields(&json!({ "a": odd, "list": ["one", odd], "object": { odd: [odd] } }));
-        assert!(!shown.replace('\n', "").contains(crate::foreign_text::is_control), "{shown}");
+        assert!(!crate::foreign_text::has_hidden(&shown.replace('\n', "")), "{shown}");
         assert_eq!(shown.lines().count(), 4, "{shown}");
     }
 }

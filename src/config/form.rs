@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
 use super::section::AccountSettings;
+use crate::foreign_text::has_hidden;
 use crate::provider::NAT64_LENGTHS;
 use crate::subject::Account;
 
@@ -186,6 +187,16 @@ pub(super) fn nat64_prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
         prefix.map(|prefix| prefix.trunc()).ok_or_else(wrong)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// A name that people see, as that of an integration.
+pub(super) fn shown_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = Option::<String>::deserialize(deserializer)?;
+    let is_shown = |name: &String| !name.trim().is_empty() && !has_hidden(name);
+    if name.as_ref().is_none_or(is_shown) {
+        return Ok(name);
+    }
+    Err(de::Error::custom("must be a visible text without control characters and invisible characters"))
 }
 
 /// Settings by account. Names of environment variables arrive in lower case, and public keys are upper case.

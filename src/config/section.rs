@@ -168,7 +168,7 @@ pub struct Auth {
 #[serde(deny_unknown_fields)]
 pub struct AccountSettings {
     /// The account's name on pages.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "form::shown_name")]
     pub name: Option<String>,
     /// The receiver of the account's own events.
     #[serde(default)]

@@ -16,7 +16,6 @@ use serde_json::Value;
 pub(crate) use self::effect::OF_REVOCATIONS;
 #[cfg(test)]
 pub(super) use self::fields::field_names;
-pub(crate) use self::fields::is_field;
 use self::form::below;
 pub(crate) use self::json::read_json;
 pub(super) use self::urls::all_urls;
@@ -26,14 +25,14 @@ use super::{
     ConfigError, IntegrationOauthConfig, RequestKind, TokenAuthMethod, TokenKind, UrlRules, secrets, signing_key,
     template,
 };
-use crate::foreign_text;
+use crate::foreign_text::has_hidden;
 use crate::secret::Secret;
 use crate::subject::Integration;
 
 const MAX_NAME_CHARS: usize = 200;
 /// Characters of a text, bytes of a parameter's value.
 const MAX_TEXT: usize = 1024;
-const TEXT: &str = "a visible text of 1 to 1024 characters without a blank at either end";
+const TEXT: &str = "a text of 1 to 1024 characters without a blank at either end";
 const MAX_SCOPES: usize = 256;
 const MAX_SCOPES_BYTES: usize = 8 * 1024;
 const MAX_SECRET_BYTES: usize = 4 * 1024;
@@ -62,7 +61,7 @@ pub(crate) fn parse_value(
         fields.entry("token_auth_method").or_insert_with(|| "none".into());
     }
     placeholders::check(&fields)?;
-    secrets::check_not_hidden(&fields)?;
+    secrets::refuse_word_for_secrets(&fields)?;
     // Unreachable after the checks above. Serde's message is dropped because it repeats values.
     let config = serde_json::from_value(Value::Object(fields)).map_err(|_| ConfigError::NotAnObject)?;
     check(&config, path_id, rules)?;
@@ -82,24 +81,27 @@ fn check(config: &IntegrationOauthConfig, path_id: &Integration, rules: UrlRules
 
 fn check_texts(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     let scopes = &config.scopes;
-    let has_few_scopes = scopes.len() <= MAX_SCOPES_BYTES && scope_list(scopes).len() <= MAX_SCOPES;
+    let listed = scope_list(scopes);
+    let has_few_scopes = scopes.len() <= MAX_SCOPES_BYTES && listed.len() <= MAX_SCOPES;
     require(
         is_text(&config.name, MAX_NAME_CHARS),
         "name",
-        "a visible text of 1 to 200 characters without a blank at either end",
+        "a text of 1 to 200 characters without a blank at either end",
     )?;
     require(has_few_scopes, "scopes", "at most 256 scopes in 8 KiB")?;
+    let given = scopes.split(',').filter(|scope| !scope.trim().is_empty()).count();
+    require(given == listed.len(), "scopes", "a list that names each scope once: remove the second copy")?;
     require(is_text(&config.client_id, MAX_TEXT), "client_id", TEXT)?;
 
     let is_secret = |secret: &Secret| {
         let text = secret.expose();
-        text.len() <= MAX_SECRET_BYTES && text.trim() == text && !text.contains(foreign_text::is_control)
+        text.len() <= MAX_SECRET_BYTES && text.trim() == text && !has_hidden(text)
     };
-    let expected = "at most 4 KiB without control characters and without a blank at either end";
+    let expected = "at most 4 KiB without control characters, invisible characters and a blank at either end";
     require(is_secret(&config.client_secret), "client_secret", expected)?;
     require(config.client_secrets.len() <= MAX_SECRETS, "client_secrets", "at most 4 secrets")?;
     for (index, secret) in config.client_secrets.iter().enumerate() {
-        let expected = "1 byte to 4 KiB without control characters and without a blank at either end";
+        let expected = "1 byte to 4 KiB without control characters, invisible characters and a blank at either end";
         let field = below("client_secrets", &index);
         require(is_secret(secret) && !secret.is_empty(), &field, expected)?;
         require(*secret != config.client_secret, &field, "another secret than `client_secret`")?;
@@ -154,8 +156,7 @@ fn require(is_valid: bool, field: &str, expected: &'static str) -> Result<(), Co
     if is_valid { Ok(()) } else { Err(ConfigError::invalid(field, expected)) }
 }
 
-/// [`form`] refuses control characters in every text.
+/// [`form`] refuses hidden characters in every text.
 fn is_text(text: &str, max_chars: usize) -> bool {
-    let is_visible = |char: char| foreign_text::is_printable(char) && !char.is_whitespace();
-    text.contains(is_visible) && text.trim() == text && text.chars().count() <= max_chars
+    !text.is_empty() && text.trim() == text && text.chars().count() <= max_chars
 }

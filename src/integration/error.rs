@@ -57,6 +57,21 @@ impl ConfigError {
         Self::Invalid { field: field.into(), expected: expected.into() }
     }
 
+    /// Returns the whole path of the first field of a config that the error is about.
+    pub(crate) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Unknown { listed, .. } => listed.first().map(String::as_str),
+            Self::UnknownNested { field, .. } | Self::Missing(field) | Self::Invalid { field, .. } => Some(field),
+            Self::NotAnObject
+            | Self::Json { .. }
+            | Self::Scopes
+            | Self::UnknownParam { .. }
+            | Self::Param(_)
+            | Self::Variable { .. }
+            | Self::UnknownVariable { .. } => None,
+        }
+    }
+
     /// `name` is the caller's text.
     pub(super) fn unknown_variable<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> Self {
         Self::UnknownVariable { name: printable(name), known: known.cloned().collect() }

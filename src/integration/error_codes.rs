@@ -69,7 +69,7 @@ impl ErrorRule {
 
     fn applies_to_text(&self, text: &str) -> bool {
         let is_equal = self.equals.as_ref().is_none_or(|expected| plain_text(expected).as_deref() == Some(text));
-        let is_match = |pattern: &String| template::bounded_regex(pattern).is_some_and(|regex| regex.is_match(text));
+        let is_match = |pattern: &String| template::bounded_regex(pattern).is_ok_and(|regex| regex.is_match(text));
         is_equal && self.matches.as_ref().is_none_or(is_match)
     }
 }

@@ -74,9 +74,9 @@ pub(crate) fn hide(fields: &mut Map<String, Value>) {
     visit(fields, &mut |_, value| *value = SET.into());
 }
 
-/// Checks that no secret is the text that stands for it. A caller who puts back the fields that a view shows would lose the
-/// secrets.
-pub(super) fn check_not_hidden(fields: &Map<String, Value>) -> Result<(), ConfigError> {
+/// Refuses a secret whose value is the word `set`, which views show in place of secrets. A PUT of what a view shows would
+/// replace the secret by that word.
+pub(super) fn refuse_word_for_secrets(fields: &Map<String, Value>) -> Result<(), ConfigError> {
     let mut hidden = None;
     visit(&mut fields.clone(), &mut |path, value| {
         if *value == SET {

@@ -1,9 +1,13 @@
 //! URLs with `${variable}`s.
 //!
-//! A variable with a list of values is any part of the host: its value counts as written in the template ([`fixed`]). Any
-//! other variable is one or more whole labels of the host left of a fixed suffix, or a part of the path or of a query's value.
-//! Scheme, port, host suffix and the number of path segments come from the template, for any value: [`expand`] compares the
-//! result with the template filled with a harmless word.
+//! The value of a variable can change only its own part of a URL:
+//! - With a list of `values`, a variable may be any part of the host. [`fixed`] writes the value into the template before
+//!   anything else is checked.
+//! - Any other variable in a host is one or more whole labels, and a fixed suffix follows it.
+//! - In the path a variable stays within one segment, in the query within one value.
+//!
+//! [`expand`] checks this for each login: it fills the template once more with a harmless word, and both URLs must have the
+//! same scheme, port, host suffix and number of path segments.
 
 mod hosts;
 mod parts;
@@ -18,7 +22,7 @@ use url::Url;
 pub(super) use self::hosts::{fixed, variants};
 pub(crate) use self::parts::split_route;
 use self::parts::{Parts, has_same_shape, parts, substitute};
-pub(super) use self::parts::{is_variable_name, placeholders, sample_url, variable_names};
+pub(super) use self::parts::{has_fixed_host, is_variable_name, placeholders, sample_url, variable_names};
 pub(super) use self::public_suffix::check_host;
 use super::{ConfigError, Variable};
 
@@ -29,16 +33,27 @@ const MAX_VALUE_BYTES: usize = 256;
 /// Memory of one compiled pattern. Admins write patterns, and a short one can compile to megabytes.
 const MAX_REGEX_BYTES: usize = 256 * 1024;
 
+const NO_REGEX: &str = "a valid regular expression; look-around and backreferences are not supported";
+const LARGE_REGEX: &str = "a regular expression that needs at most 256 KiB of memory: shorten its repetitions, or write ASCII \
+                           classes such as `[A-Za-z0-9_]` in place of `\\w`";
+
 /// Compiles a pattern so that it matches only whole values. Compiles it without the anchors first: `a)|(b` is valid only
 /// between them, and would match parts of values.
-pub(super) fn whole_value_regex(text: &str) -> Option<Regex> {
+///
+/// # Errors
+/// As [`bounded_regex`].
+pub(super) fn whole_value_regex(text: &str) -> Result<Regex, &'static str> {
     bounded_regex(text)?;
     bounded_regex(&format!(r"\A(?:{text})\z"))
 }
 
 /// Compiles a pattern that may be found anywhere.
-pub(super) fn bounded_regex(text: &str) -> Option<Regex> {
-    RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().ok()
+///
+/// # Errors
+/// What the pattern must be.
+pub(super) fn bounded_regex(text: &str) -> Result<Regex, &'static str> {
+    let problem = |error| if matches!(error, regex::Error::CompiledTooBig(_)) { LARGE_REGEX } else { NO_REGEX };
+    RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().map_err(problem)
 }
 
 /// Returns true if the variable may have this value. In URLs, separators are rejected even if the pattern allows them:
@@ -51,7 +66,7 @@ pub(super) fn is_allowed_value(variable: &Variable, value: &str, is_in_url: bool
         && !value.contains(char::is_control)
         && (!is_in_url || !value.contains(is_separator))
         && (values.is_empty() || values.iter().any(|allowed| allowed == value))
-        && pattern.as_ref().is_none_or(|pattern| whole_value_regex(pattern).is_some_and(|it| it.is_match(value)))
+        && pattern.as_ref().is_none_or(|pattern| whole_value_regex(pattern).is_ok_and(|it| it.is_match(value)))
         && (pattern.is_some() || !values.is_empty())
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 
 pub(crate) fn body() -> Value {
     json!({
-        "integration_id": "acme", "name": "Acme", "scopes": "a, b,a", "client_id": "id",
+        "integration_id": "acme", "name": "Acme", "scopes": "a, b,", "client_id": "id",
         "client_secret": "canary-secret", "auth_url": "https://acme.example/auth?x=1",
         "token_url": "https://acme.example/token", "redirect_url": "https://hub.example/cb",
     })

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::foreign_text::is_control;
+use crate::foreign_text::{has_hidden, without_hidden};
 use crate::integration::{Paths, value_at};
 
 /// Longer labels are cut: only people read them.
@@ -24,10 +24,10 @@ pub struct Identity {
 impl Identity {
     /// Reads an identity from an answer. The first path that leads to a usable value counts.
     pub(crate) fn read(answer: &Value, id: &Paths, label: Option<&Paths>) -> Option<Self> {
-        let id = find(answer, id).filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(char::is_control))?;
+        let id = find(answer, id).filter(|id| id.len() <= MAX_ID_BYTES && !has_hidden(id))?;
         let label = label.and_then(|paths| find(answer, paths));
-        let shown = |label: String| label.chars().filter(|char| !is_control(*char)).take(MAX_LABEL_CHARS).collect();
-        Some(Self { id, label: label.map(shown) })
+        let shown = |label: String| without_hidden(&label).trim().chars().take(MAX_LABEL_CHARS).collect::<String>();
+        Some(Self { id, label: label.map(shown).filter(|label| !label.is_empty()) })
     }
 }
 
@@ -61,6 +61,9 @@ mod tests {
         check(&json!({ "data": [{ "id": "t-1" }] }), Some(("t-1", None)));
         check(&json!({ "user": { "id": " ", "email": "x" }, "data": [{ "id": 2 }] }), Some(("2", Some("x"))));
         check(&json!({ "user": { "id": "u-1", "email": "a\u{7}b" } }), Some(("u-1", Some("ab"))));
+        check(&json!({ "user": { "id": "u-1", "email": "\u{feff}a\u{200b}b \u{3164}" } }), Some(("u-1", Some("ab"))));
+        check(&json!({ "user": { "id": "u-1", "email": "می\u{200c}خواهم" } }), Some(("u-1", Some("می\u{200c}خواهم"))));
+        check(&json!({ "user": { "id": "u-1", "email": "\u{3164}" } }), Some(("u-1", None)));
         let beyond_64_bits: Value = serde_json::from_str("100000000000000000001").unwrap();
         for id in [
             beyond_64_bits,
@@ -70,6 +73,7 @@ mod tests {
             json!(["u-1"]),
             json!({ "id": 1 }),
             json!("a\nb"),
+            json!("u-1\u{200b}"),
             json!("x".repeat(513)),
         ] {
             check(&json!({ "user": { "id": id } }), None);

@@ -54,11 +54,18 @@ impl<'a> Profiles<'a> {
     /// Adds the fields of the profile that a config names as `provider`, and what every config with a profile may leave out.
     ///
     /// # Errors
-    /// [`ProfileError`] if there is no such profile, or if its file is not valid.
+    /// [`ProfileError`] if there is no such profile, if its file is not valid, or if the config lacks what it asks for.
     pub(crate) async fn apply(self, body: Value, integration: &Integration) -> Result<Value, ProfileError> {
         let Value::Object(given) = body else { return Ok(body) };
         match given.get("provider") {
-            Some(Value::String(id)) => Ok(self.find(id).await?.config(given, integration)),
+            Some(Value::String(id)) => {
+                let profile = self.find(id).await?;
+                let asked = &profile.about.ask;
+                if !asked.is_empty() && !given.contains_key("variables") {
+                    return Err(ProfileError::Asked { id: profile.id, asked: asked.clone() });
+                }
+                Ok(profile.config(given, integration))
+            }
             Some(Value::Null) | None => Ok(Value::Object(given)),
             Some(_) => Err(ProfileError::Unknown),
         }
@@ -74,13 +81,13 @@ impl<'a> Profiles<'a> {
         // The id is a caller's text and must not lead out of the folder: it has no dot and no slash.
         let id = Integration::parse(id).ok().ok_or(ProfileError::Unknown)?;
         let invalid = |why| ProfileError::Invalid { id: id.clone(), why };
-        if let Some(profile) = self.built_in_unless_replaced(&id).await.map_err(invalid)? {
+        if let Some(profile) = self.purely_built_in(&id).await.map_err(invalid)? {
             return Ok(profile.clone());
         }
         let Source { text, is_from_folder } =
             self.source(&id, &[]).await.map_err(invalid)?.ok_or(ProfileError::Unknown)?;
         let profile = self.parse(&id, &text).await.map_err(invalid)?;
-        Ok(Profile { has_folder_fields: profile.has_folder_fields || is_from_folder, ..profile })
+        Ok(Profile { is_operators_own: profile.is_operators_own || is_from_folder, ..profile })
     }
 
     /// Returns the ids of all profiles in order.
@@ -119,32 +126,42 @@ impl<'a> Profiles<'a> {
 
     /// Parses the text of a profile, adds the fields of the profiles that it extends, and checks the result.
     pub(crate) async fn parse(self, id: &Integration, text: &str) -> Result<Profile, InvalidProfile> {
-        let mut fields = profile::parse(text)?;
-        let (mut chain, mut has_folder_fields) = (vec![id.clone()], false);
-        while let Some(parent) = fields.remove("extends") {
+        // The file, and then the profiles that it extends. `chain` has their ids.
+        let (mut files, mut chain) = (vec![profile::parse(text)?], vec![id.clone()]);
+        let mut is_operators_own = false;
+        while let Some(parent) = files.last_mut().and_then(|file| file.remove("extends")) {
             let parent = parent.as_str().and_then(|parent| Integration::parse(parent).ok());
-            let parent = parent.ok_or(InvalidProfile::Extends)?;
+            let parent = parent.ok_or_else(|| inherited(&chain, InvalidProfile::Extends))?;
             let source = self.source(&parent, &chain).await?;
             // A file may extend the built-in profile of its own id, but that one not itself again.
             let uses = chain.iter().filter(|used| **used == parent).count();
-            let is_circle = uses > 1 || (uses == 1 && source.is_none());
-            chain.push(parent.clone());
-            if is_circle {
+            if uses > 1 || (uses == 1 && source.is_none()) {
+                chain.push(parent);
                 return Err(InvalidProfile::Circle(chain));
             }
+            let Some(Source { text, is_from_folder }) = source else {
+                return Err(inherited(&chain, InvalidProfile::NoParent(parent)));
+            };
+            chain.push(parent);
             if chain.len() > MAX_CHAIN {
                 return Err(InvalidProfile::TooLong(chain));
             }
-            let Source { text, is_from_folder } = source.ok_or(InvalidProfile::NoParent(parent))?;
-            has_folder_fields |= is_from_folder;
-            fields = merge(profile::parse(&text)?, fields);
+            is_operators_own |= is_from_folder;
+            files.push(profile::parse(&text).map_err(|why| inherited(&chain, why))?);
         }
-        let profile = Profile::checked(id, fields, self.rules)?;
-        Ok(Profile { has_folder_fields, chain, ..profile })
+        let fields = files.iter().rev().cloned().reduce(merge).unwrap_or_default();
+        let owner = |why: &InvalidProfile| {
+            let depth_in = |file| why.field().map_or(0, |field| profile::depth(file, field));
+            // The first of the deepest: its value counts.
+            (0..files.len()).rev().max_by_key(|index| files.get(*index).map_or(0, depth_in)).unwrap_or_default()
+        };
+        let profile = Profile::checked(id, fields, self.rules)
+            .map_err(|why| inherited(chain.get(..=owner(&why)).unwrap_or_default(), why))?;
+        Ok(Profile { is_operators_own, chain, ..profile })
     }
 
-    /// Returns a built-in profile, unless a file of the folder replaces it or one that it extends.
-    async fn built_in_unless_replaced(self, id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
+    /// Returns a built-in profile; `None` if a file in the folder replaces it or a profile that it extends.
+    async fn purely_built_in(self, id: &Integration) -> Result<Option<&'static Profile>, InvalidProfile> {
         let Some(profile) = built_in::parsed(id).await? else { return Ok(None) };
         for id in &profile.chain {
             if let Some(path) = self.path(id)
@@ -170,6 +187,14 @@ impl<'a> Profiles<'a> {
             return Ok(Some(Source { text, is_from_folder: true }));
         }
         Ok(built_in::text(id).map(|text| Source { text: text.to_owned(), is_from_folder: false }))
+    }
+}
+
+/// Names the last profile of a chain in an error about it, unless it is the one that is read.
+fn inherited(chain: &[Integration], why: InvalidProfile) -> InvalidProfile {
+    match chain {
+        [_, .., parent] => InvalidProfile::Inherited { parent: parent.clone(), why: Box::new(why) },
+        _ => why,
     }
 }
 

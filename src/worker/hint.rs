@@ -9,7 +9,7 @@ use crate::worker::context::Context;
 const MAX_CHARS: usize = 1000;
 
 /// Returns the hint for a login with this config. It contains nothing that the provider said.
-pub(super) async fn of(cause: Cause, context: &Context, config: &IntegrationOauthConfig) -> String {
+pub(super) async fn hint_for(cause: Cause, context: &Context, config: &IntegrationOauthConfig) -> String {
     let provider = config.provider.as_deref().unwrap_or_default();
     // The profile only adds the page. A config outlives its profile.
     let about = Profiles::new(&context.config.oauth).find(provider).await.ok().map(|profile| profile.about);

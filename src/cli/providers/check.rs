@@ -33,17 +33,17 @@ struct Example {
     request: HttpRequest,
 }
 
-/// What is known of a valid file.
+/// What a valid file makes an example app send.
 enum Checked {
-    /// The flags without which there are no requests: variables that have neither a default nor a list of values.
-    Open(Vec<String>),
+    /// Some variables have no value, so no request can be built. The flags set them.
+    ValuesMissing(Vec<String>),
     Requests(Vec<Example>),
 }
 
 pub(super) async fn run(profiles: Profiles<'_>, file: &Path, vars: &[String], json: bool) -> anyhow::Result<()> {
     let path = file.display();
     match (check(profiles, file, vars).await?, json) {
-        (Checked::Open(flags), _) => {
+        (Checked::ValuesMissing(flags), _) => {
             let text = format!("{path} is valid. To see its requests, pass {}", flags.join(" and "));
             // Each line of JSON is a request, so standard output stays empty.
             if json {
@@ -82,7 +82,7 @@ async fn check(profiles: Profiles<'_>, file: &Path, vars: &[String]) -> anyhow::
     let flags: Vec<String> =
         config.variables.iter().filter_map(|(name, it)| missing(name, it, &mut variables)).collect();
     if !flags.is_empty() {
-        return Ok(Checked::Open(flags));
+        return Ok(Checked::ValuesMissing(flags));
     }
     examples(&config, &variables).map(Checked::Requests)
 }
@@ -196,7 +196,7 @@ mod tests {
         for entry in std::fs::read_dir(folder).unwrap() {
             let file = entry.unwrap().path();
             match check(Profiles::default(), &file, &[]).await {
-                Ok(Checked::Open(flags)) => open.extend(flags),
+                Ok(Checked::ValuesMissing(flags)) => open.extend(flags),
                 Ok(Checked::Requests(requests)) => shown += usize::from(requests.len() > 2),
                 Err(error) => panic!("{}: {error:#}", file.display()),
             }

@@ -6,7 +6,7 @@ use super::fields::{METHOD, TEXT_MAP, TEXTS};
 use super::form::{Form, Object, below, each_text_of};
 use super::headers::{self, AUTHORIZATION};
 use super::names::{is_in_query, is_param};
-use super::params::{IN_QUERY, SHOWN, is_path, is_shown, paths_of};
+use super::params::{IN_QUERY, PARAM, SHOWN, is_path, is_shown, paths_of};
 use super::placeholders::check_text;
 use super::{MAX_TEXT, TEXT, is_text, printable, require};
 use crate::integration::{ApiRequest, ConfigError, IntegrationOauthConfig, Method, Paths, placeholders};
@@ -72,12 +72,12 @@ pub(super) fn check_sizes(fields: &Map<String, Value>) -> Result<(), ConfigError
 pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
     if let Some(upgrade) = &config.upgrade {
         let allowed = [ACCESS_TOKEN, CLIENT[0], CLIENT[1]];
-        Checked { config, field: "upgrade", in_params: &allowed }.check(upgrade)?;
+        RequestCheck { config, field: "upgrade", values: &allowed }.check(upgrade)?;
     }
     if let Some(identity) = &config.identity {
         let field = "identity";
         if let Some(request) = &identity.request {
-            Checked { config, field, in_params: &[] }.check(request)?;
+            RequestCheck { config, field, values: &[] }.check(request)?;
         }
         identity.issuer.as_ref().map_or(Ok(()), |issuer| check_issuer(config, issuer, identity.request.is_some()))?;
         check_paths(config, "identity.id", &identity.id)?;
@@ -86,7 +86,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
     if let Some(metadata) = &config.metadata_request {
         let field = "metadata_request";
         if let Some(request) = &metadata.request {
-            Checked { config, field, in_params: &[] }.check(request)?;
+            RequestCheck { config, field, values: &[] }.check(request)?;
         } else {
             let expected = "set, unless `identity` is read from an ID token, whose claims `paths` may name";
             require(config.id_token_issuer().is_some(), "metadata_request.url", expected)?;
@@ -132,14 +132,14 @@ fn check_paths(config: &IntegrationOauthConfig, field: &str, paths: &Paths) -> R
     paths_of(field, paths).try_for_each(|(field, path)| require(is_shown(config, path), &field, SHOWN))
 }
 
-struct Checked<'a> {
+struct RequestCheck<'a> {
     config: &'a IntegrationOauthConfig,
     field: &'a str,
-    /// Names beside the variables that parameters and body may hold as `${name}`.
-    in_params: &'a [&'a str],
+    /// Further names that parameters and body may have as `${name}`, beside the variables and those of any request.
+    values: &'a [&'a str],
 }
 
-impl Checked<'_> {
+impl RequestCheck<'_> {
     fn check(&self, request: &ApiRequest) -> Result<(), ConfigError> {
         let ApiRequest { url, method, headers, params, body, token_param } = request;
         let set = self.named("headers");
@@ -157,13 +157,12 @@ impl Checked<'_> {
         for (name, value) in params {
             let field = self.named(&format!("params.{}", printable(name)));
             require(!is_in_query(url, name), &field, IN_QUERY)?;
-            let is_short = is_param(name) && value.len() <= MAX_TEXT;
-            require(is_short, &field, "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes")?;
-            self.check_placeholders(&field, value, self.in_params)?;
+            require(is_param(name) && value.len() <= MAX_TEXT, &field, PARAM)?;
+            self.check_placeholders(&field, value, self.values)?;
         }
         let has_one_body = params.is_empty() && *method == Method::Post;
         require(body.is_none() || has_one_body, &self.named("body"), "absent for a GET, and beside `params`")?;
-        let mut check = |field: &str, text: &str| self.check_placeholders(field, text, self.in_params);
+        let mut check = |field: &str, text: &str| self.check_placeholders(field, text, self.values);
         body.as_ref().map_or(Ok(()), |body| each_text_of(&self.named("body"), body, &mut check))?;
         let has_plain_names = body.as_ref().is_none_or(has_plain_names);
         require(has_plain_names, &self.named("body"), "an object whose names have no `${`: only values are filled in")?;

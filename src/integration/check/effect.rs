@@ -38,7 +38,9 @@ fn check_revocations(config: &IntegrationOauthConfig) -> Result<(), ConfigError>
         config.revoke_with.is_some(),
         config.revoke_replaced,
     ];
-    OF_REVOCATIONS.iter().zip(are_set).try_for_each(|(field, is_set)| require(!is_set, field, NO_REVOCATIONS))
+    OF_REVOCATIONS.iter().zip(are_set).try_for_each(|(field, is_set)| require(!is_set, field, NO_REVOCATIONS))?;
+    let names_params = config.param_names.entries().any(|(request, ..)| request == Some(RequestKind::Revoke.as_str()));
+    require(!names_params, "param_names.revoke", NO_REVOCATIONS)
 }
 
 /// Fields of the key that signs credentials.

@@ -129,7 +129,7 @@ const OPTIONAL: [(&str, Form); 48] = [
 ];
 
 /// Returns true if configs have a field with this name.
-pub(crate) fn is_field(name: &str) -> bool {
+fn is_field(name: &str) -> bool {
     REQUIRED.contains(&name) || OPTIONAL.iter().any(|(field, _)| *field == name)
 }
 

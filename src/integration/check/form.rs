@@ -3,13 +3,13 @@
 use serde_json::{Map, Value};
 
 use super::printable;
-use crate::foreign_text;
+use crate::foreign_text::has_hidden;
 use crate::integration::ConfigError;
 
 /// Form of a value.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
-    /// A string without control characters and characters that change the direction of the text around them.
+    /// A string without hidden characters.
     Text,
     /// A string that no one reads.
     Opaque,
@@ -42,7 +42,8 @@ pub(super) struct Object {
     pub(super) expected: &'static str,
 }
 
-const PLAIN: &str = "a text without control characters and characters that change the direction of text";
+const PLAIN: &str =
+    "a text without control characters, invisible characters and characters that change the direction of text";
 const PATHS: &str = "a dot path, or a list of at most 32 dot paths";
 
 impl Form {
@@ -128,17 +129,16 @@ fn fits(does_fit: bool, path: &str, expected: &'static str) -> Result<(), Config
 }
 
 fn check_name(name: &str, field: &str) -> Result<(), ConfigError> {
-    fits(!name.contains(foreign_text::is_control), field, "named without control characters")
+    fits(!has_hidden(name), field, "named without control characters and invisible characters")
 }
 
 fn is_plain(value: &Value) -> bool {
-    value.as_str().is_none_or(|text| !text.contains(foreign_text::is_control))
+    value.as_str().is_none_or(|text| !has_hidden(text))
 }
 
 /// Checks all strings and names in a value.
 fn check_lines(path: &str, value: &Value) -> Result<(), ConfigError> {
-    let is_plain =
-        |text: &str| !text.contains(|char| !matches!(char, '\n' | '\r' | '\t') && foreign_text::is_control(char));
+    let is_plain = |text: &str| !text.split(['\n', '\r', '\t']).any(has_hidden);
     match value {
         Value::String(text) => fits(is_plain(text), path, PLAIN),
         Value::Array(values) => {

@@ -10,12 +10,25 @@ use crate::secret::Secret;
 /// Headers that the HTTP client sets, or that belong to one connection (RFC 9110 §7.6.1).
 const RESERVED: [&str; 8] =
     ["cookie", "host", "connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
+/// Starts of such headers: the body's own, and those for a proxy.
+const RESERVED_STARTS: [&str; 2] = ["content-", "proxy-"];
 /// Headers by which some servers and proxies choose another path, host or method than the request's, so that a token would
 /// reach another API than that of the URL.
-const REROUTING: [&str; 6] =
-    ["forwarded", "x-original-url", "x-rewrite-url", "x-http-method", "x-http-method-override", "x-method-override"];
-/// Starts of such headers: the body's own, and those for a proxy.
-const RESERVED_STARTS: [&str; 3] = ["content-", "proxy-", "x-forwarded-"];
+const REROUTING: [&str; 9] =
+    ["forwarded", "destination", "x-host", "x-path", "x-uri", "x-url", "request-uri", "base-url", "http-url"];
+/// Starts of such headers.
+const REROUTING_STARTS: [&str; 10] = [
+    "x-forwarded-",
+    "x-forward-",
+    "x-original-",
+    "x-rewrite-",
+    "x-override-",
+    "x-http-",
+    "x-method-",
+    "x-envoy-",
+    "x-proxy-",
+    "x-accel-",
+];
 pub(super) const AUTHORIZATION: &str = "authorization";
 
 /// A header's value: plain in requests to the provider's API, a secret in `token_headers`.
@@ -44,10 +57,13 @@ pub(super) fn check(set: &str, headers: &BTreeMap<String, impl HeaderValue>) -> 
         require(is_name, &field, "a header's name of at most 64 letters, digits or `_-.`")?;
         // Servers that hand headers on as variables (CGI, WSGI) take `_` and `-` for the same.
         let dashed = name.to_ascii_lowercase().replace('_', "-");
-        let is_reserved = RESERVED.contains(&&*dashed) || RESERVED_STARTS.iter().any(|start| dashed.starts_with(start));
+        let is_in = |names: &[&str], starts: &[&str]| {
+            names.contains(&&*dashed) || starts.iter().any(|start| dashed.starts_with(start))
+        };
+        let is_reserved = is_in(&RESERVED, &RESERVED_STARTS);
         require(!is_reserved, &field, "absent: tokenbus, HTTP itself or a proxy sets this header")?;
-        let expected = "absent: some servers choose another path or method by this header";
-        require(!REROUTING.contains(&&*dashed), &field, expected)?;
+        let expected = "absent: some servers choose another path, host or method by this header";
+        require(!is_in(&REROUTING, &REROUTING_STARTS), &field, expected)?;
         let text = value.text();
         let is_value = (1..=MAX_TEXT).contains(&text.len())
             && text.trim() == text

@@ -71,7 +71,7 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
             continue;
         }
         let is_free = !TAKEN.contains(&renamed) && !renamed.starts_with("client_assertion");
-        let expected = "1 to 64 letters, digits or `_-.:[]`, and no name in use";
+        let expected = "1 to 64 letters, digits or `_-.:[]`, and neither a name in use nor `_method`";
         require(is_param(renamed) && is_free, &field, expected)?;
     }
     for request in RequestKind::ALL {
@@ -91,7 +91,14 @@ pub(super) fn check(config: &IntegrationOauthConfig) -> Result<(), ConfigError> 
 
 pub(super) fn is_param(name: &str) -> bool {
     (1..=64).contains(&name.len())
+        && !chooses_method(name)
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'[' | b']' | b':'))
+}
+
+/// Returns true for a parameter by which some servers choose another method than the request's, so that a GET could delete.
+pub(super) fn chooses_method(name: &str) -> bool {
+    let dashed = name.to_ascii_lowercase().replace('_', "-");
+    dashed == "-method" || dashed.starts_with("x-http-method")
 }
 
 /// Returns true if the URL's query, or the query of its route, has a parameter of this name.

@@ -6,7 +6,7 @@ use url::form_urlencoded;
 use super::form::below;
 use super::headers::{self, AUTHORIZATION};
 use super::names::{self, is_in_query, is_param};
-use super::urls::{MAX_PATTERN_BYTES, templates};
+use super::urls::{check_pattern, templates};
 use super::{MAX_TEXT, printable, require};
 use crate::integration::{
     ANSWER_FIELDS, BodyFormat, ConfigError, ERROR_CODES, ErrorRule, IntegrationOauthConfig, Method, Paths, RequestKind,
@@ -16,6 +16,8 @@ use crate::integration::{
 const MAX_PATH_BYTES: usize = 128;
 const PATH: &str = "a dot path of at most 128 bytes";
 pub(super) const IN_QUERY: &str = "absent: the query of the request's URL has this parameter";
+pub(super) const PARAM: &str = "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes, and not `_method` or X-HTTP-Method…, by \
+     which some servers choose another method";
 /// A path whose value callers see.
 pub(super) const SHOWN: &str = "a dot path of at most 128 bytes that doesn't end in a token, a secret or a code";
 const RESPONSE_MODE: &str = "response_mode";
@@ -51,8 +53,7 @@ fn check_added(config: &IntegrationOauthConfig) -> Result<(), ConfigError> {
             require(!names::is_reserved(config, name, request), &field, "absent: tokenbus sets this parameter")?;
             let is_response_mode = request == RequestKind::Authorize && name.eq_ignore_ascii_case(RESPONSE_MODE);
             require(!is_response_mode || is_received(value), &field, RECEIVED)?;
-            let expected = "a parameter of at most 64 letters, digits or `_-.:[]` with at most 1024 bytes";
-            require(is_param(name) && value.len() <= MAX_TEXT, &field, expected)?;
+            require(is_param(name) && value.len() <= MAX_TEXT, &field, PARAM)?;
         }
     }
     for (field, url) in templates(config) {
@@ -188,10 +189,7 @@ fn check_error_codes(config: &IntegrationOauthConfig) -> Result<(), ConfigError>
         require(ERROR_CODES.contains(&code.as_str()), &field("code"), codes)?;
         require(path.as_deref().is_none_or(is_path), &field("path"), PATH)?;
         require(equals.is_none() || matches.is_none(), &field("matches"), "absent beside `equals`")?;
-        let is_pattern =
-            |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::bounded_regex(pattern).is_some();
-        let pattern_form = "a regular expression of at most 256 bytes";
-        require(matches.as_ref().is_none_or(is_pattern), &field("matches"), pattern_form)?;
+        matches.as_ref().map_or(Ok(()), |it| check_pattern(&field("matches"), it, template::bounded_regex))?;
         let is_short = |value: &Value| value.as_str().is_none_or(|text| text.len() <= MAX_TEXT);
         require(equals.as_ref().is_none_or(is_short), &field("equals"), "at most 1024 bytes")?;
         let has_condition = status.is_some() || path.is_some() || equals.is_some() || matches.is_some();

@@ -1,9 +1,10 @@
 //! The URLs of a config and their variables.
 
-use url::{Host, Url};
+use regex::Regex;
+use url::{Host, Url, form_urlencoded};
 
 use super::form::below;
-use super::names::{CALLBACK, is_in_query, is_param};
+use super::names::{CALLBACK, chooses_method, is_in_query, is_param};
 use super::params::is_secret;
 use super::{printable, require};
 use crate::integration::variable::is_header_text;
@@ -11,15 +12,18 @@ use crate::integration::{ConfigError, IntegrationOauthConfig, UrlRules, Variable
 use crate::secret::Secret;
 
 const MAX_URL_BYTES: usize = 2048;
-pub(super) const MAX_PATTERN_BYTES: usize = 256;
+const MAX_PATTERN_BYTES: usize = 256;
 
 const FIXED_NAME: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix, where \
                           anyone can register a name";
 const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables are directly left of a public suffix; if \
                              the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
 
-const TEMPLATE: &str = "an absolute URL (https://…) without fragment and user information, with variables only in the path \
-                        or as whole labels left of a fixed host";
+const TEMPLATE: &str = "an absolute URL (https://…) without fragment and user information, with variables only in host, \
+                        path and values of the query";
+const FIXED_HOST: &str = "a URL in whose host each variable with only a `pattern` is a whole label, and at least two fixed \
+                          labels follow, as in `https://${shop}.acme.example`; a variable with `values` may be any part of \
+                          the host";
 
 /// Returns the URLs that may have variables, by their fields' names.
 pub(super) fn templates<T>(config: &IntegrationOauthConfig<T>) -> impl Iterator<Item = (&'static str, &str)> {
@@ -81,16 +85,24 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// Checks a pattern with the function that compiles it.
+pub(super) fn check_pattern(
+    field: &str,
+    pattern: &str,
+    compile: fn(&str) -> Result<Regex, &'static str>,
+) -> Result<(), ConfigError> {
+    require(pattern.len() <= MAX_PATTERN_BYTES, field, "a regular expression of at most 256 bytes")?;
+    compile(pattern).map_or_else(|expected| Err(ConfigError::invalid(field, expected)), |_| Ok(()))
+}
+
 pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) -> Result<(), ConfigError> {
     for (name, variable) in &config.variables {
         let field = format!("variables.{}", printable(name));
         let name_form = "named with a letter and at most 31 more letters, digits or `_`";
         require(template::is_variable_name(name), &field, name_form)?;
         let Variable { pattern, values, default, .. } = variable;
-        let is_pattern =
-            |pattern: &String| pattern.len() <= MAX_PATTERN_BYTES && template::whole_value_regex(pattern).is_some();
-        let expected = "a regular expression of at most 256 bytes";
-        require(pattern.as_ref().is_none_or(is_pattern), &below(&field, &"pattern"), expected)?;
+        let field_of_pattern = below(&field, &"pattern");
+        pattern.as_ref().map_or(Ok(()), |it| check_pattern(&field_of_pattern, it, template::whole_value_regex))?;
         require(pattern.is_some() || !values.is_empty(), &field, "with a `pattern` or with `values`")?;
         let (is_in_url, is_in_header) = (config.is_in_url(name), config.is_in_header(name));
         let is_allowed = |value: &String| {
@@ -140,9 +152,13 @@ fn check_template(field: &str, url: &str, config: &IntegrationOauthConfig, rules
     let expected = "a URL with only the variables in `variables`; in its query also `${scope}`, `${redirect_url}` or \
                     `${nonce}`";
     require(are_known, field, expected)?;
+    let keeps_method = form_urlencoded::parse(query.as_bytes()).all(|(name, _)| !chooses_method(&name));
+    let expected = "a URL without `_method` and X-HTTP-Method…, by which some servers choose another method";
+    require(keeps_method, field, expected)?;
     let hosts = "a URL with at most 256 hosts, whose `values` are whole labels of a host or parts of one";
     let variants = template::variants(url, &config.variables).ok_or_else(|| ConfigError::invalid(field, hosts))?;
     for url in variants {
+        require(template::has_fixed_host(&url), field, FIXED_HOST)?;
         check_url(field, &url, TEMPLATE, rules)?;
         template::check_host(&url, &config.variables, None)
             .map_err(|open| ConfigError::invalid(field, if open.may_share { SHARED_SUFFIX } else { FIXED_NAME }))?;

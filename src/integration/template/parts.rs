@@ -93,6 +93,11 @@ fn fixed_suffix(authority: &str) -> Option<String> {
     (whole_labels && fixed.split('.').filter(|label| !label.is_empty()).count() >= 2).then(|| suffix.to_owned())
 }
 
+/// Returns true if the variables of the template's host are whole labels left of a fixed suffix.
+pub(in crate::integration) fn has_fixed_host(template: &str) -> bool {
+    parts(template).is_none_or(|parts| fixed_suffix(parts.authority).is_some())
+}
+
 /// Returns the template's URL with a harmless word for every variable. Returns `None` if that is no absolute URL, or if a
 /// variable is in a part of the URL where none is allowed.
 pub(in crate::integration) fn sample_url(template: &str) -> Option<Url> {

@@ -68,7 +68,7 @@ fn c7_patterns_match_whole_values() {
         assert_eq!(whole_value_regex(text).unwrap().is_match(value), fits, "{text} {value}");
     }
     for text in ["a)|(b", "(", "(?:a{1000}){1000}", "a(?#", "(?x) a #"] {
-        assert!(whole_value_regex(text).is_none_or(|pattern| !pattern.is_match("xyz")), "{text}");
+        assert!(whole_value_regex(text).map_or(true, |pattern| !pattern.is_match("xyz")), "{text}");
     }
 }
 

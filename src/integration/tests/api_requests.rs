@@ -60,6 +60,7 @@ fn a4_settings_without_any_effect_are_refused() {
         (json!({ "revocation_body_format": "json" }), "revocation_body_format"),
         (json!({ "revocation_auth_method": "none" }), "revocation_auth_method"),
         (json!({ "revoke_with": "access_token" }), "revoke_with"),
+        (json!({ "param_names": { "revoke": { "token_type_hint": "" } } }), "param_names.revoke"),
         (json!({ "client_key": key }), "client_key"),
         (json!({ "client_key_id": "canary" }), "client_key_id"),
         (json!({ "client_key_alg": "EdDSA" }), "client_key_alg"),

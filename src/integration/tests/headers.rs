@@ -39,6 +39,17 @@ fn a4_headers_have_the_same_rules_in_every_place() {
         ("X-Original-URL", "canary"),
         ("x_rewrite_url", "canary"),
         ("X-HTTP-Method-Override", "canary"),
+        ("X-Method-Override", "canary"),
+        ("X-HTTP-Host-Override", "canary"),
+        ("X-Original-Host", "canary"),
+        ("x_original_path", "canary"),
+        ("X-Rewrite-Uri", "canary"),
+        ("X-Override-Url", "canary"),
+        ("X-Envoy-Original-Path", "canary"),
+        ("X-Accel-Redirect", "canary"),
+        ("X-Host", "canary"),
+        ("Request-URI", "canary"),
+        ("Destination", "canary"),
         ("Forwarded", "canary"),
         ("X-Forwarded-Host", "canary"),
     ] {
@@ -85,6 +96,24 @@ fn a4_the_access_token_has_one_place_and_no_parameter_is_sent_twice() {
         }
     }
     check(&json!({ "upgrade": { "url": URL, "params": { "fields": "canary" } } }), "upgrade.params.fields");
+    for name in ["_method", "_Method", "X-HTTP-Method-Override", "x_http_method"] {
+        let params = json!({ name: "canary" });
+        for field in ["auth_params", "token_params", "refresh_params"] {
+            check(&json!({ field: params }), &format!("{field}.{name}"));
+        }
+        check(&json!({ "param_names": { "scope": name } }), "param_names.scope");
+        for (request, more) in with_request(&json!({ "params": params })) {
+            check(&more, &format!("{request}.params.{name}"));
+        }
+        for (request, more) in with_request(&json!({ "token_param": name })) {
+            check(&more, &format!("{request}.token_param"));
+        }
+        let url = format!("https://acme.example/canary?{name}=DELETE");
+        for field in ["auth_url", "token_url", "refresh_url", "revocation_url"] {
+            check(&json!({ field: url }), field);
+        }
+        check(&json!({ "identity": { "url": url, "id": "sub" } }), "identity.url");
+    }
     for (_, more) in with_request(&json!({ "token_param": "token", "params": { "other": "a" } })) {
         assert!(config(&more).is_ok(), "{more}: {:?}", config(&more).err());
     }

@@ -4,14 +4,32 @@ use serde_json::{Map, Value, json};
 
 use super::{body, check, config};
 
-/// Characters that move a terminal's cursor, end a line, or change the direction of the text around them.
-const CONTROLS: [char; 8] = ['\n', '\t', '\u{1b}', '\u{7f}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{2028}'];
+/// Characters that move a terminal's cursor, end a line, change the direction of the text around them, or show nothing.
+const HIDDEN: [char; 17] = [
+    '\n',
+    '\t',
+    '\u{1b}',
+    '\u{7f}',
+    '\u{9b}',
+    '\u{202e}',
+    '\u{2066}',
+    '\u{2028}',
+    '\u{3164}',
+    '\u{115f}',
+    '\u{200b}',
+    '\u{200d}',
+    '\u{200f}',
+    '\u{61c}',
+    '\u{feff}',
+    '\u{ad}',
+    '\u{e0041}',
+];
 
 #[test]
-fn a4_no_text_has_a_control_character_or_one_that_changes_the_direction() {
+fn a4_no_text_has_a_hidden_character() {
     let url = "https://api.example/me";
-    for control in CONTROLS {
-        let odd = format!("canary{control}x");
+    for hidden in HIDDEN {
+        let odd = format!("canary{hidden}x");
         for field in [
             "name",
             "scopes",
@@ -46,7 +64,7 @@ fn a4_no_text_has_a_control_character_or_one_that_changes_the_direction() {
             (json!({ "identity": { "id": "a", "label": ["b", odd] } }), "identity.label.1"),
             (json!({ "metadata_request": { "url": url, "paths": [odd] } }), "metadata_request.paths.0"),
             (
-                json!({ "metadata_request": { "url": url, "paths": ["a", format!("{control}.b")] } }),
+                json!({ "metadata_request": { "url": url, "paths": ["a", format!("{hidden}.b")] } }),
                 "metadata_request.paths.1",
             ),
             (json!({ "upgrade": { "url": url, "params": { "a": odd } } }), "upgrade.params.a"),
@@ -60,6 +78,7 @@ fn a4_no_text_has_a_control_character_or_one_that_changes_the_direction() {
     assert!(config(&body("{\n\tme { id }\n}")).is_ok());
     check(&body("canary\u{1b}[2J"), "identity.body.query");
     check(&body("canary\u{202e}"), "identity.body.query");
+    check(&body("a\ncanary\u{200b}"), "identity.body.query");
     let names = json!({ "identity": { "url": url, "id": "a", "method": "POST", "body": { "a\u{1b}": 1 } } });
     check(&names, "identity.body.a\\u001b");
     for name in ["Ünïcode Ltd", "שלום", "می‌خواهم", "日本語", "👩‍💻"] {
@@ -113,6 +132,31 @@ fn a4_unknown_fields_are_named_whatever_their_characters_are() {
     assert!(body().is_object());
     let long = unknown(&[&"ü".repeat(1000)]);
     assert!(long.len() < 100 && long.ends_with('…'), "{long}");
+}
+
+#[test]
+fn a4_an_error_says_what_to_change() {
+    #[track_caller]
+    fn check(more: &Value, expected: &[&str]) {
+        let error = config(more).unwrap_err().to_string();
+        assert!(expected.iter().all(|part| error.contains(part)), "{more}: {error}");
+    }
+    let pattern = |pattern: &str| json!({ "variables": { "v": { "pattern": pattern, "metadata": true } } });
+    let rule = |matches: &str| json!({ "error_codes": [{ "matches": matches, "code": "invalid_grant" }] });
+    for (more, field) in [(pattern(r"\w{200}"), "variables.v.pattern"), (rule(r"\w{200}"), "error_codes.0.matches")] {
+        check(&more, &[field, "at most 256 KiB of memory: shorten its repetitions"]);
+    }
+    for (more, field) in [(pattern("(?=a)"), "variables.v.pattern"), (rule("("), "error_codes.0.matches")] {
+        check(&more, &[field, "a valid regular expression; look-around"]);
+    }
+    check(&pattern(&"a".repeat(257)), &["at most 256 bytes"]);
+    for host in ["${v}.localhost", "${v}", "x${v}.acme.example"] {
+        let mut more = pattern("[a-z]+");
+        more["token_url"] = format!("https://{host}/t").into();
+        check(&more, &["token_url must be a URL in whose host each variable", "at least two fixed labels follow"]);
+    }
+    check(&json!({ "scopes": "a, b,a" }), &["scopes must be a list that names each scope once"]);
+    assert!(config(&json!({ "scopes": "a, b," })).is_ok());
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn a3_redirect_uri_is_the_configured_one_byte_for_byte() {
 
 #[test]
 fn a4_scopes_are_those_of_the_config_at_most() {
-    let config = config(&json!({"scopes": "a, b,a ,c d"})).unwrap();
+    let config = config(&json!({"scopes": "a, b, ,c d"})).unwrap();
     for (wanted, expected) in [
         (None, Some(vec!["a", "b", "c d"])),
         (Some(""), Some(vec!["a", "b", "c d"])),

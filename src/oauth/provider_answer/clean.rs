@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use crate::foreign_text::is_printable;
+use crate::foreign_text::marked;
 use crate::oauth::HttpRequest;
 
 const REDACTED: &str = "[redacted]";
@@ -96,15 +96,15 @@ impl Cleaner {
         self.0.sort_by_key(|form| std::cmp::Reverse(form.len()));
     }
 
-    /// Returns at most `most` printable characters.
+    /// Returns at most `most` characters, and none that is hidden.
     pub(super) fn clean(&self, text: &str, most: usize) -> String {
         let mut text = text.to_owned();
         for secret in &self.0 {
             text = text.replace(secret.as_str(), REDACTED);
         }
-        let printable: String = text.chars().map(|char| if is_printable(char) { char } else { ' ' }).collect();
+        let shown: String = marked(&text).map(|(char, is_hidden)| if is_hidden { ' ' } else { char }).collect();
         let mut cleaned = String::new();
-        for word in printable.split_whitespace() {
+        for word in shown.split_whitespace() {
             if !cleaned.is_empty() {
                 cleaned.push(' ');
             }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io;
 use std::string::FromUtf8Error;
 
@@ -15,6 +16,14 @@ pub(crate) enum ProfileError {
         #[source]
         why: InvalidProfile,
     },
+    /// The config leaves out `variables`, of which the profile has only examples.
+    #[error(
+        "variables must be in the config: the profile {id} cannot know {}. Give each one value: {{\"{}\": {{\"values\": [\"…\"], \
+         \"default\": \"…\"}}, …}}",
+        asked.iter().map(|(name, what)| format!("{name} ({what})")).collect::<Vec<_>>().join(", "),
+        asked.keys().next().map_or("", String::as_str)
+    )]
+    Asked { id: Integration, asked: BTreeMap<String, String> },
     #[error("cannot read the folder of `oauth.providers_dir`")]
     Folder(#[source] io::Error),
 }
@@ -44,12 +53,37 @@ pub(crate) enum InvalidProfile {
     NoParent(Integration),
     #[error("{0} belongs to the config of one app, not to a profile")]
     Private(&'static str),
-    #[error("unconfirmed lists {0}, which is no field of a profile")]
+    #[error("unconfirmed lists {0}, which the profile does not set")]
     Unconfirmed(String),
     #[error("{field} must be {expected}")]
     About { field: &'static str, expected: &'static str },
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The file itself does not set the field, or its parent cannot be read.
+    #[error("{why} (in the profile {parent}, which it extends)")]
+    Inherited { parent: Integration, why: Box<Self> },
+}
+
+impl InvalidProfile {
+    /// Returns the path of the field that the error is about.
+    pub(super) fn field(&self) -> Option<&str> {
+        match self {
+            Self::NotFinite(field) => Some(field),
+            Self::Private(field) | Self::About { field, .. } => Some(field),
+            Self::Unconfirmed(_) => Some("unconfirmed"),
+            Self::Config(error) => error.field(),
+            Self::Unreadable(_)
+            | Self::NotAFile
+            | Self::NotText(_)
+            | Self::TooLarge
+            | Self::Toml { .. }
+            | Self::Extends
+            | Self::Circle(_)
+            | Self::TooLong(_)
+            | Self::NoParent(_)
+            | Self::Inherited { .. } => None,
+        }
+    }
 }
 
 fn path(chain: &[Integration]) -> String {

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::InvalidProfile;
 use crate::foreign_text;
-use crate::integration::{self, ConfigError, IntegrationOauthConfig, UrlRules, secrets};
+use crate::integration::{self, ConfigError, IntegrationOauthConfig, RequestKind, UrlRules, secrets};
 use crate::subject::Integration;
 
 /// Key of the example app, with which nothing else is signed.
@@ -30,9 +30,8 @@ const PRIVATE: [&str; 9] = [
     "redirect_url",
 ];
 
+const ASK: &str = "a table of variables of the profile, each with a string";
 const LINK: &str = "a URL with https or http, and without user and password";
-/// Fields for people that a page may leave open.
-const FOR_PEOPLE: [&str; 4] = ["app_url", "redirect_url_field", "setup", "common_scopes"];
 
 /// A profile with the fields of those that it extends. It makes a valid config.
 #[derive(Debug, Clone, Serialize)]
@@ -46,7 +45,7 @@ pub(crate) struct Profile {
     pub(crate) config: Map<String, Value>,
     /// True if some of the fields are from the operator's folder: the profile's own, or those of a profile that it extends.
     #[serde(skip)]
-    pub(crate) has_folder_fields: bool,
+    pub(crate) is_operators_own: bool,
     /// Its own id, and those of the profiles that it extends.
     #[serde(skip)]
     pub(super) chain: Vec<Integration>,
@@ -55,7 +54,7 @@ pub(crate) struct Profile {
 impl Profile {
     /// Replaces all that may be secret in a profile with fields of the operator's own: every account may read profiles.
     pub(crate) fn hide_secrets(&mut self) {
-        if self.has_folder_fields {
+        if self.is_operators_own {
             secrets::hide(&mut self.config);
         }
     }
@@ -84,6 +83,9 @@ pub(crate) struct About {
     /// What an admin adds to a config besides the client and the redirect URL, and when.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) setup: Option<String>,
+    /// Variables that each config sets itself, with what they are. Their values in the profile are examples.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) ask: BTreeMap<String, String>,
     /// Scopes with what each allows.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) common_scopes: BTreeMap<String, String>,
@@ -149,10 +151,11 @@ impl Profile {
             return Err(InvalidProfile::Private(field));
         }
         let about = About::take(&mut fields)?;
-        about.check_unconfirmed()?;
         about.check_links()?;
+        about.check_verified(&fields)?;
+        about.check_ask(&fields)?;
         let name = fields.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let profile = Self { id: id.clone(), name, about, config: fields, has_folder_fields: false, chain: Vec::new() };
+        let profile = Self { id: id.clone(), name, about, config: fields, is_operators_own: false, chain: Vec::new() };
         let mut more = Map::new();
         if !profile.config.contains_key("revocation_url") {
             more.insert("revocation_url".to_owned(), EXAMPLE_REVOCATION_URL.into());
@@ -171,6 +174,9 @@ impl Profile {
         let mut config = self.config;
         if given.get("revocation_url").or_else(|| config.get("revocation_url")).is_none_or(Value::is_null) {
             config.retain(|field, _| !integration::OF_REVOCATIONS.contains(&field.as_str()));
+            if let Some(Value::Object(names)) = config.get_mut("param_names") {
+                names.remove(RequestKind::Revoke.as_str());
+            }
         }
         config.insert("integration_id".to_owned(), integration.as_str().into());
         config.extend(given);
@@ -222,6 +228,7 @@ impl About {
             app_url: take(fields, "app_url", LINK)?,
             redirect_url_field: take(fields, "redirect_url_field", "a string")?,
             setup: take(fields, "setup", "a string")?,
+            ask: take(fields, "ask", ASK)?.unwrap_or_default(),
             common_scopes: take(fields, "common_scopes", "a table of scopes, each with a string")?.unwrap_or_default(),
         })
     }
@@ -243,26 +250,62 @@ impl About {
         }
     }
 
-    /// `unconfirmed` may name a part of a field, such as `identity.label`.
-    fn check_unconfirmed(&self) -> Result<(), InvalidProfile> {
-        let is_field = |name: &str| {
-            let field = name.split('.').next().unwrap_or(name);
-            FOR_PEOPLE.contains(&field) || (integration::is_field(field) && !PRIVATE.contains(&field))
+    fn check_ask(&self, fields: &Map<String, Value>) -> Result<(), InvalidProfile> {
+        let variables = fields.get("variables").and_then(Value::as_object);
+        let are_variables = self.ask.keys().all(|name| variables.is_some_and(|variables| variables.contains_key(name)));
+        if are_variables { Ok(()) } else { Err(InvalidProfile::About { field: "ask", expected: ASK }) }
+    }
+
+    /// `unconfirmed` may name a part of a field, such as `identity.label`. `fields` are those of a config.
+    fn check_verified(&self, fields: &Map<String, Value>) -> Result<(), InvalidProfile> {
+        let expected = match (self.verified, self.unconfirmed.is_empty()) {
+            (Some(Verified::Documentation), false) => "unconfirmed, as the file lists fields in `unconfirmed`",
+            (Some(Verified::Unconfirmed), true) => {
+                "documentation, or the file must list the open fields in `unconfirmed`"
+            }
+            (None, false) => "unconfirmed beside `unconfirmed`",
+            (Some(Verified::Documentation) | None, true) | (Some(Verified::Unconfirmed), false) => "",
         };
-        match self.unconfirmed.iter().find(|name| !is_field(name)) {
+        if !expected.is_empty() {
+            return Err(InvalidProfile::About { field: "verified", expected });
+        }
+        let is_there = |name: &str| self.has(name) || depth(fields, name) == name.split('.').count();
+        match self.unconfirmed.iter().find(|name| !is_there(name)) {
             Some(name) => Err(InvalidProfile::Unconfirmed(integration::printable(name))),
             None => Ok(()),
         }
     }
+
+    /// Returns true if the profile has this field for people.
+    fn has(&self, name: &str) -> bool {
+        match name {
+            "app_url" => self.app_url.is_some(),
+            "redirect_url_field" => self.redirect_url_field.is_some(),
+            "setup" => self.setup.is_some(),
+            "common_scopes" => !self.common_scopes.is_empty(),
+            _ => false,
+        }
+    }
 }
 
-/// Returns true if a text or a name in the value has a control character. People read all of them.
-fn has_control(value: &Value) -> bool {
-    let is_odd = |text: &str| text.contains(foreign_text::is_control);
+/// Returns how many names of a path lead to a value.
+pub(super) fn depth(fields: &Map<String, Value>, path: &str) -> usize {
+    let mut names = path.split('.');
+    let mut value = names.next().and_then(|name| fields.get(name));
+    std::iter::from_fn(|| {
+        let found = value?;
+        value = names.next().and_then(|name| integration::value_at(found, name));
+        Some(())
+    })
+    .count()
+}
+
+/// Returns true if a text or a name in the value has a hidden character. People read all of them.
+fn has_hidden(value: &Value) -> bool {
     match value {
-        Value::String(text) => is_odd(text),
-        Value::Array(values) => values.iter().any(has_control),
-        Value::Object(fields) => fields.iter().any(|(name, value)| is_odd(name) || has_control(value)),
+        Value::String(text) => foreign_text::has_hidden(text),
+        Value::Array(values) => values.iter().any(has_hidden),
+        Value::Object(fields) => fields.iter().any(|(name, value)| foreign_text::has_hidden(name) || has_hidden(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
@@ -274,8 +317,9 @@ fn take<T: DeserializeOwned>(
     expected: &'static str,
 ) -> Result<Option<T>, InvalidProfile> {
     let Some(value) = fields.remove(field) else { return Ok(None) };
-    if has_control(&value) {
-        let expected = "without control characters and characters that change the direction of text";
+    if has_hidden(&value) {
+        let expected =
+            "without control characters, invisible characters and characters that change the direction of text";
         return Err(InvalidProfile::About { field, expected });
     }
     serde_json::from_value(value).map(Some).or(Err(InvalidProfile::About { field, expected }))

@@ -138,6 +138,36 @@ async fn fields_of_the_config_win_and_those_for_people_stay_out() {
 }
 
 #[tokio::test]
+async fn a_config_sets_the_variables_that_its_profile_cannot_know() {
+    let put = async |more: Value| {
+        let mut body = json!({"provider": "keycloak", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let body = built_in().apply(body, &id("mine")).await.map_err(|error| error.to_string())?;
+        parse_value(body, &id("mine"), UrlRules::default()).map_err(|error| error.to_string())
+    };
+    let error = put(json!({})).await.unwrap_err();
+    let parts = [
+        "variables must be in the config: the profile keycloak cannot know host (Host of your Keycloak server",
+        "realm (Name of the realm)",
+        "{\"host\": {\"values\": [\"…\"], \"default\": \"…\"}, …}",
+    ];
+    assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    let own = |value: &str| json!({ "values": [value], "default": value });
+    let config = put(json!({ "variables": { "host": own("id.acme.example"), "realm": own("main") } })).await.unwrap();
+    let url = config.token_endpoint(&std::collections::BTreeMap::new()).unwrap();
+    assert_eq!(url.as_str(), "https://id.acme.example/realms/main/protocol/openid-connect/token");
+    let placeholder = json!({ "variables": { "host": own("<host>"), "realm": own("main") } });
+    assert!(put(placeholder).await.unwrap_err().starts_with("auth_url must be "));
+    let (known, unknown) = (
+        format!("ask = {{ v = \"V\" }}\n{ACME}[variables.v]\nvalues = [\"a\"]\nmetadata = true"),
+        format!("ask = {{ v = \"V\" }}\n{ACME}"),
+    );
+    assert!(built_in().parse(&id("mine"), &known).await.is_ok());
+    let error = built_in().parse(&id("mine"), &unknown).await.unwrap_err().to_string();
+    assert_eq!(error, "ask must be a table of variables of the profile, each with a string");
+}
+
+#[tokio::test]
 async fn null_removes_a_field_of_the_profile() {
     let put = async |more: Value| {
         let mut body = json!({"provider": "google", "client_id": "id", "client_secret": "s", "redirect_url": "https://hub.example/cb"});
@@ -191,7 +221,7 @@ const ACME: &str = r#"
 
 #[tokio::test]
 async fn a_child_names_only_what_differs_and_objects_are_merged_by_key() {
-    let child = "extends = \"acme\"\nname = \"Child\"\nauth_params = { prompt = \"login\", hd = \"x\" }\nunconfirmed = [\"pkce\"]";
+    let child = "extends = \"acme\"\nname = \"Child\"\nauth_params = { prompt = \"login\", hd = \"x\" }\nverified = \"unconfirmed\"\nunconfirmed = [\"auth_params.hd\"]";
     let folder = folder(&[("acme.toml", ACME), ("child.toml", child), ("grandchild.toml", "extends = \"child\"")]);
     let profile = own(&folder).find("grandchild").await.unwrap();
     assert_eq!(profile.config["auth_params"], json!({"access_type": "offline", "prompt": "login", "hd": "x"}));
@@ -200,6 +230,7 @@ async fn a_child_names_only_what_differs_and_objects_are_merged_by_key() {
         ("Child", Some("https://acme.example/auth"))
     );
     assert_eq!(profile.about.common_scopes.keys().collect::<Vec<_>>(), ["read"]);
+    assert_eq!(profile.about.unconfirmed, ["auth_params.hd"]);
 }
 
 #[tokio::test]
@@ -256,7 +287,6 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
         ("word", &format!("verified = \"maybe\"\n{ACME}"), "verified must be documentation or unconfirmed"),
         ("misspelt", &format!("aut_url = \"x\"\n{ACME}"), "unknown field: aut_url"),
         ("nameless", &ACME.replace("name =", "issuer ="), "missing field: name"),
-        ("doubtful", &format!("verified = \"unconfirmed\"\nunconfirmed = [\"pkec\"]\n{ACME}"), "unconfirmed"),
         ("insecure", &ACME.replace("https", "http"), "auth_url must be a URL with https"),
     ];
     let chain = [("long-1.toml", "extends = \"acme\""), ("long-2.toml", "extends = \"long-1\"")];
@@ -278,20 +308,71 @@ async fn a_broken_file_is_an_error_of_its_profile_only() {
 }
 
 #[tokio::test]
+async fn doubts_are_about_fields_that_are_there_and_an_error_in_a_parent_names_it() {
+    let acme_with = |line: &str| format!("{line}\n{ACME}");
+    let open = |names: &str| acme_with(&format!("verified = \"unconfirmed\"\nunconfirmed = [{names}]"));
+    let files = [
+        ("doubtful", open("\"pkec\""), "unconfirmed lists pkec, which the profile does not set"),
+        ("absent", open("\"pkce\""), "unconfirmed lists pkce, which the profile does not set"),
+        ("part", open("\"auth_params.hd\""), "unconfirmed lists auth_params.hd, which"),
+        ("page", open("\"app_url\""), "unconfirmed lists app_url, which"),
+        ("sure", acme_with("verified = \"unconfirmed\""), "must list the open fields in `unconfirmed`"),
+        ("both", acme_with("verified = \"documentation\"\nunconfirmed = [\"name\"]"), "verified must be unconfirmed"),
+        ("silent", acme_with("unconfirmed = [\"name\"]"), "verified must be unconfirmed beside `unconfirmed`"),
+        ("child-1", "extends = \"insecure\"".to_owned(), "(in the profile insecure, which it extends)"),
+        ("child-2", "extends = \"child-1\"\nname = \"x\"".to_owned(), "(in the profile insecure, which it extends)"),
+        ("child-3", "extends = \"broken\"".to_owned(), "line 2 is not valid TOML"),
+        ("child-4", "extends = \"broken\"".to_owned(), "(in the profile broken, which it extends)"),
+        (
+            "child-5",
+            "extends = \"orphan\"".to_owned(),
+            "no profile has that id (in the profile orphan, which it extends)",
+        ),
+        (
+            "child-6",
+            "extends = \"params\"\nauth_params = { a = \"b\" }".to_owned(),
+            "auth_params.code must be absent: tokenbus",
+        ),
+        (
+            "child-7",
+            "extends = \"params\"\nauth_params = { a = \"b\" }".to_owned(),
+            "(in the profile params, which it extends)",
+        ),
+        ("params", ACME.replace("access_type", "code"), "auth_params.code must be absent: tokenbus"),
+        ("broken", "name = \"x\"\nname =".to_owned(), "line 2 is not valid TOML"),
+        ("orphan", "extends = \"nothing\"".to_owned(), "extends names nothing, and no profile has that id"),
+        ("insecure", ACME.replace("https", "http"), "auth_url must be a URL with https"),
+    ];
+    let folder = folder(&[]);
+    for (id, text, _) in &files {
+        std::fs::write(folder.path().join(format!("{id}.toml")), text).unwrap();
+    }
+    let profiles = own(&folder);
+    for (id, _, expected) in &files {
+        let error = profiles.find(id).await.unwrap_err().to_string();
+        assert!(error.contains(expected), "{id}: {error}");
+    }
+    let text = "extends = \"params\"\nauth_params = { code = \"\" }\nname = \"Own\"";
+    std::fs::write(folder.path().join("own.toml"), text).unwrap();
+    let error = profiles.find("own").await.unwrap_err().to_string();
+    assert!(error.ends_with("tokenbus sets this parameter"), "the child's own field: {error}");
+}
+
+#[tokio::test]
 async fn built_in_profiles_are_parsed_once_and_files_of_the_folder_still_count() {
     let (gmail, google) = (id("gmail"), id("google"));
-    let first = built_in().built_in_unless_replaced(&gmail).await.unwrap().unwrap();
+    let first = built_in().purely_built_in(&gmail).await.unwrap().unwrap();
     assert_eq!(first.chain, [gmail.clone(), google]);
     let folder = folder(&[("acme.toml", ACME)]);
     let profiles = own(&folder);
-    assert!(std::ptr::eq(first, profiles.built_in_unless_replaced(&gmail).await.unwrap().unwrap()), "parsed once");
-    assert!(!profiles.find("gmail").await.unwrap().has_folder_fields);
+    assert!(std::ptr::eq(first, profiles.purely_built_in(&gmail).await.unwrap().unwrap()), "parsed once");
+    assert!(!profiles.find("gmail").await.unwrap().is_operators_own);
     // A profile that it extends.
     let text = "extends = \"google\"\ntoken_url = \"https://own.example/token\"";
     std::fs::write(folder.path().join("google.toml"), text).unwrap();
     let changed = profiles.find("gmail").await.unwrap();
     assert_eq!(
-        (changed.config["token_url"].as_str(), changed.has_folder_fields),
+        (changed.config["token_url"].as_str(), changed.is_operators_own),
         (Some("https://own.example/token"), true)
     );
     std::fs::remove_file(folder.path().join("google.toml")).unwrap();

@@ -53,7 +53,7 @@ fn profiles(context: &Context) -> Profiles<'_> {
 fn refused(error: &ProfileError) -> CallError {
     match error {
         ProfileError::Unknown => CallError::Refused(Failure::NotFound, "no profile with that id".to_owned()),
-        ProfileError::Invalid { .. } | ProfileError::Folder(_) => {
+        ProfileError::Invalid { .. } | ProfileError::Folder(_) | ProfileError::Asked { .. } => {
             warn!("{}", describe_error(error));
             CallError::Refused(Failure::BadRequest, error.to_string())
         }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::TokenError;
+use crate::foreign_text::has_hidden;
 use crate::integration::{ExpiresInUnit, IntegrationOauthConfig, value_at};
 use crate::secret::Secret;
 
@@ -94,7 +95,7 @@ impl<'a, T> Fields<'a, T> {
 
 fn text(value: &Value, max: usize) -> Option<String> {
     let text = value.as_str()?;
-    (!text.is_empty() && text.len() <= max && !text.contains(char::is_control)).then(|| text.to_owned())
+    (!text.is_empty() && text.len() <= max && !has_hidden(text)).then(|| text.to_owned())
 }
 
 /// Returns true if the value may become metadata. Objects may not: they could contain a token.

@@ -6,7 +6,7 @@ use crate::integration::IntegrationOauthConfig;
 use crate::oauth::ProviderAnswer;
 use crate::oauth::error::Cause;
 use crate::worker::context::Context;
-use crate::worker::hint;
+use crate::worker::hint::hint_for;
 use crate::worker::rpc::status::Failure;
 
 /// Why a consumed login creates no connection.
@@ -45,6 +45,6 @@ impl Refusal {
         cause: Option<Cause>,
     ) -> Self {
         let Some(cause) = cause else { return self };
-        Self { cause: Some(cause), hint: Some(hint::of(cause, context, config).await), ..self }
+        Self { cause: Some(cause), hint: Some(hint_for(cause, context, config).await), ..self }
     }
 }

@@ -80,6 +80,7 @@ fn any_config() -> impl Strategy<Value = IntegrationOauthConfig> {
             fields.as_object_mut().unwrap().extend(form.as_object().unwrap().clone());
             if fields["revocation_url"].is_null() {
                 fields.as_object_mut().unwrap().retain(|name, _| !name.starts_with("revocation_"));
+                fields["param_names"].as_object_mut().unwrap().remove("revoke");
             }
             config(&fields).unwrap()
         },
