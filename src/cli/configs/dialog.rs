@@ -16,15 +16,17 @@ impl<R: BufRead, W: Write> Dialog<R, W> {
         Ok(writeln!(self.output, "{}", escape(line))?)
     }
 
-    /// Returns what a flag has set, or asks until there is an answer. An empty answer takes the default.
+    /// Returns what a flag has set, or asks until there is an answer that `judge` finds no problem with. An empty answer takes
+    /// the default.
     pub(super) fn answer(
         &mut self,
         given: Option<String>,
         question: &str,
         default: Option<&str>,
+        judge: impl Fn(&str) -> Option<String>,
     ) -> anyhow::Result<String> {
         if let Some(given) = given {
-            return Ok(given);
+            return judge(&given).map_or(Ok(given), |problem| bail!("{question}: {problem}"));
         }
         loop {
             match default {
@@ -36,10 +38,14 @@ impl<R: BufRead, W: Write> Dialog<R, W> {
             if self.input.read_line(&mut line)? == 0 {
                 bail!("the input ended before the question was answered");
             }
-            match (line.trim(), default) {
-                ("", Some(default)) => return Ok(default.to_owned()),
-                ("", None) => {}
-                (answer, _) => return Ok(answer.to_owned()),
+            let answer = match (line.trim(), default) {
+                ("", Some(default)) => default,
+                ("", None) => continue,
+                (answer, _) => answer,
+            };
+            match judge(answer) {
+                Some(problem) => self.tell(&problem)?,
+                None => return Ok(answer.to_owned()),
             }
         }
     }

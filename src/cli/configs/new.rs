@@ -1,5 +1,8 @@
-//! `config new`: a config from a provider's profile. Asks for what the flags leave out.
+//! `config new`: a config from a provider's profile. Asks for what the flags leave out, and judges each answer at once.
 
+mod draft;
+
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,10 +11,12 @@ use clap::Args;
 use serde_json::{Map, Value};
 use url::Url;
 
+use self::draft::Draft;
 use super::dialog::Dialog;
 use crate::call::CALLBACK_PATH;
 use crate::cli::input;
 use crate::cli::print::{note, plain};
+use crate::integration::printable;
 use crate::secret::Secret;
 use crate::subject::Integration;
 
@@ -48,6 +53,9 @@ pub(super) struct Options {
     /// Comma-separated scopes; default: the profile's.
     #[arg(long)]
     scopes: Option<String>,
+    /// Value of a variable that the profile asks for, as `<name>=<value>`; repeatable.
+    #[arg(long = "var", value_name = "NAME=VALUE")]
+    vars: Vec<String>,
 }
 
 fn provider(text: &str) -> Result<Integration, &'static str> {
@@ -97,18 +105,6 @@ struct Files {
     key: Option<Secret>,
 }
 
-struct Answers {
-    client_id: String,
-    /// Empty for a client without one.
-    secret: Secret,
-    key: Option<Secret>,
-    key_id: Option<String>,
-    assertion_iss: Option<String>,
-    redirect_url: String,
-    /// `None` for those of the profile.
-    scopes: Option<String>,
-}
-
 impl Options {
     /// Returns the config's JSON. Asks on the terminal if there is one.
     pub(super) fn complete(self, profile: &Value, public_url: Option<&Url>) -> anyhow::Result<Secret> {
@@ -137,6 +133,7 @@ impl Options {
     ) -> anyhow::Result<Map<String, Value>> {
         let proof = Proof::of(profile);
         let redirect_url = self.redirect_url.take().or(callback);
+        let mut vars = self.take_vars(profile)?;
         let needed = [
             ("--client-id", self.client_id.is_none()),
             ("--client-secret-file", proof == Proof::Secret && files.secret.is_none()),
@@ -144,8 +141,9 @@ impl Options {
             ("--client-assertion-iss", proof == Proof::SignedSecret && self.client_assertion_iss.is_none()),
             ("--redirect-url", redirect_url.is_none()),
         ];
-        let missing: Vec<&str> =
-            needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| flag).collect();
+        let missing = needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(flag, _)| flag.to_owned());
+        let open = asked(profile).filter(|(name, _)| !vars.contains_key(*name));
+        let missing: Vec<String> = missing.chain(open.map(|(name, _)| format!("--var {name}=<value>"))).collect();
         if !missing.is_empty() {
             bail!(
                 "standard input is no terminal, so nothing can be asked for: pass {}, or write the config as JSON and use \
@@ -153,16 +151,22 @@ impl Options {
                 missing.join(" and ")
             );
         }
-        let answers = Answers {
-            client_id: self.client_id.take().unwrap_or_default(),
-            secret: files.secret.unwrap_or_default(),
-            key: files.key,
-            key_id: self.client_key_id.take(),
-            assertion_iss: self.client_assertion_iss.take(),
-            redirect_url: redirect_url.unwrap_or_default(),
-            scopes: self.scopes.take(),
-        };
-        Ok(self.config(answers))
+        let mut draft = self.draft(profile);
+        for (name, _) in asked(profile) {
+            let value = vars.remove(name).unwrap_or_default();
+            if let Some(problem) = draft.problem_of_variable(name, &value) {
+                bail!("--var {name}: {problem}");
+            }
+            draft.set_variable(name, &value);
+        }
+        draft.set("client_id", self.client_id.take());
+        draft.set("client_secret", Some(files.secret.unwrap_or_default().expose().to_owned()));
+        draft.set("client_key", files.key.map(|key| key.expose().to_owned()));
+        draft.set("client_key_id", self.client_key_id.take());
+        draft.set("client_assertion_iss", self.client_assertion_iss.take());
+        draft.set("redirect_url", redirect_url);
+        draft.set("scopes", self.scopes.take());
+        Ok(draft.fields())
     }
 
     fn ask<R: BufRead, W: Write>(
@@ -182,40 +186,51 @@ impl Options {
         if let Some(setup) = text("setup") {
             dialog.tell(setup)?;
         }
-        let redirect_url = dialog.answer(self.redirect_url.take(), "Redirect URL", callback)?;
-        let client_id = dialog.answer(self.client_id.take(), "Client id", None)?;
-        let proof = Proof::of(profile);
-        let secret = match files.secret {
-            Some(secret) => secret,
-            // Typed without echo.
-            None if proof == Proof::Secret => {
-                typed_secret(Proof::needs_secret(profile), || rpassword::prompt_password("Client secret: "))?
-            }
-            None => Secret::default(),
+        let mut draft = self.draft(profile);
+        let mut answer = |draft: &mut Draft<'_>, field: &'static str, given, question, default| {
+            let answer = dialog.answer(given, question, default, |answer| draft.problem(field, answer))?;
+            draft.set(field, Some(answer).filter(|answer| !answer.is_empty()));
+            anyhow::Ok(())
         };
-        let (mut key, mut key_id, mut assertion_iss) =
-            (files.key, self.client_key_id.take(), self.client_assertion_iss.take());
-        if proof.has_key() {
-            if key.is_none() {
-                let file = dialog.answer(None, "File with the app's private key (PEM)", None)?;
-                key = Some(input::read_file(Path::new(&file))?);
-            }
-            key_id = Some(dialog.answer(key_id, "Id of this key at the provider, empty for none", Some(""))?);
-        }
+        answer(&mut draft, "redirect_url", self.redirect_url.take(), "Redirect URL", callback)?;
+        answer(&mut draft, "client_id", self.client_id.take(), "Client id", None)?;
+        let proof = Proof::of(profile);
         if proof == Proof::SignedSecret {
             let question = "Issuer of the client secret, such as the id of your team";
-            assertion_iss = Some(dialog.answer(assertion_iss, question, None)?);
+            answer(&mut draft, "client_assertion_iss", self.client_assertion_iss.take(), question, None)?;
         }
-        let scopes = self.ask_for_scopes(profile, dialog)?;
-        let key_id = key_id.filter(|id| !id.is_empty());
-        Ok(self.config(Answers { client_id, secret, key, key_id, assertion_iss, redirect_url, scopes: Some(scopes) }))
+        if proof.has_key() {
+            let question = "Id of the app's private key at the provider, empty for none";
+            answer(&mut draft, "client_key_id", self.client_key_id.take(), question, Some(""))?;
+        }
+        self.ask_for_variables(&mut draft, profile, dialog)?;
+        ask_for_credential(&mut draft, profile, files, dialog)?;
+        self.ask_for_scopes(&mut draft, profile, dialog)?;
+        Ok(draft.fields())
+    }
+
+    /// Asks for the variables that only an admin can set.
+    fn ask_for_variables<R: BufRead, W: Write>(
+        &mut self,
+        draft: &mut Draft<'_>,
+        profile: &Value,
+        dialog: &mut Dialog<R, W>,
+    ) -> anyhow::Result<()> {
+        let mut vars = self.take_vars(profile)?;
+        for (name, question) in asked(profile) {
+            let judge = |answer: &str| draft.problem_of_variable(name, answer);
+            let value = dialog.answer(vars.remove(name), question, None, judge)?;
+            draft.set_variable(name, &value);
+        }
+        Ok(())
     }
 
     fn ask_for_scopes<R: BufRead, W: Write>(
         &mut self,
+        draft: &mut Draft<'_>,
         profile: &Value,
         dialog: &mut Dialog<R, W>,
-    ) -> anyhow::Result<String> {
+    ) -> anyhow::Result<()> {
         let of_profile = profile.pointer("/config/scopes").map(plain).unwrap_or_default();
         let common = profile.get("common_scopes").and_then(Value::as_object).filter(|scopes| !scopes.is_empty());
         if let (None, Some(common)) = (&self.scopes, common) {
@@ -224,144 +239,93 @@ impl Options {
                 dialog.tell(&format!("  {scope}  {}", plain(meaning)))?;
             }
         }
-        dialog.answer(self.scopes.take(), "Scopes, comma-separated", Some(&of_profile))
+        let judge = |answer: &str| draft.problem("scopes", answer);
+        let scopes = dialog.answer(self.scopes.take(), "Scopes, comma-separated", Some(&of_profile), judge)?;
+        draft.set("scopes", Some(scopes));
+        Ok(())
     }
 
-    fn config(self, answers: Answers) -> Map<String, Value> {
-        let Answers { client_id, secret, key, key_id, assertion_iss, redirect_url, scopes } = answers;
-        let id = self.integration.unwrap_or_else(|| self.provider.clone());
-        let fields = [
-            ("integration_id", Some(id.as_str().to_owned())),
-            ("provider", Some(self.provider.as_str().to_owned())),
-            ("name", self.name),
-            ("client_id", Some(client_id)),
-            ("client_secret", Some(secret.expose().to_owned())),
-            ("client_key", key.map(|key| key.expose().to_owned())),
-            ("client_key_id", key_id),
-            ("client_assertion_iss", assertion_iss),
-            ("redirect_url", Some(redirect_url)),
-            ("scopes", scopes),
-        ];
-        let present = |(name, value): (&str, Option<String>)| Some((name.to_owned(), Value::from(value?)));
-        fields.into_iter().filter_map(present).collect()
+    /// Returns the values of `--var` by name.
+    fn take_vars(&mut self, profile: &Value) -> anyhow::Result<BTreeMap<String, String>> {
+        let vars = input::pairs(&std::mem::take(&mut self.vars)).context("--var")?;
+        let names: Vec<&str> = asked(profile).map(|(name, _)| name).collect();
+        match vars.keys().find(|name| !names.contains(&name.as_str())) {
+            Some(name) if names.is_empty() => bail!("--var {}: the profile asks for no variable", printable(name)),
+            Some(name) => bail!("--var {}: the profile asks only for {}", printable(name), names.join(", ")),
+            None => Ok(vars),
+        }
+    }
+
+    fn draft<'a>(&mut self, profile: &'a Value) -> Draft<'a> {
+        let id = self.integration.take().unwrap_or_else(|| self.provider.clone());
+        let mut draft = Draft::new(profile, &id);
+        draft.set("provider", Some(self.provider.as_str().to_owned()));
+        draft.set("name", self.name.take());
+        draft
     }
 }
 
-/// Returns the secret that a person types. Asks until there is one, unless the client may be a public one.
-fn typed_secret(is_needed: bool, mut ask: impl FnMut() -> std::io::Result<String>) -> anyhow::Result<Secret> {
+/// Asks for the client secret or for the file with the private key.
+fn ask_for_credential<R: BufRead, W: Write>(
+    draft: &mut Draft<'_>,
+    profile: &Value,
+    files: Files,
+    dialog: &mut Dialog<R, W>,
+) -> anyhow::Result<()> {
+    let proof = Proof::of(profile);
+    let secret = match files.secret {
+        Some(secret) => secret,
+        // Typed without echo.
+        None if proof == Proof::Secret => {
+            let needs_secret = Proof::needs_secret(profile);
+            let judge = |secret: &str| draft.problem("client_secret", secret);
+            typed_secret(needs_secret, judge, || rpassword::prompt_password("Client secret: "))?
+        }
+        None => Secret::default(),
+    };
+    draft.set("client_secret", Some(secret.expose().to_owned()));
+    if !proof.has_key() {
+        return Ok(());
+    }
+    let key = if let Some(key) = files.key {
+        key
+    } else {
+        let judge = |file: &str| match input::read_file(Path::new(file)) {
+            Ok(key) => draft.problem("client_key", key.expose()),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let file = dialog.answer(None, "File with the app's private key (PEM)", None, judge)?;
+        input::read_file(Path::new(&file))?
+    };
+    draft.set("client_key", Some(key.expose().to_owned()));
+    Ok(())
+}
+
+/// Returns the variables that each config sets itself, with what they are.
+fn asked(profile: &Value) -> impl Iterator<Item = (&str, &str)> {
+    let asked = profile.get("ask").and_then(Value::as_object).into_iter().flatten();
+    asked.map(|(name, question)| (name.as_str(), question.as_str().unwrap_or(name)))
+}
+
+/// Returns the secret that a person types. Asks until there is a usable one, or none if the client may be a public one.
+fn typed_secret(
+    is_needed: bool,
+    judge: impl Fn(&str) -> Option<String>,
+    mut ask: impl FnMut() -> std::io::Result<String>,
+) -> anyhow::Result<Secret> {
     loop {
         let typed = ask().context("cannot read the secret")?;
         // A copied secret often has a line break or a blank at its end.
         let secret = typed.trim();
-        if !secret.is_empty() || !is_needed {
-            return Ok(Secret::new(secret));
+        if secret.is_empty() && is_needed {
+            continue;
+        }
+        match judge(secret) {
+            Some(problem) => note(&problem),
+            None => return Ok(Secret::new(secret)),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn options() -> Options {
-        Options {
-            provider: Integration::parse("acme").unwrap(),
-            integration: None,
-            name: None,
-            client_id: None,
-            client_secret_file: None,
-            client_key_file: None,
-            client_key_id: None,
-            client_assertion_iss: None,
-            redirect_url: None,
-            scopes: None,
-        }
-    }
-
-    #[test]
-    fn what_is_missing_is_asked_for_and_empty_answers_take_the_defaults() {
-        let profile = json!({
-            "app_url": "https://acme.example/apps", "redirect_url_field": "Callback", "setup": "Set more.",
-            "config": { "scopes": "read" },
-            "common_scopes": { "write": "Write things" },
-        });
-        let (input, mut output) = ("\n\n  my-id \n\n".as_bytes(), Vec::new());
-        let mut dialog = Dialog { input, output: &mut output };
-        let callback = Some("https://hub.example/cb");
-        let config = options()
-            .ask(&profile, callback, Files { secret: Some(Secret::new("s")), key: None }, &mut dialog)
-            .unwrap();
-        let expected = json!({ "integration_id": "acme", "provider": "acme", "client_id": "my-id", "client_secret": "s",
-            "redirect_url": "https://hub.example/cb", "scopes": "read" });
-        assert_eq!(Value::Object(config), expected);
-        let output = String::from_utf8(output).unwrap();
-        for shown in
-            ["https://acme.example/apps", "Callback", "Set more.", "[https://hub.example/cb]", "write  Write things"]
-        {
-            assert!(output.contains(shown), "{output}");
-        }
-        assert_eq!(output.matches("Client id").count(), 2, "asked again: {output}");
-    }
-
-    #[test]
-    fn a_key_is_asked_for_where_the_profile_wants_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("key.pem");
-        std::fs::write(&file, "PEM\nkey\n").unwrap();
-        let ask = |method: &str, input: String| {
-            let (profile, mut output) = (json!({ "config": { "token_auth_method": method } }), Vec::new());
-            let mut dialog = Dialog { input: input.as_bytes(), output: &mut output };
-            let config =
-                options().ask(&profile, Some("https://hub.example/cb"), Files::default(), &mut dialog).unwrap();
-            (Value::Object(config), String::from_utf8(output).unwrap())
-        };
-        let key = file.display();
-        let (config, _) = ask("signed_client_secret", format!("\nid\n{key}\nkid-1\nteam\n\n"));
-        let expected = json!({ "integration_id": "acme", "provider": "acme", "client_id": "id", "client_secret": "",
-            "client_key": "PEM\nkey\n", "client_key_id": "kid-1", "client_assertion_iss": "team",
-            "redirect_url": "https://hub.example/cb", "scopes": "" });
-        assert_eq!(config, expected);
-        let (config, output) = ask("private_key_jwt", format!("\nid\n{key}\n\n\n"));
-        assert_eq!((&config["client_key"], config.get("client_key_id")), (&json!("PEM\nkey\n"), None));
-        assert!(!output.contains("Issuer"), "{output}");
-        let (config, output) = ask("none", "\nid\n\n".to_owned());
-        assert_eq!((config["client_secret"].as_str(), config.get("client_key")), (Some(""), None));
-        assert!(!output.contains("Common scopes"), "there are none: {output}");
-    }
-
-    #[test]
-    fn an_empty_secret_is_asked_for_again_where_the_profile_sends_one() {
-        let profile = |field: &str, method: &str| json!({ "config": { field: method } });
-        for (profile, is_needed) in [
-            (json!({}), false),
-            (profile("token_auth_method", "none"), false),
-            (profile("token_auth_method", "client_secret_basic"), true),
-            (profile("refresh_auth_method", "client_secret_post"), true),
-        ] {
-            let mut typed = ["", " ", "secret "].into_iter();
-            let is_found = Proof::needs_secret(&profile);
-            let secret = typed_secret(is_found, || Ok(typed.next().unwrap().to_owned())).unwrap();
-            assert_eq!((is_found, secret.expose()), (is_needed, if is_needed { "secret" } else { "" }), "{profile}");
-        }
-    }
-
-    #[test]
-    fn without_a_terminal_the_error_names_the_flags() {
-        let missing = |options: Options, method: &str, callback: Option<&str>| {
-            let profile = json!({ "config": { "token_auth_method": method } });
-            options.without_asking(&profile, callback.map(str::to_owned), Files::default()).unwrap_err().to_string()
-        };
-        let error = missing(options(), "client_secret_basic", None);
-        assert!(error.contains("pass --client-id and --client-secret-file and --redirect-url, or "), "{error}");
-        assert!(error.contains("`tokenbus config put`"), "{error}");
-        let given = || Options { client_id: Some("id".to_owned()), ..options() };
-        let callback = Some("https://hub.example/cb");
-        assert!(missing(given(), "client_secret_post", callback).contains("pass --client-secret-file, or "));
-        let error = missing(given(), "signed_client_secret", callback);
-        assert!(error.contains("pass --client-key-file and --client-assertion-iss, or "), "{error}");
-        let public = json!({ "config": { "token_auth_method": "none" } });
-        assert!(given().without_asking(&public, callback.map(str::to_owned), Files::default()).is_ok());
-    }
-}
+mod tests;
