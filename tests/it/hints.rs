@@ -1,13 +1,16 @@
 //! Hints after logins that a provider refuses: in the JSON, on the page, in the event and in the log.
 
 use serde_json::{Value, json};
+use tokenbus::client::{self, CallError};
+use tokenbus::subject::{Account, NodeCall};
 
 use crate::ask::{Answer, ask};
 use crate::bus::Bus;
 use crate::http_providers::{put, write_profile};
 use crate::provider::{Provider, Scripted};
+use crate::support::tokenbus::ACCOUNT;
 use crate::support::wait::eventually;
-use crate::world::{World, parameter};
+use crate::world::{INTEGRATION, World, parameter};
 
 const PAGE: &str = "https://acme.example/apps";
 
@@ -145,4 +148,33 @@ async fn a_hint_needs_no_profile_and_a_person_who_refuses_sees_none() {
     assert_eq!((answer.status, answer.json()), (400, json!({ "error": "access_denied", "reason": "access_denied" })));
     let page = arrive(&world, "acme", denied, "text/html").await;
     assert!(!page.text.contains("who set up") && page.text.contains("refused or cancelled"), "{}", page.text);
+}
+
+#[tokio::test]
+async fn a_wrong_client_secret_has_the_same_reason_for_browser_program_event_and_node() {
+    let provider = Provider::start(|_, received| {
+        let (status, body) = match received.form().get("code").map(String::as_str) {
+            Some("good") => (200, json!({ "access_token": "at", "refresh_token": "rt", "expires_in": 3600 })),
+            _ => refusal("secret-1"),
+        };
+        Scripted::json(status, &body)
+    });
+    let world = World::with_settings(provider.await, &[("REFRESH__MIN_INTERVAL", "1ms")]).await;
+    assert_eq!(arrive(&world, INTEGRATION, ("code", "good"), "application/json").await.status, 200);
+
+    let program = arrive(&world, INTEGRATION, ("code", "bad"), "application/json").await;
+    assert_eq!((program.status, &program.json()["reason"]), (502, &json!("invalid_client")));
+    let page = arrive(&world, INTEGRATION, ("code", "bad"), "text/html").await;
+    assert!(page.status == 502 && page.text.contains("invalid_client"), "{}", page.text);
+    let events = Bus::of(&world.tokenbus.nats).await.events("exchange_failed").await;
+    let reasons: Vec<&Value> = events.iter().map(|event| &event["reason"]).collect();
+    assert_eq!(reasons, [&json!("invalid_client"), &json!("invalid_client")]);
+
+    let node = world.tokenbus.nats.connect("demo").await;
+    let question = json!({ "integration_id": INTEGRATION, "connection_id": "one" });
+    let account = Account::parse(ACCOUNT).expect("an account");
+    match client::call(&node, &account, NodeCall::Refresh, &question).await {
+        Err(CallError::Refused { status: 502, reason: Some(reason), .. }) => assert_eq!(reason, "invalid_client"),
+        answered => panic!("{answered:?}"),
+    }
 }
