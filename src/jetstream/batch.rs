@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use async_nats::{HeaderMap, Message};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use super::client::Nats;
@@ -181,11 +180,8 @@ async fn get_unlimited(nats: &Nats, stream: &str, query: &Query) -> Result<Batch
 /// Sends a query and receives its messages. Returns nothing if too many subjects match.
 async fn get_batch(nats: &Nats, stream: &str, query: &Query) -> Result<Option<Batch>, NatsError> {
     const FAILED: &str = "a direct get failed";
-    nats.require_connected()?;
     let payload = serde_json::to_vec(query).map_err(NatsError::unreadable)?;
-    let inbox = nats.client().new_inbox();
-    let mut answers = nats.client().subscribe(inbox.clone()).await.map_err(NatsError::away_because(FAILED))?;
-    nats.request_to_inbox(direct_get(stream), inbox, payload.into()).await?;
+    let mut answers = nats.request_many(direct_get(stream), payload.into()).await?;
     let mut messages = Vec::new();
     loop {
         let next = tokio::time::timeout(SILENCE, answers.next()).await.map_err(NatsError::away_because(FAILED))?;

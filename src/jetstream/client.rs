@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::connect::{ConnectError, Probe, log_event, options, servers};
 use super::error::NatsError;
 use super::renewal::Renewal;
+use super::requests::RequestConnection;
 use crate::config;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
@@ -37,8 +38,7 @@ pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connection to the bus.
 #[derive(Clone)]
 pub struct Nats {
-    client: Client,
-    jetstream: jetstream::Context,
+    pub(super) main: Arc<RequestConnection>,
     publish_seconds: Histogram,
     refusals: watch::Receiver<String>,
     pub(super) probe: Arc<Probe>,
@@ -95,15 +95,14 @@ impl Nats {
         });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
         let client = options.connect(&servers[..]).await.map_err(|source| ConnectError::of(&settings.url, source))?;
-        let mut jetstream = jetstream::new(client.clone());
-        jetstream.set_timeout(REQUEST_TIMEOUT);
+        let main = Arc::new(RequestConnection::new(client));
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
-        Ok(Self { client, jetstream, publish_seconds, refusals, probe, renewal, lacks_space: Arc::default() })
+        Ok(Self { main, publish_seconds, refusals, probe, renewal, lacks_space: Arc::default() })
     }
 
     /// Most bytes of a message, as the server says at each connection.
     pub(crate) fn max_payload(&self) -> usize {
-        self.client.server_info().max_payload
+        self.client().server_info().max_payload
     }
 
     /// Waits for the first refusal that reaches this connection outside of an answer, such as of a subscription that this
@@ -121,17 +120,17 @@ impl Nats {
     pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Time from a publish into a stream to its confirmation";
         registry.register("publish_seconds", help, self.publish_seconds.clone());
-        registry.register_collector(Box::new(super::connected::Connected(self.client.clone())));
+        registry.register_collector(Box::new(super::connected::Connected(self.client().clone())));
     }
 
     /// The client, for subscriptions and plain publishes.
     #[must_use]
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.main.client
     }
 
     pub(super) fn jetstream(&self) -> &jetstream::Context {
-        &self.jetstream
+        &self.main.jetstream
     }
 
     /// Publishes into a stream and waits for the server's answer. If no answer arrives, sends the same message again. The
@@ -188,8 +187,8 @@ impl Nats {
     /// Returns the newest message of a subject, or of the subjects that match a pattern. Reads from the stream's leader,
     /// so it sees every confirmed write.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
-        let stream = self.stream(stream).await?;
-        match stream.get_last_raw_message_by_subject(subject).await {
+        let connection = self.connected()?;
+        match connection.stream(stream).await?.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(message)),
             Err(error) => match error.kind() {
                 LastRawMessageErrorKind::NoMessageFound => Ok(None),
@@ -204,9 +203,8 @@ impl Nats {
 
     /// Sends a request and returns the answer.
     pub(crate) async fn request(&self, subject: &str, request: Request) -> Result<Message, NatsError> {
-        let _running = self.renewal.request().await;
-        self.require_connected()?;
-        self.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
+        let connection = self.connected()?;
+        connection.client.send_request(subject.to_owned(), request).await.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => {
                 NatsError::not_sent_because("no service listens on the subject of a request")(error)
             }
@@ -219,41 +217,27 @@ impl Nats {
         })
     }
 
-    /// Publishes a request whose answers go to the given inbox.
-    pub(crate) async fn request_to_inbox(
-        &self,
-        subject: String,
-        inbox: String,
-        payload: Bytes,
-    ) -> Result<(), NatsError> {
-        self.require_connected()?;
-        let sent = self.client.publish_with_reply(subject, inbox, payload).await;
-        sent.map_err(NatsError::away_because("cannot publish a request"))
-    }
-
-    /// Publishes without waiting for an answer. The server receives it after all earlier messages of this connection.
+    /// Publishes without waiting for an answer.
     pub(crate) async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), NatsError> {
-        self.require_connected()?;
-        let sent = self.client.publish_with_headers(subject, headers, payload).await;
+        let sent = self.connected()?.client.publish_with_headers(subject, headers, payload).await;
         sent.map_err(NatsError::away_because("cannot publish a message"))
     }
 
     /// The client library's context, for messages that it did not receive itself.
     pub(super) fn context(&self) -> jetstream::Context {
-        self.jetstream.clone()
+        self.main.jetstream.clone()
     }
 
-    /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s. Returns
-    /// true during a renewal: the client sends messages a moment later.
+    /// Returns false once the client has noticed that the connection is lost, which may take three [`PING_INTERVAL`]s.
     #[must_use]
     pub(crate) fn is_connected(&self) -> bool {
-        self.client.connection_state() == State::Connected || self.renewal.is_running()
+        self.current().client.connection_state() == State::Connected
     }
 
     /// Returns the number of connections made so far. A change means that the client has reconnected.
     #[must_use]
     pub(crate) fn connection_count(&self) -> u64 {
-        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+        self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Fails with [`NatsError::NotSent`] while disconnected. The client would otherwise hold messages back and send them

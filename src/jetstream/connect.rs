@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::{AuthError, ClientError, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{AuthError, Client, ClientError, ConnectErrorKind, ConnectOptions, Event};
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::{self, PemObject as _};
@@ -173,10 +173,10 @@ impl Probe {
         Self { options, servers, last: Mutex::default(), tasks: TaskTracker::new() }
     }
 
-    /// Opens a connection of its own, and closes it.
-    pub(super) async fn connect(&self) -> Result<(), ConnectError> {
+    /// Opens a connection of its own, which logs nothing.
+    pub(super) async fn connect(&self) -> Result<Client, ConnectError> {
         let connected = self.options.clone().connect(&self.servers[..]).await;
-        connected.map(drop).map_err(|source| ConnectError::of(&self.servers.join(","), source))
+        connected.map_err(|source| ConnectError::of(&self.servers.join(","), source))
     }
 
     /// Returns the reason, or the event's text if the probe connects. Returns nothing if the last probe was less than

@@ -1,58 +1,40 @@
 //! Moves a process to renewed NATS credentials while it works.
 //!
-//! A user's JWT ends, and the server then closes the connection in the middle of requests. [`Nats::renew`] reconnects earlier, at a
-//! moment without running requests if there is one:
+//! A user's JWT ends, and the server then closes the connection in the middle of requests. [`Nats::renew`] reconnects earlier:
 //!
-//! 1. A connection of its own shows that the server accepts the credentials. If it does not, nothing else happens.
-//! 2. New requests wait, and running ones get [`GRACE`] to be answered.
-//! 3. The receivers take what the server has sent them, and reconnect; the client reconnects; the requests continue.
+//! 1. A second connection shows that the server accepts the credentials. If it does not, nothing else happens.
+//! 2. New requests use the second connection. Receivers take what the server has sent them, and reconnect.
+//! 3. Once the running requests have their answers, the first connection reconnects.
+//! 4. New requests use the first connection again. The second one closes once its requests have their answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{info, warn};
 
 use super::Nats;
 use super::connect::{ConnectError, Credentials, reconnect_delay};
+use super::requests::RequestConnection;
 use crate::config;
 
-/// Longest wait for running requests. Most are answered within milliseconds; calls that wait for a provider are not waited for.
-const GRACE: Duration = Duration::from_millis(500);
-/// Longest time for which new requests wait for the connection. After that they fail as without a connection.
-const RECONNECT_TIME: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The state of a process's renewals.
 #[derive(Default)]
 pub(super) struct Renewal {
-    /// True while the connection is being replaced.
-    is_running: watch::Sender<bool>,
-    requests: TaskTracker,
+    /// The connection for new requests while the first one is being replaced.
+    second: watch::Sender<Option<Arc<RequestConnection>>>,
     /// Number of renewals, for the receivers.
     count: watch::Sender<u64>,
 }
 
 impl Renewal {
-    /// Waits until no renewal runs. A request is running until the returned token is dropped.
-    pub(super) async fn request(&self) -> TaskTrackerToken {
-        loop {
-            let token = self.requests.token();
-            if !self.is_running() {
-                return token;
-            }
-            drop(token);
-            // An error cannot happen: the sender is in `self`.
-            let _ = self.is_running.subscribe().wait_for(|is_running| !is_running).await;
-        }
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        *self.is_running.borrow()
+    pub(super) fn second(&self) -> watch::Receiver<Option<Arc<RequestConnection>>> {
+        self.second.subscribe()
     }
 
     /// Changes when receivers must reconnect.
@@ -62,37 +44,41 @@ impl Renewal {
 
     /// Delay before a try to connect. The first try of a renewal has none.
     pub(super) fn delay(&self, tries: usize) -> Duration {
-        if tries <= 1 && self.is_running() { Duration::ZERO } else { reconnect_delay(tries) }
+        if tries <= 1 && self.second.borrow().is_some() { Duration::ZERO } else { reconnect_delay(tries) }
     }
 }
 
 impl Nats {
+    /// Returns the connection for new requests.
+    pub(super) fn current(&self) -> Arc<RequestConnection> {
+        self.renewal.second.borrow().clone().unwrap_or_else(|| Arc::clone(&self.main))
+    }
+
     /// Reconnects with the credentials that are in the files now.
     ///
     /// # Errors
     /// If the server does not accept them. The connection then stays as it is.
     async fn renew(&self) -> Result<(), ConnectError> {
-        self.probe.connect().await?;
-        let renewal = &self.renewal;
-        renewal.is_running.send_replace(true);
-        renewal.requests.close();
-        // Requests that take longer lose their answer, as with any other lost connection.
-        let _ = timeout(GRACE, renewal.requests.wait()).await;
-        renewal.requests.reopen();
-        renewal.count.send_modify(|count| *count += 1);
-        let before = self.connection_count();
-        let reconnected = async {
-            self.client().force_reconnect().await?;
-            while self.connection_count() == before || self.client().connection_state() != State::Connected {
-                sleep(LOOK).await;
-            }
-            Ok::<_, async_nats::client::ReconnectError>(())
-        };
-        if !matches!(timeout(RECONNECT_TIME, reconnected).await, Ok(Ok(()))) {
-            warn!("no connection with the renewed credentials yet; trying again");
-        }
-        renewal.is_running.send_replace(false);
+        let second = Arc::new(RequestConnection::new(self.probe.connect().await?));
+        self.renewal.count.send_modify(|count| *count += 1);
+        self.renewal.second.send_replace(Some(Arc::clone(&second)));
+        self.main.finish().await;
+        self.reconnect().await;
+        info!("connected to NATS with the renewed credentials");
+        self.renewal.second.send_replace(None);
+        second.finish().await;
+        // An error means that the connection is closed already.
+        let _ = second.client.drain().await;
         Ok(())
+    }
+
+    async fn reconnect(&self) {
+        let before = self.connection_count();
+        // Reconnecting drops what is not sent yet. An error means that the client is closed: the process is stopping.
+        let (Ok(()), Ok(())) = (self.client().flush().await, self.client().force_reconnect().await) else { return };
+        while self.connection_count() == before || self.client().connection_state() != State::Connected {
+            sleep(LOOK).await;
+        }
     }
 }
 
@@ -109,12 +95,10 @@ pub(crate) async fn keep_credentials_current(
         let found = credentials.answer(&[]).and_then(|_| credentials.read());
         match found {
             Ok(found) if used.as_ref() == Some(&found) => {}
-            Ok(found) => match nats.renew().await {
-                Ok(()) => {
-                    used = Some(found);
-                    info!("connected to NATS with the renewed credentials");
-                }
-                Err(error) => warn!("the connection to NATS keeps the old credentials: {error}"),
+            Ok(found) => match stop.run_until_cancelled(nats.renew()).await {
+                Some(Ok(())) => used = Some(found),
+                Some(Err(error)) => warn!("the connection to NATS keeps the old credentials: {error}"),
+                None => {}
             },
             Err(error) => warn!("the next connection to NATS will fail: {error}"),
         }

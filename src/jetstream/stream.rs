@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamErrorKind, UpdateStreamError};
-use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, RawMessageErrorKind, Stream};
+use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, RawMessageErrorKind};
 
 use super::client::Nats;
 use super::error::NatsError;
@@ -25,15 +25,9 @@ pub(crate) struct StreamState {
 }
 
 impl Nats {
-    /// Returns a stream by name, without asking the server.
-    pub(super) async fn stream(&self, name: &str) -> Result<Stream<()>, NatsError> {
-        self.require_connected()?;
-        self.jetstream().get_stream_no_info(name).await.map_err(NatsError::unreadable)
-    }
-
     /// Returns a stream's configuration and state from its leader, or nothing if there is no such stream.
     pub(crate) async fn stream_info(&self, name: &str) -> Result<Option<Info>, NatsError> {
-        match self.jetstream().get_stream(name).await {
+        match self.in_use().jetstream.get_stream(name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
             Err(error) => match error.kind() {
                 GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => Ok(None),
@@ -84,7 +78,7 @@ impl Nats {
 
     /// Returns how many pulls wait for messages of a consumer; 0 if the consumer or its stream is missing.
     pub(crate) async fn waiting_pulls(&self, stream: &str, consumer: &str) -> Result<usize, NatsError> {
-        match self.stream(stream).await?.consumer_info(consumer).await {
+        match self.connected()?.stream(stream).await?.consumer_info(consumer).await {
             Ok(info) => Ok(info.num_waiting),
             Err(error)
                 if matches!(error.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound) =>
@@ -97,7 +91,7 @@ impl Nats {
 
     /// Returns true if a stream's leader holds a message with this sequence.
     pub(crate) async fn holds(&self, stream: &str, sequence: u64) -> Result<bool, NatsError> {
-        match self.stream(stream).await?.get_raw_message(sequence).await {
+        match self.connected()?.stream(stream).await?.get_raw_message(sequence).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
             Err(error) => Err(NatsError::away_because("cannot read a message")(error)),
@@ -106,19 +100,21 @@ impl Nats {
 
     /// Deletes all messages of a subject.
     pub(crate) async fn purge_subject(&self, stream: &str, subject: &str) -> Result<(), NatsError> {
-        let purged = self.stream(stream).await?.purge().filter(subject).await;
+        let connection = self.connected()?;
+        let purged = connection.stream(stream).await?.purge().filter(subject).await;
         purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
     }
 
     /// Deletes all messages below a sequence. A stream that ends below it assigns that sequence next.
     pub(crate) async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
-        let purged = self.stream(stream).await?.purge().sequence(sequence).await;
+        let connection = self.connected()?;
+        let purged = connection.stream(stream).await?.purge().sequence(sequence).await;
         purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
     }
 
     pub(crate) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
-        let stream = self.stream(stream).await?;
-        stream.delete_message(sequence).await.map(drop).map_err(|error| match error.kind() {
+        let connection = self.connected()?;
+        connection.stream(stream).await?.delete_message(sequence).await.map(drop).map_err(|error| match error.kind() {
             DeleteMessageErrorKind::JetStream(refusal) => {
                 NatsError::refused(refusal.error_code().0, refusal.to_string())
             }

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -107,7 +106,7 @@ impl Replies {
     /// # Errors
     /// When the server refuses the subscription, or the subscription ends.
     pub async fn receive(&self, nats: &Nats) -> Result<(), async_nats::Error> {
-        let mut answers = nats.client().subscribe(self.waiter.replies()).await?;
+        let mut answers = nats.subscribe_kept(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
             let of_worker = matches!(self.waiter, Waiter::Worker(_));
             let Some(id) = subject::parse_reply(&message.subject, of_worker) else { continue };

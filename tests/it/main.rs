@@ -237,6 +237,9 @@ mod refresh_withheld;
 mod refused;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod renewal;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod repair;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]

@@ -64,7 +64,8 @@ async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, re
             Some(call) => {
                 let traced = traces::call(call.as_str());
                 traces::continued(&traced, traceparent.as_deref());
-                let done = dispatch(&context, call, unverified, body.get().as_bytes());
+                // Boxed, because the future of a call is large.
+                let done = Box::pin(dispatch(&context, call, unverified, body.get().as_bytes()));
                 done.instrument(span.clone()).instrument(traced).await
             }
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
