@@ -18,7 +18,7 @@ use crate::support::wait::eventually;
 use crate::tenant::state_of;
 
 /// Time from one callback to the next.
-const PACE: Duration = Duration::from_millis(100);
+const PACE: Duration = Duration::from_millis(250);
 /// Time with callbacks before each measurement, and during it: longer than the longest wait for an election, 9 s.
 const WINDOW: Duration = Duration::from_secs(15);
 
