@@ -152,6 +152,6 @@ async fn a_file_is_checked_and_its_requests_are_printed() {
     std::os::unix::fs::symlink("/dev/zero", &endless).expect("a link");
     let endless = endless.to_str().expect("a path of text");
     providers(&nats, &folder, &["check", endless]).await.fails(1, "no regular file");
-    std::fs::write(&file, format!("unconfirmed = [\"pkec\"]\n{text}")).expect("a file");
+    std::fs::write(&file, format!("verified = \"unconfirmed\"\nunconfirmed = [\"pkec\"]\n{text}")).expect("a file");
     providers(&nats, &folder, &["check", path]).await.fails(1, "unconfirmed lists pkec");
 }

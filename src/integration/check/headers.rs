@@ -14,10 +14,20 @@ const RESERVED: [&str; 8] =
 const RESERVED_STARTS: [&str; 2] = ["content-", "proxy-"];
 /// Headers by which some servers and proxies choose another path, host or method than the request's, so that a token would
 /// reach another API than that of the URL.
-const REROUTING: [&str; 9] =
-    ["forwarded", "destination", "x-host", "x-path", "x-uri", "x-url", "request-uri", "base-url", "http-url"];
+const REROUTING: [&str; 10] = [
+    "forwarded",
+    "destination",
+    "x-host",
+    "x-path",
+    "x-uri",
+    "x-url",
+    "request-uri",
+    "base-url",
+    "http-url",
+    "x-proxy-url",
+];
 /// Starts of such headers.
-const REROUTING_STARTS: [&str; 10] = [
+const REROUTING_STARTS: [&str; 9] = [
     "x-forwarded-",
     "x-forward-",
     "x-original-",
@@ -26,7 +36,6 @@ const REROUTING_STARTS: [&str; 10] = [
     "x-http-",
     "x-method-",
     "x-envoy-",
-    "x-proxy-",
     "x-accel-",
 ];
 pub(super) const AUTHORIZATION: &str = "authorization";
