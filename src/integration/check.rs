@@ -38,7 +38,7 @@ const MAX_SCOPES_BYTES: usize = 8 * 1024;
 const MAX_SECRET_BYTES: usize = 4 * 1024;
 const MAX_KEY_BYTES: usize = 16 * 1024;
 /// Secrets beside `client_secret`. Each of them may cost one more token request.
-const MAX_SECRETS: usize = 4;
+pub(super) const MAX_SECRETS: usize = 4;
 
 /// Validates a config to which the fields of its profile have been added.
 ///

@@ -47,7 +47,7 @@ pub(crate) enum ConfigError {
     Param(String),
     /// A login's value for a variable is missing or of the wrong form.
     #[error("variable {name} {problem}")]
-    Variable { name: String, problem: &'static str },
+    Variable { name: String, problem: Cow<'static, str> },
     #[error("variable {name} is unknown; the config {}", listed("has", .known))]
     UnknownVariable { name: String, known: Vec<String> },
 }

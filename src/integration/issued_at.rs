@@ -74,7 +74,7 @@ impl<T> IntegrationOauthConfig<T> {
         let is_known = |name: &&str| values.contains_key(*name) || !self.variables.contains_key(*name);
         for (_, url) in all_urls(self).filter(|(_, url)| template::variable_names(url).iter().all(is_known)) {
             template::check_host(url, &self.variables, Some(values))
-                .map_err(|open| ConfigError::Variable { name: open.variable, problem })?;
+                .map_err(|open| ConfigError::Variable { name: open.variable, problem: problem.into() })?;
         }
         Ok(())
     }

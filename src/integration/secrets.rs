@@ -36,7 +36,7 @@ impl IntegrationOauthConfig {
     /// Returns the JSON of the whole config, secrets included.
     ///
     /// # Errors
-    /// If a field has no JSON form. No field is such.
+    /// Never in practice: every field has a JSON form.
     pub(crate) fn with_secrets(&self) -> serde_json::Result<Secret> {
         let Ok(config) = self.clone().map_secrets(|_, secret| Ok::<_, Infallible>(InClear(secret)));
         serde_json::to_string(&config).map(Secret::new)
@@ -45,7 +45,7 @@ impl IntegrationOauthConfig {
     /// Returns the JSON of the config as admins see it, with `set` in place of all that may be secret.
     ///
     /// # Errors
-    /// If a field has no JSON form. No field is such.
+    /// Never in practice: every field has a JSON form.
     pub(crate) fn shown(&self) -> serde_json::Result<Map<String, Value>> {
         let mut fields = self.fields()?;
         hide(&mut fields);
@@ -56,7 +56,7 @@ impl IntegrationOauthConfig {
     /// compared with its original.
     ///
     /// # Errors
-    /// If a field has no JSON form. No field is such.
+    /// Never in practice: every field has a JSON form.
     pub(crate) fn without_secrets(&self) -> serde_json::Result<Map<String, Value>> {
         let (mut copy, shown) = (self.fields()?, self.shown()?);
         copy.retain(|name, value| shown.get(name) == Some(value));

@@ -13,6 +13,7 @@ mod hosts;
 mod parts;
 mod public_suffix;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -26,9 +27,6 @@ pub(super) use self::parts::{has_fixed_host, is_variable_name, placeholders, sam
 pub(super) use self::public_suffix::check_host;
 use super::{ConfigError, Variable};
 
-/// Rule for values, after the variable's name.
-pub(super) const VALUE: &str =
-    "must be among its values, match its pattern, have 1 to 256 bytes and, in a URL, contain no URL separator";
 const MAX_VALUE_BYTES: usize = 256;
 /// Memory of one compiled pattern. Admins write patterns, and a short one can compile to megabytes.
 const MAX_REGEX_BYTES: usize = 256 * 1024;
@@ -56,18 +54,34 @@ pub(super) fn bounded_regex(text: &str) -> Result<Regex, &'static str> {
     RegexBuilder::new(text).size_limit(MAX_REGEX_BYTES).build().map_err(problem)
 }
 
-/// Returns true if the variable may have this value. In URLs, separators are rejected even if the pattern allows them:
+/// Checks that the variable may have this value. In URLs, separators are rejected even if the pattern allows them:
 /// percent-encoding keeps the URL's shape here, but some proxies decode it.
-pub(super) fn is_allowed_value(variable: &Variable, value: &str, is_in_url: bool) -> bool {
+///
+/// # Errors
+/// The rule that the value breaks, as it follows the variable's name. It does not list the config's values, which may name other
+/// tenants.
+pub(super) fn check_value(variable: &Variable, value: &str, is_in_url: bool) -> Result<(), Cow<'static, str>> {
     let is_separator = |c: char| matches!(c, '/' | '\\' | '%' | '?' | '#' | '@' | ':');
     let Variable { pattern, values, .. } = variable;
-    !value.is_empty()
-        && value.len() <= MAX_VALUE_BYTES
-        && !value.contains(char::is_control)
-        && (!is_in_url || !value.contains(is_separator))
-        && (values.is_empty() || values.iter().any(|allowed| allowed == value))
-        && pattern.as_ref().is_none_or(|pattern| whole_value_regex(pattern).is_ok_and(|it| it.is_match(value)))
-        && (pattern.is_some() || !values.is_empty())
+    let rule = if value.is_empty() || value.len() > MAX_VALUE_BYTES {
+        "must have 1 to 256 bytes"
+    } else if value.contains(char::is_control) {
+        "must have no control characters"
+    } else if is_in_url && value.contains(is_separator) {
+        "must contain none of / \\ % ? # @ :, because a URL holds it"
+    } else if !values.is_empty() && !values.iter().any(|allowed| allowed == value) {
+        "must be one of the values that the config lists"
+    } else if pattern.is_none() && values.is_empty() {
+        "needs a pattern or values in the config"
+    } else {
+        return match pattern {
+            Some(pattern) if !whole_value_regex(pattern).is_ok_and(|it| it.is_match(value)) => {
+                Err(format!("must match the pattern `{pattern}`").into())
+            }
+            Some(_) | None => Ok(()),
+        };
+    };
+    Err(rule.into())
 }
 
 /// Fills in a template's variables and returns its text. A template without variables stays the same byte for byte.
@@ -105,17 +119,15 @@ fn expand_checked(
     variables: &BTreeMap<String, Variable>,
     values: &BTreeMap<String, String>,
 ) -> Result<Expanded, ConfigError> {
-    let wrong = |name: &str, problem| ConfigError::Variable { name: name.to_owned(), problem };
+    let wrong = |name: &str, problem: Cow<'static, str>| ConfigError::Variable { name: name.to_owned(), problem };
     if let Some(name) = values.keys().find(|name| !variables.contains_key(*name)) {
         return Err(ConfigError::unknown_variable(name, variables.keys()));
     }
     let mut filled = BTreeMap::new();
     for name in variable_names(template) {
         let Some(variable) = variables.get(name) else { continue };
-        let value = values.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong(name, "is missing"))?;
-        if !is_allowed_value(variable, value, true) {
-            return Err(wrong(name, VALUE));
-        }
+        let value = values.get(name).or(variable.default.as_ref()).ok_or_else(|| wrong(name, "is missing".into()))?;
+        check_value(variable, value, true).map_err(|rule| wrong(name, rule))?;
         filled.insert(name.to_owned(), value.clone());
     }
     let values = filled;
@@ -126,7 +138,7 @@ fn expand_checked(
         parts(template).ok_or_else(|| ConfigError::invalid("url", "an absolute URL"))?;
     for name in variable_names(authority) {
         if !values.get(name).is_some_and(|value| value.split('.').all(is_label)) {
-            return Err(wrong(name, "must be a host label"));
+            return Err(wrong(name, "must be a host label: letters, digits and hyphens".into()));
         }
     }
     let host = substitute(authority, |name| values.get(name).cloned());
@@ -145,7 +157,7 @@ fn expand_checked(
     let url = Url::parse(&text).ok().filter(|url| has_same_shape(url, &sample, template));
     url.map(|url| Expanded { text, url }).ok_or_else(|| {
         let names: Vec<&str> = values.keys().map(String::as_str).collect();
-        wrong(&names.join(", "), "changes more of the URL than its own part")
+        wrong(&names.join(", "), "changes more of the URL than its own part".into())
     })
 }
 

@@ -1,5 +1,6 @@
 //! Variables: `${name}`s that get their values at each login.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -62,15 +63,13 @@ impl<T> IntegrationOauthConfig<T> {
         }
         let mut values = Values::new();
         for (name, variable) in &self.variables {
-            let wrong = |problem| ConfigError::Variable { name: name.clone(), problem };
+            let wrong = |problem: Cow<'static, str>| ConfigError::Variable { name: name.clone(), problem };
             let value = match given.get(name) {
                 Some(value) => value,
                 None if is_login && variable.callback_param().is_some() => continue,
-                None => variable.default.as_ref().ok_or_else(|| wrong("is missing"))?,
+                None => variable.default.as_ref().ok_or_else(|| wrong("is missing".into()))?,
             };
-            if !template::is_allowed_value(variable, value, self.is_in_url(name)) {
-                return Err(wrong(template::VALUE));
-            }
+            template::check_value(variable, value, self.is_in_url(name)).map_err(wrong)?;
             values.insert(name.clone(), value.clone());
         }
         Ok(values)
@@ -91,7 +90,7 @@ impl<T> IntegrationOauthConfig<T> {
             if let Some(default) = &variable.default {
                 values.insert(name.clone(), default.clone());
             } else if texts().any(|text| template::variable_names(text).contains(name.as_str())) {
-                return Err(ConfigError::Variable { name: name.clone(), problem: "is missing" });
+                return Err(ConfigError::Variable { name: name.clone(), problem: "is missing".into() });
             }
         }
         Ok(values)
@@ -114,7 +113,7 @@ impl IntegrationOauthConfig {
         let mut values = login.variables.clone();
         for (name, value) in callback {
             if values.insert(name.clone(), value.clone()).is_some_and(|of_login| of_login != *value) {
-                return Err(ConfigError::Variable { name: name.clone(), problem: "differs from the login's" });
+                return Err(ConfigError::Variable { name: name.clone(), problem: "differs from the login's".into() });
             }
         }
         let issued_at = self.issued_at(&values)?;
@@ -135,7 +134,7 @@ impl IntegrationOauthConfig {
     pub(crate) fn check_new_values(&self, values: &Values) -> Result<(), ConfigError> {
         self.check_hosts(values)?;
         match values.iter().find(|(name, value)| self.is_in_header(name) && !is_header_text(value)) {
-            Some((name, _)) => Err(ConfigError::Variable { name: name.clone(), problem: HEADER_VALUE }),
+            Some((name, _)) => Err(ConfigError::Variable { name: name.clone(), problem: HEADER_VALUE.into() }),
             None => Ok(()),
         }
     }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::api_requests::{self, IDENTITY, METADATA_REQUEST, UPGRADE};
 use super::form::Form::{self, Flag, List, Map as MapOf, ObjectOr, OneOf, Opaque, Paths, Scalar, Text, Whole};
 use super::form::Object;
-use super::printable;
+use super::{MAX_SECRETS, printable};
 use crate::integration::{ConfigError, MAX_TIMEOUT};
 use crate::subject::Integration;
 
@@ -120,7 +120,7 @@ const OPTIONAL: [(&str, Form); 48] = [
     ("refresh_grant_type", Text),
     ("refresh_method", METHOD),
     ("variables", MapOf(&VARIABLE, MAX_VARIABLES, "an object of at most 8 variables by their names")),
-    ("client_secrets", TEXTS),
+    ("client_secrets", List(&Text, MAX_SECRETS, "a list of at most 4 strings")),
     ("upgrade", UPGRADE),
     ("identity", IDENTITY),
     ("metadata_request", METADATA_REQUEST),

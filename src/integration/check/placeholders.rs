@@ -49,6 +49,9 @@ pub(super) fn check_text<'a>(
     if template::placeholders(text).is_some_and(is_known) {
         return Ok(());
     }
+    if allowed.is_empty() {
+        return Err(ConfigError::invalid(field, "a text without `${…}`, as the config has no variables"));
+    }
     let listed: Vec<String> = allowed.iter().map(|name| format!("`${{{name}}}`")).collect();
     Err(ConfigError::invalid(field, format!("a text in which every `${{…}}` is one of {}", listed.join(", "))))
 }

@@ -107,7 +107,7 @@ pub(super) fn check_variables(config: &IntegrationOauthConfig, rules: UrlRules) 
         let (is_in_url, is_in_header) = (config.is_in_url(name), config.is_in_header(name));
         let is_allowed = |value: &String| {
             !value.contains("${")
-                && template::is_allowed_value(variable, value, is_in_url)
+                && template::check_value(variable, value, is_in_url).is_ok()
                 && (!is_in_header || is_header_text(value))
         };
         let list = below(&field, &"values");

@@ -162,3 +162,24 @@ fn c7_the_authorization_request_needs_its_variables_at_the_login() {
     let config = super::config(&more(json!("one"))).unwrap();
     assert_eq!(config.authorization_values(&BTreeMap::new()).unwrap(), values_of(&[("v", "one")]));
 }
+
+#[test]
+fn c7_an_error_names_the_rule_that_a_value_breaks() {
+    let shop = json!({ "pattern": "[a-z]{1,8}" });
+    let region = json!({ "values": ["eu", "us"] });
+    let config = config(&json!({
+        "variables": { "shop": shop, "region": region },
+        "token_url": "https://${shop}.${region}.acme.example/t",
+    }))
+    .unwrap();
+    let check = |shop: &str, region: &str, expected: &str| {
+        let values = [("shop", shop), ("region", region)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let error = config.token_endpoint(&values.into()).unwrap_err().to_string();
+        assert_eq!(error, expected);
+    };
+    check("", "eu", "variable shop must have 1 to 256 bytes");
+    check("a\tb", "eu", "variable shop must have no control characters");
+    check("a/b", "eu", "variable shop must contain none of / \\ % ? # @ :, because a URL holds it");
+    check("a.b", "eu", "variable shop must match the pattern `[a-z]{1,8}`");
+    check("a", "de", "variable region must be one of the values that the config lists");
+}
