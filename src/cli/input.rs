@@ -30,6 +30,10 @@ fn read_limited(input: impl std::io::Read) -> anyhow::Result<Secret> {
     if text.len() as u64 > MAX_FILE_BYTES {
         bail!("it has more than 64 KiB");
     }
+    // Some editors begin a file with a byte order mark. In a secret it would be a character of the secret.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     Ok(Secret::new(text))
 }
 
@@ -86,6 +90,7 @@ mod tests {
         for (text, expected) in [
             ("canary", Ok("canary")),
             ("canary \r\n\n", Ok("canary ")),
+            ("\u{feff}canary\n", Ok("canary")),
             ("", Err("is empty")),
             ("\n", Err("is empty")),
             ("canary\nb", Err("more than one line")),

@@ -102,9 +102,10 @@ pub(super) fn fields(object: &Value) -> String {
     table.render()
 }
 
-/// Renders a JSON value for people: strings without quotes.
+/// Renders a JSON value for people: strings without quotes, unless one is blank.
 pub(super) fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    let shown = value.as_str().filter(|text| !text.trim().is_empty());
+    shown.map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -120,6 +121,7 @@ mod tests {
         table.add_row([odd, "x"]);
         let lines = [format!(" {escaped}  NAME"), format!(" {escaped}  x")];
         assert_eq!(table.render(), lines.join("\n"));
+        assert_eq!([" ", "", "a "].map(|text| plain(&json!(text))), ["\" \"", "\"\"", "a "]);
         let shown = fields(&json!({ "a": odd, "list": ["one", odd], "object": { odd: [odd] } }));
         assert!(!crate::foreign_text::has_hidden(&shown.replace('\n', "")), "{shown}");
         assert_eq!(shown.lines().count(), 4, "{shown}");

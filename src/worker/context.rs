@@ -21,7 +21,7 @@ pub(crate) use self::calls::{Busy, CallPermit, Calls, QueuedCall};
 pub(crate) use self::measures::{Measures, Tally};
 pub(crate) use self::needs::Needs;
 pub(crate) use self::pending_logins::PendingLogins;
-pub(crate) use self::quotas::{ConnectionCounts, EventBuckets, UsedUp};
+pub(crate) use self::quotas::{ConnectionCounts, DELETED_PER_CONNECTION, EventBuckets, UsedUp};
 pub(crate) use self::restarts::Restarts;
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;

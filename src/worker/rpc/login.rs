@@ -16,7 +16,7 @@ use crate::secret::Secret;
 use crate::store::{Start, StoreError};
 use crate::subject::{Account, ConnectionKey, ConnectionName, Integration};
 use crate::system;
-use crate::worker::context::{Context, UsedUp};
+use crate::worker::context::{Context, DELETED_PER_CONNECTION, UsedUp};
 
 /// Seconds to wait when too many logins are pending. Each ends after `oauth.login_ttl` at the latest.
 const RETRY_AFTER: u64 = 10;
@@ -127,7 +127,7 @@ pub(super) async fn begin(
     Ok(json!({ "ticket": ticket.expose() }))
 }
 
-/// Refuses a login of a new connection if the account has as many as it may have, or has deleted as many. A deleted connection
+/// Refuses a login of a new connection if the account has as many as it may have, or has deleted too many. A deleted connection
 /// can be connected again, because that needs no new name.
 async fn check_quota(context: &Context, key: &ConnectionKey) -> Result<(), CallError> {
     let most = context.config.max_connections(&key.account);
@@ -138,8 +138,9 @@ async fn check_quota(context: &Context, key: &ConnectionKey) -> Result<(), CallE
             format!("the account has {most} connections, which is all that `limits.connections` allows; delete some")
         }
         UsedUp::DeletedNames if !context.store.has_name(key).await? => format!(
-            "the account has the names of {most} deleted connections, which is all that `limits.connections` allows; connect \
-             under one of them, or ask the operator for a higher limit"
+            "the account has the names of {} deleted connections, {DELETED_PER_CONNECTION} for each connection that \
+             `limits.connections` allows; connect under one of them, or ask the operator for a higher limit",
+            most.saturating_mul(DELETED_PER_CONNECTION)
         ),
         UsedUp::Connections | UsedUp::DeletedNames => return Ok(()),
     };

@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::integration::{ApiRequest, LoginRequests, Placeholders};
+use crate::oauth::api_request::api_request;
 
 /// Text that tries to lead elsewhere, or fits.
 fn value() -> impl Strategy<Value = String> {
@@ -47,15 +49,31 @@ proptest! {
                 login.insert(name.to_owned(), value);
             }
         }
-        let config = config(&json!({"token_url": template, "refresh_url": template, "variables": variables})).unwrap();
+        let config = config(&json!({
+            "token_url": template, "refresh_url": template, "revocation_url": template, "variables": variables,
+            "upgrade": {"url": template, "params": {"secret": "${client_secret}"}},
+            "identity": {"url": template, "id": "id"}, "metadata_request": {"url": template, "paths": ["id"]},
+        }))
+        .unwrap();
         let Ok(begun) = config.issued_at_login(&login) else { return Ok(()) };
         let Ok(issued_at) = config.issued_at_callback(&begun, &callback) else { return Ok(()) };
         let secret = Secret::new("canary");
         let authentication = ClientAuthentication::Post(Secret::new("canary-secret"));
         let grant = CodeGrant { code: &secret, verifier: None, variables: &issued_at.variables, scope: "", nonce: "n" };
         let refresh = RefreshGrant { refresh_token: &secret, issued_at: &issued_at, scope: "", nonce: "n" };
-        for request in [exchange_request(&config, &grant, &authentication), refresh_request(&config, &refresh, &authentication)] {
-            let Ok(request) = request else { continue };
+        let revocation = Revocation { token: &secret, hint: TokenKind::AccessToken, issued_at: &issued_at, scope: "" };
+        let placeholders = Placeholders { variables: &issued_at.variables, scope: "", redirect_url: "", nonce: "n", more: &[("client_secret", "canary")] };
+        let LoginRequests { upgrade, identity, metadata } = &issued_at.requests;
+        let identity = identity.as_ref().and_then(|identity| identity.request.as_ref());
+        let metadata = metadata.as_ref().and_then(|metadata| metadata.request.as_ref());
+        let to_apis: Vec<&ApiRequest> = [upgrade.as_deref(), identity, metadata].into_iter().flatten().collect();
+        prop_assert_eq!(to_apis.len(), 3);
+        let sent = to_apis.into_iter().filter_map(|api| api_request(api, &BTreeMap::new(), &secret, &placeholders));
+        let tokens = [
+            exchange_request(&config, &grant, &authentication), refresh_request(&config, &refresh, &authentication),
+            revocation_request(&config, &revocation, "n", &authentication),
+        ];
+        for request in tokens.into_iter().flatten().chain(sent) {
             let host = request.url.host_str().unwrap();
             let is_named = ["login.acme.example", "auth.other.example", "accounts.acme.com", "accounts.acme.eu"].contains(&host)
                 || host.ends_with(".acme.example") || host.ends_with(".shops.acme.eu");
