@@ -13,10 +13,11 @@ use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::connected;
 use crate::support::tokenbus::ACCOUNT;
 
-/// More calls than may wait for one refresh.
-const CALLS: usize = 1_500;
-/// Time from one call to the next. All at once, a busy machine would refuse most of them before one waits.
-const PACE: Duration = Duration::from_millis(1);
+/// More calls than may wait for one refresh (256).
+const CALLS: usize = 800;
+/// Time from one call to the next. Faster, a worker on a busy machine has too many calls and refuses them before one waits. All
+/// calls are made while the refresh runs.
+const PACE: Duration = Duration::from_millis(5);
 
 #[tokio::test]
 async fn g3_an_account_that_floods_workers_delays_no_other() {
@@ -53,7 +54,7 @@ async fn g3_an_account_that_floods_workers_delays_no_other() {
     let (refreshed, refused): (Vec<_>, Vec<_>) = codes.partition(String::is_empty);
     // On a busy machine some calls fail because the bus is slow with so many reads at once.
     let is_told = |code: &String| ["429", "503"].contains(&code.as_str());
-    assert!(refreshed.len() >= 100 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
+    assert!(refreshed.len() >= 200 && refused.iter().all(is_told), "{} {refused:?}", refreshed.len());
     assert!(refused.iter().any(|code| code == "429"), "{refused:?}");
     assert_eq!(provider.received().len(), 2);
 }
