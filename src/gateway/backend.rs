@@ -277,9 +277,13 @@ impl Backend {
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
                 Ok(Published::Stored { .. }) => return Ok(Queued::Own),
-                Ok(Published::DuplicateAfterRetry) => return Ok(Queued::OwnOrIdentical),
+                Ok(Published::DuplicateAfterRetry) | Err(NatsError::InFlight { after_retry: true }) => {
+                    return Ok(Queued::OwnOrIdentical);
+                }
                 // Another request published the same callback before this one.
-                Ok(Published::Duplicate) | Err(NatsError::InFlight) => return Err(BackendError::UsedState),
+                Ok(Published::Duplicate) | Err(NatsError::InFlight { after_retry: false }) => {
+                    return Err(BackendError::UsedState);
+                }
                 Err(NatsError::Occupied) if Instant::now() + pause < deadline => {
                     // Requests that arrive together would also try together, and of each round only one can succeed.
                     tokio::time::sleep(pause.mul_f64(system::random_share())).await;

@@ -156,12 +156,15 @@ impl Nats {
                     if ack.as_ref().is_err_and(NatsError::is_lack_of_space) {
                         self.set_lacks_space(true);
                     }
-                    return match ack {
-                        Ok(Published::Duplicate) | Err(NatsError::InFlight) if tries > 1 => {
-                            Ok(Published::DuplicateAfterRetry)
+                    match ack {
+                        Ok(Published::Duplicate) if tries > 1 => return Ok(Published::DuplicateAfterRetry),
+                        // Not stored yet: what the leader has alone is lost with it.
+                        Err(NatsError::InFlight { .. }) if tries == PUBLISH_TRIES => {
+                            return Err(NatsError::InFlight { after_retry: true });
                         }
-                        outcome => outcome,
-                    };
+                        Err(NatsError::InFlight { .. }) if tries > 1 => tokio::time::sleep(PUBLISH_PAUSE).await,
+                        outcome => return outcome,
+                    }
                 }
                 Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => {
                     if self.is_connected() && matches!(error, NatsError::Away(_)) {

@@ -23,9 +23,10 @@ pub enum NatsError {
     /// The subject already holds a message, and holds one at most (10077).
     #[error("subject is occupied")]
     Occupied,
-    /// The server is still storing an earlier message with the same message id (10158).
+    /// A message with the same message id has a leader, which the other servers have not confirmed yet (10158). If another
+    /// server becomes the leader first, the message is lost. With `after_retry` it may be from an earlier try of this publish.
     #[error("the same message is being stored at this moment")]
-    InFlight,
+    InFlight { after_retry: bool },
     /// The server cannot store or read this now: no space, a limit of the stream, or no leader. The same request may succeed
     /// later.
     #[error("refused by the server for now: {description} ({code})")]
@@ -97,7 +98,7 @@ impl NatsError {
 
     /// Returns true if the bus is not available or refuses for now, so that the same request may succeed later.
     pub(crate) fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Away(_) | Self::NotSent(_) | Self::RefusedForNow { .. })
+        matches!(self, Self::Away(_) | Self::NotSent(_) | Self::InFlight { .. } | Self::RefusedForNow { .. })
     }
 
     /// Returns true if the server has answered, and has stored nothing.
@@ -105,7 +106,7 @@ impl NatsError {
         match self {
             Self::WrongLastSequence
             | Self::Occupied
-            | Self::InFlight
+            | Self::InFlight { .. }
             | Self::RefusedForNow { .. }
             | Self::Refused { .. } => true,
             Self::Away(_) | Self::NotSent(_) | Self::Consumer { .. } | Self::Unreadable(_) => false,
@@ -123,7 +124,7 @@ impl NatsError {
             10_071 | 10_164 => Self::WrongLastSequence,
             // The server uses this code for every limit of a stream and tells them apart only by their text.
             10_077 if description.contains("per subject") => Self::Occupied,
-            10_158 => Self::InFlight,
+            10_158 => Self::InFlight { after_retry: false },
             code if FOR_NOW.contains(&code) => Self::RefusedForNow { code, description },
             code => Self::Refused { code, description },
         }

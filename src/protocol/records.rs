@@ -102,7 +102,7 @@ pub(crate) async fn write(
     let Tried { newest, acked } = loop {
         let tried = try_write(nats, &publish_to, &subject, &headers, &body);
         let error = match tried.instrument(span.clone()).await {
-            Ok(tried) if tried.is_unsettled(replaces) => NatsError::InFlight,
+            Ok(tried) if tried.is_unsettled(replaces) => NatsError::InFlight { after_retry: true },
             Ok(tried) => break tried,
             Err(error) => error,
         };
@@ -156,7 +156,7 @@ async fn try_write(
     let acked = match nats.publish(publish_to, headers.clone(), body.clone()).await {
         Ok(Published::Stored { sequence }) => Some(sequence),
         Ok(Published::Duplicate | Published::DuplicateAfterRetry)
-        | Err(NatsError::WrongLastSequence | NatsError::InFlight) => None,
+        | Err(NatsError::WrongLastSequence | NatsError::InFlight { .. }) => None,
         Err(error) => return Err(error),
     };
     Ok(Tried { newest: last(nats, subject).await?, acked })

@@ -158,3 +158,36 @@ async fn h4_elections_lose_no_token_and_leave_no_record_alone() {
     assert_eq!(bus.events("refreshed").await.len(), written, "each new record has its event");
     assert_eq!(bus.messages("OAUTH_SCHEDULE").await.len(), CONNECTIONS);
 }
+
+/// Has the stream elect leaders until its leader is that node.
+async fn lead(nats: &Nats, stream: &str, node: &str) {
+    let (voter, bus) = (nats.connect("voter").await, Bus::of(nats).await);
+    let is_leader = async || {
+        let leader = bus.info(stream).await.cluster.and_then(|cluster| cluster.leader);
+        if leader.as_deref() != Some(node) {
+            // Without a leader nothing answers.
+            let _ = voter.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"), "".into()).await;
+        }
+        leader.as_deref() == Some(node)
+    };
+    eventually("the node leads the stream", is_leader).await;
+}
+
+/// A leader that loses its followers may lose what it stores alone. It refuses a repeated message in another way than a stored
+/// one.
+#[tokio::test]
+async fn h4_a_login_that_only_the_leader_has_is_refused() {
+    let mut nats = Nats::edited_cluster(cluster_ports(1_200), &[VOTER], &["voter"]).await;
+    // Only the node that leads answers in the meantime.
+    nats.url = nats.url.split(',').next().expect("there are three").to_owned();
+    let mut world = started_on(nats, Provider::generous().await, &[]).await;
+    let buckets = ["KV_oauth_api_keys", "KV_oauth_configs", "KV_oauth_connections", "KV_oauth_states"];
+    for stream in buckets.into_iter().chain(["OAUTH", "OAUTH_EVENTS"]) {
+        lead(&world.tokenbus.nats, stream, "tokenbus-1").await;
+    }
+    (1..3).for_each(|node| world.tokenbus.nats.signal_node(node, "STOP"));
+    let answer = get(&world, "oauth-login/alone").await;
+    (1..3).for_each(|node| world.tokenbus.nats.signal_node(node, "CONT"));
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    patiently(async || get(&world, "oauth-login/alone").await).await;
+}

@@ -45,7 +45,7 @@ impl Backend {
                     server_id = current;
                 }
                 // The queue still has it, or another login of the same connection.
-                Err(NatsError::Occupied | NatsError::InFlight) => {}
+                Err(NatsError::Occupied | NatsError::InFlight { .. }) => {}
                 Err(error) => warn!("cannot send an unanswered callback again: {error}; trying again"),
             }
         }

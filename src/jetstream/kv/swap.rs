@@ -44,11 +44,17 @@ pub(crate) async fn swap(nats: &Nats, at: At<'_>, write: Write) -> Result<Swappe
     };
     match written {
         Ok(()) => Ok(Swapped::Done),
-        Err(NatsError::WrongLastSequence | NatsError::InFlight) => {
+        Err(error @ (NatsError::WrongLastSequence | NatsError::InFlight { .. })) => {
             let newest = get(nats, at.bucket, at.key).await?;
-            let is_ours =
-                newest.as_ref().is_some_and(|entry| header(&entry.headers, NATS_MESSAGE_ID.as_ref()) == operation);
-            Ok(if is_ours { Swapped::Done } else { Swapped::Lost(newest) })
+            let (revision, last) = newest
+                .as_ref()
+                .map_or((0, ""), |entry| (entry.revision, header(&entry.headers, NATS_MESSAGE_ID.as_ref())));
+            match error {
+                _ if last == operation => Ok(Swapped::Done),
+                // The write may still be stored, or be lost.
+                NatsError::InFlight { .. } if revision == at.replaces => Err(error),
+                _ => Ok(Swapped::Lost(newest)),
+            }
         }
         Err(error) => Err(error),
     }

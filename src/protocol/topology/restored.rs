@@ -46,7 +46,7 @@ pub(crate) fn not_restored(stream: &str, sizes: Sizes, error: NatsError) -> Topo
         | NatsError::NotSent(_)
         | NatsError::WrongLastSequence
         | NatsError::Occupied
-        | NatsError::InFlight
+        | NatsError::InFlight { .. }
         | NatsError::Consumer { .. }
         | NatsError::Unreadable(_) => return error.into(),
     };

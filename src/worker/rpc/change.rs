@@ -149,7 +149,8 @@ async fn enqueue(
         match command.publish(&context.nats, Some(&context.replies)).await {
             // The message id is the call's own, so another has sent the call again.
             Ok(Published::Duplicate) => return Err(replayed()),
-            Ok(Published::Stored { .. } | Published::DuplicateAfterRetry) => return Ok(None),
+            Ok(Published::Stored { .. } | Published::DuplicateAfterRetry)
+            | Err(NatsError::InFlight { after_retry: true }) => return Ok(None),
             Err(NatsError::Occupied) if Instant::now() < deadline => tokio::time::sleep(pause).await,
             Err(NatsError::Occupied) => return Err(still_running(OTHER_IS_RUNNING)),
             Err(error) => return Err(StoreError::from(error).into()),
