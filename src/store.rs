@@ -70,8 +70,6 @@ struct RecordSequence {
 
 /// Outcome of [`Store::replace_older`].
 enum Replaced {
-    /// Nothing was stored under the key.
-    Created,
     Updated,
     /// The stored entry is as new or newer, and was kept.
     Kept {
@@ -102,7 +100,6 @@ impl Store {
     ) -> Result<Replaced, StoreError> {
         let newest = match known {
             Some(replaces) => match kv::swap(&self.nats, kv::At { bucket, key, replaces }, write.clone()).await? {
-                Swapped::Done if replaces == 0 => return Ok(Replaced::Created),
                 Swapped::Done => return Ok(Replaced::Updated),
                 Swapped::Lost(newest) => newest,
             },
@@ -113,8 +110,7 @@ impl Store {
             if stored >= sequence {
                 return Ok(Change::Keep(Replaced::Kept { stored }));
             }
-            let outcome = if entry.is_some() { Replaced::Updated } else { Replaced::Created };
-            Ok::<_, StoreError>(Change::Write(write.clone(), outcome))
+            Ok::<_, StoreError>(Change::Write(write.clone(), Replaced::Updated))
         });
         let replaced = replaced.await?;
         if let Replaced::Kept { stored } = replaced

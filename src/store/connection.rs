@@ -190,15 +190,10 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let sequence = stored.connection.sequence;
         let (headers, value) = self.sealed_connection(key, stored)?;
+        // A connection that was deleted meanwhile has left a marker with a newer sequence.
         match self.replace_older(CONNECTIONS, &key.kv_key(), sequence, Write::Put { headers, value }, known).await? {
-            Replaced::Updated => return Ok(true),
-            Replaced::Kept { stored } => return Ok(stored == sequence),
-            Replaced::Created => {}
-        }
-        // Either the connection is new, or it was deleted while this write was delayed.
-        match self.tombstone(key).await? {
-            Some(deleted) if deleted > sequence => self.delete_connection(key, deleted).await.map(|()| false),
-            Some(_) | None => Ok(true),
+            Replaced::Updated => Ok(true),
+            Replaced::Kept { stored } => Ok(stored == sequence),
         }
     }
 
