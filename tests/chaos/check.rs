@@ -119,9 +119,10 @@ async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known),
         }
         State::Deleted => {
             // An entry that came back with a restart of the server is counted by reads.
-            let record = record.unwrap_or_default().1;
+            let (sequence, record) = record.unwrap_or_default();
             if record["status"] != "revoked" || !record["access_token"].is_null() {
-                faults.push(format!("deleted, and its record is {}", shown(&record)));
+                let successes = &known.successes;
+                faults.push(format!("deleted after {successes:?}, and record {sequence} is {}", shown(&record)));
             }
         }
         State::Unknown | State::Open => {}

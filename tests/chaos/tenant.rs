@@ -108,6 +108,10 @@ impl<'a> Tenant<'a> {
         }
         match answer.status {
             Some(200) => self.driver.ledger().stored(key, Some("connected"), &answer.body),
+            // A worker that was stopped may still store the tokens of an interrupted login.
+            Some(502) if answer.body["reason"] == "exchange_interrupted" => {
+                self.driver.ledger().known(key).state = State::Open;
+            }
             // The login has ended without tokens.
             Some(400 | 502) => {}
             _ => self.driver.ledger().known(key).state = State::Open,
