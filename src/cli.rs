@@ -105,11 +105,11 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
         return doctor::report_unreadable_settings(options, error);
     }
     let is_service = matches!(arguments.command, Command::Serve(_));
-    let mut config = match loaded.context("settings") {
-        Ok(config) => config,
-        Err(error) if is_service && config::log_format(file) == LogFormat::Json => return Err(log_unreadable(error)),
-        Err(error) => return Err(error),
+    let refuse = |error| {
+        let is_json = is_service && config::log_format(file) == LogFormat::Json;
+        if is_json { log_unreadable(error) } else { error }
     };
+    let mut config = loaded.context("settings").map_err(refuse)?;
     if !is_service && config.log.filter.starts_with("info") {
         // A person sees the command's output, so the log shows only warnings. A failed connection is the command's
         // error, so the client library's own lines would repeat it.
@@ -119,7 +119,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
             "warn,async_nats=off,tokenbus::jetstream=off".clone_into(&mut config.log.filter);
         }
     }
-    let (logging, _flush) = telemetry::start(&config.log, is_service.then_some(&config.traces)).context("settings")?;
+    let started = telemetry::start(&config.log, is_service.then_some(&config.traces)).context("settings");
+    let (logging, _flush) = started.map_err(refuse)?;
     match arguments.command {
         Command::Serve(options) => {
             telemetry::log_panics();

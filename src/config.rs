@@ -36,12 +36,15 @@ pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 /// Fails if the file cannot be read, a setting is unknown or a value is not valid. The error names file and setting, and never
 /// a value.
 pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
-    // A variable that is not UTF-8 is no setting's name, and a value that is not cannot be one.
-    let variables = std::env::vars_os().filter_map(|(name, value)| {
+    parse_settings(file, variables())
+}
+
+/// The variables of the environment. One that is not UTF-8 is no setting's name, and a value that is not cannot be one.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
         let name = name.into_string().ok()?;
         Some((name, value.into_string().unwrap_or_else(|value| value.to_string_lossy().into_owned())))
-    });
-    parse_settings(file, variables)
+    })
 }
 
 fn parse_settings(
@@ -97,6 +100,25 @@ mod tests {
     }
 
     #[test]
+    fn no_duration_is_longer_than_a_clock_can_count() {
+        let defaults = DEFAULT.parse::<toml::Table>().unwrap();
+        let is_duration = |value: &toml::Value| {
+            value.as_str().is_some_and(|text| {
+                text.starts_with(|char: char| char.is_ascii_digit()) && text.parse::<jiff::Span>().is_ok()
+            })
+        };
+        let mut found = 0;
+        for (section, keys) in &defaults {
+            for (key, _) in keys.as_table().unwrap().iter().filter(|(_, value)| is_duration(value)) {
+                let error = parse(&format!("[{section}]\n{key} = 9223372036854775807")).unwrap_err().to_string();
+                assert!(error.contains("must be at most 100 years"), "{section}.{key}: {error}");
+                found += 1;
+            }
+        }
+        assert!(found > 12, "{found}");
+    }
+
+    #[test]
     fn sizes_are_bytes_or_text_and_the_defaults_fit_into_ten_gib() {
         #[track_caller]
         fn check(value: &str, expected: Option<i64>) {
@@ -133,6 +155,21 @@ mod tests {
         check("http.trusted_proxies = [\"10.0.0.0/33\"]", "must be addresses or networks");
         check("http.trusted_proxies = [\"proxy.example\"]", "must be addresses or networks");
         check("http.address_rate = -1", "http.address_rate");
+        for setting in ["http.max_connections", "worker.concurrency", "refresh.concurrency", "refresh.rate"] {
+            check(&format!("{setting} = 4294967296"), "must be at most 4294967295");
+        }
+        check("http.idle_timeout = -77777", "must be a duration");
+        check("nats.max_bytes.oauth = 1.5", "must be a number of bytes");
+        for wrong in ["https://canary", "canary:443", "10.0.0.0/33", "", "a..canary", "canary ü"] {
+            check(&format!("oauth.allowed_hosts = [\"{wrong}\"]"), "must be hosts");
+            check(&format!("oauth.no_proxy = [\"{wrong}\"]"), "must be hosts");
+        }
+        check("oauth.allowed_hosts = [\".canary\"]", "must be hosts");
+        parse("oauth.allowed_hosts = [\"IDP.corp\", \"::1\", \"[::1]\", \"192.0.2.1\", \"idp.\", \"a_b\"]").unwrap();
+        // These would match nothing.
+        check("oauth.no_proxy = [\"[::1]\"]", "must be hosts");
+        check("oauth.no_proxy = [\"idp.\"]", "must be hosts");
+        parse("oauth.no_proxy = [\"*\", \".internal\", \"IDP.corp\", \"::1\", \"10.0.0.0/8\", \"fd00::/8\"]").unwrap();
         check("oauth.proxy = \"proxy:3128\"", "must be a URL such as `http://proxy.corp.example:3128`");
         check("oauth.proxy = \"socks5://u:canary@proxy:3128\"", "must be a URL such as");
         let config = parse("http.trusted_proxies = [\"10.1.2.3/8\", \"::1\", \"192.0.2.1\"]").unwrap();

@@ -32,8 +32,8 @@ fn describe(error: &figment::Error) -> String {
     let problem = match &error.kind {
         Kind::UnknownField(_, known) => format!("unknown setting; known here are: {}", known.join(", ")),
         Kind::UnknownVariant(_, known) => format!("must be one of: {}", known.join(", ")),
-        Kind::InvalidType(found, wanted) => format!("is {}, and must be {wanted}", type_name(found)),
-        Kind::InvalidValue(_, wanted) => format!("must be {wanted}"),
+        Kind::InvalidType(found, wanted) => format!("is {}, and must be {}", type_name(found), wanted_name(wanted)),
+        Kind::InvalidValue(_, wanted) => format!("must be {}", wanted_name(wanted)),
         Kind::Unsupported(_) | Kind::UnsupportedKey(..) => "has a type that no setting has".to_owned(),
         kind @ (Kind::Message(_)
         | Kind::InvalidLength(..)
@@ -66,6 +66,17 @@ fn type_name(value: &Actual) -> &'static str {
         | Actual::TupleVariant
         | Actual::StructVariant
         | Actual::Other(_) => "of another type",
+    }
+}
+
+/// The type that the deserializer wants, as a person would name it.
+fn wanted_name(wanted: &str) -> &str {
+    match wanted {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number from 0",
+        "f64" => "a number",
+        "a sequence" => "a list such as `[a, b]`",
+        "a boolean" => "true or false",
+        _ => wanted,
     }
 }
 

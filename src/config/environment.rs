@@ -4,7 +4,7 @@ use std::path::Path;
 
 use figment::providers::{Format as _, Toml};
 use figment::util::nest;
-use figment::value::{Dict, Map, Value};
+use figment::value::{Dict, Map, Num, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
 
 use super::DEFAULT;
@@ -88,13 +88,17 @@ fn is_secret(path: &str) -> bool {
         || path == "oauth.proxy"
 }
 
-/// Reads a secret's file, as containers mount them. Editors add a line break at the end, which is not a part of the secret.
+/// Reads a secret's file, as containers mount them. Editors add line breaks at the end, and some a byte order mark at the
+/// beginning, which are not a part of the secret.
 fn read(variable: &str, file: &str) -> Result<String, SettingsError> {
     let text = std::fs::read_to_string(Path::new(file)).map_err(|error| {
         SettingsError::new(format!("{PREFIX}{variable}: cannot read the file that it names: {error}"))
     })?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    let secret = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err(SettingsError::new(format!("{PREFIX}{variable}: the file that it names is empty")));
+    }
+    Ok(secret.to_owned())
 }
 
 /// Parses a variable as the type of its setting. A text that is not of the type stays a text, and is an error later.
@@ -105,6 +109,7 @@ fn parse(text: &str, default: Option<&Value>, path: &str) -> Value {
         Some(Value::Array(..)) => list(text).map_or_else(|| text.into(), Value::from),
         None if is_account_list => list(text).map_or_else(|| text.into(), Value::from),
         Some(Value::Bool(..)) => text.trim().parse::<bool>().map_or_else(|_| text.into(), Value::from),
+        Some(Value::Num(_, Num::F64(_))) => text.trim().parse::<f64>().map_or_else(|_| text.into(), Value::from),
         Some(Value::Num(..)) => text.trim().parse::<i64>().map_or_else(|_| text.into(), Value::from),
         None if is_account_limit => text.trim().parse::<i64>().map_or_else(|_| text.into(), Value::from),
         Some(Value::String(..) | Value::Char(..) | Value::Empty(..) | Value::Dict(..)) | None => text.into(),
@@ -160,8 +165,9 @@ mod tests {
             ("HTTP__DEADLINE", "7"),
             ("HTTP__DRAIN", "1m"),
             ("NATS__MAX_BYTES__OAUTH", "4096"),
-            ("OAUTH__ALLOWED_HOSTS", "[10.0.0.1, 12345, \"a b\"]"),
+            ("OAUTH__ALLOWED_HOSTS", "[10.0.0.1, 12345, \"b\"]"),
             ("SECRETS__KEY_COMMAND", "[\"vault\", \"a, b\"]"),
+            ("TRACES__SAMPLE", "0.5"),
             ("HTTP__TRUSTED_PROXIES", "[]"),
             (&limit, "5"),
         ]);
@@ -169,10 +175,42 @@ mod tests {
         assert_eq!((config.http.max_connections, config.http.allow_plaintext), (17, true));
         assert_eq!((config.http.deadline.as_secs(), config.http.drain.as_secs()), (7, 60));
         assert_eq!(config.nats.max_bytes.oauth, 4096);
-        assert_eq!(config.oauth.allowed_hosts, ["10.0.0.1", "12345", "a b"]);
+        assert_eq!(config.oauth.allowed_hosts, ["10.0.0.1", "12345", "b"]);
+        assert!((config.traces.sample - 0.5).abs() < f64::EPSILON);
         assert_eq!(config.secrets.key_command, ["vault", "a, b"]);
         assert!(config.http.trusted_proxies.is_empty());
         assert_eq!(config.accounts.len(), 1);
+    }
+
+    #[test]
+    fn o12_every_setting_can_have_its_default_by_a_variable() {
+        fn walk(dict: &Dict, section: &str, found: &mut Vec<(String, String)>) {
+            for (key, value) in dict {
+                let name = format!("{section}{}", key.to_uppercase());
+                let text = match value {
+                    Value::Dict(_, inner) => {
+                        walk(inner, &format!("{name}__"), found);
+                        continue;
+                    }
+                    Value::Array(_, texts) => {
+                        format!("[{}]", texts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))
+                    }
+                    Value::String(_, text) => text.clone(),
+                    Value::Bool(_, flag) => flag.to_string(),
+                    Value::Num(_, number) => number
+                        .to_f64()
+                        .map_or_else(|| number.to_i128().unwrap().to_string(), |number| number.to_string()),
+                    Value::Char(..) | Value::Empty(..) => panic!("{name} is {value:?}"),
+                };
+                found.push((name, text));
+            }
+        }
+        let mut variables = Vec::new();
+        walk(&defaults(), "", &mut variables);
+        assert!(variables.len() > 80);
+        for (name, text) in &variables {
+            assert!(with(&[(name, text)]).is_ok(), "{name}={text}");
+        }
     }
 
     #[test]
@@ -212,11 +250,11 @@ mod tests {
     fn o12_every_secret_has_a_file_variant() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
-        std::fs::write(&file, " s3cret\n").unwrap();
+        std::fs::write(&file, "\u{feff} s3cret\r\n\n").unwrap();
         let file = file.to_str().unwrap();
         let account = "ACCOUNTS__AC75JGNMJHTRQNXCBDMIAJCJ57HAEWP2RGWXJCIFFGW2K64OKG267A2D__WEBHOOKS";
         let names = ["NATS__PASSWORD", "AUTH__NATS__SYSTEM_PASSWORD", "AUTH__JWT__SECRET", "WEBHOOKS__SECRET"];
-        let more = ["WEBHOOKS__PREVIOUS_SECRET", "CLI__API_KEY"];
+        let more = ["WEBHOOKS__PREVIOUS_SECRET", "CLI__API_KEY", "TRACES__AUTHORIZATION"];
         let mut variables: Vec<(String, &str)> =
             names.iter().chain(&more).map(|name| (format!("{name}_FILE"), file)).collect();
         variables.push((format!("{account}__SECRET_FILE"), file));
@@ -231,10 +269,20 @@ mod tests {
             &config.webhooks.secret,
             &config.webhooks.previous_secret,
             &config.cli.api_key,
+            &config.traces.authorization,
             &webhooks.secret,
         ];
         for secret in secrets {
             assert_eq!(secret.expose(), " s3cret");
+        }
+        std::fs::write(folder.path().join("proxy"), "http://u:p@proxy.example:3128\n").unwrap();
+        let proxy = folder.path().join("proxy");
+        let config = with(&[("OAUTH__PROXY_FILE", proxy.to_str().unwrap())]).unwrap();
+        assert_eq!(config.oauth.proxy.unwrap().password(), Some("p"));
+        for empty in ["", "\n", "\u{feff}\r\n"] {
+            std::fs::write(&proxy, empty).unwrap();
+            let error = with(&[("NATS__PASSWORD_FILE", proxy.to_str().unwrap())]).unwrap_err().to_string();
+            assert_eq!(error, "TOKENBUS_NATS__PASSWORD_FILE: the file that it names is empty");
         }
         let both = with(&[("NATS__PASSWORD", "x"), ("NATS__PASSWORD_FILE", file)]).unwrap_err().to_string();
         assert_eq!(both, "set only one of TOKENBUS_NATS__PASSWORD and TOKENBUS_NATS__PASSWORD_FILE");

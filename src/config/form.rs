@@ -10,12 +10,17 @@ use url::Url;
 
 use super::section::AccountSettings;
 use crate::foreign_text::has_hidden;
-use crate::provider::NAT64_LENGTHS;
+use crate::provider::{NAT64_LENGTHS, bare};
 use crate::subject::Account;
+
+/// Longest duration: 100 years. Much later times do not fit into the clocks of the system and of NATS.
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
+/// Largest count. A semaphore takes it, also with several permits for each.
+const MOST: u32 = u32::MAX;
 
 /// A duration as written: seconds, or a text such as `10m`.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a duration; write `90`, `90s` or `10m`")]
 enum Length {
     Seconds(u64),
     Text(String),
@@ -28,12 +33,13 @@ impl Length {
     }
 
     fn duration_or_zero<E: de::Error>(self) -> Result<Duration, E> {
-        match self {
-            Self::Seconds(seconds) => Ok(Duration::from_secs(seconds)),
+        let duration = match self {
+            Self::Seconds(seconds) => Duration::from_secs(seconds),
             Self::Text(text) => {
-                parse_duration(&text).ok_or_else(|| E::custom("must be a duration; write `90`, `90s` or `10m`"))
+                parse_duration(&text).ok_or_else(|| E::custom("must be a duration; write `90`, `90s` or `10m`"))?
             }
-        }
+        };
+        if duration > LONGEST { Err(E::custom("must be at most 100 years")) } else { Ok(duration) }
     }
 }
 
@@ -63,7 +69,7 @@ pub(super) fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> R
 
 /// A number of bytes as written: a number, or a text such as `512MiB`.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a number of bytes, such as `512MiB`")]
 enum Size {
     Bytes(i64),
     Text(String),
@@ -134,14 +140,18 @@ fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse().ok().ok_or("must be an address with a port, such as `127.0.0.1:8080`")
 }
 
-/// A number that must not be zero.
+/// A number from 1 to [`MOST`].
 pub(super) fn count<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
-    T: Deserialize<'de> + Default + PartialEq,
+    T: TryFrom<u32>,
     D: Deserializer<'de>,
 {
-    let count = T::deserialize(deserializer)?;
-    if count == T::default() { Err(de::Error::custom("must be at least 1")) } else { Ok(count) }
+    let count = u64::deserialize(deserializer)?;
+    if count == 0 {
+        return Err(de::Error::custom("must be at least 1"));
+    }
+    let fitting = u32::try_from(count).ok().and_then(|count| T::try_from(count).ok());
+    fitting.ok_or_else(|| de::Error::custom(format!("must be at most {MOST}")))
 }
 
 /// The URL of an HTTP proxy. Errors never repeat it, because it may contain a password.
@@ -162,6 +172,30 @@ pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
         network.map(|network: IpNet| network.trunc()).map_err(wrong)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// Names and addresses of hosts. An entry with a scheme, a port or a path would match nothing.
+pub(super) fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let hosts = Vec::<String>::deserialize(deserializer)?;
+    let wrong = "must be hosts such as `sso.corp.example` or addresses, without scheme, port and path";
+    if hosts.iter().all(|host| is_host(bare(host))) { Ok(hosts) } else { Err(de::Error::custom(wrong)) }
+}
+
+/// Hosts, suffixes of hosts, and networks; `*` is all of them.
+pub(super) fn direct_hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let hosts = Vec::<String>::deserialize(deserializer)?;
+    let is_direct =
+        |host: &String| host == "*" || host.parse::<IpNet>().is_ok() || is_host(host.strip_prefix('.').unwrap_or(host));
+    let wrong = "must be hosts, suffixes such as `.internal`, addresses or networks such as `10.0.0.0/8`, without scheme, \
+                 port and path";
+    if hosts.iter().all(is_direct) { Ok(hosts) } else { Err(de::Error::custom(wrong)) }
+}
+
+/// Names are compared in the form that URLs have: other letters than ASCII as `xn--…`.
+fn is_host(text: &str) -> bool {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || matches!(char, '-' | '_');
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(is_plain);
+    text.parse::<IpAddr>().is_ok() || text.split('.').all(is_part)
 }
 
 /// A URL. Errors never repeat it.

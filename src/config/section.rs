@@ -108,6 +108,7 @@ pub struct Oauth {
     /// Allows http URLs on loopback.
     pub allow_insecure_urls: bool,
     /// Hosts that may have private addresses.
+    #[serde(deserialize_with = "form::hosts")]
     pub allowed_hosts: Vec<String>,
     /// Prefixes of this network's NAT64.
     #[serde(deserialize_with = "form::nat64_prefixes")]
@@ -126,6 +127,7 @@ pub struct Oauth {
     #[serde(deserialize_with = "form::proxy")]
     pub proxy: Option<Url>,
     /// Hosts, suffixes and networks that are reached without the proxy.
+    #[serde(deserialize_with = "form::direct_hosts")]
     pub no_proxy: Vec<String>,
     /// File with additional root certificates, or empty.
     pub ca: PathBuf,

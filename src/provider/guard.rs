@@ -93,7 +93,8 @@ impl Guard {
     }
 }
 
-fn bare(host: &str) -> &str {
+/// Returns a host without the brackets of an IPv6 address and the dot of a root.
+pub(crate) fn bare(host: &str) -> &str {
     host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.')
 }
 
