@@ -109,6 +109,7 @@ impl Logging {
         Ok(filter)
     }
 }
+
 /// Joins an error and its causes. A cause whose text is already in an outer error's text is left out.
 pub(crate) fn describe_error(error: &(dyn Error + 'static)) -> String {
     let (mut text, mut source) = (error.to_string(), error.source());

@@ -118,14 +118,15 @@ impl DroppedLines {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Logs the lines that were dropped since that many were. Returns the new number.
+    /// Logs how many lines were dropped since the start, if more than `reported` were. Returns the number that the log has.
     pub(super) fn report(&self, reported: u64) -> u64 {
-        let dropped = self.count();
-        if dropped > reported {
-            let lines = dropped - reported;
-            warn!(lines, "log lines were dropped: the reader of standard error is too slow");
+        let lines = self.count();
+        if lines == reported {
+            return reported;
         }
-        dropped
+        warn!(lines, "log lines were dropped since the start: the reader of standard error is too slow");
+        // While lines are dropped, this warning may be one of them.
+        if self.count() == lines { lines } else { reported }
     }
 }
 
@@ -134,5 +135,31 @@ impl Collector for DroppedLines {
         let counter = ConstCounter::new(self.count());
         let help = "Lines of the log that were dropped because standard error was not read";
         counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o3_the_log_names_all_lines_that_were_dropped_while_nobody_read_it() {
+        let (queue, lines) = sync_channel(1);
+        let dropped = DroppedLines::default();
+        let writer = Lines { queue, dropped: Arc::clone(&dropped.0) };
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for line in 0..4 {
+                warn!(line);
+            }
+            assert_eq!(dropped.report(0), 0, "the warning was dropped, too");
+            let Ok(Message::Line(_)) = lines.recv() else { panic!("the first line") };
+            assert_eq!(dropped.report(0), 4);
+            let Ok(Message::Line(line)) = lines.recv() else { panic!("the warning") };
+            let line = String::from_utf8(line).unwrap();
+            assert!(line.contains("lines=4"), "{line}");
+            assert_eq!(dropped.report(4), 4);
+            assert!(lines.try_recv().is_err(), "nothing is logged twice");
+        });
     }
 }
