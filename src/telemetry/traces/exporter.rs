@@ -14,6 +14,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::SpanData;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, InvalidHeaderValue};
+use reqwest::redirect::Policy;
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 use url::{Host, Url};
@@ -32,6 +33,8 @@ pub(crate) enum ExporterError {
     Sample,
     #[error("traces.endpoint must be an http:// or https:// URL")]
     Scheme,
+    #[error("traces.endpoint must not hold a user or password; set traces.authorization")]
+    UserInfo,
     #[error(
         "traces.authorization would be sent without TLS: use an https:// URL in traces.endpoint, or a loopback address"
     )]
@@ -58,6 +61,9 @@ pub(super) fn new(settings: &config::Traces, endpoint: &Url) -> Result<OnRuntime
     }
     if !matches!(endpoint.scheme(), "http" | "https") {
         return Err(ExporterError::Scheme);
+    }
+    if !endpoint.username().is_empty() || endpoint.password().is_some() {
+        return Err(ExporterError::UserInfo);
     }
     let authorization = settings.authorization.expose();
     if !authorization.is_empty() && endpoint.scheme() == "http" && !is_loopback(endpoint) {
@@ -96,7 +102,8 @@ fn grpc(endpoint: &Url, authorization: &str) -> Result<SpanExporter, ExporterErr
 fn http(endpoint: &Url, authorization: &str) -> Result<SpanExporter, ExporterError> {
     let mut url = endpoint.clone();
     url.set_path(&format!("{}/{HTTP_PATH}", endpoint.path().trim_end_matches('/')));
-    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+    // A redirect would lead spans to another host.
+    let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(TIMEOUT).build()?;
     let headers = (!authorization.is_empty()).then(|| ("authorization".to_owned(), authorization.to_owned()));
     let builder = SpanExporter::builder().with_http().with_http_client(client);
     let builder = builder.with_headers(headers.into_iter().collect()).with_protocol(Protocol::HttpBinary);
