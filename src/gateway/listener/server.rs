@@ -30,6 +30,7 @@ use self::activity::{Activity, Silence};
 use self::first_head::FirstHead;
 use self::line_ends::{BareLineFeed, Heads, Inspected};
 use self::protocols::builder;
+use self::proxy_protocol::ProxyHeaderError;
 use crate::gateway::listener::limits::Limits;
 use crate::gateway::listener::peers::{Peers, Permit};
 use crate::gateway::listener::rate_limits::RateLimits;
@@ -175,7 +176,11 @@ impl Listener {
         let read = tokio::time::timeout(self.limits.header_timeout, proxy_protocol::read(&mut stream));
         let client = match self.shutdown.run_until_cancelled(read).await {
             Some(Ok(Ok(client))) => client.unwrap_or(address),
-            Some(Ok(Err(error))) => {
+            // A check whether the port is open, as many balancers make every few seconds.
+            Some(Ok(Err(ProxyHeaderError::Io(error)))) => {
+                return tracing::debug!(peer = %address, %error, "connection ended before its PROXY header");
+            }
+            Some(Ok(Err(error @ (ProxyHeaderError::Missing | ProxyHeaderError::Invalid)))) => {
                 return tracing::warn!(peer = %address, %error, "connection closed: no PROXY protocol");
             }
             Some(Err(_)) => {

@@ -70,9 +70,11 @@ async fn read_binary(stream: &mut (impl AsyncRead + Unpin), fixed: &[u8]) -> Res
     }
     let mut body = vec![0; usize::from(length)];
     stream.read_exact(&mut body).await?;
+    // Source, destination and both ports.
     let source = match (command, family) {
-        (0x21, 0x11) => body.first_chunk().map(|source: &[u8; 4]| IpAddr::from(*source)),
-        (0x21, 0x21) => body.first_chunk().map(|source: &[u8; 16]| IpAddr::from(*source)),
+        (0x21, 0x11) if body.len() >= 12 => body.first_chunk().map(|source: &[u8; 4]| IpAddr::from(*source)),
+        (0x21, 0x21) if body.len() >= 36 => body.first_chunk().map(|source: &[u8; 16]| IpAddr::from(*source)),
+        (0x21, 0x11 | 0x21) => None,
         // LOCAL, such as a health check; an unknown family, a datagram or a UNIX socket.
         (0x20 | 0x21, _) => return Ok(None),
         _ => None,
@@ -140,7 +142,8 @@ mod tests {
         check(&header(0x20, 0x00, &[]), Ok(None));
         check(&header(0x21, 0x00, &[]), Ok(None));
         check(&header(0x21, 0x31, &[0; 216]), Ok(None));
-        check(&header(0x21, 0x11, &[192, 0]), Err("not valid"));
+        check(&header(0x21, 0x11, &v4[..11]), Err("not valid"));
+        check(&header(0x21, 0x21, &v6[..35]), Err("not valid"));
         check(&header(0x31, 0x11, &v4), Err("not valid"));
         check(&header(0x21, 0x11, &[0; 5000]), Err("not valid"));
     }
