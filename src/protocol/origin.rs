@@ -17,6 +17,14 @@ const SETUP: &str = r#""setup""#;
 )]
 pub(crate) struct Unconfirmed;
 
+/// The streams that a worker used are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "NATS came back without its data: all stored connections, configs and API keys are gone. Restore NATS's data, or run \
+     `tokenbus setup` to begin with an empty store"
+)]
+pub(crate) struct Lost;
+
 /// Notes that a worker makes the streams.
 pub(crate) async fn note_worker(nats: &Nats) -> Result<(), NatsError> {
     match kv::put(nats, META, META_ORIGIN, WORKER.into(), 0).await {

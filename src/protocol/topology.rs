@@ -47,7 +47,9 @@ pub(crate) enum TopologyError {
          leaf node between, or move the store into a new cluster with `tokenbus backup --final` and `tokenbus restore`"
     )]
     NotStandalone { stream: String },
-    #[error("stream {0} is missing; `tokenbus setup` or the start of a worker creates it")]
+    #[error(
+        "stream {0} is missing. If tokenbus was in use, NATS came back without its data: restore it. Otherwise run `tokenbus setup`"
+    )]
     Absent(String),
     /// An option differs that `setup` may change.
     #[error(
@@ -140,7 +142,7 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
 ///
 /// # Errors
 /// [`TopologyError::RestoreBrokeOff`] if only a part of them has been restored.
-async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+pub(crate) async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
         if let Some(found) = find(nats, &wanted.name).await? {
             return restored::check_complete(nats, &found).await.map(|()| false);

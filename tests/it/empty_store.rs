@@ -4,10 +4,12 @@ use std::path::Path;
 
 use url::Url;
 
+use crate::provider::Provider;
 use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, run, settings};
 use crate::support::wait::eventually;
+use crate::world::World;
 
 #[tokio::test]
 async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_runs() {
@@ -52,4 +54,24 @@ async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_
         eventually("the gateway is ready", async || readiness(url).await.0 == 200).await;
     }
     assert!(!doctor().await.contains("the store is empty"));
+}
+
+#[tokio::test]
+async fn o18_a_running_worker_names_the_loss_of_its_store() {
+    let mut world = World::with(Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let nats = &mut world.tokenbus.nats;
+    nats.kill().await;
+    std::fs::remove_dir_all(nats.store().join("jetstream")).expect("the store is removed");
+    nats.restart_once_killed().await;
+    let (http, url) = (reqwest::Client::new(), world.tokenbus.endpoint("/readyz"));
+    let is_named = async || {
+        let answer = http.get(url.clone()).send().await.expect("the gateway answers");
+        answer.status() == 503 && answer.text().await.is_ok_and(|text| text.contains("NATS came back without its data"))
+    };
+    eventually("the readiness names it", is_named).await;
+    let lines =
+        || world.tokenbus.log().lines().filter(|line| line.contains("are gone")).map(str::to_owned).collect::<Vec<_>>();
+    eventually("the log names it", async || lines().iter().any(|line| line.contains("ERROR"))).await;
+    assert_eq!(lines().len(), 1, "once: {:?}", lines());
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::jetstream::{Nats, NatsError};
-use crate::protocol::topology;
+use crate::protocol::{origin, topology};
 use crate::worker::context::Context;
 use crate::worker::prepare::{PrepareError, look_for_restart, make_ready, sizes};
 use crate::worker::restart::RESTART_PAUSE;
@@ -37,7 +37,7 @@ pub(in crate::worker) fn check_after(context: &Context, error: NatsError) -> Nat
 
 async fn look_after(context: &Context) -> Infallible {
     let nats = &context.nats;
-    let mut known = nats.connection_count();
+    let (mut known, mut is_loss_logged) = (nats.connection_count(), false);
     loop {
         tokio::select! {
             () = new_connection(nats, known) => {}
@@ -51,10 +51,15 @@ async fn look_after(context: &Context) -> Infallible {
                 Ok(()) => {}
                 Err(error) => {
                     warn!("cannot restore the queues: {error}; trying again");
+                    if !is_loss_logged && matches!(topology::is_new(nats, sizes(&context.config)).await, Ok(true)) {
+                        is_loss_logged = true;
+                        error!("{}", origin::Lost);
+                    }
                     tokio::time::sleep(RESTART_PAUSE).await;
                     continue;
                 }
             }
+            is_loss_logged = false;
             break;
         }
     }
