@@ -9,9 +9,11 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 use super::print::print_line;
-use crate::config::Config;
+use crate::config::{Config, Http};
 use crate::provider::{Health, OwnProcess, own_health};
 
+/// The setting of the gateway's address.
+const LISTEN: &str = "http.listen";
 /// Longest wait for the answer. Longer than a slow readiness check takes, and within the time that supervisors allow.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -37,14 +39,9 @@ enum Role {
 
 pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()> {
     let http = &config.http;
-    let (address, has_tls) = match options.role {
-        Role::All | Role::Edge => (http.listen, !http.tls_cert.as_os_str().is_empty()),
-        Role::Worker => {
-            let address = http.metrics_listen.context("a worker answers only if `http.metrics_listen` is set")?;
-            (address, false)
-        }
-    };
-    ensure!(address.port() != 0, "`http.listen` has port 0, so the port of the running process is not known");
+    let (setting, address) = listener(http, options.role)?;
+    let has_tls = setting == LISTEN && !http.tls_cert.as_os_str().is_empty();
+    ensure!(address.port() != 0, "`{setting}` has port 0, so the port of the running process is not known");
     let scheme = if has_tls { "https" } else { "http" };
     let path = if options.ready { "readyz" } else { "healthz" };
     let address = reachable(address);
@@ -56,15 +53,27 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     }
     let ca_pem = if has_tls { read_ca(&http.health_ca)? } else { None };
     let process = OwnProcess { url: url.clone(), address, ca_pem };
-    let answer = own_health(process, TIMEOUT).await;
-    let Health { status, text } = answer.map_err(|error| {
-        let help = if error.is_certificate() { "; see `http.health_ca` and `http.public_url`" } else { "" };
-        anyhow::Error::new(error).context(format!("no answer from {url}{help}"))
-    })?;
+    let Health { status, text } = own_health(process, TIMEOUT).await.with_context(|| url.to_string())?;
     if status != 200 {
         bail!("{url} answers {status}: {}", text.trim());
     }
     print_line(text.trim())
+}
+
+/// The setting and the address of the listener that answers a process on this machine.
+fn listener(http: &Http, role: Role) -> anyhow::Result<(&'static str, SocketAddr)> {
+    // A trusted proxy has to begin with a header, and this command sends none.
+    let address = reachable(http.listen).ip().to_canonical();
+    let is_proxy = http.proxy_protocol && http.trusted_proxies.iter().any(|network| network.contains(&address));
+    match (role, http.metrics_listen) {
+        (Role::All | Role::Edge, _) if !is_proxy => Ok((LISTEN, http.listen)),
+        (_, Some(address)) => Ok(("http.metrics_listen", address)),
+        (Role::Worker, None) => bail!("a worker answers only if `http.metrics_listen` is set"),
+        (Role::All | Role::Edge, None) => bail!(
+            "`http.trusted_proxies` has this machine, so the gateway expects a header of the PROXY protocol from it: set \
+             `http.metrics_listen`, which answers without one"
+        ),
+    }
 }
 
 fn read_ca(path: &Path) -> anyhow::Result<Option<String>> {

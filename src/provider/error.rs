@@ -66,11 +66,6 @@ impl ProviderError {
         matches!(self, Self::Connect { .. })
     }
 
-    /// True if the other end showed a certificate that is not valid.
-    pub(crate) fn is_certificate(&self) -> bool {
-        matches!(self, Self::Connect { failure: ConnectFailure::Certificate(_), .. })
-    }
-
     /// An error before the response's head.
     pub(super) fn from_send(error: reqwest::Error, peer: Peer) -> Self {
         if let Some(refusal) = guard_error(&error) {

@@ -126,7 +126,29 @@ async fn o14_health_asks_the_process_on_this_machine() {
     assert!(code == Some(1) && text.contains("http.metrics_listen"), "{text}");
     drop(gateway);
     let (code, text) = ask(&[]).await;
-    assert!(code == Some(1) && text.contains("no answer"), "{text}");
+    assert!(code == Some(1) && text.contains("no answer") && !text.contains("provider"), "{text}");
+}
+
+#[tokio::test]
+async fn o14_health_of_a_gateway_that_expects_the_proxy_protocol_from_this_machine() {
+    let nats = Nats::start().await;
+    let trusted = [("HTTP__PROXY_PROTOCOL", "true"), ("HTTP__TRUSTED_PROXIES", "[127.0.0.0/8]")];
+    let metrics_port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a port").port();
+    let metrics_listen = format!("127.0.0.1:{metrics_port}");
+    let with_metrics = [trusted[0], trusted[1], ("HTTP__METRICS_LISTEN", metrics_listen.as_str())];
+    let gateway = Gateway::start(&nats, &with_metrics, &[]).await;
+    let listen = format!("127.0.0.1:{}", gateway.url.port().expect("a port"));
+    for (more, is_alive, expected) in
+        [(&with_metrics[..], true, "alive"), (&trusted[..], false, "set `http.metrics_listen`")]
+    {
+        let mut command = Command::new(PROGRAM);
+        command.envs(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), value)));
+        let output = command.env("TOKENBUS_HTTP__LISTEN", &listen).arg("health").output().await;
+        let output = output.expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() == is_alive && text.contains(expected), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -143,11 +165,19 @@ async fn o12_a_setting_with_a_wrong_value_is_named_and_not_printed() {
 async fn o17_every_line_of_the_log_is_json_if_configured() {
     let nats = Nats::start().await;
     let json = ("LOG__FORMAT", "json");
-    for wrong in [("HTTP__MAX_CONNECTIONS", "many"), ("NATS__CA", "/nowhere"), ("HTTP__LISTEN", "192.0.2.1:1")] {
-        let output = program(&nats, &[json, wrong, ("HTTP__ALLOW_PLAINTEXT", "true")], &[]).output().await;
+    for wrong in [
+        ("HTTP__MAX_CONNECTIONS", "many"),
+        ("NATS__CA", "/nowhere"),
+        ("HTTP__LISTEN", "192.0.2.1:1"),
+        ("LOG__FILTER", "=[x"),
+        ("TRACES__SAMPLE", "2"),
+        ("TRACES__ENDPOINT", "http://joe:s3cret@127.0.0.1:4317"),
+    ] {
+        let more = [json, ("HTTP__ALLOW_PLAINTEXT", "true"), ("TRACES__ENDPOINT", "http://127.0.0.1:4317"), wrong];
+        let output = program(&nats, &more, &[]).output().await;
         let output = output.expect("the program starts");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{text}");
+        assert!(!output.status.success() && !text.contains("s3cret"), "{text}");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
         assert!(lines.iter().any(|line| line["level"] == "ERROR"), "{text}");
     }

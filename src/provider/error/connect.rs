@@ -38,7 +38,7 @@ pub(crate) enum Peer {
 
 impl ConnectFailure {
     /// Judges an error before the connection was open. `peer` is the proxy if the request goes through one.
-    pub(super) fn of(error: &reqwest::Error, peer: Peer) -> Self {
+    pub(in crate::provider) fn of(error: &reqwest::Error, peer: Peer) -> Self {
         if error.is_dns() {
             return Self::Name(peer);
         }
