@@ -49,12 +49,14 @@ pub(crate) async fn swap(nats: &Nats, at: At<'_>, write: Write) -> Result<Swappe
             let (revision, last) = newest
                 .as_ref()
                 .map_or((0, ""), |entry| (entry.revision, header(&entry.headers, NATS_MESSAGE_ID.as_ref())));
-            match error {
-                _ if last == operation => Ok(Swapped::Done),
-                // The write may still be stored, or be lost.
-                NatsError::InFlight { .. } if revision == at.replaces => Err(error),
-                _ => Ok(Swapped::Lost(newest)),
+            if last == operation {
+                return Ok(Swapped::Done);
             }
+            // The write may still be stored, or be lost.
+            if matches!(error, NatsError::InFlight { .. }) && revision == at.replaces {
+                return Err(error);
+            }
+            Ok(Swapped::Lost(newest))
         }
         Err(error) => Err(error),
     }
