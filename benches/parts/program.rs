@@ -2,6 +2,7 @@
 //! that a load sends to it.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -72,7 +73,7 @@ impl Program {
         let settings = settings(&servers.url, folder.path(), shape);
         run(build, &settings, &["keys", "generate", "--out", &settings["TOKENBUS_SECRETS__KEYS_FILE"]]).await;
         run(build, &settings, &["setup"]).await;
-        let key = api_key(&servers.connect().await).await;
+        let key = api_key(&servers.connect().await, "0123456789ab", ACCOUNT).await;
         let mut process = Running::start(build, &folder.path().join("log"), |command| {
             command.envs(&settings).args(["serve", "--role", "all"]);
         });
@@ -98,6 +99,31 @@ impl Program {
         assert_eq!(answer.expect("the program answers").status(), StatusCode::OK);
     }
 
+    /// Where the program listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.url.socket_addrs(|| None).expect("an address").remove(0)
+    }
+
+    /// An API key for a further account, with twelve hexadecimal digits of its own.
+    pub(crate) async fn key_of(&self, id: &str, account: &str) -> String {
+        api_key(&self.client().await, id, account).await
+    }
+
+    /// Begins a login with that key, and returns the callback's path and query.
+    pub(crate) async fn login(&self, key: &str, name: &str) -> String {
+        let path = format!("hub/integrations/{INTEGRATION}/oauth-login/{name}");
+        let ask = || request(&self.http, key, self.endpoint(&path));
+        let (mut status, mut body) = ask().await;
+        // A busy machine; what is measured begins later.
+        while status == StatusCode::SERVICE_UNAVAILABLE {
+            (status, body) = ask().await;
+        }
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let url = body["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a URL");
+        let (_, state) = url.query_pairs().find(|(name, _)| name == "state").expect("a state");
+        format!("/hub/integrations/oauth-callback?code=code&state={state}")
+    }
+
     fn endpoint(&self, path: &str) -> Url {
         self.url.join(path).expect("a path makes a URL")
     }
@@ -110,18 +136,7 @@ impl Program {
     pub(crate) async fn callbacks(&self, names: impl Iterator<Item = String>) -> load::Send {
         let mut callbacks = Vec::new();
         for name in names {
-            let path = format!("hub/integrations/{INTEGRATION}/oauth-login/{name}");
-            let (mut status, mut body) = self.request(&path).await;
-            // A busy machine; what is measured begins later.
-            while status == StatusCode::SERVICE_UNAVAILABLE {
-                (status, body) = self.request(&path).await;
-            }
-            assert_eq!(status, StatusCode::OK, "{body}");
-            let url = body["oauth_url"].as_str().and_then(|url| Url::parse(url).ok()).expect("a URL");
-            let (_, state) = url.query_pairs().find(|(name, _)| name == "state").expect("a state");
-            let callback = self.endpoint("hub/integrations/oauth-callback");
-            let query = [("code", "code"), ("state", state.as_ref())];
-            callbacks.push(Url::parse_with_params(callback.as_str(), query).expect("a callback is a URL"));
+            callbacks.push(self.endpoint(&self.login(&self.key, &name).await));
         }
         self.send(move |number| callbacks[number].clone())
     }
@@ -260,12 +275,12 @@ async fn run(build: &Path, settings: &HashMap<String, String>, arguments: &[&str
     assert!(output.status.success(), "{} {arguments:?}: {errors}", build.display());
 }
 
-/// Writes an API key of an admin into the bucket.
-async fn api_key(client: &async_nats::Client) -> String {
+/// Writes an API key of an account's admin into the bucket.
+async fn api_key(client: &async_nats::Client, id: &str, account: &str) -> String {
     let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    let (id, secret) = ("0123456789ab", encode(&rand::random::<[u8; 32]>()));
+    let secret = encode(&rand::random::<[u8; 32]>());
     let stored = json!({
-        "hash": encode(&Sha256::digest(secret.as_bytes())), "account": ACCOUNT, "role": "admin", "name": "",
+        "hash": encode(&Sha256::digest(secret.as_bytes())), "account": account, "role": "admin", "name": "",
         "created": "2026-01-01T00:00:00Z", "expires": "2999-01-01T00:00:00Z",
     });
     let jetstream = async_nats::jetstream::new(client.clone());
