@@ -1,6 +1,7 @@
-//! What operators install: units of systemd, manifests of Kubernetes, an image, the list of dependencies. Each test prints that it is skipped
-//! if its tool is missing.
+//! What operators install: units of systemd, manifests of Kubernetes, an image, the list of dependencies and their licences. Each test
+//! prints that it is skipped if its tool is missing.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Output};
 
@@ -57,11 +58,21 @@ fn o20_systemd_accepts_the_units_and_finds_little_exposure() {
 #[test]
 fn o20_the_debian_package_has_files_that_exist() {
     let manifest: toml::Table = text_of("Cargo.toml").parse().expect("it is TOML");
-    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().expect("the package has files");
+    let package = &manifest["package"]["metadata"]["deb"];
+    let assets = package["assets"].as_array().expect("the package has files");
     assert!(assets.len() > 4);
     for asset in assets {
         let source = asset[0].as_str().expect("a path");
-        assert!(source.starts_with("target/release/") || root().join(source).exists(), "there is no {source}");
+        assert!(source.starts_with("target/") || root().join(source).exists(), "there is no {source}");
+    }
+    let folder = root().join(package["maintainer-scripts"].as_str().expect("a folder"));
+    let units = package["systemd-units"].as_array().expect("the package has units");
+    assert_eq!(units.len(), 2);
+    for unit in units {
+        let name = unit["unit-name"].as_str().expect("a name");
+        assert!(folder.join(format!("{name}.service")).exists(), "there is no unit {name}");
+        // They need passwords first.
+        assert_eq!((unit["enable"].as_bool(), unit["start"].as_bool()), (Some(false), Some(false)), "{name}");
     }
 }
 
@@ -94,18 +105,20 @@ fn o20_kustomize_renders_hardened_pods_with_secrets_by_reference() {
 
 /// The image that needs no daemon. The program in it is not static here, so it is not run.
 #[test]
-fn o20_an_image_has_the_program_alone_without_root() {
+fn o20_an_image_has_the_program_and_its_licences_alone_without_root() {
     if run("jq", Command::new("jq").arg("--version")).is_none() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let (program, authorities) = (folder.path().join("program"), folder.path().join("authorities"));
-    std::fs::write(&program, "a program").expect("it can be written");
-    std::fs::write(&authorities, "authorities").expect("it can be written");
+    let [program, licences, authorities] = ["program", "licences", "authorities"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, name).expect("it can be written");
+        path
+    });
     let images = ["first", "second"].map(|name| {
         let image = folder.path().join(name);
         let mut command = Command::new(root().join(DEPLOY).join("image"));
-        command.arg(&program).arg(&image).env("SSL_CERT_FILE", &authorities);
+        command.args([&program, &licences, &image]).env("SSL_CERT_FILE", &authorities);
         assert_success(&command.output().expect("bash runs it"));
         image
     });
@@ -129,13 +142,37 @@ fn o20_an_image_has_the_program_alone_without_root() {
     let listed = list.args(["-tf", "layer.tar"]).current_dir(folder.path()).output().expect("tar starts");
     let listed = String::from_utf8(listed.stdout).expect("names");
     let files: Vec<&str> = listed.lines().filter(|name| !name.ends_with('/')).collect();
-    assert_eq!(files, ["tokenbus", "etc/ssl/certs/ca-certificates.crt"]);
+    assert_eq!(files, ["tokenbus", "licences.txt", "etc/ssl/certs/ca-certificates.crt"]);
     // Both ways to an image agree.
     let containerfile = text_of(&format!("{DEPLOY}/Containerfile"));
     for part in ["USER 65532:65532", r#"ENTRYPOINT ["/tokenbus"]"#, r#"CMD ["serve", "--role", "edge"]"#] {
         assert!(containerfile.contains(part), "{part}");
     }
     assert_eq!(config["config"]["Cmd"], json!(["serve", "--role", "edge"]));
+}
+
+/// Cargo refuses a manifest whose targets are missing.
+#[test]
+fn o20_the_containerfile_copies_all_files_of_a_build_and_no_secrets() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let containerfile = text_of(&format!("{DEPLOY}/Containerfile"));
+    let copies =
+        containerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|copy| !copy.starts_with("--"));
+    for copy in copies {
+        let (sources, target) = copy.rsplit_once(' ').expect("sources and a target");
+        for source in sources.split(' ') {
+            assert!(!source.starts_with('.'), "{source} may have passwords or earlier builds");
+            let mut program = Command::new("cp");
+            program.arg("-r").arg(root().join(source)).arg(folder.path().join(target));
+            assert_success(&program.output().expect("cp starts"));
+        }
+    }
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]).current_dir(folder.path());
+    assert_success(&metadata.output().expect("cargo starts"));
+    for included in ["build.rs", "config/default.toml", "config/error_codes.toml", "config/providers", "src/main.rs"] {
+        assert!(folder.path().join(included).exists(), "{included}");
+    }
 }
 
 /// The chart is not here, so only what it passes on is checked.
@@ -177,5 +214,28 @@ fn o20_the_sbom_lists_each_crate_with_its_licence() {
     for component in components {
         let licence = component["licenses"][0]["expression"].as_str().unwrap_or_default();
         assert!(!licence.is_empty() && !licence.contains('/'), "{component}");
+        let copyleft = ["GPL", "MPL", "EPL", "CDDL", "EUPL", "OSL"].into_iter().find(|name| licence.contains(name));
+        assert_eq!(copyleft, None, "{component}");
+    }
+}
+
+#[test]
+fn o20_each_crate_has_its_licence_and_each_text_is_there_once() {
+    if run("jq", Command::new("jq").arg("--version")).is_none() {
+        return;
+    }
+    let output = Command::new(root().join(DEPLOY).join("licences")).output().expect("bash runs it");
+    assert_success(&output);
+    let text = String::from_utf8(output.stdout).expect("licences are text");
+    let (list, texts) = text.split_once("\n==== ").expect("a list, then texts");
+    for listed in ["tokenbus ", "async-nats ", "rustls ", "The standard library of Rust: MIT OR Apache-2.0"] {
+        assert!(list.lines().any(|line| line.starts_with(listed)), "{listed} in {list}");
+    }
+    // Without its first line, which names the crates.
+    let texts: Vec<&str> =
+        texts.split("\n==== ").filter_map(|text| text.split_once('\n')).map(|(_, text)| text).collect();
+    assert_eq!(texts.iter().collect::<BTreeSet<_>>().len(), texts.len(), "the same text twice");
+    for notice in ["Copyright (c) 2014 Carl Lerche and other MIO contributors", "Copyright (c) 2019 Carl Lerche"] {
+        assert!(texts.iter().any(|text| text.contains(notice)), "{notice}");
     }
 }
