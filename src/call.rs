@@ -184,13 +184,29 @@ impl Call {
         subject::edge_call(self.as_str())
     }
 
-    /// Subject of the call's second try. A call that may change something has none.
+    /// Subject of the call's second try: all workers for a call that only reads, one worker for a call whose second try does no
+    /// harm. Each try of a login begins a login of its own, a second refresh joins the first, and a second deletion finds the
+    /// first one's tombstone. Of other calls, only the first try is sent.
     pub(crate) fn again(self) -> Option<String> {
-        self.is_repeatable().then(|| subject::again_call(self.as_str()))
+        match self {
+            Self::Keys | Self::Login | Self::Refresh | Self::Delete => Some(self.subject()),
+            Self::Start | Self::KeysCreate | Self::KeysRevoke => None,
+            Self::State
+            | Self::Whoami
+            | Self::Config
+            | Self::Configs
+            | Self::Provider
+            | Self::Providers
+            | Self::Token
+            | Self::List
+            | Self::Ready
+            | Self::Outcome
+            | Self::Ticket => Some(subject::again_call(self.as_str())),
+        }
     }
 
     pub(crate) fn parse_subject(subject: &str) -> Option<Self> {
-        let again = || subject::parse_again_call(subject).and_then(Self::parse).filter(|call| call.is_repeatable());
+        let again = || subject::parse_again_call(subject).and_then(Self::parse).filter(|call| call.only_reads());
         subject::parse_edge_call(subject).and_then(Self::parse).or_else(again)
     }
 
@@ -242,28 +258,9 @@ impl Call {
         }
     }
 
-    /// Returns true if two workers may carry out the call at once.
-    fn is_repeatable(self) -> bool {
-        match self {
-            Self::State
-            | Self::Whoami
-            | Self::Config
-            | Self::Configs
-            | Self::Provider
-            | Self::Providers
-            | Self::Token
-            | Self::List
-            | Self::Ready
-            | Self::Outcome
-            | Self::Ticket => true,
-            Self::Start
-            | Self::Keys
-            | Self::KeysCreate
-            | Self::KeysRevoke
-            | Self::Login
-            | Self::Refresh
-            | Self::Delete => false,
-        }
+    /// Returns true if all workers may carry out the call at once.
+    pub(crate) fn only_reads(self) -> bool {
+        self.again().is_some_and(|again| again != self.subject())
     }
 
     /// Returns true if the worker may start a command and wait for it. Such a call may take as long as a command.

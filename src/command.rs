@@ -54,6 +54,9 @@ pub(crate) const HEADER_IDENTITY: &str = "Oauth-Identity";
 /// Header of a command, and field of a call: the trace of the message (W3C Trace Context).
 pub const HEADER_TRACEPARENT: &str = "traceparent";
 
+/// Reason in a worker's answer to a call that it could not carry out, because no server or no leader of a stream answered it.
+pub(crate) const BUS_UNAVAILABLE: &str = "bus_unavailable";
+
 /// A command as published to the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

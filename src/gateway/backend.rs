@@ -1,24 +1,23 @@
 //! The gateway's side of the bus: calls, which a worker answers at once, and commands, which go through the work queue.
 
+mod calls;
 mod command;
 mod error;
 mod outcome;
 mod ready;
+mod repeat;
 mod restart;
 mod second_tries;
 mod session;
 
 use std::time::Duration;
 
-use async_nats::Message;
-use async_nats::client::Request;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tracing::warn;
-use zeroize::Zeroizing;
 
 pub(crate) use self::command::LoginTarget;
 use self::command::MessageId;
@@ -28,8 +27,8 @@ pub(crate) use self::error::Hint;
 pub(crate) use self::outcome::{LoginOutcome, Stage};
 pub(crate) use self::ready::NotReady;
 use self::second_tries::SecondTries;
-use self::session::{Answer, Sessions};
-use crate::call::{AdminCall, Call, Question};
+use self::session::Sessions;
+use crate::call::Call;
 use crate::command::{Credential, Origin, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published};
 use crate::protocol::outgoing::Outgoing;
@@ -38,12 +37,9 @@ use crate::secret::Secret;
 use crate::subject::Account;
 use crate::system;
 
-/// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
-const WORKER_WAIT: Duration = Duration::from_secs(2);
-/// Pause between these repetitions.
-const WORKER_RETRY: Duration = Duration::from_millis(50);
-/// Longest time for a call that only reads.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time after the begin of a call or command for which it is tried again while no server answers, or a stream has no leader.
+/// nats-server elects a leader within 4 to 9 s after the old one was killed.
+const BUS_WAIT: Duration = Duration::from_secs(10);
 /// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
 /// to a worker.
 const LOGIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -133,66 +129,6 @@ impl Backend {
         self.replies.receive(&self.nats).await
     }
 
-    /// Makes a call: JSON in, JSON out.
-    pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
-        let (first, again) = (call.subject(), call.again());
-        // Boxed, because the future of a call is large.
-        let first = Box::pin(self.ask(&first, context, body, timeout));
-        let answer = match &again {
-            Some(again) => self.second_tries.answer(first, Box::pin(self.ask(again, context, body, timeout))).await,
-            None => first.await,
-        };
-        match answer {
-            // A worker listened, so it may have queued the command, which may still succeed.
-            Err(BackendError::NoWorker(NatsError::Away(_))) if call.starts_command() => Err(BackendError::Deadline),
-            answer => answer,
-        }
-    }
-
-    /// Makes a call of the account ADMIN.
-    pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
-        self.ask(&call.subject(), &RequestContext::default(), body, READ_TIMEOUT).await
-    }
-
-    async fn ask(
-        &self,
-        subject: &str,
-        context: &RequestContext,
-        body: &Value,
-        timeout: Duration,
-    ) -> Result<Bytes, BackendError> {
-        let RequestContext { credential, origin, traceparent } = context;
-        let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
-        let question = Zeroizing::new(question);
-        match self.try_ask(subject, &question, timeout).await {
-            // The workers' key, or this gateway's time, was out of date. The next try asks for both.
-            Err(BackendError::Session(error)) if error.is_out_of_date() => {
-                self.try_ask(subject, &question, timeout).await
-            }
-            answer => answer,
-        }
-    }
-
-    async fn try_ask(&self, subject: &str, question: &str, timeout: Duration) -> Result<Bytes, BackendError> {
-        let sent =
-            self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
-        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await;
-        let answer = answer.map_err(|error| self.unanswered(error))?;
-        match self.sessions.open(&sent, &answer.payload).await? {
-            Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
-            Answer { status, body, retry_after } => {
-                Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
-            }
-        }
-    }
-
-    /// Sorts the failure of a call, which a worker answers and not the server.
-    fn unanswered(&self, error: NatsError) -> BackendError {
-        let is_silence = matches!(error, NatsError::NotSent(_) | NatsError::Away(_));
-        if is_silence && self.nats.is_connected() { BackendError::NoWorker(error) } else { error.into() }
-    }
-
     /// Sends a command through the work queue and waits for its answer until the deadline.
     ///
     /// # Errors
@@ -213,7 +149,7 @@ impl Backend {
     async fn send_command(
         &self,
         command: Command,
-        id: MessageId,
+        id: MessageId<'_>,
         context: &RequestContext,
     ) -> Result<Bytes, BackendError> {
         let deadline = Instant::now() + self.deadline;
@@ -221,10 +157,12 @@ impl Backend {
             Command::Exchange { state, .. } => Some(state.clone()),
             Command::Put { .. } | Command::Delete { .. } => None,
         };
+        // A copy of a change could undo a later one, so changes are not repeated.
+        let callback = state.is_some().then(|| command.clone());
+        let was_lost = self.nats.reconnections();
         let outgoing = command::seal(command, id, context, self.sessions.clock().now())?;
         let mut expected = self.replies.expect(&outgoing);
-        let (is_callback, server_id) = (state.is_some(), self.nats.server_id());
-        let queued = self.enqueue(&outgoing, deadline).await?;
+        let queued = self.enqueue(&outgoing, callback.is_some(), deadline).await?;
         let arrival = async {
             match state.filter(|_| queued == Queued::OwnOrIdentical) {
                 None => Ok(expected.arrival().await),
@@ -234,12 +172,11 @@ impl Backend {
                 },
             }
         };
-        // A copy of a change could undo a later one, so changes are not repeated.
         let repeated = async {
-            if is_callback {
-                match self.repeat_after_restart(&outgoing, server_id).await {}
+            match callback {
+                Some(callback) => match self.repeat_callback(&outgoing, &callback, context, was_lost).await {},
+                None => std::future::pending().await,
             }
-            std::future::pending().await
         };
         let arrival = async {
             tokio::select! {
@@ -271,42 +208,41 @@ impl Backend {
         }
     }
 
-    /// Queues a command. Tries again until the deadline while the queue holds another command for the same subject.
-    async fn enqueue(&self, outgoing: &Outgoing, deadline: Instant) -> Result<Queued, BackendError> {
-        let mut pause = QUEUE_PAUSE_FIRST;
+    /// Queues a command. Tries again until the deadline while the queue holds another command for the same subject, and for
+    /// [`BUS_WAIT`] while no server answers. `is_callback` allows this also after a try that may have been stored.
+    async fn enqueue(&self, outgoing: &Outgoing, is_callback: bool, deadline: Instant) -> Result<Queued, BackendError> {
+        let (mut pause, mut may_be_stored) = (QUEUE_PAUSE_FIRST, false);
+        let last_try = deadline.min(Instant::now() + BUS_WAIT);
         loop {
             match outgoing.publish(&self.nats, Some(&self.replies)).await {
                 Ok(Published::Stored { .. }) => return Ok(Queued::Own),
                 Ok(Published::DuplicateAfterRetry) | Err(NatsError::InFlight { after_retry: true }) => {
                     return Ok(Queued::OwnOrIdentical);
                 }
+                Ok(Published::Duplicate) | Err(NatsError::InFlight { .. }) if may_be_stored => {
+                    return Ok(Queued::OwnOrIdentical);
+                }
                 // Another request published the same callback before this one.
                 Ok(Published::Duplicate) | Err(NatsError::InFlight { after_retry: false }) => {
                     return Err(BackendError::UsedState);
                 }
-                Err(NatsError::Occupied) if Instant::now() + pause < deadline => {
-                    // Requests that arrive together would also try together, and of each round only one can succeed.
-                    tokio::time::sleep(pause.mul_f64(system::random_share())).await;
-                }
+                Err(NatsError::Occupied) if Instant::now() + pause < deadline => {}
                 Err(NatsError::Occupied) => return Err(BackendError::Occupied),
+                Err(error)
+                    if error.is_without_leader()
+                        && (is_callback || !matches!(error, NatsError::Away(_)))
+                        && Instant::now() + pause < last_try =>
+                {
+                    may_be_stored |= matches!(error, NatsError::Away(_));
+                }
                 Err(error) => {
                     warn!("command not queued: {error}");
                     return Err(error.into());
                 }
             }
+            // Requests that arrive together would also try together, and of each round only one can succeed.
+            tokio::time::sleep(pause.mul_f64(system::random_share())).await;
             pause = (pause * 2).min(QUEUE_PAUSE_LONGEST);
-        }
-    }
-}
-
-/// Sends a request to the workers. If none listens, tries again for [`WORKER_WAIT`].
-async fn request(nats: &Nats, subject: &str, payload: &Bytes, timeout: Duration) -> Result<Message, NatsError> {
-    let last_retry = Instant::now() + WORKER_WAIT;
-    loop {
-        let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
-        match nats.request(subject, request).await {
-            Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
-            answer => return answer,
         }
     }
 }

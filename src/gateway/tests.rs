@@ -162,6 +162,20 @@ async fn shutdown_ends_idle_connections_and_waits_for_busy_ones() {
 }
 
 #[tokio::test]
+async fn shutdown_serves_connections_that_wait_to_be_accepted() {
+    let running = start(Limits::default()).await;
+    // The gateway's task has not begun yet, so only the operating system has accepted this connection.
+    let mut stream = std::net::TcpStream::connect(running.address).unwrap();
+    std::io::Write::write_all(&mut stream, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    running.shutdown.cancel();
+    stream.set_nonblocking(true).unwrap();
+    let mut answer = String::new();
+    TcpStream::from_std(stream).unwrap().read_to_string(&mut answer).await.unwrap();
+    expect(&answer, 200, &[]);
+    assert_eq!(running.ended.await.unwrap(), Drain::Complete);
+}
+
+#[tokio::test]
 async fn a_drain_has_a_deadline() {
     let running = start(Limits { drain: Duration::from_millis(100), ..Limits::default() }).await;
     let mut busy = TcpStream::connect(running.address).await.unwrap();

@@ -29,6 +29,11 @@ const PUBLISH_PAUSE: Duration = Duration::from_millis(50);
 /// Longest time for a publish with all its tries.
 pub(crate) const LONGEST_PUBLISH: Duration =
     REQUEST_TIMEOUT.saturating_add(PUBLISH_PAUSE).saturating_mul(PUBLISH_TRIES);
+/// Time after which a publish that found no leader begins no other try.
+const LAST_TRY: Duration = LONGEST_PUBLISH.saturating_sub(REQUEST_TIMEOUT).saturating_sub(PUBLISH_PAUSE);
+/// Longest time for which an answer waits for a connection. Covers the way to another server of a cluster, and is short beside
+/// the ack wait, because a command's answer precedes its ack.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Interval of pings to the server. Two missed answers end the connection, so a dead one is noticed within 15 s; the
 /// client's default of a minute would notice it after three minutes.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -133,10 +138,13 @@ impl Nats {
         &self.main.jetstream
     }
 
-    /// Publishes into a stream and waits for the server's answer. If no answer arrives, sends the same message again. The
-    /// headers must hold a `Nats-Msg-Id` or an expected last sequence, or the server may store the message twice.
+    /// Publishes into a stream and waits for the server's answer. If no answer arrives, sends the same message again, and
+    /// also while the stream has no leader, within [`LONGEST_PUBLISH`]. The headers must hold a `Nats-Msg-Id` or an expected
+    /// last sequence, or the server may store the message twice.
     ///
     /// # Errors
+    /// [`NatsError::NotSent`] only if no try can have been stored.
+    ///
     /// [`NatsError::WrongLastSequence`] may be the answer to a retry of a message that an earlier try stored. The caller
     /// has to read the subject's newest message to find out.
     pub(crate) async fn publish(
@@ -145,7 +153,7 @@ impl Nats {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<Published, NatsError> {
-        let (mut tries, began) = (0, Instant::now());
+        let (mut tries, mut unanswered, began) = (0, 0, Instant::now());
         loop {
             tries += 1;
             let request = Request::new().headers(headers.clone()).payload(payload.clone());
@@ -159,20 +167,27 @@ impl Nats {
                     match ack {
                         Ok(Published::Duplicate) if tries > 1 => return Ok(Published::DuplicateAfterRetry),
                         // Not stored yet: what the leader has alone is lost with it.
-                        Err(NatsError::InFlight { .. }) if tries == PUBLISH_TRIES => {
+                        Err(NatsError::InFlight { .. }) if tries >= PUBLISH_TRIES => {
                             return Err(NatsError::InFlight { after_retry: true });
                         }
                         Err(NatsError::InFlight { .. }) if tries > 1 => tokio::time::sleep(PUBLISH_PAUSE).await,
                         outcome => return outcome,
                     }
                 }
-                Err(error) if tries == PUBLISH_TRIES || !self.is_connected() => {
-                    if self.is_connected() && matches!(error, NatsError::Away(_)) {
-                        self.set_lacks_space(true);
+                Err(error) => {
+                    unanswered += u32::from(!matches!(error, NatsError::NotSent(_)));
+                    let is_late = unanswered < tries && began.elapsed() > LAST_TRY;
+                    if unanswered == PUBLISH_TRIES || is_late || !self.is_connected() {
+                        if self.is_connected() && unanswered == tries && matches!(error, NatsError::Away(_)) {
+                            self.set_lacks_space(true);
+                        }
+                        return Err(match error {
+                            NatsError::NotSent(cause) if unanswered > 0 => NatsError::Away(cause),
+                            error => error,
+                        });
                     }
-                    return Err(error);
+                    tokio::time::sleep(PUBLISH_PAUSE).await;
                 }
-                Err(_) => tokio::time::sleep(PUBLISH_PAUSE).await,
             }
         }
     }
@@ -220,6 +235,20 @@ impl Nats {
         })
     }
 
+    /// Publishes the answer to a call or command. Waits for a connection that was lost, because nobody sends the answer again.
+    pub(crate) async fn send_answer(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<(), NatsError> {
+        let end = Instant::now() + ANSWER_WAIT;
+        while !self.is_connected() && Instant::now() < end {
+            tokio::time::sleep(PUBLISH_PAUSE).await;
+        }
+        self.send(subject, headers, payload).await
+    }
+
     /// Publishes without waiting for an answer.
     pub(crate) async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), NatsError> {
         let sent = self.connected()?.client.publish_with_headers(subject, headers, payload).await;
@@ -237,10 +266,25 @@ impl Nats {
         self.current().client.connection_state() == State::Connected
     }
 
+    /// Returns a look at the connection: true once after each reconnection. A request that was sent before it, and its answer, may
+    /// be lost.
+    pub(crate) fn reconnections(&self) -> impl FnMut() -> bool + Send + Sync + 'static {
+        let main = Arc::clone(&self.main);
+        let mut known = self.connection_count();
+        move || {
+            let current = connection_count(&main.client);
+            let is_new = current != known && main.client.connection_state() == State::Connected;
+            if is_new {
+                known = current;
+            }
+            is_new
+        }
+    }
+
     /// Returns the number of connections made so far. A change means that the client has reconnected.
     #[must_use]
     pub(crate) fn connection_count(&self) -> u64 {
-        self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+        connection_count(self.client())
     }
 
     /// Fails with [`NatsError::NotSent`] while disconnected. The client would otherwise hold messages back and send them
@@ -248,6 +292,10 @@ impl Nats {
     pub(crate) fn require_connected(&self) -> Result<(), NatsError> {
         if self.is_connected() { Ok(()) } else { Err(NatsError::not_sent("not connected")) }
     }
+}
+
+fn connection_count(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
 }
 
 /// Parses the server's answer to a single try.

@@ -101,6 +101,12 @@ impl NatsError {
         matches!(self, Self::Away(_) | Self::NotSent(_) | Self::InFlight { .. } | Self::RefusedForNow { .. })
     }
 
+    /// Returns true if no server answers, or the stream has no leader: so it is during an election, and while this process
+    /// moves to another server.
+    pub(crate) fn is_without_leader(&self) -> bool {
+        matches!(self, Self::Away(_) | Self::NotSent(_) | Self::RefusedForNow { code: 10_008 | 10_009, .. })
+    }
+
     /// Returns true if the server has answered, and has stored nothing.
     pub(crate) fn is_refusal(&self) -> bool {
         match self {

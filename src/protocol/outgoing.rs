@@ -34,6 +34,8 @@ pub(crate) struct Draft<'a> {
     /// the login, for a missing code or a foreign credential, would otherwise keep the right callback out for the two
     /// minutes in which the server recognises duplicates.
     pub(crate) message_id: Option<String>,
+    /// The same command as it was published before, if its answer may be lost. Must not have the same message id.
+    pub(crate) first: Option<&'a Outgoing>,
 }
 
 /// A sealed command.
@@ -52,9 +54,13 @@ impl Outgoing {
         draft: Draft<'_>,
         seal: impl FnOnce(&[u8]) -> Result<(String, String), SealError>,
     ) -> Result<Self, SealError> {
-        let Draft { subject, origin, work, time, message_id } = draft;
-        let (id, subject, answer_key) = (system::random_id(), subject.subject(), SharedKey::random());
-        let message_id = message_id.unwrap_or_else(|| id.clone());
+        let Draft { subject, origin, work, time, message_id, first } = draft;
+        let (subject, new_id) = (subject.subject(), system::random_id());
+        let message_id = message_id.unwrap_or_else(|| new_id.clone());
+        let (id, answer_key) = match first {
+            Some(first) => (first.id.clone(), first.answer_key.clone()),
+            None => (new_id, SharedKey::random()),
+        };
         let order = Order {
             subject: subject.clone(),
             id: id.clone(),

@@ -191,7 +191,7 @@ impl Job {
             return;
         }
         let sent = match seal_answer(key, (&self.subject.subject(), &self.id), answer) {
-            Ok(sealed) => nats.send(reply.clone(), HeaderMap::new(), sealed).await,
+            Ok(sealed) => nats.send_answer(reply.clone(), HeaderMap::new(), sealed).await,
             Err(error) => return warn!("answer not sealed: {error}"),
         };
         if let Err(error) = sent {

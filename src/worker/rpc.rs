@@ -41,7 +41,7 @@ use self::running::{Arrived, Running};
 
 use self::status::Failure;
 use crate::auth::{AuthError, VerifiedCaller};
-use crate::command::WorkerReply;
+use crate::command::{BUS_UNAVAILABLE, WorkerReply};
 use crate::jetstream::ConnectError;
 use crate::secret::Secret;
 use crate::store::StoreError;
@@ -68,6 +68,16 @@ enum CallError {
     Store(StoreError),
     /// A complete answer, such as the refusal of a command.
     Answered(WorkerReply),
+}
+
+impl CallError {
+    fn is_missing(&self) -> bool {
+        match self {
+            Self::Refused(failure, _) => *failure == Failure::NotFound,
+            Self::Answered(answer) => answer.status == Failure::NotFound.status(),
+            Self::Store(_) => false,
+        }
+    }
 }
 
 impl From<Busy> for CallError {
@@ -123,7 +133,7 @@ pub(crate) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
 
 /// Sends an answer. It may get lost; the caller then stops waiting at its own deadline.
 async fn send(context: &Context, reply: String, headers: HeaderMap, payload: Bytes) {
-    if let Err(error) = context.nats.send(reply, headers, payload).await {
+    if let Err(error) = context.nats.send_answer(reply, headers, payload).await {
         warn!("answer to a call not sent: {error}");
     }
 }
@@ -141,7 +151,8 @@ fn log_and_build_answer(span: &Span, done: Result<Value, CallError>) -> WorkerRe
         Err(CallError::Answered(answer)) => answer,
         Err(CallError::Store(StoreError::Nats(error))) if error.is_unavailable() => {
             span.in_scope(|| warn!("{error}"));
-            Failure::Unavailable.answer_after("the message bus is not available; try again", RETRY_WAIT)
+            let answer = Failure::Unavailable.answer_after("the message bus is not available; try again", RETRY_WAIT);
+            answer.with_reason(BUS_UNAVAILABLE)
         }
         Err(CallError::Store(error)) => {
             span.in_scope(|| error!("{error}"));

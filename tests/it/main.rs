@@ -152,6 +152,9 @@ mod layout;
 mod left_out;
 #[cfg(test)]
 mod left_parts;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod lost_answers;
 #[cfg(test)]
 mod marks;
 #[cfg(test)]

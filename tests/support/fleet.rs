@@ -60,6 +60,12 @@ impl Fleet {
 
     /// The same on a bus that is there already.
     pub(crate) async fn start_on(nats: Nats, provider_url: &str) -> Self {
+        let url = nats.url.clone();
+        Self::start_with_edge_by(&url, nats, provider_url).await
+    }
+
+    /// The same with an edge that reaches the bus by this URL.
+    pub(crate) async fn start_with_edge_by(nats_url: &str, nats: Nats, provider_url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys_file = folder.path().join("keys");
         let other_account = nkeys::KeyPair::new_account().public_key();
@@ -73,6 +79,12 @@ impl Fleet {
 
         let mut as_edge = as_user(&settings, &nats, "edge");
         as_edge.remove("TOKENBUS_SECRETS__KEYS_FILE");
+        if let Some(url) = as_edge.insert("TOKENBUS_NATS__URL".to_owned(), nats_url.to_owned())
+            && url != nats_url
+        {
+            // The edge then uses no other URL that the server names.
+            as_edge.remove("TOKENBUS_NATS__ALLOW_PLAINTEXT");
+        }
         let mut edge = Running::start(Path::new(PROGRAM), &folder.path().join("edge.log"), |command| {
             command.envs(&as_edge).args(["serve", "--role", "edge"]);
         });
@@ -141,6 +153,11 @@ impl Fleet {
 
     pub(crate) fn edge_pid(&self) -> u32 {
         self.edge.pid()
+    }
+
+    /// What the edge has logged.
+    pub(crate) fn edge_log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("edge.log")).unwrap_or_default()
     }
 
     /// The edge's exit status.

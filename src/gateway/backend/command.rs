@@ -46,12 +46,14 @@ pub struct LoginTarget {
 }
 
 /// The message id of a callback's command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MessageId {
+#[derive(Clone, Copy)]
+pub(super) enum MessageId<'a> {
     /// The same for identical callbacks, so that one of them is queued.
     OfCallback,
     /// The command's own.
     Fresh,
+    /// A new one, for a command that was published before.
+    Again(&'a Outgoing),
 }
 
 /// A command before it is sealed to the public curve key `seal_to` of the workers.
@@ -86,7 +88,7 @@ pub enum Command {
 /// Builds the message. Its content is sealed to the workers, so the gateway cannot open it again.
 pub(super) fn seal(
     command: Command,
-    id: MessageId,
+    id: MessageId<'_>,
     context: &RequestContext,
     time: Timestamp,
 ) -> Result<Outgoing, BackendError> {
@@ -96,7 +98,7 @@ pub(super) fn seal(
         Command::Exchange { state, query, owner, cookies } => {
             let StateOwner { account, target, seal_to } = owner;
             let key = ConnectionKey { account, integration: target.integration_id, name: target.connection_id };
-            if id == MessageId::OfCallback {
+            if matches!(id, MessageId::OfCallback) {
                 let window = time.as_second() / CALLBACK_WINDOW;
                 message_id = Some(callback_id(&state, &query, credential.as_ref(), &cookies, window));
             }
@@ -113,7 +115,11 @@ pub(super) fn seal(
             (CommandSubject::config(integration, account, Verb::Delete), seal_to, work)
         }
     };
-    let draft = Draft { subject: &subject, origin: context.origin.clone(), work, time, message_id };
+    let first = match id {
+        MessageId::Again(first) => Some(first),
+        MessageId::OfCallback | MessageId::Fresh => None,
+    };
+    let draft = Draft { subject: &subject, origin: context.origin.clone(), work, time, message_id, first };
     let mut outgoing = Outgoing::seal(draft, |order| seal::seal_order(&seal_to, order))?.with_ttl(COMMAND_TTL);
     if let Some(traceparent) = &context.traceparent {
         outgoing = outgoing.with_header(HEADER_TRACEPARENT, traceparent);

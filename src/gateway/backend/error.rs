@@ -5,7 +5,7 @@ use std::str::Utf8Error;
 use serde::{Deserialize, Serialize};
 
 use super::session::SessionError;
-use crate::command::CREDENTIAL_NEEDED;
+use crate::command::{BUS_UNAVAILABLE, CREDENTIAL_NEEDED};
 use crate::jetstream::NatsError;
 use crate::login::UNKNOWN_STATE;
 use crate::oauth::error::Cause;
@@ -59,4 +59,16 @@ pub enum BackendError {
     Session(#[from] SessionError),
     #[error("accepted and still running; look again in a moment")]
     Deadline,
+}
+
+impl BackendError {
+    /// Returns true if a worker could not carry out a call, because no server or no leader of a stream answered it.
+    pub(super) fn is_of_bus(&self) -> bool {
+        matches!(self, Self::Refused { status: 503, reason: Some(reason), .. } if reason == BUS_UNAVAILABLE)
+    }
+
+    /// Returns true if a worker did not find what a call names.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, .. })
+    }
 }

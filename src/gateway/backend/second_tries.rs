@@ -1,54 +1,96 @@
-//! Second tries of calls without an answer, to all workers.
+//! Further tries of calls without an answer.
 //!
 //! A second try helps when the worker that has the first one is dead or stopped. When all workers are overloaded, it would add
 //! to the overload. The two look different: answers to first tries come at once, or late. So no call gets a second try while
 //! most first tries are answered late.
+//!
+//! When this gateway has reconnected, a call that it sent before, or the answer, may be lost. Then a try follows at once.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-/// Time without an answer after which a call that two workers may carry out goes to all workers. Far above the time of a read,
-/// so that few calls are sent twice, and far below [`READ_TIMEOUT`](super::READ_TIMEOUT).
-const SECOND_TRY_AFTER: Duration = Duration::from_millis(1_500);
+/// Time without an answer after which a call that all workers may carry out goes to all workers. Far above the time of a read,
+/// so that few calls are sent twice, and far below [`READ_TIMEOUT`](super::calls::READ_TIMEOUT).
+pub(super) const SECOND_TRY_AFTER: Duration = Duration::from_millis(1_500);
 /// An answer that takes longer is late. Half of the time after which a second try would be sent, so that a growing overload
 /// is noticed before it leads to any.
 const LATE: Duration = Duration::from_millis(750);
+/// Interval of looks at the connection.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The last 32 answered first tries, one bit each: 1 if the answer was late.
 #[derive(Debug, Default)]
 pub(super) struct SecondTries(AtomicU32);
 
+/// Why a call is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It has no answer after [`Tries::late_after`].
+    Late,
+    /// The connection was lost.
+    Reconnected,
+}
+
+/// How a call without an answer is tried again.
+pub(super) struct Tries<A, L, E> {
+    pub(super) late_after: Duration,
+    /// True if only the load of the workers makes the answer late, and no provider.
+    pub(super) shows_load: bool,
+    /// Makes another try.
+    pub(super) again: A,
+    /// Returns true once after each reconnection.
+    pub(super) was_lost: L,
+    /// Returns true for an error that ends the call even if the first try has no answer. After any other error of a later
+    /// try, the first one may still be answered.
+    pub(super) is_end: fn(&E) -> bool,
+}
+
 impl SecondTries {
-    /// Returns the answer of the first try, or of the second one, which begins after [`SECOND_TRY_AFTER`]. A second try that
-    /// fails without an answer leaves the first one.
-    pub(super) async fn answer<T, E>(
+    /// Returns the first answer of the tries. At most two run at once.
+    pub(super) async fn answer<T, E, F>(
         &self,
         first: impl Future<Output = Result<T, E>>,
-        mut again: impl Future<Output = Result<T, E>> + Unpin,
-    ) -> Result<T, E> {
-        let began = Instant::now();
+        mut tries: Tries<impl FnMut(Why) -> F, impl FnMut() -> bool, E>,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>> + Unpin,
+    {
+        let (began, shows_load) = (Instant::now(), tries.shows_load);
         let mut first = std::pin::pin!(async {
             let answer = first.await;
             // An overloaded worker refuses at once, so a refusal says nothing about the load.
-            if answer.is_ok() {
+            if answer.is_ok() && shows_load {
                 self.record(began.elapsed() > LATE);
             }
             answer
         });
-        if let Ok(answer) = tokio::time::timeout(SECOND_TRY_AFTER, &mut first).await {
-            return answer;
-        }
-        if self.is_overload() {
-            return first.await;
-        }
-        tokio::select! {
-            answer = &mut first => answer,
-            answer = &mut again => match answer {
-                Ok(answer) => Ok(answer),
-                Err(_unanswered_or_refused) => first.await,
-            },
+        let (mut second, mut is_late): (Option<F>, bool) = (None, false);
+        let mut look = interval_at(began + LOOK, LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut first => return match (answer, second) {
+                    (Err(error), Some(second)) if !(tries.is_end)(&error) => second.await.or(Err(error)),
+                    (answer, _) => answer,
+                },
+                answer = next_of(&mut second) => match answer {
+                    Err(error) if !(tries.is_end)(&error) => second = None,
+                    answer => return answer,
+                },
+                _ = look.tick() => {
+                    if (tries.was_lost)() {
+                        second = Some((tries.again)(Why::Reconnected));
+                    } else if !is_late && began.elapsed() >= tries.late_after {
+                        is_late = true;
+                        if second.is_none() && !self.is_overload() {
+                            second = Some((tries.again)(Why::Late));
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -63,9 +105,53 @@ impl SecondTries {
     }
 }
 
+async fn next_of<F: Future + Unpin>(second: &mut Option<F>) -> F::Output {
+    match second {
+        Some(second) => second.await,
+        None => std::future::pending().await,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    type Made = std::pin::Pin<Box<dyn Future<Output = Result<&'static str, &'static str>>>>;
+
+    fn never() -> Made {
+        Box::pin(std::future::pending())
+    }
+
+    fn after(seconds: u64, answer: Result<&'static str, &'static str>) -> Made {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            answer
+        })
+    }
+
+    /// Tries again with these answers. The connection was lost before the third look.
+    fn again(
+        answer: Result<&'static str, &'static str>,
+        loses: bool,
+    ) -> Tries<impl FnMut(Why) -> Made, impl FnMut() -> bool, &'static str> {
+        let looks = Cell::new(0);
+        Tries {
+            late_after: SECOND_TRY_AFTER,
+            shows_load: true,
+            again: move |why| match (why, loses) {
+                (Why::Reconnected, _) => after(0, Ok("reconnected")),
+                (Why::Late, true) => never(),
+                (Why::Late, false) => after(0, answer),
+            },
+            was_lost: move || {
+                looks.set(looks.get() + 1);
+                loses && looks.get() == 3
+            },
+            is_end: |error| *error == "end",
+        }
+    }
 
     #[test]
     fn h10_most_of_the_last_answers_decide() {
@@ -82,16 +168,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn h10_a_call_is_sent_again_unless_answers_are_late() {
         let tries = SecondTries::default();
-        let never = || std::future::pending::<Result<&str, ()>>();
-        let again = || Box::pin(async { Ok("again") });
-        assert_eq!(tries.answer(never(), again()).await, Ok("again"));
-        let late = || async {
-            tokio::time::sleep(Duration::from_secs(2)).await;
-            Ok("first")
-        };
+        assert_eq!(tries.answer(never(), again(Ok("again"), false)).await, Ok("again"));
         // The second try wins over a late first one, which then is not recorded.
-        assert_eq!(tries.answer(late(), again()).await, Ok("again"));
+        assert_eq!(tries.answer(after(2, Ok("first")), again(Ok("again"), false)).await, Ok("again"));
         (0..17).for_each(|_| tries.record(true));
-        assert_eq!(tries.answer(late(), again()).await, Ok("first"));
+        assert_eq!(tries.answer(after(2, Ok("first")), again(Ok("again"), false)).await, Ok("first"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_sent_again_on_a_new_connection_even_while_answers_are_late() {
+        let (tries, began) = (SecondTries::default(), Instant::now());
+        (0..17).for_each(|_| tries.record(true));
+        assert_eq!(tries.answer(never(), again(Ok("again"), true)).await, Ok("reconnected"));
+        assert!(began.elapsed() < LATE);
+        assert_eq!(tries.answer(after(0, Ok("first")), again(Ok("again"), true)).await, Ok("first"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_second_try_ends_the_call_only_if_its_error_does() {
+        let tries = SecondTries::default();
+        let first = || after(3, Ok("first"));
+        assert_eq!(tries.answer(first(), again(Err("refused"), false)).await, Ok("first"));
+        assert_eq!(tries.answer(first(), again(Err("end"), false)).await, Err("end"));
+        assert_eq!(tries.answer(after(0, Err("refused")), again(Ok("again"), false)).await, Err("refused"));
     }
 }

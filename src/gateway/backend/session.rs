@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::second_tries::SecondTries;
-use super::{READ_TIMEOUT, request};
+use super::calls::{READ_TIMEOUT, request};
+use super::second_tries::{SECOND_TRY_AFTER, SecondTries, Tries};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
@@ -135,7 +135,14 @@ impl Sessions {
         let [first, again] = seal_key_calls();
         let nothing = Bytes::new();
         let ask = |subject| Box::pin(request(nats, subject, &nothing, READ_TIMEOUT));
-        let answer = SecondTries::default().answer(ask(&first), ask(&again)).await?;
+        let tries = Tries {
+            late_after: SECOND_TRY_AFTER,
+            shows_load: true,
+            again: |_why| ask(&again),
+            was_lost: nats.reconnections(),
+            is_end: |_error| false,
+        };
+        let answer = SecondTries::default().answer(ask(&first), tries).await?;
         let session = self.begin(&answer.payload).map(Arc::new);
         if let Ok(session) = &session {
             *current = Some(Arc::clone(session));

@@ -40,6 +40,10 @@ use crate::gateway::{Certificates, Gateway};
 /// immediate retry would only use the CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Time after the begin of shutdown in which a new connection may send its first request. Its client cannot know whether a request
+/// was carried out whose connection is closed.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
 /// Makes browsers use TLS only, for a year (RFC 6797). Sent if the gateway itself does TLS; otherwise the proxy before it
 /// decides. Without `includeSubDomains`, because other hosts of the domain need not have TLS.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
@@ -90,18 +94,20 @@ pub(crate) async fn run(
         is_limit_logged: AtomicBool::new(false),
     });
     let (tracker, cut) = (TaskTracker::new(), CancellationToken::new());
-    while let Some(Accepted { stream, peer, permit }) = accept(&listener, &permits, &shared).await {
+    let serve = |Accepted { stream, peer, permit }| {
         let Some(client) = Client::of(peer, &shared.peers) else {
-            tracing::debug!(%peer, "connection closed: its network has too many");
-            continue;
+            return tracing::debug!(%peer, "connection closed: its network has too many");
         };
         let (shared, cut) = (Arc::clone(&shared), cut.clone());
         tracker.spawn(async move {
             cut.run_until_cancelled(shared.handshake(stream, client)).await;
             drop(permit);
         });
+    };
+    while let Some(accepted) = accept(&listener, &permits, &shared).await {
+        serve(accepted);
     }
-    drop(listener);
+    waiting(listener, &permits).into_iter().for_each(serve);
     tracker.close();
     if tokio::time::timeout(drain, tracker.wait()).await.is_ok() {
         return Drain::Complete;
@@ -157,7 +163,28 @@ async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>, shared: &Liste
     shared.shutdown.run_until_cancelled(next).await.flatten()
 }
 
+/// Closes the listener. Returns the connections that the operating system has accepted for it, which would otherwise be reset
+/// although their clients may have sent a request.
+fn waiting(listener: TcpListener, permits: &Arc<Semaphore>) -> Vec<Accepted> {
+    let mut waiting = Vec::new();
+    let Ok(listener) = listener.into_std() else { return waiting };
+    while let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+        // The listener does not block: without a waiting connection this fails.
+        && let Ok((stream, peer)) = listener.accept()
+    {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        waiting.extend(stream.map(|stream| Accepted { stream, peer: peer.ip(), permit }));
+    }
+    waiting
+}
+
 impl Listener {
+    /// Returns some time after shutdown began: time for a connection that is new then to send its first request.
+    async fn closes_new_connections(&self) {
+        self.shutdown.cancelled().await;
+        tokio::time::sleep(FIRST_REQUEST).await;
+    }
+
     /// Wakes all connections, so only on a change.
     fn set_pressure(&self, pressure: bool) {
         self.pressure.send_if_modified(|current| std::mem::replace(current, pressure) != pressure);
@@ -174,19 +201,22 @@ impl Listener {
             return self.handshake_tls(stream, peer, began).await;
         }
         let read = tokio::time::timeout(self.limits.header_timeout, proxy_protocol::read(&mut stream));
-        let client = match self.shutdown.run_until_cancelled(read).await {
-            Some(Ok(Ok(client))) => client.unwrap_or(address),
+        let read = tokio::select! {
+            read = read => read,
+            () = self.closes_new_connections() => return,
+        };
+        let client = match read {
+            Ok(Ok(client)) => client.unwrap_or(address),
             // A check whether the port is open, as many balancers make every few seconds.
-            Some(Ok(Err(ProxyHeaderError::Io(error)))) => {
+            Ok(Err(ProxyHeaderError::Io(error))) => {
                 return tracing::debug!(peer = %address, %error, "connection ended before its PROXY header");
             }
-            Some(Ok(Err(error @ (ProxyHeaderError::Missing | ProxyHeaderError::Invalid)))) => {
+            Ok(Err(error @ (ProxyHeaderError::Missing | ProxyHeaderError::Invalid))) => {
                 return tracing::warn!(peer = %address, %error, "connection closed: no PROXY protocol");
             }
-            Some(Err(_)) => {
+            Err(_) => {
                 return tracing::debug!(peer = %address, "connection closed: the PROXY header took too long");
             }
-            None => return,
         };
         let Some(client) = Client::of(client, &self.peers) else {
             return tracing::debug!(peer = %client, "connection closed: its network has too many");
@@ -199,7 +229,7 @@ impl Listener {
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
         let made = tokio::select! {
             made = tokio::time::timeout(self.limits.header_timeout, handshake) => made,
-            () = self.shutdown.cancelled() => return,
+            () = self.closes_new_connections() => return,
         };
         match made {
             Ok(Ok(stream)) => self.serve(stream, peer, began).await,
@@ -249,6 +279,12 @@ impl Listener {
             silence = watched.silent(began, &self.limits, [self.pressure.subscribe(), permit.is_crowded()]) => if silence == Silence::SlowHead {
                 return tracing::debug!("connection closed: a request's head took too long");
             },
+        }
+        if self.shutdown.is_cancelled() {
+            tokio::select! {
+                ended = connection.as_mut() => return log_end(ended.err()),
+                () = watched.begun_within(FIRST_REQUEST) => {}
+            }
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {

@@ -90,7 +90,7 @@ async fn enqueue(context: &Context, message: &Message) -> Result<(), StoreError>
     };
     let subject = CommandSubject::connection(&key, work.verb());
     let origin = Origin::default();
-    let draft = Draft { subject: &subject, origin, work, time: context.clock.now(), message_id: None };
+    let draft = Draft { subject: &subject, origin, work, time: context.clock.now(), message_id: None, first: None };
     let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     command.publish(&context.nats, None).await?;

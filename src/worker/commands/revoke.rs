@@ -204,7 +204,7 @@ fn event_of<'a>(deletion: &Deletion<'a>, reason: &'a str) -> EventDetails<'a> {
     EventDetails::new(EventKind::Revoked, deletion.actor, Some(reason))
 }
 
-fn success() -> WorkerReply {
+pub(in crate::worker) fn success() -> WorkerReply {
     WorkerReply::ok(json!({ "message": "success" }))
 }
 

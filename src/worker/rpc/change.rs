@@ -10,13 +10,17 @@ use tokio::time::Instant;
 
 use super::status::{self, Failure};
 use super::{CallError, Checked, no_connection, replayed, too_many};
-use crate::command::Work;
+use crate::command::{HEADER_STATUS, Work, WorkerReply};
 use crate::connection::{Status, StoredConnection};
-use crate::jetstream::{NatsError, Published};
+use crate::jetstream::{NatsError, Published, header};
 use crate::protocol::outgoing::{Draft, Outgoing};
+use crate::protocol::replies::Expected;
+use crate::protocol::{commands, records};
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
+use crate::worker::apply;
+use crate::worker::commands::revoke;
 use crate::worker::context::{Busy, Context};
 
 /// Calls of one account that may wait for a command at once.
@@ -27,6 +31,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// Part of the gateway's deadline that is left for the answer to travel.
 const ANSWER_TRAVEL: Duration = Duration::from_secs(1);
+/// Interval of looks at the queue while a command has no answer.
+const LOOK: Duration = Duration::from_secs(2);
 /// Error text for a command that is on the queue at the deadline.
 const IS_RUNNING: &str = "accepted and still running; look again in a moment";
 /// Error text for a command that was not queued before the deadline, because another one occupied its subject.
@@ -79,21 +85,43 @@ pub(super) struct Deletion {
     /// False to leave the grant at the provider alone, true to revoke it also if another connection shares it.
     #[serde(default)]
     revoke: Option<bool>,
+    /// Of a later try: the bus's time at which the call was first made, in milliseconds since 1970.
+    #[serde(default)]
+    began: Option<i64>,
 }
 
 pub(super) async fn delete(
     context: &Context,
     checked: Checked<'_>,
-    Deletion { integration_id: integration, connection_id: name, revoke }: Deletion,
+    Deletion { integration_id: integration, connection_id: name, revoke, began }: Deletion,
 ) -> Result<Value, CallError> {
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
-    let stored = context.store.stored_connection(&key).await?.ok_or_else(no_connection)?;
-    let (keep_grant, even_if_shared) = (revoke == Some(false), revoke == Some(true));
-    let work = || {
-        let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
-        Work::Revoke { actor, login_id, keep_grant, even_if_shared }
+    let deleted = match context.store.stored_connection(&key).await? {
+        Some(stored) => {
+            let (keep_grant, even_if_shared) = (revoke == Some(false), revoke == Some(true));
+            let work = || {
+                let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
+                Work::Revoke { actor, login_id, keep_grant, even_if_shared }
+            };
+            send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
+        }
+        None => Err(no_connection()),
     };
-    send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
+    match (deleted, began) {
+        (Err(error), Some(began)) if error.is_missing() && was_deleted_since(context, &key, began).await? => {
+            Ok(revoke::success().body)
+        }
+        (deleted, _) => deleted,
+    }
+}
+
+/// Returns true if the connection was deleted after that time: by an earlier try of the same call, or by another call.
+async fn was_deleted_since(context: &Context, key: &ConnectionKey, began: i64) -> Result<bool, StoreError> {
+    let newest = records::last(&context.nats, &key.subject()).await?;
+    Ok(newest.is_some_and(|record| {
+        let is_tombstone = header(&record.headers, HEADER_STATUS) == Status::Revoked.as_str();
+        is_tombstone && apply::time_of(&record).as_millisecond() >= began
+    }))
 }
 
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
@@ -117,23 +145,68 @@ async fn send_and_wait(
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
     for earlier in 0.. {
         let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
-        let draft = Draft { subject, origin, work: work(), time: context.clock.now(), message_id };
+        let draft = Draft { subject, origin, work: work(), time: context.clock.now(), message_id, first: None };
         let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command);
         if let Some(newer) = enqueue(context, &command, before, deadline).await? {
             return Ok(newer);
         }
-        match tokio::time::timeout_at(deadline, answer.arrival()).await {
-            Ok(Some(answer)) if status::is_success(&answer) => return Ok(answer.body),
-            Ok(Some(refusal)) => match status::requested_wait(&refusal) {
+        match result(context, (subject, &command.id), before, &mut answer, deadline).await? {
+            Some(answer) if status::is_success(&answer) => return Ok(answer.body),
+            Some(refusal) => match status::requested_wait(&refusal) {
                 Some(wait) if Instant::now() + wait < deadline => tokio::time::sleep(wait).await,
                 Some(_) | None => return Err(CallError::Answered(refusal)),
             },
-            Ok(None) | Err(_) => return Err(still_running(IS_RUNNING)),
+            None => return Err(still_running(IS_RUNNING)),
         }
     }
     Err(still_running(OTHER_IS_RUNNING))
+}
+
+/// Waits for the answer to a command until the deadline. The answer may be lost with a connection: then the result is the
+/// connection as it is stored.
+async fn result(
+    context: &Context,
+    (subject, id): (&CommandSubject, &str),
+    before: Option<BeforeRefresh<'_>>,
+    answer: &mut Expected,
+    deadline: Instant,
+) -> Result<Option<WorkerReply>, CallError> {
+    loop {
+        let look = deadline.min(Instant::now() + LOOK);
+        if let Ok(answer) = tokio::time::timeout_at(look, answer.arrival()).await {
+            return Ok(answer);
+        }
+        if look == deadline {
+            return Ok(None);
+        }
+        // A worker answers before the command leaves the queue.
+        let queued = commands::queued_id(&context.nats, subject).await;
+        if !queued.is_ok_and(|queued| queued.as_deref() != Some(id)) {
+            continue;
+        }
+        if let Ok(answer) = tokio::time::timeout(ANSWER_TRAVEL, answer.arrival()).await {
+            return Ok(answer);
+        }
+        if let Some(stored) = stored_result(context, subject, before).await? {
+            return Ok(Some(WorkerReply::ok(stored)));
+        }
+    }
+}
+
+/// Returns the refreshed connection, or that the connection is deleted, if it is.
+async fn stored_result(
+    context: &Context,
+    subject: &CommandSubject,
+    before: Option<BeforeRefresh<'_>>,
+) -> Result<Option<Value>, CallError> {
+    if let Some(before) = before {
+        return finished_refresh(context, before).await;
+    }
+    let Some(key) = subject.key() else { return Ok(None) };
+    let is_deleted = context.store.stored_connection(&key).await?.is_none();
+    Ok(is_deleted.then(|| revoke::success().body))
 }
 
 /// Publishes a command. While another command of the same subject is queued, checks whether that one has done the work, and

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
+use tracing::debug;
 
-use super::send;
 use crate::jetstream::receiver::Received;
 use crate::worker::context::{Busy, CallPermit, Context, QueuedCall};
 
@@ -106,7 +106,10 @@ async fn send_refusals(context: Arc<Context>, mut refused: mpsc::Receiver<String
     while refused.recv_many(&mut replies, REFUSALS_AT_ONCE).await > 0 {
         for reply in replies.drain(..) {
             let (headers, payload) = refusal.clone();
-            send(&context, reply, headers, payload).await;
+            // A refusal that cannot be sent now is of no use later.
+            if let Err(error) = context.nats.send(reply, headers, payload).await {
+                debug!("refusal of a call not sent: {error}");
+            }
         }
         tokio::task::yield_now().await;
     }

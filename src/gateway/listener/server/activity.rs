@@ -90,6 +90,13 @@ impl Activity {
         }
     }
 
+    /// Returns once the first request has begun, and after that time at the latest.
+    pub(super) async fn begun_within(&self, time: Duration) {
+        let mut states = self.0.subscribe();
+        // An elapsed time is no error: the connection is then silent.
+        let _ = tokio::time::timeout(time, states.wait_for(|state| state.version.is_some())).await;
+    }
+
     /// Returns once no request has run for that time, from now on.
     pub(super) async fn idle_for(&self, time: Duration) {
         let (mut states, now) = (self.0.subscribe(), Instant::now());

@@ -51,7 +51,8 @@ pub(super) async fn retry(context: &Context, named: &Named) -> Result<Value, Cal
         return Ok(json!({ "advice": advice }));
     };
     let work = Work::Refresh { actor: Some(ACTOR.to_owned()), sequence: connection.sequence, slot_reserved: false };
-    let draft = Draft { subject, origin: Origin::default(), work, time: context.clock.now(), message_id: None };
+    let draft =
+        Draft { subject, origin: Origin::default(), work, time: context.clock.now(), message_id: None, first: None };
     let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
     let command = command.map_err(StoreError::seal(subject.subject()))?;
     // A command that is queued already does the same work.

@@ -1,0 +1,152 @@
+//! Calls, which a worker answers at once.
+//!
+//! A call or its answer is lost with the connection that carries it: this gateway's, or the worker's. So a call whose second
+//! try does no harm is tried again: on a new connection at once, after some time without an answer, and while the worker that
+//! has it cannot reach the streams. Each try is a call of its own with another id, because workers refuse a call that they
+//! have seen.
+
+use std::time::Duration;
+
+use async_nats::Message;
+use async_nats::client::Request;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::second_tries::{SECOND_TRY_AFTER, Tries, Why};
+use super::session::Answer;
+use super::{BUS_WAIT, Backend, BackendError, RequestContext, refusal};
+use crate::call::{AdminCall, Call, Question};
+use crate::jetstream::{Nats, NatsError};
+
+/// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
+const WORKER_WAIT: Duration = Duration::from_secs(2);
+/// Pause between these repetitions.
+const WORKER_RETRY: Duration = Duration::from_millis(50);
+/// Longest time for one try of a call that starts no command.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause before a call that a worker could not carry out is made again. Each try also takes a worker 1.5 s, unless the server
+/// refuses at once.
+const BUS_PAUSE: Duration = Duration::from_millis(250);
+
+impl Backend {
+    /// Makes a call: JSON in, JSON out.
+    pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
+        let (end, mut earlier) = (Instant::now() + self.deadline.min(BUS_WAIT), None);
+        let again = self.again_body(call, body);
+        // The answer to `Ready` says that the bus is not available.
+        let may_repeat = call != Call::Ready && call.again().is_some();
+        loop {
+            // Boxed, because the future of a call is large.
+            let body = if earlier.is_none() { body } else { &again };
+            match Box::pin(self.try_call(call, context, body, &again)).await {
+                Err(error) if may_repeat && error.is_of_bus() && Instant::now() + BUS_PAUSE < end => {
+                    earlier = earlier.or(Some(error));
+                    tokio::time::sleep(BUS_PAUSE).await;
+                }
+                // The first try may have used a signed request up.
+                Err(refused @ BackendError::Refused { status: 401, .. }) => return Err(earlier.unwrap_or(refused)),
+                // A worker listened, so it may have queued the command, which may still succeed.
+                Err(BackendError::NoWorker(NatsError::Away(_))) if call.starts_command() => {
+                    return Err(BackendError::Deadline);
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Returns the body of later tries. Of a deletion, it has the time of the first one: a connection that was deleted
+    /// since is the result, and no missing connection.
+    fn again_body(&self, call: Call, body: &Value) -> Value {
+        let mut again = body.clone();
+        if call == Call::Delete
+            && let Some(fields) = again.as_object_mut()
+        {
+            fields.insert("began".to_owned(), self.sessions.clock().now().as_millisecond().into());
+        }
+        again
+    }
+
+    async fn try_call(
+        &self,
+        call: Call,
+        context: &RequestContext,
+        body: &Value,
+        again: &Value,
+    ) -> Result<Bytes, BackendError> {
+        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
+        let subject = call.subject();
+        let was_lost = self.nats.reconnections();
+        let first = Box::pin(self.ask(&subject, context, body, timeout));
+        let Some(second) = call.again() else { return first.await };
+        let shows_load = call.only_reads();
+        let late_after = if shows_load { SECOND_TRY_AFTER } else { timeout / 2 };
+        let again = |why| {
+            let subject = if why == Why::Late { &second } else { &subject };
+            Box::pin(self.ask(subject, context, again, timeout))
+        };
+        let is_end = |error: &BackendError| error.is_of_bus() || error.is_missing();
+        self.second_tries.answer(first, Tries { late_after, shows_load, again, was_lost, is_end }).await
+    }
+
+    /// Makes a call of the account ADMIN.
+    pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
+        self.ask(&call.subject(), &RequestContext::default(), body, READ_TIMEOUT).await
+    }
+
+    async fn ask(
+        &self,
+        subject: &str,
+        context: &RequestContext,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<Bytes, BackendError> {
+        let RequestContext { credential, origin, traceparent } = context;
+        let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
+        let question = Zeroizing::new(question);
+        match self.try_ask(subject, &question, timeout).await {
+            // The workers' key, or this gateway's time, was out of date. The next try asks for both.
+            Err(BackendError::Session(error)) if error.is_out_of_date() => {
+                self.try_ask(subject, &question, timeout).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn try_ask(&self, subject: &str, question: &str, timeout: Duration) -> Result<Bytes, BackendError> {
+        let sent =
+            self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
+        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await;
+        let answer = answer.map_err(|error| self.unanswered(error))?;
+        match self.sessions.open(&sent, &answer.payload).await? {
+            Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
+            Answer { status, body, retry_after } => {
+                Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
+            }
+        }
+    }
+
+    /// Sorts the failure of a call, which a worker answers and not the server.
+    fn unanswered(&self, error: NatsError) -> BackendError {
+        let is_silence = matches!(error, NatsError::NotSent(_) | NatsError::Away(_));
+        if is_silence && self.nats.is_connected() { BackendError::NoWorker(error) } else { error.into() }
+    }
+}
+
+/// Sends a request to the workers. If none listens, tries again for [`WORKER_WAIT`].
+pub(super) async fn request(
+    nats: &Nats,
+    subject: &str,
+    payload: &Bytes,
+    timeout: Duration,
+) -> Result<Message, NatsError> {
+    let last_retry = Instant::now() + WORKER_WAIT;
+    loop {
+        let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
+        match nats.request(subject, request).await {
+            Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,
+            answer => return answer,
+        }
+    }
+}

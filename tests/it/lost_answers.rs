@@ -1,0 +1,123 @@
+//! Answers that are lost with the connection of their gateway: the call or command was carried out, and the caller gets the
+//! result soon after the reconnection.
+
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use self::links::{Cut, Links};
+use crate::bus::Bus;
+use crate::fleet::{Fleet, INTEGRATION, eventually};
+use crate::provider::{Provider, Scripted};
+use crate::refresh_crash::refreshes;
+use crate::support::nats::Nats;
+
+#[path = "../chaos/links.rs"]
+mod links;
+
+const NAME: &str = "one";
+/// Far below the gateway's deadline of 20 s.
+const SOON: Duration = Duration::from_secs(10);
+/// `refresh.min_interval`.
+const MIN_INTERVAL: Duration = Duration::from_secs(5);
+
+struct House {
+    fleet: Fleet,
+    /// Between the gateway and the server.
+    links: Links,
+    bus: Bus,
+}
+
+impl House {
+    async fn start(provider: &Provider) -> Self {
+        let nats = Nats::start().await;
+        let links = Links::to(&nats.url).await;
+        let mut fleet = Fleet::start_with_edge_by(&links.urls, nats, &provider.url).await;
+        // A read is an event before it is answered.
+        fleet.settings.insert("TOKENBUS_EVENTS__READS".to_owned(), "all".to_owned());
+        let bus = Bus::of(&fleet.nats).await;
+        Self { fleet, links, bus }
+    }
+
+    async fn events(&self, name: &str) -> usize {
+        self.bus.events(name).await.len()
+    }
+
+    /// Makes a request. Once `is_due`, no answer reaches the gateway, and `goes_on` lets the request continue. When another event
+    /// of that name is stored, and the queue is empty, the gateway's connection ends.
+    async fn check(
+        &self,
+        request: impl Future<Output = (StatusCode, Value)>,
+        is_due: impl AsyncFn() -> bool,
+        goes_on: impl FnOnce(),
+        event: &str,
+    ) -> Value {
+        let (before, ends) = (self.events(event).await, || self.fleet.edge_log().matches("disconnected from").count());
+        let ended_before = ends();
+        let losing = async {
+            eventually("the request is under way", is_due).await;
+            self.links.set(Cut::ToProcess);
+            goes_on();
+            eventually("the request was carried out", async || self.events(event).await > before).await;
+            self.links.set(Cut::Closed);
+            eventually("the gateway is disconnected", async || ends() > ended_before).await;
+            self.links.set(Cut::Whole);
+            Instant::now()
+        };
+        let ((status, body), lost) = tokio::join!(request, losing);
+        assert_eq!(status, StatusCode::OK, "{event}: {body}");
+        assert!(lost.elapsed() < SOON, "{event}: {:?} after its answer was lost", lost.elapsed());
+        body
+    }
+}
+
+#[tokio::test]
+async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost() {
+    let (gate, opened) = watch::channel(true);
+    let provider = Provider::start(move |number, received| match received.path.as_str() {
+        "/token" => Scripted::tokens(number).once(&opened),
+        _ => Scripted::json(200, &json!({})),
+    })
+    .await;
+    let house = House::start(&provider).await;
+    let fleet = &house.fleet;
+    let _worker = fleet.worker().await;
+    let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let at_once = async || true;
+
+    let login = format!("{INTEGRATION}/oauth-login/{NAME}");
+    house.check(fleet.get(&login), at_once, || (), "login_started").await;
+
+    let state = fleet.login(NAME).await;
+    gate.send_replace(false);
+    let is_sent = async || provider.received().len() == 1;
+    let open = || {
+        gate.send_replace(true);
+    };
+    let connection = house.check(fleet.arrive(&state, "code"), is_sent, open, "connected").await;
+    assert_eq!((connection["access_token"].as_str(), provider.received().len()), (Some("at-1"), 1));
+
+    let read = format!("{INTEGRATION}/oauth-token/{NAME}");
+    assert_eq!(house.check(fleet.get(&read), at_once, || (), "read").await, connection);
+
+    let refresh = format!("{INTEGRATION}/oauth-refresh-token/{NAME}");
+    // A younger record would answer without a request to the provider.
+    tokio::time::sleep(MIN_INTERVAL).await;
+    gate.send_replace(false);
+    let is_sent = async || refreshes(&provider) == 1;
+    let open = || {
+        gate.send_replace(true);
+    };
+    let refreshed = house.check(fleet.get(&refresh), is_sent, open, "refreshed").await;
+    assert_ne!(refreshed["access_token"], connection["access_token"]);
+    assert_eq!(fleet.get(&read).await.1["access_token"], refreshed["access_token"]);
+
+    let path = format!("hub/integrations/{INTEGRATION}/oauth-connections/{NAME}");
+    let delete = async || fleet.request(Method::DELETE, &path, &fleet.admin_keys[0], &json!({})).await;
+    house.check(delete(), at_once, || (), "revoked").await;
+    assert_eq!(delete().await.0, StatusCode::NOT_FOUND, "a deletion that began later");
+    assert_eq!(house.events("revoked").await, 1);
+}
