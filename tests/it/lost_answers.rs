@@ -98,7 +98,7 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
         gate.send_replace(true);
     };
     let connection = house.check(fleet.arrive(&state, "code"), is_sent, open, "connected").await;
-    assert_eq!((connection["access_token"].as_str(), provider.received().len()), (Some("at-1"), 1));
+    assert_eq!((connection["access_token"].as_str(), provider.received().len()), (Some("at-0"), 1));
 
     let read = format!("{INTEGRATION}/oauth-token/{NAME}");
     assert_eq!(house.check(fleet.get(&read), at_once, || (), "read").await, connection);
