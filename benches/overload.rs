@@ -125,7 +125,7 @@ impl Bench {
         let callbacks = Load::Callbacks(Mutex::default());
         bench.begin(&callbacks, &bench.keys, |number| format!("c{number}"), CONNECTIONS * TENANTS).await;
         let callbacks = Arc::new(callbacks);
-        while bench.pending(&callbacks) > 0 {
+        while pending(&callbacks) > 0 {
             bench.generator.closed(CLIENTS, CLOSED, &callbacks).await;
         }
         bench
@@ -140,13 +140,6 @@ impl Bench {
         });
         let begun: Vec<_> = stream::iter(logins).buffer_unordered(PARALLEL).collect().await;
         pending.lock().expect("no thread panics with the lock").extend(begun);
-    }
-
-    fn pending(&self, load: &Load) -> usize {
-        match load {
-            Load::Callbacks(pending) => pending.lock().expect("no thread panics with the lock").len(),
-            Load::Connections { .. } => 0,
-        }
     }
 
     /// A load of these tenants, with so many pending logins if it is one of callbacks.
@@ -261,5 +254,12 @@ async fn main() {
             // A program of its own, so that no kind finds what another one has left.
             Bench::start(&build).await.measure(kind).await;
         }
+    }
+}
+
+fn pending(load: &Load) -> usize {
+    match load {
+        Load::Callbacks(pending) => pending.lock().expect("no thread panics with the lock").len(),
+        Load::Connections { .. } => 0,
     }
 }

@@ -151,13 +151,12 @@ impl Generator {
     /// Returns the status of the answer. A connection with an error is closed.
     async fn ask(&self, path: &str, key: &str) -> std::io::Result<u16> {
         let idle = self.idle.lock().expect("no thread panics with the lock").pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let socket = TcpSocket::new_v4()?;
-                socket.bind((self.from, 0).into())?;
-                socket.connect(self.address).await?
-            }
+        let mut connection = if let Some(connection) = idle {
+            connection
+        } else {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((self.from, 0).into())?;
+            socket.connect(self.address).await?
         };
         connection.set_nodelay(true)?;
         let request = format!(
