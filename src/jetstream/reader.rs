@@ -1,19 +1,20 @@
-//! Reads stored messages of a stream in order, up to its end, through a temporary consumer.
+//! Reads stored messages of a stream in order, through a temporary consumer.
 //!
-//! - [`Reader::through`] reads everything that is stored when it starts, or fails. An interrupted connection only delays
-//!   it.
-//! - [`Reader::snapshot`] reads what the consumer finds. Messages that are replaced or expire meanwhile may be missing.
-//! - [`Reader::headers`] does the same with headers only, and requests messages when its caller wants them.
+//! A read returns everything that is stored when it starts, or fails. Only a message that is replaced, deleted or expires
+//! meanwhile may be missing. The leader says which message is the newest, because the consumer may run beside a replica that
+//! does not have it yet. Silence does not end a read: the connection may be interrupted, or the server slow.
 //!
-//! The first two use a push consumer, because the NATS users of the command line may not pull from every stream. The third
-//! pulls, because pushed messages would fill the memory of a slow caller.
+//! - [`Reader::through`] has the server push the messages, because the NATS users of the command line may not pull from every
+//!   stream. An interrupted connection only delays it.
+//! - [`Reader::headers`] reads headers only, and pulls them when its caller wants them: pushed messages would fill the memory
+//!   of a slow caller. If an interruption has cost it messages, it fails.
 
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use async_nats::jetstream::Message;
-use async_nats::jetstream::consumer::Info as CachedInfo;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, PullConsumer, pull, push};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, PullConsumer, pull, push};
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -26,7 +27,7 @@ use crate::system;
 
 /// Longest silence while messages are still to come. The server sends a heartbeat every few seconds and the client
 /// replaces a consumer that misses some, so the server has been away all this time.
-const SILENCE: Duration = Duration::from_secs(30);
+const LONGEST_SILENCE: Duration = Duration::from_secs(30);
 /// Messages requested by one pull.
 const PULL_MESSAGES: usize = 500;
 /// Longest time for one pull: a pull that a restarted server has forgotten ends only then.
@@ -37,9 +38,16 @@ const FAILED: &str = "reading a stream failed";
 
 /// A read in progress.
 pub(crate) struct Reader {
+    nats: Nats,
+    stream: String,
+    subjects: String,
     source: Source,
-    end: End,
+    /// Sequence of the message that was the newest at the start. The read ends there, or at the message that replaced it.
+    end: u64,
+    /// Sequence of the message read last.
+    last: u64,
     is_done: bool,
+    _deletion: Deletion,
 }
 
 /// A stored message with its sequence in the stream.
@@ -48,24 +56,35 @@ pub(crate) struct Stored {
     pub message: Message,
 }
 
-/// Selects the messages of a snapshot.
-pub(crate) struct Selection {
-    /// May hold wildcards; empty for all subjects of the stream.
-    pub subjects: String,
-    pub start: DeliverPolicy,
-    pub headers_only: bool,
+/// The parts of the messages to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parts {
+    All,
+    Headers,
 }
 
 enum Source {
     Pushed(push::Ordered),
-    Pulled { consumer: PullConsumer, batch: Option<pull::Batch>, _deletion: Box<Deletion> },
+    Pulled {
+        consumer: PullConsumer,
+        /// Received, and not yet returned. The client would drop messages that wait longer than a pull.
+        waiting: VecDeque<Message>,
+        /// Number of received messages.
+        received: u64,
+    },
 }
 
-/// Deletes a pull consumer when it is dropped. Otherwise the server would keep the consumer for [`INACTIVE`], and it refuses
-/// further ones above a limit.
+/// Deletes a consumer when it is dropped. Otherwise the server would keep it until it is inactive for long enough, and it
+/// refuses further ones above a limit. A consumer that replaced the first one after an interruption is left to the server.
 struct Deletion {
     client: Client,
     subject: String,
+}
+
+impl Deletion {
+    fn of(nats: &Nats, stream: &str, consumer: &Info) -> Self {
+        Self { client: nats.client().clone(), subject: consumer_delete(stream, &consumer.name) }
+    }
 }
 
 impl Drop for Deletion {
@@ -75,53 +94,44 @@ impl Drop for Deletion {
         let inbox = self.client.new_inbox();
         let sent = self.client.publish_with_reply(self.subject.clone(), inbox, Bytes::new()).now_or_never();
         if !matches!(sent, Some(Ok(()))) {
-            debug!("a scan's consumer is left to the server");
+            debug!("the consumer of a read is left to the server");
         }
     }
 }
 
-enum End {
-    /// At this sequence. Until then silence is an error.
-    Sequence(u64),
-    /// When the consumer has no more messages. The last ones may be gone by the time they would be delivered, so silence
-    /// ends it too.
-    NothingPending,
-}
-
 impl Reader {
-    /// Reads `subjects` after the given sequence, up to the message that is the newest now or the one that replaces it.
-    /// Returns nothing if no message is newer than that sequence.
+    /// Reads `subjects` after the given sequence. Returns nothing if no message is newer.
     pub(crate) async fn through(
         nats: &Nats,
         stream: &str,
         subjects: &str,
         after: u64,
+        parts: Parts,
     ) -> Result<Option<Self>, NatsError> {
-        // Ask the leader: the consumer may run beside a replica that does not have the newest message yet. The reader
-        // waits for it.
         let Some(newest) = nats.last(stream, subjects).await?.filter(|newest| newest.sequence > after) else {
             return Ok(None);
         };
-        let start = DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) };
-        let selection = Selection { subjects: subjects.to_owned(), start, headers_only: false };
-        let consumer = ordered(nats, stream, selection).await?;
+        let config = push::OrderedConfig {
+            // With a name, the stream's is not the last token of the request's subject, so that permissions can name it.
+            name: Some(system::random_id()),
+            deliver_subject: nats.client().new_inbox(),
+            filter_subject: subjects.to_owned(),
+            headers_only: parts == Parts::Headers,
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: after.saturating_add(1) },
+            ..push::OrderedConfig::default()
+        };
+        let consumer: Consumer<push::OrderedConfig> =
+            nats.create_consumer(stream, config).await.map_err(not_created)?;
+        let deletion = Deletion::of(nats, stream, consumer.cached_info());
         let messages = consumer.messages().await.map_err(NatsError::away_because(FAILED))?;
-        Ok(Some(Self { source: Source::Pushed(messages), end: End::Sequence(newest.sequence), is_done: false }))
+        Ok(Some(Self::of(nats, (stream, subjects), (Source::Pushed(messages), deletion), newest.sequence)))
     }
 
-    pub(crate) async fn snapshot(nats: &Nats, stream: &str, selection: Selection) -> Result<Self, NatsError> {
-        nats.require_connected()?;
-        let consumer = ordered(nats, stream, selection).await?;
-        let is_done = consumer.cached_info().num_pending == 0;
-        let messages = consumer.messages().await.map_err(NatsError::away_because(FAILED))?;
-        Ok(Self { source: Source::Pushed(messages), end: End::NothingPending, is_done })
-    }
-
-    pub(crate) async fn headers(nats: &Nats, stream: &str, subjects: String) -> Result<Self, NatsError> {
-        nats.require_connected()?;
+    pub(crate) async fn headers(nats: &Nats, stream: &str, subjects: &str) -> Result<Self, NatsError> {
+        let newest = nats.last(stream, subjects).await?.map_or(0, |newest| newest.sequence);
         let config = pull::Config {
             name: Some(system::random_id()),
-            filter_subject: subjects,
+            filter_subject: subjects.to_owned(),
             // A bucket stores one message per key, so all of them are the newest.
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::None,
@@ -132,39 +142,40 @@ impl Reader {
             ..pull::Config::default()
         };
         let consumer = nats.create_consumer(stream, config).await.map_err(not_created)?;
-        let CachedInfo { name, num_pending, .. } = consumer.cached_info();
-        let is_done = *num_pending == 0;
-        let deletion = Deletion { client: nats.client().clone(), subject: consumer_delete(stream, name) };
-        Ok(Self {
-            source: Source::Pulled { consumer, batch: None, _deletion: Box::new(deletion) },
-            end: End::NothingPending,
-            is_done,
-        })
+        let deletion = Deletion::of(nats, stream, consumer.cached_info());
+        let source = Source::Pulled { consumer, waiting: VecDeque::new(), received: 0 };
+        Ok(Self::of(nats, (stream, subjects), (source, deletion), newest))
+    }
+
+    fn of(nats: &Nats, (stream, subjects): (&str, &str), (source, deletion): (Source, Deletion), end: u64) -> Self {
+        let (stream, subjects) = (stream.to_owned(), subjects.to_owned());
+        Self { nats: nats.clone(), stream, subjects, source, end, last: 0, is_done: end == 0, _deletion: deletion }
     }
 
     /// Returns the next message, or nothing at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Stored>, NatsError> {
-        if self.is_done {
-            return Ok(None);
+        let begin = Instant::now();
+        while !self.is_done {
+            if let Some(message) = self.source.receive(self.end).await? {
+                self.last = message.info().map_err(NatsError::unreadable)?.stream_sequence;
+                self.is_done = self.last >= self.end;
+                return Ok(Some(Stored { sequence: self.last, message }));
+            }
+            if let Err(error) = self.look_for_end().await {
+                debug!("a read of a stream is interrupted: {error}");
+            }
+            if !self.is_done && begin.elapsed() > LONGEST_SILENCE {
+                return Err(NatsError::away("the read of a stream stopped before its end"));
+            }
         }
-        let silence = match self.end {
-            End::Sequence(_) => SILENCE,
-            End::NothingPending => REQUEST_TIMEOUT,
-        };
-        let Some(message) = self.source.receive(silence).await? else {
-            self.is_done = true;
-            return match self.end {
-                End::Sequence(_) => Err(NatsError::away("the read of a stream stopped before its end")),
-                End::NothingPending => Ok(None),
-            };
-        };
-        let info = message.info().map_err(NatsError::unreadable)?;
-        let (sequence, pending) = (info.stream_sequence, info.pending);
-        self.is_done = match self.end {
-            End::Sequence(last) => sequence >= last,
-            End::NothingPending => pending == 0,
-        };
-        Ok(Some(Stored { sequence, message }))
+        Ok(None)
+    }
+
+    /// Ends the read if the messages that were still to come are gone: deleted or expired.
+    async fn look_for_end(&mut self) -> Result<(), NatsError> {
+        let newest = self.nats.last(&self.stream, &self.subjects).await?;
+        self.is_done = newest.is_none_or(|newest| newest.sequence <= self.last);
+        Ok(())
     }
 
     /// Returns up to `limit` of the next messages, empty at the end.
@@ -180,42 +191,46 @@ impl Reader {
 }
 
 impl Source {
-    /// Returns the next message, or nothing if the source is silent or ends.
-    async fn receive(&mut self, silence: Duration) -> Result<Option<Message>, NatsError> {
+    /// Returns the next message, or nothing after some time of silence. Pulls no more after the sequence `end`.
+    async fn receive(&mut self, end: u64) -> Result<Option<Message>, NatsError> {
         match self {
-            Self::Pushed(messages) => match tokio::time::timeout(silence, messages.try_next()).await {
+            Self::Pushed(messages) => match tokio::time::timeout(REQUEST_TIMEOUT, messages.try_next()).await {
                 Ok(next) => next.map_err(NatsError::away_because(FAILED)),
                 Err(_elapsed) => Ok(None),
             },
-            Self::Pulled { consumer, batch, .. } => {
-                if let Some(next) = receive_from(batch).await? {
-                    return Ok(Some(next));
+            Self::Pulled { consumer, waiting, received, .. } => {
+                if waiting.is_empty() {
+                    pull(consumer, end, received, waiting).await?;
                 }
-                let pull = consumer.batch().max_messages(PULL_MESSAGES).expires(PULL_TIMEOUT).messages().await;
-                *batch = Some(pull.map_err(NatsError::away_because(FAILED))?);
-                receive_from(batch).await
+                Ok(waiting.pop_front())
             }
         }
     }
 }
 
-async fn receive_from(batch: &mut Option<pull::Batch>) -> Result<Option<Message>, NatsError> {
-    let Some(batch) = batch else { return Ok(None) };
-    batch.next().await.transpose().map_err(NatsError::away_because(FAILED))
-}
-
-async fn ordered(nats: &Nats, stream: &str, selection: Selection) -> Result<Consumer<push::OrderedConfig>, NatsError> {
-    let Selection { subjects, start, headers_only } = selection;
-    let config = push::OrderedConfig {
-        // With a name, the stream's is not the last token of the request's subject, so that permissions can name it.
-        name: Some(system::random_id()),
-        deliver_subject: nats.client().new_inbox(),
-        filter_subject: subjects,
-        headers_only,
-        deliver_policy: start,
-        ..push::OrderedConfig::default()
-    };
-    nats.create_consumer(stream, config).await.map_err(not_created)
+async fn pull(
+    consumer: &PullConsumer,
+    end: u64,
+    received: &mut u64,
+    waiting: &mut VecDeque<Message>,
+) -> Result<(), NatsError> {
+    let pull = consumer.batch().max_messages(PULL_MESSAGES).expires(PULL_TIMEOUT).messages().await;
+    let mut pull = pull.map_err(NatsError::away_because(FAILED))?;
+    while let Some(message) = pull.next().await {
+        let message = message.map_err(NatsError::away_because(FAILED))?;
+        let info = message.info().map_err(NatsError::unreadable)?;
+        *received += 1;
+        // The server sends each message once, also into a connection that has ended.
+        if info.consumer_sequence != *received {
+            return Err(NatsError::away("an interruption has cost a read of a stream some messages"));
+        }
+        let is_last = info.stream_sequence >= end;
+        waiting.push_back(message);
+        if is_last {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the server's own error: it may have reached a limit of consumers.

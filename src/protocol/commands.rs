@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use async_nats::client::Request;
-use async_nats::jetstream::consumer::{DeliverPolicy, PullConsumer};
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
@@ -20,10 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::command::Envelope;
 use crate::config;
 use crate::jetstream::pull::{Pulling, Pulls};
-use crate::jetstream::reader::{Reader, Selection, Stored};
+use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::jetstream::{ConnectError, Nats, NatsError, headers};
 use crate::protocol::topology;
-use crate::subject::{self, CommandSubject, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
+use crate::subject::{self, CommandSubject, DEAD_LETTERS, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, Verb};
 use crate::webhook::Receiver;
 
 /// A command that was given up. Holds nothing of the command's content, so its sealed secrets are lost.
@@ -148,9 +148,10 @@ pub(crate) struct NumberedLetter {
 
 /// Returns all dead letters, oldest first.
 pub(crate) async fn dead_letters(nats: &Nats) -> Result<Vec<NumberedLetter>, NatsError> {
-    let all = Selection { subjects: String::new(), start: DeliverPolicy::All, headers_only: false };
-    let mut reader = Reader::snapshot(nats, OAUTH_DEAD, all).await?;
     let mut letters = Vec::new();
+    let Some(mut reader) = Reader::through(nats, OAUTH_DEAD, DEAD_LETTERS, 0, Parts::All).await? else {
+        return Ok(letters);
+    };
     while let Some(Stored { sequence: number, message }) = reader.next().await? {
         if let Ok(letter) = serde_json::from_slice(&message.payload) {
             letters.push(NumberedLetter { number, letter });

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::jetstream::reader::{Reader, Stored};
+use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::jetstream::{Nats, NatsError, StreamState, kv};
 use crate::subject::{CONFIGS, CONNECTIONS, META, META_HIGH_WATER, OAUTH, kv_stream, kv_subject};
 
@@ -159,7 +159,9 @@ fn valid_mark(marks: &Marks, bucket: &str, state: &StreamState) -> Mark {
 /// Reads the entries after the mark, moves the mark to the last of them and returns their number.
 async fn advance(nats: &Nats, bucket: &str, mark: &mut Mark) -> Result<u64, NatsError> {
     let all = kv_subject(bucket, ">");
-    let Some(mut reader) = Reader::through(nats, &kv_stream(bucket), &all, mark.upto).await? else { return Ok(0) };
+    let Some(mut reader) = Reader::through(nats, &kv_stream(bucket), &all, mark.upto, Parts::All).await? else {
+        return Ok(0);
+    };
     let mut read = 0;
     while let Some(Stored { sequence: revision, message }) = reader.next().await? {
         let sequence = serde_json::from_slice(&message.payload).map_or(0, |Entry { sequence }| sequence);

@@ -127,7 +127,7 @@ pub(crate) async fn rotate(store: &Store, show: &(dyn Fn(Step<'_>) + Sync)) -> R
 
 /// Returns the keys with which waiting revocations are sealed.
 async fn keys_of_waiting_revocations(store: &Store) -> Result<BTreeSet<String>, NatsError> {
-    let mut reader = Reader::headers(&store.nats, OAUTH, subject::RECORDS_STORED.to_owned()).await?;
+    let mut reader = Reader::headers(&store.nats, OAUTH, subject::RECORDS_STORED).await?;
     let mut found = BTreeSet::new();
     while let Some(Stored { message, .. }) = reader.next().await? {
         let sealed = message.headers.as_ref().map_or("", |headers| header(headers, HEADER_SEALED_REVOCATION));

@@ -6,7 +6,7 @@ use super::connection::parse_key;
 use super::{Store, StoreError, config};
 use crate::jetstream::NatsError;
 use crate::jetstream::kv;
-use crate::jetstream::reader::{Reader, Stored};
+use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::subject::{
     self, CONFIGS, CONNECTIONS, ConnectionKey, OAUTH, RECORDS_STORED, RECORDS_TEST_STORED, TEST_KEY, kv_stream,
     kv_subject,
@@ -18,7 +18,8 @@ impl Store {
     pub(crate) async fn unreadable(&self) -> Result<Vec<StoreError>, StoreError> {
         let mut found = Vec::new();
         for bucket in [CONNECTIONS, CONFIGS] {
-            let reader = Reader::through(&self.nats, &kv_stream(bucket), &kv_subject(bucket, ">"), 0).await?;
+            let reader =
+                Reader::through(&self.nats, &kv_stream(bucket), &kv_subject(bucket, ">"), 0, Parts::All).await?;
             let Some(mut reader) = reader else { continue };
             while let Some(Stored { sequence, message }) = reader.next().await? {
                 let entry = kv::entry_of(bucket, sequence, message);
@@ -29,7 +30,9 @@ impl Store {
                 found.extend(named.and_then(|()| self.check_entry(bucket, &entry)).err());
             }
         }
-        let Some(mut reader) = Reader::through(&self.nats, OAUTH, RECORDS_STORED, 0).await? else { return Ok(found) };
+        let Some(mut reader) = Reader::through(&self.nats, OAUTH, RECORDS_STORED, 0, Parts::All).await? else {
+            return Ok(found);
+        };
         while let Some(Stored { sequence, message }) = reader.next().await? {
             let time = message.info().map_err(NatsError::unreadable)?.published;
             let async_nats::Message { subject, payload, headers, .. } = message.message;

@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 
 use async_nats::client::Request;
-use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{Entry, entry_of};
 use crate::jetstream::client::Nats;
 use crate::jetstream::error::NatsError;
-use crate::jetstream::reader::{Reader, Selection, Stored};
+use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::subject::{kv_stream, kv_subject, stream_info};
 
-/// Most snapshots for one list. All but the first read only what was written during the one before, so a list needs more
-/// than two or three only while a bucket is written without pause.
-const MAX_SNAPSHOTS: u32 = 20;
+/// Most reads for one list. All but the first read only what was written during the one before, so a list needs more than two
+/// or three only while a bucket is written without pause.
+const MAX_READS: u32 = 20;
 
 pub(crate) struct KeyValue {
     pub key: String,
@@ -24,29 +23,26 @@ pub(crate) struct KeyValue {
 
 /// Returns the keys that match a filter, sorted. Reads headers only.
 pub(crate) async fn keys(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<String>, NatsError> {
-    Ok(newest(nats, bucket, filter, true).await?.into_iter().map(|entry| entry.key).collect())
+    Ok(newest(nats, bucket, filter, Parts::Headers).await?.into_iter().map(|entry| entry.key).collect())
 }
 
 /// Returns the keys that match a filter with their values, sorted by key.
 pub(crate) async fn values(nats: &Nats, bucket: &str, filter: &str) -> Result<Vec<KeyValue>, NatsError> {
-    newest(nats, bucket, filter, false).await
+    newest(nats, bucket, filter, Parts::All).await
 }
 
-/// Returns the newest value of each key. A snapshot may miss an entry that is written meanwhile, so each snapshot is
-/// followed by one of everything newer, until a snapshot is empty.
-async fn newest(nats: &Nats, bucket: &str, filter: &str, headers_only: bool) -> Result<Vec<KeyValue>, NatsError> {
-    let (mut found, mut start) = (BTreeMap::new(), DeliverPolicy::LastPerSubject);
-    for _ in 0..MAX_SNAPSHOTS {
-        let selection = Selection { subjects: kv_subject(bucket, filter), start, headers_only };
-        let mut reader = Reader::snapshot(nats, &kv_stream(bucket), selection).await?;
-        let mut last = None;
+/// Returns the newest value of each key. A read may miss an entry that is replaced meanwhile, so each read is followed by
+/// one of everything newer, until nothing is.
+async fn newest(nats: &Nats, bucket: &str, filter: &str, parts: Parts) -> Result<Vec<KeyValue>, NatsError> {
+    let (stream, subjects) = (kv_stream(bucket), kv_subject(bucket, filter));
+    let (mut found, mut last) = (BTreeMap::new(), 0);
+    for _ in 0..MAX_READS {
+        let Some(mut reader) = Reader::through(nats, &stream, &subjects, last, parts).await? else { break };
         while let Some(Stored { sequence, message }) = reader.next().await? {
-            last = Some(sequence);
+            last = sequence;
             let entry = entry_of(bucket, sequence, message);
             found.insert(entry.key, entry.value);
         }
-        let Some(last) = last else { break };
-        start = DeliverPolicy::ByStartSequence { start_sequence: last + 1 };
     }
     Ok(found.into_iter().filter_map(|(key, value)| Some(KeyValue { key, value: value? })).collect())
 }
@@ -68,7 +64,7 @@ pub(crate) async fn count(nats: &Nats, bucket: &str, filter: &str) -> Result<u64
 
 /// Returns the newest entry of each key with an empty value, deletion markers included. For small buckets.
 pub(crate) async fn all_headers(nats: &Nats, bucket: &str) -> Result<Vec<Entry>, NatsError> {
-    let mut reader = Reader::headers(nats, &kv_stream(bucket), kv_subject(bucket, ">")).await?;
+    let mut reader = Reader::headers(nats, &kv_stream(bucket), &kv_subject(bucket, ">")).await?;
     let mut entries = Vec::new();
     while let Some(Stored { sequence, message }) = reader.next().await? {
         entries.push(entry_of(bucket, sequence, message));
@@ -84,7 +80,7 @@ pub(crate) struct HeaderReader {
 
 impl HeaderReader {
     pub(crate) async fn start(nats: &Nats, bucket: &'static str, filter: &str) -> Result<Self, NatsError> {
-        let reader = Reader::headers(nats, &kv_stream(bucket), kv_subject(bucket, filter)).await?;
+        let reader = Reader::headers(nats, &kv_stream(bucket), &kv_subject(bucket, filter)).await?;
         Ok(Self { reader, bucket })
     }
 

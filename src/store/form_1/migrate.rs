@@ -9,7 +9,7 @@ use tracing::warn;
 
 use crate::integration::IntegrationOauthConfig;
 use crate::jetstream::kv::{self, Entry, Write};
-use crate::jetstream::reader::Reader;
+use crate::jetstream::reader::{Parts, Reader};
 use crate::store::connection::parse_key;
 use crate::store::{RecordSequence, Store, StoreError, json, parse};
 use crate::subject::{CONFIGS, CONNECTIONS, Integration, kv_stream, kv_subject};
@@ -72,7 +72,7 @@ impl Store {
         configs: &Configs,
         migrated: &mut Migrated,
     ) -> Result<(), StoreError> {
-        let reader = Reader::through(&self.nats, &kv_stream(bucket), &kv_subject(bucket, ">"), 0).await?;
+        let reader = Reader::through(&self.nats, &kv_stream(bucket), &kv_subject(bucket, ">"), 0, Parts::All).await?;
         let Some(mut reader) = reader else { return Ok(()) };
         loop {
             let chunk = reader.next_chunk(CHUNK).await?;

@@ -23,7 +23,7 @@ const MIGRATED: &str = "migrated";
 impl Store {
     /// Replaces the tombstones without an expiry by empty ones that expire after `kept`.
     pub(super) async fn migrate_tombstones(&self, kept: Duration, migrated: &mut Migrated) -> Result<(), StoreError> {
-        let mut reader = Reader::headers(&self.nats, OAUTH, TOKENS.to_owned()).await?;
+        let mut reader = Reader::headers(&self.nats, OAUTH, TOKENS).await?;
         loop {
             let chunk = reader.next_chunk(CHUNK).await?;
             if chunk.is_empty() {

@@ -47,7 +47,7 @@ impl NameIndex {
 
     async fn read_entries(&self, account: &Account) -> Result<Read, NatsError> {
         let filter = kv_subject(CONNECTIONS, &subject::connections_of(account, None));
-        let mut reader = Reader::headers(&self.0.nats, &kv_stream(CONNECTIONS), filter).await?;
+        let mut reader = Reader::headers(&self.0.nats, &kv_stream(CONNECTIONS), &filter).await?;
         while let Some(stored) = reader.next().await? {
             let entry = kv::entry_of(CONNECTIONS, stored.sequence, stored.message);
             let mut state = self.lock();

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::{POLL_INTERVAL, RotateError, Rotation, Step};
 use crate::command::HEADER_SEALED_REFRESH;
-use crate::jetstream::reader::{Reader, Stored};
+use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::jetstream::{NatsError, header, kv};
 use crate::store::{Store, StoreError};
 use crate::subject::{self, CONFIGS, CONNECTIONS, OAUTH, kv_stream, kv_subject};
@@ -60,7 +60,9 @@ impl Rotation<'_> {
     ) -> Result<u64, RotateError> {
         let (store, show) = (self.store, self.show);
         let state = store.nats.stream_state(stream).await?;
-        let Some(reader) = Reader::through(&store.nats, stream, subjects, after).await? else { return Ok(after) };
+        let Some(reader) = Reader::through(&store.nats, stream, subjects, after, Parts::All).await? else {
+            return Ok(after);
+        };
         show(Step::Begins(stream, state.map_or(0, |state| state.messages.min(state.last_sequence - after))));
         let messages = stream::unfold(reader, async |mut reader| match reader.next().await {
             Ok(None) => None,

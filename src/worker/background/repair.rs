@@ -157,7 +157,7 @@ async fn repair_all(context: &Context, chunk_pause: Duration) -> Result<(), Stor
 /// records hold them. Returns the number of schedules, and of connections.
 async fn repair_by_records(context: &Context, chunk_pause: Duration) -> Result<(usize, Tally), StoreError> {
     let nats = &context.nats;
-    let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED.to_owned()).await?;
+    let mut reader = Reader::headers(nats, OAUTH, RECORDS_STORED).await?;
     let (mut repaired, mut connections) = (0, Tally::default());
     loop {
         let seen = reader.next_chunk(CHUNK).await?;
