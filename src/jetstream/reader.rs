@@ -161,7 +161,7 @@ impl Reader {
                 self.is_done = self.last >= self.end;
                 return Ok(Some(Stored { sequence: self.last, message }));
             }
-            if let Err(error) = self.look_for_end().await {
+            if let Err(error) = self.extend().await {
                 debug!("a read of a stream is interrupted: {error}");
             }
             if !self.is_done && begin.elapsed() > LONGEST_SILENCE {
@@ -171,11 +171,12 @@ impl Reader {
         Ok(None)
     }
 
-    /// Ends the read if the messages that were still to come are gone: deleted or expired.
-    async fn look_for_end(&mut self) -> Result<(), NatsError> {
-        let newest = self.nats.last(&self.stream, &self.subjects).await?;
-        self.is_done = newest.is_none_or(|newest| newest.sequence <= self.last);
-        Ok(())
+    /// Has the read end at the message that is the newest now. Returns false if that was read already: messages that were still
+    /// to come may have been deleted, or have expired.
+    pub(crate) async fn extend(&mut self) -> Result<bool, NatsError> {
+        self.end = self.nats.last(&self.stream, &self.subjects).await?.map_or(0, |newest| newest.sequence);
+        self.is_done = self.end <= self.last;
+        Ok(!self.is_done)
     }
 
     /// Returns up to `limit` of the next messages, empty at the end.

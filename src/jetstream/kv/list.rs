@@ -12,9 +12,9 @@ use crate::jetstream::error::NatsError;
 use crate::jetstream::reader::{Parts, Reader, Stored};
 use crate::subject::{kv_stream, kv_subject, stream_info};
 
-/// Most reads for one list. All but the first read only what was written during the one before, so a list needs more than two
-/// or three only while a bucket is written without pause.
-const MAX_READS: u32 = 20;
+/// Most parts of the read for one list. Each but the first has only what was written during the one before, so a list needs more
+/// than two or three only while a bucket is written without pause.
+const MAX_PARTS: u32 = 20;
 
 pub(crate) struct KeyValue {
     pub key: String,
@@ -31,17 +31,18 @@ pub(crate) async fn values(nats: &Nats, bucket: &str, filter: &str) -> Result<Ve
     newest(nats, bucket, filter, Parts::All).await
 }
 
-/// Returns the newest value of each key. A read may miss an entry that is replaced meanwhile, so each read is followed by
-/// one of everything newer, until nothing is.
+/// Returns the newest value of each key. A read may miss an entry that is replaced meanwhile, so it goes on until nothing is newer.
 async fn newest(nats: &Nats, bucket: &str, filter: &str, parts: Parts) -> Result<Vec<KeyValue>, NatsError> {
     let (stream, subjects) = (kv_stream(bucket), kv_subject(bucket, filter));
-    let (mut found, mut last) = (BTreeMap::new(), 0);
-    for _ in 0..MAX_READS {
-        let Some(mut reader) = Reader::through(nats, &stream, &subjects, last, parts).await? else { break };
+    let Some(mut reader) = Reader::through(nats, &stream, &subjects, 0, parts).await? else { return Ok(Vec::new()) };
+    let mut found = BTreeMap::new();
+    for _ in 0..MAX_PARTS {
         while let Some(Stored { sequence, message }) = reader.next().await? {
-            last = sequence;
             let entry = entry_of(bucket, sequence, message);
             found.insert(entry.key, entry.value);
+        }
+        if !reader.extend().await? {
+            break;
         }
     }
     Ok(found.into_iter().filter_map(|(key, value)| Some(KeyValue { key, value: value? })).collect())
