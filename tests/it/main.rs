@@ -164,6 +164,9 @@ mod mint;
 mod nats_cluster;
 #[cfg(test)]
 mod nats_elections;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod nats_hidden_restarts;
 #[cfg(test)]
 mod nats_jwt_mode;
 #[cfg(feature = "failpoints")]
@@ -221,6 +224,9 @@ mod provider;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod quotas;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod reads_interrupted;
 #[cfg(test)]
 mod refresh_callers;
 #[cfg(feature = "failpoints")]
