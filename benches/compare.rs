@@ -82,6 +82,7 @@ async fn measure(build: &Path, callbacks: usize, is_ours: bool) -> Figures {
     let mut program = Program::start(build, Shape::SYNCED).await;
     let mut figures = Figures::new();
     figures.insert("memory of the idle program, MiB", program.memory());
+    figures.insert("memory of an idle worker, MiB", program.memory_of_worker(build).await);
     let send = program.callbacks((0..callbacks).map(|number| format!("c{number}"))).await;
     let cpu = program.cpu();
     let many = closed(CLIENTS, callbacks, &send).await;

@@ -52,7 +52,8 @@ pub(crate) struct Program {
     pid: u32,
     provider: Provider,
     answered: Answered,
-    _folder: TempDir,
+    settings: HashMap<String, String>,
+    folder: TempDir,
 }
 
 /// The time at which the provider made its answer, by the answer's access token.
@@ -81,7 +82,7 @@ impl Program {
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let (provider, answered) = provider().await;
         let pid = process.pid();
-        let program = Self { url, key, http, servers, process, pid, provider, answered, _folder: folder };
+        let program = Self { url, key, http, servers, process, pid, provider, answered, settings, folder };
         eventually("the program is ready", async || program.request("readyz").await.0 == StatusCode::OK).await;
         program.configure().await;
         program
@@ -191,9 +192,18 @@ impl Program {
 
     /// Resident memory of the program, in MiB.
     pub(crate) fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux has this line");
-        line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+        resident(self.pid)
+    }
+
+    /// The same of a worker alone on the same servers, as soon as it is ready.
+    pub(crate) async fn memory_of_worker(&self, build: &Path) -> f64 {
+        let log = self.folder.path().join("worker.log");
+        let worker = Running::start(build, &log, |command| {
+            command.envs(&self.settings).env("TOKENBUS_LOG__FILTER", "info").args(["serve", "--role", "worker"]);
+        });
+        let is_ready = async || std::fs::read_to_string(&log).is_ok_and(|log| log.contains("ready for commands"));
+        eventually("the worker is ready", is_ready).await;
+        resident(worker.pid())
     }
 
     /// Ends the program, and returns a client of its servers.
@@ -287,6 +297,13 @@ async fn api_key(client: &async_nats::Client, id: &str, account: &str) -> String
     let sent = jetstream.publish(format!("$KV.oauth_api_keys.{id}"), stored.to_string().into()).await;
     sent.expect("sent").await.expect("the bucket takes it");
     format!("tb_{id}_{secret}")
+}
+
+/// Resident memory of a process, in MiB.
+fn resident(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux has this line");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
 }
 
 /// User and system time of a process, in seconds; zero for one that has ended. The kernel counts in hundredths.
