@@ -14,7 +14,7 @@ WITH_NATS = nats_server=$$($(BRING_NATS)); unset TOKENBUS_CACHE; export NATS_SER
 
 QUIET = export TOKENBUS_LOG__FILTER="$${TOKENBUS_LOG__FILTER:-warn}";
 
-.PHONY: help nats build package run cluster demo test conformance chaos attack bench fmt lint doc ci cargo
+.PHONY: help nats build package run cluster demo test conformance chaos soak attack bench fmt lint doc ci cargo
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 20
@@ -56,6 +56,11 @@ conformance: cargo ## run the tests against a real authorization server (needs n
 chaos: cargo ## break workers, gateways, servers and the provider for eight minutes, and check that nothing is lost
 	@$(WITH_NATS) export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-1}"; \
 	  $(CARGO) test --features failpoints --test chaos -- --nocapture $(CHAOS_TESTS)
+
+# SOAK_SECONDS sets the time under load. CHAOS_PROGRAM is another build to test than the debug build, such as a release build.
+soak: cargo ## keep up a moderate load of all kinds for twenty minutes, and check that nothing grows
+	@$(WITH_NATS) export SOAK_SECONDS="$${SOAK_SECONDS:-1200}"; \
+	  $(CARGO) test --features failpoints --test chaos -- --nocapture nothing_grows_under_constant_load
 
 # ATTACK_SECONDS sets the time under attack. A run takes three times as long, because calm windows alternate with it.
 attack: cargo ## attack a running system for two minutes, and check that another tenant loses nothing

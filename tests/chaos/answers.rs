@@ -15,6 +15,14 @@ pub(crate) enum Kind {
     List,
     ConfigPut,
     ConfigDeletion,
+    /// A callback with the provider's refusal.
+    Denied,
+    /// A callback without a state, or with an unknown one.
+    Malformed,
+    ApiKeyPost,
+    ApiKeyDeletion,
+    ApiKeyList,
+    BusRead,
 }
 
 impl Kind {
@@ -28,6 +36,12 @@ impl Kind {
             Self::List => "list",
             Self::ConfigPut => "config: put",
             Self::ConfigDeletion => "config: delete",
+            Self::Denied => "denied callback",
+            Self::Malformed => "bad callback",
+            Self::ApiKeyPost => "key: post",
+            Self::ApiKeyDeletion => "key: delete",
+            Self::ApiKeyList => "key: list",
+            Self::BusRead => "read on the bus",
         }
     }
 }
@@ -40,9 +54,23 @@ struct Service {
     longest_answer: Duration,
 }
 
-/// A read of a connection that was deleted, or whose login is under way, is answered with 404.
+/// A read of a connection that was deleted, or whose login is under way, is answered with 404. Denied and bad callbacks are refused.
 fn is_success(kind: Kind, answer: &str) -> bool {
-    answer == "200" || (kind == Kind::Read && answer == "404")
+    match kind {
+        Kind::Denied => answer == "400",
+        Kind::Malformed => matches!(answer, "400" | "401"),
+        Kind::Read | Kind::BusRead => matches!(answer, "200" | "404"),
+        Kind::Login
+        | Kind::Callback
+        | Kind::Refresh
+        | Kind::Deletion
+        | Kind::List
+        | Kind::ConfigPut
+        | Kind::ConfigDeletion
+        | Kind::ApiKeyPost
+        | Kind::ApiKeyDeletion
+        | Kind::ApiKeyList => answer == "200",
+    }
 }
 
 #[derive(Default)]
@@ -80,6 +108,17 @@ impl Answers {
         }
     }
 
+    /// Number of requests.
+    pub(crate) fn count(&self) -> usize {
+        self.by_kind.values().flat_map(|service| service.answers.values()).sum()
+    }
+
+    /// Number of answers that are no success.
+    pub(crate) fn failed(&self) -> usize {
+        let all = self.by_kind.iter().flat_map(|(kind, service)| service.answers.iter().map(move |it| (*kind, it)));
+        all.filter(|(kind, (answer, _))| !is_success(*kind, answer)).map(|(_, (_, number))| number).sum()
+    }
+
     /// The longest time from a request of that kind to its answer.
     pub(crate) fn longest_answer(&self, kind: Kind) -> Duration {
         self.by_kind.get(&kind).map(|service| service.longest_answer).unwrap_or_default()
@@ -87,7 +126,7 @@ impl Answers {
 
     /// All requests, and the longest gap of each kind of request.
     pub(crate) fn summary(&self) -> String {
-        let number: usize = self.by_kind.values().flat_map(|service| service.answers.values()).sum();
+        let number = self.count();
         let gaps = self
             .by_kind
             .iter()

@@ -45,6 +45,8 @@ struct Pages {
 pub(crate) struct Book {
     pages: Mutex<Pages>,
     mood: Mutex<Mood>,
+    /// Lifetime of access tokens in seconds.
+    lifetime: u32,
 }
 
 /// What the book says about secrets that were sent more than once.
@@ -60,7 +62,12 @@ pub(crate) struct Repeats {
 impl Book {
     /// A provider that accepts each secret once, and its book.
     pub(crate) async fn open() -> (Arc<Self>, Provider) {
-        let book = Arc::new(Self { pages: Mutex::default(), mood: Mutex::new(Mood::Good) });
+        Self::open_with(3_600).await
+    }
+
+    /// The same with that lifetime of access tokens in seconds.
+    pub(crate) async fn open_with(lifetime: u32) -> (Arc<Self>, Provider) {
+        let book = Arc::new(Self { pages: Mutex::default(), mood: Mutex::new(Mood::Good), lifetime });
         let writer = Arc::clone(&book);
         let provider = Provider::start(move |_, received| writer.answer(received)).await;
         (book, provider)
@@ -99,7 +106,7 @@ impl Book {
             Mood::Good | Mood::Slow => {
                 let tokens = json!({
                     "access_token": access, "refresh_token": format!("rt-{owner}-{number}"),
-                    "token_type": "Bearer", "expires_in": 3600, "scope": "read,write",
+                    "token_type": "Bearer", "expires_in": self.lifetime, "scope": "read,write",
                 });
                 Scripted::json(200, &tokens).after(if mood == Mood::Slow { SLOW } else { Duration::ZERO })
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use rand::seq::SliceRandom as _;
 use reqwest::Method;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use url::Url;
 
@@ -19,6 +20,8 @@ pub(crate) struct Driver {
     gateways: Vec<Url>,
     http: reqwest::Client,
     ledger: Mutex<Ledger>,
+    /// For requests at once.
+    permits: Semaphore,
 }
 
 /// A request to one of the gateways.
@@ -39,9 +42,24 @@ pub(crate) struct Answer {
 
 impl Driver {
     pub(crate) fn new(gateways: Vec<Url>) -> Self {
+        Self::at_most(Semaphore::MAX_PERMITS, gateways)
+    }
+
+    /// Sends so many requests at once. Others wait.
+    pub(crate) fn at_most(requests: usize, gateways: Vec<Url>) -> Self {
         // No idle connections: the gateway may close one at the moment of the next request.
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0);
-        Self { gateways, http: http.build().expect("an HTTP client"), ledger: Mutex::default() }
+        Self {
+            gateways,
+            http: http.build().expect("an HTTP client"),
+            ledger: Mutex::default(),
+            permits: Semaphore::new(requests),
+        }
+    }
+
+    /// Returns true if a request would have to wait.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.permits.available_permits() == 0
     }
 
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -54,6 +72,7 @@ impl Driver {
 
     /// Asks one of the gateways, or another one if nothing listens at its address.
     pub(crate) async fn ask(&self, question: &Question<'_>) -> Answer {
+        let _permit = self.permits.acquire().await;
         let begin = Instant::now();
         let mut gateways = self.gateways.clone();
         gateways.shuffle(&mut rand::rng());

@@ -159,6 +159,12 @@ impl House {
         leader.rsplit('-').next()?.parse::<usize>().ok()?.checked_sub(1)
     }
 
+    /// Names and process ids of all workers and gateways that run, and of the first server.
+    pub(crate) fn pids(&self) -> Vec<(String, u32)> {
+        let running = self.processes.iter().filter_map(|process| Some((process.name.clone(), process.pid()?)));
+        running.chain([("nats-server".to_owned(), self.nats.pid())]).collect()
+    }
+
     /// Names of processes that have ended by themselves.
     pub(crate) fn ended(&mut self) -> Vec<String> {
         self.processes.iter_mut().filter_map(Process::ended).collect()

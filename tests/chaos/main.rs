@@ -2,6 +2,9 @@
 //!
 //! `CHAOS_SECONDS` sets the time with faults (default 480): half of it on one server, half on a cluster of three. After each half
 //! a run waits until everything has recovered: up to four minutes. `CHAOS_SEED` repeats the faults of an earlier run.
+//! `CHAOS_PROGRAM` is another build whose workers and gateways are tested, such as a release build.
+//!
+//! `make soak` runs the same tenants for `SOAK_SECONDS` without faults, and checks that nothing grows.
 
 // Clippy recognises tests and their helpers by `cfg(test)`.
 #[cfg(feature = "failpoints")]
@@ -58,6 +61,12 @@ mod routes;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod run;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod samples;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod soak;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod store;

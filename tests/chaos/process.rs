@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use tokenbus::internals::config::env;
+
 use crate::links::Links;
 use crate::support::child::{Running, signal};
 use crate::support::tokenbus::PROGRAM;
 
 pub(crate) struct Process {
-    name: String,
+    pub(crate) name: String,
+    program: PathBuf,
     role: &'static str,
     settings: HashMap<String, String>,
     pub(crate) links: Links,
@@ -32,16 +35,22 @@ impl Process {
         settings.insert("TOKENBUS_NATS__URL".to_owned(), links.urls.clone());
         let clock = folder.join(format!("{name}.clock"));
         settings.insert("FAIL_CLOCK_FILE".to_owned(), clock.display().to_string());
-        let process = Self { name, role, settings, links, clock, folder, starts: 0, running: None };
+        let program = env("CHAOS_PROGRAM").map_or_else(|| PROGRAM.into(), PathBuf::from);
+        let process = Self { name, program, role, settings, links, clock, folder, starts: 0, running: None };
         process.set_clock(0);
         process
     }
 
     pub(crate) fn start(&mut self) {
         self.starts += 1;
-        self.running = Some(Running::start(Path::new(PROGRAM), &self.log_file(), |command| {
+        self.running = Some(Running::start(&self.program, &self.log_file(), |command| {
             command.envs(&self.settings).args(["serve", "--role", self.role]);
         }));
+    }
+
+    /// The process id while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(Running::pid)
     }
 
     fn log_file(&self) -> PathBuf {

@@ -20,7 +20,7 @@ use crate::provider::Provider;
 use crate::support::wait::eventually;
 use crate::tenant::Tenant;
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     env(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 

@@ -16,10 +16,23 @@ use crate::house::INTEGRATION;
 use crate::ledger::{Key, Known, State, Success, is_of, sequence_and_token};
 use crate::pace::every;
 
-/// Time from one change to the next, of each tenant.
-const CHANGE_PACE: Duration = Duration::from_millis(700);
-const READ_PACE: Duration = Duration::from_millis(250);
-const LIST_PACE: Duration = Duration::from_millis(1_500);
+/// What a tenant does.
+#[derive(Clone, Copy)]
+pub(crate) struct Load {
+    /// Most names of connections. Later logins use the same names again.
+    pub(crate) names: usize,
+    /// Time from one change to the next.
+    pub(crate) change: Duration,
+    pub(crate) read: Duration,
+    pub(crate) list: Duration,
+}
+
+const OF_CHAOS: Load = Load {
+    names: usize::MAX,
+    change: Duration::from_millis(700),
+    read: Duration::from_millis(250),
+    list: Duration::from_millis(1_500),
+};
 /// Tries of one callback, as a person reloads the page, and of one deletion.
 const TRIES: usize = 6;
 const BETWEEN_TRIES: Duration = Duration::from_secs(2);
@@ -28,20 +41,33 @@ pub(crate) struct Tenant<'a> {
     driver: &'a Driver,
     number: usize,
     key: String,
+    load: Load,
     names: AtomicUsize,
     codes: AtomicUsize,
 }
 
 impl<'a> Tenant<'a> {
     pub(crate) fn new(driver: &'a Driver, number: usize, key: String) -> Self {
-        Self { driver, number, key, names: AtomicUsize::new(0), codes: AtomicUsize::new(0) }
+        Self::with(driver, number, key, OF_CHAOS)
+    }
+
+    pub(crate) fn with(driver: &'a Driver, number: usize, key: String, load: Load) -> Self {
+        Self { driver, number, key, load, names: AtomicUsize::new(0), codes: AtomicUsize::new(0) }
     }
 
     pub(crate) async fn work(&self, end: Instant) {
+        // What a busy machine is late for is left out, so that the load afterwards is not higher than before.
+        let is_free = || !self.driver.is_busy();
         tokio::join!(
-            every(CHANGE_PACE, end, async || self.change().await),
-            every(READ_PACE, end, async || self.read().await),
-            every(LIST_PACE, end, async || self.list().await),
+            every(self.load.change, end, async || if is_free() {
+                self.change().await
+            }),
+            every(self.load.read, end, async || if is_free() {
+                self.read().await
+            }),
+            every(self.load.list, end, async || if is_free() {
+                self.list().await
+            }),
         );
     }
 
@@ -49,9 +75,10 @@ impl<'a> Tenant<'a> {
     async fn change(&self) {
         let dice = rand::rng().random_range(0..10);
         let is_idle = |known: &Known| !known.is_busy && known.state != State::Open;
+        let has_names = self.names.load(Ordering::Relaxed) < self.load.names;
         match dice {
-            0..4 => {}
-            4..6 => {
+            0..4 if has_names => {}
+            0..6 => {
                 if let Some(key) = self.pick(is_idle) {
                     return self.during(key, async |key| self.login(key).await).await;
                 }
@@ -70,6 +97,9 @@ impl<'a> Tenant<'a> {
                     return self.during(key, async |key| self.delete(key).await).await;
                 }
             }
+        }
+        if !has_names {
+            return;
         }
         let name = format!("c{}", self.names.fetch_add(1, Ordering::Relaxed));
         let key = (self.number, name);
