@@ -181,10 +181,8 @@ impl Nats {
                         if self.is_connected() && unanswered == tries && matches!(error, NatsError::Away(_)) {
                             self.set_lacks_space(true);
                         }
-                        return Err(match error {
-                            NatsError::NotSent(cause) if unanswered > 0 => NatsError::Away(cause),
-                            error => error,
-                        });
+                        let NatsError::NotSent(cause) = error else { return Err(error) };
+                        return Err(if unanswered > 0 { NatsError::Away(cause) } else { NatsError::NotSent(cause) });
                     }
                     tokio::time::sleep(PUBLISH_PAUSE).await;
                 }

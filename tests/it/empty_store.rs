@@ -64,7 +64,8 @@ async fn o18_a_running_worker_names_the_loss_of_its_store() {
     nats.kill().await;
     std::fs::remove_dir_all(nats.store().join("jetstream")).expect("the store is removed");
     nats.restart_once_killed().await;
-    let (http, url) = (reqwest::Client::new(), world.tokenbus.endpoint("/readyz"));
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    let url = world.tokenbus.endpoint("/readyz");
     let is_named = async || {
         let answer = http.get(url.clone()).send().await.expect("the gateway answers");
         answer.status() == 503 && answer.text().await.is_ok_and(|text| text.contains("NATS came back without its data"))
