@@ -58,7 +58,7 @@ async fn nothing_grows_under_constant_load() {
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let other = Other { driver: &driver, key: &keys[0], node: &node, number: AtomicUsize::new(0) };
-    let (samples, configs, pushed, _, ()) = tokio::join!(
+    let (samples, configs, received, _, ()) = tokio::join!(
         sample(&house, &driver, end),
         change_configs(&driver, &keys[0], &config, end),
         count(pushes, end),
@@ -74,7 +74,7 @@ async fn nothing_grows_under_constant_load() {
     check_configs(&driver, &stored, &configs).await;
     book.print();
     driver.ledger().answers.print();
-    println!("pushes to one subscriber: {pushed}, dead letters: {}", stored.dead);
+    println!("pushes to one subscriber: {received}, dead letters: {}", stored.dead);
     let grown = samples.grown();
     let mut faults = std::mem::take(&mut driver.ledger().faults);
     faults.extend(grown.into_iter().map(|name| format!("{name}: grows")));
@@ -84,7 +84,7 @@ async fn nothing_grows_under_constant_load() {
     if answers.failed() > answers.count() / 20 {
         faults.extend(answers.failures());
     }
-    assert!(pushed > 0, "no push has reached the subscriber");
+    assert!(received > 0, "no push has reached the subscriber");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -126,13 +126,13 @@ impl Other<'_> {
         let is_free = || !self.driver.is_busy();
         tokio::join!(
             every(BUS_READ_PACE, end, async || if is_free() {
-                self.read_on_the_bus().await
+                self.read_on_the_bus().await;
             }),
             every(REFUSAL_PACE, end, async || if is_free() {
-                self.be_refused().await
+                self.be_refused().await;
             }),
             every(KEY_PACE, end, async || if is_free() {
-                self.make_and_revoke_a_key().await
+                self.make_and_revoke_a_key().await;
             }),
         );
     }

@@ -60,13 +60,13 @@ impl<'a> Tenant<'a> {
         let is_free = || !self.driver.is_busy();
         tokio::join!(
             every(self.load.change, end, async || if is_free() {
-                self.change().await
+                self.change().await;
             }),
             every(self.load.read, end, async || if is_free() {
-                self.read().await
+                self.read().await;
             }),
             every(self.load.list, end, async || if is_free() {
-                self.list().await
+                self.list().await;
             }),
         );
     }
