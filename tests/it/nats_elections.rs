@@ -159,14 +159,16 @@ async fn h4_elections_lose_no_token_and_leave_no_record_alone() {
     assert_eq!(bus.messages("OAUTH_SCHEDULE").await.len(), CONNECTIONS);
 }
 
-/// Has the stream elect leaders until its leader is that node.
+/// Has the stream elect that node as its leader.
 async fn lead(nats: &Nats, stream: &str, node: &str) {
     let (voter, bus) = (nats.connect("voter").await, Bus::of(nats).await);
+    let wanted = json!({ "placement": { "preferred": node } }).to_string();
     let is_leader = async || {
         let leader = bus.info(stream).await.cluster.and_then(|cluster| cluster.leader);
-        if leader.as_deref() != Some(node) {
+        if leader.as_deref().is_some_and(|leader| leader != node) {
             // Without a leader nothing answers.
-            let _ = voter.request(format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}"), "".into()).await;
+            let request = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+            let _ = voter.request(request, wanted.clone().into()).await;
         }
         leader.as_deref() == Some(node)
     };
