@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
 
+use async_nats::jetstream::consumer::pull;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -225,4 +226,21 @@ async fn o5_scans_leave_no_consumer() {
         consumers == 0
     };
     eventually("the consumers of scans are deleted", is_clean).await;
+}
+
+#[tokio::test]
+async fn o5_the_servers_own_error_is_in_the_log() {
+    let nats = Nats::edited(&[("    jetstream: enabled", "    jetstream: { max_consumers: 10 }")], &[]).await;
+    let world = World::on(nats, Provider::generous().await).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let jetstream = Nats::jetstream(world.tokenbus.nats.connect("worker").await);
+    let stream = jetstream.get_stream("KV_oauth_connections").await.expect("the bucket's stream");
+    let filter_subject = "$KV.oauth_connections.>".to_owned();
+    let config = pull::Config { filter_subject, ..pull::Config::default() };
+    // The server allows so many for each stream.
+    for _ in 0..10 {
+        stream.create_consumer(config.clone()).await.expect("a consumer");
+    }
+    world.tokenbus.configure(&world.config()).await;
+    eventually("the log has it", async || world.tokenbus.log().contains("10026")).await;
 }
