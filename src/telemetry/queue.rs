@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn o3_the_log_names_all_lines_that_were_dropped_while_nobody_read_it() {
+    fn o3_the_log_names_all_lines_that_were_dropped_before_it_was_read() {
         let (queue, lines) = sync_channel(1);
         let dropped = DroppedLines::default();
         let writer = Lines { queue, dropped: Arc::clone(&dropped.0) };
