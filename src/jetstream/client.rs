@@ -233,7 +233,8 @@ impl Nats {
         })
     }
 
-    /// Publishes the answer to a call or command. Waits for a connection that was lost, because no other process sends the answer again.
+    /// Publishes the answer to a call or command. Waits for a connection that was lost, because only this process has the
+    /// answer.
     pub(crate) async fn send_answer(
         &self,
         subject: String,
