@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
-use async_nats::jetstream::consumer::{Consumer, FromConsumer, IntoConsumerConfig};
+use async_nats::jetstream::consumer::{self, Consumer, FromConsumer, IntoConsumerConfig};
 use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamErrorKind, UpdateStreamError};
 use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, RawMessageErrorKind};
 
@@ -78,15 +78,29 @@ impl Nats {
 
     /// Returns how many pulls wait for messages of a consumer; 0 if the consumer or its stream is missing.
     pub(crate) async fn waiting_pulls(&self, stream: &str, consumer: &str) -> Result<usize, NatsError> {
+        Ok(self.consumer_info(stream, consumer).await?.map_or(0, |info| info.num_waiting))
+    }
+
+    /// Returns a consumer's configuration and state, or nothing if the consumer or its stream is missing.
+    pub(crate) async fn consumer_info(
+        &self,
+        stream: &str,
+        consumer: &str,
+    ) -> Result<Option<consumer::Info>, NatsError> {
         match self.connected()?.stream(stream).await?.consumer_info(consumer).await {
-            Ok(info) => Ok(info.num_waiting),
+            Ok(info) => Ok(Some(info)),
             Err(error)
                 if matches!(error.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound) =>
             {
-                Ok(0)
+                Ok(None)
             }
             Err(error) => Err(NatsError::away_because("cannot look up a consumer")(error)),
         }
+    }
+
+    pub(crate) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), NatsError> {
+        let deleted = self.connected()?.stream(stream).await?.delete_consumer(consumer).await;
+        deleted.map(drop).map_err(NatsError::away_because("a consumer may have been deleted"))
     }
 
     /// Returns true if a stream's leader holds a message with this sequence.

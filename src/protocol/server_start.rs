@@ -3,12 +3,19 @@
 //! A server has a new id at each start. `oauth_meta` holds the id that workers saw last. The first worker that connects and
 //! finds another id writes it, by compare-and-swap, and the server's time of that write is the time of the restart for all
 //! workers.
+//!
+//! Before that write, consumers whose position may be wrong after the crash are created again. When a queue comes back without
+//! its last messages, a nats-server 2.15.1 lowers the positions of its consumers to the queue's end. A consumer that has stored
+//! no ack yet gets position 0, which the server takes for missing. It then reads the old position from disk, and never
+//! delivers the commands that are queued next.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::jetstream::{Nats, NatsError, kv};
-use crate::subject::{META, META_SERVER, kv_stream, kv_subject};
+use crate::protocol::{commands, schedule, topology};
+use crate::subject::{META, META_SERVER, OAUTH_COMMANDS, OAUTH_SCHEDULE, Verb, kv_stream, kv_subject};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerStart {
@@ -37,6 +44,9 @@ pub(crate) async fn current(nats: &Nats) -> Result<ServerStart, NatsError> {
             let time = Timestamp::from_nanosecond(entry.time.unix_timestamp_nanos()).unwrap_or(Timestamp::MAX);
             return Ok(ServerStart { server_id, restarted: stored.is_restart.then_some(time) });
         }
+        if newest.is_some() {
+            renew_consumers(nats).await?;
+        }
         let seen = Stored { server_id, is_restart: newest.is_some() };
         let value = serde_json::to_vec(&seen).map_err(NatsError::unreadable)?;
         let replaces = newest.map_or(0, |entry| entry.sequence);
@@ -46,4 +56,30 @@ pub(crate) async fn current(nats: &Nats) -> Result<ServerStart, NatsError> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Creates again each consumer that has delivered messages and has no ack. The new one delivers everything that is queued.
+/// Workers leave deliveries alone until the restart is written down, so meanwhile no command is in progress.
+async fn renew_consumers(nats: &Nats) -> Result<(), NatsError> {
+    for verb in Verb::ALL {
+        if discard_unacked(nats, OAUTH_COMMANDS, verb.as_str()).await? {
+            commands::declare_consumer(nats, verb).await?;
+        }
+    }
+    let due = topology::due_consumer().durable_name.unwrap_or_default();
+    if discard_unacked(nats, OAUTH_SCHEDULE, &due).await? {
+        schedule::consumer(nats).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a consumer without acks. Returns true if it did.
+async fn discard_unacked(nats: &Nats, stream: &str, consumer: &str) -> Result<bool, NatsError> {
+    let Some(info) = nats.consumer_info(stream, consumer).await? else { return Ok(false) };
+    if info.delivered.stream_sequence == 0 || info.ack_floor.stream_sequence > 0 {
+        return Ok(false);
+    }
+    warn!(stream, consumer, "the server was restarted before it stored an ack; the consumer is created again");
+    nats.delete_consumer(stream, consumer).await?;
+    Ok(true)
 }

@@ -7,7 +7,8 @@ use super::pattern::{covers, overlap};
 use super::{
     ADMIN_CALLS, ADMIN_EDGE, AGAIN_CALLS, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO,
     META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
-    direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info, stream_restore, stream_snapshot,
+    consumer_delete, direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info, stream_restore,
+    stream_snapshot,
 };
 
 /// Request for the permissions of the user that sends it.
@@ -122,6 +123,7 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to read stored values", read.map(|name| message_get(&name))),
         publish("to list stored values", listed.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to declare consumers", queues.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
+        publish("to create consumers again", queues.map(|name| consumer_delete(name, "*"))),
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
         publish("to cancel schedules", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),

@@ -4,15 +4,18 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::PullConsumer;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, eventually};
 use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::{connected, due, refreshes, strict_provider};
+use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
 /// Longer than a worker tries to store a record.
@@ -74,6 +77,44 @@ async fn b3_a_gateway_sends_a_callback_again_that_a_restarted_server_has_lost() 
     assert_eq!(token(&fleet, NAME).await.0, StatusCode::OK);
     let codes = provider.received().iter().filter(|received| received.form().contains_key("code")).count();
     assert_eq!(codes, 1);
+}
+
+/// What a crash may leave of a consumer that has stored no ack yet: its position, and none of its messages.
+#[tokio::test]
+async fn b3_queues_that_come_back_empty_deliver_what_is_queued_next() {
+    let provider = strict_provider().await;
+    let (mut fleet, mut first) = Fleet::configured(&provider.url).await;
+    first.kill().await;
+    let mut stopped = fleet.worker_stopping_at("exchange_1_callback_checked").await;
+    let state = fleet.login(NAME).await;
+    let arriving = fleet.arrive(&state, "code");
+    let losing = async {
+        stopped.stopped().await;
+        stopped.kill().await;
+        Bus::of(&fleet.nats).await.due_for("another", &json!(1)).await;
+        take_due_without_ack(&fleet).await;
+        fleet.nats.stop().await;
+        for queue in ["OAUTH_COMMANDS", "OAUTH_SCHEDULE"] {
+            let messages = fleet.nats.store().join("jetstream/OAUTH/streams").join(queue).join("msgs");
+            std::fs::remove_dir_all(messages).expect("the queue has files");
+        }
+        fleet.nats.restart_once_killed().await;
+        fleet.worker().await
+    };
+    let ((status, body), _second) = tokio::join!(arriving, losing);
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let bus = Bus::of(&fleet.nats).await;
+    bus.due_for("another", &json!(1)).await;
+    let due = format!("ms.integration.oauth.{ACCOUNT}.{INTEGRATION}.another.refresh.due");
+    eventually("the due refresh is taken", async || bus.last("OAUTH_SCHEDULE", &due).await.is_none()).await;
+}
+
+async fn take_due_without_ack(fleet: &Fleet) {
+    let jetstream = fleet.jetstream("setup").await;
+    let consumer: PullConsumer =
+        jetstream.get_consumer_from_stream("due", "OAUTH_SCHEDULE").await.expect("it is there");
+    let mut messages = consumer.batch().max_messages(1).messages().await.expect("a pull");
+    messages.next().await.expect("a message").expect("a message");
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -179,6 +179,12 @@ impl Nats {
         self.process.kill().await;
     }
 
+    /// Ends it with SIGTERM, at which it writes the positions of its consumers.
+    pub(crate) async fn stop(&mut self) {
+        signal(self.process.pid(), "TERM");
+        self.process.ended().await;
+    }
+
     /// Waits until it has been killed, then starts it again on the same store and port, and waits until it answers.
     pub(crate) async fn restart_once_killed(&mut self) {
         self.process.ended().await;
