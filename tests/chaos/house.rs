@@ -58,6 +58,13 @@ impl House {
         Self::on((Nats::start().await, None), 2, book).await
     }
 
+    /// The same, and the server offers its own profiles.
+    pub(crate) async fn start_profiled(book: Arc<Book>) -> Self {
+        let port = "server_name: tokenbus-local";
+        let nats = Nats::edited(&[(port, &format!("{port}\nprof_port: -1"))], &[]).await;
+        Self::on((nats, None), 2, book).await
+    }
+
     /// The same on a cluster of three servers, with three workers.
     pub(crate) async fn start_cluster(book: Arc<Book>) -> Self {
         let from = SERVER_PORTS + 10 * own_number(800);

@@ -16,8 +16,10 @@ const GROWING: [&str; 3] = ["OAUTH_EVENTS", "KV_oauth_api_keys", "KV_oauth_nonce
 pub(crate) enum Unit {
     /// Resident memory of a worker or gateway.
     ProgramMib,
-    /// The same of nats-server: its garbage collector lets it vary.
+    /// Memory that nats-server uses, right after a garbage collection. It has a part of each stored message.
     ServerMib,
+    /// Resident memory of nats-server: as much as its garbage collector needs, so printed and not judged.
+    ServerResidentMib,
     Handles,
     Threads,
     Connections,
@@ -35,7 +37,8 @@ impl Unit {
     fn allowance(self) -> (f64, f64) {
         match self {
             Self::ProgramMib => (0.01, 0.5),
-            Self::ServerMib => (0.1, 4.0),
+            Self::ServerMib => (0.1, 2.0),
+            Self::ServerResidentMib => (f64::INFINITY, 0.0),
             Self::Handles => (0.0, 5.0),
             Self::Threads => (0.0, 3.0),
             Self::Connections => (0.0, 2.0),
@@ -62,7 +65,7 @@ impl Samples {
     pub(crate) fn add_process(&mut self, name: &str, pid: u32) {
         let of_program = name != "nats-server";
         let count = |folder: &str| std::fs::read_dir(format!("/proc/{pid}/{folder}")).map_or(0, Iterator::count);
-        let memory = if of_program { Unit::ProgramMib } else { Unit::ServerMib };
+        let memory = if of_program { Unit::ProgramMib } else { Unit::ServerResidentMib };
         self.add(format!("{name}: memory, MiB"), memory, resident(pid));
         self.add(format!("{name}: file handles"), Unit::Handles, float(count("fd")));
         self.add(format!("{name}: threads"), Unit::Threads, float(count("task")));
@@ -76,6 +79,15 @@ impl Samples {
         self.add("NATS connections".to_owned(), Unit::Connections, number("connections"));
         self.add("NATS connections since the start".to_owned(), Unit::Connections, number("total_connections"));
         self.add("NATS subscriptions".to_owned(), Unit::Interest, number("subscriptions"));
+    }
+
+    /// Samples what the server's heap holds after a garbage collection.
+    pub(crate) async fn add_server_heap(&mut self, profiles: String) {
+        let url = format!("{profiles}/debug/pprof/heap?gc=1&debug=1");
+        let profile = reqwest::get(url).await.expect("the server answers").text().await.expect("a profile in text");
+        let heap = profile.lines().find_map(|line| line.strip_prefix("# HeapAlloc = ")).expect("it has the sum");
+        let bytes: f64 = heap.trim().parse().expect("a number of bytes");
+        self.add("nats-server: heap, MiB".to_owned(), Unit::ServerMib, bytes / 1_048_576.0);
     }
 
     /// Samples all streams, after so many requests.
@@ -105,15 +117,16 @@ impl Samples {
         };
         if self.all.values().all(|(_, values)| values.len() == 1) {
             println!(
-                "     s requests  workers  gateways  server  handles threads  connections consumers  messages     KiB"
+                "     s requests  workers  gateways  server    heap  handles threads  connections consumers  messages     KiB"
             );
-            println!("                     MiB       MiB     MiB");
+            println!("                     MiB       MiB     MiB     MiB");
         }
         println!(
-            "{:>6} {requests:>8} {:>8.1} {:>9.1} {:>7.1} {:>8} {:>7} {:>12} {:>9} {:>9} {:>7.0}",
+            "{:>6} {requests:>8} {:>8.1} {:>9.1} {:>7.1} {:>7.1} {:>8} {:>7} {:>12} {:>9} {:>9} {:>7.0}",
             at.as_secs(),
             sum(Unit::ProgramMib, "worker"),
             sum(Unit::ProgramMib, "edge"),
+            sum(Unit::ServerResidentMib, ""),
             sum(Unit::ServerMib, ""),
             sum(Unit::Handles, ""),
             sum(Unit::Threads, ""),

@@ -47,7 +47,7 @@ async fn nothing_grows_under_constant_load() {
         return;
     };
     let (book, provider) = Book::open_with(LIFETIME).await;
-    let mut house = House::start(Arc::clone(&book)).await;
+    let mut house = House::start_profiled(Arc::clone(&book)).await;
     let driver = Driver::at_most(AT_ONCE, house.gateway_urls.clone());
     let config = house.config(&provider.url);
     let keys = configure(&driver, &house, &config).await;
@@ -98,6 +98,7 @@ async fn sample(house: &House, driver: &Driver, end: Instant) -> Samples {
             samples.add_process(&name, pid);
         }
         samples.add_server(&system).await;
+        samples.add_server_heap(house.nats.profile_url().expect("the server offers profiles")).await;
         samples.add_streams(&jetstream, requests).await;
         samples.print_newest(begin.elapsed(), requests);
     })

@@ -259,6 +259,11 @@ impl Nats {
         std::fs::read(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// URL of the server's own profiles, if it was started with `prof_port`.
+    pub(crate) fn profile_url(&self) -> Option<String> {
+        ports_file(self.folder.path())?.profile.into_iter().next()
+    }
+
     /// The folder of the server's streams.
     pub(crate) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
@@ -339,16 +344,19 @@ pub(crate) fn generate(folder: &Path) -> HashMap<String, String> {
 pub(crate) async fn ports(folder: &Path) -> String {
     let poll = async {
         loop {
-            let files = std::fs::read_dir(folder).expect("the folder is there").flatten().map(|entry| entry.path());
-            let text = files.filter(|path| path.extension().is_some_and(|it| it == "ports"));
-            let found = text.filter_map(|path| serde_json::from_slice::<Ports>(&std::fs::read(path).ok()?).ok());
-            if let Some(url) = found.flat_map(|ports| ports.nats).next() {
+            if let Some(url) = ports_file(folder).and_then(|ports| ports.nats.into_iter().next()) {
                 return url;
             }
             sleep(Duration::from_millis(10)).await;
         }
     };
     timeout(PATIENCE, poll).await.expect("nats-server listens; nats/bring-nats says which one it is")
+}
+
+fn ports_file(folder: &Path) -> Option<Ports> {
+    let files = std::fs::read_dir(folder).expect("the folder is there").flatten().map(|entry| entry.path());
+    let mut text = files.filter(|path| path.extension().is_some_and(|it| it == "ports"));
+    text.find_map(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
 }
 
 /// A script's output without the final newline.
@@ -361,4 +369,6 @@ fn output(command: &mut Command) -> String {
 #[derive(Deserialize)]
 struct Ports {
     nats: Vec<String>,
+    #[serde(default)]
+    profile: Vec<String>,
 }
