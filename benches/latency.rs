@@ -1,6 +1,7 @@
 //! Latencies at constant rates: callbacks, refreshes, reads over HTTP and on the bus, and pushes from the provider's answer to
 //! a subscriber. On one server that syncs every write, on one with `events.sync = false`, on one with the server's default
-//! `sync_interval`, and on three nodes that sync every write. `cargo bench --bench latency`.
+//! `sync_interval`, and on three nodes that sync every write. Beside them the bare chains ([`chain`]) at the same rates.
+//! `cargo bench --bench latency`.
 //!
 //! A latency counts from the time at which its request should have left ([`load::open`]). The client's timer has a resolution of
 //! a millisecond, which is part of each latency, but of no push's.
@@ -18,6 +19,8 @@
     reason = "counts of a bench are small"
 )]
 
+#[path = "parts/chain.rs"]
+mod chain;
 #[path = "parts/latencies.rs"]
 mod latencies;
 #[path = "parts/load.rs"]
@@ -34,6 +37,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use chain::Kind;
 use futures_util::StreamExt as _;
 use latencies::Line;
 use load::{Measured, closed, open};
@@ -68,8 +72,10 @@ async fn main() {
     let mut lines = Vec::new();
     for (name, shape) in shapes {
         if only.as_ref().is_none_or(|only| only == name) {
-            let program = Program::start(&build, shape).await;
+            let mut program = Program::start(&build, shape).await;
             lines.extend(measure(&program, reads).await.map(|(load, times)| Line { shape: name, load, times }));
+            let bus = program.end().await;
+            lines.extend(bare(bus).await.map(|(load, times)| Line { shape: name, load, times }));
             println!("{name}: done");
         }
     }
@@ -94,6 +100,15 @@ async fn measure(program: &Program, reads: usize) -> [(&'static str, Measured); 
         ("reads over HTTP, 2,000/s", over_http),
         ("reads on the bus, 2,000/s", on_the_bus),
     ]
+}
+
+/// The bare chains at the same rates, on the streams of the program that ran there.
+async fn bare(bus: async_nats::Client) -> [(&'static str, Measured); 2] {
+    let callbacks = chain::chain(bus.clone(), Kind::Callback, 0).await;
+    let callbacks = open(CALLBACKS.0, CALLBACKS.1, &callbacks).await;
+    let refreshes = chain::chain(bus, Kind::Refresh, 0).await;
+    let refreshes = open(REFRESHES.0, REFRESHES.1, &refreshes).await;
+    [("bare chain of callbacks, 100/s", callbacks), ("bare chain of refreshes, 200/s", refreshes)]
 }
 
 /// Latencies of refreshes, and of their pushes from the provider's answer to the subscriber.
