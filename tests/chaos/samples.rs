@@ -16,10 +16,11 @@ const GROWING: [&str; 3] = ["OAUTH_EVENTS", "KV_oauth_api_keys", "KV_oauth_nonce
 pub(crate) enum Unit {
     /// Resident memory of a worker or gateway.
     ProgramMib,
-    /// Memory that nats-server uses, right after a garbage collection. It has a part of each stored message.
+    /// Resident memory of nats-server, printed and not judged: for each stream it keeps a buffer of up to 8 MiB, which grows with
+    /// the stream's newest file.
     ServerMib,
-    /// Resident memory of nats-server: as much as its garbage collector needs, so printed and not judged.
-    ServerResidentMib,
+    /// Objects on the server's heap, right after a garbage collection. Some belong to stored messages.
+    ServerObjects,
     Handles,
     Threads,
     Connections,
@@ -37,8 +38,8 @@ impl Unit {
     fn allowance(self) -> (f64, f64) {
         match self {
             Self::ProgramMib => (0.01, 0.5),
-            Self::ServerMib => (0.1, 2.0),
-            Self::ServerResidentMib => (f64::INFINITY, 0.0),
+            Self::ServerMib => (f64::INFINITY, 0.0),
+            Self::ServerObjects => (0.1, 2_000.0),
             Self::Handles => (0.0, 5.0),
             Self::Threads => (0.0, 3.0),
             Self::Connections => (0.0, 2.0),
@@ -65,7 +66,7 @@ impl Samples {
     pub(crate) fn add_process(&mut self, name: &str, pid: u32) {
         let of_program = name != "nats-server";
         let count = |folder: &str| std::fs::read_dir(format!("/proc/{pid}/{folder}")).map_or(0, Iterator::count);
-        let memory = if of_program { Unit::ProgramMib } else { Unit::ServerResidentMib };
+        let memory = if of_program { Unit::ProgramMib } else { Unit::ServerMib };
         self.add(format!("{name}: memory, MiB"), memory, resident(pid));
         self.add(format!("{name}: file handles"), Unit::Handles, float(count("fd")));
         self.add(format!("{name}: threads"), Unit::Threads, float(count("task")));
@@ -81,13 +82,14 @@ impl Samples {
         self.add("NATS subscriptions".to_owned(), Unit::Interest, number("subscriptions"));
     }
 
-    /// Samples what the server's heap holds after a garbage collection.
-    pub(crate) async fn add_server_heap(&mut self, profiles: String) {
+    /// Samples the server's heap, by the profiles that it offers there.
+    pub(crate) async fn add_heap(&mut self, profiles: &str) {
         let url = format!("{profiles}/debug/pprof/heap?gc=1&debug=1");
         let profile = reqwest::get(url).await.expect("the server answers").text().await.expect("a profile in text");
-        let heap = profile.lines().find_map(|line| line.strip_prefix("# HeapAlloc = ")).expect("it has the sum");
-        let bytes: f64 = heap.trim().parse().expect("a number of bytes");
-        self.add("nats-server: heap, MiB".to_owned(), Unit::ServerMib, bytes / 1_048_576.0);
+        let objects =
+            profile.lines().find_map(|line| line.strip_prefix("# HeapObjects = ")).expect("it counts objects");
+        let objects = objects.trim().parse().expect("a number");
+        self.add("nats-server: objects on the heap".to_owned(), Unit::ServerObjects, objects);
     }
 
     /// Samples all streams, after so many requests.
@@ -117,17 +119,17 @@ impl Samples {
         };
         if self.all.values().all(|(_, values)| values.len() == 1) {
             println!(
-                "     s requests  workers  gateways  server    heap  handles threads  connections consumers  messages     KiB"
+                "     s requests  workers  gateways  server objects  handles threads  connections consumers  messages     KiB"
             );
-            println!("                     MiB       MiB     MiB     MiB");
+            println!("                     MiB       MiB     MiB");
         }
         println!(
-            "{:>6} {requests:>8} {:>8.1} {:>9.1} {:>7.1} {:>7.1} {:>8} {:>7} {:>12} {:>9} {:>9} {:>7.0}",
+            "{:>6} {requests:>8} {:>8.1} {:>9.1} {:>7.1} {:>7} {:>8} {:>7} {:>12} {:>9} {:>9} {:>7.0}",
             at.as_secs(),
             sum(Unit::ProgramMib, "worker"),
             sum(Unit::ProgramMib, "edge"),
-            sum(Unit::ServerResidentMib, ""),
             sum(Unit::ServerMib, ""),
+            sum(Unit::ServerObjects, ""),
             sum(Unit::Handles, ""),
             sum(Unit::Threads, ""),
             sum(Unit::Connections, "NATS connections") - sum(Unit::Connections, "since"),
@@ -203,8 +205,8 @@ fn what_grows_is_found_and_what_varies_is_not() {
     check(Unit::ProgramMib, |_| 40.0, false);
     check(Unit::ProgramMib, |at| 40.0 + 2.0 * (1.0 - (-at / 20.0).exp()), false);
     check(Unit::ProgramMib, |at| 40.0 + at * requests * 150.0 / mib, true);
-    check(Unit::ServerMib, |at| 60.0 + f64::from(at % 5.0 > 3.0) * 5.0, false);
-    check(Unit::ServerMib, |at| 60.0 + at * requests * 2_000.0 / mib, true);
+    check(Unit::ServerObjects, |at| 60_000.0 + f64::from(at % 5.0 > 3.0) * 5_000.0, false);
+    check(Unit::ServerObjects, |at| 60_000.0 + at * requests, true);
     check(Unit::Handles, |at| 30.0 + at % 3.0, false);
     check(Unit::Handles, |at| 30.0 + at / 5.0, true);
     check(Unit::Threads, |at| 8.0 + at / 20.0, false);

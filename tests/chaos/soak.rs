@@ -98,7 +98,7 @@ async fn sample(house: &House, driver: &Driver, end: Instant) -> Samples {
             samples.add_process(&name, pid);
         }
         samples.add_server(&system).await;
-        samples.add_server_heap(house.nats.profile_url().expect("the server offers profiles")).await;
+        samples.add_heap(&house.nats.profile_url().expect("the server offers profiles")).await;
         samples.add_streams(&jetstream, requests).await;
         samples.print_newest(begin.elapsed(), requests);
     })
