@@ -56,6 +56,8 @@ pub const HEADER_TRACEPARENT: &str = "traceparent";
 
 /// Reason in a worker's answer to a call that it could not carry out, because no server or no leader of a stream answered it.
 pub(crate) const BUS_UNAVAILABLE: &str = "bus_unavailable";
+/// Reason in a worker's answer to a deletion that was sent before the connection last changed.
+pub(crate) const CHANGED_SINCE: &str = "changed_since";
 
 /// A command as published to the queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]

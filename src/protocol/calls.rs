@@ -100,10 +100,14 @@ impl SealedCall {
         key.open(&associated_data(Direction::Call, call, &self.id, self.time), &self.sealed)
     }
 
+    /// The bus's time at which the call was sent, if it is one.
+    pub(crate) fn sent(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.time).ok()
+    }
+
     /// Returns true if the call's time is near enough to the bus's.
     pub(crate) fn is_in_time(&self, now: Timestamp) -> bool {
-        let sent = Timestamp::from_millisecond(self.time).ok();
-        sent.is_some_and(|sent| {
+        self.sent().is_some_and(|sent| {
             now.duration_since(sent).abs() <= SignedDuration::try_from(MAX_DRIFT).unwrap_or_default()
         })
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -120,4 +121,40 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
     house.check(delete(), at_once, || (), "revoked").await;
     assert_eq!(delete().await.0, StatusCode::NOT_FOUND, "a deletion that began later");
     assert_eq!(house.events("revoked").await, 1);
+}
+
+#[tokio::test]
+async fn h6_a_deletion_that_reaches_its_worker_late_leaves_a_newer_login_alone() {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let login = async || {
+        let state = fleet.login(NAME).await;
+        let (status, body) = fleet.arrive(&state, "code").await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        fleet.idle().await;
+    };
+    login().await;
+    first.kill().await;
+    // Takes the call as a worker does that is then stopped.
+    let worker = fleet.nats.connect("worker").await;
+    let mut calls = worker.subscribe("oauth.edge.delete").await.expect("subscribed");
+    worker.flush().await.expect("the server has the subscription");
+    let path = format!("hub/integrations/{INTEGRATION}/oauth-connections/{NAME}");
+    let no_body = json!({});
+    let delete = || fleet.request(Method::DELETE, &path, &fleet.admin_keys[0], &no_body);
+    let call = tokio::select! {
+        call = calls.next() => call.expect("the gateway calls"),
+        (status, body) = delete() => panic!("{status} {body}"),
+    };
+    calls.unsubscribe().await.expect("unsubscribed");
+    let _second = fleet.worker().await;
+    fleet.ready().await;
+    login().await;
+
+    let gateway = fleet.nats.connect("edge").await;
+    gateway.request("oauth.edge.delete", call.payload).await.expect("the worker answers");
+    let (status, body) = fleet.get(&format!("{INTEGRATION}/oauth-token/{NAME}")).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (status, body) = delete().await;
+    assert_eq!(status, StatusCode::OK, "{body}");
 }

@@ -41,7 +41,7 @@ impl Backend {
             // Boxed, because the future of a call is large.
             let body = if earlier.is_none() { body } else { &again };
             match Box::pin(self.try_call(call, context, body, &again)).await {
-                Err(error) if may_repeat && error.is_of_bus() && Instant::now() + BUS_PAUSE < end => {
+                Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < end => {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
@@ -86,7 +86,7 @@ impl Backend {
             let subject = if why == Why::Late { &second } else { &subject };
             Box::pin(self.ask(subject, context, again, timeout))
         };
-        let is_end = |error: &BackendError| error.is_of_bus() || error.is_missing();
+        let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         self.second_tries.answer(first, Tries { late_after, shows_load, again, was_lost, is_end }).await
     }
 

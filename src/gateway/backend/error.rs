@@ -5,7 +5,7 @@ use std::str::Utf8Error;
 use serde::{Deserialize, Serialize};
 
 use super::session::SessionError;
-use crate::command::{BUS_UNAVAILABLE, CREDENTIAL_NEEDED};
+use crate::command::{BUS_UNAVAILABLE, CHANGED_SINCE, CREDENTIAL_NEEDED};
 use crate::jetstream::NatsError;
 use crate::login::UNKNOWN_STATE;
 use crate::oauth::error::Cause;
@@ -62,9 +62,11 @@ pub enum BackendError {
 }
 
 impl BackendError {
-    /// Returns true if a worker could not carry out a call, because no server or no leader of a stream answered it.
-    pub(super) fn is_of_bus(&self) -> bool {
-        matches!(self, Self::Refused { status: 503, reason: Some(reason), .. } if reason == BUS_UNAVAILABLE)
+    /// Returns true if a worker did nothing, and the same call may succeed when it is sent again: no server or no leader of a
+    /// stream answered the worker, or the call looked too old.
+    pub(super) fn asks_for_another_try(&self) -> bool {
+        let reasons = [BUS_UNAVAILABLE, CHANGED_SINCE];
+        matches!(self, Self::Refused { status: 503, reason: Some(reason), .. } if reasons.contains(&reason.as_str()))
     }
 
     /// Returns true if a worker did not find what a call names.

@@ -4,6 +4,8 @@
 //! or the server knows its command's message id. The session key takes part, so only workers and the calling gateway can
 //! compute them.
 
+use jiff::Timestamp;
+
 use crate::auth::VerifiedCaller;
 use crate::seal::{SealError, SharedKey};
 use crate::system;
@@ -21,8 +23,8 @@ pub(super) struct Checked<'a> {
 pub(super) enum CallIds {
     /// A node's call: only the account itself can send it again.
     Random,
-    /// A gateway's call.
-    Derived { session: SharedKey, call_id: String },
+    /// A gateway's call, and the time at which it was sent. The gateway's clock may be behind the bus's, and is not ahead of it.
+    Derived { session: SharedKey, call_id: String, sent: Timestamp },
 }
 
 impl CallIds {
@@ -30,7 +32,15 @@ impl CallIds {
     pub(super) fn random(&self, purpose: &str) -> Result<[u8; 32], SealError> {
         match self {
             Self::Random => Ok(system::random()),
-            Self::Derived { session, call_id } => session.derive(&format!("{purpose}\0{call_id}")),
+            Self::Derived { session, call_id, .. } => session.derive(&format!("{purpose}\0{call_id}")),
+        }
+    }
+
+    /// Returns true if the call was sent before that time, or may have been.
+    pub(super) fn were_sent_before(&self, time: Timestamp) -> bool {
+        match self {
+            Self::Random => false,
+            Self::Derived { sent, .. } => *sent < time,
         }
     }
 
@@ -52,7 +62,8 @@ mod tests {
     #[test]
     fn h6_a_call_derives_the_same_ids_again() {
         let session = SharedKey::random();
-        let of = |call_id: &str| CallIds::Derived { session: session.clone(), call_id: call_id.to_owned() };
+        let sent = Timestamp::from_second(1_000).unwrap();
+        let of = |call_id: &str| CallIds::Derived { session: session.clone(), call_id: call_id.to_owned(), sent };
         let random = |ids: &CallIds, purpose: &str| ids.random(purpose).unwrap();
         assert_eq!(random(&of("one"), "state"), random(&of("one"), "state"));
         assert_ne!(random(&of("one"), "state"), random(&of("two"), "state"));

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::status::{self, Failure};
-use super::{CallError, Checked, no_connection, replayed, too_many};
-use crate::command::{HEADER_STATUS, Work, WorkerReply};
+use super::{CallError, Checked, RETRY_WAIT, no_connection, replayed, too_many};
+use crate::command::{CHANGED_SINCE, HEADER_STATUS, Work, WorkerReply};
 use crate::connection::{Status, StoredConnection};
 use crate::jetstream::{NatsError, Published, header};
 use crate::protocol::outgoing::{Draft, Outgoing};
@@ -98,6 +98,7 @@ pub(super) async fn delete(
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
     let deleted = match context.store.stored_connection(&key).await? {
         Some(stored) => {
+            refuse_late_deletion(context, checked, &key).await?;
             let (keep_grant, even_if_shared) = (revoke == Some(false), revoke == Some(true));
             let work = || {
                 let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
@@ -113,6 +114,19 @@ pub(super) async fn delete(
         }
         (deleted, _) => deleted,
     }
+}
+
+/// Refuses a deletion that was sent before the connection last changed. A stopped worker or a slow link may hold a call back after
+/// its gateway has given it up, or has got the answer from another worker; meanwhile a new login may have succeeded. A gateway
+/// that still waits takes the time of this answer, and sends the call again.
+async fn refuse_late_deletion(context: &Context, checked: Checked<'_>, key: &ConnectionKey) -> Result<(), CallError> {
+    let newest = records::last(&context.nats, &key.subject()).await.map_err(StoreError::from)?;
+    if !newest.is_some_and(|record| checked.ids.were_sent_before(apply::time_of(&record))) {
+        return Ok(());
+    }
+    let text = "the connection has changed since the deletion was requested; try again";
+    let answer = Failure::Unavailable.answer_after(text, RETRY_WAIT);
+    Err(CallError::Answered(answer.with_reason(CHANGED_SINCE)))
 }
 
 /// Returns true if the connection was deleted after that time: by an earlier try of the same call, or by another call.

@@ -67,7 +67,8 @@ where
         }
     }
     let question = serde_json::from_slice(&question).map_err(|error| unreadable(&error))?;
-    let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone() };
+    let sent = sealed.sent().unwrap_or_default();
+    let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone(), sent };
     let answer = payload(&serve(question, ids).await);
     sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
 }
