@@ -39,7 +39,7 @@ impl Unit {
         match self {
             Self::ProgramMib => (0.01, 0.5),
             Self::ServerMib => (f64::INFINITY, 0.0),
-            Self::ServerObjects => (0.1, 2_000.0),
+            Self::ServerObjects => (0.05, 2_000.0),
             Self::Handles => (0.0, 5.0),
             Self::Threads => (0.0, 3.0),
             Self::Connections => (0.0, 2.0),
