@@ -51,9 +51,9 @@ pub(crate) struct NewRecord {
 pub(crate) const RECORD: &str = "record";
 /// [`NewRecord::name`] of the tombstone that a deletion writes in place of its first one.
 pub(crate) const OUTCOME: &str = "outcome";
-/// Time to keep trying once the delivery is lost, or from the start for a writer without one. Long, because the tokens
-/// that a provider has just issued exist nowhere else.
-const RETRY_FOR: Duration = Duration::from_secs(30);
+/// Time to keep trying after the end of a delivery's lease, or from the start for a writer without one. Long, because the
+/// tokens that a provider has just issued exist nowhere else.
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(30);
 /// Short beside an election in a cluster, which takes seconds.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Longest time for a write. After it, a record is stored or its writer has given up. The last try begins when
@@ -84,21 +84,21 @@ pub(crate) fn was_written_by(record: &StreamMessage, command_id: &str) -> bool {
 }
 
 /// Writes a record. Only another writer's record ends this early: while the bus is away, or the server refuses for any other
-/// reason, tries again as long as `is_held` returns true, and then for [`RETRY_FOR`]. Then it asks `returned`, once, which waits
-/// for a server that is away and returns the time of its return: it tries for [`RETRY_FOR`] from there. After an error the
-/// record may be stored.
+/// reason, tries again until the time that `until` returns, which may move on. Then it asks `returned`, once, which waits for a
+/// server that is away and returns the time of its return: it tries for [`RETRY_FOR`] from there. After an error the record may
+/// be stored.
 pub(crate) async fn write(
     nats: &Nats,
     record: NewRecord,
-    is_held: impl Fn() -> bool,
+    until: impl Fn() -> Instant,
     returned: impl AsyncFnOnce() -> Option<Instant>,
 ) -> Result<Written, NatsError> {
     let NewRecord { publish_to, subject, command_id, name, replaces, mut headers, body } = record;
     headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{command_id}.{name}"));
     headers.insert(HEADER_COMMAND, command_id.as_str());
     headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, replaces.to_string());
-    let mut deadline = Instant::now() + RETRY_FOR;
     let (mut failures, mut returned, span) = (0_u32, Some(returned), traces::push(&subject));
+    let mut longer = None;
     let Tried { newest, acked } = loop {
         let tried = try_write(nats, &publish_to, &subject, &headers, &body);
         let error = match tried.instrument(span.clone()).await {
@@ -106,15 +106,11 @@ pub(crate) async fn write(
             Ok(tried) => break tried,
             Err(error) => error,
         };
-        if is_held() {
-            deadline = Instant::now() + RETRY_FOR;
-        } else if Instant::now() >= deadline {
-            let returned = match returned.take() {
-                Some(returned) => returned().await,
-                None => None,
-            };
-            deadline = returned.map_or(deadline, |at| at + RETRY_FOR);
-            if Instant::now() >= deadline {
+        if Instant::now() >= until() {
+            if let Some(returned) = returned.take() {
+                longer = returned().await.map(|at| at + RETRY_FOR);
+            }
+            if longer.is_none_or(|longer| Instant::now() >= longer) {
                 return Err(error);
             }
         }

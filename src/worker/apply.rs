@@ -27,6 +27,7 @@ use crate::store::{OpenedEntry, StoreError, json};
 use crate::subject::ConnectionKey;
 use crate::system::{self, later};
 use crate::worker::context::Context;
+use crate::worker::hold::WRITE_FOR;
 use crate::worker::job::Job;
 
 /// Tries to write a record while other commands write records of the same connection. Each lost try means that another
@@ -127,7 +128,7 @@ async fn write(
         };
         let nats = &context.nats;
         let returned = async || context.restarts.returned(nats, &job.server_id, || context.clock.now()).await;
-        match records::write(nats, record, || job.lease.is_held(), returned).await? {
+        match records::write(nats, record, || job.lease.end() + WRITE_FOR, returned).await? {
             Written::Stored(record) => {
                 if context.restarts.is_gone(nats, &job.server_id) {
                     job.lease.lose();

@@ -40,7 +40,14 @@ impl Lease {
     pub(super) fn renew(&self, sent: Instant) {
         let mut state = self.lock();
         state.is_lost |= is_over(sent.duration_since(state.renewed));
-        state.renewed = state.renewed.max(sent);
+        if !state.is_lost {
+            state.renewed = state.renewed.max(sent);
+        }
+    }
+
+    /// Returns the time before which the server does not deliver the command again, as far as is known now.
+    pub(super) fn end(&self) -> Instant {
+        self.lock().renewed + ACK_WAIT
     }
 
     /// Returns true while no other delivery of the command can have begun.
@@ -114,6 +121,16 @@ mod tests {
     fn h3_a_lease_ends_before_the_server_delivers_again() {
         let on_the_way = Instant::now().checked_sub(ACK_WAIT.checked_sub(TRANSIT).unwrap()).unwrap();
         assert!(!Lease::since(on_the_way).is_held());
+    }
+
+    #[test]
+    fn a_lost_lease_keeps_its_end() {
+        let lease = Lease::since(ago(60));
+        lease.renew(ago(58));
+        let end = lease.end();
+        lease.renew(ago(1));
+        assert_eq!(lease.end(), end);
+        assert!(end < ago(52));
     }
 
     #[test]

@@ -21,6 +21,8 @@ mod links;
 const NAME: &str = "one";
 /// Far below the gateway's deadline of 20 s.
 const SOON: Duration = Duration::from_secs(10);
+/// Longer than a record is tried for after the end of its lease alone, and shorter than the hold.
+const LONG_CUT: Duration = Duration::from_secs(50);
 /// `refresh.min_interval`.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -157,4 +159,34 @@ async fn h6_a_deletion_that_reaches_its_worker_late_leaves_a_newer_login_alone()
     assert_eq!(status, StatusCode::OK, "{body}");
     let (status, body) = delete().await;
     assert_eq!(status, StatusCode::OK, "{body}");
+}
+
+#[tokio::test]
+async fn d4_new_tokens_are_stored_after_the_link_of_their_worker_was_cut_for_most_of_a_hold() {
+    let (gate, opened) = watch::channel(false);
+    let provider = Provider::start(move |number, received| {
+        let answer = Scripted::tokens(number);
+        if received.form().contains_key("refresh_token") { answer.once(&opened) } else { answer }
+    })
+    .await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    let state = fleet.login(NAME).await;
+    assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
+    fleet.idle().await;
+    first.kill().await;
+    let links = Links::to(&fleet.nats.url).await;
+    let cut_off = fleet.worker_with(&[("TOKENBUS_NATS__URL", links.urls.as_str())]);
+    cut_off.ready().await;
+    fleet.ready().await;
+    let before = fleet.record(&Fleet::path(NAME)).await.1;
+    Bus::of(&fleet.nats).await.due(NAME).await;
+    eventually("the refresh token was sent", async || refreshes(&provider) == 1).await;
+    let _other = fleet.worker().await;
+    links.set(Cut::Closed);
+    gate.send_replace(true);
+    tokio::time::sleep(LONG_CUT).await;
+    links.set(Cut::Whole);
+    let refreshed = async || fleet.stored(NAME).await.0.is_some_and(|it| it["sequence"].as_u64() > Some(before));
+    eventually("the new tokens are stored", refreshed).await;
+    assert_eq!(refreshes(&provider), 1);
 }

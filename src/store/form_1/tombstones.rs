@@ -1,6 +1,6 @@
 //! Tombstones of form 1, which hold metadata and scope of the deleted connection and never expire.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -44,8 +44,9 @@ impl Store {
     async fn migrate_tombstone(&self, subject: &str, kept: Duration) -> Result<Option<String>, StoreError> {
         let newest = records::last(&self.nats, subject).await?;
         let Some(tombstone) = newest.filter(|newest| is_of_form_1(&newest.headers)) else { return Ok(None) };
+        let until = Instant::now() + records::RETRY_FOR;
         match self.empty_tombstone(subject, &tombstone, kept) {
-            Ok(record) => match records::write(&self.nats, record, || false, async || None).await? {
+            Ok(record) => match records::write(&self.nats, record, || until, async || None).await? {
                 Written::Stored(_) => Ok(None),
                 Written::Replaced { .. } | Written::Superseded => Err(NatsError::WrongLastSequence.into()),
             },

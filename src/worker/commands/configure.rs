@@ -219,7 +219,7 @@ async fn write_record(
             headers: headers.clone(),
             body: body.clone(),
         };
-        match records::write(nats, record, || job.lease.is_held(), async || None).await? {
+        match records::write(nats, record, || job.lease.end() + records::RETRY_FOR, async || None).await? {
             Written::Stored(record) => {
                 job.lease.record_stored();
                 return Ok(ConfigRecorded::Newest(record));
