@@ -37,6 +37,8 @@ const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// Interval of pings to the server. Two missed answers end the connection, so a dead one is noticed within 15 s; the
 /// client's default of a minute would notice it after three minutes.
 pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of the check for a new connection. Short, because callers are refused until a worker has looked after its queues.
+const RECONNECT_CHECK: Duration = Duration::from_millis(100);
 /// Longest time for one try to connect to one server, TLS included, before the next server is tried.
 pub(super) const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -284,6 +286,13 @@ impl Nats {
     #[must_use]
     pub(crate) fn connection_count(&self) -> u64 {
         connection_count(self.client())
+    }
+
+    /// Waits for a connection after the one with that number.
+    pub(crate) async fn new_connection(&self, known: u64) {
+        while self.connection_count() == known || !self.is_connected() {
+            tokio::time::sleep(RECONNECT_CHECK).await;
+        }
     }
 
     /// Fails with [`NatsError::NotSent`] while disconnected. The client would otherwise hold messages back and send them

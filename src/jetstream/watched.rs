@@ -96,9 +96,13 @@ impl<V: Clone + Send + Sync + 'static> WatchedBucket<V> {
         self.begin_watch(connection);
         info!("watching {}", self.name);
         loop {
-            match changes.next().await {
-                Ok(stored) => self.forget(&stored.key),
-                Err(error) => return error,
+            tokio::select! {
+                changed = changes.next() => match changed {
+                    Ok(stored) => self.forget(&stored.key),
+                    Err(error) => return error,
+                },
+                // The server keeps the consumer of a short interruption, but nothing cached is used on another connection.
+                () = self.nats.new_connection(connection) => return NatsError::away("the connection was lost"),
             }
         }
     }

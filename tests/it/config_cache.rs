@@ -57,3 +57,25 @@ async fn reads_look_for_the_config_once_and_follow_the_changes_of_other_workers(
         }
     }
 }
+
+/// The server keeps the consumer of a watch when its client reconnects at once, so the watch does not end by itself.
+#[tokio::test]
+async fn a_watch_begins_again_on_a_new_connection() {
+    let provider = Provider::generous().await;
+    let (fleet, mut first) = Fleet::configured(&provider.url).await;
+    first.kill().await;
+    let worker = debug_worker(&fleet).await;
+    let system = fleet.nats.connect("system").await;
+    let ask = async |subject: &str, question: Value| {
+        let answer = system.request(subject.to_owned(), question.to_string().into()).await.expect("the server answers");
+        serde_json::from_slice::<Value>(&answer.payload).expect("JSON")
+    };
+    let known = ask("$SYS.REQ.SERVER.PING.CONNZ", json!({ "auth": true })).await;
+    let server = known["server"]["id"].as_str().expect("a server has an id").to_owned();
+    let connections = known["data"]["connections"].as_array().expect("connections");
+    let of_worker = connections.iter().filter(|connection| connection["authorized_user"] == "worker");
+    for connection in of_worker {
+        ask(&format!("$SYS.REQ.SERVER.{server}.KICK"), json!({ "cid": connection["cid"] })).await;
+    }
+    eventually("configs are watched again", async || worker.log().matches("watching configs").count() == 2).await;
+}

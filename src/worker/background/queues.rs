@@ -7,19 +7,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::jetstream::{Nats, NatsError};
+use crate::jetstream::NatsError;
 use crate::protocol::{origin, topology};
 use crate::worker::context::Context;
 use crate::worker::prepare::{PrepareError, look_for_restart, make_ready, sizes};
 use crate::worker::restart::RESTART_PAUSE;
-
-/// Interval of the check for a new connection. Short, because callers are refused until a lost queue exists again.
-const RECONNECT_CHECK: Duration = Duration::from_millis(100);
 
 /// Checks the queues on each new connection and after each failed pull, until `stop`.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -40,7 +36,7 @@ async fn look_after(context: &Context) -> Infallible {
     let (mut known, mut is_loss_logged) = (nats.connection_count(), false);
     loop {
         tokio::select! {
-            () = new_connection(nats, known) => {}
+            () = nats.new_connection(known) => {}
             () = context.wakeups.queue_check_requested() => {}
         }
         let is_new = nats.connection_count() != known;
@@ -62,12 +58,6 @@ async fn look_after(context: &Context) -> Infallible {
             is_loss_logged = false;
             break;
         }
-    }
-}
-
-async fn new_connection(nats: &Nats, known: u64) {
-    while nats.connection_count() == known || !nats.is_connected() {
-        tokio::time::sleep(RECONNECT_CHECK).await;
     }
 }
 
