@@ -12,6 +12,7 @@ mod error;
 mod header;
 mod kept;
 pub(crate) mod kv;
+mod last;
 pub(crate) mod pull;
 pub(crate) mod reader;
 pub(crate) mod receiver;

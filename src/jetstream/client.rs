@@ -11,8 +11,6 @@ use super::requests::RequestConnection;
 use crate::config;
 use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
-use async_nats::jetstream::message::StreamMessage;
-use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_nats::{Client, Event, HeaderMap, Message, jetstream};
 use bytes::Bytes;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
@@ -52,6 +50,8 @@ pub struct Nats {
     pub(super) renewal: Arc<Renewal>,
     /// True after the server has refused a message for lack of space, or has left one unanswered.
     lacks_space: Arc<AtomicBool>,
+    /// True once every stream is known to have one replica, and the streams that [`Nats::last`] reads to allow direct reads.
+    pub(super) may_read_directly: Arc<AtomicBool>,
 }
 
 /// Outcome of a publish that the server has answered.
@@ -104,7 +104,8 @@ impl Nats {
         let client = options.connect(&servers[..]).await.map_err(|source| ConnectError::of(&settings.url, source))?;
         let main = Arc::new(RequestConnection::new(client));
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
-        Ok(Self { main, publish_seconds, refusals, probe, renewal, lacks_space: Arc::default() })
+        let (lacks_space, may_read_directly) = (Arc::default(), Arc::default());
+        Ok(Self { main, publish_seconds, refusals, probe, renewal, lacks_space, may_read_directly })
     }
 
     /// Most bytes of a message, as the server says at each connection.
@@ -200,23 +201,6 @@ impl Nats {
 
     pub(crate) fn set_lacks_space(&self, lacks_space: bool) {
         self.lacks_space.store(lacks_space, Ordering::Relaxed);
-    }
-
-    /// Returns the newest message of a subject, or of the subjects that match a pattern. Reads from the stream's leader,
-    /// so it sees every confirmed write.
-    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
-        let connection = self.connected()?;
-        match connection.stream(stream).await?.get_last_raw_message_by_subject(subject).await {
-            Ok(message) => Ok(Some(message)),
-            Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                LastRawMessageErrorKind::JetStream(refusal) => {
-                    Err(NatsError::refused(refusal.error_code().0, refusal.to_string()))
-                }
-                LastRawMessageErrorKind::InvalidSubject => Err(NatsError::unreadable(error)),
-                LastRawMessageErrorKind::Other => Err(NatsError::away_because("cannot read a message")(error)),
-            },
-        }
     }
 
     /// Sends a request and returns the answer.

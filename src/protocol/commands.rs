@@ -102,7 +102,7 @@ pub(crate) async fn pull(
 
 /// Returns the id of the command that the queue holds for this subject, also while a worker runs it.
 pub(crate) async fn queued_id(nats: &Nats, subject: &CommandSubject) -> Result<Option<String>, NatsError> {
-    let Some(message) = nats.last(OAUTH_COMMANDS, &subject.subject()).await? else { return Ok(None) };
+    let Some(message) = nats.last_by_api(OAUTH_COMMANDS, &subject.subject()).await? else { return Ok(None) };
     Envelope::parse(&message.payload).map(|envelope| Some(envelope.id)).map_err(NatsError::unreadable)
 }
 

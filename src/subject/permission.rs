@@ -105,7 +105,7 @@ pub(crate) fn needed_by_edge(inbox_prefix: &str, waiter: &Waiter) -> Vec<Permiss
 #[must_use]
 pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
     let streams = STREAMS.into_iter().map(str::to_owned).chain(BUCKETS.map(kv_stream));
-    let read = [OAUTH.to_owned(), OAUTH_EVENTS.to_owned()].into_iter().chain(BUCKETS.map(kv_stream));
+    let read = [OAUTH, OAUTH_EVENTS, OAUTH_DEAD].map(str::to_owned).into_iter().chain(BUCKETS.map(kv_stream));
     let queues = [OAUTH_COMMANDS, OAUTH_SCHEDULE];
     let listed = [CONNECTIONS, CONFIGS, STATES, API_KEYS].map(kv_stream).into_iter().chain([OAUTH.to_owned()]);
     [
@@ -120,22 +120,18 @@ pub fn needed_by_worker(inbox_prefix: &str) -> Vec<Permission> {
         publish("to answer calls from other accounts", ["_R_.>"]),
         publish("to read the limits of JetStream", [JETSTREAM_INFO]),
         publish("to check the configuration of streams", streams.map(|name| stream_info(&name))),
-        publish("to read stored values", read.map(|name| message_get(&name))),
+        publish("to read stored values", read.clone().map(|name| message_get(&name))),
         publish("to list stored values", listed.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to declare consumers", queues.map(|name| format!("$JS.API.CONSUMER.CREATE.{name}.>"))),
         publish("to create consumers again", queues.map(|name| consumer_delete(name, "*"))),
         publish("to find consumers", queues.map(|name| format!("$JS.API.CONSUMER.INFO.{name}.*"))),
         publish("to take commands", queues.map(|name| format!("$JS.API.CONSUMER.MSG.NEXT.{name}.*"))),
         publish("to cancel schedules", [format!("$JS.API.STREAM.PURGE.{OAUTH_SCHEDULE}")]),
-        publish("to read pages", [direct_get(&kv_stream(CONNECTIONS))]),
-        publish("to compare records with entries", [direct_get(OAUTH), direct_get(&kv_stream(CONFIGS))]),
+        publish("to read stored values of one server, and pages", read.map(|name| direct_get(&name))),
         publish("to ask other workers for their sealing keys", [WORKER_KEYS]),
         publish("to remove unreadable commands from the queue", [message_delete(OAUTH_COMMANDS)]),
         publish("to drop dead letters", [message_delete(OAUTH_DEAD)]),
-        publish(
-            "to list events and dead letters",
-            [direct_get(OAUTH_EVENTS), format!("$JS.API.CONSUMER.CREATE.{OAUTH_DEAD}.>")],
-        ),
+        publish("to list dead letters", [format!("$JS.API.CONSUMER.CREATE.{OAUTH_DEAD}.>")]),
         publish("to read commands in progress", [message_get(OAUTH_COMMANDS)]),
         publish("to confirm commands", ["$JS.ACK.>"]),
         publish("to list stored values", ["$JS.FC.>"]),

@@ -64,6 +64,9 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     if topology::declare(nats, sizes(config)).await? {
         context.wakeups.report_lost_queue();
     }
+    if config.nats.replicas == 1 {
+        nats.read_directly();
+    }
     look_for_restart(context).await?;
     if nats.max_payload() < LARGEST_MESSAGE {
         let (bytes, most) = (nats.max_payload(), longest_token(nats.max_payload()));
