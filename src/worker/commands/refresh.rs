@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::message::StreamMessage;
 use fail::fail_point;
-use futures_util::future::try_join;
+use futures_util::future::try_join3;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -73,7 +73,13 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
     // stored.
     let subject = key.subject();
     let newest = async || Ok(records::last(&context.nats, &subject).await?);
-    let (newest, entry) = job.persist(|| try_join(newest(), context.store.connection_entry(&key))).await?;
+    // Read at the same time, because sending the token needs it. That it cannot be read matters only then.
+    let config = async || match context.store.config(&key.integration).await {
+        Err(away @ StoreError::Nats(_)) => Err(away),
+        config => Ok(config),
+    };
+    let reads = || try_join3(newest(), context.store.connection_entry(&key), config());
+    let (newest, entry, config) = Box::pin(job.persist(reads)).await?;
     let actor = trigger.actor.as_deref().unwrap_or(SCHEDULE_ACTOR);
     if let Some(record) = newest.as_ref().filter(|record| apply::is_result_of(job, record)) {
         info!(sequence = record.sequence, "the record is written already; applying it");
@@ -100,7 +106,7 @@ pub(in crate::worker) async fn run(context: &Context, job: &Job, trigger: &Trigg
                 return Ok(reply);
             }
             Decision::Hold { until } => return refresh.hold(&stored, until).await,
-            Decision::Send { refresh_token } => return Box::pin(refresh.run(stored, &refresh_token)).await,
+            Decision::Send { refresh_token } => return Box::pin(refresh.run(stored, &refresh_token, config?)).await,
             Decision::Change(change) => match *change {
                 Change::Record(new) => {
                     job.lease.check()?;
@@ -176,14 +182,19 @@ impl Refresh<'_> {
         Moment { now, jitter, by_caller, may_be_sent: !self.trigger.is_unsent }
     }
 
-    async fn run(&self, stored: StoredConnection, refresh_token: &Secret) -> Result<WorkerReply, StoreError> {
-        // 1. Get ready to send: the config, and a permit of the refresh limiter. Durable: nothing new. A crash after
+    async fn run(
+        &self,
+        stored: StoredConnection,
+        refresh_token: &Secret,
+        config: Option<IntegrationOauthConfig>,
+    ) -> Result<WorkerReply, StoreError> {
+        // 1. Get ready to send: check the config, and take a permit of the refresh limiter. Durable: nothing new. A crash after
         //    this: the next worker cannot know that nothing was sent. It holds the refresh for 101 s
         //    (`refresh/postpone.rs`, with the reason `refresh_interrupted`), and then the schedule starts another one.
         if let Some(left) = self.context.restarts.hold_left(self.context.clock.now()) {
             return self.wait_after_restart(&stored, left).await;
         }
-        let config = match self.context.store.config(&self.key.integration).await? {
+        let config = match config {
             None => return self.pause(&stored, NO_CONFIG).await,
             Some(config) if config.refresh_endpoint(&stored.issued_at).is_none() => {
                 return self.pause(&stored, CONFIG_CHANGED).await;
