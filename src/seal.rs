@@ -7,8 +7,10 @@
 //! cannot: commands on the queue are sealed to it.
 
 pub(crate) mod backup;
+mod cipher;
 mod file;
 mod mark;
+mod own;
 mod shared;
 mod source;
 
@@ -17,8 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chacha20poly1305::aead::{Aead as _, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::XChaCha20Poly1305;
 use fail::fail_point;
 use zeroize::Zeroizing;
 
@@ -27,15 +28,14 @@ pub use self::file::generate;
 use self::file::{InvalidKeyring, KeyFile};
 pub(crate) use self::file::{add, promote};
 use self::mark::MarkKey;
+use self::own::OwnBox;
 pub use self::shared::SharedKey;
 pub(crate) use self::source::KeyringError;
 use self::source::Source;
+use crate::config;
 use crate::secret::Secret;
-use crate::{config, system};
 
 const VERSION: &str = "v1";
-/// Length of the nonce, in bytes: long enough to be random.
-const NONCE_BYTES: usize = 24;
 
 /// What a sealed value is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct SealContext<'a> {
 impl SealContext<'_> {
     fn associated_data(&self) -> Vec<u8> {
         let Self { bucket, key, field, sequence, bound_to } = *self;
-        format!("{bucket}\0{key}\0{field}\0{sequence}\0{bound_to}").into_bytes()
+        [bucket, key, field, &sequence.to_string(), bound_to].join("\0").into_bytes()
     }
 }
 
@@ -82,6 +82,8 @@ pub struct Keyring {
     source: Source,
     keys: ArcSwap<Vec<SealingKey>>,
     curve: nkeys::XKey,
+    own: OwnBox,
+    seal_to: String,
 }
 
 #[derive(Clone)]
@@ -112,7 +114,9 @@ impl Keyring {
         let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|reason| source.invalid(reason))?;
         let curve = nkeys::XKey::from_seed(curve_seed.expose())
             .map_err(|error| source.invalid(InvalidKeyring::CurveSeed(error)))?;
-        Ok(Self { source: source.clone(), keys: ArcSwap::from_pointee(keys), curve })
+        let own = OwnBox::of(&curve_seed).map_err(|error| source.invalid(InvalidKeyring::CurveSeed(error)))?;
+        let seal_to = curve.public_key();
+        Ok(Self { source: source.clone(), keys: ArcSwap::from_pointee(keys), curve, own, seal_to })
     }
 
     /// Returns true if the keyring comes from a file. Only a file is looked at again without a signal.
@@ -162,6 +166,10 @@ impl Keyring {
         self.keys.load().first().is_some_and(|first| key_id(sealed) == Some(&first.id))
     }
 
+    fn cipher(&self, id: &str) -> Option<Arc<XChaCha20Poly1305>> {
+        self.keys.load().iter().find(|key| key.id == id).map(|key| Arc::clone(&key.cipher))
+    }
+
     fn key(&self, id: &str) -> Option<SealingKey> {
         self.keys.load().iter().find(|key| key.id == id).cloned()
     }
@@ -186,8 +194,8 @@ impl Keyring {
 
     /// Returns the public curve key that commands are sealed to.
     #[must_use]
-    pub fn seal_to(&self) -> String {
-        self.curve.public_key()
+    pub fn seal_to(&self) -> &str {
+        &self.seal_to
     }
 
     /// # Errors
@@ -200,24 +208,16 @@ impl Keyring {
     fn seal_text(&self, context: SealContext<'_>, value: &Secret) -> Result<String, SealError> {
         let keys = self.keys.load();
         let SealingKey { id, cipher, .. } = keys.first().ok_or(SealError::Form)?;
-        let nonce = system::random::<NONCE_BYTES>();
-        let payload = Payload { msg: value.expose().as_bytes(), aad: &context.associated_data() };
-        // The cipher's errors say nothing, so that they help no attacker.
-        let sealed = cipher.encrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::TooLarge)?;
-        let mut bytes = nonce.to_vec();
-        bytes.extend(sealed);
-        Ok(format!("{VERSION}.{id}.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+        let sealed = cipher::seal(cipher, &context.associated_data(), value.expose().as_bytes())?;
+        Ok(format!("{VERSION}.{id}.{}", BASE64_URL_SAFE_NO_PAD.encode(sealed)))
     }
 
     pub fn open(&self, context: SealContext<'_>, sealed: &str) -> Result<Secret, SealError> {
         let (id, text) = split(sealed).ok_or(SealError::Form)?;
-        let key = self.key(id).or_else(|| self.learn(id)).ok_or_else(|| SealError::MissingKey(printable_key_id(id)))?;
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text)?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Form)?;
-        let payload = Payload { msg: sealed, aad: &context.associated_data() };
-        // The same holds for an error of opening.
-        let opened = key.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Forged)?;
-        String::from_utf8(opened).map(Secret::new).map_err(|error| {
+        let cipher = self.cipher(id).or_else(|| self.learn(id).map(|key| key.cipher));
+        let cipher = cipher.ok_or_else(|| SealError::MissingKey(printable_key_id(id)))?;
+        let mut opened = cipher::open(&cipher, &context.associated_data(), text)?;
+        String::from_utf8(std::mem::take(&mut *opened)).map(Secret::new).map_err(|error| {
             // The error holds the opened value: wipe it.
             drop(Zeroizing::new(error.into_bytes()));
             SealError::Forged
@@ -232,14 +232,16 @@ impl Keyring {
 
     /// Seals a worker's own order to the workers. Returns the sealed order and the sender's public key.
     pub(crate) fn seal_own_order(&self, order: &[u8]) -> Result<(String, String), SealError> {
-        let sealed = self.curve.seal(order, &self.curve)?;
-        Ok((BASE64_URL_SAFE_NO_PAD.encode(sealed), self.seal_to()))
+        Ok((BASE64_URL_SAFE_NO_PAD.encode(self.own.seal(order)?), self.seal_to.clone()))
     }
 
     /// Opens an order, and proves that this sender sealed it to these workers.
     pub(crate) fn open_order(&self, sender: &str, sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let sender = nkeys::XKey::from_public_key(sender)?;
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed)?;
+        if sender == self.seal_to {
+            return self.own.open(&bytes).map(Zeroizing::new);
+        }
+        let sender = nkeys::XKey::from_public_key(sender)?;
         self.curve.open(&bytes, &sender).map(Zeroizing::new).map_err(SealError::Order)
     }
 }

@@ -1,8 +1,8 @@
 //! The newest message of a subject, as the stream's leader has it.
 //!
-//! The server answers a question through its API in JSON, with the message in base64. A direct read takes it half as much CPU time,
-//! but any replica may answer, before it has the newest write. A stream with one replica has only its leader, so there
-//! [`Nats::last`] reads directly.
+//! The server answers a question through its API in JSON, with the message in base64. A direct read takes it half as much CPU
+//! time, but any replica may answer, before it has the newest write. A stream with one replica has only its leader, so
+//! there [`Nats::last`] reads directly.
 
 use std::sync::atomic::Ordering;
 

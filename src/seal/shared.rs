@@ -1,16 +1,13 @@
 //! Keys that a gateway and the workers share: of a session for calls, and of one command for its answer.
-//!
-//! XChaCha20-Poly1305 with a random nonce of 192 bits each, so one key seals any number of messages.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::{Keyring, NONCE_BYTES, SealError, seal_order};
+use super::{Keyring, SealError, cipher, seal_order};
 use crate::secret::Secret;
 use crate::system;
 
@@ -56,20 +53,11 @@ impl SharedKey {
 
     /// Seals a message that opens only with the same associated data.
     pub fn seal(&self, associated_data: &[u8], message: &[u8]) -> Result<String, SealError> {
-        let nonce = system::random::<NONCE_BYTES>();
-        let payload = Payload { msg: message, aad: associated_data };
-        // The cipher's errors say nothing, so that they help no attacker.
-        let sealed = self.cipher().encrypt(&XNonce::from(nonce), payload).map_err(|_| SealError::TooLarge)?;
-        Ok(BASE64_URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+        cipher::seal(&self.cipher(), associated_data, message).map(|sealed| BASE64_URL_SAFE_NO_PAD.encode(sealed))
     }
 
     pub fn open(&self, associated_data: &[u8], sealed: &str) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(sealed)?;
-        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(SealError::Form)?;
-        let payload = Payload { msg: sealed, aad: associated_data };
-        // The same holds for an error of opening.
-        let opened = self.cipher().decrypt(&XNonce::from(*nonce), payload).map_err(|_| SealError::Forged)?;
-        Ok(Zeroizing::new(opened))
+        cipher::open(&self.cipher(), associated_data, sealed)
     }
 
     /// Derives 256 bits that only holders of this key can compute, always the same for the same purpose.

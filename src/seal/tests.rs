@@ -82,10 +82,10 @@ fn broken_values_are_refused() {
 #[test]
 fn an_order_is_read_by_the_workers_alone() {
     let (workers, others) = (keyring(), keyring());
-    let (sealed, sender) = seal_order(&workers.seal_to(), b"order").unwrap();
+    let (sealed, sender) = seal_order(workers.seal_to(), b"order").unwrap();
     assert_eq!(workers.open_order(&sender, &sealed).unwrap().as_slice(), b"order");
     assert!(others.open_order(&sender, &sealed).is_err());
-    assert!(workers.open_order(&others.seal_to(), &sealed).is_err());
+    assert!(workers.open_order(others.seal_to(), &sealed).is_err());
 }
 
 #[tokio::test]

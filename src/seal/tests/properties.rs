@@ -27,7 +27,7 @@ proptest! {
         let error = keyring.open(CONTEXT, &format!("v1.{id}.{own}")).unwrap_err();
         prop_assert!(matches!(error, SealError::Form | SealError::Encoding(_) | SealError::Forged));
         prop_assert!(keyring.open_order(&text, own).is_err());
-        prop_assert!(keyring.open_order(&keyring.seal_to(), own).is_err());
+        prop_assert!(keyring.open_order(keyring.seal_to(), own).is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ where
     F: Future<Output = WorkerReply>,
 {
     if subject::seal_key_calls().contains(&message.subject) {
-        let seal_to = context.store.keyring.seal_to();
+        let seal_to = context.store.keyring.seal_to().to_owned();
         return payload(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
     }
     let answered = open_and_answer(context, message, serve).await;
@@ -73,7 +73,14 @@ where
     sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
 }
 
-/// Answers always have a JSON form.
+/// Room for most answers.
+const ANSWER_BYTES: usize = 1_024;
+
 fn payload(answer: &impl Serialize) -> Bytes {
-    serde_json::to_vec(answer).unwrap_or_default().into()
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
+    // Answers always have a JSON form.
+    match serde_json::to_writer(&mut json, answer) {
+        Ok(()) => json.into(),
+        Err(_) => Bytes::new(),
+    }
 }
