@@ -1,8 +1,8 @@
 //! The content of a gateway's call.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use crate::command::{Credential, Origin};
 
@@ -20,6 +20,15 @@ pub(crate) struct Question {
     pub(crate) body: Box<RawValue>,
 }
 
+/// A [`Question`] to be written.
+#[derive(Serialize)]
+struct SentQuestion<'a> {
+    credential: Option<&'a Credential>,
+    origin: &'a Origin,
+    traceparent: Option<&'a str>,
+    body: &'a Value,
+}
+
 impl Question {
     /// Returns the text of a question.
     #[must_use]
@@ -29,6 +38,8 @@ impl Question {
         traceparent: Option<&str>,
         body: &Value,
     ) -> String {
-        json!({ "credential": credential, "origin": origin, "traceparent": traceparent, "body": body }).to_string()
+        let sent = SentQuestion { credential, origin, traceparent, body };
+        // Every part has a JSON form.
+        serde_json::to_string(&sent).unwrap_or_default()
     }
 }

@@ -78,7 +78,7 @@ fn associated_data(direction: Direction, call: &str, id: &str, time: i64) -> Vec
         Direction::Call => "call",
         Direction::Answer => "answer",
     };
-    format!("{direction}\0{call}\0{id}\0{time}").into_bytes()
+    [direction, call, id, &time.to_string()].join("\0").into_bytes()
 }
 
 impl SealedCall {

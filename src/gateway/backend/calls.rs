@@ -38,9 +38,10 @@ impl Backend {
         // The answer to `Ready` says that the bus is not available.
         let may_repeat = call != Call::Ready && call.again().is_some();
         loop {
+            let again = again.as_ref().unwrap_or(body);
+            let first = if earlier.is_none() { body } else { again };
             // Boxed, because the future of a call is large.
-            let body = if earlier.is_none() { body } else { &again };
-            match Box::pin(self.try_call(call, context, body, &again)).await {
+            match Box::pin(self.try_call(call, context, first, again)).await {
                 Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < end => {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
@@ -56,16 +57,12 @@ impl Backend {
         }
     }
 
-    /// Returns the body of later tries. Of a deletion, it has the time of the first one: a connection that was deleted
-    /// since is the result, and no missing connection.
-    fn again_body(&self, call: Call, body: &Value) -> Value {
-        let mut again = body.clone();
-        if call == Call::Delete
-            && let Some(fields) = again.as_object_mut()
-        {
-            fields.insert("began".to_owned(), self.sessions.clock().now().as_millisecond().into());
-        }
-        again
+    /// Returns the body of later tries if it is another one. Of a deletion, it has the time of the first one: a connection
+    /// that was deleted since is the result, and no missing connection.
+    fn again_body(&self, call: Call, body: &Value) -> Option<Value> {
+        let mut fields = body.as_object().filter(|_| call == Call::Delete)?.clone();
+        fields.insert("began".to_owned(), self.sessions.clock().now().as_millisecond().into());
+        Some(fields.into())
     }
 
     async fn try_call(

@@ -10,6 +10,9 @@ pub(in crate::gateway) type Reply = Response<Full<Bytes>>;
 
 pub(in crate::gateway) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Headers of an ordinary answer.
+const HEADERS: usize = 12;
+
 pub(in crate::gateway) fn json(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     of_type(status, "application/json", body)
 }
@@ -17,6 +20,8 @@ pub(in crate::gateway) fn json(status: StatusCode, body: impl Into<Bytes>) -> Re
 pub(in crate::gateway) fn of_type(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
+    // Makes room once for the headers that follow.
+    reply.headers_mut().reserve(HEADERS);
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     reply
 }

@@ -32,6 +32,9 @@ pub(super) async fn count(context: &Context, caller: &VerifiedCaller, answer: &V
         ReadEvents::All => returned,
         ReadEvents::Summary => returned.into_iter().filter_map(|read| context.reads.add(read)).collect(),
     };
+    if not_summed.is_empty() {
+        return Ok(());
+    }
     let origin = &caller.origin.for_events(context.config.events.client_address);
     let mut published = stream::iter(not_summed)
         .map(|read| async move { publish_read(context, &read, origin).await })
