@@ -44,6 +44,8 @@ use crate::telemetry::traces;
 
 /// Most bytes of an unread body that are read and discarded so that the client sees the answer.
 const MAX_DRAINED_BYTES: usize = 1024 * 1024;
+/// Most header lines. The HTTP library has the same limit for HTTP/1.1: for more it would allocate with each request.
+const MAX_HEADER_LINES: usize = 100;
 /// Label of requests that match no route.
 const UNROUTED: &str = "unrouted";
 
@@ -177,6 +179,9 @@ impl Gateway {
         let uri_bytes = head.uri.path_and_query().map_or(0, |uri| uri.as_str().len());
         if uri_bytes > limits.uri {
             return Err(HttpError::UriTooLong(limits.uri));
+        }
+        if head.headers.len() > MAX_HEADER_LINES {
+            return Err(HttpError::TooManyHeaders(MAX_HEADER_LINES));
         }
         if header_bytes(&head.headers) > limits.headers {
             return Err(HttpError::HeadersTooLarge(limits.headers));

@@ -1,7 +1,7 @@
 //! The listener: accepts connections, applies their limits, and drains them at shutdown.
 
 mod activity;
-mod first_head;
+mod large_heads;
 pub(in crate::gateway) mod line_ends;
 mod protocols;
 mod proxy_protocol;
@@ -27,8 +27,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::activity::{Activity, Silence};
-use self::first_head::FirstHead;
-use self::line_ends::{BareLineFeed, Heads, Inspected};
+use self::large_heads::{LargeHeads, Sizes};
+use self::line_ends::{BareLineFeed, Head, Heads, Inspected};
 use self::protocols::builder;
 use self::proxy_protocol::ProxyHeaderError;
 use crate::gateway::listener::limits::Limits;
@@ -249,16 +249,17 @@ impl Listener {
         let (watched, shared) = (Arc::clone(&activity), Arc::clone(self));
         let builder = builder(&self.limits);
         let heads = Arc::new(Heads::new());
-        let stream = Inspected::new(stream, Arc::clone(&heads), Arc::clone(&activity));
-        let stream = FirstHead::new(stream, Arc::clone(&heads), self.limits.uri, self.limits.headers);
+        let stream = Inspected::new(stream, Sizes::of(&self.limits), Arc::clone(&heads), Arc::clone(&activity));
+        let stream = LargeHeads::new(stream, Arc::clone(&heads), peer);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let is_http1 = request.version() < Version::HTTP_2;
             let (shared, running) = (Arc::clone(&shared), Activity::begin(&activity, request.version()));
-            let is_bad = is_http1 && heads.is_next_bad();
-            if is_bad {
+            let head = is_http1.then(|| heads.take_next());
+            if head.is_some_and(|head| head.has_bare_line_feed) {
                 request.extensions_mut().insert(BareLineFeed);
             }
-            let is_last = is_bad || is_http1 && !request.body().is_end_stream();
+            let is_last = head.is_some_and(Head::ends_connection) || is_http1 && !request.body().is_end_stream();
+            let heads = Arc::clone(&heads);
             async move {
                 let Listener { gateway, limits, rates, tls, .. } = &*shared;
                 let mut reply = gateway.answer(request, peer, limits, rates).await;
@@ -268,6 +269,7 @@ impl Listener {
                 if is_last {
                     reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
+                heads.set_is_answering(true);
                 drop(running);
                 Ok::<_, Infallible>(reply)
             }

@@ -47,6 +47,8 @@ pub(in crate::gateway) enum HttpError {
     BodyTooLarge(usize),
     #[error("the headers are larger than {0} bytes; delete cookies of this site, or raise `http.max_header`")]
     HeadersTooLarge(usize),
+    #[error("the request has more than {0} header lines; send fewer")]
+    TooManyHeaders(usize),
     #[error("the URI is longer than {0} bytes")]
     UriTooLong(usize),
     #[error("too many requests from this {whose}; try again in {seconds} s")]
@@ -117,7 +119,7 @@ impl HttpError {
                 (StatusCode::METHOD_NOT_ALLOWED, HeaderValue::from_str(allow).ok().map(|allow| (header::ALLOW, allow)))
             }
             Self::BodyTooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
-            Self::HeadersTooLarge(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
+            Self::HeadersTooLarge(_) | Self::TooManyHeaders(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, None),
             Self::UriTooLong(_) => (StatusCode::URI_TOO_LONG, None),
             Self::Limited { seconds, .. } => (StatusCode::TOO_MANY_REQUESTS, Some(retry_after(*seconds))),
             Self::Timeout => (StatusCode::GATEWAY_TIMEOUT, None),

@@ -2,10 +2,10 @@
 
 use super::*;
 
-const ALIVE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+pub(super) const ALIVE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
 
 /// Sends bytes and reads one answer of `/healthz`.
-async fn alive(stream: &mut TcpStream, bytes: &[u8]) {
+pub(super) async fn alive(stream: &mut TcpStream, bytes: &[u8]) {
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();
     while !String::from_utf8_lossy(&answer).contains("alive") {

@@ -26,6 +26,24 @@ async fn o13_many_cookies_pass_up_to_the_limit() {
     expect(&ask(&running, "GET", CALLBACK, &cookies(9 * 1024)).await, 431, &["larger than 8192 bytes"]);
 }
 
+/// The HTTP library itself has this limit with HTTP/1.1 only.
+#[tokio::test]
+async fn o13_header_lines_have_the_same_limit_with_http2() {
+    let running = start(Limits::default()).await;
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (executor, io) = (hyper_util::rt::TokioExecutor::new(), hyper_util::rt::TokioIo::new(stream));
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let requests = async move {
+        for (lines, status) in [(100, 200), (101, 431)] {
+            let request = (0..lines).fold(Request::get("http://x/healthz"), |request, _| request.header("x", "y"));
+            let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+            assert_eq!(sender.send_request(request).await.unwrap().status(), status, "{lines} lines");
+        }
+    };
+    let ((), ended) = tokio::join!(requests, connection);
+    ended.unwrap();
+}
+
 #[tokio::test]
 async fn o13_an_ingress_may_leave_its_path() {
     let running = start_below("/bus", Limits::default(), None).await;

@@ -8,7 +8,7 @@ use hyper_util::server::conn::auto::Builder;
 use crate::gateway::listener::limits::Limits;
 
 /// Bytes of a head beyond [`Limits::uri`] and [`Limits::headers`] that are still read, so that the gateway itself rejects
-/// a head above the limits, with a text. The HTTP library rejects a larger one without.
+/// a head above the limits, and the connection stays open.
 const HEAD_MARGIN_BYTES: usize = 16 * 1024;
 /// Smallest buffer that hyper accepts for a head.
 const MIN_HEAD_BUFFER_BYTES: usize = 8192;
@@ -29,15 +29,20 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Longest wait for the answer to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Returns the size of a head from which on the HTTP library refuses it.
+pub(super) fn head_bytes(limits: &Limits) -> usize {
+    (limits.uri + limits.headers + HEAD_MARGIN_BYTES).max(MIN_HEAD_BUFFER_BYTES)
+}
+
 pub(super) fn builder(limits: &Limits) -> Builder<TokioExecutor> {
-    let head_bytes = limits.uri + limits.headers + HEAD_MARGIN_BYTES;
+    let head_bytes = head_bytes(limits);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         // hyper's limit also counts between requests; `Activity` has the limit from a head's first byte.
         .header_read_timeout(None)
-        .max_buf_size(head_bytes.max(MIN_HEAD_BUFFER_BYTES))
+        .max_buf_size(head_bytes)
         .half_close(false)
         .keep_alive(true);
     builder
