@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -81,9 +82,28 @@ impl Tasks {
         });
     }
 
-    /// Waits for a stop signal, for the end of standard input if `with_stdin`, or for a task that fails; then for all tasks
-    /// to end. After a signal, tasks continue for `delay`. A second signal ends each wait. Returns true if no task failed.
-    pub(crate) async fn run(self, mut stop_signals: StopSignals, with_stdin: bool, delay: Duration) -> bool {
+    /// Runs `starting`, which starts the tasks. Then waits for a stop signal, for the end of standard input if `with_stdin`, or for
+    /// a task that fails; then for all tasks to end. A stop during `starting` drops it. After a signal, tasks continue for `delay`. A
+    /// second signal ends each wait. Returns true if no task failed.
+    pub(crate) async fn run<E>(
+        self,
+        starting: impl Future<Output = Result<(), E>>,
+        mut stop_signals: StopSignals,
+        with_stdin: bool,
+        delay: Duration,
+    ) -> Result<bool, E> {
+        let mut end_of_stdin = pin!(end_of_stdin());
+        tokio::select! {
+            started = starting => started?,
+            () = stop_signals.recv() => {
+                info!("received a stop signal during the start; stopping");
+                return Ok(self.end(stop_signals).await);
+            }
+            () = &mut end_of_stdin, if with_stdin => {
+                info!("standard input closed during the start; stopping");
+                return Ok(self.end(stop_signals).await);
+            }
+        }
         tokio::select! {
             () = stop_signals.recv() => {
                 info!(delay = delay.as_secs(), "received a stop signal; stopping after the delay, in seconds");
@@ -94,9 +114,14 @@ impl Tasks {
                     () = self.failed.cancelled() => {}
                 }
             }
-            () = end_of_stdin(), if with_stdin => info!("standard input closed; stopping"),
+            () = end_of_stdin, if with_stdin => info!("standard input closed; stopping"),
             () = self.failed.cancelled() => {}
         }
+        Ok(self.end(stop_signals).await)
+    }
+
+    /// Stops all tasks and waits for their end. Returns true if none failed.
+    async fn end(self, mut stop_signals: StopSignals) -> bool {
         self.leaving.cancel();
         self.stop.cancel();
         self.tracker.close();
@@ -142,9 +167,11 @@ mod tests {
             let tasks = Tasks::default();
             tasks.spawn(name, task);
             let stop_signals = tasks.listen_for_signals().unwrap();
-            tokio::time::timeout(Duration::from_mins(1), tasks.run(stop_signals, false, Duration::ZERO)).await
+            let starting = std::future::ready(Ok::<(), Infallible>(()));
+            let run = tasks.run(starting, stop_signals, false, Duration::ZERO);
+            tokio::time::timeout(Duration::from_mins(1), run).await
         });
-        assert_eq!(ended, Ok(false), "{name}");
+        assert_eq!(ended, Ok(Ok(false)), "{name}");
     }
 
     #[test]

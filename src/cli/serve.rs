@@ -72,8 +72,20 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     let Options { role, exit_with_stdin } = options;
     config.http.check_plaintext(role != Role::Worker)?;
     config.events.check()?;
-    let (tasks, metrics) = (Tasks::default(), Metrics::new());
+    let tasks = Tasks::default();
     let stop_signals = tasks.listen_for_signals().context("cannot listen for signals")?;
+    let delay = if role == Role::Worker { Duration::ZERO } else { config.http.shutdown_delay };
+    let starting = Box::pin(start(config, role, running, tasks.clone()));
+    if tasks.run(starting, stop_signals, exit_with_stdin, delay).await? {
+        Ok(())
+    } else {
+        anyhow::bail!("stopped because a part failed; see the log for the reason")
+    }
+}
+
+/// Starts the tasks of a role.
+async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
     keep_log_current(running, &metrics, &tasks);
     let descriptors = descriptors::raise_limit();
     let name = match role {
@@ -109,12 +121,7 @@ pub(super) async fn run(config: Config, options: Options, running: Running) -> a
     if role != Role::Worker {
         start_edge(&config, backend, metrics, descriptors, &tasks).await?;
     }
-    let delay = if role == Role::Worker { Duration::ZERO } else { config.http.shutdown_delay };
-    if tasks.run(stop_signals, exit_with_stdin, delay).await {
-        Ok(())
-    } else {
-        anyhow::bail!("stopped because a part failed; see the log for the reason")
-    }
+    Ok(())
 }
 
 fn keep_log_current(running: Running, metrics: &Metrics, tasks: &Tasks) {

@@ -1,12 +1,14 @@
 //! Sources of the keyring: a file, the setting itself (mostly from the environment), or a command that prints it.
 
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncReadExt as _;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use zeroize::Zeroizing;
 
 use super::file::InvalidKeyring;
@@ -28,7 +30,7 @@ pub enum KeyringError {
     #[error("{0} are both set: the keyring comes from one of them, leave the other empty")]
     Ambiguous(String),
     #[error("keyring {path}: {source}")]
-    File { path: String, source: std::io::Error },
+    File { path: String, source: io::Error },
     #[error("`secrets.key_command` ({program}): {source}")]
     Command { program: String, source: CommandError },
     #[error("keyring {place} is not valid: {source}")]
@@ -43,11 +45,11 @@ pub enum KeyringError {
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     #[error("cannot be started: {0}")]
-    Start(#[source] std::io::Error),
+    Start(#[source] io::Error),
     #[error("took longer than {0:?}")]
     Timeout(Duration),
     #[error("cannot be read: {0}")]
-    Read(#[source] std::io::Error),
+    Read(#[source] io::Error),
     #[error("printed more than {MAX_PRINTED_BYTES} bytes")]
     TooLong,
     #[error("failed: {0}")]
@@ -57,7 +59,7 @@ pub enum CommandError {
 }
 
 impl KeyringError {
-    pub(super) fn file(path: &Path, source: std::io::Error) -> Self {
+    pub(super) fn file(path: &Path, source: io::Error) -> Self {
         Self::File { path: path.display().to_string(), source }
     }
 }
@@ -125,23 +127,54 @@ pub(super) async fn printed_by(command: &[String], time: Duration) -> Result<Zer
     run.map_err(|source| KeyringError::Command { program: program.clone(), source })
 }
 
+/// A command that was started. Dropping it ends the command, and all processes that it has started, unless it has ended.
+struct Running {
+    child: Child,
+    /// Its process group, until it has ended. `None` at a terminal: there the command may ask a person, and Ctrl-C reaches it anyway.
+    group: Option<Pid>,
+}
+
+impl Running {
+    fn start(program: &str, arguments: &[String]) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let has_own_group = !io::stdin().is_terminal();
+        if has_own_group {
+            command.process_group(0);
+        }
+        let child = command.spawn()?;
+        let id = child.id().filter(|_| has_own_group).and_then(|id| i32::try_from(id).ok());
+        Ok(Self { child, group: id.and_then(Pid::from_raw) })
+    }
+
+    async fn ended(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        // Another process may get this id from now on.
+        self.group = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            // An error means that no process is left.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 async fn run(program: &str, arguments: &[String], time: Duration) -> Result<Zeroizing<String>, CommandError> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(CommandError::Start)?;
+    let mut running = Running::start(program, arguments).map_err(CommandError::Start)?;
     // Allocated at once: a growing buffer leaves copies of secrets in memory.
     let mut printed = Zeroizing::new(Vec::with_capacity(MAX_PRINTED_BYTES + 64));
     let most = u64::try_from(MAX_PRINTED_BYTES + 1).unwrap_or(u64::MAX);
     let finished = async {
-        if let Some(output) = child.stdout.take() {
+        if let Some(output) = running.child.stdout.take() {
             output.take(most).read_to_end(&mut printed).await?;
         }
         // Don't wait for a program that prints more: it may be waiting for a reader.
-        if printed.len() > MAX_PRINTED_BYTES { Ok(None) } else { child.wait().await.map(Some) }
+        if printed.len() > MAX_PRINTED_BYTES { Ok(None) } else { running.ended().await.map(Some) }
     };
     let Ok(finished) = tokio::time::timeout(time, finished).await else { return Err(CommandError::Timeout(time)) };
     match finished.map_err(CommandError::Read)? {

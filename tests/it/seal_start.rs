@@ -85,6 +85,31 @@ async fn e2_a_worker_that_lacks_a_key_in_use_names_it_and_does_not_start() {
     }
 }
 
+/// The command and a process that it has started wait for each other's end, and for a reader.
+const HANGING: &str = r#"[sh, -c, "sleep 600 & echo $$ $! > $TOKENBUS_TEST_IDS.new; mv $TOKENBUS_TEST_IDS.new $TOKENBUS_TEST_IDS; wait"]"#;
+
+#[tokio::test]
+async fn o11_a_stop_during_the_start_ends_the_key_command_at_once() {
+    let fleet = Fleet::start("https://provider.example").await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("ids");
+    let mut worker = fleet.worker_with(&[
+        ("TOKENBUS_SECRETS__KEYS_FILE", ""),
+        ("TOKENBUS_SECRETS__KEY_COMMAND", HANGING),
+        ("TOKENBUS_TEST_IDS", file.to_str().expect("a path of text")),
+    ]);
+    eventually("the command runs", async || file.exists()).await;
+    let ids = std::fs::read_to_string(&file).expect("the ids of two processes");
+    let began = std::time::Instant::now();
+    worker.signal("TERM");
+    let ended = worker.ended().await;
+    assert!(ended.success(), "{ended}: {}", worker.log());
+    assert!(began.elapsed() < std::time::Duration::from_secs(8), "it does not wait for the command");
+    assert!(worker.log().contains("received a stop signal during the start; stopping"), "{}", worker.log());
+    let is_running = |id: &str| std::path::Path::new("/proc").join(id).join("exe").read_link().is_ok();
+    eventually("the command has ended, and its child", async || !ids.split_whitespace().any(is_running)).await;
+}
+
 #[tokio::test]
 async fn e2_a_worker_that_waits_for_nats_while_the_key_changes_reads_the_keyring_again() {
     let provider = Provider::generous().await;
