@@ -12,4 +12,4 @@ pub(crate) use self::authorities::Authorities;
 pub(crate) use self::client::{Client, ProviderResponse, Settings};
 pub(crate) use self::error::ProviderError;
 pub(crate) use self::guard::{Guard, NAT64_LENGTHS, bare};
-pub(crate) use self::own_health::{Health, OwnProcess, own_health};
+pub(crate) use self::own_health::{Health, OwnProcess, OwnTls, own_health};

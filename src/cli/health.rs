@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum};
-use url::Url;
+use rustls_pki_types::ServerName;
+use url::{Host, Url};
 
 use super::print::print_line;
 use crate::config::{Config, Http};
-use crate::provider::{Health, OwnProcess, own_health};
+use crate::provider::{Health, OwnProcess, OwnTls, own_health};
 
 /// The setting of the gateway's address.
 const LISTEN: &str = "http.listen";
@@ -42,22 +43,31 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let (setting, address) = listener(http, options.role)?;
     let has_tls = setting == LISTEN && !http.tls_cert.as_os_str().is_empty();
     ensure!(address.port() != 0, "`{setting}` has port 0, so the port of the running process is not known");
-    let scheme = if has_tls { "https" } else { "http" };
-    let path = if options.ready { "readyz" } else { "healthz" };
+    let (scheme, path) = (if has_tls { "https" } else { "http" }, if options.ready { "/readyz" } else { "/healthz" });
     let address = reachable(address);
-    let mut url: Url = format!("{scheme}://{address}/{path}").parse()?;
-    // The certificate has the gateway's public name.
-    let public_host = http.public_url.as_ref().and_then(Url::host_str);
-    if let Some(host) = public_host.filter(|_| has_tls) {
-        url.set_host(Some(host)).context("`http.public_url`")?;
-    }
-    let ca_pem = if has_tls { read_ca(&http.health_ca)? } else { None };
-    let process = OwnProcess { url: url.clone(), address, ca_pem };
-    let Health { status, text } = own_health(process, TIMEOUT).await.with_context(|| url.to_string())?;
+    let tls = if has_tls {
+        let name = certificate_name(http.public_url.as_ref(), address).context("`http.public_url`")?;
+        Some(OwnTls { name, ca_pem: read_ca(&http.health_ca)? })
+    } else {
+        None
+    };
+    let url = format!("{scheme}://{address}{path}");
+    let process = OwnProcess { address, path, tls };
+    let Health { status, text } = own_health(process, TIMEOUT).await.with_context(|| url.clone())?;
     if status != 200 {
         bail!("{url} answers {status}: {}", text.trim());
     }
     print_line(text.trim())
+}
+
+/// The name or address in the gateway's certificate: that by which others reach the gateway.
+fn certificate_name(public_url: Option<&Url>, address: SocketAddr) -> anyhow::Result<ServerName<'static>> {
+    Ok(match public_url.and_then(Url::host) {
+        Some(Host::Domain(name)) => ServerName::try_from(name.to_owned())?,
+        Some(Host::Ipv4(ip)) => IpAddr::from(ip).into(),
+        Some(Host::Ipv6(ip)) => IpAddr::from(ip).into(),
+        None => address.ip().into(),
+    })
 }
 
 /// The setting and the address of the listener that answers a process on this machine.

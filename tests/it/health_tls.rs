@@ -10,25 +10,28 @@ use crate::support::child::Running;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
 
-/// Writes an authority's certificate, and a certificate of that name with its key.
-fn write_certificates(folder: &Path, name: &str) {
+/// Writes an authority's certificate, and a certificate of those names with its key.
+fn write_certificates(folder: &Path, names: &[&str]) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("no names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = params.self_signed(&ca_key).expect("a certificate").pem();
     let key = KeyPair::generate().expect("a key");
-    let leaf = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+    let leaf = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).expect("names");
     let leaf = leaf.signed_by(&key, &Issuer::new(params, ca_key)).expect("a certificate").pem();
     for (file, text) in [("ca.pem", ca), ("cert.pem", leaf), ("key.pem", key.serialize_pem())] {
         std::fs::write(folder.join(file), text).expect("it is written");
     }
 }
 
+/// An address that is not on this machine.
+const ELSEWHERE: &str = "192.0.2.7";
+
 #[tokio::test]
 async fn o14_health_verifies_the_gateways_certificate() {
     let nats = Nats::start().await;
     let folder = tempfile::tempdir().expect("a temporary folder");
-    write_certificates(folder.path(), "hub.example");
+    write_certificates(folder.path(), &["hub.example", ELSEWHERE]);
     let path = |name: &str| folder.path().join(name).display().to_string();
     let mut all = settings(&nats, "edge", Path::new(""));
     all.insert("TOKENBUS_HTTP__TLS_CERT".to_owned(), path("cert.pem"));
@@ -41,6 +44,11 @@ async fn o14_health_verifies_the_gateways_certificate() {
     let ca = path("ca.pem");
     for (public_url, ca, expected) in [
         ("https://hub.example", ca.as_str(), Ok("alive")),
+        // The process on this machine is asked, whatever the name in its certificate.
+        ("https://192.0.2.7", &ca, Ok("alive")),
+        ("https://192.0.2.7:8443/hub", &ca, Ok("alive")),
+        ("https://192.0.2.8", &ca, Err("http.public_url")),
+        ("https://[2001:db8::7]", &ca, Err("http.public_url")),
         ("https://other.example", &ca, Err("http.public_url")),
         ("", &ca, Err("http.public_url")),
         ("https://hub.example", "", Err("http.health_ca")),
