@@ -1,15 +1,15 @@
 //! The queue of log lines. A reader of standard error that stalls must not stop the process, so a thread of its own writes the
-//! lines, and lines that don't fit into the queue are dropped and counted.
+//! lines. Lines that don't fit into the queue, or that a full disk or a closed pipe refuses, are dropped and counted.
 //!
 //! `tracing-appender` has such a queue, but prints to standard output when it ends with a reader that stalls.
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,6 +48,20 @@ struct Lines {
     dropped: Arc<AtomicU64>,
 }
 
+/// Writes lines at once.
+#[derive(Clone)]
+struct Direct {
+    state: Arc<Mutex<State>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// What standard error ends with.
+#[derive(Default)]
+struct State {
+    /// True after a line of which only a part was written.
+    is_cut: bool,
+}
+
 /// Writes the lines that wait when it is dropped, for at most [`FLUSH`].
 pub(crate) struct Flush(Option<SyncSender<Message>>);
 
@@ -59,9 +73,12 @@ impl Queue {
     pub(super) fn start() -> Self {
         let (queue, lines) = sync_channel(LINES);
         let dropped = DroppedLines::default();
+        let direct = Direct { state: Arc::default(), dropped: Arc::clone(&dropped.0) };
+        let writing = direct.clone();
         // A file has no reader that could stall. Its lines are there when a process is killed.
-        if is_file() || thread::Builder::new().name("log".to_owned()).spawn(|| write(lines)).is_err() {
-            return Self { writer: BoxMakeWriter::new(io::stderr), dropped, flush: Flush(None) };
+        if is_file() || thread::Builder::new().name("log".to_owned()).spawn(|| write(lines, writing)).is_err() {
+            let writer = BoxMakeWriter::new(move || direct.clone());
+            return Self { writer, dropped, flush: Flush(None) };
         }
         let lines = Lines { queue: queue.clone(), dropped: Arc::clone(&dropped.0) };
         Self { writer: BoxMakeWriter::new(move || lines.clone()), dropped, flush: Flush(Some(queue)) }
@@ -73,13 +90,49 @@ fn is_file() -> bool {
     copy.and_then(|file| file.metadata()).is_ok_and(|it| it.is_file())
 }
 
-fn write(lines: Receiver<Message>) {
+fn write(lines: Receiver<Message>, mut direct: Direct) {
     for message in lines {
         match message {
-            // Nothing can be done about a closed pipe.
-            Message::Line(line) => drop(io::stderr().write_all(&line)),
+            Message::Line(line) => drop(direct.write(&line)),
             Message::Written(done) => drop(done.send(())),
         }
+    }
+}
+
+impl State {
+    /// Writes a whole line. After one that was cut it begins a new line.
+    fn put(&mut self, output: &mut impl Write, line: &[u8]) -> io::Result<()> {
+        if self.is_cut {
+            output.write_all(b"\n")?;
+            self.is_cut = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match output.write(rest) {
+                Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                failed => {
+                    self.is_cut = rest.len() < line.len();
+                    return failed.and(Err(ErrorKind::WriteZero.into()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Write for Direct {
+    /// Takes a whole line, as the log formats it.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.put(&mut io::stderr(), line).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -124,7 +177,10 @@ impl DroppedLines {
         if lines == reported {
             return reported;
         }
-        warn!(lines, "log lines were dropped since the start: the reader of standard error is too slow");
+        warn!(
+            lines,
+            "log lines were dropped since the start: standard error was not read in time, or its disk was full"
+        );
         // While lines are dropped, this warning may be one of them.
         if self.count() == lines { lines } else { reported }
     }
@@ -133,7 +189,7 @@ impl DroppedLines {
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counter = ConstCounter::new(self.count());
-        let help = "Lines of the log that were dropped because standard error was not read";
+        let help = "Lines of the log that were dropped because standard error was not read, or refused them";
         counter.encode(encoder.encode_descriptor("log_lines_dropped", help, None, counter.metric_type())?)
     }
 }
@@ -161,5 +217,37 @@ mod tests {
             assert_eq!(dropped.report(4), 4);
             assert!(lines.try_recv().is_err(), "nothing is logged twice");
         });
+    }
+    /// A disk with room for some bytes.
+    struct Disk {
+        room: usize,
+        written: Vec<u8>,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let fitting = bytes.len().min(self.room);
+            if fitting == 0 && !bytes.is_empty() {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.written.extend(&bytes[..fitting]);
+            self.room -= fitting;
+            Ok(fitting)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn o4_a_line_after_one_that_a_full_disk_has_cut_begins_anew() {
+        let (mut state, mut disk) = (State::default(), Disk { room: 9, written: Vec::new() });
+        state.put(&mut disk, b"first\n").unwrap();
+        assert_eq!(state.put(&mut disk, b"second\n").unwrap_err().kind(), ErrorKind::StorageFull);
+        assert!(state.put(&mut disk, b"third\n").is_err());
+        disk.room = 100;
+        state.put(&mut disk, b"fourth\n").unwrap();
+        assert_eq!(String::from_utf8(disk.written).unwrap(), "first\nsec\nfourth\n");
     }
 }

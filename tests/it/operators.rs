@@ -28,7 +28,11 @@ struct Gateway {
 
 impl Gateway {
     async fn start(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let mut child = program(nats, more, arguments).spawn().expect("the program starts");
+        Self::spawn(program(nats, more, arguments)).await
+    }
+
+    async fn spawn(mut program: Command) -> Self {
+        let mut child = program.spawn().expect("the program starts");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = lines.next_line().await.expect("the program prints text").expect("a line");
         let url = Url::parse(line.strip_prefix("listening on ").expect("the address")).expect("a URL");
@@ -86,6 +90,48 @@ async fn o3_a_log_that_nobody_reads_stops_nothing() {
     assert!(dropped.expect("dropped lines are counted").parse::<u64>().expect("a number") > 0);
     gateway.signal("TERM");
     gateway.ended().await;
+}
+
+/// Runs the program with its log on a disk of 16 KiB. Once the file `free` appears in the folder, makes room on the disk.
+const LOG_ON_SMALL_DISK: &str = r#"
+mount -t tmpfs -o size=16k tmpfs "$1/disk" || exit 1
+(while [ ! -e "$1/free" ]; do sleep 0.05; done; : > "$1/disk/log"; rm "$1/free"
+ while [ ! -e "$1/end" ]; do cp "$1/disk/log" "$1/copy"; mv "$1/copy" "$1/log"; sleep 0.05; done) &
+folder=$1; shift
+exec "$@" 2>> "$folder/disk/log"
+"#;
+
+#[tokio::test]
+async fn o3_log_lines_that_a_full_disk_refuses_are_counted_and_the_log_says_so() {
+    // Only where users may mount a disk of their own.
+    let namespace = std::process::Command::new("unshare").args(["-rmpf", "true"]).status();
+    if !namespace.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    std::fs::create_dir(folder.path().join("disk")).expect("it is made");
+    let inner = program(&nats, &[], &[]);
+    let inner = inner.as_std();
+    let mut command = Command::new("unshare");
+    command.args(["-rmpf", "--kill-child", "sh", "-c", LOG_ON_SMALL_DISK, "sh"]).arg(folder.path());
+    command.arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let gateway = Gateway::spawn(command).await;
+    let dropped = async || {
+        let (_, metrics) = gateway.get("metrics").await;
+        let dropped = metrics.lines().find_map(|line| line.strip_prefix("tokenbus_log_lines_dropped_total "));
+        dropped.expect("dropped lines are counted").parse::<u64>().expect("a number")
+    };
+    eventually("the disk is full", async || dropped().await > 0).await;
+    std::fs::write(folder.path().join("free"), "").expect("the folder can be written");
+    eventually("the log says how many lines are missing", async || {
+        let log = std::fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+        log.lines().any(|line| line.contains("log lines were dropped since the start") && line.contains("lines="))
+    })
+    .await;
+    std::fs::write(folder.path().join("end"), "").expect("the folder can be written");
 }
 
 #[tokio::test]
