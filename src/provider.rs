@@ -11,5 +11,5 @@ pub(crate) mod profiles;
 pub(crate) use self::authorities::Authorities;
 pub(crate) use self::client::{Client, ProviderResponse, Settings};
 pub(crate) use self::error::ProviderError;
-pub(crate) use self::guard::{Guard, NAT64_LENGTHS, bare};
+pub(crate) use self::guard::{Guard, bare, nat64_prefix};
 pub(crate) use self::own_health::{Health, OwnProcess, OwnTls, own_health};

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::section::AccountSettings;
 use crate::foreign_text::has_hidden;
-use crate::provider::{NAT64_LENGTHS, bare};
+use crate::provider::{bare, nat64_prefix};
 use crate::subject::Account;
 
 /// Longest duration: 100 years. Much later times do not fit into the clocks of the system and of NATS.
@@ -212,15 +212,10 @@ fn parse_url(text: &str) -> Result<Url, &'static str> {
     text.parse().ok().ok_or("must be URLs such as `https://app.example`")
 }
 
-/// Prefixes of NAT64. The lengths are those of RFC 6052 §2.2.
+/// Prefixes of NAT64.
 pub(super) fn nat64_prefixes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Ipv6Net>, D::Error> {
-    let read = |text: String| {
-        let prefix = text.parse().ok().filter(|prefix: &Ipv6Net| NAT64_LENGTHS.contains(&prefix.prefix_len()));
-        let wrong =
-            || de::Error::custom("must be IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, such as `2001:db8:64::/96`");
-        prefix.map(|prefix| prefix.trunc()).ok_or_else(wrong)
-    };
-    Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| nat64_prefix(text)).collect::<Result<_, _>>().map_err(de::Error::custom)
 }
 
 /// A name that people see, as that of an integration.

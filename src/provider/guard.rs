@@ -13,7 +13,7 @@ use ipnet::Ipv6Net;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-pub(crate) use self::address::NAT64_LENGTHS;
+pub(crate) use self::address::nat64_prefix;
 use self::address::{NAT64, inside_nat64, is_metadata_name, is_never_allowed, is_public};
 
 /// The hosts that the client may connect to.

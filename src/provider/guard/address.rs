@@ -36,7 +36,46 @@ pub(super) fn inside_nat64(ip: Ipv6Addr, prefixes: &[Ipv6Net]) -> Option<Ipv4Add
 }
 
 /// Lengths of a NAT64 prefix.
-pub(crate) const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+const NAT64_LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+/// Networks that no NAT64 can have, with their names: addresses in them never leave the machine or the link, or embed an IPv4
+/// address in another way.
+const NEVER_NAT64: [(Ipv6Net, &str); 6] = [
+    (Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 96), "`::/96` has loopback and addresses that contain IPv4 ones"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96), "`::ffff:0:0/96` is IPv4 itself"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10), "`fe80::/10` is for one link"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8), "`ff00::/8` is multicast"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 32), "`2001::/32` is Teredo"),
+    (Ipv6Net::new_assert(Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16), "`2002::/16` is 6to4"),
+];
+
+/// A network that is no prefix of NAT64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotNat64 {
+    #[error("must be IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, such as `2001:db8:64::/96`")]
+    Form,
+    #[error("the bits 64 to 71 of a prefix must be zero (RFC 6052): ask the operator of the NAT64 for its prefix")]
+    Reserved,
+    #[error("no NAT64 has this prefix, because {0}: ask the operator of the NAT64 for its prefix, or leave it out")]
+    Special(&'static str),
+}
+
+/// Parses a prefix of NAT64 (RFC 6052 §2.2).
+pub(crate) fn nat64_prefix(text: &str) -> Result<Ipv6Net, NotNat64> {
+    let prefix: Ipv6Net = text.parse().ok().ok_or(NotNat64::Form)?;
+    if !NAT64_LENGTHS.contains(&prefix.prefix_len()) {
+        return Err(NotNat64::Form);
+    }
+    let prefix = prefix.trunc();
+    let overlaps = |network: &Ipv6Net| network.contains(&prefix) || prefix.contains(network);
+    if let Some((_, why)) = NEVER_NAT64.iter().find(|(network, _)| overlaps(network)) {
+        return Err(NotNat64::Special(why));
+    }
+    if prefix.network().octets().get(8) != Some(&0) {
+        return Err(NotNat64::Reserved);
+    }
+    Ok(prefix)
+}
 
 /// The prefix of NAT64 that needs no setting (RFC 6052 §2.1).
 pub(super) const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);

@@ -73,6 +73,46 @@ fn o6_addresses_inside_nat64_are_judged_by_the_ipv4_address_inside() {
 }
 
 #[test]
+fn o6_only_what_can_be_a_prefix_of_nat64_is_taken() {
+    #[track_caller]
+    fn check(text: &str, expected: Result<&str, &str>) {
+        let found = nat64_prefix(text).map(|prefix| prefix.to_string()).map_err(|error| error.to_string());
+        match (&found, expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
+            _ => panic!("{text}: {found:?}, not {expected:?}"),
+        }
+    }
+    for length in [32, 40, 48, 56, 64, 96] {
+        for network in ["2001:4860::", "fd00::"] {
+            let prefix = format!("{network}/{length}");
+            check(&prefix, Ok(&prefix));
+        }
+    }
+    check("64:ff9b::/96", Ok("64:ff9b::/96"));
+    check("64:ff9b:1::/48", Ok("64:ff9b:1::/48"));
+    check("fd00:64::1/96", Ok("fd00:64::/96"));
+    for text in ["", "fd00::", "fd00::/16", "fd00::/72", "fd00::/128", "10.0.0.0/32"] {
+        check(text, Err("32, 40, 48, 56, 64 or 96 bits, such as"));
+    }
+    check("fd00:64:0:0:0100::/96", Err("bits 64 to 71"));
+    check("fd00:64:0:0:0001::/96", Ok("fd00:64:0:0:1::/96"));
+    for (text, why) in [
+        ("fe80::/64", "one link"),
+        ("febf:ffff::/32", "one link"),
+        ("ff02::/96", "multicast"),
+        ("::/96", "loopback"),
+        ("::/32", "loopback"),
+        ("::ffff:0:0/96", "IPv4 itself"),
+        ("2001::/32", "Teredo"),
+        ("2002:808:808::/48", "6to4"),
+    ] {
+        check(text, Err(why));
+        check(text, Err("ask the operator of the NAT64"));
+    }
+}
+
+#[test]
 fn c2_lists_open_private_addresses_and_loopback_needs_more() {
     let (none, open) = (guard(&[], false), guard(&[], true));
     let (listed, both) = (guard(&["idp.internal", "10.0.0.1"], false), guard(&["idp.internal"], true));
