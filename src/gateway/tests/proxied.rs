@@ -61,3 +61,46 @@ async fn o13_a_header_that_does_not_arrive_ends_the_connection() {
     let answer = tokio::time::timeout(PATIENCE, raw(&running, b"PROXY TCP4 192.0")).await;
     assert_eq!(answer.expect("the connection is closed"), "");
 }
+
+/// Collects lines of the log.
+#[derive(Clone, Default)]
+struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Load balancers open and close a connection every few seconds.
+#[tokio::test]
+async fn o13_a_port_check_without_a_byte_leaves_no_line_in_the_log() {
+    let files = crate::gateway::listener::tls::tests::Files::new();
+    files.renew();
+    let tls = || async { Some(Arc::new(files.load().await)) };
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO);
+    let _log = tracing::subscriber::set_default(log.with_writer(move || writer.clone()).finish());
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let proxied = Limits { trusted_proxies, proxy_protocol: true, ..Limits::default() };
+    for (limits, tls) in
+        [(Limits::default(), None), (Limits::default(), tls().await), (proxied.clone(), None), (proxied, tls().await)]
+    {
+        let running = start_with(limits, tls).await;
+        // Closed, and reset.
+        drop(TcpStream::connect(running.address).await.unwrap());
+        let reset = TcpStream::connect(running.address).await.unwrap();
+        reset.set_zero_linger().unwrap();
+        drop(reset);
+        running.shutdown.cancel();
+        assert_eq!(running.ended.await.unwrap(), Drain::Complete);
+    }
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    assert_eq!(text, "");
+}
