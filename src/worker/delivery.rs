@@ -189,7 +189,7 @@ async fn conclude(context: &Context, pulled: &Pulled, job: &Job, outcome: Outcom
         Outcome::DeliveryLost => warn!("this delivery took too long; another worker has the command"),
         // A crash before the server has this nak: it delivers the command again after the ack wait.
         Outcome::Retry(delay, reason) => {
-            warn!("put back for {delay:?}: {reason}");
+            warn!("put back for {} ms: {reason}", delay.as_millis());
             confirm(context, pulled, AckKind::Nak(Some(delay))).await;
         }
         Outcome::Reject(reason) => reject(context, pulled, Some(job), &reason).await,

@@ -89,7 +89,8 @@ pub(super) async fn look_for_restart(context: &Context) -> Result<(), TopologyEr
     if context.restarts.look(&context.nats, sizes(&context.config)).await? {
         let left = context.restarts.hold_left(context.clock.now()).unwrap_or_default();
         if !left.is_zero() {
-            warn!("the NATS server was restarted and may have lost commands; no refresh token is sent for {left:?}");
+            let seconds = left.as_secs();
+            warn!("the NATS server was restarted and may have lost commands; no refresh token is sent for {seconds} s");
         }
         context.wakeups.report_restart();
     }

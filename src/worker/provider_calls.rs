@@ -208,7 +208,7 @@ impl<'a> ProviderCalls<'a> {
         config: &IntegrationOauthConfig,
         request: &HttpRequest,
     ) -> Result<ProviderResponse, NoTokens> {
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut reported) = (FIRST_PAUSE, String::new());
         loop {
             let time_left = self.time.left(config.timeout());
             if time_left.is_zero() {
@@ -225,7 +225,12 @@ impl<'a> ProviderCalls<'a> {
             if !may_reconnect || self.time.left(config.timeout().min(RECONNECT_TIME)) <= pause {
                 return Err(Unreached::from(error).into());
             }
-            warn!(provider_detail = %error, "no connection to the provider; trying again");
+            // One line for each reason, not for each try.
+            let reason = error.to_string();
+            if reason != reported {
+                warn!(provider_detail = reason, "no connection to the provider; trying again");
+                reported = reason;
+            }
             tokio::time::sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);
         }
