@@ -106,7 +106,11 @@ impl Tasks {
         }
         tokio::select! {
             () = stop_signals.recv() => {
-                info!(delay = delay.as_secs(), "received a stop signal; stopping after the delay, in seconds");
+                if delay.is_zero() {
+                    info!("received a stop signal; stopping");
+                } else {
+                    info!("received a stop signal; stopping in {delay:?}, and not ready until then");
+                }
                 self.leaving.cancel();
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
