@@ -35,17 +35,26 @@ class TokenSource:
         self.asking = self.timer = None
 
     async def run(self):
-        self.nc = await nats.connect(
-            os.environ["NATS_URL"],
-            user=os.environ["NATS_USER"],
-            password=os.environ["NATS_PASSWORD"],
-            max_reconnect_attempts=-1,
-            reconnected_cb=self.reconnected,
-        )
-        await self.nc.subscribe(self.subject, cb=self.pushed)
-        await self.nc.flush()  # The server must have the subscription before the question.
-        self.ask()
-        await asyncio.Event().wait()
+        while True:
+            # The client closes itself when the bus refuses it while it is connected, as after a change of its password.
+            closed = asyncio.Event()
+
+            async def closed_cb():
+                print(f"the connection was closed: {self.nc.last_error!r}; connecting again", file=sys.stderr)
+                closed.set()
+
+            self.nc = await nats.connect(
+                os.environ["NATS_URL"],
+                user=os.environ["NATS_USER"],
+                password=os.environ["NATS_PASSWORD"],
+                max_reconnect_attempts=-1,
+                reconnected_cb=self.reconnected,
+                closed_cb=closed_cb,
+            )
+            await self.nc.subscribe(self.subject, cb=self.pushed)
+            await self.nc.flush()  # The server must have the subscription before the question.
+            self.ask()
+            await closed.wait()
 
     async def pushed(self, message):
         # The sequence is the record's: the server adds it as a header.

@@ -109,9 +109,10 @@ exec 3< <(follow)
 follower=$!
 message=""
 until [[ $message == *"$ready"* ]]; do
-  nats pub "$ready" "" >/dev/null 2>&1 || sleep 1
+  sent=$(nats pub "$ready" "" 2>&1) || { echo "$sent" >&2 && sleep 1; } # The bus is away, or refuses the user.
   IFS= read -r -d '' -t 1 -u 3 message || (($? > 128)) || exit 1
 done
+message=""
 
 while true; do
   now=$(date +%s)

@@ -211,10 +211,13 @@ func main() {
 		default: // The source has yet to take the last one.
 		}
 	}
+	failed := func(_ *nats.Conn, err error) { log.Printf("no connection: %v", err) }
 	nc, err := nats.Connect(os.Getenv("NATS_URL"),
 		nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
-		nats.ConnectHandler(again), nats.ReconnectHandler(again))
+		// Without it the client gives up when the bus refuses it twice, as it may while a password is replaced.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ConnectHandler(again), nats.ReconnectHandler(again), nats.ReconnectErrHandler(failed))
 	if err != nil {
 		log.Fatal(err)
 	}

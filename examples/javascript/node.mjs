@@ -139,5 +139,15 @@ if (key.length !== 3) {
   process.exit(2);
 }
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-const nc = await connect({ servers, user, pass, maxReconnectAttempts: -1, waitOnFirstConnect: true });
+// Without the last option the client gives up when the bus refuses it twice, as it may while a password is replaced.
+const options = { servers, user, pass, maxReconnectAttempts: -1, ignoreAuthErrorAbort: true };
+let nc;
+while (!nc) {
+  try {
+    nc = await connect(options);
+  } catch (error) {
+    console.error(`no connection: ${error.message}`); // With `waitOnFirstConnect` the client would not say why.
+    await new Promise((resolve) => setTimeout(resolve, 2000));
+  }
+}
 await new TokenSource(nc, key, show).run();
