@@ -97,7 +97,7 @@ impl<V: Clone + Send + Sync + 'static> WatchedBucket<V> {
         info!("watching {}", self.name);
         loop {
             tokio::select! {
-                changed = changes.next() => match changed {
+                next = changes.next() => match next {
                     Ok(stored) => self.forget(&stored.key),
                     Err(error) => return error,
                 },
