@@ -15,8 +15,8 @@ use crate::provider::{Health, OwnProcess, OwnTls, own_health};
 
 /// The setting of the gateway's address.
 const LISTEN: &str = "http.listen";
-/// Longest wait for the answer. Longer than a slow readiness check takes, and within the time that supervisors allow.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the answer. Longer than the gateway's readiness check, which may take 10 s, so that its reason arrives.
+const TIMEOUT: Duration = Duration::from_secs(12);
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
