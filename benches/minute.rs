@@ -81,7 +81,7 @@ async fn wait_for_all(fleet: &Fleet, refreshed: &Mutex<HashMap<usize, Vec<Instan
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     // One message for each connection: its next refresh is set, and no due refresh is left.
-    let (jetstream, schedules) = (fleet.jetstream("admin").await, u64::try_from(many).expect("not that many"));
+    let (jetstream, schedules) = (fleet.jetstream("setup").await, u64::try_from(many).expect("not that many"));
     eventually("each connection has its next schedule", async || {
         let stream = jetstream.get_stream("OAUTH_SCHEDULE").await;
         stream.is_ok_and(|stream| stream.cached_info().state.messages == schedules)

@@ -1,5 +1,6 @@
-//! The bare chains of a callback and of a refresh: a plain client that stores the same messages as the program, in the same
-//! order, in the same streams, and does nothing else. The program cannot be faster.
+//! The bare chains of a callback and of a refresh: a plain client that stores as many messages of the same sizes as the program,
+//! in the same order, in the same streams, and does nothing else: no expected sequences, and no message ids. The program cannot
+//! be faster.
 //!
 //! 1. The command, which a client then takes from the queue.
 //! 2. The marker of the consumed login. A refresh has none.
@@ -27,7 +28,7 @@ const ENTRY: usize = 1_600;
 const EVENT: usize = 300;
 const SCHEDULE: usize = 60;
 /// Longest time of a pull, as in the program.
-const PULL: Duration = Duration::from_secs(5);
+const PULL: Duration = Duration::from_secs(4);
 
 /// A kind of command.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -43,8 +43,8 @@ const BUS_WAIT: Duration = Duration::from_secs(10);
 /// Interval of the login checks while an identical command may be in the queue in place of this one. Each check is a call
 /// to a worker.
 const LOGIN_CHECK_INTERVAL: Duration = Duration::from_millis(500);
-/// Longest pauses between tries to queue a command while the queue holds another one for the same subject. Each is twice the
-/// one before, up to the last.
+/// First pause before another try to queue a command, while the queue holds one for the same subject. Each next pause is twice
+/// as long, up to [`QUEUE_PAUSE_LONGEST`].
 const QUEUE_PAUSE_FIRST: Duration = Duration::from_millis(20);
 const QUEUE_PAUSE_LONGEST: Duration = Duration::from_millis(200);
 

@@ -59,7 +59,8 @@ pub(crate) async fn current(nats: &Nats) -> Result<ServerStart, NatsError> {
 }
 
 /// Creates again each consumer that has delivered messages and has no ack. The new one delivers everything that is queued.
-/// Workers leave deliveries alone until the restart is written down, so meanwhile no command is in progress.
+/// Workers leave deliveries alone until the restart is written down. A second worker that comes here at the same moment may
+/// delete a consumer that the first one has created; its command is then delivered once more, as after a lost ack.
 async fn renew_consumers(nats: &Nats) -> Result<(), NatsError> {
     for verb in Verb::ALL {
         if discard_unacked(nats, OAUTH_COMMANDS, verb.as_str()).await? {

@@ -42,15 +42,15 @@ const PERMANENT_FAILURE_DELIVERIES: i64 = 3;
 /// Pause before a given-up command is delivered again, if its dead letter could not be stored.
 const DEAD_LETTER_RETRY: Duration = Duration::from_secs(1);
 
-/// Part of the gateway's deadline that is left for the answer to travel. Twice that of the call `delete`
-/// (`worker/rpc/change.rs`), which would otherwise end first and answer that the deletion is still running.
+/// Part of the gateway's deadline that is left for the answer to travel. The call `delete` keeps 1 s
+/// (`worker/rpc/change.rs`), so that a 503 of its command arrives first.
 const ANSWER_TRAVEL: Duration = Duration::from_secs(2);
 /// Wait before another try of a callback or deletion that found no share.
 const SHARE_RETRY: Duration = Duration::from_secs(2);
 
-/// Handles one delivery, which took place after `since`.
+/// Handles one delivery. `since` is a time before the server delivered the command.
 pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
-    // What to make of a delivery depends on whether its server was restarted. One that is left comes again.
+    // A delivery from before a restart is handled differently. Returning leaves the command to its next delivery.
     if !context.restarts.knows_soon(&pulled.server_id).await {
         return;
     }
@@ -240,6 +240,8 @@ async fn report_progress(context: &Context, pulled: &Pulled, lease: &Lease) -> I
         tokio::time::sleep(pause).await;
         if context.restarts.is_gone(nats, server_id) {
             lease.lose();
+        }
+        if !lease.is_held() {
             std::future::pending::<()>().await;
         }
         let sent = Instant::now();

@@ -207,8 +207,6 @@ impl Job {
         RecordEvent { kind, account, actor, reason, provider, origin }
     }
 
-    /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a
-    /// delivery that is lost publishes none.
     /// Says which parts of an answer are not kept. Never fails: the tokens of the answer come first.
     pub(super) async fn report_left_out(&self, context: &Context, actor: &str, parts: &[&str]) {
         if parts.is_empty() {
@@ -223,6 +221,8 @@ impl Job {
         }
     }
 
+    /// Publishes an event, once of its kind for this command. The server recognizes a repetition for two minutes only, so a
+    /// delivery that is lost publishes none.
     pub(super) async fn publish_event(&self, context: &Context, event: &Event<'_>) -> Result<(), StoreError> {
         self.lease.check()?;
         let event = event.clone().from(&self.event_origin);

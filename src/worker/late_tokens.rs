@@ -1,8 +1,9 @@
 //! Tokens that arrive after their connection was deleted, or was replaced by a login of another account.
 //!
 //! The deletion knew only the tokens of the earlier record, so the command that received the new ones asks the provider to
-//! revoke them. If the provider does not, the tombstone keeps them for the deletion's further tries. After a crash before the
-//! tombstone holds them, they stay valid at the provider until they expire.
+//! revoke them. If the provider does not, the tombstone keeps them for the deletion's further tries; after a login of another
+//! account nothing keeps them, and the log says so. After a crash before the tombstone holds them, they stay valid at the
+//! provider until they expire.
 
 use async_nats::jetstream::message::StreamMessage;
 use tracing::{info, warn};

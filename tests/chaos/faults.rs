@@ -69,7 +69,7 @@ impl Fault {
         }
     }
 
-    /// One fault at a time befalls a target. All servers are one target, so that a cluster keeps its majority.
+    /// Each target has one fault at a time. All servers are one target, so that a cluster keeps its majority.
     fn target(self) -> (u8, usize) {
         match self {
             Self::KillWorker(number) | Self::StopWorker(number) => (0, number),

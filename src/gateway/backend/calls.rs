@@ -33,7 +33,8 @@ const BUS_PAUSE: Duration = Duration::from_millis(250);
 impl Backend {
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let (end, mut earlier) = (Instant::now() + self.deadline.min(BUS_WAIT), None);
+        let (begin, mut earlier) = (Instant::now(), None);
+        let end = begin + self.deadline.min(BUS_WAIT);
         let again = self.again_body(call, body);
         // The answer to `Ready` says that the bus is not available.
         let may_repeat = call != Call::Ready && call.again().is_some();
@@ -41,7 +42,7 @@ impl Backend {
             let again = again.as_ref().unwrap_or(body);
             let first = if earlier.is_none() { body } else { again };
             // Boxed, because the future of a call is large.
-            match Box::pin(self.try_call(call, context, first, again)).await {
+            match Box::pin(self.try_call(call, context, (first, again), begin + self.deadline)).await {
                 Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < end => {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
@@ -69,10 +70,14 @@ impl Backend {
         &self,
         call: Call,
         context: &RequestContext,
-        body: &Value,
-        again: &Value,
+        (body, again): (&Value, &Value),
+        deadline: Instant,
     ) -> Result<Bytes, BackendError> {
-        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
+        let left = || {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if call.starts_command() { left } else { left.min(READ_TIMEOUT) }
+        };
+        let timeout = left();
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
         let first = Box::pin(self.ask(&subject, context, body, timeout));
@@ -81,7 +86,7 @@ impl Backend {
         let late_after = if shows_load { SECOND_TRY_AFTER } else { timeout / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            Box::pin(self.ask(subject, context, again, timeout))
+            Box::pin(self.ask(subject, context, again, left()))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         self.second_tries.answer(first, Tries { late_after, shows_load, again, was_lost, is_end }).await

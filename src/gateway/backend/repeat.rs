@@ -4,9 +4,8 @@
 //! - A single server may lose commands that it has acknowledged when it crashes (`persist_mode: async`).
 //!
 //! In both cases the gateway publishes the callback again, as the same command under another message id. The queue refuses it
-//! while it holds the first message. A worker that gets it finds the login as the first delivery left it, as it does when
-//! the server delivers a command again: pending, or consumed by this command. So the code is sent once, and the stored
-//! connection is the answer.
+//! while it holds the first message. The login shows the worker that gets it how far the first delivery came: it is pending, or
+//! consumed by this command. So the code is sent once, and the stored connection is the answer.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -28,7 +27,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const INTERVAL: Duration = Duration::from_secs(5);
 
 impl Backend {
-    /// Publishes a callback's command again after each reconnection, which `was_lost` returns, and at long intervals.
+    /// Publishes a callback's command again after each reconnection and at long intervals. `was_lost` returns true once after
+    /// each reconnection.
     pub(super) async fn repeat_callback(
         &self,
         first: &Outgoing,
@@ -54,7 +54,10 @@ impl Backend {
                 Err(NatsError::Occupied | NatsError::InFlight { .. }) => {
                     next = Instant::now() + if is_lost { PAUSE } else { INTERVAL };
                 }
-                Err(error) => warn!("cannot send a callback without an answer again: {error}; trying again"),
+                Err(error) => {
+                    warn!("cannot send a callback without an answer again: {error}; trying again");
+                    next = Instant::now() + INTERVAL;
+                }
             }
         }
     }

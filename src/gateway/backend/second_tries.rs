@@ -1,8 +1,8 @@
 //! Further tries of calls without an answer.
 //!
 //! A second try helps when the worker that has the first one is dead or stopped. When all workers are overloaded, it would add
-//! to the overload. The two look different: answers to first tries come at once, or late. So no call gets a second try while
-//! most first tries are answered late.
+//! to the overload. The latency of first tries tells the two apart. So no call gets a second try while most first tries are
+//! answered late.
 //!
 //! When this gateway has reconnected, a call that it sent before, or the answer, may be lost. Then a try follows at once.
 

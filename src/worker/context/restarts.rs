@@ -1,9 +1,8 @@
 //! Restarts of a server that may have lost acknowledged commands and schedules (`persist_mode: async`).
 //!
 //! After such a restart a command may be gone although a worker still runs it, and its delivery count may be too low. So for
-//! one [`HOLD`] no worker sends a refresh token, and commands from before count as delivered again. A delivery from before the
-//! restart belongs to no message of the server any more: it sends no refresh token, and neither reports progress nor acks. The
-//! tokens that it has are stored.
+//! one [`HOLD`] no worker sends a refresh token, and commands from before count as delivered again. The restarted server does
+//! not know a delivery from before. Such a delivery stores the tokens that it has received, and does nothing else.
 //!
 //! In a cluster, or with queues that were created without that mode, nothing acknowledged is lost, and all of this is off.
 
