@@ -16,6 +16,7 @@ mod command;
 pub mod connection;
 mod event;
 mod fair_queue;
+mod flood;
 mod foreign_text;
 mod integration;
 mod login;

@@ -215,6 +215,7 @@ mod operators;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod outgoing;
+mod overload;
 #[cfg(test)]
 mod packages;
 #[cfg(test)]
