@@ -215,6 +215,7 @@ mod operators;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod outgoing;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod packages;
