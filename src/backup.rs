@@ -64,7 +64,13 @@ pub(crate) enum BackupError {
     )]
     NotEmpty(String),
     #[error(
-        "stream {stream} has {found} after the restore, and the backup {expected}: keep the backup, and report this"
+        "stream {0} was cut when the restore broke off: stop all servers of the new store, empty their store folders \
+         (`jetstream.store_dir`), start them, and run the same `tokenbus restore` again"
+    )]
+    Cut(String),
+    #[error(
+        "stream {stream} has {found} after the restore, and the backup {expected}: keep the backup, run the same command again, \
+         and report this if the error stays"
     )]
     Incomplete { stream: String, found: String, expected: String },
     /// The streams may be in that backup alone.

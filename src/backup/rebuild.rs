@@ -6,11 +6,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, Info, RetentionPolicy};
 use fail::fail_point;
 
 use super::folder::{self, Folder};
-use super::restore::send;
+use super::restore::{check, check_all, send};
 use super::take::{Plan, take};
 use super::{BackupError, Kind, Manifest, Part, Step};
 use crate::jetstream::Nats;
@@ -21,7 +21,7 @@ use crate::subject::OAUTH_SCHEDULE;
 
 /// Creates the streams again that do not have the shape of the settings. Returns their names.
 ///
-/// The folder holds their backup while it runs, and is removed once the restored streams were compared with it.
+/// The folder holds their backup while it runs, and is removed after all restored streams were compared with it.
 pub(crate) async fn rebuild(
     nats: &Nats,
     keyring: Arc<Keyring>,
@@ -40,11 +40,14 @@ pub(crate) async fn rebuild(
             None => return Ok(Vec::new()),
         },
     };
+    let mut rebuilt = Vec::new();
     for config in topology::streams(nats, sizes) {
         let Some(part) = begun.manifest.streams.iter().find(|part| part.stream == config.name) else { continue };
-        let config = topology::with_origin(config, &begun.manifest.id);
+        let config = topology::with_unfinished(config, &begun.manifest.id);
         rebuild_stream(nats, sizes, &begun, (&config, part), show).await?;
+        rebuilt.push((config, part));
     }
+    check_all(nats, &rebuilt).await?;
     topology::end_rebuild(nats).await?;
     folder::remove(folder).map_err(BackupError::file(folder))?;
     Ok(begun.manifest.streams.into_iter().map(|part| part.stream).collect())
@@ -97,16 +100,28 @@ async fn rebuild_stream(
     show: &impl Fn(Step<'_>),
 ) -> Result<(), BackupError> {
     if let Some(found) = nats.stream_info(&part.stream).await? {
-        if topology::restored_from(&found.config) == Some(begun.manifest.id.as_str()) {
+        let backup = Some(begun.manifest.id.as_str());
+        let is_restored = topology::restored_from(&found.config) == backup;
+        if is_restored && check(config, part, &found.state).is_ok() {
             return Ok(());
         }
-        // Only the server itself may have written since: it publishes due schedules.
-        let is_same = found.created.unix_timestamp_nanos().to_string() == part.created;
-        if !is_same || (part.stream != OAUTH_SCHEDULE && found.state.last_sequence != part.last_sequence) {
+        let is_in_backup = is_restored || topology::begun_from(&found.config) == backup || is_unchanged(&found, part);
+        if !is_in_backup && !is_empty_queue(&found) {
             return Err(BackupError::Written(part.stream.clone()));
         }
         nats.delete_stream(&part.stream).await?;
         fail_point!("rebuild_stream_deleted");
     }
     send(nats, sizes, begun, (config, part), show).await.map(drop)
+}
+
+/// Only the server itself may have written since the backup: it publishes due schedules.
+fn is_unchanged(found: &Info, part: &Part) -> bool {
+    let is_same = found.created.unix_timestamp_nanos().to_string() == part.created;
+    is_same && (part.stream == OAUTH_SCHEDULE || found.state.last_sequence == part.last_sequence)
+}
+
+/// Workers create missing queues.
+fn is_empty_queue(found: &Info) -> bool {
+    found.config.retention == RetentionPolicy::WorkQueue && found.state.messages == 0
 }

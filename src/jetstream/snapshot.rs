@@ -1,7 +1,8 @@
 //! Snapshots: a stream with its messages and consumers as one sequence of bytes, and a new stream made of such bytes.
 //!
 //! The server publishes a snapshot in chunks and keeps at most 8 MiB of them unconfirmed. It takes a restored one in chunks
-//! too, answers each, and creates the stream after the last: a restore that breaks off leaves no stream.
+//! too, answers each, and creates the stream after the last. If the server dies while it creates the stream, it may keep a part
+//! of it after its next start.
 
 use std::time::Duration;
 

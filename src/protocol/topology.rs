@@ -21,7 +21,9 @@ use self::compare::{compare, is_async, is_resized};
 pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub(crate) use self::first_sequence::FirstSequence;
 pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way};
-pub(crate) use self::restored::{check_restorable, created_empty, not_restored, restored_from, with_origin};
+pub(crate) use self::restored::{
+    begun_from, check_restorable, created_empty, finish, not_restored, restored_from, with_unfinished,
+};
 pub(crate) use self::room::{StreamUse, Unwritable, limited, needed_for_tokens, test_writes, used};
 pub(crate) use self::server::{Server, check_server};
 pub(crate) use self::streams::Sizes;

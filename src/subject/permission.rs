@@ -15,6 +15,8 @@ use super::{
 pub(crate) const USER_INFO: &str = "$SYS.REQ.USER.INFO";
 
 const BUCKETS: [&str; 6] = [CONNECTIONS, CONFIGS, STATES, API_KEYS, META, NONCES];
+/// Streams that `setup` may delete, to create them again. The others hold what exists nowhere else.
+pub(crate) const DELETABLE: [&str; 3] = [OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_EVENTS];
 const STREAMS: [&str; 5] = [OAUTH, OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_DEAD, OAUTH_EVENTS];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,10 +188,7 @@ pub(crate) fn needed_by_setup(inbox_prefix: &str) -> Vec<Permission> {
         publish("to find workers before a backup", [format!("$JS.API.CONSUMER.INFO.{OAUTH_COMMANDS}.*")]),
         publish("to back streams up", streams().map(|name| stream_snapshot(&name))),
         publish("to receive the chunks of a snapshot", streams().map(|name| format!("$JS.SNAPSHOT.ACK.{name}.>"))),
-        publish(
-            "to create streams again",
-            [OAUTH_COMMANDS, OAUTH_SCHEDULE, OAUTH_EVENTS].map(|name| format!("$JS.API.STREAM.DELETE.{name}")),
-        ),
+        publish("to create streams again", DELETABLE.map(|name| format!("$JS.API.STREAM.DELETE.{name}"))),
         publish("to restore streams", streams().map(|name| stream_restore(&name))),
         publish("to send the chunks of a snapshot", streams().map(|name| format!("$JS.SNAPSHOT.RESTORE.{name}.*"))),
     ]

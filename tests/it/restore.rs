@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::{self, message::StreamMessage};
+use async_nats::jetstream::{self, message::StreamMessage, stream};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokenbus::internals::system::now;
@@ -242,4 +242,58 @@ async fn a_restore_that_broke_off_is_refused_by_workers_and_setup_and_continues(
     assert_eq!(held(&store.world.tokenbus.nats, "OAUTH").await, held(&new, "OAUTH").await);
     eventually("the worker is ready", async || log().contains("ready for commands and calls")).await;
     worker.kill().await;
+}
+
+/// Creates an empty stream that the backup has, as a server that died during a restore leaves one.
+pub(crate) async fn create_cut(nats: &Nats, mut config: stream::Config, mark: &str, backup: &str) {
+    config.metadata.retain(|key, _| !key.starts_with("tokenbus_"));
+    config.metadata.insert(mark.to_owned(), backup.to_owned());
+    jetstream::new(nats.connect("setup").await).create_stream(config).await.expect("created");
+}
+
+/// Begins to restore the backup `last` on a new server, and dies at the failpoint. Returns the server and the backup's id.
+async fn died_at(store: &Store, failpoint: &str, mark: &str) -> (Nats, String) {
+    let new = Nats::start().await;
+    let mut dying = store.as_setup_of(&new);
+    dying.insert("FAIL_KILL_AT".to_owned(), failpoint.to_owned());
+    let output = command(&dying, &["restore", &text(&store.path("last"))], &[]).await;
+    assert!(!output.status.success());
+    let metadata = Bus::of(&new).await.info("OAUTH").await.config.metadata;
+    let backup = metadata.get(mark).expect("the stream is marked").clone();
+    (new, backup)
+}
+
+#[tokio::test]
+async fn a_stream_that_a_broken_restore_left_in_part_never_counts_as_restored() {
+    let mut store = Store::filled().await;
+    store.final_backup("last").await;
+    let old = &store.world.tokenbus.nats;
+
+    // All messages of a stream are there.
+    let (new, _) = died_at(&store, "restore_stream_sent", "tokenbus_restore").await;
+    store.restore(&new, "last").await;
+    compare(old, &new).await;
+
+    // A part of the records is missing.
+    let (new, _) = died_at(&store, "restore_stream_sent", "tokenbus_restore").await;
+    let setup = jetstream::new(new.connect("setup").await);
+    setup.get_stream("OAUTH").await.expect("it is there").purge().keep(1).await.expect("purged");
+    let refused = store.refused(&new, "last").await;
+    assert!(refused.contains("stream OAUTH was cut") && refused.contains("empty their store folders"), "{refused}");
+
+    // Streams that `setup` may delete are restored again.
+    let (new, backup) = died_at(&store, "restore_stream_created", "tokenbus_backup").await;
+    let config = async |stream| Bus::of(old).await.info(stream).await.config;
+    create_cut(&new, config("OAUTH_EVENTS").await, "tokenbus_restore", &backup).await;
+    create_cut(&new, config("OAUTH_SCHEDULE").await, "tokenbus_backup", &backup).await;
+    store.restore(&new, "last").await;
+    compare(old, &new).await;
+
+    // `oauth_meta` is the last.
+    let (new, backup) = died_at(&store, "restore_stream_created", "tokenbus_backup").await;
+    create_cut(&new, config("KV_oauth_meta").await, "tokenbus_restore", &backup).await;
+    let setup = command(&store.as_setup_of(&new), &["setup"], &[]).await;
+    assert!(errors(&setup).contains("a restore broke off"), "{}", errors(&setup));
+    let refused = store.refused(&new, "last").await;
+    assert!(refused.contains("stream KV_oauth_meta was cut"), "{refused}");
 }

@@ -1,25 +1,46 @@
-//! Streams that were restored from a backup. Each has the backup's id in its metadata, and `oauth_meta` is restored last: a
-//! store without it is not complete.
+//! Streams that were restored from a backup. Each has the backup's id in its metadata, under one key until it was compared with
+//! the backup, and under another after that. `oauth_meta` is restored last: a store without it is not complete.
 
-use async_nats::jetstream::stream::Config;
+use async_nats::jetstream::stream::{Config, Info};
 
 use super::streams::Sizes;
-use super::{TopologyError, compare, create, find, not_declared};
+use super::{TopologyError, absent, compare, create, create_code, find, not_declared};
 use crate::jetstream::{Nats, NatsError};
 use crate::subject::{META, kv_stream};
 
 /// Key in a stream's metadata: id of the backup that it was restored from.
 const ORIGIN: &str = "tokenbus_backup";
+/// The same in a stream that may be restored only in part: the server keeps a part if it dies while it creates the stream.
+const UNFINISHED: &str = "tokenbus_restore";
 
-/// Adds the id of the backup that a stream is restored from.
-pub(crate) fn with_origin(mut wanted: Config, backup: &str) -> Config {
-    wanted.metadata.insert(ORIGIN.to_owned(), backup.to_owned());
+/// Adds the id of the backup that a stream is being restored from.
+pub(crate) fn with_unfinished(mut wanted: Config, backup: &str) -> Config {
+    wanted.metadata.insert(UNFINISHED.to_owned(), backup.to_owned());
     wanted
 }
 
-/// Returns the id of the backup that a stream was restored from.
+/// Returns the id of the backup that a stream was restored from, all of it.
 pub(crate) fn restored_from(stream: &Config) -> Option<&str> {
     stream.metadata.get(ORIGIN).map(String::as_str)
+}
+
+/// Returns the id of the backup that a stream was restored from, perhaps only in part.
+pub(crate) fn begun_from(stream: &Config) -> Option<&str> {
+    stream.metadata.get(UNFINISHED).map(String::as_str)
+}
+
+fn finished(mut config: Config) -> Config {
+    if let Some(backup) = config.metadata.remove(UNFINISHED) {
+        config.metadata.insert(ORIGIN.to_owned(), backup);
+    }
+    config
+}
+
+/// Writes down that all of a stream is restored.
+pub(crate) async fn finish(nats: &Nats, sizes: Sizes, stream: &str) -> Result<(), TopologyError> {
+    let Info { config, .. } = nats.stream_info(stream).await?.ok_or_else(|| absent(stream))?;
+    let updated = nats.update_stream(finished(config)).await;
+    updated.map_err(|error| not_declared(stream, sizes, create_code(&error), error.into()))
 }
 
 /// Checks that a stream with this configuration can be restored with that one.
@@ -27,7 +48,7 @@ pub(crate) fn check_restorable(wanted: &Config, backed_up: &Config) -> Result<()
     compare::compare(wanted, backed_up)
 }
 
-/// Creates a stream that continues after this sequence.
+/// Creates a stream that is not brought back, and continues after this sequence.
 pub(crate) async fn created_empty(
     nats: &Nats,
     sizes: Sizes,
@@ -35,7 +56,8 @@ pub(crate) async fn created_empty(
     last_sequence: u64,
 ) -> Result<(), TopologyError> {
     let first = last_sequence.saturating_add(1);
-    create(nats, Config { first_sequence: Some(first).filter(|first| *first > 1), ..wanted }, sizes).await
+    let first_sequence = Some(first).filter(|first| *first > 1);
+    create(nats, Config { first_sequence, ..finished(wanted) }, sizes).await
 }
 
 /// Explains why the server refuses to restore a stream.
@@ -55,8 +77,11 @@ pub(crate) fn not_restored(stream: &str, sizes: Sizes, error: NatsError) -> Topo
 
 /// Checks that a store is complete of which one stream was found.
 pub(super) async fn check_complete(nats: &Nats, found: &Config) -> Result<(), TopologyError> {
-    if restored_from(found).is_some() && find(nats, &kv_stream(META)).await?.is_none() {
-        return Err(TopologyError::RestoreBrokeOff { stream: found.name.clone() });
+    if restored_from(found).or(begun_from(found)).is_none() {
+        return Ok(());
     }
-    Ok(())
+    match find(nats, &kv_stream(META)).await? {
+        Some(meta) if begun_from(&meta).is_none() => Ok(()),
+        _ => Err(TopologyError::RestoreBrokeOff { stream: found.name.clone() }),
+    }
 }
