@@ -187,9 +187,16 @@ async fn inspect_stream(nats: &Nats, wanted: &Config) -> Result<(), TopologyErro
 /// A nats-server 2.15.1 that is killed right after an ack may be unable to restore an encrypted work queue ("corrupt
 /// state file") and then drops the stream. Callers, schedules and the repair pass send the messages of the two queues
 /// again. Any other stream holds state that exists nowhere else, so it must not be replaced by an empty one.
+///
+/// # Errors
+/// [`TopologyError::RebuildBrokeOff`] if a queue is missing because it is being created again.
 pub(crate) async fn declare_queues(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
     let mut created = false;
     for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention == RetentionPolicy::WorkQueue) {
+        if find(nats, &wanted.name).await?.is_none() {
+            // After the look: a rebuild is written down before it deletes the first stream.
+            rebuilt::check_complete(nats).await?;
+        }
         created |= declare_stream(nats, wanted, sizes, false).await?;
     }
     Ok(created)

@@ -2,11 +2,12 @@
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::PersistenceMode;
+use serde_json::Value;
 
 use crate::backup::{Store, command, errors, text};
 use crate::bus::Bus;
 use crate::provider::Provider;
-use crate::restore::{consumers, held};
+use crate::restore::{consumers, create_cut, held};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
 use crate::support::wait::eventually;
@@ -67,13 +68,7 @@ async fn a_rebuild_changes_the_persistence_of_streams_keeps_all_messages_and_con
     assert!(printed.contains("OAUTH_COMMANDS: ") && printed.contains("setup --rebuild DIR"), "{printed}");
 
     let path = text(&store.path("rebuild"));
-    let mut dying = as_setup.clone();
-    dying.insert("FAIL_KILL_AT".to_owned(), "rebuild_stream_deleted".to_owned());
-    eventually("no worker waits for commands", async || {
-        let output = command(&dying, &["setup", "--rebuild", &path], &[]).await;
-        output.status.code().is_none()
-    })
-    .await;
+    died(&store, &path).await;
     assert!(Bus::of(nats).await.try_info("OAUTH_COMMANDS").await.is_none(), "it was deleted");
     for (arguments, user) in [(&["setup"][..], "setup"), (&["serve", "--role", "worker"], "worker")] {
         let mut process = tokio::process::Command::new(PROGRAM);
@@ -111,4 +106,62 @@ async fn a_rebuild_changes_the_persistence_of_streams_keeps_all_messages_and_con
     store.world.tokenbus.start_again().await;
     assert_eq!(store.world.read("one").await.0, 200);
     assert_eq!(store.world.connect("three").await.0, 200);
+}
+
+/// Runs `setup --rebuild` until it dies after the deletion of the first stream.
+async fn died(store: &Store, folder: &str) {
+    let mut dying = store.as_setup_of(&store.world.tokenbus.nats);
+    dying.insert("FAIL_KILL_AT".to_owned(), "rebuild_stream_deleted".to_owned());
+    eventually("no worker waits for commands", async || {
+        let output = command(&dying, &["setup", "--rebuild", folder], &[]).await;
+        output.status.code().is_none()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rebuild_restores_a_stream_again_that_was_left_in_part_and_replaces_an_empty_queue() {
+    let store = old_store().await;
+    let nats = &store.world.tokenbus.nats;
+    let (old, before) = (persistence(nats).await, messages(nats).await);
+    let path = text(&store.path("rebuild"));
+    let commands = Bus::of(nats).await.info("OAUTH_COMMANDS").await.config;
+    died(&store, &path).await;
+    let manifest = std::fs::read_to_string(store.path("rebuild").join("manifest.json")).expect("the manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    let backup = manifest["manifest"]["id"].as_str().expect("an id");
+
+    let setup = jetstream::new(nats.connect("setup").await);
+    for (stream, mark) in [("OAUTH_SCHEDULE", "tokenbus_restore"), ("OAUTH_EVENTS", "tokenbus_backup")] {
+        let config = Bus::of(nats).await.info(stream).await.config;
+        setup.delete_stream(stream).await.expect("deleted");
+        create_cut(nats, config, mark, backup).await;
+    }
+    // As a worker of an earlier release creates it.
+    setup.create_stream(commands).await.expect("created");
+
+    let done = command(&store.as_setup_of(nats), &["setup", "--rebuild", &path], &[]).await;
+    assert!(done.status.success(), "{}", errors(&done));
+    assert_eq!(messages(nats).await, before);
+    assert!(persistence(nats).await.iter().zip(old).all(|(new, old)| *new != old), "all have changed");
+    assert!(!store.path("rebuild").exists());
+}
+
+#[tokio::test]
+async fn a_running_worker_creates_no_queue_during_a_rebuild() {
+    let world = World::with(Provider::generous().await).await;
+    let nats = &world.tokenbus.nats;
+    let setup = jetstream::new(nats.connect("setup").await);
+    let meta = setup.get_key_value("oauth_meta").await.expect("the bucket is there");
+    let under_way = r#"{"backup":"some","folder":"/backups/rebuild"}"#;
+    meta.put("rebuild", under_way.into()).await.expect("stored");
+    setup.delete_stream("OAUTH_COMMANDS").await.expect("deleted");
+    eventually("the worker waits for the rebuild", async || {
+        world.tokenbus.log().contains("cannot restore the queues: a rebuild of streams broke off")
+    })
+    .await;
+    assert!(Bus::of(nats).await.try_info("OAUTH_COMMANDS").await.is_none());
+    meta.delete("rebuild").await.expect("stored");
+    eventually("the worker creates the queue", async || Bus::of(nats).await.try_info("OAUTH_COMMANDS").await.is_some())
+        .await;
 }
