@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use self::manifest::{Kind, Manifest, Part};
 pub(crate) use self::rebuild::rebuild;
 pub(crate) use self::restore::{Restored, open, restore};
-pub(crate) use self::take::{Plan, take};
+pub(crate) use self::take::{Plan, prepare, take};
 use crate::jetstream::NatsError;
 use crate::protocol::topology::TopologyError;
 use crate::seal::SealError;
@@ -27,13 +27,17 @@ pub(crate) enum BackupError {
     File { path: PathBuf, source: io::Error },
     #[error("{} exists: name a folder that does not exist yet", .0.display())]
     Exists(PathBuf),
+    #[error("{} does not exist: create it first", .0.display())]
+    NoParent(PathBuf),
+    #[error("{} holds no backup: name the folder that `tokenbus backup` wrote", .0.display())]
+    NoBackup(PathBuf),
     #[error("another backup writes to {}: wait for its end, or name another folder", .0.display())]
     Busy(PathBuf),
     #[error("a worker takes commands: stop all gateways, then all workers, and try again")]
     WorkersRun,
     #[error(
-        "OAUTH_COMMANDS holds {0} commands, which would be lost: stop all gateways, let a worker run until \
-         `nats stream info OAUTH_COMMANDS` counts no message, stop it, and try again"
+        "OAUTH_COMMANDS holds {0} commands, which would be lost: stop all gateways, let a worker run until no command waits, \
+         stop it, and try again (docs/operations.md, \"Waiting for the queue\", has the command that counts them)"
     )]
     CommandsWait(u64),
     #[error("stream {0} has changed during the backup: stop all gateways, then all workers, and try again")]
@@ -60,7 +64,8 @@ pub(crate) enum BackupError {
     Partial(String),
     #[error(
         "the server has stream {0}, which this backup did not restore: restore into a server or cluster without streams of \
-         tokenbus"
+         tokenbus. If this server has lost its data and a worker has made new streams, stop all gateways and workers, stop \
+         nats-server, empty its store folder (`jetstream.store_dir`), start it, and run `tokenbus restore` again"
     )]
     NotEmpty(String),
     #[error(

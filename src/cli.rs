@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 use self::print::print_line;
 use crate::config::{self, Config, Log, LogFormat};
 use crate::foreign_text::escape_lines;
-use crate::jetstream::{Nats, NatsError, Patience};
+use crate::jetstream::{Nats, Patience, Unavailable};
 use crate::{demo, telemetry};
 
 /// OAuth connections on a message bus.
@@ -129,14 +129,17 @@ async fn execute(arguments: Arguments) -> anyhow::Result<()> {
             let done = Box::pin(serve::run(config, options, running)).await;
             if format == LogFormat::Json { done.map_err(log) } else { done }
         }
-        Command::Setup(options) => setup::run(&config, options).await.map_err(with_advice),
-        Command::Backup(options) => backup::run(&config, options).await.map_err(with_advice),
-        Command::Restore(options) => restore::run(&config, options).await.map_err(with_advice),
+        Command::Setup(options) => {
+            let advice = if options.is_rebuild() { REPEAT } else { SET_UP };
+            setup::run(&config, options).await.map_err(with_advice(advice))
+        }
+        Command::Backup(options) => backup::run(&config, options).await.map_err(with_advice(REPEAT)),
+        Command::Restore(options) => restore::run(&config, options).await.map_err(with_advice(REPEAT)),
         Command::ApiKeys(command) => api_keys::run(&config, command).await,
         Command::Config(options) => configs::run(&config, options).await,
         Command::Providers(options) => providers::run(&config, options).await,
         Command::Connections(options) => connections::run(&config, options).await,
-        Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice),
+        Command::Keys(command) => keys::run(&config, command).await.map_err(with_advice(SET_UP)),
         Command::Dead(command) => dead::run(&config, command).await,
         Command::Events(command) => events::run(&config, command).await,
         Command::Sign(options) => sign::run(&options),
@@ -179,20 +182,16 @@ async fn connect(config: &Config) -> anyhow::Result<Nats> {
     Nats::connect(&config.nats, "tokenbus cli", Patience::Once).await.map_err(Into::into)
 }
 
-/// Adds advice to a request without an answer. While connected, the cause is seldom the network: usually a stream is
-/// missing, or the user lacks a permission.
-fn with_advice(error: anyhow::Error) -> anyhow::Error {
-    if !error.chain().any(is_without_answer) {
-        return error;
-    }
-    error.context(
-        "no answer from NATS; if the server is up, run `tokenbus setup`, and `tokenbus doctor` to check what this NATS \
-         user may do",
-    )
-}
+/// While connected, the cause is seldom the network: usually a stream is missing, or the user lacks a permission.
+const SET_UP: &str = "no answer from NATS; if the server is up, run `tokenbus setup`, and `tokenbus doctor` to check what this \
+                      NATS user may do";
+/// For commands that have checked permissions, and may end after a part of their work.
+const REPEAT: &str = "no answer from NATS; when the server is up, run the same command again";
 
-fn is_without_answer(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(NatsError::Away(..) | NatsError::NotSent(..)))
+/// Adds advice to a request without an answer. For `map_err`.
+fn with_advice(advice: &'static str) -> impl FnOnce(anyhow::Error) -> anyhow::Error {
+    // A transparent error hides the `NatsError`, but not its source.
+    move |error| if error.chain().any(|cause| cause.is::<Unavailable>()) { error.context(advice) } else { error }
 }
 
 /// Joins an error and its causes for a person.

@@ -27,7 +27,7 @@ pub(crate) use self::age::age;
 pub(crate) use self::client::{LONGEST_PUBLISH, Published, REQUEST_TIMEOUT};
 pub use self::client::{Nats, Patience};
 pub(crate) use self::connect::ConnectError;
-pub(crate) use self::error::{Cause, NatsError};
+pub(crate) use self::error::{Cause, NatsError, Unavailable};
 
 pub(crate) use self::header::{header, headers};
 pub(crate) use self::renewal::keep_credentials_current;

@@ -26,8 +26,10 @@ pub(super) struct NewFolder {
 impl NewFolder {
     /// Creates the folder. Removes what a killed process has left of an earlier try.
     pub(super) fn create(target: &Path) -> Result<Self, BackupError> {
-        if std::fs::symlink_metadata(target).is_ok() {
-            return Err(BackupError::Exists(target.to_owned()));
+        // Without a slash at the end.
+        let target: PathBuf = target.components().collect();
+        if std::fs::symlink_metadata(&target).is_ok() {
+            return Err(BackupError::Exists(target));
         }
         let mut name = target.as_os_str().to_owned();
         name.push(".partial");
@@ -35,16 +37,19 @@ impl NewFolder {
         let failed = || BackupError::file(&partial);
         match DirBuilder::new().mode(0o700).create(&partial) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BackupError::NoParent(target.parent().unwrap_or(&target).to_owned()));
+            }
             created => created.map_err(failed())?,
         }
         let lock = File::open(&partial).map_err(failed())?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(BackupError::Busy(target.to_owned())),
+            Err(TryLockError::WouldBlock) => return Err(BackupError::Busy(target)),
             Err(TryLockError::Error(error)) => return Err(failed()(error)),
         }
         remove_files(&partial).map_err(failed())?;
-        Ok(Self { target: target.to_owned(), partial, lock, is_complete: false })
+        Ok(Self { target, partial, lock, is_complete: false })
     }
 
     /// Creates a file that only its owner can read.
@@ -153,7 +158,12 @@ impl Folder {
     /// Opens a backup and reads all of it.
     pub(super) fn open(path: &Path, keyring: &Keyring) -> Result<Self, BackupError> {
         let file = path.join(MANIFEST);
-        let text = std::fs::read_to_string(&file).map_err(BackupError::file(&file))?;
+        let text = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(BackupError::NoBackup(path.to_owned()));
+            }
+            read => read.map_err(BackupError::file(&file))?,
+        };
         let (manifest, keys) = manifest::parse(&file, &text, keyring)?;
         let folder = Self { path: path.to_owned(), manifest, keys };
         for part in &folder.manifest.streams {

@@ -11,7 +11,7 @@ use fail::fail_point;
 
 use super::folder::{self, Folder};
 use super::restore::{check, check_all, send};
-use super::take::{Plan, take};
+use super::take::{Plan, prepare, take};
 use super::{BackupError, Kind, Manifest, Part, Step};
 use crate::jetstream::Nats;
 use crate::protocol::commands;
@@ -67,7 +67,8 @@ async fn begin(
         return Ok(None);
     }
     let plan = Plan { kind: Kind::Rebuild, streams: &streams, folder };
-    let Manifest { id: backup, .. } = take(nats, Arc::clone(&keyring), plan, show).await?;
+    let prepared = prepare(nats, plan).await?;
+    let Manifest { id: backup, .. } = take(nats, Arc::clone(&keyring), prepared, show).await?;
     let begun = Folder::open(folder, &keyring)?;
     topology::begin_rebuild(nats, &Rebuild { backup, folder: folder.display().to_string() }).await?;
     Ok(Some(begun))
@@ -78,10 +79,11 @@ fn remove_unused(folder: &Path, keyring: &Keyring) -> Result<(), BackupError> {
     if std::fs::symlink_metadata(folder).is_err() {
         return Ok(());
     }
-    if Folder::open(folder, keyring)?.manifest.kind != Kind::Rebuild {
-        return Err(BackupError::Exists(folder.to_owned()));
+    match Folder::open(folder, keyring) {
+        Ok(found) if found.manifest.kind == Kind::Rebuild => folder::remove(folder).map_err(BackupError::file(folder)),
+        Ok(_) | Err(BackupError::NoBackup(_)) => Err(BackupError::Exists(folder.to_owned())),
+        Err(error) => Err(error),
     }
-    folder::remove(folder).map_err(BackupError::file(folder))
 }
 
 fn resume(keyring: &Keyring, rebuild: &Rebuild, folder: &Path) -> Result<Folder, BackupError> {

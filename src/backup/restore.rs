@@ -163,6 +163,7 @@ pub(super) async fn send(
     let refused = |error| topology::not_restored(&part.stream, sizes, error);
     let mut snapshot = folder.snapshot(part)?;
     let restore = nats.restore(config, &part.state).await.map_err(refused)?;
+    fail_point!("restore_stream_begun");
     while let Some(segment) = snapshot.next_segment()? {
         let bytes = u64::try_from(segment.len()).unwrap_or(u64::MAX);
         restore.send(segment).await.map_err(refused)?;

@@ -28,21 +28,32 @@ pub(crate) struct Plan<'a> {
     pub folder: &'a Path,
 }
 
+/// A backup that can begin.
+pub(crate) struct Prepared<'a> {
+    plan: Plan<'a>,
+    folder: NewFolder,
+}
+
+/// Creates the folder. Except for the kind [`Kind::Running`], refuses while a worker takes commands or a command waits.
+pub(crate) async fn prepare<'a>(nats: &Nats, plan: Plan<'a>) -> Result<Prepared<'a>, BackupError> {
+    let folder = NewFolder::create(plan.folder)?;
+    if plan.kind != Kind::Running {
+        check_idle(nats).await?;
+    }
+    Ok(Prepared { plan, folder })
+}
+
 /// Writes a backup. After an error there is no folder.
 ///
-/// Except of the kind [`Kind::Running`] it refuses to begin while a worker takes commands or a command waits, and fails if a
-/// stream was written to meanwhile.
+/// Except for the kind [`Kind::Running`], fails if a worker takes commands or a stream was written to meanwhile.
 pub(crate) async fn take(
     nats: &Nats,
     keyring: Arc<Keyring>,
-    plan: Plan<'_>,
+    prepared: Prepared<'_>,
     show: &impl Fn(Step<'_>),
 ) -> Result<Manifest, BackupError> {
-    let folder = NewFolder::create(plan.folder)?;
+    let Prepared { plan, folder } = prepared;
     let must_be_idle = plan.kind != Kind::Running;
-    if must_be_idle {
-        check_idle(nats).await?;
-    }
     let (id, taken) = (system::random_id(), system::now());
     let (key, keys) = keyring.new_backup(&id)?;
     let store = Store::new(nats.clone(), keyring);

@@ -11,10 +11,8 @@ use super::print::{Table, note, print_line};
 use super::progress::Progress;
 use crate::backup::{self, Kind, Manifest, Plan};
 use crate::config::Config;
-use crate::protocol::permissions;
 use crate::protocol::topology::{self, Sizes};
 use crate::seal::Keyring;
-use crate::subject::permission;
 
 /// For people, on standard error.
 pub(super) const WITHOUT_KEYRING: &str =
@@ -38,16 +36,17 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let Options { folder, is_final, json } = options;
     let keyring = Arc::new(Keyring::load(&config.secrets).await.context("a backup is sealed with the keyring")?);
     let nats = super::connect(config).await?;
-    permissions::check(&nats, permission::needed_by_setup(&config.nats.inbox_prefix())).await?;
+    super::setup::check_user(config, &nats).await?;
     topology::check_server(&nats).await?;
-    // Before the snapshots, so that the event is in them.
-    super::setup::record(&nats, Some("backup")).await.context("the audit log cannot be written")?;
     let kind = if is_final { Kind::Final } else { Kind::Running };
     let streams: Vec<String> =
         topology::streams(&nats, Sizes::of(config)).into_iter().map(|stream| stream.name).collect();
     let plan = Plan { kind, streams: &streams, folder: &folder };
+    let prepared = backup::prepare(&nats, plan).await?;
+    // Before the snapshots, so that the event is in them.
+    super::setup::record(&nats, Some("backup")).await.context("the audit log cannot be written")?;
     let progress = Progress::new()?;
-    let taken = backup::take(&nats, keyring, plan, &|step| progress.show(step)).await;
+    let taken = backup::take(&nats, keyring, prepared, &|step| progress.show(step)).await;
     drop(progress);
     let taken = taken?;
     if json {

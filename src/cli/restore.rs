@@ -11,10 +11,8 @@ use super::print::{Table, note, print_line};
 use super::progress::Progress;
 use crate::backup::{self, Kind, Manifest, Restored};
 use crate::config::Config;
-use crate::protocol::permissions;
 use crate::protocol::topology::{self, Sizes};
 use crate::seal::Keyring;
-use crate::subject::permission;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -31,7 +29,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     let keyring = Keyring::load(&config.secrets).await.context("a backup is opened with the keyring")?;
     let backup = backup::open(&folder, &keyring)?;
     let nats = super::connect(config).await?;
-    permissions::check(&nats, permission::needed_by_setup(&config.nats.inbox_prefix())).await?;
+    super::setup::check_user(config, &nats).await?;
     topology::check_server(&nats).await?;
     let progress = Progress::new()?;
     let restored = backup::restore(&nats, Sizes::of(config), &backup, &|step| progress.show(step)).await;

@@ -14,11 +14,16 @@ use crate::config::Config;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::events::publish_event;
+use crate::protocol::permissions::PermissionError;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
 use crate::protocol::{commands, form, origin, permissions};
 use crate::seal::Keyring;
 use crate::store::{Migrated, Store};
+use crate::subject::permission;
 use crate::system;
+
+/// Most missing permissions that are listed. A user that lacks more is another role's.
+const MAX_LISTED: usize = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -33,11 +38,30 @@ pub(super) struct Options {
     /// Create queues and events again if the settings ask for another persistence than they have. Stop all gateways and workers
     /// first. DIR holds a backup of these streams until they are restored; if the command breaks off, run it again with the same
     /// DIR.
-    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "tokenbus-rebuild", conflicts_with = "first_seq")]
+    #[arg(long, value_name = "DIR", conflicts_with = "first_seq")]
     rebuild: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    pub(super) fn is_rebuild(&self) -> bool {
+        self.rebuild.is_some()
+    }
+}
+
+/// Checks that the NATS user has the permissions of `setup`. Another role's user lacks most of them: a list of what is missing
+/// would advise to let that user read every token.
+pub(super) async fn check_user(config: &Config, nats: &Nats) -> anyhow::Result<()> {
+    match permissions::check(nats, permission::needed_by_setup(&config.nats.inbox_prefix())).await {
+        Err(PermissionError::Missing { user, account, missing }) if missing.len() > MAX_LISTED => bail!(
+            "NATS user `{user}` of account `{account}` lacks {} permissions: run this command as NATS user `setup`; if it is that \
+             user, give it the permissions of `setup` in nats/accounts.conf",
+            missing.len()
+        ),
+        checked => Ok(checked?),
+    }
 }
 
 /// Seals the values of an older store as a whole. The form is stored last, so that a migration that was cut off is repeated.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_nats::client::Request;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, State};
-use async_nats::{StatusCode, Subscriber};
+use async_nats::{Message, StatusCode, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
@@ -26,6 +26,9 @@ const CHUNK_BYTES: usize = 128 * 1024;
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest wait for the stream after the last chunk: the server reads all of it, and a cluster copies it.
 const CREATE_TIMEOUT: Duration = Duration::from_mins(5);
+
+/// Pause between looks whether the connection broke.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A snapshot that the server sends.
 pub(crate) struct Snapshot {
@@ -70,8 +73,22 @@ impl Nats {
     /// Begins to create a stream with this configuration from a snapshot that had this state.
     pub(crate) async fn restore(&self, config: &Config, state: &Value) -> Result<Restore, NatsError> {
         let request = json!({ "config": config, "state": state });
+        let connection = self.connection_count();
         let Accepted { deliver_subject } = self.ask(&stream_restore(&config.name), &request).await?;
-        Ok(Restore { nats: self.clone(), to: deliver_subject })
+        Ok(Restore { nats: self.clone(), to: deliver_subject, connection })
+    }
+
+    /// Waits at most until the connection breaks: the server then forgets what it sends or receives.
+    async fn unless_broken<T>(&self, connection: u64, wait: impl Future<Output = T>) -> Result<T, NatsError> {
+        let broken = async {
+            while self.is_connected() && self.connection_count() == connection {
+                tokio::time::sleep(LOOK_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            done = wait => Ok(done),
+            () = broken => Err(NatsError::away("the connection broke")),
+        }
     }
 
     async fn ask<T: DeserializeOwned>(&self, subject: &str, request: &Value) -> Result<T, NatsError> {
@@ -94,7 +111,8 @@ impl Snapshot {
     /// If the snapshot ended early.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>, NatsError> {
         const ENDED: &str = "a snapshot ended early";
-        let Ok(Some(chunk)) = tokio::time::timeout(CHUNK_TIMEOUT, self.chunks.next()).await else {
+        let next = tokio::time::timeout(CHUNK_TIMEOUT, self.chunks.next());
+        let Ok(Some(chunk)) = self.nats.unless_broken(self.connection, next).await? else {
             return Err(NatsError::away(ENDED));
         };
         if self.nats.connection_count() != self.connection {
@@ -123,20 +141,25 @@ impl Snapshot {
 pub(crate) struct Restore {
     nats: Nats,
     to: String,
+    connection: u64,
 }
 
 impl Restore {
     /// Sends the next chunk, and waits until the server has it.
     pub(crate) async fn send(&self, chunk: Vec<u8>) -> Result<(), NatsError> {
         let request = Request::new().payload(chunk.into()).timeout(Some(CHUNK_TIMEOUT));
-        let answer = self.nats.request(&self.to, request).await?;
+        let answer = self.request(request).await?;
         if answer.payload.is_empty() { Ok(()) } else { parse::<Value>(&answer.payload).map(drop) }
     }
 
     /// Ends the snapshot, and returns the state of the stream once it exists.
     pub(crate) async fn finish(self) -> Result<State, NatsError> {
         let request = Request::new().payload(Bytes::new()).timeout(Some(CREATE_TIMEOUT));
-        let answer = self.nats.request(&self.to, request).await?;
+        let answer = self.request(request).await?;
         parse(&answer.payload).map(|Created { state }| state)
+    }
+
+    async fn request(&self, request: Request) -> Result<Message, NatsError> {
+        self.nats.unless_broken(self.connection, self.nats.request(&self.to, request)).await?
     }
 }

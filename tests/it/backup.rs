@@ -80,7 +80,11 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn e3_a_backup_holds_no_secret_in_clear_and_is_for_its_owner_only() {
     let store = Store::filled().await;
-    let taken = store.backup("copy", &["--json"]).await;
+    let as_worker = settings(&store.world.tokenbus.nats, "worker", &store.world.tokenbus.keys_file());
+    let refused = command(&as_worker, &["backup", &text(&store.path("copy"))], &[]).await;
+    assert!(errors(&refused).contains("run this command as NATS user `setup`"), "{}", errors(&refused));
+    assert!(errors(&refused).len() < 400, "no list of permissions: {}", errors(&refused));
+    let taken = store.backup("copy/", &["--json"]).await;
     assert!(taken.status.success(), "{}", errors(&taken));
     assert!(errors(&taken).contains("the keyring is not in the backup"), "{}", errors(&taken));
     let printed: Value = serde_json::from_slice(&taken.stdout).expect("JSON");
@@ -106,6 +110,8 @@ async fn e3_a_backup_holds_no_secret_in_clear_and_is_for_its_owner_only() {
         }
     }
 
+    let inner = store.backup("missing/copy", &[]).await;
+    assert!(errors(&inner).contains("missing does not exist: create it first"), "{}", errors(&inner));
     let again = store.backup("copy", &[]).await;
     assert!(errors(&again).contains("exists: name a folder that does not exist yet"), "{}", errors(&again));
 }
@@ -113,7 +119,11 @@ async fn e3_a_backup_holds_no_secret_in_clear_and_is_for_its_owner_only() {
 #[tokio::test]
 async fn a_final_backup_is_refused_while_a_worker_runs_or_a_command_waits() {
     let mut store = Store::filled().await;
+    let events =
+        async |store: &Store| Bus::of(&store.world.tokenbus.nats).await.info("OAUTH_EVENTS").await.state.messages;
+    let before = events(&store).await;
     let refused = store.backup("last", &["--final"]).await;
+    assert_eq!(events(&store).await, before, "a refused backup has no event");
     assert!(!refused.status.success() && errors(&refused).contains("a worker takes commands"), "{}", errors(&refused));
     assert_eq!(files(store.folder.path()), [""; 0].map(PathBuf::from), "a refused backup leaves nothing");
 

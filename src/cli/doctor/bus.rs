@@ -181,7 +181,7 @@ fn no_more_than_needed(own: &OwnUser, role: Role) -> Check {
         Role::Operator => permission::forbidden_to_operator(),
         Role::Admin => permission::forbidden_to_admin(),
         Role::All | Role::Worker | Role::Setup => {
-            return Check::skipped(CHECK, "this user has access to everything: guard its password");
+            return Check::skipped(CHECK, "this user can read every token: guard its password");
         }
     };
     let excess = own.excess(forbidden);
