@@ -36,9 +36,9 @@ pub(super) struct Options {
     #[arg(long, requires = "first_seq")]
     drop_records: bool,
     /// Create queues and events again if the settings ask for another persistence than they have. Stop all gateways and workers
-    /// first. DIR holds a backup of these streams until they are restored; if the command breaks off, run it again with the same
-    /// DIR.
-    #[arg(long, value_name = "DIR", conflicts_with = "first_seq")]
+    /// first. DIR (`tokenbus-rebuild` if it is left out) holds a backup of these streams until they are restored; if the command
+    /// breaks off, run it again with the same DIR.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "tokenbus-rebuild", conflicts_with = "first_seq")]
     rebuild: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
