@@ -191,7 +191,9 @@ const REPEAT: &str = "no answer from NATS; when the server is up, run the same c
 /// Adds advice to a request without an answer. For `map_err`.
 fn with_advice(advice: &'static str) -> impl FnOnce(anyhow::Error) -> anyhow::Error {
     // A transparent error hides the `NatsError`, but not its source.
-    move |error| if error.chain().any(<dyn std::error::Error>::is::<Unavailable>) { error.context(advice) } else { error }
+    move |error| {
+        if error.chain().any(<dyn std::error::Error>::is::<Unavailable>) { error.context(advice) } else { error }
+    }
 }
 
 /// Joins an error and its causes for a person.
