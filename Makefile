@@ -43,7 +43,7 @@ THREE_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((3 * $$(getcon
 
 # Tests that need the cores for themselves: they send more calls than a busy machine carries out, compare latencies, or start so many
 # servers at once that a callback would take longer than `http.deadline`.
-ALONE = hostile_rates:: h1_malformed_headers_of_one nodes_flood:: nats_killed::b3_d2
+ALONE = hostile_rates:: h1_malformed_headers_of_one h10_an_overload nodes_flood:: nats_killed::b3_d2
 
 test: cargo ## run all tests that need only nats-server
 	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints -- $(addprefix --skip ,$(ALONE))

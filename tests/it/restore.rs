@@ -309,7 +309,8 @@ async fn a_restore_whose_server_dies_ends_soon_and_says_to_run_it_again() {
     assert!(store.backup("copy", &[]).await.status.success());
     let new = Nats::start().await;
     let mut killing = store.as_setup_of(&new);
-    killing.insert("FAIL_KILL_NATS_AT".to_owned(), format!("restore_stream_begun {}", new.pid()));
+    let place = "restore_stream_begun";
+    killing.insert("FAIL_KILL_NATS_AT".to_owned(), format!("{place} {}", new.pid()));
     let began = Instant::now();
     let output = command(&killing, &["restore", &text(&store.path("copy"))], &[]).await;
     assert!(!output.status.success());

@@ -284,7 +284,9 @@ async fn e2_an_entry_older_than_its_record_is_updated_before_the_older_key_is_re
     fleet.jetstream("worker").await.publish(key, older.to_string().into()).await.unwrap().await.unwrap();
     let new = ring.promote().await;
     let rotated = ring.rotate().await;
-    assert_eq!((&rotated["caught_up"], &rotated["retired"]), (&json!(1), &json!([ring.old])));
+    // 0 if the worker's repair pass was first.
+    assert!(rotated["caught_up"].as_u64() <= Some(1), "{rotated}");
+    assert_eq!(rotated["retired"], json!([ring.old]));
     assert_eq!(stored(fleet, "w0").await["sequence"], newer["sequence"]);
     ring.assert_sealed_with(&new).await;
 }
