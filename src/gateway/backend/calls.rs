@@ -35,8 +35,7 @@ const BUS_PAUSE: Duration = Duration::from_millis(250);
 impl Backend {
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let (begin, mut earlier) = (Instant::now(), None);
-        let end = begin + self.deadline.min(BUS_WAIT);
+        let (end, mut earlier) = (Instant::now() + self.deadline.min(BUS_WAIT), None);
         let again = self.again_body(call, body);
         // The answer to `Ready` says that the bus is not available.
         let may_repeat = call != Call::Ready && call.again().is_some();
@@ -44,7 +43,7 @@ impl Backend {
             let again = again.as_ref().unwrap_or(body);
             let first = if earlier.is_none() { body } else { again };
             // Boxed, because the future of a call is large.
-            match Box::pin(self.try_call(call, context, (first, again), begin + self.deadline)).await {
+            match Box::pin(self.try_call(call, context, first, again)).await {
                 Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < end => {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
@@ -72,14 +71,10 @@ impl Backend {
         &self,
         call: Call,
         context: &RequestContext,
-        (body, again): (&Value, &Value),
-        deadline: Instant,
+        body: &Value,
+        again: &Value,
     ) -> Result<Bytes, BackendError> {
-        let left = || {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if call.starts_command() { left } else { left.min(READ_TIMEOUT) }
-        };
-        let timeout = left();
+        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
         let first = Box::pin(self.ask(&subject, context, body, timeout));
@@ -88,7 +83,8 @@ impl Backend {
         let late_after = if shows_load { SECOND_TRY_AFTER } else { timeout / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            Box::pin(self.ask(subject, context, again, left()))
+            // With a whole timeout: a refusal of the first try must not be the answer while this one may still be carried out.
+            Box::pin(self.ask(subject, context, again, timeout))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         self.second_tries.answer(first, Tries { late_after, shows_load, again, was_lost, is_end }).await
