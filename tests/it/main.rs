@@ -215,7 +215,6 @@ mod operators;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod outgoing;
-#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod packages;
