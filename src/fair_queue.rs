@@ -1,23 +1,15 @@
 //! A queue that its holders share fairly: the next entry to run is one of the waiting holder with the fewest running ones.
 //!
 //! A holder that is alone may use everything. Holders that all wait have equally many entries running, so each of them gets
-//! the same time, however long its entries run. If too many entries wait, the holder with the most of them loses its newest, and
-//! the queue is short for a while ([`Flood`]).
+//! the same time, however long its entries run. If too many entries wait, the holder with the most of them loses its newest.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
-
-use crate::flood::{Flood, Room};
-
-/// Entries that wait in a flood. Enough for those that run not to wait for the next.
-const WAITING_IN_FLOOD: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     holders: HashMap<String, Holder<T>>,
     most_running: usize,
-    room: Room,
-    flood: Flood,
+    most_waiting: usize,
     running: usize,
     waiting: usize,
     /// Number of entries started so far.
@@ -35,16 +27,14 @@ struct Holder<T> {
 
 impl<T> FairQueue<T> {
     pub(crate) fn new(most_running: usize, most_waiting: usize) -> Self {
-        let room = Room { in_burst: most_waiting, in_flood: WAITING_IN_FLOOD.min(most_waiting) };
-        let flood = Flood::default();
-        Self { holders: HashMap::new(), most_running, room, flood, running: 0, waiting: 0, started: 0 }
+        Self { holders: HashMap::new(), most_running, most_waiting, running: 0, waiting: 0, started: 0 }
     }
 
     /// Adds an entry. If too many wait, the newest of the holder with the most has to leave, and is returned. An error returns
     /// the entry itself, if it would be that one.
-    pub(crate) fn push(&mut self, holder: &str, entry: T, now: Instant) -> Result<Option<T>, T> {
+    pub(crate) fn push(&mut self, holder: &str, entry: T) -> Result<Option<T>, T> {
         let mut shed = None;
-        if !self.flood.admits(self.waiting, self.room, now) {
+        if self.waiting >= self.most_waiting {
             let own = self.holders.get(holder).map_or(0, |holder| holder.waiting.len());
             let longest = self.holders.values_mut().max_by_key(|holder| holder.waiting.len());
             match longest.filter(|longest| longest.waiting.len() > own + 1) {

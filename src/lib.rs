@@ -16,7 +16,6 @@ mod command;
 pub mod connection;
 mod event;
 mod fair_queue;
-mod flood;
 mod foreign_text;
 mod integration;
 mod login;

@@ -3,19 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-
-use crate::flood::{Flood, Room};
 
 /// The number of permits that each holder has.
 #[derive(Debug)]
-pub(crate) struct Permits<K>(Mutex<HashMap<K, Taken>>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    count: usize,
-    flood: Flood,
-}
+pub(crate) struct Permits<K>(Mutex<HashMap<K, usize>>);
 
 /// A permit. Dropping it returns it.
 #[derive(Debug)]
@@ -31,21 +22,21 @@ impl<K> Default for Permits<K> {
 }
 
 impl<K: Eq + Hash + Clone> Permits<K> {
-    /// Returns a permit, or `None` if the holder has too many.
+    /// Returns a permit, or `None` if the holder has `max` of them.
     #[must_use]
-    pub(crate) fn take(self: &Arc<Self>, holder: &K, room: Room, now: Instant) -> Option<Permit<K>> {
+    pub(crate) fn take(self: &Arc<Self>, holder: &K, max: usize) -> Option<Permit<K>> {
         let mut taken = self.lock();
-        let of = taken.entry(holder.clone()).or_default();
-        if !of.flood.admits(of.count, room, now) {
+        let count = taken.get(holder).copied().unwrap_or(0);
+        if count >= max {
             return None;
         }
-        of.count += 1;
+        taken.insert(holder.clone(), count + 1);
         Some(Permit { permits: Arc::clone(self), holder: holder.clone() })
     }
 }
 
 impl<K> Permits<K> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Taken>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<K, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -54,7 +45,7 @@ impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut taken = self.permits.lock();
         match taken.get_mut(&self.holder) {
-            Some(of) if of.count > 1 => of.count -= 1,
+            Some(count) if *count > 1 => *count -= 1,
             // Entries of former holders would pile up.
             _ => drop(taken.remove(&self.holder)),
         }
@@ -68,17 +59,14 @@ mod tests {
     #[test]
     fn g3_permits_are_limited_per_holder_and_returned() {
         let permits = Arc::new(Permits::default());
-        let (room, now) = (Room { in_burst: 2, in_flood: 1 }, Instant::now());
-        let take = |holder| permits.take(&holder, room, now);
-        let held = [take("one").unwrap(), take("one").unwrap()];
-        assert!(take("one").is_none());
-        let other = take("other").unwrap();
+        let held = [permits.take(&"one", 2).unwrap(), permits.take(&"one", 2).unwrap()];
+        assert!(permits.take(&"one", 2).is_none());
+        assert!(permits.take(&"one", 0).is_none());
+        let other = permits.take(&"other", 2).unwrap();
         let [first, second] = held;
         drop(first);
-        assert!(take("one").is_none(), "it floods");
-        drop(second);
-        let third = take("one").unwrap();
-        drop((third, other));
+        drop(permits.take(&"one", 2).unwrap());
+        drop((second, other));
         assert!(permits.lock().is_empty(), "{permits:?}");
     }
 }

@@ -15,13 +15,12 @@ const MAX_DISCARDED_CAUSES: usize = 15;
 const MAX_MEDIAN_LINES: usize = 125;
 
 /// Modules without IO, async, clock and randomness.
-const CORE: [&str; 17] = [
+const CORE: [&str; 16] = [
     "call",
     "command",
     "connection",
     "event",
     "fair_queue",
-    "flood",
     "foreign_text",
     "integration",
     "login",

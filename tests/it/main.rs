@@ -215,7 +215,6 @@ mod operators;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod outgoing;
-mod overload;
 #[cfg(test)]
 mod packages;
 #[cfg(test)]

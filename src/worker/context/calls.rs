@@ -1,5 +1,5 @@
-//! Permits for the calls of a process, shared fairly by account, or by the client of a gateway: one that is alone uses all of
-//! them, and one that floods delays no other.
+//! Permits for the calls of a process, shared fairly by account: an account that is alone uses all of them, and one that
+//! floods delays no other.
 //!
 //! A call that waits for a command returns its permit first ([`CallPermit::release`]).
 
@@ -66,10 +66,10 @@ impl Calls {
         Arc::new(Self { state: Mutex::new(State { queue, limit }) })
     }
 
-    /// Queues a call of an account or client, unless too many wait.
+    /// Queues a call of an account, unless too many wait.
     pub(crate) fn queue(self: &Arc<Self>, account: &str) -> Result<QueuedCall, Busy> {
         let (permit, queued) = oneshot::channel();
-        match self.lock().queue.push(account, permit, std::time::Instant::now()) {
+        match self.lock().queue.push(account, permit) {
             // Its call is refused, because its permit cannot come any more.
             Ok(shed) => drop(shed),
             Err(_own) => return Err(Busy),

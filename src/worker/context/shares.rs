@@ -3,18 +3,14 @@
 //!
 //! Of the commands of a verb that run at once, one integration gets a quarter, one account a quarter, and one account at one
 //! integration an eighth. Further commands wait in memory, where the worker keeps reporting progress on them. The memory is
-//! shared in the same way; a command that finds its share of it full is refused at once. Then its account floods its integration
-//! ([`Flood`]): as long as it does, no more callbacks of both are queued or run than may run. A callback that is queued and then
-//! refused costs more than half of one that is carried out.
+//! shared in the same way; a command that finds its share of it full is refused at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::flood::{Flood, Room};
 use crate::subject::{Account, Integration, Verb};
 
 /// Commands in memory for each one that may run.
@@ -27,16 +23,6 @@ pub(crate) struct Shares {
     waiting: Part,
     exchanges: Arc<Semaphore>,
     revocations: Arc<Semaphore>,
-    /// Accounts that flood an integration.
-    floods: Mutex<HashMap<(Account, Integration), Flooding>>,
-}
-
-#[derive(Default)]
-struct Flooding {
-    flood: Flood,
-    /// Callbacks that may be queued, but have not arrived. With several workers they may arrive at another one, and those of
-    /// the others here: each worker gets as many as it admits, on average.
-    coming: usize,
 }
 
 /// The right to run a command, or to wait in memory. Returned on drop.
@@ -53,7 +39,6 @@ impl Shares {
             waiting: Part::of(concurrency.saturating_mul(WAITING_PER_RUNNING)),
             exchanges: running(),
             revocations: running(),
-            floods: Mutex::default(),
         }
     }
 
@@ -65,43 +50,7 @@ impl Shares {
     /// Takes a share of the memory. Returns `None` if the account or the integration has used up its own.
     pub(crate) fn enter(&self, account: &Account, integration: &Integration) -> Option<Share> {
         let taken = self.waiting.semaphores(account, integration).map(|semaphore| semaphore.try_acquire_owned().ok());
-        let permits = taken.into_iter().collect::<Option<Vec<_>>>();
-        self.arrived(account, integration, permits.is_none(), Instant::now());
-        Some(Share { permits: permits? })
-    }
-
-    /// Returns the number of commands that one account may run at once at one integration.
-    pub(crate) fn narrowest(&self) -> usize {
-        self.running.pairs.most
-    }
-
-    /// Returns false if a further callback must not be queued, because its account floods its integration.
-    pub(crate) fn admits(&self, account: &Account, integration: &Integration, now: Instant) -> bool {
-        let holder = (account.clone(), integration.clone());
-        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(of) = floods.get_mut(&holder) else { return true };
-        let in_memory = self.waiting.pairs.taken(&holder);
-        if in_memory == 0 {
-            // Some may never come: their gateway has ended.
-            of.coming = 0;
-        }
-        let room = Room { in_burst: self.waiting.pairs.most, in_flood: self.narrowest() };
-        let admits = of.flood.admits(in_memory + of.coming, room, now);
-        of.coming += usize::from(admits);
-        admits
-    }
-
-    /// Takes the arrival of a command into account, which was refused or is in memory.
-    fn arrived(&self, account: &Account, integration: &Integration, is_refused: bool, now: Instant) {
-        let holder = (account.clone(), integration.clone());
-        let mut floods = self.floods.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of) = floods.get_mut(&holder) {
-            of.coming = of.coming.saturating_sub(1);
-        }
-        if is_refused {
-            floods.retain(|_, of| of.flood.is_on(now));
-            floods.entry(holder).or_default().flood.refused(now);
-        }
+        taken.into_iter().collect::<Option<Vec<_>>>().map(|permits| Share { permits })
     }
 
     /// Waits until the command may run. Takes the narrowest share first, so that a command
@@ -155,10 +104,6 @@ impl<K: Eq + Hash + Clone> Holders<K> {
         Self { most: most.max(1), semaphores: Mutex::default() }
     }
 
-    fn taken(&self, holder: &K) -> usize {
-        self.most - self.semaphore(holder).available_permits()
-    }
-
     fn semaphore(&self, holder: &K) -> Arc<Semaphore> {
         let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
         if semaphores.len() >= KEPT_HOLDERS && !semaphores.contains_key(holder) {
@@ -202,23 +147,6 @@ mod tests {
         drop(pair);
         assert_eq!(fill(&shares, &one, &slack).len(), 8);
         assert_eq!(fill(&shares, &one, &odd).len(), 8);
-    }
-
-    #[test]
-    fn an_account_without_room_at_an_integration_floods_it_until_no_more_wait_than_run() {
-        let (shares, one, slack, now) = (Shares::new(8), account(), integration("slack"), Instant::now());
-        let admits = |account: &Account| shares.admits(account, &slack, now);
-        let mut waiting: Vec<Share> = Vec::new();
-        while admits(&one)
-            && let Some(waits) = shares.enter(&one, &slack)
-        {
-            waiting.push(waits);
-        }
-        assert_eq!((waiting.len(), admits(&one), admits(&account())), (WAITING_PER_RUNNING, false, true));
-        waiting.truncate(1);
-        assert!(!admits(&one), "one runs");
-        waiting.clear();
-        assert!(admits(&one));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use super::status::{self, Failure};
 use super::{CallError, Checked, RETRY_WAIT, no_connection, replayed, too_many};
 use crate::command::{CHANGED_SINCE, HEADER_STATUS, Work, WorkerReply};
 use crate::connection::{Status, StoredConnection};
-use crate::flood::Room;
 use crate::jetstream::{NatsError, Published, header};
 use crate::protocol::outgoing::{Draft, Outgoing};
 use crate::protocol::replies::Expected;
@@ -24,7 +23,7 @@ use crate::worker::apply;
 use crate::worker::commands::revoke;
 use crate::worker::context::{Busy, Context};
 
-/// Calls of one account that may wait for a command at once, except in a flood.
+/// Calls of one account that may wait for a command at once.
 const WAITING: usize = 256;
 /// First pause before another try while a command of the same subject is queued. Each pause doubles the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
@@ -150,10 +149,8 @@ async fn send_and_wait(
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
-    let room = Room { in_burst: WAITING, in_flood: context.limits.shares.narrowest().min(WAITING) };
-    let now = std::time::Instant::now();
-    let Some(_waits) = context.limits.waiting_calls.take(&subject.account, room, now) else {
-        return Err(too_many("too many calls of this account wait for a refresh or deletion; try again", 1));
+    let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
+        return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
     // Other calls run while this one waits.

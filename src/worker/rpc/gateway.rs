@@ -1,7 +1,6 @@
 //! Calls of gateways. Each is authenticated by the credential that it carries, or by the state or ticket that it asks about.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use async_nats::HeaderMap;
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
 use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
-use super::{no_config, outcome, parse, providers, sealed, send, shortened, too_many};
+use super::{no_config, outcome, parse, providers, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
 use crate::call::{Call, Question};
 use crate::command::{Credential, Origin};
@@ -19,13 +18,16 @@ use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
-use crate::protocol::calls::SealedCall;
 use crate::protocol::{commands, origin, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
 use crate::worker::context::{CallPermit, Context, Room};
+
+/// The one holder of all gateways' calls: their accounts are not known before they are opened. Gateways limit the requests of
+/// each credential and address.
+const GATEWAYS: &str = "gateways";
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -39,9 +41,8 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     let running = Running::new(Arc::clone(&context), (HeaderMap::new(), sealed::busy()));
     let start = |message: Received| {
         let Some(reply) = message.reply.clone() else { return };
-        // A refused call is not opened, which takes as much of the CPU as a read. So its account is not known.
-        let client = SealedCall::client_of(&message.payload);
-        let Ok(queued) = context.limits.gateway_calls.queue(&client) else { return running.refuse(reply) };
+        // A refused call is not opened, which takes as much of the CPU as a read.
+        let Ok(queued) = context.limits.gateway_calls.queue(GATEWAYS) else { return running.refuse(reply) };
         running.start_queued(queued, reply, async move |context, permit, reply| {
             // Boxed, because the future of a call is large.
             Box::pin(answer(context, message, permit, reply)).await;
@@ -220,13 +221,6 @@ async fn state(context: &Context, question: StateQuestion) -> Result<Value, Call
         FoundLogin::Pending { login, .. } if question.parameters => {
             let config = context.store.config(&login.integration).await?;
             Ok(json!({ "parameters": config.map(|config| callback::parameters(&config)) }))
-        }
-        // Before its callback is queued.
-        FoundLogin::Pending { account, login, .. }
-            if question.command_id.is_none()
-                && !context.limits.shares.admits(&account, &login.integration, Instant::now()) =>
-        {
-            Err(too_many("too many logins of this account at this integration are in progress; try again", 2))
         }
         FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
             "account": account,
