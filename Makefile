@@ -41,9 +41,8 @@ demo: cargo ## start everything, do one login from end to end, and stop
 # Tests mostly wait for servers and clocks, so three of them run on each core.
 THREE_A_CORE = export RUST_TEST_THREADS="$${RUST_TEST_THREADS:-$$((3 * $$(getconf _NPROCESSORS_ONLN)))}";
 
-# Tests that need the cores for themselves: they send more calls than a busy machine carries out, compare latencies, or start so many
-# servers at once that a callback would take longer than `http.deadline`.
-ALONE = hostile_rates:: h1_malformed_headers_of_one h10_an_overload nodes_flood:: nats_killed::b3_d2
+# Tests that need the cores for themselves: they send more calls than a busy machine carries out, or compare latencies.
+ALONE = hostile_rates:: h1_malformed_headers_of_one nodes_flood::
 
 test: cargo ## run all tests that need only nats-server
 	@$(WITH_NATS) $(THREE_A_CORE) $(CARGO) test --features failpoints -- $(addprefix --skip ,$(ALONE))
