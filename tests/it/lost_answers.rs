@@ -12,7 +12,7 @@ use self::links::{Cut, Links};
 use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, eventually};
 use crate::provider::{Provider, Scripted};
-use crate::refresh_crash::refreshes;
+use crate::refresh_crash::{NAME as WORKSPACE, connected, due, refreshes, withholding_provider};
 use crate::support::nats::Nats;
 
 #[path = "../chaos/links.rs"]
@@ -163,30 +163,23 @@ async fn h6_a_deletion_that_reaches_its_worker_late_leaves_a_newer_login_alone()
 
 #[tokio::test]
 async fn d4_new_tokens_are_stored_after_the_link_of_their_worker_was_cut_for_most_of_a_hold() {
-    let (gate, opened) = watch::channel(false);
-    let provider = Provider::start(move |number, received| {
-        let answer = Scripted::tokens(number);
-        if received.form().contains_key("refresh_token") { answer.once(&opened) } else { answer }
-    })
-    .await;
-    let (fleet, mut first) = Fleet::configured(&provider.url).await;
-    let state = fleet.login(NAME).await;
-    assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
-    fleet.idle().await;
-    first.kill().await;
+    let (gate, provider) = withholding_provider().await;
+    let (fleet, _pushes) = connected(&provider).await;
     let links = Links::to(&fleet.nats.url).await;
     let cut_off = fleet.worker_with(&[("TOKENBUS_NATS__URL", links.urls.as_str())]);
     cut_off.ready().await;
     fleet.ready().await;
-    let before = fleet.record(&Fleet::path(NAME)).await.1;
-    Bus::of(&fleet.nats).await.due(NAME).await;
+    let before = fleet.record(&Fleet::path(WORKSPACE)).await.1;
+    due(&fleet).await;
     eventually("the refresh token was sent", async || refreshes(&provider) == 1).await;
     let _other = fleet.worker().await;
     links.set(Cut::Closed);
+    // Before that, the client may hold a publish back until it reconnects.
+    eventually("the worker is cut off", async || cut_off.log().contains("disconnected from NATS")).await;
     gate.send_replace(true);
     tokio::time::sleep(LONG_CUT).await;
     links.set(Cut::Whole);
-    let refreshed = async || fleet.stored(NAME).await.0.is_some_and(|it| it["sequence"].as_u64() > Some(before));
+    let refreshed = async || fleet.stored(WORKSPACE).await.0.is_some_and(|it| it["sequence"].as_u64() > Some(before));
     eventually("the new tokens are stored", refreshed).await;
     assert_eq!(refreshes(&provider), 1);
 }

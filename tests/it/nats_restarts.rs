@@ -13,8 +13,8 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, eventually};
-use crate::provider::{Provider, Scripted};
-use crate::refresh_crash::{connected, due, refreshes, strict_provider};
+use crate::provider::Provider;
+use crate::refresh_crash::{connected, due, refreshes, strict_provider, withholding_provider};
 use crate::support::tokenbus::ACCOUNT;
 
 const NAME: &str = "workspace1";
@@ -27,12 +27,7 @@ async fn token(fleet: &Fleet, name: &str) -> (StatusCode, Value) {
 
 #[tokio::test]
 async fn d4_new_tokens_are_stored_after_the_server_was_away_for_longer_than_a_write_may_take() {
-    let (gate, opened) = watch::channel(false);
-    let provider = Provider::start(move |number, received| {
-        let answer = Scripted::tokens(number);
-        if received.form().contains_key("refresh_token") { answer.once(&opened) } else { answer }
-    })
-    .await;
+    let (gate, provider) = withholding_provider().await;
     let (mut fleet, _pushes) = connected(&provider).await;
     let before = fleet.record(&Fleet::path(NAME)).await.1;
     let _worker = fleet.worker().await;

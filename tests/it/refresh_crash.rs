@@ -24,7 +24,7 @@ use crate::support::child::signal;
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
 
-const NAME: &str = "workspace1";
+pub(crate) const NAME: &str = "workspace1";
 
 /// A strict provider: it accepts each refresh token once.
 pub(crate) async fn strict_provider() -> Provider {
@@ -36,6 +36,17 @@ pub(crate) async fn strict_provider() -> Provider {
         _ => Scripted::tokens(number),
     })
     .await
+}
+
+/// A provider that withholds its answers to refreshes until the gate opens.
+pub(crate) async fn withholding_provider() -> (watch::Sender<bool>, Provider) {
+    let (gate, opened) = watch::channel(false);
+    let provider = Provider::start(move |number, received| {
+        let answer = Scripted::tokens(number);
+        if received.form().contains_key("refresh_token") { answer.once(&opened) } else { answer }
+    })
+    .await;
+    (gate, provider)
 }
 
 pub(crate) fn refreshes(provider: &Provider) -> usize {
