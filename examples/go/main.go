@@ -215,7 +215,7 @@ func main() {
 	nc, err := nats.Connect(os.Getenv("NATS_URL"),
 		nats.UserInfo(os.Getenv("NATS_USER"), os.Getenv("NATS_PASSWORD")),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true),
-		// Without it the client gives up when the bus refuses it twice, as it may while a password is replaced.
+		// Without it the client stops trying when the bus refuses it twice, as it may while a password is replaced.
 		nats.IgnoreAuthErrorAbort(),
 		nats.ConnectHandler(again), nats.ReconnectHandler(again), nats.ReconnectErrHandler(failed))
 	if err != nil {

@@ -139,7 +139,7 @@ if (key.length !== 3) {
   process.exit(2);
 }
 const { NATS_URL: servers, NATS_USER: user, NATS_PASSWORD: pass } = process.env;
-// Without the last option the client gives up when the bus refuses it twice, as it may while a password is replaced.
+// Without the last option the client stops trying when the bus refuses it twice, as it may while a password is replaced.
 const options = { servers, user, pass, maxReconnectAttempts: -1, ignoreAuthErrorAbort: true };
 let nc;
 while (!nc) {

@@ -44,7 +44,7 @@ async fn o14_health_verifies_the_gateways_certificate() {
     let ca = path("ca.pem");
     for (public_url, ca, expected) in [
         ("https://hub.example", ca.as_str(), Ok("alive")),
-        // The process on this machine is asked, whatever the name in its certificate.
+        // Asks the process on this machine; its certificate may have another name.
         ("https://192.0.2.7", &ca, Ok("alive")),
         ("https://192.0.2.7:8443/hub", &ca, Ok("alive")),
         ("https://192.0.2.8", &ca, Err("http.public_url")),

@@ -23,7 +23,7 @@ pub(super) struct Checked<'a> {
 pub(super) enum CallIds {
     /// A node's call: only the account itself can send it again.
     Random,
-    /// A gateway's call, and the time at which it was sent. The gateway's clock may be behind the bus's, and is not ahead of it.
+    /// A gateway's call, and the time at which it was sent. The gateway's clock may lag the bus's, and does not lead.
     Derived { session: SharedKey, call_id: String, sent: Timestamp },
 }
 
