@@ -46,7 +46,7 @@ use crate::jetstream::ConnectError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
-use crate::worker::context::{Busy, Context};
+use crate::worker::context::{Busy, Context, Try};
 
 /// Largest question in bytes: four times the largest refresh token. A question stays in memory until its answer.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -179,7 +179,8 @@ async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, bo
         NodeCall::Token => token::token(context, checked, &parse(body)?).await,
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
-            change::refresh(context, checked, &question.key(caller), question.refresh_token.as_ref()).await
+            let key = question.key(caller);
+            change::refresh(context, checked, &key, question.refresh_token.as_ref(), Try::of(question.began)).await
         }
         NodeCall::Delete => change::delete(context, checked, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
@@ -229,6 +230,9 @@ struct ConnectionQuestion {
     min_valid: Option<u32>,
     #[serde(default)]
     refresh_token: Option<Secret>,
+    /// Of a later try: the bus's time at which the call was first made, in milliseconds since 1970.
+    #[serde(default)]
+    began: Option<i64>,
 }
 
 impl ConnectionQuestion {

@@ -21,7 +21,7 @@ use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::worker::apply;
 use crate::worker::commands::revoke;
-use crate::worker::context::{Busy, Context};
+use crate::worker::context::{Busy, Context, Try};
 
 /// Calls of one account that may wait for a command at once.
 const WAITING: usize = 256;
@@ -52,6 +52,7 @@ pub(super) async fn refresh(
     checked: Checked<'_>,
     key: &ConnectionKey,
     refresh_token: Option<&Secret>,
+    number: Try,
 ) -> Result<Value, CallError> {
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let result = stored.last_result();
@@ -74,7 +75,8 @@ pub(super) async fn refresh(
     let work =
         || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    send_and_wait(context, checked, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
+    let before = BeforeRefresh { key, sequence: before.sequence };
+    send_and_wait(context, checked, (&subject, number), work, Some(before)).await
 }
 
 #[derive(Deserialize)]
@@ -104,7 +106,8 @@ pub(super) async fn delete(
                 let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
                 Work::Revoke { actor, login_id, keep_grant, even_if_shared }
             };
-            send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
+            let subject = CommandSubject::connection(&key, Verb::Revoke);
+            send_and_wait(context, checked, (&subject, Try::of(began)), work, None).await
         }
         None => Err(no_connection()),
     };
@@ -145,11 +148,11 @@ async fn was_deleted_since(context: &Context, key: &ConnectionKey, began: i64) -
 async fn send_and_wait(
     context: &Context,
     checked: Checked<'_>,
-    subject: &CommandSubject,
+    (subject, number): (&CommandSubject, Try),
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
-    let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
+    let Some(_waits) = context.limits.waiting_calls.take(&(subject.account.clone(), number), WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;

@@ -30,6 +30,8 @@ const PARALLEL: usize = 32;
 const MOST: f64 = 2.0;
 /// The gateway's deadline: long enough for all requests to wait during a loaded window.
 const DEADLINE: &str = "8s";
+/// Longer than half of the deadline, after which a gateway tries again.
+const AFTER_LATER_TRIES: Duration = Duration::from_millis(5_000);
 /// Time from one of these requests to the next. More of them at once than the worker's queue of calls holds would be refused
 /// for that reason.
 const PACE: Duration = Duration::from_millis(2);
@@ -195,6 +197,24 @@ async fn h2_a_provider_that_hangs_delays_only_its_own_logins_and_deletions() {
     }
     let median = median(ratios);
     assert!(median <= bound(MOST), "p99 is {median} times the quiet one");
+}
+
+/// Gateways try waiting deletions again at half of their deadline. These tries leave room for other calls of the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn h2_later_tries_of_waiting_deletions_take_no_room_from_other_calls() {
+    let mut hung = Hung::start(&[("HTTP__DEADLINE", DEADLINE)]).await;
+    hung.prepare(0, DELETIONS).await;
+    hung.answers.send_replace(false);
+    let all = u64::try_from(DELETIONS).expect("a small number");
+    let measure = async {
+        eventually("all are on the queue", async || hung.queued().await >= all / 2).await;
+        tokio::time::sleep(AFTER_LATER_TRIES).await;
+        assert!(hung.queued().await >= all / 2, "they were answered before the later tries");
+        drop(window(&hung.world).await);
+        hung.answers.send_replace(true);
+    };
+    let deletions = join_all(hung.connections.iter().map(async |name| is_refused(&hung.delete(name).await)));
+    tokio::join!(measure, deletions);
 }
 
 /// Nothing is done for a request that was refused.
