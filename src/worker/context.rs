@@ -86,25 +86,11 @@ pub(crate) struct Limits {
     pub(crate) gateway_calls: Arc<Calls>,
     /// Permits for calls of both that return pages.
     pub(crate) lists: Arc<Calls>,
-    /// Calls that wait for a command, by account. Later tries of calls have permits of their own: a gateway that tries again takes
-    /// nothing from its account's other calls.
-    pub(crate) waiting_calls: Arc<Permits<(Account, Try)>>,
+    /// Calls that wait for a command, by account, and whether they are later tries. These have permits of their own: a gateway that
+    /// tries again takes nothing from its account's other calls.
+    pub(crate) waiting_calls: Arc<Permits<(Account, bool)>>,
     /// Permits for calls of all accounts that wait for a command.
     pub(crate) all_waiting_calls: Semaphore,
-}
-
-/// Whether a gateway makes a call for the first time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Try {
-    First,
-    Later,
-}
-
-impl Try {
-    /// `began` is the time of the first try, which only a later one has.
-    pub(crate) fn of(began: Option<i64>) -> Self {
-        if began.is_some() { Self::Later } else { Self::First }
-    }
 }
 
 impl Context {

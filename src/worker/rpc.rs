@@ -46,7 +46,7 @@ use crate::jetstream::ConnectError;
 use crate::secret::Secret;
 use crate::store::StoreError;
 use crate::subject::{ConnectionKey, ConnectionName, Integration, NodeCall};
-use crate::worker::context::{Busy, Context, Try};
+use crate::worker::context::{Busy, Context};
 
 /// Largest question in bytes: four times the largest refresh token. A question stays in memory until its answer.
 const QUESTION_BYTES: usize = 64 * 1024;
@@ -187,7 +187,7 @@ async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, bo
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
             let key = question.key(caller);
-            change::refresh(context, checked, &key, question.refresh_token.as_ref(), Try::of(question.began)).await
+            change::refresh(context, checked, &key, question.refresh_token.as_ref(), question.began).await
         }
         NodeCall::Delete => change::delete(context, checked, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,

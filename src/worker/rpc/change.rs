@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::status::{self, Failure};
 use super::{CallError, Checked, RETRY_WAIT, no_connection, replayed, too_many};
-use crate::command::{CHANGED_SINCE, HEADER_STATUS, Work, WorkerReply};
+use crate::command::{CHANGED_SINCE, HEADER_STATUS, MAX_AGE, Work, WorkerReply};
 use crate::connection::{Status, StoredConnection};
 use crate::jetstream::{NatsError, Published, header};
 use crate::protocol::outgoing::{Draft, Outgoing};
@@ -21,7 +22,7 @@ use crate::store::StoreError;
 use crate::subject::{CommandSubject, ConnectionKey, ConnectionName, Integration, Verb};
 use crate::worker::apply;
 use crate::worker::commands::revoke;
-use crate::worker::context::{Busy, Context, Try};
+use crate::worker::context::{Busy, Context};
 
 /// Calls of one account that may wait for a command at once.
 const WAITING: usize = 256;
@@ -52,8 +53,9 @@ pub(super) async fn refresh(
     checked: Checked<'_>,
     key: &ConnectionKey,
     refresh_token: Option<&Secret>,
-    number: Try,
+    began: Option<i64>,
 ) -> Result<Value, CallError> {
+    let passed = passed(context, began);
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let result = stored.last_result();
     let (before, failure) = (stored.connection, stored.refresh_failure);
@@ -76,7 +78,7 @@ pub(super) async fn refresh(
         || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
     let before = BeforeRefresh { key, sequence: before.sequence };
-    send_and_wait(context, checked, (&subject, number), work, Some(before)).await
+    send_and_wait(context, checked, (&subject, passed), work, Some(before)).await
 }
 
 #[derive(Deserialize)]
@@ -98,6 +100,7 @@ pub(super) async fn delete(
     Deletion { integration_id: integration, connection_id: name, revoke, began }: Deletion,
 ) -> Result<Value, CallError> {
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
+    let passed = passed(context, began);
     let deleted = match context.store.stored_connection(&key).await? {
         Some(stored) => {
             refuse_late_deletion(context, checked, &key).await?;
@@ -107,7 +110,7 @@ pub(super) async fn delete(
                 Work::Revoke { actor, login_id, keep_grant, even_if_shared }
             };
             let subject = CommandSubject::connection(&key, Verb::Revoke);
-            send_and_wait(context, checked, (&subject, Try::of(began)), work, None).await
+            send_and_wait(context, checked, (&subject, passed), work, None).await
         }
         None => Err(no_connection()),
     };
@@ -117,6 +120,12 @@ pub(super) async fn delete(
         }
         (deleted, _) => deleted,
     }
+}
+
+/// Returns how long the caller of a later try has waited. `began` is the time of its first try, in milliseconds since 1970.
+fn passed(context: &Context, began: Option<i64>) -> Option<Duration> {
+    let began = Timestamp::from_millisecond(began?).unwrap_or(Timestamp::MAX);
+    Some(context.clock.now().duration_since(began).try_into().unwrap_or_default())
 }
 
 /// Refuses a deletion that was sent before the connection last changed. A stopped worker or a slow link may hold a call back after
@@ -144,25 +153,32 @@ async fn was_deleted_since(context: &Context, key: &ConnectionKey, began: i64) -
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
 /// integration is full, waits and sends the same work as a new command.
 ///
-/// `before` is set only for a refresh: a refresh that another caller has queued may do the same work.
+/// The caller of a later try has waited for `passed` already. `before` is set only for a refresh: a refresh that another caller
+/// has queued may do the same work.
 async fn send_and_wait(
     context: &Context,
     checked: Checked<'_>,
-    (subject, number): (&CommandSubject, Try),
+    (subject, passed): (&CommandSubject, Option<Duration>),
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
-    let Some(_waits) = context.limits.waiting_calls.take(&(subject.account.clone(), number), WAITING) else {
+    let holder = (subject.account.clone(), passed.is_some());
+    let Some(_waits) = context.limits.waiting_calls.take(&holder, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
     // Other calls run while this one waits.
     checked.permit.release();
+    let passed = passed.unwrap_or_default();
+    let began = context.clock.now() - passed.min(MAX_AGE);
     let patience = context.config.http.deadline;
-    let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
+    let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2).saturating_sub(passed);
     for earlier in 0.. {
         let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
-        let draft = Draft { subject, origin, work: work(), time: context.clock.now(), message_id, first: None };
+        // A deletion waits for its share until its caller's deadline, which counts from this time (`worker/delivery.rs`).
+        let now = context.clock.now();
+        let time = if before.is_none() { began.max(now - MAX_AGE / 2) } else { now };
+        let draft = Draft { subject, origin, work: work(), time, message_id, first: None };
         let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command);

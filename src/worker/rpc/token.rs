@@ -9,7 +9,7 @@ use super::status::{self, Failure};
 use super::{CallError, Checked, ConnectionQuestion, change, no_connection};
 use crate::connection::{CONFIG_CHANGED, NO_CONFIG, NO_REFRESH_TOKEN, OauthConnection, Status};
 use crate::subject::ConnectionKey;
-use crate::worker::context::{Context, Try};
+use crate::worker::context::Context;
 
 /// Returns the connection, refreshed first if its token expires soon. If the refresh fails, returns the old token while it
 /// is valid.
@@ -31,7 +31,7 @@ pub(super) async fn token(
         return Ok(json!(connection));
     }
     // Without a refresh token, the command ends the connection.
-    match change::refresh(context, checked, &key, None, Try::of(question.began)).await {
+    match change::refresh(context, checked, &key, None, question.began).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
             // status says why there is none.
