@@ -85,7 +85,8 @@ enum Command {
     Sign(sign::Options),
     /// Ask the process on this machine whether it is alive or ready, and exit with 0 or 1; for probes of containers.
     Health(health::Options),
-    /// Check settings, permissions, streams and keys, and print how to fix what is wrong.
+    /// Check settings, permissions, streams and keys, and print how to fix what is wrong. Exits with 0 if all is well, otherwise
+    /// with 1.
     Doctor(doctor::Options),
     /// Print the gateway's OpenAPI document.
     Openapi,

@@ -9,7 +9,7 @@ mod own_health;
 pub(crate) mod profiles;
 
 pub(crate) use self::authorities::Authorities;
-pub(crate) use self::client::{Client, ProviderResponse, Settings};
+pub(crate) use self::client::{Client, MAX_BODY_BYTES, ProviderResponse, Settings};
 pub(crate) use self::error::ProviderError;
 pub(crate) use self::guard::{Guard, bare, nat64_prefix};
 pub(crate) use self::own_health::{Health, OwnProcess, OwnTls, own_health};

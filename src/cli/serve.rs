@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -23,7 +23,7 @@ use crate::config::{Config, Http};
 use crate::event::Reads;
 
 use super::descriptors;
-use crate::gateway::backend::Backend;
+use crate::gateway::backend::{Backend, WorkerStart};
 use crate::gateway::{Certificates, Drain, Gateway, Limits, Metrics, Rate, Served};
 use crate::jetstream::{Nats, Patience, keep_credentials_current};
 use crate::protocol::bus_clock::BusClock;
@@ -97,9 +97,10 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
     keep_nats_credentials_current(&config, &nats, &tasks);
-    if role != Role::Edge {
-        start_workers(&config, &nats, &metrics, &tasks).await?;
-    }
+    let own_worker = match role {
+        Role::All | Role::Worker => Some(start_workers(&config, &nats, &metrics, &tasks).await?),
+        Role::Edge => None,
+    };
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
     if role != Role::Worker {
@@ -107,7 +108,10 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
         tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
     }
     let backend = Backend::new(nats, replies, config.http.deadline).with_worker_key(config.nats.worker_key.clone());
-    let backend = Arc::new(backend);
+    let backend = Arc::new(match own_worker {
+        Some(start) => backend.with_own_worker(start),
+        None => backend,
+    });
     if role != Role::Worker {
         let (guarded, stop) = (Arc::clone(&backend), tasks.stop());
         tasks.spawn("check of the gateway's server", async move { guarded.guard_server(stop).await });
@@ -151,7 +155,12 @@ fn keep_authorities_current(config: &Config, client: &Client, tasks: &Tasks) {
     });
 }
 
-async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
+async fn start_workers(
+    config: &Config,
+    nats: &Nats,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> anyhow::Result<watch::Receiver<WorkerStart>> {
     let keyring = Keyring::load(&config.secrets).await?;
     if keyring.is_open_to_all() {
         warn!("all users of this machine can read the keyring; make its file private (`chmod o-r`)");
@@ -194,11 +203,13 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
         restarts: context::Restarts::default(),
         hangups: tasks.reload(),
     });
+    let (started, start) = watch::channel(Err("it waits for NATS".to_owned()));
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
-        if !Box::pin(prepare(&context, &stop)).await? {
+        if !Box::pin(prepare(&context, &started, &stop)).await? {
             return Ok(());
         }
+        drop(started.send_replace(Ok(())));
         info!(curve_key = context.store.keyring.seal_to(), "ready for commands and calls");
         let (replies, nats) = (context.replies.clone(), context.nats.clone());
         let work = async {
@@ -214,11 +225,15 @@ async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &
             never = context.store.configured.watch() => match never {},
         }
     });
-    Ok(())
+    Ok(start)
 }
 
 /// Prepares streams, buckets and keys, and retries while NATS is unavailable. Returns false if stopped meanwhile.
-async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, PrepareError> {
+async fn prepare(
+    context: &Context,
+    started: &watch::Sender<WorkerStart>,
+    stop: &CancellationToken,
+) -> Result<bool, PrepareError> {
     // The client connects in the background. A first short wait avoids a warning about a normal start.
     let _ = tokio::time::timeout(PREPARE_RETRY, context.nats.client().flush()).await;
     let mut last_reason = String::new();
@@ -230,6 +245,7 @@ async fn prepare(context: &Context, stop: &CancellationToken) -> Result<bool, Pr
                 let reason = telemetry::describe_error(&error);
                 if reason != last_reason {
                     warn!("not ready: {reason}; trying again");
+                    drop(started.send_replace(Err(reason.clone())));
                 }
                 last_reason = reason;
             }

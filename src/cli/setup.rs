@@ -95,7 +95,9 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     if topology::set_up(&nats, sizes, first).await? {
         migrate(config, nats.clone()).await?;
     }
-    origin::confirm(&nats).await.context("streams and buckets are set up, but not confirmed")?;
+    if origin::confirm(&nats).await.context("streams and buckets are set up, but not confirmed")? {
+        note("confirmed that the store, which a worker has made, begins without data");
+    }
     let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
     let reason = reason.or((!rebuilt.is_empty()).then_some("rebuilt"));
     record(&nats, reason).await.context("streams and buckets are set up, but the audit log has no event of it")?;

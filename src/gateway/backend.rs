@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -25,7 +25,7 @@ pub use self::command::{Command, StateOwner};
 pub use self::error::BackendError;
 pub(crate) use self::error::Hint;
 pub(crate) use self::outcome::{LoginOutcome, Stage};
-pub(crate) use self::ready::NotReady;
+pub(crate) use self::ready::{NotReady, WorkerStart};
 use self::second_tries::SecondTries;
 use self::session::Sessions;
 use crate::call::Call;
@@ -86,6 +86,8 @@ pub struct Backend {
     last_check: Mutex<Option<ready::LastCheck>>,
     sessions: Sessions,
     second_tries: SecondTries,
+    /// Of a process that has a worker.
+    own_worker: Option<watch::Receiver<WorkerStart>>,
 }
 
 impl std::fmt::Debug for Backend {
@@ -105,6 +107,7 @@ impl Backend {
             last_check: Mutex::new(None),
             sessions: Sessions::new(String::new()),
             second_tries: SecondTries::default(),
+            own_worker: None,
         }
     }
 
@@ -112,6 +115,12 @@ impl Backend {
     #[must_use]
     pub fn with_worker_key(self, key: String) -> Self {
         Self { sessions: Sessions::new(key), ..self }
+    }
+
+    /// Is ready only once the worker of this process has started.
+    #[must_use]
+    pub(crate) fn with_own_worker(self, start: watch::Receiver<WorkerStart>) -> Self {
+        Self { own_worker: Some(start), ..self }
     }
 
     /// Returns a backend that cannot reach a server, so every call and command fails.

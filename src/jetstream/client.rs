@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::connect::{ConnectError, Probe, log_event, options, servers};
+use super::connect::{ConnectError, Credentials, Probe, log_event, options, servers};
 use super::error::NatsError;
 use super::renewal::Renewal;
 use super::requests::RequestConnection;
@@ -91,7 +91,7 @@ impl Nats {
             .connection_timeout(CONNECTION_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(move |tries| delay.delay(tries));
-        let probe = Arc::new(Probe::new(options.clone(), servers.clone()));
+        let probe = Arc::new(Probe::new(options.clone(), servers.clone(), Credentials::of(settings)));
         let logs = Arc::clone(&probe);
         let options = options.event_callback(move |event| {
             if let Event::ServerError(error) = &event {
@@ -101,7 +101,8 @@ impl Nats {
             async move { log_event(&event, &probe).await }
         });
         let options = if patience == Patience::Forever { options.retry_on_initial_connect() } else { options };
-        let client = options.connect(&servers[..]).await.map_err(|source| ConnectError::of(&settings.url, source))?;
+        let refused = |source| ConnectError::of(&settings.url, Credentials::of(settings).as_ref(), source);
+        let client = options.connect(&servers[..]).await.map_err(refused)?;
         let main = Arc::new(RequestConnection::new(client));
         let publish_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         let (lacks_space, may_read_directly) = (Arc::default(), Arc::default());
@@ -341,7 +342,7 @@ mod tests {
         );
         check(
             r#"{"error":{"code":503,"err_code":10077,"description":"no space left on device"}}"#,
-            "refused by the server for now: no space left on device (10077)",
+            "refused by the server: no space left on device (10077)",
         );
         check(
             r#"{"error":{"code":409,"err_code":10158,"description":"x"}}"#,

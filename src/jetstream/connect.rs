@@ -40,6 +40,8 @@ pub enum ConnectError {
     File { path: String, source: std::io::Error },
     #[error("NATS at {url} refuses this user: correct `nats.user` and `nats.password`, `nats.creds` or `nats.nkey`")]
     Unauthorized { url: String, source: async_nats::ConnectError },
+    #[error("NATS at {url} refuses this user, because the JWT in {path} has expired: renew the file")]
+    Expired { url: String, path: String },
     #[error(
         "`nats.url` has the server {server}, which is not on loopback, without TLS: write `tls://`, set `nats.ca`, or set \
          `nats.allow_plaintext` if the network is private"
@@ -50,12 +52,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    pub(super) fn of(url: &str, source: async_nats::ConnectError) -> Self {
+    pub(super) fn of(url: &str, credentials: Option<&Credentials>, source: async_nats::ConnectError) -> Self {
         let url = url.to_owned();
-        if source.kind() == ConnectErrorKind::AuthorizationViolation {
-            return Self::Unauthorized { url, source };
+        if source.kind() != ConnectErrorKind::AuthorizationViolation {
+            return Self::Connect { url, source };
         }
-        Self::Connect { url, source }
+        match credentials.and_then(Credentials::expired) {
+            Some(path) => Self::Expired { url, path: path.display().to_string() },
+            None => Self::Unauthorized { url, source },
+        }
     }
 }
 
@@ -164,19 +169,20 @@ pub(super) fn reconnect_delay(tries: usize) -> Duration {
 pub(super) struct Probe {
     options: ConnectOptions,
     servers: Vec<String>,
+    credentials: Option<Credentials>,
     last: Mutex<Option<Instant>>,
     tasks: TaskTracker,
 }
 
 impl Probe {
-    pub(super) fn new(options: ConnectOptions, servers: Vec<String>) -> Self {
-        Self { options, servers, last: Mutex::default(), tasks: TaskTracker::new() }
+    pub(super) fn new(options: ConnectOptions, servers: Vec<String>, credentials: Option<Credentials>) -> Self {
+        Self { options, servers, credentials, last: Mutex::default(), tasks: TaskTracker::new() }
     }
 
     /// Opens a connection of its own, which logs nothing.
     pub(super) async fn connect(&self) -> Result<Client, ConnectError> {
         let connected = self.options.clone().connect(&self.servers[..]).await;
-        connected.map_err(|source| ConnectError::of(&self.servers.join(","), source))
+        connected.map_err(|source| ConnectError::of(&self.servers.join(","), self.credentials.as_ref(), source))
     }
 
     /// Returns the reason, or the event's text if the probe connects. Returns nothing if the last probe was less than
@@ -193,7 +199,11 @@ impl Probe {
         // In a task, because an event callback must be `Sync`, and the future of `connect` is not.
         let probe = self.tasks.spawn(async move { options.connect(&servers[..]).await.err() });
         let found = probe.await.ok().flatten();
-        Some(found.map_or_else(|| error.to_string(), |found| found.to_string()))
+        Some(match found.map(|found| ConnectError::of(&self.servers.join(","), self.credentials.as_ref(), found)) {
+            None => error.to_string(),
+            Some(ConnectError::Connect { source, .. }) => source.to_string(),
+            Some(refused) => refused.to_string(),
+        })
     }
 }
 

@@ -33,7 +33,7 @@ pub enum NatsError {
     InFlight { after_retry: bool },
     /// The server cannot store or read this now: no space, a limit of the stream, or no leader. The same request may succeed
     /// later.
-    #[error("refused by the server for now: {description} ({code})")]
+    #[error("refused by the server: {description} ({code})")]
     RefusedForNow { code: u64, description: String },
     /// Any other JetStream error.
     #[error("refused by the server: {description} ({code})")]
@@ -107,7 +107,12 @@ impl NatsError {
     /// For `map_err`: the server's own error, or that the request has no answer.
     pub(super) fn of_request<K: ErrorKind>(request: &'static str) -> impl FnOnce(async_nats::error::Error<K>) -> Self {
         move |error| match error.kind().refusal() {
-            Some(refusal) => Self::refused(refusal.error_code().0, refusal.to_string()),
+            Some(refusal) => {
+                // The library adds both codes to the server's text.
+                let text = refusal.to_string();
+                let description = text.rsplit_once(" (code ").map_or(text.as_str(), |(description, _)| description);
+                Self::refused(refusal.error_code().0, description.to_owned())
+            }
             None => Self::away_because(request)(error),
         }
     }
@@ -191,7 +196,7 @@ mod tests {
         let refusal = serde_json::from_str(refusal).unwrap();
         let error = NatsError::of_request("cannot ask")(async_nats::error::Error::new(kind(refusal)));
         let text = error.to_string();
-        assert!(text.starts_with("refused by the server for now: JetStream system temporarily unavailable"), "{text}");
+        assert!(text.starts_with("refused by the server: JetStream system temporarily unavailable"), "{text}");
     }
 
     #[test]

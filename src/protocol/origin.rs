@@ -1,6 +1,8 @@
 //! Who made the streams. `tokenbus setup` makes them when tokenbus is installed. A worker that finds none makes them, too, so
 //! that a restart needs no operator; but then NATS may have come back without its data, and an operator has to confirm that.
 
+use bytes::Bytes;
+
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::{META, META_ORIGIN};
 
@@ -34,15 +36,20 @@ pub(crate) async fn note_worker(nats: &Nats) -> Result<(), NatsError> {
     }
 }
 
-/// Confirms the store.
-pub(crate) async fn confirm(nats: &Nats) -> Result<(), NatsError> {
-    let replaces = kv::get(nats, META, META_ORIGIN).await?.map_or(0, |entry| entry.revision);
-    kv::put(nats, META, META_ORIGIN, SETUP.into(), replaces).await
+/// Confirms the store. Returns true if that was needed.
+pub(crate) async fn confirm(nats: &Nats) -> Result<bool, NatsError> {
+    let found = kv::get(nats, META, META_ORIGIN).await?;
+    let replaces = found.as_ref().map_or(0, |entry| entry.revision);
+    kv::put(nats, META, META_ORIGIN, SETUP.into(), replaces).await?;
+    Ok(found.is_some_and(|entry| is_by_worker(entry.value.as_ref())))
 }
 
 /// Looks whether the store needs to be confirmed. Stores of earlier releases do not.
 pub(crate) async fn check(nats: &Nats) -> Result<Result<(), Unconfirmed>, NatsError> {
     let value = kv::get(nats, META, META_ORIGIN).await?.and_then(|entry| entry.value);
-    let is_by_worker = value.is_some_and(|value| value.as_ref() == WORKER.as_bytes());
-    Ok(if is_by_worker { Err(Unconfirmed) } else { Ok(()) })
+    Ok(if is_by_worker(value.as_ref()) { Err(Unconfirmed) } else { Ok(()) })
+}
+
+fn is_by_worker(value: Option<&Bytes>) -> bool {
+    value.is_some_and(|value| value.as_ref() == WORKER.as_bytes())
 }

@@ -24,7 +24,7 @@ pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, ol
 pub(crate) use self::restored::{
     begun_from, check_restorable, created_empty, finish, not_restored, restored_from, with_unfinished,
 };
-pub(crate) use self::room::{StreamUse, Unwritable, limited, needed_for_tokens, test_writes, used};
+pub(crate) use self::room::{StreamUse, Unwritable, holds_tokens, limited, needed, test_writes, used};
 pub(crate) use self::server::{Server, check_server};
 pub(crate) use self::streams::Sizes;
 use crate::config::StreamLimit;

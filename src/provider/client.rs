@@ -18,8 +18,8 @@ use tracing::Instrument as _;
 use url::Url;
 
 use self::conditional::Conditional;
-pub(crate) use self::response::ProviderResponse;
 use self::response::read_response;
+pub(crate) use self::response::{MAX_BODY_BYTES, ProviderResponse};
 use super::ProviderError;
 use super::error::Peer;
 use super::guard::{Guard, Lookup, Resolver, system_lookup};

@@ -3,7 +3,7 @@
 use tracing::{error, warn};
 
 use crate::config::Config;
-use crate::jetstream::ConnectError;
+use crate::jetstream::{ConnectError, Nats};
 use crate::protocol::commands as queue;
 use crate::protocol::origin;
 use crate::protocol::permissions::{self, PermissionError};
@@ -68,16 +68,27 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
         nats.read_directly();
     }
     look_for_restart(context).await?;
-    if nats.max_payload() < LARGEST_MESSAGE {
-        let (bytes, most) = (nats.max_payload(), longest_token(nats.max_payload()));
-        warn!("`max_payload` of nats-server is {bytes} bytes: access tokens over {most} bytes cannot be stored");
-    }
+    check_max_payload(nats);
     if let Err(error) = origin::check(nats).await.map_err(StoreError::from)? {
         error!("{error}");
     }
     make_ready(context).await?;
     store.claim_keys().await?;
     Ok(repair::after_restore(context).await?)
+}
+
+/// Logs that the server does not take messages with the largest tokens.
+pub(super) fn check_max_payload(nats: &Nats) {
+    let bytes = nats.max_payload();
+    match longest_token(bytes) {
+        0 => error!(
+            "`max_payload` of nats-server is {bytes} bytes: no token can be stored; raise it to its default, 1MB"
+        ),
+        most if bytes < LARGEST_MESSAGE => {
+            warn!("`max_payload` of nats-server is {bytes} bytes: access tokens over {most} bytes cannot be stored");
+        }
+        _ => {}
+    }
 }
 
 pub(super) fn sizes(config: &Config) -> topology::Sizes {

@@ -21,7 +21,7 @@ use crate::oauth::error::{Cause, ErrorKind};
 use crate::oauth::token::{ClientAuthentication, RequestError, Response, TokenError, TokenSet};
 use crate::oauth::{HttpRequest, ProviderAnswer};
 use crate::protocol::records::{LONGEST_WRITE, longest_token};
-use crate::provider::{ProviderError, ProviderResponse};
+use crate::provider::{MAX_BODY_BYTES, ProviderError, ProviderResponse};
 use crate::secret::Secret;
 use crate::system;
 use crate::worker::context::Context;
@@ -104,7 +104,7 @@ impl NoTokens {
             Self::OutOfTime | Self::Unreachable(_) => Meaning::Temporary,
             Self::Refused { error, answer, .. } => match error {
                 TokenError::RateLimited | TokenError::ServerError(_) => Meaning::Temporary,
-                TokenError::Unauthorized | TokenError::Unreadable | TokenError::TooLarge => Meaning::Unclear,
+                TokenError::Unauthorized | TokenError::Unreadable | TokenError::TooLarge { .. } => Meaning::Unclear,
                 TokenError::Oauth(code) => match code.kind() {
                     ErrorKind::InvalidGrant => Meaning::DeadGrant,
                     ErrorKind::InvalidClient => Meaning::ClientRefused,
@@ -174,7 +174,8 @@ impl<'a> ProviderCalls<'a> {
         );
         warn!(detail, "the provider's token is too large to be stored");
         let answer = Box::new(ProviderAnswer::missing(detail));
-        Err(NoTokens::Refused { error: TokenError::TooLarge, retry_after: None, answer })
+        let error = TokenError::TooLarge { part: "access_token", most };
+        Err(NoTokens::Refused { error, retry_after: None, answer })
     }
 
     /// Sends a request with each of the client's secrets in turn, until the provider does not reject the client.
@@ -247,7 +248,7 @@ impl<'a> ProviderCalls<'a> {
         let began = Instant::now();
         let sent = self.answer_to(config, &request).await;
         self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
-        let (error, retry_after, answer) = match sent {
+        let (error, retry_after, mut answer) = match sent {
             Ok(ProviderResponse { status, content_type, retry_after, body }) => {
                 let response = Response::parse(status, content_type.as_deref(), &body, config);
                 match judge(&response) {
@@ -262,7 +263,7 @@ impl<'a> ProviderCalls<'a> {
                 error: ProviderError::TooLarge { status, retry_after }, ..
             })) => {
                 let answer = ProviderAnswer { status, ..ProviderAnswer::default() };
-                (TokenError::of_large_answer(status), retry_after, answer)
+                (TokenError::of_large_answer(status, MAX_BODY_BYTES), retry_after, answer)
             }
             Err(error) => {
                 warn!(
@@ -273,6 +274,9 @@ impl<'a> ProviderCalls<'a> {
                 return Err(error);
             }
         };
+        if matches!(error, TokenError::TooLarge { .. }) {
+            answer.detail = Some(error.to_string());
+        }
         let ProviderAnswer { status, error: code, detail } = &answer;
         let (code, detail) = (code.as_deref(), detail.as_deref());
         let (reason, endpoint) = (error.reason(), endpoint_of(&request));

@@ -141,6 +141,15 @@ async fn send(context: &Context, reply: String, headers: HeaderMap, payload: Byt
     }
 }
 
+/// Builds the answer in place of one that the server does not take: `max_payload` was lowered after a token was stored.
+fn too_large(context: &Context, bytes: usize) -> WorkerReply {
+    let most = context.nats.max_payload();
+    warn!("an answer has {bytes} bytes, and `max_payload` of nats-server is {most}: raise it");
+    Failure::Unavailable.answer(&format!(
+        "the answer has {bytes} bytes, more than `max_payload` of nats-server allows; an operator has to raise it"
+    ))
+}
+
 /// Returns the part of a trace context that logs show.
 fn shortened(traceparent: &str) -> String {
     traceparent.chars().take(TRACE_CHARS).collect()

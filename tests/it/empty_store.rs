@@ -50,7 +50,18 @@ async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_
     let (_second, other) = start(&folder.path().join("second.log")).await;
     eventually("the readiness names it", async || readiness(&other).await.1.contains("`tokenbus setup`")).await;
 
-    run(&as_setup, &["setup"]).await;
+    // The store that is gone may have had this key.
+    let listed = url.join("hub/integrations/oauth-connections").expect("a URL");
+    let listed = http.get(listed).header("x-api-key", format!("tb_0123456789ab_{}", "s".repeat(43))).send().await;
+    let listed = listed.expect("the gateway answers");
+    let status = listed.status();
+    let text = listed.text().await.expect("a whole answer");
+    assert!(status == 503 && text.contains("the store is empty"), "{status} {text}");
+
+    let output = tokio::process::Command::new(PROGRAM).envs(&as_setup).arg("setup").output().await;
+    let output = output.expect("the program starts");
+    let notes = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && notes.contains("begins without data"), "{notes}");
     for url in [&url, &other] {
         eventually("the gateway is ready", async || readiness(url).await.0 == 200).await;
     }
@@ -76,6 +87,12 @@ async fn o18_a_running_worker_names_the_loss_of_its_store() {
         let answer = get(&world.tokenbus, &world.tokenbus.key, path).await;
         answer.assert_error(503, "NATS came back without the data of tokenbus");
     }
+    // It is no full disk.
+    let settings = settings(&world.tokenbus.nats, "worker", &world.tokenbus.keys_file());
+    let output =
+        tokio::process::Command::new(PROGRAM).envs(settings).args(["doctor", "--role", "worker"]).output().await;
+    let found = String::from_utf8_lossy(&output.expect("the program starts").stdout).into_owned();
+    assert!(found.contains("is missing") && !found.contains("free space"), "{found}");
     let lines =
         || world.tokenbus.log().lines().filter(|line| line.contains("are gone")).map(str::to_owned).collect::<Vec<_>>();
     eventually("the log names it", async || lines().iter().any(|line| line.contains("ERROR"))).await;

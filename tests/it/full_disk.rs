@@ -1,5 +1,7 @@
 //! A server whose disk is full.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 
 use crate::provider::Provider;
@@ -14,10 +16,10 @@ async fn readiness(world: &World) -> (StatusCode, String) {
     (answer.status(), answer.text().await.expect("a whole answer"))
 }
 
-async fn doctor(world: &World) -> String {
-    let settings = settings(&world.tokenbus.nats, "worker", &world.tokenbus.keys_file());
+async fn doctor(world: &World, role: &str) -> String {
+    let settings = settings(&world.tokenbus.nats, role, &world.tokenbus.keys_file());
     let mut doctor = tokio::process::Command::new(PROGRAM);
-    let output = doctor.envs(settings).args(["doctor", "--role", "worker"]).output().await.expect("the program starts");
+    let output = doctor.envs(settings).args(["doctor", "--role", role]).output().await.expect("the program starts");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
@@ -35,10 +37,19 @@ async fn o4_after_a_full_disk_no_token_is_requested_until_the_server_stores_agai
     })
     .await;
     let sent = world.provider.received().len();
-    let (status, text) = readiness(&world).await;
-    assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("restart nats-server"), "{status} {text}");
+    // A gateway asks the workers again after half a second.
+    let mut checks = tokio::time::interval(Duration::from_millis(600));
+    for _ in 0..6 {
+        checks.tick().await;
+        let (status, text) = readiness(&world).await;
+        assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("restart nats-server"), "{status} {text}");
+    }
     assert!(world.tokenbus.log().contains("restart nats-server"), "{}", world.tokenbus.log());
-    let found = doctor(&world).await;
+    for (role, expected) in [("edge", "confirms no write"), ("operator", "run `tokenbus doctor --role worker`")] {
+        let found = doctor(&world, role).await;
+        assert!(found.contains(expected), "{role}: {found}");
+    }
+    let found = doctor(&world, "worker").await;
     assert!(found.contains("confirms no write") && found.contains("restart nats-server"), "{found}");
 
     world.tokenbus.nats.ask_disk("free").await;

@@ -1,5 +1,6 @@
 //! Health, readiness, metrics and the OpenAPI document, also while the bus is unreachable and after it returns.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ use tokio::task::JoinSet;
 use crate::ask::{ask, with_query};
 use crate::bus::Bus;
 use crate::provider::{Provider, Received, Scripted};
+use crate::support::child::Running;
+use crate::support::tokenbus::{PROGRAM, settings};
 use crate::support::wait::eventually;
 use crate::world::World;
 
@@ -128,6 +131,41 @@ async fn the_served_openapi_description_equals_the_printed_one() {
     let printed: Value = serde_json::from_str(&world.tokenbus.tool(&["openapi"]).await).expect("it prints JSON");
     assert_eq!(served.json(), printed);
     assert!(printed["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{printed}");
+}
+
+#[tokio::test]
+async fn o14_a_worker_that_has_not_started_is_not_ready_while_another_one_is() {
+    let world = World::with(Provider::generous().await).await;
+    let nats = &world.tokenbus.nats;
+    let setup = nats.connect("setup").await;
+    // A worker that starts now waits until the streams are restored.
+    let rebuild = r#"{"backup":"one","folder":"one"}"#;
+    setup.request("$KV.oauth_meta.rebuild", rebuild.into()).await.expect("stored");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let log = folder.path().join("log");
+    let settings = settings(nats, "worker", &world.tokenbus.keys_file());
+    let _worker = Running::start(Path::new(PROGRAM), &log, |command| {
+        command.envs(&settings).env("TOKENBUS_HTTP__METRICS_LISTEN", "127.0.0.1:0");
+        command.args(["serve", "--role", "worker"]);
+    });
+    let address = || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        let (_, rest) = log.split_once("metrics on ")?;
+        rest.split_once("/metrics").map(|(address, _)| format!("{address}/readyz"))
+    };
+    eventually("the worker serves metrics", async || address().is_some()).await;
+    let address = address().expect("an address");
+    let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+    eventually("the worker says why it has not started", async || {
+        let own = ask(http.get(&address)).await;
+        own.status == 503 && own.text.contains("has not started: a rebuild of streams broke off")
+    })
+    .await;
+    assert_eq!(ask(world.tokenbus.request(Method::GET, "readyz")).await.status, 200);
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("KV-Operation", "DEL");
+    setup.request_with_headers("$KV.oauth_meta.rebuild", headers, "".into()).await.expect("stored");
+    eventually("the worker is ready", async || ask(http.get(&address)).await.status == 200).await;
 }
 
 #[tokio::test]

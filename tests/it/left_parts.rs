@@ -1,11 +1,13 @@
 //! Parts of answers that are too large to keep, and tokens that are too large for the server.
 
+use reqwest::Method;
 use serde_json::json;
 
 use crate::bus::Bus;
 use crate::provider::{Provider, Scripted};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::wait::eventually;
 use crate::world::World;
 
 #[tokio::test]
@@ -31,6 +33,40 @@ async fn o16_parts_that_are_too_large_are_named_in_an_event() {
     let [event] = events.as_slice() else { panic!("one event: {events:?}") };
     assert_eq!((&event["reason"], &event["connection_id"]), (&json!("scope, metadata"), &json!("large")));
     assert!(world.tokenbus.log().contains("too large to keep"), "{}", world.tokenbus.log());
+}
+
+#[tokio::test]
+async fn o16_an_event_names_the_token_that_is_over_its_limit() {
+    let provider = Provider::start(|_, _| {
+        let answer = json!({ "access_token": "at", "refresh_token": "r".repeat(17 * 1024), "expires_in": 3600 });
+        Scripted::json(200, &answer)
+    })
+    .await;
+    let world = World::with(provider).await;
+    assert_eq!(world.connect("large").await.0, 502);
+    let failed = Bus::of(&world.tokenbus.nats).await.events("exchange_failed").await;
+    let [event] = failed.as_slice() else { panic!("one event: {failed:?}") };
+    let detail = event["provider_detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("`refresh_token` has more than 16384 bytes"), "{event}");
+}
+
+#[tokio::test]
+async fn o16_an_answer_above_a_lowered_max_payload_is_an_error_that_says_so() {
+    let (large, small) = ("max_payload: 1000000", "max_payload: 60000");
+    let nats = Nats::edited(&[("host: 127.0.0.1", &format!("host: 127.0.0.1\n{large}"))], &[]).await;
+    let provider =
+        Provider::start(|_, _| Scripted::json(200, &json!({ "access_token": "t".repeat(60_000), "expires_in": 3600 })))
+            .await;
+    let mut world = World::on(nats, provider).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    world.tokenbus.nats.restart_edited(large, small).await;
+    eventually("the log names the new limit", async || world.tokenbus.log().contains("is 60000 bytes")).await;
+    world.tokenbus.ready().await;
+    let (status, body) = world.tokenbus.call(Method::GET, "odd/oauth-token/one").await;
+    assert!(
+        status == 503 && body["error"].as_str().is_some_and(|text| text.contains("`max_payload`")),
+        "{status} {body}"
+    );
 }
 
 #[tokio::test]

@@ -161,6 +161,23 @@ async fn o2_renewed_credentials_are_used_at_the_next_connection() {
 }
 
 #[tokio::test]
+async fn o2_a_jwt_that_has_expired_is_named() {
+    let world = World::start().await;
+    let user = KeyPair::new_user();
+    let jwt = mint::user(&world.oauth, &user, &json!({ "exp": 1_700_000_001 }));
+    let expired = file(world.folder.path(), "expired", &mint::creds(&jwt, &user));
+    let mut doctor = tokio::process::Command::new(PROGRAM);
+    doctor.env("TOKENBUS_NATS__URL", &world.nats).env("TOKENBUS_NATS__CREDS", &expired);
+    let output = doctor.args(["doctor", "--role", "operator"]).output().await.unwrap();
+    let found = String::from_utf8_lossy(&output.stdout);
+    assert!(found.contains(&format!("the JWT in {expired} has expired")), "{found}");
+
+    std::fs::copy(&expired, world.folder.path().join("worker")).unwrap();
+    signal(world.program.pid(), "HUP");
+    eventually("the log names the reason", async || world.log().contains("has expired: renew the file")).await;
+}
+
+#[tokio::test]
 async fn o2_sighup_moves_all_connections_to_renewed_credentials_and_loses_no_request() {
     let world = World::start().await;
     let bearer = mint::user(&world.tenant, &KeyPair::new_user(), &json!({ "nats": { "bearer_token": true } }));

@@ -1,5 +1,7 @@
 //! Streams that are full, or nearly.
 
+use std::time::Duration;
+
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use reqwest::StatusCode;
 use tokio::process::Command;
@@ -57,7 +59,38 @@ async fn h5_after_a_refused_write_the_gateway_is_not_ready_until_one_succeeds() 
     assert_ne!(fleet.get("odd/oauth-login/one").await.0, StatusCode::OK);
     eventually("the gateway is not ready", async || readyz().await == StatusCode::SERVICE_UNAVAILABLE).await;
     leave_room(&fleet, "KV_oauth_meta", 1 << 20).await;
+    leave_room(&fleet, "KV_oauth_states", 1 << 20).await;
     eventually("the gateway is ready again", async || readyz().await == StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn o4_each_readiness_check_names_a_stream_that_is_full() {
+    let provider = Provider::generous().await;
+    let (fleet, _worker) = Fleet::configured(&provider.url).await;
+    let state = fleet.login("one").await;
+    assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
+    fleet.login("two").await;
+    let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
+    let readyz = async || {
+        let answer = http.get(fleet.endpoint("readyz")).send().await.expect("the edge answers");
+        (answer.status(), answer.text().await.expect("a whole answer"))
+    };
+    for stream in ["OAUTH", "KV_oauth_connections", "KV_oauth_states"] {
+        leave_room(&fleet, stream, 1).await;
+        let is_named = async || {
+            let (status, text) = readyz().await;
+            status == StatusCode::SERVICE_UNAVAILABLE && text.contains(stream)
+        };
+        eventually("the readiness names the full stream", is_named).await;
+        let mut checks = tokio::time::interval(Duration::from_millis(600));
+        for _ in 0..4 {
+            // A gateway asks the workers again after half a second.
+            checks.tick().await;
+            assert!(is_named().await, "{stream}: {:?}", readyz().await);
+        }
+        leave_room(&fleet, stream, 10 << 20).await;
+        eventually("the gateway is ready again", async || readyz().await.0 == StatusCode::OK).await;
+    }
 }
 
 #[tokio::test]

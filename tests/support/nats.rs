@@ -194,6 +194,17 @@ impl Nats {
         timeout(PATIENCE, listening(&address)).await.expect("nats-server listens again");
     }
 
+    /// Replaces a text of the configuration of [`Nats::edited`] and restarts the server with it.
+    pub(crate) async fn restart_edited(&mut self, from: &str, to: &str) {
+        for file in ["local.conf", "server.conf"] {
+            let path = self.folder.path().join(file);
+            let text = std::fs::read_to_string(&path).expect("a copied file");
+            std::fs::write(&path, text.replace(from, to)).expect("the folder can be written");
+        }
+        self.stop().await;
+        self.restart_once_killed().await;
+    }
+
     /// The password of a user.
     pub(crate) fn password(&self, user: &str) -> &str {
         let name = format!("NATS_{}_PASSWORD", user.to_uppercase());

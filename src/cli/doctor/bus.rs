@@ -10,7 +10,7 @@ use super::keyring;
 use super::report::{Check, Report};
 use super::shape;
 use crate::config::Config;
-use crate::gateway::backend::Backend;
+use crate::gateway::backend::{Backend, NotReady};
 use crate::jetstream::{Nats, NatsError, Patience};
 use crate::protocol::high_water::{self, SequenceError};
 use crate::protocol::origin::{self, Unconfirmed};
@@ -68,14 +68,18 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyrin
     }
     let sizes = Sizes::of(config);
     report.add(shape::cluster(nats, sizes));
-    report.add(streams(topology::inspect(nats, sizes).await));
+    let inspected = topology::inspect(nats, sizes).await;
+    let is_missing = inspected.iter().any(|found| matches!(found, Err(TopologyError::Absent(_))));
+    report.add(streams(inspected));
     report.add(shape::persistence(topology::old_shapes(nats, sizes).await));
     report.add(room(topology::used(nats, &topology::limited()).await));
     report.add(origin_of(origin::check(nats).await));
     report.add(largest_message(nats));
-    if role.has_keys() {
-        report.add(writes(topology::test_writes(nats).await));
-    }
+    report.add(match role {
+        _ if is_missing => Check::skipped("writes", "cannot be tested while a stream is missing"),
+        _ if role.has_keys() => writes(topology::test_writes(nats).await),
+        _ => Check::skipped("writes", "this user may not test them: run `tokenbus doctor --role worker`"),
+    });
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));
     }
@@ -272,9 +276,11 @@ fn largest_message(nats: &Nats) -> Check {
     if bytes >= LARGEST_MESSAGE {
         return Check::fine(CHECK, format!("{bytes} bytes"));
     }
-    let most = longest_token(bytes);
-    Check::warning(CHECK, format!("{bytes} bytes: access tokens over {most} bytes cannot be stored"))
-        .fix("raise `max_payload` of nats-server to its default, 1MB")
+    let check = match longest_token(bytes) {
+        0 => Check::failed(CHECK, format!("{bytes} bytes: no token can be stored")),
+        most => Check::warning(CHECK, format!("{bytes} bytes: access tokens over {most} bytes cannot be stored")),
+    };
+    check.fix("raise `max_payload` of nats-server to its default, 1MB")
 }
 
 fn writes(tested: Result<(), Unwritable>) -> Check {
@@ -288,8 +294,12 @@ fn writes(tested: Result<(), Unwritable>) -> Check {
 }
 
 async fn workers(nats: Nats) -> Check {
-    match Backend::new(nats, Replies::new(), ANSWER_TIMEOUT).ready().await {
-        Ok(()) => Check::fine("workers", "answer"),
+    // A person who asks wants to know whether messages are stored now, not whether some were refused before.
+    match Backend::new(nats, Replies::new(), ANSWER_TIMEOUT).ask_for_readiness(true).await {
+        Ok(()) => Check::fine("workers", "answer, and store messages"),
+        Err(NotReady::Refused(reason)) => Check::failed("workers", reason).fix(
+            "a worker answers, but is not ready: `tokenbus doctor --role worker`, with a worker's settings, says more",
+        ),
         Err(reason) => Check::failed("workers", reason.to_string())
             .fix("start one with `tokenbus serve --role worker`; if one is running, see the permissions above"),
     }

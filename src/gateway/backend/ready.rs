@@ -24,12 +24,18 @@ pub(crate) enum NotReady {
     Leaving,
     #[error("not connected to NATS")]
     Disconnected,
+    /// The worker of the gateway's own process has not started; the reason.
+    #[error("the worker of this process has not started: {0}")]
+    NotStarted(String),
     /// The worker's own answer.
     #[error("{0}")]
     Refused(String),
     #[error("no worker answers")]
     NoWorker(#[source] Arc<BackendError>),
 }
+
+/// Whether a worker has started: until then the reason why it has not.
+pub(crate) type WorkerStart = Result<(), String>;
 
 /// An answer of the workers.
 pub(super) struct LastCheck {
@@ -45,6 +51,10 @@ impl Backend {
         if !self.nats.is_connected() {
             return Err(NotReady::Disconnected);
         }
+        // The workers of other processes may answer, but this process has to be of use, too.
+        if let Some(Err(reason)) = self.own_worker.as_ref().map(|start| start.borrow().clone()) {
+            return Err(NotReady::NotStarted(reason));
+        }
         // Held during the call, so that all checks that arrive meanwhile wait for its answer.
         let mut last = self.last_check.lock().await;
         let connection = self.nats.connection_count();
@@ -57,14 +67,21 @@ impl Backend {
     }
 
     async fn ask_workers(&self) -> Result<(), NotReady> {
-        let question = if self.nats.lacks_space() { json!({ "test_writes": true }) } else { Value::Null };
+        let test_writes = self.nats.lacks_space();
+        let result = self.ask_for_readiness(test_writes).await;
+        if result.is_ok() {
+            self.nats.set_lacks_space(false);
+        }
+        result
+    }
+
+    /// Asks a worker whether it is ready. With `test_writes` it writes test messages, also if no write has failed before.
+    pub(crate) async fn ask_for_readiness(&self, test_writes: bool) -> Result<(), NotReady> {
+        let question = if test_writes { json!({ "test_writes": true }) } else { Value::Null };
         let context = RequestContext::default();
         let call = tokio::time::timeout(READY_WAIT, self.call(Call::Ready, &context, &question));
         match call.await.unwrap_or(Err(BackendError::Deadline)) {
-            Ok(_) => {
-                self.nats.set_lacks_space(false);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(BackendError::Refused { error, .. }) => Err(NotReady::Refused(error)),
             Err(error) => Err(NotReady::NoWorker(Arc::new(error))),
         }

@@ -1,14 +1,16 @@
 //! Logins by a credentials file or an nkey. The file is read at each connection, because a user's JWT ends and is renewed in
 //! place.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use async_nats::Auth;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use nkeys::KeyPair;
 
 use super::{ConnectError, file};
 use crate::config;
 use crate::secret::Secret;
+use crate::system;
 
 /// The file that proves who this process is.
 #[derive(Debug, Clone)]
@@ -32,6 +34,14 @@ impl Credentials {
         std::fs::read_to_string(path).map(Secret::new).map_err(|source| file(path, source))
     }
 
+    /// Returns the file if its JWT has expired by this machine's clock.
+    pub(super) fn expired(&self) -> Option<&Path> {
+        let Self::Creds(path) = self else { return None };
+        let text = self.read().ok()?;
+        let end = end_of(jwt_and_seed(text.expose())?.0)?;
+        (end < system::now().as_second()).then_some(path)
+    }
+
     /// Answers the server's nonce.
     pub(in crate::jetstream) fn answer(&self, nonce: &[u8]) -> Result<Auth, ConnectError> {
         let text = self.read()?;
@@ -52,6 +62,12 @@ impl Credentials {
         auth.signature = Some(key.sign(nonce)?);
         Ok(auth)
     }
+}
+
+/// Returns the end of a JWT in seconds since 1970. The signature is the server's to check.
+fn end_of(jwt: &str) -> Option<i64> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(jwt.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<serde_json::Value>(&claims).ok()?.get("exp")?.as_i64()
 }
 
 /// Returns the two values of a credentials file: each is the line after a `-----BEGIN …` line.

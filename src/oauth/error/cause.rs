@@ -49,7 +49,7 @@ impl Cause {
     pub(crate) fn of_answer(error: TokenError, answer: &ProviderAnswer) -> Option<Self> {
         let in_words = || Self::in_words(answer.error.as_deref(), answer.detail.as_deref());
         match error {
-            TokenError::RateLimited | TokenError::ServerError(_) | TokenError::TooLarge => None,
+            TokenError::RateLimited | TokenError::ServerError(_) | TokenError::TooLarge { .. } => None,
             TokenError::Unauthorized => in_words().or(Some(Self::Client)),
             TokenError::Oauth(code) => in_words().or_else(|| match (Self::of_code(code), answer.status) {
                 (Some(Self::Request), 401) => Some(Self::Client),

@@ -74,16 +74,16 @@ pub(crate) enum TokenError {
     /// The body has neither an access token nor an error code, or it has an access token with a status other than 2xx.
     #[error("the provider's answer has neither the expected content nor a known error code")]
     Unreadable,
-    /// The answer or a token is over its limit.
-    #[error("the provider's response is too large")]
-    TooLarge,
+    /// The answer or a token is over its limit in bytes.
+    #[error("the provider's answer is too large: `{part}` has more than {most} bytes")]
+    TooLarge { part: &'static str, most: usize },
 }
 
 impl TokenError {
     /// The error of an answer that is larger than the client reads.
     #[must_use]
-    pub(crate) fn of_large_answer(status: u16) -> Self {
-        temporary_error(status).unwrap_or(Self::TooLarge)
+    pub(crate) fn of_large_answer(status: u16, most: usize) -> Self {
+        temporary_error(status).unwrap_or(Self::TooLarge { part: "body", most })
     }
 
     /// Returns the reason in events.
@@ -95,7 +95,7 @@ impl TokenError {
             Self::ServerError(_) => "provider_error",
             Self::Unauthorized => "unauthorized",
             Self::Unreadable => "unreadable_answer",
-            Self::TooLarge => "answer_too_large",
+            Self::TooLarge { .. } => "answer_too_large",
         }
     }
 

@@ -31,9 +31,15 @@ impl StreamUse {
     }
 }
 
-/// The streams without which new tokens cannot be stored.
-pub(crate) fn needed_for_tokens() -> [String; 2] {
-    [OAUTH.to_owned(), kv_stream(CONNECTIONS)]
+/// The streams that every login and refresh writes to. Those of events and schedules drop old messages or have no limit.
+pub(crate) fn needed() -> [String; 4] {
+    [OAUTH.to_owned(), kv_stream(CONNECTIONS), OAUTH_COMMANDS.to_owned(), kv_stream(STATES)]
+}
+
+/// Returns true for the streams without which new tokens cannot be stored. The other two of [`needed`] do not stop a command
+/// that is queued: only its end makes room in the queue.
+pub(crate) fn holds_tokens(stream: &str) -> bool {
+    stream == OAUTH || stream == kv_stream(CONNECTIONS)
 }
 
 /// The streams that refuse messages when they are full. Those of events and dead letters drop the oldest instead.

@@ -11,7 +11,8 @@ use super::encoding::{Oversized, decoded};
 use crate::provider::ProviderError;
 use crate::system;
 
-pub(super) const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Most bytes of a response, as sent and decompressed.
+pub(crate) const MAX_BODY_BYTES: usize = 256 * 1024;
 /// A day. A longer wait would stop a connection's refreshes because of one wrong header.
 pub(super) const MAX_RETRY_AFTER_SECONDS: u64 = 24 * 3600;
 

@@ -1,5 +1,5 @@
-//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, moves the high-water marks, and
-//! answers which keys this worker has.
+//! Periodic checks of a worker: reloads the keyring, compares the clock with the server's, looks whether `max_payload` has
+//! changed, moves the high-water marks, and answers which keys this worker has.
 //!
 //! Guarantees that a changed keyring file is in use within 5 s or at SIGHUP, and that a start has few entries to read. Runs
 //! every 5 s (keyring) and 30 s (marks). If it does not run, the worker keeps its old keys, and the next start is
@@ -19,6 +19,7 @@ use crate::store::{StoreError, WorkerKeys, json};
 use crate::subject::WORKER_KEYS;
 use crate::worker::clock;
 use crate::worker::context::Context;
+use crate::worker::prepare::check_max_payload;
 use crate::worker::restart::run_until_stopped;
 
 /// Interval of checks of the keyring's file.
@@ -39,7 +40,7 @@ async fn run_checks(context: &Context) -> StoreError {
     };
     let mut ticks = tokio::time::interval(KEYRING_CHECK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut checks = 0_u32;
+    let (mut checks, mut max_payload) = (0_u32, nats.max_payload());
     loop {
         tokio::select! {
             Ok(()) = hangups.changed() => reload(context, Trigger::Signal).await,
@@ -47,6 +48,11 @@ async fn run_checks(context: &Context) -> StoreError {
                 checks = checks.wrapping_add(1);
                 if let Err(error) = clock::keep(context).await {
                     debug!("cannot read the server's clock: {error}");
+                }
+                // The server says it at each connection.
+                if nats.max_payload() != max_payload {
+                    max_payload = nats.max_payload();
+                    check_max_payload(nats);
                 }
                 if keyring.is_file() {
                     reload(context, Trigger::Timer).await;

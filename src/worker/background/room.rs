@@ -1,7 +1,8 @@
 //! Watches how full the streams are. Guarantees that no token is requested while `OAUTH` or `oauth_connections` is above 95 %
-//! of its `max_bytes`, and that a stream above 80 % is in the log and in the metrics.
+//! of its `max_bytes`, that `/readyz` is not ready then, nor while `OAUTH_COMMANDS` or `oauth_states` is that full, and that a
+//! stream above 80 % is in the log and in the metrics.
 //!
-//! Runs every 2 s for these two, and every 30 s for all. If it does not run, a full stream refuses records, and the tokens
+//! Runs every 2 s for these four, and every 30 s for all. If it does not run, a full stream refuses records, and the tokens
 //! that were requested for them are lost.
 
 use std::collections::BTreeSet;
@@ -18,9 +19,9 @@ use crate::worker::context::Context;
 use crate::worker::restart::run_until_stopped;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// Checks of the two streams per check of all.
+/// Checks of the four streams per check of all.
 const CHECKS_PER_REPORT: u32 = 15;
-/// Share of `max_bytes` above which no token is requested.
+/// Share of `max_bytes` above which a stream counts as full.
 const FULL: f64 = 0.95;
 
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -33,11 +34,12 @@ async fn watch(context: &Context) -> StoreError {
     let (mut checks, mut reported) = (0_u32, BTreeSet::new());
     loop {
         ticks.tick().await;
-        let full = match topology::used(&context.nats, &topology::needed_for_tokens()).await {
-            Ok(found) => found.into_iter().find(|found| found.share > FULL).map(|found| found.stream),
+        let used = match topology::used(&context.nats, &topology::needed()).await {
+            Ok(used) => used,
             Err(error) => return error.into(),
         };
-        context.room.set_full(full);
+        let full = used.into_iter().filter(|found| found.share > FULL).map(|found| found.stream);
+        context.room.set_full(full.collect());
         if checks.is_multiple_of(CHECKS_PER_REPORT)
             && let Err(error) = report(context, &mut reported).await
         {

@@ -22,7 +22,7 @@ pub(crate) const NO_ROOM_WAIT: Duration = Duration::from_secs(30);
 /// Why no tokens are requested now.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NoRoom {
-    #[error("{0} is nearly full")]
+    #[error("stream {0} is nearly full: it is above 95 % of its `max_bytes`")]
     Full(String),
     #[error("the message bus stores nothing: {0}")]
     Unwritable(Unwritable),
@@ -30,7 +30,7 @@ pub(crate) enum NoRoom {
 
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    full: Mutex<Option<String>>,
+    full: Mutex<Vec<String>>,
     failed: tokio::sync::Mutex<Option<FailedTest>>,
 }
 
@@ -41,29 +41,41 @@ struct FailedTest {
 }
 
 impl Room {
-    /// Remembers which of the streams that each login and refresh needs is nearly full, if any.
-    pub(crate) fn set_full(&self, stream: Option<String>) {
+    /// Remembers which of the streams that each login and refresh needs are nearly full.
+    pub(crate) fn set_full(&self, streams: Vec<String>) {
         let mut full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
-        if *full != stream {
-            if let Some(stream) = &stream {
-                warn!("stream {stream} is above 95 % of its `max_bytes`: no token is requested until it has room");
-            } else {
-                info!("the streams have room again");
-            }
-            *full = stream;
+        for stream in streams.iter().filter(|stream| !full.contains(stream)) {
+            let effect = if topology::holds_tokens(stream) { "no token is requested, and " } else { "" };
+            warn!("stream {stream} is above 95 % of its `max_bytes`: {effect}`/readyz` is not ready until it has room");
         }
+        if streams.is_empty() && !full.is_empty() {
+            info!("the streams have room again");
+        }
+        *full = streams;
     }
 
     /// Checks that the record of new tokens can be stored.
     pub(crate) async fn check(&self, nats: &Nats) -> Result<(), NoRoom> {
-        if let Some(stream) = self.full.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            return Err(NoRoom::Full(stream));
-        }
+        self.check_streams(topology::holds_tokens)?;
         self.check_writes(nats).await
     }
 
+    /// Checks that logins, refreshes and their tokens can be stored.
+    pub(crate) async fn check_all(&self, nats: &Nats) -> Result<(), NoRoom> {
+        self.check_streams(|_| true)?;
+        self.check_writes(nats).await
+    }
+
+    fn check_streams(&self, is_needed: impl Fn(&str) -> bool) -> Result<(), NoRoom> {
+        let full = self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        match full.iter().find(|stream| is_needed(stream)) {
+            Some(stream) => Err(NoRoom::Full(stream.clone())),
+            None => Ok(()),
+        }
+    }
+
     /// Checks that the server stores something, if it has refused a write for lack of space or left one unanswered.
-    pub(crate) async fn check_writes(&self, nats: &Nats) -> Result<(), NoRoom> {
+    async fn check_writes(&self, nats: &Nats) -> Result<(), NoRoom> {
         if !nats.lacks_space() {
             return Ok(());
         }
@@ -74,14 +86,14 @@ impl Room {
         if let Some(FailedTest { reason, .. }) = failed.as_ref().filter(|failed| failed.at.elapsed() < TEST_PAUSE) {
             return Err(NoRoom::Unwritable(reason.clone()));
         }
-        nats.set_lacks_space(false);
+        // The flag stays up during the test, so that a check at the same time waits for its result.
         let Err(reason) = topology::test_writes(nats).await else {
+            nats.set_lacks_space(false);
             if failed.take().is_some() {
                 info!("the server stores messages again");
             }
             return Ok(());
         };
-        nats.set_lacks_space(true);
         if failed.is_none() {
             error!("no token is requested, because {reason}");
         }

@@ -96,9 +96,10 @@ impl RevocationOutcome {
                 ErrorKind::Other if status == 400 || (200..300).contains(&status) => Self::Refused,
                 ErrorKind::Other | ErrorKind::Temporary => Self::Failed,
             },
-            TokenError::RateLimited | TokenError::ServerError(_) | TokenError::Unreadable | TokenError::TooLarge => {
-                Self::Failed
-            }
+            TokenError::RateLimited
+            | TokenError::ServerError(_)
+            | TokenError::Unreadable
+            | TokenError::TooLarge { .. } => Self::Failed,
         }
     }
 

@@ -29,6 +29,9 @@ use crate::worker::context::{CallPermit, Context, Room};
 /// each credential and address.
 const GATEWAYS: &str = "gateways";
 
+/// Text for callers whose credential an empty store does not know.
+const STORE_EMPTY: &str = "the store is empty, and no operator has confirmed that; an operator finds more at `/readyz` and in the worker's log";
+
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     // Second tries reach all workers: the one that has the first try may be stopped.
@@ -107,7 +110,13 @@ async fn admit(
 ) -> Result<Admitted, CallError> {
     let UnverifiedCaller { credential, origin, ids, permit } = unverified;
     let credential = credential.as_ref().ok_or(AuthError::Missing)?;
-    let caller = context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await?;
+    let caller = match context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await {
+        // An empty store knows no API key. The caller's may be right.
+        Err(AuthError::Rejected(_)) if origin::check(&context.nats).await.map_err(StoreError::from)?.is_err() => {
+            return Err(CallError::Refused(Failure::Unavailable, STORE_EMPTY.to_owned()));
+        }
+        caller => caller?,
+    };
     context.auth.admit(&caller)?;
     if !matches!(call, Call::List | Call::Configs | Call::Providers | Call::Keys) {
         return Ok(Admitted { caller, ids, permit });
@@ -175,8 +184,8 @@ async fn ready(context: &Context, question: &[u8]) -> Result<Value, CallError> {
     reachable.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let confirmed = origin::check(&context.nats).await.map_err(StoreError::from)?;
     confirmed.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
-    let writes = context.room.check_writes(&context.nats).await;
-    writes.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
+    let room = context.room.check_all(&context.nats).await;
+    room.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     let majority = Room::check_majority(&context.nats).await;
     majority.map_err(|error| CallError::Refused(Failure::Unavailable, error.to_string()))?;
     Ok(json!({ "ready": true, "tracks_restarts": context.restarts.are_tracked() }))

@@ -56,7 +56,8 @@ pub(super) async fn list_of(context: &Context, account: Option<&Account>, page: 
     let keys = api_key::list(&context.nats, account, context.auth.member()).await.map_err(StoreError::from)?;
     let entries: BTreeMap<String, Value> = keys.iter().map(|key| (key.id.clone(), json!(key))).collect();
     let ids: Vec<String> = entries.keys().cloned().collect();
-    list::page_of(page, &ids, |id: String| std::future::ready(Ok(entries.get(&id).cloned()))).await
+    list::page_of(page, &ids, list::page_bytes(context), |id: String| std::future::ready(Ok(entries.get(&id).cloned())))
+        .await
 }
 
 pub(super) async fn create(

@@ -23,7 +23,7 @@ use crate::worker::context::Context;
 // Connections on a page, as `/openapi.json` documents them.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
-/// Size in bytes after which a page ends early.
+/// Most bytes of a page before its last entry.
 const PAGE_BYTES: usize = 512 * 1024;
 /// Entries to read in parallel.
 const READ_AHEAD: usize = 32;
@@ -46,7 +46,7 @@ pub(super) struct Page {
 pub(super) async fn configs(context: &Context, page: Page) -> Result<Value, CallError> {
     let keys = kv::keys(&context.nats, CONFIGS, "*").await.map_err(StoreError::from)?;
     let unreadable = &Mutex::new(Vec::new());
-    let mut body = page_of(&page, &keys, |key: String| async move {
+    let mut body = page_of(&page, &keys, page_bytes(context), |key: String| async move {
         let Ok(integration) = Integration::parse(&key) else { return Ok(None) };
         match context.store.config(&integration).await {
             Err(error) if error.is_junk() => {
@@ -69,6 +69,11 @@ fn name_unreadable(body: &mut Value, subjects: &[String]) {
     }
 }
 
+/// Size in bytes after which a page ends early: at most half of a message, because it is sealed and sent in base64.
+pub(super) fn page_bytes(context: &Context) -> usize {
+    PAGE_BYTES.min(context.nats.max_payload() / 2)
+}
+
 /// Lists connections in the order of their last change. A caller that reads all pages misses none: a connection that is
 /// refreshed meanwhile appears again at the end. A list of one page is read with one direct get; any replica may answer it, so
 /// such a list may lack what a read shows, for a moment.
@@ -77,7 +82,8 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     // Cursors are opaque to callers, so the cause ("not a number") would tell them nothing.
     let after = after.map_err(|_| bad_request(CURSOR))?;
     // Stored entries are larger than listed ones; twice the size of a page is enough.
-    let bytes = u64::try_from(2 * PAGE_BYTES).unwrap_or(u64::MAX);
+    let page_bytes = page_bytes(context);
+    let bytes = u64::try_from(2 * page_bytes).unwrap_or(u64::MAX);
     let limits = PageLimits { entries: page.limit()?, bytes };
     let ConnectionPage { connections, unreadable, last: last_of_page, total, more } =
         context.store.connections(&caller.account, page.integration_id.as_ref(), after, limits).await?;
@@ -99,7 +105,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         slice.pause().await;
         (size, last) = (size + entry.to_string().len(), revision);
         results.push(entry);
-        if size >= PAGE_BYTES {
+        if size >= page_bytes {
             break;
         }
     }
@@ -122,8 +128,8 @@ impl Page {
     }
 }
 
-/// Builds a page of the sorted keys, reading each entry by `read`.
-pub(super) async fn page_of<F, R>(page: &Page, keys: &[String], read: F) -> Result<Value, CallError>
+/// Builds a page of the sorted keys, reading each entry by `read`. It ends early after so many bytes.
+pub(super) async fn page_of<F, R>(page: &Page, keys: &[String], bytes: usize, read: F) -> Result<Value, CallError>
 where
     F: Fn(String) -> R,
     R: Future<Output = Result<Option<Value>, StoreError>>,
@@ -139,7 +145,7 @@ where
         let Some(entry) = entry? else { continue };
         size += entry.to_string().len();
         results.push(entry);
-        if size >= PAGE_BYTES {
+        if size >= bytes {
             break;
         }
     }

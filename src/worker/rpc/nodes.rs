@@ -16,7 +16,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::micro::Service;
 use super::{Arrived, CallError, CallIds, Checked, QUESTION_BYTES, QUEUE, Running};
-use super::{answer_call, bad_request, busy, log_and_build_answer, send, status, text_of};
+use super::{answer_call, bad_request, busy, log_and_build_answer, send, status, text_of, too_large};
 use crate::auth::Authenticator;
 use crate::command::{HEADER_REASON, HEADER_RETRY_AFTER, HEADER_TRACEPARENT, WorkerReply};
 use crate::config::BindLogins;
@@ -85,7 +85,10 @@ impl QueuedNodeCall {
         let done = done.instrument(span.clone()).instrument(traced).await;
         let answer = log_and_build_answer(&span, done);
         service.count(call, &answer, began.elapsed());
-        let (payload, headers) = build_response(answer);
+        let (mut payload, mut headers) = build_response(answer);
+        if payload.len() > context.nats.max_payload() {
+            (payload, headers) = build_response(too_large(context, payload.len()));
+        }
         send(context, reply, headers, payload).await;
     }
 }

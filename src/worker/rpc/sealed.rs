@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tracing::debug;
 
-use super::CallIds;
+use super::{CallIds, too_large};
 use crate::call::Question;
 use crate::command::WorkerReply;
 use crate::jetstream::receiver::Received;
@@ -69,8 +69,16 @@ where
     let question = serde_json::from_slice(&question).map_err(|error| unreadable(&error))?;
     let sent = sealed.sent().unwrap_or_default();
     let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone(), sent };
-    let answer = payload(&serve(question, ids).await);
+    let mut answer = payload(&serve(question, ids).await);
+    if sealed_len(answer.len()) > context.nats.max_payload() {
+        answer = payload(&too_large(context, answer.len()));
+    }
     sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
+}
+
+/// Most bytes of a sealed answer: base64, with the fields around it.
+fn sealed_len(bytes: usize) -> usize {
+    bytes.div_ceil(3).saturating_mul(4).saturating_add(ANSWER_BYTES)
 }
 
 /// Room for most answers.

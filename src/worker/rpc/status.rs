@@ -165,9 +165,12 @@ mod tests {
             };
             assert_eq!(failure_of_no_tokens(&error).status(), status, "{code}");
         }
-        for error in
-            [TokenError::RateLimited, TokenError::ServerError(500), TokenError::Unreadable, TokenError::TooLarge]
-        {
+        for error in [
+            TokenError::RateLimited,
+            TokenError::ServerError(500),
+            TokenError::Unreadable,
+            TokenError::TooLarge { part: "body", most: 1 },
+        ] {
             let text = error.to_string();
             let error = NoTokens::Refused { error, retry_after: None, answer: Box::default() };
             assert_eq!(failure_of_no_tokens(&error).status(), 502, "{text}");

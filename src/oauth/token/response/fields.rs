@@ -55,7 +55,7 @@ impl<'a, T> Fields<'a, T> {
     pub(super) fn secret(&self, field: &'static str, max: usize) -> Result<Option<Secret>, TokenError> {
         match self.values(field).filter_map(Value::as_str).find(|text| !text.trim().is_empty()) {
             None => Ok(None),
-            Some(text) if text.len() > max => Err(TokenError::TooLarge),
+            Some(text) if text.len() > max => Err(TokenError::TooLarge { part: field, most: max }),
             Some(text) if text.contains(|char: char| char.is_control() || char == REPLACEMENT) => {
                 Err(TokenError::Unreadable)
             }

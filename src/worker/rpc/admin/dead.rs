@@ -34,7 +34,10 @@ pub(super) async fn list(context: &Context, page: &Page) -> Result<Value, CallEr
     let entries: BTreeMap<String, Value> =
         letters.into_iter().map(|letter| (format!("{:020}", letter.number), json!(letter))).collect();
     let numbers: Vec<String> = entries.keys().cloned().collect();
-    list::page_of(page, &numbers, |number: String| std::future::ready(Ok(entries.get(&number).cloned()))).await
+    list::page_of(page, &numbers, list::page_bytes(context), |number: String| {
+        std::future::ready(Ok(entries.get(&number).cloned()))
+    })
+    .await
 }
 
 /// Sends the refresh of a connection that exists again, and drops the letter. Returns who has to act for any other command:

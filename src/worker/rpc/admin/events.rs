@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::super::list::page_bytes;
 use super::super::{CallError, bad_request};
 use crate::jetstream::batch::{self, NumberedMessage, PageLimits};
 use crate::store::StoreError;
@@ -11,8 +12,6 @@ use crate::worker::context::Context;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MOST: usize = 1_000;
-/// Size in bytes after which a page ends.
-const PAGE_BYTES: u64 = 512 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,7 +43,7 @@ pub(super) async fn list(context: &Context, question: &Question) -> Result<Value
         return Ok(json!({ "results": [], "last": state.map_or(0, |state| state.last_sequence) }));
     };
     let filter = subject::events_matching(account.as_ref(), integration_id.as_ref(), connection_id.as_ref());
-    let limits = PageLimits { entries, bytes: PAGE_BYTES };
+    let limits = PageLimits { entries, bytes: u64::try_from(page_bytes(context)).unwrap_or(u64::MAX) };
     let found = batch::after(nats, OAUTH_EVENTS, filter, after, limits).await.map_err(StoreError::from)?;
     let last = found.last().map_or(after, |message| message.sequence);
     let numbered = |NumberedMessage { sequence, payload }: NumberedMessage| {

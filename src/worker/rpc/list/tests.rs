@@ -23,7 +23,7 @@ fn all(keys: &[String], limit: usize) -> (Vec<Value>, usize) {
 
 fn one(keys: &[String], page: &Page) -> Result<Value, u16> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answer = runtime.block_on(page_of(page, keys, |key| async move { Ok(Some(Value::from(key))) }));
+    let answer = runtime.block_on(page_of(page, keys, PAGE_BYTES, |key| async move { Ok(Some(Value::from(key))) }));
     answer.map_err(|error| match error {
         CallError::Refused(failure, _) => failure.status(),
         CallError::Store(_) | CallError::Answered(_) => 502,

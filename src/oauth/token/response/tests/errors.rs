@@ -130,6 +130,6 @@ fn c3_the_status_of_an_answer_that_is_too_large_counts() {
     for (status, reason) in
         [(200, "answer_too_large"), (400, "answer_too_large"), (429, "rate_limited"), (503, "provider_error")]
     {
-        assert_eq!(TokenError::of_large_answer(status).reason(), reason, "{status}");
+        assert_eq!(TokenError::of_large_answer(status, 256).reason(), reason, "{status}");
     }
 }
