@@ -32,7 +32,7 @@ where
 }
 
 /// Of failures in a row, one a second, selects the first, then ever fewer, and finally one a minute.
-fn is_logged(failures: u32) -> bool {
+pub(super) fn is_logged(failures: u32) -> bool {
     failures.is_multiple_of(60) || (failures < 60 && failures.is_power_of_two())
 }
 

@@ -2,8 +2,8 @@
 //!
 //! nats-server 2.15.1 that is killed right after an ack may fail to restore an encrypted work queue ("corrupt state file")
 //! and then drops it. Guarantees that both queues and their consumers exist soon after each reconnect; the repair pass then
-//! sets lost schedules again. Looks for a restart of the server too. Runs on each new connection and after each failed pull. If it does not run, callers of
-//! commands get 503 until a worker restarts.
+//! sets lost schedules again. Looks for a restart of the server too. Runs on each new connection and after each failed pull. If
+//! it does not run, callers of commands get 503 until a worker restarts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::jetstream::NatsError;
 use crate::protocol::{origin, topology};
 use crate::worker::context::Context;
 use crate::worker::prepare::{PrepareError, look_for_restart, make_ready, sizes};
-use crate::worker::restart::RESTART_PAUSE;
+use crate::worker::restart::{RESTART_PAUSE, is_logged};
 
 /// Checks the queues on each new connection and after each failed pull, until `stop`.
 pub(in crate::worker) async fn run(context: Arc<Context>, stop: CancellationToken) {
@@ -41,12 +41,16 @@ async fn look_after(context: &Context) -> Infallible {
         }
         let is_new = nats.connection_count() != known;
         known = nats.connection_count();
+        let mut failures = 0_u32;
         while nats.is_connected() {
             match restore(context, is_new).await {
                 Ok(()) if is_new => info!("reconnected; the queues exist"),
                 Ok(()) => {}
                 Err(error) => {
-                    warn!("cannot restore the queues: {error}; trying again");
+                    failures = failures.saturating_add(1);
+                    if is_logged(failures) {
+                        warn!("cannot restore the queues: {error}; trying again");
+                    }
                     if !is_loss_logged && matches!(topology::is_new(nats, sizes(&context.config)).await, Ok(true)) {
                         is_loss_logged = true;
                         error!("{}", origin::Lost);
