@@ -57,7 +57,8 @@ pub struct Arguments {
 enum Command {
     /// Run the gateway, a worker, or both.
     Serve(serve::Options),
-    /// Create missing streams and buckets, and adjust replicas, ages and direct reads of existing ones (as `setup`).
+    /// Create missing streams and buckets, adjust replicas, ages and direct reads of existing ones, and confirm an empty store (as
+    /// `setup`).
     Setup(setup::Options),
     /// Write sealed snapshots of all streams into a folder, with the workers' keyring (as `setup`).
     Backup(backup::Options),

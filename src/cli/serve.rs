@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -201,9 +202,10 @@ async fn start_workers(
         },
         room: context::Room::default(),
         restarts: context::Restarts::default(),
+        data_is_gone: AtomicBool::default(),
         hangups: tasks.reload(),
     });
-    let (started, start) = watch::channel(Err("it waits for NATS".to_owned()));
+    let (started, start) = watch::channel(Err("it prepares streams and keys".to_owned()));
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
         if !Box::pin(prepare(&context, &started, &stop)).await? {

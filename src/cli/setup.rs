@@ -96,7 +96,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
         migrate(config, nats.clone()).await?;
     }
     if origin::confirm(&nats).await.context("streams and buckets are set up, but not confirmed")? {
-        note("confirmed that the store, which a worker has made, begins without data");
+        note("confirmed: the store that a worker made is empty");
     }
     let reason = first.map(|first| if first.drop_records { "records_dropped" } else { "first_seq" });
     let reason = reason.or((!rebuilt.is_empty()).then_some("rebuilt"));

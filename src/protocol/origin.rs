@@ -36,7 +36,7 @@ pub(crate) async fn note_worker(nats: &Nats) -> Result<(), NatsError> {
     }
 }
 
-/// Confirms the store. Returns true if that was needed.
+/// Confirms the store. Returns true if a worker had made the store.
 pub(crate) async fn confirm(nats: &Nats) -> Result<bool, NatsError> {
     let found = kv::get(nats, META, META_ORIGIN).await?;
     let replaces = found.as_ref().map_or(0, |entry| entry.revision);

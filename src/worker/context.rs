@@ -13,6 +13,7 @@ mod unsent;
 mod wakeups;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio::sync::{Semaphore, watch};
@@ -67,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     pub(crate) room: Room,
     pub(crate) restarts: Restarts,
+    /// True once this worker has seen that NATS lacks the data of tokenbus, which an operator has to confirm.
+    pub(crate) data_is_gone: AtomicBool,
     /// Changes with each SIGHUP.
     pub(crate) hangups: watch::Receiver<u64>,
 }

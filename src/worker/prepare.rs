@@ -1,5 +1,7 @@
 //! Preparation of a worker before its first command: permissions, streams and buckets, consumers, keys.
 
+use std::sync::atomic::Ordering;
+
 use tracing::{error, warn};
 
 use crate::config::Config;
@@ -11,7 +13,7 @@ use crate::protocol::records::{LARGEST_MESSAGE, longest_token};
 use crate::protocol::topology::{self, TopologyError};
 use crate::store::StoreError;
 use crate::subject::{Verb, permission};
-use crate::worker::background::repair;
+use crate::worker::background::{repair, room};
 use crate::worker::clock;
 use crate::worker::context::Context;
 
@@ -70,8 +72,10 @@ pub(crate) async fn prepare(context: &Context) -> Result<(), PrepareError> {
     look_for_restart(context).await?;
     check_max_payload(nats);
     if let Err(error) = origin::check(nats).await.map_err(StoreError::from)? {
+        context.data_is_gone.store(true, Ordering::Relaxed);
         error!("{error}");
     }
+    room::look(context).await.map_err(StoreError::from)?;
     make_ready(context).await?;
     store.claim_keys().await?;
     Ok(repair::after_restore(context).await?)

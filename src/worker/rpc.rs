@@ -141,7 +141,7 @@ async fn send(context: &Context, reply: String, headers: HeaderMap, payload: Byt
     }
 }
 
-/// Builds the answer in place of one that the server does not take: `max_payload` was lowered after a token was stored.
+/// Builds the error that replaces an answer above `max_payload`.
 fn too_large(context: &Context, bytes: usize) -> WorkerReply {
     let most = context.nats.max_payload();
     warn!("an answer has {bytes} bytes, and `max_payload` of nats-server is {most}: raise it");

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
 use crate::fleet::{Fleet, INTEGRATION, state_of};
-use crate::pace::every;
+use crate::pace::{every, slowness};
 use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::wire::Wire;
@@ -30,6 +30,8 @@ pub(crate) struct Attackers<'a> {
     operator: Client,
     http: reqwest::Client,
     hung: Provider,
+    /// Factor of all paces.
+    slowness: f64,
     /// The provider answers while this is true.
     answers: watch::Sender<bool>,
     /// By attack: messages or requests sent, and those of them that were refused or not answered in time.
@@ -49,6 +51,7 @@ struct Flood {
 
 impl<'a> Attackers<'a> {
     pub(crate) async fn new(fleet: &'a Fleet) -> Self {
+        let slowness = slowness(fleet).await;
         let (answers, until) = watch::channel(true);
         let hung = Provider::start(move |number, _| Scripted::tokens(number).once(&until)).await;
         let mut config = fleet.config();
@@ -61,13 +64,14 @@ impl<'a> Attackers<'a> {
         let http = reqwest::Client::builder().no_proxy().local_address("127.0.0.3".parse().ok()).timeout(PATIENCE);
         let http = http.build().expect("an HTTP client");
         let operator = fleet.nats.connect("operator").await;
-        Self { fleet, operator, http, hung, answers, counts: Mutex::default() }
+        Self { fleet, operator, http, hung, slowness, answers, counts: Mutex::default() }
     }
 
     /// All attackers at once until the end, and a little longer, until they hang up.
     pub(crate) async fn attack(&self, end: Instant) {
         self.answers.send_replace(false);
-        let (ms, key) = (Duration::from_millis, &self.fleet.admin_keys[0]);
+        let ms = |pace| Duration::from_millis(pace).mul_f64(self.slowness);
+        let key = &self.fleet.admin_keys[0];
         tokio::join!(
             join_all(floods().into_iter().map(|flood| self.flood(flood, end))),
             every(ms(100), end, async || {
@@ -102,7 +106,7 @@ impl<'a> Attackers<'a> {
 
     async fn flood(&self, flood: Flood, end: Instant) {
         let mut wire = Wire::connect(&self.fleet.nats, flood.user).await;
-        let mut pace = interval(flood.pace);
+        let mut pace = interval(flood.pace.mul_f64(self.slowness));
         let messages = flood.message.repeat(flood.times);
         while Instant::now() < end {
             pace.tick().await;

@@ -51,17 +51,19 @@ async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_
     eventually("the readiness names it", async || readiness(&other).await.1.contains("`tokenbus setup`")).await;
 
     // The store that is gone may have had this key.
-    let listed = url.join("hub/integrations/oauth-connections").expect("a URL");
-    let listed = http.get(listed).header("x-api-key", format!("tb_0123456789ab_{}", "s".repeat(43))).send().await;
-    let listed = listed.expect("the gateway answers");
-    let status = listed.status();
-    let text = listed.text().await.expect("a whole answer");
-    assert!(status == 503 && text.contains("the store is empty"), "{status} {text}");
+    for path in ["oauth-connections", "odd/oauth-config", "odd/oauth-token/one"] {
+        let url = url.join(&format!("hub/integrations/{path}")).expect("a URL");
+        let answer = http.get(url).header("x-api-key", format!("tb_0123456789ab_{}", "s".repeat(43))).send().await;
+        let answer = answer.expect("the gateway answers");
+        let status = answer.status();
+        let text = answer.text().await.expect("a whole answer");
+        assert!(status == 503 && text.contains("the store is empty"), "{path}: {status} {text}");
+    }
 
     let output = tokio::process::Command::new(PROGRAM).envs(&as_setup).arg("setup").output().await;
     let output = output.expect("the program starts");
     let notes = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && notes.contains("begins without data"), "{notes}");
+    assert!(output.status.success() && notes.contains("the store that a worker made is empty"), "{notes}");
     for url in [&url, &other] {
         eventually("the gateway is ready", async || readiness(url).await.0 == 200).await;
     }

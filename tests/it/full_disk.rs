@@ -29,6 +29,7 @@ async fn o4_after_a_full_disk_no_token_is_requested_until_the_server_stores_agai
     let Some(nats) = Nats::on_small_disk().await else { return };
     let world = World::on(nats, Provider::generous().await).await;
     assert_eq!(world.connect("one").await.0, StatusCode::OK);
+    let login = world.login("two").await;
     world.tokenbus.nats.ask_disk("fill").await;
     // Some more fit into what the disk holds already.
     eventually("the gateway is not ready", async || {
@@ -44,6 +45,12 @@ async fn o4_after_a_full_disk_no_token_is_requested_until_the_server_stores_agai
         let (status, text) = readiness(&world).await;
         assert!(status == StatusCode::SERVICE_UNAVAILABLE && text.contains("restart nats-server"), "{status} {text}");
     }
+    let callback = world.callback(&[("code", "code"), ("state", &login.state)]);
+    let refresh = world.tokenbus.call(Method::GET, "odd/oauth-refresh-token/one");
+    for (status, body) in <[_; 2]>::from(tokio::join!(world.tokenbus.arrive(&callback), refresh)) {
+        assert!(status.is_server_error(), "{status} {body}");
+    }
+    assert_eq!(world.provider.received().len(), sent, "a code or refresh token was sent");
     assert!(world.tokenbus.log().contains("restart nats-server"), "{}", world.tokenbus.log());
     for (role, expected) in [("edge", "confirms no write"), ("operator", "run `tokenbus doctor --role worker`")] {
         let found = doctor(&world, role).await;
@@ -63,5 +70,5 @@ async fn o4_after_a_full_disk_no_token_is_requested_until_the_server_stores_agai
     }
     world.tokenbus.nats.ask_disk("restart").await;
     eventually("the gateway is ready again", async || readiness(&world).await.0 == StatusCode::OK).await;
-    assert_eq!(world.connect("two").await.0, StatusCode::OK);
+    assert_eq!(world.connect("three").await.0, StatusCode::OK);
 }

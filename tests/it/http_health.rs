@@ -117,7 +117,13 @@ async fn metrics_have_the_documented_families_and_bounded_labels() {
     ] {
         assert!(answer.text.lines().any(|found| found == line), "`{line}` is not in\n{}", answer.text);
     }
-    for family in ["tokenbus_commands_running ", "tokenbus_publish_seconds_count "] {
+    for family in [
+        "tokenbus_commands_running ",
+        "tokenbus_publish_seconds_count ",
+        "tokenbus_schedule_lag_seconds_count ",
+        "tokenbus_build_info{",
+        "tokenbus_streams_nearly_full ",
+    ] {
         assert!(answer.text.lines().any(|found| found.starts_with(family)), "no {family}in\n{}", answer.text);
     }
     assert!(!answer.text.contains("canary"), "{}", answer.text);
@@ -131,6 +137,39 @@ async fn the_served_openapi_description_equals_the_printed_one() {
     let printed: Value = serde_json::from_str(&world.tokenbus.tool(&["openapi"]).await).expect("it prints JSON");
     assert_eq!(served.json(), printed);
     assert!(printed["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")), "{printed}");
+}
+
+#[tokio::test]
+async fn o19_metrics_count_logins_and_refreshes_by_integration_and_result() {
+    let provider = Provider::start(|number, _| match number {
+        0 | 1 => Scripted::tokens(number),
+        _ => Scripted::json(400, &serde_json::json!({ "error": "invalid_grant" })),
+    })
+    .await;
+    let world = World::with(provider).await;
+    assert_eq!(world.connect("one").await.0, 200);
+    let refresh = async || {
+        let sent = world.provider.received().len();
+        // A refresh soon after another one returns its tokens.
+        eventually("the refresh token is sent", async || {
+            world.tokenbus.call(Method::GET, "odd/oauth-refresh-token/one").await;
+            world.provider.received().len() > sent
+        })
+        .await;
+    };
+    refresh().await;
+    refresh().await;
+    let expected = [
+        "tokenbus_logins_total{integration=\"odd\",result=\"ok\"} 1",
+        "tokenbus_refreshes_total{integration=\"odd\",result=\"ok\"} 1",
+        "tokenbus_refreshes_total{integration=\"odd\",result=\"invalid_grant\"} 1",
+        "tokenbus_nats_connected 1",
+    ];
+    eventually("all are counted", async || {
+        let metrics = ask(world.tokenbus.request(Method::GET, "metrics")).await.text;
+        expected.iter().all(|line| metrics.lines().any(|found| found == *line))
+    })
+    .await;
 }
 
 #[tokio::test]

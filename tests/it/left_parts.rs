@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::bus::Bus;
 use crate::provider::{Provider, Scripted};
 use crate::support::nats::Nats;
-use crate::support::tokenbus::{PROGRAM, settings};
+use crate::support::tokenbus::{ACCOUNT, PROGRAM, settings};
 use crate::support::wait::eventually;
 use crate::world::World;
 
@@ -54,9 +54,10 @@ async fn o16_an_event_names_the_token_that_is_over_its_limit() {
 async fn o16_an_answer_above_a_lowered_max_payload_is_an_error_that_says_so() {
     let (large, small) = ("max_payload: 1000000", "max_payload: 60000");
     let nats = Nats::edited(&[("host: 127.0.0.1", &format!("host: 127.0.0.1\n{large}"))], &[]).await;
-    let provider =
-        Provider::start(|_, _| Scripted::json(200, &json!({ "access_token": "t".repeat(60_000), "expires_in": 3600 })))
-            .await;
+    let provider = Provider::start(|_, _| {
+        Scripted::json(200, &json!({ "access_token": "t".repeat(60_000), "refresh_token": "rt", "expires_in": 3600 }))
+    })
+    .await;
     let mut world = World::on(nats, provider).await;
     assert_eq!(world.connect("one").await.0, 200);
     world.tokenbus.nats.restart_edited(large, small).await;
@@ -67,6 +68,18 @@ async fn o16_an_answer_above_a_lowered_max_payload_is_an_error_that_says_so() {
         status == 503 && body["error"].as_str().is_some_and(|text| text.contains("`max_payload`")),
         "{status} {body}"
     );
+    let (status, list) = world.tokenbus.call(Method::GET, "oauth-connections").await;
+    let left_out = json!([format!("ms.integration.oauth.{ACCOUNT}.odd.one")]);
+    assert!(status == 200 && list["unreadable"] == left_out && list["results_total"] == 1, "{status} {list}");
+    // Nothing is sent whose answer could not be stored.
+    let sent = world.provider.received().len();
+    // After the hold that follows a restart of the server.
+    eventually("the refresh is refused", async || {
+        let (status, body) = world.tokenbus.call(Method::GET, "odd/oauth-refresh-token/one").await;
+        status == 503 && body.to_string().contains("`max_payload`")
+    })
+    .await;
+    assert_eq!(world.provider.received().len(), sent, "a refresh token was sent");
 }
 
 #[tokio::test]

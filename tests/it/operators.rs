@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
 use serde_json::Value;
@@ -42,7 +43,7 @@ impl Gateway {
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = lines.next_line().await.expect("the program prints text").expect("a line");
         let url = Url::parse(line.strip_prefix("listening on ").expect("the address")).expect("a URL");
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().expect("an HTTP client");
         Self { child, url, http }
     }
 
@@ -139,6 +140,7 @@ async fn o3_log_lines_that_a_full_disk_refuses_are_counted_and_the_log_says_so()
     // Only where users may mount a disk of their own.
     let namespace = std::process::Command::new("unshare").args(["-rmpf", "true"]).status();
     if !namespace.is_ok_and(|status| status.success()) {
+        println!("skipped: a log on a full disk (users may not mount one here)");
         return;
     }
     let nats = Nats::start().await;
@@ -168,6 +170,23 @@ async fn o3_log_lines_that_a_full_disk_refuses_are_counted_and_the_log_says_so()
 }
 
 #[tokio::test]
+async fn o15_a_process_raises_its_soft_limit_of_open_files() {
+    let nats = Nats::start().await;
+    let inner = program(&nats, &[], &[]);
+    let inner = inner.as_std();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -Sn 256; exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let gateway = Gateway::spawn(command).await;
+    let id = gateway.child.id().expect("the program runs");
+    let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).expect("Linux lists them");
+    let limits = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the limit");
+    let [soft, hard] = [0, 1].map(|at| limits.split_whitespace().nth(at).expect("a number"));
+    assert!(soft == hard && soft != "256", "{limits}");
+}
+
+#[tokio::test]
 async fn o11_a_gateway_accepts_and_is_not_ready_for_a_while_after_sigterm() {
     let nats = Nats::start().await;
     let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "1h")], &[]).await;
@@ -177,7 +196,7 @@ async fn o11_a_gateway_accepts_and_is_not_ready_for_a_while_after_sigterm() {
         status == 503 && text.contains("shutting down")
     };
     eventually("readiness says that the gateway ends", is_leaving).await;
-    // A new connection, as the client keeps none open.
+    // Over a new connection: the client keeps none open.
     assert_eq!(gateway.get("healthz").await.0, 200);
     gateway.signal("TERM");
     gateway.ended().await;
@@ -342,7 +361,9 @@ async fn o5_scans_leave_no_consumer() {
         }
         consumers == 0
     };
-    eventually("the consumers of scans are deleted", is_clean).await;
+    // The server deletes an unused one after 30 s, or 2 minutes.
+    let deleted = eventually("the consumers of scans are deleted", is_clean);
+    tokio::time::timeout(Duration::from_secs(25), deleted).await.expect("the worker deletes them");
 }
 
 #[tokio::test]

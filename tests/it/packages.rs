@@ -199,6 +199,20 @@ fn o20_the_shipped_settings_are_valid() {
 }
 
 #[test]
+fn o20_the_shipped_settings_keep_refresh_tokens_with_the_workers_and_bind_logins() {
+    let guards =
+        ["member_scopes = [\"connections:read\", \"tokens:read\", \"connections:write\"]", "bind = \"browser\""];
+    for file in [
+        &format!("{DEPLOY}/kustomize/tokenbus.toml"),
+        &format!("{DEPLOY}/worker.toml"),
+        "nats/production/tokenbus.toml",
+    ] {
+        let settings = text_of(file);
+        assert!(guards.iter().all(|guard| settings.lines().any(|line| line == *guard)), "{file}");
+    }
+}
+
+#[test]
 fn o20_the_sbom_lists_each_crate_with_its_licence() {
     if run("jq", Command::new("jq").arg("--version")).is_none() {
         return;

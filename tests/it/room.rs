@@ -75,6 +75,7 @@ async fn o4_each_readiness_check_names_a_stream_that_is_full() {
         let answer = http.get(fleet.endpoint("readyz")).send().await.expect("the edge answers");
         (answer.status(), answer.text().await.expect("a whole answer"))
     };
+    // The queue is empty here.
     for stream in ["OAUTH", "KV_oauth_connections", "KV_oauth_states"] {
         leave_room(&fleet, stream, 1).await;
         let is_named = async || {

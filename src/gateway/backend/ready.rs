@@ -13,8 +13,8 @@ use crate::call::Call;
 /// calls to the workers, and is short enough for a load balancer.
 const READY_TTL: Duration = Duration::from_millis(500);
 
-/// Longest wait for the workers. While none answers, calls ask for the workers' key one after the other, so a check could take longer
-/// than `tokenbus health` waits.
+/// Longest wait for the workers. While none answers, calls ask for the workers' key one after the other, so a check could take
+/// longer than `tokenbus health` waits.
 const READY_WAIT: Duration = Duration::from_secs(10);
 
 /// The reason why calls and commands cannot be sent, as text for people.
@@ -69,7 +69,7 @@ impl Backend {
     async fn ask_workers(&self) -> Result<(), NotReady> {
         let test_writes = self.nats.lacks_space();
         let result = self.ask_for_readiness(test_writes).await;
-        if result.is_ok() {
+        if test_writes && result.is_ok() {
             self.nats.set_lacks_space(false);
         }
         result

@@ -36,8 +36,8 @@ pub(crate) fn needed() -> [String; 4] {
     [OAUTH.to_owned(), kv_stream(CONNECTIONS), OAUTH_COMMANDS.to_owned(), kv_stream(STATES)]
 }
 
-/// Returns true for the streams without which new tokens cannot be stored. The other two of [`needed`] do not stop a command
-/// that is queued: only its end makes room in the queue.
+/// Returns true for the streams without which new tokens cannot be stored. The queue and the pending logins are not among them:
+/// commands that are queued must run, because that empties the queue.
 pub(crate) fn holds_tokens(stream: &str) -> bool {
     stream == OAUTH || stream == kv_stream(CONNECTIONS)
 }

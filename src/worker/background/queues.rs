@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -53,6 +54,7 @@ async fn look_after(context: &Context) -> Infallible {
                     }
                     if !is_loss_logged && matches!(topology::is_new(nats, sizes(&context.config)).await, Ok(true)) {
                         is_loss_logged = true;
+                        context.data_is_gone.store(true, Ordering::Relaxed);
                         error!("{}", origin::Lost);
                     }
                     tokio::time::sleep(RESTART_PAUSE).await;

@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::jetstream::NatsError;
 use crate::protocol::topology::{self, StreamUse};
 use crate::store::StoreError;
 use crate::worker::context::Context;
@@ -34,12 +35,9 @@ async fn watch(context: &Context) -> StoreError {
     let (mut checks, mut reported) = (0_u32, BTreeSet::new());
     loop {
         ticks.tick().await;
-        let used = match topology::used(&context.nats, &topology::needed()).await {
-            Ok(used) => used,
-            Err(error) => return error.into(),
-        };
-        let full = used.into_iter().filter(|found| found.share > FULL).map(|found| found.stream);
-        context.room.set_full(full.collect());
+        if let Err(error) = look(context).await {
+            return error.into();
+        }
         if checks.is_multiple_of(CHECKS_PER_REPORT)
             && let Err(error) = report(context, &mut reported).await
         {
@@ -47,6 +45,14 @@ async fn watch(context: &Context) -> StoreError {
         }
         checks = checks.wrapping_add(1);
     }
+}
+
+/// Looks which of the needed streams are full. Also runs before a worker takes its first command.
+pub(in crate::worker) async fn look(context: &Context) -> Result<(), NatsError> {
+    let used = topology::used(&context.nats, &topology::needed()).await?;
+    let full = used.into_iter().filter(|found| found.share > FULL).map(|found| found.stream);
+    context.room.set_full(full.collect());
+    Ok(())
 }
 
 /// Logs each stream once when it is nearly full.

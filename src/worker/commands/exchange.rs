@@ -165,7 +165,7 @@ impl Exchange<'_> {
             Checked::Malformed(reply) => return Ok(reply),
         };
         // No code is sent whose tokens could not be stored. The login stays pending, so that the same URL works again.
-        if let Err(error) = self.context.room.check(&self.context.nats).await {
+        if let Err(error) = self.context.room.check(&self.context.nats, 0).await {
             return Ok(Failure::Unavailable.answer_after(&format!("{error}; try again later"), NO_ROOM_WAIT));
         }
         left_out::of_connection(self.context, self.job, self.key, self.replaces.as_ref()).await?;

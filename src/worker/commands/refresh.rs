@@ -201,7 +201,8 @@ impl Refresh<'_> {
             }
             Some(config) => config,
         };
-        if let Err(error) = self.context.room.check(&self.context.nats).await {
+        let bytes = stored.connection.access_token.as_ref().map_or(0, |token| token.expose().len());
+        if let Err(error) = self.context.room.check(&self.context.nats, bytes).await {
             return self.wait_for_room(&stored, &error).await;
         }
         let permit = match self.enter_limiter() {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use crate::jetstream::{Nats, NatsError, REQUEST_TIMEOUT, headers};
+use crate::protocol::records::longest_token;
 use crate::protocol::topology::{self, Unwritable};
 use crate::subject::{META, META_MAJORITY, kv_subject};
 
@@ -26,6 +27,8 @@ pub(crate) enum NoRoom {
     Full(String),
     #[error("the message bus stores nothing: {0}")]
     Unwritable(Unwritable),
+    #[error("`max_payload` of nats-server is {0} bytes, too small for the connection's tokens: raise it")]
+    SmallMessages(usize),
 }
 
 #[derive(Debug, Default)]
@@ -54,14 +57,17 @@ impl Room {
         *full = streams;
     }
 
-    /// Checks that the record of new tokens can be stored.
-    pub(crate) async fn check(&self, nats: &Nats) -> Result<(), NoRoom> {
+    /// Checks that the record of new tokens can be stored. `access_token` is the length of the token that they replace: new ones
+    /// are about as long.
+    pub(crate) async fn check(&self, nats: &Nats, access_token: usize) -> Result<(), NoRoom> {
+        check_messages(nats, access_token)?;
         self.check_streams(topology::holds_tokens)?;
         self.check_writes(nats).await
     }
 
     /// Checks that logins, refreshes and their tokens can be stored.
     pub(crate) async fn check_all(&self, nats: &Nats) -> Result<(), NoRoom> {
+        check_messages(nats, 0)?;
         self.check_streams(|_| true)?;
         self.check_writes(nats).await
     }
@@ -109,4 +115,10 @@ impl Room {
         let written = tokio::time::timeout(REQUEST_TIMEOUT, written).await;
         written.map_err(NatsError::away_because("a test write has no answer"))?.map(drop)
     }
+}
+
+/// Checks that the server takes messages with a token of that length.
+fn check_messages(nats: &Nats, access_token: usize) -> Result<(), NoRoom> {
+    let bytes = nats.max_payload();
+    if longest_token(bytes) < access_token.max(1) { Err(NoRoom::SmallMessages(bytes)) } else { Ok(()) }
 }

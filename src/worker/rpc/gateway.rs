@@ -1,6 +1,7 @@
 //! Calls of gateways. Each is authenticated by the credential that it carries, or by the state or ticket that it asks about.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_nats::HeaderMap;
 use serde::Deserialize;
@@ -112,7 +113,7 @@ async fn admit(
     let credential = credential.as_ref().ok_or(AuthError::Missing)?;
     let caller = match context.auth.authenticate(credential, Purpose::Call { call, body }, &origin).await {
         // An empty store knows no API key. The caller's may be right.
-        Err(AuthError::Rejected(_)) if origin::check(&context.nats).await.map_err(StoreError::from)?.is_err() => {
+        Err(AuthError::Rejected(_)) if is_unconfirmed(context).await? => {
             return Err(CallError::Refused(Failure::Unavailable, STORE_EMPTY.to_owned()));
         }
         caller => caller?,
@@ -124,6 +125,11 @@ async fn admit(
     let queued = context.limits.lists.queue(caller.account.as_str())?;
     drop(permit);
     Ok(Admitted { caller, ids, permit: queued.permit().await? })
+}
+
+/// Returns true while the store is empty and no operator has confirmed that. Asks NATS only if this worker has seen it empty.
+async fn is_unconfirmed(context: &Context) -> Result<bool, StoreError> {
+    Ok(context.data_is_gone.load(Ordering::Relaxed) && origin::check(&context.nats).await?.is_err())
 }
 
 async fn dispatch(

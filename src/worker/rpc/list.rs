@@ -23,7 +23,7 @@ use crate::worker::context::Context;
 // Connections on a page, as `/openapi.json` documents them.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
-/// Most bytes of a page before its last entry.
+/// Most bytes of a page.
 const PAGE_BYTES: usize = 512 * 1024;
 /// Entries to read in parallel.
 const READ_AHEAD: usize = 32;
@@ -69,9 +69,12 @@ fn name_unreadable(body: &mut Value, subjects: &[String]) {
     }
 }
 
-/// Size in bytes after which a page ends early: at most half of a message, because it is sealed and sent in base64.
+/// Bytes of a message beside the page's entries.
+const BESIDE_PAGE: usize = 4 * 1024;
+
+/// Most bytes of a page that fits into a message: it is sent in base64.
 pub(super) fn page_bytes(context: &Context) -> usize {
-    PAGE_BYTES.min(context.nats.max_payload() / 2)
+    PAGE_BYTES.min((context.nats.max_payload() / 4 * 3).saturating_sub(BESIDE_PAGE))
 }
 
 /// Lists connections in the order of their last change. A caller that reads all pages misses none: a connection that is
@@ -93,7 +96,7 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
     {
         return Err(no_config());
     }
-    let (mut results, mut size, mut last, found) = (Vec::new(), 0, after, connections.len());
+    let (mut results, mut size, mut last, mut is_cut, mut too_large) = (Vec::new(), 0, after, false, Vec::new());
     let mut slice = TimeSlice::begin();
     for ListedConnection { revision, key, mut connection } in connections {
         let has_config = context.store.is_configured(&key.integration).await?;
@@ -103,18 +106,24 @@ pub(super) async fn connections(context: &Context, caller: &VerifiedCaller, page
         }
         let entry = json!(connection);
         slice.pause().await;
-        (size, last) = (size + entry.to_string().len(), revision);
-        results.push(entry);
-        if size >= page_bytes {
+        let bytes = entry.to_string().len();
+        if bytes > page_bytes {
+            warn!("skipped in a list: {} has {bytes} bytes, too many for `max_payload`", key.subject());
+            too_large.push(key.subject());
+        } else if size + bytes > page_bytes {
+            is_cut = true;
             break;
+        } else {
+            size += bytes;
+            results.push(entry);
         }
+        last = revision;
     }
-    let is_cut = results.len() < found;
     // Not the last connection: a page may end with entries that cannot be read, or have no others.
     let last = if is_cut { last } else { last_of_page };
     let next = (more || is_cut).then(|| last.to_string());
     let unreadable = unreadable.into_iter().filter(|entry| entry.revision <= last);
-    let unreadable: Vec<String> = unreadable.map(|entry| entry.key.subject()).collect();
+    let unreadable: Vec<String> = unreadable.map(|entry| entry.key.subject()).chain(too_large).collect();
     let mut body = body(results, total, next.as_deref());
     name_unreadable(&mut body, &unreadable);
     Ok(body)
@@ -128,7 +137,7 @@ impl Page {
     }
 }
 
-/// Builds a page of the sorted keys, reading each entry by `read`. It ends early after so many bytes.
+/// Builds a page of the sorted keys, reading each entry by `read`. It has at most that many bytes, or one entry.
 pub(super) async fn page_of<F, R>(page: &Page, keys: &[String], bytes: usize, read: F) -> Result<Value, CallError>
 where
     F: Fn(String) -> R,
@@ -141,13 +150,14 @@ where
     let mut entries = std::pin::pin!(stream::iter(wanted.clone()).map(read).buffered(READ_AHEAD));
     let (mut results, mut size, mut taken) = (Vec::new(), 0, 0_usize);
     while let Some(entry) = entries.next().await {
-        taken += 1;
-        let Some(entry) = entry? else { continue };
-        size += entry.to_string().len();
-        results.push(entry);
-        if size >= bytes {
-            break;
+        if let Some(entry) = entry? {
+            size += entry.to_string().len();
+            if size > bytes && !results.is_empty() {
+                break;
+            }
+            results.push(entry);
         }
+        taken += 1;
     }
     let last = taken.checked_sub(1).and_then(|last| wanted.get(last));
     let next = last.filter(|_| start + taken < keys.len());

@@ -26,6 +26,9 @@ use crate::subject::NodeCall;
 use crate::telemetry::traces;
 use crate::worker::context::{CallPermit, Context};
 
+/// Most bytes of the headers of an answer without an error. They count as part of the message.
+const HEADER_BYTES: usize = 64;
+
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
     let service = Arc::new(Service::new());
@@ -86,8 +89,9 @@ impl QueuedNodeCall {
         let answer = log_and_build_answer(&span, done);
         service.count(call, &answer, began.elapsed());
         let (mut payload, mut headers) = build_response(answer);
-        if payload.len() > context.nats.max_payload() {
-            (payload, headers) = build_response(too_large(context, payload.len()));
+        let bytes = payload.len() + HEADER_BYTES;
+        if bytes > context.nats.max_payload() {
+            (payload, headers) = build_response(too_large(context, bytes));
         }
         send(context, reply, headers, payload).await;
     }

@@ -70,8 +70,9 @@ where
     let sent = sealed.sent().unwrap_or_default();
     let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone(), sent };
     let mut answer = payload(&serve(question, ids).await);
-    if sealed_len(answer.len()) > context.nats.max_payload() {
-        answer = payload(&too_large(context, answer.len()));
+    let bytes = sealed_len(answer.len());
+    if bytes > context.nats.max_payload() {
+        answer = payload(&too_large(context, bytes));
     }
     sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
 }
