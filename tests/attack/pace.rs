@@ -11,7 +11,7 @@ use tokio::time::{Instant, interval};
 use crate::fleet::{Fleet, INTEGRATION};
 
 /// Time of a read, one after another, on the machine for which the attackers' paces are written: two cores, debug builds.
-const READ: Duration = Duration::from_millis(5);
+const READ: Duration = Duration::from_millis(6);
 /// Reads that are measured.
 const READS: u32 = 200;
 
