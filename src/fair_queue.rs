@@ -9,9 +9,10 @@ use std::collections::{HashMap, VecDeque};
 pub(crate) struct FairQueue<T> {
     holders: HashMap<String, Holder<T>>,
     most_running: usize,
-    most_waiting: usize,
     running: usize,
     waiting: usize,
+    /// Entries that start before all others, with their holders. They don't count as waiting.
+    first: VecDeque<(String, T)>,
     /// Number of entries started so far.
     started: u64,
 }
@@ -26,22 +27,25 @@ struct Holder<T> {
 }
 
 impl<T> FairQueue<T> {
-    pub(crate) fn new(most_running: usize, most_waiting: usize) -> Self {
-        Self { holders: HashMap::new(), most_running, most_waiting, running: 0, waiting: 0, started: 0 }
+    pub(crate) fn new(most_running: usize) -> Self {
+        Self { holders: HashMap::new(), most_running, running: 0, waiting: 0, first: VecDeque::new(), started: 0 }
     }
 
-    /// Adds an entry. If too many wait, the newest of the holder with the most has to leave, and is returned. An error returns
-    /// the entry itself, if it would be that one.
-    pub(crate) fn push(&mut self, holder: &str, entry: T) -> Result<Option<T>, T> {
-        let mut shed = None;
-        if self.waiting >= self.most_waiting {
+    /// Adds an entry. If more than `most` wait then, the newest of the holders with the most have to leave, and are returned. In an
+    /// error the last of them is the entry itself.
+    pub(crate) fn push(&mut self, holder: &str, entry: T, most: usize) -> Result<Vec<T>, Vec<T>> {
+        let mut shed = Vec::new();
+        // There may have been more room before.
+        while self.waiting > most {
+            shed.extend(self.shed());
+        }
+        if self.waiting == most {
             let own = self.holders.get(holder).map_or(0, |holder| holder.waiting.len());
-            let longest = self.holders.values_mut().max_by_key(|holder| holder.waiting.len());
-            match longest.filter(|longest| longest.waiting.len() > own + 1) {
-                Some(longest) => shed = longest.waiting.pop_back(),
-                None => return Err(entry),
+            if self.holders.values().all(|other| other.waiting.len() <= own + 1) {
+                shed.push(entry);
+                return Err(shed);
             }
-            self.waiting -= 1;
+            shed.extend(self.shed());
         }
         if let Some(holder) = self.holders.get_mut(holder) {
             holder.waiting.push_back(entry);
@@ -53,10 +57,33 @@ impl<T> FairQueue<T> {
         Ok(shed)
     }
 
+    /// Removes the newest entry of the holder with the most.
+    fn shed(&mut self) -> Option<T> {
+        let (name, longest) = self.holders.iter_mut().max_by_key(|(_, holder)| holder.waiting.len())?;
+        let shed = longest.waiting.pop_back()?;
+        self.waiting -= 1;
+        if longest.running == 0 && longest.waiting.is_empty() {
+            let name = name.clone();
+            self.holders.remove(&name);
+        }
+        Some(shed)
+    }
+
+    /// Adds an entry that starts before all others, and never has to leave.
+    pub(crate) fn push_first(&mut self, holder: &str, entry: T) {
+        self.first.push_back((holder.to_owned(), entry));
+    }
+
     /// Starts the next entry, unless none waits or enough are running.
     pub(crate) fn start(&mut self) -> Option<(String, T)> {
         if self.is_full() {
             return None;
+        }
+        if let Some((name, entry)) = self.first.pop_front() {
+            let new = Holder { running: 0, waiting: VecDeque::new(), last_start: self.started };
+            self.holders.entry(name.clone()).or_insert(new).running += 1;
+            self.running += 1;
+            return Some((name, entry));
         }
         let waiting = self.holders.iter_mut().filter(|(_, holder)| !holder.waiting.is_empty());
         let (name, holder) = waiting.min_by_key(|(_, holder)| (holder.running, holder.last_start))?;

@@ -10,6 +10,7 @@ mod restart;
 mod second_tries;
 mod session;
 
+use std::hash::RandomState;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +87,8 @@ pub struct Backend {
     last_check: Mutex<Option<ready::LastCheck>>,
     sessions: Sessions,
     second_tries: SecondTries,
+    /// Hashes clients.
+    clients: RandomState,
 }
 
 impl std::fmt::Debug for Backend {
@@ -105,6 +108,7 @@ impl Backend {
             last_check: Mutex::new(None),
             sessions: Sessions::new(String::new()),
             second_tries: SecondTries::default(),
+            clients: RandomState::new(),
         }
     }
 

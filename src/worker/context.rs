@@ -80,11 +80,9 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Permits for nodes' calls, except those that return pages.
-    pub(crate) node_calls: Arc<Calls>,
-    /// Permits for gateways' calls. Those that return pages exchange theirs.
-    pub(crate) gateway_calls: Arc<Calls>,
-    /// Permits for calls of both that return pages.
+    /// Permits for calls of nodes and gateways, except those that return pages, and for commands.
+    pub(crate) calls: Arc<Calls>,
+    /// Permits for calls that return pages.
     pub(crate) lists: Arc<Calls>,
     /// Calls that wait for a command, by account.
     pub(crate) waiting_calls: Arc<Permits<Account>>,

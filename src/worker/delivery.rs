@@ -10,10 +10,12 @@
 //!   [`Outcome::DeliveryLost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
 use fail::fail_point;
+use futures_util::future::poll_immediate;
 use tracing::{Instrument as _, error, info, warn};
 
 use crate::command::Work;
@@ -65,7 +67,7 @@ pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
     let span = job.span();
     async {
         let outcome = tokio::select! {
-            outcome = run(context, &job, work) => outcome,
+            outcome = run_with_permit(context, &job, work) => outcome,
             never = report_progress(context, &pulled, &job.lease) => match never {},
         };
         conclude(context, &pulled, &job, outcome).await;
@@ -74,6 +76,19 @@ pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
     .instrument(job.trace())
     .await;
     context.measures.running.dec();
+}
+
+/// Runs a command that a caller waits for with a permit of the calls. The others are few at a time: the refresh limiter spreads
+/// what is due.
+async fn run_with_permit(context: &Context, job: &Job, work: Work) -> Outcome {
+    if !job.has_caller() || matches!(job.subject.verb, Verb::Put | Verb::Delete) {
+        return Box::pin(run(context, job, work)).await;
+    }
+    let permit = context.limits.calls.of_command(job.subject.account.as_str()).await;
+    let permit = job.permit.get_or_init(|| permit);
+    let outcome = permit.bound(Box::pin(run(context, job, work))).await;
+    permit.release();
+    outcome
 }
 
 async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
@@ -142,10 +157,19 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     // The caller's time began before the command was queued.
     let passed = if is_first { job.age(context.clock.now()) } else { Duration::ZERO };
     let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 4).saturating_sub(passed);
-    if let Some(waits) = shares.enter(account, integration)
-        && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
-    {
-        return Ok(Some(waits.and(runs)));
+    if let Some(waits) = shares.enter(account, integration) {
+        let mut runs = pin!(shares.run(account, integration, *verb));
+        if let Some(runs) = poll_immediate(&mut runs).await {
+            return Ok(Some(waits.and(runs)));
+        }
+        let permit = job.permit.get();
+        permit.inspect(|permit| permit.release());
+        if let Ok(runs) = tokio::time::timeout(patience, runs).await {
+            if let Some(permit) = permit {
+                permit.retake().await;
+            }
+            return Ok(Some(waits.and(runs)));
+        }
     }
     if !is_first {
         return Err(Outcome::Retry(

@@ -1,81 +1,127 @@
-//! Permits for the calls of a process, shared fairly by account: an account that is alone uses all of them, and one that
-//! floods delays no other.
+//! Permits for the calls of a process, and for the commands that they lead to, shared fairly by account, or by the client of a
+//! gateway: one that is alone uses all of them, and one that floods delays no other.
 //!
-//! A call that waits for a command returns its permit first ([`CallPermit::release`]).
+//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that
+//!   takes longer than [`LONGEST_HOLD`] loses its own.
+//! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead of
+//!   calls that wait. So no more calls get in than their commands can be carried out.
+//! - In a [`Flood`] no more calls wait than run, so that one that is accepted waits no longer than it runs. Otherwise it would wait for
+//!   as long as a full queue takes.
 
+mod flood;
 mod limit;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::flood::Flood;
 use self::limit::Limit;
 use crate::fair_queue::FairQueue;
 
 /// Lists that run at once, for each core. A page takes tens of milliseconds of a core, and megabytes.
 const LISTS_PER_CORE: usize = 1;
-/// Calls that wait for a permit.
+/// Calls that wait for a permit, except in a flood.
 const MOST_WAITING: usize = 1_024;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest time for which a permit is held at a stretch. Work that takes longer waits for something else than the CPU.
+const LONGEST_HOLD: Duration = Duration::from_millis(250);
+/// Time for which a permit is kept for a command. The command may also run in another process, and one of the others here.
+const LONGEST_PROMISE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Calls {
     state: Mutex<State>,
+    longest_hold: Option<Duration>,
 }
 
 struct State {
     queue: FairQueue<oneshot::Sender<CallPermit>>,
     limit: Limit,
+    /// Permits that are kept for commands, and since when.
+    promised: VecDeque<(Instant, CallPermit)>,
+    flood: Flood,
 }
 
-/// The right to run a call. Returned on drop.
+/// The right to run a call or command. Returned on drop.
 pub(crate) struct CallPermit {
     calls: Arc<Calls>,
     account: String,
-    is_held: AtomicBool,
+    held_since: Mutex<Option<Instant>>,
 }
 
 /// A call in the queue.
-pub(crate) struct QueuedCall(oneshot::Receiver<CallPermit>);
+pub(crate) struct QueuedCall {
+    calls: Arc<Calls>,
+    permit: oneshot::Receiver<CallPermit>,
+}
 
 /// Too many calls wait, or a permit took too long.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
 impl Calls {
-    /// Permits for nodes' calls that read or change one connection.
-    pub(crate) fn of_nodes() -> Arc<Self> {
-        Self::new(Limit::of_nodes(cores()))
-    }
-
-    /// Permits for gateways' calls.
-    pub(crate) fn of_gateways() -> Arc<Self> {
-        Self::new(Limit::of_gateways(cores()))
+    /// Permits for calls that read or change one connection, and for commands.
+    pub(crate) fn plain() -> Arc<Self> {
+        Self::new(Limit::of_cores(cores()), Some(LONGEST_HOLD))
     }
 
     /// Permits for calls that return pages.
     pub(crate) fn lists() -> Arc<Self> {
-        Self::new(Limit::fixed(LISTS_PER_CORE * cores()))
+        Self::new(Limit::fixed(LISTS_PER_CORE * cores()), None)
     }
 
-    fn new(limit: Limit) -> Arc<Self> {
-        let queue = FairQueue::new(limit.most(), MOST_WAITING);
-        Arc::new(Self { state: Mutex::new(State { queue, limit }) })
+    fn new(limit: Limit, longest_hold: Option<Duration>) -> Arc<Self> {
+        let queue = FairQueue::new(limit.most());
+        let state = State { queue, limit, promised: VecDeque::new(), flood: Flood::default() };
+        Arc::new(Self { state: Mutex::new(state), longest_hold })
     }
 
-    /// Queues a call of an account, unless too many wait.
+    /// Queues a call of an account or client, unless too many wait.
     pub(crate) fn queue(self: &Arc<Self>, account: &str) -> Result<QueuedCall, Busy> {
         let (permit, queued) = oneshot::channel();
-        match self.lock().queue.push(account, permit) {
-            // Its call is refused, because its permit cannot come any more.
-            Ok(shed) => drop(shed),
-            Err(_own) => return Err(Busy),
+        let now = Instant::now();
+        let mut state = self.lock();
+        let room = if state.flood.arrived(now) { state.limit.most() } else { MOST_WAITING };
+        let pushed = state.queue.push(account, permit, room);
+        let (is_refused, shed) = match pushed {
+            Ok(shed) => (false, shed),
+            Err(shed) => (true, shed),
+        };
+        state.flood.refused(shed.len());
+        drop(state);
+        // Calls that were shed are refused, because their permits cannot come any more.
+        drop(shed);
+        if is_refused {
+            return Err(Busy);
         }
         self.start();
-        Ok(QueuedCall(queued))
+        Ok(QueuedCall { calls: Arc::clone(self), permit: queued })
+    }
+
+    /// Queues a call ahead of all others. For calls that gateways make on their own: whether it is ready must not depend on how many
+    /// clients it has.
+    pub(crate) fn queue_first(self: &Arc<Self>) -> QueuedCall {
+        let (sender, permit) = oneshot::channel();
+        self.lock().queue.push_first("", sender);
+        self.start();
+        QueuedCall { calls: Arc::clone(self), permit }
+    }
+
+    /// Returns a permit for a command: one that a call has left to it, or else the next that is free.
+    pub(crate) async fn of_command(self: &Arc<Self>, account: &str) -> CallPermit {
+        let promised = self.lock().promised.pop_front();
+        if let Some((_since, permit)) = promised {
+            *permit.held_since() = Some(Instant::now());
+            return permit;
+        }
+        let permit = CallPermit::new(self, account, None);
+        permit.retake().await;
+        permit
     }
 
     /// Hands out the free permits.
@@ -88,9 +134,8 @@ impl Calls {
                 continue;
             }
             drop(state);
-            let is_held = AtomicBool::new(true);
             // If the call has gone meanwhile, its permit is dropped, and so returned.
-            drop(permit.send(CallPermit { calls: Arc::clone(self), account, is_held }));
+            drop(permit.send(CallPermit::new(self, &account, Some(Instant::now()))));
         }
     }
 
@@ -107,6 +152,20 @@ impl Calls {
         self.start();
     }
 
+    /// Returns permits whose commands have not come.
+    fn end_promises(&self) {
+        let now = Instant::now();
+        loop {
+            let mut state = self.lock();
+            let ended = state.promised.pop_front_if(|(since, _)| now - *since >= LONGEST_PROMISE);
+            // A permit that is dropped needs the lock.
+            drop(state);
+            if ended.is_none() {
+                return;
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -115,26 +174,76 @@ impl Calls {
 impl QueuedCall {
     /// Waits for the permit.
     pub(crate) async fn permit(self) -> Result<CallPermit, Busy> {
-        match tokio::time::timeout(LONGEST_WAIT, self.0).await {
+        match tokio::time::timeout(LONGEST_WAIT, self.permit).await {
             Ok(Ok(permit)) => {
                 let began = Instant::now();
                 tokio::task::yield_now().await;
                 permit.calls.adapt(began.elapsed());
                 Ok(permit)
             }
-            // Shed, or the time is over.
-            Ok(Err(_)) | Err(_) => Err(Busy),
+            Ok(Err(_shed)) => Err(Busy),
+            Err(_late) => {
+                self.calls.lock().flood.refused(1);
+                Err(Busy)
+            }
         }
     }
 }
 
 impl CallPermit {
-    /// Returns the permit before the call ends, because the call is going to wait for something that needs no CPU.
+    fn new(calls: &Arc<Calls>, account: &str, held_since: Option<Instant>) -> Self {
+        Self { calls: Arc::clone(calls), account: account.to_owned(), held_since: Mutex::new(held_since) }
+    }
+
+    /// Runs a call or command, which may return the permit and take it again. Returns the permit if it is held for too long.
+    pub(crate) async fn bound<F: Future>(&self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        let Some(longest) = self.calls.longest_hold else { return work.await };
+        loop {
+            if let Ok(done) = tokio::time::timeout(longest, &mut work).await {
+                return done;
+            }
+            let held_since = *self.held_since();
+            if held_since.is_some_and(|since| since.elapsed() >= longest) {
+                self.release();
+            }
+        }
+    }
+
+    /// Returns the permit before the work ends, because the work is going to wait for something that needs no CPU.
     pub(crate) fn release(&self) {
-        if self.is_held.swap(false, Ordering::Relaxed) {
+        if self.held_since().take().is_some() {
             self.calls.lock().queue.end(&self.account);
             self.calls.start();
         }
+    }
+
+    /// Takes a returned permit again, ahead of calls that wait.
+    pub(crate) async fn retake(&self) {
+        let (permit, granted) = oneshot::channel();
+        self.calls.lock().queue.push_first(&self.account, permit);
+        self.calls.start();
+        if let Ok(granted) = granted.await {
+            *self.held_since() = granted.held_since().take();
+        }
+    }
+
+    /// Returns the permit, but keeps it for a short while for the command that the call leads to.
+    pub(crate) fn promise(&self) {
+        let held = self.held_since().take();
+        if held.is_none() {
+            return;
+        }
+        let (calls, kept) = (Arc::clone(&self.calls), Self::new(&self.calls, &self.account, held));
+        self.calls.lock().promised.push_back((Instant::now(), kept));
+        tokio::spawn(async move {
+            tokio::time::sleep(LONGEST_PROMISE).await;
+            calls.end_promises();
+        });
+    }
+
+    fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.held_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -147,3 +256,6 @@ impl Drop for CallPermit {
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,13 +71,16 @@ impl Running {
     /// Starts `answer` as soon as a queued call has its permit, or refuses the call.
     pub(super) fn start_queued<A, F>(&self, queued: QueuedCall, reply: String, answer: A)
     where
-        A: FnOnce(Arc<Context>, CallPermit, String) -> F + Send + 'static,
+        A: FnOnce(Arc<Context>, Arc<CallPermit>, String) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let (context, refusals) = (Arc::clone(&self.context), self.refusals.clone());
         self.tasks.spawn(async move {
             match queued.permit().await {
-                Ok(permit) => answer(context, permit, reply).await,
+                Ok(permit) => {
+                    let permit = Arc::new(permit);
+                    permit.bound(answer(context, Arc::clone(&permit), reply)).await;
+                }
                 Err(Busy) => refusals.add(reply),
             }
         });

@@ -10,8 +10,6 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_millis(1);
 /// Calls at once on each core before anything is known: enough for a server less than a millisecond away.
 const FIRST_PER_CORE: usize = 16;
-/// Gateways' calls that may wait for something else than the CPU, which no delay shows: at most 64 look up their account.
-const SLOW: usize = 64;
 /// Most calls at once.
 const HIGHEST: usize = 1_024;
 
@@ -27,14 +25,8 @@ pub(super) struct Limit {
 
 impl Limit {
     /// At least one call for each core.
-    pub(super) fn of_nodes(cores: usize) -> Self {
+    pub(super) fn of_cores(cores: usize) -> Self {
         Self::between(cores, FIRST_PER_CORE * cores, HIGHEST.max(cores))
-    }
-
-    /// At least one call for each core, in addition to those that wait for something else.
-    pub(super) fn of_gateways(cores: usize) -> Self {
-        let Self { most, lowest, highest, .. } = Self::of_nodes(cores);
-        Self::between(SLOW + lowest, SLOW + most, SLOW + highest)
     }
 
     pub(super) fn fixed(most: usize) -> Self {
@@ -73,7 +65,7 @@ mod tests {
 
     #[test]
     fn h11_the_limit_follows_the_delay() {
-        let limit = Limit::of_nodes(2);
+        let limit = Limit::of_cores(2);
         assert_eq!(limit.most(), 32);
         let limit = after(limit, 32, Duration::ZERO);
         assert_eq!(limit.most(), 33);
@@ -83,7 +75,6 @@ mod tests {
         assert_eq!(limit.most(), 2, "one for each core");
         let limit = after(limit, HIGHEST * HIGHEST, LATE);
         assert_eq!(limit.most(), HIGHEST);
-        assert_eq!(after(Limit::of_gateways(2), 1_000, LATE * 2).most(), SLOW + 2);
         assert_eq!(after(Limit::fixed(3), 100, Duration::ZERO).most(), 3);
         assert_eq!(after(Limit::fixed(3), 100, LATE * 2).most(), 3);
     }
