@@ -23,6 +23,9 @@ mod sign;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -32,6 +35,9 @@ use crate::config::{self, Config, Log, LogFormat};
 use crate::foreign_text::escape_lines;
 use crate::jetstream::{Nats, Patience, Unavailable};
 use crate::{demo, telemetry};
+
+/// Longest wait for a reader of the error that ends the program.
+const REPORT: Duration = Duration::from_secs(1);
 
 /// OAuth connections on a message bus.
 #[derive(Debug, Parser)]
@@ -169,12 +175,21 @@ fn log_unreadable(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Prints the error that ends the program, unless the log has it.
+/// Prints the error that ends the program, unless the log has it. If standard error is not read, the program ends without it:
+/// otherwise its supervisor could not start it again.
 pub fn report(error: &anyhow::Error) {
-    if !error.is::<Logged>() {
-        // A closed pipe is no reason for a panic.
-        let _ = writeln!(std::io::stderr(), "tokenbus: {}", escape_lines(&describe_error(error)));
+    if error.is::<Logged>() {
+        return;
     }
+    let line = format!("tokenbus: {}", escape_lines(&describe_error(error)));
+    let (done, printed) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        // A closed pipe is no reason for a panic.
+        let _ = writeln!(std::io::stderr(), "{line}");
+        done.send(())
+    });
+    // An error means that the time is over.
+    let _ = printed.recv_timeout(REPORT);
 }
 
 /// Connects without retries, because a person waits for the result.

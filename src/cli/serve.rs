@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::print::{is_output_closed, print_line};
+use super::print::print_line;
 use crate::auth::Authenticator;
 use crate::auth::bearer::Bearers;
 use crate::config::{Config, Http};
@@ -256,11 +257,7 @@ async fn start_edge(
     let gateway = gateway.with_public_url(config.http.below_base_path(public_url));
     let gateway = gateway.with_base_path(config.http.base_path.clone()).with_leaving(tasks.leaving());
     let gateway = Arc::new(gateway);
-    // The gateway also runs without a reader of this line.
-    match print_line(&format!("listening on {own_url}")) {
-        Err(error) if is_output_closed(&error) => {}
-        printed => printed?,
-    }
+    announce(&own_url);
     let limits = limits(&config.http, descriptors);
     let (done, stop) = (CancellationToken::new(), tasks.stop());
     tasks.spawn("answers", {
@@ -293,6 +290,14 @@ async fn certificates(settings: &Http, tasks: &Tasks) -> anyhow::Result<Option<A
         Ok::<(), std::convert::Infallible>(())
     });
     Ok(Some(tls))
+}
+
+/// Prints the gateway's address. Standard output may have a reader that stalls, no reader, or a full disk: the gateway starts all
+/// the same.
+fn announce(own_url: &str) {
+    let line = format!("listening on {own_url}");
+    // A process without a thread for it runs without the line, too.
+    drop(thread::Builder::new().name("announce".to_owned()).spawn(move || print_line(&line)));
 }
 
 fn limits(settings: &Http, descriptors: usize) -> Limits {

@@ -1,6 +1,9 @@
 //! The program as operators run it: probes, signals, and logs that nobody reads.
 
 use std::collections::HashMap;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -90,6 +93,33 @@ async fn o3_a_log_that_nobody_reads_stops_nothing() {
     assert!(dropped.expect("dropped lines are counted").parse::<u64>().expect("a number") > 0);
     gateway.signal("TERM");
     gateway.ended().await;
+}
+
+#[tokio::test]
+async fn o3_a_start_does_not_wait_for_a_reader() {
+    let nats = Nats::start().await;
+    let (_unread, mut pipe) = std::io::pipe().expect("a pipe");
+    // As much as a pipe holds.
+    pipe.write_all(&[b'\n'; 64 * 1024]).expect("it is written");
+    let full_disk = std::fs::File::options().write(true).open("/dev/full").expect("it can be written");
+    for output in [OwnedFd::from(pipe.try_clone().expect("a copy")), full_disk.into()] {
+        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
+        let address = format!("127.0.0.1:{port}");
+        let mut program = program(&nats, &[("HTTP__LISTEN", &address), ("HTTP__SHUTDOWN_DELAY", "0")], &[]);
+        program.stdout(output.try_clone().expect("a copy")).stderr(output);
+        let child = program.spawn().expect("the program starts");
+        let url = Url::parse(&format!("http://{address}")).expect("a URL");
+        let mut gateway =
+            Gateway { child, url, http: reqwest::Client::builder().no_proxy().build().expect("a client") };
+        let url = gateway.url.join("healthz").expect("a URL");
+        eventually("the gateway answers", async || gateway.http.get(url.clone()).send().await.is_ok()).await;
+        gateway.signal("TERM");
+        gateway.ended().await;
+    }
+    let mut wrong = program(&nats, &[("HTTP__LISTEN", "wrong")], &[]);
+    let mut failing = wrong.stderr(pipe).spawn().expect("the program starts");
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), failing.wait()).await;
+    assert!(!ended.expect("a start that fails ends").expect("it ran").success());
 }
 
 /// Runs the program with its log on a disk of 16 KiB. Once the file `free` appears in the folder, makes room on the disk.
