@@ -125,7 +125,10 @@ impl Gateway {
         let began = Instant::now();
         let in_flight = self.metrics.in_flight();
         let (mut head, mut body) = request.into_parts();
-        request::remove_base_path(&mut head.uri, &self.base_path);
+        // A base path such as `/hub` is the beginning of the gateway's own paths, too.
+        if !self.base_path.is_empty() && self.routes.find(head.uri.path()).is_err() {
+            request::remove_base_path(&mut head.uri, &self.base_path);
+        }
         let request_id = request::request_id(&head.headers);
         let client = client_address::client(peer, &head.headers, &limits.trusted_proxies);
         let body_deadline = began + limits.body_timeout;

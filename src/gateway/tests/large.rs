@@ -55,3 +55,15 @@ async fn o13_an_ingress_may_leave_its_path() {
         expect(&ask(&running, "GET", path, "").await, 404, &[]);
     }
 }
+
+#[tokio::test]
+async fn o13_a_base_path_may_be_the_beginning_of_other_paths() {
+    let running = start_below("/hub", Limits::default(), None).await;
+    for path in [CALLBACK, &format!("/hub{CALLBACK}")] {
+        expect(&ask(&running, "GET", path, "").await, 503, &[]);
+    }
+    for path in ["/healthz", "/hub/healthz"] {
+        expect(&ask(&running, "GET", path, "").await, 200, &[]);
+    }
+    expect(&ask(&running, "GET", &format!("/hub/hub{CALLBACK}"), "").await, 404, &[]);
+}
