@@ -107,10 +107,11 @@ pub(crate) async fn check(nats: &Nats, needed: Vec<Permission>) -> Result<(), Pe
 /// after `stop`.
 pub(crate) async fn guard(nats: Nats, needed: Vec<Permission>, stop: CancellationToken) -> Result<(), PermissionError> {
     loop {
-        let pause = match check(&nats, needed.clone()).await {
-            Ok(()) => break,
-            Err(missing @ PermissionError::Missing { .. }) => return Err(missing),
-            Err(PermissionError::Away(_)) => tokio::time::sleep(RETRY_PAUSE),
+        let pause = match stop.run_until_cancelled(check(&nats, needed.clone())).await {
+            Some(Ok(())) => break,
+            Some(Err(missing @ PermissionError::Missing { .. })) => return Err(missing),
+            Some(Err(PermissionError::Away(_))) => tokio::time::sleep(RETRY_PAUSE),
+            None => return Ok(()),
         };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

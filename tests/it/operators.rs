@@ -184,6 +184,18 @@ async fn o11_a_gateway_accepts_and_is_not_ready_for_a_while_after_sigterm() {
 }
 
 #[tokio::test]
+async fn o11_a_gateway_without_a_worker_stops_at_once() {
+    let nats = Nats::start().await;
+    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "0")], &[]).await;
+    eventually("the gateway asks for a worker", async || gateway.get("readyz").await.1.contains("worker")).await;
+    let stopped = std::time::Instant::now();
+    gateway.signal("TERM");
+    gateway.ended().await;
+    // Its question takes more than 5 s.
+    assert!(stopped.elapsed() < std::time::Duration::from_secs(4), "{:?}", stopped.elapsed());
+}
+
+#[tokio::test]
 async fn o14_health_asks_the_process_on_this_machine() {
     let nats = Nats::start().await;
     let gateway = Gateway::start(&nats, &[], &[]).await;

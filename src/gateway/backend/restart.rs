@@ -33,7 +33,11 @@ impl Backend {
             tracks_restarts: bool,
         }
         loop {
-            if let Ok(answer) = self.call(Call::Ready, &RequestContext::default(), &Value::Null).await {
+            let context = RequestContext::default();
+            let call = self.call(Call::Ready, &context, &Value::Null);
+            // Without a worker the call takes seconds.
+            let Some(answered) = stop.run_until_cancelled(call).await else { return Ok(()) };
+            if let Ok(answer) = answered {
                 let tracks = serde_json::from_slice(&answer).is_ok_and(|Answer { tracks_restarts }| tracks_restarts);
                 if tracks && !self.nats.is_standalone() {
                     return Err(HidesRestarts);
