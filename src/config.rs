@@ -167,14 +167,20 @@ mod tests {
         check("oauth.allowed_hosts = [\".canary\"]", "must be hosts");
         parse("oauth.allowed_hosts = [\"IDP.corp\", \"::1\", \"[::1]\", \"192.0.2.1\", \"idp.\", \"a_b\"]").unwrap();
         // These would match nothing.
+        for setting in ["http.public_url", "traces.endpoint", "auth.jwt.jwks_url", "webhooks.url"] {
+            for wrong in ["canary.example", "canary.example:443", "ftp://canary.example", "https://"] {
+                check(&format!("{setting} = \"{wrong}\""), "must be a URL with http:// or https://");
+            }
+        }
         check("oauth.no_proxy = [\"[::1]\"]", "must be hosts");
         check("oauth.no_proxy = [\"idp.\"]", "must be hosts");
         parse("oauth.no_proxy = [\"*\", \".internal\", \"IDP.corp\", \"::1\", \"10.0.0.0/8\", \"fd00::/8\"]").unwrap();
         check("oauth.proxy = \"proxy:3128\"", "must be a URL such as `http://proxy.corp.example:3128`");
         check("oauth.proxy = \"socks5://u:canary@proxy:3128\"", "must be a URL such as");
-        let config = parse("http.trusted_proxies = [\"10.1.2.3/8\", \"::1\", \"192.0.2.1\"]").unwrap();
+        let config =
+            parse("http.trusted_proxies = [\"10.1.2.3/8\", \"::1\", \"192.0.2.1\", \"::ffff:10.1.2.3/112\"]").unwrap();
         let networks = config.http.trusted_proxies.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.1/32"]);
+        assert_eq!(networks, ["10.0.0.0/8", "::1/128", "192.0.2.1/32", "10.1.0.0/16"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, de};
 use url::Url;
 
@@ -154,24 +154,42 @@ where
     fitting.ok_or_else(|| de::Error::custom(format!("must be at most {MOST}")))
 }
 
-/// The URL of an HTTP proxy. Errors never repeat it, because it may contain a password.
+/// The URL of an HTTP proxy.
 pub(super) fn proxy<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    http_url(deserializer, "must be a URL such as `http://proxy.corp.example:3128`")
+}
+
+/// A URL of HTTP, or an empty text.
+pub(super) fn optional_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Url>, D::Error> {
+    http_url(deserializer, "must be a URL with http:// or https://, such as `https://hub.example`")
+}
+
+/// Errors never repeat the URL, because it may contain a password. `hub.example:8080` is a URL with the scheme `hub.example`.
+fn http_url<'de, D: Deserializer<'de>>(deserializer: D, wrong: &'static str) -> Result<Option<Url>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
         return Ok(None);
     }
     let fits = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    let wrong = || de::Error::custom("must be a URL such as `http://proxy.corp.example:3128`");
-    text.parse().ok().filter(fits).map(Some).ok_or_else(wrong)
+    text.parse().ok().filter(fits).map(Some).ok_or_else(|| de::Error::custom(wrong))
 }
 
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
     let read = |text: String| {
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         let wrong = |_| de::Error::custom("must be addresses or networks such as `10.0.0.0/8`");
-        network.map(|network: IpNet| network.trunc()).map_err(wrong)
+        network.map(|network: IpNet| canonical(network.trunc())).map_err(wrong)
     };
     Vec::<String>::deserialize(deserializer)?.into_iter().map(read).collect()
+}
+
+/// A listener on `[::]` names IPv4 clients as `::ffff:10.1.2.3`, and addresses are compared as IPv4 ones.
+fn canonical(network: IpNet) -> IpNet {
+    let inside = network.prefix_len().checked_sub(96);
+    match (network.addr().to_canonical(), inside) {
+        (IpAddr::V4(address), Some(length)) => Ipv4Net::new(address, length).map_or(network, IpNet::V4),
+        _ => network,
+    }
 }
 
 /// Names and addresses of hosts. An entry with a scheme, a port or a path would match nothing.

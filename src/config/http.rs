@@ -18,7 +18,7 @@ pub struct Http {
     #[serde(deserialize_with = "form::address")]
     pub listen: SocketAddr,
     /// URL under which browsers reach the gateway.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::optional_url")]
     pub public_url: Option<Url>,
     /// Separate address for metrics.
     #[serde(deserialize_with = "form::optional_address")]

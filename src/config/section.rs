@@ -220,7 +220,7 @@ pub struct Jwt {
     /// The accepted audience.
     pub audience: String,
     /// URL of the issuer's keys.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::optional_url")]
     pub jwks_url: Option<Url>,
     /// Shared secret for HS256, or empty.
     pub secret: Secret,
@@ -295,7 +295,7 @@ pub struct Revoke {
 #[serde(deny_unknown_fields)]
 pub struct Webhooks {
     /// The receiver's URL.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::optional_url")]
     pub url: Option<Url>,
     /// The signing key: `whsec_<base64>`.
     pub secret: Secret,

@@ -11,7 +11,7 @@ use crate::secret::Secret;
 #[serde(deny_unknown_fields)]
 pub struct Traces {
     /// The collector's URL without a path; `None` sends nothing.
-    #[serde(deserialize_with = "form::optional")]
+    #[serde(deserialize_with = "form::optional_url")]
     pub endpoint: Option<Url>,
     pub protocol: TracesProtocol,
     /// Share of traces to send, from 0 to 1. A trace that a caller began follows the caller's choice.

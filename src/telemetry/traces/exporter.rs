@@ -34,8 +34,6 @@ const HTTP_PATH: &str = "v1/traces";
 pub(crate) enum ExporterError {
     #[error("traces.sample must be from 0 to 1")]
     Sample,
-    #[error("traces.endpoint must be an http:// or https:// URL")]
-    Scheme,
     #[error("traces.endpoint must not hold a user or password; set traces.authorization")]
     UserInfo,
     #[error(
@@ -95,9 +93,6 @@ impl HttpClient for HttpSender {
 pub(super) fn new(settings: &config::Traces, endpoint: &Url) -> Result<OnRuntime, ExporterError> {
     if !(0.0..=1.0).contains(&settings.sample) {
         return Err(ExporterError::Sample);
-    }
-    if !matches!(endpoint.scheme(), "http" | "https") {
-        return Err(ExporterError::Scheme);
     }
     if !endpoint.username().is_empty() || endpoint.password().is_some() {
         return Err(ExporterError::UserInfo);
