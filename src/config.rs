@@ -36,27 +36,36 @@ pub(crate) const DEFAULT: &str = include_str!("../config/default.toml");
 /// Fails if the file cannot be read, a setting is unknown or a value is not valid. The error names file and setting, and never
 /// a value.
 pub fn load(file: Option<&Path>) -> Result<Config, SettingsError> {
-    parse_settings(file, variables())
+    let variables = variables().collect::<Result<Vec<_>, _>>()?;
+    parse_settings(file, variables.into_iter())
 }
 
-/// The variables of the environment. One that is not UTF-8 is no setting's name, and a value that is not cannot be one.
-fn variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok()?;
-        Some((name, value.into_string().unwrap_or_else(|value| value.to_string_lossy().into_owned())))
-    })
+/// Reads `log.filter` again. Errors in other sections don't matter, and the files of secrets, which are read once, may be gone.
+pub(crate) fn log_filter(file: Option<&Path>) -> Result<String, SettingsError> {
+    let of_log = variables().filter_map(Result::ok).filter(|(name, _)| environment::is_of_log(name));
+    let log: Log = merged(file, of_log)?.extract_inner("log")?;
+    Ok(log.filter)
+}
+
+/// The variables of the environment that may be settings.
+fn variables() -> impl Iterator<Item = Result<(String, String), SettingsError>> {
+    std::env::vars_os().filter_map(|(name, value)| environment::setting(name, value).transpose())
 }
 
 fn parse_settings(
     file: Option<&Path>,
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, SettingsError> {
+    Ok(merged(file, variables)?.extract()?)
+}
+
+fn merged(file: Option<&Path>, variables: impl Iterator<Item = (String, String)>) -> Result<Figment, SettingsError> {
     let mut figment = Figment::from(Toml::string(DEFAULT));
     if let Some(file) = file {
         describe::check_syntax(file)?;
         figment = figment.merge(Toml::file_exact(file));
     }
-    Ok(environment::merge(figment, variables)?.extract()?)
+    environment::merge(figment, variables)
 }
 
 /// Reads an environment variable that is not a setting, such as `NO_COLOR`.
@@ -158,6 +167,11 @@ mod tests {
         for setting in ["http.max_connections", "worker.concurrency", "refresh.concurrency", "refresh.rate"] {
             check(&format!("{setting} = 4294967296"), "must be at most 4294967295");
         }
+        for setting in ["http.public_url", "traces.endpoint", "auth.jwt.jwks_url", "webhooks.url"] {
+            for wrong in ["canary.example", "canary.example:443", "ftp://canary.example", "https://"] {
+                check(&format!("{setting} = \"{wrong}\""), "must be a URL with http:// or https://");
+            }
+        }
         check("http.idle_timeout = -77777", "must be a duration");
         check("nats.max_bytes.oauth = 1.5", "must be a number of bytes");
         for wrong in ["https://canary", "canary:443", "10.0.0.0/33", "", "a..canary", "canary ü"] {
@@ -167,11 +181,6 @@ mod tests {
         check("oauth.allowed_hosts = [\".canary\"]", "must be hosts");
         parse("oauth.allowed_hosts = [\"IDP.corp\", \"::1\", \"[::1]\", \"192.0.2.1\", \"idp.\", \"a_b\"]").unwrap();
         // These would match nothing.
-        for setting in ["http.public_url", "traces.endpoint", "auth.jwt.jwks_url", "webhooks.url"] {
-            for wrong in ["canary.example", "canary.example:443", "ftp://canary.example", "https://"] {
-                check(&format!("{setting} = \"{wrong}\""), "must be a URL with http:// or https://");
-            }
-        }
         check("oauth.no_proxy = [\"[::1]\"]", "must be hosts");
         check("oauth.no_proxy = [\"idp.\"]", "must be hosts");
         parse("oauth.no_proxy = [\"*\", \".internal\", \"IDP.corp\", \"::1\", \"10.0.0.0/8\", \"fd00::/8\"]").unwrap();

@@ -24,6 +24,11 @@ use crate::config::{self, Log, LogFormat};
 pub(crate) enum TelemetryError {
     #[error("log.filter is not valid: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
+    #[error(
+        "log.filter has a word that is no level (error, warn, info, debug, trace, off); give a module its level, as in \
+         `tokenbus=debug`"
+    )]
+    Word,
     /// Logging was started before.
     #[error(transparent)]
     Started(#[from] TryInitError),
@@ -51,7 +56,7 @@ pub(crate) struct Logging {
 
 /// Starts logging for the whole process, and traces if it has any. What waits is written when the [`Flush`] is dropped.
 pub(crate) fn start(settings: &Log, traces: Option<&config::Traces>) -> Result<(Logging, Flush), TelemetryError> {
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(&settings.filter)?);
+    let (filter, handle) = reload::Layer::new(parse_filter(&settings.filter)?);
     let Queue { writer, dropped, flush } = Queue::start();
     let lines = fmt::layer().with_writer(writer).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
@@ -70,6 +75,16 @@ pub(crate) fn start(settings: &Log, traces: Option<&config::Traces>) -> Result<(
     let (spans, traces) = started.map(|Started { layer, traces }| (layer, traces)).unzip();
     subscriber.with(spans).try_init()?;
     Ok((Logging { filter: handle, dropped }, Flush { _traces: traces, _lines: flush }))
+}
+
+/// Parses `log.filter`. The library takes a word alone for the name of a module, so a misspelt level would silence the log.
+fn parse_filter(text: &str) -> Result<EnvFilter, TelemetryError> {
+    let is_word = |part: &str| part.chars().all(|char| char.is_ascii_alphanumeric() || matches!(char, '_' | ':' | '-'));
+    let words = text.split(',').map(str::trim).filter(|part| !part.is_empty() && is_word(part));
+    for word in words {
+        word.parse::<LevelFilter>().map_err(|_| TelemetryError::Word)?;
+    }
+    Ok(EnvFilter::try_new(text)?)
 }
 
 /// Logs panics as lines of the log. The default hook writes to standard error itself, and would wait for its reader.
@@ -104,8 +119,8 @@ impl Logging {
     }
 
     fn reload(&self, settings: Option<&Path>) -> Result<String, TelemetryError> {
-        let filter = config::load(settings)?.log.filter;
-        self.filter.reload(EnvFilter::try_new(&filter)?)?;
+        let filter = config::log_filter(settings)?;
+        self.filter.reload(parse_filter(&filter)?)?;
         Ok(filter)
     }
 }
@@ -138,5 +153,18 @@ mod tests {
 
         let error = Outer(Middle(std::io::Error::other("the disk is gone")));
         assert_eq!(describe_error(&error), "cannot start: cannot read the file: the disk is gone");
+    }
+
+    #[test]
+    fn o17_a_misspelt_level_does_not_silence_the_log() {
+        for text in
+            ["", "info", "WARN", "off", "3", "info,async_nats=warn", "info,tokenbus::http=warn", "tokenbus[call]=debug"]
+        {
+            assert!(parse_filter(text).is_ok(), "{text}");
+        }
+        for text in ["warning", "inf", "info,debg", "information, tokenbus=debug", "tokenbus::http"] {
+            let error = parse_filter(text).unwrap_err().to_string();
+            assert!(error.contains("no level") && !error.contains(text), "{error}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Settings from environment variables. A text is taken as it is: a password may look like a number or a list.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
 
 use figment::providers::{Format as _, Toml};
 use figment::util::nest;
@@ -12,6 +14,9 @@ use super::describe::{SettingsError, check_name, variable};
 
 /// Prefix of the environment variables that are settings.
 pub(super) const PREFIX: &str = "TOKENBUS_";
+
+/// Most bytes of a file with a secret. A device such as `/dev/zero` has no end.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// Name of the source of these settings in errors.
 pub(super) const SOURCE: &str = "environment";
@@ -34,6 +39,33 @@ impl Provider for Setting {
     }
 }
 
+/// Returns a variable that may be a setting.
+///
+/// # Errors
+/// If the value of a setting is not UTF-8, and so cannot be taken as it is.
+pub(super) fn setting(name: OsString, value: OsString) -> Result<Option<(String, String)>, SettingsError> {
+    let Ok(name) = name.into_string() else { return Ok(None) };
+    if !has_prefix(&name, PREFIX) {
+        return Ok(None);
+    }
+    match value.into_string() {
+        Ok(value) => Ok(Some((name, value))),
+        Err(_) if name.contains("__") => {
+            Err(SettingsError::new(format!("{}: is not UTF-8", name.to_ascii_uppercase())))
+        }
+        Err(value) => Ok(Some((name, value.to_string_lossy().into_owned()))),
+    }
+}
+
+/// Returns true for settings of the section `log`.
+pub(super) fn is_of_log(name: &str) -> bool {
+    has_prefix(name, "TOKENBUS_LOG__")
+}
+
+fn has_prefix(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
 /// Adds the settings of these variables.
 ///
 /// # Errors
@@ -53,6 +85,9 @@ pub(super) fn merge(
             continue;
         }
         let path = name.to_ascii_lowercase().replace("__", ".");
+        if path.split('.').any(str::is_empty) {
+            return Err(SettingsError::new(format!("{PREFIX}{name}: no setting has this name")));
+        }
         let setting = match path.strip_suffix("_file").filter(|path| is_secret(path)) {
             Some(secret) => Setting { path: secret.to_owned(), value: read(name, &text)?.into() },
             None => Setting { value: parse(&text, value_at(&defaults, &path), &path), path },
@@ -91,9 +126,14 @@ fn is_secret(path: &str) -> bool {
 /// Reads a secret's file, as containers mount them. Editors add line breaks at the end, and some a byte order mark at the
 /// beginning, which are not a part of the secret.
 fn read(variable: &str, file: &str) -> Result<String, SettingsError> {
-    let text = std::fs::read_to_string(Path::new(file)).map_err(|error| {
+    let mut text = String::new();
+    let opened = File::open(file).and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text));
+    let bytes = opened.map_err(|error| {
         SettingsError::new(format!("{PREFIX}{variable}: cannot read the file that it names: {error}"))
     })?;
+    if bytes as u64 > MAX_SECRET_BYTES {
+        return Err(SettingsError::new(format!("{PREFIX}{variable}: the file that it names is larger than 64 KiB")));
+    }
     let secret = text.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
     if secret.is_empty() {
         return Err(SettingsError::new(format!("{PREFIX}{variable}: the file that it names is empty")));
@@ -133,6 +173,9 @@ fn list(text: &str) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+    use std::path::Path;
+
     use super::super::{Config, parse_settings};
     use super::*;
 
@@ -247,6 +290,25 @@ mod tests {
     }
 
     #[test]
+    fn o12_a_value_that_is_not_utf8_is_an_error() {
+        let with = |name: &str, value: &[u8]| setting(name.into(), OsString::from_vec(value.to_vec()));
+        let error = with("tokenbus_NATS__PASSWORD", b"p\xe4ss").unwrap_err().to_string();
+        assert_eq!(error, "TOKENBUS_NATS__PASSWORD: is not UTF-8");
+        assert_eq!(with("TOKENBUS_NATS__PASSWORD", b"p").unwrap().unwrap().1, "p");
+        // Not settings.
+        assert!(with("TOKENBUS_CACHE", b"/\xe4").unwrap().is_some());
+        assert!(with("LANG__X", b"\xe4").unwrap().is_none());
+    }
+
+    #[test]
+    fn o12_a_name_without_a_key_is_an_error() {
+        for name in ["HTTP__", "__LISTEN", "HTTP____LISTEN"] {
+            let error = with(&[(name, "1")]).unwrap_err().to_string();
+            assert_eq!(error, format!("TOKENBUS_{name}: no setting has this name"));
+        }
+    }
+
+    #[test]
     fn o12_every_secret_has_a_file_variant() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("secret");
@@ -284,6 +346,8 @@ mod tests {
             let error = with(&[("NATS__PASSWORD_FILE", proxy.to_str().unwrap())]).unwrap_err().to_string();
             assert_eq!(error, "TOKENBUS_NATS__PASSWORD_FILE: the file that it names is empty");
         }
+        let endless = with(&[("NATS__PASSWORD_FILE", "/dev/zero")]).unwrap_err().to_string();
+        assert_eq!(endless, "TOKENBUS_NATS__PASSWORD_FILE: the file that it names is larger than 64 KiB");
         let both = with(&[("NATS__PASSWORD", "x"), ("NATS__PASSWORD_FILE", file)]).unwrap_err().to_string();
         assert_eq!(both, "set only one of TOKENBUS_NATS__PASSWORD and TOKENBUS_NATS__PASSWORD_FILE");
         // The keyring has a setting of its own for this.

@@ -27,7 +27,10 @@ pub enum LogFormat {
 /// The format of the log as far as it can be read, for the line that says why the settings cannot be.
 pub(crate) fn log_format(file: Option<&Path>) -> LogFormat {
     let name = format!("{PREFIX}LOG__FORMAT");
-    let format = super::variables().find(|(given, _)| given.eq_ignore_ascii_case(&name)).map(|(_, format)| format);
+    let format = super::variables()
+        .filter_map(Result::ok)
+        .find(|(given, _)| given.eq_ignore_ascii_case(&name))
+        .map(|(_, format)| format);
     let format = format.or_else(|| format_in(&std::fs::read_to_string(file?).ok()?));
     if format.as_deref() == Some("json") { LogFormat::Json } else { LogFormat::Text }
 }

@@ -280,7 +280,13 @@ async fn o17_the_level_is_read_again_on_sighup() {
     let write = |filter: &str| std::fs::write(&file, format!("[log]\nfilter = \"{filter}\"\n")).expect("it is written");
     write("info,tokenbus::http=warn");
     let name = file.to_str().expect("a path of plain letters").to_owned();
-    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "0")], &["--config", &name]).await;
+    // A secret's file is read once.
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "s3cret").expect("it is written");
+    let of_secret = ("CLI__API_KEY_FILE", secret.to_str().expect("a path of plain letters"));
+    let more = [("HTTP__SHUTDOWN_DELAY", "0"), of_secret];
+    let mut gateway = Gateway::start(&nats, &more, &["--config", &name]).await;
+    std::fs::remove_file(&secret).expect("it is there");
     gateway.get("healthz?first").await;
     write("info");
     gateway.signal("HUP");
