@@ -60,7 +60,7 @@ pub(super) async fn run(config: &Config, options: Options) -> anyhow::Result<()>
     print_line(text.trim())
 }
 
-/// The name or address in the gateway's certificate: that by which others reach the gateway.
+/// The name or address that the gateway's certificate must have: the one by which others reach the gateway.
 fn certificate_name(public_url: Option<&Url>, address: SocketAddr) -> anyhow::Result<ServerName<'static>> {
     Ok(match public_url.and_then(Url::host) {
         Some(Host::Domain(name)) => ServerName::try_from(name.to_owned())?,

@@ -116,7 +116,7 @@ fn value_at<'a>(defaults: &'a Dict, path: &str) -> Option<&'a Value> {
     }
 }
 
-/// Returns true for settings that `…_FILE` may name a file of. A proxy's URL can hold a password.
+/// Returns true for settings that have a variable `…_FILE`. A proxy's URL can hold a password.
 fn is_secret(path: &str) -> bool {
     let key = path.rsplit('.').next().unwrap_or_default();
     matches!(key, "password" | "system_password" | "secret" | "previous_secret" | "api_key" | "authorization")

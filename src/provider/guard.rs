@@ -78,7 +78,7 @@ impl Guard {
                 return is_public(inside.into());
             }
             if let Some(inside) = inside_nat64(translated, &self.nat64_prefixes) {
-                // Loopback is that of the translator.
+                // A loopback address inside would be the translator itself.
                 let is_never_allowed = inside.is_loopback() || is_never_allowed(inside.into());
                 return !is_never_allowed && (is_public(inside.into()) || is_listed);
             }

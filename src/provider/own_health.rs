@@ -1,4 +1,4 @@
-//! The question whether a process on this machine is well. It goes to the process's own address, over HTTP/1.1. Its certificate
+//! Asks a process on this machine whether it is alive or ready: at its own address, over HTTP/1.1. The certificate of the process
 //! must have the name by which others reach it.
 
 use std::error::Error;

@@ -55,7 +55,7 @@ struct Direct {
     dropped: Arc<AtomicU64>,
 }
 
-/// What standard error ends with.
+/// How the text on standard error ends.
 #[derive(Default)]
 struct State {
     /// True after a line of which only a part was written.

@@ -9,9 +9,9 @@ use hyper::body::{Body, Frame, SizeHint};
 /// A body that asks its condition directly before the request leaves: the connection is open, and the head is still in its
 /// buffer. If the answer is no, the body is an error, which ends the connection before a byte has left.
 ///
-/// A request without a body has secrets in its head, so it has the same condition. The connection asks `is_end_stream` and
-/// `size_hint` before it writes the head, and takes a body with a length for one that is still to come. Therefore the answers
-/// of a withheld request announce a byte that never comes. `may_send` must not become true again after it was false.
+/// A request without a body has secrets in its head, so it has the same condition. The connection calls `is_end_stream` and
+/// `size_hint` before it writes the head, and waits for a body if they announce one. So both announce a byte for a request that
+/// must not be sent, and the body then is an error. `may_send` must not become true again after it was false.
 pub(super) struct Conditional<F> {
     content: Content,
     may_send: F,

@@ -20,7 +20,7 @@ struct ActivityState {
     since: Instant,
     /// The time of the first byte of a head whose end has not arrived. Means nothing with HTTP/2.
     head: Option<Instant>,
-    /// That of the first request, once there was one.
+    /// HTTP version of the first request, once there was one.
     version: Option<Version>,
 }
 

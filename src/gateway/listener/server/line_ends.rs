@@ -135,7 +135,7 @@ struct Lines {
     /// Bytes of the current line so far.
     length: usize,
     ends_with_cr: bool,
-    /// That of the current head, with empty lines before it.
+    /// Size of the current head and of the empty lines before it.
     size: Size,
     /// True if `size` counts the current line.
     is_counted: bool,
