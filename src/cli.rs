@@ -34,7 +34,7 @@ use self::print::print_line;
 use crate::config::{self, Config, Log, LogFormat};
 use crate::foreign_text::escape_lines;
 use crate::jetstream::{Nats, Patience, Unavailable};
-use crate::{demo, telemetry};
+use crate::{demo, shutdown, telemetry};
 
 /// Longest wait for a reader of the error that ends the program.
 const REPORT: Duration = Duration::from_secs(1);
@@ -105,12 +105,15 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 async fn execute(arguments: Arguments) -> anyhow::Result<()> {
+    let is_service = matches!(arguments.command, Command::Serve(_));
+    if is_service {
+        shutdown::survive_hangup().context("cannot listen for signals")?;
+    }
     let file = arguments.config.as_deref();
     let loaded = config::load(file);
     if let (Command::Doctor(options), Err(error)) = (&arguments.command, &loaded) {
         return doctor::report_unreadable_settings(options, error);
     }
-    let is_service = matches!(arguments.command, Command::Serve(_));
     let refuse = |error| {
         let is_json = is_service && config::log_format(file) == LogFormat::Json;
         if is_json { log_unreadable(error) } else { error }

@@ -137,6 +137,13 @@ impl Tasks {
     }
 }
 
+/// From now on SIGHUP does not end the process. Call it before the first file is read: a signal until [`Tasks::listen_for_signals`]
+/// then needs no other answer.
+pub(crate) fn survive_hangup() -> std::io::Result<()> {
+    // The handler stays without its receiver.
+    signal(SignalKind::hangup()).map(drop)
+}
+
 /// SIGTERM and SIGINT.
 #[derive(Debug)]
 pub(crate) struct StopSignals {

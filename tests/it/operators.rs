@@ -35,7 +35,10 @@ impl Gateway {
     }
 
     async fn spawn(mut program: Command) -> Self {
-        let mut child = program.spawn().expect("the program starts");
+        Self::of(program.spawn().expect("the program starts")).await
+    }
+
+    async fn of(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = lines.next_line().await.expect("the program prints text").expect("a line");
         let url = Url::parse(line.strip_prefix("listening on ").expect("the address")).expect("a URL");
@@ -300,6 +303,26 @@ async fn o17_the_level_is_read_again_on_sighup() {
     gateway.signal("TERM");
     log.read_to_string(&mut seen).await.expect("the log is text");
     assert!(seen.contains("route=\"/healthz\"") || seen.contains("/healthz"), "{seen}");
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn o17_sighup_does_not_end_a_process_that_reads_its_settings() {
+    let nats = Nats::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let pipe = folder.path().join("secret");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let name = pipe.to_str().expect("a path of plain letters");
+    let mut program = program(&nats, &[("CLI__API_KEY_FILE", name), ("HTTP__SHUTDOWN_DELAY", "0")], &[]);
+    let child = program.spawn().expect("the program starts");
+    // Opens once the program reads.
+    let opened = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(pipe));
+    let mut secret = opened.await.expect("no panic").expect("it can be written");
+    signal(child.id().expect("the program runs"), "HUP");
+    secret.write_all(b"s3cret").expect("the program still reads");
+    drop(secret);
+    let mut gateway = Gateway::of(child).await;
+    gateway.signal("TERM");
     gateway.ended().await;
 }
 
