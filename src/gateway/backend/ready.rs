@@ -13,6 +13,10 @@ use crate::call::Call;
 /// calls to the workers, and is short enough for a load balancer.
 const READY_TTL: Duration = Duration::from_millis(500);
 
+/// Longest wait for the workers. While none answers, calls ask for the workers' key one after the other, so a check could take longer
+/// than `tokenbus health` waits.
+const READY_WAIT: Duration = Duration::from_secs(10);
+
 /// The reason why calls and commands cannot be sent, as text for people.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NotReady {
@@ -54,7 +58,9 @@ impl Backend {
 
     async fn ask_workers(&self) -> Result<(), NotReady> {
         let question = if self.nats.lacks_space() { json!({ "test_writes": true }) } else { Value::Null };
-        match self.call(Call::Ready, &RequestContext::default(), &question).await {
+        let context = RequestContext::default();
+        let call = tokio::time::timeout(READY_WAIT, self.call(Call::Ready, &context, &question));
+        match call.await.unwrap_or(Err(BackendError::Deadline)) {
             Ok(_) => {
                 self.nats.set_lacks_space(false);
                 Ok(())
