@@ -162,7 +162,7 @@ mod tests {
         {
             assert!(parse_filter(text).is_ok(), "{text}");
         }
-        for text in ["warning", "inf", "info,debg", "information, tokenbus=debug", "tokenbus::http"] {
+        for text in ["warning", "infos", "info,debg", "information, tokenbus=debug", "tokenbus::http"] {
             let error = parse_filter(text).unwrap_err().to_string();
             assert!(error.contains("no level") && !error.contains(text), "{error}");
         }
