@@ -1,4 +1,4 @@
-//! After the attack: the ledger, the provider's book, the bucket and the record stream agree.
+//! After the attack: the ledger, the provider's log, the bucket and the record stream agree.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -21,7 +21,7 @@ struct Listed {
 /// Returns what does not hold.
 pub(crate) async fn check(fleet: &Fleet, connections: &BTreeMap<String, Known>, provider: &Provider) -> Vec<String> {
     fleet.idle().await;
-    let (book, mut faults) = book(provider);
+    let (log, mut faults) = provider_log(provider);
     let listed = list(fleet).await;
     let setup = fleet.jetstream("setup").await;
     let records = setup.get_stream("OAUTH").await.expect("the stream");
@@ -45,7 +45,7 @@ pub(crate) async fn check(fleet: &Fleet, connections: &BTreeMap<String, Known>, 
             expect("no schedule", schedule.is_none());
             expect("event `revoked`", last(&events, &format!("{event}.revoked")).await.is_some());
         } else {
-            let newest = newest(&book, name);
+            let newest = newest(&log, name);
             expect("the provider issued the answered token", newest >= Some(known.token));
             expect("the record has the newest token", token_of(&record) == newest);
             let kept = listed.get(name);
@@ -61,23 +61,23 @@ pub(crate) async fn check(fleet: &Fleet, connections: &BTreeMap<String, Known>, 
     faults
 }
 
-/// The provider's book: by code or refresh token, the number of the tokens that it issued. And what was sent twice.
-fn book(provider: &Provider) -> (HashMap<String, usize>, Vec<String>) {
-    let (mut book, mut twice) = (HashMap::new(), Vec::new());
+/// The provider's log: by code or refresh token, the number of the tokens that it issued. And what was sent twice.
+fn provider_log(provider: &Provider) -> (HashMap<String, usize>, Vec<String>) {
+    let (mut log, mut twice) = (HashMap::new(), Vec::new());
     for (number, received) in provider.received().iter().enumerate() {
         let mut form = received.form();
         let secret = form.remove("code").or_else(|| form.remove("refresh_token")).expect("a code or a refresh token");
-        if book.insert(secret.clone(), number).is_some() {
+        if log.insert(secret.clone(), number).is_some() {
             twice.push(format!("{secret} was sent twice"));
         }
     }
-    (book, twice)
+    (log, twice)
 }
 
 /// The number of the tokens that the provider issued last for that connection.
-fn newest(book: &HashMap<String, usize>, name: &str) -> Option<usize> {
-    let mut newest = *book.get(&format!("code-{name}"))?;
-    while let Some(next) = book.get(&format!("rt-{newest}")) {
+fn newest(log: &HashMap<String, usize>, name: &str) -> Option<usize> {
+    let mut newest = *log.get(&format!("code-{name}"))?;
+    while let Some(next) = log.get(&format!("rt-{newest}")) {
         newest = *next;
     }
     Some(newest)

@@ -1,4 +1,4 @@
-//! After the faults: ledger, entries, records, schedules, events and the provider's book agree.
+//! After the faults: ledger, entries, records, schedules, events and the provider's log agree.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use futures_util::stream::iter;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use crate::book::Book;
 use crate::configs::{CHANGING, Configs};
+use crate::deployment::{Deployment, INTEGRATION};
 use crate::driver::{Answer, Driver};
-use crate::house::{House, INTEGRATION};
 use crate::ledger::{Key, Known, State, sequence_and_token};
+use crate::provider_log::ProviderLog;
 use crate::support::wait::PATIENCE;
 use crate::tenant::{Tenant, shown};
 
@@ -64,19 +64,24 @@ impl Stored {
 }
 
 /// Compares everything for each connection whose state the ledger knows.
-pub(crate) async fn check(driver: &Driver, house: &House, tenants: &[Tenant<'_>], book: &Book) -> Stored {
-    house.idle().await;
-    let stored = Stored::read(&house.jetstream().await).await;
+pub(crate) async fn check(
+    driver: &Driver,
+    deployment: &Deployment,
+    tenants: &[Tenant<'_>],
+    provider_log: &ProviderLog,
+) -> Stored {
+    deployment.idle().await;
+    let stored = Stored::read(&deployment.jetstream().await).await;
     let connections = driver.ledger().connections.clone();
     for (key, known) in &connections {
-        let account = &house.accounts[key.0];
-        for fault in faults_of(&stored, account, (key, known), book).await {
+        let account = &deployment.accounts[key.0];
+        for fault in faults_of(&stored, account, (key, known), provider_log).await {
             driver.ledger().fault(format!("{key:?}: {fault}"));
         }
         if known.state == State::Stored {
             let answer = read(&tenants[key.0], key, known).await;
             let token = sequence_and_token(&answer.body).map(|(_, token)| token);
-            if !token.as_ref().is_some_and(|token| book.has_issued(token)) {
+            if !token.as_ref().is_some_and(|token| provider_log.has_issued(token)) {
                 let body = shown(&answer.body);
                 driver.ledger().fault(format!("{key:?}: a read returns {:?} {body}", answer.status));
             }
@@ -85,7 +90,12 @@ pub(crate) async fn check(driver: &Driver, house: &House, tenants: &[Tenant<'_>]
     stored
 }
 
-async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known), book: &Book) -> Vec<String> {
+async fn faults_of(
+    stored: &Stored,
+    account: &str,
+    (key, known): (&Key, &Known),
+    provider_log: &ProviderLog,
+) -> Vec<String> {
     let path = format!("{account}.{INTEGRATION}.{}", key.1);
     let record = last(&stored.records, &format!("ms.integration.oauth.{path}")).await;
     let entry = last(&stored.entries, &format!("$KV.oauth_connections.{path}")).await;
@@ -110,7 +120,7 @@ async fn faults_of(stored: &Stored, account: &str, (key, known): (&Key, &Known),
             if entry.as_ref().and_then(|(_, entry)| entry["sequence"].as_u64()) != Some(sequence) {
                 faults.push(format!("record {sequence} and entry {entry:?} differ"));
             }
-            if record["status"] != "active" && !book.saw_again(key) {
+            if record["status"] != "active" && !provider_log.saw_again(key) {
                 faults.push(format!("its status is {} ({})", record["status"], record["status_reason"]));
             }
             if !has_schedule(&stored.schedules, &path).await {
@@ -142,7 +152,7 @@ async fn has_schedule(schedules: &Stream, path: &str) -> bool {
 }
 
 /// Refreshes every connection, so that a stuck one shows.
-pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &Book) {
+pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], provider_log: &ProviderLog) {
     let connections = driver.ledger().connections.clone();
     let stored = connections.into_iter().filter(|(_, known)| known.state == State::Stored);
     let mut left: Vec<(Key, Option<u16>)> = stored.map(|(key, _)| (key, None)).collect();
@@ -151,7 +161,7 @@ pub(crate) async fn refresh_all(driver: &Driver, tenants: &[Tenant<'_>], book: &
         let tries = left.into_iter().map(async |(key, _)| {
             let status = tenants[key.0].refresh(&key).await;
             // A provider that saw a spent token again may have refused the grant.
-            let is_done = status == Some(200) || (status == Some(400) && book.saw_again(&key));
+            let is_done = status == Some(200) || (status == Some(400) && provider_log.saw_again(&key));
             (!is_done).then_some((key, status))
         });
         left = Box::pin(iter(tries).buffer_unordered(AT_ONCE).filter_map(async |left| left).collect()).await;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::book::Mood;
 use crate::links::Cut;
+use crate::provider_log::Behaviour;
 
 /// Time without faults at the begin.
 const CALM: Duration = Duration::from_secs(3);
@@ -18,7 +18,7 @@ const PAUSE: Range<u64> = 1_500..4_500;
 const AWAY: Range<u64> = 300..4_000;
 /// Milliseconds for which a process is stopped: longer than the ack wait of 5 s.
 const STOPPED: Range<u64> = 6_000..12_000;
-/// Milliseconds of a provider's mood, of a cut, and of a full stream.
+/// Milliseconds of a provider's behaviour, of a cut, and of a full stream.
 const SPELL: Range<u64> = 3_000..9_000;
 /// Milliseconds from a new key to its use, and of a wrong clock: workers read the keyring, and look at the clock, every 5 s.
 const NOTICED: Range<u64> = 6_000..12_000;
@@ -43,7 +43,7 @@ pub(crate) enum Fault {
     Full,
     /// A new key, which seals from the end of the fault on.
     NewKey,
-    Provider(Mood),
+    Provider(Behaviour),
 }
 
 impl Fault {
@@ -63,8 +63,8 @@ impl Fault {
             Self::Clock(..) => "clock an hour off",
             Self::Full => "stream full",
             Self::NewKey => "new key",
-            Self::Provider(Mood::Slow) => "provider slow",
-            Self::Provider(Mood::Broken) => "provider broken",
+            Self::Provider(Behaviour::Slow) => "provider slow",
+            Self::Provider(Behaviour::Broken) => "provider broken",
             Self::Provider(_) => "provider lying",
         }
     }
@@ -148,9 +148,9 @@ fn any(random: &mut StdRng, sizes: Sizes, share: f64) -> Fault {
         29..47 => Fault::StopServer(server),
         47..57 => Fault::StopWorker(worker),
         57..70 => Fault::Cut(process, cut),
-        70..76 => Fault::Provider(Mood::Slow),
-        76..81 => Fault::Provider(Mood::Broken),
-        81..86 => Fault::Provider(Mood::Lying),
+        70..76 => Fault::Provider(Behaviour::Slow),
+        76..81 => Fault::Provider(Behaviour::Broken),
+        81..86 => Fault::Provider(Behaviour::Lying),
         86..91 => Fault::Clock(process, hour),
         91..95 => Fault::Full,
         95..101 if sizes.servers > 1 => Fault::CutServer(server, cut),

@@ -8,10 +8,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::answers::Kind;
-use crate::book::Book;
+use crate::deployment::{Deployment, INTEGRATION};
 use crate::driver::Driver;
-use crate::house::{House, INTEGRATION};
 use crate::pace::every;
+use crate::provider_log::ProviderLog;
 use crate::run::configure;
 use crate::support::nats::Nats;
 use crate::support::wait::eventually;
@@ -34,10 +34,10 @@ enum End {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_succeed_while_a_server_of_three_is_killed() {
-    let (book, provider) = Book::open().await;
-    let mut house = House::start_cluster(Arc::clone(&book)).await;
-    let driver = Driver::new(house.gateway_urls.clone());
-    let keys = configure(&driver, &house, &house.config(&provider.url)).await;
+    let (provider_log, provider) = ProviderLog::open().await;
+    let mut deployment = Deployment::start_cluster(Arc::clone(&provider_log)).await;
+    let driver = Driver::new(deployment.gateway_urls.clone());
+    let keys = configure(&driver, &deployment, &deployment.config(&provider.url)).await;
     let names = AtomicUsize::new(0);
     let callbacks = async || {
         every(PACE, Instant::now() + WINDOW, async || {
@@ -56,17 +56,17 @@ async fn callbacks_succeed_while_a_server_of_three_is_killed() {
         (Some("OAUTH"), End::Stop),
         (None, End::None),
     ] {
-        house.idle().await;
+        deployment.idle().await;
         let victim = match leads {
-            Some(stream) => house.leader_of(stream).await.expect("the stream has a leader"),
-            None => meta_leader(&house.nats).await,
+            Some(stream) => deployment.leader_of(stream).await.expect("the stream has a leader"),
+            None => meta_leader(&deployment.nats).await,
         };
         drop(std::mem::take(&mut driver.ledger().answers));
         let end = async {
             match how {
                 End::None => {}
-                End::Kill => house.nats.kill_node(victim).await,
-                End::Stop => house.nats.signal_node(victim, "TERM"),
+                End::Kill => deployment.nats.kill_node(victim).await,
+                End::Stop => deployment.nats.signal_node(victim, "TERM"),
             }
         };
         tokio::join!(callbacks(), end);
@@ -79,11 +79,11 @@ async fn callbacks_succeed_while_a_server_of_three_is_killed() {
             answers.successes(Kind::Callback),
         );
         if how != End::None {
-            house.nats.start_node(victim).await;
+            deployment.nats.start_node(victim).await;
             eventually("the gateways are ready", async || driver.is_ready().await).await;
         }
     }
-    let faults = book.repeats().faults;
+    let faults = provider_log.repeats().faults;
     assert!(faults.is_empty(), "{faults:?}");
 }
 

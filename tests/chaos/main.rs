@@ -12,22 +12,19 @@
 mod answers;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
-mod book;
-#[cfg(feature = "failpoints")]
-#[cfg(test)]
 mod check;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod configs;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod deployment;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod driver;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod faults;
-#[cfg(feature = "failpoints")]
-#[cfg(test)]
-mod house;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod killed_server;
@@ -52,6 +49,9 @@ mod process;
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../it/provider.rs"]
 mod provider;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
+mod provider_log;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod rolling;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::book::Book;
 use crate::check::{check, refresh_all};
+use crate::deployment::Deployment;
 use crate::driver::Driver;
-use crate::house::House;
+use crate::provider_log::ProviderLog;
 use crate::run::configure;
 use crate::tenant::Tenant;
 
@@ -19,13 +19,13 @@ const STRETCH: Duration = Duration::from_secs(2);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request_but_refreshes_in_a_hold() {
-    let (book, provider) = Book::open().await;
-    let mut house = House::start_cluster(Arc::clone(&book)).await;
-    let driver = Driver::new(house.gateway_urls.clone());
-    let keys = configure(&driver, &house, &house.config(&provider.url)).await;
+    let (provider_log, provider) = ProviderLog::open().await;
+    let mut deployment = Deployment::start_cluster(Arc::clone(&provider_log)).await;
+    let driver = Driver::new(deployment.gateway_urls.clone());
+    let keys = configure(&driver, &deployment, &deployment.config(&provider.url)).await;
     let tenants: Vec<Tenant> =
         keys.iter().enumerate().map(|(number, key)| Tenant::new(&driver, number, key.clone())).collect();
-    house.idle().await;
+    deployment.idle().await;
 
     let are_over = AtomicBool::new(false);
     let work = async {
@@ -35,9 +35,9 @@ async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request_but_
         }
     };
     let restarts = async {
-        house.restart_processes(async || driver.is_ready().await).await;
+        deployment.restart_processes(async || driver.is_ready().await).await;
         let of_processes = std::mem::take(&mut driver.ledger().answers);
-        house.restart_servers().await;
+        deployment.restart_servers().await;
         are_over.store(true, Ordering::Relaxed);
         of_processes
     };
@@ -48,10 +48,10 @@ async fn a_rolling_restart_of_gateways_workers_and_servers_fails_no_request_but_
         answers.print();
     }
 
-    check(&driver, &house, &tenants, &book).await;
-    refresh_all(&driver, &tenants, &book).await;
+    check(&driver, &deployment, &tenants, &provider_log).await;
+    refresh_all(&driver, &tenants, &provider_log).await;
     let mut faults = std::mem::take(&mut driver.ledger().faults);
-    faults.extend(book.repeats().faults);
+    faults.extend(provider_log.repeats().faults);
     faults.extend(of_processes.failures());
     // The delivery of a refresh may end with its server. The next worker cannot know that no refresh token was sent.
     faults.extend(of_servers.failures().into_iter().filter(|failure| !failure.starts_with("refresh: 503,")));

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::book::Book;
+use crate::deployment::Deployment;
 use crate::faults::{Fault, Step};
-use crate::house::House;
 use crate::links::{Cut, Links};
+use crate::provider_log::ProviderLog;
 use crate::support::nats::Nodes;
 use crate::support::wait::eventually;
 
@@ -48,17 +48,17 @@ impl Routes {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_gets_another_leader_when_the_routes_of_its_leader_are_cut() {
-    let (book, _provider) = Book::open().await;
-    let mut house = House::start_cluster(book).await;
+    let (provider_log, _provider) = ProviderLog::open().await;
+    let mut deployment = Deployment::start_cluster(provider_log).await;
     for cut in [Cut::Closed, Cut::Silent, Cut::ToProcess] {
-        house.idle().await;
-        let leader = house.leader_of("OAUTH").await.expect("the stream has a leader");
+        deployment.idle().await;
+        let leader = deployment.leader_of("OAUTH").await.expect("the stream has a leader");
         let step = |is_begin| Step { at: Duration::ZERO, fault: Fault::CutServer(leader, cut), is_begin };
-        house.apply(&step(true)).await;
+        deployment.apply(&step(true)).await;
         eventually("another server leads the stream", async || {
-            house.leader_of("OAUTH").await.is_some_and(|new| new != leader)
+            deployment.leader_of("OAUTH").await.is_some_and(|new| new != leader)
         })
         .await;
-        house.apply(&step(false)).await;
+        deployment.apply(&step(false)).await;
     }
 }

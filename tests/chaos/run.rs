@@ -10,13 +10,13 @@ use tokenbus::internals::config::env;
 use tokio::time::{Instant, sleep_until};
 
 use crate::answers::Kind;
-use crate::book::Book;
 use crate::check::{check, check_configs, refresh_all};
 use crate::configs::change_configs;
+use crate::deployment::{Deployment, INTEGRATION};
 use crate::driver::{Driver, Question};
 use crate::faults::{Step, print, schedule};
-use crate::house::{House, INTEGRATION};
 use crate::provider::Provider;
+use crate::provider_log::ProviderLog;
 use crate::support::wait::eventually;
 use crate::tenant::Tenant;
 
@@ -26,52 +26,52 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_one_server() {
-    let (book, provider) = Book::open().await;
-    let house = House::start(Arc::clone(&book)).await;
-    Box::pin(run(house, &book, &provider)).await;
+    let (provider_log, provider) = ProviderLog::open().await;
+    let deployment = Deployment::start(Arc::clone(&provider_log)).await;
+    Box::pin(run(deployment, &provider_log, &provider)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_on_three_servers() {
-    let (book, provider) = Book::open().await;
-    let house = House::start_cluster(Arc::clone(&book)).await;
-    Box::pin(run(house, &book, &provider)).await;
+    let (provider_log, provider) = ProviderLog::open().await;
+    let deployment = Deployment::start_cluster(Arc::clone(&provider_log)).await;
+    Box::pin(run(deployment, &provider_log, &provider)).await;
 }
 
-async fn run(mut house: House, book: &Book, provider: &Provider) {
+async fn run(mut deployment: Deployment, provider_log: &ProviderLog, provider: &Provider) {
     let length = Duration::from_secs(number("CHAOS_SECONDS").unwrap_or(480)) / 2;
     let seed = number("CHAOS_SEED").unwrap_or_else(|| rand::random_range(0..1_000_000));
     println!("CHAOS_SEED={seed}");
-    let driver = Driver::new(house.gateway_urls.clone());
-    let config = house.config(&provider.url);
-    let keys = configure(&driver, &house, &config).await;
+    let driver = Driver::new(deployment.gateway_urls.clone());
+    let config = deployment.config(&provider.url);
+    let keys = configure(&driver, &deployment, &config).await;
     let tenants: Vec<Tenant> =
         keys.iter().enumerate().map(|(number, key)| Tenant::new(&driver, number, key.clone())).collect();
-    let steps = schedule(seed, house.sizes(), length);
+    let steps = schedule(seed, deployment.sizes(), length);
     let (begin, end) = (Instant::now(), Instant::now() + length);
     let (_, configs, ()) = tokio::join!(
         join_all(tenants.iter().map(|tenant| tenant.work(end))),
         change_configs(&driver, &keys[0], &config, end),
-        break_things(&mut house, &steps, begin),
+        break_things(&mut deployment, &steps, begin),
     );
 
     println!("{} s: the faults are over", begin.elapsed().as_secs());
     driver.ledger().answers.end();
-    for name in house.ended() {
+    for name in deployment.ended() {
         driver.ledger().fault(format!("{name} has ended by itself"));
     }
-    house.store.set_up().await;
+    deployment.store.set_up().await;
     eventually("the gateways are ready again", async || driver.is_ready().await).await;
-    check(&driver, &house, &tenants, book).await;
+    check(&driver, &deployment, &tenants, provider_log).await;
     println!("{} s: everything is compared", begin.elapsed().as_secs());
-    house.store.rotate().await;
-    refresh_all(&driver, &tenants, book).await;
+    deployment.store.rotate().await;
+    refresh_all(&driver, &tenants, provider_log).await;
     println!("{} s: everything is refreshed", begin.elapsed().as_secs());
-    let stored = check(&driver, &house, &tenants, book).await;
+    let stored = check(&driver, &deployment, &tenants, provider_log).await;
     check_configs(&driver, &stored, &configs).await;
-    report(&driver, book, &steps);
+    report(&driver, provider_log, &steps);
     println!("dead letters: {}", stored.dead);
-    let (servers, faults) = (house.sizes().servers, steps.len() / 2);
+    let (servers, faults) = (deployment.sizes().servers, steps.len() / 2);
     let requests = driver.ledger().answers.summary();
     println!("chaos: seed {seed}, servers: {servers}, {} s, {faults} faults, {requests}", length.as_secs());
     let faults = std::mem::take(&mut driver.ledger().faults);
@@ -79,11 +79,11 @@ async fn run(mut house: House, book: &Book, provider: &Provider) {
 }
 
 /// Stores the tenants' config, and returns an API key of each tenant.
-pub(crate) async fn configure(driver: &Driver, house: &House, config: &Value) -> Vec<String> {
+pub(crate) async fn configure(driver: &Driver, deployment: &Deployment, config: &Value) -> Vec<String> {
     eventually("the gateways are ready", async || driver.is_ready().await).await;
     let mut keys = Vec::new();
-    for account in &house.accounts {
-        keys.push(house.nats.api_key(account, "admin").await);
+    for account in &deployment.accounts {
+        keys.push(deployment.nats.api_key(account, "admin").await);
     }
     let path = format!("{INTEGRATION}/oauth-config");
     let put = Question { kind: Kind::ConfigPut, method: Method::PUT, path: &path, key: &keys[0], body: Some(config) };
@@ -92,18 +92,18 @@ pub(crate) async fn configure(driver: &Driver, house: &House, config: &Value) ->
 }
 
 /// Begins and ends the faults at their times.
-async fn break_things(house: &mut House, steps: &[Step], begin: Instant) {
+async fn break_things(deployment: &mut Deployment, steps: &[Step], begin: Instant) {
     for step in steps {
         sleep_until(begin + step.at).await;
         println!("{:>6.1} s {} {:?}", step.at.as_secs_f64(), if step.is_begin { "begin" } else { "end  " }, step.fault);
-        house.apply(step).await;
+        deployment.apply(step).await;
     }
 }
 
-fn report(driver: &Driver, book: &Book, steps: &[Step]) {
+fn report(driver: &Driver, provider_log: &ProviderLog, steps: &[Step]) {
     print(steps);
-    book.print();
-    let repeats = book.repeats();
+    provider_log.print();
+    let repeats = provider_log.repeats();
     println!("refresh tokens sent again after an answer without tokens: {}", repeats.after_failure);
     println!("refresh tokens sent again after the hold: {}", repeats.after_hold.len());
     let mut ledger = driver.ledger();

@@ -16,12 +16,12 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answers::Kind;
-use crate::book::Book;
 use crate::check::{check, check_configs};
 use crate::configs::change_configs;
+use crate::deployment::{Deployment, INTEGRATION};
 use crate::driver::{Driver, Question};
-use crate::house::{House, INTEGRATION};
 use crate::pace::every;
+use crate::provider_log::ProviderLog;
 use crate::run::{configure, number};
 use crate::samples::Samples;
 use crate::support::tokenbus::ACCOUNT;
@@ -46,20 +46,20 @@ async fn nothing_grows_under_constant_load() {
         println!("skipped: runs for SOAK_SECONDS, which is not set");
         return;
     };
-    let (book, provider) = Book::open_with(LIFETIME).await;
-    let mut house = House::start_profiled(Arc::clone(&book)).await;
-    let driver = Driver::at_most(AT_ONCE, house.gateway_urls.clone());
-    let config = house.config(&provider.url);
-    let keys = configure(&driver, &house, &config).await;
+    let (provider_log, provider) = ProviderLog::open_with(LIFETIME).await;
+    let mut deployment = Deployment::start_profiled(Arc::clone(&provider_log)).await;
+    let driver = Driver::at_most(AT_ONCE, deployment.gateway_urls.clone());
+    let config = deployment.config(&provider.url);
+    let keys = configure(&driver, &deployment, &config).await;
     let tenants: Vec<Tenant> =
         keys.iter().enumerate().map(|(number, key)| Tenant::with(&driver, number, key.clone(), LOAD)).collect();
-    let node = house.nats.connect("demo").await;
+    let node = deployment.nats.connect("demo").await;
     let pushes = node.subscribe(format!("ms.integration.oauth.{ACCOUNT}.>")).await.expect("subscribed");
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let other = Other { driver: &driver, key: &keys[0], node: &node, number: AtomicUsize::new(0) };
     let (samples, configs, received, _, ()) = tokio::join!(
-        sample(&house, &driver, end),
+        sample(&deployment, &driver, end),
         change_configs(&driver, &keys[0], &config, end),
         count(pushes, end),
         join_all(tenants.iter().map(|tenant| tenant.work(end))),
@@ -67,18 +67,18 @@ async fn nothing_grows_under_constant_load() {
     );
 
     driver.ledger().answers.end();
-    for name in house.ended() {
+    for name in deployment.ended() {
         driver.ledger().fault(format!("{name} has ended by itself"));
     }
-    let stored = check(&driver, &house, &tenants, &book).await;
+    let stored = check(&driver, &deployment, &tenants, &provider_log).await;
     check_configs(&driver, &stored, &configs).await;
-    book.print();
+    provider_log.print();
     driver.ledger().answers.print();
     println!("pushes to one subscriber: {received}, dead letters: {}", stored.dead);
     let grown = samples.grown();
     let mut faults = std::mem::take(&mut driver.ledger().faults);
     faults.extend(grown.into_iter().map(|name| format!("{name}: grows")));
-    faults.extend(book.repeats().faults);
+    faults.extend(provider_log.repeats().faults);
     let answers = std::mem::take(&mut driver.ledger().answers);
     // A busy machine may be late for some.
     if answers.failed() > answers.count() / 20 {
@@ -88,17 +88,17 @@ async fn nothing_grows_under_constant_load() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-async fn sample(house: &House, driver: &Driver, end: Instant) -> Samples {
-    let system = house.nats.connect("system").await;
-    let jetstream = house.jetstream().await;
+async fn sample(deployment: &Deployment, driver: &Driver, end: Instant) -> Samples {
+    let system = deployment.nats.connect("system").await;
+    let jetstream = deployment.jetstream().await;
     let (begin, samples) = (Instant::now(), Mutex::new(Samples::default()));
     every(SAMPLE_PACE, end, async || {
         let (mut samples, requests) = (samples.lock().await, driver.ledger().answers.count());
-        for (name, pid) in house.pids() {
+        for (name, pid) in deployment.pids() {
             samples.add_process(&name, pid);
         }
         samples.add_server(&system).await;
-        samples.add_heap(&house.nats.profile_url().expect("the server offers profiles")).await;
+        samples.add_heap(&deployment.nats.profile_url().expect("the server offers profiles")).await;
         samples.add_streams(&jetstream, requests).await;
         samples.print_newest(begin.elapsed(), requests);
     })

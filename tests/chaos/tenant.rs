@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use crate::answers::Kind;
+use crate::deployment::INTEGRATION;
 use crate::driver::{Answer, Driver, Question};
-use crate::house::INTEGRATION;
 use crate::ledger::{Key, Known, State, Success, is_of, sequence_and_token};
 use crate::pace::every;
 

@@ -26,14 +26,14 @@ const LONG_CUT: Duration = Duration::from_secs(50);
 /// `refresh.min_interval`.
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 
-struct House {
+struct LinkedFleet {
     fleet: Fleet,
     /// Between the gateway and the server.
     links: Links,
     bus: Bus,
 }
 
-impl House {
+impl LinkedFleet {
     async fn start(provider: &Provider) -> Self {
         let nats = Nats::start().await;
         let links = Links::to(&nats.url).await;
@@ -84,15 +84,15 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
         _ => Scripted::json(200, &json!({})),
     })
     .await;
-    let house = House::start(&provider).await;
-    let fleet = &house.fleet;
+    let linked = LinkedFleet::start(&provider).await;
+    let fleet = &linked.fleet;
     let _worker = fleet.worker().await;
     let (status, body) = fleet.put(&fleet.admin_keys[0], &fleet.config()).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     let at_once = async || true;
 
     let login = format!("{INTEGRATION}/oauth-login/{NAME}");
-    house.check(fleet.get(&login), at_once, || (), "login_started").await;
+    linked.check(fleet.get(&login), at_once, || (), "login_started").await;
 
     let state = fleet.login(NAME).await;
     gate.send_replace(false);
@@ -100,11 +100,11 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
     let open = || {
         gate.send_replace(true);
     };
-    let connection = house.check(fleet.arrive(&state, "code"), is_sent, open, "connected").await;
+    let connection = linked.check(fleet.arrive(&state, "code"), is_sent, open, "connected").await;
     assert_eq!((connection["access_token"].as_str(), provider.received().len()), (Some("at-0"), 1));
 
     let read = format!("{INTEGRATION}/oauth-token/{NAME}");
-    assert_eq!(house.check(fleet.get(&read), at_once, || (), "read").await, connection);
+    assert_eq!(linked.check(fleet.get(&read), at_once, || (), "read").await, connection);
 
     let refresh = format!("{INTEGRATION}/oauth-refresh-token/{NAME}");
     // A younger record would answer without a request to the provider.
@@ -114,15 +114,15 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
     let open = || {
         gate.send_replace(true);
     };
-    let refreshed = house.check(fleet.get(&refresh), is_sent, open, "refreshed").await;
+    let refreshed = linked.check(fleet.get(&refresh), is_sent, open, "refreshed").await;
     assert_ne!(refreshed["access_token"], connection["access_token"]);
     assert_eq!(fleet.get(&read).await.1["access_token"], refreshed["access_token"]);
 
     let path = format!("hub/integrations/{INTEGRATION}/oauth-connections/{NAME}");
     let delete = async || fleet.request(Method::DELETE, &path, &fleet.admin_keys[0], &json!({})).await;
-    house.check(delete(), at_once, || (), "revoked").await;
+    linked.check(delete(), at_once, || (), "revoked").await;
     assert_eq!(delete().await.0, StatusCode::NOT_FOUND, "a deletion that began later");
-    assert_eq!(house.events("revoked").await, 1);
+    assert_eq!(linked.events("revoked").await, 1);
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
-use crate::book::{Book, Mood};
 use crate::faults::{Fault, Sizes, Step};
 use crate::links::Cut;
 use crate::process::Process;
+use crate::provider_log::{Behaviour, ProviderLog};
 use crate::routes::Routes;
 use crate::store::Store;
 use crate::support::nats::Nats;
@@ -26,8 +26,8 @@ pub(crate) const INTEGRATION: &str = "odd";
 const TENANTS: usize = 3;
 /// Ports of gateways begin here: below those that the system assigns to others, because a gateway's port stays the same.
 const PORTS: u16 = 20_000;
-/// Houses of this run. Each takes its ports from a range of its own, because they may run at the same time.
-static HOUSES: AtomicU16 = AtomicU16::new(0);
+/// Deployments of this run. Each takes its ports from a range of its own, because they may run at the same time.
+static DEPLOYMENTS: AtomicU16 = AtomicU16::new(0);
 /// Ports of the servers of a cluster begin here: below those that the system assigns to others.
 const SERVER_PORTS: u16 = 12_000;
 /// Longest wait for the servers' answers about their health.
@@ -35,7 +35,7 @@ const HEALTHY: Duration = Duration::from_secs(2);
 /// Longest wait for the name of a stream's leader.
 const LEADER: Duration = Duration::from_secs(3);
 
-pub(crate) struct House {
+pub(crate) struct Deployment {
     pub(crate) nats: Nats,
     /// Between the servers of a cluster.
     routes: Option<Routes>,
@@ -48,31 +48,31 @@ pub(crate) struct House {
     /// The server that was killed as a leader.
     leader: usize,
     pub(crate) store: Store,
-    book: Arc<Book>,
+    provider_log: Arc<ProviderLog>,
     folder: TempDir,
 }
 
-impl House {
+impl Deployment {
     /// Everything on one server started and set up, with two workers and two gateways.
-    pub(crate) async fn start(book: Arc<Book>) -> Self {
-        Self::on((Nats::start().await, None), 2, book).await
+    pub(crate) async fn start(provider_log: Arc<ProviderLog>) -> Self {
+        Self::on((Nats::start().await, None), 2, provider_log).await
     }
 
     /// The same, and the server offers its own profiles.
-    pub(crate) async fn start_profiled(book: Arc<Book>) -> Self {
+    pub(crate) async fn start_profiled(provider_log: Arc<ProviderLog>) -> Self {
         let port = "server_name: tokenbus-local";
         let nats = Nats::edited(&[(port, &format!("{port}\nprof_port: -1"))], &[]).await;
-        Self::on((nats, None), 2, book).await
+        Self::on((nats, None), 2, provider_log).await
     }
 
     /// The same on a cluster of three servers, with three workers.
-    pub(crate) async fn start_cluster(book: Arc<Book>) -> Self {
+    pub(crate) async fn start_cluster(provider_log: Arc<ProviderLog>) -> Self {
         let from = SERVER_PORTS + 10 * own_number(800);
         let (routes, nodes) = Routes::between(free_ports(from), free_ports(from + 5)).await;
-        Self::on((Nats::linked_cluster(nodes).await, Some(routes)), 3, book).await
+        Self::on((Nats::linked_cluster(nodes).await, Some(routes)), 3, provider_log).await
     }
 
-    async fn on((nats, routes): (Nats, Option<Routes>), workers: usize, book: Arc<Book>) -> Self {
+    async fn on((nats, routes): (Nats, Option<Routes>), workers: usize, provider_log: Arc<ProviderLog>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let keys = folder.path().join("keys");
         let others = (1..TENANTS).map(|_| nkeys::KeyPair::new_account().public_key());
@@ -102,7 +102,7 @@ impl House {
             }
             processes.push(Process::new("worker", number, own, folder.path()).await);
         }
-        let from = PORTS + 16 * own_number(750) + 4 * HOUSES.fetch_add(1, Ordering::Relaxed);
+        let from = PORTS + 16 * own_number(750) + 4 * DEPLOYMENTS.fetch_add(1, Ordering::Relaxed);
         let ports: [u16; 2] = free_ports(from);
         for (number, port) in (1..).zip(ports) {
             let mut own = as_edge.clone();
@@ -113,7 +113,18 @@ impl House {
             process.start();
         }
         let urls = ports.map(|port| Url::parse(&format!("http://127.0.0.1:{port}")).expect("a URL"));
-        Self { nats, routes, accounts, gateway_urls: urls.to_vec(), processes, workers, leader: 0, store, book, folder }
+        Self {
+            nats,
+            routes,
+            accounts,
+            gateway_urls: urls.to_vec(),
+            processes,
+            workers,
+            leader: 0,
+            store,
+            provider_log,
+            folder,
+        }
     }
 
     pub(crate) fn sizes(&self) -> Sizes {
@@ -145,7 +156,9 @@ impl House {
             Fault::Full => self.store.empty(),
             Fault::NewKey if step.is_begin => self.store.add_key().await,
             Fault::NewKey => self.store.use_key().await,
-            Fault::Provider(mood) => self.book.set(if step.is_begin { mood } else { Mood::Good }),
+            Fault::Provider(behaviour) => {
+                self.provider_log.set(if step.is_begin { behaviour } else { Behaviour::Good })
+            }
         }
     }
 
@@ -242,7 +255,7 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Deployment {
     /// Keeps the logs of all processes after a failure.
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -1,4 +1,4 @@
-//! The provider's book: every code and refresh token that it received, and its answer.
+//! The provider's log: every code and refresh token that it received, and its answer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_secs(100);
 const SLOW: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mood {
+pub(crate) enum Behaviour {
     Good,
     /// It issues tokens late.
     Slow,
@@ -35,21 +35,21 @@ struct Entry {
 }
 
 #[derive(Default)]
-struct Pages {
+struct Requests {
     /// By code or refresh token.
     entries: HashMap<String, Vec<Entry>>,
     revocations: usize,
     issued: usize,
 }
 
-pub(crate) struct Book {
-    pages: Mutex<Pages>,
-    mood: Mutex<Mood>,
+pub(crate) struct ProviderLog {
+    requests: Mutex<Requests>,
+    behaviour: Mutex<Behaviour>,
     /// Lifetime of access tokens in seconds.
     lifetime: u32,
 }
 
-/// What the book says about secrets that were sent more than once.
+/// What the log says about secrets that were sent more than once.
 #[derive(Default)]
 pub(crate) struct Repeats {
     pub(crate) faults: Vec<String>,
@@ -59,64 +59,66 @@ pub(crate) struct Repeats {
     pub(crate) after_failure: usize,
 }
 
-impl Book {
-    /// A provider that accepts each secret once, and its book.
+impl ProviderLog {
+    /// A provider that accepts each secret once, and its log.
     pub(crate) async fn open() -> (Arc<Self>, Provider) {
         Self::open_with(3_600).await
     }
 
     /// The same with that lifetime of access tokens in seconds.
     pub(crate) async fn open_with(lifetime: u32) -> (Arc<Self>, Provider) {
-        let book = Arc::new(Self { pages: Mutex::default(), mood: Mutex::new(Mood::Good), lifetime });
-        let writer = Arc::clone(&book);
+        let provider_log =
+            Arc::new(Self { requests: Mutex::default(), behaviour: Mutex::new(Behaviour::Good), lifetime });
+        let writer = Arc::clone(&provider_log);
         let provider = Provider::start(move |_, received| writer.answer(received)).await;
-        (book, provider)
+        (provider_log, provider)
     }
 
-    pub(crate) fn set(&self, mood: Mood) {
-        *self.mood.lock().expect("no panic with the lock") = mood;
+    pub(crate) fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().expect("no panic with the lock") = behaviour;
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().expect("no panic with the lock")
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().expect("no panic with the lock")
     }
 
     fn answer(&self, received: &Received) -> Scripted {
-        let mood = *self.mood.lock().expect("no panic with the lock");
+        let behaviour = *self.behaviour.lock().expect("no panic with the lock");
         let mut form = received.form();
-        let mut pages = self.pages();
+        let mut requests = self.requests();
         if received.path == "/revoke" {
-            pages.revocations += 1;
-            return Scripted::json(if mood == Mood::Broken { 503 } else { 200 }, &json!({}));
+            requests.revocations += 1;
+            return Scripted::json(if behaviour == Behaviour::Broken { 503 } else { 200 }, &json!({}));
         }
         let secret = form.remove("code").or_else(|| form.remove("refresh_token")).unwrap_or_default();
-        let is_spent = pages.entries.get(&secret).is_some_and(|sent| sent.iter().any(|entry| entry.issued.is_some()));
-        let number = pages.issued;
+        let is_spent =
+            requests.entries.get(&secret).is_some_and(|sent| sent.iter().any(|entry| entry.issued.is_some()));
+        let number = requests.issued;
         // `code-<tenant>-<name>-<number>` or `rt-<tenant>-<name>-<number>`.
         let owner = secret.split('-').skip(1).take(2).collect::<Vec<_>>().join("-");
         let access = format!("at-{owner}-{number}");
-        let is_granted = matches!(mood, Mood::Good | Mood::Slow) && !is_spent;
+        let is_granted = matches!(behaviour, Behaviour::Good | Behaviour::Slow) && !is_spent;
         let issued = is_granted.then(|| access.clone());
-        pages.issued += usize::from(is_granted);
-        pages.entries.entry(secret).or_default().push(Entry { at: Instant::now(), issued });
-        match mood {
-            Mood::Broken => Scripted::json(503, &json!({ "error": "temporarily_unavailable" })),
-            Mood::Lying => Scripted::json(200, &json!({ "token_type": "Bearer" })),
-            Mood::Good | Mood::Slow if is_spent => Scripted::json(400, &json!({ "error": "invalid_grant" })),
-            Mood::Good | Mood::Slow => {
+        requests.issued += usize::from(is_granted);
+        requests.entries.entry(secret).or_default().push(Entry { at: Instant::now(), issued });
+        match behaviour {
+            Behaviour::Broken => Scripted::json(503, &json!({ "error": "temporarily_unavailable" })),
+            Behaviour::Lying => Scripted::json(200, &json!({ "token_type": "Bearer" })),
+            Behaviour::Good | Behaviour::Slow if is_spent => Scripted::json(400, &json!({ "error": "invalid_grant" })),
+            Behaviour::Good | Behaviour::Slow => {
                 let tokens = json!({
                     "access_token": access, "refresh_token": format!("rt-{owner}-{number}"),
                     "token_type": "Bearer", "expires_in": self.lifetime, "scope": "read,write",
                 });
-                Scripted::json(200, &tokens).after(if mood == Mood::Slow { SLOW } else { Duration::ZERO })
+                Scripted::json(200, &tokens).after(if behaviour == Behaviour::Slow { SLOW } else { Duration::ZERO })
             }
         }
     }
 
     /// Returns true if the provider issued that access token.
     pub(crate) fn has_issued(&self, access: &str) -> bool {
-        let pages = self.pages();
-        pages.entries.values().flatten().any(|entry| entry.issued.as_deref() == Some(access))
+        let requests = self.requests();
+        requests.entries.values().flatten().any(|entry| entry.issued.as_deref() == Some(access))
     }
 
     /// Returns true if a refresh token of that connection was sent again after its answer was lost. This provider then refuses
@@ -128,7 +130,7 @@ impl Book {
 
     pub(crate) fn repeats(&self) -> Repeats {
         let mut repeats = Repeats::default();
-        for (secret, sent) in &self.pages().entries {
+        for (secret, sent) in &self.requests().entries {
             for (before, again) in sent.iter().zip(sent.iter().skip(1)) {
                 let pause = again.at.duration_since(before.at);
                 if secret.starts_with("code-") {
@@ -146,8 +148,11 @@ impl Book {
     }
 
     pub(crate) fn print(&self) {
-        let pages = self.pages();
-        let sent: usize = pages.entries.values().map(Vec::len).sum();
-        println!("\nprovider: {sent} requests for tokens, {} issued, {} revocations", pages.issued, pages.revocations);
+        let requests = self.requests();
+        let sent: usize = requests.entries.values().map(Vec::len).sum();
+        println!(
+            "\nprovider: {sent} requests for tokens, {} issued, {} revocations",
+            requests.issued, requests.revocations
+        );
     }
 }
