@@ -78,7 +78,8 @@ pub struct Order {
     pub subject: String,
     /// The envelope's id.
     pub id: String,
-    /// The bus's time when the order was made, in milliseconds since 1970.
+    /// The bus's time when the order was made, in milliseconds since 1970. Of a deletion that another worker may have taken
+    /// before, up to 30 s earlier: when its caller's wait began.
     pub time: i64,
     /// The message id under which the order is stored.
     pub message_id: String,

@@ -154,7 +154,6 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     }
     let (shares, deadline) = (&context.limits.shares, context.config.http.deadline);
     let is_first = job.has_caller() && !job.is_redelivery();
-    // The caller's time began before the command was queued.
     let passed = if is_first { job.age(context.clock.now()) } else { Duration::ZERO };
     let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 4).saturating_sub(passed);
     if let Some(waits) = shares.enter(account, integration) {

@@ -53,6 +53,8 @@ pub(super) struct Job {
     /// The message's sequence in the queue. Deliveries of one message share it, a copy has another one.
     pub(super) queue_sequence: u64,
     pub(super) queued: Timestamp,
+    /// Time at which the caller's wait began.
+    began: Timestamp,
     /// Subject of the answer, and the key that seals it.
     reply: Option<(String, SharedKey)>,
     is_answered: AtomicBool,
@@ -91,7 +93,7 @@ impl Job {
         let queued = Timestamp::from_nanosecond(published)?;
         let message_id = header(NATS_MESSAGE_ID.as_ref());
         let stored = Stored { subject: &subject, message_id, time: queued };
-        let Order { answer_key, origin, work, .. } = Order::parse(&opened, &envelope.id, stored)?;
+        let Order { time, answer_key, origin, work, .. } = Order::parse(&opened, &envelope.id, stored)?;
         let answer_key = SharedKey::parse(&answer_key)?;
         let event_origin = origin.for_events(shows_address);
         let reply = header(HEADER_REPLY);
@@ -115,6 +117,7 @@ impl Job {
                 message_id,
                 queue_sequence,
                 queued,
+                began: Timestamp::from_millisecond(time)?.min(queued),
                 reply,
                 is_answered: AtomicBool::new(false),
                 traceparent,
@@ -157,9 +160,9 @@ impl Job {
         self.reply.is_some()
     }
 
-    /// Returns the time since the command was queued.
+    /// Returns the time for which the caller has waited.
     pub(super) fn age(&self, now: Timestamp) -> Duration {
-        now.duration_since(self.queued).try_into().unwrap_or_default()
+        now.duration_since(self.began).try_into().unwrap_or_default()
     }
 
     /// Returns true if this worker or another one has had the command before, or may have had.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokenbus::Secret;
+use tokenbus::internals::command::Credential;
+use tokenbus::internals::gateway::{BackendError, Call, RequestContext};
 use tokio::sync::watch;
 
 use self::links::{Cut, Links};
@@ -123,6 +126,28 @@ async fn the_result_of_a_call_or_callback_arrives_soon_after_its_answer_was_lost
     linked.check(delete(), at_once, || (), "revoked").await;
     assert_eq!(delete().await.0, StatusCode::NOT_FOUND, "a deletion that began later");
     assert_eq!(linked.events("revoked").await, 1);
+}
+
+/// A later try, which begins after half of that time, has no more time than the first one.
+#[tokio::test]
+async fn a_refresh_or_deletion_that_no_worker_answers_ends_at_the_deadline() {
+    const DEADLINE: Duration = Duration::from_secs(4);
+    let provider = Provider::generous().await;
+    let (fleet, worker) = Fleet::configured(&provider.url).await;
+    let credential = Credential::new(Secret::new(format!("X-Api-Key {}", fleet.admin_keys[0])));
+    let caller = RequestContext { credential: Some(credential), ..RequestContext::default() };
+    let edge = fleet.own_edge_with(DEADLINE).await;
+    edge.seal_to(&caller).await;
+    worker.signal("STOP");
+    let names = json!({ "integration_id": INTEGRATION, "connection_id": NAME });
+    for call in [Call::Refresh, Call::Delete] {
+        let began = Instant::now();
+        let answer = edge.bus.call(call, &caller, &names).await;
+        let passed = began.elapsed();
+        assert!(matches!(answer, Err(BackendError::Deadline)), "{call:?}: {answer:?}");
+        assert!((DEADLINE..DEADLINE + Duration::from_secs(1)).contains(&passed), "{call:?}: {passed:?}");
+    }
+    worker.signal("CONT");
 }
 
 #[tokio::test]

@@ -233,12 +233,17 @@ impl Fleet {
 
     /// An edge within the test.
     pub(crate) async fn own_edge(&self) -> OwnEdge {
+        self.own_edge_with(Duration::from_secs(20)).await
+    }
+
+    /// The same with this deadline.
+    pub(crate) async fn own_edge_with(&self, deadline: Duration) -> OwnEdge {
         let mut settings = tokenbus::internals::config::load(None).expect("the defaults are whole").nats;
         self.nats.url.clone_into(&mut settings.url);
         "edge".clone_into(&mut settings.user);
         settings.password = Secret::new(self.nats.password("edge"));
         let connection = Connection::connect(&settings, "test", Patience::Once).await.expect("the bus is there");
-        let bus = Arc::new(Backend::new(connection, Replies::new(), Duration::from_secs(20)));
+        let bus = Arc::new(Backend::new(connection, Replies::new(), deadline));
         let mut receives = JoinSet::new();
         let receiving = Arc::clone(&bus);
         receives.spawn(async move { drop(receiving.receive().await) });

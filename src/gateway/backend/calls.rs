@@ -35,7 +35,8 @@ const BUS_PAUSE: Duration = Duration::from_millis(250);
 impl Backend {
     /// Makes a call: JSON in, JSON out.
     pub async fn call(&self, call: Call, context: &RequestContext, body: &Value) -> Result<Bytes, BackendError> {
-        let (end, mut earlier) = (Instant::now() + self.deadline.min(BUS_WAIT), None);
+        let (began, mut earlier) = (Instant::now(), None);
+        let (last_try, deadline) = (began + self.deadline.min(BUS_WAIT), began + self.deadline);
         let again = self.again_body(call, body);
         // The answer to `Ready` says that the bus is not available.
         let may_repeat = call != Call::Ready && call.again().is_some();
@@ -43,8 +44,8 @@ impl Backend {
             let again = again.as_ref().unwrap_or(body);
             let first = if earlier.is_none() { body } else { again };
             // Boxed, because the future of a call is large.
-            match Box::pin(self.try_call(call, context, first, again)).await {
-                Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < end => {
+            match Box::pin(self.try_call(call, context, [first, again], deadline)).await {
+                Err(error) if may_repeat && error.asks_for_another_try() && Instant::now() + BUS_PAUSE < last_try => {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
@@ -67,32 +68,37 @@ impl Backend {
         Some(fields.into())
     }
 
+    /// Makes a call, and makes it again while it has no answer. All tries of a call that starts a command end at the deadline.
     async fn try_call(
         &self,
         call: Call,
         context: &RequestContext,
-        body: &Value,
-        again: &Value,
+        [body, again]: [&Value; 2],
+        deadline: Instant,
     ) -> Result<Bytes, BackendError> {
-        let timeout = if call.starts_command() { self.deadline } else { READ_TIMEOUT };
+        let began = Instant::now();
+        let end = |now: Instant| if call.starts_command() { deadline } else { now + READ_TIMEOUT };
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
-        let first = Box::pin(self.ask(&subject, context, body, timeout));
+        let first = Box::pin(self.ask(&subject, context, body, end(began)));
         let Some(second) = call.again() else { return first.await };
         let shows_load = call.only_reads();
-        let late_after = if shows_load { SECOND_TRY_AFTER } else { timeout / 2 };
+        let late_after = if shows_load { SECOND_TRY_AFTER } else { end(began).saturating_duration_since(began) / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            // With a whole timeout: a refusal of the first try must not be the answer while this one may still be carried out.
-            Box::pin(self.ask(subject, context, again, timeout))
+            Box::pin(self.ask(subject, context, again, end(Instant::now())))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
-        self.second_tries.answer(first, Tries { late_after, shows_load, again, was_lost, is_end }).await
+        // Other calls change nothing that a refusal could hide.
+        let may_run: fn(&BackendError) -> bool =
+            if call.starts_command() { BackendError::may_run } else { |_: &BackendError| false };
+        let tries = Tries { late_after, shows_load, again, was_lost, is_end, may_run };
+        self.second_tries.answer(first, tries).await
     }
 
     /// Makes a call of the account ADMIN.
     pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
-        self.ask(&call.subject(), &RequestContext::default(), body, READ_TIMEOUT).await
+        self.ask(&call.subject(), &RequestContext::default(), body, Instant::now() + READ_TIMEOUT).await
     }
 
     async fn ask(
@@ -100,16 +106,16 @@ impl Backend {
         subject: &str,
         context: &RequestContext,
         body: &Value,
-        timeout: Duration,
+        end: Instant,
     ) -> Result<Bytes, BackendError> {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
         let client = self.client_of(context);
-        match self.try_ask(subject, (client.clone(), &question), timeout).await {
+        match self.try_ask(subject, (client.clone(), &question), end).await {
             // The workers' key, or this gateway's time, was out of date. The next try asks for both.
             Err(BackendError::Session(error)) if error.is_out_of_date() => {
-                self.try_ask(subject, (client, &question), timeout).await
+                self.try_ask(subject, (client, &question), end).await
             }
             answer => answer,
         }
@@ -126,10 +132,10 @@ impl Backend {
         format!("{hash:x}")
     }
 
-    async fn try_ask(&self, subject: &str, question: (String, &str), timeout: Duration) -> Result<Bytes, BackendError> {
+    async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
         let sent =
             self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
-        let answer = request(&self.nats, subject, &sent.payload()?, timeout).await;
+        let answer = request(&self.nats, subject, &sent.payload()?, end).await;
         let answer = answer.map_err(|error| self.unanswered(error))?;
         match self.sessions.open(&sent, &answer.payload).await? {
             Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
@@ -146,15 +152,11 @@ impl Backend {
     }
 }
 
-/// Sends a request to the workers. If none listens, tries again for [`WORKER_WAIT`].
-pub(super) async fn request(
-    nats: &Nats,
-    subject: &str,
-    payload: &Bytes,
-    timeout: Duration,
-) -> Result<Message, NatsError> {
-    let last_retry = Instant::now() + WORKER_WAIT;
+/// Sends a request to the workers, and waits for its answer until `end`. If none listens, tries again for [`WORKER_WAIT`].
+pub(super) async fn request(nats: &Nats, subject: &str, payload: &Bytes, end: Instant) -> Result<Message, NatsError> {
+    let last_retry = end.min(Instant::now() + WORKER_WAIT);
     loop {
+        let timeout = end.saturating_duration_since(Instant::now());
         let request = Request::new().payload(payload.clone()).timeout(Some(timeout));
         match nats.request(subject, request).await {
             Err(NatsError::NotSent(_)) if Instant::now() < last_retry => tokio::time::sleep(WORKER_RETRY).await,

@@ -69,6 +69,17 @@ impl BackendError {
         matches!(self, Self::Refused { status: 503, reason: Some(reason), .. } if reasons.contains(&reason.as_str()))
     }
 
+    /// Returns true if what the call asks for may still be done.
+    pub(super) fn may_run(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { status: 504, .. }
+                | Self::NoWorker(NatsError::Away(_))
+                | Self::Unavailable(NatsError::Away(_))
+                | Self::Deadline
+        )
+    }
+
     /// Returns true if a worker did not find what a call names.
     pub(super) fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })

@@ -45,10 +45,13 @@ pub(super) struct Tries<A, L, E> {
     /// Returns true for an error that ends the call even if the first try has no answer. After any other error of a later
     /// try, the first one may still be answered.
     pub(super) is_end: fn(&E) -> bool,
+    /// Returns true for an error of a try that may still be carried out.
+    pub(super) may_run: fn(&E) -> bool,
 }
 
 impl SecondTries {
-    /// Returns the first answer of the tries. At most two run at once.
+    /// Returns the first answer of the tries. At most two run at once. A refusal of the first try is the answer only if no later
+    /// try may still be carried out: the caller would take it for the whole.
     pub(super) async fn answer<T, E, F>(
         &self,
         first: impl Future<Output = Result<T, E>>,
@@ -66,18 +69,25 @@ impl SecondTries {
             }
             answer
         });
-        let (mut second, mut is_late): (Option<F>, bool) = (None, false);
+        let (mut second, mut is_late, mut running): (Option<F>, bool, Option<E>) = (None, false, None);
         let mut look = interval_at(began + LOOK, LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 answer = &mut first => return match (answer, second) {
-                    (Err(error), Some(second)) if !(tries.is_end)(&error) => second.await.or(Err(error)),
+                    (Err(error), Some(second)) if !(tries.is_end)(&error) => match second.await {
+                        Err(later) if !(tries.may_run)(&later) => Err(running.unwrap_or(error)),
+                        answer => answer,
+                    },
+                    (Err(error), None) => Err(running.unwrap_or(error)),
                     (answer, _) => answer,
                 },
                 answer = next_of(&mut second) => match answer {
-                    Err(error) if !(tries.is_end)(&error) => second = None,
+                    Err(error) if !(tries.is_end)(&error) => {
+                        second = None;
+                        running = running.or(Some(error).filter(tries.may_run));
+                    }
                     answer => return answer,
                 },
                 _ = look.tick() => {
@@ -150,6 +160,7 @@ mod tests {
                 loses && looks.get() == 3
             },
             is_end: |error| *error == "end",
+            may_run: |error| *error == "running",
         }
     }
 
@@ -191,5 +202,28 @@ mod tests {
         assert_eq!(tries.answer(first(), again(Err("refused"), false)).await, Ok("first"));
         assert_eq!(tries.answer(first(), again(Err("end"), false)).await, Err("end"));
         assert_eq!(tries.answer(after(0, Err("refused")), again(Ok("again"), false)).await, Err("refused"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_first_try_is_the_answer_only_if_no_later_try_may_run() {
+        type Answer = Result<&'static str, &'static str>;
+        let check = async |first: u64, (second, answer): (u64, Answer), expected: Answer| {
+            let tries = Tries {
+                late_after: SECOND_TRY_AFTER,
+                shows_load: true,
+                again: move |_why| after(second, answer),
+                was_lost: || false,
+                is_end: |_error| false,
+                may_run: |error| *error == "running",
+            };
+            let (calls, first) = (SecondTries::default(), after(first, Err("refused")));
+            assert_eq!(calls.answer(first, tries).await, expected, "{second} s, {answer:?}");
+        };
+        // The later try begins after 1.5 s, and ends after the first one, or before it.
+        check(2, (3, Ok("again")), Ok("again")).await;
+        check(2, (3, Err("running")), Err("running")).await;
+        check(2, (3, Err("copy")), Err("refused")).await;
+        check(5, (1, Err("running")), Err("running")).await;
+        check(5, (1, Err("copy")), Err("refused")).await;
     }
 }

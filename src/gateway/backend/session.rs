@@ -135,13 +135,14 @@ impl Sessions {
         }
         let [first, again] = seal_key_calls();
         let nothing = Bytes::new();
-        let ask = |subject| Box::pin(request(nats, subject, &nothing, READ_TIMEOUT));
+        let ask = |subject| Box::pin(request(nats, subject, &nothing, tokio::time::Instant::now() + READ_TIMEOUT));
         let tries = Tries {
             late_after: SECOND_TRY_AFTER,
             shows_load: true,
             again: |_why| ask(&again),
             was_lost: nats.reconnections(),
             is_end: |_error| false,
+            may_run: |_error| false,
         };
         let answer = SecondTries::default().answer(ask(&first), tries).await?;
         let session = self.begin(&answer.payload).map(Arc::new);

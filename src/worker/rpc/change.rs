@@ -4,13 +4,14 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::status::{self, Failure};
 use super::{CallError, Checked, RETRY_WAIT, no_connection, replayed, too_many};
-use crate::command::{CHANGED_SINCE, HEADER_STATUS, Work, WorkerReply};
+use crate::command::{CHANGED_SINCE, HEADER_STATUS, MAX_AGE, Work, WorkerReply};
 use crate::connection::{Status, StoredConnection};
 use crate::jetstream::{NatsError, Published, header};
 use crate::protocol::outgoing::{Draft, Outgoing};
@@ -74,7 +75,8 @@ pub(super) async fn refresh(
     let work =
         || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
-    send_and_wait(context, checked, &subject, work, Some(BeforeRefresh { key, sequence: before.sequence })).await
+    let before = BeforeRefresh { key, sequence: before.sequence };
+    send_and_wait(context, checked, (&subject, Duration::ZERO), work, Some(before)).await
 }
 
 #[derive(Deserialize)]
@@ -96,6 +98,7 @@ pub(super) async fn delete(
     Deletion { integration_id: integration, connection_id: name, revoke, began }: Deletion,
 ) -> Result<Value, CallError> {
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
+    let passed = began.map_or(Duration::ZERO, |began| since(began, context.clock.now()));
     let deleted = match context.store.stored_connection(&key).await? {
         Some(stored) => {
             refuse_late_deletion(context, checked, &key).await?;
@@ -104,7 +107,8 @@ pub(super) async fn delete(
                 let (actor, login_id) = (checked.caller.actor.clone(), stored.login_id.clone());
                 Work::Revoke { actor, login_id, keep_grant, even_if_shared }
             };
-            send_and_wait(context, checked, &CommandSubject::connection(&key, Verb::Revoke), work, None).await
+            let subject = CommandSubject::connection(&key, Verb::Revoke);
+            send_and_wait(context, checked, (&subject, passed), work, None).await
         }
         None => Err(no_connection()),
     };
@@ -114,6 +118,12 @@ pub(super) async fn delete(
         }
         (deleted, _) => deleted,
     }
+}
+
+/// Returns the time since `began`, in milliseconds since 1970.
+fn since(began: i64, now: Timestamp) -> Duration {
+    let began = Timestamp::from_millisecond(began).unwrap_or(now);
+    now.duration_since(began).try_into().unwrap_or_default()
 }
 
 /// Refuses a deletion that was sent before the connection last changed. A stopped worker or a slow link may hold a call back after
@@ -141,11 +151,12 @@ async fn was_deleted_since(context: &Context, key: &ConnectionKey, began: i64) -
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
 /// integration is full, waits and sends the same work as a new command.
 ///
-/// `before` is set only for a refresh: a refresh that another caller has queued may do the same work.
+/// The caller has waited for `passed` already. `before` is set only for a refresh: a refresh that another caller has queued may
+/// do the same work.
 async fn send_and_wait(
     context: &Context,
     checked: Checked<'_>,
-    subject: &CommandSubject,
+    (subject, passed): (&CommandSubject, Duration),
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
@@ -155,10 +166,12 @@ async fn send_and_wait(
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
     checked.permit.promise();
     let patience = context.config.http.deadline;
-    let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2);
+    let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2).saturating_sub(passed);
     for earlier in 0.. {
         let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
-        let draft = Draft { subject, origin, work: work(), time: context.clock.now(), message_id, first: None };
+        // A deletion waits for its share until its caller's deadline, which counts from this time (`worker/delivery.rs`).
+        let time = context.clock.now() - passed.min(MAX_AGE / 2);
+        let draft = Draft { subject, origin, work: work(), time, message_id, first: None };
         let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
         let mut answer = context.replies.expect(&command);

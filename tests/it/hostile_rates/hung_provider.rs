@@ -197,6 +197,29 @@ async fn h2_a_provider_that_hangs_delays_only_its_own_logins_and_deletions() {
     assert!(median <= bound(MOST), "p99 is {median} times the quiet one");
 }
 
+/// The gateway sends such a deletion again after half of its time. The later try must not be carried out after the refusal.
+#[tokio::test]
+async fn h2_a_deletion_that_was_sent_twice_is_refused_as_a_whole() {
+    let mut hung = Hung::start(&[("HTTP__DEADLINE", "8s"), ("WORKER__CONCURRENCY", "8")]).await;
+    hung.prepare(0, 2).await;
+    let deletions = hung.connections.clone();
+    hung.answers.send_replace(false);
+    let first = hung.delete(&deletions[0]);
+    let second = async {
+        eventually("the first one runs", async || hung.queued().await == 1).await;
+        let began = Instant::now();
+        let answer = hung.delete(&deletions[1]).await;
+        (answer, began.elapsed())
+    };
+    let (_, (answer, passed)) = tokio::join!(first, second);
+    assert!(is_refused(&answer), "{}: {}", answer.status, answer.text);
+    assert!(passed < Duration::from_secs(8), "{passed:?}");
+    hung.answers.send_replace(true);
+    eventually("the first one ends", async || hung.queued().await == 0).await;
+    let answer = hung.delete(&deletions[1]).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
 /// Nothing is done for a request that was refused.
 #[tokio::test]
 async fn h2_a_refused_callback_or_deletion_works_when_it_comes_again() {
