@@ -51,7 +51,7 @@ pub(crate) async fn of_bucket(nats: &Nats, bucket: &str) -> Result<Changes, Nats
         ..push::Config::default()
     };
     let consumer = nats.create_consumer(&kv_stream(bucket), config).await;
-    let consumer = consumer.map_err(NatsError::away_because("cannot watch a stream"))?;
+    let consumer = consumer.map_err(NatsError::of_request("cannot watch a stream"))?;
     let began = consumer.cached_info().delivered.stream_sequence;
     let messages = consumer.messages().await.map_err(NatsError::away_because("cannot watch a stream"))?;
     Ok(Changes { messages, prefix: kv_subject(bucket, ""), began, seen: 0 })

@@ -1,9 +1,13 @@
 //! Errors of requests to the server, with their causes.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Debug, Display};
 
-use async_nats::jetstream::stream::ConsumerError;
+use async_nats::jetstream;
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, GetStreamErrorKind};
+use async_nats::jetstream::stream::{
+    ConsumerError, ConsumerErrorKind, DeleteMessageErrorKind, LastRawMessageErrorKind, PurgeErrorKind,
+};
 
 /// An error of the client library, whichever of its many types.
 pub(crate) type Cause = Box<dyn Error + Send + Sync>;
@@ -64,15 +68,50 @@ impl Error for Unavailable {
     }
 }
 
-/// Codes of refusals that end when space is free again or a leader is elected: limits of the account, the server and the
-/// stream (10002, 10023, 10026, 10028, 10047, 10054, 10077), a cluster or stream without a leader (10004, 10007 to 10009, 10039,
-/// 10041, 10076, 10118, 10119, 10163, 10194, 10195), and too many requests (10167).
-const FOR_NOW: [u64; 20] = [
-    10_002, 10_004, 10_007, 10_008, 10_009, 10_023, 10_026, 10_028, 10_039, 10_041, 10_047, 10_054, 10_076, 10_077,
-    10_118, 10_119, 10_163, 10_167, 10_194, 10_195,
+/// Code of a refusal because the stream does not exist.
+const NO_STREAM: u64 = 10_059;
+
+/// Codes of refusals that end when space is free again, a leader is elected or a lost stream is restored: limits of the
+/// account, the server and the stream (10002, 10023, 10026, 10028, 10047, 10054, 10077), a cluster or stream without a leader
+/// (10004, 10007 to 10009, 10039, 10041, 10076, 10118, 10119, 10163, 10194, 10195), too many requests (10167), and no stream
+/// (10059).
+const FOR_NOW: [u64; 21] = [
+    10_002, 10_004, 10_007, 10_008, 10_009, 10_023, 10_026, 10_028, 10_039, 10_041, 10_047, 10_054, NO_STREAM, 10_076,
+    10_077, 10_118, 10_119, 10_163, 10_167, 10_194, 10_195,
 ];
 
+/// A kind of error of the client library that may hold the server's own error.
+pub(super) trait ErrorKind: Clone + Debug + Display + PartialEq + Send + Sync + 'static {
+    fn refusal(self) -> Option<jetstream::Error>;
+}
+
+macro_rules! with_refusal {
+    ($($kind:ty),*) => {$(
+        impl ErrorKind for $kind {
+            fn refusal(self) -> Option<jetstream::Error> {
+                if let Self::JetStream(refusal) = self { Some(refusal) } else { None }
+            }
+        }
+    )*};
+}
+with_refusal!(
+    GetStreamErrorKind,
+    ConsumerInfoErrorKind,
+    ConsumerErrorKind,
+    PurgeErrorKind,
+    DeleteMessageErrorKind,
+    LastRawMessageErrorKind
+);
+
 impl NatsError {
+    /// For `map_err`: the server's own error, or that the request has no answer.
+    pub(super) fn of_request<K: ErrorKind>(request: &'static str) -> impl FnOnce(async_nats::error::Error<K>) -> Self {
+        move |error| match error.kind().refusal() {
+            Some(refusal) => Self::refused(refusal.error_code().0, refusal.to_string()),
+            None => Self::away_because(request)(error),
+        }
+    }
+
     pub(crate) fn away(request: &'static str) -> Self {
         Self::Away(Unavailable { request, cause: None })
     }
@@ -119,6 +158,11 @@ impl NatsError {
         }
     }
 
+    /// Returns true if the server does not have the stream.
+    pub(crate) fn is_missing_stream(&self) -> bool {
+        matches!(self, Self::RefusedForNow { code: NO_STREAM, .. })
+    }
+
     /// Returns true if the stream, the account or the disk is full.
     pub(crate) fn is_lack_of_space(&self) -> bool {
         matches!(self, Self::RefusedForNow { code: 10_002 | 10_023 | 10_047 | 10_077, .. })
@@ -134,5 +178,31 @@ impl NatsError {
             code if FOR_NOW.contains(&code) => Self::RefusedForNow { code, description },
             code => Self::Refused { code, description },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check<K: ErrorKind>(kind: impl FnOnce(jetstream::Error) -> K) {
+        let refusal = r#"{"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}"#;
+        let refusal = serde_json::from_str(refusal).unwrap();
+        let error = NatsError::of_request("cannot ask")(async_nats::error::Error::new(kind(refusal)));
+        let text = error.to_string();
+        assert!(text.starts_with("refused by the server for now: JetStream system temporarily unavailable"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_has_the_servers_own_error() {
+        check(GetStreamErrorKind::JetStream);
+        check(ConsumerInfoErrorKind::JetStream);
+        check(ConsumerErrorKind::JetStream);
+        check(PurgeErrorKind::JetStream);
+        check(DeleteMessageErrorKind::JetStream);
+        check(LastRawMessageErrorKind::JetStream);
+        let silent = NatsError::of_request("cannot ask")(async_nats::error::Error::new(PurgeErrorKind::TimedOut));
+        assert_eq!(silent.to_string(), "NATS did not answer in time: cannot ask: timed out");
     }
 }

@@ -45,14 +45,9 @@ impl Nats {
         let connection = self.connected()?;
         match connection.stream(stream).await?.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(message)),
-            Err(error) => match error.kind() {
-                LastRawMessageErrorKind::NoMessageFound => Ok(None),
-                LastRawMessageErrorKind::JetStream(refusal) => {
-                    Err(NatsError::refused(refusal.error_code().0, refusal.to_string()))
-                }
-                LastRawMessageErrorKind::InvalidSubject => Err(NatsError::unreadable(error)),
-                LastRawMessageErrorKind::Other => Err(NatsError::away_because("cannot read a message")(error)),
-            },
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) if error.kind() == LastRawMessageErrorKind::InvalidSubject => Err(NatsError::unreadable(error)),
+            Err(error) => Err(NatsError::of_request("cannot read a message")(error)),
         }
     }
 

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use async_nats::Client;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, PullConsumer, pull, push};
-use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use tracing::debug;
@@ -121,7 +120,7 @@ impl Reader {
             ..push::OrderedConfig::default()
         };
         let consumer: Consumer<push::OrderedConfig> =
-            nats.create_consumer(stream, config).await.map_err(not_created)?;
+            nats.create_consumer(stream, config).await.map_err(NatsError::of_request(FAILED))?;
         let deletion = Deletion::of(nats, stream, consumer.cached_info());
         let messages = consumer.messages().await.map_err(NatsError::away_because(FAILED))?;
         Ok(Some(Self::of(nats, (stream, subjects), (Source::Pushed(messages), deletion), newest.sequence)))
@@ -141,7 +140,7 @@ impl Reader {
             inactive_threshold: INACTIVE,
             ..pull::Config::default()
         };
-        let consumer = nats.create_consumer(stream, config).await.map_err(not_created)?;
+        let consumer = nats.create_consumer(stream, config).await.map_err(NatsError::of_request(FAILED))?;
         let deletion = Deletion::of(nats, stream, consumer.cached_info());
         let source = Source::Pulled { consumer, waiting: VecDeque::new(), received: 0 };
         Ok(Self::of(nats, (stream, subjects), (source, deletion), newest))
@@ -232,16 +231,4 @@ async fn pull(
         }
     }
     Ok(())
-}
-
-/// Keeps the server's own error: it may have reached a limit of consumers.
-fn not_created(error: ConsumerError) -> NatsError {
-    match error.kind() {
-        ConsumerErrorKind::JetStream(refusal) => NatsError::refused(refusal.error_code().0, refusal.to_string()),
-        ConsumerErrorKind::TimedOut
-        | ConsumerErrorKind::Request
-        | ConsumerErrorKind::InvalidConsumerType
-        | ConsumerErrorKind::InvalidName
-        | ConsumerErrorKind::Other => NatsError::away_because(FAILED)(error),
-    }
 }

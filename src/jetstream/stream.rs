@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::consumer::{self, Consumer, FromConsumer, IntoConsumerConfig};
-use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, GetStreamErrorKind, UpdateStreamError};
-use async_nats::jetstream::stream::{Config, ConsumerError, DeleteMessageErrorKind, Info, RawMessageErrorKind};
+use async_nats::jetstream::context::{ConsumerInfoErrorKind, CreateStreamError, UpdateStreamError};
+use async_nats::jetstream::stream::{Config, ConsumerError, Info, RawMessageErrorKind};
 
 use super::client::Nats;
 use super::error::NatsError;
 
 /// Longest time to create or change a stream. The server writes files, which takes seconds on a busy disk.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Code of a refusal because the consumer does not exist.
+const NO_CONSUMER: u64 = 10_014;
 
 /// State of a stream as its leader knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,12 +32,9 @@ impl Nats {
     pub(crate) async fn stream_info(&self, name: &str) -> Result<Option<Info>, NatsError> {
         match self.in_use().jetstream.get_stream(name).await {
             Ok(stream) => Ok(Some(stream.cached_info().clone())),
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(ref cause) if cause.code() == 404 => Ok(None),
-                GetStreamErrorKind::EmptyName
-                | GetStreamErrorKind::Request
-                | GetStreamErrorKind::InvalidStreamName
-                | GetStreamErrorKind::JetStream(_) => Err(NatsError::away_because("cannot look up a stream")(error)),
+            Err(error) => match NatsError::of_request("cannot look up a stream")(error) {
+                error if error.is_missing_stream() => Ok(None),
+                error => Err(error),
             },
         }
     }
@@ -58,7 +58,7 @@ impl Nats {
 
     pub(crate) async fn delete_stream(&self, name: &str) -> Result<(), NatsError> {
         let deleted = self.declaring().delete_stream(name).await;
-        deleted.map(drop).map_err(NatsError::away_because("a stream may have been deleted"))
+        deleted.map(drop).map_err(NatsError::of_request("a stream may have been deleted"))
     }
 
     fn declaring(&self) -> Context {
@@ -94,13 +94,17 @@ impl Nats {
             {
                 Ok(None)
             }
-            Err(error) => Err(NatsError::away_because("cannot look up a consumer")(error)),
+            Err(error) => Err(NatsError::of_request("cannot look up a consumer")(error)),
         }
     }
 
+    /// Deletes a consumer. One that is missing counts as deleted.
     pub(crate) async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), NatsError> {
         let deleted = self.connected()?.stream(stream).await?.delete_consumer(consumer).await;
-        deleted.map(drop).map_err(NatsError::away_because("a consumer may have been deleted"))
+        match deleted.map_err(NatsError::of_request("a consumer may have been deleted")) {
+            Ok(_) | Err(NatsError::Refused { code: NO_CONSUMER, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns true if a stream's leader holds a message with this sequence.
@@ -108,7 +112,7 @@ impl Nats {
         match self.connected()?.stream(stream).await?.get_raw_message(sequence).await {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
-            Err(error) => Err(NatsError::away_because("cannot read a message")(error)),
+            Err(error) => Err(NatsError::of_request("cannot read a message")(error)),
         }
     }
 
@@ -116,25 +120,19 @@ impl Nats {
     pub(crate) async fn purge_subject(&self, stream: &str, subject: &str) -> Result<(), NatsError> {
         let connection = self.connected()?;
         let purged = connection.stream(stream).await?.purge().filter(subject).await;
-        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
+        purged.map(drop).map_err(NatsError::of_request("a purge may have been carried out"))
     }
 
     /// Deletes all messages below a sequence. A stream that ends below it assigns that sequence next.
     pub(crate) async fn purge_below(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
         let connection = self.connected()?;
         let purged = connection.stream(stream).await?.purge().sequence(sequence).await;
-        purged.map(drop).map_err(NatsError::away_because("a purge may have been carried out"))
+        purged.map(drop).map_err(NatsError::of_request("a purge may have been carried out"))
     }
 
     pub(crate) async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), NatsError> {
         let connection = self.connected()?;
-        connection.stream(stream).await?.delete_message(sequence).await.map(drop).map_err(|error| match error.kind() {
-            DeleteMessageErrorKind::JetStream(refusal) => {
-                NatsError::refused(refusal.error_code().0, refusal.to_string())
-            }
-            DeleteMessageErrorKind::Request | DeleteMessageErrorKind::TimedOut => {
-                NatsError::away_because("a message may have been deleted")(error)
-            }
-        })
+        let deleted = connection.stream(stream).await?.delete_message(sequence).await;
+        deleted.map(drop).map_err(NatsError::of_request("a message may have been deleted"))
     }
 }
