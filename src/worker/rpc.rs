@@ -58,6 +58,9 @@ const QUEUE: &str = "tokenbus";
 const RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait at shutdown for the last answers to be sent. While NATS is unavailable they cannot be sent.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Text for callers while NATS lacks a stream.
+const STORE_LOST: &str =
+    "NATS came back without the data of tokenbus; an operator finds more at `/readyz` and in the worker's log";
 /// Longest trace context in characters.
 const TRACE_CHARS: usize = 64;
 
@@ -149,6 +152,10 @@ fn log_and_build_answer(span: &Span, done: Result<Value, CallError>) -> WorkerRe
         Ok(body) => WorkerReply::ok(body),
         Err(CallError::Refused(failure, text)) => failure.answer(&text),
         Err(CallError::Answered(answer)) => answer,
+        Err(CallError::Store(StoreError::Nats(error))) if error.is_missing_stream() => {
+            span.in_scope(|| error!("{error}"));
+            Failure::Unavailable.answer_after(STORE_LOST, RETRY_WAIT)
+        }
         Err(CallError::Store(StoreError::Nats(error))) if error.is_unavailable() => {
             span.in_scope(|| warn!("{error}"));
             let answer = Failure::Unavailable.answer_after("the message bus is not available; try again", RETRY_WAIT);

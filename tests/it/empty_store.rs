@@ -4,6 +4,7 @@ use std::path::Path;
 
 use url::Url;
 
+use crate::ask::get;
 use crate::provider::Provider;
 use crate::support::child::Running;
 use crate::support::nats::Nats;
@@ -71,6 +72,10 @@ async fn o18_a_running_worker_names_the_loss_of_its_store() {
         answer.status() == 503 && answer.text().await.is_ok_and(|text| text.contains("NATS came back without its data"))
     };
     eventually("the readiness names it", is_named).await;
+    for path in ["odd/oauth-token/one", "odd/oauth-login/two", "odd/oauth-refresh-token/one", "oauth-connections"] {
+        let answer = get(&world.tokenbus, &world.tokenbus.key, path).await;
+        answer.assert_error(503, "NATS came back without the data of tokenbus");
+    }
     let lines =
         || world.tokenbus.log().lines().filter(|line| line.contains("are gone")).map(str::to_owned).collect::<Vec<_>>();
     eventually("the log names it", async || lines().iter().any(|line| line.contains("ERROR"))).await;
