@@ -33,7 +33,7 @@ pub(crate) enum BackupError {
     NoBackup(PathBuf),
     #[error("another backup writes to {}: wait for its end, or name another folder", .0.display())]
     Busy(PathBuf),
-    #[error("a worker takes commands: stop all gateways, then all workers, and try again")]
+    #[error("a worker runs: stop all gateways, then all workers, and try again")]
     WorkersRun,
     #[error(
         "OAUTH_COMMANDS holds {0} commands, which would be lost: stop all gateways, let a worker run until no command waits, \

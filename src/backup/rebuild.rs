@@ -14,7 +14,7 @@ use super::restore::{check, check_all, send};
 use super::take::{Plan, prepare, take};
 use super::{BackupError, Kind, Manifest, Part, Step};
 use crate::jetstream::Nats;
-use crate::protocol::commands;
+use crate::protocol::ask_workers::any_worker_runs;
 use crate::protocol::topology::{self, Rebuild, Sizes};
 use crate::seal::Keyring;
 use crate::subject::OAUTH_SCHEDULE;
@@ -29,7 +29,7 @@ pub(crate) async fn rebuild(
     folder: &Path,
     show: &impl Fn(Step<'_>),
 ) -> Result<Vec<String>, BackupError> {
-    if commands::has_worker(nats).await? {
+    if any_worker_runs(nats).await? {
         return Err(BackupError::WorkersRun);
     }
     let folder = &std::path::absolute(folder).map_err(BackupError::file(folder))?;

@@ -12,7 +12,7 @@ use super::manifest::{FORM, MANIFEST, signed};
 use super::{BackupError, Kind, Manifest, Part, Step};
 use crate::jetstream::snapshot::Snapshot;
 use crate::jetstream::{Nats, NatsError};
-use crate::protocol::commands;
+use crate::protocol::ask_workers::any_worker_runs;
 use crate::protocol::topology::TopologyError;
 use crate::seal::Keyring;
 use crate::seal::backup::BackupKeys;
@@ -34,7 +34,7 @@ pub(crate) struct Prepared<'a> {
     folder: NewFolder,
 }
 
-/// Creates the folder. Except for the kind [`Kind::Running`], refuses while a worker takes commands or a command waits.
+/// Creates the folder. Except for the kind [`Kind::Running`], refuses while a worker runs or a command waits.
 pub(crate) async fn prepare<'a>(nats: &Nats, plan: Plan<'a>) -> Result<Prepared<'a>, BackupError> {
     let folder = NewFolder::create(plan.folder)?;
     if plan.kind != Kind::Running {
@@ -45,7 +45,7 @@ pub(crate) async fn prepare<'a>(nats: &Nats, plan: Plan<'a>) -> Result<Prepared<
 
 /// Writes a backup. After an error there is no folder.
 ///
-/// Except for the kind [`Kind::Running`], fails if a worker takes commands or a stream was written to meanwhile.
+/// Except for the kind [`Kind::Running`], fails if a worker runs or a stream was written to meanwhile.
 pub(crate) async fn take(
     nats: &Nats,
     keyring: Arc<Keyring>,
@@ -130,9 +130,9 @@ async fn write(
     file.finish().and_then(HashedFile::finish).map_err(failed())
 }
 
-/// Checks that no worker takes commands and no command waits.
+/// Checks that no worker runs and no command waits.
 async fn check_idle(nats: &Nats) -> Result<(), BackupError> {
-    if commands::has_worker(nats).await? {
+    if any_worker_runs(nats).await? {
         return Err(BackupError::WorkersRun);
     }
     let absent = || TopologyError::Absent(OAUTH_COMMANDS.to_owned());

@@ -23,7 +23,7 @@ pub(super) struct Options {
     /// Folder to create.
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Take the last backup before a move: refuse while a worker takes commands or a command waits. Only such a backup loses
+    /// Take the last backup before a move: refuse while a worker runs or a command waits. Only such a backup loses
     /// nothing.
     #[arg(long = "final")]
     is_final: bool,

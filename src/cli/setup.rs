@@ -13,10 +13,11 @@ use crate::backup;
 use crate::config::Config;
 use crate::event::{Event, EventKind};
 use crate::jetstream::{Nats, NatsError};
+use crate::protocol::ask_workers::any_worker_runs;
 use crate::protocol::events::publish_event;
 use crate::protocol::permissions::PermissionError;
 use crate::protocol::topology::{self, FirstSequence, Sizes};
-use crate::protocol::{commands, form, origin, permissions};
+use crate::protocol::{form, origin, permissions};
 use crate::seal::Keyring;
 use crate::store::{Migrated, Store};
 use crate::subject::permission;
@@ -66,8 +67,8 @@ pub(super) async fn check_user(config: &Config, nats: &Nats) -> anyhow::Result<(
 
 /// Seals the values of an older store as a whole. The form is stored last, so that a migration that was cut off is repeated.
 async fn migrate(config: &Config, nats: Nats) -> anyhow::Result<()> {
-    if commands::has_worker(&nats).await? {
-        bail!("a worker takes commands; stop all workers and gateways, then run `tokenbus setup` again");
+    if any_worker_runs(&nats).await? {
+        bail!("a worker runs; stop all workers and gateways, then run `tokenbus setup` again");
     }
     let keyring = Keyring::load(&config.secrets).await.context("stored values of an older form need the keyring")?;
     let store = Store::new(nats.clone(), Arc::new(keyring));

@@ -76,5 +76,7 @@ pub(crate) const AGAIN_CALLS: &str = "oauth.again.*";
 pub(crate) const ADMIN_CALLS: &str = "oauth.admin.*";
 /// Request for the account's JetStream limits.
 pub(crate) const JETSTREAM_INFO: &str = "$JS.API.INFO";
+/// Question that the service `tokenbus` of each worker answers.
+pub(crate) const SERVICE_PING: &str = "$SRV.PING.tokenbus";
 /// Request to all workers for the ids of the sealing keys that they hold.
 pub(crate) const WORKER_KEYS: &str = "oauth.worker.keys";

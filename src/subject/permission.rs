@@ -6,9 +6,9 @@ use std::fmt;
 use super::pattern::{covers, overlap};
 use super::{
     ADMIN_CALLS, ADMIN_EDGE, AGAIN_CALLS, API_KEYS, COMMANDS, CONFIGS, CONNECTIONS, EDGE_CALLS, EVENTS, JETSTREAM_INFO,
-    META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, STATES, Verb, WORKER_KEYS, Waiter,
-    consumer_delete, direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info, stream_restore,
-    stream_snapshot,
+    META, NONCES, OAUTH, OAUTH_COMMANDS, OAUTH_DEAD, OAUTH_EVENTS, OAUTH_SCHEDULE, SERVICE_PING, STATES, Verb,
+    WORKER_KEYS, Waiter, consumer_delete, direct_get, kv_stream, kv_subject, message_delete, message_get, stream_info,
+    stream_restore, stream_snapshot,
 };
 
 /// Request for the permissions of the user that sends it.
@@ -186,6 +186,7 @@ pub(crate) fn needed_by_setup(inbox_prefix: &str) -> Vec<Permission> {
         publish("to raise the sequence of records", [format!("$JS.API.STREAM.PURGE.{OAUTH}")]),
         publish("to write its event", ["ms.oauth._.event._._.store_set_up"]),
         publish("to find workers before a backup", [format!("$JS.API.CONSUMER.INFO.{OAUTH_COMMANDS}.*")]),
+        publish("to find workers that answer calls", [SERVICE_PING]),
         publish("to back streams up", streams().map(|name| stream_snapshot(&name))),
         publish("to receive the chunks of a snapshot", streams().map(|name| format!("$JS.SNAPSHOT.ACK.{name}.>"))),
         publish("to create streams again", DELETABLE.map(|name| format!("$JS.API.STREAM.DELETE.{name}"))),

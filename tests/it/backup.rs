@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use async_nats::jetstream::consumer::PullConsumer;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::bus::Bus;
 use crate::provider::Provider;
+use crate::support::child::{Running, signal};
 use crate::support::nats::Nats;
 use crate::support::tokenbus::{PROGRAM, settings};
 use crate::support::wait::eventually;
@@ -52,7 +54,7 @@ impl Store {
         // The server forgets the pulls of a killed worker after some seconds.
         eventually("no worker waits for commands", async || {
             let output = self.backup(name, &["--final"]).await;
-            assert!(output.status.success() || errors(&output).contains("a worker takes commands"), "{output:?}");
+            assert!(output.status.success() || errors(&output).contains("a worker runs"), "{output:?}");
             output.status.success()
         })
         .await;
@@ -116,6 +118,33 @@ async fn e3_a_backup_holds_no_secret_in_clear_and_is_for_its_owner_only() {
     assert!(errors(&again).contains("exists: name a folder that does not exist yet"), "{}", errors(&again));
 }
 
+/// A worker that answers calls and takes no commands, because its clock is wrong.
+async fn silent_worker(store: &Store) -> Running {
+    let worker = settings(&store.world.tokenbus.nats, "worker", &store.world.tokenbus.keys_file());
+    let log = store.path("worker.log");
+    let running = Running::start(Path::new(PROGRAM), &log, |command| {
+        command.envs(&worker).env("FAIL_CLOCK_AHEAD", "7200").args(["serve", "--role", "worker"]);
+    });
+    eventually("it takes no commands", async || {
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        log.contains("ready for commands and calls") && log.contains("takes no commands")
+    })
+    .await;
+    std::fs::remove_file(&log).expect("a log");
+    let setup = async_nats::jetstream::new(store.world.tokenbus.nats.connect("setup").await);
+    eventually("the pulls of the killed worker are over", async || {
+        let mut waiting = 0;
+        for verb in ["exchange", "refresh", "revoke", "put", "delete"] {
+            let consumer: PullConsumer =
+                setup.get_consumer_from_stream(verb, "OAUTH_COMMANDS").await.expect("workers made it");
+            waiting += consumer.cached_info().num_waiting;
+        }
+        waiting == 0
+    })
+    .await;
+    running
+}
+
 #[tokio::test]
 async fn a_final_backup_is_refused_while_a_worker_runs_or_a_command_waits() {
     let mut store = Store::filled().await;
@@ -124,8 +153,17 @@ async fn a_final_backup_is_refused_while_a_worker_runs_or_a_command_waits() {
     let before = events(&store).await;
     let refused = store.backup("last", &["--final"]).await;
     assert_eq!(events(&store).await, before, "a refused backup has no event");
-    assert!(!refused.status.success() && errors(&refused).contains("a worker takes commands"), "{}", errors(&refused));
+    assert!(!refused.status.success() && errors(&refused).contains("a worker runs"), "{}", errors(&refused));
     assert_eq!(files(store.folder.path()), [""; 0].map(PathBuf::from), "a refused backup leaves nothing");
+
+    store.world.tokenbus.kill().await;
+    let mut idle = silent_worker(&store).await;
+    let refused = store.backup("last", &["--final"]).await;
+    assert!(errors(&refused).contains("a worker runs"), "it takes no commands: {}", errors(&refused));
+    signal(idle.pid(), "STOP");
+    let refused = store.backup("last", &["--final"]).await;
+    assert!(errors(&refused).contains("a worker runs"), "it is stopped: {}", errors(&refused));
+    idle.kill().await;
 
     store.final_backup("last").await;
     let bus = Bus::of(&store.world.tokenbus.nats).await;
