@@ -50,6 +50,8 @@ pub(crate) enum BackupError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Topology(#[from] TopologyError),
+    #[error("{0}; nothing was deleted")]
+    NothingDeleted(#[source] TopologyError),
     #[error("{} is not the manifest of a backup: {source}", path.display())]
     Unreadable { path: PathBuf, source: serde_json::Error },
     #[error("the backup has form {found}, and this release knows form {}: install a newer release", manifest::FORM)]

@@ -66,6 +66,9 @@ async fn begin(
     if streams.is_empty() {
         return Ok(None);
     }
+    for stream in &streams {
+        topology::reserve(nats, sizes, stream).await.map_err(BackupError::NothingDeleted)?;
+    }
     let plan = Plan { kind: Kind::Rebuild, streams: &streams, folder };
     let prepared = prepare(nats, plan).await?;
     let Manifest { id: backup, .. } = take(nats, Arc::clone(&keyring), prepared, show).await?;
@@ -111,6 +114,8 @@ async fn rebuild_stream(
         if !is_in_backup && !is_empty_queue(&found) {
             return Err(BackupError::Written(part.stream.clone()));
         }
+        // Again, because the rebuild may have been interrupted meanwhile, and the server changed.
+        topology::reserve(nats, sizes, &part.stream).await?;
         nats.delete_stream(&part.stream).await?;
         fail_point!("rebuild_stream_deleted");
     }

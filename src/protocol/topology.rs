@@ -20,7 +20,7 @@ use tracing::info;
 use self::compare::{compare, is_async, is_resized};
 pub(crate) use self::consumer::{ACK_WAIT, consumer, due_consumer, webhook_consumer};
 pub(crate) use self::first_sequence::FirstSequence;
-pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way};
+pub(crate) use self::rebuilt::{OldShape, Rebuild, begin_rebuild, end_rebuild, old_shapes, rebuild_under_way, reserve};
 pub(crate) use self::restored::{
     begun_from, check_restorable, created_empty, finish, not_restored, restored_from, with_unfinished,
 };

@@ -26,7 +26,11 @@ async fn persistence(nats: &Nats) -> Vec<Option<PersistenceMode>> {
 
 /// A store whose queues and events have the persistence that the settings do not ask for, with two connections. Nothing runs.
 async fn old_store() -> Store {
-    let mut world = World::with(Provider::generous().await).await;
+    old_store_on(Nats::start().await).await
+}
+
+async fn old_store_on(nats: Nats) -> Store {
+    let mut world = World::on(nats, Provider::generous().await).await;
     Bus::of(&world.tokenbus.nats).await.idle().await;
     world.tokenbus.kill().await;
     let setup = jetstream::new(world.tokenbus.nats.connect("setup").await);
@@ -145,6 +149,37 @@ async fn a_rebuild_restores_a_stream_again_that_was_left_in_part_and_replaces_an
     assert_eq!(messages(nats).await, before);
     assert!(persistence(nats).await.iter().zip(old).all(|(new, old)| *new != old), "all have changed");
     assert!(!store.path("rebuild").exists());
+}
+
+/// The server has no room for a limit of the settings, or for what it has already: it was started again with less storage.
+#[tokio::test]
+async fn a_rebuild_that_the_server_has_no_room_for_deletes_nothing() {
+    let (large, small) = ("max_file_store: 100GB", "max_file_store: 100MB");
+    let nats = Nats::edited(&[("sync_interval: always", &format!("sync_interval: always\n  {large}"))], &[]).await;
+    let mut store = old_store_on(nats).await;
+    let (as_setup, path) = (store.as_setup_of(&store.world.tokenbus.nats), text(&store.path("rebuild")));
+    let nats = &mut store.world.tokenbus.nats;
+    let (old, before) = (persistence(nats).await, messages(nats).await);
+    for (limit, text) in [("1000GiB", "lower `nats.max_bytes.events`"), ("100MiB", "the server has no room for stream")]
+    {
+        let mut settings = as_setup.clone();
+        settings.insert("TOKENBUS_NATS__MAX_BYTES__EVENTS".to_owned(), limit.to_owned());
+        eventually("the killed worker is forgotten", async || {
+            let refused = command(&settings, &["setup", "--rebuild", &path], &[]).await;
+            let errors = errors(&refused);
+            assert!(!refused.status.success(), "{limit}");
+            assert!(errors.contains("a worker runs") || errors.contains("nothing was deleted"), "{limit}: {errors}");
+            errors.contains(text)
+        })
+        .await;
+        assert!(!std::path::Path::new(&path).exists(), "no backup was taken");
+        assert_eq!((persistence(nats).await, messages(nats).await), (old.clone(), before.clone()), "{limit}");
+        nats.stop().await;
+        let config = nats.store().with_file_name("server.conf");
+        let shown = std::fs::read_to_string(&config).expect("a copy");
+        std::fs::write(&config, shown.replace(large, small)).expect("the folder can be written");
+        nats.restart_once_killed().await;
+    }
 }
 
 #[tokio::test]

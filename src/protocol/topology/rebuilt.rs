@@ -2,12 +2,13 @@
 //! from which they are restored, and workers and `setup` refuse the store.
 
 use async_nats::HeaderMap;
+use async_nats::jetstream::stream::{Config, Info};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::compare::is_async;
 use super::streams::Sizes;
-use super::{TopologyError, find, streams};
+use super::{TopologyError, create_code, find, not_declared, streams};
 use crate::jetstream::{Nats, NatsError, kv};
 use crate::subject::{META, META_REBUILD, kv_stream};
 
@@ -36,6 +37,18 @@ pub(crate) async fn old_shapes(nats: &Nats, sizes: Sizes) -> Result<Vec<OldShape
         }
     }
     Ok(old)
+}
+
+/// Has the server set the room aside that a stream needs to be created again, while the stream still exists. The server refuses
+/// that as it would refuse the new stream, also if it holds more than it may by now. Lowers no limit, because that could drop
+/// messages.
+pub(crate) async fn reserve(nats: &Nats, sizes: Sizes, stream: &str) -> Result<(), TopologyError> {
+    let Some(wanted) = streams(nats, sizes).into_iter().find(|wanted| wanted.name == stream) else { return Ok(()) };
+    let Some(Info { config, state, .. }) = nats.stream_info(stream).await? else { return Ok(()) };
+    let holds_more = u64::try_from(wanted.max_bytes).is_ok_and(|wanted| state.bytes > wanted);
+    let max_bytes = if holds_more { config.max_bytes } else { config.max_bytes.max(wanted.max_bytes) };
+    let updated = nats.update_stream(Config { max_bytes, ..config }).await;
+    updated.map_err(|error| not_declared(stream, sizes, create_code(&error), error.into()))
 }
 
 /// Returns the rebuild that is under way.
