@@ -109,19 +109,33 @@ impl Replies {
         let mut answers = nats.subscribe_kept(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
             let of_worker = matches!(self.waiter, Waiter::Worker(_));
-            let Some(id) = subject::parse_reply(&message.subject, of_worker) else { continue };
-            let mut waiting = lock(&self.waiting);
-            // Another gateway's user can direct an answer here. It does not open, and the task waits on.
-            match waiting.get(id).map(|waits| open_answer(&waits.key, (&waits.subject, id), &message.payload)) {
-                Some(Some(answer)) => {
-                    let waits = waiting.remove(id);
-                    drop(waits.map(|waits| waits.sender.send(answer)));
-                }
-                Some(None) => warn!("an answer to a command does not open"),
-                None => {}
+            if let Some(id) = subject::parse_reply(&message.subject, of_worker) {
+                self.deliver(id, &message.payload);
             }
         }
         Err("subscription to answers ended".into())
+    }
+
+    /// Passes on an answer that does not come from the bus. Returns false if it is for another process.
+    pub(crate) fn pass_on(&self, subject: &str, payload: &[u8]) -> bool {
+        let id = self.waiter.id_of(subject);
+        if let Some(id) = id {
+            self.deliver(id, payload);
+        }
+        id.is_some()
+    }
+
+    fn deliver(&self, id: &str, payload: &[u8]) {
+        let mut waiting = lock(&self.waiting);
+        // Another gateway's user can direct an answer here. It does not open, and the task waits on.
+        match waiting.get(id).map(|waits| open_answer(&waits.key, (&waits.subject, id), payload)) {
+            Some(Some(answer)) => {
+                let waits = waiting.remove(id);
+                drop(waits.map(|waits| waits.sender.send(answer)));
+            }
+            Some(None) => warn!("an answer to a command does not open"),
+            None => {}
+        }
     }
 
     /// Registers for the answer to a command. Dropping the result ends the registration.

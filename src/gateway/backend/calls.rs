@@ -21,6 +21,8 @@ use super::{BUS_WAIT, Backend, BackendError, RequestContext, refusal};
 use crate::call::{AdminCall, Call, Question};
 use crate::gateway::listener::rate_limits::network;
 use crate::jetstream::{Nats, NatsError};
+use crate::protocol::same_process::SameProcess;
+use crate::subject::parse_edge_call;
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -111,11 +113,12 @@ impl Backend {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
-        let client = self.client_of(context);
-        match self.try_ask(subject, (client.clone(), &question), end).await {
-            // The workers' key, or this gateway's time, was out of date. The next try asks for both.
+        let (client, here) = (self.client_of(context), self.worker_here(subject));
+        match self.try_ask(subject, (client.clone(), &question), end, here).await {
+            // The workers' key, or this gateway's time, was out of date. The next try asks for both, and any worker for the
+            // answer: the one here may have another keyring.
             Err(BackendError::Session(error)) if error.is_out_of_date() => {
-                self.try_ask(subject, (client, &question), end).await
+                self.try_ask(subject, (client, &question), end, None).await
             }
             answer => answer,
         }
@@ -132,17 +135,38 @@ impl Backend {
         format!("{hash:x}")
     }
 
-    async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
+    async fn try_ask(
+        &self,
+        subject: &str,
+        question: (String, &str),
+        end: Instant,
+        here: Option<&SameProcess>,
+    ) -> Result<Bytes, BackendError> {
         let sent =
             self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
-        let answer = request(&self.nats, subject, &sent.payload()?, end).await;
+        let payload = sent.payload()?;
+        let taken = match here {
+            Some(here) => here.call(subject, &payload, end).await,
+            None => None,
+        };
+        let answer = match taken {
+            Some(answer) => answer,
+            None => request(&self.nats, subject, &payload, end).await.map(|answer| answer.payload),
+        };
         let answer = answer.map_err(|error| self.unanswered(error))?;
-        match self.sessions.open(&sent, &answer.payload).await? {
+        match self.sessions.open(&sent, &answer).await? {
             Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
             Answer { status, body, retry_after } => {
                 Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
             }
         }
+    }
+
+    /// Returns the worker of this process, unless the call has to go to the bus: a late second try is for all workers, and
+    /// `ready` asks whether the bus carries calls.
+    fn worker_here(&self, subject: &str) -> Option<&SameProcess> {
+        let is_for_one = parse_edge_call(subject).is_some_and(|call| call != Call::Ready.as_str());
+        (is_for_one && self.nats.is_connected()).then_some(&self.same_process)
     }
 
     /// Sorts the failure of a call, which a worker answers and not the server.

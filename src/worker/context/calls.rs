@@ -124,6 +124,17 @@ impl Calls {
         permit
     }
 
+    /// Returns a permit if a call of this account or client need not wait for it.
+    pub(crate) fn permit_now(self: &Arc<Self>, account: &str) -> Option<CallPermit> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if !state.queue.start_now(account) {
+            return None;
+        }
+        state.flood.arrived(now);
+        Some(CallPermit::new(self, account, Some(now)))
+    }
+
     /// Hands out the free permits.
     fn start(self: &Arc<Self>) {
         loop {

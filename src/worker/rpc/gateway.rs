@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
@@ -19,6 +21,7 @@ use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
 use crate::protocol::calls::SealedCall;
+use crate::protocol::same_process::{LocalCall, NotTaken};
 use crate::protocol::{commands, origin, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
@@ -48,22 +51,43 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         };
         running.start_queued(queued, reply, async move |context, permit, reply| {
             // Boxed, because the future of a call is large.
-            Box::pin(answer(context, message, permit, reply)).await;
+            let answer = Box::pin(answer(&context, (&message.subject, &message.payload), permit)).await;
+            send(&context, reply, HeaderMap::new(), answer).await;
         });
     };
+    let takes_calls = context.same_process.take_calls(here(Arc::clone(&context), running.tasks()));
     receiver.run(start, stop).await;
+    drop(takes_calls);
     running.drain().await;
     Ok(())
 }
 
 /// Returns true for a call that a gateway makes on its own, and not for each request of a client.
 fn is_own(subject: &str) -> bool {
-    let is_question_for_key = || subject::seal_key_calls().iter().any(|call| call == subject);
-    Call::parse_subject(subject).map_or_else(is_question_for_key, |call| call == Call::Ready)
+    Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
 }
 
-async fn answer(context: Arc<Context>, message: Received, permit: Arc<CallPermit>, reply: String) {
-    let call = Call::parse_subject(&message.subject);
+/// Carries out calls of this process's gateway in `tasks`. A call that would have to wait goes to the bus: another worker may have
+/// room.
+fn here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
+    move |call| {
+        let client = SealedCall::client_of(&call.payload);
+        let permit = Arc::new(context.limits.calls.permit_now(&client).ok_or(NotTaken)?);
+        let context = Arc::clone(&context);
+        tasks.spawn(async move {
+            let LocalCall { subject, payload, answer: reply } = call;
+            let answer = Box::pin(answer(&context, (&subject, &payload), Arc::clone(&permit)));
+            let answer = permit.bound(answer).await;
+            // The gateway may have stopped waiting.
+            drop(reply.send(answer));
+        });
+        Ok(())
+    }
+}
+
+/// Returns the sealed answer to a call, given its subject and payload.
+async fn answer(context: &Context, sealed_call: (&str, &[u8]), permit: Arc<CallPermit>) -> Bytes {
+    let call = Call::parse_subject(sealed_call.0);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
         let traceparent = traceparent.as_deref().map(shortened);
@@ -74,15 +98,14 @@ async fn answer(context: Arc<Context>, message: Received, permit: Arc<CallPermit
                 let traced = traces::call(call.as_str());
                 traces::continued(&traced, traceparent.as_deref());
                 // Boxed, because the future of a call is large.
-                let done = Box::pin(dispatch(&context, call, unverified, body.get().as_bytes()));
+                let done = Box::pin(dispatch(context, call, unverified, body.get().as_bytes()));
                 done.instrument(span.clone()).instrument(traced).await
             }
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
         };
         log_and_build_answer(&span, done)
     };
-    let answer = Box::pin(sealed::answer(&context, &message, serve)).await;
-    send(&context, reply, HeaderMap::new(), answer).await;
+    Box::pin(sealed::answer(context, sealed_call, serve)).await
 }
 
 /// A caller before its credential is checked.

@@ -86,6 +86,11 @@ impl Running {
         });
     }
 
+    /// The tasks that [`Running::drain`] waits for.
+    pub(super) fn tasks(&self) -> TaskTracker {
+        self.tasks.clone()
+    }
+
     /// Waits for the running calls, at most for `worker.drain`.
     pub(super) async fn drain(self) {
         let Self { context, tasks, permits: _, refusals } = self;
