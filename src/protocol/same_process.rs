@@ -96,7 +96,7 @@ mod tests {
 
     /// Makes a call, and describes its end.
     async fn end(process: &SameProcess) -> String {
-        match process.call("oauth.edge.token", &Bytes::from_static(b"question"), Instant::now() + PATIENCE).await {
+        match process.call("call", &Bytes::from_static(b"question"), Instant::now() + PATIENCE).await {
             None => "to the bus".to_owned(),
             Some(Ok(answer)) => String::from_utf8_lossy(&answer).into_owned(),
             Some(Err(error)) => error.to_string(),
@@ -111,7 +111,7 @@ mod tests {
             let answer = [call.subject.as_bytes(), b" ", &call.payload].concat();
             call.answer.send(answer.into()).map_err(|_| NotTaken)
         });
-        assert_eq!(end(&process).await, "oauth.edge.token question");
+        assert_eq!(end(&process).await, "call question");
         drop(takes_calls);
         assert_eq!(end(&process).await, "to the bus", "the worker stops");
         let _takes_calls = process.take_calls(|_call| Err(NotTaken));

@@ -152,7 +152,7 @@ mod tests {
             ("expires_in", json!(3_600)),
             ("refresh_token_expiry", time.clone()),
             ("sequence", json!(7)),
-            ("subject", json!("ms.integration.oauth.A.odd.one")),
+            ("subject", json!("subject")),
             ("modified", json!(1_700_000_000)),
             ("status", json!("active")),
             ("status_reason", json!("no_config")),
