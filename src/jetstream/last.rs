@@ -54,7 +54,11 @@ impl Nats {
     async fn last_directly(&self, stream: &str, subject: &str) -> Result<Option<StreamMessage>, NatsError> {
         // The subject is in the payload: the server caches permissions and routes by the subjects of requests.
         let question = serde_json::to_vec(&Question { last_by_subj: subject }).map_err(NatsError::unreadable)?;
-        let answer = self.request(&direct_get(stream), Request::new().payload(question.into())).await?;
+        let answer = match self.request(&direct_get(stream), Request::new().payload(question.into())).await {
+            // The stream is missing, or has no leader. The API says which.
+            Err(NatsError::NotSent(_)) => return self.last_by_api(stream, subject).await,
+            answer => answer?,
+        };
         // A stored message may have a status of its own: an answer of the server that someone led into a bucket.
         if answer.headers.as_ref().is_some_and(|headers| headers.get(NATS_SEQUENCE).is_some()) {
             return answer.try_into().map(Some).map_err(NatsError::unreadable);
