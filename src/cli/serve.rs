@@ -203,7 +203,7 @@ async fn start_workers(
     });
     let stop = tasks.stop();
     tasks.spawn("worker", async move {
-        if !prepare(&context, &stop).await? {
+        if !Box::pin(prepare(&context, &stop)).await? {
             return Ok(());
         }
         info!(curve_key = context.store.keyring.seal_to(), "ready for commands and calls");

@@ -103,7 +103,7 @@ async fn o3_a_start_does_not_wait_for_a_reader() {
     let nats = Nats::start().await;
     let (_unread, mut pipe) = std::io::pipe().expect("a pipe");
     // As much as a pipe holds.
-    pipe.write_all(&[b'\n'; 64 * 1024]).expect("it is written");
+    pipe.write_all(&vec![b'\n'; 64 * 1024]).expect("it is written");
     let full_disk = std::fs::File::options().write(true).open("/dev/full").expect("it can be written");
     for output in [OwnedFd::from(pipe.try_clone().expect("a copy")), full_disk.into()] {
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();

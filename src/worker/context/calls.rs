@@ -163,7 +163,17 @@ impl Calls {
         self.start();
     }
 
-    /// Returns permits whose commands have not come.
+    /// Waits for a permit. Meanwhile takes back those whose commands have not come.
+    async fn granted(&self, mut permit: oneshot::Receiver<CallPermit>) -> Option<CallPermit> {
+        loop {
+            match tokio::time::timeout(LONGEST_PROMISE, &mut permit).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) => self.end_promises(),
+            }
+        }
+    }
+
+    /// Takes back permits whose commands have not come.
     fn end_promises(&self) {
         let now = Instant::now();
         loop {
@@ -185,14 +195,15 @@ impl Calls {
 impl QueuedCall {
     /// Waits for the permit.
     pub(crate) async fn permit(self) -> Result<CallPermit, Busy> {
-        match tokio::time::timeout(LONGEST_WAIT, self.permit).await {
-            Ok(Ok(permit)) => {
+        match tokio::time::timeout(LONGEST_WAIT, self.calls.granted(self.permit)).await {
+            Ok(Some(permit)) => {
                 let began = Instant::now();
                 tokio::task::yield_now().await;
                 permit.calls.adapt(began.elapsed());
                 Ok(permit)
             }
-            Ok(Err(_shed)) => Err(Busy),
+            // Shed.
+            Ok(None) => Err(Busy),
             Err(_late) => {
                 self.calls.lock().flood.refused(1);
                 Err(Busy)
@@ -234,7 +245,7 @@ impl CallPermit {
         let (permit, granted) = oneshot::channel();
         self.calls.lock().queue.push_first(&self.account, permit);
         self.calls.start();
-        if let Ok(granted) = granted.await {
+        if let Some(granted) = self.calls.granted(granted).await {
             *self.held_since() = granted.held_since().take();
         }
     }
@@ -245,12 +256,8 @@ impl CallPermit {
         if held.is_none() {
             return;
         }
-        let (calls, kept) = (Arc::clone(&self.calls), Self::new(&self.calls, &self.account, held));
+        let kept = Self::new(&self.calls, &self.account, held);
         self.calls.lock().promised.push_back((Instant::now(), kept));
-        tokio::spawn(async move {
-            tokio::time::sleep(LONGEST_PROMISE).await;
-            calls.end_promises();
-        });
     }
 
     fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {

@@ -81,9 +81,8 @@ async fn a_command_goes_ahead_of_calls() {
         running.release();
     };
     let (command, ()) = tokio::join!(command, released);
-    let waiting = tokio::spawn(is_refused(waiting));
-    command.release();
-    assert!(!waiting.await.expect("it ends"), "it came before the command");
+    let (is_refused, ()) = tokio::join!(is_refused(waiting), async { command.release() });
+    assert!(!is_refused, "it came before the command");
     command.retake().await;
     assert!(calls.lock().queue.is_full());
 }
