@@ -193,6 +193,7 @@ async fn start_workers(
             connections: context::ConnectionCounts::default(),
             events: context::EventBuckets::default(),
             calls: context::Calls::plain(),
+            command_calls: context::Calls::of_commands(),
             lists: context::Calls::lists(),
             waiting_calls: Arc::default(),
             all_waiting_calls: Semaphore::new(context::WAITING_CALLS),

@@ -83,8 +83,10 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Permits for calls of nodes and gateways, except those that return pages, and for commands.
+    /// Permits for calls of nodes and gateways that lead to no command and return no page.
     pub(crate) calls: Arc<Calls>,
+    /// Permits for calls that lead to a command, and for these commands.
+    pub(crate) command_calls: Arc<Calls>,
     /// Permits for calls that return pages.
     pub(crate) lists: Arc<Calls>,
     /// Calls that wait for a command, by account.

@@ -1,8 +1,9 @@
 //! Permits for the calls of a process, and for the commands that they lead to, shared fairly by account, or by the client of a
 //! gateway: one that is alone uses all of them, and one that floods delays no other.
 //!
-//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that
-//!   takes longer than [`LONGEST_HOLD`] loses its own.
+//! - Calls that lead to a command have permits of their own, and so have lists.
+//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that takes
+//!   longer than [`LONGEST_HOLD`] loses its own.
 //! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead of
 //!   calls that wait. So no more calls get in than their commands can be carried out.
 //! - In a [`Flood`] no more calls wait than run, so that one that is accepted waits no longer than it runs. Otherwise it would wait for
@@ -36,7 +37,14 @@ const LONGEST_PROMISE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Calls {
     state: Mutex<State>,
-    longest_hold: Option<Duration>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Commands,
+    Lists,
 }
 
 struct State {
@@ -65,20 +73,25 @@ pub(crate) struct QueuedCall {
 pub(crate) struct Busy;
 
 impl Calls {
-    /// Permits for calls that read or change one connection, and for commands.
+    /// Permits for calls that lead to no command and return no page.
     pub(crate) fn plain() -> Arc<Self> {
-        Self::new(Limit::of_cores(cores()), Some(LONGEST_HOLD))
+        Self::new(Limit::of_plain(cores()), Kind::Plain)
+    }
+
+    /// Permits for calls that lead to a command, and for these commands.
+    pub(crate) fn of_commands() -> Arc<Self> {
+        Self::new(Limit::of_commands(cores()), Kind::Commands)
     }
 
     /// Permits for calls that return pages.
     pub(crate) fn lists() -> Arc<Self> {
-        Self::new(Limit::fixed(LISTS_PER_CORE * cores()), None)
+        Self::new(Limit::fixed(LISTS_PER_CORE * cores()), Kind::Lists)
     }
 
-    fn new(limit: Limit, longest_hold: Option<Duration>) -> Arc<Self> {
+    fn new(limit: Limit, kind: Kind) -> Arc<Self> {
         let queue = FairQueue::new(limit.most());
         let state = State { queue, limit, promised: VecDeque::new(), flood: Flood::default() };
-        Arc::new(Self { state: Mutex::new(state), longest_hold })
+        Arc::new(Self { state: Mutex::new(state), kind })
     }
 
     /// Queues a call of an account or client, unless too many wait.
@@ -217,16 +230,19 @@ impl CallPermit {
         Self { calls: Arc::clone(calls), account: account.to_owned(), held_since: Mutex::new(held_since) }
     }
 
-    /// Runs a call or command, which may return the permit and take it again. Returns the permit if it is held for too long.
+    /// Runs a call or command, which may return the permit and take it again. Returns the permit if it is held for too long, except
+    /// that of a list, which needs memory.
     pub(crate) async fn bound<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
-        let Some(longest) = self.calls.longest_hold else { return work.await };
+        if self.calls.kind == Kind::Lists {
+            return work.await;
+        }
         loop {
-            if let Ok(done) = tokio::time::timeout(longest, &mut work).await {
+            if let Ok(done) = tokio::time::timeout(LONGEST_HOLD, &mut work).await {
                 return done;
             }
             let held_since = *self.held_since();
-            if held_since.is_some_and(|since| since.elapsed() >= longest) {
+            if held_since.is_some_and(|since| since.elapsed() >= LONGEST_HOLD) {
                 self.release();
             }
         }
@@ -250,8 +266,12 @@ impl CallPermit {
         }
     }
 
-    /// Returns the permit, but keeps it for a short while for the command that the call leads to.
+    /// Returns the permit, but keeps it for a short while for the command that the call leads to. A plain call rarely leads to one,
+    /// such as a read of a token that has to be refreshed, and keeps none.
     pub(crate) fn promise(&self) {
+        if self.calls.kind != Kind::Commands {
+            return self.release();
+        }
         let held = self.held_since().take();
         if held.is_none() {
             return;

@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Context, Room};
+use crate::worker::context::{CallPermit, Calls, Context, Room};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -46,7 +46,7 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
             context.limits.calls.queue_first()
         } else {
             let client = SealedCall::client_of(&message.payload);
-            let Ok(queued) = context.limits.calls.queue(&client) else { return running.refuse(reply) };
+            let Ok(queued) = permits(&context, &message.subject).queue(&client) else { return running.refuse(reply) };
             queued
         };
         running.start_queued(queued, reply, async move |context, permit, reply| {
@@ -62,6 +62,15 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     Ok(())
 }
 
+/// Returns the permits for a call of that subject. Lists exchange theirs once their account is known.
+fn permits<'a>(context: &'a Context, subject: &str) -> &'a Arc<Calls> {
+    match Call::parse_subject(subject) {
+        // The gateway asks for a login's state before it queues its callback.
+        Some(Call::State | Call::Refresh | Call::Delete) => &context.limits.command_calls,
+        Some(_) | None => &context.limits.calls,
+    }
+}
+
 /// Returns true for a call that a gateway makes on its own, and not for each request of a client.
 fn is_own(subject: &str) -> bool {
     Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
@@ -72,7 +81,7 @@ fn is_own(subject: &str) -> bool {
 fn here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
     move |call| {
         let client = SealedCall::client_of(&call.payload);
-        let permit = Arc::new(context.limits.calls.permit_now(&client).ok_or(NotTaken)?);
+        let permit = Arc::new(permits(&context, &call.subject).permit_now(&client).ok_or(NotTaken)?);
         let context = Arc::clone(&context);
         tasks.spawn(async move {
             let LocalCall { subject, payload, answer: reply } = call;

@@ -10,6 +10,8 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_millis(1);
 /// Calls at once on each core before anything is known: enough for a server less than a millisecond away.
 const FIRST_PER_CORE: usize = 16;
+/// Fewest commands at once on each core, with the calls that lead to them.
+const COMMANDS_PER_CORE: usize = 8;
 /// Most calls at once.
 const HIGHEST: usize = 1_024;
 
@@ -25,8 +27,13 @@ pub(super) struct Limit {
 
 impl Limit {
     /// At least one call for each core.
-    pub(super) fn of_cores(cores: usize) -> Self {
+    pub(super) fn of_plain(cores: usize) -> Self {
         Self::between(cores, FIRST_PER_CORE * cores, HIGHEST.max(cores))
+    }
+
+    /// More of them, because most of a command's time passes on the bus.
+    pub(super) fn of_commands(cores: usize) -> Self {
+        Self::between(COMMANDS_PER_CORE * cores, FIRST_PER_CORE * cores, HIGHEST.max(COMMANDS_PER_CORE * cores))
     }
 
     pub(super) fn fixed(most: usize) -> Self {
@@ -65,7 +72,7 @@ mod tests {
 
     #[test]
     fn h11_the_limit_follows_the_delay() {
-        let limit = Limit::of_cores(2);
+        let limit = Limit::of_plain(2);
         assert_eq!(limit.most(), 32);
         let limit = after(limit, 32, Duration::ZERO);
         assert_eq!(limit.most(), 33);
@@ -75,6 +82,7 @@ mod tests {
         assert_eq!(limit.most(), 2, "one for each core");
         let limit = after(limit, HIGHEST * HIGHEST, LATE);
         assert_eq!(limit.most(), HIGHEST);
+        assert_eq!(after(Limit::of_commands(2), 1_000, LATE * 2).most(), 2 * COMMANDS_PER_CORE);
         assert_eq!(after(Limit::fixed(3), 100, Duration::ZERO).most(), 3);
         assert_eq!(after(Limit::fixed(3), 100, LATE * 2).most(), 3);
     }

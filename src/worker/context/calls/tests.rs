@@ -3,7 +3,7 @@ use futures_util::FutureExt as _;
 use super::*;
 
 fn calls(permits: usize) -> Arc<Calls> {
-    Calls::new(Limit::fixed(permits), Some(LONGEST_HOLD))
+    Calls::new(Limit::fixed(permits), Kind::Commands)
 }
 
 /// Queues a call, and takes its permit.
