@@ -215,12 +215,8 @@ impl QueuedCall {
                 permit.calls.adapt(began.elapsed());
                 Ok(permit)
             }
-            // Shed.
-            Ok(None) => Err(Busy),
-            Err(_late) => {
-                self.calls.lock().flood.refused(1);
-                Err(Busy)
-            }
+            // Shed, or the time is over.
+            Ok(None) | Err(_) => Err(Busy),
         }
     }
 }

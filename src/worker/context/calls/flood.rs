@@ -1,7 +1,7 @@
 //! Tells a flood from a burst.
 //!
 //! The calls of a burst, or of clients that each wait for their answer, are soon carried out, and may wait. Those of a flood come so
-//! fast that most of them have to be refused.
+//! fast that most of them find no room in the queue.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// Counts a call, and returns true if it is one of a flood: most calls of the last half second were refused.
+    /// Counts a call, and returns true if it is one of a flood: most calls of the last half second found no room.
     pub(super) fn arrived(&mut self, now: Instant) -> bool {
         let passed = self.since.map(|since| now - since);
         if passed.is_none_or(|passed| passed >= COUNTED) {
@@ -31,7 +31,7 @@ impl Flood {
         self.is_on
     }
 
-    /// Counts calls that were refused.
+    /// Counts calls that found no room, or lost theirs to another one.
     pub(super) fn refused(&mut self, calls: usize) {
         self.refused += calls;
     }

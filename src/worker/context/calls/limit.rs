@@ -10,8 +10,8 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_millis(1);
 /// Calls at once on each core before anything is known: enough for a server less than a millisecond away.
 const FIRST_PER_CORE: usize = 16;
-/// Fewest commands at once on each core, with the calls that lead to them.
-const COMMANDS_PER_CORE: usize = 8;
+/// Fewest commands at once on each core, with the calls that lead to them. On a busy machine a command may pass 200 ms on the bus.
+const COMMANDS_PER_CORE: usize = 32;
 /// Most calls at once.
 const HIGHEST: usize = 1_024;
 
@@ -33,7 +33,8 @@ impl Limit {
 
     /// More of them, because most of a command's time passes on the bus.
     pub(super) fn of_commands(cores: usize) -> Self {
-        Self::between(COMMANDS_PER_CORE * cores, FIRST_PER_CORE * cores, HIGHEST.max(COMMANDS_PER_CORE * cores))
+        let lowest = COMMANDS_PER_CORE * cores;
+        Self::between(lowest, lowest, HIGHEST.max(lowest))
     }
 
     pub(super) fn fixed(most: usize) -> Self {
