@@ -137,8 +137,8 @@ impl Tasks {
     }
 }
 
-/// From now on SIGHUP does not end the process. Call it before the first file is read: a signal until [`Tasks::listen_for_signals`]
-/// then needs no other answer.
+/// From now on SIGHUP does not end the process. Call it before the first file is read: a SIGHUP that comes before
+/// [`Tasks::listen_for_signals`] then has nothing to renew.
 pub(crate) fn survive_hangup() -> std::io::Result<()> {
     // The handler stays without its receiver.
     signal(SignalKind::hangup()).map(drop)
