@@ -89,8 +89,9 @@ pub(crate) struct Limits {
     pub(crate) command_calls: Arc<Calls>,
     /// Permits for calls that return pages.
     pub(crate) lists: Arc<Calls>,
-    /// Calls that wait for a command, by account.
-    pub(crate) waiting_calls: Arc<Permits<Account>>,
+    /// Calls that wait for a command, by account, and whether they are later tries. These have permits of their own: a gateway that
+    /// tries again takes nothing from its account's other calls.
+    pub(crate) waiting_calls: Arc<Permits<(Account, bool)>>,
     /// Permits for calls of all accounts that wait for a command.
     pub(crate) all_waiting_calls: Semaphore,
 }

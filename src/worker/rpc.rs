@@ -186,7 +186,8 @@ async fn answer_call(context: &Context, checked: Checked<'_>, call: NodeCall, bo
         NodeCall::Token => token::token(context, checked, &parse(body)?).await,
         NodeCall::Refresh => {
             let question: ConnectionQuestion = parse(body)?;
-            change::refresh(context, checked, &question.key(caller), question.refresh_token.as_ref()).await
+            let key = question.key(caller);
+            change::refresh(context, checked, &key, question.refresh_token.as_ref(), question.began).await
         }
         NodeCall::Delete => change::delete(context, checked, parse(body)?).await,
         NodeCall::List => list::connections(context, caller, parse(body)?).await,
@@ -236,6 +237,9 @@ struct ConnectionQuestion {
     min_valid: Option<u32>,
     #[serde(default)]
     refresh_token: Option<Secret>,
+    /// Of a later try: the bus's time at which the call was first made, in milliseconds since 1970.
+    #[serde(default)]
+    began: Option<i64>,
 }
 
 impl ConnectionQuestion {

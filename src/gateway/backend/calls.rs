@@ -62,10 +62,10 @@ impl Backend {
         }
     }
 
-    /// Returns the body of later tries if it is another one. Of a deletion, it has the time of the first one: a connection
-    /// that was deleted since is the result, and no missing connection.
+    /// Returns the body of later tries if it is another one: it has the time of the first try. A connection that was deleted
+    /// since is the result of a deletion, and no missing connection. Workers count later tries apart from first ones.
     fn again_body(&self, call: Call, body: &Value) -> Option<Value> {
-        let mut fields = body.as_object().filter(|_| call == Call::Delete)?.clone();
+        let mut fields = body.as_object().filter(|_| matches!(call, Call::Refresh | Call::Delete))?.clone();
         fields.insert("began".to_owned(), self.sessions.clock().now().as_millisecond().into());
         Some(fields.into())
     }

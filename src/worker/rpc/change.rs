@@ -53,7 +53,9 @@ pub(super) async fn refresh(
     checked: Checked<'_>,
     key: &ConnectionKey,
     refresh_token: Option<&Secret>,
+    began: Option<i64>,
 ) -> Result<Value, CallError> {
+    let passed = passed(context, began);
     let stored = context.store.stored_connection(key).await?.ok_or_else(no_connection)?;
     let result = stored.last_result();
     let (before, failure) = (stored.connection, stored.refresh_failure);
@@ -76,7 +78,7 @@ pub(super) async fn refresh(
         || Work::Refresh { actor: Some(checked.caller.actor.clone()), sequence: before.sequence, slot_reserved: false };
     let subject = CommandSubject::connection(key, Verb::Refresh);
     let before = BeforeRefresh { key, sequence: before.sequence };
-    send_and_wait(context, checked, (&subject, Duration::ZERO), work, Some(before)).await
+    send_and_wait(context, checked, (&subject, passed), work, Some(before)).await
 }
 
 #[derive(Deserialize)]
@@ -98,7 +100,7 @@ pub(super) async fn delete(
     Deletion { integration_id: integration, connection_id: name, revoke, began }: Deletion,
 ) -> Result<Value, CallError> {
     let key = ConnectionKey { account: checked.caller.account.clone(), integration, name };
-    let passed = began.map_or(Duration::ZERO, |began| since(began, context.clock.now()));
+    let passed = passed(context, began);
     let deleted = match context.store.stored_connection(&key).await? {
         Some(stored) => {
             refuse_late_deletion(context, checked, &key).await?;
@@ -120,10 +122,10 @@ pub(super) async fn delete(
     }
 }
 
-/// Returns the time since `began`, in milliseconds since 1970.
-fn since(began: i64, now: Timestamp) -> Duration {
-    let began = Timestamp::from_millisecond(began).unwrap_or(now);
-    now.duration_since(began).try_into().unwrap_or_default()
+/// Returns how long the caller of a later try has waited. `began` is the time of its first try, in milliseconds since 1970.
+fn passed(context: &Context, began: Option<i64>) -> Option<Duration> {
+    let began = Timestamp::from_millisecond(began?).unwrap_or(Timestamp::MAX);
+    Some(context.clock.now().duration_since(began).try_into().unwrap_or_default())
 }
 
 /// Refuses a deletion that was sent before the connection last changed. A stopped worker or a slow link may hold a call back after
@@ -151,26 +153,28 @@ async fn was_deleted_since(context: &Context, key: &ConnectionKey, began: i64) -
 /// Sends a command and waits for its answer. If the answer asks the caller to try again later, for example because the
 /// integration is full, waits and sends the same work as a new command.
 ///
-/// The caller has waited for `passed` already. `before` is set only for a refresh: a refresh that another caller has queued may
-/// do the same work.
+/// The caller of a later try has waited for `passed` already. `before` is set only for a refresh: a refresh that another caller
+/// has queued may do the same work.
 async fn send_and_wait(
     context: &Context,
     checked: Checked<'_>,
-    (subject, passed): (&CommandSubject, Duration),
+    (subject, passed): (&CommandSubject, Option<Duration>),
     work: impl Fn() -> Work,
     before: Option<BeforeRefresh<'_>>,
 ) -> Result<Value, CallError> {
-    let Some(_waits) = context.limits.waiting_calls.take(&subject.account, WAITING) else {
+    let holder = (subject.account.clone(), passed.is_some());
+    let Some(_waits) = context.limits.waiting_calls.take(&holder, WAITING) else {
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
     checked.permit.promise();
+    let passed = passed.unwrap_or_default();
     let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2).saturating_sub(passed);
     for earlier in 0.. {
         let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
         // A deletion waits for its share until its caller's deadline, which counts from this time (`worker/delivery.rs`).
-        let time = context.clock.now() - passed.min(MAX_AGE / 2);
+        let time = context.clock.now() - if before.is_none() { passed.min(MAX_AGE / 2) } else { Duration::ZERO };
         let draft = Draft { subject, origin, work: work(), time, message_id, first: None };
         let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;

@@ -31,7 +31,7 @@ pub(super) async fn token(
         return Ok(json!(connection));
     }
     // Without a refresh token, the command ends the connection.
-    match change::refresh(context, checked, &key, None).await {
+    match change::refresh(context, checked, &key, None, question.began).await {
         Err(refused @ (CallError::Refused(..) | CallError::Answered(_))) => {
             // Read again: the connection may have changed. If it is not active, it is the answer even without a token: its
             // status says why there is none.

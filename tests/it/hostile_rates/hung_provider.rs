@@ -30,6 +30,8 @@ const PARALLEL: usize = 32;
 const MOST: f64 = 2.0;
 /// The gateway's deadline: long enough for all requests to wait during a loaded window.
 const DEADLINE: &str = "8s";
+/// Longer than half of the deadline, after which a gateway tries again.
+const AFTER_LATER_TRIES: Duration = Duration::from_millis(5_000);
 /// Time from one of these requests to the next. More of them at once than the worker's queue of calls holds would be refused
 /// for that reason.
 const PACE: Duration = Duration::from_millis(2);
@@ -218,6 +220,24 @@ async fn h2_a_deletion_that_was_sent_twice_is_refused_as_a_whole() {
     eventually("the first one ends", async || hung.queued().await == 0).await;
     let answer = hung.delete(&deletions[1]).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+/// Gateways try waiting deletions again at half of their deadline. These tries leave room for other calls of the account.
+#[tokio::test(flavor = "multi_thread")]
+async fn h2_later_tries_of_waiting_deletions_take_no_room_from_other_calls() {
+    let mut hung = Hung::start(&[("HTTP__DEADLINE", DEADLINE)]).await;
+    hung.prepare(0, DELETIONS).await;
+    hung.answers.send_replace(false);
+    let all = u64::try_from(DELETIONS).expect("a small number");
+    let measure = async {
+        eventually("all are on the queue", async || hung.queued().await >= all / 2).await;
+        tokio::time::sleep(AFTER_LATER_TRIES).await;
+        assert!(hung.queued().await >= all / 2, "they were answered before the later tries");
+        drop(window(&hung.world).await);
+        hung.answers.send_replace(true);
+    };
+    let deletions = join_all(hung.connections.iter().map(async |name| is_refused(&hung.delete(name).await)));
+    tokio::join!(measure, deletions);
 }
 
 /// Nothing is done for a request that was refused.
