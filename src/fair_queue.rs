@@ -74,20 +74,6 @@ impl<T> FairQueue<T> {
         self.first.push_back((holder.to_owned(), entry));
     }
 
-    /// Starts an entry that has not been added. Returns false if it would have to wait.
-    pub(crate) fn start_now(&mut self, holder: &str) -> bool {
-        if self.waiting > 0 || !self.first.is_empty() || self.is_full() {
-            return false;
-        }
-        self.started += 1;
-        let new = || Holder { running: 0, waiting: VecDeque::new(), last_start: 0 };
-        let holder = self.holders.entry(holder.to_owned()).or_insert_with(new);
-        holder.running += 1;
-        holder.last_start = self.started;
-        self.running += 1;
-        true
-    }
-
     /// Starts the next entry, unless none waits or enough are running.
     pub(crate) fn start(&mut self) -> Option<(String, T)> {
         if self.is_full() {

@@ -55,15 +55,6 @@ impl Watched {
         }
     }
 
-    /// Starts an entry that waits for none.
-    fn start_now(&mut self, holder: Holder) -> bool {
-        let is_started = self.queue.start_now(&holder.to_string());
-        if is_started {
-            self.running.push(holder);
-        }
-        is_started
-    }
-
     /// Ends the running entry with this index, counted in a circle.
     fn end(&mut self, index: usize) {
         if !self.running.is_empty() {
@@ -85,7 +76,6 @@ impl Watched {
 enum Step {
     Push(Holder),
     PushFirst(Holder),
-    StartNow(Holder),
     End(usize),
 }
 
@@ -93,8 +83,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let holder = 0..5_u16;
     let step = prop_oneof![
         4 => holder.clone().prop_map(Step::Push),
-        1 => holder.clone().prop_map(Step::PushFirst),
-        2 => holder.prop_map(Step::StartNow),
+        1 => holder.prop_map(Step::PushFirst),
         5 => any::<usize>().prop_map(Step::End),
     ];
     prop::collection::vec(step, 0..200)
@@ -110,10 +99,6 @@ proptest! {
             match step {
                 Step::Push(holder) => drop(watched.push(holder)),
                 Step::PushFirst(holder) => watched.push_first(holder),
-                Step::StartNow(holder) => {
-                    let is_free = watched.all_waiting() == 0 && watched.first.is_empty() && watched.running.len() < most_running;
-                    prop_assert_eq!(watched.start_now(holder), is_free, "none overtakes a waiting entry");
-                }
                 Step::End(index) => watched.end(index),
             }
             prop_assert!(watched.all_waiting() <= most_waiting);

@@ -1,8 +1,8 @@
 //! What a gateway and a worker of one process hand to each other without the bus: calls, and the answers to calls and commands.
 //!
 //! The payloads are those of the bus, sealed as there, so both sides read and check them in one way. Where the worker does not
-//! take a call, it goes to the bus, where any worker may take it: before the worker is ready, when it stops, and when the call
-//! would have to wait for others.
+//! take a call, it goes to the bus, where any worker may take it: before the worker is ready, when it stops, and when it has no
+//! room.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

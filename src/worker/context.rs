@@ -25,7 +25,7 @@ pub(crate) use self::quotas::{ConnectionCounts, DELETED_PER_CONNECTION, EventBuc
 pub(crate) use self::restarts::Restarts;
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;
-pub(crate) use self::shares::{Share, Shares};
+pub(crate) use self::shares::{RunningShare, Share, Shares};
 pub(crate) use self::unsent::UnsentRefreshes;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;

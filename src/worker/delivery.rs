@@ -70,6 +70,7 @@ pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
             outcome = run_with_permit(context, &job, work) => outcome,
             never = report_progress(context, &pulled, &job.lease) => match never {},
         };
+        job.share.end();
         conclude(context, &pulled, &job, outcome).await;
     }
     .instrument(span)
@@ -104,7 +105,7 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
         Ok(true) => return Outcome::RejectCopy,
         Err(error) => return Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
     }
-    let _share = match share(context, job).await {
+    let _waits = match share(context, job).await {
         Ok(share) => share,
         Err(outcome) => return outcome,
     };
@@ -144,7 +145,7 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     }
 }
 
-/// Waits until a callback or deletion may run, at most until its caller's deadline. At its first delivery it then ends with a
+/// Waits until a callback or deletion may run, at most until its caller's deadline, and returns its share of the memory. At its first delivery it then ends with a
 /// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns, and so
 /// does a command without a caller.
 async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
@@ -159,15 +160,17 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     if let Some(waits) = shares.enter(account, integration) {
         let mut runs = pin!(shares.run(account, integration, *verb));
         if let Some(runs) = poll_immediate(&mut runs).await {
-            return Ok(Some(waits.and(runs)));
+            job.share.begin(runs);
+            return Ok(Some(waits));
         }
         let permit = job.permit.get();
         permit.inspect(|permit| permit.release());
         if let Ok(runs) = tokio::time::timeout(patience, runs).await {
+            job.share.begin(runs);
             if let Some(permit) = permit {
                 permit.retake().await;
             }
-            return Ok(Some(waits.and(runs)));
+            return Ok(Some(waits));
         }
     }
     if !is_first {

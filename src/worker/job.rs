@@ -21,7 +21,7 @@ use crate::seal::{SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Context};
+use crate::worker::context::{CallPermit, Context, RunningShare};
 use crate::worker::lease::Lease;
 use crate::worker::provider_calls::{ProviderCalls, RequestTime};
 
@@ -46,6 +46,7 @@ pub(super) struct Job {
     pub(super) lease: Arc<Lease>,
     /// Set once it has a permit: only a command that a call led to gets one.
     pub(super) permit: OnceLock<CallPermit>,
+    pub(super) share: RunningShare,
     request_time: RequestTime,
     /// The message id of the command on the queue.
     pub(super) message_id: String,
@@ -112,6 +113,7 @@ impl Job {
                 is_before_restart,
                 lease,
                 permit: OnceLock::new(),
+                share: RunningShare::default(),
                 request_time: RequestTime::default(),
                 message_id,
                 queue_sequence,
@@ -135,7 +137,7 @@ impl Job {
 
     /// Returns the means to send this command's requests to its provider.
     pub(super) fn provider_calls<'a>(&'a self, context: &'a Context) -> ProviderCalls<'a> {
-        ProviderCalls::new(context, &self.lease, &self.request_time, self.permit.get())
+        ProviderCalls::new(context, &self.lease, &self.request_time, (self.permit.get(), &self.share))
     }
 
     /// Repeats what fails while NATS is away, as long as this delivery holds the command. For steps before a refresh token is

@@ -24,7 +24,7 @@ use crate::protocol::records::{LONGEST_WRITE, longest_token};
 use crate::provider::{ProviderError, ProviderResponse};
 use crate::secret::Secret;
 use crate::system;
-use crate::worker::context::{CallPermit, Context};
+use crate::worker::context::{CallPermit, Context, RunningShare};
 use crate::worker::lease::Lease;
 
 /// Time from a command's first request in which a connection is opened once more. The last try may take another 5 s, so the
@@ -141,6 +141,8 @@ pub(super) struct ProviderCalls<'a> {
     time: &'a RequestTime,
     /// Returned while a request waits for its answer.
     permit: Option<&'a CallPermit>,
+    /// Returned when the first request has its answer: what is stored then has no share, but the permit again.
+    share: &'a RunningShare,
     /// Tries again if no connection was opened.
     reconnects: bool,
 }
@@ -150,9 +152,9 @@ impl<'a> ProviderCalls<'a> {
         context: &'a Context,
         lease: &'a Arc<Lease>,
         time: &'a RequestTime,
-        permit: Option<&'a CallPermit>,
+        (permit, share): (Option<&'a CallPermit>, &'a RunningShare),
     ) -> Self {
-        Self { context, lease: Some(lease), time, permit, reconnects: false }
+        Self { context, lease: Some(lease), time, permit, share, reconnects: false }
     }
 
     /// Requests tokens. If the provider cannot be reached, tries again for [`RECONNECT_TIME`]: nothing was sent, and a login
@@ -254,6 +256,7 @@ impl<'a> ProviderCalls<'a> {
         let began = Instant::now();
         self.permit.inspect(|permit| permit.release());
         let sent = self.answer_to(config, &request).await;
+        self.share.end();
         if let Some(permit) = self.permit {
             permit.retake().await;
         }

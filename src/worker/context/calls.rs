@@ -6,8 +6,8 @@
 //!   longer than [`LONGEST_HOLD`] loses its own.
 //! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead of
 //!   calls that wait. So no more calls get in than their commands can be carried out.
-//! - In a [`Flood`] no more calls wait than run, so that one that is accepted waits no longer than it runs. Otherwise it would wait for
-//!   as long as a full queue takes.
+//! - In a [`Flood`] few calls wait, so that one that is accepted waits for a part of the time that it runs. Otherwise it would wait for as
+//!   long as a full queue takes.
 
 mod flood;
 mod limit;
@@ -30,10 +30,9 @@ const LISTS_PER_CORE: usize = 1;
 const MOST_WAITING: usize = 1_024;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Longest time for which a permit is held at a stretch. Work that takes longer waits for something else than the CPU.
+/// Longest time for which a permit is held at a stretch, or kept for a command. Work that takes longer waits for a provider or for
+/// something else that is not ours. A command may also run in another process, and one of the others here.
 const LONGEST_HOLD: Duration = Duration::from_millis(250);
-/// Time for which a permit is kept for a command. The command may also run in another process, and one of the others here.
-const LONGEST_PROMISE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Calls {
     state: Mutex<State>,
@@ -89,7 +88,7 @@ impl Calls {
     }
 
     fn new(limit: Limit, kind: Kind) -> Arc<Self> {
-        let queue = FairQueue::new(limit.most());
+        let queue = FairQueue::new(limit.most(false));
         let state = State { queue, limit, promised: VecDeque::new(), flood: Flood::default() };
         Arc::new(Self { state: Mutex::new(state), kind })
     }
@@ -99,8 +98,10 @@ impl Calls {
         let (permit, queued) = oneshot::channel();
         let now = Instant::now();
         let mut state = self.lock();
-        let room = if state.flood.arrived(now) { state.limit.most() } else { MOST_WAITING };
-        let pushed = state.queue.push(account, permit, room);
+        let is_flood = state.flood.arrived(now);
+        let most = state.limit.most(is_flood);
+        state.queue.set_most_running(most);
+        let pushed = state.queue.push(account, permit, if is_flood { waiting_in_flood(most) } else { MOST_WAITING });
         let (is_refused, shed) = match pushed {
             Ok(shed) => (false, shed),
             Err(shed) => (true, shed),
@@ -114,6 +115,11 @@ impl Calls {
         }
         self.start();
         Ok(QueuedCall { calls: Arc::clone(self), permit: queued })
+    }
+
+    /// Returns true in a flood.
+    pub(crate) fn are_flooded(&self) -> bool {
+        self.lock().flood.is_on()
     }
 
     /// Queues a call ahead of all others. For calls that gateways make on their own: whether it is ready must not depend on how many
@@ -135,17 +141,6 @@ impl Calls {
         let permit = CallPermit::new(self, account, None);
         permit.retake().await;
         permit
-    }
-
-    /// Returns a permit if a call of this account or client need not wait for it.
-    pub(crate) fn permit_now(self: &Arc<Self>, account: &str) -> Option<CallPermit> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        if !state.queue.start_now(account) {
-            return None;
-        }
-        state.flood.arrived(now);
-        Some(CallPermit::new(self, account, Some(now)))
     }
 
     /// Hands out the free permits.
@@ -170,7 +165,8 @@ impl Calls {
         // While permits are free, the limit has no effect, so delays say nothing about it.
         if state.queue.is_full() {
             state.limit.note(delay);
-            state.queue.set_most_running(state.limit.most());
+            let most = state.limit.most(state.flood.is_on());
+            state.queue.set_most_running(most);
         }
         drop(guard);
         self.start();
@@ -179,7 +175,7 @@ impl Calls {
     /// Waits for a permit. Meanwhile takes back those whose commands have not come.
     async fn granted(&self, mut permit: oneshot::Receiver<CallPermit>) -> Option<CallPermit> {
         loop {
-            match tokio::time::timeout(LONGEST_PROMISE, &mut permit).await {
+            match tokio::time::timeout(LONGEST_HOLD, &mut permit).await {
                 Ok(permit) => return permit.ok(),
                 Err(_) => self.end_promises(),
             }
@@ -191,7 +187,7 @@ impl Calls {
         let now = Instant::now();
         loop {
             let mut state = self.lock();
-            let ended = state.promised.pop_front_if(|(since, _)| now - *since >= LONGEST_PROMISE);
+            let ended = state.promised.pop_front_if(|(since, _)| now - *since >= LONGEST_HOLD);
             // A permit that is dropped needs the lock.
             drop(state);
             if ended.is_none() {
@@ -285,6 +281,11 @@ impl Drop for CallPermit {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// Returns how many calls may wait in a flood: enough that no permit is idle, and that each of two clients has one.
+fn waiting_in_flood(running: usize) -> usize {
+    (running / 4).max(2)
 }
 
 fn cores() -> usize {

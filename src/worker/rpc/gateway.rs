@@ -27,7 +27,7 @@ use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Calls, Context, Room};
+use crate::worker::context::{Busy, CallPermit, Calls, Context, Room};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -76,18 +76,32 @@ fn is_own(subject: &str) -> bool {
     Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
 }
 
-/// Carries out calls of this process's gateway in `tasks`. A call that would have to wait goes to the bus: another worker may have
-/// room.
+/// Carries out calls of this process's gateway in `tasks`. A call that finds no room goes to the bus: another worker may have some. In a
+/// flood it is refused, because each further step of a call takes the CPU from those that are carried out.
 fn here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
     move |call| {
         let client = SealedCall::client_of(&call.payload);
-        let permit = Arc::new(permits(&context, &call.subject).permit_now(&client).ok_or(NotTaken)?);
+        let permits = permits(&context, &call.subject);
+        let queued = match permits.queue(&client) {
+            Ok(queued) => queued,
+            Err(Busy) if permits.are_flooded() => {
+                // The gateway may have stopped waiting.
+                drop(call.answer.send(sealed::busy()));
+                return Ok(());
+            }
+            Err(Busy) => return Err(NotTaken),
+        };
         let context = Arc::clone(&context);
         tasks.spawn(async move {
             let LocalCall { subject, payload, answer: reply } = call;
-            let answer = Box::pin(answer(&context, (&subject, &payload), Arc::clone(&permit)));
-            let answer = permit.bound(answer).await;
-            // The gateway may have stopped waiting.
+            let answer = match queued.permit().await {
+                Ok(permit) => {
+                    let permit = Arc::new(permit);
+                    let answer = Box::pin(answer(&context, (&subject, &payload), Arc::clone(&permit)));
+                    permit.bound(answer).await
+                }
+                Err(Busy) => sealed::busy(),
+            };
             drop(reply.send(answer));
         });
         Ok(())

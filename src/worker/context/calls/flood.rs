@@ -31,6 +31,10 @@ impl Flood {
         self.is_on
     }
 
+    pub(super) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
     /// Counts calls that found no room, or lost theirs to another one.
     pub(super) fn refused(&mut self, calls: usize) {
         self.refused += calls;
