@@ -16,6 +16,7 @@ use async_nats::jetstream::{AckKind, Message};
 use futures_util::{Stream, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::command::Envelope;
 use crate::config;
@@ -56,8 +57,22 @@ pub(crate) async fn webhook_consumer(
     nats.require_connected()?;
     let config = topology::webhook_consumer(receiver.account.as_ref(), &receiver.events, max_age);
     let name = config.durable_name.clone().unwrap_or_default();
+    discard_if_ahead(nats, OAUTH_EVENTS, &name).await?;
     let created = nats.create_consumer(OAUTH_EVENTS, config).await;
     created.map_err(|source| NatsError::Consumer { name, source })
+}
+
+/// Deletes a consumer whose position is after its stream's end. A loss of power may take events that the server had not synced, and
+/// leave a newer position. A nats-server 2.15.1 then delivers no event until the stream has grown to that position.
+async fn discard_if_ahead(nats: &Nats, stream: &str, consumer: &str) -> Result<(), NatsError> {
+    // In this order: a stream that grows in between is not taken for a short one.
+    let Some(info) = nats.consumer_info(stream, consumer).await? else { return Ok(()) };
+    let Some(state) = nats.stream_state(stream).await? else { return Ok(()) };
+    if info.delivered.stream_sequence <= state.last_sequence {
+        return Ok(());
+    }
+    warn!(stream, consumer, "the server has lost messages that were delivered; the consumer is created again");
+    nats.delete_consumer(stream, consumer).await
 }
 
 /// Pauses before looks for a worker, in milliseconds. All pulls of a worker expire at the same time, so the first look may fall between them and

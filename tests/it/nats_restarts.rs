@@ -5,6 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::PullConsumer;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::StatusCode;
@@ -13,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::fleet::{Fleet, INTEGRATION, eventually};
-use crate::provider::Provider;
+use crate::provider::{Provider, Scripted};
 use crate::refresh_crash::{connected, due, refreshes, strict_provider, withholding_provider};
 use crate::support::tokenbus::ACCOUNT;
 
@@ -110,6 +112,61 @@ async fn take_due_without_ack(fleet: &Fleet) {
         jetstream.get_consumer_from_stream("due", "OAUTH_SCHEDULE").await.expect("it is there");
     let mut messages = consumer.batch().max_messages(1).messages().await.expect("a pull");
     messages.next().await.expect("a message").expect("a message");
+}
+
+/// What a loss of power may leave of events that the server does not sync: an older stream, and the newer position of a webhook's
+/// consumer.
+async fn sends_after_loss(answer: u16, keeps_one: bool) {
+    let receiver = Provider::start(move |_, _| Scripted::new(answer, "text/plain", "")).await;
+    let provider = Provider::generous().await;
+    let mut fleet = Fleet::start(&provider.url).await;
+    for (name, value) in [
+        ("EVENTS__SYNC", "false".to_owned()),
+        ("WEBHOOKS__URL", format!("{}/hook", receiver.url)),
+        ("WEBHOOKS__SECRET", format!("whsec_{}", BASE64_STANDARD.encode([7; 32]))),
+        ("WEBHOOKS__EVENTS", "[connected]".to_owned()),
+    ] {
+        fleet.settings.insert(format!("TOKENBUS_{name}"), value);
+    }
+    // A stream keeps the mode that it was created with.
+    fleet.jetstream("setup").await.delete_stream("OAUTH_EVENTS").await.expect("deleted");
+    let (mut fleet, mut first) = fleet.configure().await;
+    let sent = async |fleet: &Fleet, name: &str| {
+        let state = fleet.login(name).await;
+        assert_eq!(fleet.arrive(&state, "code").await.0, StatusCode::OK);
+        let is_sent = async || receiver.received().iter().any(|received| received.body.contains(name));
+        eventually(&format!("the event of {name} is sent ({answer}, {keeps_one})"), is_sent).await;
+    };
+    let events = fleet.nats.store().join("jetstream/OAUTH/streams/OAUTH_EVENTS");
+    let kept = tempfile::tempdir().expect("a temporary folder");
+    sent(&fleet, "one").await;
+    if keeps_one {
+        fleet.nats.stop().await;
+        copy(&events.join("msgs"), kept.path());
+        fleet.nats.restart_once_killed().await;
+        fleet.ready().await;
+        sent(&fleet, "two").await;
+        sent(&fleet, "three").await;
+    }
+    first.kill().await;
+    fleet.nats.stop().await;
+    std::fs::remove_dir_all(events.join("msgs")).expect("the events have files");
+    if keeps_one {
+        copy(&kept.path().join("msgs"), &events);
+    }
+    fleet.nats.restart_once_killed().await;
+    let _second = fleet.worker().await;
+    fleet.ready().await;
+    sent(&fleet, "four").await;
+}
+
+#[tokio::test]
+async fn a_webhook_gets_new_events_after_events_were_lost() {
+    for answer in [500, 204] {
+        for keeps_one in [false, true] {
+            sends_after_loss(answer, keeps_one).await;
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) {
