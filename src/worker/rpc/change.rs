@@ -169,12 +169,14 @@ async fn send_and_wait(
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
     checked.permit.promise();
     let passed = passed.unwrap_or_default();
+    let began = context.clock.now() - passed.min(MAX_AGE);
     let patience = context.config.http.deadline;
     let deadline = Instant::now() + patience.saturating_sub(ANSWER_TRAVEL).max(patience / 2).saturating_sub(passed);
     for earlier in 0.. {
         let (origin, message_id) = (checked.caller.origin.clone(), checked.ids.message_id(earlier));
         // A deletion waits for its share until its caller's deadline, which counts from this time (`worker/delivery.rs`).
-        let time = context.clock.now() - if before.is_none() { passed.min(MAX_AGE / 2) } else { Duration::ZERO };
+        let now = context.clock.now();
+        let time = if before.is_none() { began.max(now - MAX_AGE / 2) } else { now };
         let draft = Draft { subject, origin, work: work(), time, message_id, first: None };
         let command = Outgoing::seal(draft, |order| context.store.keyring.seal_own_order(order));
         let command = command.map_err(StoreError::seal(subject.subject()))?;
