@@ -100,7 +100,8 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
     keep_nats_credentials_current(&config, &nats, &tasks);
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
-    let same_process = SameProcess::with_gateway(replies.clone());
+    let same_process =
+        if role == Role::All { SameProcess::with_gateway(replies.clone()) } else { SameProcess::default() };
     if role != Role::Edge {
         start_workers(&config, (&nats, same_process.clone()), &metrics, &tasks).await?;
     }

@@ -17,7 +17,7 @@ use crate::jetstream::NatsError;
 pub(crate) struct LocalCall {
     pub(crate) subject: String,
     pub(crate) payload: Bytes,
-    pub(crate) answer: oneshot::Sender<Bytes>,
+    pub(crate) reply: oneshot::Sender<Bytes>,
 }
 
 /// Starts to carry out a call, or does not take it.
@@ -25,7 +25,7 @@ type Take = dyn Fn(LocalCall) -> Result<(), NotTaken> + Send + Sync;
 
 pub(crate) struct NotTaken;
 
-/// The gateway and the worker of this process, as far as it has them.
+/// The worker of this process, and its gateway if it has one.
 #[derive(Clone, Default)]
 pub(crate) struct SameProcess {
     worker: Arc<RwLock<Option<Box<Take>>>>,
@@ -58,11 +58,11 @@ impl SameProcess {
 
     /// Makes a call. Returns nothing if the worker does not take it.
     pub(crate) async fn call(&self, subject: &str, payload: &Bytes, end: Instant) -> Option<Result<Bytes, NatsError>> {
-        let (answer, answered) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         {
             let worker = self.worker.read().unwrap_or_else(PoisonError::into_inner);
             let take = worker.as_ref()?;
-            take(LocalCall { subject: subject.to_owned(), payload: payload.clone(), answer }).ok()?;
+            take(LocalCall { subject: subject.to_owned(), payload: payload.clone(), reply }).ok()?;
         }
         let lost = || NatsError::away("a call may have been carried out");
         Some(
@@ -73,7 +73,7 @@ impl SameProcess {
         )
     }
 
-    /// Hands the answer to a command to this process's gateway. Returns false if the command is not of this gateway.
+    /// Hands the answer to a command to this process's gateway. Returns false if no task waits there for the answer.
     pub(crate) fn answer(&self, reply: &str, payload: &Bytes) -> bool {
         self.gateway.as_ref().is_some_and(|gateway| gateway.pass_on(reply, payload))
     }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(end(&process).await, "to the bus", "the worker is not ready");
         let takes_calls = process.take_calls(|call| {
             let answer = [call.subject.as_bytes(), b" ", &call.payload].concat();
-            call.answer.send(answer.into()).map_err(|_| NotTaken)
+            call.reply.send(answer.into()).map_err(|_| NotTaken)
         });
         assert_eq!(end(&process).await, "call question");
         drop(takes_calls);

@@ -145,9 +145,9 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     }
 }
 
-/// Waits until a callback or deletion may run, at most until its caller's deadline, and returns its share of the memory. At its first delivery it then ends with a
-/// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns, and so
-/// does a command without a caller.
+/// Waits until a callback or deletion may run, at most until its caller's deadline. Returns its share of the memory. At its first
+/// delivery it then ends with a 503: nothing is done yet, so the same request may come again. A later delivery may have begun its
+/// work, and returns, and so does a command without a caller.
 async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     let CommandSubject { account, integration, verb, .. } = &job.subject;
     if !matches!(verb, Verb::Exchange | Verb::Revoke) {
@@ -167,9 +167,7 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
         permit.inspect(|permit| permit.release());
         if let Ok(runs) = tokio::time::timeout(patience, runs).await {
             job.share.begin(runs);
-            if let Some(permit) = permit {
-                permit.retake().await;
-            }
+            permit.inspect(|permit| permit.retake());
             return Ok(Some(waits));
         }
     }

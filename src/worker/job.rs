@@ -44,7 +44,7 @@ pub(super) struct Job {
     /// True if a server that was restarted since may have delivered the command before and forgotten it.
     pub(super) is_before_restart: bool,
     pub(super) lease: Arc<Lease>,
-    /// Set once it has a permit: only a command that a call led to gets one.
+    /// Set once it has a permit: only a login, refresh or deletion that a caller waits for gets one.
     pub(super) permit: OnceLock<CallPermit>,
     pub(super) share: RunningShare,
     request_time: RequestTime,
@@ -137,7 +137,7 @@ impl Job {
 
     /// Returns the means to send this command's requests to its provider.
     pub(super) fn provider_calls<'a>(&'a self, context: &'a Context) -> ProviderCalls<'a> {
-        ProviderCalls::new(context, &self.lease, &self.request_time, (self.permit.get(), &self.share))
+        ProviderCalls::new(context, &self.lease, &self.request_time, self.permit.get())
     }
 
     /// Repeats what fails while NATS is away, as long as this delivery holds the command. For steps before a refresh token is

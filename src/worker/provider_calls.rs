@@ -24,7 +24,7 @@ use crate::protocol::records::{LONGEST_WRITE, longest_token};
 use crate::provider::{ProviderError, ProviderResponse};
 use crate::secret::Secret;
 use crate::system;
-use crate::worker::context::{CallPermit, Context, RunningShare};
+use crate::worker::context::{CallPermit, Context};
 use crate::worker::lease::Lease;
 
 /// Time from a command's first request in which a connection is opened once more. The last try may take another 5 s, so the
@@ -141,8 +141,6 @@ pub(super) struct ProviderCalls<'a> {
     time: &'a RequestTime,
     /// Returned while a request waits for its answer.
     permit: Option<&'a CallPermit>,
-    /// Returned when the first request has its answer: what is stored then has no share, but the permit again.
-    share: &'a RunningShare,
     /// Tries again if no connection was opened.
     reconnects: bool,
 }
@@ -152,9 +150,9 @@ impl<'a> ProviderCalls<'a> {
         context: &'a Context,
         lease: &'a Arc<Lease>,
         time: &'a RequestTime,
-        (permit, share): (Option<&'a CallPermit>, &'a RunningShare),
+        permit: Option<&'a CallPermit>,
     ) -> Self {
-        Self { context, lease: Some(lease), time, permit, share, reconnects: false }
+        Self { context, lease: Some(lease), time, permit, reconnects: false }
     }
 
     /// Requests tokens. If the provider cannot be reached, tries again for [`RECONNECT_TIME`]: nothing was sent, and a login
@@ -256,10 +254,7 @@ impl<'a> ProviderCalls<'a> {
         let began = Instant::now();
         self.permit.inspect(|permit| permit.release());
         let sent = self.answer_to(config, &request).await;
-        self.share.end();
-        if let Some(permit) = self.permit {
-            permit.retake().await;
-        }
+        self.permit.inspect(|permit| permit.retake());
         self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let (error, retry_after, answer) = match sent {
             Ok(ProviderResponse { status, content_type, retry_after, body }) => {

@@ -22,7 +22,6 @@ use crate::call::{AdminCall, Call, Question};
 use crate::gateway::listener::rate_limits::network;
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::same_process::SameProcess;
-use crate::subject::parse_edge_call;
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -82,13 +81,14 @@ impl Backend {
         let end = |now: Instant| if call.starts_command() { deadline } else { now + READ_TIMEOUT };
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
-        let first = Box::pin(self.ask(&subject, context, body, end(began)));
+        let first = Box::pin(self.ask(&subject, context, body, (end(began), self.worker_here(call))));
         let Some(second) = call.again() else { return first.await };
         let shows_load = call.only_reads();
         let late_after = if shows_load { SECOND_TRY_AFTER } else { end(began).saturating_duration_since(began) / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            Box::pin(self.ask(subject, context, again, end(Instant::now())))
+            // By the bus: the worker here may be the one that does not answer.
+            Box::pin(self.ask(subject, context, again, (end(Instant::now()), None)))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         // Other calls change nothing that a refusal could hide.
@@ -100,7 +100,7 @@ impl Backend {
 
     /// Makes a call of the account ADMIN.
     pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
-        self.ask(&call.subject(), &RequestContext::default(), body, Instant::now() + READ_TIMEOUT).await
+        self.ask(&call.subject(), &RequestContext::default(), body, (Instant::now() + READ_TIMEOUT, None)).await
     }
 
     async fn ask(
@@ -108,12 +108,12 @@ impl Backend {
         subject: &str,
         context: &RequestContext,
         body: &Value,
-        end: Instant,
+        (end, here): (Instant, Option<&SameProcess>),
     ) -> Result<Bytes, BackendError> {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
-        let (client, here) = (self.client_of(context), self.worker_here(subject));
+        let client = self.client_of(context);
         match self.try_ask(subject, (client.clone(), &question), end, here).await {
             // The workers' key, or this gateway's time, was out of date. The next try asks for both, and any worker for the
             // answer: the one here may have another keyring.
@@ -162,11 +162,9 @@ impl Backend {
         }
     }
 
-    /// Returns the worker of this process, unless the call has to go to the bus: a late second try is for all workers, and
-    /// `ready` asks whether the bus carries calls.
-    fn worker_here(&self, subject: &str) -> Option<&SameProcess> {
-        let is_for_one = parse_edge_call(subject).is_some_and(|call| call != Call::Ready.as_str());
-        (is_for_one && self.nats.is_connected()).then_some(&self.same_process)
+    /// Returns the worker of this process, unless the call has to pass the bus: `ready` asks whether the bus carries calls.
+    fn worker_here(&self, call: Call) -> Option<&SameProcess> {
+        (call != Call::Ready && self.nats.is_connected()).then_some(&self.same_process)
     }
 
     /// Sorts the failure of a call, which a worker answers and not the server.

@@ -1,13 +1,12 @@
 //! Permits for the calls of a process, and for the commands that they lead to, shared fairly by account, or by the client of a
-//! gateway: one that is alone uses all of them, and one that floods delays no other.
+//! gateway: one that is alone uses all of them, and others get theirs beside one that floods.
 //!
 //! - Calls that lead to a command have permits of their own, and so have lists.
-//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that takes
-//!   longer than [`LONGEST_HOLD`] loses its own.
-//! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead of
-//!   calls that wait. So no more calls get in than their commands can be carried out.
-//! - In a [`Flood`] few calls wait, so that one that is accepted waits for a part of the time that it runs. Otherwise it would wait for as
-//!   long as a full queue takes.
+//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that
+//!   takes longer than [`LONGEST_HOLD`] loses its own.
+//! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead
+//!   of calls that wait. So no more calls get in than their commands can be carried out.
+//! - In a [`Flood`] few calls wait. Otherwise each that is accepted would wait for as long as a full queue takes.
 
 mod flood;
 mod limit;
@@ -28,10 +27,12 @@ use crate::fair_queue::FairQueue;
 const LISTS_PER_CORE: usize = 1;
 /// Calls that wait for a permit, except in a flood.
 const MOST_WAITING: usize = 1_024;
+/// Calls of gateways on their own account that wait.
+const MOST_FIRST: usize = 64;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Longest time for which a permit is held at a stretch, or kept for a command. Work that takes longer waits for a provider or for
-/// something else that is not ours. A command may also run in another process, and one of the others here.
+/// Longest time for which a permit is held at a stretch, or reserved for a command. Work that takes longer waits for something else
+/// than the CPU, and a command may run in another process.
 const LONGEST_HOLD: Duration = Duration::from_millis(250);
 
 pub(crate) struct Calls {
@@ -49,7 +50,7 @@ enum Kind {
 struct State {
     queue: FairQueue<oneshot::Sender<CallPermit>>,
     limit: Limit,
-    /// Permits that are kept for commands, and since when.
+    /// Permits that are reserved for commands, and since when.
     promised: VecDeque<(Instant, CallPermit)>,
     flood: Flood,
 }
@@ -95,6 +96,7 @@ impl Calls {
 
     /// Queues a call of an account or client, unless too many wait.
     pub(crate) fn queue(self: &Arc<Self>, account: &str) -> Result<QueuedCall, Busy> {
+        self.end_promises();
         let (permit, queued) = oneshot::channel();
         let now = Instant::now();
         let mut state = self.lock();
@@ -110,37 +112,51 @@ impl Calls {
         drop(state);
         // Calls that were shed are refused, because their permits cannot come any more.
         drop(shed);
+        self.start();
         if is_refused {
             return Err(Busy);
         }
-        self.start();
         Ok(QueuedCall { calls: Arc::clone(self), permit: queued })
     }
 
     /// Returns true in a flood.
     pub(crate) fn are_flooded(&self) -> bool {
-        self.lock().flood.is_on()
+        self.lock().flood.is_on(Instant::now())
     }
 
-    /// Queues a call ahead of all others. For calls that gateways make on their own: whether it is ready must not depend on how many
-    /// clients it has.
-    pub(crate) fn queue_first(self: &Arc<Self>) -> QueuedCall {
+    /// Queues a call ahead of all others, if few such calls wait. For calls that gateways make on their own: whether a gateway is
+    /// ready must not depend on how many clients it has.
+    pub(crate) fn queue_first(self: &Arc<Self>) -> Result<QueuedCall, Busy> {
         let (sender, permit) = oneshot::channel();
-        self.lock().queue.push_first("", sender);
+        let mut state = self.lock();
+        if state.queue.waiting_first() >= MOST_FIRST {
+            return Err(Busy);
+        }
+        state.queue.push_first("", sender);
+        drop(state);
         self.start();
-        QueuedCall { calls: Arc::clone(self), permit }
+        Ok(QueuedCall { calls: Arc::clone(self), permit })
     }
 
     /// Returns a permit for a command: one that a call has left to it, or else the next that is free.
     pub(crate) async fn of_command(self: &Arc<Self>, account: &str) -> CallPermit {
-        let promised = self.lock().promised.pop_front();
-        if let Some((_since, permit)) = promised {
-            *permit.held_since() = Some(Instant::now());
-            return permit;
+        self.end_promises();
+        let (sender, granted) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Some((_since, reserved)) = state.promised.pop_front() {
+                // The call may have been another account's.
+                state.queue.end(&reserved.account);
+                state.queue.begin(account);
+                drop(state);
+                reserved.held_since().take();
+                return CallPermit::new(self, account, Some(Instant::now()));
+            }
+            state.queue.push_first(account, sender);
         }
-        let permit = CallPermit::new(self, account, None);
-        permit.retake().await;
-        permit
+        self.start();
+        // The queue drops no entry that goes first.
+        self.granted(granted).await.unwrap_or_else(|| CallPermit::new(self, account, None))
     }
 
     /// Hands out the free permits.
@@ -165,7 +181,7 @@ impl Calls {
         // While permits are free, the limit has no effect, so delays say nothing about it.
         if state.queue.is_full() {
             state.limit.note(delay);
-            let most = state.limit.most(state.flood.is_on());
+            let most = state.limit.most(state.flood.is_on(Instant::now()));
             state.queue.set_most_running(most);
         }
         drop(guard);
@@ -248,18 +264,18 @@ impl CallPermit {
         }
     }
 
-    /// Takes a returned permit again, ahead of calls that wait.
-    pub(crate) async fn retake(&self) {
-        let (permit, granted) = oneshot::channel();
-        self.calls.lock().queue.push_first(&self.account, permit);
-        self.calls.start();
-        if let Some(granted) = self.calls.granted(granted).await {
-            *self.held_since() = granted.held_since().take();
+    /// Takes a returned permit again, also if none is free: work that has begun must end, and may hold tokens that are not stored yet.
+    /// Meanwhile no call starts.
+    pub(crate) fn retake(&self) {
+        let mut held_since = self.held_since();
+        if held_since.is_none() {
+            self.calls.lock().queue.begin(&self.account);
+            *held_since = Some(Instant::now());
         }
     }
 
-    /// Returns the permit, but keeps it for a short while for the command that the call leads to. A plain call rarely leads to one,
-    /// such as a read of a token that has to be refreshed, and keeps none.
+    /// Returns the permit, but reserves it for a short while for the command that the call leads to. A plain call, such as a read of a
+    /// token, rarely leads to one, and reserves none.
     pub(crate) fn promise(&self) {
         if self.calls.kind != Kind::Commands {
             return self.release();
@@ -268,8 +284,8 @@ impl CallPermit {
         if held.is_none() {
             return;
         }
-        let kept = Self::new(&self.calls, &self.account, held);
-        self.calls.lock().promised.push_back((Instant::now(), kept));
+        let reserved = Self::new(&self.calls, &self.account, held);
+        self.calls.lock().promised.push_back((Instant::now(), reserved));
     }
 
     fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {

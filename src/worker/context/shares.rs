@@ -1,9 +1,9 @@
 //! Shares of callbacks and deletions, counted together: a provider that hangs, or an account with very many logins, holds up
 //! only its own.
 //!
-//! Of the commands of a verb that run at once and have no answer of their provider yet, one integration gets a quarter, one account a quarter, and one account at one
-//! integration an eighth. Further commands wait in memory, where the worker keeps reporting progress on them. The memory is
-//! shared in the same way; a command that finds its share of it full is refused at once.
+//! Of the commands of a verb that run at once and still need their provider, one integration gets a quarter, one account a quarter,
+//! and one account at one integration an eighth. Further commands wait in memory, where the worker keeps reporting progress on them.
+//! The memory is shared in the same way; a command that finds its share of it full is refused at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -66,8 +66,8 @@ impl Shares {
     }
 }
 
-/// The share of a command that runs, until its provider has answered: a provider that hangs must not hold up others, and a store
-/// that is slow is slow for all.
+/// The share of a command that runs, until its provider has answered all requests. What follows is stored, which takes as long for all
+/// integrations.
 #[derive(Default)]
 pub(crate) struct RunningShare(Mutex<Option<Share>>);
 

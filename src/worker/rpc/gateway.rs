@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
+use super::running::MOST_TASKS;
 use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
 use super::{no_config, outcome, parse, providers, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
@@ -45,17 +46,16 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         let queued = if is_own(&message.subject) {
             context.limits.calls.queue_first()
         } else {
-            let client = SealedCall::client_of(&message.payload);
-            let Ok(queued) = permits(&context, &message.subject).queue(&client) else { return running.refuse(reply) };
-            queued
+            permits(&context, &message.subject).queue(&SealedCall::client_of(&message.payload))
         };
+        let Ok(queued) = queued else { return running.refuse(reply) };
         running.start_queued(queued, reply, async move |context, permit, reply| {
             // Boxed, because the future of a call is large.
             let answer = Box::pin(answer(&context, (&message.subject, &message.payload), permit)).await;
             send(&context, reply, HeaderMap::new(), answer).await;
         });
     };
-    let takes_calls = context.same_process.take_calls(here(Arc::clone(&context), running.tasks()));
+    let takes_calls = context.same_process.take_calls(take_here(Arc::clone(&context), running.tasks()));
     receiver.run(start, stop).await;
     drop(takes_calls);
     running.drain().await;
@@ -76,25 +76,27 @@ fn is_own(subject: &str) -> bool {
     Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
 }
 
-/// Carries out calls of this process's gateway in `tasks`. A call that finds no room goes to the bus: another worker may have some. In a
-/// flood it is refused, because each further step of a call takes the CPU from those that are carried out.
-fn here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
+/// Carries out calls of this process's gateway in `tasks`. A call that finds no room goes to the bus: another worker may have some.
+/// In a flood it is refused, because each further step of a call takes the CPU from those that are carried out.
+fn take_here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
     move |call| {
-        let client = SealedCall::client_of(&call.payload);
+        if tasks.len() >= MOST_TASKS {
+            return Err(NotTaken);
+        }
         let permits = permits(&context, &call.subject);
-        let queued = match permits.queue(&client) {
+        let queued = match permits.queue(&SealedCall::client_of(&call.payload)) {
             Ok(queued) => queued,
             Err(Busy) if permits.are_flooded() => {
                 // The gateway may have stopped waiting.
-                drop(call.answer.send(sealed::busy()));
+                drop(call.reply.send(sealed::busy()));
                 return Ok(());
             }
             Err(Busy) => return Err(NotTaken),
         };
         let context = Arc::clone(&context);
         tasks.spawn(async move {
-            let LocalCall { subject, payload, answer: reply } = call;
-            let answer = match queued.permit().await {
+            let LocalCall { subject, payload, reply } = call;
+            let answered = match queued.permit().await {
                 Ok(permit) => {
                     let permit = Arc::new(permit);
                     let answer = Box::pin(answer(&context, (&subject, &payload), Arc::clone(&permit)));
@@ -102,7 +104,7 @@ fn here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Resu
                 }
                 Err(Busy) => sealed::busy(),
             };
-            drop(reply.send(answer));
+            drop(reply.send(answered));
         });
         Ok(())
     }
@@ -279,7 +281,9 @@ async fn state(context: &Context, question: StateQuestion, permit: &CallPermit) 
             Ok(json!({ "parameters": config.map(|config| callback::parameters(&config)) }))
         }
         FoundLogin::Pending { account, login, revision: _ } => {
-            permit.promise();
+            if question.command_id.is_none() {
+                permit.promise();
+            }
             Ok(json!({
                 "account": account,
                 "integration_id": login.integration,

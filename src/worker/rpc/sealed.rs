@@ -11,8 +11,8 @@ use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
 use crate::subject;
 use crate::worker::context::Context;
 
-/// Opens a call, given its subject and payload, carries it out by `serve`, and returns the sealed answer. Answers `seal-key`, which is
-/// not sealed.
+/// Opens a call, given its subject and payload, carries it out by `serve`, and returns the sealed answer. Answers `seal-key`, which
+/// is not sealed.
 pub(super) async fn answer<F>(
     context: &Context,
     call: (&str, &[u8]),

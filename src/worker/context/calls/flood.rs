@@ -1,7 +1,7 @@
 //! Tells a flood from a burst.
 //!
-//! The calls of a burst, or of clients that each wait for their answer, are soon carried out, and may wait. Those of a flood come so
-//! fast that most of them find no room in the queue.
+//! The calls of a burst, or of clients that each wait for their answer, are soon carried out, and may wait. Those of a flood come
+//! so fast that most of them find no room in the queue.
 
 use std::time::Duration;
 
@@ -31,8 +31,9 @@ impl Flood {
         self.is_on
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.is_on
+    /// Returns true in a flood. It ends when no call has arrived for a while.
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.is_on && self.since.is_some_and(|since| now - since < COUNTED * 2)
     }
 
     /// Counts calls that found no room, or lost theirs to another one.

@@ -10,10 +10,9 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_millis(1);
 /// Calls at once on each core before anything is known: enough for a server less than a millisecond away.
 const FIRST_PER_CORE: usize = 16;
-/// Fewest commands at once on each core, with the calls that lead to them. On a busy machine a command may pass 200 ms on the bus.
+/// Fewest commands at once on each core, with the calls that lead to them. A command may pass 200 ms on the bus.
 const COMMANDS_PER_CORE: usize = 32;
-/// Most of them in a flood. So few that one which is accepted takes at most twice as long as one that is alone, and enough that the
-/// server stores several with one sync.
+/// Most of them in a flood. Few, so that each is soon done, and enough that the server stores several with one sync.
 const IN_FLOOD_PER_CORE: usize = 8;
 /// Most calls at once.
 const HIGHEST: usize = 1_024;

@@ -59,7 +59,8 @@ async fn a_call_leaves_its_permit_to_its_command_for_a_moment() {
     let calls = calls(1);
     take(&calls, "one").await.promise();
     let other = calls.queue("other").expect("none waits");
-    let command = calls.of_command("one").now_or_never().expect("its call has left it a permit");
+    let command = calls.of_command("another").now_or_never().expect("a call has left it a permit");
+    assert!(calls.lock().queue.is_full());
     drop(command);
     let other = other.permit().await.expect("the command has ended");
     other.promise();
@@ -68,6 +69,15 @@ async fn a_call_leaves_its_permit_to_its_command_for_a_moment() {
     assert!(calls.lock().queue.is_full());
     assert!(!is_refused(next).await, "the command has not come");
     assert!(!calls.lock().queue.is_full(), "all permits are back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_whose_command_has_not_come_delays_no_later_call() {
+    let calls = calls(1);
+    take(&calls, "one").await.promise();
+    tokio::time::sleep(LONGEST_HOLD).await;
+    let next = calls.queue("next").expect("none waits");
+    assert!(next.permit().now_or_never().is_some_and(|permit| permit.is_ok()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,8 +93,25 @@ async fn a_command_goes_ahead_of_calls() {
     let (command, ()) = tokio::join!(command, released);
     let (is_refused, ()) = tokio::join!(is_refused(waiting), async { command.release() });
     assert!(!is_refused, "it came before the command");
-    command.retake().await;
-    assert!(calls.lock().queue.is_full());
+}
+
+/// A login asks its provider for the identity and for metadata at once.
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_is_taken_again_twice_is_one() {
+    let calls = calls(1);
+    let permit = take(&calls, "one").await;
+    permit.release();
+    let other = take(&calls, "other").await;
+    for _ in 0..2 {
+        permit.release();
+        permit.retake();
+        permit.retake();
+    }
+    drop(other);
+    assert!(calls.lock().queue.is_full(), "work that has begun waits for no permit");
+    drop(permit);
+    assert!(!calls.lock().queue.is_full(), "all permits are back");
+    let _running = take(&calls, "next").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +119,7 @@ async fn a_gateways_own_call_is_not_refused_in_a_flood() {
     let calls = calls(1);
     let running = take(&calls, "many").await;
     let _waiting = flood(&calls, "many").await;
-    let own = calls.queue_first();
+    let own = calls.queue_first().expect("few wait");
     assert!(calls.queue("many").is_err());
     drop(running);
     assert!(!is_refused(own).await);
@@ -106,7 +133,7 @@ async fn a_permit_is_returned_once_it_was_held_for_too_long() {
         tokio::time::sleep(LONGEST_HOLD / 2).await;
         permit.release();
         tokio::time::sleep(LONGEST_HOLD).await;
-        permit.retake().await;
+        permit.retake();
         tokio::time::sleep(LONGEST_HOLD / 2).await;
         assert!(calls.lock().queue.is_full(), "it is held for a short time");
         tokio::time::sleep(2 * LONGEST_HOLD).await;
@@ -114,4 +141,12 @@ async fn a_permit_is_returned_once_it_was_held_for_too_long() {
         7
     };
     assert_eq!(permit.bound(work).await, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn gateways_own_calls_without_end_are_refused() {
+    let calls = calls(1);
+    let _running = take(&calls, "one").await;
+    let _waiting: Vec<_> = (0..MOST_FIRST).map(|_| calls.queue_first().expect("few wait")).collect();
+    assert!(calls.queue_first().is_err());
 }
