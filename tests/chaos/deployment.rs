@@ -157,7 +157,7 @@ impl Deployment {
             Fault::NewKey if step.is_begin => self.store.add_key().await,
             Fault::NewKey => self.store.use_key().await,
             Fault::Provider(behaviour) => {
-                self.provider_log.set(if step.is_begin { behaviour } else { Behaviour::Good })
+                self.provider_log.set(if step.is_begin { behaviour } else { Behaviour::Good });
             }
         }
     }
