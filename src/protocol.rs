@@ -3,7 +3,6 @@
 //! - [`topology`]: the streams, buckets and consumers.
 //! - [`commands`], [`outgoing`], [`replies`]: the work queue, how a command is sent, and how it is answered.
 //! - [`calls`]: sealed calls of gateways, and their answers.
-//! - [`same_process`]: calls and answers that need no bus.
 //! - [`records`]: the durable state of connections and configs.
 //! - [`events`]: the audit log.
 //! - [`schedule`]: when each connection is refreshed next.
@@ -24,7 +23,6 @@ pub(crate) mod outgoing;
 pub(crate) mod permissions;
 pub(crate) mod records;
 pub(crate) mod replies;
-pub(crate) mod same_process;
 pub(crate) mod schedule;
 pub(crate) mod server_start;
 pub(crate) mod topology;

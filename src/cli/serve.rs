@@ -29,7 +29,6 @@ use crate::jetstream::{Nats, Patience, keep_credentials_current};
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::permissions;
 use crate::protocol::replies::Replies;
-use crate::protocol::same_process::SameProcess;
 use crate::provider::{Authorities, Client};
 use crate::seal::Keyring;
 use crate::shutdown::Tasks;
@@ -98,19 +97,17 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
     let nats = Nats::connect(&config.nats, name, Patience::Forever).await?;
     metrics.register(|registry| nats.register(registry));
     keep_nats_credentials_current(&config, &nats, &tasks);
+    if role != Role::Edge {
+        start_workers(&config, &nats, &metrics, &tasks).await?;
+    }
     let edge_id = config.http.edge_id.clone();
     let replies = if edge_id.is_empty() { Replies::new() } else { Replies::to(edge_id) };
-    let same_process =
-        if role == Role::All { SameProcess::with_gateway(replies.clone()) } else { SameProcess::default() };
-    if role != Role::Edge {
-        start_workers(&config, (&nats, same_process.clone()), &metrics, &tasks).await?;
-    }
     if role != Role::Worker {
         let needed = permission::needed_by_edge(&config.nats.inbox_prefix(), replies.waiter());
         tasks.spawn("check of the gateway's permissions", permissions::guard(nats.clone(), needed, tasks.stop()));
     }
     let backend = Backend::new(nats, replies, config.http.deadline).with_worker_key(config.nats.worker_key.clone());
-    let backend = Arc::new(backend.with_same_process(same_process));
+    let backend = Arc::new(backend);
     if role != Role::Worker {
         let (guarded, stop) = (Arc::clone(&backend), tasks.stop());
         tasks.spawn("check of the gateway's server", async move { guarded.guard_server(stop).await });
@@ -154,12 +151,7 @@ fn keep_authorities_current(config: &Config, client: &Client, tasks: &Tasks) {
     });
 }
 
-async fn start_workers(
-    config: &Config,
-    (nats, same_process): (&Nats, SameProcess),
-    metrics: &Metrics,
-    tasks: &Tasks,
-) -> anyhow::Result<()> {
+async fn start_workers(config: &Config, nats: &Nats, metrics: &Metrics, tasks: &Tasks) -> anyhow::Result<()> {
     let keyring = Keyring::load(&config.secrets).await?;
     if keyring.is_open_to_all() {
         warn!("all users of this machine can read the keyring; make its file private (`chmod o-r`)");
@@ -182,7 +174,6 @@ async fn start_workers(
         sessions: context::Sessions::default(),
         measures,
         replies: Replies::to_worker(),
-        same_process,
         reads: Reads::default(),
         wakeups: Wakeups::default(),
         limits: context::Limits {

@@ -1,7 +1,5 @@
 //! The parts of a connection that only workers see.
 
-mod flat;
-
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,7 +13,6 @@ use crate::secret::Secret;
 
 /// A connection with everything that workers know about it. The bucket holds its JSON sealed as a whole.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(from = "flat::Flat")]
 pub struct StoredConnection {
     #[serde(flatten)]
     pub connection: OauthConnection,

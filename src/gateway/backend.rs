@@ -34,7 +34,6 @@ use crate::command::{Credential, Origin, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published};
 use crate::protocol::outgoing::Outgoing;
 use crate::protocol::replies::Replies;
-use crate::protocol::same_process::SameProcess;
 use crate::secret::Secret;
 use crate::subject::Account;
 use crate::system;
@@ -83,7 +82,6 @@ enum Queued {
 pub struct Backend {
     nats: Nats,
     replies: Replies,
-    same_process: SameProcess,
     /// Longest wait for the answer to a command.
     deadline: Duration,
     last_check: Mutex<Option<ready::LastCheck>>,
@@ -106,19 +104,12 @@ impl Backend {
         Self {
             nats,
             replies,
-            same_process: SameProcess::default(),
             deadline,
             last_check: Mutex::new(None),
             sessions: Sessions::new(String::new()),
             second_tries: SecondTries::default(),
             clients: RandomState::new(),
         }
-    }
-
-    /// Hands calls to the worker of this process where it takes them.
-    #[must_use]
-    pub(crate) fn with_same_process(self, same_process: SameProcess) -> Self {
-        Self { same_process, ..self }
     }
 
     /// Accepts only this public curve key of the workers, unless it is empty: `nats.worker_key`.

@@ -109,33 +109,19 @@ impl Replies {
         let mut answers = nats.subscribe_kept(self.waiter.replies()).await?;
         while let Some(message) = answers.next().await {
             let of_worker = matches!(self.waiter, Waiter::Worker(_));
-            if let Some(id) = subject::parse_reply(&message.subject, of_worker) {
-                let _is_taken = self.deliver(id, &message.payload);
+            let Some(id) = subject::parse_reply(&message.subject, of_worker) else { continue };
+            let mut waiting = lock(&self.waiting);
+            // Another gateway's user can direct an answer here. It does not open, and the task waits on.
+            match waiting.get(id).map(|waits| open_answer(&waits.key, (&waits.subject, id), &message.payload)) {
+                Some(Some(answer)) => {
+                    let waits = waiting.remove(id);
+                    drop(waits.map(|waits| waits.sender.send(answer)));
+                }
+                Some(None) => warn!("an answer to a command does not open"),
+                None => {}
             }
         }
         Err("subscription to answers ended".into())
-    }
-
-    /// Passes on an answer that does not come from the bus. Returns false if no task waits for it: the command may be of another
-    /// process, with the same configured id.
-    pub(crate) fn pass_on(&self, subject: &str, payload: &[u8]) -> bool {
-        self.waiter.id_of(subject).is_some_and(|id| self.deliver(id, payload))
-    }
-
-    /// Returns true if a task takes the answer.
-    fn deliver(&self, id: &str, payload: &[u8]) -> bool {
-        let mut waiting = lock(&self.waiting);
-        // Another gateway's user can direct an answer here. It does not open, and the task waits on.
-        match waiting.get(id).map(|waits| open_answer(&waits.key, (&waits.subject, id), payload)) {
-            Some(Some(answer)) => {
-                waiting.remove(id).is_some_and(|waits| waits.sender.send(answer).is_ok())
-            }
-            Some(None) => {
-                warn!("an answer to a command does not open");
-                false
-            }
-            None => false,
-        }
     }
 
     /// Registers for the answer to a command. Dropping the result ends the registration.
@@ -170,25 +156,4 @@ impl Drop for Expected {
 
 fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, Waits>> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two processes may have the same configured id, for example while one replaces the other.
-    #[test]
-    fn an_answer_that_no_task_here_waits_for_is_not_taken() {
-        let replies = Replies::to(system::random_id());
-        let (id, key) = (system::random_id(), SharedKey::random());
-        let reply = replies.waiter().reply(&id);
-        let answer = WorkerReply::ok(json!({}));
-        let sealed = seal_answer(&key, ("subject", &id), &answer).unwrap();
-        assert!(!replies.pass_on(&reply, &sealed));
-        let (sender, mut receiver) = oneshot::channel();
-        lock(&replies.waiting).insert(id.clone(), Waits { sender, key, subject: "subject".to_owned() });
-        assert!(replies.pass_on(&reply, &sealed));
-        assert!(receiver.try_recv().is_ok());
-        assert!(!replies.pass_on(&reply, &sealed), "it was taken before");
-    }
 }

@@ -5,16 +5,17 @@
 //! and deletes the entry again if that record is a newer tombstone. If the worker dies in between, an entry without a
 //! schedule is left; the repair pass finds and deletes it.
 
-mod entry;
 mod note;
 mod page;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::StreamMessage;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use tracing::error;
 
-use self::entry::ConnectionEntry;
+use self::note::Note;
 pub(crate) use self::page::{ConnectionPage, ListedConnection};
 use super::{Replaced, SEQUENCE, Store, StoreError, json, parse};
 use crate::command::{HEADER_REFRESH, HEADER_STATUS, REFRESH_NONE, REFRESH_PAUSED};
@@ -31,6 +32,21 @@ use crate::subject::{CONNECTIONS, ConnectionKey};
 pub(crate) struct OpenedEntry {
     pub(crate) stored: StoredConnection,
     pub(crate) revision: u64,
+}
+
+/// A connection's entry in the bucket.
+#[derive(Serialize, Deserialize)]
+struct ConnectionEntry {
+    /// Stream sequence of the record.
+    sequence: u64,
+    /// The whole connection.
+    sealed: String,
+    /// The only field that a worker changes alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refresh_failure: Option<Note>,
+    /// Copies of the connection's other fields, without its tokens.
+    #[serde(flatten)]
+    copies: Map<String, Value>,
 }
 
 impl Store {

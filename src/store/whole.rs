@@ -69,8 +69,8 @@ impl<'de> Visitor<'de> for Originals<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<bool, A::Error> {
         let (mut found, mut are_equal) = (0, true);
-        while let Some(copy) = fields.next_key_seed(CopyOf(self.0))? {
-            if let Some(copy) = copy {
+        while let Some(name) = fields.next_key::<String>()? {
+            if let Some(copy) = self.0.get(&name) {
                 found += 1;
                 are_equal &= fields.next_value_seed(Original(copy))?;
             } else {
@@ -78,29 +78,6 @@ impl<'de> Visitor<'de> for Originals<'_> {
             }
         }
         Ok(are_equal && found == self.0.len())
-    }
-}
-
-/// Finds the copy of a field by the field's name.
-struct CopyOf<'a>(&'a Map<String, Value>);
-
-impl<'de, 'a> DeserializeSeed<'de> for CopyOf<'a> {
-    type Value = Option<&'a Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, name: D) -> Result<Self::Value, D::Error> {
-        name.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'_> for CopyOf<'a> {
-    type Value = Option<&'a Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.get(name))
     }
 }
 

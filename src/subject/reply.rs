@@ -28,13 +28,6 @@ impl Waiter {
         }
     }
 
-    /// Returns the command's id from the subject of a reply to this process.
-    #[must_use]
-    pub(crate) fn id_of<'a>(&self, subject: &'a str) -> Option<&'a str> {
-        let id = parse_reply(subject, matches!(self, Self::Worker(_)))?;
-        (self.reply(id) == subject).then_some(id)
-    }
-
     /// Filter of all replies to this process.
     #[must_use]
     pub(crate) fn replies(&self) -> String {

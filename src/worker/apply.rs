@@ -193,7 +193,7 @@ pub(super) async fn apply_record(
         fail_point!("apply_1_kv_written");
         // 2. Send the answer. Durable: nothing new. A crash after this: the next worker answers once more.
         let reply = answer(&stored.connection)?;
-        job.answer(context, &reply).await;
+        job.answer(&context.nats, &reply).await;
         fail_point!("apply_2_answered");
         Ok::<_, StoreError>(reply)
     };

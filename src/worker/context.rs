@@ -38,7 +38,6 @@ use crate::permits::Permits;
 use crate::protocol::bus_clock::BusClock;
 use crate::protocol::events::publish_event;
 use crate::protocol::replies::Replies;
-use crate::protocol::same_process::SameProcess;
 use crate::provider;
 use crate::store::Store;
 use crate::subject::Account;
@@ -61,8 +60,6 @@ pub(crate) struct Context {
     pub(crate) measures: Measures,
     /// Receives the answers to commands that calls send.
     pub(crate) replies: Replies,
-    /// The gateway of this process.
-    pub(crate) same_process: SameProcess,
     /// Sums of reads that are not stored yet.
     pub(crate) reads: Reads,
     /// Requests to the background tasks.

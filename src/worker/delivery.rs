@@ -195,13 +195,14 @@ async fn has_record(context: &Context, job: &Job) -> bool {
 }
 
 async fn conclude(context: &Context, pulled: &Pulled, job: &Job, outcome: Outcome) {
+    let nats = &context.nats;
     match outcome {
         Outcome::Done(reply) => {
             info!(status = reply.status, "done");
             // 1. Send the answer, unless it was sent when KV was written. Durable: nothing new. A crash after this: the
             //    command is delivered again, the verb finds its work done, and answers once more. A caller that did not
             //    receive the first answer still waits for this one.
-            job.answer(context, &reply).await;
+            job.answer(nats, &reply).await;
             fail_point!("delivery_1_answered");
             // 2. Ack. Durable: the queue has forgotten the command, and its subject is free for the next one. A crash
             //    after this changes nothing.
@@ -217,7 +218,7 @@ async fn conclude(context: &Context, pulled: &Pulled, job: &Job, outcome: Outcom
         }
         Outcome::Reject(reason) => reject(context, pulled, Some(job), &reason).await,
         Outcome::RejectCopy => {
-            job.answer(context, &Failure::BadRequest.answer(IS_COPY)).await;
+            job.answer(nats, &Failure::BadRequest.answer(IS_COPY)).await;
             reject(context, pulled, None, IS_COPY).await;
         }
     }
@@ -240,7 +241,7 @@ async fn reject(context: &Context, pulled: &Pulled, job: Option<&Job>, reason: &
     }
     if let Some(job) = job {
         let text = "the command was given up; an operator finds it with `tokenbus dead list`";
-        job.answer(context, &Failure::GivenUp.answer(text)).await;
+        job.answer(nats, &Failure::GivenUp.answer(text)).await;
     }
     confirm(context, pulled, AckKind::Term).await;
 }

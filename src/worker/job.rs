@@ -14,6 +14,7 @@ use crate::auth::Purpose;
 use crate::command::{Envelope, HEADER_REPLY, HEADER_SENDER, HEADER_TRACEPARENT};
 use crate::command::{Malformed, Order, Origin, Stored, Work, WorkerReply};
 use crate::event::{Event, EventDetails, EventKind, RecordEvent};
+use crate::jetstream::Nats;
 use crate::jetstream::pull::Pulled;
 use crate::protocol::records;
 use crate::protocol::replies::seal_answer;
@@ -192,19 +193,16 @@ impl Job {
 
     /// Sends the answer, if the command asks for one at a reply subject of our form and this delivery has sent none. The
     /// answer may get lost; the caller then stops waiting at its deadline.
-    pub(super) async fn answer(&self, context: &Context, answer: &WorkerReply) {
+    pub(super) async fn answer(&self, nats: &Nats, answer: &WorkerReply) {
         let Some((reply, key)) = &self.reply else { return };
         if self.is_answered.swap(true, Ordering::Relaxed) {
             return;
         }
-        let sealed = match seal_answer(key, (&self.subject.subject(), &self.id), answer) {
-            Ok(sealed) => sealed,
+        let sent = match seal_answer(key, (&self.subject.subject(), &self.id), answer) {
+            Ok(sealed) => nats.send_answer(reply.clone(), HeaderMap::new(), sealed).await,
             Err(error) => return warn!("answer not sealed: {error}"),
         };
-        if context.replies.pass_on(reply, &sealed) || context.same_process.answer(reply, &sealed) {
-            return;
-        }
-        if let Err(error) = context.nats.send_answer(reply.clone(), HeaderMap::new(), sealed).await {
+        if let Err(error) = sent {
             warn!("answer not sent: {error}");
         }
     }

@@ -264,8 +264,6 @@ mod revocations;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod room;
-#[cfg(test)]
-mod same_process;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
 mod seal_rotate;

@@ -21,7 +21,6 @@ use super::{BUS_WAIT, Backend, BackendError, RequestContext, refusal};
 use crate::call::{AdminCall, Call, Question};
 use crate::gateway::listener::rate_limits::network;
 use crate::jetstream::{Nats, NatsError};
-use crate::protocol::same_process::SameProcess;
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -81,14 +80,13 @@ impl Backend {
         let end = |now: Instant| if call.starts_command() { deadline } else { now + READ_TIMEOUT };
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
-        let first = Box::pin(self.ask(&subject, context, body, (end(began), self.worker_here(call))));
+        let first = Box::pin(self.ask(&subject, context, body, end(began)));
         let Some(second) = call.again() else { return first.await };
         let shows_load = call.only_reads();
         let late_after = if shows_load { SECOND_TRY_AFTER } else { end(began).saturating_duration_since(began) / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            // By the bus: the worker here may be the one that does not answer.
-            Box::pin(self.ask(subject, context, again, (end(Instant::now()), None)))
+            Box::pin(self.ask(subject, context, again, end(Instant::now())))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         // Other calls change nothing that a refusal could hide.
@@ -100,7 +98,7 @@ impl Backend {
 
     /// Makes a call of the account ADMIN.
     pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
-        self.ask(&call.subject(), &RequestContext::default(), body, (Instant::now() + READ_TIMEOUT, None)).await
+        self.ask(&call.subject(), &RequestContext::default(), body, Instant::now() + READ_TIMEOUT).await
     }
 
     async fn ask(
@@ -108,17 +106,16 @@ impl Backend {
         subject: &str,
         context: &RequestContext,
         body: &Value,
-        (end, here): (Instant, Option<&SameProcess>),
+        end: Instant,
     ) -> Result<Bytes, BackendError> {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
         let client = self.client_of(context);
-        match self.try_ask(subject, (client.clone(), &question), end, here).await {
-            // The workers' key, or this gateway's time, was out of date. The next try asks for both, and any worker for the
-            // answer: the one here may have another keyring.
+        match self.try_ask(subject, (client.clone(), &question), end).await {
+            // The workers' key, or this gateway's time, was out of date. The next try asks for both.
             Err(BackendError::Session(error)) if error.is_out_of_date() => {
-                self.try_ask(subject, (client, &question), end, None).await
+                self.try_ask(subject, (client, &question), end).await
             }
             answer => answer,
         }
@@ -135,36 +132,17 @@ impl Backend {
         format!("{hash:x}")
     }
 
-    async fn try_ask(
-        &self,
-        subject: &str,
-        question: (String, &str),
-        end: Instant,
-        here: Option<&SameProcess>,
-    ) -> Result<Bytes, BackendError> {
+    async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
         let sent =
             self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
-        let payload = sent.payload()?;
-        let taken = match here {
-            Some(here) => here.call(subject, &payload, end).await,
-            None => None,
-        };
-        let answer = match taken {
-            Some(answer) => answer,
-            None => request(&self.nats, subject, &payload, end).await.map(|answer| answer.payload),
-        };
+        let answer = request(&self.nats, subject, &sent.payload()?, end).await;
         let answer = answer.map_err(|error| self.unanswered(error))?;
-        match self.sessions.open(&sent, &answer).await? {
+        match self.sessions.open(&sent, &answer.payload).await? {
             Answer { status: 200, body, retry_after: _ } => Ok(String::from(Box::<str>::from(body)).into()),
             Answer { status, body, retry_after } => {
                 Err(refusal(status, &serde_json::from_str(body.get()).unwrap_or_default(), retry_after))
             }
         }
-    }
-
-    /// Returns the worker of this process, unless the call has to pass the bus: `ready` asks whether the bus carries calls.
-    fn worker_here(&self, call: Call) -> Option<&SameProcess> {
-        (call != Call::Ready && self.nats.is_connected()).then_some(&self.same_process)
     }
 
     /// Sorts the failure of a call, which a worker answers and not the server.

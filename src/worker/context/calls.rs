@@ -119,11 +119,6 @@ impl Calls {
         Ok(QueuedCall { calls: Arc::clone(self), permit: queued })
     }
 
-    /// Returns true in a flood.
-    pub(crate) fn are_flooded(&self) -> bool {
-        self.lock().flood.is_on(Instant::now())
-    }
-
     /// Queues a call ahead of all others, if few such calls wait. For calls that gateways make on their own: whether a gateway is
     /// ready must not depend on how many clients it has.
     pub(crate) fn queue_first(self: &Arc<Self>) -> Result<QueuedCall, Busy> {

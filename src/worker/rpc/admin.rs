@@ -50,7 +50,7 @@ async fn answer(context: Arc<Context>, Arrived { message, reply, permit: _permit
         };
         log_and_build_answer(&span, done)
     };
-    let answer = sealed::answer(&context, (&message.subject, &message.payload), serve).await;
+    let answer = sealed::answer(&context, &message, serve).await;
     send(&context, reply, HeaderMap::new(), answer).await;
 }
 

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info_span};
 
 use super::status::Failure;
-use super::running::MOST_TASKS;
 use super::{CallError, CallIds, Checked, QUEUE, Running, answer_call, keys, list, log_and_build_answer, login};
 use super::{no_config, outcome, parse, providers, sealed, send, shortened};
 use crate::auth::{AuthError, Purpose, VerifiedCaller};
@@ -22,13 +19,12 @@ use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
 use crate::protocol::calls::SealedCall;
-use crate::protocol::same_process::{LocalCall, NotTaken};
 use crate::protocol::{commands, origin, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
-use crate::worker::context::{Busy, CallPermit, Calls, Context, Room};
+use crate::worker::context::{CallPermit, Calls, Context, Room};
 
 /// Serves calls until `stop`, then finishes the running ones.
 pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Result<(), ConnectError> {
@@ -51,13 +47,10 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         let Ok(queued) = queued else { return running.refuse(reply) };
         running.start_queued(queued, reply, async move |context, permit, reply| {
             // Boxed, because the future of a call is large.
-            let answer = Box::pin(answer(&context, (&message.subject, &message.payload), permit)).await;
-            send(&context, reply, HeaderMap::new(), answer).await;
+            Box::pin(answer(context, message, permit, reply)).await;
         });
     };
-    let takes_calls = context.same_process.take_calls(take_here(Arc::clone(&context), running.tasks()));
     receiver.run(start, stop).await;
-    drop(takes_calls);
     running.drain().await;
     Ok(())
 }
@@ -76,43 +69,8 @@ fn is_own(subject: &str) -> bool {
     Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
 }
 
-/// Carries out calls of this process's gateway in `tasks`. A call that finds no room goes to the bus: another worker may have some.
-/// In a flood it is refused, because each further step of a call takes the CPU from those that are carried out.
-fn take_here(context: Arc<Context>, tasks: TaskTracker) -> impl Fn(LocalCall) -> Result<(), NotTaken> {
-    move |call| {
-        if tasks.len() >= MOST_TASKS {
-            return Err(NotTaken);
-        }
-        let permits = permits(&context, &call.subject);
-        let queued = match permits.queue(&SealedCall::client_of(&call.payload)) {
-            Ok(queued) => queued,
-            Err(Busy) if permits.are_flooded() => {
-                // The gateway may have stopped waiting.
-                drop(call.reply.send(sealed::busy()));
-                return Ok(());
-            }
-            Err(Busy) => return Err(NotTaken),
-        };
-        let context = Arc::clone(&context);
-        tasks.spawn(async move {
-            let LocalCall { subject, payload, reply } = call;
-            let answered = match queued.permit().await {
-                Ok(permit) => {
-                    let permit = Arc::new(permit);
-                    let answer = Box::pin(answer(&context, (&subject, &payload), Arc::clone(&permit)));
-                    permit.bound(answer).await
-                }
-                Err(Busy) => sealed::busy(),
-            };
-            drop(reply.send(answered));
-        });
-        Ok(())
-    }
-}
-
-/// Returns the sealed answer to a call, given its subject and payload.
-async fn answer(context: &Context, sealed_call: (&str, &[u8]), permit: Arc<CallPermit>) -> Bytes {
-    let call = Call::parse_subject(sealed_call.0);
+async fn answer(context: Arc<Context>, message: Received, permit: Arc<CallPermit>, reply: String) {
+    let call = Call::parse_subject(&message.subject);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
         let traceparent = traceparent.as_deref().map(shortened);
@@ -123,14 +81,15 @@ async fn answer(context: &Context, sealed_call: (&str, &[u8]), permit: Arc<CallP
                 let traced = traces::call(call.as_str());
                 traces::continued(&traced, traceparent.as_deref());
                 // Boxed, because the future of a call is large.
-                let done = Box::pin(dispatch(context, call, unverified, body.get().as_bytes()));
+                let done = Box::pin(dispatch(&context, call, unverified, body.get().as_bytes()));
                 done.instrument(span.clone()).instrument(traced).await
             }
             None => Err(CallError::Refused(Failure::NotFound, "no such call".to_owned())),
         };
         log_and_build_answer(&span, done)
     };
-    Box::pin(sealed::answer(context, sealed_call, serve)).await
+    let answer = Box::pin(sealed::answer(&context, &message, serve)).await;
+    send(&context, reply, HeaderMap::new(), answer).await;
 }
 
 /// A caller before its credential is checked.

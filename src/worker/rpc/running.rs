@@ -16,7 +16,7 @@ use crate::worker::context::{Busy, CallPermit, Context, QueuedCall};
 /// Calls of one kind that belong to no account and join no queue. Further ones are refused without waiting.
 const CONCURRENCY: usize = 1_024;
 /// Calls of one kind that wait or run. Each may hold a question of 64 KiB.
-pub(super) const MOST_TASKS: usize = 4_096;
+const MOST_TASKS: usize = 4_096;
 /// Refusals that wait to be sent. Further ones are dropped: they must not take the time of the calls that are answered.
 const MOST_REFUSALS: usize = 1_024;
 /// Refusals to send without letting other tasks run. Takes as long as a read.
@@ -90,11 +90,6 @@ impl Running {
                 Err(Busy) => refusals.add(reply),
             }
         });
-    }
-
-    /// The tasks that [`Running::drain`] waits for.
-    pub(super) fn tasks(&self) -> TaskTracker {
-        self.tasks.clone()
     }
 
     /// Waits for the running calls, at most for `worker.drain`.

@@ -7,26 +7,26 @@ use tracing::debug;
 use super::CallIds;
 use crate::call::Question;
 use crate::command::WorkerReply;
+use crate::jetstream::receiver::Received;
 use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
 use crate::subject;
 use crate::worker::context::Context;
 
-/// Opens a call, given its subject and payload, carries it out by `serve`, and returns the sealed answer. Answers `seal-key`, which
-/// is not sealed.
+/// Opens a call, carries it out by `serve`, and returns the sealed answer. Answers `seal-key`, which is not sealed.
 pub(super) async fn answer<F>(
     context: &Context,
-    call: (&str, &[u8]),
+    message: &Received,
     serve: impl FnOnce(Question, CallIds) -> F,
 ) -> Bytes
 where
     F: Future<Output = WorkerReply>,
 {
-    if subject::is_seal_key_call(call.0) {
+    if subject::is_seal_key_call(&message.subject) {
         let seal_to = context.store.keyring.seal_to().to_owned();
-        return json(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
+        return payload(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
     }
-    let answered = open_and_answer(context, call, serve).await;
-    json(&answered.unwrap_or_else(|refusal| {
+    let answered = open_and_answer(context, message, serve).await;
+    payload(&answered.unwrap_or_else(|refusal| {
         debug!("call refused: {refusal}");
         CallAnswer::Refused(refusal)
     }))
@@ -34,12 +34,12 @@ where
 
 /// The answer of a worker that has too many calls.
 pub(super) fn busy() -> Bytes {
-    json(&CallAnswer::Refused(Refusal::Busy))
+    payload(&CallAnswer::Refused(Refusal::Busy))
 }
 
 async fn open_and_answer<F>(
     context: &Context,
-    (call, payload): (&str, &[u8]),
+    message: &Received,
     serve: impl FnOnce(Question, CallIds) -> F,
 ) -> Result<CallAnswer, Refusal>
 where
@@ -49,7 +49,8 @@ where
         debug!("unreadable call: {error}");
         Refusal::Unreadable
     };
-    let sealed: SealedCall = serde_json::from_slice(payload).map_err(|error| unreadable(&error))?;
+    let call = &message.subject;
+    let sealed: SealedCall = serde_json::from_slice(&message.payload).map_err(|error| unreadable(&error))?;
     if !subject::is_id(&sealed.id) {
         return Err(Refusal::Unreadable);
     }
@@ -68,18 +69,18 @@ where
     let question = serde_json::from_slice(&question).map_err(|error| unreadable(&error))?;
     let sent = sealed.sent().unwrap_or_default();
     let ids = CallIds::Derived { session: key.clone(), call_id: sealed.id.clone(), sent };
-    let answer = json(&serve(question, ids).await);
+    let answer = payload(&serve(question, ids).await);
     sealed.answer(&key, call, context.clock.now(), &answer).map_err(|error| unreadable(&error))
 }
 
 /// Room for most answers.
 const ANSWER_BYTES: usize = 1_024;
 
-fn json(answer: &impl Serialize) -> Bytes {
-    let mut text = Vec::with_capacity(ANSWER_BYTES);
+fn payload(answer: &impl Serialize) -> Bytes {
+    let mut json = Vec::with_capacity(ANSWER_BYTES);
     // Answers always have a JSON form.
-    match serde_json::to_writer(&mut text, answer) {
-        Ok(()) => text.into(),
+    match serde_json::to_writer(&mut json, answer) {
+        Ok(()) => json.into(),
         Err(_) => Bytes::new(),
     }
 }
