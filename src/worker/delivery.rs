@@ -10,12 +10,10 @@
 //!   [`Outcome::DeliveryLost`]: another worker has the command, and an ack would take it from that worker.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::AckKind;
 use fail::fail_point;
-use futures_util::future::poll_immediate;
 use tracing::{Instrument as _, error, info, warn};
 
 use crate::command::Work;
@@ -157,19 +155,13 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     let is_first = job.has_caller() && !job.is_redelivery();
     let passed = if is_first { job.age(context.clock.now()) } else { Duration::ZERO };
     let patience = deadline.saturating_sub(ANSWER_TRAVEL).max(deadline / 4).saturating_sub(passed);
-    if let Some(waits) = shares.enter(account, integration) {
-        let mut runs = pin!(shares.run(account, integration, *verb));
-        if let Some(runs) = poll_immediate(&mut runs).await {
-            job.share.begin(runs);
-            return Ok(Some(waits));
-        }
-        let permit = job.permit.get();
-        permit.inspect(|permit| permit.release());
-        if let Ok(runs) = tokio::time::timeout(patience, runs).await {
-            job.share.begin(runs);
-            permit.inspect(|permit| permit.retake());
-            return Ok(Some(waits));
-        }
+    if let Some(waits) = shares.enter(account, integration)
+        && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
+    {
+        job.share.begin(runs);
+        // It was returned if a provider that hangs has all shares.
+        job.permit.get().inspect(|permit| permit.retake());
+        return Ok(Some(waits));
     }
     if !is_first {
         return Err(Outcome::Retry(
