@@ -80,9 +80,11 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Permits for calls of nodes and gateways that lead to no command and return no page.
-    pub(crate) calls: Arc<Calls>,
-    /// Permits for calls that lead to a command, and for these commands.
+    /// Permits for nodes' calls that lead to no command and return no page.
+    pub(crate) node_calls: Arc<Calls>,
+    /// The same for gateways' calls. Those that return pages exchange theirs.
+    pub(crate) gateway_calls: Arc<Calls>,
+    /// Permits for calls of both that lead to a command, and for these commands.
     pub(crate) command_calls: Arc<Calls>,
     /// Permits for calls that return pages.
     pub(crate) lists: Arc<Calls>,

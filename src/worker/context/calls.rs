@@ -73,9 +73,14 @@ pub(crate) struct QueuedCall {
 pub(crate) struct Busy;
 
 impl Calls {
-    /// Permits for calls that lead to no command and return no page.
-    pub(crate) fn plain() -> Arc<Self> {
-        Self::new(Limit::of_plain(cores()), Kind::Plain)
+    /// Permits for nodes' calls that lead to no command and return no page.
+    pub(crate) fn of_nodes() -> Arc<Self> {
+        Self::new(Limit::of_nodes(cores()), Kind::Plain)
+    }
+
+    /// The same for gateways' calls.
+    pub(crate) fn of_gateways() -> Arc<Self> {
+        Self::new(Limit::of_gateways(cores()), Kind::Plain)
     }
 
     /// Permits for calls that lead to a command, and for these commands.

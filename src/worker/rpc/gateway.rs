@@ -40,7 +40,7 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         let Some(reply) = message.reply.clone() else { return };
         // A refused call is not opened, which takes as much of the CPU as a read. So its account is not known.
         let queued = if is_own(&message.subject) {
-            context.limits.calls.queue_first()
+            context.limits.gateway_calls.queue_first()
         } else {
             permits(&context, &message.subject).queue(&SealedCall::client_of(&message.payload))
         };
@@ -60,7 +60,7 @@ fn permits<'a>(context: &'a Context, subject: &str) -> &'a Arc<Calls> {
     match Call::parse_subject(subject) {
         // The gateway asks for a login's state before it queues its callback.
         Some(Call::State | Call::Refresh | Call::Delete) => &context.limits.command_calls,
-        Some(_) | None => &context.limits.calls,
+        Some(_) | None => &context.limits.gateway_calls,
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 const LATE: Duration = Duration::from_millis(1);
 /// Calls at once on each core before anything is known: enough for a server less than a millisecond away.
 const FIRST_PER_CORE: usize = 16;
+/// Gateways' calls that may wait for something else than the CPU, which no delay shows: at most 64 look up their account.
+const SLOW: usize = 64;
 /// Fewest commands at once on each core, with the calls that lead to them. A command may pass 200 ms on the bus.
 const COMMANDS_PER_CORE: usize = 32;
 /// Most of them in a flood. Few, so that each is soon done, and enough that the server stores several with one sync.
@@ -30,8 +32,14 @@ pub(super) struct Limit {
 
 impl Limit {
     /// At least one call for each core.
-    pub(super) fn of_plain(cores: usize) -> Self {
+    pub(super) fn of_nodes(cores: usize) -> Self {
         Self::between(cores, FIRST_PER_CORE * cores, HIGHEST.max(cores))
+    }
+
+    /// At least one call for each core, in addition to those that wait for something else.
+    pub(super) fn of_gateways(cores: usize) -> Self {
+        let Self { most, lowest, highest, .. } = Self::of_nodes(cores);
+        Self::between(SLOW + lowest, SLOW + most, SLOW + highest)
     }
 
     /// More of them, because most of a command's time passes on the bus.
@@ -78,7 +86,7 @@ mod tests {
 
     #[test]
     fn h11_the_limit_follows_the_delay() {
-        let limit = Limit::of_plain(2);
+        let limit = Limit::of_nodes(2);
         assert_eq!(limit.most(false), 32);
         let limit = after(limit, 32, Duration::ZERO);
         assert_eq!(limit.most(false), 33);
@@ -88,9 +96,10 @@ mod tests {
         assert_eq!(limit.most(false), 2, "one for each core");
         let limit = after(limit, HIGHEST * HIGHEST, LATE);
         assert_eq!(limit.most(false), HIGHEST);
+        assert_eq!(after(Limit::of_gateways(2), 1_000, LATE * 2).most(false), SLOW + 2);
         assert_eq!(after(Limit::of_commands(2), 1_000, LATE * 2).most(false), 2 * COMMANDS_PER_CORE);
         assert_eq!(Limit::of_commands(2).most(true), 2 * IN_FLOOD_PER_CORE);
-        assert_eq!(Limit::of_plain(2).most(true), 32);
+        assert_eq!(Limit::of_nodes(2).most(true), 32);
         assert_eq!(after(Limit::fixed(3), 100, Duration::ZERO).most(false), 3);
         assert_eq!(after(Limit::fixed(3), 100, LATE * 2).most(false), 3);
     }
