@@ -60,6 +60,8 @@ const OVERLOAD: Duration = Duration::from_secs(15);
 const TIMES: f64 = 5.0;
 const LOW: f64 = 5.0;
 const LOWER: f64 = 10.0;
+/// The first part of an overload, which fills the queues for a burst. It has a line of its own.
+const ONSET: Duration = Duration::from_secs(2);
 /// The overload is over when the p99 of a part of this length is at most twice the unloaded one again.
 const PART: Duration = Duration::from_millis(500);
 /// Interval of looks at the program's memory.
@@ -167,7 +169,7 @@ impl Bench {
         line("unloaded", &quiet, QUIET);
         let before = self.program.memory();
         let (flooded, peak) = self.watched(self.generator.flood(rate * TIMES, OVERLOAD, &load)).await;
-        line("overload", &flooded, OVERLOAD);
+        overload("overload", flooded);
         let after = self.generator.flood(rate / LOW, QUIET, &load).await;
         line("after it", &after, QUIET);
         let bound = 2.0 * quiet.quantile(0.99, is_accepted);
@@ -187,8 +189,8 @@ impl Bench {
             self.generator.flood(rate * TIMES, OVERLOAD, &flooding),
             self.other.flood(rate / LOWER, OVERLOAD, &calm)
         );
-        line("tenant A floods", &flooded, OVERLOAD);
-        line("tenant B meanwhile", &beside, OVERLOAD);
+        overload("tenant A floods", flooded);
+        overload("tenant B meanwhile", beside);
     }
 
     /// Returns the most memory that the program had meanwhile, too.
@@ -243,6 +245,13 @@ fn line(name: &str, flooded: &Flooded, lasts: Duration) {
         flooded.late(0.5),
         flooded.late(0.99),
     );
+}
+
+/// Lines for the first part of an overload, and for the rest.
+fn overload(name: &str, Flooded { mut answers, unsent }: Flooded) {
+    let rest = answers.split_off(answers.partition_point(|answer| answer.at < ONSET));
+    line(&format!("{name}, first two seconds"), &Flooded { answers, unsent: 0 }, ONSET);
+    line(name, &Flooded { answers: rest, unsent }, OVERLOAD - ONSET);
 }
 
 #[tokio::main]

@@ -1,7 +1,8 @@
 //! A queue that its holders share fairly: the next entry to run is one of the waiting holder with the fewest running ones.
 //!
 //! A holder that is alone may use everything. Holders that all wait have equally many entries running, so each of them gets
-//! the same time, however long its entries run. If too many entries wait, the holder with the most of them loses its newest.
+//! the same time, however long its entries run. If too many entries wait, the holder with the most entries loses the newest of
+//! those that wait.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -9,9 +10,10 @@ use std::collections::{HashMap, VecDeque};
 pub(crate) struct FairQueue<T> {
     holders: HashMap<String, Holder<T>>,
     most_running: usize,
-    most_waiting: usize,
     running: usize,
     waiting: usize,
+    /// Entries that start before all others, with their holders. They don't count as waiting.
+    first: VecDeque<(String, T)>,
     /// Number of entries started so far.
     started: u64,
 }
@@ -25,23 +27,35 @@ struct Holder<T> {
     last_start: u64,
 }
 
+impl<T> Holder<T> {
+    /// Returns how many entries run or wait.
+    fn entries(&self) -> usize {
+        self.running + self.waiting.len()
+    }
+}
+
 impl<T> FairQueue<T> {
-    pub(crate) fn new(most_running: usize, most_waiting: usize) -> Self {
-        Self { holders: HashMap::new(), most_running, most_waiting, running: 0, waiting: 0, started: 0 }
+    pub(crate) fn new(most_running: usize) -> Self {
+        Self { holders: HashMap::new(), most_running, running: 0, waiting: 0, first: VecDeque::new(), started: 0 }
     }
 
-    /// Adds an entry. If too many wait, the newest of the holder with the most has to leave, and is returned. An error returns
-    /// the entry itself, if it would be that one.
-    pub(crate) fn push(&mut self, holder: &str, entry: T) -> Result<Option<T>, T> {
-        let mut shed = None;
-        if self.waiting >= self.most_waiting {
-            let own = self.holders.get(holder).map_or(0, |holder| holder.waiting.len());
-            let longest = self.holders.values_mut().max_by_key(|holder| holder.waiting.len());
-            match longest.filter(|longest| longest.waiting.len() > own + 1) {
-                Some(longest) => shed = longest.waiting.pop_back(),
-                None => return Err(entry),
+    /// Adds an entry. At most `most` may wait: the holders with the most entries lose their newest ones, which are returned. If the holder
+    /// itself has the most, the result is an error, and the entry is one of those.
+    pub(crate) fn push(&mut self, holder: &str, entry: T, most: usize) -> Result<Vec<T>, Vec<T>> {
+        let mut shed = Vec::new();
+        // There may have been more room before.
+        while self.waiting > most {
+            shed.extend(self.shed(0));
+        }
+        if self.waiting == most {
+            let own = self.holders.get(holder).map_or(0, Holder::entries);
+            match self.shed(own + 1) {
+                Some(other) => shed.push(other),
+                None => {
+                    shed.push(entry);
+                    return Err(shed);
+                }
             }
-            self.waiting -= 1;
         }
         if let Some(holder) = self.holders.get_mut(holder) {
             holder.waiting.push_back(entry);
@@ -53,10 +67,35 @@ impl<T> FairQueue<T> {
         Ok(shed)
     }
 
+    /// Removes the newest waiting entry of the holder with the most entries, if it has more than `least`.
+    fn shed(&mut self, least: usize) -> Option<T> {
+        let waiting = self.holders.iter_mut().filter(|(_, holder)| !holder.waiting.is_empty());
+        let (name, longest) = waiting.max_by_key(|(_, holder)| holder.entries())?;
+        if longest.entries() <= least {
+            return None;
+        }
+        let shed = longest.waiting.pop_back()?;
+        self.waiting -= 1;
+        if longest.entries() == 0 {
+            let name = name.clone();
+            self.holders.remove(&name);
+        }
+        Some(shed)
+    }
+
+    /// Adds an entry that starts before all others, and never has to leave.
+    pub(crate) fn push_first(&mut self, holder: &str, entry: T) {
+        self.first.push_back((holder.to_owned(), entry));
+    }
+
     /// Starts the next entry, unless none waits or enough are running.
     pub(crate) fn start(&mut self) -> Option<(String, T)> {
         if self.is_full() {
             return None;
+        }
+        if let Some((name, entry)) = self.first.pop_front() {
+            self.begin(&name);
+            return Some((name, entry));
         }
         let waiting = self.holders.iter_mut().filter(|(_, holder)| !holder.waiting.is_empty());
         let (name, holder) = waiting.min_by_key(|(_, holder)| (holder.running, holder.last_start))?;
@@ -67,6 +106,18 @@ impl<T> FairQueue<T> {
         self.running += 1;
         self.waiting -= 1;
         Some((name.clone(), entry))
+    }
+
+    /// Counts an entry as running that has not waited, even if enough are running.
+    pub(crate) fn begin(&mut self, holder: &str) {
+        let new = Holder { running: 0, waiting: VecDeque::new(), last_start: self.started };
+        self.holders.entry(holder.to_owned()).or_insert(new).running += 1;
+        self.running += 1;
+    }
+
+    /// Returns how many entries wait that start before all others.
+    pub(crate) fn waiting_first(&self) -> usize {
+        self.first.len()
     }
 
     /// Changes how many entries may run. More may be running until they end.

@@ -50,8 +50,8 @@ pub use self::connection::ConnectionKey;
 pub use self::name::{Account, ConnectionName, Integration, NameError};
 
 pub(crate) use self::call::{
-    admin_call, again_call, edge_call, event_subject, events_matching, events_of_kind, node_call, parse_admin_call,
-    parse_again_call, parse_edge_call, seal_key_calls, service_call, service_calls,
+    admin_call, again_call, edge_call, event_subject, events_matching, events_of_kind, is_seal_key_call, node_call,
+    parse_admin_call, parse_again_call, parse_edge_call, seal_key_calls, service_call, service_calls,
 };
 pub(crate) use self::command::{CommandSubject, Verb, dead_letter};
 pub(crate) use self::config::{config_record_subject, config_subject, parse_config_subject};

@@ -196,6 +196,7 @@ async fn start_workers(
             events: context::EventBuckets::default(),
             node_calls: context::Calls::of_nodes(),
             gateway_calls: context::Calls::of_gateways(),
+            command_calls: context::Calls::of_commands(),
             lists: context::Calls::lists(),
             waiting_calls: Arc::default(),
             all_waiting_calls: Semaphore::new(context::WAITING_CALLS),

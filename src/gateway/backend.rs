@@ -10,6 +10,7 @@ mod restart;
 mod second_tries;
 mod session;
 
+use std::hash::RandomState;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +89,8 @@ pub struct Backend {
     second_tries: SecondTries,
     /// Of a process that has a worker.
     own_worker: Option<watch::Receiver<WorkerStart>>,
+    /// Hashes clients.
+    clients: RandomState,
 }
 
 impl std::fmt::Debug for Backend {
@@ -108,6 +111,7 @@ impl Backend {
             sessions: Sessions::new(String::new()),
             second_tries: SecondTries::default(),
             own_worker: None,
+            clients: RandomState::new(),
         }
     }
 

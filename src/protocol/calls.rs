@@ -18,6 +18,9 @@ use crate::seal::{SealError, SharedKey};
 /// Largest difference between a call's time and the bus's, in either direction.
 pub(crate) const MAX_DRIFT: Duration = Duration::from_secs(30);
 
+/// Longest name of a gateway's client, in bytes.
+const CLIENT_BYTES: usize = 16;
+
 /// A call as it travels.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct SealedCall {
@@ -29,6 +32,10 @@ pub(crate) struct SealedCall {
     pub(crate) session: String,
     /// The question.
     pub(crate) sealed: String,
+    /// The client that the gateway carries the call out for, as a keyed hash that only this gateway knows. Not sealed, because
+    /// workers share their time among clients before they open a call.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) client: String,
 }
 
 /// An answer as it travels.
@@ -92,7 +99,19 @@ impl SealedCall {
     ) -> Result<Self, SealError> {
         let time = time.as_millisecond();
         let sealed = key.seal(&associated_data(Direction::Call, call, &id, time), question)?;
-        Ok(Self { id, time, session: session.to_owned(), sealed })
+        Ok(Self { id, time, session: session.to_owned(), sealed, client: String::new() })
+    }
+
+    /// Returns the client of a call that is not opened; an empty text for a call that names none, or cannot be read.
+    pub(crate) fn client_of(payload: &[u8]) -> String {
+        #[derive(Deserialize)]
+        struct Call {
+            #[serde(default)]
+            client: String,
+        }
+
+        let client = serde_json::from_slice::<Call>(payload).map(|call| call.client).unwrap_or_default();
+        if client.len() <= CLIENT_BYTES { client } else { String::new() }
     }
 
     /// Opens the question. `key` is the session's.
@@ -155,6 +174,18 @@ mod tests {
         assert_eq!(&*call.open_answer(&key, TOKEN, (time, &sealed)).unwrap(), b"answer");
         assert!(seal("two").open_answer(&key, TOKEN, (time, &sealed)).is_err());
         assert!(call.open_answer(&key, TOKEN, (time + 1, &sealed)).is_err());
+    }
+
+    #[test]
+    fn the_client_of_a_call_is_read_without_its_key() {
+        #[track_caller]
+        fn check(payload: &str, expected: &str) {
+            assert_eq!(SealedCall::client_of(payload.as_bytes()), expected, "{payload}");
+        }
+        check(r#"{"id":"x","time":1,"session":"s","sealed":"t","client":"0a1b"}"#, "0a1b");
+        check(r#"{"id":"x","time":1,"session":"s","sealed":"t"}"#, "");
+        check(r#"{"client":"0123456789abcdefg"}"#, "");
+        check("no call", "");
     }
 
     #[test]

@@ -130,6 +130,12 @@ pub(crate) fn seal_key_calls() -> [String; 2] {
     [edge_call("seal-key"), again_call("seal-key")]
 }
 
+/// Returns true for a subject of [`seal_key_calls`].
+#[must_use]
+pub(crate) fn is_seal_key_call(subject: &str) -> bool {
+    parse_edge_call(subject).or_else(|| parse_again_call(subject)) == Some("seal-key")
+}
+
 /// Returns the name of the gateway's call that has this subject.
 #[must_use]
 pub(crate) fn parse_edge_call(subject: &str) -> Option<&str> {

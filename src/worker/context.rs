@@ -26,7 +26,7 @@ pub(crate) use self::quotas::{ConnectionCounts, DELETED_PER_CONNECTION, EventBuc
 pub(crate) use self::restarts::Restarts;
 pub(crate) use self::room::{NO_ROOM_WAIT, NoRoom, Room};
 pub(crate) use self::sessions::Sessions;
-pub(crate) use self::shares::{Share, Shares};
+pub(crate) use self::shares::{RunningShare, Share, Shares};
 pub(crate) use self::unsent::UnsentRefreshes;
 pub(crate) use self::wakeups::Wakeups;
 use crate::auth::Authenticator;
@@ -83,11 +83,13 @@ pub(crate) struct Limits {
     pub(crate) pending_logins: PendingLogins,
     pub(crate) connections: ConnectionCounts,
     pub(crate) events: EventBuckets,
-    /// Permits for nodes' calls, except those that return pages.
+    /// Permits for nodes' calls that lead to no command and return no page.
     pub(crate) node_calls: Arc<Calls>,
-    /// Permits for gateways' calls. Those that return pages exchange theirs.
+    /// The same for gateways' calls. Those that return pages exchange theirs.
     pub(crate) gateway_calls: Arc<Calls>,
-    /// Permits for calls of both that return pages.
+    /// Permits for calls of both that lead to a command, and for these commands.
+    pub(crate) command_calls: Arc<Calls>,
+    /// Permits for calls that return pages.
     pub(crate) lists: Arc<Calls>,
     /// Calls that wait for a command, by account, and whether they are later tries. These have permits of their own: a gateway that
     /// tries again takes nothing from its account's other calls.

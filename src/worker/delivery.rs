@@ -65,15 +65,29 @@ pub(super) async fn process(context: &Context, pulled: Pulled, since: Instant) {
     let span = job.span();
     async {
         let outcome = tokio::select! {
-            outcome = run(context, &job, work) => outcome,
+            outcome = run_with_permit(context, &job, work) => outcome,
             never = report_progress(context, &pulled, &job.lease) => match never {},
         };
+        job.share.end();
         conclude(context, &pulled, &job, outcome).await;
     }
     .instrument(span)
     .instrument(job.trace())
     .await;
     context.measures.running.dec();
+}
+
+/// Runs a command that a caller waits for with a permit of the calls. The others are few at a time: the refresh limiter spreads
+/// what is due.
+async fn run_with_permit(context: &Context, job: &Job, work: Work) -> Outcome {
+    if !job.has_caller() || matches!(job.subject.verb, Verb::Put | Verb::Delete) {
+        return Box::pin(run(context, job, work)).await;
+    }
+    let permit = context.limits.command_calls.of_command(job.subject.account.as_str()).await;
+    let permit = job.permit.get_or_init(|| permit);
+    let outcome = permit.bound(Box::pin(run(context, job, work))).await;
+    permit.release();
+    outcome
 }
 
 async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
@@ -89,7 +103,7 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
         Ok(true) => return Outcome::RejectCopy,
         Err(error) => return Outcome::Retry(backoff(delivered, system::random_share()), error.to_string()),
     }
-    let _share = match share(context, job).await {
+    let _waits = match share(context, job).await {
         Ok(share) => share,
         Err(outcome) => return outcome,
     };
@@ -129,9 +143,9 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     }
 }
 
-/// Waits until a callback or deletion may run, at most until its caller's deadline. At its first delivery it then ends with a
-/// 503: nothing is done yet, so the same request may come again. A later delivery may have begun its work, and returns, and so
-/// does a command without a caller.
+/// Waits until a callback or deletion may run, at most until its caller's deadline. Returns its share of the memory. At its first
+/// delivery it then ends with a 503: nothing is done yet, so the same request may come again. A later delivery may have begun its
+/// work, and returns, and so does a command without a caller.
 async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     let CommandSubject { account, integration, verb, .. } = &job.subject;
     if !matches!(verb, Verb::Exchange | Verb::Revoke) {
@@ -144,7 +158,10 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     if let Some(waits) = shares.enter(account, integration)
         && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
     {
-        return Ok(Some(waits.and(runs)));
+        job.share.begin(runs);
+        // It was returned if a provider that hangs has all shares.
+        job.permit.get().inspect(|permit| permit.retake());
+        return Ok(Some(waits));
     }
     if !is_first {
         return Err(Outcome::Retry(

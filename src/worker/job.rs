@@ -1,7 +1,7 @@
 //! A command from the queue, opened.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -22,7 +22,7 @@ use crate::seal::{SealError, SharedKey};
 use crate::store::StoreError;
 use crate::subject::{self, CommandSubject, NameError};
 use crate::telemetry::traces;
-use crate::worker::context::Context;
+use crate::worker::context::{CallPermit, Context, RunningShare};
 use crate::worker::lease::Lease;
 use crate::worker::provider_calls::{ProviderCalls, RequestTime};
 
@@ -45,6 +45,9 @@ pub(super) struct Job {
     /// True if a server that was restarted since may have delivered the command before and forgotten it.
     pub(super) is_before_restart: bool,
     pub(super) lease: Arc<Lease>,
+    /// Set once it has a permit: only a login, refresh or deletion that a caller waits for gets one.
+    pub(super) permit: OnceLock<CallPermit>,
+    pub(super) share: RunningShare,
     request_time: RequestTime,
     /// The message id of the command on the queue.
     pub(super) message_id: String,
@@ -110,6 +113,8 @@ impl Job {
                 delivered,
                 is_before_restart,
                 lease,
+                permit: OnceLock::new(),
+                share: RunningShare::default(),
                 request_time: RequestTime::default(),
                 message_id,
                 queue_sequence,
@@ -133,7 +138,7 @@ impl Job {
 
     /// Returns the means to send this command's requests to its provider.
     pub(super) fn provider_calls<'a>(&'a self, context: &'a Context) -> ProviderCalls<'a> {
-        ProviderCalls::new(context, &self.lease, &self.request_time)
+        ProviderCalls::new(context, &self.lease, &self.request_time, self.permit.get())
     }
 
     /// Repeats what fails while NATS is away, as long as this delivery holds the command. For steps before a refresh token is

@@ -24,7 +24,7 @@ use crate::protocol::records::{LONGEST_WRITE, longest_token};
 use crate::provider::{MAX_BODY_BYTES, ProviderError, ProviderResponse};
 use crate::secret::Secret;
 use crate::system;
-use crate::worker::context::Context;
+use crate::worker::context::{CallPermit, Context};
 use crate::worker::lease::Lease;
 
 /// Time from a command's first request in which a connection is opened once more. The last try may take another 5 s, so the
@@ -139,13 +139,20 @@ pub(super) struct ProviderCalls<'a> {
     /// Sends nothing once this lease is lost; `None` to send without a lease.
     lease: Option<&'a Arc<Lease>>,
     time: &'a RequestTime,
+    /// Returned while a request waits for its answer.
+    permit: Option<&'a CallPermit>,
     /// Tries again if no connection was opened.
     reconnects: bool,
 }
 
 impl<'a> ProviderCalls<'a> {
-    pub(super) fn new(context: &'a Context, lease: &'a Arc<Lease>, time: &'a RequestTime) -> Self {
-        Self { context, lease: Some(lease), time, reconnects: false }
+    pub(super) fn new(
+        context: &'a Context,
+        lease: &'a Arc<Lease>,
+        time: &'a RequestTime,
+        permit: Option<&'a CallPermit>,
+    ) -> Self {
+        Self { context, lease: Some(lease), time, permit, reconnects: false }
     }
 
     /// Requests tokens. If the provider cannot be reached, tries again for [`RECONNECT_TIME`]: nothing was sent, and a login
@@ -246,7 +253,9 @@ impl<'a> ProviderCalls<'a> {
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
         let began = Instant::now();
+        self.permit.inspect(|permit| permit.release());
         let sent = self.answer_to(config, &request).await;
+        self.permit.inspect(|permit| permit.retake());
         self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
         let (error, retry_after, mut answer) = match sent {
             Ok(ProviderResponse { status, content_type, retry_after, body }) => {

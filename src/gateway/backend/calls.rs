@@ -5,6 +5,7 @@
 //! has it cannot reach the streams. Each try is a call of its own with another id, because workers refuse a call that they
 //! have seen.
 
+use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use async_nats::Message;
@@ -18,6 +19,7 @@ use super::second_tries::{SECOND_TRY_AFTER, Tries, Why};
 use super::session::Answer;
 use super::{BUS_WAIT, Backend, BackendError, RequestContext, refusal};
 use crate::call::{AdminCall, Call, Question};
+use crate::gateway::listener::rate_limits::network;
 use crate::jetstream::{Nats, NatsError};
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
@@ -109,14 +111,28 @@ impl Backend {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
-        match self.try_ask(subject, &question, end).await {
+        let client = self.client_of(context);
+        match self.try_ask(subject, (client.clone(), &question), end).await {
             // The workers' key, or this gateway's time, was out of date. The next try asks for both.
-            Err(BackendError::Session(error)) if error.is_out_of_date() => self.try_ask(subject, &question, end).await,
+            Err(BackendError::Session(error)) if error.is_out_of_date() => {
+                self.try_ask(subject, (client, &question), end).await
+            }
             answer => answer,
         }
     }
 
-    async fn try_ask(&self, subject: &str, question: &str, end: Instant) -> Result<Bytes, BackendError> {
+    /// Names the client of a request in a way that says nothing about it: by its credential, or else its network. Workers share
+    /// their time among clients.
+    fn client_of(&self, RequestContext { credential, origin, .. }: &RequestContext) -> String {
+        let hash = match (credential, origin.client_address) {
+            (Some(credential), _) => self.clients.hash_one(credential.rate_limit_key()),
+            (None, Some(address)) => self.clients.hash_one(network(address)),
+            (None, None) => return String::new(),
+        };
+        format!("{hash:x}")
+    }
+
+    async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
         let sent =
             self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
         let answer = request(&self.nats, subject, &sent.payload()?, end).await;

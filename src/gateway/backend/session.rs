@@ -88,7 +88,7 @@ impl Sessions {
         &self.clock
     }
 
-    /// Seals a call, named by its subject. Asks the workers for their key first, if there is no session yet.
+    /// Seals a call of a client, named by its subject. Asks the workers for their key first, if there is no session yet.
     ///
     /// # Errors
     /// The outer error means that the workers could not be asked.
@@ -96,7 +96,7 @@ impl Sessions {
         &self,
         nats: &Nats,
         call: &str,
-        question: &str,
+        (client, question): (String, &str),
     ) -> Result<Result<SentCall, SessionError>, NatsError> {
         let session = match self.session(nats).await? {
             Ok(session) => session,
@@ -105,6 +105,7 @@ impl Sessions {
         let made = (system::random_id(), self.clock.now());
         let sealed = SealedCall::seal(&session.key, &session.sealed, call, made, question.as_bytes());
         let call = call.to_owned();
+        let sealed = sealed.map(|sealed| SealedCall { client, ..sealed });
         Ok(sealed.map(|sealed| SentCall { session, call, sealed }).map_err(SessionError::from))
     }
 

@@ -216,6 +216,8 @@ impl Exchange<'_> {
         //    of `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
         //    effect. The caller receives its answer only after the KV write.
         self.revoke_waiting(&issued).await;
+        // The provider has answered all.
+        self.job.share.end();
         let applied = Applied { record: &record, event: CONNECTED, entry: self.replaces.is_none().then_some(0) };
         let reply = apply_connected(self.context, self.job, self.key, applied, self.scopes).await?;
         fail_point!("exchange_5_record_applied");

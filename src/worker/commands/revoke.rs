@@ -110,6 +110,7 @@ impl Revocation<'_> {
             Some(tokens) => job.provider_calls(context).revoke(key, tokens).await?,
             None => RevocationOutcome::Unknown.into(),
         };
+        job.share.end();
         fail_point!("revoke_3_provider_asked");
         job.lease.check()?;
 

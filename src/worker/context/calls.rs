@@ -1,81 +1,162 @@
-//! Permits for the calls of a process, shared fairly by account: an account that is alone uses all of them, and one that
-//! floods delays no other.
+//! Permits for the calls of a process, and for the commands that they lead to, shared fairly by account, or by the client of a
+//! gateway: one that is alone uses all of them, and others get theirs beside one that floods.
 //!
-//! A call that waits for a command returns its permit first ([`CallPermit::release`]).
+//! - Calls that lead to a command have permits of their own, and so have lists.
+//! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that
+//!   takes longer than [`LONGEST_HOLD`] loses its own.
+//! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead
+//!   of calls that wait. So no more calls get in than their commands can be carried out.
+//! - In a [`Flood`] few calls wait. Otherwise each that is accepted would wait for as long as a full queue takes.
 
+mod flood;
 mod limit;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use self::flood::Flood;
 use self::limit::Limit;
 use crate::fair_queue::FairQueue;
 
 /// Lists that run at once, for each core. A page takes tens of milliseconds of a core, and megabytes.
 const LISTS_PER_CORE: usize = 1;
-/// Calls that wait for a permit.
+/// Calls that wait for a permit, except in a flood.
 const MOST_WAITING: usize = 1_024;
+/// Calls of gateways on their own account that wait.
+const MOST_FIRST: usize = 64;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Longest time for which a permit is held at a stretch, or reserved for a command. Work that takes longer waits for something else
+/// than the CPU, and a command may run in another process.
+const LONGEST_HOLD: Duration = Duration::from_millis(250);
 
 pub(crate) struct Calls {
     state: Mutex<State>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    Commands,
+    Lists,
 }
 
 struct State {
     queue: FairQueue<oneshot::Sender<CallPermit>>,
     limit: Limit,
+    /// Permits that are reserved for commands, and since when.
+    promised: VecDeque<(Instant, CallPermit)>,
+    flood: Flood,
 }
 
-/// The right to run a call. Returned on drop.
+/// The right to run a call or command. Returned on drop.
 pub(crate) struct CallPermit {
     calls: Arc<Calls>,
     account: String,
-    is_held: AtomicBool,
+    held_since: Mutex<Option<Instant>>,
 }
 
 /// A call in the queue.
-pub(crate) struct QueuedCall(oneshot::Receiver<CallPermit>);
+pub(crate) struct QueuedCall {
+    calls: Arc<Calls>,
+    permit: oneshot::Receiver<CallPermit>,
+}
 
 /// Too many calls wait, or a permit took too long.
 #[derive(Debug)]
 pub(crate) struct Busy;
 
 impl Calls {
-    /// Permits for nodes' calls that read or change one connection.
+    /// Permits for nodes' calls that lead to no command and return no page.
     pub(crate) fn of_nodes() -> Arc<Self> {
-        Self::new(Limit::of_nodes(cores()))
+        Self::new(Limit::of_nodes(cores()), Kind::Plain)
     }
 
-    /// Permits for gateways' calls.
+    /// The same for gateways' calls.
     pub(crate) fn of_gateways() -> Arc<Self> {
-        Self::new(Limit::of_gateways(cores()))
+        Self::new(Limit::of_gateways(cores()), Kind::Plain)
+    }
+
+    /// Permits for calls that lead to a command, and for these commands.
+    pub(crate) fn of_commands() -> Arc<Self> {
+        Self::new(Limit::of_commands(cores()), Kind::Commands)
     }
 
     /// Permits for calls that return pages.
     pub(crate) fn lists() -> Arc<Self> {
-        Self::new(Limit::fixed(LISTS_PER_CORE * cores()))
+        Self::new(Limit::fixed(LISTS_PER_CORE * cores()), Kind::Lists)
     }
 
-    fn new(limit: Limit) -> Arc<Self> {
-        let queue = FairQueue::new(limit.most(), MOST_WAITING);
-        Arc::new(Self { state: Mutex::new(State { queue, limit }) })
+    fn new(limit: Limit, kind: Kind) -> Arc<Self> {
+        let queue = FairQueue::new(limit.most(false));
+        let state = State { queue, limit, promised: VecDeque::new(), flood: Flood::default() };
+        Arc::new(Self { state: Mutex::new(state), kind })
     }
 
-    /// Queues a call of an account, unless too many wait.
+    /// Queues a call of an account or client, unless too many wait.
     pub(crate) fn queue(self: &Arc<Self>, account: &str) -> Result<QueuedCall, Busy> {
+        self.end_promises();
         let (permit, queued) = oneshot::channel();
-        match self.lock().queue.push(account, permit) {
-            // Its call is refused, because its permit cannot come any more.
-            Ok(shed) => drop(shed),
-            Err(_own) => return Err(Busy),
+        let now = Instant::now();
+        let mut state = self.lock();
+        let is_flood = state.flood.arrived(now);
+        let most = state.limit.most(is_flood);
+        state.queue.set_most_running(most);
+        let pushed = state.queue.push(account, permit, if is_flood { waiting_in_flood(most) } else { MOST_WAITING });
+        let (is_refused, shed) = match pushed {
+            Ok(shed) => (false, shed),
+            Err(shed) => (true, shed),
+        };
+        state.flood.refused(shed.len());
+        drop(state);
+        // Calls that were shed are refused, because their permits cannot come any more.
+        drop(shed);
+        self.start();
+        if is_refused {
+            return Err(Busy);
+        }
+        Ok(QueuedCall { calls: Arc::clone(self), permit: queued })
+    }
+
+    /// Queues a call ahead of all others, if few such calls wait. For calls that gateways make on their own: whether a gateway is
+    /// ready must not depend on how many clients it has.
+    pub(crate) fn queue_first(self: &Arc<Self>) -> Result<QueuedCall, Busy> {
+        let (sender, permit) = oneshot::channel();
+        let mut state = self.lock();
+        if state.queue.waiting_first() >= MOST_FIRST {
+            return Err(Busy);
+        }
+        state.queue.push_first("", sender);
+        drop(state);
+        self.start();
+        Ok(QueuedCall { calls: Arc::clone(self), permit })
+    }
+
+    /// Returns a permit for a command: one that a call has left to it, or else the next that is free.
+    pub(crate) async fn of_command(self: &Arc<Self>, account: &str) -> CallPermit {
+        self.end_promises();
+        let (sender, granted) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            if let Some((_since, reserved)) = state.promised.pop_front() {
+                // The call may have been another account's.
+                state.queue.end(&reserved.account);
+                state.queue.begin(account);
+                drop(state);
+                reserved.held_since().take();
+                return CallPermit::new(self, account, Some(Instant::now()));
+            }
+            state.queue.push_first(account, sender);
         }
         self.start();
-        Ok(QueuedCall(queued))
+        // The queue drops no entry that goes first.
+        self.granted(granted).await.unwrap_or_else(|| CallPermit::new(self, account, None))
     }
 
     /// Hands out the free permits.
@@ -88,9 +169,8 @@ impl Calls {
                 continue;
             }
             drop(state);
-            let is_held = AtomicBool::new(true);
             // If the call has gone meanwhile, its permit is dropped, and so returned.
-            drop(permit.send(CallPermit { calls: Arc::clone(self), account, is_held }));
+            drop(permit.send(CallPermit::new(self, &account, Some(Instant::now()))));
         }
     }
 
@@ -101,10 +181,35 @@ impl Calls {
         // While permits are free, the limit has no effect, so delays say nothing about it.
         if state.queue.is_full() {
             state.limit.note(delay);
-            state.queue.set_most_running(state.limit.most());
+            let most = state.limit.most(state.flood.is_on(Instant::now()));
+            state.queue.set_most_running(most);
         }
         drop(guard);
         self.start();
+    }
+
+    /// Waits for a permit. Meanwhile takes back those whose commands have not come.
+    async fn granted(&self, mut permit: oneshot::Receiver<CallPermit>) -> Option<CallPermit> {
+        loop {
+            match tokio::time::timeout(LONGEST_HOLD, &mut permit).await {
+                Ok(permit) => return permit.ok(),
+                Err(_) => self.end_promises(),
+            }
+        }
+    }
+
+    /// Takes back permits whose commands have not come.
+    fn end_promises(&self) {
+        let now = Instant::now();
+        loop {
+            let mut state = self.lock();
+            let ended = state.promised.pop_front_if(|(since, _)| now - *since >= LONGEST_HOLD);
+            // A permit that is dropped needs the lock.
+            drop(state);
+            if ended.is_none() {
+                return;
+            }
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -115,26 +220,76 @@ impl Calls {
 impl QueuedCall {
     /// Waits for the permit.
     pub(crate) async fn permit(self) -> Result<CallPermit, Busy> {
-        match tokio::time::timeout(LONGEST_WAIT, self.0).await {
-            Ok(Ok(permit)) => {
+        match tokio::time::timeout(LONGEST_WAIT, self.calls.granted(self.permit)).await {
+            Ok(Some(permit)) => {
                 let began = Instant::now();
                 tokio::task::yield_now().await;
                 permit.calls.adapt(began.elapsed());
                 Ok(permit)
             }
             // Shed, or the time is over.
-            Ok(Err(_)) | Err(_) => Err(Busy),
+            Ok(None) | Err(_) => Err(Busy),
         }
     }
 }
 
 impl CallPermit {
-    /// Returns the permit before the call ends, because the call is going to wait for something that needs no CPU.
+    fn new(calls: &Arc<Calls>, account: &str, held_since: Option<Instant>) -> Self {
+        Self { calls: Arc::clone(calls), account: account.to_owned(), held_since: Mutex::new(held_since) }
+    }
+
+    /// Runs a call or command, which may return the permit and take it again. Returns the permit if it is held for too long, except
+    /// that of a list, which needs memory.
+    pub(crate) async fn bound<F: Future>(&self, work: F) -> F::Output {
+        let mut work = pin!(work);
+        if self.calls.kind == Kind::Lists {
+            return work.await;
+        }
+        loop {
+            if let Ok(done) = tokio::time::timeout(LONGEST_HOLD, &mut work).await {
+                return done;
+            }
+            let held_since = *self.held_since();
+            if held_since.is_some_and(|since| since.elapsed() >= LONGEST_HOLD) {
+                self.release();
+            }
+        }
+    }
+
+    /// Returns the permit before the work ends, because the work is going to wait for something that needs no CPU.
     pub(crate) fn release(&self) {
-        if self.is_held.swap(false, Ordering::Relaxed) {
+        if self.held_since().take().is_some() {
             self.calls.lock().queue.end(&self.account);
             self.calls.start();
         }
+    }
+
+    /// Takes a returned permit again, also if none is free: work that has begun must end, and may hold tokens that are not stored yet.
+    /// Meanwhile no call starts.
+    pub(crate) fn retake(&self) {
+        let mut held_since = self.held_since();
+        if held_since.is_none() {
+            self.calls.lock().queue.begin(&self.account);
+            *held_since = Some(Instant::now());
+        }
+    }
+
+    /// Returns the permit, but reserves it for a short while for the command that the call leads to. A plain call, such as a read of a
+    /// token, rarely leads to one, and reserves none.
+    pub(crate) fn promise(&self) {
+        if self.calls.kind != Kind::Commands {
+            return self.release();
+        }
+        let held = self.held_since().take();
+        if held.is_none() {
+            return;
+        }
+        let reserved = Self::new(&self.calls, &self.account, held);
+        self.calls.lock().promised.push_back((Instant::now(), reserved));
+    }
+
+    fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.held_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,6 +299,14 @@ impl Drop for CallPermit {
     }
 }
 
+/// Returns how many calls may wait in a flood: enough that no permit is idle, and that each of two clients has one.
+fn waiting_in_flood(running: usize) -> usize {
+    (running / 4).max(2)
+}
+
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+#[cfg(test)]
+mod tests;

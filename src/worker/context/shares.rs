@@ -1,9 +1,9 @@
 //! Shares of callbacks and deletions, counted together: a provider that hangs, or an account with very many logins, holds up
 //! only its own.
 //!
-//! Of the commands of a verb that run at once, one integration gets a quarter, one account a quarter, and one account at one
-//! integration an eighth. Further commands wait in memory, where the worker keeps reporting progress on them. The memory is
-//! shared in the same way; a command that finds its share of it full is refused at once.
+//! Of the commands of a verb that run at once and still need their provider, one integration gets a quarter, one account a quarter,
+//! and one account at one integration an eighth. Further commands wait in memory, where the worker keeps reporting progress on them.
+//! The memory is shared in the same way; a command that finds its share of it full is refused at once.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -27,7 +27,7 @@ pub(crate) struct Shares {
 
 /// The right to run a command, or to wait in memory. Returned on drop.
 pub(crate) struct Share {
-    permits: Vec<OwnedSemaphorePermit>,
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Shares {
@@ -50,7 +50,7 @@ impl Shares {
     /// Takes a share of the memory. Returns `None` if the account or the integration has used up its own.
     pub(crate) fn enter(&self, account: &Account, integration: &Integration) -> Option<Share> {
         let taken = self.waiting.semaphores(account, integration).map(|semaphore| semaphore.try_acquire_owned().ok());
-        taken.into_iter().collect::<Option<Vec<_>>>().map(|permits| Share { permits })
+        taken.into_iter().collect::<Option<Vec<_>>>().map(|permits| Share { _permits: permits })
     }
 
     /// Waits until the command may run. Takes the narrowest share first, so that a command
@@ -62,14 +62,22 @@ impl Shares {
             // The semaphores are never closed.
             permits.extend(semaphore.acquire_owned().await.ok());
         }
-        Share { permits }
+        Share { _permits: permits }
     }
 }
 
-impl Share {
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        self.permits.extend(other.permits);
-        self
+/// The share of a command that runs, until its provider has answered all requests. What follows is stored, which takes as long for all
+/// integrations.
+#[derive(Default)]
+pub(crate) struct RunningShare(Mutex<Option<Share>>);
+
+impl RunningShare {
+    pub(crate) fn begin(&self, share: Share) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+    }
+
+    pub(crate) fn end(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }
 

@@ -19,16 +19,13 @@ use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::login::{UNKNOWN_STATE, hash_of};
 use crate::oauth::callback;
+use crate::protocol::calls::SealedCall;
 use crate::protocol::{commands, origin, topology};
 use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Context, Room};
-
-/// The one holder of all gateways' calls: their accounts are not known before they are opened. Gateways limit the requests of
-/// each credential and address.
-const GATEWAYS: &str = "gateways";
+use crate::worker::context::{CallPermit, Calls, Context, Room};
 
 /// Text for callers whose credential an empty store does not know.
 const STORE_EMPTY: &str = "the store is empty, and no operator has confirmed that; an operator finds more at `/readyz` and in the worker's log";
@@ -45,8 +42,13 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     let running = Running::new(Arc::clone(&context), (HeaderMap::new(), sealed::busy()));
     let start = |message: Received| {
         let Some(reply) = message.reply.clone() else { return };
-        // A refused call is not opened, which takes as much of the CPU as a read.
-        let Ok(queued) = context.limits.gateway_calls.queue(GATEWAYS) else { return running.refuse(reply) };
+        // A refused call is not opened, which takes as much of the CPU as a read. So its account is not known.
+        let queued = if is_own(&message.subject) {
+            context.limits.gateway_calls.queue_first()
+        } else {
+            permits(&context, &message.subject).queue(&SealedCall::client_of(&message.payload))
+        };
+        let Ok(queued) = queued else { return running.refuse(reply) };
         running.start_queued(queued, reply, async move |context, permit, reply| {
             // Boxed, because the future of a call is large.
             Box::pin(answer(context, message, permit, reply)).await;
@@ -57,7 +59,21 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
     Ok(())
 }
 
-async fn answer(context: Arc<Context>, message: Received, permit: CallPermit, reply: String) {
+/// Returns the permits for a call of that subject. Lists exchange theirs once their account is known.
+fn permits<'a>(context: &'a Context, subject: &str) -> &'a Arc<Calls> {
+    match Call::parse_subject(subject) {
+        // The gateway asks for a login's state before it queues its callback.
+        Some(Call::State | Call::Refresh | Call::Delete) => &context.limits.command_calls,
+        Some(_) | None => &context.limits.gateway_calls,
+    }
+}
+
+/// Returns true for a call that a gateway makes on its own, and not for each request of a client.
+fn is_own(subject: &str) -> bool {
+    Call::parse_subject(subject).map_or_else(|| subject::is_seal_key_call(subject), |call| call == Call::Ready)
+}
+
+async fn answer(context: Arc<Context>, message: Received, permit: Arc<CallPermit>, reply: String) {
     let call = Call::parse_subject(&message.subject);
     let serve = async |question, ids| {
         let Question { credential, origin, traceparent, body } = question;
@@ -85,14 +101,14 @@ struct UnverifiedCaller {
     credential: Option<Credential>,
     origin: Origin,
     ids: CallIds,
-    permit: CallPermit,
+    permit: Arc<CallPermit>,
 }
 
 /// A caller with the right to run its call.
 struct Admitted {
     caller: VerifiedCaller,
     ids: CallIds,
-    permit: CallPermit,
+    permit: Arc<CallPermit>,
 }
 
 impl Admitted {
@@ -123,8 +139,8 @@ async fn admit(
         return Ok(Admitted { caller, ids, permit });
     }
     let queued = context.limits.lists.queue(caller.account.as_str())?;
-    drop(permit);
-    Ok(Admitted { caller, ids, permit: queued.permit().await? })
+    permit.release();
+    Ok(Admitted { caller, ids, permit: Arc::new(queued.permit().await?) })
 }
 
 /// Returns true while the store is empty and no operator has confirmed that. Asks NATS only if this worker has seen it empty.
@@ -138,10 +154,11 @@ async fn dispatch(
     unverified: UnverifiedCaller,
     body: &[u8],
 ) -> Result<Value, CallError> {
+    let permit = Arc::clone(&unverified.permit);
     let admitted = admit(context, call, unverified, body);
     match call {
         Call::Ready => ready(context, body).await,
-        Call::State => state(context, parse(body)?).await,
+        Call::State => state(context, parse(body)?, &permit).await,
         Call::Outcome => outcome::outcome(context, parse(body)?).await,
         Call::Ticket => login::describe(context, parse(body)?).await,
         Call::Start => login::start(context, parse(body)?).await,
@@ -230,21 +247,26 @@ struct StateQuestion {
     parameters: bool,
 }
 
-/// Returns the login that a state belongs to. The state is the credential.
-async fn state(context: &Context, question: StateQuestion) -> Result<Value, CallError> {
+/// Returns the login that a state belongs to. The state is the credential. The gateway asks before it queues a callback.
+async fn state(context: &Context, question: StateQuestion, permit: &CallPermit) -> Result<Value, CallError> {
     match context.store.login(&hash_of(&question.state)).await? {
         FoundLogin::Pending { login, .. } if question.parameters => {
             let config = context.store.config(&login.integration).await?;
             Ok(json!({ "parameters": config.map(|config| callback::parameters(&config)) }))
         }
-        FoundLogin::Pending { account, login, revision: _ } => Ok(json!({
-            "account": account,
-            "integration_id": login.integration,
-            "integration_name": login.integration_name,
-            "connection_id": login.name,
-            "return_to": login.return_to,
-            "seal_to": context.store.keyring.seal_to(),
-        })),
+        FoundLogin::Pending { account, login, revision: _ } => {
+            if question.command_id.is_none() {
+                permit.promise();
+            }
+            Ok(json!({
+                "account": account,
+                "integration_id": login.integration,
+                "integration_name": login.integration_name,
+                "connection_id": login.name,
+                "return_to": login.return_to,
+                "seal_to": context.store.keyring.seal_to(),
+            }))
+        }
         FoundLogin::Used { command_id, .. } if Some(&command_id) == question.command_id.as_ref() => {
             Ok(json!({ "command_id": command_id }))
         }

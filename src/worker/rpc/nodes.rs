@@ -47,7 +47,11 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
             });
         };
         let Some(reply) = message.reply else { return };
-        let permits = if call == NodeCall::List { &context.limits.lists } else { &context.limits.node_calls };
+        let permits = match call {
+            NodeCall::List => &context.limits.lists,
+            NodeCall::Refresh | NodeCall::Delete => &context.limits.command_calls,
+            NodeCall::Token | NodeCall::Login | NodeCall::Failures => &context.limits.node_calls,
+        };
         let Ok(queued) = permits.queue(account) else { return running.refuse(reply) };
         // A copy, so that a call that waits keeps no larger buffer in memory.
         let question = message.payload.get(..=QUESTION_BYTES).unwrap_or(&message.payload).to_vec();

@@ -21,7 +21,7 @@ pub(super) async fn answer<F>(
 where
     F: Future<Output = WorkerReply>,
 {
-    if subject::seal_key_calls().contains(&message.subject) {
+    if subject::is_seal_key_call(&message.subject) {
         let seal_to = context.store.keyring.seal_to().to_owned();
         return payload(&SealKey { seal_to, time: context.clock.now().as_millisecond() });
     }
