@@ -251,7 +251,7 @@ fn line(name: &str, flooded: &Flooded, lasts: Duration) {
 fn overload(name: &str, Flooded { mut answers, unsent }: Flooded) {
     let rest = answers.split_off(answers.partition_point(|answer| answer.at < ONSET));
     line(&format!("{name}, first two seconds"), &Flooded { answers, unsent: 0 }, ONSET);
-    line(name, &Flooded { answers: rest, unsent }, OVERLOAD - ONSET);
+    line(name, &Flooded { answers: rest, unsent }, OVERLOAD.saturating_sub(ONSET));
 }
 
 #[tokio::main]

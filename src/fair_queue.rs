@@ -39,8 +39,8 @@ impl<T> FairQueue<T> {
         Self { holders: HashMap::new(), most_running, running: 0, waiting: 0, first: VecDeque::new(), started: 0 }
     }
 
-    /// Adds an entry. At most `most` may wait: the holders with the most entries lose their newest ones, which are returned. If the holder
-    /// itself has the most, the result is an error, and the entry is one of those.
+    /// Adds an entry. At most `most` may wait: the holders with the most entries lose their newest ones, which are returned. If the
+    /// holder itself has the most, the result is an error, and the entry is one of those.
     pub(crate) fn push(&mut self, holder: &str, entry: T, most: usize) -> Result<Vec<T>, Vec<T>> {
         let mut shed = Vec::new();
         // There may have been more room before.
@@ -49,13 +49,11 @@ impl<T> FairQueue<T> {
         }
         if self.waiting == most {
             let own = self.holders.get(holder).map_or(0, Holder::entries);
-            match self.shed(own + 1) {
-                Some(other) => shed.push(other),
-                None => {
-                    shed.push(entry);
-                    return Err(shed);
-                }
-            }
+            let Some(other) = self.shed(own + 1) else {
+                shed.push(entry);
+                return Err(shed);
+            };
+            shed.push(other);
         }
         if let Some(holder) = self.holders.get_mut(holder) {
             holder.waiting.push_back(entry);

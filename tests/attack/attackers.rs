@@ -7,11 +7,12 @@ use std::time::Duration;
 use async_nats::Client;
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, interval};
 
 use crate::fleet::{Fleet, INTEGRATION, state_of};
-use crate::pace::{every, slowness};
+use crate::pace::every;
 use crate::provider::{Provider, Scripted};
 use crate::support::tokenbus::ACCOUNT;
 use crate::wire::Wire;
@@ -24,6 +25,11 @@ const LONE_CR: &str = "NATS/1.0\r\nx: a\rb\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections of the hostile tenant at the provider that hangs.
 const CONNECTIONS: usize = 20;
+
+/// Time of a read, one after another, on the machine for which the attackers' paces are written: two cores, debug builds.
+const READ: Duration = Duration::from_millis(6);
+/// Reads that are measured.
+const READS: u32 = 200;
 
 pub(crate) struct Attackers<'a> {
     fleet: &'a Fleet,
@@ -152,6 +158,28 @@ impl<'a> Attackers<'a> {
         let sent = self.operator.publish_with_reply("$JS.API.STREAM.INFO.OAUTH_EVENTS", target, "".into()).await;
         self.count("operator: junk by reply", 1, usize::from(sent.is_err()));
     }
+}
+
+/// How many times slower this machine reads. The attackers slow down by as much, or they would use up a slow machine, and the
+/// run would measure the machine in place of the borders.
+async fn slowness(fleet: &Fleet) -> f64 {
+    let path = format!("hub/integrations/{INTEGRATION}/oauth-token/none");
+    let read = async || {
+        let (status, _) = fleet.request(Method::GET, &path, &fleet.admin_keys[0], &json!({})).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+    };
+    // The first ones open connections and fill caches.
+    for _ in 0..READS / 4 {
+        read().await;
+    }
+    let began = Instant::now();
+    for _ in 0..READS {
+        read().await;
+    }
+    let read = began.elapsed() / READS;
+    let slowness = read.div_duration_f64(READ).max(1.0);
+    println!("a read takes {:.1} ms: the attackers are {slowness:.1} times slower", read.as_secs_f64() * 1e3);
+    slowness
 }
 
 fn floods() -> [Flood; 3] {

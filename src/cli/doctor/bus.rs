@@ -75,10 +75,12 @@ async fn check_streams(config: &Config, nats: &Nats, keyring: Option<&Arc<Keyrin
     report.add(room(topology::used(nats, &topology::limited()).await));
     report.add(origin_of(origin::check(nats).await));
     report.add(largest_message(nats));
-    report.add(match role {
-        _ if is_missing => Check::skipped("writes", "cannot be tested while a stream is missing"),
-        _ if role.has_keys() => writes(topology::test_writes(nats).await),
-        _ => Check::skipped("writes", "this user may not test them: run `tokenbus doctor --role worker`"),
+    report.add(if is_missing {
+        Check::skipped("writes", "cannot be tested while a stream is missing")
+    } else if role.has_keys() {
+        writes(topology::test_writes(nats).await)
+    } else {
+        Check::skipped("writes", "this user may not test them: run `tokenbus doctor --role worker`")
     });
     if role != Role::Operator {
         report.add(sequences(high_water::check(nats).await));
