@@ -3,6 +3,7 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 
 use crate::collector::{Collector, attribute};
 use crate::provider::Provider;
@@ -18,6 +19,9 @@ fn hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits.map(|digit| char::from_digit(digit.into(), 16).expect("a hexadecimal digit")).collect()
 }
+
+/// The trace of a node's call.
+const NODE_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
 /// The child of a span with that name, if it has arrived.
 fn child<'a>(spans: &'a [Span], parent: &Span, name: &str) -> Option<&'a Span> {
@@ -58,13 +62,22 @@ async fn check(protocol: &str) {
     let read = read.header("traceparent", format!("00-{TRACE}-{PARENT}-01")).send().await.expect("tokenbus answers");
     assert_eq!(read.status(), StatusCode::OK);
 
+    let node = world.tokenbus.nats.connect("demo").await;
+    let traceparent = format!("00-{NODE_TRACE}-{PARENT}-01");
+    let question = json!({ "integration_id": INTEGRATION, "connection_id": "one", "traceparent": traceparent });
+    let answer = node.request(format!("ms.oauth.{ACCOUNT}.token"), question.to_string().into()).await;
+    assert!(!answer.expect("a worker answers").payload.is_empty(), "it has a token");
+
     let read_spans = |spans: &[Span]| {
         let request = spans.iter().find(|span| hex(&span.trace_id) == TRACE && hex(&span.parent_span_id) == PARENT)?;
         Some([request.clone(), child(spans, request, "tokenbus/token")?.clone()])
     };
     eventually("the spans arrive", async || {
         let spans = collector.received().spans;
-        callback_spans(&spans).is_some() && read_spans(&spans).is_some()
+        let of_node =
+            spans.iter().find(|span| hex(&span.trace_id) == NODE_TRACE && hex(&span.parent_span_id) == PARENT);
+        let has_node = of_node.is_some_and(|span| span.name == "tokenbus/token");
+        callback_spans(&spans).is_some() && read_spans(&spans).is_some() && has_node
     })
     .await;
     let received = collector.received();

@@ -213,10 +213,16 @@ impl Nats {
 
     /// A connection as that user.
     pub(crate) async fn connect(&self, user: &str) -> async_nats::Client {
-        self.login_of(user)
-            .connect(self.url.split(',').collect::<Vec<_>>())
-            .await
-            .expect("the server lets its users in")
+        let connect = async {
+            loop {
+                match self.login_of(user).connect(self.url.split(',').collect::<Vec<_>>()).await {
+                    // A server that has just started on a busy machine may not read a login within its two seconds.
+                    Err(error) if format!("{error:?}").contains("Authentication Timeout") => {}
+                    connected => return connected.expect("the server lets its users in"),
+                }
+            }
+        };
+        timeout(PATIENCE, connect).await.expect("the server reads a login")
     }
 
     /// How that user connects.

@@ -84,11 +84,23 @@ async fn o8_a_proxy_that_refuses_is_named() {
         let found = send(&settings, "https://acme.example/").await;
         assert_eq!(failure(found), expected, "{port}");
     }
-    // A host of `no_proxy` is reached without the proxy.
-    let proxy = Url::parse(&format!("http://127.0.0.1:{refusing}")).unwrap();
-    let settings = Settings { proxy: Some(proxy), no_proxy: vec!["localhost".to_owned()], ..settings(true) };
-    let found = failure(send(&settings, &format!("http://localhost:{closed}/")).await);
-    assert_eq!(found, ConnectFailure::ClosedPort(Peer::Provider));
+}
+
+#[tokio::test]
+async fn o9_hosts_and_networks_of_no_proxy_are_reached_without_the_proxy() {
+    let ((_socket, closed), (_of_proxy, proxy)) = (closed_port(), closed_port());
+    let proxy = Url::parse(&format!("http://127.0.0.1:{proxy}")).unwrap();
+    let no_proxy = ["localhost", "127.0.0.0/24"].map(str::to_owned).to_vec();
+    let settings = Settings { proxy: Some(proxy), no_proxy, ..settings(true) };
+    for (host, peer) in [
+        ("localhost", Peer::Provider),
+        ("127.0.0.1", Peer::Provider),
+        ("127.0.1.1", Peer::Proxy),
+        ("[::1]", Peer::Proxy),
+    ] {
+        let found = failure(send(&settings, &format!("http://{host}:{closed}/")).await);
+        assert_eq!(found, ConnectFailure::ClosedPort(peer), "{host}");
+    }
 }
 
 #[tokio::test]
