@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONNECTIONS: usize = 20;
 
 /// Time of a read, one after another, on the machine for which the attackers' paces are written: two cores, debug builds.
-const READ: Duration = Duration::from_millis(6);
+const READ: Duration = Duration::from_millis(5);
 /// Reads that are measured.
 const READS: u32 = 200;
 
