@@ -17,7 +17,7 @@ use tokio_rustls::rustls::server::Acceptor;
 use crate::bus::Bus;
 use crate::fleet::{Fleet, eventually};
 use crate::provider::Provider;
-use crate::support::child::{is_stopped, signal};
+use crate::support::child::signal;
 
 const NAME: &str = "workspace1";
 
@@ -55,10 +55,6 @@ async fn pass(stream: TcpStream, config: Arc<ServerConfig>, victim: Arc<AtomicU3
     let pid = victim.swap(0, Ordering::SeqCst);
     if pid > 0 {
         signal(pid, "STOP");
-        // A thread that still runs would end the handshake, and send the request in time.
-        while !is_stopped(pid) {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
     }
     let Ok(mut client) = handshake.into_stream(config).await else { return };
     let mut provider = TcpStream::connect(target).await.expect("the provider is there");

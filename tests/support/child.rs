@@ -2,13 +2,15 @@
 
 use std::path::Path;
 use std::process::{Command as Blocking, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// Longest time from a program's start to the line that tests wait for.
 const START: Duration = Duration::from_mins(1);
+/// Longest time in which SIGSTOP stops a process. One that has ended never stops.
+const LONGEST_STOP: Duration = Duration::from_secs(5);
 
 /// A running program, with its standard output.
 pub(crate) struct Running {
@@ -74,13 +76,18 @@ impl Running {
     }
 }
 
-/// Sends a signal to a process, by its name without `SIG`. Blocks for as long as `kill` takes.
+/// Sends a signal to a process, by its name without `SIG`. Blocks for as long as `kill` takes, and after SIGSTOP until every
+/// thread has stopped: the signal is sent before the last one stops.
 pub(crate) fn signal(pid: u32, name: &str) {
     let sent = Blocking::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
     assert!(sent.is_ok_and(|status| status.success()), "SIG{name} reaches process {pid}");
+    let sent = Instant::now();
+    while name == "STOP" && !is_stopped(pid) && sent.elapsed() < LONGEST_STOP {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
-/// Returns true once SIGSTOP has stopped every thread of a process. The signal is sent before the last thread stops.
+/// Returns true once SIGSTOP has stopped every thread of a process.
 pub(crate) fn is_stopped(pid: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
     threads.flatten().all(|thread| {
