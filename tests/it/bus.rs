@@ -2,10 +2,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::client::Request;
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream;
+use async_nats::jetstream::context::GetStreamError;
+use async_nats::jetstream::stream::{self, Stream};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokenbus::Secret;
@@ -13,11 +16,15 @@ use tokenbus::internals::connection::StoredConnection;
 use tokenbus::internals::seal::Keyring;
 use tokenbus::internals::{Nats as Connection, Patience, Store, config};
 use tokenbus::subject::ConnectionKey;
+use tokio::time::timeout;
 
 use crate::support::nats::Nats;
 use crate::support::tokenbus::ACCOUNT;
-use crate::support::wait::eventually;
+use crate::support::wait::{PATIENCE, eventually};
 use crate::world::INTEGRATION;
+
+/// Time after which a question is asked again. The servers drop questions about a stream that elects its leader.
+const ONE_TRY: Duration = Duration::from_secs(5);
 
 /// The limit by which a stream refuses writes.
 #[derive(Debug, Clone, Copy)]
@@ -48,9 +55,20 @@ impl Bus {
         Self { jetstream: Nats::jetstream(client.clone()), client, own }
     }
 
+    async fn stream(&self, name: &str) -> Result<Stream, GetStreamError> {
+        let tries = async {
+            loop {
+                if let Ok(answer) = timeout(ONE_TRY, self.jetstream.get_stream(name)).await {
+                    return answer;
+                }
+            }
+        };
+        timeout(PATIENCE, tries).await.expect("a server answers")
+    }
+
     /// Everything that a stream holds, oldest first: subject, headers and body.
     pub(crate) async fn messages(&self, name: &str) -> Vec<jetstream::message::StreamMessage> {
-        let stream = self.jetstream.get_stream(name).await.expect("the stream is there");
+        let stream = self.stream(name).await.expect("the stream is there");
         let state = &stream.cached_info().state;
         let mut found = Vec::new();
         for sequence in state.first_sequence..=state.last_sequence {
@@ -82,7 +100,7 @@ impl Bus {
 
     /// Deletes the messages of a subject from a stream.
     pub(crate) async fn purge(&self, name: &str, subject: &str) {
-        let stream = self.jetstream.get_stream(name).await.expect("the stream is there");
+        let stream = self.stream(name).await.expect("the stream is there");
         stream.purge().filter(subject).await.expect("the stream can be purged");
     }
 
@@ -209,18 +227,18 @@ impl Bus {
 
     /// The newest message of a subject.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Option<jetstream::message::StreamMessage> {
-        let stream = self.jetstream.get_stream(stream).await.expect("the stream is there");
+        let stream = self.stream(stream).await.expect("the stream is there");
         stream.get_last_raw_message_by_subject(subject).await.ok()
     }
 
     /// A stream's configuration and state.
     pub(crate) async fn info(&self, name: &str) -> stream::Info {
-        self.jetstream.get_stream(name).await.expect("the stream is there").cached_info().clone()
+        self.stream(name).await.expect("the stream is there").cached_info().clone()
     }
 
     /// The same of a stream that may be missing.
     pub(crate) async fn try_info(&self, name: &str) -> Option<stream::Info> {
-        self.jetstream.get_stream(name).await.ok().map(|stream| stream.cached_info().clone())
+        self.stream(name).await.ok().map(|stream| stream.cached_info().clone())
     }
 
     /// Creation time of a consumer.

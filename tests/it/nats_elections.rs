@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::client::Request;
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -167,8 +168,9 @@ async fn lead(nats: &Nats, stream: &str, node: &str) {
         let leader = bus.info(stream).await.cluster.and_then(|cluster| cluster.leader);
         if leader.as_deref().is_some_and(|leader| leader != node) {
             // Without a leader nothing answers.
-            let request = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
-            let _ = voter.request(request, wanted.clone().into()).await;
+            let subject = format!("$JS.API.STREAM.LEADER.STEPDOWN.{stream}");
+            let request = Request::new().payload(wanted.clone().into()).timeout(Some(TERM));
+            let _ = voter.send_request(subject, request).await;
         }
         leader.as_deref() == Some(node)
     };

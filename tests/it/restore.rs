@@ -8,6 +8,7 @@ use async_nats::jetstream::{self, message::StreamMessage, stream};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokenbus::internals::system::now;
+use tokio::time::{sleep, timeout};
 
 use crate::backup::{Store, command, errors, text};
 use crate::bus::Bus;
@@ -78,14 +79,23 @@ pub(crate) async fn compare(old: &Nats, new: &Nats) {
             after.retain(is_old);
         }
         assert_eq!(before, after, "{stream}");
-        assert_eq!(consumers(old, stream).await, consumers(new, stream).await, "{stream}");
+        let before = consumers(old, stream).await;
+        // A cluster lists a consumer once it has elected the consumer's leader.
+        let listed = async {
+            while consumers(new, stream).await != before {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        if timeout(Duration::from_mins(1), listed).await.is_err() {
+            assert_eq!(before, consumers(new, stream).await, "{stream}");
+        }
     }
 }
 
 /// The consumers of a stream, with the messages that they have yet to deliver or that wait for an ack. In a work queue without
 /// messages the server raises positions to the stream's end when it restores or restarts, so positions say less.
 pub(crate) async fn consumers(nats: &Nats, stream: &str) -> Vec<String> {
-    let jetstream = jetstream::new(nats.connect("setup").await);
+    let jetstream = Nats::jetstream(nats.connect("setup").await);
     let stream = jetstream.get_stream_no_info(stream).await.expect("a name");
     let mut found = Vec::new();
     let mut listed = stream.consumers();

@@ -5,7 +5,7 @@ mod worker;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -255,11 +255,16 @@ impl Fleet {
         run(&as_user(&self.settings, &self.nats, user_for(arguments)), arguments).await
     }
 
-    /// The same with any result: exit code and output.
-    pub(crate) async fn cli_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
+    /// The same with any result.
+    pub(crate) async fn cli_output(&self, arguments: &[&str]) -> Output {
         let settings = as_user(&self.settings, &self.nats, user_for(arguments));
         let output = tokio::process::Command::new(PROGRAM).args(arguments).envs(&settings).output().await;
-        let output = output.expect("the program starts");
+        output.expect("the program starts")
+    }
+
+    /// The same with any result: exit code and errors.
+    pub(crate) async fn cli_failing(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.cli_output(arguments).await;
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
