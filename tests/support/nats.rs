@@ -1,7 +1,10 @@
 //! A real nats-server on the configuration that the project ships.
 
+mod secrets;
 mod small_disk;
 
+pub(crate) use self::secrets::generate;
+use self::secrets::passwords;
 use super::child::{Running, signal};
 use super::root;
 use super::wait::{PATIENCE, eventually};
@@ -293,10 +296,6 @@ pub(crate) fn binary() -> &'static str {
     &SERVER
 }
 
-fn passwords<'a>(users: &'a [&str]) -> impl Iterator<Item = (String, String)> + 'a {
-    users.iter().map(|user| (format!("NATS_{}_PASSWORD", user.to_uppercase()), format!("pw_{user}")))
-}
-
 /// Copies the configuration of one server and of a cluster, with the first text of each edit replaced by the second.
 fn copy_config(folder: &Path, edits: &[(&str, &str)]) {
     let files = [
@@ -347,14 +346,6 @@ fn serve(server: &str, (config, folder): (&Path, &Path), secrets: &HashMap<Strin
         command.envs(secrets).arg("-c").arg(config);
         command.args(["-p", port, "--ports_file_dir"]).arg(folder).arg("-sd").arg(folder.join("store"));
     })
-}
-
-/// The secrets that `nats/generate-local` makes in `folder`.
-pub(crate) fn generate(folder: &Path) -> HashMap<String, String> {
-    let file = output(Command::new(root().join("nats/generate-local")).arg(folder));
-    let text = std::fs::read_to_string(file).expect("a file of secrets");
-    let settings = text.lines().filter_map(|line| line.split_once('='));
-    settings.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// The client URL, from the file that the server writes once it listens.
