@@ -1,8 +1,9 @@
 //! Crash tests: the process sends itself SIGKILL at the failpoint that `FAIL_KILL_AT` names, and SIGSTOP, until a test sends
 //! SIGCONT, at the one that `FAIL_STOP_AT` names. `FAIL_KILL_NATS_AT` holds a failpoint and the process id of a nats-server,
-//! which is killed there, once. If both name the same failpoint, the server goes first. `FAIL_CLOCK_AHEAD` shifts the process's
-//! wall clock by that many seconds, and `FAIL_CLOCK_FILE` names a file with that number, which may change. With
-//! `FAIL_LATER_RELEASE` it seals objects with a field that this release does not know, as a later release may.
+//! which is killed there, once. If both name the same failpoint, the server goes first. A thread panics at the failpoint that
+//! `FAIL_PANIC_AT` names. `FAIL_CLOCK_AHEAD` shifts the process's wall clock by that many seconds, and `FAIL_CLOCK_FILE` names a
+//! file with that number, which may change. With `FAIL_LATER_RELEASE` it seals objects with a field that this release does not
+//! know, as a later release may.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -42,6 +43,9 @@ pub fn arm() {
             }
         });
         drop(armed);
+    }
+    if let Some(failpoint) = config::env("FAIL_PANIC_AT") {
+        drop(fail::cfg(failpoint, "panic"));
     }
     if let Some(seconds) = config::env("FAIL_CLOCK_AHEAD") {
         drop(fail::cfg("system_clock", &format!("return({seconds})")));

@@ -154,6 +154,9 @@ mod left_out;
 mod left_parts;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod log_lines;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 mod lost_answers;
 #[cfg(test)]
 mod marks;

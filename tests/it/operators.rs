@@ -9,8 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
-use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use url::Url;
@@ -24,14 +23,14 @@ use crate::support::wait::eventually;
 use crate::world::World;
 
 /// A gateway whose standard error is a pipe.
-struct Gateway {
-    child: Child,
+pub(crate) struct Gateway {
+    pub(crate) child: Child,
     url: Url,
     http: reqwest::Client,
 }
 
 impl Gateway {
-    async fn start(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Self {
+    pub(crate) async fn start(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Self {
         Self::spawn(program(nats, more, arguments)).await
     }
 
@@ -39,7 +38,7 @@ impl Gateway {
         Self::of(program.spawn().expect("the program starts")).await
     }
 
-    async fn of(mut child: Child) -> Self {
+    pub(crate) async fn of(mut child: Child) -> Self {
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
         let line = lines.next_line().await.expect("the program prints text").expect("a line");
         let url = Url::parse(line.strip_prefix("listening on ").expect("the address")).expect("a URL");
@@ -48,24 +47,24 @@ impl Gateway {
     }
 
     /// Status and body.
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let url = self.url.join(path).expect("a path makes a URL");
         let timeout = std::time::Duration::from_secs(30);
         let answer = self.http.get(url).timeout(timeout).send().await.expect("the gateway answers");
         (answer.status().as_u16(), answer.text().await.expect("a whole answer"))
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         signal(self.child.id().expect("the program runs"), name);
     }
 
-    async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         let ended = tokio::time::timeout(std::time::Duration::from_mins(1), self.child.wait()).await;
         assert!(ended.expect("it ends").expect("it ran").success());
     }
 }
 
-fn program(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Command {
+pub(crate) fn program(nats: &Nats, more: &[(&str, &str)], arguments: &[&str]) -> Command {
     let mut all: HashMap<String, String> = settings(nats, "edge", Path::new(""));
     all.insert("TOKENBUS_HTTP__ADDRESS_RATE".to_owned(), "0".to_owned());
     all.extend(more.iter().map(|(name, value)| (format!("TOKENBUS_{name}"), (*value).to_owned())));
@@ -270,79 +269,6 @@ async fn o12_a_setting_with_a_wrong_value_is_named_and_not_printed() {
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains(name) && !text.contains("s3cret"), "{text}");
     }
-}
-
-#[tokio::test]
-async fn o17_every_line_of_the_log_is_json_if_configured() {
-    let nats = Nats::start().await;
-    let json = ("LOG__FORMAT", "json");
-    for wrong in [
-        ("HTTP__MAX_CONNECTIONS", "many"),
-        ("NATS__CA", "/nowhere"),
-        ("HTTP__LISTEN", "192.0.2.1:1"),
-        ("LOG__FILTER", "=[x"),
-        ("TRACES__SAMPLE", "2"),
-        ("TRACES__ENDPOINT", "http://joe:s3cret@127.0.0.1:4317"),
-    ] {
-        let more = [json, ("HTTP__ALLOW_PLAINTEXT", "true"), ("TRACES__ENDPOINT", "http://127.0.0.1:4317"), wrong];
-        let output = program(&nats, &more, &[]).output().await;
-        let output = output.expect("the program starts");
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && !text.contains("s3cret"), "{text}");
-        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
-        assert!(lines.iter().any(|line| line["level"] == "ERROR"), "{text}");
-    }
-}
-
-#[tokio::test]
-async fn o17_the_level_is_read_again_on_sighup() {
-    let nats = Nats::start().await;
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("settings.toml");
-    let write = |filter: &str| std::fs::write(&file, format!("[log]\nfilter = \"{filter}\"\n")).expect("it is written");
-    write("info,tokenbus::http=warn");
-    let name = file.to_str().expect("a path of plain letters").to_owned();
-    // A secret's file is read once.
-    let secret = folder.path().join("secret");
-    std::fs::write(&secret, "s3cret").expect("it is written");
-    let of_secret = ("CLI__API_KEY_FILE", secret.to_str().expect("a path of plain letters"));
-    let more = [("HTTP__SHUTDOWN_DELAY", "0"), of_secret];
-    let mut gateway = Gateway::start(&nats, &more, &["--config", &name]).await;
-    std::fs::remove_file(&secret).expect("it is there");
-    gateway.get("healthz?first").await;
-    write("info");
-    gateway.signal("HUP");
-    let mut log = BufReader::new(gateway.child.stderr.take().expect("it is piped"));
-    let mut seen = String::new();
-    while !seen.contains("log.filter") {
-        assert_ne!(log.read_line(&mut seen).await.expect("the log is text"), 0, "{seen}");
-    }
-    assert!(!seen.contains("route="), "{seen}");
-    gateway.get("healthz").await;
-    gateway.signal("TERM");
-    log.read_to_string(&mut seen).await.expect("the log is text");
-    assert!(seen.contains("route=\"/healthz\"") || seen.contains("/healthz"), "{seen}");
-    gateway.ended().await;
-}
-
-#[tokio::test]
-async fn o17_sighup_does_not_end_a_process_that_reads_its_settings() {
-    let nats = Nats::start().await;
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let pipe = folder.path().join("secret");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
-    let name = pipe.to_str().expect("a path of plain letters");
-    let mut program = program(&nats, &[("CLI__API_KEY_FILE", name), ("HTTP__SHUTDOWN_DELAY", "0")], &[]);
-    let child = program.spawn().expect("the program starts");
-    // Opens once the program reads.
-    let opened = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(pipe));
-    let mut secret = opened.await.expect("no panic").expect("it can be written");
-    signal(child.id().expect("the program runs"), "HUP");
-    secret.write_all(b"s3cret").expect("the program still reads");
-    drop(secret);
-    let mut gateway = Gateway::of(child).await;
-    gateway.signal("TERM");
-    gateway.ended().await;
 }
 
 #[tokio::test]

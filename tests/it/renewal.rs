@@ -17,22 +17,27 @@ use crate::support::tokenbus::{ACCOUNT, PROGRAM, read};
 use crate::support::wait::eventually;
 use crate::world::INTEGRATION;
 
-/// A user with an nkey in a file.
+/// A file with an nkey, and the nkey that replaces it.
 struct User {
-    key: KeyPair,
+    keys: [KeyPair; 2],
     file: PathBuf,
 }
 
 impl User {
     fn new(folder: &Path, name: &str) -> Self {
-        let user = Self { key: KeyPair::new_user(), file: folder.join(name) };
-        user.write("");
+        let user = Self { keys: [KeyPair::new_user(), KeyPair::new_user()], file: folder.join(name) };
+        user.write(0);
         user
     }
 
-    /// Writes the file. Another end makes it a renewed one.
-    fn write(&self, end: &str) {
-        std::fs::write(&self.file, self.key.seed().unwrap() + end).unwrap();
+    /// Writes that nkey into the file.
+    fn write(&self, key: usize) {
+        std::fs::write(&self.file, self.keys[key].seed().unwrap()).unwrap();
+    }
+
+    /// Both nkeys, as users in the server's configuration.
+    fn accepted(&self) -> String {
+        self.keys.each_ref().map(|key| format!("{{ nkey: {} }}", key.public_key())).join(", ")
     }
 
     /// Replaces user and password in the settings.
@@ -81,7 +86,7 @@ async fn refresh(nats: &Nats, connection: &str) -> String {
 async fn o2_sighup_loses_no_answer_of_a_request_that_takes_long() {
     let folder = tempfile::tempdir().unwrap();
     let (of_edge, of_worker) = (User::new(folder.path(), "edge"), User::new(folder.path(), "worker"));
-    let [edge, workers] = [&of_edge, &of_worker].map(|user| format!("{{ nkey: {} }}", user.key.public_key()));
+    let [edge, workers] = [&of_edge, &of_worker].map(User::accepted);
     let edits = [
         ("users: [{\n      user: edge,", format!("users: [{edge}, {{\n      user: edge,")),
         ("users: [\n      # The workers.", format!("users: [\n      {workers}\n      # The workers.")),
@@ -110,7 +115,7 @@ async fn o2_sighup_loses_no_answer_of_a_request_that_takes_long() {
     let renewal = async {
         eventually("the provider has both requests", async || provider.received().len() == 3).await;
         for (user, process) in [(&of_edge, &gateway.process), (&of_worker, &worker.process)] {
-            user.write("\n");
+            user.write(1);
             signal(process.pid(), "HUP");
         }
         // Requests do not wait for the slow ones.
