@@ -15,6 +15,9 @@ mod cli;
 mod cli_backup;
 #[cfg(feature = "failpoints")]
 #[cfg(test)]
+mod dying_workers;
+#[cfg(feature = "failpoints")]
+#[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../support/fleet.rs"]
 mod fleet;
@@ -30,9 +33,6 @@ mod openapi;
 mod parts;
 #[cfg(test)]
 mod provider_alone;
-#[cfg(feature = "failpoints")]
-#[cfg(test)]
-mod rotation;
 #[cfg(test)]
 #[expect(dead_code, reason = "the other suite uses more of it")]
 #[path = "../it/provider.rs"]
