@@ -119,6 +119,7 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
     }
     if let Some(address) = config.http.metrics_listen {
         let gateway = Gateway::new(Arc::clone(&backend), metrics.clone(), Served::MetricsOnly)?;
+        let gateway = gateway.with_leaving(tasks.leaving());
         let listener = listen(address, "http.metrics_listen").await?;
         info!("metrics on http://{}/metrics", listener.local_addr()?);
         let run = gateway::run(listener, Arc::new(gateway), Limits::default(), None, tasks.stop());

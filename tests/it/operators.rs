@@ -188,13 +188,18 @@ async fn o15_a_process_raises_its_soft_limit_of_open_files() {
 #[tokio::test]
 async fn o11_a_gateway_accepts_and_is_not_ready_for_a_while_after_sigterm() {
     let nats = Nats::start().await;
-    let mut gateway = Gateway::start(&nats, &[("HTTP__SHUTDOWN_DELAY", "1h")], &[]).await;
+    let metrics = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").to_string();
+    let more = [("HTTP__SHUTDOWN_DELAY", "1h"), ("HTTP__METRICS_LISTEN", metrics.as_str())];
+    let mut gateway = Gateway::start(&nats, &more, &[]).await;
     gateway.signal("TERM");
-    let is_leaving = async || {
-        let (status, text) = gateway.get("readyz").await;
-        status == 503 && text.contains("shutting down")
-    };
-    eventually("readiness says that the gateway ends", is_leaving).await;
+    // A balancer that sends the PROXY protocol asks the second one.
+    for url in ["readyz", &format!("http://{metrics}/readyz")] {
+        let is_leaving = async || {
+            let (status, text) = gateway.get(url).await;
+            status == 503 && text.contains("shutting down")
+        };
+        eventually("readiness says that the gateway ends", is_leaving).await;
+    }
     // Over a new connection: the client keeps none open.
     assert_eq!(gateway.get("healthz").await.0, 200);
     gateway.signal("TERM");
