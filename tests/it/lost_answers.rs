@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokenbus::Secret;
@@ -147,6 +148,23 @@ async fn a_refresh_or_deletion_that_no_worker_answers_ends_at_the_deadline() {
         assert!(matches!(answer, Err(BackendError::Deadline)), "{call:?}: {answer:?}");
         assert!((DEADLINE..DEADLINE + Duration::from_secs(1)).contains(&passed), "{call:?}: {passed:?}");
     }
+    worker.signal("CONT");
+}
+
+/// Before its first call, a gateway asks for the workers' key.
+#[tokio::test]
+async fn no_call_waits_for_the_others_while_the_workers_key_has_no_answer() {
+    let provider = Provider::generous().await;
+    let (fleet, worker) = Fleet::configured(&provider.url).await;
+    let edge = fleet.own_edge().await;
+    worker.signal("STOP");
+    let (nobody, nothing, began) = (RequestContext::default(), json!({}), Instant::now());
+    let answers = join_all((0..8).map(|_| edge.bus.call(Call::Whoami, &nobody, &nothing))).await;
+    for answer in answers {
+        assert!(matches!(answer, Err(BackendError::NoWorker(_))), "{answer:?}");
+    }
+    // A call waits for five seconds, and its second try too. One after the other, eight calls would take forty.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     worker.signal("CONT");
 }
 

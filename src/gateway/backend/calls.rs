@@ -92,7 +92,8 @@ impl Backend {
         // Other calls change nothing that a refusal could hide.
         let may_run: fn(&BackendError) -> bool =
             if call.starts_command() { BackendError::may_run } else { |_: &BackendError| false };
-        let tries = Tries { late_after, shows_load, again, was_lost, is_end, may_run };
+        let is_silence: fn(&BackendError) -> bool = |error| matches!(error, BackendError::NoWorker(NatsError::Away(_)));
+        let tries = Tries { late_after, shows_load, again, was_lost, is_end, may_run, is_silence };
         self.second_tries.answer(first, tries).await
     }
 
@@ -134,7 +135,7 @@ impl Backend {
 
     async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
         let sent =
-            self.sessions.seal(&self.nats, subject, question).await.map_err(|error| self.unanswered(error))??;
+            self.sessions.seal(&self.nats, subject, question, end).await.map_err(|error| self.unanswered(error))??;
         let answer = request(&self.nats, subject, &sent.payload()?, end).await;
         let answer = answer.map_err(|error| self.unanswered(error))?;
         match self.sessions.open(&sent, &answer.payload).await? {

@@ -47,6 +47,8 @@ pub(super) struct Tries<A, L, E> {
     pub(super) is_end: fn(&E) -> bool,
     /// Returns true for an error of a try that may still be carried out.
     pub(super) may_run: fn(&E) -> bool,
+    /// Returns true if nothing answered a try. The refusal of a later one then says more.
+    pub(super) is_silence: fn(&E) -> bool,
 }
 
 impl SecondTries {
@@ -69,7 +71,14 @@ impl SecondTries {
             }
             answer
         });
-        let (mut second, mut is_late, mut running): (Option<F>, bool, Option<E>) = (None, false, None);
+        let (mut second, mut is_late): (Option<F>, bool) = (None, false);
+        let (mut running, mut refused): (Option<E>, Option<E>) = (None, None);
+        // A try that may still be carried out is the answer, whatever else was refused.
+        let failure = |first: E, running: Option<E>, refused: Option<E>| match running {
+            Some(running) => running,
+            None if (tries.is_silence)(&first) && !(tries.may_run)(&first) => refused.unwrap_or(first),
+            None => first,
+        };
         let mut look = interval_at(began + LOOK, LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -77,16 +86,20 @@ impl SecondTries {
                 biased;
                 answer = &mut first => return match (answer, second) {
                     (Err(error), Some(second)) if !(tries.is_end)(&error) => match second.await {
-                        Err(later) if !(tries.may_run)(&later) => Err(running.unwrap_or(error)),
+                        Err(later) if !(tries.may_run)(&later) => Err(failure(error, running, Some(later))),
                         answer => answer,
                     },
-                    (Err(error), None) => Err(running.unwrap_or(error)),
+                    (Err(error), None) => Err(failure(error, running, refused)),
                     (answer, _) => answer,
                 },
                 answer = next_of(&mut second) => match answer {
                     Err(error) if !(tries.is_end)(&error) => {
                         second = None;
-                        running = running.or(Some(error).filter(tries.may_run));
+                        if (tries.may_run)(&error) {
+                            running = running.or(Some(error));
+                        } else if !(tries.is_silence)(&error) {
+                            refused = Some(error);
+                        }
                     }
                     answer => return answer,
                 },
@@ -161,6 +174,7 @@ mod tests {
             },
             is_end: |error| *error == "end",
             may_run: |error| *error == "running",
+            is_silence: |error| *error == "silence",
         }
     }
 
@@ -205,6 +219,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_refused_second_try_says_more_than_the_silence_of_the_first() {
+        let tries = SecondTries::default();
+        let silent = || after(5, Err("silence"));
+        assert_eq!(tries.answer(silent(), again(Err("busy"), false)).await, Err("busy"));
+        assert_eq!(tries.answer(silent(), again(Err("silence"), false)).await, Err("silence"));
+        assert_eq!(tries.answer(after(5, Err("refused")), again(Err("busy"), false)).await, Err("refused"));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_refused_first_try_is_the_answer_only_if_no_later_try_may_run() {
         type Answer = Result<&'static str, &'static str>;
         let check = async |first: u64, (second, answer): (u64, Answer), expected: Answer| {
@@ -215,6 +238,7 @@ mod tests {
                 was_lost: || false,
                 is_end: |_error| false,
                 may_run: |error| *error == "running",
+                is_silence: |_error| false,
             };
             let (calls, first) = (SecondTries::default(), after(first, Err("refused")));
             assert_eq!(calls.answer(first, tries).await, expected, "{second} s, {answer:?}");

@@ -1,12 +1,13 @@
 //! The gateway's session with the workers: one key for an hour's calls.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
 use super::calls::{READ_TIMEOUT, request};
@@ -88,7 +89,8 @@ impl Sessions {
         &self.clock
     }
 
-    /// Seals a call of a client, named by its subject. Asks the workers for their key first, if there is no session yet.
+    /// Seals a call of a client, named by its subject. Asks the workers for their key first, if there is no session yet, and waits
+    /// for it until `end` at most.
     ///
     /// # Errors
     /// The outer error means that the workers could not be asked.
@@ -97,8 +99,9 @@ impl Sessions {
         nats: &Nats,
         call: &str,
         (client, question): (String, &str),
+        end: Instant,
     ) -> Result<Result<SentCall, SessionError>, NatsError> {
-        let session = match self.session(nats).await? {
+        let session = match self.session(nats, end).await? {
             Ok(session) => session,
             Err(error) => return Ok(Err(error)),
         };
@@ -127,15 +130,17 @@ impl Sessions {
         Ok(serde_json::from_slice(&opened)?)
     }
 
-    async fn session(&self, nats: &Nats) -> Result<Result<Arc<Session>, SessionError>, NatsError> {
-        // Held while the workers are asked, so that all calls that arrive meanwhile share one question.
-        let mut current = self.current.lock().await;
+    async fn session(&self, nats: &Nats, end: Instant) -> Result<Result<Arc<Session>, SessionError>, NatsError> {
+        // Held while the workers are asked, so that all calls that arrive meanwhile share one question. If it has no answer, calls
+        // do not wait for the questions of those before them.
+        let current = timeout_at(end, self.current.lock()).await;
+        let mut current = current.map_err(|_elapsed| NatsError::away("the workers' curve key"))?;
         if let Some(session) = current.as_ref().filter(|session| session.made.elapsed() < SESSION_AGE) {
             return Ok(Ok(Arc::clone(session)));
         }
         let [first, again] = seal_key_calls();
-        let nothing = Bytes::new();
-        let ask = |subject| Box::pin(request(nats, subject, &nothing, tokio::time::Instant::now() + READ_TIMEOUT));
+        let (nothing, end) = (Bytes::new(), end.min(Instant::now() + READ_TIMEOUT));
+        let ask = |subject| Box::pin(request(nats, subject, &nothing, end));
         let tries = Tries {
             late_after: SECOND_TRY_AFTER,
             shows_load: true,
@@ -143,6 +148,7 @@ impl Sessions {
             was_lost: nats.reconnections(),
             is_end: |_error| false,
             may_run: |_error| false,
+            is_silence: |_error| false,
         };
         let answer = SecondTries::default().answer(ask(&first), tries).await?;
         let session = self.begin(&answer.payload).map(Arc::new);
@@ -153,6 +159,9 @@ impl Sessions {
     }
 
     fn begin(&self, answer: &[u8]) -> Result<Session, SessionError> {
+        if let Ok(CallAnswer::Refused(refusal)) = serde_json::from_slice(answer) {
+            return Err(SessionError::Refused(RefusedCall(refusal)));
+        }
         let SealKey { seal_to, time } = serde_json::from_slice(answer)?;
         if !self.pinned.is_empty() && self.pinned != seal_to {
             warn!("a worker names the curve key {seal_to}, which is not `nats.worker_key`");
