@@ -45,8 +45,9 @@ use crate::subject::Account;
 use crate::webhook::Receiver;
 use crate::worker::background::refresh_limiter::RefreshLimiter;
 
-/// Calls of all accounts that wait for a command at once. Each needs memory until its command's answer.
-pub(crate) const WAITING_CALLS: usize = 4_096;
+/// Calls of all accounts that wait for a command at once. Each needs memory until its command's answer. Fewer than a worker's
+/// calls: those of other accounts get in while a provider hangs.
+pub(crate) const WAITING_CALLS: usize = 2_048;
 
 pub(crate) struct Context {
     pub(crate) nats: Nats,

@@ -143,9 +143,9 @@ async fn run(context: &Context, job: &Job, work: Work) -> Outcome {
     }
 }
 
-/// Waits until a callback or deletion may run, at most until its caller's deadline. Returns its share of the memory. At its first
-/// delivery it then ends with a 503: nothing is done yet, so the same request may come again. A later delivery may have begun its
-/// work, and returns, and so does a command without a caller.
+/// Waits until a callback or deletion may run, at most until its caller's deadline, and returns its share of the memory. If it may
+/// not run by then, its first delivery ends with a 503: nothing is done yet, so the same request may come again. Later deliveries,
+/// whose work an earlier one may have begun, and commands without a caller go back to the queue.
 async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
     let CommandSubject { account, integration, verb, .. } = &job.subject;
     if !matches!(verb, Verb::Exchange | Verb::Revoke) {
@@ -159,7 +159,7 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
         && let Ok(runs) = tokio::time::timeout(patience, shares.run(account, integration, *verb)).await
     {
         job.share.begin(runs);
-        // It was returned if a provider that hangs has all shares.
+        // It was returned after 250 ms of waiting.
         job.permit.get().inspect(|permit| permit.retake());
         return Ok(Some(waits));
     }

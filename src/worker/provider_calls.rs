@@ -252,11 +252,9 @@ impl<'a> ProviderCalls<'a> {
         access_token: Option<&Secret>,
         judge: impl Fn(&Response<'_>) -> Result<T, TokenError>,
     ) -> Result<T, NoTokens> {
-        let began = Instant::now();
-        self.permit.inspect(|permit| permit.release());
+        let wait = ProviderWait::begin(self.context, self.permit);
         let sent = self.answer_to(config, &request).await;
-        self.permit.inspect(|permit| permit.retake());
-        self.context.measures.provider_seconds.observe(began.elapsed().as_secs_f64());
+        drop(wait);
         let (error, retry_after, mut answer) = match sent {
             Ok(ProviderResponse { status, content_type, retry_after, body }) => {
                 let response = Response::parse(status, content_type.as_deref(), &body, config);
@@ -298,6 +296,27 @@ impl<'a> ProviderCalls<'a> {
             "the provider refused a request"
         );
         Err(NoTokens::Refused { error, retry_after, answer: Box::new(answer) })
+    }
+}
+
+/// A wait for the provider, without a permit. Takes the permit again on drop, which ends a wait that takes too long.
+struct ProviderWait<'a> {
+    context: &'a Context,
+    permit: Option<&'a CallPermit>,
+    began: Instant,
+}
+
+impl<'a> ProviderWait<'a> {
+    fn begin(context: &'a Context, permit: Option<&'a CallPermit>) -> Self {
+        permit.inspect(|permit| permit.release());
+        Self { context, permit, began: Instant::now() }
+    }
+}
+
+impl Drop for ProviderWait<'_> {
+    fn drop(&mut self) {
+        self.permit.inspect(|permit| permit.retake());
+        self.context.measures.provider_seconds.observe(self.began.elapsed().as_secs_f64());
     }
 }
 

@@ -216,7 +216,7 @@ impl Exchange<'_> {
         //    of `worker/apply.rs`). Durable: all three. A crash in it or after it: as after step 4; a repeated write has no
         //    effect. The caller receives its answer only after the KV write.
         self.revoke_waiting(&issued).await;
-        // The provider has answered all.
+        // What follows asks no provider, except to revoke a replaced grant of another identity.
         self.job.share.end();
         let applied = Applied { record: &record, event: CONNECTED, entry: self.replaces.is_none().then_some(0) };
         let reply = apply_connected(self.context, self.job, self.key, applied, self.scopes).await?;

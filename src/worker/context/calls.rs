@@ -27,7 +27,7 @@ use crate::fair_queue::FairQueue;
 const LISTS_PER_CORE: usize = 1;
 /// Calls that wait for a permit, except in a flood.
 const MOST_WAITING: usize = 1_024;
-/// Calls of gateways on their own account that wait.
+/// Gateways' own calls (readiness, the workers' key) that wait.
 const MOST_FIRST: usize = 64;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use crate::secret::Secret;
 use crate::store::{FoundLogin, StoreError};
 use crate::subject::{self, Integration, NodeCall};
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Calls, Context, Room};
+use crate::worker::context::{Busy, CallPermit, Calls, Context, Room};
 
 /// Text for callers whose credential an empty store does not know.
 const STORE_EMPTY: &str = "the store is empty, and no operator has confirmed that; an operator finds more at `/readyz` and in the worker's log";
@@ -45,6 +45,8 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         // A refused call is not opened, which takes as much of the CPU as a read. So its account is not known.
         let queued = if is_own(&message.subject) {
             context.limits.gateway_calls.queue_first()
+        } else if running.is_full() {
+            Err(Busy)
         } else {
             permits(&context, &message.subject).queue(&SealedCall::client_of(&message.payload))
         };

@@ -24,7 +24,7 @@ use crate::jetstream::ConnectError;
 use crate::jetstream::receiver::{Received, Receiver, Subscription};
 use crate::subject::NodeCall;
 use crate::telemetry::traces;
-use crate::worker::context::{CallPermit, Context};
+use crate::worker::context::{Busy, CallPermit, Context};
 
 /// Most bytes of the headers of an answer without an error. They count as part of the message.
 const HEADER_BYTES: usize = 64;
@@ -52,7 +52,8 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
             NodeCall::Refresh | NodeCall::Delete => &context.limits.command_calls,
             NodeCall::Token | NodeCall::Login | NodeCall::Failures => &context.limits.node_calls,
         };
-        let Ok(queued) = permits.queue(account) else { return running.refuse(reply) };
+        let queued = if running.is_full() { Err(Busy) } else { permits.queue(account) };
+        let Ok(queued) = queued else { return running.refuse(reply) };
         // A copy, so that a call that waits keeps no larger buffer in memory.
         let question = message.payload.get(..=QUESTION_BYTES).unwrap_or(&message.payload).to_vec();
         let call = QueuedNodeCall { call, subject: message.subject, question, service: Arc::clone(&service) };

@@ -15,7 +15,7 @@ use crate::worker::context::{Busy, CallPermit, Context, QueuedCall};
 
 /// Calls of one kind that belong to no account and join no queue. Further ones are refused without waiting.
 const CONCURRENCY: usize = 1_024;
-/// Calls of one kind that wait or run. Each may hold a question of 64 KiB.
+/// Calls of one kind that wait or run, gateways' own calls left out. Each may hold a question of 64 KiB.
 const MOST_TASKS: usize = 4_096;
 /// Refusals that wait to be sent. Further ones are dropped: they must not take the time of the calls that are answered.
 const MOST_REFUSALS: usize = 1_024;
@@ -34,7 +34,7 @@ pub(super) struct Running {
 pub(super) struct Arrived {
     pub(super) message: Received,
     pub(super) reply: String,
-    /// The right to be one of them.
+    /// Counts against [`CONCURRENCY`].
     pub(super) permit: OwnedSemaphorePermit,
 }
 
@@ -70,16 +70,17 @@ impl Running {
         self.refusals.add(reply);
     }
 
+    /// Returns true if no further call may wait or run: calls have lost their permits because each takes long.
+    pub(super) fn is_full(&self) -> bool {
+        self.tasks.len() >= MOST_TASKS
+    }
+
     /// Starts `answer` as soon as a queued call has its permit, or refuses the call.
     pub(super) fn start_queued<A, F>(&self, queued: QueuedCall, reply: String, answer: A)
     where
         A: FnOnce(Arc<Context>, Arc<CallPermit>, String) -> F + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        // The queue is full, or calls have lost their permits because each takes long.
-        if self.tasks.len() >= MOST_TASKS {
-            return self.refusals.add(reply);
-        }
         let (context, refusals) = (Arc::clone(&self.context), self.refusals.clone());
         self.tasks.spawn(async move {
             match queued.permit().await {
