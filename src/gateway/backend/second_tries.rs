@@ -73,7 +73,7 @@ impl SecondTries {
         });
         let (mut second, mut is_late): (Option<F>, bool) = (None, false);
         let (mut running, mut refused): (Option<E>, Option<E>) = (None, None);
-        // A try that may still be carried out is the answer, whatever else was refused.
+        // A try that may still be carried out decides, and not one that was refused.
         let failure = |first: E, running: Option<E>, refused: Option<E>| match running {
             Some(running) => running,
             None if (tries.is_silence)(&first) && !(tries.may_run)(&first) => refused.unwrap_or(first),
