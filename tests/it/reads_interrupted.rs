@@ -152,7 +152,8 @@ async fn a_list_is_whole_after_an_interruption() {
     let (_worker, link) = linked(&fleet, worker).await;
     let keys = async || {
         let (status, body) = fleet.request(Method::GET, "hub/api-keys?limit=1", &fleet.admin_keys[0], &json!({})).await;
-        (status == StatusCode::OK).then(|| body["results_total"].as_u64().and_then(|total| total.try_into().ok()))?
+        let total = body["results_total"].as_u64().filter(|_| status == StatusCode::OK)?;
+        usize::try_from(total).ok()
     };
     let letters = async || {
         let output = fleet.cli_output(&["dead", "list", "--json"]).await;
