@@ -1,6 +1,6 @@
 //! Pulls messages that others may have published, on a connection that reads any headers.
 //!
-//! Each consumer has one subscription for all its pulls. The server delivers a message under the subject on which it was
+//! Each consumer has one subscription for all its pulls on a connection. The server delivers a message under the subject on which it was
 //! published, and reports the end of a pull under the pull's own inbox. So a message does not show which pull it answers: one of
 //! an earlier pull may have waited in the network, or in the socket of a process that was stopped, for longer than the ack wait.
 //! After a pull whose end the server has not reported, nothing counts until the server has answered a question, because its
@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::header::parse_headers;
-use super::receiver::{Link, Received, Receiver, Subscription};
+use super::receiver::{Connected, Link, Received, Receiver, Subscription};
 use super::{ConnectError, Nats, NatsError};
 use crate::{config, subject, system};
 
@@ -39,7 +39,8 @@ pub(crate) struct Pulls {
     next: String,
     /// Subject of the question for the consumer's state.
     info: String,
-    inbox: String,
+    /// Prefix of the connections' inboxes.
+    prefix: String,
     /// Number of the newest pull.
     number: u64,
     link: Link,
@@ -57,7 +58,7 @@ pub(crate) struct Pulled {
 /// A pull in progress.
 struct Pull<'a> {
     of: &'a mut Pulls,
-    server_id: Arc<str>,
+    connection: Connected,
     /// Messages that may still arrive.
     left: usize,
     end: Instant,
@@ -72,18 +73,18 @@ impl Pulling {
         stream: &str,
         consumers: &[&str],
     ) -> Result<(Self, Vec<Pulls>), ConnectError> {
-        let inbox = |_: &&str| format!("{}.{}", settings.inbox_prefix(), system::random_id());
-        let inboxes: Vec<String> = consumers.iter().map(inbox).collect();
-        let subscription = |inbox| Subscription { subject: format!("{inbox}.*"), queue: None };
-        let subscriptions = inboxes.iter().map(subscription).collect();
+        let prefix = |_: &&str| format!("{}.{}", settings.inbox_prefix(), system::random_id());
+        let prefixes: Vec<String> = consumers.iter().map(prefix).collect();
+        let subscription = |prefix: &String| Subscription { subject: prefix.clone(), queue: None };
+        let subscriptions = prefixes.iter().map(subscription).collect();
         let name = format!("tokenbus worker: {stream}");
         let (receiver, link) = Receiver::for_requests(nats, settings, &name, subscriptions)?;
-        let pulls = consumers.iter().zip(inboxes).map(|(consumer, inbox)| {
+        let pulls = consumers.iter().zip(prefixes).map(|(consumer, prefix)| {
             // Bounded by the limits of the pulls.
             let (sender, messages) = unbounded_channel();
             let (next, info) = (subject::consumer_next(stream, consumer), subject::consumer_info(stream, consumer));
             let (nats, link) = (nats.clone(), link.clone());
-            (sender, Pulls { nats, next, info, inbox, number: 0, link, messages, is_settled: true })
+            (sender, Pulls { nats, next, info, prefix, number: 0, link, messages, is_settled: true })
         });
         let (senders, pulls) = pulls.unzip();
         Ok((Self { receiver, senders }, pulls))
@@ -110,32 +111,32 @@ impl Pulls {
         limit: usize,
         expires: Duration,
     ) -> Result<impl Stream<Item = Result<Pulled, NatsError>>, NatsError> {
-        let Some(server_id) = self.link.connected().await else {
+        let Some(connection) = self.link.connected().await else {
             return Err(NatsError::not_sent("not connected for commands"));
         };
         if !self.is_settled {
-            self.settle().await?;
+            self.settle(&connection).await?;
         }
         self.is_settled = false;
         self.number += 1;
         let question = json!({ "batch": limit, "expires": expires.as_nanos() }).to_string();
-        let (next, inbox) = (&self.next, self.report_subject());
-        self.link.send(format!("PUB {next} {inbox} {}\r\n{question}\r\n", question.len()));
-        let pull = Pull { of: self, server_id, left: limit, end: Instant::now() + expires + REPORT_WAIT };
+        let (next, answer) = (&self.next, self.answer_subject(&connection));
+        self.link.send(format!("PUB {next} {answer} {}\r\n{question}\r\n", question.len()));
+        let pull = Pull { of: self, connection, left: limit, end: Instant::now() + expires + REPORT_WAIT };
         Ok(unfold(pull, async |mut pull| Some((pull.next().await?, pull))))
     }
 
     /// Drops late messages of earlier pulls: the time since which they have waited is unknown, so they are left to their next
     /// delivery.
-    async fn settle(&mut self) -> Result<(), NatsError> {
+    async fn settle(&mut self, connection: &Connected) -> Result<(), NatsError> {
         self.number += 1;
-        let (info, answer) = (&self.info, self.report_subject());
+        let (info, answer) = (&self.info, self.answer_subject(connection));
         self.link.send(format!("PUB {info} {answer} 0\r\n\r\n"));
         let end = Instant::now() + REPORT_WAIT;
         loop {
             let received = tokio::select! {
                 received = timeout_at(end, self.messages.recv()) => received.ok().flatten(),
-                () = self.link.lost() => None,
+                _has_another = self.link.ended(connection) => None,
             };
             match received {
                 Some(received) if received.reply.is_none() && received.subject == answer => return Ok(()),
@@ -145,9 +146,9 @@ impl Pulls {
         }
     }
 
-    /// The subject under which the server reports the end of the newest pull.
-    fn report_subject(&self) -> String {
-        format!("{}.{}", self.inbox, self.number)
+    /// The subject under which the server answers the newest question, or reports the end of the newest pull.
+    fn answer_subject(&self, connection: &Connected) -> String {
+        format!("{}.{}.{}", self.prefix, connection.inbox, self.number)
     }
 }
 
@@ -158,19 +159,19 @@ impl Pull<'_> {
                 // What has arrived is handed over also when the connection is lost.
                 biased;
                 received = timeout_at(self.end, self.of.messages.recv()) => received.ok()??,
-                () = self.of.link.lost() => {
+                has_another = self.of.link.ended(&self.connection) => {
                     self.left = 0;
-                    return Some(Err(NatsError::away("a pull lost its connection")));
+                    return (!has_another).then(|| Err(NatsError::away("a pull lost its connection")));
                 }
             };
             if received.reply.is_some() {
                 self.left -= 1;
                 self.of.is_settled = self.left == 0;
                 let message = message(&self.of.nats, received);
-                return Some(Ok(Pulled { message, server_id: Arc::clone(&self.server_id) }));
+                return Some(Ok(Pulled { message, server_id: Arc::clone(&self.connection.server_id) }));
             }
             // Reports have no reply subject, and no payload.
-            if received.subject == self.of.report_subject() {
+            if received.subject == self.of.answer_subject(&self.connection) {
                 self.left = 0;
                 self.of.is_settled = true;
                 let is_over = ends_normally(&received.headers);

@@ -42,6 +42,7 @@ const MOST_AT_ONCE: usize = 256;
 /// A subject to receive, and the group of receivers of which one gets each message.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscription {
+    /// For a receiver that sends requests the prefix of an inbox: see [`Connected`].
     pub(crate) subject: String,
     pub(crate) queue: Option<&'static str>,
 }
@@ -62,15 +63,24 @@ pub(crate) struct Receiver {
 /// The receiver's end of a [`Link`].
 struct Requests {
     lines: mpsc::UnboundedReceiver<String>,
+    connected: watch::Sender<Option<Connected>>,
+}
+
+/// A connection of a receiver that sends requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connected {
     /// Id of the server.
-    connected: watch::Sender<Option<Arc<str>>>,
+    pub(crate) server_id: Arc<str>,
+    /// The connection receives answers under `<prefix>.<inbox>.*`. Each connection has its own, so that no answer to a request of an
+    /// earlier one arrives: the server would go on to answer.
+    pub(crate) inbox: Arc<str>,
 }
 
 /// Sends requests on a receiver's connection, so that the server knows the subscription for the answer before the request.
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     lines: mpsc::UnboundedSender<String>,
-    connected: watch::Receiver<Option<Arc<str>>>,
+    connected: watch::Receiver<Option<Connected>>,
 }
 
 impl Link {
@@ -80,18 +90,18 @@ impl Link {
         let _ = self.lines.send(lines);
     }
 
-    /// Waits until the receiver is connected and the server knows its subscriptions. Returns the server's id, or nothing after
-    /// [`CONNECTION_TIMEOUT`].
-    pub(crate) async fn connected(&mut self) -> Option<Arc<str>> {
+    /// Waits until the receiver is connected and the server knows its subscriptions. Returns nothing after [`CONNECTION_TIMEOUT`].
+    pub(crate) async fn connected(&mut self) -> Option<Connected> {
         let connected = self.connected.wait_for(Option::is_some);
         let connected = tokio::time::timeout(CONNECTION_TIMEOUT, connected).await.ok()?.ok()?;
         connected.clone()
     }
 
-    /// Waits until the connection has been lost.
-    pub(crate) async fn lost(&mut self) {
+    /// Waits until this connection is not the receiver's any more. Returns true if the receiver has another one.
+    pub(crate) async fn ended(&mut self, connection: &Connected) -> bool {
+        let other = self.connected.wait_for(|connected| connected.as_ref() != Some(connection)).await;
         // An error means that the receiver has ended.
-        let _ = self.connected.wait_for(Option::is_none).await;
+        other.is_ok_and(|connected| connected.is_some())
     }
 }
 
@@ -144,13 +154,14 @@ impl Receiver {
         loop {
             let began = Instant::now();
             let ended = self.receive(tries, &mut handle, &stop).await;
+            if matches!(ended, Ok(Ended::Renewed)) {
+                // The next connection takes the place of this one at once.
+                tries = 0;
+                continue;
+            }
             self.report_connected(None);
             match ended {
-                Ok(Ended::Stopped) => return,
-                Ok(Ended::Renewed) => {
-                    tries = 0;
-                    continue;
-                }
+                Ok(Ended::Stopped | Ended::Renewed) => return,
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
                 Err(error) if tries == 0 || tries.is_power_of_two() => {
                     warn!("{}: no connection: {error}; trying again", self.name);
@@ -187,10 +198,11 @@ impl Receiver {
         // An elapsed timeout has no cause.
         let (info, mut connection) = connected.map_err(|_elapsed| ReceiveError::Silent)??;
         self.learn_servers(&info.connect_urls);
-        let server_id: Arc<str> = info.server_id.as_str().into();
+        let this = Connected { server_id: info.server_id.as_str().into(), inbox: system::random_id().into() };
+        let answers = if self.requests.is_some() { format!(".{}.*", this.inbox) } else { String::new() };
         let subscribe = |(number, subscription): (usize, &Subscription)| {
             let Subscription { subject, queue } = subscription;
-            format!("SUB {subject} {} {number}\r\n", queue.unwrap_or_default())
+            format!("SUB {subject}{answers} {} {number}\r\n", queue.unwrap_or_default())
         };
         let lines: Vec<String> = self.subscriptions.iter().enumerate().map(subscribe).collect();
         connection.send(lines.concat().as_bytes()).await?;
@@ -228,7 +240,7 @@ impl Receiver {
                 Op::Ping => connection.send(&b"PONG\r\n"[..]).await?,
                 Op::Pong => {
                     silent = 0;
-                    self.report_connected(Some(&server_id));
+                    self.report_connected(Some(&this));
                 }
                 Op::Info(info) => {
                     self.learn_servers(&info.connect_urls);
@@ -269,11 +281,11 @@ impl Receiver {
     }
 
     /// Tells the [`Link`]. Requests of an earlier connection are dropped: their senders no longer wait.
-    fn report_connected(&mut self, server_id: Option<&Arc<str>>) {
+    fn report_connected(&mut self, connection: Option<&Connected>) {
         let Some(requests) = &mut self.requests else { return };
-        if requests.connected.borrow().as_ref() != server_id {
+        if requests.connected.borrow().as_ref() != connection {
             while requests.lines.try_recv().is_ok() {}
-            requests.connected.send_replace(server_id.cloned());
+            requests.connected.send_replace(connection.cloned());
         }
     }
 

@@ -139,4 +139,15 @@ async fn o2_sighup_loses_no_answer_of_a_request_that_takes_long() {
         assert_eq!(log.matches("disconnected from NATS").count(), 1, "{log}");
         assert!(!log.contains("no connection"), "{log}");
     }
+
+    // The server may still want to answer pulls of the connection before.
+    of_worker.write(0);
+    signal(worker.process.pid(), "HUP");
+    let renewals = || worker.log().matches("connected to NATS with the renewed credentials").count();
+    eventually("the worker uses its first nkey again", async || renewals() == 2).await;
+    for number in 0..3 {
+        let (status, body) = gateway.get(&fleet, &refresh_path).await;
+        assert_eq!(status, StatusCode::OK, "{number}: {body}\n{}", worker.log());
+    }
+    assert!(!worker.log().contains("delivered=2"), "{}", worker.log());
 }
