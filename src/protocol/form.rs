@@ -37,6 +37,11 @@ pub(crate) async fn check(nats: &Nats) -> Result<(), FormError> {
     }
 }
 
+/// Returns true if no form is stored. The bucket exists.
+pub(crate) async fn is_missing(nats: &Nats) -> Result<bool, NatsError> {
+    Ok(kv::get(nats, META, META_FORM).await?.is_none_or(|entry| entry.value.is_none()))
+}
+
 /// Stores the form of this release.
 pub(crate) async fn set(nats: &Nats) -> Result<(), NatsError> {
     let replaces = kv::get(nats, META, META_FORM).await?.map_or(0, |entry| entry.revision);

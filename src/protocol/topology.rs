@@ -139,22 +139,28 @@ pub(crate) async fn set_up(nats: &Nats, sizes: Sizes, first: Option<FirstSequenc
     Ok(is_older)
 }
 
-/// Returns true if the server has none of our streams, queues aside: a running worker creates the queues again when a server
-/// has lost everything, and they hold no stored value.
+/// Returns true if the server has none of our streams. Two kinds do not count. A running worker creates the queues again when a
+/// server has lost everything, and they hold no stored value. The bucket for the form is created first, and its creator may have
+/// died before it stored the form.
 ///
 /// # Errors
 /// [`TopologyError::RestoreBrokeOff`] if only a part of them has been restored.
 pub(crate) async fn is_new(nats: &Nats, sizes: Sizes) -> Result<bool, TopologyError> {
+    let meta = subject::kv_stream(subject::META);
+    let mut has_meta = false;
     for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.retention != RetentionPolicy::WorkQueue) {
         if let Some(found) = find(nats, &wanted.name).await? {
-            return restored::check_complete(nats, &found).await.map(|()| false);
+            restored::check_complete(nats, &found).await?;
+            if wanted.name != meta {
+                return Ok(false);
+            }
+            has_meta = true;
         }
     }
-    Ok(true)
+    Ok(!has_meta || form::is_missing(nats).await?)
 }
 
-/// Creates the bucket that holds the form, which is stored before there is anything else. After a crash in between, `setup`
-/// stores it.
+/// Creates the bucket that holds the form, which is stored before there is anything else.
 async fn create_meta(nats: &Nats, sizes: Sizes) -> Result<(), TopologyError> {
     let meta = subject::kv_stream(subject::META);
     for wanted in streams(nats, sizes).into_iter().filter(|wanted| wanted.name == meta) {

@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
+use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use url::Url;
 
 use crate::ask::get;
+use crate::nats_operator::ROOT;
 use crate::provider::Provider;
 use crate::support::child::Running;
 use crate::support::nats::Nats;
@@ -68,6 +71,31 @@ async fn o18_an_empty_store_that_no_operator_has_confirmed_is_named_until_setup_
         eventually("the gateway is ready", async || readiness(url).await.0 == 200).await;
     }
     assert!(!doctor().await.contains("the store is empty"));
+}
+
+/// A worker creates the bucket `oauth_meta` before it stores who made it.
+#[tokio::test]
+async fn o18_a_worker_that_dies_early_does_not_hide_that_the_store_is_empty() {
+    let nats = Nats::edited(&[ROOT], &["root"]).await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let keys = folder.path().join("keys");
+    let [as_worker, as_setup] = ["worker", "setup"].map(|user| settings(&nats, user, &keys));
+    run(&as_worker, &["keys", "generate", "--out", keys.to_str().expect("a path of plain letters")]).await;
+    run(&as_setup, &["setup"]).await;
+    let bus = jetstream::new(nats.connect("root").await);
+    let mut names: Vec<String> = bus.stream_names().map(|name| name.expect("a name")).collect().await;
+    names.retain(|name| name != "KV_oauth_meta");
+    for name in &names {
+        bus.delete_stream(name).await.expect("the stream is deleted");
+    }
+    bus.client().request("$JS.API.STREAM.PURGE.KV_oauth_meta", "".into()).await.expect("the bucket is empty");
+    let log = folder.path().join("log");
+    let _worker = Running::start(Path::new(PROGRAM), &log, |command| {
+        command.envs(&as_worker).args(["serve", "--role", "worker"]);
+    });
+    let text = || std::fs::read_to_string(&log).expect("a log");
+    eventually("the log names it", async || text().contains("the store is empty")).await;
+    assert!(names.len() > 5 && !text().contains("older form"), "{}", text());
 }
 
 #[tokio::test]
