@@ -14,9 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Client;
+use crate::telemetry::describe_error;
 
 /// Interval at which the file is read. A new authority is trusted within this time; a check costs a small read.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Files and certificates of the system that the log names, if they cannot be read.
+const MOST_NAMED: usize = 3;
 
 /// Authorities that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +29,11 @@ pub(crate) enum AuthoritiesError {
     File { path: PathBuf, source: io::Error },
     #[error("oauth.ca: {} has no PEM certificate", path.display())]
     Empty { path: PathBuf },
+    #[error(
+        "oauth.ca: {} names {named} certificates, of which {found} can be read: put each BEGIN and each END on a line of its own",
+        path.display()
+    )]
+    Unread { path: PathBuf, named: usize, found: usize },
     #[error("oauth.ca: certificate {number} in {} is broken: remove it, or replace it by a copy that is whole", path.display())]
     Broken { path: PathBuf, number: usize, source: Box<dyn Error + Send + Sync> },
     #[error("this system has no certificate authorities: install its package `ca-certificates`, or set `oauth.ca`")]
@@ -40,8 +49,11 @@ impl Authorities {
     pub(crate) async fn load(ca: &Path) -> Result<Self, AuthoritiesError> {
         let authorities = Self::read(ca).await?;
         let system = rustls_native_certs::load_native_certs();
-        if !system.errors.is_empty() {
-            warn!("{} files or certificates of this system's authorities cannot be read", system.errors.len());
+        for error in system.errors.iter().take(MOST_NAMED) {
+            warn!("authorities of this system cannot be read: {}", describe_error(error));
+        }
+        if let Some(more) = system.errors.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+            warn!("{more} more files or certificates of this system's authorities cannot be read");
         }
         if authorities.0.is_none() && system.certs.is_empty() {
             return Err(AuthoritiesError::NoneOnSystem);
@@ -54,14 +66,19 @@ impl Authorities {
             return Ok(Self(None));
         }
         let path = || ca.to_owned();
-        let pem = tokio::fs::read_to_string(ca).await;
-        let pem = pem.map_err(|source| AuthoritiesError::File { path: path(), source })?;
+        let pem = tokio::fs::read(ca).await.map_err(|source| AuthoritiesError::File { path: path(), source })?;
+        // Comments may be in any encoding.
+        let pem = String::from_utf8_lossy(&pem).into_owned();
         let mut found = 0;
         for (number, certificate) in (1..).zip(CertificateDer::pem_slice_iter(pem.as_bytes())) {
             let broken = |source| AuthoritiesError::Broken { path: path(), number, source };
             let certificate = certificate.map_err(|error| broken(error.into()))?;
             RootCertStore::empty().add(certificate).map_err(|error| broken(error.into()))?;
             found = number;
+        }
+        let named = certificates_named(&pem);
+        if named > found {
+            return Err(AuthoritiesError::Unread { path: path(), named, found });
         }
         if found == 0 { Err(AuthoritiesError::Empty { path: path() }) } else { Ok(Self(Some(pem))) }
     }
@@ -96,10 +113,19 @@ impl Authorities {
             };
             match loaded {
                 Ok(()) => info!("loaded the authorities of providers again"),
-                Err(error) => error!("authorities of providers not loaded; keeping the old ones: {error}"),
+                Err(error) => {
+                    let reason = describe_error(error.as_ref());
+                    error!("authorities of providers not loaded; keeping the old ones: {reason}");
+                }
             }
         }
     }
+}
+
+/// Returns how many certificates begin in the text. The parser skips those that do not begin on a line of their own.
+fn certificates_named(pem: &str) -> usize {
+    let labels = pem.split("-----BEGIN ").skip(1).filter_map(|rest| rest.split_once("-----"));
+    labels.filter(|(label, _)| label.ends_with("CERTIFICATE")).count()
 }
 
 #[cfg(test)]
@@ -124,12 +150,17 @@ mod tests {
             (format!("{good}{}{good}", other("AAAA")), "certificate 2 in"),
             (format!("{good}{good}{}", other("!")), "certificate 3 in"),
             (good.trim_end().trim_end_matches('-').to_owned(), "certificate 1 in"),
+            (format!("{}{good}", good.trim_end()), "names 2 certificates"),
+            (good.replace('\n', " "), "certificate 1 in"),
+            (good.replace("BEGIN CERT", "BEGIN TRUSTED CERT"), "names 1 certificates"),
         ] {
             std::fs::write(&file, &text).unwrap();
             let error = Authorities::load(&file).await.unwrap_err().to_string();
-            assert!(error.contains(expected) && error.starts_with("oauth.ca: "), "{error}");
+            assert!(error.contains(expected) && error.starts_with("oauth.ca: "), "{error}: {text}");
         }
         std::fs::write(&file, format!("# Ours\n{good}\n{good}")).unwrap();
+        assert!(Authorities::load(&file).await.unwrap().pem().is_some());
+        std::fs::write(&file, [b"# Autorit\xe9\n", good.as_bytes()].concat()).unwrap();
         assert!(Authorities::load(&file).await.unwrap().pem().is_some());
         let error = Authorities::load(&folder.path().join("nothing")).await.unwrap_err().to_string();
         assert!(error.contains("cannot read"), "{error}");
