@@ -23,7 +23,7 @@ pub(crate) use self::events::ReadEvents;
 pub(crate) use self::http::Http;
 pub(crate) use self::log::{Log, LogFormat, log_format};
 pub(crate) use self::max_bytes::{MaxBytes, StreamLimit};
-pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, Oauth, Webhooks};
+pub(crate) use self::section::{AccountWebhooks, Auth, BindLogins, Jwt, NatsJwt, Oauth, Webhooks};
 pub use self::section::{Config, Nats, Secrets};
 pub(crate) use self::traces::{Traces, TracesProtocol};
 

@@ -38,23 +38,34 @@ pub(crate) struct Bearers {
 impl Bearers {
     /// Connects to the system account if the settings name one.
     pub(crate) async fn connect(config: &config::Config, client: &provider::Client) -> Result<Self, SetupError> {
-        let config::Auth { cache_ttl, nats: settings, jwt, .. } = &config.auth;
+        let config::Auth { cache_ttl, nats: settings, .. } = &config.auth;
+        let ordinary = Self::check(&config.auth, client).map_err(SetupError::Setting)?;
         let resolver = resolver(config).await?;
         let folder = is_set(&settings.accounts_dir).then(|| settings.accounts_dir.clone());
-        let accounts = match (settings.operators.is_empty(), folder.is_some() || resolver.is_some()) {
-            (true, false) => None,
-            (false, true) => Some(Accounts::new(settings.operators.clone(), folder, resolver, *cache_ttl)),
-            (true, true) => return Err(SetupError::Setting("auth.nats needs `operators`")),
-            (false, false) => {
-                let need = "auth.nats needs `accounts_dir`, `system_creds`, or `system_user` and `system_password`";
-                return Err(SetupError::Setting(need));
-            }
-        };
-        if settings.operators.iter().any(|key| !is_operator(key)) {
-            return Err(SetupError::Setting("auth.nats.operators must be public keys of operators (O…)"));
-        }
-        let ordinary = Verifier::new(jwt, client).map_err(SetupError::Setting)?;
+        let has_operators = !settings.operators.is_empty();
+        let accounts = has_operators.then(|| Accounts::new(settings.operators.clone(), folder, resolver, *cache_ttl));
         Ok(Self { accounts, ordinary, verified: VerifiedJwts::new(*cache_ttl) })
+    }
+
+    /// Checks the settings. Returns the verifier of ordinary JWTs, if they name an issuer.
+    ///
+    /// # Errors
+    /// Names the setting that is missing or wrong.
+    pub(crate) fn check(
+        config::Auth { nats, jwt, .. }: &config::Auth,
+        client: &provider::Client,
+    ) -> Result<Option<Verifier>, &'static str> {
+        match (nats.operators.is_empty(), is_set(&nats.accounts_dir) || names_system_account(nats)) {
+            (true, false) | (false, true) => {}
+            (true, true) => return Err("auth.nats needs `operators`"),
+            (false, false) => {
+                return Err("auth.nats needs `accounts_dir`, `system_creds`, or `system_user` and `system_password`");
+            }
+        }
+        if nats.operators.iter().any(|key| !is_operator(key)) {
+            return Err("auth.nats.operators must be public keys of operators (O…)");
+        }
+        Verifier::new(jwt, client)
     }
 
     /// Verifies a bearer token.
@@ -132,7 +143,7 @@ fn identity(user: &NatsUser, purpose: Purpose<'_>) -> Result<Identity, Reason> {
 
 async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
     let auth = &config.auth.nats;
-    if auth.system_user.is_empty() && !is_set(&auth.system_creds) {
+    if !names_system_account(auth) {
         return Ok(None);
     }
     let settings = config::Nats {
@@ -145,6 +156,10 @@ async fn resolver(config: &config::Config) -> Result<Option<Nats>, SetupError> {
         ..config.nats.clone()
     };
     Ok(Some(Nats::connect(&settings, "tokenbus accounts", Patience::Forever).await?))
+}
+
+fn names_system_account(settings: &config::NatsJwt) -> bool {
+    !settings.system_user.is_empty() || is_set(&settings.system_creds)
 }
 
 fn is_set(path: &Path) -> bool {

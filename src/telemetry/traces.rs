@@ -40,6 +40,11 @@ pub(super) struct Started<S> {
     pub(super) traces: Traces,
 }
 
+/// Checks the settings as [`start`] does.
+pub(crate) fn check(settings: &config::Traces) -> Result<(), ExporterError> {
+    settings.endpoint.as_ref().map_or(Ok(()), |endpoint| exporter::new(settings, endpoint).map(drop))
+}
+
 /// Starts to send spans. Returns `None` if no collector is set. Must run within the process's runtime, which sends them.
 pub(super) fn start<S>(settings: &config::Traces) -> Result<Option<Started<S>>, ExporterError>
 where

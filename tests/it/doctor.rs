@@ -117,6 +117,47 @@ async fn doctor_distinguishes_invalid_settings_from_an_absent_server() {
     assert!(printed.contains("✗ NATS") && printed.contains("→ start nats-server"), "{printed}");
 }
 
+#[tokio::test]
+async fn doctor_names_settings_with_which_nothing_would_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let away = [("TOKENBUS_NATS__URL", "nats://127.0.0.1:1"), ("TOKENBUS_SECRETS__KEYS_FILE", "none")];
+    let check = async |role: &str, settings: &[(&str, &str)], expected: &[&str]| {
+        let settings: HashMap<_, _> =
+            away.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let (code, found, report) = statuses(&settings, role).await;
+        assert_eq!((code, found["settings"].as_str()), (Some(1), "failed"), "{report}");
+        for expected in expected {
+            assert!(report.to_string().contains(expected), "{expected} is not in {report}");
+        }
+        let mut serve = Command::new(PROGRAM);
+        serve.args(["serve", "--role", role]).envs(&settings).current_dir(folder.path());
+        let refused = serve.kill_on_drop(true).output().await.expect("the program starts");
+        assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    };
+    let traces = ("TOKENBUS_TRACES__ENDPOINT", "https://127.0.0.1:1");
+    check("edge", &[("TOKENBUS_HTTP__TLS_CERT", "cert.pem")], &["http.tls_"]).await;
+    check("edge", &[traces, ("TOKENBUS_TRACES__SAMPLE", "7")], &["traces.sample"]).await;
+    let audit = [("TOKENBUS_EVENTS__READS", "all"), ("TOKENBUS_EVENTS__SYNC", "false")];
+    check("worker", &audit, &["events.reads"]).await;
+    let keys = folder.path().join("keys");
+    run(&HashMap::new(), &["keys", "generate", "--out", keys.to_str().unwrap()]).await;
+    let keyring = ("TOKENBUS_SECRETS__KEYS_FILE", keys.to_str().unwrap());
+    let both = [keyring, ("TOKENBUS_WEBHOOKS__URL", "https://example.com/"), ("TOKENBUS_AUTH__JWT__ISSUER", "x")];
+    check("worker", &both, &["webhooks.secret", "auth.jwt needs `audience`"]).await;
+    let operators = ("TOKENBUS_AUTH__NATS__ACCOUNTS_DIR", "accounts");
+    check("worker", &[keyring, operators], &["auth.nats needs `operators`"]).await;
+}
+
+#[tokio::test]
+async fn o13_doctor_warns_of_a_proxy_protocol_that_no_proxy_may_speak() {
+    let tokenbus = Tokenbus::start(&[]).await;
+    let mut settings = settings(&tokenbus.nats, "edge", &tokenbus.keys_file());
+    settings.insert("TOKENBUS_HTTP__PROXY_PROTOCOL".to_owned(), "true".to_owned());
+    let (code, found, report) = statuses(&settings, "edge").await;
+    assert_eq!((code, found["listeners"].as_str()), (Some(0), "warning"), "{report}");
+    assert!(report.to_string().contains("http.trusted_proxies"), "{report}");
+}
+
 /// A user without JetStream gets no error about the server's version, and doctor does not wait at each stream.
 #[tokio::test]
 async fn doctor_explains_a_user_of_another_role() {

@@ -258,7 +258,9 @@ fn room(used: Result<Vec<StreamUse>, NatsError>) -> Check {
     for StreamUse { stream, share } in nearly {
         check = check.and(format!("  {stream}: {:.0} %", share * 100.0));
     }
-    check.fix("raise `nats.max_bytes`, then run `tokenbus setup`; above 95 % no token is requested")
+    check.fix(
+        "raise `nats.max_bytes`, then run `tokenbus setup`; docs/operations.md says what each stream stops above 95 %",
+    )
 }
 
 fn origin_of(checked: Result<Result<(), Unconfirmed>, NatsError>) -> Check {

@@ -44,7 +44,7 @@ pub(super) fn log_unused_proxy(config: &Config) {
 }
 
 /// The receivers of events: one of all accounts' events, and those of single accounts.
-pub(super) fn receivers(config: &Config) -> anyhow::Result<Vec<Arc<Receiver>>> {
+pub(in crate::cli) fn receivers(config: &Config) -> anyhow::Result<Vec<Arc<Receiver>>> {
     let guard = guard(config);
     let receiver = |account: Option<&Account>, url: &Url, secrets: [&Secret; 2], events: &[EventKind]| {
         let section = account.map_or("webhooks".to_owned(), |account| format!("accounts.{account}.webhooks"));
