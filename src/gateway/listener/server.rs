@@ -227,8 +227,10 @@ impl Listener {
     async fn handshake_tls(self: &Arc<Self>, stream: TcpStream, peer: Client, began: Instant) {
         let Some(tls) = &self.tls else { return self.serve(stream, peer, began).await };
         let handshake = TlsAcceptor::from(tls.current()).accept(stream);
+        // A PROXY header has taken a part of the time.
+        let time_left = self.limits.header_timeout.saturating_sub(began.elapsed());
         let made = tokio::select! {
-            made = tokio::time::timeout(self.limits.header_timeout, handshake) => made,
+            made = tokio::time::timeout(time_left, handshake) => made,
             () = self.closes_new_connections() => return,
         };
         match made {

@@ -62,6 +62,23 @@ async fn o13_a_header_that_does_not_arrive_ends_the_connection() {
     assert_eq!(answer.expect("the connection is closed"), "");
 }
 
+#[tokio::test]
+async fn o13_the_header_and_the_handshake_share_the_time_of_a_head() {
+    let files = crate::gateway::listener::tls::tests::Files::new();
+    files.renew();
+    let header_timeout = Duration::from_secs(4);
+    let trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let limits = Limits { trusted_proxies, proxy_protocol: true, header_timeout, ..Limits::default() };
+    let running = start_with(limits, Some(Arc::new(files.load().await))).await;
+    let began = std::time::Instant::now();
+    let mut stream = TcpStream::connect(running.address).await.unwrap();
+    tokio::time::sleep(header_timeout * 3 / 4).await;
+    stream.write_all(b"PROXY UNKNOWN\r\n").await.unwrap();
+    let closed = tokio::time::timeout(PATIENCE, stream.read(&mut [0; 1])).await.expect("the connection is closed");
+    assert!(matches!(closed, Ok(0) | Err(_)), "{closed:?}");
+    assert!(began.elapsed() < header_timeout * 3 / 2, "{:?}", began.elapsed());
+}
+
 /// Collects lines of the log.
 #[derive(Clone, Default)]
 struct Lines(Arc<std::sync::Mutex<Vec<u8>>>);
