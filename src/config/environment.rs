@@ -1,5 +1,6 @@
 //! Settings from environment variables. A text is taken as it is: a password may look like a number or a list.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -10,7 +11,7 @@ use figment::value::{Dict, Map, Num, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
 
 use super::DEFAULT;
-use super::describe::{SettingsError, check_name, variable};
+use super::describe::{SettingsError, check_name};
 
 /// Prefix of the environment variables that are settings.
 pub(super) const PREFIX: &str = "TOKENBUS_";
@@ -75,9 +76,9 @@ pub(super) fn merge(
     variables: impl Iterator<Item = (String, String)>,
 ) -> Result<Figment, SettingsError> {
     let defaults = defaults();
-    let mut given = Vec::new();
-    for (name, text) in variables {
-        let name = name.to_ascii_uppercase();
+    let mut given: HashMap<String, String> = HashMap::new();
+    for (variable, text) in variables {
+        let name = variable.to_ascii_uppercase();
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
         check_name(name)?;
         // Variables without a section, such as `TOKENBUS_CACHE`, are not settings.
@@ -92,11 +93,10 @@ pub(super) fn merge(
             Some(secret) => Setting { path: secret.to_owned(), value: read(name, &text)?.into() },
             None => Setting { value: parse(&text, value_at(&defaults, &path), &path), path },
         };
-        if given.contains(&setting.path) {
-            let variable = variable(&setting.path.split('.').map(str::to_owned).collect::<Vec<_>>());
-            return Err(SettingsError::new(format!("set only one of {variable} and {variable}_FILE")));
+        if let Some(other) = given.insert(setting.path.clone(), variable.clone()) {
+            let [first, second] = if other < variable { [other, variable] } else { [variable, other] };
+            return Err(SettingsError::new(format!("set only one of {first} and {second}")));
         }
-        given.push(setting.path.clone());
         figment = figment.merge(setting);
     }
     Ok(figment)
@@ -350,6 +350,10 @@ mod tests {
         assert_eq!(endless, "TOKENBUS_NATS__PASSWORD_FILE: the file that it names is larger than 64 KiB");
         let both = with(&[("NATS__PASSWORD", "x"), ("NATS__PASSWORD_FILE", file)]).unwrap_err().to_string();
         assert_eq!(both, "set only one of TOKENBUS_NATS__PASSWORD and TOKENBUS_NATS__PASSWORD_FILE");
+        let twice = [("TOKENBUS_NATS__URL", "x"), ("tokenbus_nats__url", "y")];
+        let twice = twice.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
+        let twice = merge(Figment::new(), twice).unwrap_err().to_string();
+        assert_eq!(twice, "set only one of TOKENBUS_NATS__URL and tokenbus_nats__url");
         // The keyring has a setting of its own for this.
         assert_eq!(with(&[("SECRETS__KEYS_FILE", file)]).unwrap().secrets.keys_file, Path::new(file));
     }
