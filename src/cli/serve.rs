@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -41,6 +41,8 @@ use crate::worker::context::{self, Context, Measures, Needs, PendingLogins, Shar
 use crate::worker::{self, PrepareError, rpc};
 use crate::{gateway, telemetry};
 
+/// Connections that may wait to be accepted. The system's own limit (`net.core.somaxconn`) may be lower.
+const BACKLOG: u32 = 4_096;
 /// Pause between tries to prepare streams and buckets while NATS is unavailable.
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 
@@ -120,7 +122,7 @@ async fn start(config: Config, role: Role, running: Running, tasks: Tasks) -> an
     if let Some(address) = config.http.metrics_listen {
         let gateway = Gateway::new(Arc::clone(&backend), metrics.clone(), Served::MetricsOnly)?;
         let gateway = gateway.with_leaving(tasks.leaving());
-        let listener = listen(address, "http.metrics_listen").await?;
+        let listener = listen(address, "http.metrics_listen")?;
         info!("metrics on http://{}/metrics", listener.local_addr()?);
         let run = gateway::run(listener, Arc::new(gateway), Limits::default(), None, tasks.stop());
         listen_until_stopped(&tasks, "metrics", run);
@@ -271,7 +273,7 @@ async fn start_edge(
     let served = if config.http.metrics_listen.is_some() { Served::WithoutMetrics } else { Served::All };
     let gateway = Gateway::new(Arc::clone(&backend), metrics, served)?;
     let tls = certificates(&config.http, tasks).await?;
-    let listener = listen(config.http.listen, "http.listen").await?;
+    let listener = listen(config.http.listen, "http.listen")?;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let own_url = format!("{scheme}://{}", listener.local_addr()?);
     let public_url = config.http.browser_url().map_or_else(|| own_url.parse(), Ok)?;
@@ -338,8 +340,15 @@ fn limits(settings: &Http, descriptors: usize) -> Limits {
     }
 }
 
-async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{setting} {address}"))
+fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As the library does: a port may be taken again right after a restart.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("{setting} {address}"))
 }
 
 fn listen_until_stopped(tasks: &Tasks, name: &'static str, listening: impl Future<Output = Drain> + Send + 'static) {
