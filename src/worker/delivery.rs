@@ -164,10 +164,8 @@ async fn share(context: &Context, job: &Job) -> Result<Option<Share>, Outcome> {
         return Ok(Some(waits));
     }
     if !is_first {
-        return Err(Outcome::Retry(
-            SHARE_RETRY,
-            "too many commands of its integration or account are running".to_owned(),
-        ));
+        let pause = backoff(job.delivered, system::random_share()).max(SHARE_RETRY);
+        return Err(Outcome::Retry(pause, "too many commands of its integration or account are running".to_owned()));
     }
     let text = "too many logins and deletions of this integration or account are in progress; try again";
     Err(Outcome::Done(Failure::Busy.answer_after(text, SHARE_RETRY)))
