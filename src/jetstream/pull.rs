@@ -1,7 +1,7 @@
 //! Pulls messages that others may have published, on a connection that reads any headers.
 //!
 //! Each consumer has one subscription for all its pulls on a connection. The server delivers a message under the subject on which it was
-//! published, and reports the end of a pull under the pull's own inbox. So a message does not show which pull it answers: one of
+//! published, and reports the end of a pull under the pull's own subject. So a message does not show which pull it answers: one of
 //! an earlier pull may have waited in the network, or in the socket of a process that was stopped, for longer than the ack wait.
 //! After a pull whose end the server has not reported, nothing counts until the server has answered a question, because its
 //! answer follows everything that it sent before.

@@ -71,8 +71,8 @@ struct Requests {
 pub(crate) struct Connected {
     /// Id of the server.
     pub(crate) server_id: Arc<str>,
-    /// The connection receives answers under `<prefix>.<inbox>.*`. Each connection has its own, so that no answer to a request of an
-    /// earlier one arrives: the server would go on to answer.
+    /// The connection receives answers under `<prefix>.<inbox>.*`. With the same inbox, a connection would receive answers to requests
+    /// of the one before, which wait for none.
     pub(crate) inbox: Arc<str>,
 }
 
@@ -155,12 +155,13 @@ impl Receiver {
             let began = Instant::now();
             let ended = self.receive(tries, &mut handle, &stop).await;
             if matches!(ended, Ok(Ended::Renewed)) {
-                // The next connection takes the place of this one at once.
+                // Until the next connection is there, requests wait for it.
                 tries = 0;
                 continue;
             }
             self.report_connected(None);
             match ended {
+                // Renewed ones are done with.
                 Ok(Ended::Stopped | Ended::Renewed) => return,
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
                 Err(error) if tries == 0 || tries.is_power_of_two() => {
@@ -207,7 +208,7 @@ impl Receiver {
         let lines: Vec<String> = self.subscriptions.iter().enumerate().map(subscribe).collect();
         connection.send(lines.concat().as_bytes()).await?;
         let (mut silent, mut ping) = (0, tokio::time::interval(PING_INTERVAL));
-        let mut at_once = 0;
+        let (mut at_once, mut is_reported) = (0, false);
         loop {
             let arrived = if at_once < MOST_AT_ONCE { next(&mut connection).now_or_never() } else { None };
             at_once = if arrived.is_some() { at_once + 1 } else { 0 };
@@ -221,7 +222,8 @@ impl Receiver {
                         return Ok(Ended::Renewed);
                     }
                     op = next(&mut connection) => op?,
-                    Some(lines) = next_request(&mut self.requests) => {
+                    // Those that wait until then were meant for an earlier connection.
+                    Some(lines) = next_request(&mut self.requests), if is_reported => {
                         connection.send(lines.as_bytes()).await?;
                         continue;
                     }
@@ -239,7 +241,7 @@ impl Receiver {
                 Op::Message(message) => handle(message),
                 Op::Ping => connection.send(&b"PONG\r\n"[..]).await?,
                 Op::Pong => {
-                    silent = 0;
+                    (silent, is_reported) = (0, true);
                     self.report_connected(Some(&this));
                 }
                 Op::Info(info) => {

@@ -30,7 +30,8 @@ pub(crate) enum AuthoritiesError {
     #[error("oauth.ca: {} has no PEM certificate", path.display())]
     Empty { path: PathBuf },
     #[error(
-        "oauth.ca: {} names {named} certificates, of which {found} can be read: put each BEGIN and each END on a line of its own",
+        "oauth.ca: {} names {named} certificates, of which {found} can be read: each must begin and end with a line of its own, \
+         `-----BEGIN CERTIFICATE-----` and `-----END CERTIFICATE-----`",
         path.display()
     )]
     Unread { path: PathBuf, named: usize, found: usize },
@@ -122,10 +123,15 @@ impl Authorities {
     }
 }
 
-/// Returns how many certificates begin in the text. The parser skips those that do not begin on a line of their own.
+/// Returns how many certificates begin in the text, outside of comments. The parser skips those that do not begin on a line of their
+/// own, and those in a form of OpenSSL's own.
 fn certificates_named(pem: &str) -> usize {
-    let labels = pem.split("-----BEGIN ").skip(1).filter_map(|rest| rest.split_once("-----"));
-    labels.filter(|(label, _)| label.ends_with("CERTIFICATE")).count()
+    let begins = |line: &str| {
+        ["CERTIFICATE", "TRUSTED CERTIFICATE"]
+            .map(|label| format!("-----BEGIN {label}-----"))
+            .map(|begin| line.matches(&begin).count())
+    };
+    pem.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(begins).sum()
 }
 
 #[cfg(test)]
@@ -152,13 +158,13 @@ mod tests {
             (good.trim_end().trim_end_matches('-').to_owned(), "certificate 1 in"),
             (format!("{}{good}", good.trim_end()), "names 2 certificates"),
             (good.replace('\n', " "), "certificate 1 in"),
-            (good.replace("BEGIN CERT", "BEGIN TRUSTED CERT"), "names 1 certificates"),
+            (good.replace("CERTIFICATE", "TRUSTED CERTIFICATE"), "names 1 certificates"),
         ] {
             std::fs::write(&file, &text).unwrap();
             let error = Authorities::load(&file).await.unwrap_err().to_string();
             assert!(error.contains(expected) && error.starts_with("oauth.ca: "), "{error}: {text}");
         }
-        std::fs::write(&file, format!("# Ours\n{good}\n{good}")).unwrap();
+        std::fs::write(&file, format!("# Ours\n{good}\n# -----BEGIN CERTIFICATE-----\n{good}")).unwrap();
         assert!(Authorities::load(&file).await.unwrap().pem().is_some());
         std::fs::write(&file, [b"# Autorit\xe9\n", good.as_bytes()].concat()).unwrap();
         assert!(Authorities::load(&file).await.unwrap().pem().is_some());
