@@ -161,7 +161,7 @@ impl Receiver {
             }
             self.report_connected(None);
             match ended {
-                // Renewed ones are done with.
+                // The loop has gone on after a renewal.
                 Ok(Ended::Stopped | Ended::Renewed) => return,
                 Ok(Ended::ShuttingDown) => info!("{}: the NATS server is shutting down; reconnecting", self.name),
                 Err(error) if tries == 0 || tries.is_power_of_two() => {
