@@ -155,7 +155,7 @@ impl Receiver {
             let began = Instant::now();
             let ended = self.receive(tries, &mut handle, &stop).await;
             if matches!(ended, Ok(Ended::Renewed)) {
-                // Until the next connection is there, requests wait for it.
+                // The link goes from this connection to the next one. Requests meanwhile are dropped, and made again on that one.
                 tries = 0;
                 continue;
             }

@@ -37,7 +37,7 @@ pub(crate) async fn check(nats: &Nats) -> Result<(), FormError> {
     }
 }
 
-/// Returns true if no form is stored. The bucket exists.
+/// Returns true if no form is stored. The bucket must exist.
 pub(crate) async fn is_missing(nats: &Nats) -> Result<bool, NatsError> {
     Ok(kv::get(nats, META, META_FORM).await?.is_none_or(|entry| entry.value.is_none()))
 }
