@@ -5,7 +5,7 @@
 //! all of them. The steps have numbers; ARCHITECTURE.md lists what a crash after each of them leads to. A worker that was
 //! stopped after the record leaves the rest to the next one ([`Lease`](super::lease::Lease)).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_TTL;
@@ -116,6 +116,9 @@ async fn write(
     headers.insert(HEADER_SEALED_REFRESH, context.store.seal_part(key, &job.id, &part)?);
     headers.insert(HEADER_STATUS, connection.status.as_str());
     let body = json(&connection)?;
+    // A worker that was paused for longer tries for a while too: its tokens exist nowhere else, and replace nothing newer.
+    let at_least_until = Instant::now() + records::RETRY_FOR;
+    let until = || (job.lease.end() + WRITE_FOR).max(at_least_until);
     loop {
         let record = NewRecord {
             publish_to: key.record_subject(),
@@ -128,7 +131,7 @@ async fn write(
         };
         let nats = &context.nats;
         let returned = async || context.restarts.returned(nats, &job.server_id, || context.clock.now()).await;
-        match records::write(nats, record, || job.lease.end() + WRITE_FOR, returned).await? {
+        match records::write(nats, record, until, returned).await? {
             Written::Stored(record) => {
                 if context.restarts.is_gone(nats, &job.server_id) {
                     job.lease.lose();

@@ -10,8 +10,9 @@ use crate::protocol::{records, topology};
 /// Longest time that any release spends on one command's requests to its provider. Releases run side by side.
 const LONGEST_REQUESTS: Duration = Duration::from_mins(1);
 const _: () = assert!(MAX_TIMEOUT.as_millis() <= LONGEST_REQUESTS.as_millis());
-/// Time after the end of its lease for which a worker tries to store what a provider has answered. Those tokens exist nowhere
-/// else, and no other worker sends the refresh token before [`HOLD`] is over.
+/// Time after the end of its lease for which a worker tries to store what a provider has answered, and
+/// [`records::RETRY_FOR`] at least. Those tokens exist nowhere else, and no other worker sends the refresh token before
+/// [`HOLD`] is over.
 pub(super) const WRITE_FOR: Duration = LONGEST_REQUESTS.saturating_add(records::RETRY_FOR);
 /// Time to hold a refresh that is delivered again, and all refreshes after a restart of a single server. The previous worker
 /// sends nothing later than [`topology::ACK_WAIT`] after its last answered progress report. From then it needs at most the

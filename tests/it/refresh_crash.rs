@@ -282,11 +282,15 @@ async fn d2_after_a_worker_killed_during_the_token_request_the_next_one_asks_aga
     assert_eq!((ending.requests, ending.refreshed, ending.stored["status"].as_str()), (2, 1, Some("active")));
 }
 
-/// Pauses a worker at that failpoint until another one has finished its refresh, then continues it.
-async fn stops_at(place: &'static str) -> Ending {
+/// Pauses a worker at that failpoint until another one has finished its refresh, then continues it. The bus is away from the paused
+/// worker for that time after its pause.
+async fn stops_at(place: &'static str, away: Duration) -> Ending {
     let provider = strict_provider().await;
     let (fleet, mut pushes) = connected(&provider).await;
-    let stopped = fleet.worker_stopping_at(place).await;
+    let way = Proxy::to(&fleet.nats.url).await;
+    let stopped = fleet.worker_with(&[("FAIL_STOP_AT", place), ("TOKENBUS_NATS__URL", &way.url)]);
+    stopped.ready().await;
+    fleet.ready().await;
     due(&fleet).await;
     stopped.stopped().await;
     let second: Worker = fleet.worker().await;
@@ -298,7 +302,10 @@ async fn stops_at(place: &'static str) -> Ending {
     };
     eventually("another worker has ended the command", is_over).await;
     fleet.idle().await;
+    way.cut.send_replace(!away.is_zero());
     stopped.signal("CONT");
+    tokio::time::sleep(away).await;
+    way.cut.send_replace(false);
     let went_on =
         |log: &str| ["done", "another worker has the command", "ack not confirmed"].iter().any(|end| log.contains(end));
     eventually("the first worker continues", async || went_on(&stopped.log())).await;
@@ -316,7 +323,7 @@ async fn d3_a_paused_worker_restores_no_older_token() {
         "apply_3_event_published",
         "delivery_1_answered",
     ];
-    for (place, ending) in places.iter().zip(join_all(places.map(stops_at)).await) {
+    for (place, ending) in places.iter().zip(join_all(places.map(|place| stops_at(place, Duration::ZERO))).await) {
         assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (1, 1, 0), "{place}");
         assert_eq!(ending.stored["status"], "active", "{place}");
     }
@@ -324,10 +331,13 @@ async fn d3_a_paused_worker_restores_no_older_token() {
 
 #[tokio::test]
 async fn d3_a_worker_paused_inside_the_window_overwrites_nothing() {
-    let ending = stops_at("refresh_2_token_sent").await;
-    // The provider refuses the second request. The first worker still has the new tokens: nothing is newer than they are.
-    assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 1, 0));
-    assert_eq!(ending.stored["status"], "active");
+    // The pause is longer than the time that a worker has for its record after its lease. With the bus away, its first try fails too.
+    let away = [Duration::ZERO, Duration::from_secs(4)];
+    for ending in join_all(away.map(|away| stops_at("refresh_2_token_sent", away))).await {
+        // The provider refuses the second request. The first worker still has the new tokens: nothing is newer than they are.
+        assert_eq!((ending.requests, ending.refreshed, ending.reauthorized), (2, 1, 0));
+        assert_eq!(ending.stored["status"], "active");
+    }
 }
 
 #[tokio::test]
