@@ -5,7 +5,8 @@
 //! unloaded rate, at which latencies are measured before the overload and after it. Then one tenant alone sends the overload,
 //! while another one sends a few requests.
 //!
-//! Generator, program and server share the machine. The table has the generator's own delay.
+//! Generator, provider, program and server share the machine. The table has the generator's own delay, and a line says how many cores
+//! each kept busy.
 //!
 //! `OVERLOAD_ONLY` limits the run to the kind of that name. `OVERLOAD_THIS` is another binary in place of this build.
 
@@ -36,7 +37,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flood::{Flooded, Generator, Source, quantile};
 use futures_util::{StreamExt as _, stream};
@@ -168,7 +169,8 @@ impl Bench {
         let quiet = self.generator.flood(rate / LOW, QUIET, &load).await;
         line("unloaded", &quiet, QUIET);
         let before = self.program.memory();
-        let (flooded, peak) = self.watched(self.generator.flood(rate * TIMES, OVERLOAD, &load)).await;
+        let flood = self.cores(self.generator.flood(rate * TIMES, OVERLOAD, &load));
+        let (flooded, peak) = self.watched(flood).await;
         overload("overload", flooded);
         let after = self.generator.flood(rate / LOW, QUIET, &load).await;
         line("after it", &after, QUIET);
@@ -185,12 +187,26 @@ impl Bench {
         let calm = self.load(kind, calm, rate / LOWER * (QUIET + OVERLOAD).as_secs_f64()).await;
         let quiet = self.other.flood(rate / LOWER, QUIET, &calm).await;
         line("tenant B alone", &quiet, QUIET);
-        let (flooded, beside) = tokio::join!(
-            self.generator.flood(rate * TIMES, OVERLOAD, &flooding),
-            self.other.flood(rate / LOWER, OVERLOAD, &calm)
-        );
+        let floods = async {
+            tokio::join!(
+                self.generator.flood(rate * TIMES, OVERLOAD, &flooding),
+                self.other.flood(rate / LOWER, OVERLOAD, &calm)
+            )
+        };
+        let (flooded, beside) = self.cores(floods).await;
         overload("tenant A floods", flooded);
         overload("tenant B meanwhile", beside);
+    }
+
+    /// Prints how many cores were busy meanwhile.
+    async fn cores<T>(&self, load: impl Future<Output = T>) -> T {
+        let (began, cpu, own) = (Instant::now(), self.program.cpu(), Program::own_cpu());
+        let done = load.await;
+        let seconds = began.elapsed().as_secs_f64();
+        let [program, server] = cpu.cores(&self.program, seconds);
+        let own = (Program::own_cpu() - own) / seconds;
+        println!("  cores: program {program:.2}, server {server:.2}, generator and provider {own:.2}");
+        done
     }
 
     /// Returns the most memory that the program had meanwhile, too.

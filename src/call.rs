@@ -263,6 +263,11 @@ impl Call {
         self.again().is_some_and(|again| again != self.subject())
     }
 
+    /// Returns true for a call that leads to a command. `State` is one of them: the callback's command follows it.
+    pub(crate) fn leads_to_command(self) -> bool {
+        matches!(self, Self::State | Self::Refresh | Self::Delete)
+    }
+
     /// Returns true if the worker may start a command and wait for it. Such a call may take as long as a command.
     pub(crate) fn starts_command(self) -> bool {
         match self {

@@ -190,6 +190,11 @@ impl Program {
         Cpu { program: cpu_seconds(self.pid), servers: self.servers.pids().map(cpu_seconds).sum() }
     }
 
+    /// CPU time of this process: the bench's clients, and its provider.
+    pub(crate) fn own_cpu() -> f64 {
+        cpu_seconds(std::process::id())
+    }
+
     /// Resident memory of the program, in MiB.
     pub(crate) fn memory(&self) -> f64 {
         resident(self.pid)
@@ -223,6 +228,12 @@ impl Cpu {
     /// The same of the servers alone.
     pub(crate) fn servers_milliseconds_each(self, program: &Program, requests: usize) -> f64 {
         (program.cpu().servers - self.servers) * 1e3 / requests as f64
+    }
+
+    /// Cores that program and servers have kept busy since `self`, so many seconds ago.
+    pub(crate) fn cores(self, program: &Program, seconds: f64) -> [f64; 2] {
+        let now = program.cpu();
+        [now.program - self.program, now.servers - self.servers].map(|used| used / seconds)
     }
 }
 

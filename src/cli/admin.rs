@@ -69,6 +69,7 @@ pub(super) async fn ask(backend: &Backend, call: AdminCall, question: &Value) ->
         | BackendError::Occupied
         | BackendError::InvalidAnswer(_)
         | BackendError::Session(_)
+        | BackendError::Throttled
         | BackendError::Seal(_)
         | BackendError::Deadline) => CallError::Unreadable(error.into()),
     })

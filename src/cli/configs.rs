@@ -185,6 +185,7 @@ fn with_hint(error: BackendError) -> anyhow::Error {
         | BackendError::Seal(_)
         | BackendError::InvalidAnswer(_)
         | BackendError::Session(_)
+        | BackendError::Throttled
         | BackendError::Deadline => error.into(),
     }
 }

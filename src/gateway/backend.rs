@@ -9,6 +9,7 @@ mod repeat;
 mod restart;
 mod second_tries;
 mod session;
+mod throttle;
 
 use std::hash::RandomState;
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub(crate) use self::outcome::{LoginOutcome, Stage};
 pub(crate) use self::ready::{NotReady, WorkerStart};
 use self::second_tries::SecondTries;
 use self::session::Sessions;
+use self::throttle::Throttle;
 use crate::call::Call;
 use crate::command::{Credential, Origin, WorkerReply};
 use crate::jetstream::{Nats, NatsError, Published};
@@ -87,6 +89,7 @@ pub struct Backend {
     last_check: Mutex<Option<ready::LastCheck>>,
     sessions: Sessions,
     second_tries: SecondTries,
+    throttle: Throttle,
     /// Of a process that has a worker.
     own_worker: Option<watch::Receiver<WorkerStart>>,
     /// Hashes clients.
@@ -110,6 +113,7 @@ impl Backend {
             last_check: Mutex::new(None),
             sessions: Sessions::new(String::new()),
             second_tries: SecondTries::default(),
+            throttle: Throttle::default(),
             own_worker: None,
             clients: RandomState::new(),
         }

@@ -32,10 +32,22 @@ pub(crate) struct SealedCall {
     pub(crate) session: String,
     /// The question.
     pub(crate) sealed: String,
-    /// The client that the gateway carries the call out for, as a keyed hash that only this gateway knows. Not sealed, because
-    /// workers share their time among clients before they open a call.
+    /// As in [`CallClient`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) client: String,
+    client: String,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    unsent: u32,
+}
+
+/// The client that a gateway makes a call for. Not sealed, because workers share their time among clients before they open a call.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct CallClient {
+    /// A keyed hash that only this gateway knows. Empty for a call of the gateway itself.
+    #[serde(default, rename = "client")]
+    pub(crate) name: String,
+    /// Calls of the client that the gateway has refused by itself, since the last one that it sent.
+    #[serde(default)]
+    pub(crate) unsent: u32,
 }
 
 /// An answer as it travels.
@@ -88,6 +100,11 @@ fn associated_data(direction: Direction, call: &str, id: &str, time: i64) -> Vec
     [direction, call, id, &time.to_string()].join("\0").into_bytes()
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl SealedCall {
     /// Seals a question. `session` is the key's sealed form, `call` the call's subject.
     pub(crate) fn seal(
@@ -99,19 +116,17 @@ impl SealedCall {
     ) -> Result<Self, SealError> {
         let time = time.as_millisecond();
         let sealed = key.seal(&associated_data(Direction::Call, call, &id, time), question)?;
-        Ok(Self { id, time, session: session.to_owned(), sealed, client: String::new() })
+        Ok(Self { id, time, session: session.to_owned(), sealed, client: String::new(), unsent: 0 })
     }
 
-    /// Returns the client of a call that is not opened; an empty text for a call that names none, or cannot be read.
-    pub(crate) fn client_of(payload: &[u8]) -> String {
-        #[derive(Deserialize)]
-        struct Call {
-            #[serde(default)]
-            client: String,
-        }
+    pub(crate) fn with_client(self, CallClient { name, unsent }: CallClient) -> Self {
+        Self { client: name, unsent, ..self }
+    }
 
-        let client = serde_json::from_slice::<Call>(payload).map(|call| call.client).unwrap_or_default();
-        if client.len() <= CLIENT_BYTES { client } else { String::new() }
+    /// Returns the client of a call that is not opened; nothing for a call that names none, or cannot be read.
+    pub(crate) fn client_of(payload: &[u8]) -> CallClient {
+        let client = serde_json::from_slice::<CallClient>(payload).unwrap_or_default();
+        if client.name.len() <= CLIENT_BYTES { client } else { CallClient::default() }
     }
 
     /// Opens the question. `key` is the session's.
@@ -179,13 +194,15 @@ mod tests {
     #[test]
     fn the_client_of_a_call_is_read_without_its_key() {
         #[track_caller]
-        fn check(payload: &str, expected: &str) {
+        fn check(payload: &str, client: &str, unsent: u32) {
+            let expected = CallClient { name: client.to_owned(), unsent };
             assert_eq!(SealedCall::client_of(payload.as_bytes()), expected, "{payload}");
         }
-        check(r#"{"id":"x","time":1,"session":"s","sealed":"t","client":"0a1b"}"#, "0a1b");
-        check(r#"{"id":"x","time":1,"session":"s","sealed":"t"}"#, "");
-        check(r#"{"client":"0123456789abcdefg"}"#, "");
-        check("no call", "");
+        check(r#"{"id":"x","time":1,"session":"s","sealed":"t","client":"0a1b","unsent":7}"#, "0a1b", 7);
+        check(r#"{"id":"x","time":1,"session":"s","sealed":"t","client":"0a1b"}"#, "0a1b", 0);
+        check(r#"{"id":"x","time":1,"session":"s","sealed":"t"}"#, "", 0);
+        check(r#"{"client":"0123456789abcdefg","unsent":7}"#, "", 0);
+        check("no call", "", 0);
     }
 
     #[test]

@@ -83,7 +83,7 @@ async fn run_with_permit(context: &Context, job: &Job, work: Work) -> Outcome {
     if !job.has_caller() || matches!(job.subject.verb, Verb::Put | Verb::Delete) {
         return Box::pin(run(context, job, work)).await;
     }
-    let permit = context.limits.command_calls.of_command(job.subject.account.as_str()).await;
+    let permit = context.limits.command_calls.permit_for_command(job.subject.account.as_str()).await;
     let permit = job.permit.get_or_init(|| permit);
     let outcome = permit.bound(Box::pin(run(context, job, work))).await;
     permit.release();

@@ -16,11 +16,13 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::second_tries::{SECOND_TRY_AFTER, Tries, Why};
-use super::session::Answer;
+use super::session::{Answer, RefusedCall, SessionError};
+use super::throttle::COUNTS_FOR;
 use super::{BUS_WAIT, Backend, BackendError, RequestContext, refusal};
 use crate::call::{AdminCall, Call, Question};
 use crate::gateway::listener::rate_limits::network;
 use crate::jetstream::{Nats, NatsError};
+use crate::protocol::calls::{CallClient, Refusal};
 
 /// Time for which a call is repeated while no worker listens. Covers a restart of the workers.
 const WORKER_WAIT: Duration = Duration::from_secs(2);
@@ -49,8 +51,10 @@ impl Backend {
                     earlier = earlier.or(Some(error));
                     tokio::time::sleep(BUS_PAUSE).await;
                 }
-                // The first try may have used a signed request up.
-                Err(refused @ BackendError::Refused { status: 401, .. }) => return Err(earlier.unwrap_or(refused)),
+                // The first try may have used a signed request up, and its failure says more than a limit.
+                Err(refused @ (BackendError::Refused { status: 401, .. } | BackendError::Throttled)) => {
+                    return Err(earlier.unwrap_or(refused));
+                }
                 // A worker listened, so it may have queued the command, which may still succeed.
                 Err(BackendError::NoWorker(NatsError::Away(_))) if call.starts_command() => {
                     return Err(BackendError::Deadline);
@@ -68,11 +72,51 @@ impl Backend {
         Some(fields.into())
     }
 
-    /// Makes a call, and makes it again while it has no answer. All tries of a call that starts a command end at the deadline.
+    /// Makes a call, unless it leads to a command and its client has as many of these waiting as workers take.
     async fn try_call(
         &self,
         call: Call,
         context: &RequestContext,
+        bodies: [&Value; 2],
+        deadline: Instant,
+    ) -> Result<Bytes, BackendError> {
+        let client = self.client_of(context);
+        // Calls without a client are the gateway's own, or an admin's.
+        if !call.leads_to_command() || client.is_empty() {
+            let client = CallClient { name: client, unsent: 0 };
+            return self.call_with_tries(call, (context, client), bodies, deadline).await;
+        }
+        let mut waiting = self.throttle.admit(&client).ok_or(BackendError::Throttled)?;
+        let client = CallClient { name: client.clone(), unsent: waiting.unsent };
+        let mut tries = std::pin::pin!(self.call_with_tries(call, (context, client), bodies, deadline));
+        let early = tokio::time::timeout(COUNTS_FOR, &mut tries).await;
+        let is_late = early.is_err();
+        let answer = if let Ok(answer) = early {
+            answer
+        } else {
+            waiting.stop_counting();
+            tries.await
+        };
+        match &answer {
+            Err(BackendError::Session(SessionError::Refused(RefusedCall(Refusal::Busy)))) => {
+                // A late refusal is one of a burst on a slow machine: few of the others need be refused.
+                if !is_late {
+                    waiting.refused();
+                }
+            }
+            // The bus is not available, or too many calls wait for commands.
+            Err(BackendError::Refused { status: 503, .. }) => {}
+            Ok(_) | Err(BackendError::Refused { .. }) => waiting.accepted(),
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// Makes a call, and makes it again while it has no answer. All tries of a call that starts a command end at the deadline.
+    async fn call_with_tries(
+        &self,
+        call: Call,
+        (context, client): (&RequestContext, CallClient),
         [body, again]: [&Value; 2],
         deadline: Instant,
     ) -> Result<Bytes, BackendError> {
@@ -80,13 +124,14 @@ impl Backend {
         let end = |now: Instant| if call.starts_command() { deadline } else { now + READ_TIMEOUT };
         let subject = call.subject();
         let was_lost = self.nats.reconnections();
-        let first = Box::pin(self.ask(&subject, context, body, end(began)));
+        let later = CallClient { unsent: 0, ..client.clone() };
+        let first = Box::pin(self.ask(&subject, (context, client), body, end(began)));
         let Some(second) = call.again() else { return first.await };
         let shows_load = call.only_reads();
         let late_after = if shows_load { SECOND_TRY_AFTER } else { end(began).saturating_duration_since(began) / 2 };
         let again = |why| {
             let subject = if why == Why::Late { &second } else { &subject };
-            Box::pin(self.ask(subject, context, again, end(Instant::now())))
+            Box::pin(self.ask(subject, (context, later.clone()), again, end(Instant::now())))
         };
         let is_end = |error: &BackendError| error.asks_for_another_try() || error.is_missing();
         // Other calls change nothing that a refusal could hide.
@@ -99,24 +144,30 @@ impl Backend {
 
     /// Makes a call of the account ADMIN.
     pub(crate) async fn admin_call(&self, call: AdminCall, body: &Value) -> Result<Bytes, BackendError> {
-        self.ask(&call.subject(), &RequestContext::default(), body, Instant::now() + READ_TIMEOUT).await
+        self.ask(
+            &call.subject(),
+            (&RequestContext::default(), CallClient::default()),
+            body,
+            Instant::now() + READ_TIMEOUT,
+        )
+        .await
     }
 
     async fn ask(
         &self,
         subject: &str,
-        context: &RequestContext,
+        (context, client): (&RequestContext, CallClient),
         body: &Value,
         end: Instant,
     ) -> Result<Bytes, BackendError> {
         let RequestContext { credential, origin, traceparent } = context;
         let question = Question::text(credential.as_ref(), origin, traceparent.as_deref(), body);
         let question = Zeroizing::new(question);
-        let client = self.client_of(context);
-        match self.try_ask(subject, (client.clone(), &question), end).await {
+        let again = CallClient { unsent: 0, ..client.clone() };
+        match self.try_ask(subject, (client, &question), end).await {
             // The workers' key, or this gateway's time, was out of date. The next try asks for both.
             Err(BackendError::Session(error)) if error.is_out_of_date() => {
-                self.try_ask(subject, (client, &question), end).await
+                self.try_ask(subject, (again, &question), end).await
             }
             answer => answer,
         }
@@ -133,9 +184,9 @@ impl Backend {
         format!("{hash:x}")
     }
 
-    async fn try_ask(&self, subject: &str, question: (String, &str), end: Instant) -> Result<Bytes, BackendError> {
+    async fn try_ask(&self, subject: &str, sent: (CallClient, &str), end: Instant) -> Result<Bytes, BackendError> {
         let sent =
-            self.sessions.seal(&self.nats, subject, question, end).await.map_err(|error| self.unanswered(error))??;
+            self.sessions.seal(&self.nats, subject, sent, end).await.map_err(|error| self.unanswered(error))??;
         let answer = request(&self.nats, subject, &sent.payload()?, end).await;
         let answer = answer.map_err(|error| self.unanswered(error))?;
         match self.sessions.open(&sent, &answer.payload).await? {

@@ -57,6 +57,9 @@ pub enum BackendError {
     InvalidAnswer(#[source] serde_json::Error),
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The gateway did not send the call.
+    #[error("too many calls of this client are waiting; try again")]
+    Throttled,
     #[error("accepted and still running; look again in a moment")]
     Deadline,
 }

@@ -14,7 +14,7 @@ use super::calls::{READ_TIMEOUT, request};
 use super::second_tries::{SECOND_TRY_AFTER, SecondTries, Tries};
 use crate::jetstream::{Nats, NatsError};
 use crate::protocol::bus_clock::BusClock;
-use crate::protocol::calls::{CallAnswer, Refusal, SealKey, SealedCall};
+use crate::protocol::calls::{CallAnswer, CallClient, Refusal, SealKey, SealedCall};
 use crate::seal::{SealError, SharedKey};
 use crate::subject::seal_key_calls;
 use crate::system;
@@ -89,8 +89,8 @@ impl Sessions {
         &self.clock
     }
 
-    /// Seals a call of a client, named by its subject. Asks the workers for their key first, if there is no session yet, and waits
-    /// for it until `end` at most.
+    /// Seals a call of a client. `call` is the call's subject. Asks the workers for their key first, if there is no session yet, and
+    /// waits for it until `end` at most.
     ///
     /// # Errors
     /// The outer error means that the workers could not be asked.
@@ -98,7 +98,7 @@ impl Sessions {
         &self,
         nats: &Nats,
         call: &str,
-        (client, question): (String, &str),
+        (client, question): (CallClient, &str),
         end: Instant,
     ) -> Result<Result<SentCall, SessionError>, NatsError> {
         let session = match self.session(nats, end).await? {
@@ -108,7 +108,7 @@ impl Sessions {
         let made = (system::random_id(), self.clock.now());
         let sealed = SealedCall::seal(&session.key, &session.sealed, call, made, question.as_bytes());
         let call = call.to_owned();
-        let sealed = sealed.map(|sealed| SealedCall { client, ..sealed });
+        let sealed = sealed.map(|sealed| sealed.with_client(client));
         Ok(sealed.map(|sealed| SentCall { session, call, sealed }).map_err(SessionError::from))
     }
 

@@ -147,7 +147,8 @@ fn backend(error: &BackendError, missing_is_404: bool) -> (StatusCode, Option<(H
         | BackendError::Unavailable(_)
         | BackendError::Disconnected
         | BackendError::Seal(_)
-        | BackendError::Session(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
+        | BackendError::Session(_)
+        | BackendError::Throttled => (StatusCode::SERVICE_UNAVAILABLE, Some(retry_after(RETRY_AFTER_SECONDS))),
         BackendError::InvalidAnswer(_) => (StatusCode::BAD_GATEWAY, None),
         BackendError::Deadline => (StatusCode::GATEWAY_TIMEOUT, None),
     }

@@ -4,7 +4,7 @@
 //! - Calls that lead to a command have permits of their own, and so have lists.
 //! - A permit stands for work that needs the CPU. A command has none while it waits for its provider, and a call or command that
 //!   takes longer than [`LONGEST_HOLD`] loses its own.
-//! - A call that leads to a command leaves its permit to the command ([`CallPermit::promise`]), and work that has begun goes ahead
+//! - A call that leads to a command leaves its permit to the command ([`CallPermit::reserve`]), and work that has begun goes ahead
 //!   of calls that wait. So no more calls get in than their commands can be carried out.
 //! - In a [`Flood`] few calls wait. Otherwise each that is accepted would wait for as long as a full queue takes.
 
@@ -22,11 +22,15 @@ use tokio::time::Instant;
 use self::flood::Flood;
 use self::limit::Limit;
 use crate::fair_queue::FairQueue;
+use crate::protocol::calls::CallClient;
 
 /// Lists that run at once, for each core. A page takes tens of milliseconds of a core, and megabytes.
 const LISTS_PER_CORE: usize = 1;
 /// Calls that wait for a permit, except in a flood.
 const MOST_WAITING: usize = 1_024;
+/// Most unsent calls that a sent one may report. Limited, because the number is not verified. 16 are enough to show a flood: at five
+/// times the sustainable rate, more than a tenth of the calls are sent.
+const MOST_UNSENT: usize = 16;
 /// Gateways' own calls (readiness, the workers' key) that wait.
 const MOST_FIRST: usize = 64;
 /// Longest wait for a permit. Gateways send a second try after 1.5 s without an answer, which would add to the overload.
@@ -51,7 +55,7 @@ struct State {
     queue: FairQueue<oneshot::Sender<CallPermit>>,
     limit: Limit,
     /// Permits that are reserved for commands, and since when.
-    promised: VecDeque<(Instant, CallPermit)>,
+    reserved: VecDeque<(Instant, CallPermit)>,
     flood: Flood,
 }
 
@@ -95,17 +99,26 @@ impl Calls {
 
     fn new(limit: Limit, kind: Kind) -> Arc<Self> {
         let queue = FairQueue::new(limit.most(false));
-        let state = State { queue, limit, promised: VecDeque::new(), flood: Flood::default() };
+        let state = State { queue, limit, reserved: VecDeque::new(), flood: Flood::default() };
         Arc::new(Self { state: Mutex::new(state), kind })
     }
 
-    /// Queues a call of an account or client, unless too many wait.
+    /// Queues a call of an account, unless too many wait.
     pub(crate) fn queue(self: &Arc<Self>, account: &str) -> Result<QueuedCall, Busy> {
-        self.end_promises();
+        self.queue_after(account, 0)
+    }
+
+    /// Queues a call of a gateway's client, unless too many wait. Calls that the gateway has refused by itself count towards a flood.
+    pub(crate) fn queue_of(self: &Arc<Self>, CallClient { name, unsent }: &CallClient) -> Result<QueuedCall, Busy> {
+        self.queue_after(name, usize::try_from(*unsent).unwrap_or_default().min(MOST_UNSENT))
+    }
+
+    fn queue_after(self: &Arc<Self>, account: &str, unsent: usize) -> Result<QueuedCall, Busy> {
+        self.end_reservations();
         let (permit, queued) = oneshot::channel();
         let now = Instant::now();
         let mut state = self.lock();
-        let is_flood = state.flood.arrived(now);
+        let is_flood = state.flood.arrived(now, unsent);
         let most = state.limit.most(is_flood);
         state.queue.set_most_running(most);
         let pushed = state.queue.push(account, permit, if is_flood { waiting_in_flood(most) } else { MOST_WAITING });
@@ -138,19 +151,17 @@ impl Calls {
         Ok(QueuedCall { calls: Arc::clone(self), permit })
     }
 
-    /// Returns a permit for a command: one that a call has left to it, or else the next that is free.
-    pub(crate) async fn of_command(self: &Arc<Self>, account: &str) -> CallPermit {
-        self.end_promises();
+    /// Returns a permit for a command: one that a call has left to it, or else the next that is free. The first still counts for
+    /// its call's client: a client's running commands count towards its share, as its calls do.
+    pub(crate) async fn permit_for_command(self: &Arc<Self>, account: &str) -> CallPermit {
+        self.end_reservations();
         let (sender, granted) = oneshot::channel();
         {
             let mut state = self.lock();
-            if let Some((_since, reserved)) = state.promised.pop_front() {
-                // The call may have been another account's.
-                state.queue.end(&reserved.account);
-                state.queue.begin(account);
+            if let Some((_since, reserved)) = state.reserved.pop_front() {
                 drop(state);
-                reserved.held_since().take();
-                return CallPermit::new(self, account, Some(Instant::now()));
+                reserved.held_since().replace(Instant::now());
+                return reserved;
             }
             state.queue.push_first(account, sender);
         }
@@ -193,17 +204,17 @@ impl Calls {
         loop {
             match tokio::time::timeout(LONGEST_HOLD, &mut permit).await {
                 Ok(permit) => return permit.ok(),
-                Err(_) => self.end_promises(),
+                Err(_) => self.end_reservations(),
             }
         }
     }
 
     /// Takes back permits whose commands have not come.
-    fn end_promises(&self) {
+    fn end_reservations(&self) {
         let now = Instant::now();
         loop {
             let mut state = self.lock();
-            let ended = state.promised.pop_front_if(|(since, _)| now - *since >= LONGEST_HOLD);
+            let ended = state.reserved.pop_front_if(|(since, _)| now - *since >= LONGEST_HOLD);
             // A permit that is dropped needs the lock.
             drop(state);
             if ended.is_none() {
@@ -276,7 +287,7 @@ impl CallPermit {
 
     /// Returns the permit, but reserves it for a short while for the command that the call leads to. A plain call, such as a read of a
     /// token, rarely leads to one, and reserves none.
-    pub(crate) fn promise(&self) {
+    pub(crate) fn reserve(&self) {
         if self.calls.kind != Kind::Commands {
             return self.release();
         }
@@ -285,7 +296,7 @@ impl CallPermit {
             return;
         }
         let reserved = Self::new(&self.calls, &self.account, held);
-        self.calls.lock().promised.push_back((Instant::now(), reserved));
+        self.calls.lock().reserved.push_back((Instant::now(), reserved));
     }
 
     fn held_since(&self) -> MutexGuard<'_, Option<Instant>> {

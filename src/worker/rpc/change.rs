@@ -167,7 +167,7 @@ async fn send_and_wait(
         return Err(too_many(&format!("{WAITING} calls of this account are waiting already; try again"), 1));
     };
     let _waits_too = context.limits.all_waiting_calls.try_acquire().or(Err(Busy))?;
-    checked.permit.promise();
+    checked.permit.reserve();
     let passed = passed.unwrap_or_default();
     let began = context.clock.now() - passed.min(MAX_AGE);
     let patience = context.config.http.deadline;

@@ -48,7 +48,7 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
         } else if running.is_full() {
             Err(Busy)
         } else {
-            permits(&context, &message.subject).queue(&SealedCall::client_of(&message.payload))
+            permits(&context, &message.subject).queue_of(&SealedCall::client_of(&message.payload))
         };
         let Ok(queued) = queued else { return running.refuse(reply) };
         running.start_queued(queued, reply, async move |context, permit, reply| {
@@ -63,10 +63,10 @@ pub(super) async fn serve(context: Arc<Context>, stop: CancellationToken) -> Res
 
 /// Returns the permits for a call of that subject. Lists exchange theirs once their account is known.
 fn permits<'a>(context: &'a Context, subject: &str) -> &'a Arc<Calls> {
-    match Call::parse_subject(subject) {
-        // The gateway asks for a login's state before it queues its callback.
-        Some(Call::State | Call::Refresh | Call::Delete) => &context.limits.command_calls,
-        Some(_) | None => &context.limits.gateway_calls,
+    if Call::parse_subject(subject).is_some_and(Call::leads_to_command) {
+        &context.limits.command_calls
+    } else {
+        &context.limits.gateway_calls
     }
 }
 
@@ -258,7 +258,7 @@ async fn state(context: &Context, question: StateQuestion, permit: &CallPermit) 
         }
         FoundLogin::Pending { account, login, revision: _ } => {
             if question.command_id.is_none() {
-                permit.promise();
+                permit.reserve();
             }
             Ok(json!({
                 "account": account,

@@ -19,15 +19,17 @@ pub(super) struct Flood {
 }
 
 impl Flood {
-    /// Counts a call, and returns true if it is one of a flood: most calls of the last half second found no room.
-    pub(super) fn arrived(&mut self, now: Instant) -> bool {
+    /// Counts a call, and the `unsent` calls that its gateway refused before it. Returns true if the call is one of a flood: most calls
+    /// of the last half second found no room.
+    pub(super) fn arrived(&mut self, now: Instant, unsent: usize) -> bool {
         let passed = self.since.map(|since| now - since);
         if passed.is_none_or(|passed| passed >= COUNTED) {
             // Without a call for longer than that, nothing is known.
             let is_recent = passed.is_some_and(|passed| passed < COUNTED * 2);
             *self = Self { since: Some(now), is_on: is_recent && 2 * self.refused > self.arrived, ..Self::default() };
         }
-        self.arrived += 1;
+        self.arrived += 1 + unsent;
+        self.refused += unsent;
         self.is_on
     }
 
@@ -49,7 +51,7 @@ mod tests {
     /// Counts calls from `began` on, one each millisecond. Returns true if the last one is of a flood.
     fn count(flood: &mut Flood, began: Instant, calls: std::ops::Range<u64>, is_refused: impl Fn(u64) -> bool) -> bool {
         calls.fold(false, |_, number| {
-            let is_on = flood.arrived(began + Duration::from_millis(number));
+            let is_on = flood.arrived(began + Duration::from_millis(number), 0);
             flood.refused(usize::from(is_refused(number)));
             is_on
         })
@@ -64,5 +66,14 @@ mod tests {
         assert!(count(&mut flood, began, 1_500..2_000, |_| false));
         assert!(!count(&mut flood, began, 2_000..2_500, |_| true));
         assert!(!count(&mut flood, began, 3_500..3_501, |_| false), "it is long ago");
+    }
+
+    #[tokio::test]
+    async fn calls_that_a_gateway_refuses_by_itself_show_a_flood_too() {
+        let (mut flood, began) = (Flood::default(), Instant::now());
+        let mut arrive = |milliseconds, unsent| flood.arrived(began + Duration::from_millis(milliseconds), unsent);
+        assert!(!arrive(0, 3));
+        assert!(arrive(500, 0));
+        assert!(!arrive(1_000, 0), "none was refused");
     }
 }

@@ -57,13 +57,13 @@ async fn a_call_that_waited_for_too_long_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_call_leaves_its_permit_to_its_command_for_a_moment() {
     let calls = calls(1);
-    take(&calls, "one").await.promise();
+    take(&calls, "one").await.reserve();
     let other = calls.queue("other").expect("none waits");
-    let command = calls.of_command("another").now_or_never().expect("a call has left it a permit");
+    let command = calls.permit_for_command("another").now_or_never().expect("a call has left it a permit");
     assert!(calls.lock().queue.is_full());
     drop(command);
     let other = other.permit().await.expect("the command has ended");
-    other.promise();
+    other.reserve();
     let next = calls.queue("next").expect("none waits");
     tokio::time::sleep(LONGEST_HOLD / 2).await;
     assert!(calls.lock().queue.is_full());
@@ -74,7 +74,7 @@ async fn a_call_leaves_its_permit_to_its_command_for_a_moment() {
 #[tokio::test(start_paused = true)]
 async fn a_permit_whose_command_has_not_come_delays_no_later_call() {
     let calls = calls(1);
-    take(&calls, "one").await.promise();
+    take(&calls, "one").await.reserve();
     tokio::time::sleep(LONGEST_HOLD).await;
     let next = calls.queue("next").expect("none waits");
     let began = Instant::now();
@@ -87,7 +87,7 @@ async fn a_command_goes_ahead_of_calls() {
     let calls = calls(1);
     let running = take(&calls, "one").await;
     let waiting = calls.queue("other").expect("none waits");
-    let command = calls.of_command("one");
+    let command = calls.permit_for_command("one");
     let released = async {
         tokio::time::sleep(LONGEST_WAIT / 2).await;
         running.release();
@@ -95,6 +95,23 @@ async fn a_command_goes_ahead_of_calls() {
     let (command, ()) = tokio::join!(command, released);
     let (is_refused, ()) = tokio::join!(is_refused(waiting), async { command.release() });
     assert!(!is_refused, "it came before the command");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_commands_run_waits_like_one_whose_calls_run() {
+    let calls = calls(4);
+    let mut commands = Vec::new();
+    for _ in 0..2 {
+        take(&calls, "many").await.reserve();
+        commands.push(calls.permit_for_command("an account").await);
+    }
+    let _running = take(&calls, "one").await;
+    let other = take(&calls, "other").await;
+    let (many, one) = (calls.queue("many").expect("few wait"), calls.queue("one").expect("few wait"));
+    drop(other);
+    assert!(!is_refused(one).await, "it has fewer");
+    drop(commands);
+    assert!(!is_refused(many).await);
 }
 
 /// A login asks its provider for the identity and for metadata at once.
